@@ -1,0 +1,69 @@
+"""Move events between event stores without losing or doubling one.
+
+    async with open_store("a.db") as a, open_store("b.db") as b:
+        await pipeline(a.export_events(), b.import_events())
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventferry import errors
+from eventferry.databases import open_database
+from eventferry.errors import *  # noqa: F403
+from eventferry.event import Event
+from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+from eventferry.files import read_blocks
+from eventferry.importing import ImportStream, StreamReport
+from eventferry.merge import ImportReport
+from eventferry.pipeline import pipeline
+from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
+from eventferry.store import Description, EventLoader, EventStore, Page, SavedEvent, Subscriber
+from eventferry.verify import Difference, VerifyReport, verify
+
+__version__ = "0.1.0"
+
+__all__ = [  # noqa: PLE0604
+    "AUTO",
+    "MANUAL",
+    "Description",
+    "Difference",
+    "Event",
+    "EventLoader",
+    "EventStore",
+    "ExportStream",
+    "GatheredSecrets",
+    "ImportReport",
+    "ImportStream",
+    "MaintenanceMode",
+    "Page",
+    "SavedEvent",
+    "Secret",
+    "SecretsPage",
+    "SecretsReport",
+    "StreamReport",
+    "Subscriber",
+    "VerifyReport",
+    "open_store",
+    "pipeline",
+    "read_blocks",
+    "verify",
+    *errors.__all__,
+]
+
+
+def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
+    """An event store; connects at the first call that needs it.
+
+    Args:
+        url: `sqlite:///path` (three slashes relative, four absolute), a plain path ending in .db, .sqlite or
+            .sqlite3, or `sqlite://:memory:` for a private one that goes with `close`.
+        snapshot_bucket_size: keep every nth snapshot of a key.
+        options: also as the URL's query: events_table_name, snapshots_table_name, secrets_table_name,
+            subscribers_table_name; SQLite: busy_timeout (seconds, 60), journal_mode (wal, delete, …; by default
+            a new file gets wal and another keeps its own).
+
+    Raises:
+        UsageError: the URL or an option is not understood.
+    """
+    return EventStore(open_database(url, options), snapshot_bucket_size=snapshot_bucket_size)

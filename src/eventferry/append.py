@@ -1,0 +1,96 @@
+"""An import that appends as it comes (maintenance mode MANUAL), committing block by block.
+
+For stores that are taken over piece by piece: freeze, import, unfreeze; and after an interruption, again from
+the byte offset that was reached, or simply from the start: what is there counts as done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eventferry.canonical import canonical
+from eventferry.database import Database, Progress, Writing
+from eventferry.errors import ConcurrentError, InputError
+from eventferry.event import LineDecoder, Limits, Row
+from eventferry.lines import Lines
+
+
+class Appending:
+    """The target of an import with maintenance mode MANUAL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._stored = LineDecoder()
+
+    async def begin(self) -> list[Progress]:
+        async with self._database.writing(frozen="allow"):
+            return []
+
+    async def limits(self) -> Limits:
+        return await self._database.limits()
+
+    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:  # noqa: ARG002
+        try:
+            async with self._database.writing(frozen="allow") as writing:
+                await self._append(writing, rows)
+        except InputError as error:
+            raise _placed(error, lines) from None
+
+    async def finish(self, progress: Progress) -> None:
+        """Every block is committed already."""
+
+    async def abort(self, *, keep: bool) -> None:
+        """What is committed stays: that is what this mode is for."""
+
+    async def _append(self, writing: Writing, rows: Sequence[tuple[int, Row]]) -> None:
+        heads = await writing.heads()
+        is_frozen = await writing.freeze_marker() is not None
+        present = await self._present(writing, [row for _, row in rows if row.thread_counter < heads[row.thread_id]])
+        missing: list[Row] = []
+        for line, row in rows:
+            position = row.thread_id, row.thread_counter
+            stored = present.get(position)
+            if stored is not None:
+                if not _equal(stored, row):
+                    raise InputError(
+                        f"another event stands at counter {row.thread_counter} of thread {row.thread_id}",
+                        line=line,
+                        field="threadCounter",
+                    )
+                continue
+            if row.thread_counter < heads[row.thread_id] and not is_frozen:
+                # A reader may have passed this place already and would never see the event.
+                raise InputError(
+                    f"counter {row.thread_counter} of thread {row.thread_id} lies below the thread's head and is "
+                    "missing in the store: freeze the store to fill it in",
+                    line=line,
+                    field="threadCounter",
+                )
+            present[position] = row
+            missing.append(row)
+        try:
+            await writing.append(missing)
+        except ConcurrentError as error:
+            taken = error.aggregate_id, error.aggregate_version
+            line = next(line for line, row in rows if (row.aggregate_id, row.aggregate_version) == taken)
+            raise InputError(str(error), line=line, field="aggregateVersion") from None
+
+    async def _present(self, writing: Writing, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
+        """What the store holds at the rows' positions."""
+        wanted = [(row.thread_id, row.thread_counter) for row in rows]
+        stored = [self._stored.row(line) for line in await writing.lines_at(wanted, max_bytes=2**62)]
+        return {(row.thread_id, row.thread_counter): row for row in stored}
+
+
+def _equal(stored: Row, row: Row) -> bool:
+    return stored[:-1] == row[:-1] and (
+        stored.payload == row.payload or canonical(stored.payload) == canonical(row.payload)
+    )
+
+
+def _placed(error: InputError, lines: Sequence[Lines]) -> InputError:
+    """The error with the byte offset of its line."""
+    for block in lines:
+        if error.line is not None and block.line <= error.line < block.line + len(block.texts):
+            return block.placed(error, error.line)
+    return error

@@ -1,0 +1,68 @@
+"""The vector cursor: what has been read, as 256 next counters.
+
+Format (reSolve, `cursor-operations.ts`): 256 counters of 6 bytes, big-endian, in order of their thread,
+base64: 2,048 characters. `None` is the start.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from eventferry.errors import UsageError
+
+THREADS = 256
+COUNTER_BYTES = 6
+MAX_COUNTER = 2 ** (8 * COUNTER_BYTES) - 2
+"""The highest counter that an event can have: the cursor behind it must still fit into 6 bytes."""
+
+
+class Positioned(Protocol):
+    """Anything with a position: an `Event`, or a row that is about to become one."""
+
+    @property
+    def thread_id(self) -> int:
+        """The thread, 0..255."""
+
+    @property
+    def thread_counter(self) -> int:
+        """The place within the thread, from 0."""
+
+
+def encode(counters: Sequence[int]) -> str:
+    """The cursor for 256 next counters."""
+    if len(counters) != THREADS:
+        raise UsageError(f"a cursor has {THREADS} counters, not {len(counters)}")
+    packed = b"".join(counter.to_bytes(COUNTER_BYTES, "big") for counter in counters)
+    return base64.b64encode(packed).decode("ascii")
+
+
+def decode(cursor: str | None) -> list[int]:
+    """The 256 next counters of a cursor; all zero for `None`.
+
+    Raises:
+        UsageError: the text is not a cursor.
+    """
+    if cursor is None:
+        return [0] * THREADS
+    try:
+        packed = base64.b64decode(cursor, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise UsageError(f"this is not a cursor: {error}") from None
+    if len(packed) != THREADS * COUNTER_BYTES:
+        raise UsageError(
+            f"this is not a cursor: it has {len(packed)} bytes where {THREADS * COUNTER_BYTES} are needed"
+        )
+    return [
+        int.from_bytes(packed[at : at + COUNTER_BYTES], "big") for at in range(0, len(packed), COUNTER_BYTES)
+    ]
+
+
+def after(cursor: str | None, events: Iterable[Positioned]) -> str:
+    """The cursor after `events` have been read from `cursor` on; never behind `cursor`."""
+    counters = decode(cursor)
+    for event in events:
+        counters[event.thread_id] = max(counters[event.thread_id], event.thread_counter + 1)
+    return encode(counters)

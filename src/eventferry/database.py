@@ -1,0 +1,436 @@
+"""The boundary: what a database must supply. Everything else is written once, above it.
+
+A database is a module under `eventferry.databases` that implements `Database`. It holds SQL, a connection
+and locks; no streams, no comparison, no reports. How each of the three does every primitive stands in
+docs/boundary.md.
+
+Three words run through it:
+
+- a *reading* is a short read transaction: all its calls see one state of the store;
+- a *writing* is a short write transaction: it commits when its block ends, and leaves nothing when it raises;
+- a *stage* is a table of events that wait inside the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+from eventferry.event import Limits, NewRow, Row
+
+
+class Key(NamedTuple):
+    """The sort key of an event: the order is by these three where the threads' timestamps don't fall."""
+
+    timestamp: int
+    thread_counter: int
+    thread_id: int
+
+
+Position: TypeAlias = tuple[int, int, int, bytes | None]
+"""An event as the order sees it: thread, counter, timestamp and its line, None where a filter leaves it out.
+
+A bare tuple, as a database driver gives it: there is one for every event that is read.
+"""
+
+
+class Segment(NamedTuple):
+    """The part of a thread from `start` up to, not including, `end`; `timestamp` is that of the event at `end`."""
+
+    thread_id: int
+    start: int
+    end: int
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which events are meant. None: no condition; an empty tuple: nothing matches. Times are inclusive."""
+
+    event_types: tuple[str, ...] | None = None
+    aggregate_ids: tuple[str, ...] | None = None
+    start_time: int | None = None
+    finish_time: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every event matches."""
+        return self == EVERYTHING
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event can match."""
+        return self.event_types == () or self.aggregate_ids == ()
+
+
+EVERYTHING = Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """The marker that makes writes fail.
+
+    Attributes:
+        owner: the id of the running operation that set it; None if a user did.
+        since: when, in ms since 1970; None where the marker does not say (reSolve's).
+    """
+
+    owner: str | None
+    since: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenImport:
+    """The incremental import that `begin_incremental_import` opened."""
+
+    id: str
+    since: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The figures that `describe` gives."""
+
+    event_count: int
+    secret_count: int
+    set_secret_count: int
+    deleted_secret_count: int
+    last_event_timestamp: int
+
+
+class Saved(NamedTuple):
+    """Where an event was stored, and the 256 heads as committed."""
+
+    thread_id: int
+    thread_counter: int
+    timestamp: int
+    heads: list[int]
+
+
+class SecretRow(NamedTuple):
+    """A row of the registry of secrets; a deleted secret stays with `secret` None."""
+
+    idx: int
+    id: str
+    secret: str | None
+
+
+class SubscriberRow(NamedTuple):
+    """A row of the registry of read models; destination and status are JSON texts."""
+
+    application_name: str
+    event_subscriber: str
+    destination: bytes
+    status: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the stage of an import has come, committed together with its rows.
+
+    Attributes:
+        byte_offset: of the source, behind the last line consumed.
+        line: the number of the next line.
+        events: how many events the stage holds.
+        digest: hash of all bytes consumed, chained from commit to commit.
+    """
+
+    byte_offset: int = 0
+    line: int = 1
+    events: int = 0
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stage in the database.
+
+    Attributes:
+        id: unique.
+        kind: "replace" for an import, "merge" for an incremental import; "open" is what begin opens and what
+            outlives the process.
+        table: the table that holds its events.
+        owner: id of the operation that lives as long as its process; None for "open".
+        since: when it was made, in ms since 1970; None where a foreign writer made it.
+        baseline: of a "replace" stage, what the store was when the import began.
+    """
+
+    id: str
+    kind: Literal["replace", "merge", "open"]
+    table: str
+    owner: str | None = None
+    since: int | None = None
+    baseline: str | None = None
+
+
+class Clash(NamedTuple):
+    """Two lines of an import that cannot both be: the same position or the same version of an aggregate."""
+
+    first_line: int
+    second_line: int
+    field: str
+    what: str
+
+
+class Shared(NamedTuple):
+    """A row of a group (timestamp, aggregateId, type) that stands on both sides of a merge."""
+
+    group: tuple[int, str, str]
+    staged: int | None
+    """The row's number in the stage; None for an event of the store."""
+    payload: bytes
+
+
+class Reading(Protocol):
+    """One consistent state of the store, for a short time."""
+
+    async def identity(self) -> str:
+        """Something that changes when the events are replaced."""
+
+    async def freeze_marker(self) -> Freeze | None:
+        """The marker, if there is one."""
+
+    async def heads(self) -> list[int]:
+        """The 256 next counters."""
+
+    async def first_unread(
+        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
+    ) -> list[Key]:
+        """The key of the first event at or after `unread` (and below `until`) of each of `threads` that has one."""
+
+    async def in_order(
+        self,
+        bound: Key | None,
+        unread: Sequence[int],
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+        max_bytes: int,
+    ) -> tuple[list[Position], bool]:
+        """Unread events in order of their key, from `bound` on.
+
+        Events that the filter leaves out come without a line. Ends after `limit` lines, or when `max_bytes`
+        of lines are reached (at least one), or after a number of left-out events of the database's choice.
+        The flag says whether it got to the end of the store.
+        """
+
+    async def matching(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    ) -> tuple[list[Position], bool]:
+        """As `in_order`, but only those that match, found by the index on aggregateId."""
+
+    async def any_later(self, segments: Sequence[Segment]) -> bool:
+        """Whether a segment holds an event with a higher timestamp than its own: there the thread falls."""
+
+    async def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
+        """Of each thread the next `count` events, in order of counter; with whether the filter lets them pass."""
+
+    async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
+        """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
+
+    async def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+        """Matching events in order of (timestamp, counter, thread)."""
+
+    async def latest_line(self, only: Filter) -> bytes | None:
+        """The matching event with the highest key."""
+
+    async def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
+        """Per thread the first unread counter with an event of one of the types."""
+
+    async def counts(self, *, estimated: bool) -> Counts:
+        """The figures for `describe`."""
+
+    async def open_import(self) -> OpenImport | None:
+        """The open incremental import, if there is one."""
+
+    async def secret(self, secret_id: str) -> SecretRow | None:
+        """A row of secrets."""
+
+    async def secrets(
+        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
+    ) -> list[SecretRow]:
+        """Rows of secrets from idx `start` on, in order of idx."""
+
+    async def snapshot(self, key: str) -> str | None:
+        """A snapshot's content."""
+
+    async def subscribers(
+        self, application_name: str | None, event_subscriber: str | None
+    ) -> list[SubscriberRow]:
+        """The registry of read models."""
+
+
+class Writing(Reading, Protocol):
+    """A write transaction. What it reads, nobody else can change before it ends."""
+
+    async def roll_back_at_end(self) -> None:
+        """Leave nothing, although no error is raised (for a dry run)."""
+
+    async def set_freeze(self, owner: str | None, since: int) -> None:
+        """Set the marker. Returns when writes that had begun are over."""
+
+    async def clear_freeze(self) -> None:
+        """Remove the marker."""
+
+    async def append(self, rows: Sequence[Row]) -> None:
+        """Store events at their positions.
+
+        Raises:
+            ConcurrentError: a version of an aggregate is taken.
+        """
+
+    async def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+        """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
+
+    async def make_stage(
+        self, kind: Literal["replace", "merge", "open"], *, owner: str | None = None, baseline: str | None = None
+    ) -> Stage:
+        """Make an empty stage. At most one "replace" and one "open" stage exist at a time."""
+
+    async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
+        """Give a stage whose owner is dead to another."""
+
+    async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
+        """The stage of that kind, if there is one."""
+
+    async def drop_stage(self, stage: Stage) -> None:
+        """Remove a stage."""
+
+    # replace
+    async def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+        """Put (line number, row) into a "replace" stage and note how far it has come."""
+
+    async def progress(self, stage: Stage) -> list[Progress]:
+        """What each commit of the stage noted, in order."""
+
+    async def find_clash(self, stage: Stage) -> Clash | None:
+        """Make the stage's unique indexes; where that is impossible, which lines clash."""
+
+    async def finish_indexes(self, stage: Stage) -> None:
+        """Make the stage's other indexes."""
+
+    async def swap(self, stage: Stage) -> None:
+        """The stage takes the place of the events; snapshots and subscribers, which describe the old, go."""
+
+    # merge
+    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+        """Put events into a "merge" stage, behind those that it holds."""
+
+    async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
+        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key."""
+
+    async def drop_part(self, stage: Stage, part: bytes) -> None:
+        """Remove what a part brought."""
+
+    def shared(self, stage: Stage) -> AsyncIterator[list[Shared]]:
+        """Groups (timestamp, aggregateId, type) that the stage and the store both hold, whole and one after
+        the other, the staged rows in order of arrival. Blocks may cut a group."""
+
+    async def discard(self, stage: Stage, staged: Iterable[int]) -> None:
+        """Take these rows out of the stage."""
+
+    async def latest_timestamp(self) -> int | None:
+        """The highest timestamp in the store."""
+
+    async def older(self, stage: Stage, than: int, *, discard: bool) -> int:
+        """How many staged events have a lower timestamp; with `discard` they are taken out."""
+
+    async def place(self, stage: Stage) -> int:
+        """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.
+
+        New positions: one timestamp goes to one thread, `order.thread_of_time`; but where an aggregate of that
+        timestamp has an event at it already, the thread with the highest next counter. Versions go on from
+        each aggregate's last.
+        """
+
+    # secrets, snapshots, subscribers
+    async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
+        """Add a row; where `idx` is None or taken it gets the next free one."""
+
+    async def erase_secret(self, secret_id: str) -> None:
+        """Make the row a tombstone."""
+
+    async def put_snapshot(self, key: str, content: str) -> None:
+        """Insert or replace a snapshot."""
+
+    async def delete_snapshot(self, key: str) -> None:
+        """Remove a snapshot."""
+
+    async def put_subscriber(self, row: SubscriberRow) -> None:
+        """Insert or replace a subscriber."""
+
+    async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
+        """Remove a subscriber."""
+
+
+class Owner(Protocol):
+    """A running operation: holds a lock that dies with its process."""
+
+    @property
+    def id(self) -> str:
+        """Stands in the markers of what it owns."""
+
+    async def release(self) -> None:
+        """End it."""
+
+
+class Database(Protocol):
+    """A store's database. Connects at the first call that needs it; opening never changes a store."""
+
+    @property
+    def resource_names(self) -> dict[str, str]:
+        """Where the store is, without a password: for messages and for `describe`."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+    async def exists(self) -> bool:
+        """Whether the tables are there. Creates nothing."""
+
+    async def create(self) -> None:
+        """Make the tables. Raises StoreExistsError."""
+
+    async def drop(self) -> None:
+        """Remove the tables with everything in them. Raises StoreNotFoundError."""
+
+    async def upgrade(self) -> list[str]:
+        """Add what a foreign store lacks for speed; the names of what was added."""
+
+    async def limits(self) -> Limits:
+        """What the columns can hold."""
+
+    def reading(self) -> AbstractAsyncContextManager[Reading]:
+        """A read transaction. Raises StoreNotFoundError."""
+
+    def writing(
+        self, *, frozen: Literal["refuse", "allow"] = "refuse", owner: str | None = None
+    ) -> AbstractAsyncContextManager[Writing]:
+        """A write transaction.
+
+        A freeze whose owner is dead is removed first. Raises StoreFrozenError if another freeze than that of
+        `owner` stands and `frozen` does not allow it, StoreBusyError after `busy_timeout`, StoreNotFoundError.
+        """
+
+    async def save(self, event: NewRow, version: int, now: int) -> Saved:
+        """Store one event durably, in a transaction of its own, as `writing` would.
+
+        The timestamp is the higher of `now` and the event's own. The thread is `order.thread_of`'s, or the next
+        whose last timestamp is not later; but where the aggregate has an event at that timestamp in another
+        thread, the thread with the highest next counter.
+
+        Raises:
+            ConcurrentError: the version is taken.
+        """
+
+    async def own(self) -> Owner:
+        """Begin to own: takes a lock that dies with this process."""
+
+    async def is_alive(self, owner: str) -> bool:
+        """Whether an owner's process holds its lock still. Touches nothing."""
+
+    async def erase_journal(self) -> None:
+        """See to it that what was deleted stands in no journal. Raises SecretNotErasedError."""

@@ -1,0 +1,378 @@
+"""A store in a SQLite file.
+
+Several processes may use one file at once. What eventferry creates is in WAL mode, so readers and the writer
+don't wait for each other; what it opens keeps the mode that it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from eventferry.database import Freeze, NewRow, Saved
+from eventferry.databases.sqlite import liveness
+from eventferry.databases.sqlite import tables as ddl
+from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.liveness import FileOwner
+from eventferry.databases.sqlite.numbers import refuse_number
+from eventferry.databases.sqlite.reading import SqliteReading, events_sql, no_store
+from eventferry.databases.sqlite.tables import Tables, fact, quoted
+from eventferry.databases.sqlite.writing import SqliteWriting
+from eventferry.errors import (
+    MissingExtraError,
+    ReadOnlyStoreError,
+    SecretNotErasedError,
+    StoreClosedError,
+    StoreExistsError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    UsageError,
+)
+from eventferry.event import ROOMY, Limits
+
+__all__ = ["SqliteDatabase"]
+
+_JOURNAL_MODES = ("wal", "delete", "truncate", "persist")
+_READERS = 8
+_WAL_HEADER = b"\x02\x02"
+
+
+class SqliteDatabase:
+    """The tables of one store in one file.
+
+    Args:
+        path: the file; ":memory:" is a private file that goes with `close`.
+        tables: their names.
+        busy_timeout: seconds that a writer waits for another one.
+        journal_mode: change the file's journal mode; None keeps the one that it has ("wal" in a new file).
+    """
+
+    def __init__(
+        self, path: str, tables: Tables, *, busy_timeout: float = 60.0, journal_mode: str | None = None
+    ) -> None:
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise MissingExtraError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
+        if journal_mode is not None and journal_mode.lower() not in _JOURNAL_MODES:
+            raise UsageError(f"journal_mode is one of {', '.join(_JOURNAL_MODES)}, not {journal_mode!r}")
+        for name in (tables.events, tables.snapshots, tables.secrets, tables.subscribers):
+            quoted(name)
+        # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
+        self._private = tempfile.TemporaryDirectory(prefix="eventferry-") if path == ":memory:" else None
+        self._path = Path(self._private.name, "memory.db") if self._private else Path(path)
+        self._tables = tables
+        self._busy_timeout = busy_timeout
+        self._journal_mode = journal_mode
+        self._closed = False
+        self._writer: Connection | None = None
+        self._write_lock = asyncio.Lock()
+        self._idle: list[Connection] = []
+        self._reader_places = asyncio.Semaphore(_READERS)
+        self._heads: list[int] | None = None
+        self._data_version: int | None = None
+
+    @property
+    def resource_names(self) -> dict[str, str]:
+        return {
+            "databaseFile": str(self._path),
+            "eventsTableName": self._tables.events,
+            "snapshotsTableName": self._tables.snapshots,
+            "secretsTableName": self._tables.secrets,
+            "subscribersTableName": self._tables.subscribers,
+        }
+
+    async def close(self) -> None:
+        self._closed = True
+        connections = [*self._idle, *([self._writer] if self._writer else [])]
+        self._idle, self._writer = [], None
+        for connection in connections:
+            await connection.close()
+        if self._private:
+            self._private.cleanup()
+
+    # connections
+
+    def _connection(self, mode: str) -> Connection:
+        return Connection(self._path, mode, self._busy_timeout)
+
+    def _reading_mode(self) -> str:
+        """How to open the file for reading with the rights at hand, so that reading changes nothing.
+
+        A file in WAL mode needs its shared memory beside it even for reading. Where the folder cannot be
+        written, a closed file is read as one that nobody changes; one with a WAL that nobody folded in is
+        refused, for without the WAL it would be an old state.
+        """
+        if self._closed:
+            raise StoreClosedError(f"the store {self._path} is closed")
+        if not self._path.is_file():
+            raise StoreNotFoundError(f"there is no store at {self._path}")
+        folder_writable = os.access(self._path.parent, os.W_OK)
+        if folder_writable and os.access(self._path, os.W_OK):
+            return "rw"
+        try:
+            with self._path.open("rb") as file:
+                header = file.read(20)
+        except PermissionError as error:
+            raise ReadOnlyStoreError(f"{self._path} cannot be read: {error.strerror}") from None
+        if header[18:20] != _WAL_HEADER or folder_writable:
+            return "ro"
+        wal = self._path.with_name(f"{self._path.name}-wal")
+        if not wal.exists() or wal.stat().st_size == 0:
+            return "immutable"
+        if self._path.with_name(f"{self._path.name}-shm").exists():
+            return "ro"
+        raise ReadOnlyStoreError(
+            f"{self._path} has a write-ahead log beside it ({wal.name}) that must be folded in first, and its "
+            "folder cannot be written: open it once with the right to write, or copy both files elsewhere"
+        )
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[Connection]:
+        mode = self._reading_mode()
+        async with self._reader_places:
+            connection = self._idle.pop() if self._idle else self._connection(mode)
+            try:
+                yield connection
+            finally:
+                if self._closed:
+                    await connection.close()
+                else:
+                    self._idle.append(connection)
+
+    def _open_writer(self) -> Connection:
+        if self._closed:
+            raise StoreClosedError(f"the store {self._path} is closed")
+        if self._writer is None:
+            if not self._path.is_file():
+                raise StoreNotFoundError(f"there is no store at {self._path}")
+            self._writer = self._connection("rw")
+        return self._writer
+
+    def _begin(self, connection: Connection, frozen: str, owner: str | None) -> SqliteWriting:
+        """A write transaction on a store that may be written. For the worker thread."""
+        connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
+        if self._journal_mode is not None:
+            self._set_journal_mode(connection, self._journal_mode)
+            self._journal_mode = None
+        # A table is renamed in place of another: views that name the other must not stop it.
+        connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
+        connection.begin(write=True)
+        try:
+            sql = events_sql(connection.sqlite, self._tables)
+            if sql is None:
+                raise no_store(self._tables, self._path)
+            writing = SqliteWriting(connection, self._tables, sql)
+            self._check_freeze(writing, frozen, owner)
+        except BaseException:
+            connection.roll_back()
+            raise
+        return writing
+
+    def _check_freeze(self, writing: SqliteWriting, frozen: str, owner: str | None) -> None:
+        marker = writing._freeze_marker()  # noqa: SLF001 -- in the worker thread already
+        if marker is None or (owner is not None and marker.owner == owner):
+            return
+        if marker.owner is not None and not liveness.is_alive(self._path, marker.owner):
+            writing._clear_freeze()  # noqa: SLF001
+        elif frozen == "refuse":
+            raise StoreFrozenError(f"the store {self._path} is frozen{_by(marker)}: unfreeze it first")
+
+    @staticmethod
+    def _set_journal_mode(connection: Connection, mode: str) -> None:
+        (now_mode,) = connection.sqlite.execute(f"PRAGMA journal_mode = {mode}").fetchone()
+        if now_mode.lower() != mode.lower():
+            raise UsageError(f"the journal mode stays {now_mode}: somebody else has the store open")
+
+    def _end(self, writing: SqliteWriting, *, keep: bool) -> None:
+        """Commit or roll back. For the worker thread."""
+        if writing.changed_events:
+            self._heads = None
+        if keep and not writing.leaves_nothing:
+            writing.connection.commit()
+            for owner in writing.dropped_owners:
+                if not liveness.is_alive(self._path, owner):
+                    liveness.forget(self._path, owner)
+        else:
+            writing.connection.roll_back()
+
+    # the boundary
+
+    async def exists(self) -> bool:
+        try:
+            async with self._reader() as connection:
+                sql = await connection.run(lambda: events_sql(connection.sqlite, self._tables))
+        except StoreNotFoundError:
+            return False
+        return sql is not None
+
+    async def create(self) -> None:
+        if self._closed:
+            raise StoreClosedError(f"the store {self._path} is closed")
+        async with self._write_lock:
+            if self._writer is None:
+                if not self._path.parent.is_dir():
+                    raise UsageError(f"the folder {self._path.parent} does not exist")
+                self._writer = self._connection("rwc")
+            writer = self._writer
+            await writer.run(partial(self._create, writer))
+
+    def _create(self, writer: Connection) -> None:
+        if not writer.sqlite.execute("SELECT 1 FROM sqlite_master").fetchone():
+            self._set_journal_mode(writer, self._journal_mode or "wal")
+            self._journal_mode = None
+        writer.begin(write=True)
+        try:
+            names = (self._tables.events, self._tables.snapshots, self._tables.secrets, self._tables.subscribers)
+            present = [
+                name
+                for name in names
+                if writer.sqlite.execute(
+                    "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
+                ).fetchone()
+            ]
+            if present:
+                raise StoreExistsError(f"{self._path} has a table {present[0]!r} already")
+            generation = ddl.generation(self._tables.events)
+            for statement in (
+                ddl.events_table(self._tables.events),
+                *(statement for statement, _ in ddl.unique_indexes(self._tables.events, generation)),
+                ddl.order_index(self._tables.events, generation),
+                ddl.snapshots_table(self._tables.snapshots),
+                ddl.secrets_table(self._tables.secrets),
+                ddl.subscribers_table(self._tables.subscribers),
+            ):
+                writer.sqlite.execute(statement)
+            writer.commit()
+        except BaseException:
+            writer.roll_back()
+            raise
+
+    async def drop(self) -> None:
+        async with self.writing(frozen="allow") as writing:
+            await writing.connection.run(partial(self._drop, writing))
+
+    def _drop(self, writing: SqliteWriting) -> None:
+        writing.changed_events = True
+        sqlite = writing.connection.sqlite
+        writing._clear_freeze()  # noqa: SLF001 -- in the worker thread already
+        owner = fact(writing._table_sql(self._tables.progress) or "", "STAGE", "owner")  # noqa: SLF001
+        if owner is not None:
+            writing.dropped_owners.append(owner)
+        for name in (
+            self._tables.stage,
+            self._tables.progress,
+            self._tables.open_import,
+            self._tables.events,
+            self._tables.snapshots,
+            self._tables.subscribers,
+        ):
+            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+        sqlite.execute("PRAGMA secure_delete = ON").fetchone()
+        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self._tables.secrets)}")
+        sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
+
+    async def upgrade(self) -> list[str]:
+        async with self.writing(frozen="allow") as writing:
+            return await writing.connection.run(partial(self._upgrade, writing))
+
+    def _upgrade(self, writing: SqliteWriting) -> list[str]:
+        sqlite = writing.connection.sqlite
+        for _, index, *_ in sqlite.execute(f"PRAGMA index_list({quoted(self._tables.events)})").fetchall():
+            columns = [column for *_, column in sqlite.execute(f"PRAGMA index_info({quoted(index)})")]
+            if columns == ["timestamp", "threadCounter", "threadId"]:
+                return []
+        generation = ddl.generation(self._tables.events)
+        sqlite.execute(ddl.order_index(self._tables.events, generation))
+        return [f"{generation}-order"]
+
+    async def limits(self) -> Limits:
+        async with self.reading() as reading:
+            return ROOMY if reading.is_ours else Limits(refuse_payload=refuse_number)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[SqliteReading]:
+        async with self._reader() as connection:
+
+            def begin() -> SqliteReading:
+                connection.begin(write=False)
+                sql = events_sql(connection.sqlite, self._tables)
+                if sql is None:
+                    connection.roll_back()
+                    raise no_store(self._tables, self._path)
+                return SqliteReading(connection, self._tables, sql)
+
+            try:
+                yield await connection.run(begin)
+            finally:
+                await connection.run(connection.roll_back)
+
+    @asynccontextmanager
+    async def writing(
+        self, *, frozen: Literal["refuse", "allow"] = "refuse", owner: str | None = None
+    ) -> AsyncIterator[SqliteWriting]:
+        async with self._write_lock:
+            writer = self._open_writer()
+            writing = await writer.run(partial(self._begin, writer, frozen, owner))
+            try:
+                yield writing
+            except BaseException:
+                await writer.run(partial(self._end, writing, keep=False))
+                raise
+            await writer.run(partial(self._end, writing, keep=True))
+
+    async def save(self, event: NewRow, version: int, now: int) -> Saved:
+        async with self._write_lock:
+            writer = self._open_writer()
+            return await writer.run(partial(self._save, writer, event, version, now))
+
+    def _save(self, writer: Connection, event: NewRow, version: int, now: int) -> Saved:
+        writing = self._begin(writer, "refuse", None)
+        try:
+            # The heads are kept from save to save; the data version moves when any other connection has written.
+            (data_version,) = writer.sqlite.execute("PRAGMA data_version").fetchone()
+            if self._heads is None or self._data_version != data_version:
+                self._heads = writing._heads()  # noqa: SLF001 -- in the worker thread already
+                self._data_version = data_version
+            saved = writing.add(event, version, now, self._heads)
+            self._end(writing, keep=True)
+        except BaseException:
+            self._heads = None
+            writer.roll_back()
+            raise
+        return saved
+
+    async def own(self) -> FileOwner:
+        self._open_writer()
+        return FileOwner(self._path)
+
+    async def is_alive(self, owner: str) -> bool:
+        return liveness.is_alive(self._path, owner)
+
+    async def erase_journal(self) -> None:
+        async with self._write_lock:
+            writer = self._open_writer()
+
+            def checkpoint() -> int:
+                # In WAL mode the old page stands in the log until the log is folded in and cut to nothing.
+                writer.sqlite.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
+                try:
+                    busy: int = writer.sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                finally:
+                    writer.sqlite.execute("PRAGMA busy_timeout = 100")
+                return busy
+
+            if await writer.run(checkpoint):
+                raise SecretNotErasedError(
+                    f"the secret is deleted, but a copy stands in {self._path.name}-wal until every reader of "
+                    "an older state has ended and somebody writes again"
+                )
+
+
+def _by(marker: Freeze) -> str:
+    return " by a running export, import or copy" if marker.owner is not None else ""

@@ -1,0 +1,192 @@
+"""One connection, one worker thread: that is the whole idea of asking SQLite from asyncio.
+
+Only the standard library's sqlite3 opens the file: with a second SQLite library in a process, closing one's
+connection drops the POSIX locks of the other's, and a third process writes into an open transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from eventferry.databases.sqlite.numbers import javascript_number
+from eventferry.errors import (
+    DatabaseError,
+    EventferryError,
+    ReadOnlyStoreError,
+    StoreBusyError,
+    StoreNotFoundError,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SLICE = 0.1
+"""Seconds that SQLite itself waits for a lock before we look whether the caller has given up."""
+
+
+class Connection:
+    """A connection and the thread that alone uses it.
+
+    Args:
+        path: the database file.
+        mode: SQLite's: "rw", "ro", or "immutable" for a file that nobody can change.
+        busy_timeout: seconds to wait for a lock.
+    """
+
+    def __init__(self, path: Path, mode: str, busy_timeout: float) -> None:
+        self._uri = f"file:{quote(str(path))}?" + ("immutable=1" if mode == "immutable" else f"mode={mode}")
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="eventferry-sqlite")
+        self._given_up = threading.Event()
+        self._sqlite: sqlite3.Connection | None = None
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call `function` in the worker thread; a cancelled call is interrupted, and waited for."""
+        future = asyncio.get_running_loop().run_in_executor(self._executor, self._translated, function)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            self._given_up.set()
+            if self._sqlite is not None:
+                self._sqlite.interrupt()
+            await asyncio.wait([future])
+            future.exception()  # seen: what matters now is that the call was cancelled
+            self._given_up.clear()
+            raise
+
+    @property
+    def sqlite(self) -> sqlite3.Connection:
+        """The connection itself, opened at first use; for the worker thread only."""
+        if self._sqlite is None:
+            self._sqlite = self._open()
+        return self._sqlite
+
+    def begin(self, *, write: bool) -> None:
+        """Begin a transaction, waiting for whoever holds the store; a read has its snapshot after this."""
+        if write:
+            self._patiently(lambda: self.sqlite.execute("BEGIN IMMEDIATE"))
+            return
+        self.sqlite.execute("BEGIN")
+        try:
+            self._patiently(lambda: self.sqlite.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
+        except BaseException:
+            self.roll_back()
+            raise
+
+    def commit(self) -> None:
+        """Commit, waiting for readers where the journal makes writers wait for them."""
+        try:
+            self._patiently(lambda: self.sqlite.execute("COMMIT"))
+        except BaseException:
+            self.roll_back()
+            raise
+
+    def roll_back(self) -> None:
+        """Leave nothing of the transaction, if there is one."""
+        if self.sqlite.in_transaction:
+            self.sqlite.execute("ROLLBACK")
+
+    async def close(self) -> None:
+        """Close the connection and end the thread."""
+
+        def close() -> None:
+            if self._sqlite is not None:
+                self._sqlite.close()
+                self._sqlite = None
+
+        await self.run(close)
+        self._executor.shutdown(wait=False)
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._uri, uri=True, timeout=_SLICE, isolation_level=None, check_same_thread=False
+        )
+        connection.create_function("eventferry_compact", 1, _compact, deterministic=True)
+        connection.create_function("eventferry_number", 1, javascript_number, deterministic=True)
+        connection.execute("PRAGMA cache_size = -16000")
+        return connection
+
+    def _patiently(self, attempt: Callable[[], object]) -> None:
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                attempt()
+            except sqlite3.OperationalError as error:
+                if not _is(error, sqlite3.SQLITE_BUSY) or self._given_up.is_set():
+                    raise
+                if time.monotonic() >= deadline:
+                    raise StoreBusyError(
+                        f"{self._path} is held by another writer for more than {self._busy_timeout:g} s "
+                        "(the setting busy_timeout)"
+                    ) from None
+            else:
+                return
+
+    def _translated(self, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except sqlite3.Error as error:
+            raise self._named(error) from error
+
+    def _named(self, error: sqlite3.Error) -> EventferryError:
+        """Our error for one of SQLite's: by its code, and by its text only where there is no code of its own."""
+        if not hasattr(error, "sqlite_errorcode"):
+            return DatabaseError(f"{self._path}: {error}")
+        if _is(error, sqlite3.SQLITE_BUSY) or _is(error, sqlite3.SQLITE_LOCKED):
+            return StoreBusyError(f"{self._path} is held by somebody else: {error}")
+        if _is(error, sqlite3.SQLITE_READONLY) or _is(error, sqlite3.SQLITE_PERM):
+            return ReadOnlyStoreError(f"{self._path} cannot be written: {error}")
+        if _is(error, sqlite3.SQLITE_CANTOPEN):
+            if not self._path.exists():
+                return StoreNotFoundError(f"there is no store at {self._path}")
+            return ReadOnlyStoreError(f"{self._path} cannot be opened with the rights at hand: {error}")
+        if _is(error, sqlite3.SQLITE_NOTADB):
+            return DatabaseError(f"{self._path} is not a SQLite database")
+        if _is(error, sqlite3.SQLITE_FULL):
+            return DatabaseError(f"{self._path}: the disk is full; nothing of this step was kept")
+        if "no such table" in str(error):
+            return StoreNotFoundError(f"there is no store in {self._path} ({error})")
+        return DatabaseError(f"{self._path}: {error}")
+
+
+def _is(error: sqlite3.Error, code: int) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
+
+
+def _compact(payload: str) -> str:
+    try:
+        return msgspec.json.format(payload, indent=-1)
+    except (msgspec.DecodeError, RecursionError):
+        return payload  # not JSON: an export carries it as it is, and `verify` says so
+
+
+class _Works(Protocol):
+    @property
+    def connection(self) -> Connection: ...
+
+
+S = TypeVar("S", bound=_Works)
+
+
+def threaded(
+    function: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Makes a method that uses `self.connection.sqlite` an async one that runs in the connection's thread."""
+
+    @wraps(function)
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.connection.run(partial(function, self, *args, **kwargs))
+
+    return run

@@ -1,0 +1,346 @@
+"""Reading a store in a SQLite file: the statements stand beside the code that runs them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from eventferry.database import Counts, Filter, Freeze, Key, OpenImport, Position, SecretRow, Segment, SubscriberRow
+from eventferry.databases.sqlite.connection import Connection, threaded
+from eventferry.databases.sqlite.tables import Tables, fact, quoted, resolve_import_id
+from eventferry.errors import StoreNotFoundError
+
+WALK = 4096
+"""How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
+
+# A vector of 256 counters travels as one blob of fixed-width numbers: looking one up costs a tenth of joining
+# a table of 256 rows, and needs no table.
+_WIDTH = 15
+NEXT_COUNTER = f"CAST(substr(:unread, threadId * {_WIDTH} + 1, {_WIDTH}) AS INTEGER)"
+END_COUNTER = f"CAST(substr(:until, threadId * {_WIDTH} + 1, {_WIDTH}) AS INTEGER)"
+_OPEN_END = [10**_WIDTH - 1] * 256
+
+
+def vector(counters: Sequence[int] | None) -> bytes:
+    """256 counters as the statements take them; None is no end."""
+    return b"".join(b"%015d" % counter for counter in (_OPEN_END if counters is None else counters))
+
+
+_KEPT = "payload"
+"""The payload in tables that eventferry made: as it came."""
+
+# In foreign tables the column may have numeric affinity, and a writer may have left white space.
+_FOREIGN = """CASE typeof(payload)
+  WHEN 'text' THEN CASE
+    WHEN instr(payload, ' ') OR instr(payload, char(9)) OR instr(payload, char(10)) OR instr(payload, char(13))
+    THEN eventferry_compact(payload) ELSE payload END
+  WHEN 'integer' THEN payload
+  WHEN 'real' THEN eventferry_number(payload)
+  WHEN 'null' THEN 'null'
+  ELSE CAST(payload AS TEXT) END"""
+
+
+def _line(payload: str) -> str:
+    return f"""CAST('{{"threadCounter":' || threadCounter || ',"threadId":' || threadId
+      || ',"type":' || json_quote(type) || ',"timestamp":' || timestamp
+      || ',"aggregateId":' || json_quote(aggregateId) || ',"aggregateVersion":' || aggregateVersion
+      || ',"payload":' || {payload} || '}}' || char(10) AS BLOB)"""
+
+
+def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
+    """A filter as an SQL condition and its parameters."""
+    parts: list[str] = []
+    values: dict[str, Any] = {}
+    if only.event_types is not None:
+        parts.append("type IN (SELECT value FROM json_each(:types))")
+        values["types"] = json.dumps(only.event_types)
+    if only.aggregate_ids is not None:
+        parts.append("aggregateId IN (SELECT value FROM json_each(:aggregates))")
+        values["aggregates"] = json.dumps(only.aggregate_ids)
+    if only.start_time is not None:
+        parts.append("timestamp >= :start")
+        values["start"] = only.start_time
+    if only.finish_time is not None:
+        parts.append("timestamp <= :finish")
+        values["finish"] = only.finish_time
+    return " AND ".join(parts) or "TRUE", values
+
+
+class SqliteReading:
+    """A read transaction on one connection."""
+
+    def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
+        self.connection = connection
+        self.tables = tables
+        self._events = quoted(tables.events)
+        self.is_ours = fact(events_sql, "STORE", "id") is not None
+        self._line = _line(_KEPT if self.is_ours else _FOREIGN)
+        self._payload = _KEPT if self.is_ours else _FOREIGN
+
+    def _table_sql(self, name: str) -> str | None:
+        found = self.connection.sqlite.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)
+        ).fetchone()
+        return found[0] if found else None
+
+    @threaded
+    def identity(self) -> str:
+        sql, root = self.connection.sqlite.execute(
+            "SELECT sql, rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
+        ).fetchone() or ("", 0)
+        return fact(sql, "STORE", "id") or f"page {root}"
+
+    @threaded
+    def freeze_marker(self) -> Freeze | None:
+        return self._freeze_marker()
+
+    def _freeze_marker(self) -> Freeze | None:
+        sql = self._table_sql(self.tables.freeze)
+        if sql is None:
+            return None
+        since = fact(sql, "FREEZE", "since")
+        return Freeze(fact(sql, "FREEZE", "owner"), int(since) if since else None)
+
+    @threaded
+    def heads(self) -> list[int]:
+        return self._heads()
+
+    def _heads(self) -> list[int]:
+        rows = self.connection.sqlite.execute(
+            f"""WITH RECURSIVE thread(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM thread WHERE id < 255)
+            SELECT coalesce((SELECT max(threadCounter) FROM {self._events} WHERE threadId = thread.id), -1) + 1
+            FROM thread ORDER BY id"""
+        )
+        return [head for (head,) in rows]
+
+    @threaded
+    def first_unread(
+        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
+    ) -> list[Key]:
+        rows = self.connection.sqlite.execute(
+            f"""SELECT timestamp, threadCounter, threadId FROM {self._events} WHERE rowid IN (
+              SELECT (
+                SELECT rowid FROM {self._events}
+                WHERE threadId = wanted.value AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
+                ORDER BY threadCounter LIMIT 1
+              ) FROM json_each(:threads) AS wanted
+            )""",
+            {"unread": vector(unread), "until": vector(until), "threads": json.dumps(list(threads))},
+        )
+        return [Key(*row) for row in rows]
+
+    @threaded
+    def in_order(
+        self,
+        bound: Key | None,
+        unread: Sequence[int],
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+        max_bytes: int,
+    ) -> tuple[list[Position], bool]:
+        condition, values = conditions(only)
+        line = self._line if only.is_open else f"CASE WHEN {condition} THEN {self._line} END"
+        walk = limit if only.is_open else max(limit, WALK)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT threadId, threadCounter, timestamp, {line} FROM {self._events}
+            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread)
+              AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
+            ORDER BY timestamp, threadCounter, threadId LIMIT :walk""",
+            values
+            | {"unread": vector(unread), "until": vector(until), "walk": walk}
+            | _bound(bound),
+        )
+        return _page(rows, limit, walk, max_bytes)
+
+    @threaded
+    def matching(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    ) -> tuple[list[Position], bool]:
+        condition, values = conditions(only)
+        # +timestamp keeps the planner from walking the whole order: the events of an aggregate are few.
+        rows = self.connection.sqlite.execute(
+            f"""SELECT threadId, threadCounter, timestamp, {self._line} FROM {self._events}
+            WHERE {condition} AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
+            ORDER BY +timestamp, threadCounter, threadId LIMIT :limit""",
+            values | {"unread": vector(unread), "until": vector(until), "limit": limit},
+        )
+        return _page(rows, limit, limit, max_bytes)
+
+    @threaded
+    def any_later(self, segments: Sequence[Segment]) -> bool:
+        statement = f"""SELECT EXISTS (SELECT 1 FROM {self._events}
+          WHERE threadId = ? AND threadCounter >= ? AND threadCounter < ? AND timestamp > ?)"""
+        return any(self.connection.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
+
+    @threaded
+    def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
+        condition, values = conditions(only)
+        found: list[tuple[Key, bool]] = []
+        for thread, start in unread.items():
+            rows = self.connection.sqlite.execute(
+                f"""SELECT timestamp, threadCounter, threadId, {condition} FROM {self._events}
+                WHERE threadId = :thread AND threadCounter >= :first AND threadCounter < :last
+                ORDER BY threadCounter LIMIT :count""",
+                values
+                | {
+                    "thread": thread,
+                    "first": start,
+                    "last": _OPEN_END[thread] if until is None else until[thread],
+                    "count": count,
+                },
+            )
+            found += [(Key(*key), bool(passes)) for *key, passes in rows]
+        return found
+
+    @threaded
+    def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
+        statement = f"SELECT {self._line} FROM {self._events} WHERE threadId = ? AND threadCounter = ?"
+        lines: list[bytes] = []
+        for position in positions:
+            row = self.connection.sqlite.execute(statement, position).fetchone()
+            if row is None:
+                continue
+            lines.append(row[0])
+            max_bytes -= len(row[0])
+            if max_bytes <= 0:
+                break
+        return lines
+
+    @threaded
+    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+        condition, values = conditions(only)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT {self._line} FROM {self._events} WHERE {condition}
+            ORDER BY timestamp, threadCounter, threadId LIMIT :limit""",
+            values | {"limit": limit},
+        )
+        return [line for (line,) in rows]
+
+    @threaded
+    def latest_line(self, only: Filter) -> bytes | None:
+        condition, values = conditions(only)
+        order = "+timestamp" if only.aggregate_ids is not None else "timestamp"
+        row = self.connection.sqlite.execute(
+            f"""SELECT {self._line} FROM {self._events} WHERE {condition}
+            ORDER BY {order} DESC, threadCounter DESC, threadId DESC LIMIT 1""",
+            values,
+        ).fetchone()
+        return row[0] if row else None
+
+    @threaded
+    def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
+        rows = self.connection.sqlite.execute(
+            f"""SELECT threadId, min(threadCounter) FROM {self._events}
+            WHERE type IN (SELECT value FROM json_each(:types)) AND threadCounter >= {NEXT_COUNTER}
+            GROUP BY threadId""",
+            {"types": json.dumps(event_types), "unread": vector(unread)},
+        )
+        return dict(rows.fetchall())
+
+    @threaded
+    def counts(self, *, estimated: bool) -> Counts:  # noqa: ARG002 -- counting an index is fast enough here
+        secrets = quoted(self.tables.secrets)
+        row = self.connection.sqlite.execute(
+            f"""SELECT (SELECT count(*) FROM {self._events}),
+              (SELECT count(*) FROM {secrets}),
+              (SELECT count(*) FROM {secrets} WHERE secret IS NOT NULL),
+              (SELECT count(*) FROM {secrets} WHERE secret IS NULL),
+              coalesce((SELECT max(timestamp) FROM {self._events}), 0)"""
+        ).fetchone()
+        return Counts(*row)
+
+    @threaded
+    def open_import(self) -> OpenImport | None:
+        return self._open_import()
+
+    def _open_import(self) -> OpenImport | None:
+        sql = self._table_sql(self.tables.open_import)
+        if sql is None:
+            return None
+        since = fact(sql, "IMPORT", "since")
+        return OpenImport(resolve_import_id(sql) or "", int(since) if since else None)
+
+    @threaded
+    def secret(self, secret_id: str) -> SecretRow | None:
+        row = self.connection.sqlite.execute(
+            f"SELECT idx, id, secret FROM {quoted(self.tables.secrets)} WHERE id = ?", (secret_id,)
+        ).fetchone()
+        return SecretRow(*row) if row else None
+
+    @threaded
+    def secrets(
+        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
+    ) -> list[SecretRow]:
+        rows = self.connection.sqlite.execute(
+            f"""SELECT idx, id, secret FROM {quoted(self.tables.secrets)}
+            WHERE idx >= :start AND (:deleted OR secret IS NOT NULL)
+              AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids)))
+            ORDER BY idx LIMIT :limit OFFSET :skip""",
+            {
+                "start": start,
+                "deleted": include_deleted,
+                "ids": None if ids is None else json.dumps(list(ids)),
+                "limit": limit,
+                "skip": skip,
+            },
+        )
+        return [SecretRow(*row) for row in rows]
+
+    @threaded
+    def snapshot(self, key: str) -> str | None:
+        row = self.connection.sqlite.execute(
+            f"SELECT content FROM {quoted(self.tables.snapshots)} WHERE snapshotKey = ?", (key,)
+        ).fetchone()
+        return row[0] if row else None
+
+    @threaded
+    def subscribers(
+        self, application_name: str | None, event_subscriber: str | None
+    ) -> list[SubscriberRow]:
+        rows = self.connection.sqlite.execute(
+            f"""SELECT applicationName, eventSubscriber, CAST(destination AS BLOB), CAST(status AS BLOB)
+            FROM {quoted(self.tables.subscribers)}
+            WHERE (:application IS NULL OR applicationName = :application)
+              AND (:subscriber IS NULL OR eventSubscriber = :subscriber)
+            ORDER BY applicationName, eventSubscriber""",
+            {"application": application_name, "subscriber": event_subscriber},
+        )
+        return [SubscriberRow(*row) for row in rows]
+
+
+def events_sql(connection: sqlite3.Connection, tables: Tables) -> str | None:
+    """The definition of the events table, None where there is no store."""
+    row = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.events,)
+    ).fetchone()
+    return row[0] if row else None
+
+
+def no_store(tables: Tables, path: object) -> StoreNotFoundError:
+    """The error for a file without the tables."""
+    return StoreNotFoundError(f"there is no store in {path}: it has no table {tables.events!r}")
+
+
+def _bound(bound: Key | None) -> dict[str, int]:
+    key = bound or Key(-(2**63), -1, -1)
+    return {"bound_time": key.timestamp, "bound_counter": key.thread_counter, "bound_thread": key.thread_id}
+
+
+def _page(rows: Iterable[Position], limit: int, walk: int, max_bytes: int) -> tuple[list[Position], bool]:
+    """Rows until `limit` lines or `max_bytes`; the rest is never fetched. The flag: nothing more is there."""
+    page: list[Position] = []
+    lines = 0
+    for row in rows:
+        page.append(row)
+        line = row[3]
+        if line is not None:
+            lines += 1
+            max_bytes -= len(line)
+            if lines == limit or max_bytes <= 0:
+                return page, False
+    return page, len(page) < walk

@@ -1,0 +1,192 @@
+"""Names, table definitions and markers of a store in a SQLite file.
+
+Columns and their names are reSolve's (`init-events.ts`, `init-secrets.ts`, `freeze.ts`,
+`begin-incremental-import.ts` of eventstore-lite 0.34); which indexes there are and why: docs/sqlite.md.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from secrets import token_hex
+
+from eventferry.errors import UsageError
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier: the only way a name gets into a statement.
+
+    Control characters are refused: a line feed would end a comment that carries the name.
+    """
+    if not name or any(character < " " for character in name):
+        raise UsageError(f"{name!r} cannot be the name of a table")
+    return '"' + name.replace('"', '""') + '"'
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one store; several stores may share a file under different names."""
+
+    events: str
+    snapshots: str
+    secrets: str
+    subscribers: str
+
+    @property
+    def freeze(self) -> str:
+        """The marker: the store is frozen while this table exists."""
+        return f"{self.events}-freeze"
+
+    @property
+    def open_import(self) -> str:
+        """What begin opens."""
+        return f"{self.events}-incremental-import"
+
+    @property
+    def stage(self) -> str:
+        """Where the events of an import wait."""
+        return f"{self.events}-import"
+
+    @property
+    def progress(self) -> str:
+        """How far that import has come; also the marker of its owner."""
+        return f"{self.events}-import-progress"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def comment(words: str, **facts: str | int | None) -> str:
+    """A line of SQL comment that carries facts; comments stay in the schema, and readers of it find them."""
+    told = [f"{name.upper()} {_literal(str(value))}" for name, value in facts.items() if value is not None]
+    return " ".join(["-- EVENTFERRY", words, *told])
+
+
+def fact(sql: str, words: str, name: str) -> str | None:
+    """A fact from such a comment."""
+    found = re.search(rf"-- EVENTFERRY {words}[^\n]*? {name.upper()} '((?:[^']|'')*)'", sql)
+    return found[1].replace("''", "'") if found else None
+
+
+def events_table(name: str) -> str:
+    """The events. The random id in the comment changes when the events are replaced.
+
+    TEXT, not reSolve's JSON: that would give the payload numeric affinity and rewrite bare numbers.
+    """
+    return f"""CREATE TABLE {quoted(name)}(
+      {comment("STORE", id=token_hex(8))}
+      "threadId" BIGINT NOT NULL,
+      "threadCounter" BIGINT NOT NULL,
+      "timestamp" BIGINT NOT NULL,
+      "aggregateId" VARCHAR(700) NOT NULL,
+      "aggregateVersion" BIGINT NOT NULL,
+      "type" VARCHAR(700) NOT NULL,
+      "payload" TEXT NULL
+    )"""
+
+
+def unique_indexes(table: str, generation: str) -> list[tuple[str, tuple[str, str]]]:
+    """What may be there once only: (statement, columns). Index names are global to a file, hence the generation."""
+    columns = {"position": ("threadId", "threadCounter"), "version": ("aggregateId", "aggregateVersion")}
+    return [
+        (f"CREATE UNIQUE INDEX {quoted(f'{generation}-{name}')} ON {quoted(table)}({quoted(a)}, {quoted(b)})", (a, b))
+        for name, (a, b) in columns.items()
+    ]
+
+
+def order_index(table: str, generation: str) -> str:
+    """The index for the order of events."""
+    return (
+        f"CREATE INDEX {quoted(f'{generation}-order')} ON {quoted(table)}"
+        '("timestamp", "threadCounter", "threadId")'
+    )
+
+
+def generation(events: str) -> str:
+    """A name for a set of indexes that no other set in the file has."""
+    return f"{events}-{token_hex(4)}"
+
+
+def snapshots_table(name: str) -> str:
+    """Strings under keys."""
+    return f'CREATE TABLE {quoted(name)}("snapshotKey" TEXT, "content" TEXT, PRIMARY KEY("snapshotKey"))'
+
+
+def subscribers_table(name: str) -> str:
+    """reSolve's registry of read models."""
+    return f"""CREATE TABLE {quoted(name)}(
+      "applicationName" VARCHAR(700) NOT NULL,
+      "eventSubscriber" VARCHAR(700) NOT NULL,
+      "destination" JSON NOT NULL,
+      "status" JSON NOT NULL,
+      PRIMARY KEY("applicationName", "eventSubscriber")
+    )"""
+
+
+def secrets_table(name: str) -> str:
+    """The keys of what events encrypt; a deleted one stays with a secret of null."""
+    return f"""CREATE TABLE {quoted(name)}(
+      "idx" BIG INT NOT NULL UNIQUE,
+      "id" VARCHAR(700) NOT NULL PRIMARY KEY,
+      "secret" text
+    )"""
+
+
+def freeze_table(tables: Tables, owner: str | None, since: int) -> str:
+    """The freeze marker, with reSolve's comment and ours."""
+    return f"""CREATE TABLE {quoted(tables.freeze)}(
+      -- RESOLVE EVENT STORE {quoted(tables.events)} FREEZE MARKER
+      {comment("FREEZE", owner=owner, since=since)}
+      "surrogate" BIGINT NOT NULL,
+      PRIMARY KEY("surrogate")
+    )"""
+
+
+def open_import_table(tables: Tables, import_id: str, since: int) -> str:
+    """The stage that begin opens: reSolve's columns, and which part brought a row."""
+    return f"""CREATE TABLE {quoted(tables.open_import)}(
+      -- RESOLVE INCREMENTAL-IMPORT {_literal(import_id)} OWNED TABLE
+      {comment("IMPORT", id=import_id, since=since)}
+      {_MERGE_COLUMNS}
+    )"""
+
+
+def merge_stage_table(name: str) -> str:
+    """The stage of a whole incremental import: private to the connection, gone with it."""
+    return f"CREATE TEMP TABLE {quoted(name)}({_MERGE_COLUMNS})"
+
+
+_MERGE_COLUMNS = """"threadId" BIGINT NULL,
+      "threadCounter" BIGINT NULL,
+      "timestamp" BIGINT NOT NULL,
+      "aggregateId" VARCHAR(700) NOT NULL,
+      "aggregateVersion" BIGINT NULL,
+      "type" VARCHAR(700) NOT NULL,
+      "payload" TEXT NULL,
+      "part" BLOB NULL"""
+
+
+def resolve_import_id(sql: str) -> str | None:
+    """The id of an open incremental import, from the comment that reSolve and eventferry write."""
+    found = re.search(r"-- RESOLVE INCREMENTAL-IMPORT '((?:[^']|'')*)' OWNED TABLE", sql)
+    return found[1].replace("''", "'") if found else None
+
+
+def progress_table(
+    name: str, stage_id: str, *, owner: str | None, since: int | None, baseline: str | None
+) -> str:
+    """How far an import has come: a row for each commit."""
+    return f"""CREATE TABLE {quoted(name)}(
+      {comment("STAGE", id=stage_id, owner=owner, since=since, baseline=baseline)}
+      "byteOffset" INTEGER NOT NULL,
+      "line" INTEGER NOT NULL,
+      "events" INTEGER NOT NULL,
+      "digest" BLOB NOT NULL
+    )"""

@@ -1,0 +1,434 @@
+"""Writing a store in a SQLite file: one writer at a time, whole transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from secrets import token_hex
+from typing import Literal
+
+from eventferry import order
+from eventferry.database import Clash, Progress, Saved, Shared, Stage, SubscriberRow
+from eventferry.databases.sqlite import tables as ddl
+from eventferry.databases.sqlite.connection import Connection, threaded
+from eventferry.databases.sqlite.reading import SqliteReading, vector
+from eventferry.databases.sqlite.tables import Tables, fact, quoted
+from eventferry.errors import ConcurrentError, UnsupportedStoreError
+from eventferry.event import NewRow, Row
+
+_COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
+# A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
+_INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
+
+
+class SqliteWriting(SqliteReading):
+    """A write transaction on one connection."""
+
+    def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
+        super().__init__(connection, tables, events_sql)
+        self.leaves_nothing = False
+        self.changed_events = False
+        self.dropped_owners: list[str] = []
+
+    async def roll_back_at_end(self) -> None:
+        self.leaves_nothing = True
+
+    @threaded
+    def set_freeze(self, owner: str | None, since: int) -> None:
+        # Only one transaction writes at a time, and this is it: nobody's write is under way.
+        self.connection.sqlite.execute(ddl.freeze_table(self.tables, owner, since))
+
+    @threaded
+    def clear_freeze(self) -> None:
+        self._clear_freeze()
+
+    def _clear_freeze(self) -> None:
+        marker = self._freeze_marker()
+        if marker is not None and marker.owner is not None:
+            self.dropped_owners.append(marker.owner)
+        self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.freeze)}")
+
+    # events
+
+    @threaded
+    def append(self, rows: Sequence[Row]) -> None:
+        self.changed_events = True
+        for row in rows:
+            self._refuse_taken(row.aggregate_id, row.aggregate_version)
+            self.connection.sqlite.execute(f"INSERT INTO {self._events}{_INSERT_ROW}", row)
+
+    def _refuse_taken(self, aggregate_id: str, version: int) -> None:
+        taken = self.connection.sqlite.execute(
+            f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?", (aggregate_id, version)
+        ).fetchone()
+        if taken:
+            raise ConcurrentError(aggregate_id, version)
+
+    @threaded
+    def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+        self.changed_events = True
+        return self.add(event, version, now, self._heads())
+
+    def add(self, event: NewRow, version: int, now: int, heads: list[int]) -> Saved:
+        """Store one event; `heads` are the store's, and are moved behind it. For the worker thread."""
+        self._refuse_taken(event.aggregate_id, version)
+        timestamp = max(now, event.timestamp)
+        thread = self._thread_for(event.aggregate_id, version, timestamp, heads)
+        counter = heads[thread]
+        self.connection.sqlite.execute(
+            f"INSERT INTO {self._events}{_INSERT_ROW}",
+            (thread, counter, timestamp, event.aggregate_id, version, event.type, event.payload),
+        )
+        heads[thread] = counter + 1
+        return Saved(thread, counter, timestamp, list(heads))
+
+    def _thread_for(self, aggregate_id: str, version: int, timestamp: int, heads: list[int]) -> int:
+        preferred = order.thread_of(aggregate_id)
+        thread = next(
+            (
+                candidate
+                for candidate in (*range(preferred, 256), *range(preferred))
+                if self._last_timestamp(candidate, heads) <= timestamp
+            ),
+            preferred,
+        )
+        before = self.connection.sqlite.execute(
+            f"""SELECT timestamp, threadId FROM {self._events}
+            WHERE aggregateId = ? AND aggregateVersion < ? ORDER BY aggregateVersion DESC LIMIT 1""",
+            (aggregate_id, version),
+        ).fetchone()
+        if before is not None and before[0] == timestamp and before[1] != thread:
+            return heads.index(max(heads))
+        return thread
+
+    def _last_timestamp(self, thread: int, heads: list[int]) -> int:
+        if heads[thread] == 0:
+            return -(2**63)
+        found: tuple[int] = self.connection.sqlite.execute(
+            f"SELECT timestamp FROM {self._events} WHERE threadId = ? AND threadCounter = ?",
+            (thread, heads[thread] - 1),
+        ).fetchone()
+        return found[0]
+
+    # stages
+
+    @threaded
+    def make_stage(
+        self, kind: Literal["replace", "merge", "open"], *, owner: str | None = None, baseline: str | None = None
+    ) -> Stage:
+        sqlite, tables, since = self.connection.sqlite, self.tables, ddl.now()
+        # As reSolve's: letters and digits.
+        stage_id = token_hex(16)
+        if kind == "replace":
+            sqlite.execute(ddl.events_table(tables.stage))
+            sqlite.execute(
+                ddl.progress_table(tables.progress, stage_id, owner=owner, since=since, baseline=baseline)
+            )
+            return Stage(stage_id, kind, tables.stage, owner, since, baseline)
+        if kind == "open":
+            sqlite.execute(ddl.open_import_table(tables, stage_id, since))
+            return Stage(stage_id, kind, tables.open_import, None, since)
+        table = f"{tables.events}-merge-{stage_id}"
+        sqlite.execute(ddl.merge_stage_table(table))
+        return Stage(stage_id, kind, table, owner, since)
+
+    @threaded
+    def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
+        if kind == "open":
+            found = self._open_import()
+            return found and Stage(found.id, "open", self.tables.open_import, None, found.since)
+        sql = self._table_sql(self.tables.progress)
+        if sql is None:
+            return None
+        since = fact(sql, "STAGE", "since")
+        return Stage(
+            fact(sql, "STAGE", "id") or "",
+            "replace",
+            self.tables.stage,
+            fact(sql, "STAGE", "owner"),
+            int(since) if since else None,
+            fact(sql, "STAGE", "baseline"),
+        )
+
+    @threaded
+    def adopt_stage(self, stage: Stage, owner: str) -> Stage:
+        """The owner stands in the definition of the progress table, so that is made anew."""
+        sqlite, progress = self.connection.sqlite, self.tables.progress
+        former = f"{progress}-former"
+        sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
+        sqlite.execute(
+            ddl.progress_table(progress, stage.id, owner=owner, since=stage.since, baseline=stage.baseline)
+        )
+        sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
+        sqlite.execute(f"DROP TABLE {quoted(former)}")
+        if stage.owner is not None:
+            self.dropped_owners.append(stage.owner)
+        return replace(stage, owner=owner)
+
+    @threaded
+    def drop_stage(self, stage: Stage) -> None:
+        self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
+        if stage.kind == "replace":
+            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress)}")
+            if stage.owner is not None:
+                self.dropped_owners.append(stage.owner)
+        else:
+            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {self._known(stage)}")
+            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {self._placed(stage)}")
+
+    # replace
+
+    @threaded
+    def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+        # The rowid is the line number: a clash can name its two lines, at no cost.
+        self.connection.sqlite.executemany(
+            f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))",
+            ((line, *row) for line, row in rows),
+        )
+        self.connection.sqlite.execute(
+            f"INSERT INTO {quoted(self.tables.progress)} VALUES (?, ?, ?, ?)",
+            (progress.byte_offset, progress.line, progress.events, progress.digest),
+        )
+
+    @threaded
+    def progress(self, stage: Stage) -> list[Progress]:  # noqa: ARG002 -- there is one "replace" stage at a time
+        rows = self.connection.sqlite.execute(
+            f'SELECT "byteOffset", "line", "events", "digest" FROM {quoted(self.tables.progress)} ORDER BY rowid'
+        )
+        return [Progress(*row) for row in rows]
+
+    @threaded
+    def find_clash(self, stage: Stage) -> Clash | None:
+        for statement, (first, second) in ddl.unique_indexes(stage.table, ddl.generation(self.tables.events)):
+            try:
+                self.connection.sqlite.execute(statement)
+            except sqlite3.IntegrityError:
+                return self._first_clash(stage, first, second)
+        return None
+
+    def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
+        line_a, line_b, a, b = self.connection.sqlite.execute(
+            f"""SELECT min(rowid), max(rowid), {quoted(first)}, {quoted(second)} FROM (
+              SELECT rowid, {quoted(first)}, {quoted(second)},
+                row_number() OVER (PARTITION BY {quoted(first)}, {quoted(second)} ORDER BY rowid) AS place
+              FROM {quoted(stage.table)}
+            ) WHERE place <= 2 GROUP BY 3, 4 HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
+        ).fetchone()
+        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
+
+    @threaded
+    def finish_indexes(self, stage: Stage) -> None:
+        self.connection.sqlite.execute(ddl.order_index(stage.table, ddl.generation(self.tables.events)))
+
+    @threaded
+    def swap(self, stage: Stage) -> None:
+        self.changed_events = True
+        sqlite = self.connection.sqlite
+        triggers = sqlite.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE", (self.tables.events,)
+        ).fetchall()
+        if triggers:
+            names = ", ".join(name for (name,) in triggers)
+            raise UnsupportedStoreError(
+                f"the table {self.tables.events!r} has triggers, which replacing it would lose: {names}"
+            )
+        sqlite.execute(f"DROP TABLE {self._events}")
+        sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
+        sqlite.execute(f"DROP TABLE {quoted(self.tables.progress)}")
+        sqlite.execute(f"DELETE FROM {quoted(self.tables.snapshots)}")
+        sqlite.execute(f"DELETE FROM {quoted(self.tables.subscribers)}")
+        if stage.owner is not None:
+            self.dropped_owners.append(stage.owner)
+
+    # merge
+
+    def _part_of(self, stage: Stage) -> str:
+        """The column that orders parts; a stage that the real reSolve opened has none."""
+        names = self.connection.sqlite.execute(f"PRAGMA table_info({quoted(stage.table)})").fetchall()
+        return "part" if any(name == "part" for _, name, *_ in names) else "NULL"
+
+    @threaded
+    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+        self.connection.sqlite.executemany(
+            f"""INSERT INTO {quoted(stage.table)}("timestamp", "aggregateId", "type", "payload")
+            VALUES (?, ?, ?, CAST(? AS TEXT))""",
+            rows,
+        )
+
+    @threaded
+    def pour(self, source: Stage, target: Stage, part: bytes) -> None:
+        extra, value = "", ""
+        if self._part_of(target) == "part":
+            extra, value = ', "part"', ", :part"
+        elif part != order.UNNAMED:
+            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+        # reSolve works a row's thread out when it is pushed, and needs it.
+        self.connection.sqlite.execute(
+            f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
+            SELECT ((timestamp % 256) + 256) % 256, timestamp, aggregateId, type, payload{value}
+            FROM {quoted(source.table)} ORDER BY rowid""",
+            {"part": part},
+        )
+
+    @threaded
+    def drop_part(self, stage: Stage, part: bytes) -> None:
+        if self._part_of(stage) == "part":
+            self.connection.sqlite.execute(f'DELETE FROM {quoted(stage.table)} WHERE "part" = ?', (part,))
+
+    async def shared(self, stage: Stage) -> AsyncIterator[list[Shared]]:
+        rows = await self._find_shared(stage)
+        while block := await self._fetch_shared(rows):
+            yield block
+
+    @threaded
+    def _find_shared(self, stage: Stage) -> sqlite3.Cursor:
+        """What stands at the staged timestamps is found by the order's index, so an incremental import costs
+        what its batch costs, however large the store is; then the groups meet through indexes on both sides.
+        """
+        table = quoted(stage.table)
+        known = self._known(stage)
+        index_home = "temp." if stage.kind == "merge" else ""
+        index = quoted(f"{stage.table}-group")
+        self.connection.sqlite.execute(
+            f'CREATE INDEX {index_home}{index} ON {table}("timestamp", "aggregateId", "type")'
+        )
+        self.connection.sqlite.execute(
+            f"""CREATE TEMP TABLE {known} AS SELECT e.rowid AS id, e.timestamp, e.aggregateId, e.type
+            FROM (SELECT DISTINCT timestamp FROM {table}) AS s CROSS JOIN {self._events} AS e
+            WHERE e.timestamp = s.timestamp"""
+        )
+        self.connection.sqlite.execute(
+            f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
+        )
+        same = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
+        return self.connection.sqlite.execute(
+            f"""SELECT s.timestamp AS t, s.aggregateId AS a, s.type AS y, 0 AS side, {self._part_of(stage)} AS p,
+              s.rowid AS r, CAST(s.payload AS BLOB)
+            FROM {table} AS s WHERE EXISTS (SELECT 1 FROM {known} AS k WHERE {same})
+            UNION ALL
+            SELECT k.timestamp, k.aggregateId, k.type, 1, NULL, e.rowid, CAST({self._payload} AS BLOB)
+            FROM {known} AS k CROSS JOIN {self._events} AS e ON e.rowid = k.id
+            WHERE EXISTS (SELECT 1 FROM {table} AS s WHERE {same})
+            ORDER BY t, a, y, side, p, r"""
+        )
+
+    @threaded
+    def _fetch_shared(self, rows: sqlite3.Cursor) -> list[Shared]:
+        return [
+            Shared((timestamp, aggregate_id, event_type), rowid if side == 0 else None, payload or b"null")
+            for timestamp, aggregate_id, event_type, side, _, rowid, payload in rows.fetchmany(2000)
+        ]
+
+    @staticmethod
+    def _known(stage: Stage) -> str:
+        return quoted(f'{stage.id}-known')
+
+    @staticmethod
+    def _placed(stage: Stage) -> str:
+        return quoted(f'{stage.id}-placed')
+
+    @threaded
+    def discard(self, stage: Stage, staged: Iterable[int]) -> None:
+        self.connection.sqlite.executemany(
+            f"DELETE FROM {quoted(stage.table)} WHERE rowid = ?", ((rowid,) for rowid in staged)
+        )
+
+    @threaded
+    def latest_timestamp(self) -> int | None:
+        latest: int | None = self.connection.sqlite.execute(
+            f"SELECT max(timestamp) FROM {self._events}"
+        ).fetchone()[0]
+        return latest
+
+    @threaded
+    def older(self, stage: Stage, than: int, *, discard: bool) -> int:
+        table = quoted(stage.table)
+        if discard:
+            return self.connection.sqlite.execute(f"DELETE FROM {table} WHERE timestamp < ?", (than,)).rowcount
+        count: int = self.connection.sqlite.execute(
+            f"SELECT count(*) FROM {table} WHERE timestamp < ?", (than,)
+        ).fetchone()[0]
+        return count
+
+    @threaded
+    def place(self, stage: Stage) -> int:
+        self.changed_events = True
+        sqlite = self.connection.sqlite
+        heads = self._heads()
+        table, known, part = quoted(stage.table), self._known(stage), self._part_of(stage)
+        placed = self._placed(stage)
+        # Places are worked out without the payloads, which would otherwise be sorted along.
+        sqlite.execute(
+            f"""CREATE TEMP TABLE {placed} AS
+            SELECT id, threadId, arrival,
+              CAST(substr(:heads, threadId * 15 + 1, 15) AS INTEGER) - 1
+                + row_number() OVER (PARTITION BY threadId ORDER BY arrival) AS threadCounter,
+              coalesce((SELECT max(e.aggregateVersion) FROM {self._events} AS e WHERE e.aggregateId = s.aggregateId), 0)
+                + row_number() OVER (PARTITION BY aggregateId ORDER BY arrival) AS aggregateVersion
+            FROM (
+              SELECT rowid AS id, aggregateId, row_number() OVER (ORDER BY timestamp, {part}, rowid) AS arrival,
+                CASE WHEN timestamp IN (
+                  SELECT m.timestamp FROM {table} AS m WHERE EXISTS (
+                    SELECT 1 FROM {known} AS k WHERE k.timestamp = m.timestamp AND k.aggregateId = m.aggregateId
+                  )
+                ) THEN :crowded ELSE ((timestamp % 256) + 256) % 256 END AS threadId
+              FROM {table}
+            ) AS s""",
+            {"heads": vector(heads), "crowded": heads.index(max(heads))},
+        )
+        return sqlite.execute(
+            f"""INSERT INTO {self._events}({_COLUMNS})
+            SELECT p.threadId, p.threadCounter, s.timestamp, s.aggregateId, p.aggregateVersion, s.type, s.payload
+            FROM {placed} AS p CROSS JOIN {table} AS s ON s.rowid = p.id ORDER BY p.arrival"""
+        ).rowcount
+
+    # secrets, snapshots, subscribers
+
+    def _change_secrets(self, statement: str, parameters: tuple[object, ...]) -> None:
+        """Pages of the secrets keep no remnant of what a statement deletes or moves."""
+        self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
+        try:
+            self.connection.sqlite.execute(statement, parameters)
+        finally:
+            self.connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
+
+    @threaded
+    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
+        table = quoted(self.tables.secrets)
+        taken, free = self.connection.sqlite.execute(
+            f"SELECT EXISTS (SELECT 1 FROM {table} WHERE idx = ?), coalesce(max(idx), -1) + 1 FROM {table}", (idx,)
+        ).fetchone()
+        self._change_secrets(
+            f"INSERT INTO {table}(idx, id, secret) VALUES (?, ?, ?)",
+            (free if idx is None or taken else idx, secret_id, secret),
+        )
+
+    @threaded
+    def erase_secret(self, secret_id: str) -> None:
+        self._change_secrets(f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", (secret_id,))
+
+    @threaded
+    def put_snapshot(self, key: str, content: str) -> None:
+        self.connection.sqlite.execute(
+            f"REPLACE INTO {quoted(self.tables.snapshots)}(snapshotKey, content) VALUES (?, ?)", (key, content)
+        )
+
+    @threaded
+    def delete_snapshot(self, key: str) -> None:
+        self.connection.sqlite.execute(f"DELETE FROM {quoted(self.tables.snapshots)} WHERE snapshotKey = ?", (key,))
+
+    @threaded
+    def put_subscriber(self, row: SubscriberRow) -> None:
+        self.connection.sqlite.execute(
+            f"""REPLACE INTO {quoted(self.tables.subscribers)}(applicationName, eventSubscriber, destination, status)
+            VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT))""",
+            row,
+        )
+
+    @threaded
+    def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
+        self.connection.sqlite.execute(
+            f"DELETE FROM {quoted(self.tables.subscribers)} WHERE applicationName = ? AND eventSubscriber = ?",
+            (application_name, event_subscriber),
+        )

@@ -1,0 +1,370 @@
+"""The event, and the checks it passes once, where it enters.
+
+A line, a dict or an `Event` comes in and a row goes on; what is behind this module trusts its rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from eventferry.cursor import MAX_COUNTER
+from eventferry.errors import InputError
+
+MAX_SAFE_INTEGER = 2**53 - 1
+"""The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
+
+MAX_ID_LENGTH = 700
+"""Characters in an aggregateId or a type, as reSolve declares its columns."""
+
+_ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
+_ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
+_Version = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
+_Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+_Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
+_NULL = msgspec.Raw(b"null")
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An event; immutable.
+
+    Attributes:
+        thread_counter: its place within its thread, from 0; -1 in an event that is not stored yet.
+        thread_id: its thread, 0..255; -1 in an event that is not stored yet.
+        type: what happened.
+        timestamp: when, in milliseconds since 1970.
+        aggregate_id: to what it happened.
+        aggregate_version: the how manieth event of its aggregate, from 1.
+        payload: any JSON value or None.
+    """
+
+    thread_counter: int = -1
+    thread_id: int = -1
+    type: str
+    timestamp: int = 0
+    aggregate_id: str
+    aggregate_version: int = 0
+    payload: Any = None
+
+
+EventInput: TypeAlias = Event | Mapping[str, Any]
+"""An event on its way in: an `Event`, or a dict with the keys of a line."""
+
+
+class Row(NamedTuple):
+    """An event with its position, checked, its payload as compact JSON text."""
+
+    thread_id: int
+    thread_counter: int
+    timestamp: int
+    aggregate_id: str
+    aggregate_version: int
+    type: str
+    payload: bytes
+
+
+class NewRow(NamedTuple):
+    """An event that has no position yet, checked, its payload as compact JSON text."""
+
+    timestamp: int
+    aggregate_id: str
+    type: str
+    payload: bytes
+
+
+class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    thread_counter: _ThreadCounter
+    thread_id: _ThreadId
+    type: _Name
+    timestamp: _Timestamp
+    aggregate_id: _Name
+    aggregate_version: _Version
+    payload: msgspec.Raw = _NULL
+
+
+class _LenientLine(_Line, forbid_unknown_fields=False):
+    pass
+
+
+class _NewLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    type: _Name
+    timestamp: _Timestamp
+    aggregate_id: _Name
+    payload: msgspec.Raw = _NULL
+    thread_counter: msgspec.Raw = _NULL  # positions and versions given are ignored
+    thread_id: msgspec.Raw = _NULL
+    aggregate_version: msgspec.Raw = _NULL
+
+
+class _LenientNewLine(_NewLine, forbid_unknown_fields=False):
+    pass
+
+
+class _NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    type: _Name
+    timestamp: _Timestamp
+    aggregate_id: _Name
+    payload: Any = None
+    thread_counter: Any = None
+    thread_id: Any = None
+    aggregate_version: Any = None
+
+
+class _SavedEvent(_NewEvent, kw_only=True):
+    timestamp: _Timestamp = 0
+    aggregate_version: _Version
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the columns of one store can hold.
+
+    Attributes:
+        id_length: characters in an aggregateId.
+        type_length: characters in a type.
+        refuse_payload: says why a payload would not survive in the payload column; None if it would.
+            None instead of a function: every payload survives.
+    """
+
+    id_length: int = MAX_ID_LENGTH
+    type_length: int = MAX_ID_LENGTH
+    refuse_payload: Callable[[bytes], str | None] | None = None
+
+
+ROOMY = Limits()
+"""The limits of tables that eventferry makes."""
+
+# A line as eventferry and reSolve write it: such a line cannot hold a key twice and needs no second look.
+_PLAIN = re.compile(
+    rb'\{"threadCounter":[0-9]+,"threadId":[0-9]+,"type":"[^"\\]*","timestamp":-?[0-9]+,'
+    rb'"aggregateId":"[^"\\]*","aggregateVersion":[0-9]+,"payload":'
+)
+_PLAIN_NEW = re.compile(
+    rb'\{"type":"[^"\\]*","timestamp":-?[0-9]+,"aggregateId":"[^"\\]*",'
+    rb'(?:"aggregateVersion":[0-9]+,)?"payload":'
+)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
+    rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\."
+)
+_FIELD = re.compile(r" - at `\$\.(\w+)")
+_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
+
+
+def _reason(error: Exception, line: bytes) -> tuple[str, str | None]:
+    """Why a line was refused and which field it was, from what the parser says."""
+    if isinstance(error, RecursionError):
+        return "nests more deeply than can be read", None
+    text = str(error)
+    if named := _NAMED.search(text):
+        if "unknown" in text:
+            return "this key is none of an event's seven (ignore_unknown_keys drops such keys)", named[1]
+        return "is missing", named[1]
+    if field := _FIELD.search(text):
+        return text[: field.start()].replace("`", ""), field[1]
+    if has_lone_surrogate(line):
+        return "holds a lone surrogate, which is no character", None
+    if text == "Input data was truncated":
+        return "is not whole JSON", None
+    return text.removeprefix("JSON is malformed: "), None
+
+
+def has_lone_surrogate(text: bytes) -> bool:
+    """Whether a JSON text has the escape of half a surrogate pair."""
+    if _SURROGATE.search(text) is None:
+        return False
+    return any(match["lone"] is not None for match in _ESCAPES.finditer(text))
+
+
+def _twice(line: bytes) -> str | None:
+    """A key that stands twice in the outermost object of a line."""
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(members: list[tuple[str, Any]]) -> None:
+        nonlocal pairs
+        pairs = members
+
+    json.loads(line, object_pairs_hook=keep, parse_int=len, parse_float=len)
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen and key in _KEYS:
+            return key
+        seen.add(key)
+    return None
+
+
+def compact(payload: bytes) -> bytes:
+    """A JSON text without white space between its tokens; everything else stays as it is spelled."""
+    if b" " in payload or b"\t" in payload or b"\r" in payload or b"\n" in payload:
+        return msgspec.json.format(payload, indent=-1)
+    return payload
+
+
+class LineDecoder:
+    """Turns the bytes of one line into a row, or raises an `InputError` without a place.
+
+    Args:
+        limits: what the columns can hold.
+        ignore_unknown_keys: drop keys that an event does not have, instead of refusing the line.
+    """
+
+    def __init__(self, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> None:
+        self._limits = limits
+        self._line = msgspec.json.Decoder[_Line](_LenientLine if ignore_unknown_keys else _Line)
+        self._new = msgspec.json.Decoder[_NewLine](_LenientNewLine if ignore_unknown_keys else _NewLine)
+
+    def row(self, line: bytes) -> Row:
+        """A line with all seven keys."""
+        event = self._decoded(self._line, line)
+        payload = bytes(event.payload)
+        self._refuse_doubled_key(line, _PLAIN.match(line), payload)
+        row = Row(
+            event.thread_id,
+            event.thread_counter,
+            event.timestamp,
+            event.aggregate_id,
+            event.aggregate_version,
+            event.type,
+            compact(payload),
+        )
+        self._check(line, row)
+        return row
+
+    def new_row(self, line: bytes) -> NewRow:
+        """A line whose position and version are ignored and may be missing."""
+        event = self._decoded(self._new, line)
+        payload = bytes(event.payload)
+        self._refuse_doubled_key(line, _PLAIN_NEW.match(line) or _PLAIN.match(line), payload)
+        row = NewRow(event.timestamp, event.aggregate_id, event.type, compact(payload))
+        self._check(line, row)
+        return row
+
+    def _decoded(self, decoder: msgspec.json.Decoder[Any], line: bytes) -> Any:
+        try:
+            return decoder.decode(line)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            reason, field = _reason(error, line)
+            raise InputError(reason, field=field) from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"is not UTF-8: {error.reason}") from None
+
+    def _refuse_doubled_key(self, line: bytes, plain: re.Match[bytes] | None, payload: bytes) -> None:
+        if plain is not None and plain.end() + len(payload) + 1 == len(line):
+            return
+        if (key := _twice(line)) is not None:
+            raise InputError("this key stands twice in the line", field=key)
+
+    def _check(self, line: bytes, row: Row | NewRow) -> None:
+        if b"\\u" in line:
+            if has_lone_surrogate(line):
+                raise InputError("holds a lone surrogate, which is no character")
+            check_names(row.aggregate_id, row.type)
+        check_limits(self._limits, row.aggregate_id, row.type, row.payload)
+
+
+def check_names(aggregate_id: str, event_type: str) -> None:
+    """Refuses the NUL character in identifiers: no database here handles it in text alike."""
+    for field, value in (("aggregateId", aggregate_id), ("type", event_type)):
+        if "\0" in value:
+            raise InputError("holds the character U+0000", field=field)
+
+
+def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: bytes) -> None:
+    """Refuses what the columns of a store cannot hold."""
+    if len(aggregate_id) > limits.id_length:
+        raise InputError(f"is longer than {limits.id_length} characters", field="aggregateId")
+    if len(event_type) > limits.type_length:
+        raise InputError(f"is longer than {limits.type_length} characters", field="type")
+    if limits.refuse_payload is not None and (reason := limits.refuse_payload(payload)) is not None:
+        raise InputError(reason, field="payload")
+
+
+def encode_payload(payload: Any) -> bytes:
+    """The JSON text of a Python value, as `json.loads` would give it back.
+
+    Raises:
+        InputError: it is no JSON value (NaN and lone surrogates are none either).
+    """
+    try:
+        return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise InputError("holds a lone surrogate, which is no character", field="payload") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"is no JSON value: {error}", field="payload") from None
+
+
+def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
+    if isinstance(event, Event):
+        # An event of ours has all its fields; only those that are set count as given.
+        event = {key: value for key, value in _as_dict(event).items() if value != -1}
+    try:
+        return msgspec.convert(dict(event), shape)
+    except msgspec.ValidationError as error:
+        reason, field = _reason(error, b"")
+        raise InputError(reason, field=field) from None
+    except (TypeError, ValueError):
+        raise InputError(f"an event is a dict or an Event, not {type(event).__name__}") from None
+
+
+def _as_dict(event: Event) -> dict[str, Any]:
+    return {
+        "threadCounter": event.thread_counter,
+        "threadId": event.thread_id,
+        "type": event.type,
+        "timestamp": event.timestamp,
+        "aggregateId": event.aggregate_id,
+        "aggregateVersion": event.aggregate_version,
+        "payload": event.payload,
+    }
+
+
+def _checked(new: _NewEvent, limits: Limits) -> NewRow:
+    check_names(new.aggregate_id, new.type)
+    for field, value in (("aggregateId", new.aggregate_id), ("type", new.type)):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError("holds a lone surrogate, which is no character", field=field) from None
+    payload = encode_payload(new.payload)
+    check_limits(limits, new.aggregate_id, new.type, payload)
+    return NewRow(new.timestamp, new.aggregate_id, new.type, payload)
+
+
+def new_row(event: EventInput, limits: Limits = ROOMY) -> NewRow:
+    """The row of an event given as a dict or `Event`; position and version are ignored."""
+    return _checked(_converted(event, _NewEvent), limits)
+
+
+def versioned_row(event: EventInput, limits: Limits = ROOMY) -> tuple[NewRow, int]:
+    """The row and the version of an event that is about to be saved; timestamp is 0 where none is given."""
+    new = _converted(event, _SavedEvent)
+    return _checked(new, limits), new.aggregate_version
+
+
+_EVENT = msgspec.json.Decoder(Event)
+
+
+def decode_event(line: bytes) -> Event:
+    """The event of a line that a store wrote.
+
+    Numbers beyond a float's range come as `Decimal`: they stand in the store exactly, so they are not
+    turned into infinity here.
+    """
+    try:
+        return _EVENT.decode(line)
+    except (msgspec.ValidationError, RecursionError):
+        return msgspec.convert(json.loads(line, parse_float=_exact), Event)
+
+
+def _exact(text: str) -> float | Decimal:
+    number = float(text)
+    return number if abs(number) != float("inf") else Decimal(text)

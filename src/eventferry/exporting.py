@@ -1,0 +1,169 @@
+"""Export: a store's events as blocks of lines.
+
+An export is a cut: the 256 heads at its start, then pages of events below them, each read in a transaction of
+its own. Events don't change and become visible in order of their counters, so what lies below the heads is one
+consistent state, however long reading it takes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from enum import Enum
+from types import TracebackType
+
+from eventferry import cursor as vector
+from eventferry.database import Database, Filter, Owner, Position
+from eventferry.errors import StoreReplacedError
+from eventferry.order import Pages
+
+PAGE_EVENTS = 4096
+PAGE_BYTES = 1024 * 1024
+
+
+class MaintenanceMode(Enum):
+    """Whether an operation freezes or replaces (AUTO) or leaves that to its caller (MANUAL)."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+
+
+AUTO = MaintenanceMode.AUTO
+MANUAL = MaintenanceMode.MANUAL
+
+
+class ExportStream:
+    """An async iterator of blocks of lines; made by `EventStore.export_events`.
+
+    The last two bytes of a block are held back until the next block or the proper end: an export that dies
+    ends inside an event, which no reader takes for an end.
+
+    Attributes:
+        cursor: behind the last event that was given out whole; an export from there goes on.
+        is_end: whether the end of the store was reached.
+        is_buffer_overflow: whether it ended because of `buffer_size`.
+        exported: how many events have been given out.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        cursor: str | None,
+        maintenance_mode: MaintenanceMode,
+        buffer_size: int | None,
+        only: Filter,
+    ) -> None:
+        self._database = database
+        self._mode = maintenance_mode
+        self._room = buffer_size
+        self._only = only
+        self._unread = vector.decode(cursor)
+        self._owner: Owner | None = None
+        self._stopped = False
+        self._blocks = self._read()
+        self.is_end = False
+        self.is_buffer_overflow = False
+        self.exported = 0
+
+    @property
+    def cursor(self) -> str:
+        """Behind the last event that was given out whole."""
+        return vector.encode(self._unread)
+
+    def stop(self) -> None:
+        """End properly at the next block; `cursor` then says where to go on."""
+        self._stopped = True
+
+    def __aiter__(self) -> ExportStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._blocks)
+
+    async def aclose(self) -> None:
+        """End now, and unfreeze what this export froze; twice is fine."""
+        await self._blocks.aclose()
+        await self._thaw()
+
+    async def __aenter__(self) -> ExportStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _read(self) -> AsyncGenerator[bytes, None]:
+        if self._mode is AUTO:
+            await self._freeze()
+        try:
+            async with self._database.reading() as reading:
+                identity = await reading.identity()
+                heads = await reading.heads()
+            pages = Pages(self._unread, heads, self._only)
+            held = b""
+            after = list(self._unread)
+            while not (pages.is_end or self._stopped or self.is_buffer_overflow):
+                before = list(pages.unread)
+                async with self._database.reading() as reading:
+                    if await reading.identity() != identity:
+                        raise StoreReplacedError("the events were replaced while they were being exported")
+                    found = await pages.page(reading, PAGE_EVENTS, PAGE_BYTES)
+                page = self._within_room(found)
+                after = _behind(page, before) if self.is_buffer_overflow else list(pages.unread)
+                if page:
+                    block = held + b"".join([line for *_, line in page if line is not None])
+                    held = block[-2:]
+                    # The last event is not out before its last two bytes are.
+                    thread, counter, *_ = page[-1]
+                    self._unread = [*after[:thread], counter, *after[thread + 1 :]]
+                    self.exported += len(page)
+                    yield block[:-2]
+            self._unread = after
+            if held:
+                yield held
+            self.is_end = pages.is_end and not self.is_buffer_overflow
+        finally:
+            await self._thaw()
+
+    def _within_room(self, page: list[Position]) -> list[Position]:
+        """The events that `buffer_size` has room for, but the first of all in any case."""
+        if self._room is None:
+            return page
+        for place, (*_, line) in enumerate(page):
+            size = len(line or b"")
+            if size > self._room and (place or self.exported):
+                self.is_buffer_overflow = True
+                return page[:place]
+            self._room -= size
+        return page
+
+    async def _freeze(self) -> None:
+        """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""
+        owner = await self._database.own()
+        async with self._database.writing(frozen="allow") as writing:
+            if await writing.freeze_marker() is None:
+                await writing.set_freeze(owner.id, time.time_ns() // 1_000_000)
+                self._owner = owner
+        if self._owner is None:
+            await owner.release()
+
+    async def _thaw(self) -> None:
+        owner, self._owner = self._owner, None
+        if owner is None:
+            return
+        try:
+            async with self._database.writing(frozen="allow") as writing:
+                marker = await writing.freeze_marker()
+                if marker is not None and marker.owner == owner.id:
+                    await writing.clear_freeze()
+        finally:
+            await owner.release()
+
+
+def _behind(page: list[Position], unread: list[int]) -> list[int]:
+    after = list(unread)
+    for thread, counter, *_ in page:
+        after[thread] = counter + 1
+    return after

@@ -1,0 +1,147 @@
+"""Files of lines: read as blocks, written beside and renamed into place at the end; `.gz` and `.zst` by name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import AsyncGenerator
+from gzip import BadGzipFile, GzipFile
+from pathlib import Path
+from secrets import token_hex
+from types import ModuleType
+from typing import IO, Any, cast
+
+from eventferry.errors import EventferryError, InputError, MissingExtraError, StoreClosedError
+
+BLOCK = 1024 * 1024
+
+
+def _zstd() -> ModuleType:
+    with contextlib.suppress(ImportError):
+        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
+
+        return cast(ModuleType, zstd)
+    try:
+        from backports import zstd as backport
+    except ImportError:
+        raise MissingExtraError("for .zst files install eventferry[cli]") from None
+    return backport
+
+
+def _opened(path: Path, suffix: str, mode: str) -> IO[bytes]:
+    if suffix == ".gz":
+        # Without the time of writing: the same events give the same file.
+        return cast(IO[bytes], GzipFile(path, mode, compresslevel=6, mtime=0))
+    if suffix == ".zst":
+        return cast(IO[bytes], _zstd().open(path, mode))
+    return path.open(mode)
+
+
+async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenerator[bytes, None]:
+    """The bytes of a file, unpacked, in blocks; a file object is read from where it stands and left open."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        try:
+            file = await asyncio.to_thread(_opened, path, path.suffix, "rb")
+        except OSError as error:
+            raise EventferryError(f"{path} cannot be read: {error.strerror}") from None
+        owned = True
+    else:
+        file, owned = source, False
+    # A pipe is read as it comes: `read` would wait until a whole block is there.
+    read = getattr(file, "read1", file.read)
+    try:
+        while block := await asyncio.to_thread(read, BLOCK):
+            yield block
+    except (EOFError, BadGzipFile, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, BadGzipFile):
+            raise
+        raise InputError(f"the compressed file is damaged or cut off: {error}") from None
+    except Exception as error:
+        if type(error).__name__ == "ZstdError":
+            raise InputError(f"the compressed file is damaged or cut off: {error}") from None
+        raise
+    finally:
+        if owned:
+            file.close()
+
+
+class FileSink:
+    """A file that appears, whole, when it is closed; until then it stands beside under another name."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path).resolve()  # a link stays a link
+        is_special = self._path.exists() and not stat.S_ISREG(self._path.stat().st_mode)
+        self._beside = self._path if is_special else self._path.with_name(f".{self._path.name}.{token_hex(4)}.part")
+        self._is_special = is_special
+        self._file: IO[bytes] | None = None
+        self._closed = False
+
+    async def write(self, block: bytes) -> None:
+        """Add a block."""
+        file = self._open()
+        await asyncio.to_thread(file.write, block)
+
+    async def close(self) -> None:
+        """Put the file into place, durably; twice is fine."""
+        if not self._closed:
+            file = self._open()
+            self._closed = True
+            await asyncio.to_thread(self._finish, file)
+
+    async def abort(self, error: BaseException | None = None) -> None:  # noqa: ARG002 -- as every sink
+        """Leave what was there before; twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._file is not None:
+            with contextlib.suppress(Exception):
+                self._file.close()
+        if not self._is_special:
+            self._beside.unlink(missing_ok=True)
+
+    def _open(self) -> IO[bytes]:
+        if self._closed:
+            raise StoreClosedError(f"{self._path} is closed")
+        if self._file is None:
+            try:
+                self._file = _opened(self._beside, self._path.suffix, "wb")
+            except OSError as error:
+                raise EventferryError(f"{self._path} cannot be written: {error.strerror}") from None
+        return self._file
+
+    def _finish(self, file: Any) -> None:
+        file.close()
+        if self._is_special:
+            return
+        descriptor = os.open(self._beside, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._beside.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class StreamSink:
+    """A file object that somebody else opened and will close, such as standard output."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    async def write(self, block: bytes) -> None:
+        """Add a block."""
+        await asyncio.to_thread(self._file.write, block)
+
+    async def close(self) -> None:
+        """Flush it."""
+        await asyncio.to_thread(self._file.flush)
+
+    async def abort(self, error: BaseException | None = None) -> None:  # noqa: ARG002 -- as every sink
+        """Leave it as it is."""

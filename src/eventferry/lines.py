@@ -1,0 +1,271 @@
+"""Lines: from blocks of bytes cut anywhere to whole lines with their places, and from lines to rows.
+
+The place (line number, byte offset) is worked out only for the line that is wrong, so a right one pays
+nothing for it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from eventferry.errors import InputError
+
+DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
+"""How long a line may be by default; far above any event, far below what would take the machine down."""
+
+BOM = codecs.BOM_UTF8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Whole lines that follow one another in the input.
+
+    Attributes:
+        texts: their bytes, without the line feed.
+        line: number of the first, from 1.
+        byte_offset: where the first begins in the input.
+        end: byte offset behind the last one's line feed.
+    """
+
+    texts: list[bytes]
+    line: int
+    byte_offset: int
+    end: int
+
+    def decoded(self, decode: Callable[[bytes], T]) -> Iterator[tuple[int, T]]:
+        """(line number, what `decode` makes of it) for each line that isn't blank.
+
+        Raises:
+            InputError: `decode` raised one; it comes out with its place.
+        """
+        number = self.line
+        for text in self.texts:
+            if text and not text.isspace():
+                try:
+                    yield number, decode(text)
+                except InputError as error:
+                    raise self.placed(error, number) from None
+            number += 1
+
+    def placed(self, error: InputError, number: int) -> InputError:
+        """The same error, with the place of line `number`."""
+        before = self.texts[: number - self.line]
+        offset = self.byte_offset + sum(map(len, before)) + len(before)
+        return InputError(error.reason, line=number, byte_offset=offset, field=error.field)
+
+
+class LineSplitter:
+    """Cuts blocks of bytes into lines; blocks may end anywhere, in the middle of a character too.
+
+    A byte order mark at the start is dropped. Input that is not UTF-8 is refused where it stands.
+
+    Args:
+        max_line_bytes: a longer line is refused by its number.
+        byte_offset: where in the input the first block begins.
+        line: the number of the line that begins there.
+    """
+
+    def __init__(
+        self,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        *,
+        byte_offset: int = 0,
+        line: int = 1,
+    ) -> None:
+        self.max_line_bytes = max_line_bytes
+        self.byte_offset = byte_offset
+        """Where the line that is not whole yet begins."""
+        self.line = line
+        """The number of that line, from 1."""
+        self._pieces: list[bytes] = []
+        self._pending = 0
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._at_start = byte_offset == 0
+
+    def feed(self, block: bytes) -> Lines:
+        """The lines that this block makes whole.
+
+        Raises:
+            InputError: a line is longer than `max_line_bytes`, or the bytes are not UTF-8.
+        """
+        if self._at_start:
+            block = self._without_bom(block)
+        self._check_utf8(block)
+        head, found, tail = block.rpartition(b"\n")
+        if not found:
+            self._keep(block)
+            return Lines([], self.line, self.byte_offset, self.byte_offset)
+        if self._pieces:
+            head = b"".join((*self._pieces, head))
+        texts = head.split(b"\n")
+        lines = Lines(texts, self.line, self.byte_offset, self.byte_offset + len(head) + 1)
+        self.line += len(texts)
+        self.byte_offset = lines.end
+        self._pieces.clear()
+        self._pending = 0
+        self._keep(tail)
+        return lines
+
+    def finish(self) -> Lines:
+        """The last line, where the input did not end with a line feed."""
+        if self._at_start:  # fewer bytes than a byte order mark has came in at all
+            self._at_start = False
+            self._check_utf8(b"".join(self._pieces))
+        try:
+            self._utf8.decode(b"", final=True)
+        except UnicodeDecodeError:
+            raise InputError(
+                "the input ends inside a character", line=self.line, byte_offset=self.byte_offset
+            ) from None
+        rest = b"".join(self._pieces)
+        lines = Lines([rest] if rest else [], self.line, self.byte_offset, self.byte_offset + len(rest))
+        self._pieces.clear()
+        self._pending = 0
+        return lines
+
+    def _without_bom(self, block: bytes) -> bytes:
+        """Drops a byte order mark, which may itself be cut."""
+        start = b"".join((*self._pieces, block))
+        self._pieces.clear()
+        self._pending = 0
+        if len(start) < len(BOM) and BOM.startswith(start):
+            self._pieces.append(start)
+            return b""
+        self._at_start = False
+        if start.startswith(BOM):
+            self.byte_offset += len(BOM)
+            return start[len(BOM) :]
+        return start
+
+    def _keep(self, tail: bytes) -> None:
+        if not tail:
+            return
+        self._pieces.append(tail)
+        self._pending += len(tail)
+        if self._pending > self.max_line_bytes:
+            raise InputError(
+                f"the line is longer than {self.max_line_bytes} bytes (the setting max_line_bytes)",
+                line=self.line,
+                byte_offset=self.byte_offset,
+            )
+
+    def _check_utf8(self, block: bytes) -> None:
+        try:
+            self._utf8.decode(block)
+        except UnicodeDecodeError as error:
+            # The decoder may have carried bytes of a cut character over from the block before.
+            whole = b"".join((*self._pieces, block))
+            position = max(len(whole) - len(error.object) + error.start, 0)
+            before = whole[:position]
+            start = before.rfind(b"\n") + 1
+            raise InputError(
+                f"byte {self.byte_offset + position} is not UTF-8: {error.reason}",
+                line=self.line + before.count(b"\n"),
+                byte_offset=self.byte_offset + start,
+            ) from None
+
+
+_TOKEN = re.compile(rb'["\[\]{},]')
+_STRING_END = re.compile(rb'["\\]')
+
+
+class ArraySplitter:
+    """Cuts one JSON array into the texts of its elements, block by block, so that its size doesn't matter.
+
+    Only brackets, commas and strings are followed here; whether an element is JSON is for its decoder to say.
+    """
+
+    def __init__(self, max_element_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+        self.max_element_bytes = max_element_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+        self._text = b""
+        self._at = 0  # how far `_text` has been looked at
+        self._depth = 0
+        self._in_string = False
+        self._ended = False
+        self._elements = 0
+        self._after_comma = False
+        self._offset = 0  # of `_text` in the input
+
+    def feed(self, block: bytes) -> list[tuple[int, int, bytes]]:
+        """(place from 1, byte offset, text) of each element that this block makes whole."""
+        try:
+            self._utf8.decode(block)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"is not UTF-8: {error.reason}", line=self._elements + 1, byte_offset=self._offset, unit="element"
+            ) from None
+        self._text += block
+        found: list[tuple[int, int, bytes]] = []
+        start = 0
+        while not self._ended:
+            if self._in_string:
+                if (match := _STRING_END.search(self._text, self._at)) is None:
+                    self._at = len(self._text)
+                    break
+                if match[0] == b"\\":
+                    if match.end() == len(self._text):  # what is escaped comes with the next block
+                        self._at = match.start()
+                        break
+                    self._at = match.end() + 1
+                else:
+                    self._in_string = False
+                    self._at = match.end()
+                continue
+            if (match := _TOKEN.search(self._text, self._at)) is None:
+                self._at = len(self._text)
+                break
+            self._at = match.end()
+            token = match[0]
+            if token == b'"':
+                self._in_string = True
+            elif token in b"[{":
+                self._depth += 1
+                if self._depth == 1:
+                    self._refuse_unless_blank(self._text[start : match.start()].removeprefix(BOM), "before the array")
+                    start = self._at
+            elif token in b"]}":
+                self._depth -= 1
+                if self._depth == 0:
+                    self._ended = True
+                    last = self._text[start : match.start()]
+                    if not last.isspace() and last:
+                        found.append(self._element(start, last))
+                    elif self._after_comma:
+                        raise self._error("the array has a comma with nothing behind it", start)
+                    start = self._at
+            elif self._depth == 1:
+                found.append(self._element(start, self._text[start : match.start()]))
+                self._after_comma = True
+                start = self._at
+        self._text = self._text[start:]
+        self._offset += start
+        self._at -= start
+        if self._ended:
+            self._refuse_unless_blank(self._text, "behind the array")
+            self._text = b""
+        elif len(self._text) > self.max_element_bytes:
+            raise self._error(f"the element is longer than {self.max_element_bytes} bytes", 0)
+        return found
+
+    def finish(self) -> None:
+        """Refuses an array that is not closed."""
+        if not self._ended:
+            raise self._error("the input ends inside the array", 0)
+
+    def _element(self, start: int, text: bytes) -> tuple[int, int, bytes]:
+        self._elements += 1
+        return self._elements, self._offset + start, text
+
+    def _refuse_unless_blank(self, text: bytes, where: str) -> None:
+        if text and not text.isspace():
+            raise self._error(f"there is something {where}", 0)
+
+    def _error(self, reason: str, at: int) -> InputError:
+        return InputError(reason, line=self._elements + 1, byte_offset=self._offset + at, unit="element")

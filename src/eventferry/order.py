@@ -1,0 +1,249 @@
+"""The order of events, and pages of it.
+
+The order is the merge of the 256 threads: always the least (timestamp, threadCounter, threadId) among the
+threads' next events. Where timestamps within a thread never fall that is the sort by this key, which a
+database gives from an index; where they fall (a future-dated save, a clock set back) the sort would take
+events of a thread before earlier ones, and a cursor behind them would lose those. So a page is read in the
+sort's order, then checked, and merged properly only where the check fails. Why the check is enough:
+docs/order.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+import zlib
+from collections import deque
+from collections.abc import Sequence
+
+from eventferry import cursor as vector
+from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment
+
+_EVERY_THREAD = range(vector.THREADS)
+_LONG_AGO = -(2**63)
+
+
+def thread_of(aggregate_id: str) -> int:
+    """The thread that a save of this aggregate prefers: the same one always, so that its versions keep order."""
+    return zlib.crc32(aggregate_id.encode()) % vector.THREADS
+
+
+def thread_of_time(timestamp: int) -> int:
+    """The thread of an incremental import's events at one timestamp (reSolve's rule)."""
+    return timestamp % vector.THREADS
+
+
+UNNAMED = b"\xff"
+"""The sort key of pushes without a name: behind all named parts, among themselves as they were committed."""
+
+
+def part_key(part: str | None) -> bytes:
+    """The sort key of a part of an incremental import: whole numbers by their value, then other names by their
+    bytes, then what has no name.
+    """
+    if part is None:
+        return UNNAMED
+    if part.isascii() and part.isdigit():
+        digits = part.lstrip("0")
+        return b"\x00%08d" % len(digits) + digits.encode() + b"\x00" + part.encode()
+    return b"\x01" + part.encode()
+
+
+class Pages:
+    """Reads the order page by page; after each page `unread` says how far it has come.
+
+    Args:
+        unread: 256 next counters to begin at.
+        until: 256 next counters to end before, or None for no end.
+        only: which events to give. A filter comes after the order: it changes no event's place.
+    """
+
+    def __init__(
+        self, unread: Sequence[int], until: Sequence[int] | None = None, only: Filter = EVERYTHING
+    ) -> None:
+        self.unread = list(unread)
+        self.is_end = only.is_empty
+        self._until = until
+        self._only = only
+        # Nothing unread sorts before the bound, but for what lies behind a higher event of its own thread.
+        self._bound: Key | None = None
+        self._bound_known = not any(self.unread) and only.start_time is None
+
+    @property
+    def is_barred(self) -> bool:
+        """Whether no event can ever come."""
+        return self._only.is_empty
+
+    async def page(self, reading: Reading, limit: int, max_bytes: int) -> list[Position]:
+        """The next events that the filter lets pass: `limit` of them, or fewer where `max_bytes` of lines are
+        reached (at least one). Fewer than that at the end, and then `is_end` is true.
+        """
+        found: list[Position] = []
+        size = 0
+        while not self.is_end and len(found) < limit and (size < max_bytes or not found):
+            positions = await self._next(reading, limit - len(found), max_bytes - size)
+            for position in positions:
+                line = position[3]
+                if line is not None:
+                    found.append(position)
+                    size += len(line)
+        return found
+
+    async def _next(self, reading: Reading, limit: int, max_bytes: int) -> list[Position]:
+        if self._only.aggregate_ids is not None:
+            positions = await self._from_aggregates(reading, limit, max_bytes)
+            if positions is not None:
+                return positions
+        if not self._bound_known and not await self._find_bound(reading):
+            self.is_end = True
+            return []
+        positions, ended = await reading.in_order(
+            self._bound, self.unread, self._until, self._only, limit, max_bytes
+        )
+        after = list(self.unread)
+        if await self._falls(reading, positions, after, self.unread) or await self._hides(
+            reading, positions, after
+        ):
+            return await self._merged(reading, limit, max_bytes)
+        self.unread = after
+        self.is_end = ended
+        if positions:
+            thread, counter, timestamp, _ = positions[-1]
+            self._bound = Key(timestamp, counter, thread)
+            if self._only.finish_time is not None and timestamp > self._only.finish_time:
+                self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
+        return positions
+
+    async def _finish_time_is_ahead(self, reading: Reading) -> bool:
+        """Whether, past the last time asked for, there are unread events of an earlier time.
+
+        They can only stand behind a higher event of their own thread. Without this look every export of an
+        early day would walk to the end of the store.
+        """
+        rest, _ = await reading.in_order(
+            Key(self._first_time(), -1, -1), self.unread, self._until, self._only, 1, 1
+        )
+        finish = self._only.finish_time
+        ahead = bool(rest) and finish is not None and rest[0][2] <= finish
+        self._bound_known = not ahead
+        return ahead
+
+    def _first_time(self) -> int:
+        return _LONG_AGO if self._only.start_time is None else self._only.start_time
+
+    async def _find_bound(self, reading: Reading) -> bool:
+        keys = await reading.first_unread(self.unread, self._until, _EVERY_THREAD)
+        if keys:  # what is earlier than the filter's first time need not even be walked over
+            self._bound = max(min(keys), Key(self._first_time(), -1, -1))
+        self._bound_known = True
+        return bool(keys)
+
+    @staticmethod
+    async def _falls(
+        reading: Reading, positions: Sequence[Position], after: list[int], unread: Sequence[int]
+    ) -> bool:
+        """Whether an event of the page has an unread one of its own thread before it that sorts behind it.
+
+        Moves `after` behind the page.
+        """
+        suspects: list[Segment] = []
+        for thread, counter, timestamp, _ in positions:
+            expected = after[thread]
+            if counter != expected:
+                if counter < expected:
+                    return True
+                suspects.append(Segment(thread, expected, counter, timestamp))
+            after[thread] = counter + 1
+        return bool(suspects) and await reading.any_later(suspects)
+
+    async def _hides(self, reading: Reading, positions: Sequence[Position], after: Sequence[int]) -> bool:
+        """Whether what comes next in a thread of the page sorts before the bound, where no page would see it."""
+        if self._bound is None or not positions:
+            return False
+        touched = {position[0] for position in positions}
+        bound = self._bound
+        return any(key < bound for key in await reading.first_unread(after, self._until, touched))
+
+    async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> list[Position] | None:
+        """A page found by the index on aggregateId; None where a thread falls and the page must be merged.
+
+        `unread` moves behind the events found, and no further: what the filter left out is passed over again,
+        by the index, and at no cost.
+        """
+        positions, ended = await reading.matching(self.unread, self._until, self._only, limit, max_bytes)
+        after = list(self.unread)
+        if await self._falls(reading, positions, after, self.unread):
+            return None
+        self.unread = after
+        self.is_end = ended
+        self._bound_known = False
+        return positions
+
+    async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> list[Position]:
+        """A page by the merge itself."""
+        self._bound_known = False
+        merge = _Merge(reading, self.unread, self._until, self._only, limit)
+        merged = await merge.take(limit)
+        self.is_end = not merged
+        wanted = [(key.thread_id, key.thread_counter) for key, passes in merged if passes]
+        lines = await reading.lines_at(wanted, max_bytes)
+        page: list[Position] = []
+        fetched = iter(lines)
+        for key, passes in merged:
+            line = next(fetched, None) if passes else None
+            if passes and line is None:
+                break  # the rest did not fit
+            page.append((key.thread_id, key.thread_counter, key.timestamp, line))
+            self.unread[key.thread_id] = key.thread_counter + 1
+        return page
+
+
+class _Merge:
+    """The merge of the threads, fed from each thread by a few events at a time."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        unread: Sequence[int],
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+    ) -> None:
+        self._reading = reading
+        self._until = until
+        self._only = only
+        self._unread = dict(enumerate(unread))
+        self._count = min(max(limit // 64, 2), 64)
+        self._queues: list[deque[tuple[Key, bool]]] = [deque() for _ in _EVERY_THREAD]
+        self._heap: list[tuple[Key, bool]] = []
+
+    async def take(self, limit: int) -> list[tuple[Key, bool]]:
+        """The next events until `limit` of them pass the filter (or many times as many did not)."""
+        await self._refill(_EVERY_THREAD)
+        taken: list[tuple[Key, bool]] = []
+        passed = 0
+        while self._heap and passed < limit and len(taken) < 20 * limit:
+            key, passes = heapq.heappop(self._heap)
+            taken.append((key, passes))
+            passed += passes
+            await self._advance(key.thread_id)
+        return taken
+
+    async def _advance(self, thread: int) -> None:
+        if not self._queues[thread] and thread in self._unread:
+            await self._refill([thread])
+        elif self._queues[thread]:
+            heapq.heappush(self._heap, self._queues[thread].popleft())
+
+    async def _refill(self, threads: Sequence[int]) -> None:
+        """Fetch more of these threads, whose queues are empty, and put the first of each on the heap."""
+        unread = {thread: self._unread[thread] for thread in threads if thread in self._unread}
+        for key, passes in await self._reading.in_threads(unread, self._until, self._only, self._count):
+            self._queues[key.thread_id].append((key, passes))
+        for thread in unread:
+            queue = self._queues[thread]
+            if len(queue) < self._count:
+                del self._unread[thread]
+            else:
+                self._unread[thread] = queue[-1][0].thread_counter + 1
+            if queue:
+                heapq.heappush(self._heap, queue.popleft())

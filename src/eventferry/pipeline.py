@@ -1,0 +1,107 @@
+"""The pipeline: joins a source, transforms and a sink, and closes all of them whatever happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from typing import IO, Any, Protocol, TypeAlias
+
+from eventferry.errors import UsageError
+from eventferry.files import FileSink, StreamSink, read_blocks
+from eventferry.importing import ImportStream
+
+
+class Sink(Protocol):
+    """The end of a pipeline."""
+
+    async def write(self, block: bytes) -> None:
+        """Take a block."""
+
+    async def close(self) -> Any:
+        """It was all; the report."""
+
+    async def abort(self, error: BaseException | None = None) -> None:
+        """It ends early."""
+
+
+Source: TypeAlias = AsyncIterable[bytes] | Iterable[bytes] | str | os.PathLike[str] | IO[bytes]
+"""A stream, any iterator of bytes, an open file or the path of one."""
+
+Transform: TypeAlias = Callable[[AsyncIterator[bytes]], AsyncIterable[bytes]]
+"""Makes blocks of blocks."""
+
+Target: TypeAlias = Sink | str | os.PathLike[str] | IO[bytes]
+"""A sink, an open file, or the path of one that appears, whole, at the end."""
+
+
+async def pipeline(source: Source, *rest: Transform | Target) -> Any:
+    """Send all of a source through transforms into a sink.
+
+    Args:
+        source: where the bytes come from.
+        rest: transforms, and last the sink.
+
+    Returns:
+        The sink's report.
+
+    Raises:
+        The first error of any of them. By then everything is closed, and the sink has aborted.
+    """
+    if not rest:
+        raise UsageError("a pipeline has a source and a sink")
+    *transforms, target = rest
+    opened: list[Any] = [source]
+    sink = _sink(target)
+    try:
+        blocks = _blocks(source)
+        opened.append(blocks)
+        for transform in transforms:
+            if not callable(transform):
+                raise UsageError(f"a transform is a function from blocks to blocks, not {type(transform).__name__}")
+            blocks = aiter(transform(blocks))
+            opened.append(blocks)
+        async for block in blocks:
+            if isinstance(sink, ImportStream) and not sink.is_verified:
+                block = await sink.verify(block)
+            if block:
+                await sink.write(block)
+    except BaseException as error:
+        await _close(opened)
+        await sink.abort(error)
+        raise
+    # The source first: an export may have to unfreeze what the sink is about to change.
+    await _close(opened)
+    return await sink.close()
+
+
+def _sink(target: Transform | Target) -> Sink:
+    if isinstance(target, str | os.PathLike):
+        return FileSink(target)
+    if hasattr(target, "close") and hasattr(target, "abort") and hasattr(target, "write"):
+        return target
+    if hasattr(target, "write"):
+        return StreamSink(target)
+    raise UsageError(f"the last of a pipeline is a sink or a file, not {type(target).__name__}")
+
+
+def _blocks(source: Source) -> AsyncIterator[bytes]:
+    if isinstance(source, AsyncIterable):
+        return aiter(source)
+    if isinstance(source, str | os.PathLike):
+        return read_blocks(source)
+    if hasattr(source, "read"):
+        return read_blocks(source)
+    if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray):
+        return _from_iterable(source)
+    raise UsageError(f"the source of a pipeline is a stream or a file, not {type(source).__name__}")
+
+
+async def _from_iterable(blocks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for block in blocks:
+        yield block
+
+
+async def _close(opened: list[Any]) -> None:
+    for stream in reversed(opened):
+        if hasattr(stream, "aclose"):
+            await stream.aclose()

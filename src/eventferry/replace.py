@@ -1,0 +1,134 @@
+"""An import that replaces: a stage takes the place of the events, all or nothing.
+
+The events that are there stay readable, and can even be added to, until the swap; whoever added to them
+meanwhile makes the swap refuse, so that nobody's event vanishes unseen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from eventferry import cursor as vector
+from eventferry.database import Database, Owner, Progress, Reading, Stage, Writing
+from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
+from eventferry.event import ROOMY, Limits, Row
+from eventferry.lines import Lines
+
+
+class Replacement:
+    """The target of an import with maintenance mode AUTO.
+
+    Args:
+        database: the store's.
+        freeze: keep writers out for the duration.
+        resume: go on with the stage that an interrupted import left, if there is one.
+        allow_empty: let no events replace some.
+    """
+
+    def __init__(self, database: Database, *, freeze: bool, resume: bool, allow_empty: bool) -> None:
+        self._database = database
+        self._freeze = freeze
+        self._resume = resume
+        self._allow_empty = allow_empty
+        self._owner: Owner | None = None
+        self._stage: Stage | None = None
+
+    async def begin(self) -> list[Progress]:
+        owner = await self._database.own()
+        try:
+            async with self._database.writing(owner=owner.id) as writing:
+                stage, history = await self._take_over(writing, owner)
+                if stage is None:
+                    stage = await writing.make_stage("replace", owner=owner.id, baseline=await _state(writing))
+                if self._freeze:
+                    await writing.set_freeze(owner.id, time.time_ns() // 1_000_000)
+        except BaseException:
+            await owner.release()
+            raise
+        self._owner, self._stage = owner, stage
+        return history
+
+    async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
+        """What an interrupted import left: to go on with, or out of the way."""
+        left = await writing.stage("replace")
+        if left is None:
+            return None, []
+        if left.owner is not None and await self._database.is_alive(left.owner):
+            raise StoreBusyError(f"another import into this store is running{_since(left.since)}")
+        history = await writing.progress(left)
+        if self._resume and history:
+            return await writing.adopt_stage(left, owner.id), history
+        await writing.drop_stage(left)
+        return None, []
+
+    async def limits(self) -> Limits:
+        return ROOMY  # a stage is a table that we make
+
+    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:  # noqa: ARG002
+        async with self._database.writing(frozen="allow") as writing:
+            await writing.stage_rows(self._its_stage, rows, progress)
+
+    async def finish(self, progress: Progress) -> None:
+        stage, owner = self._its_stage, self._owner
+        if owner is None:
+            raise AssertionError("finish before begin")
+        if progress.events == 0 and not self._allow_empty:
+            async with self._database.reading() as reading:
+                if any(await reading.heads()):
+                    raise EmptyInputError(
+                        "the input holds no events, and the store does: to empty it, say so (allow_empty)"
+                    )
+        async with self._database.writing(frozen="allow") as writing:
+            clash = await writing.find_clash(stage)
+            if clash is not None:
+                raise InputError(
+                    f"{clash.what} stands in line {clash.first_line} already",
+                    line=clash.second_line,
+                    field=clash.field,
+                )
+        async with self._database.writing(frozen="allow") as writing:
+            await writing.finish_indexes(stage)
+        async with self._database.writing(owner=owner.id) as writing:
+            if await _state(writing) != stage.baseline:
+                raise StoreChangedError(
+                    "events were saved while the import was on its way; nothing was replaced. "
+                    "Import again, with freeze to keep writers out meanwhile"
+                )
+            await writing.swap(stage)
+            await self._thaw(writing, owner)
+        self._stage = None
+        await owner.release()
+
+    async def abort(self, *, keep: bool) -> None:
+        stage, owner = self._stage, self._owner
+        if stage is None or owner is None:
+            return
+        self._stage = None
+        try:
+            async with self._database.writing(frozen="allow") as writing:
+                if not keep:
+                    await writing.drop_stage(stage)
+                await self._thaw(writing, owner)
+        finally:
+            await owner.release()
+
+    async def _thaw(self, writing: Writing, owner: Owner) -> None:
+        marker = await writing.freeze_marker()
+        if marker is not None and marker.owner == owner.id:
+            await writing.clear_freeze()
+
+    @property
+    def _its_stage(self) -> Stage:
+        if self._stage is None:
+            raise AssertionError("the import has not begun, or is over")
+        return self._stage
+
+
+async def _state(reading: Reading) -> str:
+    """What a store is, as far as a swap must know: whose events, and how many in each thread."""
+    return f"{await reading.identity()} {vector.encode(await reading.heads())}"
+
+
+def _since(since: int | None) -> str:
+    return f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(since / 1000))} UTC" if since else ""

@@ -1,0 +1,299 @@
+"""Secrets: the keys of what events encrypt, kept apart so that deleting one makes that unreadable.
+
+Setting and deleting a secret also stores an event, as reSolve does, whose payload names the secret's id and
+never the secret.
+"""
+
+from __future__ import annotations
+
+import secrets as randomness
+import string
+import time
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from types import TracebackType
+from typing import Annotated
+
+import msgspec
+
+from eventferry.database import Database, SecretRow, Writing
+from eventferry.errors import (
+    InputError,
+    SecretConflictError,
+    SecretExistsError,
+    StoreClosedError,
+    UsageError,
+)
+from eventferry.event import Event, EventInput, NewRow, check_names, encode_payload, has_lone_surrogate
+from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
+
+SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
+DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105
+PAGE = 200
+
+MAX_ID_LENGTH = 660
+"""So that the aggregateId of the event about a secret, which holds the secret's id, fits its column."""
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """A row of secrets: `secret` is None where it was deleted."""
+
+    secret: str | None
+    id: str
+    idx: int
+
+    def __repr__(self) -> str:
+        return f"Secret(id={self.id!r}, idx={self.idx})"  # never the secret: representations end up in logs
+
+
+class SecretsPage(msgspec.Struct, frozen=True):
+    """A page of secrets.
+
+    Attributes:
+        secrets: in order of idx.
+        idx: the next to ask for; None if none came.
+    """
+
+    secrets: list[Secret]
+    idx: int | None
+
+
+class GatheredSecrets(msgspec.Struct, frozen=True, rename="camel"):
+    """What events say about secrets.
+
+    Attributes:
+        existing_secrets: rows of the secrets that were set, tombstones included.
+        deleted_secrets: ids of those that were deleted.
+    """
+
+    existing_secrets: list[Secret]
+    deleted_secrets: list[str]
+
+
+class SecretsReport(msgspec.Struct, frozen=True, rename="camel"):
+    """What an import of secrets returns.
+
+    Attributes:
+        imported: rows that came in, tombstones included.
+        skipped_existing: rows that the store held already.
+        skipped_deleted: secrets that the store has deleted; they stay deleted.
+        deleted: secrets of the store that a tombstone of the input deleted.
+    """
+
+    imported: int = 0
+    skipped_existing: int = 0
+    skipped_deleted: int = 0
+    deleted: int = 0
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _event_about(event_type: str, secret_id: str) -> NewRow:
+    """reSolve's `makeSetSecretEvent` / `makeDeleteSecretEvent`: an aggregate of its own for each."""
+    alphabet = string.ascii_letters + string.digits + "_-"
+    salt = "".join(randomness.choice(alphabet) for _ in range(10))
+    return NewRow(1, f"{event_type}_{secret_id}_{salt}", event_type, encode_payload({"id": secret_id}))
+
+
+def _check(secret_id: str, secret: str) -> None:
+    for field, value in (("id", secret_id), ("secret", secret)):
+        if not isinstance(value, str):
+            raise InputError(f"is a string, not {type(value).__name__}", field=field)
+        encode_payload(value)
+        check_names(value, "")
+    if len(secret_id) > MAX_ID_LENGTH:
+        raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="id")
+
+
+async def set_secret(database: Database, secret_id: str, secret: str) -> None:
+    """Add a secret and store the event that says so."""
+    _check(secret_id, secret)
+    async with database.writing() as writing:
+        present = await writing.secret(secret_id)
+        if present is not None:
+            was = "was deleted" if present.secret is None else "is set"
+            raise SecretExistsError(f"the secret {secret_id!r} {was}, and an id is used once")
+        await writing.insert_secret(secret_id, secret, None)
+        await writing.add_event(_event_about(SET_SECRET, secret_id), 1, _now())
+
+
+async def delete_secret(database: Database, secret_id: str) -> bool:
+    """Make a secret a tombstone and store the event that says so; False, and no event, if there was none."""
+    async with database.writing() as writing:
+        present = await writing.secret(secret_id)
+        if present is None or present.secret is None:
+            return False
+        await writing.erase_secret(secret_id)
+        await writing.add_event(_event_about(DELETE_SECRET, secret_id), 1, _now())
+    await database.erase_journal()
+    return True
+
+
+async def load(
+    database: Database, *, limit: int, idx: int | None, skip: int | None, ids: Sequence[str] | None, include_deleted: bool
+) -> SecretsPage:
+    """A page of secrets."""
+    for name, number in (("limit", limit), ("idx", idx), ("skip", skip)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
+            raise UsageError(f"{name} is a whole number from 0, not {number!r}")
+    async with database.reading() as reading:
+        rows = await reading.secrets(idx or 0, limit, skip or 0, ids, include_deleted=include_deleted)
+    return SecretsPage([_public(row) for row in rows], rows[-1].idx + 1 if rows else None)
+
+
+async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSecrets:
+    """The secrets that events set, as they stand now, and the ids of those that they deleted."""
+    named: list[str] = []
+    deleted: list[str] = []
+    for event in events:
+        event_type, payload = (
+            (event.type, event.payload) if isinstance(event, Event) else (event.get("type"), event.get("payload"))
+        )
+        if event_type == SET_SECRET:
+            named.append(payload["id"])
+        elif event_type == DELETE_SECRET:
+            deleted.append(payload["id"])
+    async with database.reading() as reading:
+        rows = await reading.secrets(0, len(named), 0, named, include_deleted=True)
+    return GatheredSecrets([_public(row) for row in rows], deleted)
+
+
+def _public(row: SecretRow) -> Secret:
+    return Secret(row.secret, row.id, row.idx)
+
+
+class SecretsExport:
+    """An async iterator of blocks of lines `{"secret","id","idx"}`.
+
+    Attributes:
+        idx: the next to be read; an export from there goes on.
+    """
+
+    def __init__(self, database: Database, *, idx: int | None, tombstones: bool) -> None:
+        self._database = database
+        self._tombstones = tombstones
+        self._blocks = self._read()
+        self.idx = idx or 0
+        self.exported = 0
+
+    def __aiter__(self) -> SecretsExport:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._blocks)
+
+    async def aclose(self) -> None:
+        """End now."""
+        await self._blocks.aclose()
+
+    async def _read(self) -> AsyncGenerator[bytes, None]:
+        held = b""
+        while True:
+            async with self._database.reading() as reading:
+                rows = await reading.secrets(self.idx, PAGE, 0, None, include_deleted=self._tombstones)
+            if not rows:
+                break
+            # As in an export of events, an end that is none must not look like one.
+            block = held + b"".join(msgspec.json.encode(_public(row)) + b"\n" for row in rows)
+            held = block[-2:]
+            self.idx = rows[-1].idx + 1
+            self.exported += len(rows)
+            yield block[:-2]
+        if held:
+            yield held
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    secret: str | None
+    id: Annotated[str, msgspec.Meta(max_length=700)]
+    idx: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+
+class SecretsImport:
+    """A sink for blocks of lines of secrets: all of them come in, or on an error none.
+
+    They wait in memory until the end, not in a stage: a key is written down where it belongs and nowhere else.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._splitter = LineSplitter(DEFAULT_MAX_LINE_BYTES)
+        self._decoder = msgspec.json.Decoder(_Line)
+        self._lines: list[tuple[int, _Line]] = []
+        self._state = "open"
+        self._report = SecretsReport()
+
+    async def __aenter__(self) -> SecretsImport:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            await self.abort()
+
+    async def write(self, block: bytes) -> None:
+        """Take a block. Raises InputError for a line that is no secret."""
+        if self._state != "open":
+            raise StoreClosedError("this import of secrets is over")
+        try:
+            self._take(self._splitter.feed(block))
+        except BaseException:
+            await self.abort()
+            raise
+
+    async def close(self) -> SecretsReport:
+        """Store them; the report. Twice is fine."""
+        if self._state == "open":
+            self._state = "aborted"
+            self._take(self._splitter.finish())
+            async with self._database.writing() as writing:
+                self._report = await self._store(writing)
+            self._lines = []
+            self._state = "closed"
+            if self._report.deleted:
+                await self._database.erase_journal()
+        elif self._state == "aborted":
+            raise StoreClosedError("this import of secrets was aborted")
+        return self._report
+
+    async def abort(self, error: BaseException | None = None) -> None:  # noqa: ARG002 -- as every sink
+        """End without storing; twice is fine."""
+        if self._state == "open":
+            self._state = "aborted"
+        self._lines = []
+
+    def _take(self, lines: Lines) -> None:
+        self._lines.extend(lines.decoded(self._decode))
+
+    def _decode(self, text: bytes) -> _Line:
+        if has_lone_surrogate(text):
+            raise InputError("holds a lone surrogate, which is no character")
+        try:
+            return self._decoder.decode(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            # Not the parser's words alone: they could quote the secret.
+            raise InputError(f"is no secret: {str(error).splitlines()[0]}") from None
+
+    async def _store(self, writing: Writing) -> SecretsReport:
+        imported = existing = skipped_deleted = deleted = 0
+        for number, line in self._lines:
+            present = await writing.secret(line.id)
+            if present is None:
+                await writing.insert_secret(line.id, line.secret, line.idx)
+                imported += 1
+            elif present.secret == line.secret:
+                existing += 1
+            elif present.secret is None:
+                skipped_deleted += 1
+            elif line.secret is None:
+                await writing.erase_secret(line.id)
+                deleted += 1
+            else:
+                raise SecretConflictError(
+                    f"line {number}: the store holds another secret with the id {line.id!r}; nothing was imported"
+                )
+        return SecretsReport(imported, existing, skipped_deleted, deleted)

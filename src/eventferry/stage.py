@@ -1,0 +1,180 @@
+"""The life of a stage for an incremental import: begin, push, commit, rollback.
+
+What `begin` opens stands in the store and outlives the process; what a whole incremental import stages is its
+own, and is never in the way of an open one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+from eventferry import merge, order
+from eventferry.database import Database, Stage, Writing
+from eventferry.errors import ImportNotFoundError, ImportOpenError, InputError, UsageError
+from eventferry.event import EventInput, LineDecoder, Limits, NewRow, new_row
+from eventferry.lines import BOM, DEFAULT_MAX_LINE_BYTES, ArraySplitter, LineSplitter
+from eventferry.merge import ImportReport, Older
+
+EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[bytes]
+"""Events for an incremental import: dicts or `Event` objects; or blocks of bytes that hold lines, or one JSON
+array."""
+
+BATCH = 10_000
+BATCH_BYTES = 8 * 1024 * 1024
+
+
+async def begin(database: Database) -> str:
+    """Open an incremental import; its id."""
+    async with database.writing() as writing:
+        if (left := await writing.open_import()) is not None:
+            since = f" since {_moment(left.since)}" if left.since else ""
+            raise ImportOpenError(
+                f"an incremental import is open{since}: commit {left.id} or roll it back before another begins"
+            )
+        return (await writing.make_stage("open")).id
+
+
+async def push(
+    database: Database, import_id: str, events: EventSource, part: str | None, *, ignore_unknown_keys: bool
+) -> int:
+    """Add events to the open import; how many. All of them or, on an error, none."""
+    if part == "":
+        raise UsageError("the name of a part is not empty")
+    async with database.writing() as writing:
+        await _open_stage(writing, import_id)
+    async with _staged(database, events, ignore_unknown_keys=ignore_unknown_keys) as (stage, count):
+        async with database.writing() as writing:
+            target = await _open_stage(writing, import_id)
+            if part is not None:
+                await writing.drop_part(target, order.part_key(part))
+            await writing.pour(stage, target, order.part_key(part))
+        return count
+
+
+async def commit(database: Database, import_id: str, older: Older) -> ImportReport:
+    """Merge the open import into the store."""
+    merge.check_older(older)
+    async with database.writing() as writing:
+        stage = await _open_stage(writing, import_id)
+        report = await merge.merge(writing, stage, older)
+        await writing.drop_stage(stage)
+        return report
+
+
+async def roll_back(database: Database) -> None:
+    """Drop the open import; fine if there is none, and on a frozen store."""
+    async with database.writing(frozen="allow") as writing:
+        if (stage := await writing.stage("open")) is not None:
+            await writing.drop_stage(stage)
+
+
+async def whole(
+    database: Database, events: EventSource, older: Older, *, dry_run: bool, ignore_unknown_keys: bool
+) -> ImportReport:
+    """Begin, push and commit in one, on a stage of its own."""
+    merge.check_older(older)
+    async with (
+        _staged(database, events, ignore_unknown_keys=ignore_unknown_keys) as (stage, _),
+        database.writing() as writing,
+    ):
+        report = await merge.merge(writing, stage, older)
+        if dry_run:
+            await writing.roll_back_at_end()
+        return report
+
+
+async def _open_stage(writing: Writing, import_id: str) -> Stage:
+    stage = await writing.stage("open")
+    if stage is None or stage.id != import_id:
+        raise ImportNotFoundError(f"no incremental import with the id {import_id} is open")
+    return stage
+
+
+@asynccontextmanager
+async def _staged(
+    database: Database, events: EventSource, *, ignore_unknown_keys: bool
+) -> AsyncIterator[tuple[Stage, int]]:
+    """A stage of our own that holds these events, and how many they are."""
+    limits = await database.limits()
+    async with database.writing() as writing:
+        stage = await writing.make_stage("merge")
+    try:
+        count = 0
+        async for rows in _batches(events, limits, ignore_unknown_keys=ignore_unknown_keys):
+            async with database.writing() as writing:
+                await writing.stage_new_rows(stage, rows)
+            count += len(rows)
+        yield stage, count
+    finally:
+        async with database.writing(frozen="allow") as writing:
+            await writing.drop_stage(stage)
+
+
+async def _batches(
+    events: EventSource, limits: Limits, *, ignore_unknown_keys: bool
+) -> AsyncIterator[Sequence[NewRow]]:
+    if isinstance(events, AsyncIterable):
+        async for rows in _decoded(events, LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)):
+            yield rows
+        return
+    if isinstance(events, bytes | str):
+        raise UsageError("events are dicts or Event objects, or an async iterator of bytes")
+    rows: list[NewRow] = []
+    for place, event in enumerate(events, start=1):
+        try:
+            rows.append(new_row(event, limits))
+        except InputError as error:
+            raise InputError(error.reason, line=place, field=error.field, unit="event") from None
+        if len(rows) == BATCH:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+async def _decoded(blocks: AsyncIterable[bytes], decoder: LineDecoder) -> AsyncIterator[Sequence[NewRow]]:
+    """Rows from bytes: from lines, or from one JSON array if the first thing in them is a bracket."""
+    start = b""
+    splitter: LineSplitter | ArraySplitter | None = None
+    rows: list[NewRow] = []
+    size = 0
+    async for block in blocks:
+        size += len(block)
+        if splitter is None:
+            start += block
+            text = start.removeprefix(BOM).lstrip()
+            if not text or BOM.startswith(start):
+                continue
+            splitter = ArraySplitter() if text.startswith(b"[") else LineSplitter(DEFAULT_MAX_LINE_BYTES)
+            block = start
+        rows += _rows(splitter, block, decoder)
+        if size >= BATCH_BYTES:
+            yield rows
+            rows, size = [], 0
+    if isinstance(splitter, ArraySplitter):
+        splitter.finish()
+    elif splitter is not None:
+        rows += [row for _, row in splitter.finish().decoded(decoder.new_row)]
+    if rows:
+        yield rows
+
+
+def _rows(splitter: LineSplitter | ArraySplitter, block: bytes, decoder: LineDecoder) -> list[NewRow]:
+    if isinstance(splitter, LineSplitter):
+        return [row for _, row in splitter.feed(block).decoded(decoder.new_row)]
+    rows: list[NewRow] = []
+    for place, offset, text in splitter.feed(block):
+        try:
+            rows.append(decoder.new_row(text.strip()))
+        except InputError as error:
+            raise InputError(
+                error.reason, line=place, byte_offset=offset, field=error.field, unit="element"
+            ) from None
+    return rows
+
+
+def _moment(since: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(since / 1000))

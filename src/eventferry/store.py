@@ -1,0 +1,652 @@
+"""The event store: a thin face. Each word of the picture has its own module behind it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from eventferry import cursor as vector
+from eventferry import secret, stage
+from eventferry.append import Appending
+from eventferry.database import Database, Filter, Freeze, SubscriberRow
+from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
+from eventferry.event import Event, EventInput, decode_event, encode_payload, versioned_row
+from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+from eventferry.importing import ImportStream
+from eventferry.lines import DEFAULT_MAX_LINE_BYTES
+from eventferry.merge import ImportReport, Older
+from eventferry.order import Pages
+from eventferry.replace import Replacement
+from eventferry.secret import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
+from eventferry.stage import EventSource
+
+__all__ = [
+    "Description",
+    "EventLoader",
+    "EventStore",
+    "OpenImportDescription",
+    "Page",
+    "SavedEvent",
+    "Subscriber",
+]
+
+_PAGE_BYTES = 64 * 1024 * 1024
+
+
+class SavedEvent(msgspec.Struct, frozen=True):
+    """What `save_event` returns.
+
+    Attributes:
+        event: as it is stored, with its position and its timestamp.
+        cursor: the heads as committed: whoever has read everything up to here has read the event too.
+    """
+
+    event: Event
+    cursor: str
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page of events.
+
+    Attributes:
+        events: in order.
+        cursor: behind the page; None for a page by time, which has none.
+    """
+
+    events: list[Event]
+    cursor: str | None
+
+
+class OpenImportDescription(msgspec.Struct, frozen=True):
+    """An open incremental import: its id, and since when, in ms since 1970 (None: reSolve opened it)."""
+
+    id: str
+    since: int | None
+
+
+class Description(msgspec.Struct, frozen=True, rename="camel"):
+    """What `describe` returns.
+
+    Attributes:
+        event_count: events in the store.
+        secret_count: rows of secrets.
+        set_secret_count: those that hold a secret.
+        deleted_secret_count: those that are tombstones.
+        last_event_timestamp: the highest timestamp, 0 if the store is empty.
+        is_frozen: whether writes fail.
+        resource_names: where the store is.
+        frozen_by: "user", or "operation" for a running export, import or copy; None if not frozen.
+        frozen_since: in ms since 1970; None where the marker does not say.
+        open_import: the open incremental import.
+        cursor: the 256 heads, if asked for.
+    """
+
+    event_count: int
+    secret_count: int
+    set_secret_count: int
+    deleted_secret_count: int
+    last_event_timestamp: int
+    is_frozen: bool
+    resource_names: dict[str, str]
+    frozen_by: str | None
+    frozen_since: int | None
+    open_import: OpenImportDescription | None
+    cursor: str | None
+
+
+class Subscriber(msgspec.Struct, frozen=True, rename="camel"):
+    """A row of reSolve's registry of read models; destination and status are any JSON values."""
+
+    application_name: str
+    event_subscriber: str
+    destination: Any
+    status: Any
+
+
+class EventLoader:
+    """Pages one after another from a cursor on; made by `EventStore.get_event_loader`."""
+
+    def __init__(self, store: EventStore, pages: Pages) -> None:
+        self._store = store
+        self._pages = pages
+        self._closed = False
+
+    @property
+    def cursor(self) -> str:
+        """Behind what was loaded."""
+        return vector.encode(self._pages.unread)
+
+    async def load_events(self, limit: int) -> Page:
+        """The next events, at most `limit`; none where there are no more (yet)."""
+        if self._closed:
+            raise StoreClosedError("this event loader is closed")
+        _check_limit(limit)
+        # A loader follows: what was the end when it last looked need not be any more.
+        self._pages.is_end = self._pages.is_end and self._pages.is_barred
+        return await self._store._page(self._pages, limit)  # noqa: SLF001 -- the loader is the store's own
+
+    async def close(self) -> None:
+        """End; twice is fine."""
+        self._closed = True
+
+
+class EventStore:
+    """An event store in a database; made by `open_store`. Connects at the first call that needs it.
+
+    Use it with `async with`, or call `close`. After that every call raises StoreClosedError.
+    """
+
+    def __init__(self, database: Database, *, snapshot_bucket_size: int = 1) -> None:
+        if snapshot_bucket_size < 1:
+            raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
+        self._open: Database | None = database
+        self._bucket_size = snapshot_bucket_size
+        self._bucket_counts: dict[str, int] = {}
+
+    @property
+    def _database(self) -> Database:
+        if self._open is None:
+            raise StoreClosedError("the store is closed")
+        return self._open
+
+    async def __aenter__(self) -> EventStore:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # the store itself
+
+    async def init(self) -> None:
+        """Make the store. Raises StoreExistsError."""
+        await self._database.create()
+
+    async def drop(self) -> None:
+        """Remove the store with everything in it. Raises StoreNotFoundError."""
+        await self._database.drop()
+
+    async def close(self) -> None:
+        """Close all connections; twice is fine."""
+        database, self._open = self._open, None
+        if database is not None:
+            await database.close()
+
+    async def exists(self) -> bool:
+        """Whether the store is there; creates nothing."""
+        return await self._database.exists()
+
+    async def upgrade(self) -> list[str]:
+        """Give a store that reSolve made the index for the order of events; the names of what was added."""
+        return await self._database.upgrade()
+
+    async def freeze(self) -> None:
+        """Make writes fail until `unfreeze`. Returns when writes that had begun are over.
+
+        The freeze of a running operation becomes the caller's: it stays when the operation ends.
+
+        Raises:
+            AlreadyFrozenError: a user froze the store before.
+        """
+        async with self._database.writing(frozen="allow") as writing:
+            marker = await writing.freeze_marker()
+            if marker is not None:
+                if marker.owner is None:
+                    raise AlreadyFrozenError("the store is frozen already")
+                await writing.clear_freeze()
+            await writing.set_freeze(None, _now())
+
+    async def unfreeze(self) -> None:
+        """Let writes in again. Raises NotFrozenError."""
+        async with self._database.writing(frozen="allow") as writing:
+            if await writing.freeze_marker() is None:
+                raise NotFrozenError("the store is not frozen")
+            await writing.clear_freeze()
+
+    async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
+        """Figures about the store.
+
+        Args:
+            calculate_cursor: give the 256 heads too.
+            estimate_counts: let a server estimate instead of counting.
+        """
+        async with self._database.reading() as reading:
+            counts = await reading.counts(estimated=estimate_counts)
+            marker = await self._living(await reading.freeze_marker())
+            left = await reading.open_import()
+            cursor = vector.encode(await reading.heads()) if calculate_cursor else None
+        return Description(
+            event_count=counts.event_count,
+            secret_count=counts.secret_count,
+            set_secret_count=counts.set_secret_count,
+            deleted_secret_count=counts.deleted_secret_count,
+            last_event_timestamp=counts.last_event_timestamp,
+            is_frozen=marker is not None,
+            resource_names=self._database.resource_names,
+            frozen_by=marker and ("user" if marker.owner is None else "operation"),
+            frozen_since=marker and marker.since,
+            open_import=left and OpenImportDescription(left.id, left.since),
+            cursor=cursor,
+        )
+
+    async def _living(self, marker: Freeze | None) -> Freeze | None:
+        """A freeze whose owner is dead counts as absent."""
+        if marker is None or marker.owner is None or await self._database.is_alive(marker.owner):
+            return marker
+        return None
+
+    # events
+
+    async def save_event(self, event: EventInput) -> SavedEvent:
+        """Store one event, durably.
+
+        Args:
+            event: with type, aggregateId, aggregateVersion, and timestamp and payload if it has them. The
+                stored timestamp is the higher of this one and now.
+
+        Raises:
+            ConcurrentError: the aggregate has an event of that version; any version not taken is accepted.
+            InputError: the event is not one.
+            StoreFrozenError, StoreBusyError, StoreNotFoundError: as they say.
+        """
+        limits = await self._database.limits()
+        row, version = versioned_row(event, limits)
+        saved = await self._database.save(row, version, _now())
+        stored = Event(
+            thread_counter=saved.thread_counter,
+            thread_id=saved.thread_id,
+            type=row.type,
+            timestamp=saved.timestamp,
+            aggregate_id=row.aggregate_id,
+            aggregate_version=version,
+            payload=json.loads(row.payload),
+        )
+        return SavedEvent(stored, vector.encode(saved.heads))
+
+    async def load_events(
+        self,
+        *,
+        limit: int,
+        cursor: str | None | msgspec.UnsetType = msgspec.UNSET,
+        start_time: int | None = None,
+        finish_time: int | None = None,
+        event_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+    ) -> Page:
+        """A page of events, by cursor or by time.
+
+        Args:
+            limit: at most so many events, from 1. A page also ends at 64 MiB (after at least one event).
+            cursor: read on from here; None is the start.
+            start_time: by time instead: from this timestamp on, in ms since 1970.
+            finish_time: up to and including this timestamp.
+            event_types: only these; an empty list matches nothing, and the given cursor comes back.
+            aggregate_ids: only of these, likewise.
+
+        Returns:
+            The events, by cursor in the order of docs/order.md, by time in order of their timestamps; and the
+            cursor behind them.
+        """
+        _check_limit(limit)
+        only = _filter(event_types, aggregate_ids, start_time, finish_time)
+        by_time = start_time is not None or finish_time is not None
+        if cursor is msgspec.UNSET:
+            if not by_time:
+                raise UsageError("give a cursor (None is the start), or start_time or finish_time")
+            async with self._database.reading() as reading:
+                lines = [] if only.is_empty else await reading.lines_by_time(only, limit)
+            return Page([decode_event(line) for line in lines], None)
+        if by_time:
+            raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
+        return await self._page(Pages(vector.decode(cursor), None, only), limit)
+
+    async def _page(self, pages: Pages, limit: int) -> Page:
+        async with self._database.reading() as reading:
+            found = await pages.page(reading, limit, _PAGE_BYTES)
+        return Page(
+            [decode_event(line) for *_, line in found if line is not None], vector.encode(pages.unread)
+        )
+
+    async def get_event_loader(
+        self,
+        *,
+        cursor: str | None,
+        event_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+    ) -> EventLoader:
+        """Something that loads page after page and remembers how far it is."""
+        await self._probe()
+        return EventLoader(self, Pages(vector.decode(cursor), None, _filter(event_types, aggregate_ids)))
+
+    async def get_latest_event(
+        self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
+    ) -> Event | None:
+        """The event with the highest timestamp among those that match."""
+        only = _filter(event_types, aggregate_ids)
+        async with self._database.reading() as reading:
+            line = None if only.is_empty else await reading.latest_line(only)
+        return decode_event(line) if line is not None else None
+
+    def get_next_cursor(self, cursor: str | None, events: Iterable[Event]) -> str:
+        """The cursor after `events` have been read from `cursor` on."""
+        return vector.after(cursor, events)
+
+    async def get_cursor_until_event_types(self, cursor: str | None, event_types: Iterable[str]) -> str:
+        """The cursor that stops, in each thread, before the first event of one of the types; at the thread's end
+        where there is none. Raises UsageError for an empty list.
+        """
+        wanted = _names("event_types", event_types)
+        if not wanted:
+            raise UsageError("event_types must name at least one type")
+        unread = vector.decode(cursor)
+        async with self._database.reading() as reading:
+            heads = await reading.heads()
+            first = await reading.first_of_types(unread, wanted)
+        return vector.encode([first.get(thread, head) for thread, head in enumerate(heads)])
+
+    # export and import
+
+    def export_events(
+        self,
+        cursor: str | None = None,
+        maintenance_mode: MaintenanceMode = MANUAL,
+        buffer_size: int | None = None,
+        event_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        start_time: int | None = None,
+        finish_time: int | None = None,
+    ) -> ExportStream:
+        """The store's events as an async iterator of blocks of lines.
+
+        Args:
+            cursor: begin here; None is the start.
+            maintenance_mode: MANUAL lets writers go on; AUTO freezes the store for the duration.
+            buffer_size: end after the last event that fits into so many bytes (at least one).
+            event_types: only these.
+            aggregate_ids: only of these.
+            start_time: only from this timestamp on, in ms since 1970.
+            finish_time: only up to and including this timestamp.
+
+        Raises:
+            StoreReplacedError: while iterating: the events were replaced meanwhile.
+        """
+        return ExportStream(
+            self._database,
+            cursor=cursor,
+            maintenance_mode=_mode(maintenance_mode),
+            buffer_size=buffer_size,
+            only=_filter(event_types, aggregate_ids, start_time, finish_time),
+        )
+
+    def import_events(
+        self,
+        byte_offset: int = 0,
+        maintenance_mode: MaintenanceMode = AUTO,
+        freeze: bool = False,
+        resume: bool = False,
+        allow_empty: bool = False,
+        ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+    ) -> ImportStream:
+        """A sink for blocks of lines.
+
+        Args:
+            byte_offset: where in the source the first block begins; it skips nothing.
+            maintenance_mode: AUTO replaces all events, all or nothing. MANUAL appends, committing as it goes.
+            freeze: AUTO: keep writers out for the duration.
+            resume: AUTO: go on with what an interrupted import left; `byte_offset` then says where.
+            allow_empty: AUTO: let an import of no events empty the store.
+            ignore_unknown_keys: drop keys that an event does not have, instead of refusing the line.
+            max_line_bytes: refuse a longer line.
+
+        Raises:
+            UsageError: options that do not go together.
+        """
+        if _mode(maintenance_mode) is MANUAL:
+            if freeze or resume or allow_empty:
+                raise UsageError("freeze, resume and allow_empty are for an import that replaces (AUTO)")
+            target: Appending | Replacement = Appending(self._database)
+        else:
+            target = Replacement(self._database, freeze=freeze, resume=resume, allow_empty=allow_empty)
+        return ImportStream(
+            target,
+            byte_offset=byte_offset,
+            max_line_bytes=max_line_bytes,
+            ignore_unknown_keys=ignore_unknown_keys,
+        )
+
+    async def incremental_import(
+        self,
+        events: EventSource,
+        older: Older = "skip",
+        dry_run: bool = False,
+        ignore_unknown_keys: bool = False,
+    ) -> ImportReport:
+        """Import what the store lacks, in one transaction.
+
+        Args:
+            events: dicts or `Event` objects, or an async iterator of bytes (lines, or one JSON array). Positions
+                and versions in them are ignored; new ones are given.
+            older: what becomes of events older than the store's latest: "skip", "reject" the batch, "accept".
+            dry_run: change nothing, only report.
+            ignore_unknown_keys: drop keys that an event does not have, instead of refusing the event.
+
+        Raises:
+            OlderEventsError: there are older ones and `older` is "reject"; nothing was imported.
+            InputError: an event is not one; nothing was imported.
+        """
+        return await stage.whole(
+            self._database, events, older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
+        )
+
+    async def begin_incremental_import(self) -> str:
+        """Open an incremental import; its id. Raises ImportOpenError if one is open."""
+        return await stage.begin(self._database)
+
+    async def push_incremental_import(
+        self,
+        events: EventSource,
+        import_id: str,
+        part: str | None = None,
+        ignore_unknown_keys: bool = False,
+    ) -> int:
+        """Add events to the open import; how many. A push is whole or not at all, and pushes may be parallel.
+
+        Args:
+            events: as for `incremental_import`.
+            import_id: what begin returned.
+            part: a name; pushing the same part again replaces it, so a push whose answer was lost can be sent
+                again. Named parts come first, whole numbers by value, then other names by their bytes.
+            ignore_unknown_keys: drop keys that an event does not have, instead of refusing the event.
+
+        Raises:
+            ImportNotFoundError: no import with that id is open; nothing was changed.
+        """
+        return await stage.push(
+            self._database, import_id, events, part, ignore_unknown_keys=ignore_unknown_keys
+        )
+
+    async def commit_incremental_import(self, import_id: str, older: Older = "skip") -> ImportReport:
+        """Merge the open import into the store, in one transaction. Raises as push and `incremental_import` do."""
+        return await stage.commit(self._database, import_id, older)
+
+    async def rollback_incremental_import(self) -> None:
+        """Drop the open import; fine if there is none."""
+        await stage.roll_back(self._database)
+
+    # secrets
+
+    async def load_secrets(
+        self,
+        *,
+        limit: int,
+        idx: int | None = None,
+        skip: int | None = None,
+        ids: Sequence[str] | None = None,
+        include_deleted: bool = False,
+    ) -> SecretsPage:
+        """A page of secrets from `idx` on; `SecretsPage.idx` is the next to ask for, None if none came."""
+        return await secret.load(
+            self._database, limit=limit, idx=idx, skip=skip, ids=ids, include_deleted=include_deleted
+        )
+
+    async def get_secret(self, id: str) -> str | None:
+        """A secret; None if there is none, or it was deleted."""
+        async with self._database.reading() as reading:
+            row = await reading.secret(id)
+        return row.secret if row is not None else None
+
+    async def set_secret(self, id: str, secret: str) -> None:
+        """Add a secret, and the event RESOLVE_SET_SECRET. Raises SecretExistsError: an id is used once."""
+        await _set_secret(self._database, id, secret)
+
+    async def delete_secret(self, id: str) -> bool:
+        """Delete a secret, with the event RESOLVE_DELETE_SECRET; False, and no event, if there was none.
+
+        Raises:
+            SecretNotErasedError: it is deleted, but a copy may still stand in the database's journal.
+        """
+        return await _delete_secret(self._database, id)
+
+    def export_secrets(self, idx: int | None = None, tombstones: bool = False) -> SecretsExport:
+        """The secrets as an async iterator of blocks of lines; deleted ones only if asked for."""
+        return SecretsExport(self._database, idx=idx, tombstones=tombstones)
+
+    def import_secrets(self) -> SecretsImport:
+        """A sink for such lines. Equal rows are skipped, deleted secrets stay deleted."""
+        return SecretsImport(self._database)
+
+    async def gather_secrets_from_events(self, events: Iterable[EventInput]) -> GatheredSecrets:
+        """The secrets that events set, as they stand now, and the ids of those that events deleted."""
+        return await secret.gather(self._database, events)
+
+    # snapshots and subscribers
+
+    async def load_snapshot(self, key: str) -> str | None:
+        """The snapshot under a key."""
+        async with self._database.reading() as reading:
+            return await reading.snapshot(_text("key", key))
+
+    async def save_snapshot(self, key: str, content: str) -> None:
+        """Keep a snapshot; with `snapshot_bucket_size` n only every nth call for a key is kept."""
+        _text("key", key)
+        _text("content", content)
+        count = self._bucket_counts.get(key, 0) + 1
+        if count < self._bucket_size:
+            self._bucket_counts[key] = count
+            return
+        self._bucket_counts.pop(key, None)
+        async with self._database.writing(frozen="allow") as writing:
+            await writing.put_snapshot(key, content)
+
+    async def drop_snapshot(self, key: str) -> None:
+        """Remove the snapshot under exactly this key; fine if there is none."""
+        async with self._database.writing(frozen="allow") as writing:
+            await writing.delete_snapshot(_text("key", key))
+
+    async def ensure_event_subscriber(
+        self,
+        application_name: str,
+        event_subscriber: str,
+        destination: Any = None,
+        status: Any = None,
+        update_only: bool = False,
+    ) -> bool:
+        """Register a read model, or with `update_only` change the status of one that is registered.
+
+        Returns:
+            False if `update_only` and it is not registered.
+        """
+        if update_only == (destination is not None):
+            raise UsageError("give a destination, or update_only: one of the two")
+        destination_text, status_text = encode_payload(destination), encode_payload(status)
+        async with self._database.writing(frozen="allow") as writing:
+            if update_only:
+                present = await writing.subscribers(application_name, event_subscriber)
+                if not present:
+                    return False
+                destination_text = present[0].destination
+            await writing.put_subscriber(
+                SubscriberRow(application_name, event_subscriber, destination_text, status_text)
+            )
+        return True
+
+    async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
+        """Remove a read model from the registry; fine if it is not there."""
+        async with self._database.writing(frozen="allow") as writing:
+            await writing.delete_subscriber(application_name, event_subscriber)
+
+    async def get_event_subscribers(
+        self, application_name: str | None = None, event_subscriber: str | None = None
+    ) -> list[Subscriber]:
+        """The registry, or the part of it that matches."""
+        async with self._database.reading() as reading:
+            rows = await reading.subscribers(application_name, event_subscriber)
+        return [
+            Subscriber(row.application_name, row.event_subscriber, json.loads(row.destination), json.loads(row.status))
+            for row in rows
+        ]
+
+    async def _probe(self) -> None:
+        async with self._database.reading():
+            pass
+
+
+# `secret` is a parameter's name in the methods above.
+_set_secret = secret.set_secret
+_delete_secret = secret.delete_secret
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _check_limit(limit: int) -> None:
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"limit is a whole number from 1, not {limit!r}")
+
+
+def _text(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name} is a string, not {type(value).__name__}")
+    return value
+
+
+def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise UsageError(f"{name} is a list of strings, not one string")
+    names = tuple(values)
+    for value in names:
+        _text(f"each of {name}", value)
+    return names
+
+
+def _filter(
+    event_types: Iterable[str] | None,
+    aggregate_ids: Iterable[str] | None,
+    start_time: int | None = None,
+    finish_time: int | None = None,
+) -> Filter:
+    for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
+        if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
+            raise UsageError(f"{name} is in whole milliseconds since 1970, not {moment!r}")
+    if start_time is not None and finish_time is not None and start_time > finish_time:
+        raise UsageError("start_time is later than finish_time")
+    return Filter(
+        None if event_types is None else _names("event_types", event_types),
+        None if aggregate_ids is None else _names("aggregate_ids", aggregate_ids),
+        start_time,
+        finish_time,
+    )
+
+
+def _mode(mode: MaintenanceMode) -> MaintenanceMode:
+    if not isinstance(mode, MaintenanceMode):
+        raise UsageError(f"maintenance_mode is AUTO or MANUAL, not {mode!r}")
+    return mode
