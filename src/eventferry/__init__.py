@@ -1,7 +1,7 @@
 """Move events between event stores without losing or doubling one.
 
-    async with open_store("a.db") as a, open_store("b.db") as b:
-        await pipeline(a.export_events(), b.import_events())
+async with open_store("a.db") as a, open_store("b.db") as b:
+    await pipeline(a.export_events(), b.import_events())
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eventferry.verify import Difference, VerifyReport, verify
 
 __version__ = "0.1.0"
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "AUTO",
     "MANUAL",
     "Description",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from eventferry.canonical import canonical
 from eventferry.database import Database, Progress, Writing
 from eventferry.errors import ConcurrentError, InputError
-from eventferry.event import LineDecoder, Limits, Row
+from eventferry.event import Limits, LineDecoder, Row
 from eventferry.lines import Lines
 
 
@@ -29,7 +29,7 @@ class Appending:
     async def limits(self) -> Limits:
         return await self._database.limits()
 
-    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:  # noqa: ARG002
+    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
         try:
             async with self._database.writing(frozen="allow") as writing:
                 await self._append(writing, rows)
@@ -45,7 +45,9 @@ class Appending:
     async def _append(self, writing: Writing, rows: Sequence[tuple[int, Row]]) -> None:
         heads = await writing.heads()
         is_frozen = await writing.freeze_marker() is not None
-        present = await self._present(writing, [row for _, row in rows if row.thread_counter < heads[row.thread_id]])
+        present = await self._present(
+            writing, [row for _, row in rows if row.thread_counter < heads[row.thread_id]]
+        )
         missing: list[Row] = []
         for line, row in rows:
             position = row.thread_id, row.thread_counter

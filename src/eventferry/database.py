@@ -287,7 +287,11 @@ class Writing(Reading, Protocol):
         """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
 
     async def make_stage(
-        self, kind: Literal["replace", "merge", "open"], *, owner: str | None = None, baseline: str | None = None
+        self,
+        kind: Literal["replace", "merge", "open"],
+        *,
+        owner: str | None = None,
+        baseline: str | None = None,
     ) -> Stage:
         """Make an empty stage. At most one "replace" and one "open" stage exist at a time."""
 

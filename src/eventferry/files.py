@@ -74,7 +74,9 @@ class FileSink:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path).resolve()  # a link stays a link
         is_special = self._path.exists() and not stat.S_ISREG(self._path.stat().st_mode)
-        self._beside = self._path if is_special else self._path.with_name(f".{self._path.name}.{token_hex(4)}.part")
+        self._beside = (
+            self._path if is_special else self._path.with_name(f".{self._path.name}.{token_hex(4)}.part")
+        )
         self._is_special = is_special
         self._file: IO[bytes] | None = None
         self._closed = False
@@ -91,7 +93,7 @@ class FileSink:
             self._closed = True
             await asyncio.to_thread(self._finish, file)
 
-    async def abort(self, error: BaseException | None = None) -> None:  # noqa: ARG002 -- as every sink
+    async def abort(self, error: BaseException | None = None) -> None:
         """Leave what was there before; twice is fine."""
         if self._closed:
             return
@@ -143,5 +145,5 @@ class StreamSink:
         """Flush it."""
         await asyncio.to_thread(self._file.flush)
 
-    async def abort(self, error: BaseException | None = None) -> None:  # noqa: ARG002 -- as every sink
+    async def abort(self, error: BaseException | None = None) -> None:
         """Leave it as it is."""

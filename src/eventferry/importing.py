@@ -23,7 +23,7 @@ from eventferry.errors import (
     StoreBusyError,
     StoreClosedError,
 )
-from eventferry.event import LineDecoder, Limits, Row
+from eventferry.event import Limits, LineDecoder, Row
 from eventferry.lines import Lines, LineSplitter
 
 BATCH_BYTES = 8 * 1024 * 1024
@@ -259,7 +259,9 @@ class ImportStream:
             if error.field is not None:
                 raise
             raise InputError(
-                f"the input ends inside an event ({error.reason})", line=error.line, byte_offset=error.byte_offset
+                f"the input ends inside an event ({error.reason})",
+                line=error.line,
+                byte_offset=error.byte_offset,
             ) from None
 
     async def _commit(self) -> None:
@@ -267,7 +269,9 @@ class ImportStream:
             return
         last = self._lines[-1]
         digest = self._hash.digest()
-        progress = Progress(last.end, last.line + len(last.texts), self._done.events + len(self._rows), digest)
+        progress = Progress(
+            last.end, last.line + len(last.texts), self._done.events + len(self._rows), digest
+        )
         await self._target.put(self._rows, self._lines, progress)
         self._hash = hashlib.sha256(digest)
         self._done = progress

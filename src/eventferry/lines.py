@@ -199,7 +199,10 @@ class ArraySplitter:
             self._utf8.decode(block)
         except UnicodeDecodeError as error:
             raise InputError(
-                f"is not UTF-8: {error.reason}", line=self._elements + 1, byte_offset=self._offset, unit="element"
+                f"is not UTF-8: {error.reason}",
+                line=self._elements + 1,
+                byte_offset=self._offset,
+                unit="element",
             ) from None
         self._text += block
         found: list[tuple[int, int, bytes]] = []
@@ -228,7 +231,9 @@ class ArraySplitter:
             elif token in b"[{":
                 self._depth += 1
                 if self._depth == 1:
-                    self._refuse_unless_blank(self._text[start : match.start()].removeprefix(BOM), "before the array")
+                    self._refuse_unless_blank(
+                        self._text[start : match.start()].removeprefix(BOM), "before the array"
+                    )
                     start = self._at
             elif token in b"]}":
                 self._depth -= 1

@@ -57,7 +57,9 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
         opened.append(blocks)
         for transform in transforms:
             if not callable(transform):
-                raise UsageError(f"a transform is a function from blocks to blocks, not {type(transform).__name__}")
+                raise UsageError(
+                    f"a transform is a function from blocks to blocks, not {type(transform).__name__}"
+                )
             blocks = aiter(transform(blocks))
             opened.append(blocks)
         async for block in blocks:

@@ -40,7 +40,9 @@ class Replacement:
             async with self._database.writing(owner=owner.id) as writing:
                 stage, history = await self._take_over(writing, owner)
                 if stage is None:
-                    stage = await writing.make_stage("replace", owner=owner.id, baseline=await _state(writing))
+                    stage = await writing.make_stage(
+                        "replace", owner=owner.id, baseline=await _state(writing)
+                    )
                 if self._freeze:
                     await writing.set_freeze(owner.id, time.time_ns() // 1_000_000)
         except BaseException:
@@ -65,7 +67,7 @@ class Replacement:
     async def limits(self) -> Limits:
         return ROOMY  # a stage is a table that we make
 
-    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:  # noqa: ARG002
+    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
         async with self._database.writing(frozen="allow") as writing:
             await writing.stage_rows(self._its_stage, rows, progress)
 

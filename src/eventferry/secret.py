@@ -131,7 +131,13 @@ async def delete_secret(database: Database, secret_id: str) -> bool:
 
 
 async def load(
-    database: Database, *, limit: int, idx: int | None, skip: int | None, ids: Sequence[str] | None, include_deleted: bool
+    database: Database,
+    *,
+    limit: int,
+    idx: int | None,
+    skip: int | None,
+    ids: Sequence[str] | None,
+    include_deleted: bool,
 ) -> SecretsPage:
     """A page of secrets."""
     for name, number in (("limit", limit), ("idx", idx), ("skip", skip)):
@@ -148,7 +154,9 @@ async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSe
     deleted: list[str] = []
     for event in events:
         event_type, payload = (
-            (event.type, event.payload) if isinstance(event, Event) else (event.get("type"), event.get("payload"))
+            (event.type, event.payload)
+            if isinstance(event, Event)
+            else (event.get("type"), event.get("payload"))
         )
         if event_type == SET_SECRET:
             named.append(payload["id"])
@@ -260,7 +268,7 @@ class SecretsImport:
             raise StoreClosedError("this import of secrets was aborted")
         return self._report
 
-    async def abort(self, error: BaseException | None = None) -> None:  # noqa: ARG002 -- as every sink
+    async def abort(self, error: BaseException | None = None) -> None:
         """End without storing; twice is fine."""
         if self._state == "open":
             self._state = "aborted"

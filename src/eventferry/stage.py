@@ -14,7 +14,7 @@ from typing import TypeAlias
 from eventferry import merge, order
 from eventferry.database import Database, Stage, Writing
 from eventferry.errors import ImportNotFoundError, ImportOpenError, InputError, UsageError
-from eventferry.event import EventInput, LineDecoder, Limits, NewRow, new_row
+from eventferry.event import EventInput, Limits, LineDecoder, NewRow, new_row
 from eventferry.lines import BOM, DEFAULT_MAX_LINE_BYTES, ArraySplitter, LineSplitter
 from eventferry.merge import ImportReport, Older
 

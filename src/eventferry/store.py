@@ -128,7 +128,7 @@ class EventLoader:
         _check_limit(limit)
         # A loader follows: what was the end when it last looked need not be any more.
         self._pages.is_end = self._pages.is_end and self._pages.is_barred
-        return await self._store._page(self._pages, limit)  # noqa: SLF001 -- the loader is the store's own
+        return await self._store._page(self._pages, limit)
 
     async def close(self) -> None:
         """End; twice is fine."""
@@ -273,7 +273,7 @@ class EventStore:
         self,
         *,
         limit: int,
-        cursor: str | None | msgspec.UnsetType = msgspec.UNSET,
+        cursor: str | msgspec.UnsetType | None = msgspec.UNSET,
         start_time: int | None = None,
         finish_time: int | None = None,
         event_types: Iterable[str] | None = None,
@@ -589,7 +589,12 @@ class EventStore:
         async with self._database.reading() as reading:
             rows = await reading.subscribers(application_name, event_subscriber)
         return [
-            Subscriber(row.application_name, row.event_subscriber, json.loads(row.destination), json.loads(row.status))
+            Subscriber(
+                row.application_name,
+                row.event_subscriber,
+                json.loads(row.destination),
+                json.loads(row.status),
+            )
             for row in rows
         ]
 

@@ -167,7 +167,9 @@ class _Comparison:
         )
 
 
-def _difference(kind: Literal["missing", "extra", "changed"], row: Row, fields: tuple[str, ...]) -> Difference:
+def _difference(
+    kind: Literal["missing", "extra", "changed"], row: Row, fields: tuple[str, ...]
+) -> Difference:
     return Difference(
         kind,
         row.thread_id,

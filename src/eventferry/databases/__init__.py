@@ -44,7 +44,9 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     names = {field: str(settings.pop(name, field)) for name, field in _NAMES.items()}
     if scheme == "sqlite":
         return _sqlite(_sqlite_path(url, path, has_scheme=bool(separator)), names, settings)
-    raise UsageError(f"{url.partition('@')[0] if '@' not in url else scheme + '://…'} is no store's URL: sqlite:///path")
+    raise UsageError(
+        f"{url.partition('@')[0] if '@' not in url else scheme + '://…'} is no store's URL: sqlite:///path"
+    )
 
 
 def _sqlite(path: str, names: dict[str, str], settings: dict[str, Any]) -> Database:

@@ -58,7 +58,9 @@ class SqliteDatabase:
         self, path: str, tables: Tables, *, busy_timeout: float = 60.0, journal_mode: str | None = None
     ) -> None:
         if sqlite3.sqlite_version_info < (3, 35):
-            raise MissingExtraError(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
+            raise MissingExtraError(
+                f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}"
+            )
         if journal_mode is not None and journal_mode.lower() not in _JOURNAL_MODES:
             raise UsageError(f"journal_mode is one of {', '.join(_JOURNAL_MODES)}, not {journal_mode!r}")
         for name in (tables.events, tables.snapshots, tables.secrets, tables.subscribers):
@@ -175,11 +177,11 @@ class SqliteDatabase:
         return writing
 
     def _check_freeze(self, writing: SqliteWriting, frozen: str, owner: str | None) -> None:
-        marker = writing._freeze_marker()  # noqa: SLF001 -- in the worker thread already
+        marker = writing._freeze_marker()
         if marker is None or (owner is not None and marker.owner == owner):
             return
         if marker.owner is not None and not liveness.is_alive(self._path, marker.owner):
-            writing._clear_freeze()  # noqa: SLF001
+            writing._clear_freeze()
         elif frozen == "refuse":
             raise StoreFrozenError(f"the store {self._path} is frozen{_by(marker)}: unfreeze it first")
 
@@ -228,7 +230,12 @@ class SqliteDatabase:
             self._journal_mode = None
         writer.begin(write=True)
         try:
-            names = (self._tables.events, self._tables.snapshots, self._tables.secrets, self._tables.subscribers)
+            names = (
+                self._tables.events,
+                self._tables.snapshots,
+                self._tables.secrets,
+                self._tables.subscribers,
+            )
             present = [
                 name
                 for name in names
@@ -260,8 +267,8 @@ class SqliteDatabase:
     def _drop(self, writing: SqliteWriting) -> None:
         writing.changed_events = True
         sqlite = writing.connection.sqlite
-        writing._clear_freeze()  # noqa: SLF001 -- in the worker thread already
-        owner = fact(writing._table_sql(self._tables.progress) or "", "STAGE", "owner")  # noqa: SLF001
+        writing._clear_freeze()
+        owner = fact(writing._table_sql(self._tables.progress) or "", "STAGE", "owner")
         if owner is not None:
             writing.dropped_owners.append(owner)
         for name in (
@@ -337,7 +344,7 @@ class SqliteDatabase:
             # The heads are kept from save to save; the data version moves when any other connection has written.
             (data_version,) = writer.sqlite.execute("PRAGMA data_version").fetchone()
             if self._heads is None or self._data_version != data_version:
-                self._heads = writing._heads()  # noqa: SLF001 -- in the worker thread already
+                self._heads = writing._heads()
                 self._data_version = data_version
             saved = writing.add(event, version, now, self._heads)
             self._end(writing, keep=True)

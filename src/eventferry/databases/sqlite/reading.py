@@ -7,7 +7,17 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from eventferry.database import Counts, Filter, Freeze, Key, OpenImport, Position, SecretRow, Segment, SubscriberRow
+from eventferry.database import (
+    Counts,
+    Filter,
+    Freeze,
+    Key,
+    OpenImport,
+    Position,
+    SecretRow,
+    Segment,
+    SubscriberRow,
+)
 from eventferry.databases.sqlite.connection import Connection, threaded
 from eventferry.databases.sqlite.tables import Tables, fact, quoted, resolve_import_id
 from eventferry.errors import StoreNotFoundError
@@ -149,9 +159,7 @@ class SqliteReading:
             WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread)
               AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
             ORDER BY timestamp, threadCounter, threadId LIMIT :walk""",
-            values
-            | {"unread": vector(unread), "until": vector(until), "walk": walk}
-            | _bound(bound),
+            values | {"unread": vector(unread), "until": vector(until), "walk": walk} | _bound(bound),
         )
         return _page(rows, limit, walk, max_bytes)
 
@@ -243,7 +251,7 @@ class SqliteReading:
         return dict(rows.fetchall())
 
     @threaded
-    def counts(self, *, estimated: bool) -> Counts:  # noqa: ARG002 -- counting an index is fast enough here
+    def counts(self, *, estimated: bool) -> Counts:
         secrets = quoted(self.tables.secrets)
         row = self.connection.sqlite.execute(
             f"""SELECT (SELECT count(*) FROM {self._events}),
@@ -299,9 +307,7 @@ class SqliteReading:
         return row[0] if row else None
 
     @threaded
-    def subscribers(
-        self, application_name: str | None, event_subscriber: str | None
-    ) -> list[SubscriberRow]:
+    def subscribers(self, application_name: str | None, event_subscriber: str | None) -> list[SubscriberRow]:
         rows = self.connection.sqlite.execute(
             f"""SELECT applicationName, eventSubscriber, CAST(destination AS BLOB), CAST(status AS BLOB)
             FROM {quoted(self.tables.subscribers)}

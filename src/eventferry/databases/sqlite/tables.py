@@ -96,7 +96,10 @@ def unique_indexes(table: str, generation: str) -> list[tuple[str, tuple[str, st
     """What may be there once only: (statement, columns). Index names are global to a file, hence the generation."""
     columns = {"position": ("threadId", "threadCounter"), "version": ("aggregateId", "aggregateVersion")}
     return [
-        (f"CREATE UNIQUE INDEX {quoted(f'{generation}-{name}')} ON {quoted(table)}({quoted(a)}, {quoted(b)})", (a, b))
+        (
+            f"CREATE UNIQUE INDEX {quoted(f'{generation}-{name}')} ON {quoted(table)}({quoted(a)}, {quoted(b)})",
+            (a, b),
+        )
         for name, (a, b) in columns.items()
     ]
 

@@ -60,7 +60,8 @@ class SqliteWriting(SqliteReading):
 
     def _refuse_taken(self, aggregate_id: str, version: int) -> None:
         taken = self.connection.sqlite.execute(
-            f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?", (aggregate_id, version)
+            f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?",
+            (aggregate_id, version),
         ).fetchone()
         if taken:
             raise ConcurrentError(aggregate_id, version)
@@ -115,7 +116,11 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def make_stage(
-        self, kind: Literal["replace", "merge", "open"], *, owner: str | None = None, baseline: str | None = None
+        self,
+        kind: Literal["replace", "merge", "open"],
+        *,
+        owner: str | None = None,
+        baseline: str | None = None,
     ) -> Stage:
         sqlite, tables, since = self.connection.sqlite, self.tables, ddl.now()
         # As reSolve's: letters and digits.
@@ -192,7 +197,7 @@ class SqliteWriting(SqliteReading):
         )
 
     @threaded
-    def progress(self, stage: Stage) -> list[Progress]:  # noqa: ARG002 -- there is one "replace" stage at a time
+    def progress(self, stage: Stage) -> list[Progress]:
         rows = self.connection.sqlite.execute(
             f'SELECT "byteOffset", "line", "events", "digest" FROM {quoted(self.tables.progress)} ORDER BY rowid'
         )
@@ -226,7 +231,8 @@ class SqliteWriting(SqliteReading):
         self.changed_events = True
         sqlite = self.connection.sqlite
         triggers = sqlite.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE", (self.tables.events,)
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
+            (self.tables.events,),
         ).fetchall()
         if triggers:
             names = ", ".join(name for (name,) in triggers)
@@ -322,11 +328,11 @@ class SqliteWriting(SqliteReading):
 
     @staticmethod
     def _known(stage: Stage) -> str:
-        return quoted(f'{stage.id}-known')
+        return quoted(f"{stage.id}-known")
 
     @staticmethod
     def _placed(stage: Stage) -> str:
-        return quoted(f'{stage.id}-placed')
+        return quoted(f"{stage.id}-placed")
 
     @threaded
     def discard(self, stage: Stage, staged: Iterable[int]) -> None:
@@ -345,7 +351,9 @@ class SqliteWriting(SqliteReading):
     def older(self, stage: Stage, than: int, *, discard: bool) -> int:
         table = quoted(stage.table)
         if discard:
-            return self.connection.sqlite.execute(f"DELETE FROM {table} WHERE timestamp < ?", (than,)).rowcount
+            return self.connection.sqlite.execute(
+                f"DELETE FROM {table} WHERE timestamp < ?", (than,)
+            ).rowcount
         count: int = self.connection.sqlite.execute(
             f"SELECT count(*) FROM {table} WHERE timestamp < ?", (than,)
         ).fetchone()[0]
@@ -397,7 +405,8 @@ class SqliteWriting(SqliteReading):
     def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
         table = quoted(self.tables.secrets)
         taken, free = self.connection.sqlite.execute(
-            f"SELECT EXISTS (SELECT 1 FROM {table} WHERE idx = ?), coalesce(max(idx), -1) + 1 FROM {table}", (idx,)
+            f"SELECT EXISTS (SELECT 1 FROM {table} WHERE idx = ?), coalesce(max(idx), -1) + 1 FROM {table}",
+            (idx,),
         ).fetchone()
         self._change_secrets(
             f"INSERT INTO {table}(idx, id, secret) VALUES (?, ?, ?)",
@@ -406,17 +415,22 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def erase_secret(self, secret_id: str) -> None:
-        self._change_secrets(f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", (secret_id,))
+        self._change_secrets(
+            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", (secret_id,)
+        )
 
     @threaded
     def put_snapshot(self, key: str, content: str) -> None:
         self.connection.sqlite.execute(
-            f"REPLACE INTO {quoted(self.tables.snapshots)}(snapshotKey, content) VALUES (?, ?)", (key, content)
+            f"REPLACE INTO {quoted(self.tables.snapshots)}(snapshotKey, content) VALUES (?, ?)",
+            (key, content),
         )
 
     @threaded
     def delete_snapshot(self, key: str) -> None:
-        self.connection.sqlite.execute(f"DELETE FROM {quoted(self.tables.snapshots)} WHERE snapshotKey = ?", (key,))
+        self.connection.sqlite.execute(
+            f"DELETE FROM {quoted(self.tables.snapshots)} WHERE snapshotKey = ?", (key,)
+        )
 
     @threaded
     def put_subscriber(self, row: SubscriberRow) -> None:
