@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import IO, Any, Protocol, TypeAlias
+from typing import IO, Any, Protocol, TypeAlias, cast
 
 from eventferry.errors import UsageError
 from eventferry.files import FileSink, StreamSink, read_blocks
@@ -79,10 +79,10 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
 def _sink(target: Transform | Target) -> Sink:
     if isinstance(target, str | os.PathLike):
         return FileSink(target)
-    if hasattr(target, "close") and hasattr(target, "abort") and hasattr(target, "write"):
-        return target
+    if hasattr(target, "abort"):
+        return cast(Sink, target)
     if hasattr(target, "write"):
-        return StreamSink(target)
+        return StreamSink(cast("IO[bytes]", target))
     raise UsageError(f"the last of a pipeline is a sink or a file, not {type(target).__name__}")
 
 
@@ -92,7 +92,7 @@ def _blocks(source: Source) -> AsyncIterator[bytes]:
     if isinstance(source, str | os.PathLike):
         return read_blocks(source)
     if hasattr(source, "read"):
-        return read_blocks(source)
+        return read_blocks(cast("IO[bytes]", source))
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray):
         return _from_iterable(source)
     raise UsageError(f"the source of a pipeline is a stream or a file, not {type(source).__name__}")

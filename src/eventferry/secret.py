@@ -11,7 +11,7 @@ import string
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -153,11 +153,8 @@ async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSe
     named: list[str] = []
     deleted: list[str] = []
     for event in events:
-        event_type, payload = (
-            (event.type, event.payload)
-            if isinstance(event, Event)
-            else (event.get("type"), event.get("payload"))
-        )
+        event_type = event.type if isinstance(event, Event) else event.get("type")
+        payload: Any = event.payload if isinstance(event, Event) else event.get("payload")
         if event_type == SET_SECRET:
             named.append(payload["id"])
         elif event_type == DELETE_SECRET:

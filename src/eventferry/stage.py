@@ -117,8 +117,8 @@ async def _batches(
     events: EventSource, limits: Limits, *, ignore_unknown_keys: bool
 ) -> AsyncIterator[Sequence[NewRow]]:
     if isinstance(events, AsyncIterable):
-        async for rows in _decoded(events, LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)):
-            yield rows
+        async for decoded in _decoded(events, LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)):
+            yield decoded
         return
     if isinstance(events, bytes | str):
         raise UsageError("events are dicts or Event objects, or an async iterator of bytes")

@@ -229,9 +229,9 @@ class EventStore:
             last_event_timestamp=counts.last_event_timestamp,
             is_frozen=marker is not None,
             resource_names=self._database.resource_names,
-            frozen_by=marker and ("user" if marker.owner is None else "operation"),
-            frozen_since=marker and marker.since,
-            open_import=left and OpenImportDescription(left.id, left.since),
+            frozen_by=None if marker is None else "user" if marker.owner is None else "operation",
+            frozen_since=None if marker is None else marker.since,
+            open_import=None if left is None else OpenImportDescription(left.id, left.since),
             cursor=cursor,
         )
 

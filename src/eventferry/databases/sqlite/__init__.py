@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from eventferry.database import Freeze, NewRow, Saved
+from eventferry.database import Freeze, Saved
 from eventferry.databases.sqlite import liveness
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
@@ -35,7 +35,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     UsageError,
 )
-from eventferry.event import ROOMY, Limits
+from eventferry.event import ROOMY, Limits, NewRow
 
 __all__ = ["SqliteDatabase"]
 

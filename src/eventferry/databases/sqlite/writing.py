@@ -142,7 +142,9 @@ class SqliteWriting(SqliteReading):
     def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
         if kind == "open":
             found = self._open_import()
-            return found and Stage(found.id, "open", self.tables.open_import, None, found.since)
+            return (
+                None if found is None else Stage(found.id, "open", self.tables.open_import, None, found.since)
+            )
         sql = self._table_sql(self.tables.progress)
         if sql is None:
             return None
