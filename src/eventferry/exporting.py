@@ -52,11 +52,13 @@ class ExportStream:
         cursor: str | None,
         maintenance_mode: MaintenanceMode,
         buffer_size: int | None,
+        limit: int | None,
         only: Filter,
     ) -> None:
         self._database = database
         self._mode = maintenance_mode
         self._room = buffer_size
+        self._limit = limit
         self._only = only
         self._unread = vector.decode(cursor)
         self._owner: Owner | None = None
@@ -104,12 +106,12 @@ class ExportStream:
             pages = Pages(self._unread, heads, self._only)
             held = b""
             after = list(self._unread)
-            while not (pages.is_end or self._stopped or self.is_buffer_overflow):
+            while self._remaining and not (pages.is_end or self._stopped or self.is_buffer_overflow):
                 before = list(pages.unread)
                 async with self._database.reading() as reading:
                     if await reading.identity() != identity:
                         raise StoreReplacedError("the events were replaced while they were being exported")
-                    found = await pages.page(reading, PAGE_EVENTS, PAGE_BYTES)
+                    found = await pages.page(reading, min(PAGE_EVENTS, self._remaining), PAGE_BYTES)
                 page = self._within_room(found)
                 after = _behind(page, before) if self.is_buffer_overflow else list(pages.unread)
                 if page:
@@ -126,6 +128,11 @@ class ExportStream:
             self.is_end = pages.is_end and not self.is_buffer_overflow
         finally:
             await self._thaw()
+
+    @property
+    def _remaining(self) -> int:
+        """How many events may still come out."""
+        return PAGE_EVENTS if self._limit is None else self._limit - self.exported
 
     def _within_room(self, page: list[Position]) -> list[Position]:
         """The events that `buffer_size` has room for, but the first of all in any case."""

@@ -361,6 +361,7 @@ class EventStore:
         aggregate_ids: Iterable[str] | None = None,
         start_time: int | None = None,
         finish_time: int | None = None,
+        limit: int | None = None,
     ) -> ExportStream:
         """The store's events as an async iterator of blocks of lines.
 
@@ -372,6 +373,7 @@ class EventStore:
             aggregate_ids: only of these.
             start_time: only from this timestamp on, in ms since 1970.
             finish_time: only up to and including this timestamp.
+            limit: end after so many events.
 
         Raises:
             StoreReplacedError: while iterating: the events were replaced meanwhile.
@@ -381,6 +383,7 @@ class EventStore:
             cursor=cursor,
             maintenance_mode=_mode(maintenance_mode),
             buffer_size=buffer_size,
+            limit=limit,
             only=_filter(event_types, aggregate_ids, start_time, finish_time),
         )
 

@@ -1,0 +1,20 @@
+"""The command `eventferry`, also as `python -m eventferry`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def run() -> None:
+    """Run the command line and exit with its status."""
+    try:
+        from eventferry.cli import main
+    except ImportError as error:
+        if error.name != "click":
+            raise
+        sys.exit("eventferry: the command line needs its extra: pip install 'eventferry[cli]'")
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()
