@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 import msgspec
@@ -27,11 +27,16 @@ from eventferry.merge import OLDER
 from eventferry.terminal import Meter, rate, say
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+if TYPE_CHECKING:  # generic for the type checker, and in newer versions of click only
+    StrParam = click.ParamType[str]
+    IntParam = click.ParamType[int]
+else:
+    StrParam = IntParam = click.ParamType
 COMPRESSED = (".gz", ".zst")
 DEFAULT_LIMIT = 1000
 
 
-class StoreType(click.ParamType):
+class StoreType(StrParam):
     """A store: a URL, or a path that ends as a SQLite file does."""
 
     name = "store"
@@ -45,7 +50,7 @@ class StoreType(click.ParamType):
         return str(value)
 
 
-class MomentType(click.ParamType):
+class MomentType(IntParam):
     """A moment: ISO 8601 (UTC where it names no zone), or milliseconds since 1970."""
 
     name = "time"
@@ -166,23 +171,28 @@ async def _refuse_full(store: EventStore, *, replace: bool) -> None:
 async def _source(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known."""
     if place == "-":
-        yield read_blocks(sys.stdin.buffer), None
+        # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
+        yield read_blocks(_raw(sys.stdin.buffer)), None
     elif is_store(place):
         async with open_store(place) as store, contextlib.aclosing(store.export_events()) as export:
             yield export, None
     else:
-        path = Path(place)
-        with contextlib.suppress(OSError):
-            if path.suffix not in COMPRESSED and path.is_file():
-                async with contextlib.aclosing(read_blocks(path)) as blocks:
-                    yield blocks, path.stat().st_size
-                return
-        async with contextlib.aclosing(read_blocks(path)) as blocks:
-            yield blocks, None
+        async with contextlib.aclosing(read_blocks(place)) as blocks:
+            yield blocks, _size(Path(place))
+
+
+def _size(path: Path) -> int | None:
+    """How many bytes a file will give, where that is known beforehand."""
+    return path.stat().st_size if path.suffix not in COMPRESSED and path.is_file() else None
 
 
 def _destination(place: str) -> str | IO[bytes]:
-    return sys.stdout.buffer if place == "-" else place
+    return _raw(sys.stdout.buffer) if place == "-" else place
+
+
+def _raw(file: Any) -> IO[bytes]:
+    file = getattr(file, "raw", file)
+    return cast("IO[bytes]", file)
 
 
 def _refuse_store(place: str, instead: str) -> None:
@@ -290,11 +300,11 @@ def describe(store: str, as_json: bool, cursor: bool) -> None:
 
 
 def _word(value: Any) -> str:
-    return (
-        {True: "yes", False: "no", None: "-"}.get(value, str(value))
-        if value in (True, False, None) and not (isinstance(value, int) and not isinstance(value, bool))
-        else str(value)
-    )
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _moment(milliseconds: int) -> str:
@@ -324,7 +334,7 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
             contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
         ):
             if not as_json:
-                await pipeline(export, sys.stdout.buffer)
+                await pipeline(export, _destination("-"))
                 return export.cursor
             text = b"".join([block async for block in export])
             listed = b",".join(text.splitlines())

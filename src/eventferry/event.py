@@ -157,6 +157,7 @@ _ESCAPES = re.compile(
 )
 _FIELD = re.compile(r" - at `\$\.(\w+)")
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_BYTE = re.compile(r" \(byte ([0-9]+)\)$")
 _KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
 
 
@@ -175,7 +176,7 @@ def _reason(error: Exception, line: bytes) -> tuple[str, str | None]:
         return "holds a lone surrogate, which is no character", None
     if text == "Input data was truncated":
         return "is not whole JSON", None
-    return text.removeprefix("JSON is malformed: "), None
+    return _BYTE.sub(r" at byte \1 of the line", text.removeprefix("JSON is malformed: ")), None
 
 
 def has_lone_surrogate(text: bytes) -> bool:

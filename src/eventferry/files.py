@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Callable
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 from secrets import token_hex
 from types import ModuleType
-from typing import IO, Any, cast
+from typing import IO, Any, ParamSpec, TypeVar, cast
 
 from eventferry.errors import EventferryError, InputError, MissingExtraError, StoreClosedError
 
 BLOCK = 1024 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def _zstd() -> ModuleType:
@@ -39,6 +43,33 @@ def _opened(path: Path, suffix: str, mode: str) -> IO[bytes]:
     return path.open(mode)
 
 
+async def detached(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function that may block for ever (a pipe whose other end is silent), in a thread that nobody
+    waits for: Ctrl-C must end the process, not the patience of whoever is at the other end.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def tell(setter: Callable[[Any], None], outcome: Any) -> None:
+        def settle() -> None:
+            if not future.done():
+                setter(outcome)
+
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle)
+
+    def call() -> None:
+        try:
+            outcome = function(*args, **kwargs)
+        except BaseException as error:
+            tell(future.set_exception, error)
+        else:
+            tell(future.set_result, outcome)
+
+    threading.Thread(target=call, name="eventferry-pipe", daemon=True).start()
+    return await future
+
+
 async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenerator[bytes, None]:
     """The bytes of a file, unpacked, in blocks; a file object is read from where it stands and left open."""
     if isinstance(source, str | os.PathLike):
@@ -52,8 +83,9 @@ async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenera
         file, owned = source, False
     # A pipe is read as it comes: `read` would wait until a whole block is there.
     read = getattr(file, "read1", file.read)
+    call = asyncio.to_thread if owned else detached
     try:
-        while block := await asyncio.to_thread(read, BLOCK):
+        while block := await call(read, BLOCK):
             yield block
     except (EOFError, BadGzipFile, OSError) as error:
         if isinstance(error, OSError) and not isinstance(error, BadGzipFile):
@@ -139,11 +171,13 @@ class StreamSink:
 
     async def write(self, block: bytes) -> None:
         """Add a block."""
-        await asyncio.to_thread(self._file.write, block)
+        rest = memoryview(block)
+        while rest:  # a raw file takes what fits
+            rest = rest[await detached(self._file.write, rest) :]
 
     async def close(self) -> None:
         """Flush it."""
-        await asyncio.to_thread(self._file.flush)
+        await detached(self._file.flush)
 
     async def abort(self, error: BaseException | None = None) -> None:
         """Leave it as it is."""

@@ -79,7 +79,7 @@ class Replacement:
             async with self._database.reading() as reading:
                 if any(await reading.heads()):
                     raise EmptyInputError(
-                        "the input holds no events, and the store does: to empty it, say so (allow_empty)"
+                        "the input holds no events, and the store does: allow_empty (--allow-empty) empties it"
                     )
         async with self._database.writing(frozen="allow") as writing:
             clash = await writing.find_clash(stage)

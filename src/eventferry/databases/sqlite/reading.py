@@ -28,8 +28,14 @@ WALK = 4096
 # A vector of 256 counters travels as one blob of fixed-width numbers: looking one up costs a tenth of joining
 # a table of 256 rows, and needs no table.
 _WIDTH = 15
-NEXT_COUNTER = f"CAST(substr(:unread, threadId * {_WIDTH} + 1, {_WIDTH}) AS INTEGER)"
-END_COUNTER = f"CAST(substr(:until, threadId * {_WIDTH} + 1, {_WIDTH}) AS INTEGER)"
+
+
+def _entry(name: str, thread: str) -> str:
+    return f"CAST(substr(:{name}, {thread} * {_WIDTH} + 1, {_WIDTH}) AS INTEGER)"
+
+
+NEXT_COUNTER = _entry("unread", "threadId")
+END_COUNTER = _entry("until", "threadId")
 _OPEN_END = [10**_WIDTH - 1] * 256
 
 
@@ -129,11 +135,14 @@ class SqliteReading:
     def first_unread(
         self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
     ) -> list[Key]:
+        # The bounds are of the wanted thread, not of the row's: only so the index leads straight to the row.
         rows = self.connection.sqlite.execute(
             f"""SELECT timestamp, threadCounter, threadId FROM {self._events} WHERE rowid IN (
               SELECT (
                 SELECT rowid FROM {self._events}
-                WHERE threadId = wanted.value AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
+                WHERE threadId = wanted.value
+                  AND threadCounter >= {_entry("unread", "wanted.value")}
+                  AND threadCounter < {_entry("until", "wanted.value")}
                 ORDER BY threadCounter LIMIT 1
               ) FROM json_each(:threads) AS wanted
             )""",
