@@ -20,7 +20,15 @@ import click
 import msgspec
 
 import eventferry
-from eventferry import EventferryError, EventStore, UsageError, open_store, pipeline, read_blocks
+from eventferry import (
+    EventferryError,
+    EventStore,
+    StoreNotFoundError,
+    UsageError,
+    open_store,
+    pipeline,
+    read_blocks,
+)
 from eventferry.databases import is_store
 from eventferry.exporting import AUTO, MANUAL
 from eventferry.merge import OLDER
@@ -175,8 +183,12 @@ async def _source(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int |
         yield read_blocks(_raw(sys.stdin.buffer)), None
     elif is_store(place):
         async with open_store(place) as store, contextlib.aclosing(store.export_events()) as export:
+            if not await store.exists():  # before a missing target is made
+                raise StoreNotFoundError(f"there is no store at {place}")
             yield export, None
     else:
+        if not os.path.exists(place):
+            raise EventferryError(f"there is no file {place}")
         async with contextlib.aclosing(read_blocks(place)) as blocks:
             yield blocks, _size(Path(place))
 

@@ -428,6 +428,7 @@ class Database(Protocol):
 
         Raises:
             ConcurrentError: the version is taken.
+            InputError: the store's columns cannot hold the event.
         """
 
     async def own(self) -> Owner:

@@ -345,10 +345,13 @@ def new_row(event: EventInput, limits: Limits = ROOMY) -> NewRow:
     return _checked(_converted(event, _NewEvent), limits)
 
 
-def versioned_row(event: EventInput, limits: Limits = ROOMY) -> tuple[NewRow, int]:
-    """The row and the version of an event that is about to be saved; timestamp is 0 where none is given."""
+def versioned_row(event: EventInput) -> tuple[NewRow, int]:
+    """The row and the version of an event that is about to be saved; timestamp is 0 where none is given.
+
+    Whether the store's columns can hold it is checked in the transaction that saves it.
+    """
     new = _converted(event, _SavedEvent)
-    return _checked(new, limits), new.aggregate_version
+    return _checked(new, ROOMY), new.aggregate_version
 
 
 _EVENT = msgspec.json.Decoder(Event)

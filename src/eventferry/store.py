@@ -255,8 +255,7 @@ class EventStore:
             InputError: the event is not one.
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as they say.
         """
-        limits = await self._database.limits()
-        row, version = versioned_row(event, limits)
+        row, version = versioned_row(event)
         saved = await self._database.save(row, version, _now())
         stored = Event(
             thread_counter=saved.thread_counter,

@@ -356,7 +356,12 @@ class SqliteDatabase:
 
     async def own(self) -> FileOwner:
         self._open_writer()
-        return FileOwner(self._path)
+        try:
+            return FileOwner(self._path)
+        except OSError as error:
+            raise ReadOnlyStoreError(
+                f"the folder of {self._path} cannot be written, which this needs for its lock: {error.strerror}"
+            ) from None
 
     async def is_alive(self, owner: str) -> bool:
         return liveness.is_alive(self._path, owner)

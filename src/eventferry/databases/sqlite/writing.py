@@ -12,9 +12,10 @@ from eventferry import order
 from eventferry.database import Clash, Progress, Saved, Shared, Stage, SubscriberRow
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, threaded
+from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading, vector
 from eventferry.databases.sqlite.tables import Tables, fact, quoted
-from eventferry.errors import ConcurrentError, UnsupportedStoreError
+from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
 from eventferry.event import NewRow, Row
 
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
@@ -73,6 +74,8 @@ class SqliteWriting(SqliteReading):
 
     def add(self, event: NewRow, version: int, now: int, heads: list[int]) -> Saved:
         """Store one event; `heads` are the store's, and are moved behind it. For the worker thread."""
+        if not self.is_ours and (reason := refuse_number(event.payload)) is not None:
+            raise InputError(reason, field="payload")
         self._refuse_taken(event.aggregate_id, version)
         timestamp = max(now, event.timestamp)
         thread = self._thread_for(event.aggregate_id, version, timestamp, heads)
