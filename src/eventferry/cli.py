@@ -187,7 +187,7 @@ async def _source(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int |
                 raise StoreNotFoundError(f"there is no store at {place}")
             yield export, None
     else:
-        if not os.path.exists(place):
+        if not await asyncio.to_thread(os.path.exists, place):
             raise EventferryError(f"there is no file {place}")
         async with contextlib.aclosing(read_blocks(place)) as blocks:
             yield blocks, _size(Path(place))

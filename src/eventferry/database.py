@@ -37,7 +37,7 @@ A bare tuple, as a database driver gives it: there is one for every event that i
 
 
 class Segment(NamedTuple):
-    """The part of a thread from `start` up to, not including, `end`; `timestamp` is that of the event at `end`."""
+    """The part of a thread from `start` up to, not including, `end`, and the time that it is compared with."""
 
     thread_id: int
     start: int
@@ -222,7 +222,7 @@ class Reading(Protocol):
         """As `in_order`, but only those that match, found by the index on aggregateId."""
 
     async def any_later(self, segments: Sequence[Segment]) -> bool:
-        """Whether a segment holds an event with a higher timestamp than its own: there the thread falls."""
+        """Whether a segment holds an event with a higher timestamp than the segment's."""
 
     async def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int

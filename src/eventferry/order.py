@@ -77,6 +77,9 @@ class Pages:
         """The next events that the filter lets pass: `limit` of them, or fewer where `max_bytes` of lines are
         reached (at least one). Fewer than that at the end, and then `is_end` is true.
         """
+        if self._until is None and any(self.unread):
+            # Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
+            self._bound_known = False
         found: list[Position] = []
         size = 0
         while not self.is_end and len(found) < limit and (size < max_bytes or not found):
@@ -100,9 +103,9 @@ class Pages:
             self._bound, self.unread, self._until, self._only, limit, max_bytes
         )
         after = list(self.unread)
-        if await self._falls(reading, positions, after, self.unread) or await self._hides(
-            reading, positions, after
-        ):
+        # Every unread event was walked over, so a counter that was passed by must be a gap, whatever its time.
+        overtakes = await self._overtakes(reading, positions, after, any_time=True)
+        if overtakes or await self._hides(reading, positions, after):
             return await self._merged(reading, limit, max_bytes)
         self.unread = after
         self.is_end = ended
@@ -138,10 +141,11 @@ class Pages:
         return bool(keys)
 
     @staticmethod
-    async def _falls(
-        reading: Reading, positions: Sequence[Position], after: list[int], unread: Sequence[int]
+    async def _overtakes(
+        reading: Reading, positions: Sequence[Position], after: list[int], *, any_time: bool
     ) -> bool:
-        """Whether an event of the page has an unread one of its own thread before it that sorts behind it.
+        """Whether an event of the page has an unread one of its own thread before it that is not on the page:
+        with any time, or with a later time than its own.
 
         Moves `after` behind the page.
         """
@@ -151,7 +155,7 @@ class Pages:
             if counter != expected:
                 if counter < expected:
                     return True
-                suspects.append(Segment(thread, expected, counter, timestamp))
+                suspects.append(Segment(thread, expected, counter, _LONG_AGO if any_time else timestamp))
             after[thread] = counter + 1
         return bool(suspects) and await reading.any_later(suspects)
 
@@ -171,7 +175,8 @@ class Pages:
         """
         positions, ended = await reading.matching(self.unread, self._until, self._only, limit, max_bytes)
         after = list(self.unread)
-        if await self._falls(reading, positions, after, self.unread):
+        # Events of other aggregates were passed by; only one with a later time would move an event found.
+        if await self._overtakes(reading, positions, after, any_time=False):
             return None
         self.unread = after
         self.is_end = ended
