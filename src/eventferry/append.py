@@ -48,7 +48,7 @@ class Appending:
         present = await self._present(
             writing, [row for _, row in rows if row.thread_counter < heads[row.thread_id]]
         )
-        missing: list[Row] = []
+        missing: list[tuple[int, Row]] = []
         for line, row in rows:
             position = row.thread_id, row.thread_counter
             stored = present.get(position)
@@ -69,12 +69,14 @@ class Appending:
                     field="threadCounter",
                 )
             present[position] = row
-            missing.append(row)
+            missing.append((line, row))
         try:
-            await writing.append(missing)
+            await writing.append([row for _, row in missing])
         except ConcurrentError as error:
             taken = error.aggregate_id, error.aggregate_version
-            line = next(line for line, row in rows if (row.aggregate_id, row.aggregate_version) == taken)
+            clashing = [line for line, row in missing if (row.aggregate_id, row.aggregate_version) == taken]
+            # The first of two new lines had nothing to clash with.
+            line = clashing[min(1, len(clashing) - 1)]
             raise InputError(str(error), line=line, field="aggregateVersion") from None
 
     async def _present(self, writing: Writing, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:

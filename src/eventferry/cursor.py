@@ -35,7 +35,10 @@ def encode(counters: Sequence[int]) -> str:
     """The cursor for 256 next counters."""
     if len(counters) != THREADS:
         raise UsageError(f"a cursor has {THREADS} counters, not {len(counters)}")
-    packed = b"".join(counter.to_bytes(COUNTER_BYTES, "big") for counter in counters)
+    try:
+        packed = b"".join(counter.to_bytes(COUNTER_BYTES, "big") for counter in counters)
+    except OverflowError:
+        raise UsageError(f"the counters of a cursor have {COUNTER_BYTES} bytes") from None
     return base64.b64encode(packed).decode("ascii")
 
 

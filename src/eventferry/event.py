@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import isfinite
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -114,6 +115,10 @@ class _NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     thread_counter: Any = None
     thread_id: Any = None
     aggregate_version: Any = None
+
+
+class _LenientNewEvent(_NewEvent, forbid_unknown_fields=False):
+    pass
 
 
 class _SavedEvent(_NewEvent, kw_only=True):
@@ -300,13 +305,37 @@ def encode_payload(payload: Any) -> bytes:
     except UnicodeEncodeError:
         raise InputError("holds a lone surrogate, which is no character", field="payload") from None
     except (TypeError, ValueError, RecursionError) as error:
+        if (text := _encode_decimals(payload)) is not None:
+            return text
         raise InputError(f"is no JSON value: {error}", field="payload") from None
+
+
+_DECIMALS = msgspec.json.Encoder(decimal_format="number")
+
+
+def _encode_decimals(payload: Any) -> bytes | None:
+    """The JSON text of a value with `Decimal`s in it, as `decode_event` gives them; None if it is no JSON value."""
+    try:
+        return _DECIMALS.encode(payload) if _is_json(payload) else None
+    except (UnicodeEncodeError, RecursionError, OverflowError):
+        return None
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(member) for key, member in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, Decimal):
+        return value.is_finite()
+    return value is None or isinstance(value, str | int)
 
 
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
     if isinstance(event, Event):
-        # An event of ours has all its fields; only those that are set count as given.
-        event = {key: value for key, value in _as_dict(event).items() if value != -1}
+        event = _as_dict(event)
     try:
         return msgspec.convert(dict(event), shape)
     except msgspec.ValidationError as error:
@@ -340,9 +369,9 @@ def _checked(new: _NewEvent, limits: Limits) -> NewRow:
     return NewRow(new.timestamp, new.aggregate_id, new.type, payload)
 
 
-def new_row(event: EventInput, limits: Limits = ROOMY) -> NewRow:
+def new_row(event: EventInput, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> NewRow:
     """The row of an event given as a dict or `Event`; position and version are ignored."""
-    return _checked(_converted(event, _NewEvent), limits)
+    return _checked(_converted(event, _LenientNewEvent if ignore_unknown_keys else _NewEvent), limits)
 
 
 def versioned_row(event: EventInput) -> tuple[NewRow, int]:

@@ -115,7 +115,7 @@ class ImportStream:
         self._stopped = True
 
     async def __aenter__(self) -> ImportStream:
-        await self._begin()
+        await self.begin()
         return self
 
     async def __aexit__(
@@ -132,7 +132,7 @@ class ImportStream:
         Raises:
             InputError: a line cannot become an event; nothing of the store has changed.
         """
-        await self._begin()
+        await self.begin()
         try:
             if self._stopped:
                 await self._commit()
@@ -153,7 +153,7 @@ class ImportStream:
         Raises:
             ResumeError: this is not the source that the import began with.
         """
-        await self._begin()
+        await self.begin()
         while self._history and block:
             expected = self._history[0]
             room = expected.byte_offset - self._verified
@@ -163,10 +163,11 @@ class ImportStream:
             if self._verified < expected.byte_offset:
                 break
             if self._check.digest() != expected.digest:
-                await self.abort(keep=True)
-                raise ResumeError(
+                error = ResumeError(
                     "this is not the source that the import began with: import without resume to begin anew"
                 )
+                await self.abort(error)
+                raise error
             self._check = hashlib.sha256(expected.digest)
             self._history.pop(0)
         return block
@@ -178,14 +179,10 @@ class ImportStream:
 
     async def close(self) -> StreamReport:
         """Come to the end of the source and commit; the report. Twice is fine."""
-        await self._begin()
         if self._report is not None:
             return self._report
-        if self._state != "open":
-            raise StoreClosedError("this import was aborted")
+        await self.begin()
         try:
-            if self._history and self._verified:
-                raise ResumeError("the source ends before the place where the import was interrupted")
             if self._stopped:
                 await self._commit()
                 await self._target.abort(keep=True)
@@ -202,20 +199,21 @@ class ImportStream:
         )
         return self._report
 
-    async def abort(self, error: BaseException | None = None, *, keep: bool | None = None) -> None:
+    async def abort(self, error: BaseException | None = None) -> None:
         """End without an import; twice is fine."""
         if self._state != "open":
             self._state = "aborted" if self._state == "new" else self._state
             return
         self._state = "aborted"
         self._rows, self._lines = [], []
-        await self._target.abort(keep=_is_interruption(error) if keep is None else keep)
+        await self._target.abort(keep=_is_interruption(error))
 
-    async def _begin(self) -> None:
-        if self._state == "open" or self._report is not None:
+    async def begin(self) -> None:
+        """Make ready, as entering does; twice is fine."""
+        if self._state == "open":
             return
         if self._state != "new":
-            raise StoreClosedError("this import was aborted")
+            raise StoreClosedError(f"this import was {self._state}")
         history = await self._target.begin()
         self._state = "open"
         if history:
@@ -281,5 +279,5 @@ class ImportStream:
 def _is_interruption(error: BaseException | None) -> bool:
     """Whether an import ended by something that a resume can go on from, not by what it was given."""
     if isinstance(error, EventferryError):
-        return isinstance(error, DatabaseError | StoreBusyError)
+        return isinstance(error, DatabaseError | StoreBusyError | ResumeError)
     return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | OSError)

@@ -104,6 +104,8 @@ class LineSplitter:
         if self._pieces:
             head = b"".join((*self._pieces, head))
         texts = head.split(b"\n")
+        if len(head) > self.max_line_bytes:
+            self._refuse_long(texts)
         lines = Lines(texts, self.line, self.byte_offset, self.byte_offset + len(head) + 1)
         self.line += len(texts)
         self.byte_offset = lines.end
@@ -149,11 +151,19 @@ class LineSplitter:
         self._pieces.append(tail)
         self._pending += len(tail)
         if self._pending > self.max_line_bytes:
-            raise InputError(
-                f"the line is longer than {self.max_line_bytes} bytes (the setting max_line_bytes)",
-                line=self.line,
-                byte_offset=self.byte_offset,
-            )
+            self._refuse_long([b"".join(self._pieces)])
+
+    def _refuse_long(self, texts: list[bytes]) -> None:
+        """Refuses the first of the next lines that is too long, if one is."""
+        offset = self.byte_offset
+        for number, text in enumerate(texts, start=self.line):
+            if len(text) > self.max_line_bytes:
+                raise InputError(
+                    f"the line is longer than {self.max_line_bytes} bytes (the setting max_line_bytes)",
+                    line=number,
+                    byte_offset=offset,
+                )
+            offset += len(text) + 1
 
     def _check_utf8(self, block: bytes) -> None:
         try:
@@ -198,12 +208,13 @@ class ArraySplitter:
         try:
             self._utf8.decode(block)
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"is not UTF-8: {error.reason}",
-                line=self._elements + 1,
-                byte_offset=self._offset,
-                unit="element",
-            ) from None
+            whole = self._text + block
+            good = whole[: max(len(whole) - len(error.object) + error.start, 0)]
+            self._scan(good[len(self._text) :])  # to know which element it stands in
+            raise self._error(f"is not UTF-8: {error.reason}", 0) from None
+        return self._scan(block)
+
+    def _scan(self, block: bytes) -> list[tuple[int, int, bytes]]:
         self._text += block
         found: list[tuple[int, int, bytes]] = []
         start = 0
@@ -265,6 +276,8 @@ class ArraySplitter:
             raise self._error("the input ends inside the array", 0)
 
     def _element(self, start: int, text: bytes) -> tuple[int, int, bytes]:
+        if len(text) > self.max_element_bytes:
+            raise self._error(f"the element is longer than {self.max_element_bytes} bytes", start)
         self._elements += 1
         return self._elements, self._offset + start, text
 

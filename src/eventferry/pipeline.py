@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import IO, Any, Protocol, TypeAlias, cast
 
-from eventferry.errors import UsageError
+from eventferry.errors import ResumeError, UsageError
 from eventferry.files import FileSink, StreamSink, read_blocks
 from eventferry.importing import ImportStream
 
@@ -53,6 +53,8 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
     opened: list[Any] = [source]
     sink = _sink(target)
     try:
+        if isinstance(sink, ImportStream):
+            await sink.begin()
         blocks = _blocks(source)
         opened.append(blocks)
         for transform in transforms:
@@ -67,6 +69,8 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
                 block = await sink.verify(block)
             if block:
                 await sink.write(block)
+        if isinstance(sink, ImportStream) and not sink.is_verified:
+            raise ResumeError("the source ends before the place where the import was interrupted")
     except BaseException as error:
         await _close(opened)
         await sink.abort(error)

@@ -15,7 +15,7 @@ from eventferry import merge, order
 from eventferry.database import Database, Stage, Writing
 from eventferry.errors import ImportNotFoundError, ImportOpenError, InputError, UsageError
 from eventferry.event import EventInput, Limits, LineDecoder, NewRow, new_row
-from eventferry.lines import BOM, DEFAULT_MAX_LINE_BYTES, ArraySplitter, LineSplitter
+from eventferry.lines import BOM, ArraySplitter, LineSplitter
 from eventferry.merge import ImportReport, Older
 
 EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[bytes]
@@ -125,7 +125,7 @@ async def _batches(
     rows: list[NewRow] = []
     for place, event in enumerate(events, start=1):
         try:
-            rows.append(new_row(event, limits))
+            rows.append(new_row(event, limits, ignore_unknown_keys=ignore_unknown_keys))
         except InputError as error:
             raise InputError(error.reason, line=place, field=error.field, unit="event") from None
         if len(rows) == BATCH:
@@ -148,15 +148,18 @@ async def _decoded(blocks: AsyncIterable[bytes], decoder: LineDecoder) -> AsyncI
             text = start.removeprefix(BOM).lstrip()
             if not text or BOM.startswith(start):
                 continue
-            splitter = ArraySplitter() if text.startswith(b"[") else LineSplitter(DEFAULT_MAX_LINE_BYTES)
+            splitter = ArraySplitter() if text.startswith(b"[") else LineSplitter()
             block = start
         rows += _rows(splitter, block, decoder)
         if size >= BATCH_BYTES:
             yield rows
             rows, size = [], 0
+    if splitter is None:
+        splitter = LineSplitter()
+        splitter.feed(start)
     if isinstance(splitter, ArraySplitter):
         splitter.finish()
-    elif splitter is not None:
+    else:
         rows += [row for _, row in splitter.finish().decoded(decoder.new_row)]
     if rows:
         yield rows

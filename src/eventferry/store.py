@@ -377,6 +377,8 @@ class EventStore:
         Raises:
             StoreReplacedError: while iterating: the events were replaced meanwhile.
         """
+        _check_size("buffer_size", buffer_size)
+        _check_size("limit", limit)
         return ExportStream(
             self._database,
             cursor=cursor,
@@ -410,6 +412,8 @@ class EventStore:
         Raises:
             UsageError: options that do not go together.
         """
+        _check_size("byte_offset", byte_offset)
+        _check_size("max_line_bytes", max_line_bytes)
         if _mode(maintenance_mode) is MANUAL:
             if freeze or resume or allow_empty:
                 raise UsageError("freeze, resume and allow_empty are for an import that replaces (AUTO)")
@@ -617,6 +621,11 @@ def _now() -> int:
 def _check_limit(limit: int) -> None:
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise UsageError(f"limit is a whole number from 1, not {limit!r}")
+
+
+def _check_size(name: str, size: int | None) -> None:
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
+        raise UsageError(f"{name} is a whole number from 0, not {size!r}")
 
 
 def _text(name: str, value: str) -> str:

@@ -97,14 +97,32 @@ class SqliteWriting(SqliteReading):
             ),
             preferred,
         )
+        if self._stands_elsewhere(aggregate_id, version, timestamp, thread):
+            return heads.index(max(heads))
+        return thread
+
+    def _stands_elsewhere(self, aggregate_id: str, version: int, timestamp: int, thread: int) -> bool:
+        """Whether the aggregate has an earlier version at this very timestamp in another thread.
+
+        The version before tells, or if it is of another time, what stands at this time: next to nothing, mostly.
+        """
         before = self.connection.sqlite.execute(
             f"""SELECT timestamp, threadId FROM {self._events}
             WHERE aggregateId = ? AND aggregateVersion < ? ORDER BY aggregateVersion DESC LIMIT 1""",
             (aggregate_id, version),
         ).fetchone()
-        if before is not None and before[0] == timestamp and before[1] != thread:
-            return heads.index(max(heads))
-        return thread
+        if before is None:
+            return False
+        if before[0] == timestamp:
+            return bool(before[1] != thread)
+        return (
+            self.connection.sqlite.execute(
+                f"""SELECT 1 FROM {self._events}
+                WHERE timestamp = ? AND +aggregateId = ? AND aggregateVersion < ? AND threadId <> ? LIMIT 1""",
+                (timestamp, aggregate_id, version, thread),
+            ).fetchone()
+            is not None
+        )
 
     def _last_timestamp(self, thread: int, heads: list[int]) -> int:
         if heads[thread] == 0:

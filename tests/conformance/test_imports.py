@@ -1,0 +1,796 @@
+"""Import: arriving events take the place of the old ones as one step, or, with MANUAL, are appended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from eventferry import (
+    MANUAL,
+    EmptyInputError,
+    EventStore,
+    ImportStream,
+    InputError,
+    ResumeError,
+    StoreBusyError,
+    StoreChangedError,
+    StoreClosedError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    UsageError,
+    open_store,
+    pipeline,
+)
+from tests.support import LONG_AGO, NewUrl, Opened, exported, import_lines, line, make_event, make_lines
+
+OLD = make_lines(300)
+NEW = b"".join(
+    line(make_event(i, type="NEW", aggregateId=f"new-{i % 7}", aggregateVersion=i + 1)) for i in range(200)
+)
+MEGABYTE = 1024 * 1024
+
+
+def big_lines(n: int) -> bytes:
+    """Events of a megabyte each: a few of them fill several commits."""
+    return b"".join(
+        line(make_event(i, aggregateId=f"big-{i}", payload={"text": f"{i} " + "x" * MEGABYTE}))
+        for i in range(n)
+    )
+
+
+BIG = big_lines(20)
+
+
+async def in_blocks(source: bytes, size: int = MEGABYTE) -> AsyncIterator[bytes]:
+    for start in range(0, len(source), size):
+        yield source[start : start + size]
+
+
+async def broken_off(source: bytes) -> AsyncIterator[bytes]:
+    """A source whose connection is lost at three quarters."""
+    async for block in in_blocks(source[: len(source) * 3 // 4]):
+        yield block
+    raise ConnectionResetError("the line went dead")
+
+
+async def interrupt(store: EventStore, source: bytes, **options: Any) -> None:
+    """Begin an import that is interrupted after some of it was committed to the stage."""
+    with pytest.raises(ConnectionResetError):
+        await pipeline(broken_off(source), store.import_events(**options))
+
+
+async def is_frozen(store: EventStore) -> bool:
+    return (await store.describe()).is_frozen
+
+
+async def save(store: EventStore) -> None:
+    await store.save_event({"type": "SAVED", "aggregateId": "somebody", "aggregateVersion": 1})
+
+
+async def merge(store: EventStore) -> None:
+    event = {"type": "MERGED", "aggregateId": "somebody", "timestamp": LONG_AGO + 10**9, "payload": None}
+    await store.incremental_import([event])
+
+
+async def set_secret(store: EventStore) -> None:
+    await store.set_secret("somebody", "a secret")
+
+
+async def append(store: EventStore) -> None:
+    await import_lines(
+        store, [make_event(256 * 9, aggregateId="somebody", aggregateVersion=1)], maintenance_mode=MANUAL
+    )
+
+
+# replacing
+
+
+async def test_export_import_export_gives_the_same_bytes(opened: Opened) -> None:
+    async with opened() as a, opened() as b:
+        await import_lines(a, OLD)
+        first = await exported(a)
+        report = await pipeline(a.export_events(), b.import_events())
+        assert first == OLD
+        assert await exported(b) == first
+        assert (report.imported, report.byte_offset, report.is_end) == (300, len(OLD), True)
+
+
+async def test_saved_events_arrive_with_position_version_and_time(opened: Opened) -> None:
+    async with opened() as a, opened() as b:
+        for i in range(50):
+            await a.save_event(
+                {
+                    "type": "T",
+                    "aggregateId": f"a{i % 5}",
+                    "aggregateVersion": i // 5 + 1,
+                    "payload": [i, None, "é"],
+                }
+            )
+        await pipeline(a.export_events(), b.import_events())
+        assert await exported(b) == await exported(a)
+        assert (await b.load_events(limit=100, cursor=None)).events == (
+            await a.load_events(limit=100, cursor=None)
+        ).events
+
+
+async def test_positions_gaps_and_versions_are_kept_as_they_come(opened: Opened) -> None:
+    positions = [(0, 3), (255, 0), (7, 5), (7, 6), (255, 2**40), (7, 900), (0, 2**48 - 2)]
+    lines = b"".join(
+        line(
+            make_event(
+                i,
+                threadId=thread,
+                threadCounter=counter,
+                aggregateId="one",
+                aggregateVersion=version,
+                timestamp=i,
+            )
+        )
+        for i, ((thread, counter), version) in enumerate(
+            zip(positions, [9, 2, 2**53 - 1, 1, 700, 4, 11], strict=True)
+        )
+    )
+    async with opened() as store:
+        await import_lines(store, lines)
+        assert await exported(store) == lines
+
+
+async def test_a_save_after_an_import_goes_behind_the_gaps(opened: Opened) -> None:
+    event = {"type": "T", "aggregateId": "aggregate-0", "aggregateVersion": 1000}
+    async with opened() as store:
+        await import_lines(store, [make_event(i, threadCounter=10 * (i // 256) + 5) for i in range(512)])
+        saved = (await store.save_event(event)).event
+        assert saved.thread_counter == 16
+
+
+async def test_an_import_replaces_all_that_was_there(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await import_lines(store, NEW)
+        assert await exported(store) == NEW
+        assert (await store.describe()).event_count == 200
+
+
+async def test_an_import_into_a_store_that_is_not_there_says_so(new_url: NewUrl) -> None:
+    async with open_store(new_url()) as store:
+        with pytest.raises(StoreNotFoundError):
+            await import_lines(store, OLD)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 4096])
+async def test_blocks_may_be_cut_anywhere(opened: Opened, size: int) -> None:
+    lines = b"".join(line(make_event(i, payload="é🛳" * i)) for i in range(20))
+    async with opened() as store:
+        await pipeline(in_blocks(lines, size), store.import_events())
+        assert await exported(store) == lines
+
+
+async def test_events_come_in_any_order_and_go_out_in_the_one_order(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, b"".join(reversed(OLD.splitlines(keepends=True))))
+        assert await exported(store) == OLD
+
+
+async def test_the_old_events_are_readable_until_the_swap(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as reader:
+        await store.init()
+        await import_lines(store, OLD)
+        async with store.import_events() as stream:
+            await stream.write(BIG)
+            assert stream.saved_events_count > 0
+            assert await exported(reader) == OLD
+            assert (await reader.describe()).event_count == 300
+            latest = await reader.get_latest_event()
+            assert latest is not None
+            assert latest.payload == {"number": 299}
+        assert await exported(reader) == BIG
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError, ConnectionResetError, asyncio.CancelledError, KeyboardInterrupt]
+)
+@pytest.mark.parametrize("freeze", [False, True])
+async def test_the_old_events_are_whole_after_any_failure(
+    opened: Opened, error: type[BaseException], freeze: bool
+) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+
+        async def fail() -> None:
+            async with store.import_events(freeze=freeze) as stream:
+                await stream.write(BIG)
+                raise error
+
+        with pytest.raises(error):
+            await fail()
+        assert await exported(store) == OLD
+        assert not await is_frozen(store)
+        await save(store)
+        await import_lines(store, NEW)
+        assert await exported(store) == NEW
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+async def test_a_stopped_import_leaves_the_old_events_whole(opened: Opened, freeze: bool) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        async with store.import_events(freeze=freeze) as stream:
+            await stream.write(NEW)
+            stream.stop()
+            report = await stream.close()
+        assert not report.is_end
+        assert await exported(store) == OLD
+        assert not await is_frozen(store)
+
+
+async def test_an_import_after_a_stopped_one_begins_anew(opened: Opened) -> None:
+    async with opened() as store:
+        await interrupt(store, BIG)
+        async with store.import_events() as stream:
+            assert stream.byte_offset == 0
+            assert stream.saved_events_count == 0
+            await stream.write(NEW)
+        assert await exported(store) == NEW
+
+
+@pytest.mark.parametrize("change", [save, merge, set_secret, append])
+async def test_an_event_that_somebody_stored_meanwhile_refuses_the_swap(
+    new_url: NewUrl, change: Callable[[EventStore], Awaitable[None]]
+) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        await import_lines(store, OLD)
+        stream = store.import_events()
+        await stream.write(NEW)
+        await change(other)
+        changed = await exported(other)
+        assert changed.count(b"\n") == 301
+        with pytest.raises(StoreChangedError):
+            await stream.close()
+        assert await exported(store) == changed
+        await import_lines(store, NEW)
+        assert await exported(store) == NEW
+
+
+async def test_an_event_stored_into_an_empty_store_meanwhile_refuses_the_swap(opened: Opened) -> None:
+    async with opened() as store:
+        stream = store.import_events()
+        await stream.write(NEW)
+        await save(store)
+        with pytest.raises(StoreChangedError):
+            await stream.close()
+        assert (await store.describe()).event_count == 1
+
+
+async def test_whatever_is_no_event_may_change_meanwhile(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        async with store.import_events() as stream:
+            await stream.write(NEW)
+            await store.save_snapshot("key", "content")
+            await store.freeze()
+            await store.unfreeze()
+        assert await exported(store) == NEW
+
+
+# freezing
+
+
+async def test_an_import_with_freeze_keeps_writers_out_and_lets_readers_in(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        await import_lines(store, OLD)
+        async with store.import_events(freeze=True) as stream:
+            await stream.write(NEW)
+            for attempt in (save, merge, set_secret):
+                with pytest.raises(StoreFrozenError):
+                    await attempt(other)
+            description = await other.describe()
+            assert (description.is_frozen, description.frozen_by) == (True, "operation")
+            assert await exported(other) == OLD
+        assert not await is_frozen(other)
+        assert await exported(other) == NEW
+        await save(other)
+
+
+async def test_the_freeze_is_lifted_after_a_refusal(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        with pytest.raises(InputError):
+            await import_lines(store, NEW + b"nonsense\n", freeze=True)
+        assert not await is_frozen(store)
+        await save(store)
+
+
+async def test_a_frozen_store_refuses_to_be_replaced(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await store.freeze()
+        for options in ({}, {"freeze": True}, {"resume": True}):
+            with pytest.raises(StoreFrozenError):
+                await import_lines(store, NEW, **options)
+        assert await is_frozen(store)
+        assert await exported(store) == OLD
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+async def test_a_store_that_a_user_freezes_meanwhile_refuses_the_swap_and_stays_frozen(
+    new_url: NewUrl, freeze: bool
+) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        await import_lines(store, OLD)
+        stream = store.import_events(freeze=freeze)
+        await stream.write(NEW)
+        await other.freeze()
+        with pytest.raises(StoreFrozenError):
+            await stream.close()
+        description = await other.describe()
+        assert (description.is_frozen, description.frozen_by) == (True, "user")
+        assert await exported(store) == OLD
+
+
+# what goes with the events
+
+
+async def test_snapshots_and_subscribers_go_with_the_old_events_and_secrets_stay(opened: Opened) -> None:
+    async with opened() as store:
+        await store.set_secret("id", "secret")
+        await store.save_snapshot("key", "content")
+        await store.ensure_event_subscriber("app", "model", destination={"url": "u"})
+        async with store.import_events() as stream:
+            await stream.write(NEW)
+            assert await store.load_snapshot("key") == "content"
+            assert len(await store.get_event_subscribers()) == 1
+        assert await store.load_snapshot("key") is None
+        assert await store.get_event_subscribers() == []
+        assert await store.get_secret("id") == "secret"
+
+
+async def test_snapshots_and_subscribers_stay_when_the_import_fails(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await store.save_snapshot("key", "content")
+        await store.ensure_event_subscriber("app", "model", destination={"url": "u"})
+        with pytest.raises(InputError):
+            await import_lines(store, NEW + b"{}\n")
+        assert await store.load_snapshot("key") == "content"
+        assert len(await store.get_event_subscribers()) == 1
+
+
+async def test_an_open_incremental_import_is_unharmed(opened: Opened) -> None:
+    event = make_event(0, timestamp=LONG_AGO + 10**6)
+    async with opened() as store:
+        await import_lines(store, OLD)
+        import_id = await store.begin_incremental_import()
+        await store.push_incremental_import([event], import_id)
+        await import_lines(store, NEW)
+        report = await store.commit_incremental_import(import_id)
+        assert report.imported == 1
+        assert (await store.describe()).event_count == 201
+
+
+# stop and resume
+
+
+async def test_an_interrupted_import_goes_on_where_it_was(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await interrupt(store, BIG)
+        assert await exported(store) == OLD
+        async with store.import_events(resume=True) as stream:
+            begun_at = stream.byte_offset
+            assert 0 < begun_at < len(BIG)
+            assert BIG[:begun_at].count(b"\n") == stream.saved_events_count
+            await stream.write(BIG[begun_at:])
+            report = await stream.close()
+        assert (report.imported, report.byte_offset) == (20, len(BIG))
+        assert await exported(store) == BIG
+
+
+async def test_a_stopped_import_goes_on_where_it_was(opened: Opened) -> None:
+    async with opened() as store:
+        async with store.import_events() as stream:
+            await stream.write(BIG[: len(BIG) // 2])
+            stream.stop()
+            stopped = await stream.close()
+        assert stopped.byte_offset == BIG.rindex(b"\n", 0, len(BIG) // 2) + 1
+        resumed = store.import_events(resume=True)
+        report = await pipeline(in_blocks(BIG), resumed)
+        assert report.imported == 20
+        assert await exported(store) == BIG
+
+
+async def test_a_stopped_import_takes_in_nothing_more(opened: Opened) -> None:
+    async with opened() as store:
+        async with store.import_events() as stream:
+            await stream.write(NEW)
+            stream.stop()
+            await stream.write(NEW + b"nonsense\n")
+            report = await stream.close()
+        assert (report.imported, report.byte_offset, report.is_end) == (200, len(NEW), False)
+
+
+async def test_an_import_may_be_stopped_and_resumed_again_and_again(opened: Opened) -> None:
+    async with opened() as store:
+        begun = []
+        for _ in range(10):
+            async with store.import_events(resume=True) as stream:
+                begun.append(stream.byte_offset)
+                await stream.write(OLD[stream.byte_offset :][:5000])
+                stream.stop()
+        report = await pipeline(in_blocks(OLD, 777), store.import_events(resume=True))
+        assert sorted(set(begun)) == begun
+        assert report.imported == 300
+        assert await exported(store) == OLD
+
+
+async def test_the_source_is_fed_from_its_start_and_may_be_cut_otherwise(opened: Opened) -> None:
+    async with opened() as store:
+        await interrupt(store, BIG)
+        report = await pipeline(in_blocks(BIG, 300_007), store.import_events(resume=True))
+        assert report.imported == 20
+        assert await exported(store) == BIG
+
+
+async def test_a_resumed_import_knows_the_lines_by_their_numbers(opened: Opened) -> None:
+    clash = line(make_event(0, aggregateId="clash"))
+    async with opened() as store:
+        await interrupt(store, BIG)
+        with pytest.raises(InputError, match="line 1 ") as refused:
+            await pipeline(in_blocks(BIG + clash), store.import_events(resume=True))
+        assert refused.value.line == 21
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(BIG.replace(b'"5 xx', b'"5 xy'), id="one letter differs"),
+        pytest.param(NEW, id="another and shorter"),
+        pytest.param(BIG[: len(BIG) // 4], id="cut off before the place"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\n" + BIG, id="shifted"),
+    ],
+)
+async def test_another_source_is_refused_and_the_right_one_still_goes_on(
+    opened: Opened, other: bytes
+) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await interrupt(store, BIG)
+        with pytest.raises(ResumeError):
+            await pipeline(in_blocks(other), store.import_events(resume=True))
+        assert await exported(store) == OLD
+        async with store.import_events(resume=True) as stream:
+            assert stream.byte_offset > 0
+            await stream.write(BIG[stream.byte_offset :])
+        assert await exported(store) == BIG
+
+
+async def test_a_resumed_import_is_refused_if_somebody_saved_since_the_first_began(opened: Opened) -> None:
+    async with opened() as store:
+        await interrupt(store, BIG)
+        await save(store)
+        with pytest.raises(StoreChangedError):
+            await pipeline(in_blocks(BIG), store.import_events(resume=True))
+        assert (await store.describe()).event_count == 1
+
+
+async def test_a_refused_import_leaves_nothing_to_go_on_with(opened: Opened) -> None:
+    async with opened() as store:
+        with pytest.raises(InputError):
+            await pipeline(in_blocks(BIG + b"nonsense\n"), store.import_events())
+        async with store.import_events(resume=True, allow_empty=True) as stream:
+            assert stream.byte_offset == 0
+
+
+# MANUAL: appending
+
+
+async def test_manual_appends_to_what_is_there(opened: Opened) -> None:
+    lines = make_lines(400)
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await store.save_snapshot("key", "content")
+        report = await import_lines(store, lines[len(OLD) :], maintenance_mode=MANUAL)
+        assert report.imported == 100
+        assert await exported(store) == lines
+        assert await store.load_snapshot("key") == "content"
+
+
+async def test_manual_commits_as_it_goes(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as reader:
+        await store.init()
+        async with store.import_events(maintenance_mode=MANUAL) as stream:
+            async for block in in_blocks(BIG):
+                await stream.write(block)
+                if stream.byte_offset:
+                    break
+            assert 0 < stream.byte_offset < len(BIG)
+            assert await exported(reader) == BIG[: stream.byte_offset]
+            assert stream.saved_events_count == BIG[: stream.byte_offset].count(b"\n")
+            stream.stop()
+
+
+async def test_manual_keeps_what_was_committed_when_it_fails_and_goes_on_from_the_byte_offset(
+    opened: Opened,
+) -> None:
+    async with opened() as store:
+        stream = store.import_events(maintenance_mode=MANUAL)
+        with pytest.raises(ConnectionResetError):
+            await pipeline(broken_off(BIG), stream)
+        reached = stream.byte_offset
+        assert 0 < reached < len(BIG)
+        assert await exported(store) == BIG[:reached]
+        again = store.import_events(byte_offset=reached, maintenance_mode=MANUAL)
+        assert again.byte_offset == reached
+        await pipeline(in_blocks(BIG[reached:]), again)
+        assert again.byte_offset == len(BIG)
+        assert await exported(store) == BIG
+
+
+async def test_manual_stopped_at_every_block_and_resumed_brings_each_event_once(opened: Opened) -> None:
+    async with opened() as store:
+        reached, rounds = 0, 0
+        while reached < len(OLD):
+            async with store.import_events(byte_offset=reached, maintenance_mode=MANUAL) as stream:
+                await stream.write(OLD[reached : reached + 3001])
+                if reached + 3001 < len(OLD):
+                    stream.stop()
+            assert reached < stream.byte_offset
+            reached, rounds = stream.byte_offset, rounds + 1
+        assert rounds > 5
+        assert await exported(store) == OLD
+
+
+async def test_manual_counts_what_is_there_with_equal_content_as_done(opened: Opened) -> None:
+    lines = make_lines(400)
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await import_lines(store, lines, maintenance_mode=MANUAL)
+        await import_lines(store, lines, maintenance_mode=MANUAL)
+        assert await exported(store) == lines
+
+
+async def test_manual_takes_a_payload_that_is_only_spelled_otherwise_for_equal(opened: Opened) -> None:
+    spelled = line(make_event(0)).replace(b'{"number":0}', b'{ "number" : 0.0e1 }')
+    async with opened() as store:
+        await import_lines(store, [make_event(0)], maintenance_mode=MANUAL)
+        await import_lines(store, spelled, maintenance_mode=MANUAL)
+        assert await exported(store) == line(make_event(0))
+
+
+async def test_manual_takes_an_equal_line_that_comes_twice_for_done(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD + OLD, maintenance_mode=MANUAL)
+        assert await exported(store) == OLD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"type": "OTHER"},
+        {"timestamp": LONG_AGO - 1},
+        {"aggregateId": "other"},
+        {"aggregateVersion": 9999},
+        {"payload": {"number": "149"}},
+        {"payload": None},
+    ],
+)
+async def test_manual_refuses_other_content_at_a_place_that_is_there(
+    opened: Opened, change: dict[str, Any]
+) -> None:
+    lines = [make_event(i) for i in range(300)]
+    lines[149] |= change
+    async with opened() as store:
+        await import_lines(store, OLD)
+        with pytest.raises(InputError) as refused:
+            await import_lines(store, lines, maintenance_mode=MANUAL)
+        error = refused.value
+        assert (error.line, error.byte_offset) == (150, len(make_lines(149)))
+        assert error.field is not None
+        assert await exported(store) == OLD
+
+
+async def test_manual_refuses_two_different_events_at_one_place_in_its_input(opened: Opened) -> None:
+    async with opened() as store:
+        with pytest.raises(InputError) as refused:
+            await import_lines(
+                store, [make_event(0), make_event(1), make_event(0, type="OTHER")], maintenance_mode=MANUAL
+            )
+        assert refused.value.line == 3
+        assert refused.value.field is not None
+        assert (await store.describe()).event_count == 0
+
+
+async def test_manual_refuses_a_version_that_is_taken(opened: Opened) -> None:
+    fresh = make_event(300, aggregateId="fresh")
+    clash = make_event(301, aggregateId="aggregate-3", aggregateVersion=1)
+    async with opened() as store:
+        await import_lines(store, OLD)
+        with pytest.raises(InputError) as refused:
+            await import_lines(store, [fresh, clash], maintenance_mode=MANUAL)
+        error = refused.value
+        assert (error.line, error.byte_offset, error.field) == (2, len(line(fresh)), "aggregateVersion")
+        assert await exported(store) == OLD
+
+
+async def test_manual_names_the_second_of_two_lines_with_one_version(opened: Opened) -> None:
+    twice = [make_event(i, aggregateId="one", aggregateVersion=[5, 6, 5][i]) for i in range(3)]
+    async with opened() as store:
+        with pytest.raises(InputError) as refused:
+            await import_lines(store, twice, maintenance_mode=MANUAL)
+        assert (refused.value.line, refused.value.field) == (3, "aggregateVersion")
+
+
+async def test_manual_names_the_new_line_whose_version_a_line_that_is_done_has(opened: Opened) -> None:
+    done = make_event(0)
+    clash = make_event(1, aggregateId=done["aggregateId"], aggregateVersion=done["aggregateVersion"])
+    async with opened() as store:
+        await import_lines(store, [done])
+        with pytest.raises(InputError) as refused:
+            await import_lines(store, [done, clash], maintenance_mode=MANUAL)
+        assert (refused.value.line, refused.value.field) == (2, "aggregateVersion")
+
+
+async def test_manual_refuses_to_fill_a_place_that_readers_have_passed(opened: Opened) -> None:
+    events = [make_event(i) for i in range(300)]
+    async with opened() as store:
+        await import_lines(store, events[:10] + events[11:])
+        before = await exported(store)
+        with pytest.raises(InputError) as refused:
+            await import_lines(store, OLD, maintenance_mode=MANUAL)
+        assert refused.value.line == 11
+        assert refused.value.byte_offset == len(make_lines(10))
+        assert refused.value.field == "threadCounter"
+        assert await exported(store) == before
+
+
+async def test_manual_fills_such_a_place_in_a_frozen_store(opened: Opened) -> None:
+    events = [make_event(i) for i in range(300)]
+    async with opened() as store:
+        await import_lines(store, events[:10] + events[11:])
+        await store.freeze()
+        await import_lines(store, OLD, maintenance_mode=MANUAL)
+        assert await is_frozen(store)
+        await store.unfreeze()
+        assert await exported(store) == OLD
+
+
+async def test_manual_takes_a_gap_that_the_source_has_for_what_it_is(opened: Opened) -> None:
+    events = [make_event(i, threadId=4, threadCounter=7 * i + 2) for i in range(20)]
+    async with opened() as store:
+        await import_lines(store, events, maintenance_mode=MANUAL)
+        assert await exported(store) == b"".join(map(line, events))
+
+
+# the use of the stream
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"maintenance_mode": MANUAL, "freeze": True},
+        {"maintenance_mode": MANUAL, "resume": True},
+        {"maintenance_mode": MANUAL, "allow_empty": True},
+        {"maintenance_mode": "auto"},
+        {"maintenance_mode": None},
+        {"byte_offset": -1},
+    ],
+    ids=str,
+)
+async def test_wrong_options_are_refused_by_name(opened: Opened, options: dict[str, Any]) -> None:
+    async with opened() as store:
+        with pytest.raises(UsageError):
+            store.import_events(**options)
+
+
+async def test_of_two_imports_at_once_the_second_is_refused_and_the_first_unharmed(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        await import_lines(store, OLD)
+        async with store.import_events() as stream:
+            await stream.write(NEW[:1000])
+            for options in ({}, {"resume": True}, {"freeze": True}):
+                for second in (store, other):
+                    with pytest.raises(StoreBusyError):
+                        await import_lines(second, OLD, **options)
+            assert not await is_frozen(other)
+            await stream.write(NEW[1000:])
+        assert await exported(store) == NEW
+        await import_lines(other, OLD)
+        assert await exported(store) == OLD
+
+
+async def test_the_store_object_stays_usable_while_it_imports(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        stream = store.import_events()
+        await asyncio.gather(
+            pipeline(in_blocks(NEW, 500), stream),
+            *(store.load_events(limit=10, cursor=None) for _ in range(20)),
+        )
+        assert await exported(store) == NEW
+
+
+async def test_a_closed_import_is_over(opened: Opened) -> None:
+    async with opened() as store:
+        stream = store.import_events()
+        await stream.write(NEW)
+        report = await stream.close()
+        assert await stream.close() == report
+        with pytest.raises(StoreClosedError):
+            await stream.write(OLD)
+        await stream.abort()
+        assert await exported(store) == NEW
+
+
+async def test_an_aborted_import_is_over(opened: Opened) -> None:
+    async with opened() as store:
+        stream = store.import_events()
+        await stream.write(NEW)
+        await stream.abort()
+        await stream.abort()
+        with pytest.raises(StoreClosedError):
+            await stream.write(OLD)
+        with pytest.raises(StoreClosedError):
+            await stream.close()
+        assert await exported(store) == b""
+
+
+async def test_an_import_that_was_aborted_before_it_began_is_over(opened: Opened) -> None:
+    async with opened() as store:
+        stream = store.import_events()
+        await stream.abort()
+        with pytest.raises(StoreClosedError):
+            await stream.write(NEW)
+
+
+async def test_a_refused_import_is_over_and_says_nothing_else_at_the_end(opened: Opened) -> None:
+    async with opened() as store:
+        stream: ImportStream = store.import_events()
+        with pytest.raises(InputError):
+            await stream.write(b"nonsense\n")
+        with pytest.raises(StoreClosedError):
+            await stream.write(NEW)
+        await stream.abort()
+
+
+# empty input
+
+
+@pytest.mark.parametrize(
+    "source", [b"", b"\n\r\n \n", b"\xef\xbb\xbf"], ids=["nothing", "blank", "byte order mark"]
+)
+async def test_no_events_do_not_replace_some_unless_asked_for(opened: Opened, source: bytes) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        with pytest.raises(EmptyInputError):
+            await import_lines(store, source)
+        assert await exported(store) == OLD
+        report = await import_lines(store, source, allow_empty=True)
+        assert report.imported == 0
+        assert await exported(store) == b""
+
+
+async def test_no_events_may_replace_none(opened: Opened) -> None:
+    async with opened() as store:
+        report = await import_lines(store, b"")
+        assert (report.imported, report.byte_offset, report.is_end) == (0, 0, True)
+
+
+async def test_no_events_may_be_appended(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        report = await import_lines(store, b"", maintenance_mode=MANUAL)
+        assert report.imported == 0
+        assert await exported(store) == OLD

@@ -1,0 +1,595 @@
+"""The order, and why no event is missed: every reader brings the merge of the 256 threads, each event once."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eventferry import Event, EventStore
+from tests.support import FAR_FUTURE, LONG_AGO, Opened, all_pages, exported, import_lines, line
+
+PAGE_SIZES = (1, 2, 3, 7, 50, 1000)
+
+
+# The reference: the merge, as the words say it.
+
+
+def merged(events: Iterable[Event]) -> list[Event]:
+    """Always the least (timestamp, threadCounter, threadId) among the threads' next events."""
+    threads: defaultdict[int, list[Event]] = defaultdict(list)
+    for event in events:
+        threads[event.thread_id].append(event)
+    queues = {
+        thread: iter(sorted(waiting, key=lambda event: event.thread_counter))
+        for thread, waiting in threads.items()
+    }
+    heap: list[tuple[int, int, int, Event]] = []
+
+    def refill(thread: int) -> None:
+        if (event := next(queues[thread], None)) is not None:
+            heapq.heappush(heap, (*key(event), event))
+
+    for thread in queues:
+        refill(thread)
+    order: list[Event] = []
+    while heap:
+        *_, thread, event = heapq.heappop(heap)
+        order.append(event)
+        refill(thread)
+    return order
+
+
+def key(event: Event) -> tuple[int, int, int]:
+    return event.timestamp, event.thread_counter, event.thread_id
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A filter, as the arguments of the readers and as what it means."""
+
+    event_types: Sequence[str] | None = None
+    aggregate_ids: Sequence[str] | None = None
+    start_time: int | None = None
+    finish_time: int | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def of(self, events: Iterable[Event]) -> list[Event]:
+        return [
+            event
+            for event in events
+            if (self.event_types is None or event.type in self.event_types)
+            and (self.aggregate_ids is None or event.aggregate_id in self.aggregate_ids)
+            and (self.start_time is None or event.timestamp >= self.start_time)
+            and (self.finish_time is None or event.timestamp <= self.finish_time)
+        ]
+
+
+# Random stores: few threads and few timestamps, so that many are equal, many fall, and counters have gaps.
+
+TYPES = ("A", "B", "C")
+AGGREGATES = ("a", "b", "c", "d")
+
+
+def history(steps: Iterable[tuple[int, int, int, str, str]], pace: int, start: int, pad: int) -> list[Event]:
+    """Events of (thread, gap in the counter, shift of the timestamp, type, aggregate)."""
+    counters: Counter[int] = Counter()
+    versions: Counter[str] = Counter()
+    events: list[Event] = []
+    for number, (thread, gap, shift, kind, aggregate) in enumerate(steps):
+        counters[thread] += gap
+        versions[aggregate] += 1 + gap
+        events.append(
+            Event(
+                thread_counter=counters[thread],
+                thread_id=thread,
+                type=kind,
+                timestamp=start + number // pace + shift,
+                aggregate_id=aggregate,
+                aggregate_version=versions[aggregate],
+                payload={"n": number, "pad": "x" * (number % 3 * pad)},
+            )
+        )
+        counters[thread] += 1
+    return events
+
+
+def histories(max_size: int = 60, pad: int = 20) -> st.SearchStrategy[list[Event]]:
+    step = st.tuples(
+        st.sampled_from((0, 1, 2, 127, 255)),
+        st.sampled_from((0, 0, 0, 1, 5, 1_000_000)),
+        st.sampled_from((0, 0, 0, 0, 1, -1, 7, -7, 100)),
+        st.sampled_from(TYPES),
+        st.sampled_from(AGGREGATES),
+    )
+    return st.builds(
+        history,
+        steps=st.lists(step, max_size=max_size),
+        pace=st.sampled_from((1, 3, 1000)),
+        start=st.sampled_from((LONG_AGO, 0, -20, FAR_FUTURE)),
+        pad=st.just(pad),
+    )
+
+
+@st.composite
+def histories_and_filters(draw: st.DrawFn, *, times: bool) -> tuple[list[Event], Chosen]:
+    events = draw(histories())
+    moments = sorted({event.timestamp for event in events}) or [0]
+    start_time = finish_time = None
+    if times:
+        moment = st.none() | st.sampled_from(moments)
+        start_time, finish_time = draw(moment), draw(moment)
+        if start_time is not None and finish_time is not None and start_time > finish_time:
+            start_time, finish_time = finish_time, start_time
+    return events, Chosen(
+        draw(st.none() | st.lists(st.sampled_from(TYPES), unique=True, max_size=2)),
+        draw(st.none() | st.lists(st.sampled_from((*AGGREGATES, "nobody")), unique=True, max_size=3)),
+        start_time,
+        finish_time,
+    )
+
+
+def large_history(
+    seed: int, size: int, *, threads: int = 256, rare: int = 0, falls: bool = True
+) -> list[Event]:
+    """Rising, with some falls. With `rare`, one in so many is of type RARE and of aggregate rare."""
+    chance = random.Random(seed)
+    shifts = (0,) * 50 + (500, -500) if falls else (0,)
+    return history(
+        (
+            (
+                chance.randrange(threads),
+                chance.choice((0, 0, 0, 0, 0, 0, 0, 3)),
+                chance.choice(shifts),
+                "RARE" if rare and number % rare == 0 else chance.choice(TYPES),
+                "rare" if rare and number % rare == 0 else chance.choice(AGGREGATES),
+            )
+            for number in range(size)
+        ),
+        pace=2,
+        start=LONG_AGO,
+        pad=0,
+    )
+
+
+def modest(max_examples: int = 30) -> settings:
+    # A fixture here is a factory: each example takes a fresh store from it.
+    return settings(
+        max_examples=max_examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@asynccontextmanager
+async def filled(opened: Opened, events: Sequence[Event]) -> AsyncIterator[EventStore]:
+    """A store that holds the events."""
+    async with opened() as store:
+        if events:
+            await import_lines(store, events)
+        yield store
+
+
+def lines_of(events: Iterable[Event]) -> bytes:
+    return b"".join(map(line, events))
+
+
+def greedy(events: Iterable[Event], room: int) -> Iterator[bytes]:
+    """Lines packed into parts of at most `room` bytes, but at least one line each."""
+    part = b""
+    for event in events:
+        if part and len(part) + len(line(event)) > room:
+            yield part
+            part = b""
+        part += line(event)
+    yield part
+
+
+async def exported_in_parts(store: EventStore, most: int, **options: Any) -> list[bytes]:
+    """Exports with a `buffer_size`, each from the cursor of the one before, until one says it is the end."""
+    parts: list[bytes] = []
+    cursor: str | None = None
+    while True:
+        export = store.export_events(cursor=cursor, **options)
+        parts.append(b"".join([block async for block in export]))
+        assert export.is_end != export.is_buffer_overflow
+        if export.is_end:
+            return parts
+        assert len(parts) <= most, "the export does not come to an end"
+        cursor = export.cursor
+
+
+async def exported_with_stops(store: EventStore, most: int, **options: Any) -> list[bytes]:
+    """Exports stopped after their first block, each from the cursor of the one before."""
+    parts: list[bytes] = []
+    cursor: str | None = None
+    while True:
+        export = store.export_events(cursor=cursor, **options)
+        part = b""
+        async for block in export:
+            part += block
+            export.stop()
+        parts.append(part)
+        cursor = export.cursor
+        if export.is_end:
+            return parts
+        assert len(parts) <= most, "the export does not come to an end"
+
+
+async def loaded(store: EventStore, limit: int, **filters: Any) -> list[Event]:
+    """What an event loader brings until an empty page."""
+    loader = await store.get_event_loader(cursor=None, **filters)
+    events: list[Event] = []
+    while page := (await loader.load_events(limit)).events:
+        events += page
+    await loader.close()
+    return events
+
+
+# Everything, by every reader
+
+
+@modest()
+@given(events=histories())
+async def test_pages_of_any_size_bring_the_merge_of_the_threads(opened: Opened, events: list[Event]) -> None:
+    expected = merged(events)
+    async with filled(opened, events) as store:
+        for size in PAGE_SIZES:
+            assert await all_pages(store, size) == expected
+
+
+@modest()
+@given(events=histories())
+async def test_an_event_loader_brings_the_merge_of_the_threads(opened: Opened, events: list[Event]) -> None:
+    expected = merged(events)
+    async with filled(opened, events) as store:
+        for size in (1, 7, 1000):
+            assert await loaded(store, size) == expected
+
+
+@modest()
+@given(events=histories())
+async def test_an_export_brings_the_merge_of_the_threads(opened: Opened, events: list[Event]) -> None:
+    async with filled(opened, events) as store:
+        assert await exported(store) == lines_of(merged(events))
+
+
+@modest()
+@given(events=histories())
+async def test_the_cursor_computed_from_a_pages_events_goes_on_as_the_pages_own_does(
+    opened: Opened, events: list[Event]
+) -> None:
+    async with filled(opened, events) as store:
+        cursor: str | None = None
+        read: list[Event] = []
+        while (page := await store.load_events(limit=4, cursor=cursor)).events:
+            read += page.events
+            cursor = store.get_next_cursor(cursor, page.events)
+        assert read == merged(events)
+
+
+@modest()
+@given(events=histories(), before=st.integers(0, 60), size=st.sampled_from(PAGE_SIZES))
+async def test_an_export_goes_on_where_pages_have_ended(
+    opened: Opened, events: list[Event], before: int, size: int
+) -> None:
+    expected = merged(events)
+    async with filled(opened, events) as store:
+        cursor: str | None = None
+        read: list[Event] = []
+        while len(read) < before and (page := await store.load_events(limit=size, cursor=cursor)).events:
+            read += page.events
+            cursor = page.cursor
+        assert await exported(store, cursor=cursor) == lines_of(expected[len(read) :])
+
+
+@modest()
+@given(events=histories(), before=st.integers(0, 60))
+async def test_pages_go_on_where_an_export_has_ended(
+    opened: Opened, events: list[Event], before: int
+) -> None:
+    expected = merged(events)
+    async with filled(opened, events) as store:
+        export = store.export_events(buffer_size=len(lines_of(expected[:before])))
+        part = b"".join([block async for block in export])
+        given = part.count(b"\n")
+        rest = await store.load_events(limit=1000, cursor=export.cursor)
+        assert part == lines_of(expected[:given])
+        assert rest.events == expected[given:]
+
+
+# An export in parts
+
+
+@modest(20)
+@given(events=histories(30))
+async def test_an_export_of_one_event_at_a_time_brings_each_once(opened: Opened, events: list[Event]) -> None:
+    async with filled(opened, events) as store:
+        parts = await exported_in_parts(store, len(events) + 1, buffer_size=1)
+        assert [part for part in parts if part] == [line(event) for event in merged(events)]
+
+
+@modest()
+@given(events=histories(), room=st.integers(1, 2000))
+async def test_an_export_with_a_buffer_size_ends_after_the_last_event_that_fits(
+    opened: Opened, events: list[Event], room: int
+) -> None:
+    async with filled(opened, events) as store:
+        parts = await exported_in_parts(store, len(events) + 1, buffer_size=room)
+        assert parts == list(greedy(merged(events), room))
+
+
+@modest(15)
+@given(events=histories(14, pad=300_000))
+async def test_an_export_stopped_at_every_block_and_resumed_brings_each_event_once(
+    opened: Opened, events: list[Event]
+) -> None:
+    async with filled(opened, events) as store:
+        parts = await exported_with_stops(store, len(events) + 1)
+        assert b"".join(parts) == lines_of(merged(events))
+
+
+@modest(15)
+@given(events=histories(14, pad=300_000), chosen=st.sampled_from((("A",), ("A", "B"))))
+async def test_an_export_by_type_stopped_at_every_block_and_resumed_brings_each_event_once(
+    opened: Opened, events: list[Event], chosen: tuple[str, ...]
+) -> None:
+    async with filled(opened, events) as store:
+        parts = await exported_with_stops(store, len(events) + 1, event_types=chosen)
+        assert b"".join(parts) == lines_of(Chosen(chosen).of(merged(events)))
+
+
+# Filters come after the order
+
+
+@modest(40)
+@given(case=histories_and_filters(times=True))
+async def test_an_export_with_a_filter_brings_the_matching_events_of_the_order(
+    opened: Opened, case: tuple[list[Event], Chosen]
+) -> None:
+    events, chosen = case
+    async with filled(opened, events) as store:
+        assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(merged(events)))
+
+
+@modest(25)
+@given(case=histories_and_filters(times=True))
+async def test_an_export_with_a_filter_of_one_event_at_a_time_brings_each_once(
+    opened: Opened, case: tuple[list[Event], Chosen]
+) -> None:
+    events, chosen = case
+    async with filled(opened, events) as store:
+        parts = await exported_in_parts(store, len(events) + 1, buffer_size=1, **chosen.arguments())
+        assert [part for part in parts if part] == [line(event) for event in chosen.of(merged(events))]
+
+
+@modest(40)
+@given(case=histories_and_filters(times=False))
+async def test_pages_with_a_filter_bring_the_matching_events_of_the_order(
+    opened: Opened, case: tuple[list[Event], Chosen]
+) -> None:
+    events, chosen = case
+    expected = chosen.of(merged(events))
+    async with filled(opened, events) as store:
+        for size in PAGE_SIZES:
+            assert await all_pages(store, size, **chosen.arguments()) == expected
+
+
+@modest(25)
+@given(case=histories_and_filters(times=False))
+async def test_an_event_loader_with_a_filter_brings_the_matching_events_of_the_order(
+    opened: Opened, case: tuple[list[Event], Chosen]
+) -> None:
+    events, chosen = case
+    expected = chosen.of(merged(events))
+    async with filled(opened, events) as store:
+        for size in (1, 7, 1000):
+            assert await loaded(store, size, **chosen.arguments()) == expected
+
+
+# Writers beside a reader
+
+steps = st.lists(
+    st.tuples(st.sampled_from(("save", "save", "read")), st.integers(1, 5), st.sampled_from(AGGREGATES)),
+    max_size=50,
+)
+
+
+@modest(25)
+@given(steps=steps)
+async def test_a_reader_that_follows_while_others_save_sees_every_event_once_in_thread_order(
+    opened: Opened, steps: list[tuple[str, int, str]]
+) -> None:
+    async with opened() as store:
+        loader = await store.get_event_loader(cursor=None)
+        saved: list[Event] = []
+        seen: list[Event] = []
+        versions: Counter[str] = Counter()
+        for step, number, aggregate in steps:
+            if step == "read":
+                seen += (await loader.load_events(number)).events
+                continue
+            versions[aggregate] += 1
+            event = {
+                "type": "T",
+                "aggregateId": aggregate,
+                "aggregateVersion": versions[aggregate],
+                "timestamp": FAR_FUTURE - number,
+            }
+            saved.append((await store.save_event(event)).event)
+        while page := (await loader.load_events(3)).events:
+            seen += page
+        assert sorted(seen, key=key) == sorted(saved, key=key)
+        for thread in {event.thread_id for event in seen}:
+            counters = [event.thread_counter for event in seen if event.thread_id == thread]
+            assert counters == list(range(len(counters)))
+
+
+@pytest.mark.parametrize("first_timestamp", [FAR_FUTURE, LONG_AGO])
+async def test_an_export_brings_what_was_there_at_its_start_though_events_are_saved_meanwhile(
+    opened: Opened, first_timestamp: int
+) -> None:
+    events = history(
+        ((number % 7, 0, 0, "T", f"a{number % 10}") for number in range(40)), 1, first_timestamp, 100_000
+    )
+    async with filled(opened, events) as store:
+        export = store.export_events()
+        blocks: list[bytes] = []
+        saved: list[Event] = []
+        async for block in export:
+            blocks.append(block)
+            new = {"type": "T", "aggregateId": "new", "aggregateVersion": len(blocks)}
+            saved.append((await store.save_event(new)).event)
+        assert len(blocks) > 2
+        assert b"".join(blocks) == lines_of(merged(events))
+        assert export.is_end
+        rest = await store.load_events(limit=100, cursor=export.cursor)
+        assert rest.events == saved
+
+
+# Large stores
+
+
+async def test_six_hundred_saves_of_which_the_first_half_is_dated_in_the_future_come_each_once(
+    opened: Opened,
+) -> None:
+    async with opened() as store:
+        saved: list[Event] = []
+        for number in range(600):
+            event = {
+                "type": "T",
+                "aggregateId": f"a{number % 50}",
+                "aggregateVersion": number // 50 + 1,
+                "timestamp": FAR_FUTURE - number if number < 300 else 0,
+            }
+            saved.append((await store.save_event(event)).event)
+        expected = merged(saved)
+        assert len(expected) == 600
+        for size in (1, 2, 3, 7, 50, 256, 299, 600, 1000):
+            assert await all_pages(store, size) == expected
+        assert await exported(store) == lines_of(expected)
+        assert b"".join(await exported_in_parts(store, 600, buffer_size=5_000)) == lines_of(expected)
+
+
+async def test_events_dated_in_the_future_come_each_once_when_imported_in_few_threads(opened: Opened) -> None:
+    events = history(
+        ((number % 3, 0, 10_000 if number < 300 else 0, "T", "a") for number in range(600)), 1, LONG_AGO, 0
+    )
+    expected = merged(events)
+    assert [event.timestamp for event in expected] != sorted(event.timestamp for event in expected)
+    async with filled(opened, events) as store:
+        for size in (1, 2, 3, 7, 50, 599, 600, 1000):
+            assert await all_pages(store, size) == expected
+        assert await exported(store) == lines_of(expected)
+
+
+@pytest.mark.parametrize("threads", [1, 4, 256])
+async def test_a_large_store_with_falls_reads_the_same_at_every_page_size(
+    opened: Opened, threads: int
+) -> None:
+    events = large_history(threads, 9_000, threads=threads)
+    expected = merged(events)
+    async with filled(opened, events) as store:
+        for size in (500, 8_999, 10_000):
+            assert await all_pages(store, size) == expected
+        assert await exported(store) == lines_of(expected)
+
+
+@pytest.mark.parametrize("falls", [False, True])
+async def test_an_export_of_many_blocks_stopped_at_each_and_resumed_is_whole(
+    opened: Opened, falls: bool
+) -> None:
+    events = history(
+        ((number % 256, 0, 20_000 if falls and number < 5_000 else 0, "T", "a") for number in range(10_000)),
+        1,
+        LONG_AGO,
+        0,
+    )
+    expected = lines_of(merged(events))
+    async with filled(opened, events) as store:
+        parts = await exported_with_stops(store, 100)
+        assert len(parts) > 2
+        assert b"".join(parts) == expected
+        assert await exported(store) == expected
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(Chosen(event_types=("RARE",)), id="by type"),
+        pytest.param(Chosen(aggregate_ids=("rare",)), id="by aggregate"),
+        pytest.param(Chosen(event_types=("RARE", "nothing"), aggregate_ids=("rare", "nobody")), id="by both"),
+    ],
+)
+@pytest.mark.parametrize(("size", "falls"), [(10_000, False), (3_001, True)])
+async def test_rare_events_among_many_are_found_at_every_page_size(
+    opened: Opened, chosen: Chosen, size: int, falls: bool
+) -> None:
+    events = large_history(5, size, threads=16, rare=size // 6, falls=falls)
+    expected = chosen.of(merged(events))
+    assert len(expected) == 7
+    async with filled(opened, events) as store:
+        for limit in (1, 5, 100):
+            assert await all_pages(store, limit, **chosen.arguments()) == expected
+        assert await exported(store, **chosen.arguments()) == lines_of(expected)
+
+
+@pytest.mark.parametrize("threads", [2, 256])
+async def test_an_early_and_a_late_time_of_a_large_store_are_exported_whole(
+    opened: Opened, threads: int
+) -> None:
+    events = large_history(9, 10_000, threads=threads)
+    order = merged(events)
+    async with filled(opened, events) as store:
+        for start, finish in ((None, 700), (4_000, 4_010), (4_300, None), (9_000, 9_001)):
+            chosen = Chosen(
+                start_time=None if start is None else LONG_AGO + start,
+                finish_time=None if finish is None else LONG_AGO + finish,
+            )
+            assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(order))
+
+
+# What the order is
+
+
+@modest()
+@given(events=histories())
+async def test_where_no_thread_falls_the_order_is_the_sort_by_timestamp_counter_and_thread(
+    opened: Opened, events: list[Event]
+) -> None:
+    latest: dict[int, int] = {}
+    rising: list[Event] = []
+    for event in events:
+        if event.timestamp >= latest.get(event.thread_id, event.timestamp):
+            latest[event.thread_id] = event.timestamp
+            rising.append(event)
+    async with filled(opened, rising) as store:
+        assert await all_pages(store, 7) == sorted(rising, key=key)
+
+
+async def test_a_thread_that_falls_keeps_its_own_order(opened: Opened) -> None:
+    """The event of time 1 waits behind that of time 9 in its thread; the other thread's go by their time."""
+    times = {(0, 0): 9, (0, 1): 1, (1, 0): 2, (1, 1): 10}
+    events = [
+        Event(
+            thread_id=thread,
+            thread_counter=counter,
+            timestamp=time,
+            type="T",
+            aggregate_id="a",
+            aggregate_version=number + 1,
+        )
+        for number, ((thread, counter), time) in enumerate(times.items())
+    ]
+    async with filled(opened, events) as store:
+        assert [event.timestamp for event in await all_pages(store, 1)] == [2, 9, 1, 10]

@@ -1,0 +1,113 @@
+"""Words that the tests share: events as lines, whole stores in one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+from eventferry import Event, EventStore, StreamReport, open_store
+
+NewUrl: TypeAlias = Callable[[], str]
+"""Gives the URL of a fresh place for a store, where none has been made yet."""
+
+Opened: TypeAlias = Callable[..., AbstractAsyncContextManager[EventStore]]
+"""Gives an initialised store at a fresh place; keyword arguments are options of `open_store`."""
+
+KEYS = ("threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload")
+LONG_AGO = 1_600_000_000_000
+FAR_FUTURE = 4_000_000_000_000
+
+
+@asynccontextmanager
+async def open_new(new_url: NewUrl, **options: Any) -> AsyncIterator[EventStore]:
+    """A fresh, initialised store."""
+    async with open_store(new_url(), **options) as store:
+        await store.init()
+        yield store
+
+
+def make_event(i: int, **changes: Any) -> dict[str, Any]:
+    """The ith (from 0) of a series of events as the dict of a line; by timestamp they are in order of i.
+
+    Ten aggregates, three types, all 256 threads; no two share a position or a version.
+    """
+    return {
+        "threadCounter": i // 256,
+        "threadId": i % 256,
+        "type": f"TYPE_{i % 3}",
+        "timestamp": LONG_AGO + i,
+        "aggregateId": f"aggregate-{i % 10}",
+        "aggregateVersion": i // 10 + 1,
+        "payload": {"number": i},
+    } | changes
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    """An event as the dict of its line."""
+    return {
+        "threadCounter": event.thread_counter,
+        "threadId": event.thread_id,
+        "type": event.type,
+        "timestamp": event.timestamp,
+        "aggregateId": event.aggregate_id,
+        "aggregateVersion": event.aggregate_version,
+        "payload": event.payload,
+    }
+
+
+def line(event: Event | Mapping[str, Any]) -> bytes:
+    """The line of an event, as an export writes it; keys beside the seven come last."""
+    given = as_dict(event) if isinstance(event, Event) else event
+    ordered = {key: given[key] for key in KEYS if key in given} | dict(given)
+    return json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def make_lines(n: int) -> bytes:
+    """The lines of the first n of `make_event`, in order."""
+    return b"".join(line(make_event(i)) for i in range(n))
+
+
+def events_of(lines: bytes) -> list[Event]:
+    """The events of lines."""
+    return [
+        Event(
+            thread_counter=event["threadCounter"],
+            thread_id=event["threadId"],
+            type=event["type"],
+            timestamp=event["timestamp"],
+            aggregate_id=event["aggregateId"],
+            aggregate_version=event["aggregateVersion"],
+            payload=event["payload"],
+        )
+        for event in map(json.loads, lines.splitlines())
+    ]
+
+
+async def exported(store: EventStore, **options: Any) -> bytes:
+    """All that an export gives out."""
+    return b"".join([block async for block in store.export_events(**options)])
+
+
+async def import_lines(
+    store: EventStore, lines: bytes | Iterable[Event | Mapping[str, Any]], **options: Any
+) -> StreamReport:
+    """Import bytes as they are, or events."""
+    source = lines if isinstance(lines, bytes) else b"".join(map(line, lines))
+    async with store.import_events(**options) as stream:
+        await stream.write(source)
+        return await stream.close()
+
+
+async def all_pages(store: EventStore, limit: int, **filters: Any) -> list[Event]:
+    """The events of all pages by cursor, one page after another from the start until an empty one."""
+    events: list[Event] = []
+    cursor: str | None = None
+    while True:
+        page = await store.load_events(limit=limit, cursor=cursor, **filters)
+        assert len(page.events) <= limit
+        if not page.events:
+            return events
+        events += page.events
+        cursor = page.cursor
