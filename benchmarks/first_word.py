@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -47,6 +48,7 @@ class Measurement:
         stored: events in the store (for an import: after it).
         events: how many the operation moved.
         seconds: of each run.
+        cpu_seconds: of each run's whole process, start and all: less at the mercy of what else runs.
         peak_mb: the highest resident memory of any run's process.
     """
 
@@ -55,6 +57,7 @@ class Measurement:
     stored: int
     events: int = 0
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
 
     @property
@@ -93,8 +96,10 @@ class Sides:
         }
         self._environment = {**os.environ, "NODE_PATH": str(packages / "node_modules")}
 
-    def run(self, side: str, operation: str, database: Path, argument: str = "") -> tuple[int, float, float]:
-        """Events, seconds and peak megabytes of one operation."""
+    def run(
+        self, side: str, operation: str, database: Path, argument: str = ""
+    ) -> tuple[int, float, resource.struct_rusage]:
+        """Events and seconds of one operation, and what its process used."""
         command = [*self._commands[side], operation, str(database), *([argument] if argument else [])]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=self._environment)
         assert process.stdout is not None
@@ -105,7 +110,7 @@ class Sides:
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
         found = json.loads(told)
-        return found["events"], found["seconds"], usage.ru_maxrss / 1000
+        return found["events"], found["seconds"], usage
 
 
 class Bench:
@@ -139,9 +144,9 @@ class Bench:
             self._sides.run(side, "import", file, str(self.events(n)))
         return file
 
-    def in_turns(self, operation: str, stored: int, sides: tuple[str, ...]) -> None:
-        """Measure an operation on stores of this size, one side after the other until both are done."""
-        open_ones = [Measurement(side, operation, stored) for side in sides]
+    def in_turns(self, operation: str, *stores: tuple[str, int]) -> None:
+        """Measure an operation on the stores of these sides and sizes, one after the other until all are done."""
+        open_ones = [Measurement(side, operation, stored) for side, stored in stores]
         self.measurements += open_ones
         while open_ones:
             for measurement in open_ones:
@@ -163,10 +168,11 @@ class Bench:
         make_ready, argument = prepare[operation]
         make_ready()
         os.sync()
-        events, seconds, peak_mb = self._sides.run(side, operation, scratch, argument)
+        events, seconds, usage = self._sides.run(side, operation, scratch, argument)
         measurement.events = events if events is not None else stored
         measurement.seconds.append(seconds)
-        measurement.peak_mb = max(measurement.peak_mb, peak_mb)
+        measurement.cpu_seconds.append(usage.ru_utime + usage.ru_stime)
+        measurement.peak_mb = max(measurement.peak_mb, usage.ru_maxrss * 1024 / 1e6)
         if operation == "export" and not _same(scratch.with_suffix(".jsonl"), self.events(stored)):
             raise SystemExit(f"{side} exported something else than it had imported")
         print(f"  {side} {operation} at {stored:,}: {seconds:.2f} s", file=sys.stderr, flush=True)
@@ -212,23 +218,28 @@ def _targets(bench: Bench, small: int, large: int) -> list[Target]:
     ]
 
 
+COLUMNS = "{:<12}{:>10}  {:<10}{:>10}{:>9}{:>8}{:>6}{:>9}{:>8}"
+
+
 def _table(bench: Bench) -> str:
-    lines = [
-        f"{'operation':<13}{'stored':>10}  {'side':<11}{'events/s':>10}{'seconds':>9}{'runs':>5}{'peak MB':>9}  ratio"
-    ]
-    for measurement in bench.measurements:
-        theirs = [
-            other
-            for other in bench.measurements
-            if (other.side, other.operation, other.stored)
-            == (THEIRS, measurement.operation, measurement.stored)
-        ]
-        ratio = f"{measurement.rate / theirs[0].rate:6.1f}" if theirs and measurement.side == OURS else ""
-        lines.append(
-            f"{measurement.operation:<13}{measurement.stored:>10,}  {measurement.side:<11}{measurement.rate:>10,.0f}"
-            f"{median(measurement.seconds):>9.2f}{len(measurement.seconds):>5}{measurement.peak_mb:>9.0f}  {ratio}"
+    rows = [("operation", "stored", "side", "events/s", "seconds", "cpu s", "runs", "peak MB", "ratio")]
+    rates = {(each.side, each.operation, each.stored): each.rate for each in bench.measurements}
+    for each in bench.measurements:
+        theirs = rates.get((THEIRS, each.operation, each.stored))
+        rows.append(
+            (
+                each.operation,
+                f"{each.stored:,}",
+                each.side,
+                f"{each.rate:,.0f}",
+                f"{median(each.seconds):.2f}",
+                f"{median(each.cpu_seconds):.2f}",
+                f"{len(each.seconds)}",
+                f"{each.peak_mb:.0f}",
+                f"{each.rate / theirs:.1f}" if theirs and each.side == OURS else "",
+            )
         )
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(COLUMNS.format(*row).rstrip() for row in rows)
 
 
 def _about_here() -> dict[str, Any]:
@@ -268,10 +279,8 @@ def main() -> None:
             lines.writelines(make_events(small, seed=2, versionless=True))
         bench = Bench(sides, Path(folder), later)
         for operation in OPERATIONS:
-            bench.in_turns(operation, small, (OURS, THEIRS))
-        bench.in_turns("saves", 2 * small, (OURS, THEIRS))
-        for operation in (*OPERATIONS, "saves"):
-            bench.in_turns(operation, large, (OURS,))
+            bench.in_turns(operation, (OURS, small), (THEIRS, small), (OURS, large))
+        bench.in_turns("saves", (OURS, 2 * small), (THEIRS, 2 * small), (OURS, large))
 
     targets = _targets(bench, small, large)
     print(_table(bench))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -54,6 +55,7 @@ class Ferry:
     ) -> None:
         self._capture = capture
         self._patch = patch
+        self._children: list[subprocess.Popen[bytes]] = []
         self.directory = directory
 
     def __call__(self, *words: str, stdin: bytes = b"") -> Outcome:
@@ -95,6 +97,24 @@ class Ferry:
         self.done("import", "-", name, stdin=b"".join(map(line, given)))
         return name
 
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a command as a process of its own, with pipes at its ends; it dies with the test at the latest."""
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        settings: dict[str, Any] = {**pipes, "env": environment()} | options
+        child: subprocess.Popen[bytes] = subprocess.Popen([*COMMAND, *words], **settings)
+        self._children.append(child)
+        return child
+
+    def end(self) -> None:
+        """Let nothing that was started live on."""
+        for child in self._children:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout, child.stderr):
+                with contextlib.suppress(OSError):  # a pipe whose reader has gone
+                    if pipe is not None:
+                        pipe.close()
+
     def in_store(self, name: str, work: Callable[[EventStore], Awaitable[Result]]) -> Result:
         """Do something with a store that no command does."""
 
@@ -109,11 +129,15 @@ class Ferry:
         return {path.name for path in self.directory.iterdir()}
 
 
-def new_ferry(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ferry:
+def new_ferry(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Ferry]:
     """For `ferry = pytest.fixture(new_ferry)`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EVENTFERRY_TRACEBACK", raising=False)
-    return Ferry(capfd, monkeypatch, tmp_path)
+    ferry = Ferry(capfd, monkeypatch, tmp_path)
+    yield ferry
+    ferry.end()
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -132,14 +156,6 @@ def process(*words: str, stdin: bytes = b"", env: Mapping[str, str] | None = Non
         env=environment() if env is None else env,
     )
     return Outcome(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
-
-
-def started(*words: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command as a process of its own, in a process group of its own, with pipes at its ends."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(
-        [*COMMAND, *words], **(pipes | {"env": environment(), "start_new_session": True} | options)
-    )
 
 
 def sent(pipe: IO[bytes] | None) -> IO[bytes]:

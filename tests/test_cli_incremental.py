@@ -110,9 +110,7 @@ def test_older_reject_refuses_the_whole_batch(ferry: Ferry) -> None:
 
 def test_older_accept_takes_them_in(ferry: Ferry) -> None:
     store = ferry.store("a.db", [make_event(100)])
-    told = ferry.done(
-        "incremental-import", "-", store, "--older", "accept", "--json", stdin=make_lines(103)
-    )
+    told = ferry.done("incremental-import", "-", store, "--older", "accept", "--json", stdin=make_lines(103))
     assert told.json == {"imported": 102, "skippedExisting": 1, "skippedOlder": 0}
     assert told.err == ""
 

@@ -59,7 +59,9 @@ def pair(ferry: Ferry) -> Callable[[str, Change], tuple[str, str]]:
     return made
 
 
-MIXES = pytest.mark.parametrize("kinds", ["file file", "file store", "store file", "store store", "zst store"])
+MIXES = pytest.mark.parametrize(
+    "kinds", ["file file", "file store", "store file", "store store", "zst store"]
+)
 
 
 @MIXES

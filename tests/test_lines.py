@@ -26,9 +26,9 @@ def lines_of(blocks: list[bytes], **options: int) -> list[Place]:
     return found
 
 
-def elements_of(blocks: list[bytes]) -> list[Place]:
+def elements_of(blocks: list[bytes], **options: int) -> list[Place]:
     """(place, byte offset, text without the white space around it) of every element."""
-    splitter = ArraySplitter()
+    splitter = ArraySplitter(**options)
     found = [element for block in blocks for element in splitter.feed(block)]
     splitter.finish()
     return [(place, offset, text.strip()) for place, offset, text in found]
@@ -46,9 +46,9 @@ def refusal_of_lines(blocks: list[bytes], **options: int) -> InputError:
     return refused.value
 
 
-def refusal_of_array(blocks: list[bytes]) -> InputError:
+def refusal_of_array(blocks: list[bytes], **options: int) -> InputError:
     with pytest.raises(InputError) as refused:
-        elements_of(blocks)
+        elements_of(blocks, **options)
     return refused.value
 
 
@@ -238,12 +238,7 @@ def test_a_bad_byte_in_an_array_is_named_by_its_element(index: int, places: list
 def test_an_element_that_is_too_long_is_refused_wherever_it_is_cut() -> None:
     whole = b'["a","' + b"x" * 30 + b'","b"]'
     for place in range(len(whole) + 1):
-        splitter = ArraySplitter(max_element_bytes=20)
-        with pytest.raises(InputError) as refused:
-            for block in (whole[:place], whole[place:]):
-                splitter.feed(block)
-            splitter.finish()
-        assert refused.value.line == 2
+        assert refusal_of_array([whole[:place], whole[place:]], max_element_bytes=20).line == 2
 
 
 def test_a_long_array_of_short_elements_passes_the_limit_of_one_element() -> None:

@@ -8,6 +8,7 @@ import io
 import os
 import resource
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -492,19 +493,36 @@ async def test_a_link_stays_a_link(tmp_path: Path) -> None:
 async def test_what_is_no_regular_file_is_written_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    reading = asyncio.create_task(asyncio.to_thread(path.read_bytes))
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append(path.read_bytes()))
+    reader.start()
     await pipeline([LINES], path)
-    assert await asyncio.wait_for(reading, 10) == LINES
+    await asyncio.to_thread(reader.join)
+    assert found == [LINES]
     await pipeline([LINES], "/dev/null")
     assert path.is_fifo()
+
+
+async def test_waiting_for_the_other_end_of_a_pipe_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    late = threading.Timer(0.5, path.read_bytes)
+    late.start()
+    begun = asyncio.get_running_loop().time()
+    writing = asyncio.create_task(pipeline([LINES], path))
+    await asyncio.sleep(0.05)
+    waited = asyncio.get_running_loop().time() - begun
+    await writing
+    await asyncio.to_thread(late.join)
+    assert waited < 0.4
 
 
 async def test_a_file_that_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     store = await store_at(tmp_path / "a.db", LINES)
     for missing in ("missing.jsonl", "missing.jsonl.gz", "missing.jsonl.zst"):
-        with pytest.raises(EventferryError, match="missing.jsonl"):
+        with pytest.raises(EventferryError, match="missing"):
             await pipeline(tmp_path / missing, store.import_events(allow_empty=True))
-        with pytest.raises(EventferryError, match="missing.jsonl"):
+        with pytest.raises(EventferryError, match="missing"):
             await pipeline(store.export_events(), tmp_path / "no folder" / missing)
     with pytest.raises(EventferryError):
         await pipeline(store.export_events(), tmp_path)

@@ -423,7 +423,11 @@ async def _replace(src: str, store: str, options: dict[str, Any]) -> None:
             ignore_unknown_keys=options["ignore_unknown_keys"],
         )
         with Meter("importing", total) as meter:
-            report = await pipeline(blocks, meter, sink)
+            try:
+                report = await pipeline(blocks, meter, sink)
+            except asyncio.CancelledError:
+                say("--resume goes on with it")
+                raise
         _tell(report, meter.seconds, as_json=options["as_json"])
 
 
@@ -441,7 +445,7 @@ async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any
         with Meter("importing", total) as meter:
             try:
                 report = await pipeline(blocks, meter, _skipping(byte_offset), sink)
-            except EventferryError:
+            except (EventferryError, asyncio.CancelledError):
                 say(f"{sink.saved_events_count:,} events are in; go on with --byte-offset {sink.byte_offset}")
                 raise
         _tell(report, meter.seconds, as_json=options["as_json"])
@@ -456,6 +460,8 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
             if left < len(block):
                 yield block[left:]
             left = max(left - len(block), 0)
+        if left:
+            raise UsageError(f"--byte-offset {count} lies behind the end of the input")
 
     return skip
 
@@ -679,9 +685,14 @@ def verify(a: str, b: str, content: bool, as_json: bool) -> None:
 
 def _difference(difference: eventferry.Difference) -> str:
     fields = f" ({', '.join(difference.fields)})" if difference.fields else ""
+    place = (
+        ""
+        if difference.thread_id is None
+        else f"thread {difference.thread_id} counter {difference.thread_counter}, "
+    )
+    version = "" if difference.aggregate_version is None else f" version {difference.aggregate_version}"
     return (
-        f"{difference.kind}{fields}: thread {difference.thread_id} counter {difference.thread_counter}, "
-        f"{difference.aggregate_id} version {difference.aggregate_version}, {difference.type} "
+        f"{difference.kind}{fields}: {place}{difference.aggregate_id}{version}, {difference.type} "
         f"at {_moment(difference.timestamp)}"
     )
 
@@ -736,5 +747,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    say("eventferry: interrupted; an interrupted import or copy goes on with --resume")
+    say("eventferry: interrupted")
     return 130

@@ -122,7 +122,7 @@ class EmptyInputError(EventferryError):
 
 
 class ResumeError(EventferryError):
-    """There is nothing to go on with, or the source is not the one that the import began with."""
+    """The source is not the one that the interrupted import began with."""
 
 
 class SecretExistsError(EventferryError):

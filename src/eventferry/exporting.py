@@ -107,13 +107,15 @@ class ExportStream:
             held = b""
             after = list(self._unread)
             while self._remaining and not (pages.is_end or self._stopped or self.is_buffer_overflow):
-                before = list(pages.unread)
                 async with self._database.reading() as reading:
                     if await reading.identity() != identity:
                         raise StoreReplacedError("the events were replaced while they were being exported")
                     found = await pages.page(reading, min(PAGE_EVENTS, self._remaining), PAGE_BYTES)
                 page = self._within_room(found)
-                after = _behind(page, before) if self.is_buffer_overflow else list(pages.unread)
+                # With a last time the cursor stays at the events given out, not behind later ones that were
+                # only passed by: whoever goes on from it without the filter must get those.
+                lags = self.is_buffer_overflow or self._only.finish_time is not None
+                after = _behind(page, after) if lags else list(pages.unread)
                 if page:
                     block = held + b"".join([line for *_, line in page if line is not None])
                     held = block[-2:]

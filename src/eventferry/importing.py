@@ -34,7 +34,8 @@ class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What an import returns.
 
     Attributes:
-        imported: events that were stored by this import, including those before a resume.
+        imported: events of the source that are in the store now: those before a resume too, and in MANUAL mode
+            those that were there already.
         byte_offset: of the source, behind the last line that was stored.
         is_end: whether it came to the end; False if it was stopped.
     """

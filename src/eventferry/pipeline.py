@@ -55,7 +55,7 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
     try:
         if isinstance(sink, ImportStream):
             await sink.begin()
-        blocks = _blocks(source)
+        blocks = blocks_of(source)
         opened.append(blocks)
         for transform in transforms:
             if not callable(transform):
@@ -90,7 +90,8 @@ def _sink(target: Transform | Target) -> Sink:
     raise UsageError(f"the last of a pipeline is a sink or a file, not {type(target).__name__}")
 
 
-def _blocks(source: Source) -> AsyncIterator[bytes]:
+def blocks_of(source: Source) -> AsyncIterator[bytes]:
+    """The blocks of whatever can be a source."""
     if isinstance(source, AsyncIterable):
         return aiter(source)
     if isinstance(source, str | os.PathLike):

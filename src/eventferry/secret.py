@@ -155,10 +155,11 @@ async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSe
     for event in events:
         event_type = event.type if isinstance(event, Event) else event.get("type")
         payload: Any = event.payload if isinstance(event, Event) else event.get("payload")
-        if event_type == SET_SECRET:
-            named.append(payload["id"])
-        elif event_type == DELETE_SECRET:
-            deleted.append(payload["id"])
+        if event_type not in (SET_SECRET, DELETE_SECRET):
+            continue
+        if not isinstance(payload, dict) or not isinstance(payload.get("id"), str):
+            raise InputError(f"an event {event_type} names the id of a secret", field="payload")
+        (named if event_type == SET_SECRET else deleted).append(payload["id"])
     async with database.reading() as reading:
         rows = await reading.secrets(0, len(named), 0, named, include_deleted=True)
     return GatheredSecrets([_public(row) for row in rows], deleted)

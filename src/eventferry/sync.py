@@ -18,7 +18,9 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import eventferry
+from eventferry import AUTO, MANUAL, Event, errors
 from eventferry import store as awaited
+from eventferry.errors import *  # noqa: F403
 from eventferry.event import EventInput
 from eventferry.exporting import ExportStream as AwaitedExport
 from eventferry.importing import ImportStream as AwaitedImport
@@ -28,7 +30,19 @@ from eventferry.secret import SecretsExport as AwaitedSecretsExport
 from eventferry.secret import SecretsImport as AwaitedSecretsImport
 from eventferry.secret import SecretsReport
 
-__all__ = ["EventLoader", "EventStore", "ExportStream", "ImportStream", "open_store", "pipeline", "verify"]
+__all__ = [
+    "AUTO",
+    "MANUAL",
+    "Event",
+    "EventLoader",
+    "EventStore",
+    "ExportStream",
+    "ImportStream",
+    "open_store",
+    "pipeline",
+    "verify",
+    *errors.__all__,
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -331,21 +345,24 @@ def pipeline(source: Any, *rest: Any) -> Any:
     """
     *transforms, sink = rest or (None,)
     steps = [_awaited_transform(transform) for transform in transforms]
-    return _LOOP.run(eventferry.pipeline(_bare(source), *steps, _bare(sink)))
+    return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
 
 
 def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:
     """Compare two sources of lines; as `eventferry.verify`."""
-    return _LOOP.run(eventferry.verify(_stream(source), _stream(other), content=content))
+    return _LOOP.run(eventferry.verify(_source(source), _source(other), content=content))
 
 
 def _bare(stream: Any) -> Any:
     return stream.inner if isinstance(stream, _Face) else stream
 
 
-def _stream(source: Any) -> Any:
+def _source(source: Any) -> Any:
+    """A plain iterator is asked in a thread, for it may itself wait for the loop; files are as they are."""
     bare = _bare(source)
-    return bare if hasattr(bare, "__aiter__") else _later(iter(bare))
+    if isinstance(bare, str | os.PathLike) or hasattr(bare, "__aiter__") or hasattr(bare, "read"):
+        return bare
+    return _later(iter(bare))
 
 
 def _events(events: Any) -> Any:

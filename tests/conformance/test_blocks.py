@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventferry import EventStore, open_store, pipeline
 from eventferry.canonical import canonical
-from tests.support import KEYS, NewUrl, exported
+from tests.support import KEYS, NewUrl, exported, line, make_event
 
 # U+0000 is left out: not every database can hold it.
 letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -140,14 +140,14 @@ def test_ten_thousand_random_blocks_go_through_unchanged(new_url: NewUrl) -> Non
 
 
 def test_any_two_blocks_that_a_byte_order_mark_or_a_line_is_cut_into_give_the_same(new_url: NewUrl) -> None:
-    line = '{"threadCounter":0,"threadId":1,"type":"é","timestamp":2,"aggregateId":"🛳","aggregateVersion":3,"payload":"日"}'
-    source = b"\xef\xbb\xbf" + f"{line}\r\n\n".encode()
+    whole = line(make_event(0, type="é", aggregateId="🛳", payload="日"))
+    source = b"\xef\xbb\xbf" + whole.rstrip() + b"\r\n\n"
 
     async def every_cut() -> None:
         async with open_store(new_url()) as store:
             await store.init()
             for place in range(len(source) + 1):
                 await pipeline([source[:place], source[place:]], store.import_events())
-                assert await exported(store) == line.encode() + b"\n"
+                assert await exported(store) == whole
 
     asyncio.run(every_cut())

@@ -176,7 +176,7 @@ async def test_an_import_killed_at_any_moment_leaves_the_old_events_or_the_new_o
     async with open_store(url) as store:
         await store.init()
         seen = set()
-        for i, moment in enumerate(moments(14, whole, chance)):
+        for i, moment in enumerate(moments(12, whole, chance)):
             await import_lines(store, OLD)
             await store.save_snapshot("key", "content")
             done = run_and_kill(moment, IMPORT, url, new_file, ["", "freeze"][i % 2])
@@ -284,7 +284,7 @@ async def test_an_appending_import_killed_at_any_moment_leaves_a_beginning_and_g
             run_and_kill(moment, APPEND, url, new_file)
             left = await exported(store)
             assert NEW.startswith(left)
-            assert left in (b"",) or left.endswith(b"\n")
+            assert left == b"" or left.endswith(b"\n")
             await import_lines(store, NEW, maintenance_mode=MANUAL)
             assert await exported(store) == NEW
 
@@ -292,7 +292,7 @@ async def test_an_appending_import_killed_at_any_moment_leaves_a_beginning_and_g
 async def test_an_incremental_import_killed_at_any_moment_is_in_whole_or_not_at_all(
     new_url: NewUrl, tmp_path: Path, chance: random.Random
 ) -> None:
-    url, n, rounds = new_url(), 3000, 12
+    url, n, rounds = new_url(), 3000, 8
 
     def batch(k: int) -> str:
         path = tmp_path / f"{k}.jsonl"
@@ -337,7 +337,7 @@ def _event(text: bytes) -> dict[str, object]:
 async def test_a_commit_killed_at_any_moment_leaves_the_import_open_or_the_events_in(
     new_url: NewUrl, chance: random.Random
 ) -> None:
-    url, n, rounds = new_url(), 3000, 10
+    url, n, rounds = new_url(), 3000, 8
 
     async with open_store(url) as store:
         await store.init()
@@ -390,7 +390,7 @@ async def test_saves_killed_at_any_moment_keep_every_event_that_was_confirmed(
             saved = await store.save_event(
                 {"type": "S", "aggregateId": f"aggregate-{k}", "aggregateVersion": len(versions) + 1}
             )
-            assert saved.event.thread_counter == events[-1].thread_counter + 1 if events else True
+            assert saved.event.aggregate_version == len(versions) + 1
         heads: dict[int, int] = {}
         for event in (await store.load_events(limit=100_000, cursor=None)).events:
             assert event.thread_counter == heads.get(event.thread_id, 0)
@@ -410,7 +410,7 @@ async def test_an_export_that_froze_and_was_killed_keeps_nobody_out(new_url: New
         assert (await exported(store)).startswith(OLD)
 
 
-async def test_an_import_whose_freeze_a_user_took_over_leaves_the_users_freeze_when_it_is_killed(
+async def test_a_freeze_that_a_user_took_over_stays_when_the_export_is_killed(
     new_url: NewUrl,
 ) -> None:
     url = new_url()

@@ -87,7 +87,8 @@ async def test_an_export_from_its_own_end_brings_what_came_later(opened: Opened)
 async def test_a_stopped_export_ends_whole_and_its_cursor_goes_on(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, MANY)
-        parts, cursor, is_end = [], None, False
+        parts: list[bytes] = []
+        cursor, is_end = None, False
         while not is_end:
             stream = store.export_events(cursor=cursor)
             part = b""
@@ -148,7 +149,8 @@ async def test_at_least_one_event_is_given_however_small_the_buffer(opened: Open
     lines = make_lines(20)
     async with opened() as store:
         await import_lines(store, lines)
-        parts, cursor = [], None
+        parts: list[bytes] = []
+        cursor = None
         while True:
             stream = store.export_events(cursor=cursor, buffer_size=buffer_size)
             parts.append(await rest_of(stream))
@@ -172,7 +174,8 @@ async def test_a_buffer_that_holds_all_does_not_overflow(opened: Opened) -> None
 async def test_the_buffer_bounds_the_whole_export_and_not_a_block(opened: Opened, size: int) -> None:
     async with opened() as store:
         await import_lines(store, MANY)
-        parts, cursor, is_end = [], None, False
+        parts: list[bytes] = []
+        cursor, is_end = None, False
         while not is_end and len(parts) < 700:
             stream = store.export_events(cursor=cursor, buffer_size=size)
             parts.append(await rest_of(stream))
@@ -199,7 +202,8 @@ async def test_a_buffer_counts_only_what_the_filter_lets_pass(opened: Opened) ->
     async with opened() as store:
         await import_lines(store, LINES)
         wanted = [line(make_event(i)) for i in range(300) if i % 3 == 1]
-        parts, cursor, is_end = [], None, False
+        parts: list[bytes] = []
+        cursor, is_end = None, False
         while not is_end:
             stream = store.export_events(
                 cursor=cursor, buffer_size=len(wanted[0]) * 7, event_types=["TYPE_1"]

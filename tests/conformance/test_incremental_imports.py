@@ -596,6 +596,24 @@ async def test_versions_of_an_aggregate_are_in_order_within_a_timestamp(
             assert all(found == sorted(found) for found in versions.values())
 
 
+async def test_history_loaded_late_in_two_batches_keeps_the_versions_of_an_aggregate_in_order(
+    opened: Opened,
+) -> None:
+    """Both batches have an event of one millisecond, and what is there is later."""
+    later = [
+        make_event(i, threadId=i % 256, threadCounter=i // 256, timestamp=LONG_AGO + 1000 + i)
+        for i in range(600)
+    ]
+    async with opened() as store:
+        await import_lines(store, later)
+        for number in range(4):
+            report = await store.incremental_import([at(LONG_AGO + 200, number, "late")], older="accept")
+            assert report == ImportReport(1, 0, 0)
+        for events in (await contents(store), await all_pages(store, 50)):
+            found = [event.aggregate_version for event in events if event.aggregate_id == "late"]
+            assert found == [1, 2, 3, 4]
+
+
 # parts
 
 

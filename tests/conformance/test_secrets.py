@@ -291,6 +291,21 @@ async def test_gathering_is_not_put_off_by_events_of_secrets_that_are_not_there(
         assert await store.gather_secrets_from_events(events) == GatheredSecrets([], ["elsewhere"])
 
 
+@pytest.mark.parametrize("payload", [None, {}, {"id": 5}, {"id": None}, "id", []], ids=repr)
+@pytest.mark.parametrize("event_type", ["RESOLVE_SET_SECRET", "RESOLVE_DELETE_SECRET"])
+async def test_an_event_about_secrets_that_names_none_is_refused_by_field(
+    opened: Opened, event_type: str, payload: Any
+) -> None:
+    async with opened() as store:
+        for event in (
+            {"type": event_type, "payload": payload},
+            Event(type=event_type, aggregate_id="a", payload=payload),
+        ):
+            with pytest.raises(InputError) as caught:
+                await store.gather_secrets_from_events([event])
+            assert caught.value.field == "payload"
+
+
 # export
 
 

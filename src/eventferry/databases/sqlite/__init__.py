@@ -325,7 +325,12 @@ class SqliteDatabase:
     ) -> AsyncIterator[SqliteWriting]:
         async with self._write_lock:
             writer = self._open_writer()
-            writing = await writer.run(partial(self._begin, writer, frozen, owner))
+            try:
+                writing = await writer.run(partial(self._begin, writer, frozen, owner))
+            except asyncio.CancelledError:
+                # It may have begun all the same, just before it could hear of it.
+                await writer.run(writer.roll_back)
+                raise
             try:
                 yield writing
             except BaseException:

@@ -7,6 +7,7 @@ connection drops the POSIX locks of the other's, and a third process writes into
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import time
@@ -61,7 +62,9 @@ class Connection:
             self._given_up.set()
             if self._sqlite is not None:
                 self._sqlite.interrupt()
-            await asyncio.wait([future])
+            while not future.done():  # a second cancellation must not leave the thread at work either
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
             future.exception()  # seen: what matters now is that the call was cancelled
             self._given_up.clear()
             raise

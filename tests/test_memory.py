@@ -1,0 +1,114 @@
+"""Memory: a large event passes, and a large store takes no more than a small one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MEGABYTE = 1024 * 1024
+
+# The peak of this process alone: on Linux that of getrusage begins with its parent's.
+PRELUDE = """
+import asyncio, resource, sys
+from pathlib import Path
+from eventferry import open_store, pipeline
+
+def say_peak():
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(int(text.split()[1]) for text in status.read_text().splitlines() if text.startswith("VmHWM"))
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+    print(peak * 1024)
+
+class Counting:
+    size = lines = 0
+    async def write(self, block):
+        self.size += len(block)
+        self.lines += block.count(b"\\n")
+    async def close(self):
+        pass
+    async def abort(self, error=None):
+        pass
+
+async def many():
+    text = b"x" * 180
+    for start in range(0, 1_000_000, 2000):
+        yield b"".join(
+            b'{"threadCounter":%d,"threadId":%d,"type":"SOMETHING_HAPPENED","timestamp":%d,"aggregateId":"aggregate-%d",'
+            b'"aggregateVersion":%d,"payload":{"number":%d,"text":"%s"}}\\n'
+            % (i // 256, i % 256, 1600000000000 + i, i % 10000, i // 10000 + 1, i, text)
+            for i in range(start, start + 2000)
+        )
+"""
+
+IMPORT = """
+async def main(url, source):
+    async with open_store(url) as store:
+        await store.init()
+        await pipeline(source if source != "many" else many(), store.import_events())
+asyncio.run(main(*sys.argv[1:]))
+say_peak()
+"""
+
+EXPORT = """
+async def main(url, size):
+    sink = Counting()
+    async with open_store(url) as store:
+        await pipeline(store.export_events(), sink)
+    assert sink.size > int(size)
+asyncio.run(main(*sys.argv[1:]))
+say_peak()
+"""
+
+
+def peak(script: str, *arguments: str) -> int:
+    """The most memory, in bytes, that a process of its own had while it ran a script."""
+    child = subprocess.run(
+        [sys.executable, "-c", PRELUDE + script, *arguments], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return int(child.stdout)
+
+
+def head(payload: bytes, *, plain: bool) -> bytes:
+    keys = b'"threadCounter":0,"threadId":0,"type":"T","timestamp":1,"aggregateId":"a","aggregateVersion":1'
+    return b"{%s,%s}\n" % ((keys, b'"payload":' + payload) if plain else (b'"payload":' + payload, keys))
+
+
+@pytest.mark.parametrize(
+    ("piece", "plain"),
+    [
+        pytest.param(b'"%s"' % (b"x" * MEGABYTE), True, id="letters"),
+        pytest.param("é日🛳 ".encode() * (MEGABYTE // 10), True, id="unicode"),
+        pytest.param(b'{"a": [1, 2.50], "b":"c"}', False, id="structure, keys in another order"),
+    ],
+)
+def test_an_event_of_50_megabytes_passes_with_less_than_8_times_its_size(
+    tmp_path: Path, piece: bytes, plain: bool
+) -> None:
+    if piece.startswith(b"{"):
+        payload = b"[" + b",".join([piece] * (50 * MEGABYTE // len(piece))) + b"]"
+    else:
+        payload = b'"' + piece.replace(b'"', b"") * (50 * MEGABYTE // len(piece)) + b'"'
+    source, url = tmp_path / "large.jsonl", f"sqlite:///{tmp_path / 'a.db'}"
+    source.write_bytes(head(payload, plain=plain))
+    size = source.stat().st_size
+    assert size > 49 * MEGABYTE
+    came_in = peak(IMPORT, url, str(source))
+    went_out = peak(EXPORT, url, str(40 * MEGABYTE))
+    print(f"import {came_in / size:.1f}, export {went_out / size:.1f} times the size of the event")
+    assert came_in < 8 * size
+    assert went_out < 8 * size
+
+
+@pytest.mark.slow
+def test_a_million_events_of_300_bytes_stay_under_150_megabytes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    came_in = peak(IMPORT, url, "many")
+    went_out = peak(EXPORT, url, str(290_000_000))
+    print(f"import {came_in / MEGABYTE:.0f} MB, export {went_out / MEGABYTE:.0f} MB resident")
+    assert came_in < 150 * MEGABYTE
+    assert went_out < 150 * MEGABYTE

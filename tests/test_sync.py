@@ -1,0 +1,256 @@
+"""The same names without await."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eventferry
+from eventferry import (
+    AUTO,
+    MANUAL,
+    ConcurrentError,
+    Event,
+    GatheredSecrets,
+    ImportReport,
+    InputError,
+    Secret,
+    SecretsReport,
+    StoreClosedError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    Subscriber,
+    sync,
+)
+from eventferry.sync import open_store, pipeline
+from tests.support import FAR_FUTURE, events_of, line, make_event, make_lines
+
+
+def test_a_script_uses_every_method_without_await(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path}/a.db") as store, open_store(f"{tmp_path}/b.db") as other:
+        assert store.exists() is False
+        store.init()
+        other.init()
+        assert store.exists() is True
+        assert store.upgrade() == []
+
+        saved = store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1, "payload": [1]})
+        assert saved.event.payload == [1]
+        assert store.load_events(limit=5, cursor=None).events == [saved.event]
+        assert store.load_events(limit=5, start_time=0, finish_time=FAR_FUTURE).events == [saved.event]
+        assert store.get_latest_event() == saved.event
+        assert store.get_next_cursor(None, [saved.event]) == saved.cursor
+        assert store.get_cursor_until_event_types(None, ["OTHER"]) == saved.cursor
+        assert store.describe(calculate_cursor=True).cursor == saved.cursor
+        loader = store.get_event_loader(cursor=None)
+        assert loader.load_events(5).events == [saved.event]
+        assert loader.cursor == saved.cursor
+        loader.close()
+        with pytest.raises(StoreClosedError):
+            loader.load_events(5)
+
+        with store.import_events() as stream:
+            stream.write(make_lines(60))
+            stream.write(make_lines(100)[len(make_lines(60)) :])
+        assert (stream.byte_offset, stream.saved_events_count) == (len(make_lines(100)), 100)
+        export = store.export_events()
+        assert b"".join(export) == make_lines(100)
+        assert (export.is_end, export.is_buffer_overflow, export.exported) == (True, False, 100)
+        part = store.export_events(buffer_size=1000)
+        first = b"".join(part)
+        assert (part.is_end, part.is_buffer_overflow) == (False, True)
+        assert first + b"".join(store.export_events(cursor=part.cursor)) == make_lines(100)
+        report = pipeline(store.export_events(), other.import_events())
+        assert (report.imported, report.byte_offset) == (100, len(make_lines(100)))
+
+        assert other.incremental_import([make_event(100), make_event(99)]) == ImportReport(1, 1, 0)
+        assert other.incremental_import([make_event(101)], dry_run=True) == ImportReport(1, 0, 0)
+        assert other.incremental_import(store.export_events()) == ImportReport(0, 100, 0)
+        assert other.incremental_import(iter([make_lines(50), make_lines(3)])) == ImportReport(0, 50, 3)
+        import_id = other.begin_incremental_import()
+        assert other.push_incremental_import([make_event(101)], import_id, part="1") == 1
+        assert other.push_incremental_import([line(make_event(102))], import_id) == 1
+        assert other.commit_incremental_import(import_id, older="reject") == ImportReport(2, 0, 0)
+        other.begin_incremental_import()
+        other.rollback_incremental_import()
+
+        store.set_secret("id", "secret")
+        assert store.get_secret("id") == "secret"
+        assert store.load_secrets(limit=5).secrets == [Secret("secret", "id", 0)]
+        told = store.load_events(limit=5, cursor=None, event_types=["RESOLVE_SET_SECRET"]).events
+        assert store.gather_secrets_from_events(told) == GatheredSecrets([Secret("secret", "id", 0)], [])
+        assert pipeline(store.export_secrets(), other.import_secrets()) == SecretsReport(imported=1)
+        with other.import_secrets() as sink:
+            sink.write(b"".join(store.export_secrets(tombstones=True)))
+        assert sink.close() == SecretsReport(skipped_existing=1)
+        assert store.delete_secret("id") is True
+        assert store.delete_secret("id") is False
+
+        store.save_snapshot("key", "content")
+        assert store.load_snapshot("key") == "content"
+        store.drop_snapshot("key")
+        assert store.load_snapshot("key") is None
+        assert store.ensure_event_subscriber("app", "model", {"at": 1}, "ok") is True
+        assert store.get_event_subscribers() == [Subscriber("app", "model", {"at": 1}, "ok")]
+        store.remove_event_subscriber("app", "model")
+        assert store.get_event_subscribers("app") == []
+
+        store.freeze()
+        with pytest.raises(StoreFrozenError):
+            store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1})
+        store.unfreeze()
+        store.drop()
+        assert store.exists() is False
+    with pytest.raises(StoreClosedError):
+        store.describe()
+    store.close()
+
+
+def methods(of: type) -> dict[str, Callable[..., Any]]:
+    return {
+        name: member
+        for name, member in inspect.getmembers(of, inspect.isfunction)
+        if not name.startswith("_") and name != "aclose"
+    }
+
+
+@pytest.mark.parametrize("name", methods(eventferry.EventStore))
+def test_every_method_of_a_store_is_there_with_the_same_parameters(name: str) -> None:
+    awaited, plain = methods(eventferry.EventStore)[name], methods(sync.EventStore)[name]
+    expected, found = inspect.signature(awaited).parameters, inspect.signature(plain).parameters
+    assert [(p.name, p.kind, p.default) for p in found.values()] == [
+        (p.name, p.kind, p.default) for p in expected.values()
+    ]
+    assert plain.__doc__
+    assert not inspect.iscoroutinefunction(plain)
+
+
+@pytest.mark.parametrize(
+    ("awaited", "plain"),
+    [
+        (eventferry.EventStore, sync.EventStore),
+        (eventferry.ExportStream, sync.ExportStream),
+        (eventferry.ImportStream, sync.ImportStream),
+        (eventferry.EventLoader, sync.EventLoader),
+    ],
+)
+def test_every_public_name_of_a_store_and_its_streams_is_there(awaited: type, plain: type) -> None:
+    def names(of: type) -> set[str]:
+        return {name for name in dir(of) if not name.startswith("_")} - {"aclose"}
+
+    assert names(awaited) - names(plain) == set()
+    assert inspect.signature(eventferry.open_store).parameters.keys() == (
+        inspect.signature(open_store).parameters.keys()
+    )
+
+
+def test_errors_are_the_same_ones(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        with pytest.raises(StoreNotFoundError):
+            store.describe()
+        store.init()
+        event = Event(type="T", aggregate_id="a", aggregate_version=1)
+        store.save_event(event)
+        with pytest.raises(ConcurrentError) as caught:
+            store.save_event(event)
+        assert (caught.value.aggregate_id, caught.value.aggregate_version) == ("a", 1)
+        with pytest.raises(InputError):
+            store.incremental_import([make_event(0), {"type": "T"}])
+
+
+def test_leaving_an_import_by_an_error_aborts_it(tmp_path: Path) -> None:
+    def dies() -> None:
+        with store.import_events() as stream:
+            stream.write(make_lines(10))
+            raise ZeroDivisionError
+
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        with store.import_events() as stream:
+            stream.write(make_lines(3))
+        with pytest.raises(ZeroDivisionError):
+            dies()
+        assert b"".join(store.export_events()) == make_lines(3)
+
+
+def test_an_export_that_is_left_early_unfreezes_what_it_froze(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        with store.import_events() as stream:
+            stream.write(make_lines(3))
+        with store.export_events(maintenance_mode=AUTO) as export:
+            next(export)
+            assert store.describe().is_frozen
+        assert not store.describe().is_frozen
+
+
+def test_a_pipeline_takes_files_transforms_and_iterators(tmp_path: Path) -> None:
+    def shout(blocks: Iterator[bytes]) -> Iterable[bytes]:
+        for block in blocks:
+            yield block.replace(b"TYPE_", b"LOUD_")
+
+    with open_store(f"{tmp_path}/a.db") as store, open_store(f"{tmp_path}/b.db") as other:
+        store.init()
+        other.init()
+        text = make_lines(300)
+        pipeline([text[:100], text[100:]], store.import_events())
+        pipeline(store.export_events(), str(tmp_path / "a.jsonl.gz"))
+        pipeline(str(tmp_path / "a.jsonl.gz"), shout, shout, other.import_events())
+        assert b"".join(other.export_events()) == text.replace(b"TYPE_", b"LOUD_")
+        pipeline([text], other.import_events(maintenance_mode=AUTO))
+        with pytest.raises(InputError):
+            pipeline([text, b"broken"], other.import_events(maintenance_mode=MANUAL))
+        assert b"".join(other.export_events()) == text
+
+
+def test_an_error_in_a_transform_comes_out_and_leaves_the_target(tmp_path: Path) -> None:
+    def dies(blocks: Iterator[bytes]) -> Iterator[bytes]:
+        yield next(blocks)
+        raise ZeroDivisionError
+
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        with pytest.raises(ZeroDivisionError):
+            pipeline([make_lines(3), make_lines(3)], dies, store.import_events())
+        assert b"".join(store.export_events()) == b""
+        store.save_event(Event(type="T", aggregate_id="a", aggregate_version=1))
+
+
+def test_stores_are_verified_without_await(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        with store.import_events() as stream:
+            stream.write(make_lines(5))
+        assert sync.verify(store.export_events(), [make_lines(5)]).equal
+        assert sync.verify(store.export_events(), [make_lines(4)]).missing == 1
+
+
+def test_a_store_may_be_used_from_many_threads(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+
+        def save(name: str) -> None:
+            for version in range(1, 21):
+                store.save_event(Event(type="T", aggregate_id=name, aggregate_version=version))
+
+        threads = [threading.Thread(target=save, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = events_of(b"".join(store.export_events()))
+        assert sorted((event.aggregate_id, event.aggregate_version) for event in found) == [
+            (name, version) for name in "abcd" for version in range(1, 21)
+        ]
+
+
+async def test_it_works_where_an_event_loop_runs_already_as_in_a_notebook(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        store.save_event(Event(type="T", aggregate_id="a", aggregate_version=1))
+        assert store.describe().event_count == 1
