@@ -9,11 +9,15 @@ def run() -> None:
     """Run the command line and exit with its status."""
     try:
         from eventferry.cli import main
+
+        status = main()
+    except KeyboardInterrupt:
+        status = 130
     except ImportError as error:
         if error.name != "click":
             raise
         sys.exit("eventferry: the command line needs its extra: pip install 'eventferry[cli]'")
-    sys.exit(main())
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from eventferry import (
     pipeline,
     read_blocks,
 )
-from eventferry.databases import is_store
+from eventferry.databases import is_store, without_password
+from eventferry.event import MAX_SAFE_INTEGER
 from eventferry.exporting import AUTO, MANUAL
 from eventferry.merge import OLDER
 from eventferry.terminal import Meter, rate, say
@@ -53,7 +54,10 @@ class StoreType(StrParam):
         """Refuse what is no store."""
         if not is_store(value):
             self.fail(
-                f"{value!r} is no store: a URL such as sqlite:///path, or a path ending in .db", param, ctx
+                f"{without_password(value)!r} is no store: that is a URL such as sqlite:///path, or a path "
+                "ending in .db, .sqlite or .sqlite3",
+                param,
+                ctx,
             )
         return str(value)
 
@@ -67,9 +71,11 @@ class MomentType(IntParam):
         """Milliseconds since 1970."""
         if isinstance(value, int):
             return value
-        if value.lstrip("-").isdigit():
-            return int(value)
         try:
+            if value.isascii() and value.removeprefix("-").isdigit():
+                if abs(int(value)) > MAX_SAFE_INTEGER:
+                    raise ValueError
+                return int(value)
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r} is no time: 2026-01-31T12:00:00Z, or milliseconds since 1970", param, ctx)
@@ -131,7 +137,7 @@ def _filter(
     }
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
+_json = click.option("--json", "as_json", is_flag=True, help="The report as JSON on standard output.")
 _ignore_unknown = click.option(
     "--ignore-unknown-keys", is_flag=True, help="Drop keys that an event does not have, instead of refusing."
 )
@@ -153,7 +159,21 @@ def _replacing(command: Command) -> Command:
 
 
 def _print_json(report: msgspec.Struct | dict[str, Any], *, to_stderr: bool = False) -> None:
-    print(msgspec.json.encode(report).decode(), file=sys.stderr if to_stderr else sys.stdout, flush=True)
+    if to_stderr:
+        say(msgspec.json.encode(report).decode())
+    else:
+        _print(msgspec.json.encode(report))
+
+
+def _print(data: bytes | str) -> None:
+    """A line of data: UTF-8, whatever the locale says."""
+    if sys.stdout is None:
+        raise EventferryError("standard output is closed")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(
+        (data.encode(errors="surrogateescape") if isinstance(data, str) else data) + b"\n"
+    )
+    sys.stdout.flush()
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -180,11 +200,11 @@ async def _source(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int |
     """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known."""
     if place == "-":
         # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
-        yield read_blocks(_raw(sys.stdin.buffer)), None
+        yield read_blocks(_raw(sys.stdin)), None
     elif is_store(place):
         async with open_store(place) as store, contextlib.aclosing(store.export_events()) as export:
             if not await store.exists():  # before a missing target is made
-                raise StoreNotFoundError(f"there is no store at {place}")
+                raise StoreNotFoundError(f"there is no store at {without_password(place)}")
             yield export, None
     else:
         if not await asyncio.to_thread(os.path.exists, place):
@@ -199,17 +219,18 @@ def _size(path: Path) -> int | None:
 
 
 def _destination(place: str) -> str | IO[bytes]:
-    return _raw(sys.stdout.buffer) if place == "-" else place
+    return _raw(sys.stdout) if place == "-" else place
 
 
-def _raw(file: Any) -> IO[bytes]:
-    file = getattr(file, "raw", file)
-    return cast("IO[bytes]", file)
+def _raw(stream: Any) -> IO[bytes]:
+    if stream is None:
+        raise EventferryError("standard input or output is closed")
+    return cast("IO[bytes]", getattr(stream.buffer, "raw", stream.buffer))
 
 
 def _refuse_store(place: str, instead: str) -> None:
     if is_store(place):
-        raise UsageError(f"{place} is a store: {instead}")
+        raise UsageError(f"{without_password(place)} is a store: {instead}")
 
 
 # the store itself
@@ -225,7 +246,7 @@ def init(store: str) -> None:
             await opened.init()
 
     _run(work())
-    say(f"made the store {store}")
+    say(f"made the store {without_password(store)}")
 
 
 @cli.command()
@@ -241,7 +262,7 @@ def drop(store: str, yes: bool) -> None:
             await opened.drop()
 
     _run(work())
-    say(f"dropped the store {store}")
+    say(f"dropped the store {without_password(store)}")
 
 
 @cli.command()
@@ -267,7 +288,7 @@ def freeze(store: str) -> None:
             await opened.freeze()
 
     _run(work())
-    say(f"froze the store {store}")
+    say(f"froze the store {without_password(store)}")
 
 
 @cli.command()
@@ -280,7 +301,7 @@ def unfreeze(store: str) -> None:
             await opened.unfreeze()
 
     _run(work())
-    say(f"unfroze the store {store}")
+    say(f"unfroze the store {without_password(store)}")
 
 
 @cli.command()
@@ -308,7 +329,7 @@ def describe(store: str, as_json: bool, cursor: bool) -> None:
     for name, value in fields.items():
         if name in ("lastEventTimestamp", "frozenSince") and value:
             value = f"{value} ({_moment(value)})"
-        print(f"{name:<{width}}  {_word(value)}")
+        _print(f"{name:<{width}}  {_word(value)}")
 
 
 def _word(value: Any) -> str:
@@ -350,8 +371,7 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
                 return export.cursor
             text = b"".join([block async for block in export])
             listed = b",".join(text.splitlines())
-            sys.stdout.write(f'{{"events":[{listed.decode()}],"cursor":"{export.cursor}"}}\n')
-            sys.stdout.flush()
+            _print(b'{"events":[%s],"cursor":"%s"}' % (listed, export.cursor.encode()))
             return export.cursor
 
     cursor = _run(work())
@@ -405,8 +425,8 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
 
 
 @cli.command()
-@click.argument("src", metavar="STORE", type=STORE)
-@click.argument("store", metavar="STORE", type=STORE)
+@click.argument("src", metavar="FROM_STORE", type=STORE)
+@click.argument("store", metavar="TO_STORE", type=STORE)
 @_replacing
 def copy(src: str, store: str, **options: Any) -> None:
     """Copy the events of one store to another, all or nothing; a missing one is made."""
@@ -553,7 +573,7 @@ def begin(store: str) -> None:
         async with open_store(store) as opened:
             return await opened.begin_incremental_import()
 
-    print(_run(work()))
+    _print(_run(work()))
 
 
 @incremental.command()
@@ -657,7 +677,7 @@ def import_secrets(src: str, store: str, as_json: bool) -> None:
 @click.option("--content", is_flag=True, help="Compare what happened, not positions: for merged stores.")
 @_json
 def verify(a: str, b: str, content: bool, as_json: bool) -> None:
-    """Compare two stores or exported files; status 1 if they differ."""
+    """Compare two stores or exported files (or -); status 1 if they differ."""
     if a == b == "-":
         raise UsageError("only one of the two can be standard input")
 
@@ -671,7 +691,7 @@ def verify(a: str, b: str, content: bool, as_json: bool) -> None:
         _print_json(report)
     else:
         for difference in report.differences:
-            print(_difference(difference))
+            _print(_difference(difference))
         if report.equal:
             say(f"equal: {report.events:,} events")
         else:
@@ -714,11 +734,16 @@ def demo(directory: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status. Never a traceback."""
     try:
-        status = cli.main(args=arguments, prog_name="eventferry", standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.Abort:
-        return _interrupted()
-    except KeyboardInterrupt:
+        # Not cli.main(): that keeps a closed pipe to itself, and takes an end of file for Ctrl-C.
+        with cli.make_context(
+            "eventferry", sys.argv[1:] if arguments is None else list(arguments)
+        ) as context:
+            cli.invoke(context)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
         return _interrupted()
     except click.ClickException as error:
         error.show()
@@ -728,7 +753,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         # Nobody reads any more: what Python would still flush goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (EventferryError, OSError) as error:
         say(f"eventferry: {error}")
@@ -743,7 +769,7 @@ def main(arguments: list[str] | None = None) -> int:
             "(EVENTFERRY_TRACEBACK=1 shows where; please report it)"
         )
         return 1
-    return status if isinstance(status, int) else 0
+    return 0
 
 
 def _interrupted() -> int:

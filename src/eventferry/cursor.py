@@ -67,5 +67,7 @@ def after(cursor: str | None, events: Iterable[Positioned]) -> str:
     """The cursor after `events` have been read from `cursor` on; never behind `cursor`."""
     counters = decode(cursor)
     for event in events:
+        if not (0 <= event.thread_id < THREADS and event.thread_counter >= 0):
+            raise UsageError("an event that is not stored has no position to go on from")
         counters[event.thread_id] = max(counters[event.thread_id], event.thread_counter + 1)
     return encode(counters)

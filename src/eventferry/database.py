@@ -13,7 +13,7 @@ Three words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
@@ -330,7 +330,7 @@ class Writing(Reading, Protocol):
     async def drop_part(self, stage: Stage, part: bytes) -> None:
         """Remove what a part brought."""
 
-    def shared(self, stage: Stage) -> AsyncIterator[list[Shared]]:
+    def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         """Groups (timestamp, aggregateId, type) that the stage and the store both hold, whole and one after
         the other, the staged rows in order of arrival. Blocks may cut a group."""
 
@@ -423,8 +423,8 @@ class Database(Protocol):
         """Store one event durably, in a transaction of its own, as `writing` would.
 
         The timestamp is the higher of `now` and the event's own. The thread is `order.thread_of`'s, or the next
-        whose last timestamp is not later; but where the aggregate has an event at that timestamp in another
-        thread, the thread with the highest next counter.
+        whose last timestamp is not later; but where the aggregate has an event at that very timestamp, the thread
+        of the last such event.
 
         Raises:
             ConcurrentError: the version is taken.

@@ -395,7 +395,12 @@ def decode_event(line: bytes) -> Event:
     try:
         return _EVENT.decode(line)
     except (msgspec.ValidationError, RecursionError):
-        return msgspec.convert(json.loads(line, parse_float=_exact), Event)
+        return msgspec.convert(decode_payload(line), Event)
+
+
+def decode_payload(text: bytes) -> Any:
+    """The value of a JSON text, with numbers beyond a float's range as `Decimal`."""
+    return json.loads(text, parse_float=_exact)
 
 
 def _exact(text: str) -> float | Decimal:

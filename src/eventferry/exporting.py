@@ -97,9 +97,9 @@ class ExportStream:
         await self.aclose()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
-        if self._mode is AUTO:
-            await self._freeze()
         try:
+            if self._mode is AUTO:
+                await self._freeze()
             async with self._database.reading() as reading:
                 identity = await reading.identity()
                 heads = await reading.heads()
@@ -150,12 +150,13 @@ class ExportStream:
 
     async def _freeze(self) -> None:
         """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""
-        owner = await self._database.own()
+        self._owner = await self._database.own()
         async with self._database.writing(frozen="allow") as writing:
-            if await writing.freeze_marker() is None:
-                await writing.set_freeze(owner.id, time.time_ns() // 1_000_000)
-                self._owner = owner
-        if self._owner is None:
+            is_frozen = await writing.freeze_marker() is not None
+            if not is_frozen:
+                await writing.set_freeze(self._owner.id, time.time_ns() // 1_000_000)
+        if is_frozen:
+            owner, self._owner = self._owner, None
             await owner.release()
 
     async def _thaw(self) -> None:

@@ -34,10 +34,24 @@ def _zstd() -> ModuleType:
     return backport
 
 
+class _Gzip(GzipFile):
+    """Without a name and the time of writing in it: the same events give the same file."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        self._underneath = path.open(mode)
+        super().__init__("", mode, compresslevel=6, fileobj=self._underneath, mtime=0)
+
+    def close(self) -> None:
+        """Close the file underneath too, which a GzipFile leaves to its caller."""
+        try:
+            super().close()
+        finally:
+            self._underneath.close()
+
+
 def _opened(path: Path, suffix: str, mode: str) -> IO[bytes]:
     if suffix == ".gz":
-        # Without the time of writing: the same events give the same file.
-        return cast(IO[bytes], GzipFile(path, mode, compresslevel=6, mtime=0))
+        return cast(IO[bytes], _Gzip(path, mode))
     if suffix == ".zst":
         return cast(IO[bytes], _zstd().open(path, mode))
     return path.open(mode)
@@ -75,15 +89,16 @@ async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenera
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         try:
-            file = await asyncio.to_thread(_opened, path, path.suffix, "rb")
+            # A named pipe can be waited for long, and its opening already waits for the other end.
+            call = asyncio.to_thread if await asyncio.to_thread(path.is_file) else detached
+            file = await call(_opened, path, path.suffix, "rb")
         except OSError as error:
             raise EventferryError(f"{path} cannot be read: {error.strerror}") from None
         owned = True
     else:
-        file, owned = source, False
+        file, owned, call = source, False, detached
     # A pipe is read as it comes: `read` would wait until a whole block is there.
     read = getattr(file, "read1", file.read)
-    call = asyncio.to_thread if owned else detached
     try:
         while block := await call(read, BLOCK):
             yield block
@@ -110,20 +125,22 @@ class FileSink:
             self._path if is_special else self._path.with_name(f".{self._path.name}.{token_hex(4)}.part")
         )
         self._is_special = is_special
+        # What is no regular file may wait for somebody at its other end.
+        self._call = detached if is_special else asyncio.to_thread
         self._file: IO[bytes] | None = None
         self._closed = False
 
     async def write(self, block: bytes) -> None:
         """Add a block."""
-        file = self._open()
-        await asyncio.to_thread(file.write, block)
+        file = await self._opened()
+        await self._call(file.write, block)
 
     async def close(self) -> None:
         """Put the file into place, durably; twice is fine."""
         if not self._closed:
-            file = self._open()
+            file = await self._opened()
             self._closed = True
-            await asyncio.to_thread(self._finish, file)
+            await self._call(self._finish, file)
 
     async def abort(self, error: BaseException | None = None) -> None:
         """Leave what was there before; twice is fine."""
@@ -133,15 +150,15 @@ class FileSink:
         if self._file is not None:
             with contextlib.suppress(Exception):
                 self._file.close()
-        if not self._is_special:
-            self._beside.unlink(missing_ok=True)
+            if not self._is_special:
+                self._beside.unlink(missing_ok=True)
 
-    def _open(self) -> IO[bytes]:
+    async def _opened(self) -> IO[bytes]:
         if self._closed:
             raise StoreClosedError(f"{self._path} is closed")
         if self._file is None:
             try:
-                self._file = _opened(self._beside, self._path.suffix, "wb")
+                self._file = await self._call(_opened, self._beside, self._path.suffix, "wb")
             except OSError as error:
                 raise EventferryError(f"{self._path} cannot be written: {error.strerror}") from None
         return self._file

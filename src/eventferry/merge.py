@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -54,8 +55,9 @@ async def merge(writing: Writing, stage: Stage, older: Older) -> ImportReport:
         OlderEventsError: there are some and `older` is "reject".
     """
     known = array("q")
-    async for group in _groups(writing.shared(stage)):
-        known.extend(_known(group))
+    async with aclosing(writing.shared(stage)) as blocks, aclosing(_groups(blocks)) as groups:
+        async for group in groups:
+            known.extend(_known(group))
     await writing.discard(stage, known)
     latest = await writing.latest_timestamp()
     skipped = 0
@@ -68,7 +70,7 @@ async def merge(writing: Writing, stage: Stage, older: Older) -> ImportReport:
     return ImportReport(await writing.place(stage), len(known), skipped)
 
 
-async def _groups(blocks: AsyncIterator[list[Shared]]) -> AsyncIterator[list[Shared]]:
+async def _groups(blocks: AsyncIterator[list[Shared]]) -> AsyncGenerator[list[Shared], None]:
     """The rows of one group after another."""
     group: list[Shared] = []
     async for block in blocks:

@@ -23,7 +23,7 @@ from eventferry.errors import (
     StoreClosedError,
     UsageError,
 )
-from eventferry.event import Event, EventInput, NewRow, check_names, encode_payload, has_lone_surrogate
+from eventferry.event import Event, EventInput, NewRow, encode_payload, has_lone_surrogate
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
@@ -100,8 +100,12 @@ def _check(secret_id: str, secret: str) -> None:
     for field, value in (("id", secret_id), ("secret", secret)):
         if not isinstance(value, str):
             raise InputError(f"is a string, not {type(value).__name__}", field=field)
-        encode_payload(value)
-        check_names(value, "")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError("holds a lone surrogate, which is no character", field=field) from None
+        if "\0" in value:
+            raise InputError("holds the character U+0000", field=field)
     if len(secret_id) > MAX_ID_LENGTH:
         raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="id")
 

@@ -15,7 +15,7 @@ from eventferry import secret, stage
 from eventferry.append import Appending
 from eventferry.database import Database, Filter, Freeze, SubscriberRow
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
-from eventferry.event import Event, EventInput, decode_event, encode_payload, versioned_row
+from eventferry.event import Event, EventInput, decode_event, decode_payload, encode_payload, versioned_row
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.importing import ImportStream
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES
@@ -264,7 +264,7 @@ class EventStore:
             timestamp=saved.timestamp,
             aggregate_id=row.aggregate_id,
             aggregate_version=version,
-            payload=json.loads(row.payload),
+            payload=decode_payload(row.payload),
         )
         return SavedEvent(stored, vector.encode(saved.heads))
 
@@ -637,7 +637,10 @@ def _text(name: str, value: str) -> str:
 def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise UsageError(f"{name} is a list of strings, not one string")
-    names = tuple(values)
+    try:
+        names = tuple(values)
+    except TypeError:
+        raise UsageError(f"{name} is a list of strings, not {values!r}") from None
     for value in names:
         _text(f"each of {name}", value)
     return names

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 def say(words: str) -> None:
     """A line of words."""
-    print(words, file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        # Names of files may hold bytes that are no text.
+        print(words.encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr, flush=True)
 
 
 def rate(count: int, seconds: float) -> str:
     """How many, how long, how fast: `650,000 events in 2.1 s (309,524/s)`."""
-    return f"{count:,} events in {seconds:.1f} s ({round(count / max(seconds, 1e-9)):,}/s)"
+    events = "event" if count == 1 else "events"
+    return f"{count:,} {events} in {seconds:.1f} s ({round(count / max(seconds, 1e-9)):,}/s)"
 
 
 class Meter:
@@ -41,7 +44,7 @@ class Meter:
         self.bytes = 0
 
     def __enter__(self) -> Meter:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total)
             self._context = self._bar

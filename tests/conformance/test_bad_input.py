@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -508,3 +509,24 @@ async def test_however_a_line_is_broken_it_is_refused_by_its_number(opened: Open
                 error = await refusal_if_any(store, broken + b"\n" + LINES[1] + LINES[1])
                 assert error is not None
                 assert error.line in (1, 3)
+
+
+@pytest.mark.parametrize("space", ["", " "])
+@pytest.mark.parametrize("payload_first", [False, True])
+async def test_what_nests_too_deeply_is_refused_by_its_number_however_near_the_limit(
+    opened: Opened, space: str, payload_first: bool
+) -> None:
+    async def blocks(source: bytes) -> AsyncIterator[bytes]:
+        yield source
+
+    event = make_event(0, payload="PLACE")
+    if payload_first:
+        event = {"payload": "PLACE"} | event
+    text = json.dumps(event, separators=(",", ":"))
+    async with opened() as store:
+        for depth in [10, 500, *range(900, 1001), 2000, 20_000]:
+            source = text.replace('"PLACE"', f"[{space}" * depth + "]" * depth).encode() + b"\n"
+            error = await refusal_if_any(store, source)
+            assert error is None or error.line == 1
+            with contextlib.suppress(InputError):
+                await store.incremental_import(blocks(source), older="accept")

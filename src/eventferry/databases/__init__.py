@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePath
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from eventferry.database import Database
 from eventferry.errors import UsageError
@@ -24,19 +24,34 @@ def is_store(place: str) -> bool:
     return "://" in place or PurePath(place).suffix in SQLITE_SUFFIXES
 
 
+def without_password(place: str) -> str:
+    """A URL as it may be shown: no user and password before the host, and no options, which may hold one."""
+    scheme, separator, rest = place.partition(":/")
+    if not separator or (scheme == "sqlite" and "@" not in rest and "password" not in rest):
+        return place
+    address, _, query = rest.partition("?")
+    if "@" in address:
+        address = "/" + address.rpartition("@")[2].lstrip("/")
+    return f"{scheme}:/{address}" + ("?…" if query else "")
+
+
 def open_database(url: str, options: dict[str, Any]) -> Database:
     """The database of a URL; connects to nothing yet.
 
     Raises:
         UsageError: the URL or an option is not understood.
     """
+    if "\0" in unquote(url):
+        raise UsageError("a store's URL cannot hold the character U+0000")
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, path, query = "sqlite", url, ""
     else:
-        parts = urlsplit(url)
-        path, query = rest.partition("?")[0], parts.query
-    given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))) if query else {}
+        path, _, query = rest.partition("?")
+    try:
+        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+    except ValueError:
+        raise UsageError(f"the options of {without_password(url)} are not of the form name=value") from None
     both = given.keys() & options.keys()
     if both:
         raise UsageError(f"{', '.join(sorted(both))}: given in the URL and beside it")
@@ -44,9 +59,7 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     names = {field: str(settings.pop(name, field)) for name, field in _NAMES.items()}
     if scheme == "sqlite":
         return _sqlite(_sqlite_path(url, path, has_scheme=bool(separator)), names, settings)
-    raise UsageError(
-        f"{url.partition('@')[0] if '@' not in url else scheme + '://…'} is no store's URL: sqlite:///path"
-    )
+    raise UsageError(f"{without_password(url)} is no store's URL: sqlite:///path")
 
 
 def _sqlite(path: str, names: dict[str, str], settings: dict[str, Any]) -> Database:
@@ -60,7 +73,9 @@ def _sqlite(path: str, names: dict[str, str], settings: dict[str, Any]) -> Datab
     try:
         seconds = float(busy_timeout)
     except (TypeError, ValueError):
-        raise UsageError(f"busy_timeout is a number of seconds, not {busy_timeout!r}") from None
+        seconds = -1.0
+    if not 0 <= seconds <= 1e6:
+        raise UsageError(f"busy_timeout is a number of seconds from 0, not {busy_timeout!r}")
     return SqliteDatabase(path, Tables(**names), busy_timeout=seconds, journal_mode=journal_mode)
 
 
@@ -69,5 +84,7 @@ def _sqlite_path(url: str, rest: str, *, has_scheme: bool) -> str:
     if not has_scheme or rest == ":memory:":
         return rest
     if not rest.startswith("/") or rest == "/":
-        raise UsageError(f"{url}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path")
+        raise UsageError(
+            f"{without_password(url)}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path"
+        )
     return unquote(rest[1:])

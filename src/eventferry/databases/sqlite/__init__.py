@@ -158,14 +158,14 @@ class SqliteDatabase:
 
     def _begin(self, connection: Connection, frozen: str, owner: str | None) -> SqliteWriting:
         """A write transaction on a store that may be written. For the worker thread."""
-        connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
         if self._journal_mode is not None:
             self._set_journal_mode(connection, self._journal_mode)
             self._journal_mode = None
-        # A table is renamed in place of another: views that name the other must not stop it.
-        connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
         connection.begin(write=True)
         try:
+            connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
+            # A table is renamed in place of another: views that name the other must not stop it.
+            connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
             sql = events_sql(connection.sqlite, self._tables)
             if sql is None:
                 raise no_store(self._tables, self._path)
@@ -190,6 +190,8 @@ class SqliteDatabase:
         (now_mode,) = connection.sqlite.execute(f"PRAGMA journal_mode = {mode}").fetchone()
         if now_mode.lower() != mode.lower():
             raise UsageError(f"the journal mode stays {now_mode}: somebody else has the store open")
+        if mode.lower() == "persist":  # the journal stays, but not what stood in it: it may be a secret
+            connection.sqlite.execute("PRAGMA journal_size_limit = 0").fetchone()
 
     def _end(self, writing: SqliteWriting, *, keep: bool) -> None:
         """Commit or roll back. For the worker thread."""
@@ -219,7 +221,7 @@ class SqliteDatabase:
         async with self._write_lock:
             if self._writer is None:
                 if not self._path.parent.is_dir():
-                    raise UsageError(f"the folder {self._path.parent} does not exist")
+                    raise StoreNotFoundError(f"the folder {self._path.parent} does not exist")
                 self._writer = self._connection("rwc")
             writer = self._writer
             await writer.run(partial(self._create, writer))

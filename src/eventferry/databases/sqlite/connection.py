@@ -66,6 +66,8 @@ class Connection:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
             future.exception()  # seen: what matters now is that the call was cancelled
+            # A cursor that came too late would stay open in here, and pass the interrupt on to the rollback.
+            del future
             self._given_up.clear()
             raise
 
@@ -118,7 +120,8 @@ class Connection:
         )
         connection.create_function("eventferry_compact", 1, _compact, deterministic=True)
         connection.create_function("eventferry_number", 1, javascript_number, deterministic=True)
-        connection.execute("PRAGMA cache_size = -16000")
+        # Even this may have to wait: it reads the schema.
+        self._patiently(lambda: connection.execute("PRAGMA cache_size = -16000"))
         return connection
 
     def _patiently(self, attempt: Callable[[], object]) -> None:

@@ -16,12 +16,18 @@ if sys.platform == "win32":
 
     def _lock(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    _ask = _lock
 else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
         # flock, not lockf: a POSIX lock would vanish when anything in this process closed the same file.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _ask(descriptor: int) -> None:
+        # Shared: two who ask at once must not take each other for the owner.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def lock_path(database: Path, owner: str) -> Path:
@@ -55,7 +61,7 @@ def is_alive(database: Path, owner: str) -> bool:
     except PermissionError:
         return True  # somebody else's, and no way to ask: believe it
     try:
-        _lock(descriptor)
+        _ask(descriptor)
     except OSError:
         return True
     else:

@@ -123,12 +123,12 @@ def snapshots_table(name: str) -> str:
 
 
 def subscribers_table(name: str) -> str:
-    """reSolve's registry of read models."""
+    """reSolve's registry of read models; TEXT for the same reason as the payload's."""
     return f"""CREATE TABLE {quoted(name)}(
       "applicationName" VARCHAR(700) NOT NULL,
       "eventSubscriber" VARCHAR(700) NOT NULL,
-      "destination" JSON NOT NULL,
-      "status" JSON NOT NULL,
+      "destination" TEXT NOT NULL,
+      "status" TEXT NOT NULL,
       PRIMARY KEY("applicationName", "eventSubscriber")
     )"""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
 from secrets import token_hex
 from typing import Literal
@@ -89,7 +89,10 @@ class SqliteWriting(SqliteReading):
 
     def _thread_for(self, aggregate_id: str, version: int, timestamp: int, heads: list[int]) -> int:
         preferred = order.thread_of(aggregate_id)
-        thread = next(
+        at_once = self._thread_at(aggregate_id, version, timestamp)
+        if at_once is not None:
+            return at_once
+        return next(
             (
                 candidate
                 for candidate in (*range(preferred, 256), *range(preferred))
@@ -97,12 +100,10 @@ class SqliteWriting(SqliteReading):
             ),
             preferred,
         )
-        if self._stands_elsewhere(aggregate_id, version, timestamp, thread):
-            return heads.index(max(heads))
-        return thread
 
-    def _stands_elsewhere(self, aggregate_id: str, version: int, timestamp: int, thread: int) -> bool:
-        """Whether the aggregate has an earlier version at this very timestamp in another thread.
+    def _thread_at(self, aggregate_id: str, version: int, timestamp: int) -> int | None:
+        """The thread of the aggregate's last event at this very timestamp, if it has one: behind it in the same
+        thread the next version is in order whatever the threads hold.
 
         The version before tells, or if it is of another time, what stands at this time: next to nothing, mostly.
         """
@@ -112,17 +113,15 @@ class SqliteWriting(SqliteReading):
             (aggregate_id, version),
         ).fetchone()
         if before is None:
-            return False
-        if before[0] == timestamp:
-            return bool(before[1] != thread)
-        return (
-            self.connection.sqlite.execute(
-                f"""SELECT 1 FROM {self._events}
-                WHERE timestamp = ? AND +aggregateId = ? AND aggregateVersion < ? AND threadId <> ? LIMIT 1""",
-                (timestamp, aggregate_id, version, thread),
+            return None
+        if before[0] != timestamp:
+            before = self.connection.sqlite.execute(
+                f"""SELECT timestamp, threadId FROM {self._events}
+                WHERE timestamp = ? AND +aggregateId = ? AND aggregateVersion < ?
+                ORDER BY threadCounter DESC, threadId DESC LIMIT 1""",
+                (timestamp, aggregate_id, version),
             ).fetchone()
-            is not None
-        )
+        return None if before is None else int(before[1])
 
     def _last_timestamp(self, thread: int, heads: list[int]) -> int:
         if heads[thread] == 0:
@@ -290,8 +289,12 @@ class SqliteWriting(SqliteReading):
         extra, value = "", ""
         if self._part_of(target) == "part":
             extra, value = ', "part"', ", :part"
-        elif part != order.UNNAMED:
-            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+        else:
+            if part != order.UNNAMED:
+                raise UnsupportedStoreError(
+                    "this incremental import was opened by reSolve, which knows no parts"
+                )
+            self._refuse_numbers(source)
         # reSolve works a row's thread out when it is pushed, and needs it.
         self.connection.sqlite.execute(
             f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
@@ -300,15 +303,29 @@ class SqliteWriting(SqliteReading):
             {"part": part},
         )
 
+    def _refuse_numbers(self, stage: Stage) -> None:
+        """Refuse payloads that a column of reSolve's would rewrite."""
+        rows = self.connection.sqlite.execute(
+            f"""SELECT CAST(payload AS BLOB) FROM {quoted(stage.table)}
+            WHERE substr(payload, 1, 1) IN ('-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9')"""
+        )
+        for (payload,) in rows.fetchall():
+            if (reason := refuse_number(payload)) is not None:
+                raise InputError(reason, field="payload")
+
     @threaded
     def drop_part(self, stage: Stage, part: bytes) -> None:
         if self._part_of(stage) == "part":
             self.connection.sqlite.execute(f'DELETE FROM {quoted(stage.table)} WHERE "part" = ?', (part,))
 
-    async def shared(self, stage: Stage) -> AsyncIterator[list[Shared]]:
+    async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         rows = await self._find_shared(stage)
-        while block := await self._fetch_shared(rows):
-            yield block
+        try:
+            while block := await self._fetch_shared(rows):
+                yield block
+        finally:
+            # While a statement is open, an interrupt would strike those after it too.
+            await self.connection.run(rows.close)
 
     @threaded
     def _find_shared(self, stage: Stage) -> sqlite3.Cursor:
@@ -457,6 +474,13 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def put_subscriber(self, row: SubscriberRow) -> None:
+        columns = self.connection.sqlite.execute(
+            f"PRAGMA table_info({quoted(self.tables.subscribers)})"
+        ).fetchall()
+        values = {"destination": row.destination, "status": row.status}
+        for _, name, declared, *_ in columns:
+            if declared != "TEXT" and name in values and (reason := refuse_number(values[name])) is not None:
+                raise InputError(reason, field=name)
         self.connection.sqlite.execute(
             f"""REPLACE INTO {quoted(self.tables.subscribers)}(applicationName, eventSubscriber, destination, status)
             VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT))""",
