@@ -206,7 +206,7 @@ WRONG: list[tuple[int, str, str]] = [
     (2, "--from", "events full.db --from ²"),
     (2, "--until", "export full.db new.jsonl --until 12:00"),
     (2, "--until", "events full.db --until 99999999999999999999999999"),
-    (2, "--until", "events full.db --from -99999999999999999999 --until -9999999999999999999"),
+    (2, "--from", "events full.db --from -99999999999999999999 --until -9999999999999999999"),
     (2, "later", "events full.db --from 2 --until 1"),
     (2, "cursor", "events full.db --cursor nonsense"),
     (2, "cursor", "events full.db --cursor AAAA"),

@@ -481,7 +481,7 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
                 yield block[left:]
             left = max(left - len(block), 0)
         if left:
-            raise UsageError(f"--byte-offset {count} lies behind the end of the input")
+            raise EventferryError(f"--byte-offset {count} lies behind the end of the input")
 
     return skip
 

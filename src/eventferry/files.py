@@ -54,7 +54,8 @@ def _opened(path: Path, suffix: str, mode: str) -> IO[bytes]:
         return cast(IO[bytes], _Gzip(path, mode))
     if suffix == ".zst":
         return cast(IO[bytes], _zstd().open(path, mode))
-    return path.open(mode)
+    # Without a buffer where a read may wait for ever: closing a buffered file waits for its reader.
+    return path.open(mode) if path.is_file() or "w" in mode else cast(IO[bytes], path.open(mode, buffering=0))
 
 
 async def detached(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -304,6 +304,7 @@ async def test_pages_go_on_where_an_export_has_ended(
         part = b"".join([block async for block in export])
         given = part.count(b"\n")
         rest = await store.load_events(limit=1000, cursor=export.cursor)
+        assert given == min(max(before, 1), len(expected))
         assert part == lines_of(expected[:given])
         assert rest.events == expected[given:]
 
@@ -347,6 +348,19 @@ async def test_an_export_by_type_stopped_at_every_block_and_resumed_brings_each_
     async with filled(opened, events) as store:
         parts = await exported_with_stops(store, len(events) + 1, event_types=chosen)
         assert b"".join(parts) == lines_of(Chosen(chosen).of(merged(events)))
+
+
+async def test_the_cursor_of_a_running_export_is_behind_the_last_event_given_out_whole(
+    opened: Opened,
+) -> None:
+    events = history(((number % 3, 0, 0, "T", "a") for number in range(20)), 1, LONG_AGO, 200_000)
+    async with filled(opened, events) as store:
+        given = b""
+        async for block in (export := store.export_events()):
+            given += block
+            whole = given[: given.rfind(b"\n") + 1]
+            assert whole + await exported(store, cursor=export.cursor) == lines_of(events)
+        assert given == lines_of(events)
 
 
 # Filters come after the order
@@ -557,6 +571,39 @@ async def test_an_early_and_a_late_time_of_a_large_store_are_exported_whole(
                 finish_time=None if finish is None else LONG_AGO + finish,
             )
             assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(order))
+
+
+@pytest.mark.parametrize("threads", [1, 100, 256])
+async def test_very_many_events_of_one_timestamp_come_each_once(opened: Opened, threads: int) -> None:
+    events = history(
+        ((number % threads, 0, 0, TYPES[number % 3], "a") for number in range(9_000)), 9_000, LONG_AGO, 0
+    )
+    expected = merged(events)
+    async with filled(opened, events) as store:
+        assert await exported(store) == lines_of(expected)
+        assert await exported(store, event_types=["B"]) == lines_of(Chosen(("B",)).of(expected))
+        assert await all_pages(store, 1_001) == expected
+        assert await loaded(store, 1_001) == expected
+
+
+async def test_an_export_up_to_a_time_brings_an_early_event_that_waits_behind_a_late_one(
+    opened: Opened,
+) -> None:
+    """Thread 0 holds a late event and behind it an early one; thread 1 holds thousands in between."""
+    events = history(
+        ((0, 0, 9_000, "T", "a"), (0, 0, 4, "T", "a"), *((1, 0, 8, "T", "a") for _ in range(5_000))),
+        1,
+        LONG_AGO,
+        0,
+    )
+    first = merged(events)[:10]
+    async with filled(opened, events) as store:
+        cursor = store.get_next_cursor(None, first)
+        rest = merged(event for event in events if event not in first)
+        chosen = Chosen(finish_time=LONG_AGO + 30)
+        expected = chosen.of(rest)
+        assert events[1] in expected
+        assert await exported(store, cursor=cursor, **chosen.arguments()) == lines_of(expected)
 
 
 # What the order is

@@ -844,7 +844,7 @@ async def test_the_tables_that_are_made_have_the_columns_of_resolve(tmp_path: Pa
     await make_store(ours, 100 if replaced else 0)
     for table in ("events", "snapshots", "subscribers", "secrets"):
         expected = [
-            (name, "TEXT" if table == "events" and kind == "JSON" else kind, not_null)
+            (name, "TEXT" if kind == "JSON" else kind, not_null)  # JSON would rewrite bare numbers
             for name, kind, not_null in columns(theirs, table)
         ]
         assert columns(ours, table) == expected
@@ -1329,6 +1329,21 @@ async def test_a_number_is_not_rewritten_on_its_way_through_a_stage_of_resolve(t
         await store.commit_incremental_import("reSolvesId")
         payloads = [event.payload for event in events_of(await exported(store))]
         assert payloads in ([], [int(number)])
+
+
+@pytest.mark.parametrize("number", [5, 1.5, 3.141592653589793, 1e300, 12345678901234567890])
+async def test_a_bare_number_as_status_survives_in_a_column_of_resolve_or_is_refused(
+    tmp_path: Path, number: float
+) -> None:
+    path = tmp_path / "a.db"
+    make_resolve_store(path)
+    async with open_store(url_of(path)) as store:
+        await store.ensure_event_subscriber("app", "model", {"at": number}, {"at": number})
+        with contextlib.suppress(InputError):
+            await store.ensure_event_subscriber("app", "model", {"at": number}, number)
+        [row] = await store.get_event_subscribers()
+        assert row.destination == {"at": number}
+        assert row.status in (number, {"at": number})
 
 
 NUMBERS = st.one_of(

@@ -82,7 +82,8 @@ class SqliteDatabase:
     @property
     def resource_names(self) -> dict[str, str]:
         return {
-            "databaseFile": str(self._path),
+            # A file's name may hold bytes that are no text.
+            "databaseFile": os.fsencode(self._path).decode(errors="replace"),
             "eventsTableName": self._tables.events,
             "snapshotsTableName": self._tables.snapshots,
             "secretsTableName": self._tables.secrets,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -46,7 +47,9 @@ class Connection:
     """
 
     def __init__(self, path: Path, mode: str, busy_timeout: float) -> None:
-        self._uri = f"file:{quote(str(path))}?" + ("immutable=1" if mode == "immutable" else f"mode={mode}")
+        self._uri = f"file:{quote(os.fsencode(path))}?" + (
+            "immutable=1" if mode == "immutable" else f"mode={mode}"
+        )
         self._path = path
         self._busy_timeout = busy_timeout
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="eventferry-sqlite")
