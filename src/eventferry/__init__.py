@@ -17,8 +17,9 @@ from eventferry.files import read_blocks
 from eventferry.importing import ImportStream, StreamReport
 from eventferry.merge import ImportReport
 from eventferry.pipeline import pipeline
+from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
 from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
-from eventferry.store import Description, EventLoader, EventStore, Page, SavedEvent, Subscriber
+from eventferry.store import EventLoader, EventStore
 from eventferry.verify import Difference, VerifyReport, verify
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
+    "OpenImportDescription",
     "Page",
     "SavedEvent",
     "Secret",

@@ -22,6 +22,8 @@ class Appending:
         self._database = database
         self._stored = LineDecoder()
 
+    batch_bytes = 1  # block by block, as they come
+
     async def begin(self) -> list[Progress]:
         async with self._database.writing(frozen="allow"):
             return []

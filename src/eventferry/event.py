@@ -162,6 +162,7 @@ _ESCAPES = re.compile(
 )
 _FIELD = re.compile(r" - at `\$\.(\w+)")
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_NO_NUMBER = re.compile(rb"-?(?:NaN|Infinity)")
 _BYTE = re.compile(r" \(byte ([0-9]+)\)$")
 _KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
 
@@ -177,29 +178,57 @@ def _reason(error: Exception, line: bytes) -> tuple[str, str | None]:
         return "is missing", named[1]
     if field := _FIELD.search(text):
         return text[: field.start()].replace("`", ""), field[1]
-    if has_lone_surrogate(line):
-        return "holds a lone surrogate, which is no character", None
+    if (place := _lone_surrogate(line)) is not None:
+        return "holds a lone surrogate, which is no character", _field_at(line, place)
     if text == "Input data was truncated":
         return "is not whole JSON", None
-    return _BYTE.sub(r" at byte \1 of the line", text.removeprefix("JSON is malformed: ")), None
+    reason = _BYTE.sub(r" at byte \1 of the line", text.removeprefix("JSON is malformed: "))
+    return reason, _field_of_no_number(line, text)
+
+
+def _field_of_no_number(line: bytes, text: str) -> str | None:
+    """The field where the line breaks off being JSON because of NaN or Infinity; None where it is anything else."""
+    found = _BYTE.search(text)
+    if found is None:
+        return None
+    offset = int(found[1])
+    start = max(offset - 1, 0)  # of -Infinity the parser names the second byte
+    if _NO_NUMBER.match(line, offset) is None and _NO_NUMBER.match(line, start) is None:
+        return None
+    return _field_at(line, offset)
+
+
+def _lone_surrogate(text: bytes) -> int | None:
+    if _SURROGATE.search(text) is None:
+        return None
+    return next((match.start() for match in _ESCAPES.finditer(text) if match["lone"] is not None), None)
 
 
 def has_lone_surrogate(text: bytes) -> bool:
     """Whether a JSON text has the escape of half a surrogate pair."""
-    if _SURROGATE.search(text) is None:
-        return False
-    return any(match["lone"] is not None for match in _ESCAPES.finditer(text))
+    return _lone_surrogate(text) is not None
+
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _twice(line: bytes) -> str | None:
-    """A key that stands twice in the outermost object of a line."""
+    """A key that stands twice in the outermost object of a line.
+
+    Where no key does, the members account for every byte of the compact line; only otherwise it is worth
+    looking at each, for a key may also just be spelled with escapes.
+    """
+    text = msgspec.json.format(line, indent=-1)
+    members = _MEMBERS.decode(text)
+    if len(text) == 1 + sum(len(key.encode()) + len(memoryview(value)) + 4 for key, value in members.items()):
+        return None
     pairs: list[tuple[str, Any]] = []
 
-    def keep(members: list[tuple[str, Any]]) -> None:
+    def keep(found: list[tuple[str, Any]]) -> None:
         nonlocal pairs
-        pairs = members
+        pairs = found
 
-    json.loads(line, object_pairs_hook=keep, parse_int=len, parse_float=len)
+    json.loads(text, object_pairs_hook=keep, parse_int=len, parse_float=len)
     seen: set[str] = set()
     for key, _ in pairs:
         if key in seen and key in _KEYS:
@@ -208,10 +237,22 @@ def _twice(line: bytes) -> str | None:
     return None
 
 
+def _field_at(line: bytes, offset: int) -> str | None:
+    """The key in whose value a byte of a line stands, as far as a line that is not whole JSON tells."""
+    if (plain := _PLAIN.match(line) or _PLAIN_NEW.match(line)) is not None and offset >= plain.end():
+        return "payload"
+    places = {key: line.rfind(b'"%s":' % key.encode(), 0, offset) for key in _KEYS}
+    key = max(places, key=lambda name: places[name])
+    return key if places[key] >= 0 else None
+
+
 def compact(payload: bytes) -> bytes:
     """A JSON text without white space between its tokens; everything else stays as it is spelled."""
     if b" " in payload or b"\t" in payload or b"\r" in payload or b"\n" in payload:
-        return msgspec.json.format(payload, indent=-1)
+        try:
+            return msgspec.json.format(payload, indent=-1)
+        except RecursionError:
+            raise InputError("nests more deeply than can be read", field="payload") from None
     return payload
 
 
@@ -266,13 +307,19 @@ class LineDecoder:
     def _refuse_doubled_key(self, line: bytes, plain: re.Match[bytes] | None, payload: bytes) -> None:
         if plain is not None and plain.end() + len(payload) + 1 == len(line):
             return
-        if (key := _twice(line)) is not None:
+        try:
+            key = _twice(line)
+        except RecursionError:
+            raise InputError("nests more deeply than can be read") from None
+        if key is not None:
             raise InputError("this key stands twice in the line", field=key)
 
     def _check(self, line: bytes, row: Row | NewRow) -> None:
         if b"\\u" in line:
-            if has_lone_surrogate(line):
-                raise InputError("holds a lone surrogate, which is no character")
+            if (place := _lone_surrogate(line)) is not None:
+                raise InputError(
+                    "holds a lone surrogate, which is no character", field=_field_at(line, place)
+                )
             check_names(row.aggregate_id, row.type)
         check_limits(self._limits, row.aggregate_id, row.type, row.payload)
 
@@ -301,24 +348,32 @@ def encode_payload(payload: Any) -> bytes:
         InputError: it is no JSON value (NaN and lone surrogates are none either).
     """
     try:
-        return json.dumps(payload, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        if not _is_json(payload):
+            raise InputError(
+                "is no JSON value: that is made of dicts with keys that are strings, lists, strings, finite "
+                "numbers, True, False and None",
+                field="payload",
+            )
+        # Numbers as they are, whatever their size; a float in its shortest form.
+        return _ENCODER.encode(payload)
     except UnicodeEncodeError:
         raise InputError("holds a lone surrogate, which is no character", field="payload") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        if (text := _encode_decimals(payload)) is not None:
-            return text
-        raise InputError(f"is no JSON value: {error}", field="payload") from None
+    except OverflowError:
+        return _ENCODER.encode(_with_decimals(payload))
+    except RecursionError:
+        raise InputError("nests more deeply than can be written", field="payload") from None
 
 
-_DECIMALS = msgspec.json.Encoder(decimal_format="number")
+def _with_decimals(value: Any) -> Any:
+    """Integers as decimals, which the encoder writes at any length."""
+    if isinstance(value, dict):
+        return {key: _with_decimals(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_decimals(member) for member in value]
+    return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _encode_decimals(payload: Any) -> bytes | None:
-    """The JSON text of a value with `Decimal`s in it, as `decode_event` gives them; None if it is no JSON value."""
-    try:
-        return _DECIMALS.encode(payload) if _is_json(payload) else None
-    except (UnicodeEncodeError, RecursionError, OverflowError):
-        return None
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def _is_json(value: Any) -> bool:

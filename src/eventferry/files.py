@@ -7,6 +7,7 @@ import contextlib
 import os
 import stat
 import threading
+import zlib
 from collections.abc import AsyncGenerator, Callable
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
@@ -53,7 +54,10 @@ def _opened(path: Path, suffix: str, mode: str) -> IO[bytes]:
     if suffix == ".gz":
         return cast(IO[bytes], _Gzip(path, mode))
     if suffix == ".zst":
-        return cast(IO[bytes], _zstd().open(path, mode))
+        zstd = _zstd()
+        # With a checksum: a flipped bit must not become another event.
+        options = {zstd.CompressionParameter.checksum_flag: 1} if mode == "wb" else None
+        return cast(IO[bytes], zstd.open(path, mode, options=options))
     # Without a buffer where a read may wait for ever: closing a buffered file waits for its reader.
     return path.open(mode) if path.is_file() or "w" in mode else cast(IO[bytes], path.open(mode, buffering=0))
 
@@ -103,12 +107,10 @@ async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenera
     try:
         while block := await call(read, BLOCK):
             yield block
-    except (EOFError, BadGzipFile, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, BadGzipFile):
-            raise
+    except (EOFError, BadGzipFile, zlib.error) as error:
         raise InputError(f"the compressed file is damaged or cut off: {error}") from None
     except Exception as error:
-        if type(error).__name__ == "ZstdError":
+        if type(error).__name__ == "ZstdError":  # its module may not be there
             raise InputError(f"the compressed file is damaged or cut off: {error}") from None
         raise
     finally:
@@ -140,8 +142,12 @@ class FileSink:
         """Put the file into place, durably; twice is fine."""
         if not self._closed:
             file = await self._opened()
+            try:
+                await self._call(self._finish, file)
+            except BaseException as error:
+                await self.abort(error)
+                raise
             self._closed = True
-            await self._call(self._finish, file)
 
     async def abort(self, error: BaseException | None = None) -> None:
         """Leave what was there before; twice is fine."""

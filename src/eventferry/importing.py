@@ -48,6 +48,10 @@ class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class Target(Protocol):
     """Where the rows of an import go."""
 
+    @property
+    def batch_bytes(self) -> int:
+        """How much of the source at least goes into one commit."""
+
     async def begin(self) -> list[Progress]:
         """Make ready; what was done before, where this goes on with something."""
 
@@ -140,7 +144,7 @@ class ImportStream:
                 return
             self._hash_whole_lines(block)
             self._take(self._splitter.feed(block))
-            if self._waiting >= BATCH_BYTES:
+            if self._waiting >= self._target.batch_bytes:
                 await self._commit()
         except BaseException as error:
             await self.abort(error)

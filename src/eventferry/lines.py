@@ -194,7 +194,7 @@ class ArraySplitter:
     def __init__(self, max_element_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
         self.max_element_bytes = max_element_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
-        self._text = b""
+        self._text = bytearray()  # grows in place: an element may come in very many blocks
         self._at = 0  # how far `_text` has been looked at
         self._depth = 0
         self._in_string = False
@@ -208,7 +208,7 @@ class ArraySplitter:
         try:
             self._utf8.decode(block)
         except UnicodeDecodeError as error:
-            whole = self._text + block
+            whole = bytes(self._text) + block
             good = whole[: max(len(whole) - len(error.object) + error.start, 0)]
             self._scan(good[len(self._text) :])  # to know which element it stands in
             raise self._error(f"is not UTF-8: {error.reason}", 0) from None
@@ -260,12 +260,12 @@ class ArraySplitter:
                 found.append(self._element(start, self._text[start : match.start()]))
                 self._after_comma = True
                 start = self._at
-        self._text = self._text[start:]
+        del self._text[:start]
         self._offset += start
         self._at -= start
         if self._ended:
             self._refuse_unless_blank(self._text, "behind the array")
-            self._text = b""
+            self._text.clear()
         elif len(self._text) > self.max_element_bytes:
             raise self._error(f"the element is longer than {self.max_element_bytes} bytes", 0)
         return found
@@ -275,13 +275,13 @@ class ArraySplitter:
         if not self._ended:
             raise self._error("the input ends inside the array", 0)
 
-    def _element(self, start: int, text: bytes) -> tuple[int, int, bytes]:
+    def _element(self, start: int, text: bytearray) -> tuple[int, int, bytes]:
         if len(text) > self.max_element_bytes:
             raise self._error(f"the element is longer than {self.max_element_bytes} bytes", start)
         self._elements += 1
-        return self._elements, self._offset + start, text
+        return self._elements, self._offset + start, bytes(text)
 
-    def _refuse_unless_blank(self, text: bytes, where: str) -> None:
+    def _refuse_unless_blank(self, text: bytes | bytearray, where: str) -> None:
         if text and not text.isspace():
             raise self._error(f"there is something {where}", 0)
 

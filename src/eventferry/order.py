@@ -19,6 +19,9 @@ from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment
 
 _EVERY_THREAD = range(vector.THREADS)
+WALK = 4096
+"""How many events that a filter leaves out one merge walks over at most."""
+
 _LONG_AGO = -(2**63)
 
 
@@ -222,11 +225,11 @@ class _Merge:
         self._heap: list[tuple[Key, bool]] = []
 
     async def take(self, limit: int) -> list[tuple[Key, bool]]:
-        """The next events until `limit` of them pass the filter (or many times as many did not)."""
+        """The next events until `limit` of them pass the filter, or very many did not."""
         await self._refill(_EVERY_THREAD)
         taken: list[tuple[Key, bool]] = []
         passed = 0
-        while self._heap and passed < limit and len(taken) < 20 * limit:
+        while self._heap and passed < limit and len(taken) < max(20 * limit, WALK):
             key, passes = heapq.heappop(self._heap)
             taken.append((key, passes))
             passed += passes

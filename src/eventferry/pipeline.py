@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from typing import IO, Any, Protocol, TypeAlias, cast
 
 from eventferry.errors import ResumeError, UsageError
@@ -71,12 +71,15 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
                 await sink.write(block)
         if isinstance(sink, ImportStream) and not sink.is_verified:
             raise ResumeError("the source ends before the place where the import was interrupted")
-    except BaseException as error:
+        # The source before the sink's end: an export may have to unfreeze what the sink is about to change.
         await _close(opened)
+    except BaseException as error:
+        try:
+            await _close(opened)
+        except Exception as another:
+            error.add_note(f"closing failed too: {another}")
         await sink.abort(error)
         raise
-    # The source first: an export may have to unfreeze what the sink is about to change.
-    await _close(opened)
     return await sink.close()
 
 
@@ -109,6 +112,16 @@ async def _from_iterable(blocks: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _close(opened: list[Any]) -> None:
-    for stream in reversed(opened):
-        if hasattr(stream, "aclose"):
-            await stream.aclose()
+    """Close all, each once; the first error comes out when all are closed."""
+    first: BaseException | None = None
+    while opened:
+        stream = opened.pop()
+        try:
+            if hasattr(stream, "aclose"):
+                await stream.aclose()
+            elif isinstance(stream, Generator):
+                stream.close()
+        except BaseException as error:
+            first = first or error
+    if first is not None:
+        raise first

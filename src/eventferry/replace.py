@@ -13,6 +13,7 @@ from eventferry import cursor as vector
 from eventferry.database import Database, Owner, Progress, Reading, Stage, Writing
 from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
 from eventferry.event import ROOMY, Limits, Row
+from eventferry.importing import BATCH_BYTES
 from eventferry.lines import Lines
 
 
@@ -33,6 +34,8 @@ class Replacement:
         self._allow_empty = allow_empty
         self._owner: Owner | None = None
         self._stage: Stage | None = None
+
+    batch_bytes = BATCH_BYTES
 
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()

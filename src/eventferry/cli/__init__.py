@@ -1,0 +1,95 @@
+"""The command line: a thin layer over the library, with the same words.
+
+Data goes to standard output, words to standard error. Exit status: 0 done; 1 failed, refused or unequal;
+2 wrong usage; 130 interrupted; 141 the reader of a pipe has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+import click
+
+import eventferry
+from eventferry import EventferryError, UsageError
+from eventferry.cli import checks, events, incremental, secrets, stores
+from eventferry.terminal import say
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(eventferry.__version__)
+def cli() -> None:
+    """Move events between event stores, without losing or doubling one.
+
+    A STORE is a URL (sqlite:///relative.db, sqlite:////absolute.db) or a path ending in .db, .sqlite or .sqlite3.
+    SRC and DEST are files of lines (.gz and .zst are packed and unpacked), or - for standard input and output.
+    """
+
+
+for command in (
+    stores.init,
+    stores.drop,
+    stores.describe,
+    stores.freeze,
+    stores.unfreeze,
+    stores.upgrade,
+    events.events,
+    events.export,
+    events.import_,
+    events.copy,
+    incremental.incremental_import,
+    incremental.incremental,
+    secrets.export_secrets,
+    secrets.import_secrets,
+    checks.verify,
+    checks.demo,
+):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status. Never a traceback."""
+    try:
+        # Not cli.main(): that keeps a closed pipe to itself, and takes an end of file for Ctrl-C.
+        with cli.make_context(
+            "eventferry", sys.argv[1:] if arguments is None else list(arguments)
+        ) as context:
+            cli.invoke(context)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _interrupted()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UsageError as error:
+        say(f"eventferry: {error}")
+        return 2
+    except BrokenPipeError:
+        # Nobody reads any more: what Python would still flush goes nowhere.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (EventferryError, OSError) as error:
+        say(f"eventferry: {error}")
+        return 1
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:
+        if os.environ.get("EVENTFERRY_TRACEBACK"):
+            raise
+        say(
+            f"eventferry: this should not happen: {type(error).__name__}: {error} "
+            "(EVENTFERRY_TRACEBACK=1 shows where; please report it)"
+        )
+        return 1
+    return 0
+
+
+def _interrupted() -> int:
+    say("eventferry: interrupted")
+    return 130

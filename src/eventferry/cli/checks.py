@@ -1,0 +1,76 @@
+"""verify, and demo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+import eventferry
+from eventferry import (
+    UsageError,
+)
+from eventferry.cli.options import (
+    json_option,
+)
+from eventferry.cli.places import source_of
+from eventferry.cli.words import moment_text, print_data, print_json, run
+from eventferry.terminal import Meter, say
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--content", is_flag=True, help="Compare what happened, not positions: for merged stores.")
+@json_option
+def verify(a: str, b: str, content: bool, as_json: bool) -> None:
+    """Compare two stores or exported files (or -); status 1 if they differ."""
+    if a == b == "-":
+        raise UsageError("only one of the two can be standard input")
+
+    async def work() -> eventferry.VerifyReport:
+        async with source_of(a) as (left, _), source_of(b) as (right, _):
+            with Meter("comparing") as meter:
+                return await eventferry.verify(meter(left), right, content=content)
+
+    report = run(work())
+    if as_json:
+        print_json(report)
+    else:
+        for difference in report.differences:
+            print_data(_difference(difference))
+        if report.equal:
+            say(f"equal: {report.events:,} events")
+        else:
+            say(
+                f"unequal: {report.events:,} and {report.other_events:,} events; {report.missing:,} missing, "
+                f"{report.extra:,} extra, {report.changed:,} changed in {b}"
+            )
+    if not report.equal:
+        sys.exit(1)
+
+
+def _difference(difference: eventferry.Difference) -> str:
+    fields = f" ({', '.join(difference.fields)})" if difference.fields else ""
+    place = (
+        ""
+        if difference.thread_id is None
+        else f"thread {difference.thread_id} counter {difference.thread_counter}, "
+    )
+    version = "" if difference.aggregate_version is None else f" version {difference.aggregate_version}"
+    return (
+        f"{difference.kind}{fields}: {place}{difference.aggregate_id}{version}, {difference.type} "
+        f"at {moment_text(difference.timestamp)}"
+    )
+
+
+@click.command()
+@click.argument(
+    "directory", metavar="[DIR]", default="demo", type=click.Path(file_okay=False, path_type=Path)
+)
+def demo(directory: Path) -> None:
+    """Run the main job on 664,122 real events in DIR: export, import, incremental import, verify."""
+    from eventferry.demo import run_demo
+
+    run(run_demo(directory))

@@ -1,0 +1,181 @@
+"""Events: events, export, import, copy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import click
+
+import eventferry
+from eventferry import (
+    EventferryError,
+    EventStore,
+    UsageError,
+    open_store,
+    pipeline,
+)
+from eventferry.cli.options import (
+    DEFAULT_LIMIT,
+    STORE,
+    filter_of,
+    filters,
+    json_option,
+    replacing_options,
+)
+from eventferry.cli.places import destination_of, made, refuse_store, source_of
+from eventferry.cli.words import print_data, print_json, run
+from eventferry.exporting import AUTO, MANUAL
+from eventferry.terminal import Meter, rate, say
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@filters
+@click.option(
+    "--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="At most so many."
+)
+@json_option
+def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
+    """Print events as lines, and on standard error the cursor behind them."""
+    only = filter_of(**filters)
+
+    async def work() -> str:
+        async with (
+            open_store(store) as opened,
+            contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
+        ):
+            if not as_json:
+                await pipeline(export, destination_of("-"))
+                return export.cursor
+            text = b"".join([block async for block in export])
+            listed = b",".join(text.splitlines())
+            print_data(b'{"events":[%s],"cursor":"%s"}' % (listed, export.cursor.encode()))
+            return export.cursor
+
+    cursor = run(work())
+    if not as_json:
+        say(cursor)
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@click.argument("dest")
+@filters
+@click.option("--freeze", is_flag=True, help="Keep writers out meanwhile.")
+@json_option
+def export(store: str, dest: str, freeze: bool, as_json: bool, **filters: Any) -> None:
+    """Write events as lines to a file that appears, whole, at the end."""
+    refuse_store(dest, "copy STORE STORE goes from store to store")
+    only = filter_of(**filters)
+
+    async def work() -> tuple[int, str, float]:
+        async with open_store(store) as opened:
+            stream = opened.export_events(maintenance_mode=AUTO if freeze else MANUAL, **only)
+            with Meter("exporting") as meter:
+                await pipeline(stream, meter, destination_of(dest))
+                return stream.exported, stream.cursor, meter.seconds
+
+    exported, cursor, seconds = run(work())
+    if as_json:
+        print_json({"exported": exported, "cursor": cursor}, to_stderr=dest == "-")
+    else:
+        say(f"exported {rate(exported, seconds)}")
+
+
+@click.command("import")
+@click.argument("src")
+@click.argument("store", type=STORE)
+@replacing_options
+@click.option(
+    "--manual", is_flag=True, help="Append as it comes, committing as it goes; also to a frozen store."
+)
+@click.option(
+    "--byte-offset", type=click.IntRange(0), default=0, help="With --manual: skip so many bytes of SRC."
+)
+def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any) -> None:
+    """Import lines into a store, replacing its events, all or nothing; a missing store is made."""
+    if byte_offset and not manual:
+        raise UsageError("--byte-offset goes with --manual; an interrupted import goes on with --resume")
+    if manual:
+        run(_append(src, store, byte_offset, options))
+    else:
+        run(_replace(src, store, options))
+
+
+@click.command()
+@click.argument("src", metavar="FROM_STORE", type=STORE)
+@click.argument("store", metavar="TO_STORE", type=STORE)
+@replacing_options
+def copy(src: str, store: str, **options: Any) -> None:
+    """Copy the events of one store to another, all or nothing; a missing one is made."""
+    run(_replace(src, store, options))
+
+
+async def _replace(src: str, store: str, options: dict[str, Any]) -> None:
+    async with source_of(src) as (blocks, total), open_store(store) as opened, made(opened):
+        await _refuse_full(opened, replace=options["replace"])
+        sink = opened.import_events(
+            freeze=options["freeze"],
+            resume=options["resume"],
+            allow_empty=options["allow_empty"],
+            ignore_unknown_keys=options["ignore_unknown_keys"],
+        )
+        with Meter("importing", total) as meter:
+            try:
+                report = await pipeline(blocks, meter, sink)
+            except asyncio.CancelledError:
+                say("--resume goes on with it")
+                raise
+        _tell(report, meter.seconds, as_json=options["as_json"])
+
+
+async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any]) -> None:
+    if options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]:
+        raise UsageError(
+            "--manual appends: --replace, --allow-empty, --resume and --freeze do not go with it"
+        )
+    async with source_of(src) as (blocks, total), open_store(store) as opened, made(opened):
+        sink = opened.import_events(
+            byte_offset=byte_offset,
+            maintenance_mode=MANUAL,
+            ignore_unknown_keys=options["ignore_unknown_keys"],
+        )
+        with Meter("importing", total) as meter:
+            try:
+                report = await pipeline(blocks, meter, _skipping(byte_offset), sink)
+            except (EventferryError, asyncio.CancelledError):
+                say(f"{sink.saved_events_count:,} events are in; go on with --byte-offset {sink.byte_offset}")
+                raise
+        _tell(report, meter.seconds, as_json=options["as_json"])
+
+
+def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
+    """A transform that leaves the first bytes out."""
+
+    async def skip(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        left = count
+        async for block in blocks:
+            if left < len(block):
+                yield block[left:]
+            left = max(left - len(block), 0)
+        if left:
+            raise EventferryError(f"--byte-offset {count} lies behind the end of the input")
+
+    return skip
+
+
+async def _refuse_full(store: EventStore, *, replace: bool) -> None:
+    if not replace and (await store.get_latest_event()) is not None:
+        raise EventferryError(
+            "the store holds events: --replace replaces them, incremental-import adds to them"
+        )
+
+
+def _tell(report: eventferry.StreamReport, seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"imported": report.imported, "byteOffset": report.byte_offset})
+    else:
+        say(f"imported {rate(report.imported, seconds)}")

@@ -1,0 +1,145 @@
+"""Incremental imports, whole and in steps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import click
+
+import eventferry
+from eventferry import (
+    EventStore,
+    open_store,
+)
+from eventferry.cli.options import (
+    STORE,
+    ignore_unknown_keys_option,
+    json_option,
+    older_option,
+)
+from eventferry.cli.places import made, source_of
+from eventferry.cli.words import print_data, print_json, run
+from eventferry.terminal import Meter, rate, say
+
+
+@click.command("incremental-import")
+@click.argument("src")
+@click.argument("store", type=STORE)
+@older_option
+@click.option("--dry-run", is_flag=True, help="Change nothing, only report.")
+@ignore_unknown_keys_option
+@json_option
+def incremental_import(
+    src: str, store: str, older: Any, dry_run: bool, ignore_unknown_keys: bool, as_json: bool
+) -> None:
+    """Import what a store lacks, from lines or one JSON array; a missing store is made."""
+
+    async def work() -> tuple[eventferry.ImportReport, float]:
+        async with source_of(src) as (blocks, total), _target(store, dry_run=dry_run) as opened:
+            with Meter("importing", total) as meter:
+                report = await opened.incremental_import(
+                    meter(blocks), older=older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
+                )
+                return report, meter.seconds
+
+    report, seconds = run(work())
+    _tell_merged(report, seconds, as_json=as_json, dry_run=dry_run)
+
+
+@asynccontextmanager
+async def _target(store: str, *, dry_run: bool) -> AsyncIterator[EventStore]:
+    """The store to merge into; a missing one is made, but for a dry run an empty one stands in for it."""
+    async with open_store(store) as opened:
+        if not dry_run or await opened.exists():
+            async with made(opened):
+                yield opened
+            return
+    async with open_store("sqlite://:memory:") as empty:
+        await empty.init()
+        yield empty
+
+
+def _tell_merged(
+    report: eventferry.ImportReport, seconds: float, *, as_json: bool, dry_run: bool = False
+) -> None:
+    if as_json:
+        print_json(report)
+    else:
+        seen = report.imported + report.skipped_existing + report.skipped_older
+        did = "would import" if dry_run else "imported"
+        say(
+            f"{did} {report.imported:,}, skipped {report.skipped_existing:,} that are there; {rate(seen, seconds)}"
+        )
+    if report.skipped_older:
+        say(
+            f"warning: {report.skipped_older:,} events were skipped because they are older than the store's latest "
+            "event: --older accept takes them in"
+        )
+
+
+@click.group()
+def incremental() -> None:
+    """An incremental import in steps: begin, push, commit or rollback."""
+
+
+@incremental.command()
+@click.argument("store", type=STORE)
+def begin(store: str) -> None:
+    """Open an incremental import and print its id."""
+
+    async def work() -> str:
+        async with open_store(store) as opened:
+            return await opened.begin_incremental_import()
+
+    print_data(run(work()))
+
+
+@incremental.command()
+@click.argument("import_id", metavar="ID")
+@click.argument("src")
+@click.argument("store", type=STORE)
+@click.option("--part", help="A name; pushing the same part again replaces it.")
+@ignore_unknown_keys_option
+def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_keys: bool) -> None:
+    """Add events to the open import."""
+
+    async def work() -> int:
+        async with source_of(src) as (blocks, total), open_store(store) as opened:
+            with Meter("pushing", total) as meter:
+                return await opened.push_incremental_import(
+                    meter(blocks), import_id, part, ignore_unknown_keys=ignore_unknown_keys
+                )
+
+    say(f"pushed {run(work()):,} events")
+
+
+@incremental.command()
+@click.argument("import_id", metavar="ID")
+@click.argument("store", type=STORE)
+@older_option
+@json_option
+def commit(import_id: str, store: str, older: Any, as_json: bool) -> None:
+    """Merge the open import into the store."""
+
+    async def work() -> tuple[eventferry.ImportReport, float]:
+        async with open_store(store) as opened:
+            with Meter("merging") as meter:
+                return await opened.commit_incremental_import(import_id, older=older), meter.seconds
+
+    report, seconds = run(work())
+    _tell_merged(report, seconds, as_json=as_json)
+
+
+@incremental.command()
+@click.argument("store", type=STORE)
+def rollback(store: str) -> None:
+    """Drop the open import."""
+
+    async def work() -> None:
+        async with open_store(store) as opened:
+            await opened.rollback_incremental_import()
+
+    run(work())
+    say("rolled back")

@@ -1,0 +1,72 @@
+"""Where events come from and go to: stores, files, standard input and output."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from eventferry import (
+    EventferryError,
+    EventStore,
+    StoreNotFoundError,
+    UsageError,
+    open_store,
+    read_blocks,
+)
+from eventferry.databases import is_store, without_password
+
+COMPRESSED = (".gz", ".zst")
+
+
+@asynccontextmanager
+async def made(store: EventStore) -> AsyncIterator[None]:
+    """Make a missing store."""
+    if not await store.exists():
+        await store.init()
+    yield
+
+
+@asynccontextmanager
+async def source_of(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+    """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known."""
+    if place == "-":
+        # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
+        yield read_blocks(_raw(sys.stdin)), None
+    elif is_store(place):
+        async with open_store(place) as store, contextlib.aclosing(store.export_events()) as export:
+            if not await store.exists():  # before a missing target is made
+                raise StoreNotFoundError(f"there is no store at {without_password(place)}")
+            yield export, None
+    else:
+        if not await asyncio.to_thread(os.path.exists, place):
+            raise EventferryError(f"there is no file {place}")
+        async with contextlib.aclosing(read_blocks(place)) as blocks:
+            yield blocks, _size(Path(place))
+
+
+def _size(path: Path) -> int | None:
+    """How many bytes a file will give, where that is known beforehand."""
+    return path.stat().st_size if path.suffix not in COMPRESSED and path.is_file() else None
+
+
+def destination_of(place: str) -> str | IO[bytes]:
+    """A file, or standard output."""
+    return _raw(sys.stdout) if place == "-" else place
+
+
+def _raw(stream: Any) -> IO[bytes]:
+    if stream is None:
+        raise EventferryError("standard input or output is closed")
+    return cast("IO[bytes]", getattr(stream.buffer, "raw", stream.buffer))
+
+
+def refuse_store(place: str, instead: str) -> None:
+    """Refuse a store where a file is meant."""
+    if is_store(place):
+        raise UsageError(f"{without_password(place)} is a store: {instead}")

@@ -1,0 +1,125 @@
+"""The store itself: init, drop, upgrade, freeze, unfreeze, describe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+import eventferry
+from eventferry import (
+    UsageError,
+    open_store,
+)
+from eventferry.cli.options import (
+    STORE,
+    json_option,
+)
+from eventferry.cli.words import moment_text, print_data, print_json, run
+from eventferry.databases import without_password
+from eventferry.terminal import say
+
+
+@click.command()
+@click.argument("store", type=STORE)
+def init(store: str) -> None:
+    """Make a store."""
+
+    async def work() -> None:
+        async with open_store(store) as opened:
+            await opened.init()
+
+    run(work())
+    say(f"made the store {without_password(store)}")
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@click.option("--yes", is_flag=True, help="Yes, drop it.")
+def drop(store: str, yes: bool) -> None:
+    """Remove a store with everything in it."""
+    if not yes:
+        raise UsageError("drop removes all events, secrets and snapshots: say --yes")
+
+    async def work() -> None:
+        async with open_store(store) as opened:
+            await opened.drop()
+
+    run(work())
+    say(f"dropped the store {without_password(store)}")
+
+
+@click.command()
+@click.argument("store", type=STORE)
+def upgrade(store: str) -> None:
+    """Give a store that reSolve made the index that reading in order needs."""
+
+    async def work() -> list[str]:
+        async with open_store(store) as opened:
+            return await opened.upgrade()
+
+    added = run(work())
+    say(f"added {', '.join(added)}" if added else "nothing was missing")
+
+
+@click.command()
+@click.argument("store", type=STORE)
+def freeze(store: str) -> None:
+    """Make writes fail until unfreeze."""
+
+    async def work() -> None:
+        async with open_store(store) as opened:
+            await opened.freeze()
+
+    run(work())
+    say(f"froze the store {without_password(store)}")
+
+
+@click.command()
+@click.argument("store", type=STORE)
+def unfreeze(store: str) -> None:
+    """Let writes in again."""
+
+    async def work() -> None:
+        async with open_store(store) as opened:
+            await opened.unfreeze()
+
+    run(work())
+    say(f"unfroze the store {without_password(store)}")
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@json_option
+@click.option("--cursor", is_flag=True, help="Also the cursor behind the last event.")
+def describe(store: str, as_json: bool, cursor: bool) -> None:
+    """Say what a store holds."""
+
+    async def work() -> eventferry.Description:
+        async with open_store(store) as opened:
+            return await opened.describe(calculate_cursor=cursor)
+
+    description = run(work())
+    fields: dict[str, Any] = msgspec.to_builtins(description)
+    if not cursor:
+        del fields["cursor"]
+    if as_json:
+        print_json(fields)
+        return
+    fields |= fields.pop("resourceNames")
+    if fields["openImport"] is not None:
+        fields["openImport"] = fields["openImport"]["id"]
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        if name in ("lastEventTimestamp", "frozenSince") and value:
+            value = f"{value} ({moment_text(value)})"
+        print_data(f"{name:<{width}}  {_word(value)}")
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
