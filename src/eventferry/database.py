@@ -347,7 +347,7 @@ class Writing(Reading, Protocol):
         """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.
 
         New positions: one timestamp goes to one thread, `order.thread_of_time`; but where an aggregate of that
-        timestamp has an event at it already, the thread with the highest next counter. Versions go on from
+        timestamp has an event at it already, the thread of the store's latest event. Versions go on from
         each aggregate's last.
         """
 

@@ -65,7 +65,8 @@ async def merge(writing: Writing, stage: Stage, older: Older) -> ImportReport:
         skipped = await writing.older(stage, latest, discard=older == "skip")
         if skipped and older == "reject":
             raise OlderEventsError(
-                f"{skipped} events are older than the store's latest, of timestamp {latest}; nothing was imported"
+                f"the batch has events older than the store's latest, of timestamp {latest}: {skipped}; "
+                "nothing was imported"
             )
     return ImportReport(await writing.place(stage), len(known), skipped)
 

@@ -74,11 +74,11 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
         # The source before the sink's end: an export may have to unfreeze what the sink is about to change.
         await _close(opened)
     except BaseException as error:
-        try:
-            await _close(opened)
-        except Exception as another:
-            error.add_note(f"closing failed too: {another}")
-        await sink.abort(error)
+        for ending in (_close(opened), sink.abort(error)):
+            try:
+                await ending
+            except Exception as another:  # the first error is what matters
+                error.add_note(f"ending failed too: {another}")
         raise
     return await sink.close()
 

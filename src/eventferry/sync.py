@@ -184,6 +184,7 @@ class SecretsExport(_Face[AwaitedSecretsExport]):
 class ImportStream(_Face[AwaitedImport]):
     """A sink for blocks of lines; leaving `with` normally commits, an exception aborts."""
 
+    begin = _sync(AwaitedImport.begin)
     write = _sync(AwaitedImport.write)
     verify = _sync(AwaitedImport.verify)
     abort = _sync(AwaitedImport.abort)
@@ -195,6 +196,11 @@ class ImportStream(_Face[AwaitedImport]):
     def stop(self) -> None:
         """Take in nothing more from the next commit on."""
         self.inner.stop()
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether all that was consumed before a resume has been seen again."""
+        return self.inner.is_verified
 
     @property
     def byte_offset(self) -> int:

@@ -20,10 +20,14 @@ def say(words: str) -> None:
         print(words.encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr, flush=True)
 
 
+def counted(count: int, what: str) -> str:
+    """`1 event`, `1,000 events`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def rate(count: int, seconds: float) -> str:
     """How many, how long, how fast: `650,000 events in 2.1 s (309,524/s)`."""
-    events = "event" if count == 1 else "events"
-    return f"{count:,} {events} in {seconds:.1f} s ({round(count / max(seconds, 1e-9)):,}/s)"
+    return f"{counted(count, 'event')} in {seconds:.1f} s ({round(count / max(seconds, 1e-9)):,}/s)"
 
 
 class Meter:

@@ -1058,18 +1058,20 @@ async def test_what_counts_as_a_scan_is_seen_as_one(tmp_path: Path, plans: list[
         assert scans(plans) == []
 
 
-@pytest.mark.parametrize("made_by", ["eventferry", "resolve, upgraded"])
+@pytest.mark.parametrize("made_by", ["init", "import", "resolve, upgraded"])
 async def test_no_page_save_or_incremental_import_walks_over_all_events(
     tmp_path: Path, plans: list[tuple[str, str]], made_by: str
 ) -> None:
     path = tmp_path / "a.db"
-    if made_by == "eventferry":
-        await make_store(path, 2000)
-    else:
+    if made_by == "resolve, upgraded":
         make_resolve_store(path, 2000)
+    else:
+        await make_store(path, 2000 if made_by == "import" else 0)
     async with open_store(url_of(path)) as store:
-        if made_by != "eventferry":
+        if made_by == "resolve, upgraded":
             await store.upgrade()
+        elif made_by == "init":
+            await import_lines(store, make_lines(2000), maintenance_mode=MANUAL)
         halfway = store.get_next_cursor(None, events_of(make_lines(1000)))
         steps: dict[str, Callable[[], Any]] = {
             "the first page": lambda: store.load_events(limit=10, cursor=None),

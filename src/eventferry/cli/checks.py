@@ -16,7 +16,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.places import source_of
 from eventferry.cli.words import moment_text, print_data, print_json, run
-from eventferry.terminal import Meter, say
+from eventferry.terminal import Meter, counted, say
 
 
 @click.command()
@@ -41,7 +41,7 @@ def verify(a: str, b: str, content: bool, as_json: bool) -> None:
         for difference in report.differences:
             print_data(_difference(difference))
         if report.equal:
-            say(f"equal: {report.events:,} events")
+            say(f"equal: {counted(report.events, 'event')}")
         else:
             say(
                 f"unequal: {report.events:,} and {report.other_events:,} events; {report.missing:,} missing, "

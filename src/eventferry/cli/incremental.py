@@ -21,7 +21,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.places import made, source_of
 from eventferry.cli.words import print_data, print_json, run
-from eventferry.terminal import Meter, rate, say
+from eventferry.terminal import Meter, counted, rate, say
 
 
 @click.command("incremental-import")
@@ -74,8 +74,8 @@ def _tell_merged(
         )
     if report.skipped_older:
         say(
-            f"warning: {report.skipped_older:,} events were skipped because they are older than the store's latest "
-            "event: --older accept takes them in"
+            f"warning: skipped {counted(report.skipped_older, 'event')} older than the store's latest event: "
+            "--older accept takes them in"
         )
 
 
@@ -112,7 +112,7 @@ def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_
                     meter(blocks), import_id, part, ignore_unknown_keys=ignore_unknown_keys
                 )
 
-    say(f"pushed {run(work()):,} events")
+    say(f"pushed {counted(run(work()), 'event')}")
 
 
 @incremental.command()

@@ -47,15 +47,20 @@ def vector(counters: Sequence[int] | None) -> bytes:
 _KEPT = "payload"
 """The payload in tables that eventferry made: as it came."""
 
+
 # In foreign tables the column may have numeric affinity, and a writer may have left white space.
-_FOREIGN = """CASE typeof(payload)
-  WHEN 'text' THEN CASE
-    WHEN instr(payload, ' ') OR instr(payload, char(9)) OR instr(payload, char(10)) OR instr(payload, char(13))
-    THEN eventferry_compact(payload) ELSE payload END
-  WHEN 'integer' THEN payload
-  WHEN 'real' THEN eventferry_number(payload)
-  WHEN 'null' THEN 'null'
-  ELSE CAST(payload AS TEXT) END"""
+def _foreign(column: str) -> str:
+    return f"""CASE typeof({column})
+      WHEN 'text' THEN CASE
+        WHEN instr({column}, ' ') OR instr({column}, char(9)) OR instr({column}, char(10)) OR instr({column}, char(13))
+        THEN eventferry_compact({column}) ELSE {column} END
+      WHEN 'integer' THEN {column}
+      WHEN 'real' THEN eventferry_number({column})
+      WHEN 'null' THEN 'null'
+      ELSE CAST({column} AS TEXT) END"""
+
+
+_FOREIGN = _foreign("payload")
 
 
 def _line(payload: str) -> str:
@@ -318,7 +323,8 @@ class SqliteReading:
     @threaded
     def subscribers(self, application_name: str | None, event_subscriber: str | None) -> list[SubscriberRow]:
         rows = self.connection.sqlite.execute(
-            f"""SELECT applicationName, eventSubscriber, CAST(destination AS BLOB), CAST(status AS BLOB)
+            f"""SELECT applicationName, eventSubscriber,
+              CAST({_foreign("destination")} AS BLOB), CAST({_foreign("status")} AS BLOB)
             FROM {quoted(self.tables.subscribers)}
             WHERE (:application IS NULL OR applicationName = :application)
               AND (:subscriber IS NULL OR eventSubscriber = :subscriber)

@@ -420,16 +420,24 @@ class SqliteWriting(SqliteReading):
                   SELECT m.timestamp FROM {table} AS m WHERE EXISTS (
                     SELECT 1 FROM {known} AS k WHERE k.timestamp = m.timestamp AND k.aggregateId = m.aggregateId
                   )
-                ) THEN :crowded ELSE ((timestamp % 256) + 256) % 256 END AS threadId
+                ) THEN :behind_all ELSE ((timestamp % 256) + 256) % 256 END AS threadId
               FROM {table}
             ) AS s""",
-            {"heads": vector(heads), "crowded": heads.index(max(heads))},
+            {"heads": vector(heads), "behind_all": self._thread_of_the_latest()},
         )
         return sqlite.execute(
             f"""INSERT INTO {self._events}({_COLUMNS})
             SELECT p.threadId, p.threadCounter, s.timestamp, s.aggregateId, p.aggregateVersion, s.type, s.payload
             FROM {placed} AS p CROSS JOIN {table} AS s ON s.rowid = p.id ORDER BY p.arrival"""
         ).rowcount
+
+    def _thread_of_the_latest(self) -> int:
+        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
+        latest = self.connection.sqlite.execute(
+            f"""SELECT threadId FROM {self._events}
+            ORDER BY timestamp DESC, threadCounter DESC, threadId DESC LIMIT 1"""
+        ).fetchone()
+        return 0 if latest is None else int(latest[0])
 
     # secrets, snapshots, subscribers
 
