@@ -324,6 +324,9 @@ class Writing(Reading, Protocol):
     async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
         """Put events into a "merge" stage, behind those that it holds."""
 
+    async def stage_limits(self, stage: Stage) -> Limits:
+        """What the columns of an "open" stage, and of the store behind it, can hold."""
+
     async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
         """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key."""
 

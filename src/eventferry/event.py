@@ -17,6 +17,7 @@ import msgspec
 
 from eventferry.cursor import MAX_COUNTER
 from eventferry.errors import InputError
+from eventferry.numbers import javascript_number
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
@@ -27,6 +28,7 @@ MAX_ID_LENGTH = 700
 _ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
 _Version = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
+_StoredVersion = Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]  # foreign writers may begin at 0
 _Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 _Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 _NULL = msgspec.Raw(b"null")
@@ -85,7 +87,7 @@ class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False
     type: _Name
     timestamp: _Timestamp
     aggregate_id: _Name
-    aggregate_version: _Version
+    aggregate_version: _StoredVersion
     payload: msgspec.Raw = _NULL
 
 
@@ -348,44 +350,53 @@ def encode_payload(payload: Any) -> bytes:
         InputError: it is no JSON value (NaN and lone surrogates are none either).
     """
     try:
-        if not _is_json(payload):
-            raise InputError(
-                "is no JSON value: that is made of dicts with keys that are strings, lists, strings, finite "
-                "numbers, True, False and None",
-                field="payload",
-            )
-        # Numbers as they are, whatever their size; a float in its shortest form.
-        return _ENCODER.encode(payload)
+        odd = _check_json(payload)
+        return _ENCODER.encode(_respelled(payload) if odd else payload)
     except UnicodeEncodeError:
         raise InputError("holds a lone surrogate, which is no character", field="payload") from None
-    except OverflowError:
-        return _ENCODER.encode(_with_decimals(payload))
     except RecursionError:
         raise InputError("nests more deeply than can be written", field="payload") from None
-
-
-def _with_decimals(value: Any) -> Any:
-    """Integers as decimals, which the encoder writes at any length."""
-    if isinstance(value, dict):
-        return {key: _with_decimals(member) for key, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_decimals(member) for member in value]
-    return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
-def _is_json(value: Any) -> bool:
+def _check_json(value: Any) -> bool:
+    """Whether a JSON value holds numbers that the encoder would not write, or not as JavaScript does."""
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_json(member) for key, member in value.items())
+        odd = False
+        for key, member in value.items():
+            if not isinstance(key, str):
+                raise InputError(f"the key {key!r} of an object is no string", field="payload")
+            odd |= _check_json(member)
+        return odd
     if isinstance(value, list | tuple):
-        return all(map(_is_json, value))
-    if isinstance(value, float):
-        return isfinite(value)
-    if isinstance(value, Decimal):
-        return value.is_finite()
-    return value is None or isinstance(value, str | int)
+        odd = False
+        for member in value:
+            odd |= _check_json(member)
+        return odd
+    if value is None or isinstance(value, str | bool):
+        return False
+    if isinstance(value, int):
+        return not -(2**63) <= value < 2**64
+    if isinstance(value, float) and isfinite(value):
+        return value != 0 and not 1e-3 <= abs(value) < 1e15
+    if isinstance(value, Decimal) and value.is_finite():
+        return False
+    raise InputError(f"{value!r:.100} is no JSON value", field="payload")
+
+
+def _respelled(value: Any) -> Any:
+    """The same value, with its numbers as text that goes through as it is."""
+    if isinstance(value, dict):
+        return {key: _respelled(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_respelled(member) for member in value]
+    if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e15:
+        return msgspec.Raw(javascript_number(value).encode())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    return value
 
 
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
@@ -449,8 +460,18 @@ def decode_event(line: bytes) -> Event:
     """
     try:
         return _EVENT.decode(line)
-    except (msgspec.ValidationError, RecursionError):
-        return msgspec.convert(decode_payload(line), Event)
+    except (msgspec.MsgspecError, RecursionError):
+        # A foreign writer let in what is no event by our rules (half a time, a lone surrogate): shown as it is.
+        fields = decode_payload(line)
+        return Event(
+            thread_counter=fields["threadCounter"],
+            thread_id=fields["threadId"],
+            type=fields["type"],
+            timestamp=fields["timestamp"],
+            aggregate_id=fields["aggregateId"],
+            aggregate_version=fields["aggregateVersion"],
+            payload=fields["payload"],
+        )
 
 
 def decode_payload(text: bytes) -> Any:

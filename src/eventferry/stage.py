@@ -44,8 +44,8 @@ async def push(
     if part == "":
         raise UsageError("the name of a part is not empty")
     async with database.writing() as writing:
-        await _open_stage(writing, import_id)
-    async with _staged(database, events, ignore_unknown_keys=ignore_unknown_keys) as (stage, count):
+        limits = await writing.stage_limits(await _open_stage(writing, import_id))
+    async with _staged(database, events, limits, ignore_unknown_keys=ignore_unknown_keys) as (stage, count):
         async with database.writing() as writing:
             target = await _open_stage(writing, import_id)
             if part is not None:
@@ -77,7 +77,10 @@ async def whole(
     """Begin, push and commit in one, on a stage of its own."""
     merge.check_older(older)
     async with (
-        _staged(database, events, ignore_unknown_keys=ignore_unknown_keys) as (stage, _),
+        _staged(database, events, await database.limits(), ignore_unknown_keys=ignore_unknown_keys) as (
+            stage,
+            _,
+        ),
         database.writing() as writing,
     ):
         report = await merge.merge(writing, stage, older)
@@ -95,10 +98,9 @@ async def _open_stage(writing: Writing, import_id: str) -> Stage:
 
 @asynccontextmanager
 async def _staged(
-    database: Database, events: EventSource, *, ignore_unknown_keys: bool
+    database: Database, events: EventSource, limits: Limits, *, ignore_unknown_keys: bool
 ) -> AsyncIterator[tuple[Stage, int]]:
     """A stage of our own that holds these events, and how many they are."""
-    limits = await database.limits()
     async with database.writing() as writing:
         stage = await writing.make_stage("merge")
     try:

@@ -1030,6 +1030,8 @@ def scans(plans: list[tuple[str, str]]) -> list[str]:
     """Where a plan walks over all events, whether over the table or over an index."""
     found = []
     for sql, detail in plans:
+        if re.search(r'FROM "events"\s+ORDER BY [^()]* LIMIT 1$', sql) and "USING" in detail:
+            continue  # stops at the first entry of the index
         names = {"events", *re.findall(r'"events" AS (\w+)', sql)}
         if (match := re.match(r"SCAN (?:TABLE )?(\S+)", detail)) and match[1] in names:
             found.append(f"{detail}: {sql}")
@@ -1051,10 +1053,13 @@ async def test_what_counts_as_a_scan_is_seen_as_one(tmp_path: Path, plans: list[
         other.execute("""SELECT * FROM "events" WHERE payload = '1'""")
         other.execute("""SELECT e.type FROM "events" AS e""")
         other.execute("""SELECT count(*) FROM "events" """)
-        assert len(scans(plans)) == 3
+        other.execute("""SELECT type FROM "events" ORDER BY payload LIMIT 1""")
+        other.execute("""SELECT type FROM "events" WHERE type = 'x' ORDER BY timestamp LIMIT 1""")
+        assert len(scans(plans)) == 5
         plans.clear()
         other.execute("""SELECT * FROM "events" AS e WHERE e.threadId = 3""")
-        assert plans
+        other.execute("""SELECT type FROM "events" ORDER BY timestamp DESC LIMIT 1""")
+        assert len(plans) == 2
         assert scans(plans) == []
 
 

@@ -21,7 +21,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from eventferry.databases.sqlite.numbers import javascript_number
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -29,6 +28,7 @@ from eventferry.errors import (
     StoreBusyError,
     StoreNotFoundError,
 )
+from eventferry.numbers import javascript_number
 
 P = ParamSpec("P")
 T = TypeVar("T")

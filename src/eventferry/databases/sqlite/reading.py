@@ -44,12 +44,14 @@ def vector(counters: Sequence[int] | None) -> bytes:
     return b"".join(b"%015d" % counter for counter in (_OPEN_END if counters is None else counters))
 
 
-_KEPT = "payload"
-"""The payload in tables that eventferry made: as it came."""
+# In tables that eventferry made, the payload is as it came. Only an incremental import by the real reSolve, which
+# stages in a column of numeric affinity, can leave a bare number there.
+_KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE payload END"
 
 
 # In foreign tables the column may have numeric affinity, and a writer may have left white space.
-def _foreign(column: str) -> str:
+def foreign(column: str) -> str:
+    """The JSON text of a column of a foreign table, as an SQL expression."""
     return f"""CASE typeof({column})
       WHEN 'text' THEN CASE
         WHEN instr({column}, ' ') OR instr({column}, char(9)) OR instr({column}, char(10)) OR instr({column}, char(13))
@@ -60,7 +62,7 @@ def _foreign(column: str) -> str:
       ELSE CAST({column} AS TEXT) END"""
 
 
-_FOREIGN = _foreign("payload")
+_FOREIGN = foreign("payload")
 
 
 def _line(payload: str) -> str:
@@ -324,7 +326,7 @@ class SqliteReading:
     def subscribers(self, application_name: str | None, event_subscriber: str | None) -> list[SubscriberRow]:
         rows = self.connection.sqlite.execute(
             f"""SELECT applicationName, eventSubscriber,
-              CAST({_foreign("destination")} AS BLOB), CAST({_foreign("status")} AS BLOB)
+              CAST({foreign("destination")} AS BLOB), CAST({foreign("status")} AS BLOB)
             FROM {quoted(self.tables.subscribers)}
             WHERE (:application IS NULL OR applicationName = :application)
               AND (:subscriber IS NULL OR eventSubscriber = :subscriber)

@@ -13,10 +13,10 @@ from eventferry.database import Clash, Progress, Saved, Shared, Stage, Subscribe
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, threaded
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import SqliteReading, vector
+from eventferry.databases.sqlite.reading import SqliteReading, foreign, vector
 from eventferry.databases.sqlite.tables import Tables, fact, quoted
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
-from eventferry.event import NewRow, Row
+from eventferry.event import ROOMY, Limits, NewRow, Row
 
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
@@ -289,12 +289,8 @@ class SqliteWriting(SqliteReading):
         extra, value = "", ""
         if self._part_of(target) == "part":
             extra, value = ', "part"', ", :part"
-        else:
-            if part != order.UNNAMED:
-                raise UnsupportedStoreError(
-                    "this incremental import was opened by reSolve, which knows no parts"
-                )
-            self._refuse_numbers(source)
+        elif part != order.UNNAMED:
+            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
         # reSolve works a row's thread out when it is pushed, and needs it.
         self.connection.sqlite.execute(
             f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
@@ -303,15 +299,11 @@ class SqliteWriting(SqliteReading):
             {"part": part},
         )
 
-    def _refuse_numbers(self, stage: Stage) -> None:
-        """Refuse payloads that a column of reSolve's would rewrite."""
-        rows = self.connection.sqlite.execute(
-            f"""SELECT CAST(payload AS BLOB) FROM {quoted(stage.table)}
-            WHERE substr(payload, 1, 1) IN ('-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9')"""
-        )
-        for (payload,) in rows.fetchall():
-            if (reason := refuse_number(payload)) is not None:
-                raise InputError(reason, field="payload")
+    @threaded
+    def stage_limits(self, stage: Stage) -> Limits:
+        # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
+        kept = self.is_ours and self._part_of(stage) == "part"
+        return ROOMY if kept else Limits(refuse_payload=refuse_number)
 
     @threaded
     def drop_part(self, stage: Stage, part: bytes) -> None:
@@ -350,7 +342,7 @@ class SqliteWriting(SqliteReading):
         same = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
         return self.connection.sqlite.execute(
             f"""SELECT s.timestamp AS t, s.aggregateId AS a, s.type AS y, 0 AS side, {self._part_of(stage)} AS p,
-              s.rowid AS r, CAST(s.payload AS BLOB)
+              s.rowid AS r, CAST({foreign("s.payload")} AS BLOB)
             FROM {table} AS s WHERE EXISTS (SELECT 1 FROM {known} AS k WHERE {same})
             UNION ALL
             SELECT k.timestamp, k.aggregateId, k.type, 1, NULL, e.rowid, CAST({self._payload} AS BLOB)
