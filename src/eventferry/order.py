@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment
+from eventferry.errors import UsageError
 
 _EVERY_THREAD = range(vector.THREADS)
 WALK = 4096
@@ -45,10 +46,15 @@ def part_key(part: str | None) -> bytes:
     """
     if part is None:
         return UNNAMED
+    if not isinstance(part, str) or not part:
+        raise UsageError(f"the name of a part is a string that is not empty, not {part!r}")
     if part.isascii() and part.isdigit():
         digits = part.lstrip("0")
         return b"\x00%08d" % len(digits) + digits.encode() + b"\x00" + part.encode()
-    return b"\x01" + part.encode()
+    try:
+        return b"\x01" + part.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the name of a part holds a lone surrogate, which is no character") from None
 
 
 class Pages:

@@ -126,12 +126,15 @@ async def delete_secret(database: Database, secret_id: str) -> bool:
     """Make a secret a tombstone and store the event that says so; False, and no event, if there was none."""
     async with database.writing() as writing:
         present = await writing.secret(secret_id)
-        if present is None or present.secret is None:
+        if present is None:
             return False
-        await writing.erase_secret(secret_id)
-        await writing.add_event(_event_about(DELETE_SECRET, secret_id), 1, _now())
+        was_there = present.secret is not None
+        if was_there:
+            await writing.erase_secret(secret_id)
+            await writing.add_event(_event_about(DELETE_SECRET, secret_id), 1, _now())
+    # Also where it was deleted before: the call that did it may have had to say that it could not do this.
     await database.erase_journal()
-    return True
+    return was_there
 
 
 async def load(
@@ -283,10 +286,14 @@ class SecretsImport:
         if has_lone_surrogate(text):
             raise InputError("holds a lone surrogate, which is no character")
         try:
-            return self._decoder.decode(text)
+            line = self._decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Not the parser's words alone: they could quote the secret.
             raise InputError(f"is no secret: {str(error).splitlines()[0]}") from None
+        for field, value in (("id", line.id), ("secret", line.secret or "")):
+            if "\0" in value:
+                raise InputError("holds the character U+0000", field=field)
+        return line
 
     async def _store(self, writing: Writing) -> SecretsReport:
         imported = existing = skipped_deleted = deleted = 0

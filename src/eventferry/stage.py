@@ -41,16 +41,15 @@ async def push(
     database: Database, import_id: str, events: EventSource, part: str | None, *, ignore_unknown_keys: bool
 ) -> int:
     """Add events to the open import; how many. All of them or, on an error, none."""
-    if part == "":
-        raise UsageError("the name of a part is not empty")
+    key = order.part_key(part)
     async with database.writing() as writing:
         limits = await writing.stage_limits(await _open_stage(writing, import_id))
     async with _staged(database, events, limits, ignore_unknown_keys=ignore_unknown_keys) as (stage, count):
         async with database.writing() as writing:
             target = await _open_stage(writing, import_id)
             if part is not None:
-                await writing.drop_part(target, order.part_key(part))
-            await writing.pour(stage, target, order.part_key(part))
+                await writing.drop_part(target, key)
+            await writing.pour(stage, target, key)
         return count
 
 

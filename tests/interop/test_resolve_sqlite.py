@@ -58,6 +58,10 @@ def new_event(i: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def _is_bare_number(payload: Any) -> bool:
+    return isinstance(payload, int | float) and not isinstance(payload, bool)
+
+
 def save_of(aggregate_id: str, version: int, **changes: Any) -> dict[str, Any]:
     return {
         "type": "SAVED",
@@ -632,6 +636,9 @@ async def test_an_incremental_import_changes_hands(
     file = tmp_path / "store.db"
     known = [new_event(i) for i in range(45)]
     fresh = [new_event(i, timestamp=FAR_FUTURE + 100 + i // 3) for i in range(90)]
+    if begun_by == "eventferry" and committed_by == "reSolve":
+        # There reSolve does not know a bare number again and refuses the batch: docs/sqlite.md says why.
+        known = [event for event in known if not _is_bare_number(event["payload"])]
     await make_store(maker, resolve, file, make_lines(300))
     async with resolve(file) as real:
         await real.call("incrementalImport", known)

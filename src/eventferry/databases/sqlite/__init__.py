@@ -196,6 +196,7 @@ class SqliteDatabase:
 
     def _end(self, writing: SqliteWriting, *, keep: bool) -> None:
         """Commit or roll back. For the worker thread."""
+        writing.close_statements()
         if writing.changed_events:
             self._heads = None
         if keep and not writing.leaves_nothing:

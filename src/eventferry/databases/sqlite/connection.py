@@ -63,7 +63,7 @@ class Connection:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._given_up.set()
-            if self._sqlite is not None:
+            if self._sqlite is not None and not future.done():
                 self._sqlite.interrupt()
             while not future.done():  # a second cancellation must not leave the thread at work either
                 with contextlib.suppress(asyncio.CancelledError):
@@ -103,8 +103,12 @@ class Connection:
 
     def roll_back(self) -> None:
         """Leave nothing of the transaction, if there is one."""
-        if self.sqlite.in_transaction:
-            self.sqlite.execute("ROLLBACK")
+        while self.sqlite.in_transaction:
+            try:
+                self.sqlite.execute("ROLLBACK")
+            except sqlite3.OperationalError as error:
+                if not _is(error, sqlite3.SQLITE_INTERRUPT):  # one that was meant for the statement before
+                    raise
 
     async def close(self) -> None:
         """Close the connection and end the thread."""

@@ -41,7 +41,7 @@ class FileOwner:
     def __init__(self, database: Path) -> None:
         self.id = token_hex(8)
         self._path = lock_path(database, self.id)
-        self._descriptor: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._descriptor: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         _lock(self._descriptor)
 
     async def release(self) -> None:
@@ -55,7 +55,7 @@ class FileOwner:
 def is_alive(database: Path, owner: str) -> bool:
     """Whether the owner's process holds its lock; creates and changes nothing."""
     try:
-        descriptor = os.open(lock_path(database, owner), os.O_RDWR)
+        descriptor = os.open(lock_path(database, owner), os.O_RDONLY)
     except FileNotFoundError:
         return False
     except PermissionError:

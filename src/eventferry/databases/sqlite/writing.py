@@ -31,6 +31,13 @@ class SqliteWriting(SqliteReading):
         self.leaves_nothing = False
         self.changed_events = False
         self.dropped_owners: list[str] = []
+        # Kept here, not handed from thread to thread: an open statement passes an interrupt on to those after it,
+        # so it must be closed before anything is rolled back.
+        self._shared_rows = connection.sqlite.cursor()
+
+    def close_statements(self) -> None:
+        """Close what is still open, before the transaction ends. For the worker thread."""
+        self._shared_rows.close()
 
     async def roll_back_at_end(self) -> None:
         self.leaves_nothing = True
@@ -311,16 +318,12 @@ class SqliteWriting(SqliteReading):
             self.connection.sqlite.execute(f'DELETE FROM {quoted(stage.table)} WHERE "part" = ?', (part,))
 
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
-        rows = await self._find_shared(stage)
-        try:
-            while block := await self._fetch_shared(rows):
-                yield block
-        finally:
-            # While a statement is open, an interrupt would strike those after it too.
-            await self.connection.run(rows.close)
+        await self._find_shared(stage)
+        while block := await self._fetch_shared():
+            yield block
 
     @threaded
-    def _find_shared(self, stage: Stage) -> sqlite3.Cursor:
+    def _find_shared(self, stage: Stage) -> None:
         """What stands at the staged timestamps is found by the order's index, so an incremental import costs
         what its batch costs, however large the store is; then the groups meet through indexes on both sides.
         """
@@ -340,7 +343,7 @@ class SqliteWriting(SqliteReading):
             f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
         )
         same = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
-        return self.connection.sqlite.execute(
+        self._shared_rows = self.connection.sqlite.execute(
             f"""SELECT s.timestamp AS t, s.aggregateId AS a, s.type AS y, 0 AS side, {self._part_of(stage)} AS p,
               s.rowid AS r, CAST({foreign("s.payload")} AS BLOB)
             FROM {table} AS s WHERE EXISTS (SELECT 1 FROM {known} AS k WHERE {same})
@@ -352,10 +355,12 @@ class SqliteWriting(SqliteReading):
         )
 
     @threaded
-    def _fetch_shared(self, rows: sqlite3.Cursor) -> list[Shared]:
+    def _fetch_shared(self) -> list[Shared]:
         return [
             Shared((timestamp, aggregate_id, event_type), rowid if side == 0 else None, payload or b"null")
-            for timestamp, aggregate_id, event_type, side, _, rowid, payload in rows.fetchmany(2000)
+            for timestamp, aggregate_id, event_type, side, _, rowid, payload in self._shared_rows.fetchmany(
+                2000
+            )
         ]
 
     @staticmethod
