@@ -28,7 +28,6 @@ MAX_ID_LENGTH = 700
 _ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
 _Version = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
-_StoredVersion = Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]  # foreign writers may begin at 0
 _Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 _Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 _NULL = msgspec.Raw(b"null")
@@ -87,7 +86,7 @@ class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False
     type: _Name
     timestamp: _Timestamp
     aggregate_id: _Name
-    aggregate_version: _StoredVersion
+    aggregate_version: _Version
     payload: msgspec.Raw = _NULL
 
 

@@ -165,7 +165,10 @@ class FileSink:
             raise StoreClosedError(f"{self._path} is closed")
         if self._file is None:
             try:
-                self._file = await self._call(_opened, self._beside, self._path.suffix, "wb")
+                if self._is_special:
+                    self._file = await detached(_opened, self._beside, self._path.suffix, "wb")
+                else:  # at once, not in a thread: a cancellation in between would leave the file behind
+                    self._file = _opened(self._beside, self._path.suffix, "wb")
             except OSError as error:
                 raise EventferryError(f"{self._path} cannot be written: {error.strerror}") from None
         return self._file
