@@ -22,6 +22,7 @@ from eventferry.errors import (
     ResumeError,
     StoreBusyError,
     StoreClosedError,
+    UsageError,
 )
 from eventferry.event import Limits, LineDecoder, Row
 from eventferry.lines import Lines, LineSplitter
@@ -137,6 +138,10 @@ class ImportStream:
         Raises:
             InputError: a line cannot become an event; nothing of the store has changed.
         """
+        if not isinstance(block, bytes):
+            if not isinstance(block, bytearray | memoryview):
+                raise UsageError(f"a block is bytes, not {type(block).__name__}")
+            block = bytes(block)
         await self.begin()
         try:
             if self._stopped:
