@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -35,12 +35,14 @@ class Meter:
 
     Args:
         title: what is going on.
-        total: how many bytes will pass, where that is known.
+        total: how many will pass, where that is known: bytes, or what `count` counts.
+        count: how many events have passed, where a bar of events is wanted and not of bytes.
     """
 
-    def __init__(self, title: str, total: int | None = None) -> None:
+    def __init__(self, title: str, total: int | None = None, count: Callable[[], int] | None = None) -> None:
         self._title = title
         self._total = total
+        self._count = count
         self._bar: Progress | None = None
         self._context: AbstractContextManager[Any] = nullcontext()
         self._task: Any = None
@@ -48,9 +50,9 @@ class Meter:
         self.bytes = 0
 
     def __enter__(self) -> Meter:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if is_terminal():
             self._bar = _bar()
-            self._task = self._bar.add_task(self._title, total=self._total)
+            self._task = self._bar.add_task(self._title, total=self._total, words="")
             self._context = self._bar
         self._context.__enter__()
         self._began = time.monotonic()
@@ -71,27 +73,33 @@ class Meter:
         async for block in blocks:
             self.bytes += len(block)
             if self._bar is not None:
-                self._bar.update(self._task, completed=self.bytes)
+                done = self.bytes if self._count is None else self._count()
+                self._bar.update(self._task, completed=done, words=self._words(done))
             yield block
+
+    def _words(self, done: int) -> str:
+        each_second = round(done / max(self.seconds, 0.001))
+        if self._count is not None:
+            return f"{counted(done, 'event')}, {each_second:,}/s"
+        from rich.filesize import decimal
+
+        return f"{decimal(done)}, {decimal(each_second)}/s"
+
+
+def is_terminal() -> bool:
+    """Whether words go to a person."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _bar() -> Progress:
     # Imported only where a bar is drawn: it takes longer than many a command.
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        TextColumn("{task.fields[words]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

@@ -1566,3 +1566,18 @@ async def test_every_error_of_a_broken_file_is_one_of_ours(tmp_path: Path) -> No
         for call in (lambda: exported(store), store.describe, lambda: store.save_event(SAVED)):
             with pytest.raises(EventferryError):
                 await call()
+
+
+@pytest.mark.parametrize("good", [True, False])
+async def test_an_import_that_froze_the_store_leaves_nothing_but_the_tables_of_a_store(
+    tmp_path: Path, good: bool
+) -> None:
+    """reSolve looks for the marker's table and cannot know that its owner is dead."""
+    path = tmp_path / "a.db"
+    await make_store(path, 5)
+    async with open_store(url_of(path)) as store:
+        with contextlib.nullcontext() if good else pytest.raises(InputError):
+            await import_lines(store, make_lines(9) + (b"" if good else b"{bad\n"), freeze=True)
+    tables = {name for (name,) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert tables == {"events", "snapshots", "secrets", "subscribers"}
+    assert names_beside(path) == set()

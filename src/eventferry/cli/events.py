@@ -28,7 +28,7 @@ from eventferry.cli.options import (
 from eventferry.cli.places import destination_of, made, refuse_store, source_of
 from eventferry.cli.words import print_data, print_json, run
 from eventferry.exporting import AUTO, MANUAL
-from eventferry.terminal import Meter, rate, say
+from eventferry.terminal import Meter, is_terminal, rate, say
 
 
 @click.command()
@@ -74,7 +74,10 @@ def export(store: str, dest: str, freeze: bool, as_json: bool, **filters: Any) -
     async def work() -> tuple[int, str, float]:
         async with open_store(store) as opened:
             stream = opened.export_events(maintenance_mode=AUTO if freeze else MANUAL, **only)
-            with Meter("exporting") as meter:
+            # How many events there are is worth counting only where somebody watches.
+            whole = is_terminal() and not any(only.values())
+            total = (await opened.describe()).event_count if whole else None
+            with Meter("exporting", total, lambda: stream.exported) as meter:
                 await pipeline(stream, meter, destination_of(dest))
                 return stream.exported, stream.cursor, meter.seconds
 
