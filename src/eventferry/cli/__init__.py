@@ -70,11 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"eventferry: {error}")
         return 2
     except BrokenPipeError:
-        # Nobody reads any more: what Python would still flush goes nowhere.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 141
-    except (EventferryError, OSError) as error:
+    except OSError as error:
+        _forget_output()
+        say(f"eventferry: {error}")
+        return 1
+    except EventferryError as error:
         say(f"eventferry: {error}")
         return 1
     except SystemExit as error:
@@ -88,6 +90,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def _forget_output() -> None:
+    """Nobody takes the output any more: what Python would still flush at its end goes nowhere."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupted() -> int:
