@@ -1,0 +1,154 @@
+"""No statement walks over all events."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventferry import (
+    MANUAL,
+    EventStore,
+    ImportReport,
+    open_store,
+)
+from tests.sqlite.files import (
+    SAVED,
+    at,
+    connect,
+    make_resolve_store,
+    make_store,
+    url_of,
+)
+from tests.support import (
+    FAR_FUTURE,
+    LONG_AGO,
+    all_pages,
+    events_of,
+    exported,
+    import_lines,
+    make_event,
+    make_lines,
+)
+
+
+class Explaining(sqlite3.Connection):
+    """Notes the plan of each statement before it runs."""
+
+    plans: list[tuple[str, str]]
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        self._explain(sql, parameters)
+        return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+        given = list(parameters)
+        if given:
+            self._explain(sql, given[0])
+        return super().executemany(sql, given)
+
+    def _explain(self, sql: str, parameters: Any) -> None:
+        if '"events"' not in sql or not re.match(r"\s*(SELECT|WITH|INSERT|DELETE|UPDATE|CREATE TEMP)", sql):
+            return
+        plan = super().execute(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall()
+        self.plans += [(sql, detail) for *_, detail in plan]
+
+
+def scans(plans: list[tuple[str, str]]) -> list[str]:
+    """Where a plan walks over all events, whether over the table or over an index."""
+    found = []
+    for sql, detail in plans:
+        if re.search(r'FROM "events"\s+ORDER BY [^()]* LIMIT 1$', sql) and "USING" in detail:
+            continue  # stops at the first entry of the index
+        names = {"events", *re.findall(r'"events" AS (\w+)', sql)}
+        if (match := re.match(r"SCAN (?:TABLE )?(\S+)", detail)) and match[1] in names:
+            found.append(f"{detail}: {sql}")
+    return found
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    monkeypatch.setattr(Explaining, "plans", found, raising=False)
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Explaining))
+    return found
+
+
+async def test_what_counts_as_a_scan_is_seen_as_one(tmp_path: Path, plans: list[tuple[str, str]]) -> None:
+    await make_store(tmp_path / "a.db", 10)
+    plans.clear()
+    with connect(tmp_path / "a.db") as other:
+        other.execute("""SELECT * FROM "events" WHERE payload = '1'""")
+        other.execute("""SELECT e.type FROM "events" AS e""")
+        other.execute("""SELECT count(*) FROM "events" """)
+        other.execute("""SELECT type FROM "events" ORDER BY payload LIMIT 1""")
+        other.execute("""SELECT type FROM "events" WHERE type = 'x' ORDER BY timestamp LIMIT 1""")
+        assert len(scans(plans)) == 5
+        plans.clear()
+        other.execute("""SELECT * FROM "events" AS e WHERE e.threadId = 3""")
+        other.execute("""SELECT type FROM "events" ORDER BY timestamp DESC LIMIT 1""")
+        assert len(plans) == 2
+        assert scans(plans) == []
+
+
+@pytest.mark.parametrize("made_by", ["init", "import", "resolve, upgraded"])
+async def test_no_page_save_or_incremental_import_walks_over_all_events(
+    tmp_path: Path, plans: list[tuple[str, str]], made_by: str
+) -> None:
+    path = tmp_path / "a.db"
+    if made_by == "resolve, upgraded":
+        make_resolve_store(path, 2000)
+    else:
+        await make_store(path, 2000 if made_by == "import" else 0)
+    async with open_store(url_of(path)) as store:
+        if made_by == "resolve, upgraded":
+            await store.upgrade()
+        elif made_by == "init":
+            await import_lines(store, make_lines(2000), maintenance_mode=MANUAL)
+        halfway = store.get_next_cursor(None, events_of(make_lines(1000)))
+        steps: dict[str, Callable[[], Any]] = {
+            "the first page": lambda: store.load_events(limit=10, cursor=None),
+            "a later page": lambda: store.load_events(limit=10, cursor=halfway),
+            "a page of a type": lambda: store.load_events(limit=10, cursor=halfway, event_types=["TYPE_1"]),
+            "a page of an aggregate": lambda: store.load_events(
+                limit=10, cursor=halfway, aggregate_ids=["aggregate-3"]
+            ),
+            "a page by time": lambda: store.load_events(
+                limit=10, start_time=LONG_AGO + 500, finish_time=LONG_AGO + 600
+            ),
+            "all pages": lambda: all_pages(store, 500),
+            "an export": lambda: exported(store, cursor=halfway),
+            "a save": lambda: store.save_event(SAVED),
+            "a save behind others": lambda: store.save_event(
+                {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}
+            ),
+            "an incremental import": lambda: store.incremental_import(
+                [
+                    *(
+                        {key: make_event(i)[key] for key in ("type", "timestamp", "aggregateId", "payload")}
+                        for i in range(9)
+                    ),
+                    at(FAR_FUTURE, 1, "aggregate-1"),
+                ]
+            ),
+            "one in steps": lambda: import_in_steps(store),
+        }
+        for name, step in steps.items():
+            plans.clear()
+            await step()
+            assert plans, name
+            assert scans(plans) == [], name
+            if name in ("the first page", "a later page", "a page of a type", "all pages", "an export"):
+                sorting = [sql for sql, detail in plans if "USE TEMP B-TREE" in detail]
+                assert not any("ORDER BY timestamp" in sql for sql in sorting), name
+
+
+async def import_in_steps(store: EventStore) -> None:
+    import_id = await store.begin_incremental_import()
+    await store.push_incremental_import([at(FAR_FUTURE, 1, "aggregate-1"), at(FAR_FUTURE + 1, 2)], import_id)
+    assert await store.commit_incremental_import(import_id) == ImportReport(1, 1, 0)

@@ -1,0 +1,100 @@
+"""A deleted secret stands in no file of the store."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from eventferry import (
+    SecretNotErasedError,
+    open_store,
+)
+from tests.sqlite.files import (
+    KEY,
+    connect,
+    make_store,
+    url_of,
+)
+
+
+def bytes_in_files(path: Path, text: str) -> list[str]:
+    return [other.name for other in path.parent.iterdir() if text.encode() in other.read_bytes()]
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete", "truncate", "persist"])
+@pytest.mark.parametrize("size", [1, 4000])
+async def test_a_deleted_secret_stands_in_no_file(tmp_path: Path, mode: str, size: int) -> None:
+    """Wherever a page of it, or an overflow page, may have been on the way."""
+    path = tmp_path / "a.db"
+    await make_store(path, 3, journal_mode=mode)
+    async with open_store(url_of(path), journal_mode=mode) as store:
+        await store.set_secret("id", KEY * size)
+        await store.set_secret("neighbour", "neighbour")
+        assert bytes_in_files(path, KEY)
+        assert await store.delete_secret("id")
+        assert bytes_in_files(path, KEY) == []
+        assert bytes_in_files(path, "neighbour")
+    assert bytes_in_files(path, KEY) == []
+
+
+async def test_pages_that_were_split_and_joined_keep_no_deleted_secret(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    chance = random.Random(1)
+    ids = [f"{chance.randrange(10**9)} {place}" for place in range(150)]
+    await make_store(path)
+    async with open_store(url_of(path)) as store:
+        lines = b"".join(
+            json.dumps(
+                {"secret": f"{KEY}-{i}." * chance.choice([1, 5, 40, 300]), "id": i, "idx": idx}
+            ).encode()
+            + b"\n"
+            for idx, i in enumerate(ids)
+        )
+        async with store.import_secrets() as sink:
+            await sink.write(lines)
+        chance.shuffle(ids)
+        for secret_id in ids[:75]:
+            await store.delete_secret(secret_id)
+        found = b"".join(other.read_bytes() for other in tmp_path.iterdir())
+        assert [i for i in ids[:75] if f"{KEY}-{i}.".encode() in found] == []
+        assert all(f"{KEY}-{i}.".encode() in found for i in ids[75:])
+
+
+async def test_a_secret_that_an_imported_tombstone_deletes_stands_in_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path)) as store:
+        await store.set_secret("id", KEY)
+        async with store.import_secrets() as sink:
+            await sink.write(b'{"secret":null,"id":"id","idx":0}\n')
+        assert bytes_in_files(path, KEY) == []
+
+
+async def test_dropped_secrets_stand_in_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path)) as store:
+        await store.set_secret("id", KEY)
+        await store.drop()
+    assert bytes_in_files(path, KEY) == []
+
+
+async def test_delete_secret_says_so_when_a_reader_keeps_the_log_that_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path), busy_timeout=0.3) as store:
+        await store.set_secret("id", KEY)
+        with connect(path) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            with pytest.raises(SecretNotErasedError, match="wal"):
+                await store.delete_secret("id")
+            assert await store.get_secret("id") is None
+            assert bytes_in_files(path, KEY)
+            reader.execute("COMMIT")
+        await store.set_secret("other", "x")
+        await store.delete_secret("other")
+        assert bytes_in_files(path, KEY) == []
