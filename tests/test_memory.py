@@ -105,7 +105,6 @@ def test_an_event_of_50_megabytes_passes_with_less_than_8_times_its_size(
     assert went_out < 8 * size
 
 
-@pytest.mark.slow
 def test_a_million_events_of_300_bytes_stay_under_150_megabytes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
     came_in = peak(IMPORT, url, "many")
