@@ -26,6 +26,7 @@ from eventferry import (
     UnsupportedStoreError,
     UsageError,
     open_store,
+    pipeline,
 )
 from tests.sqlite.files import (
     KEY,
@@ -384,3 +385,25 @@ async def test_an_import_that_froze_the_store_leaves_nothing_but_the_tables_of_a
     tables = {name for (name,) in rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert tables == {"events", "snapshots", "secrets", "subscribers"}
     assert names_beside(path) == set()
+
+
+async def test_an_import_killed_between_its_indexes_and_its_swap_goes_on_with_one_set_of_indexes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    lines = make_lines(50)
+    async with open_store(url_of(path)) as store:
+        stream = store.import_events()
+        await stream.write(lines)
+        stream.stop()
+        await stream.close()
+    with connect(path) as other:  # as the killed process left it: all events staged, their indexes made
+        other.execute('CREATE UNIQUE INDEX x ON "events-import"("threadId", "threadCounter")')
+        other.execute('CREATE UNIQUE INDEX y ON "events-import"("aggregateId", "aggregateVersion")')
+        other.execute('CREATE INDEX z ON "events-import"("timestamp", "threadCounter", "threadId")')
+    async with open_store(url_of(path)) as store:
+        await pipeline([lines], store.import_events(resume=True))
+        assert await exported(store) == lines
+    indexes = rows(path, "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'events'")
+    assert sorted(indexes) == [("x",), ("y",), ("z",)]

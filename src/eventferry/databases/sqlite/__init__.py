@@ -290,17 +290,7 @@ class SqliteDatabase:
 
     async def upgrade(self) -> list[str]:
         async with self.writing(frozen="allow") as writing:
-            return await writing.connection.run(partial(self._upgrade, writing))
-
-    def _upgrade(self, writing: SqliteWriting) -> list[str]:
-        sqlite = writing.connection.sqlite
-        for _, index, *_ in sqlite.execute(f"PRAGMA index_list({quoted(self._tables.events)})").fetchall():
-            columns = [column for *_, column in sqlite.execute(f"PRAGMA index_info({quoted(index)})")]
-            if columns == ["timestamp", "threadCounter", "threadId"]:
-                return []
-        generation = ddl.generation(self._tables.events)
-        sqlite.execute(ddl.order_index(self._tables.events, generation))
-        return [f"{generation}-order"]
+            return await writing.connection.run(partial(writing.add_order_index, self._tables.events))
 
     async def limits(self) -> Limits:
         async with self.reading() as reading:

@@ -105,12 +105,12 @@ def unique_indexes(table: str, generation: str) -> list[tuple[str, tuple[str, st
     ]
 
 
+ORDER = ("timestamp", "threadCounter", "threadId")
+
+
 def order_index(table: str, generation: str) -> str:
     """The index for the order of events."""
-    return (
-        f"CREATE INDEX {quoted(f'{generation}-order')} ON {quoted(table)}"
-        '("timestamp", "threadCounter", "threadId")'
-    )
+    return f"CREATE INDEX {quoted(f'{generation}-order')} ON {quoted(table)}({', '.join(map(quoted, ORDER))})"
 
 
 def generation(events: str) -> str:

@@ -234,12 +234,24 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def find_clash(self, stage: Stage) -> Clash | None:
-        for statement, (first, second) in ddl.unique_indexes(stage.table, ddl.generation(self.tables.events)):
+        present = self.indexed(stage.table)  # an import that died after this step goes on with them
+        for statement, columns in ddl.unique_indexes(stage.table, ddl.generation(self.tables.events)):
+            if columns in present:
+                continue
             try:
                 self.connection.sqlite.execute(statement)
             except sqlite3.IntegrityError:
-                return self._first_clash(stage, first, second)
+                return self._first_clash(stage, *columns)
         return None
+
+    def indexed(self, table: str) -> set[tuple[str, ...]]:
+        """The columns of each index of a table. For the worker thread."""
+        sqlite = self.connection.sqlite
+        names = [name for _, name, *_ in sqlite.execute(f"PRAGMA index_list({quoted(table)})").fetchall()]
+        return {
+            tuple(column for *_, column in sqlite.execute(f"PRAGMA index_info({quoted(name)})"))
+            for name in names
+        }
 
     def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
         line_a, line_b, a, b = self.connection.sqlite.execute(
@@ -253,7 +265,15 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def finish_indexes(self, stage: Stage) -> None:
-        self.connection.sqlite.execute(ddl.order_index(stage.table, ddl.generation(self.tables.events)))
+        self.add_order_index(stage.table)
+
+    def add_order_index(self, table: str) -> list[str]:
+        """Make the index for the order where it is missing; its name. For the worker thread."""
+        if ddl.ORDER in self.indexed(table):
+            return []
+        generation = ddl.generation(self.tables.events)
+        self.connection.sqlite.execute(ddl.order_index(table, generation))
+        return [f"{generation}-order"]
 
     @threaded
     def swap(self, stage: Stage) -> None:
