@@ -267,6 +267,7 @@ class LineDecoder:
 
     def __init__(self, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> None:
         self._limits = limits
+        self._limited = limits is not ROOMY  # the parser itself checks the roomy ones
         self._line = msgspec.json.Decoder[_Line](_LenientLine if ignore_unknown_keys else _Line)
         self._new = msgspec.json.Decoder[_NewLine](_LenientNewLine if ignore_unknown_keys else _NewLine)
 
@@ -274,7 +275,9 @@ class LineDecoder:
         """A line with all seven keys."""
         event = self._decoded(self._line, line)
         payload = bytes(event.payload)
-        self._refuse_doubled_key(line, _PLAIN.match(line), payload)
+        plain = _PLAIN.match(line)
+        if plain is None or plain.end() + len(payload) + 1 != len(line):
+            self._refuse_doubled_key(line)
         row = Row(
             event.thread_id,
             event.thread_counter,
@@ -284,16 +287,20 @@ class LineDecoder:
             event.type,
             compact(payload),
         )
-        self._check(line, row)
+        if self._limited or b"\\u" in line:
+            self._check(line, row)
         return row
 
     def new_row(self, line: bytes) -> NewRow:
         """A line whose position and version are ignored and may be missing."""
         event = self._decoded(self._new, line)
         payload = bytes(event.payload)
-        self._refuse_doubled_key(line, _PLAIN_NEW.match(line) or _PLAIN.match(line), payload)
+        plain = _PLAIN_NEW.match(line) or _PLAIN.match(line)
+        if plain is None or plain.end() + len(payload) + 1 != len(line):
+            self._refuse_doubled_key(line)
         row = NewRow(event.timestamp, event.aggregate_id, event.type, compact(payload))
-        self._check(line, row)
+        if self._limited or b"\\u" in line:
+            self._check(line, row)
         return row
 
     def _decoded(self, decoder: msgspec.json.Decoder[Any], line: bytes) -> Any:
@@ -305,9 +312,7 @@ class LineDecoder:
         except UnicodeDecodeError as error:
             raise InputError(f"is not UTF-8: {error.reason}") from None
 
-    def _refuse_doubled_key(self, line: bytes, plain: re.Match[bytes] | None, payload: bytes) -> None:
-        if plain is not None and plain.end() + len(payload) + 1 == len(line):
-            return
+    def _refuse_doubled_key(self, line: bytes) -> None:
         try:
             key = _twice(line)
         except RecursionError:
@@ -316,13 +321,14 @@ class LineDecoder:
             raise InputError("this key stands twice in the line", field=key)
 
     def _check(self, line: bytes, row: Row | NewRow) -> None:
+        """What only few lines need to be checked for: escapes, and columns narrower than ours."""
         if b"\\u" in line:
             if (place := _lone_surrogate(line)) is not None:
                 raise InputError(
                     "holds a lone surrogate, which is no character", field=_field_at(line, place)
                 )
             check_names(row.aggregate_id, row.type)
-        if self._limits is not ROOMY:  # those the parser has checked
+        if self._limited:
             check_limits(self._limits, row.aggregate_id, row.type, row.payload)
 
 

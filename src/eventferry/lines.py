@@ -46,7 +46,8 @@ class Lines:
         """
         number = self.line
         for text in self.texts:
-            if text and not text.isspace():
+            # Most lines begin with a brace: only others are looked at for being blank.
+            if text and (text[0] > 32 or not text.isspace()):
                 try:
                     yield number, decode(text)
                 except InputError as error:
