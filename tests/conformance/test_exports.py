@@ -22,7 +22,17 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.support import LONG_AGO, NewUrl, Opened, exported, import_lines, line, make_event, make_lines
+from tests.support import (
+    LONG_AGO,
+    NewUrl,
+    Opened,
+    events_of,
+    exported,
+    import_lines,
+    line,
+    make_event,
+    make_lines,
+)
 
 LINES = make_lines(300)
 ZERO = "A" * 2048
@@ -556,3 +566,14 @@ async def test_a_filtered_export_can_be_imported(opened: Opened) -> None:
         await import_lines(a, LINES)
         await pipeline(a.export_events(aggregate_ids=["aggregate-1"]), b.import_events())
         assert await exported(b) == await exported(a, aggregate_ids=["aggregate-1"])
+
+
+async def test_after_an_export_up_to_a_time_an_export_from_its_cursor_brings_the_rest(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(20))
+        whole = await exported(store)
+        times = [event.timestamp for event in events_of(whole)]
+        async with store.export_events(finish_time=times[4]) as early:
+            first = b"".join([block async for block in early])
+        assert first + await exported(store, cursor=early.cursor) == whole
+        assert len(events_of(first)) == 5
