@@ -349,7 +349,7 @@ class Writing(Reading, Protocol):
     async def place(self, stage: Stage) -> int:
         """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.
 
-        New positions: one timestamp goes to one thread, `order.thread_of_time`; but where an aggregate of that
+        New positions: one timestamp goes to one thread, `timestamp` modulo 256; but where an aggregate of that
         timestamp has an event at it already, the thread of the store's latest event. Versions go on from
         each aggregate's last.
         """

@@ -31,11 +31,6 @@ def thread_of(aggregate_id: str) -> int:
     return zlib.crc32(aggregate_id.encode()) % vector.THREADS
 
 
-def thread_of_time(timestamp: int) -> int:
-    """The thread of an incremental import's events at one timestamp (reSolve's rule)."""
-    return timestamp % vector.THREADS
-
-
 UNNAMED = b"\xff"
 """The sort key of pushes without a name: behind all named parts, among themselves as they were committed."""
 
