@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -262,6 +263,12 @@ def test_export_secrets_writes_lines(ferry: Ferry, secrets: str) -> None:
     assert "2" in told.err
     assert (ferry.directory / "out.jsonl").read_bytes() == A + C
     assert ferry.done("export-secrets", secrets, "-").out.encode() == A + C
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".zst"])
+def test_exported_secrets_are_for_nobody_else_to_read(ferry: Ferry, secrets: str, ending: str) -> None:
+    ferry.done("export-secrets", secrets, f"out.jsonl{ending}")
+    assert stat.S_IMODE((ferry.directory / f"out.jsonl{ending}").stat().st_mode) == 0o600
 
 
 def test_export_secrets_gives_tombstones_if_asked(ferry: Ferry, secrets: str) -> None:

@@ -119,15 +119,21 @@ async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenera
 
 
 class FileSink:
-    """A file that appears, whole, when it is closed; until then it stands beside under another name."""
+    """A file that appears, whole, when it is closed; until then it stands beside under another name.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Args:
+        path: the file.
+        private: nobody else may read it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, private: bool = False) -> None:
         self._path = Path(path).resolve()  # a link stays a link
         is_special = self._path.exists() and not stat.S_ISREG(self._path.stat().st_mode)
         self._beside = (
             self._path if is_special else self._path.with_name(f".{self._path.name}.{token_hex(4)}.part")
         )
         self._is_special = is_special
+        self._private = private
         # What is no regular file may wait for somebody at its other end.
         self._call = detached if is_special else asyncio.to_thread
         self._file: IO[bytes] | None = None
@@ -168,6 +174,8 @@ class FileSink:
                 if self._is_special:
                     self._file = await detached(_opened, self._beside, self._path.suffix, "wb")
                 else:  # at once, not in a thread: a cancellation in between would leave the file behind
+                    if self._private:
+                        os.close(os.open(self._beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                     self._file = _opened(self._beside, self._path.suffix, "wb")
             except OSError as error:
                 raise EventferryError(f"{self._path} cannot be written: {error.strerror}") from None

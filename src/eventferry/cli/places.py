@@ -20,6 +20,7 @@ from eventferry import (
     read_blocks,
 )
 from eventferry.databases import is_store, without_password
+from eventferry.files import FileSink
 
 COMPRESSED = (".gz", ".zst")
 
@@ -55,9 +56,9 @@ def _size(path: Path) -> int | None:
     return path.stat().st_size if path.suffix not in COMPRESSED and path.is_file() else None
 
 
-def destination_of(place: str) -> str | IO[bytes]:
+def destination_of(place: str, *, private: bool = False) -> FileSink | IO[bytes]:
     """A file, or standard output."""
-    return _raw(sys.stdout) if place == "-" else place
+    return _raw(sys.stdout) if place == "-" else FileSink(place, private=private)
 
 
 def _raw(stream: Any) -> IO[bytes]:

@@ -23,13 +23,13 @@ from eventferry.terminal import say
 @click.argument("dest")
 @click.option("--tombstones", is_flag=True, help="Deleted secrets too.")
 def export_secrets(store: str, dest: str, tombstones: bool) -> None:
-    """Write secrets as lines to a file."""
+    """Write secrets as lines to a file that only you can read."""
     refuse_store(dest, "secrets go to a file")
 
     async def work() -> int:
         async with open_store(store) as opened:
             stream = opened.export_secrets(tombstones=tombstones)
-            await pipeline(stream, destination_of(dest))
+            await pipeline(stream, destination_of(dest, private=True))
             return stream.exported
 
     say(f"exported {run(work()):,} secrets")
