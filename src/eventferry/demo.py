@@ -53,24 +53,26 @@ async def run_demo(directory: Path) -> None:
         say(f"  {second}: {rate(report.imported, meter.seconds)}")
 
         say("A third store has the first part of them; an incremental import brings what it lacks")
+        before = await merged.incremental_import(source.export_events(limit=round(OVERLAP * made.imported)))
         with Meter("importing", exported.stat().st_size) as meter:
-            before = await merged.incremental_import(
-                source.export_events(limit=round(OVERLAP * made.imported))
-            )
             after = await merged.incremental_import(meter(read_blocks(exported)))
-            again = await merged.incremental_import(read_blocks(exported))
         say(
-            f"  {third}: had {before.imported:,}, took in {after.imported:,}, "
-            f"knew {after.skipped_existing:,}; sent again it took in {again.imported:,}"
+            f"  {third}: had {before.imported:,}, knew {after.skipped_existing:,}, took in {after.imported:,}: "
+            f"{rate(after.skipped_existing + after.imported, meter.seconds)}"
         )
+        again = await merged.incremental_import(read_blocks(exported))
+        say(f"  the same file once more: knew {again.skipped_existing:,}, took in {again.imported:,}")
 
         say("Verified")
         with Meter("comparing") as meter:
-            by_identity = await verify(source.export_events(), copied.export_events())
+            by_identity = await verify(meter(source.export_events()), copied.export_events())
             by_content = await verify(source.export_events(), merged.export_events(), content=True)
         if not (by_identity.equal and by_content.equal) or again.imported:
             raise EventferryError("the stores are not equal: this is a bug, please report it")
-        say(f"  all three stores are equal: {by_content.events:,} events each, none lost, none doubled")
+        say(
+            "  all three stores are equal, none lost, none doubled: 2 times "
+            f"{rate(by_content.events, meter.seconds)}"
+        )
     say(f"Done in {time.monotonic() - began:.0f} s. Look around:")
     say(f"  eventferry describe {first}")
     say(f"  eventferry events {first} --aggregate-id aircraft-N14228 --limit 5")
