@@ -327,16 +327,20 @@ class LineDecoder:
                 raise InputError(
                     "holds a lone surrogate, which is no character", field=_field_at(line, place)
                 )
-            check_names(row.aggregate_id, row.type)
+            check_text("aggregateId", row.aggregate_id)
+            check_text("type", row.type)
         if self._limited:
             check_limits(self._limits, row.aggregate_id, row.type, row.payload)
 
 
-def check_names(aggregate_id: str, event_type: str) -> None:
-    """Refuses the NUL character in identifiers: no database here handles it in text alike."""
-    for field, value in (("aggregateId", aggregate_id), ("type", event_type)):
-        if "\0" in value:
-            raise InputError("holds the character U+0000", field=field)
+def check_text(field: str, value: str) -> None:
+    """Refuses a string that no database here keeps alike: with U+0000, or with half a surrogate pair."""
+    if "\0" in value:
+        raise InputError("holds the character U+0000", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError("holds a lone surrogate, which is no character", field=field) from None
 
 
 def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: bytes) -> None:
@@ -430,12 +434,8 @@ def _as_dict(event: Event) -> dict[str, Any]:
 
 
 def _checked(new: _NewEvent, limits: Limits) -> NewRow:
-    check_names(new.aggregate_id, new.type)
-    for field, value in (("aggregateId", new.aggregate_id), ("type", new.type)):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InputError("holds a lone surrogate, which is no character", field=field) from None
+    check_text("aggregateId", new.aggregate_id)
+    check_text("type", new.type)
     payload = encode_payload(new.payload)
     check_limits(limits, new.aggregate_id, new.type, payload)
     return NewRow(new.timestamp, new.aggregate_id, new.type, payload)

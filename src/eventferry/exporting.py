@@ -7,12 +7,12 @@ consistent state, however long reading it takes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator
 from enum import Enum
 from types import TracebackType
 
 from eventferry import cursor as vector
+from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner, Position
 from eventferry.errors import StoreReplacedError
 from eventferry.order import Pages
@@ -154,7 +154,7 @@ class ExportStream:
         async with self._database.writing(frozen="allow") as writing:
             is_frozen = await writing.freeze_marker() is not None
             if not is_frozen:
-                await writing.set_freeze(self._owner.id, time.time_ns() // 1_000_000)
+                await writing.set_freeze(self._owner.id, now())
         if is_frozen:
             owner, self._owner = self._owner, None
             await owner.release()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from eventferry import cursor as vector
+from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, Stage, Writing
 from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
 from eventferry.event import ROOMY, Limits, Row
@@ -47,7 +48,7 @@ class Replacement:
                         "replace", owner=owner.id, baseline=await _state(writing)
                     )
                 if self._freeze:
-                    await writing.set_freeze(owner.id, time.time_ns() // 1_000_000)
+                    await writing.set_freeze(owner.id, now())
         except BaseException:
             await owner.release()
             raise

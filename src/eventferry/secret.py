@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import secrets as randomness
 import string
-import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from types import TracebackType
 from typing import Annotated, Any
 
 import msgspec
 
+from eventferry.clock import now
 from eventferry.database import Database, SecretRow, Writing
 from eventferry.errors import (
     InputError,
@@ -23,7 +23,7 @@ from eventferry.errors import (
     StoreClosedError,
     UsageError,
 )
-from eventferry.event import Event, EventInput, NewRow, encode_payload, has_lone_surrogate
+from eventferry.event import Event, EventInput, NewRow, check_text, encode_payload, has_lone_surrogate
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
@@ -85,10 +85,6 @@ class SecretsReport(msgspec.Struct, frozen=True, rename="camel"):
     deleted: int = 0
 
 
-def _now() -> int:
-    return time.time_ns() // 1_000_000
-
-
 def _event_about(event_type: str, secret_id: str) -> NewRow:
     """reSolve's `makeSetSecretEvent` / `makeDeleteSecretEvent`: an aggregate of its own for each."""
     alphabet = string.ascii_letters + string.digits + "_-"
@@ -100,12 +96,7 @@ def _check(secret_id: str, secret: str) -> None:
     for field, value in (("id", secret_id), ("secret", secret)):
         if not isinstance(value, str):
             raise InputError(f"is a string, not {type(value).__name__}", field=field)
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InputError("holds a lone surrogate, which is no character", field=field) from None
-        if "\0" in value:
-            raise InputError("holds the character U+0000", field=field)
+        check_text(field, value)
     if len(secret_id) > MAX_ID_LENGTH:
         raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="id")
 
@@ -119,7 +110,7 @@ async def set_secret(database: Database, secret_id: str, secret: str) -> None:
             was = "was deleted" if present.secret is None else "is set"
             raise SecretExistsError(f"the secret {secret_id!r} {was}, and an id is used once")
         await writing.insert_secret(secret_id, secret, None)
-        await writing.add_event(_event_about(SET_SECRET, secret_id), 1, _now())
+        await writing.add_event(_event_about(SET_SECRET, secret_id), 1, now())
 
 
 async def delete_secret(database: Database, secret_id: str) -> bool:
@@ -131,7 +122,7 @@ async def delete_secret(database: Database, secret_id: str) -> bool:
         was_there = present.secret is not None
         if was_there:
             await writing.erase_secret(secret_id)
-            await writing.add_event(_event_about(DELETE_SECRET, secret_id), 1, _now())
+            await writing.add_event(_event_about(DELETE_SECRET, secret_id), 1, now())
     # Also where it was deleted before: the call that did it may have had to say that it could not do this.
     await database.erase_journal()
     return was_there
@@ -290,9 +281,8 @@ class SecretsImport:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             # Not the parser's words alone: they could quote the secret.
             raise InputError(f"is no secret: {str(error).splitlines()[0]}") from None
-        for field, value in (("id", line.id), ("secret", line.secret or "")):
-            if "\0" in value:
-                raise InputError("holds the character U+0000", field=field)
+        check_text("id", line.id)
+        check_text("secret", line.secret or "")
         return line
 
     async def _store(self, writing: Writing) -> SecretsReport:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -13,6 +12,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secret, stage
 from eventferry.append import Appending
+from eventferry.clock import now
 from eventferry.database import Database, Filter, Freeze, SubscriberRow
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.event import Event, EventInput, decode_event, decode_payload, encode_payload, versioned_row
@@ -123,7 +123,7 @@ class EventStore:
                 if marker.owner is None:
                     raise AlreadyFrozenError("the store is frozen already")
                 await writing.clear_freeze()
-            await writing.set_freeze(None, _now())
+            await writing.set_freeze(None, now())
 
     async def unfreeze(self) -> None:
         """Let writes in again. Raises NotFrozenError."""
@@ -179,7 +179,7 @@ class EventStore:
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as they say.
         """
         row, version = versioned_row(event)
-        saved = await self._database.save(row, version, _now())
+        saved = await self._database.save(row, version, now())
         stored = Event(
             thread_counter=saved.thread_counter,
             thread_id=saved.thread_id,
@@ -535,10 +535,6 @@ class EventStore:
 # `secret` is a parameter's name in the methods above.
 _set_secret = secret.set_secret
 _delete_secret = secret.delete_secret
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _check_limit(limit: int) -> None:

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
@@ -115,7 +115,10 @@ def _opening(
     return call
 
 
-class ExportStream(_Face[AwaitedExport]):
+B = TypeVar("B", AwaitedExport, AwaitedSecretsExport)
+
+
+class _Blocks(_Face[B]):
     """An iterator of blocks of lines."""
 
     def __iter__(self) -> Iterator[bytes]:
@@ -127,13 +130,21 @@ class ExportStream(_Face[AwaitedExport]):
             raise StopIteration
         return block
 
-    def __enter__(self) -> ExportStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def close(self) -> None:
+        """End now; twice is fine."""
+        _LOOP.run(self.inner.aclose())
+
+
+class ExportStream(_Blocks[AwaitedExport]):
+    """An iterator of blocks of lines of events."""
 
     @property
     def cursor(self) -> str:
@@ -159,26 +170,9 @@ class ExportStream(_Face[AwaitedExport]):
         """End properly at the next block."""
         self.inner.stop()
 
-    def close(self) -> None:
-        """End now; twice is fine."""
-        _LOOP.run(self.inner.aclose())
 
-
-class SecretsExport(_Face[AwaitedSecretsExport]):
+class SecretsExport(_Blocks[AwaitedSecretsExport]):
     """An iterator of blocks of lines of secrets."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        block = _LOOP.run(_next(self.inner))
-        if block is None:
-            raise StopIteration
-        return block
-
-    def close(self) -> None:
-        """End now; twice is fine."""
-        _LOOP.run(self.inner.aclose())
 
 
 class ImportStream(_Face[AwaitedImport]):

@@ -19,7 +19,7 @@ from eventferry.cli.options import (
     json_option,
     older_option,
 )
-from eventferry.cli.places import made, source_of
+from eventferry.cli.places import made, on_store, source_of
 from eventferry.cli.words import print_data, print_json, run
 from eventferry.terminal import Meter, counted, rate, say
 
@@ -89,11 +89,7 @@ def incremental() -> None:
 def begin(store: str) -> None:
     """Open an incremental import and print its id."""
 
-    async def work() -> str:
-        async with open_store(store) as opened:
-            return await opened.begin_incremental_import()
-
-    print_data(run(work()))
+    print_data(on_store(store, EventStore.begin_incremental_import))
 
 
 @incremental.command()
@@ -137,9 +133,5 @@ def commit(import_id: str, store: str, older: Any, as_json: bool) -> None:
 def rollback(store: str) -> None:
     """Drop the open import."""
 
-    async def work() -> None:
-        async with open_store(store) as opened:
-            await opened.rollback_incremental_import()
-
-    run(work())
+    on_store(store, EventStore.rollback_incremental_import)
     say("rolled back")

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 from eventferry import (
     EventferryError,
@@ -22,7 +22,18 @@ from eventferry import (
 from eventferry.databases import is_store, without_password
 from eventferry.files import FileSink
 
+T = TypeVar("T")
 COMPRESSED = (".gz", ".zst")
+
+
+def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]]) -> T:
+    """Open a store, call one method of it, close it."""
+
+    async def work() -> T:
+        async with open_store(store) as opened:
+            return await method(opened)
+
+    return asyncio.run(work())
 
 
 @asynccontextmanager

@@ -8,14 +8,12 @@ import click
 import msgspec
 
 import eventferry
-from eventferry import (
-    UsageError,
-    open_store,
-)
+from eventferry import EventStore, UsageError, open_store
 from eventferry.cli.options import (
     STORE,
     json_option,
 )
+from eventferry.cli.places import on_store
 from eventferry.cli.words import moment_text, print_data, print_json, run
 from eventferry.databases import without_password
 from eventferry.terminal import say
@@ -26,11 +24,7 @@ from eventferry.terminal import say
 def init(store: str) -> None:
     """Make a store."""
 
-    async def work() -> None:
-        async with open_store(store) as opened:
-            await opened.init()
-
-    run(work())
+    on_store(store, EventStore.init)
     say(f"made the store {without_password(store)}")
 
 
@@ -42,11 +36,7 @@ def drop(store: str, yes: bool) -> None:
     if not yes:
         raise UsageError("drop removes all events, secrets and snapshots: say --yes")
 
-    async def work() -> None:
-        async with open_store(store) as opened:
-            await opened.drop()
-
-    run(work())
+    on_store(store, EventStore.drop)
     say(f"dropped the store {without_password(store)}")
 
 
@@ -55,11 +45,7 @@ def drop(store: str, yes: bool) -> None:
 def upgrade(store: str) -> None:
     """Give a store that reSolve made the index that reading in order needs."""
 
-    async def work() -> list[str]:
-        async with open_store(store) as opened:
-            return await opened.upgrade()
-
-    added = run(work())
+    added = on_store(store, EventStore.upgrade)
     say(f"added {', '.join(added)}" if added else "nothing was missing")
 
 
@@ -68,11 +54,7 @@ def upgrade(store: str) -> None:
 def freeze(store: str) -> None:
     """Make writes fail until unfreeze."""
 
-    async def work() -> None:
-        async with open_store(store) as opened:
-            await opened.freeze()
-
-    run(work())
+    on_store(store, EventStore.freeze)
     say(f"froze the store {without_password(store)}")
 
 
@@ -81,11 +63,7 @@ def freeze(store: str) -> None:
 def unfreeze(store: str) -> None:
     """Let writes in again."""
 
-    async def work() -> None:
-        async with open_store(store) as opened:
-            await opened.unfreeze()
-
-    run(work())
+    on_store(store, EventStore.unfreeze)
     say(f"unfroze the store {without_password(store)}")
 
 

@@ -7,7 +7,6 @@ Columns and their names are reSolve's (`init-events.ts`, `init-secrets.ts`, `fre
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from secrets import token_hex
 
@@ -22,11 +21,6 @@ def quoted(name: str) -> str:
     if not name or any(character < " " for character in name):
         raise UsageError(f"{name!r} cannot be the name of a table")
     return '"' + name.replace('"', '""') + '"'
-
-
-def now() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

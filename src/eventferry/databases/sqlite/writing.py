@@ -9,6 +9,7 @@ from secrets import token_hex
 from typing import Literal
 
 from eventferry import order
+from eventferry.clock import now
 from eventferry.database import Clash, Progress, Saved, Shared, Stage, SubscriberRow
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, threaded
@@ -149,7 +150,7 @@ class SqliteWriting(SqliteReading):
         owner: str | None = None,
         baseline: str | None = None,
     ) -> Stage:
-        sqlite, tables, since = self.connection.sqlite, self.tables, ddl.now()
+        sqlite, tables, since = self.connection.sqlite, self.tables, now()
         # As reSolve's: letters and digits.
         stage_id = token_hex(16)
         if kind == "replace":
