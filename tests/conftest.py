@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.servers import FOLDER, keep_servers
 
 
 def _in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:
@@ -26,3 +29,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
         property_test.inner_test = _in_a_loop(property_test.inner_test)
     elif inspect.iscoroutinefunction(pyfuncitem.obj):
         pyfuncitem.obj = _in_a_loop(pyfuncitem.obj)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that was started by hand keeps the servers; its workers find them by the environment."""
+    if FOLDER not in os.environ:
+        keeper = keep_servers()
+        config.add_cleanup(keeper.kill if keeper.stdin is None else keeper.stdin.close)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eventferry.canonical import canonical
-from eventferry.database import Database, Progress, Writing
+from eventferry.database import Database, Progress, SoleWriting
 from eventferry.errors import ConcurrentError, InputError
 from eventferry.event import Limits, LineDecoder, Row
 from eventferry.lines import Lines
@@ -33,7 +33,7 @@ class Appending:
 
     async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
         try:
-            async with self._database.writing(frozen="allow") as writing:
+            async with self._database.writing_alone(frozen="allow") as writing:
                 await self._append(writing, rows)
         except InputError as error:
             raise _placed(error, lines) from None
@@ -44,7 +44,7 @@ class Appending:
     async def abort(self, *, keep: bool) -> None:
         """What is committed stays: that is what this mode is for."""
 
-    async def _append(self, writing: Writing, rows: Sequence[tuple[int, Row]]) -> None:
+    async def _append(self, writing: SoleWriting, rows: Sequence[tuple[int, Row]]) -> None:
         heads = await writing.heads()
         is_frozen = await writing.freeze_marker() is not None
         present = await self._present(
@@ -81,7 +81,7 @@ class Appending:
             line = clashing[min(1, len(clashing) - 1)]
             raise InputError(str(error), line=line, field="aggregateVersion") from None
 
-    async def _present(self, writing: Writing, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
+    async def _present(self, writing: SoleWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
         """What the store holds at the rows' positions."""
         wanted = [(row.thread_id, row.thread_counter) for row in rows]
         stored = [self._stored.row(line) for line in await writing.lines_at(wanted, max_bytes=2**62)]

@@ -4,10 +4,12 @@ A database is a module under `eventferry.databases` that implements `Database`. 
 and locks; no streams, no comparison, no reports. How each of the three does every primitive stands in
 docs/boundary.md.
 
-Three words run through it:
+These words run through it:
 
 - a *reading* is a short read transaction: all its calls see one state of the store;
 - a *writing* is a short write transaction: it commits when its block ends, and leaves nothing when it raises;
+- a *sole writing* has the events to itself: no save and no other sole writing happens meanwhile. A writing that
+  only stages, or changes what is not an event, lets saves go on;
 - a *stage* is a table of events that wait inside the database.
 """
 
@@ -143,6 +145,13 @@ class Progress:
     digest: bytes = b""
 
 
+StageKind: TypeAlias = Literal["replace", "merge", "open"]
+"""What an import, an incremental import and `begin_incremental_import` stage."""
+
+Frozen: TypeAlias = Literal["refuse", "allow"]
+"""What a write does on a frozen store."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A stage in the database.
@@ -158,7 +167,7 @@ class Stage:
     """
 
     id: str
-    kind: Literal["replace", "merge", "open"]
+    kind: StageKind
     table: str
     owner: str | None = None
     since: int | None = None
@@ -265,35 +274,17 @@ class Reading(Protocol):
 
 
 class Writing(Reading, Protocol):
-    """A write transaction. What it reads, nobody else can change before it ends."""
-
-    async def roll_back_at_end(self) -> None:
-        """Leave nothing, although no error is raised (for a dry run)."""
-
-    async def set_freeze(self, owner: str | None, since: int) -> None:
-        """Set the marker. Returns when writes that had begun are over."""
-
-    async def clear_freeze(self) -> None:
-        """Remove the marker."""
-
-    async def append(self, rows: Sequence[Row]) -> None:
-        """Store events at their positions.
-
-        Raises:
-            ConcurrentError: a version of an aggregate is taken.
-        """
-
-    async def add_event(self, event: NewRow, version: int, now: int) -> Saved:
-        """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
+    """A write transaction that touches no event: saves go on meanwhile."""
 
     async def make_stage(
         self,
-        kind: Literal["replace", "merge", "open"],
+        kind: StageKind,
         *,
         owner: str | None = None,
         baseline: str | None = None,
     ) -> Stage:
-        """Make an empty stage. At most one "replace" and one "open" stage exist at a time."""
+        """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second
+        raises StoreBusyError or ImportOpenError."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another."""
@@ -301,8 +292,12 @@ class Writing(Reading, Protocol):
     async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
         """The stage of that kind, if there is one."""
 
+    async def merge_stages(self) -> list[Stage]:
+        """The "merge" stages that outlive their process, where the database has such."""
+
     async def drop_stage(self, stage: Stage) -> None:
-        """Remove a stage."""
+        """Remove a stage, together with what else this transaction does. It is out of use for what is left of
+        the transaction; another of its kind is made in the next one."""
 
     # replace
     async def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
@@ -317,9 +312,6 @@ class Writing(Reading, Protocol):
     async def finish_indexes(self, stage: Stage) -> None:
         """Make the stage's other indexes."""
 
-    async def swap(self, stage: Stage) -> None:
-        """The stage takes the place of the events; snapshots and subscribers, which describe the old, go."""
-
     # merge
     async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
         """Put events into a "merge" stage, behind those that it holds."""
@@ -333,6 +325,43 @@ class Writing(Reading, Protocol):
     async def drop_part(self, stage: Stage, part: bytes) -> None:
         """Remove what a part brought."""
 
+    # snapshots, subscribers
+    async def put_snapshot(self, key: str, content: str) -> None:
+        """Insert or replace a snapshot."""
+
+    async def delete_snapshot(self, key: str) -> None:
+        """Remove a snapshot."""
+
+    async def put_subscriber(self, row: SubscriberRow) -> None:
+        """Insert or replace a subscriber."""
+
+    async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
+        """Remove a subscriber."""
+
+
+class SoleWriting(Writing, Protocol):
+    """A write transaction that has the events to itself: what it reads, nobody else can change before it ends."""
+
+    async def roll_back_at_end(self) -> None:
+        """Leave nothing, although no error is raised (for a dry run)."""
+
+    async def set_freeze(self, owner: str | None, since: int) -> None:
+        """Set the marker, in place of one that is there. No write is under way: it would stand in the way."""
+
+    async def clear_freeze(self) -> None:
+        """Remove the marker."""
+
+    async def append(self, rows: Sequence[Row]) -> None:
+        """Store events at their positions.
+
+        Raises:
+            ConcurrentError: a version of an aggregate is taken.
+        """
+
+    async def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+        """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
+
+    # merge
     def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         """Groups (timestamp, aggregateId, type) that the stage and the store both hold, whole and one after
         the other, the staged rows in order of arrival. Blocks may cut a group."""
@@ -354,24 +383,19 @@ class Writing(Reading, Protocol):
         each aggregate's last.
         """
 
-    # secrets, snapshots, subscribers
+    # secrets
     async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
         """Add a row; where `idx` is None or taken it gets the next free one."""
 
     async def erase_secret(self, secret_id: str) -> None:
         """Make the row a tombstone."""
 
-    async def put_snapshot(self, key: str, content: str) -> None:
-        """Insert or replace a snapshot."""
 
-    async def delete_snapshot(self, key: str) -> None:
-        """Remove a snapshot."""
+class Replacing(SoleWriting, Protocol):
+    """A sole writing that readers, too, make way for."""
 
-    async def put_subscriber(self, row: SubscriberRow) -> None:
-        """Insert or replace a subscriber."""
-
-    async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        """Remove a subscriber."""
+    async def swap(self, stage: Stage) -> None:
+        """The stage takes the place of the events; snapshots and subscribers, which describe the old, go."""
 
 
 class Owner(Protocol):
@@ -407,20 +431,32 @@ class Database(Protocol):
     async def upgrade(self) -> list[str]:
         """Add what a foreign store lacks for speed; the names of what was added."""
 
+    @property
+    def made_limits(self) -> Limits:
+        """What the columns of tables that eventferry makes in this database can hold."""
+
     async def limits(self) -> Limits:
-        """What the columns can hold."""
+        """What the columns of the store's tables can hold."""
 
     def reading(self) -> AbstractAsyncContextManager[Reading]:
         """A read transaction. Raises StoreNotFoundError."""
 
     def writing(
-        self, *, frozen: Literal["refuse", "allow"] = "refuse", owner: str | None = None
+        self, *, frozen: Frozen = "refuse", owner: str | None = None
     ) -> AbstractAsyncContextManager[Writing]:
         """A write transaction.
 
         A freeze whose owner is dead is removed first. Raises StoreFrozenError if another freeze than that of
         `owner` stands and `frozen` does not allow it, StoreBusyError after `busy_timeout`, StoreNotFoundError.
         """
+
+    def writing_alone(
+        self, *, frozen: Frozen = "refuse", owner: str | None = None
+    ) -> AbstractAsyncContextManager[SoleWriting]:
+        """A write transaction that has the events to itself. Waits for writers, keeps no reader out."""
+
+    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[Replacing]:
+        """A sole writing for a swap. Waits for readers in short attempts, so that nobody queues behind it."""
 
     async def save(self, event: NewRow, version: int, now: int) -> Saved:
         """Store one event durably, in a transaction of its own, as `writing` would.

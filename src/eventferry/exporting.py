@@ -151,7 +151,7 @@ class ExportStream:
     async def _freeze(self) -> None:
         """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""
         self._owner = await self._database.own()
-        async with self._database.writing(frozen="allow") as writing:
+        async with self._database.writing_alone(frozen="allow") as writing:
             is_frozen = await writing.freeze_marker() is not None
             if not is_frozen:
                 await writing.set_freeze(self._owner.id, now())
@@ -164,7 +164,7 @@ class ExportStream:
         if owner is None:
             return
         try:
-            async with self._database.writing(frozen="allow") as writing:
+            async with self._database.writing_alone(frozen="allow") as writing:
                 marker = await writing.freeze_marker()
                 if marker is not None and marker.owner == owner.id:
                     await writing.clear_freeze()

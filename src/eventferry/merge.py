@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from eventferry.canonical import canonical
-from eventferry.database import Shared, Stage, Writing
+from eventferry.database import Shared, SoleWriting, Stage
 from eventferry.errors import OlderEventsError, UsageError
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]
@@ -42,7 +42,7 @@ def check_older(older: str) -> None:
         raise UsageError(f"older is one of {', '.join(OLDER)}, not {older!r}")
 
 
-async def merge(writing: Writing, stage: Stage, older: Older) -> ImportReport:
+async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportReport:
     """Merge a stage into the store.
 
     Args:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from eventferry import cursor as vector
 from eventferry.clock import now
-from eventferry.database import Database, Owner, Progress, Reading, Stage, Writing
+from eventferry.database import Database, Owner, Progress, Reading, SoleWriting, Stage, Writing
 from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
-from eventferry.event import ROOMY, Limits, Row
+from eventferry.event import Limits, Row
 from eventferry.importing import BATCH_BYTES
 from eventferry.lines import Lines
 
@@ -41,8 +41,9 @@ class Replacement:
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()
         try:
-            async with self._database.writing(owner=owner.id) as writing:
+            async with self._database.writing_alone() as writing:
                 stage, history = await self._take_over(writing, owner)
+            async with self._database.writing_alone() as writing:
                 if stage is None:
                     stage = await writing.make_stage(
                         "replace", owner=owner.id, baseline=await _state(writing)
@@ -69,7 +70,7 @@ class Replacement:
         return None, []
 
     async def limits(self) -> Limits:
-        return ROOMY  # a stage is a table that we make
+        return self._database.made_limits  # a stage is a table that we make
 
     async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
         async with self._database.writing(frozen="allow") as writing:
@@ -95,14 +96,14 @@ class Replacement:
                 )
         async with self._database.writing(frozen="allow") as writing:
             await writing.finish_indexes(stage)
-        async with self._database.writing(owner=owner.id) as writing:
-            if await _state(writing) != stage.baseline:
+        async with self._database.replacing(owner=owner.id) as replacing:
+            if await _state(replacing) != stage.baseline:
                 raise StoreChangedError(
                     "events were saved while the import was on its way; nothing was replaced. "
                     "Import again, with freeze to keep writers out meanwhile"
                 )
-            await writing.swap(stage)
-            await self._thaw(writing, owner)
+            await replacing.swap(stage)
+            await self._thaw(replacing, owner)
         self._stage = None
         await owner.release()
 
@@ -112,14 +113,14 @@ class Replacement:
             return
         self._stage = None
         try:
-            async with self._database.writing(frozen="allow") as writing:
+            async with self._database.writing_alone(frozen="allow") as writing:
                 if not keep:
                     await writing.drop_stage(stage)
                 await self._thaw(writing, owner)
         finally:
             await owner.release()
 
-    async def _thaw(self, writing: Writing, owner: Owner) -> None:
+    async def _thaw(self, writing: SoleWriting, owner: Owner) -> None:
         marker = await writing.freeze_marker()
         if marker is not None and marker.owner == owner.id:
             await writing.clear_freeze()

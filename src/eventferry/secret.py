@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, SecretRow, Writing
+from eventferry.database import Database, SecretRow, SoleWriting
 from eventferry.errors import (
     InputError,
     SecretConflictError,
@@ -104,7 +104,7 @@ def _check(secret_id: str, secret: str) -> None:
 async def set_secret(database: Database, secret_id: str, secret: str) -> None:
     """Add a secret and store the event that says so."""
     _check(secret_id, secret)
-    async with database.writing() as writing:
+    async with database.writing_alone() as writing:
         present = await writing.secret(secret_id)
         if present is not None:
             was = "was deleted" if present.secret is None else "is set"
@@ -115,7 +115,7 @@ async def set_secret(database: Database, secret_id: str, secret: str) -> None:
 
 async def delete_secret(database: Database, secret_id: str) -> bool:
     """Make a secret a tombstone and store the event that says so; False, and no event, if there was none."""
-    async with database.writing() as writing:
+    async with database.writing_alone() as writing:
         present = await writing.secret(secret_id)
         if present is None:
             return False
@@ -254,7 +254,7 @@ class SecretsImport:
         if self._state == "open":
             self._state = "aborted"
             self._take(self._splitter.finish())
-            async with self._database.writing() as writing:
+            async with self._database.writing_alone() as writing:
                 self._report = await self._store(writing)
             self._lines = []
             self._state = "closed"
@@ -285,7 +285,7 @@ class SecretsImport:
         check_text("secret", line.secret or "")
         return line
 
-    async def _store(self, writing: Writing) -> SecretsReport:
+    async def _store(self, writing: SoleWriting) -> SecretsReport:
         imported = existing = skipped_deleted = deleted = 0
         for number, line in self._lines:
             present = await writing.secret(line.id)

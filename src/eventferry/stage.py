@@ -28,7 +28,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 async def begin(database: Database) -> str:
     """Open an incremental import; its id."""
-    async with database.writing() as writing:
+    async with database.writing_alone() as writing:
         if (left := await writing.open_import()) is not None:
             since = f" since {_moment(left.since)}" if left.since else ""
             raise ImportOpenError(
@@ -56,7 +56,7 @@ async def push(
 async def commit(database: Database, import_id: str, older: Older) -> ImportReport:
     """Merge the open import into the store."""
     merge.check_older(older)
-    async with database.writing() as writing:
+    async with database.writing_alone() as writing:
         stage = await _open_stage(writing, import_id)
         report = await merge.merge(writing, stage, older)
         await writing.drop_stage(stage)
@@ -65,7 +65,7 @@ async def commit(database: Database, import_id: str, older: Older) -> ImportRepo
 
 async def roll_back(database: Database) -> None:
     """Drop the open import; fine if there is none, and on a frozen store."""
-    async with database.writing(frozen="allow") as writing:
+    async with database.writing_alone(frozen="allow") as writing:
         if (stage := await writing.stage("open")) is not None:
             await writing.drop_stage(stage)
 
@@ -80,7 +80,7 @@ async def whole(
             stage,
             _,
         ),
-        database.writing() as writing,
+        database.writing_alone() as writing,
     ):
         report = await merge.merge(writing, stage, older)
         if dry_run:
@@ -100,17 +100,29 @@ async def _staged(
     database: Database, events: EventSource, limits: Limits, *, ignore_unknown_keys: bool
 ) -> AsyncIterator[tuple[Stage, int]]:
     """A stage of our own that holds these events, and how many they are."""
-    async with database.writing() as writing:
-        stage = await writing.make_stage("merge")
+    owner = await database.own()
     try:
-        count = 0
-        async for rows in _batches(events, limits, ignore_unknown_keys=ignore_unknown_keys):
-            async with database.writing() as writing:
-                await writing.stage_new_rows(stage, rows)
-            count += len(rows)
-        yield stage, count
+        async with database.writing() as writing:
+            await _drop_dead_stages(database, writing)
+            stage = await writing.make_stage("merge", owner=owner.id)
+        try:
+            count = 0
+            async for rows in _batches(events, limits, ignore_unknown_keys=ignore_unknown_keys):
+                async with database.writing() as writing:
+                    await writing.stage_new_rows(stage, rows)
+                count += len(rows)
+            yield stage, count
+        finally:
+            async with database.writing(frozen="allow") as writing:
+                await writing.drop_stage(stage)
     finally:
-        async with database.writing(frozen="allow") as writing:
+        await owner.release()
+
+
+async def _drop_dead_stages(database: Database, writing: Writing) -> None:
+    """Remove what incremental imports left whose process died."""
+    for stage in await writing.merge_stages():
+        if stage.owner is None or not await database.is_alive(stage.owner):
             await writing.drop_stage(stage)
 
 

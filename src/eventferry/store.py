@@ -117,17 +117,15 @@ class EventStore:
         Raises:
             AlreadyFrozenError: a user froze the store before.
         """
-        async with self._database.writing(frozen="allow") as writing:
+        async with self._database.writing_alone(frozen="allow") as writing:
             marker = await writing.freeze_marker()
-            if marker is not None:
-                if marker.owner is None:
-                    raise AlreadyFrozenError("the store is frozen already")
-                await writing.clear_freeze()
+            if marker is not None and marker.owner is None:
+                raise AlreadyFrozenError("the store is frozen already")
             await writing.set_freeze(None, now())
 
     async def unfreeze(self) -> None:
         """Let writes in again. Raises NotFrozenError."""
-        async with self._database.writing(frozen="allow") as writing:
+        async with self._database.writing_alone(frozen="allow") as writing:
             if await writing.freeze_marker() is None:
                 raise NotFrozenError("the store is not frozen")
             await writing.clear_freeze()

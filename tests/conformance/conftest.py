@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import functools
-import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.places import DATABASES, Places
 from tests.support import NewUrl, Opened, open_new
 
 
-@pytest.fixture(params=["sqlite"])
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> NewUrl:
+@pytest.fixture(params=DATABASES)
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
     """A factory of URLs, each of a fresh store that is not made yet."""
-    numbers = itertools.count()
-
-    def sqlite() -> str:
-        return f"sqlite:///{tmp_path / f'{next(numbers)}.db'}"
-
-    return {"sqlite": sqlite}[request.param]
+    with Places(request.param, tmp_path) as places:
+        yield places.new_url
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
 from eventferry.database import Database
-from eventferry.errors import UsageError
+from eventferry.databases.names import Tables
+from eventferry.errors import MissingExtraError, UsageError
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -17,6 +19,24 @@ _NAMES = {
     "secrets_table_name": "secrets",
     "subscribers_table_name": "subscribers",
 }
+
+_MODULES = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+}
+
+
+class _Module(Protocol):
+    """What the module of a database has."""
+
+    def open_url(self, address: str, tables: Tables, settings: dict[str, Any]) -> Database:
+        """The database at an address, which is a URL without its query, or a plain path.
+
+        Takes the settings that it knows out of `settings`; what it leaves there is refused. Connects to nothing.
+        """
 
 
 def is_store(place: str) -> bool:
@@ -40,14 +60,19 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
 
     Raises:
         UsageError: the URL or an option is not understood.
+        MissingExtraError: the database's driver is not installed.
     """
     if "\0" in unquote(url):
         raise UsageError("a store's URL cannot hold the character U+0000")
     scheme, separator, rest = url.partition("://")
     if not separator:
-        scheme, path, query = "sqlite", url, ""
+        scheme, address, query = "sqlite", url, ""
     else:
         path, _, query = rest.partition("?")
+        address = f"{scheme}://{path}"
+    if scheme not in _MODULES:
+        known = "sqlite:///path, postgresql://host/database, mysql://host/database"
+        raise UsageError(f"{without_password(url)} is no store's URL: {known}")
     try:
         given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
     except ValueError:
@@ -56,35 +81,19 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     if both:
         raise UsageError(f"{', '.join(sorted(both))}: given in the URL and beside it")
     settings = given | options
-    names = {field: str(settings.pop(name, field)) for name, field in _NAMES.items()}
-    if scheme == "sqlite":
-        return _sqlite(_sqlite_path(url, path, has_scheme=bool(separator)), names, settings)
-    raise UsageError(f"{without_password(url)} is no store's URL: sqlite:///path")
-
-
-def _sqlite(path: str, names: dict[str, str], settings: dict[str, Any]) -> Database:
-    from eventferry.databases.sqlite import SqliteDatabase
-    from eventferry.databases.sqlite.tables import Tables
-
-    busy_timeout = settings.pop("busy_timeout", 60.0)
-    journal_mode = settings.pop("journal_mode", None)
+    tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
+    database = _module(_MODULES[scheme]).open_url(address, tables, settings)
     if settings:
-        raise UsageError(f"a SQLite store has no option {', '.join(sorted(settings))}")
+        raise UsageError(f"a {scheme} store has no option {', '.join(sorted(settings))}")
+    return database
+
+
+def _module(name: str) -> _Module:
     try:
-        seconds = float(busy_timeout)
-    except (TypeError, ValueError):
-        seconds = -1.0
-    if not 0 <= seconds <= 1e6:
-        raise UsageError(f"busy_timeout is a number of seconds from 0, not {busy_timeout!r}")
-    return SqliteDatabase(path, Tables(**names), busy_timeout=seconds, journal_mode=journal_mode)
-
-
-def _sqlite_path(url: str, rest: str, *, has_scheme: bool) -> str:
-    """Three slashes: relative; four: absolute. A plain path stays as it is."""
-    if not has_scheme or rest == ":memory:":
-        return rest
-    if not rest.startswith("/") or rest == "/":
-        raise UsageError(
-            f"{without_password(url)}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path"
-        )
-    return unquote(rest[1:])
+        return cast(_Module, importlib.import_module(f"eventferry.databases.{name}"))
+    except ImportError as error:
+        if error.name is not None and error.name.startswith("eventferry"):
+            raise
+        raise MissingExtraError(
+            f"a {name} store needs its driver: pip install 'eventferry[{name}]' ({error})"
+        ) from None

@@ -11,19 +11,22 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any
+from urllib.parse import unquote
 
-from eventferry.database import Freeze, Saved
+from eventferry.database import Freeze, Frozen, Saved
+from eventferry.databases.names import Tables, fact
+from eventferry.databases.settings import seconds
 from eventferry.databases.sqlite import liveness
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.liveness import FileOwner
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading, events_sql, no_store
-from eventferry.databases.sqlite.tables import Tables, fact, quoted
+from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
 from eventferry.errors import (
     MissingExtraError,
@@ -37,11 +40,30 @@ from eventferry.errors import (
 )
 from eventferry.event import ROOMY, Limits, NewRow
 
-__all__ = ["SqliteDatabase"]
+__all__ = ["SqliteDatabase", "open_url"]
 
 _JOURNAL_MODES = ("wal", "delete", "truncate", "persist")
 _READERS = 8
 _WAL_HEADER = b"\x02\x02"
+
+
+def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDatabase:
+    """A store in a file: three slashes for a relative path, four for an absolute one; a plain path as it is."""
+    _, separator, rest = address.partition("://")
+    if not separator:
+        path = address
+    elif rest == ":memory:":
+        path = rest
+    elif rest.startswith("/") and rest != "/":
+        path = unquote(rest[1:])
+    else:
+        raise UsageError(f"{address}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path")
+    return SqliteDatabase(
+        path,
+        tables,
+        busy_timeout=seconds(settings, "busy_timeout", 60.0),
+        journal_mode=settings.pop("journal_mode", None),
+    )
 
 
 class SqliteDatabase:
@@ -292,6 +314,8 @@ class SqliteDatabase:
         async with self.writing(frozen="allow") as writing:
             return await writing.connection.run(partial(writing.add_order_index, self._tables.events))
 
+    made_limits = ROOMY
+
     async def limits(self) -> Limits:
         async with self.reading() as reading:
             return ROOMY if reading.is_ours else Limits(refuse_payload=refuse_number)
@@ -315,7 +339,7 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def writing(
-        self, *, frozen: Literal["refuse", "allow"] = "refuse", owner: str | None = None
+        self, *, frozen: Frozen = "refuse", owner: str | None = None
     ) -> AsyncIterator[SqliteWriting]:
         async with self._write_lock:
             writer = self._open_writer()
@@ -331,6 +355,11 @@ class SqliteDatabase:
                 await writer.run(partial(self._end, writing, keep=False))
                 raise
             await writer.run(partial(self._end, writing, keep=True))
+
+    writing_alone = writing  # SQLite knows no other kind of write, and readers are never in its way
+
+    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[SqliteWriting]:
+        return self.writing(owner=owner)
 
     async def save(self, event: NewRow, version: int, now: int) -> Saved:
         async with self._write_lock:

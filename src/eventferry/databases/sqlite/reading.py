@@ -18,8 +18,9 @@ from eventferry.database import (
     Segment,
     SubscriberRow,
 )
+from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection, threaded
-from eventferry.databases.sqlite.tables import Tables, fact, quoted, resolve_import_id
+from eventferry.databases.sqlite.tables import quoted
 from eventferry.errors import StoreNotFoundError
 
 WALK = 4096
@@ -287,7 +288,7 @@ class SqliteReading:
         if sql is None:
             return None
         since = fact(sql, "IMPORT", "since")
-        return OpenImport(resolve_import_id(sql) or "", int(since) if since else None)
+        return OpenImport(import_id_of(sql) or "", int(since) if since else None)
 
     @threaded
     def secret(self, secret_id: str) -> SecretRow | None:

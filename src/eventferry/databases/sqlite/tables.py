@@ -6,10 +6,9 @@ Columns and their names are reSolve's (`init-events.ts`, `init-secrets.ts`, `fre
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from secrets import token_hex
 
+from eventferry.databases.names import Tables, comment, import_marker
 from eventferry.errors import UsageError
 
 
@@ -23,52 +22,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The tables of one store; several stores may share a file under different names."""
-
-    events: str
-    snapshots: str
-    secrets: str
-    subscribers: str
-
-    @property
-    def freeze(self) -> str:
-        """The marker: the store is frozen while this table exists."""
-        return f"{self.events}-freeze"
-
-    @property
-    def open_import(self) -> str:
-        """What begin opens."""
-        return f"{self.events}-incremental-import"
-
-    @property
-    def stage(self) -> str:
-        """Where the events of an import wait."""
-        return f"{self.events}-import"
-
-    @property
-    def progress(self) -> str:
-        """How far that import has come; also the marker of its owner."""
-        return f"{self.events}-import-progress"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def comment(words: str, **facts: str | int | None) -> str:
-    """A line of SQL comment that carries facts; comments stay in the schema, and readers of it find them."""
-    told = [f"{name.upper()} {_literal(str(value))}" for name, value in facts.items() if value is not None]
-    return " ".join(["-- EVENTFERRY", words, *told])
-
-
-def fact(sql: str, words: str, name: str) -> str | None:
-    """A fact from such a comment."""
-    found = re.search(rf"-- EVENTFERRY {words}[^\n]*? {name.upper()} '((?:[^']|'')*)'", sql)
-    return found[1].replace("''", "'") if found else None
-
-
 def events_table(name: str) -> str:
     """The events. The random id in the comment changes when the events are replaced.
 
@@ -76,7 +29,7 @@ def events_table(name: str) -> str:
     cut to 15 digits those that the real reSolve's incremental import brings, which stages in such a column.
     """
     return f"""CREATE TABLE {quoted(name)}(
-      {comment("STORE", id=token_hex(8))}
+      -- {comment("STORE", id=token_hex(8))}
       "threadId" BIGINT NOT NULL,
       "threadCounter" BIGINT NOT NULL,
       "timestamp" BIGINT NOT NULL,
@@ -141,7 +94,7 @@ def freeze_table(tables: Tables, owner: str | None, since: int) -> str:
     """The freeze marker, with reSolve's comment and ours."""
     return f"""CREATE TABLE {quoted(tables.freeze)}(
       -- RESOLVE EVENT STORE {quoted(tables.events)} FREEZE MARKER
-      {comment("FREEZE", owner=owner, since=since)}
+      -- {comment("FREEZE", owner=owner, since=since)}
       "surrogate" BIGINT NOT NULL,
       PRIMARY KEY("surrogate")
     )"""
@@ -150,8 +103,8 @@ def freeze_table(tables: Tables, owner: str | None, since: int) -> str:
 def open_import_table(tables: Tables, import_id: str, since: int) -> str:
     """The stage that begin opens: reSolve's columns, and which part brought a row."""
     return f"""CREATE TABLE {quoted(tables.open_import)}(
-      -- RESOLVE INCREMENTAL-IMPORT {_literal(import_id)} OWNED TABLE
-      {comment("IMPORT", id=import_id, since=since)}
+      -- {import_marker(import_id)}
+      -- {comment("IMPORT", id=import_id, since=since)}
       {_MERGE_COLUMNS}
     )"""
 
@@ -171,18 +124,12 @@ _MERGE_COLUMNS = """"threadId" BIGINT NULL,
       "part" BLOB NULL"""
 
 
-def resolve_import_id(sql: str) -> str | None:
-    """The id of an open incremental import, from the comment that reSolve and eventferry write."""
-    found = re.search(r"-- RESOLVE INCREMENTAL-IMPORT '((?:[^']|'')*)' OWNED TABLE", sql)
-    return found[1].replace("''", "'") if found else None
-
-
 def progress_table(
     name: str, stage_id: str, *, owner: str | None, since: int | None, baseline: str | None
 ) -> str:
     """How far an import has come: a row for each commit."""
     return f"""CREATE TABLE {quoted(name)}(
-      {comment("STAGE", id=stage_id, owner=owner, since=since, baseline=baseline)}
+      -- {comment("STAGE", id=stage_id, owner=owner, since=since, baseline=baseline)}
       "byteOffset" INTEGER NOT NULL,
       "line" INTEGER NOT NULL,
       "events" INTEGER NOT NULL,

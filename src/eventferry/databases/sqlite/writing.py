@@ -10,12 +10,13 @@ from typing import Literal
 
 from eventferry import order
 from eventferry.clock import now
-from eventferry.database import Clash, Progress, Saved, Shared, Stage, SubscriberRow
+from eventferry.database import Clash, Progress, Saved, Shared, Stage, StageKind, SubscriberRow
+from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, threaded
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading, foreign, vector
-from eventferry.databases.sqlite.tables import Tables, fact, quoted
+from eventferry.databases.sqlite.tables import quoted
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
 from eventferry.event import ROOMY, Limits, NewRow, Row
 
@@ -46,6 +47,7 @@ class SqliteWriting(SqliteReading):
     @threaded
     def set_freeze(self, owner: str | None, since: int) -> None:
         # Only one transaction writes at a time, and this is it: nobody's write is under way.
+        self._clear_freeze()
         self.connection.sqlite.execute(ddl.freeze_table(self.tables, owner, since))
 
     @threaded
@@ -145,7 +147,7 @@ class SqliteWriting(SqliteReading):
     @threaded
     def make_stage(
         self,
-        kind: Literal["replace", "merge", "open"],
+        kind: StageKind,
         *,
         owner: str | None = None,
         baseline: str | None = None,
@@ -200,6 +202,9 @@ class SqliteWriting(SqliteReading):
         if stage.owner is not None:
             self.dropped_owners.append(stage.owner)
         return replace(stage, owner=owner)
+
+    async def merge_stages(self) -> list[Stage]:
+        return []  # they are temporary tables, gone with their connection
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:

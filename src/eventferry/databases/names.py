@@ -1,0 +1,68 @@
+"""The names of a store's tables, and what the comments of tables say, alike in every database."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one store; several stores may share a file under different names."""
+
+    events: str
+    snapshots: str
+    secrets: str
+    subscribers: str
+
+    @property
+    def freeze(self) -> str:
+        """The marker: the store is frozen while this table exists."""
+        return f"{self.events}-freeze"
+
+    @property
+    def open_import(self) -> str:
+        """What begin opens."""
+        return f"{self.events}-incremental-import"
+
+    @property
+    def stage(self) -> str:
+        """Where the events of an import wait."""
+        return f"{self.events}-import"
+
+    @property
+    def progress(self) -> str:
+        """How far that import has come; also the marker of its owner."""
+        return f"{self.events}-import-progress"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def comment(words: str, **facts: str | int | None) -> str:
+    """A comment that carries facts: comments stay in the schema, and readers of it find them."""
+    told = [f"{name.upper()} {_literal(str(value))}" for name, value in facts.items() if value is not None]
+    return " ".join(["EVENTFERRY", words, *told])
+
+
+def fact(text: str, words: str, name: str) -> str | None:
+    """A fact from such a comment."""
+    found = re.search(rf"EVENTFERRY {words}[^\n]*? {name.upper()} '((?:[^']|'')*)'", text)
+    return found[1].replace("''", "'") if found else None
+
+
+def import_marker(import_id: str) -> str:
+    """The comment by which reSolve tells whose an open incremental import is; it must be exactly this."""
+    return f"RESOLVE INCREMENTAL-IMPORT {_literal(import_id)} OWNED TABLE"
+
+
+def import_id_of(text: str) -> str | None:
+    """The id of an open incremental import, from that comment."""
+    found = re.search(r"RESOLVE INCREMENTAL-IMPORT '((?:[^']|'')*)' OWNED TABLE", text)
+    return found[1].replace("''", "'") if found else None
+
+
+def frozen_marker(events: str) -> str:
+    """The comment that reSolve gives to its freeze marker."""
+    return f"RESOLVE EVENT STORE {events} FREEZE MARKER"

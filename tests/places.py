@@ -1,0 +1,74 @@
+"""Fresh places for stores, on every database; what was made there is removed at the end."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from tests.servers import shared_url
+
+DATABASES = ("sqlite", "postgresql", "mariadb")
+
+
+class Places:
+    """A factory of URLs of stores that are not made yet.
+
+    Args:
+        database: one of `DATABASES`.
+        folder: for files.
+    """
+
+    def __init__(self, database: str, folder: Path) -> None:
+        self.database = database
+        self._folder = folder
+        self._names: list[str] = []
+
+    def new_url(self) -> str:
+        """A URL of a fresh place."""
+        name = f"test_{secrets.token_hex(6)}"
+        self._names.append(name)
+        if self.database == "sqlite":
+            return f"sqlite:///{self._folder / name}.db"
+        if self.database == "postgresql":
+            return shared_url("postgresql", f"postgres?database_name={name}")
+        return shared_url("mariadb", name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._names and self.database == "postgresql":
+            drop_schemas(self._names)
+        elif self._names and self.database == "mariadb":
+            drop_databases(self._names)
+
+
+def drop_schemas(names: list[str]) -> None:
+    """Remove schemas of the shared PostgreSQL, if they are there."""
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
+        connection.execute("SET client_min_messages = error")
+        for name in names:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+def drop_databases(names: list[str]) -> None:
+    """Remove databases of the shared MariaDB, if they are there."""
+    import pymysql
+
+    address = urlsplit(shared_url("mariadb", ""))
+    with (
+        pymysql.connect(
+            host=address.hostname or "",
+            port=address.port or 0,
+            user=address.username or "",
+            password=address.password or "",
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        for name in names:
+            cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
