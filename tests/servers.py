@@ -298,7 +298,7 @@ def _run(command: Sequence[str], words: str = "") -> str:
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout[-4000:]}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def _words(command: str) -> list[str]:

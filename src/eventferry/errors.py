@@ -26,6 +26,7 @@ __all__ = [
     "StoreFrozenError",
     "StoreNotFoundError",
     "StoreReplacedError",
+    "StoreUnreachableError",
     "UnsupportedStoreError",
     "UsageError",
 ]
@@ -45,6 +46,10 @@ class MissingExtraError(EventferryError, ImportError):
 
 class DatabaseError(EventferryError):
     """The database refused or failed in a way that has no name of its own here."""
+
+
+class StoreUnreachableError(DatabaseError):
+    """The database server cannot be reached, refuses the login, or the connection broke."""
 
 
 class UnsupportedStoreError(EventferryError):
