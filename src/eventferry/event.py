@@ -134,12 +134,14 @@ class Limits:
     Attributes:
         id_length: characters in an aggregateId.
         type_length: characters in a type.
+        max_id_bytes: bytes in an aggregateId; None: as many as its characters take.
         refuse_payload: says why a payload would not survive in the payload column; None if it would.
             None instead of a function: every payload survives.
     """
 
     id_length: int = MAX_ID_LENGTH
     type_length: int = MAX_ID_LENGTH
+    max_id_bytes: int | None = None
     refuse_payload: Callable[[bytes], str | None] | None = None
 
 
@@ -347,6 +349,8 @@ def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: by
     """Refuses what the columns of a store cannot hold."""
     if len(aggregate_id) > limits.id_length:
         raise InputError(f"is longer than {limits.id_length} characters", field="aggregateId")
+    if limits.max_id_bytes is not None and len(aggregate_id.encode()) > limits.max_id_bytes:
+        raise InputError(f"is longer than {limits.max_id_bytes} bytes", field="aggregateId")
     if len(event_type) > limits.type_length:
         raise InputError(f"is longer than {limits.type_length} characters", field="type")
     if limits.refuse_payload is not None and (reason := limits.refuse_payload(payload)) is not None:

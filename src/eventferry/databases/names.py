@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from secrets import token_hex
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +67,19 @@ def import_id_of(text: str) -> str | None:
 def frozen_marker(events: str) -> str:
     """The comment that reSolve gives to its freeze marker."""
     return f"RESOLVE EVENT STORE {events} FREEZE MARKER"
+
+
+def new_import_id(now: int) -> str:
+    """An id for an open incremental import: letters and digits, as reSolve's.
+
+    Servers have no room for the moment beside it, so it begins with it (as RFC 9562's version 7 does).
+    """
+    return f"{now:012x}{token_hex(10)}"
+
+
+def moment_of(import_id: str) -> int | None:
+    """When such an id was made, in ms since 1970; None for an id that reSolve made."""
+    return int(import_id[:12], 16) if _OUR_ID.fullmatch(import_id) else None
+
+
+_OUR_ID = re.compile(r"[0-9a-f]{32}")

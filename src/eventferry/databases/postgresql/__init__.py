@@ -1,0 +1,361 @@
+"""A store in a schema of a PostgreSQL database."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from secrets import token_hex
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import psycopg
+from psycopg import conninfo
+
+from eventferry.database import Freeze, Frozen, Saved
+from eventferry.databases.names import Tables, comment
+from eventferry.databases.pool import Pool
+from eventferry.databases.postgresql import owners
+from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.owners import LockOwner
+from eventferry.databases.postgresql.placing import Placing
+from eventferry.databases.postgresql.reading import PostgresReading
+from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSoleWriting
+from eventferry.databases.postgresql.tables import Names, columns, quoted
+from eventferry.databases.postgresql.writing import MADE_LIMITS, PostgresWriting
+from eventferry.databases.settings import seconds, whole_number
+from eventferry.errors import (
+    ConcurrentError,
+    DatabaseError,
+    StoreBusyError,
+    StoreExistsError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+    UnsupportedStoreError,
+    UsageError,
+)
+from eventferry.event import Limits, NewRow, check_limits
+
+__all__ = ["PostgresDatabase", "open_url"]
+
+W = TypeVar("W", bound=PostgresWriting)
+
+_ATTEMPT = 0.2
+"""Seconds that a sole writing stands in the queue for its lock: whoever comes behind it waits as long."""
+
+_RECONNECTIONS = (0.0, 0.1, 0.4, 1.5)
+"""Seconds before each further attempt of a save whose connection broke."""
+
+_THREADS_TRIED = 16
+
+
+def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> PostgresDatabase:
+    """A store at a PostgreSQL URL. What is no option of ours is one of libpq's."""
+    _, _, rest = address.partition("://")
+    schema = str(settings.pop("database_name", "public"))
+    busy_timeout = seconds(settings, "busy_timeout", 60.0)
+    size = whole_number(settings, "max_connections", 16)
+    options = {name: str(settings.pop(name)) for name in list(settings)}
+    try:
+        known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
+        defaults: dict[str, Any] = {"application_name": "eventferry", "connect_timeout": "30"}
+        full = conninfo.make_conninfo(**defaults | known)
+    except (psycopg.Error, ValueError) as error:
+        words = str(error).strip() if "password" not in str(error) else "wrong options"
+        raise UsageError(f"this is no URL of a PostgreSQL store: {words.replace(rest, '…')}") from None
+    return PostgresDatabase(full, known, Names(schema, tables), busy_timeout=busy_timeout, size=size)
+
+
+class PostgresDatabase:
+    """The tables of one store in one schema.
+
+    Args:
+        info: libpq's connection string.
+        known: what of it was given.
+        names: of the tables and their schema.
+        busy_timeout: seconds that a writer waits for another one.
+        size: how many connections work at once.
+    """
+
+    made_limits = MADE_LIMITS
+
+    def __init__(
+        self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
+    ) -> None:
+        self._info = info
+        self._known = known
+        self._names = names
+        self._busy_timeout = busy_timeout
+        where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
+        port = f":{known['port']}" if known.get("port") else ""
+        self._name = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
+        self._pool: Pool[Connection] = Pool(lambda: Connection.open(info, self._name), size, self._name)
+        self._limits: Limits | None = None
+
+    @property
+    def resource_names(self) -> dict[str, str]:
+        tables = self._names.tables
+        return {
+            "host": str(self._known.get("host") or ""),
+            "port": str(self._known.get("port") or ""),
+            "database": str(self._known.get("dbname") or ""),
+            "databaseName": self._names.schema,
+            "eventsTableName": tables.events,
+            "snapshotsTableName": tables.snapshots,
+            "secretsTableName": tables.secrets,
+            "subscribersTableName": tables.subscribers,
+        }
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    # transactions
+
+    @asynccontextmanager
+    async def _transaction(self, begin: str) -> AsyncIterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
+        """A connection on which `begin` was run, and what that gave. Nothing is left of it but what it commits.
+
+        A connection that was kept may have died with its server. Nothing was sent on it yet, so the next one is
+        tried.
+        """
+        async with self._pool.connection() as connection, connection.ended():
+            try:
+                results = await connection.run(begin)
+            except StoreUnreachableError:
+                await self._pool.forget_idle()
+            else:
+                yield connection, results
+                return
+        async with self._pool.connection() as connection, connection.ended():
+            yield connection, await connection.run(begin)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[PostgresReading]:
+        # The lock comes before the snapshot: otherwise a swap in between would leave a reader of the new
+        # table who sees none of its rows.
+        begin = f"""BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._patience};
+            LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"""
+        async with self._transaction(begin) as (connection, results):
+            yield PostgresReading(connection, self._names, *results[-1][0])
+
+    @asynccontextmanager
+    async def writing(
+        self, *, frozen: Frozen = "refuse", owner: str | None = None
+    ) -> AsyncIterator[PostgresWriting]:
+        # The lock is one that saves take too, and that a freeze waits for.
+        lock = f"LOCK TABLE {self._names.threads} IN ROW EXCLUSIVE MODE" if frozen == "refuse" else "SELECT"
+        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {self._patience}; {lock}; {self._facts}"
+        async with self._transaction(begin) as (connection, results):
+            writing = PostgresWriting(connection, self._names, *results[-1][0])
+            if frozen == "refuse":
+                await self._check_freeze(writing, frozen, owner)
+            yield writing
+            await connection.run("COMMIT")
+
+    @asynccontextmanager
+    async def writing_alone(
+        self, *, frozen: Frozen = "refuse", owner: str | None = None
+    ) -> AsyncIterator[PostgresSoleWriting]:
+        async with self._alone(PostgresSoleWriting, "", frozen, owner) as writing:
+            yield writing
+
+    @asynccontextmanager
+    async def replacing(self, *, owner: str) -> AsyncIterator[PostgresReplacing]:
+        lock = f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;"
+        async with self._alone(PostgresReplacing, lock, "refuse", owner) as writing:
+            yield writing
+
+    @asynccontextmanager
+    async def _alone(
+        self, kind: Callable[..., W], lock: str, frozen: Frozen, owner: str | None
+    ) -> AsyncIterator[W]:
+        """A transaction that no save and no other sole writing happens beside.
+
+        Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
+        pauses in which the others get on.
+        """
+        deadline = time.monotonic() + self._busy_timeout
+        begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+            SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
+            LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience}; {self._facts}"""
+        while True:
+            try:
+                async with self._transaction(begin) as (connection, results):
+                    deadline = 0
+                    writing = kind(connection, self._names, *results[-1][0])
+                    await self._check_freeze(writing, frozen, owner)
+                    yield writing
+                    await connection.run(
+                        "ROLLBACK" if getattr(writing, "leaves_nothing", False) else "COMMIT"
+                    )
+                    return
+            except StoreBusyError:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 -- to keep out of step, not to be secret
+
+    @property
+    def _patience(self) -> str:
+        return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}"
+
+    @property
+    def _facts(self) -> str:
+        name = ddl.literal(self._names.events.replace("%%", "%"))
+        return (
+            "SELECT c.oid::bigint, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
+            f"WHERE c.oid = {name}::regclass"
+        )
+
+    async def _check_freeze(self, writing: PostgresWriting, frozen: Frozen, owner: str | None) -> None:
+        marker = await writing.freeze_marker()
+        if marker is None or (owner is not None and marker.owner == owner):
+            return
+        if marker.owner is not None and not await owners.is_alive(writing.connection, marker.owner):
+            await writing.execute([f"DROP TABLE IF EXISTS {self._names.freeze}"])
+        elif frozen == "refuse":
+            raise self._frozen(marker)
+
+    def _frozen(self, marker: Freeze) -> StoreFrozenError:
+        by = " by a running export, import or copy" if marker.owner is not None else ""
+        return StoreFrozenError(f"the store {self._name} is frozen{by}: unfreeze it first")
+
+    # the boundary
+
+    async def exists(self) -> bool:
+        try:
+            async with self._transaction("BEGIN READ ONLY") as (connection, _):
+                name = self._names.events.replace("%%", "%")
+                [[(oid,)]] = await connection.run("SELECT to_regclass(%s)::oid", (name,))
+        except StoreNotFoundError:
+            return False
+        return oid is not None
+
+    async def create(self) -> None:
+        tables = self._names.tables
+        wanted = [
+            tables.events,
+            f"{tables.events}-threads",
+            tables.snapshots,
+            tables.secrets,
+            tables.subscribers,
+        ]
+        schema = quoted(self._names.schema)
+        async with self._transaction("BEGIN") as (connection, _):
+            [[(encoding,)], present, [(has_schema,)]] = await connection.run(
+                """SELECT getdatabaseencoding();
+                SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                WHERE n.nspname = %(schema)s AND c.relname = ANY(%(names)s) ORDER BY 1;
+                SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s)""",
+                {"schema": self._names.schema, "names": wanted},
+            )
+            if present:
+                raise StoreExistsError(f"{self._name} has a table {present[0][0]!r} already")
+            if encoding != "UTF8":
+                raise UnsupportedStoreError(
+                    f"{self._name}: the encoding of the database is {encoding}, not UTF8"
+                )
+            # Not IF NOT EXISTS alone: that needs the right to make one even where it is there.
+            statements = [] if has_schema else [f"CREATE SCHEMA IF NOT EXISTS {schema}"]
+            statements += ddl.store_tables(self._names, comment("STORE", id=token_hex(8)))
+            try:
+                await connection.run(";\n".join([*statements, "COMMIT"]))
+            except DatabaseError as error:
+                if isinstance(
+                    error.__cause__, psycopg.errors.DuplicateTable | psycopg.errors.UniqueViolation
+                ):
+                    raise StoreExistsError(f"{self._name} was made by somebody else meanwhile") from None
+                raise
+
+    async def drop(self) -> None:
+        lock = f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;"
+        names = self._names
+        async with self._alone(PostgresSoleWriting, lock, "allow", None) as writing:
+            merges = [names.of(stage.table) for stage in await writing.merge_stages()]
+            markers = [names.freeze, names.open_import, names.stage, names.progress, *merges]
+            tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
+            await writing.execute([f"DROP TABLE IF EXISTS {', '.join([*tables, *markers])}"])
+
+    async def upgrade(self) -> list[str]:
+        """Builds the index beside the writers: not in a transaction, so a half built one may stand from before."""
+        async with self.writing(frozen="allow") as writing:
+            if ddl.ORDER in await writing.indexed(self._names.tables.events):
+                return []
+        index = self._names.index("order")
+        async with self._pool.connection() as connection:
+            await connection.run(f"DROP INDEX CONCURRENTLY IF EXISTS {self._names.of(index)}")
+            await connection.run(
+                f"CREATE INDEX CONCURRENTLY {quoted(index)} ON {self._names.events}({columns(ddl.ORDER)})"
+            )
+        return [index]
+
+    async def limits(self) -> Limits:
+        async with self.writing(frozen="allow") as writing:
+            return await writing.column_limits(self._names.tables.events)
+
+    async def save(self, event: NewRow, version: int, now: int) -> Saved:
+        if self._limits is None:
+            self._limits = await self.limits()
+        check_limits(self._limits, event.aggregate_id, event.type, event.payload)
+        placing = Placing(self._names, event, version, max(now, event.timestamp))
+        broken: StoreUnreachableError | None = None
+        for pause in _RECONNECTIONS:
+            await asyncio.sleep(pause)
+            try:
+                return await self._save(placing)
+            except StoreUnreachableError as error:
+                # Whether it was stored nobody knows; to try again is safe, for the version is taken if it was.
+                await self._pool.forget_idle()
+                broken = error
+            except ConcurrentError:
+                if broken is None:
+                    raise
+                async with self._transaction("BEGIN READ ONLY") as (connection, _):
+                    saved = await placing.look_up(connection)
+                if saved is None:
+                    raise
+                return saved
+        raise StoreUnreachableError(
+            f"{broken}; whether version {version} of {event.aggregate_id!r} was stored is not known"
+        ) from broken
+
+    async def _save(self, placing: Placing) -> Saved:
+        thread, anyhow = placing.preferred, False
+        patience = _milliseconds(self._busy_timeout)
+        for _ in range(_THREADS_TRIED):
+            async with self._pool.connection() as connection, connection.ended():
+                saved = await placing.save(connection, thread, patience, anyhow=anyhow)
+                if saved is not None:
+                    return saved
+            async with self.writing():  # raises if the store is frozen, unless by who is dead
+                pass
+            async with self._transaction("BEGIN READ ONLY") as (connection, _):
+                thread, anyhow = await placing.find_thread(connection)
+        async with self.writing_alone() as writing:
+            thread, _ = await placing.find_thread(writing.connection)
+            return await placing.place(writing.connection, thread)
+
+    async def own(self) -> LockOwner:
+        async with self.reading():  # there is a store
+            pass
+        connection = await Connection.open(self._info, self._name)
+        try:
+            return await LockOwner.begin(connection)
+        except BaseException:
+            await connection.close()
+            raise
+
+    async def is_alive(self, owner: str) -> bool:
+        async with self._pool.fresh() as connection:
+            return await owners.is_alive(connection, owner)
+
+    async def erase_journal(self) -> None:
+        """Nothing: see docs/postgresql.md for where a deleted secret may still stand, and for how long."""
+
+
+def _milliseconds(seconds: float) -> int:
+    """At least one: PostgreSQL takes zero for no limit."""
+    return max(int(seconds * 1000), 1)

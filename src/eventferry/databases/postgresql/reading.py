@@ -1,0 +1,364 @@
+"""Reading a store in a PostgreSQL schema: the statements stand beside the code that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from eventferry.database import (
+    Counts,
+    Filter,
+    Freeze,
+    Key,
+    OpenImport,
+    Position,
+    SecretRow,
+    Segment,
+    SubscriberRow,
+)
+from eventferry.databases.names import fact, import_id_of, moment_of
+from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.tables import Names
+
+WALK = 4096
+"""How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
+
+_OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
+
+# A vector of 256 counters travels as one array; an array of fixed-width numbers is looked up in no time.
+NEXT_COUNTER = '(%(unread)s::bigint[])["threadId" + 1]'
+_END_COUNTER = '(%(until)s::bigint[])["threadId" + 1]'
+
+_LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
+      || ',"type":' || to_json("type")::text || ',"timestamp":' || "timestamp"
+      || ',"aggregateId":' || to_json("aggregateId")::text || ',"aggregateVersion":' || "aggregateVersion"
+      || ',"payload":' || coalesce("payload"::text, 'null') || '}'"""
+
+
+def vector(counters: Sequence[int] | None) -> str:
+    """256 counters as the statements take them; None is no end."""
+    return _OPEN_END if counters is None else "{" + ",".join(map(str, counters)) + "}"
+
+
+def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
+    """A filter as an SQL condition and its parameters."""
+    parts: list[str] = []
+    values: dict[str, Any] = {}
+    if only.event_types is not None:
+        parts.append('"type" = ANY(%(types)s::text[])')
+        values["types"] = _storable(only.event_types)
+    if only.aggregate_ids is not None:
+        parts.append('"aggregateId" = ANY(%(aggregates)s::text[])')
+        values["aggregates"] = _storable(only.aggregate_ids)
+    if only.start_time is not None:
+        parts.append('"timestamp" >= %(start)s')
+        values["start"] = only.start_time
+    if only.finish_time is not None:
+        parts.append('"timestamp" <= %(finish)s')
+        values["finish"] = only.finish_time
+    return " AND ".join(parts) or "TRUE", values
+
+
+def _storable(texts: Sequence[str]) -> list[str]:
+    """Those of the texts that PostgreSQL could hold: no other can be found there, nor can it be asked for."""
+    return [text for text in texts if is_storable(text)]
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold a text."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+class PostgresReading:
+    """A read transaction on one connection.
+
+    Args:
+        connection: in a transaction.
+        names: of the tables.
+        oid: of the events' table.
+        comment: of the events' table.
+    """
+
+    def __init__(self, connection: Connection, names: Names, oid: int, comment: str) -> None:
+        self.connection = connection
+        self.names = names
+        self._oid = oid
+        self._comment = comment
+
+    async def identity(self) -> str:
+        return fact(self._comment, "STORE", "id") or f"oid {self._oid}"
+
+    async def table_comment(self, table: str) -> str | None:
+        """A table's comment, empty if it has none; None if there is no such table."""
+        rows = await self.connection.run(
+            "SELECT coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
+            "WHERE c.oid = to_regclass(%s)",
+            (self.names.of(table).replace("%%", "%"),),
+        )
+        return str(rows[0][0][0]) if rows[0] else None
+
+    async def freeze_marker(self) -> Freeze | None:
+        comment = await self.table_comment(self.names.tables.freeze)
+        if comment is None:
+            return None
+        since = fact(comment, "FREEZE", "since")
+        return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)
+
+    async def heads(self) -> list[int]:
+        rows = await self.connection.rows(
+            f'SELECT "threadCounter" FROM {self.names.threads} ORDER BY "threadId"'
+        )
+        return [head for (head,) in rows]
+
+    async def first_unread(
+        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
+    ) -> list[Key]:
+        rows = await self.connection.rows(
+            f"""SELECT e."timestamp", e."threadCounter", e."threadId"
+            FROM unnest(%(threads)s::bigint[]) AS wanted(id) CROSS JOIN LATERAL (
+              SELECT "timestamp", "threadCounter", "threadId" FROM {self.names.events}
+              WHERE "threadId" = wanted.id
+                AND "threadCounter" >= (%(unread)s::bigint[])[wanted.id + 1]
+                AND "threadCounter" < (%(until)s::bigint[])[wanted.id + 1]
+              ORDER BY "threadCounter" LIMIT 1
+            ) AS e""",
+            {"unread": vector(unread), "until": vector(until), "threads": list(threads)},
+        )
+        return [Key(*row) for row in rows]
+
+    async def in_order(
+        self,
+        bound: Key | None,
+        unread: Sequence[int],
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+        max_bytes: int,
+    ) -> tuple[list[Position], bool]:
+        condition, values = conditions(only)
+        line = _LINE if only.is_open else f"CASE WHEN {condition} THEN {_LINE} END"
+        size = '"eventSize"' if only.is_open else f'CASE WHEN {condition} THEN "eventSize" ELSE 0 END'
+        walk = limit if only.is_open else max(limit, WALK)
+        key = bound or Key(-(2**63), -1, -1)
+        rows = await self.connection.rows(
+            self._page_sql(
+                f"""("timestamp", "threadCounter", "threadId")
+                  >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)
+                AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}""",
+                '"timestamp", "threadCounter", "threadId"',
+                size,
+                line,
+            ),
+            values
+            | {"unread": vector(unread), "until": vector(until), "walk": walk, "room": max_bytes}
+            | {"time": key.timestamp, "counter": key.thread_counter, "thread": key.thread_id},
+        )
+        return _page(rows, limit, walk, max_bytes)
+
+    async def matching(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    ) -> tuple[list[Position], bool]:
+        condition, values = conditions(only)
+        # An expression keeps the planner from walking the whole order: the events of an aggregate are few.
+        rows = await self.connection.rows(
+            self._page_sql(
+                f'{condition} AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}',
+                '"timestamp" + 0, "threadCounter", "threadId"',
+                '"eventSize"',
+                _LINE,
+            ),
+            values | {"unread": vector(unread), "until": vector(until), "walk": limit, "room": max_bytes},
+        )
+        return _page(rows, limit, limit, max_bytes)
+
+    def _page_sql(self, condition: str, order: str, size: str, line: str) -> str:
+        """A page of at most `walk` events that ends where `room` bytes are reached.
+
+        The sizes that the store keeps are added up as the page is read, so that nothing behind the end is sent;
+        `behind` is the sum with the row itself.
+        """
+        return f"""SELECT "threadId", "threadCounter", "timestamp", {line}, behind FROM (
+              SELECT *, sum(({size})::int) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS behind
+              FROM {self.names.events} WHERE {condition} ORDER BY {order} LIMIT %(walk)s
+            ) AS page WHERE behind - ({size}) < %(room)s ORDER BY {order}"""
+
+    async def any_later(self, segments: Sequence[Segment]) -> bool:
+        rows = await self.connection.rows(
+            f"""SELECT EXISTS (
+              SELECT FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])
+                AS part(thread, first, last, time)
+              CROSS JOIN LATERAL (
+                SELECT FROM {self.names.events}
+                WHERE "threadId" = thread AND "threadCounter" >= first AND "threadCounter" < last
+                  AND "timestamp" > time LIMIT 1
+              ) AS later)""",
+            [list(column) for column in zip(*segments, strict=True)],
+        )
+        return bool(rows[0][0])
+
+    async def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
+        condition, values = conditions(only)
+        rows = await self.connection.rows(
+            f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
+            CROSS JOIN LATERAL (
+              SELECT "timestamp", "threadCounter", "threadId", {condition} AS passes FROM {self.names.events}
+              WHERE "threadId" = wanted.id AND "threadCounter" >= wanted.start
+                AND "threadCounter" < (%(until)s::bigint[])[wanted.id + 1]
+              ORDER BY "threadCounter" LIMIT %(count)s
+            ) AS e ORDER BY e."threadId", e."threadCounter" """,
+            values
+            | {
+                "threads": list(unread),
+                "starts": list(unread.values()),
+                "until": vector(until),
+                "count": count,
+            },
+        )
+        return [(Key(*key), bool(passes)) for *key, passes in rows]
+
+    async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
+        rows = await self.connection.rows(
+            f"""SELECT {_LINE} FROM (
+              SELECT e.*, place, sum("eventSize"::int) OVER (ORDER BY place) - "eventSize" AS before
+              FROM unnest(%(threads)s::bigint[], %(counters)s::bigint[])
+                WITH ORDINALITY AS wanted(thread, counter, place)
+              CROSS JOIN LATERAL (
+                SELECT * FROM {self.names.events} WHERE "threadId" = thread AND "threadCounter" = counter OFFSET 0
+              ) AS e
+            ) AS found WHERE before < %(room)s ORDER BY place""",
+            {
+                "threads": [thread for thread, _ in positions],
+                "counters": [counter for _, counter in positions],
+                "room": max_bytes,
+            },
+        )
+        return [compacted(line) for (line,) in rows]
+
+    async def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+        condition, values = conditions(only)
+        rows = await self.connection.rows(
+            f"""SELECT {_LINE} FROM {self.names.events} WHERE {condition}
+            ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(limit)s""",
+            values | {"limit": limit},
+        )
+        return [compacted(line) for (line,) in rows]
+
+    async def latest_line(self, only: Filter) -> bytes | None:
+        condition, values = conditions(only)
+        time = '"timestamp" + 0' if only.aggregate_ids is not None else '"timestamp"'
+        rows = await self.connection.rows(
+            f"""SELECT {_LINE} FROM {self.names.events} WHERE {condition}
+            ORDER BY {time} DESC, "threadCounter" DESC, "threadId" DESC LIMIT 1""",
+            values,
+        )
+        return compacted(rows[0][0]) if rows else None
+
+    async def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
+        rows = await self.connection.rows(
+            f"""SELECT "threadId", min("threadCounter") FROM {self.names.events}
+            WHERE "type" = ANY(%(types)s::text[]) AND "threadCounter" >= {NEXT_COUNTER} GROUP BY "threadId" """,
+            {"types": _storable(event_types), "unread": vector(unread)},
+        )
+        return dict(rows)
+
+    async def counts(self, *, estimated: bool) -> Counts:
+        # reltuples is -1 in a table that nothing has looked at yet.
+        count = (
+            f"(SELECT CASE WHEN reltuples < 0 THEN (SELECT count(*) FROM {self.names.events}) "
+            f"ELSE reltuples::bigint END FROM pg_class WHERE oid = {self._oid})"
+            if estimated
+            else f"(SELECT count(*) FROM {self.names.events})"
+        )
+        rows = await self.connection.rows(
+            f"""SELECT {count}, count(*), count("secret"), count(*) - count("secret"),
+              coalesce((SELECT max("timestamp") FROM {self.names.events}), 0) FROM {self.names.secrets}"""
+        )
+        return Counts(*rows[0])
+
+    async def open_import(self) -> OpenImport | None:
+        comment = await self.table_comment(self.names.tables.open_import)
+        if comment is None:
+            return None
+        import_id = import_id_of(comment) or ""
+        return OpenImport(import_id, moment_of(import_id))
+
+    async def secret(self, secret_id: str) -> SecretRow | None:
+        if not is_storable(secret_id):
+            return None
+        [rows] = await self.connection.run(
+            f'SELECT "idx", "id", "secret" FROM {self.names.secrets} WHERE "id" = %s', (secret_id,)
+        )
+        return SecretRow(*rows[0]) if rows else None
+
+    async def secrets(
+        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
+    ) -> list[SecretRow]:
+        [rows] = await self.connection.run(
+            f"""SELECT "idx", "id", "secret" FROM {self.names.secrets}
+            WHERE "idx" >= %(start)s AND (%(deleted)s OR "secret" IS NOT NULL)
+              AND (%(any)s OR "id" = ANY(%(ids)s::text[]))
+            ORDER BY "idx" LIMIT %(limit)s OFFSET %(skip)s""",
+            {
+                "start": start,
+                "deleted": include_deleted,
+                "any": ids is None,
+                "ids": _storable(ids or ()),
+                "limit": limit,
+                "skip": skip,
+            },
+        )
+        return [SecretRow(*row) for row in rows]
+
+    async def snapshot(self, key: str) -> str | None:
+        if not is_storable(key):
+            return None
+        [rows] = await self.connection.run(
+            f'SELECT "snapshotContent" FROM {self.names.snapshots} WHERE "snapshotKey" = %s', (key,)
+        )
+        return rows[0][0] if rows else None
+
+    async def subscribers(
+        self, application_name: str | None, event_subscriber: str | None
+    ) -> list[SubscriberRow]:
+        [rows] = await self.connection.run(
+            f"""SELECT "applicationName", "eventSubscriber", "destination"::text, "status"::text
+            FROM {self.names.subscribers}
+            WHERE (%(application)s::text IS NULL OR "applicationName" = %(application)s)
+              AND (%(subscriber)s::text IS NULL OR "eventSubscriber" = %(subscriber)s)
+            ORDER BY "applicationName" COLLATE "C", "eventSubscriber" COLLATE "C" """,
+            {"application": application_name, "subscriber": event_subscriber},
+        )
+        return [
+            SubscriberRow(application, subscriber, destination.encode(), status.encode())
+            for application, subscriber, destination, status in rows
+        ]
+
+
+def compacted(line: bytes) -> bytes:
+    """A line of the store with its line feed, without the spaces that jsonb prints."""
+    try:
+        return msgspec.json.format(line, indent=-1) + b"\n"
+    except RecursionError:
+        return line + b"\n"
+
+
+def _page(rows: list[Any], limit: int, walk: int, max_bytes: int) -> tuple[list[Position], bool]:
+    """Rows until `limit` lines or `max_bytes`. The flag: nothing more is there."""
+    page: list[Position] = []
+    lines = 0
+    is_cut = bool(rows) and rows[-1][4] >= max_bytes
+    for thread, counter, timestamp, line, _ in rows:
+        if line is None:
+            page.append((thread, counter, timestamp, None))
+            continue
+        compact = compacted(line)
+        page.append((thread, counter, timestamp, compact))
+        lines += 1
+        max_bytes -= len(compact)
+        if lines == limit or max_bytes <= 0:
+            return page, False
+    return page, not is_cut and len(page) < walk

@@ -1,0 +1,292 @@
+"""Writing events in a PostgreSQL schema, alone: appends, merges, freezes, secrets, and the swap."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from eventferry.database import Saved, Shared, Stage
+from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.placing import Placing
+from eventferry.databases.postgresql.reading import vector
+from eventferry.databases.postgresql.tables import COLUMNS, quoted
+from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
+from eventferry.errors import ConcurrentError, UnsupportedStoreError
+from eventferry.event import NewRow, Row, check_limits
+
+_CHUNK = 50_000
+
+
+class PostgresSoleWriting(PostgresWriting):
+    """A write transaction that holds the lock by which the events are its own."""
+
+    leaves_nothing = False
+
+    async def roll_back_at_end(self) -> None:
+        self.leaves_nothing = True
+
+    async def set_freeze(self, owner: str | None, since: int) -> None:
+        told = comment("FREEZE", owner=owner, since=since)
+        marker = f"{frozen_marker(self.names.tables.events)} {told}"
+        await self.execute(
+            [f"DROP TABLE IF EXISTS {self.names.freeze}", *ddl.freeze_table(self.names, marker)]
+        )
+
+    async def clear_freeze(self) -> None:
+        await self.execute([f"DROP TABLE IF EXISTS {self.names.freeze}"])
+
+    # events
+
+    async def append(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        await self._refuse_taken(rows)
+        await self.connection.copy_in(f"COPY {self.names.events}({COLUMNS}) FROM STDIN", copied_rows(rows))
+        heads = [0] * 256
+        for row in rows:
+            heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
+        await self.connection.change(
+            f"""UPDATE {self.names.threads} SET "threadCounter" = (%(heads)s::bigint[])["threadId" + 1]
+            WHERE "threadCounter" < (%(heads)s::bigint[])["threadId" + 1]""",
+            {"heads": vector(heads)},
+        )
+
+    async def _refuse_taken(self, rows: Sequence[Row]) -> None:
+        found = await self.connection.rows(
+            f"""SELECT wanted.id, wanted.version FROM unnest(%s::text[], %s::bigint[]) AS wanted(id, version)
+            WHERE EXISTS (
+              SELECT FROM {self.names.events}
+              WHERE "aggregateId" = wanted.id AND "aggregateVersion" = wanted.version)""",
+            ([row.aggregate_id for row in rows], [row.aggregate_version for row in rows]),
+        )
+        taken = {(aggregate_id.decode(), version) for aggregate_id, version in found}
+        for row in rows:
+            version = row.aggregate_id, row.aggregate_version
+            if version in taken:
+                raise ConcurrentError(*version)
+            taken.add(version)
+
+    async def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+        limits = await self.column_limits(self.names.tables.events)
+        check_limits(limits, event.aggregate_id, event.type, event.payload)
+        placing = Placing(self.names, event, version, max(now, event.timestamp))
+        thread, _ = await placing.find_thread(self.connection)
+        return await placing.place(self.connection, thread)
+
+    # merge
+
+    async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
+        await self._find_known(stage)
+        table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
+        same = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId" AND k."type" = s."type"'
+        blocks = self.connection.blocks(
+            f"""SELECT s."timestamp" AS t, s."aggregateId" AS a, s."type" AS y, 0 AS side, {part} AS p, s."rowid" AS r,
+              coalesce(s."payload"::text, 'null')
+            FROM {table} AS s WHERE EXISTS (SELECT FROM {known} AS k WHERE {same})
+            UNION ALL
+            SELECT k."timestamp", k."aggregateId", k."type", 1, NULL, NULL, stored.payload
+            FROM {known} AS k CROSS JOIN LATERAL (
+              SELECT coalesce("payload"::text, 'null') AS payload FROM {self.names.events}
+              WHERE "threadId" = k."threadId" AND "threadCounter" = k."threadCounter" OFFSET 0
+            ) AS stored
+            WHERE EXISTS (SELECT FROM {table} AS s WHERE {same})
+            ORDER BY t, a, y, side, p, r""",
+            f"{stage.id}-shared",
+        )
+        async with aclosing(blocks) as found:
+            async for block in found:
+                yield [
+                    Shared((time, aggregate_id.decode(), event_type.decode()), rowid, payload)
+                    for time, aggregate_id, event_type, _, _, rowid, payload in block
+                ]
+
+    async def _find_known(self, stage: Stage) -> None:
+        """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
+        incremental import costs what its batch costs, however large the store is.
+
+        The OFFSET keeps the planner from turning the looks into a scan of the events.
+        """
+        await self.execute(
+            [
+                f"ANALYZE {self.names.of(stage.table)}",
+                f"""CREATE TEMP TABLE {self._known(stage)} ON COMMIT DROP AS
+                SELECT e.* FROM (SELECT DISTINCT "timestamp" FROM {self.names.of(stage.table)}) AS s
+                CROSS JOIN LATERAL (
+                  SELECT "threadId", "threadCounter", "timestamp", "aggregateId", "type" FROM {self.names.events}
+                  WHERE {self.names.events}."timestamp" = s."timestamp" OFFSET 0
+                ) AS e""",
+                f"ANALYZE {self._known(stage)}",
+            ]
+        )
+
+    @staticmethod
+    def _known(stage: Stage) -> str:
+        return f"pg_temp.{quoted(f'{stage.id}-known')}"
+
+    async def discard(self, stage: Stage, staged: Iterable[int]) -> None:
+        rowids = list(staged)
+        for start in range(0, len(rowids), _CHUNK):
+            await self.connection.change(
+                f'DELETE FROM {self.names.of(stage.table)} WHERE "rowid" = ANY(%s::bigint[])',
+                (rowids[start : start + _CHUNK],),
+            )
+
+    async def latest_timestamp(self) -> int | None:
+        [(latest,)] = await self.connection.rows(f'SELECT max("timestamp") FROM {self.names.events}')
+        return None if latest is None else int(latest)
+
+    async def older(self, stage: Stage, than: int, *, discard: bool) -> int:
+        table = self.names.of(stage.table)
+        if discard:
+            return await self.connection.change(f'DELETE FROM {table} WHERE "timestamp" < %s', (than,))
+        [(count,)] = await self.connection.rows(
+            f'SELECT count(*) FROM {table} WHERE "timestamp" < %s', (than,)
+        )
+        return int(count)
+
+    async def place(self, stage: Stage) -> int:
+        table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
+        # Places are worked out without the payloads, which would otherwise be sorted along.
+        [(count,)] = await self.connection.rows(
+            f"""WITH crowded AS MATERIALIZED (
+              SELECT DISTINCT m."timestamp" FROM {table} AS m JOIN {known} AS k
+                ON k."timestamp" = m."timestamp" AND k."aggregateId" = m."aggregateId"
+            ), arrived AS MATERIALIZED (
+              SELECT "rowid" AS id, "aggregateId", row_number() OVER (ORDER BY "timestamp", {part}, "rowid") AS arrival,
+                CASE WHEN "timestamp" IN (SELECT "timestamp" FROM crowded) THEN %(behind_all)s
+                  ELSE (("timestamp" %% 256) + 256) %% 256 END AS "threadId"
+              FROM {table}
+            ), versions AS MATERIALIZED (
+              SELECT a."aggregateId", coalesce((
+                SELECT max(e."aggregateVersion") FROM {self.names.events} AS e WHERE e."aggregateId" = a."aggregateId"
+              ), 0) AS latest FROM (SELECT DISTINCT "aggregateId" FROM {table}) AS a
+            ), placed AS MATERIALIZED (
+              SELECT id, "threadId", arrival,
+                (%(heads)s::bigint[])["threadId" + 1] - 1
+                  + row_number() OVER (PARTITION BY "threadId" ORDER BY arrival) AS "threadCounter",
+                latest + row_number() OVER (PARTITION BY "aggregateId" ORDER BY arrival) AS "aggregateVersion"
+              FROM arrived JOIN versions USING ("aggregateId")
+            ), added AS (
+              INSERT INTO {self.names.events}({COLUMNS})
+              SELECT p."threadId", p."threadCounter", s."timestamp", s."aggregateId", p."aggregateVersion",
+                s."type", s."payload", s."eventSize"
+              FROM placed AS p JOIN {table} AS s ON s."rowid" = p.id ORDER BY p.arrival
+            ), moved AS (
+              UPDATE {self.names.threads} AS t SET "threadCounter" = n.head
+              FROM (SELECT "threadId", max("threadCounter") + 1 AS head FROM placed GROUP BY "threadId") AS n
+              WHERE t."threadId" = n."threadId"
+            ) SELECT count(*) FROM placed""",
+            {"heads": vector(await self.heads()), "behind_all": await self._thread_of_the_latest()},
+        )
+        return int(count)
+
+    async def _thread_of_the_latest(self) -> int:
+        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
+        rows = await self.connection.rows(
+            f"""SELECT "threadId" FROM {self.names.events}
+            ORDER BY "timestamp" DESC, "threadCounter" DESC, "threadId" DESC LIMIT 1"""
+        )
+        return int(rows[0][0]) if rows else 0
+
+    # secrets
+
+    async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
+        # reSolve takes the next number from the sequence, so that must stay ahead of what is given here.
+        await self.connection.run(
+            f"""INSERT INTO {self.names.secrets}("idx", "id", "secret")
+            SELECT CASE WHEN %(idx)s::bigint IS NULL OR bool_or("idx" = %(idx)s) THEN coalesce(max("idx"), -1) + 1
+              ELSE %(idx)s END, %(id)s, %(secret)s FROM {self.names.secrets};
+            SELECT setval(pg_get_serial_sequence(%(table)s, 'idx'), max("idx") + 1, false) FROM {self.names.secrets}
+            WHERE pg_get_serial_sequence(%(table)s, 'idx') IS NOT NULL""",
+            {"idx": idx, "id": secret_id, "secret": secret, "table": self.names.secrets.replace("%%", "%")},
+        )
+
+    async def erase_secret(self, secret_id: str) -> None:
+        await self.connection.change(
+            f'UPDATE {self.names.secrets} SET "secret" = NULL WHERE "id" = %s', (secret_id,)
+        )
+
+
+class PostgresReplacing(PostgresSoleWriting):
+    """A sole writing that nobody reads beside."""
+
+    async def swap(self, stage: Stage) -> None:
+        await self.check_ours(stage)
+        await self._refuse_what_would_be_lost()
+        grants = await self._grants()
+        events = quoted(self.names.tables.events)
+        indexes = await self.indexed(stage.table)
+        await self.execute(
+            [
+                f'ALTER TABLE {self.names.stage} DROP COLUMN "line"',
+                f"DROP TABLE {self.names.events}",
+                f"ALTER TABLE {self.names.stage} RENAME TO {events}",
+                *(
+                    f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
+                    for key, suffix in (
+                        (ddl.POSITION, "pkey"),
+                        (ddl.VERSION, "aggregateIdAndVersion"),
+                        (ddl.ORDER, "order"),
+                    )
+                ),
+                *grants,
+                f"DROP TABLE {self.names.progress}",
+                f"DELETE FROM {self.names.snapshots}",
+                f"DELETE FROM {self.names.subscribers}",
+                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
+                  SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = t."threadId"
+                ), 0)""",
+            ]
+        )
+
+    async def _refuse_what_would_be_lost(self) -> None:
+        """What hangs on the table of events and would not hang on the one that takes its place."""
+        [rows] = await self.connection.run(
+            """SELECT 'the trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
+            UNION ALL SELECT 'row security' FROM pg_class WHERE oid = %(oid)s AND relrowsecurity
+            UNION ALL SELECT 'the row security policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s
+            UNION ALL SELECT 'the publication ' || p.pubname FROM pg_publication_tables AS p
+              JOIN pg_class AS c ON c.relname = p.tablename JOIN pg_namespace AS n
+                ON n.oid = c.relnamespace AND n.nspname = p.schemaname WHERE c.oid = %(oid)s
+            UNION ALL SELECT 'the foreign key ' || conname FROM pg_constraint
+              WHERE contype = 'f' AND %(oid)s IN (conrelid, confrelid)
+            UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
+            UNION ALL SELECT DISTINCT 'the view or rule on ' || r.ev_class::regclass::text
+              FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+              WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
+            UNION ALL SELECT 'the column ' || attname FROM pg_attribute
+              WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped AND attname <> ALL(%(columns)s)""",
+            {"oid": self._oid, "columns": [name.strip('" ') for name in COLUMNS.split(",")]},
+        )
+        if rows:
+            raise UnsupportedStoreError(
+                f"the table {self.names.tables.events!r} has what replacing it would lose: "
+                f"{', '.join(sorted(what for (what,) in rows))}"
+            )
+
+    async def _grants(self) -> list[str]:
+        """Statements that give the stage, under its new name, the owner and the rights of the events."""
+        [[(owner,)], rights] = await self.connection.run(
+            """SELECT relowner::regrole::text FROM pg_class WHERE oid = %(oid)s;
+            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type, is_grantable, NULL
+            FROM pg_class, aclexplode(relacl) WHERE oid = %(oid)s AND grantee <> relowner
+            UNION ALL
+            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type, is_grantable, attname
+            FROM pg_attribute, aclexplode(attacl) WHERE attrelid = %(oid)s AND NOT attisdropped""",
+            {"oid": self._oid},
+        )
+        return [
+            f"ALTER TABLE {self.names.events} OWNER TO {_role(owner)}",
+            *(
+                f"GRANT {privilege}{f' ({quoted(column)})' if column else ''} ON {self.names.events} "
+                f"TO {_role(grantee)}{' WITH GRANT OPTION' if grantable else ''}"
+                for grantee, privilege, grantable, column in rights
+            ),
+        ]
+
+
+def _role(name: Any) -> str:
+    """A role as regrole prints it, quoted where that is needed."""
+    return str(name).replace("%", "%%")

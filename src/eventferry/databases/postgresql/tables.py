@@ -1,0 +1,176 @@
+"""Table definitions of a store in a PostgreSQL schema.
+
+Columns and their names are reSolve's (`init-events.ts`, `init-secrets.ts`, `freeze.ts`,
+`begin-incremental-import.ts` of eventstore-postgresql 0.34); which indexes there are and why: docs/postgresql.md.
+"""
+
+from __future__ import annotations
+
+from eventferry.databases.names import Tables
+from eventferry.errors import UsageError
+
+MAX_NAME_BYTES = 63
+"""PostgreSQL cuts longer names, and two that are cut alike would be one."""
+
+_LONGEST_SUFFIX = "-incremental-import"
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier: the only way a name gets into a statement.
+
+    A per cent sign is doubled, for every statement passes through the binding of parameters.
+    """
+    if not name or "\0" in name:
+        raise UsageError(f"{name!r} cannot be the name of a table")
+    return '"' + name.replace('"', '""').replace("%", "%%") + '"'
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal, for statements that take no parameters."""
+    return "'" + text.replace("'", "''").replace("%", "%%") + "'"
+
+
+class Names:
+    """The tables of one store as they are written in statements.
+
+    Attributes:
+        tables: their bare names.
+        schema: the schema that they are in.
+    """
+
+    def __init__(self, schema: str, tables: Tables) -> None:
+        for name in (
+            tables.events + _LONGEST_SUFFIX,
+            tables.snapshots,
+            tables.secrets,
+            tables.subscribers,
+            schema,
+        ):
+            quoted(name)
+            if len(name.encode()) > MAX_NAME_BYTES:
+                raise UsageError(
+                    f"{name!r} is longer than the {MAX_NAME_BYTES} bytes of a name in PostgreSQL"
+                )
+        self.schema = schema
+        self.tables = tables
+        self.events = self.of(tables.events)
+        self.threads = self.of(f"{tables.events}-threads")
+        self.snapshots = self.of(tables.snapshots)
+        self.secrets = self.of(tables.secrets)
+        self.subscribers = self.of(tables.subscribers)
+        self.freeze = self.of(tables.freeze)
+        self.open_import = self.of(tables.open_import)
+        self.stage = self.of(tables.stage)
+        self.progress = self.of(tables.progress)
+
+    def of(self, table: str) -> str:
+        """A table's name with its schema's."""
+        return f"{quoted(self.schema)}.{quoted(table)}"
+
+    def index(self, suffix: str) -> str:
+        """The name of an index of the events; reSolve knows a taken version by `aggregateIdAndVersion` in it."""
+        room = MAX_NAME_BYTES - len(suffix) - 1
+        return f"{self.tables.events.encode()[:room].decode(errors='ignore')}-{suffix}"
+
+
+COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload", "eventSize"'
+POSITION = ("threadId", "threadCounter")
+VERSION = ("aggregateId", "aggregateVersion")
+ORDER = ("timestamp", "threadCounter", "threadId")
+
+_EVENT_COLUMNS = """"threadId" BIGINT NOT NULL,
+      "threadCounter" BIGINT NOT NULL,
+      "timestamp" BIGINT NOT NULL,
+      "aggregateId" VARCHAR(700) COLLATE "C" NOT NULL,
+      "aggregateVersion" BIGINT NOT NULL,
+      "type" VARCHAR(700) COLLATE "C" NOT NULL,
+      "payload" JSONB,
+      "eventSize" BIGINT NOT NULL"""
+
+
+def columns(names: tuple[str, ...]) -> str:
+    """Columns as they stand in an index."""
+    return ", ".join(map(quoted, names))
+
+
+def store_tables(names: Names, store_comment: str) -> list[str]:
+    """Everything that a store is made of. The random id in the events' comment changes when they are replaced."""
+    sequence = names.of(f"{names.tables.secrets[:55]}_idx_seq")
+    return [
+        f"CREATE TABLE {names.events}({_EVENT_COLUMNS})",
+        f"COMMENT ON TABLE {names.events} IS {literal(store_comment)}",
+        f"ALTER TABLE {names.events} ADD CONSTRAINT {quoted(names.index('pkey'))} PRIMARY KEY ({columns(POSITION)})",
+        f"CREATE UNIQUE INDEX {quoted(names.index('aggregateIdAndVersion'))} ON {names.events}({columns(VERSION)})",
+        f"CREATE INDEX {quoted(names.index('order'))} ON {names.events}({columns(ORDER)})",
+        # Every save updates a row here: with room in its page that touches no index.
+        f"""CREATE TABLE {names.threads}(
+          "threadId" BIGINT NOT NULL, "threadCounter" BIGINT NOT NULL, PRIMARY KEY("threadId")
+        ) WITH (fillfactor = 20)""",
+        f"INSERT INTO {names.threads} SELECT id, 0 FROM generate_series(0, 255) AS id",
+        f"""CREATE TABLE {names.snapshots}(
+          "snapshotKey" TEXT NOT NULL, "snapshotContent" TEXT, PRIMARY KEY("snapshotKey"))""",
+        f"""CREATE TABLE {names.subscribers}(
+          "applicationName" VARCHAR(190) NOT NULL,
+          "eventSubscriber" VARCHAR(190) NOT NULL,
+          "destination" JSONB NOT NULL,
+          "status" JSONB NOT NULL,
+          PRIMARY KEY("applicationName", "eventSubscriber"))""",
+        # reSolve leaves `idx` to the default when it adds a secret.
+        f"CREATE SEQUENCE {sequence} MINVALUE 0 START 0",
+        f"""CREATE TABLE {names.secrets}(
+          "idx" BIGINT NOT NULL DEFAULT nextval({literal(sequence.replace("%%", "%"))}) UNIQUE,
+          "id" VARCHAR(700) COLLATE "C" NOT NULL PRIMARY KEY,
+          "secret" TEXT)""",
+        f'ALTER SEQUENCE {sequence} OWNED BY {names.secrets}."idx"',
+    ]
+
+
+def stage_table(names: Names, store_comment: str) -> list[str]:
+    """Where the events of an import wait: the events to be, each with the number of its line."""
+    return [
+        f'CREATE TABLE {names.stage}({_EVENT_COLUMNS}, "line" BIGINT NOT NULL)',
+        f"COMMENT ON TABLE {names.stage} IS {literal(store_comment)}",
+    ]
+
+
+def progress_table(names: Names, progress_comment: str) -> list[str]:
+    """How far an import has come: a row for each commit."""
+    return [
+        f"""CREATE TABLE {names.progress}(
+          "commit" BIGINT GENERATED ALWAYS AS IDENTITY,
+          "byteOffset" BIGINT NOT NULL, "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL)""",
+        f"COMMENT ON TABLE {names.progress} IS {literal(progress_comment)}",
+    ]
+
+
+def freeze_table(names: Names, freeze_comment: str) -> list[str]:
+    """The freeze marker."""
+    return [
+        f'CREATE TABLE {names.freeze}("surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate"))',
+        f"COMMENT ON TABLE {names.freeze} IS {literal(freeze_comment)}",
+    ]
+
+
+def open_import_table(names: Names, marker: str) -> list[str]:
+    """The stage that begin opens: reSolve's columns, and which part brought a row.
+
+    Columns come from the events, for a comparison of texts needs both sides to have one collation. reSolve compares
+    the comment as a whole.
+    """
+    return [
+        f"CREATE TABLE {names.open_import}(LIKE {names.events})",
+        f"""ALTER TABLE {names.open_import}
+          ALTER "threadId" DROP NOT NULL, ALTER "threadCounter" DROP NOT NULL, ALTER "aggregateVersion" DROP NOT NULL,
+          ADD "sortedIdx" BIGINT, ADD "rowid" BIGSERIAL, ADD "part" BYTEA""",
+        f"COMMENT ON TABLE {names.open_import} IS {literal(marker)}",
+    ]
+
+
+def merge_table(names: Names, table: str, merge_comment: str) -> list[str]:
+    """The stage of a whole incremental import: unlogged, for it does not outlive the server's crash either."""
+    return [
+        f"""CREATE UNLOGGED TABLE {names.of(table)} AS
+          SELECT "timestamp", "aggregateId", "type", "payload", "eventSize" FROM {names.events} WITH NO DATA""",
+        f'ALTER TABLE {names.of(table)} ADD "rowid" BIGINT GENERATED ALWAYS AS IDENTITY, ADD "part" BYTEA',
+        f"COMMENT ON TABLE {names.of(table)} IS {literal(merge_comment)}",
+    ]

@@ -1,0 +1,374 @@
+"""Writing a store in a PostgreSQL schema: stages, snapshots and subscribers, beside the saves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from secrets import token_hex
+from typing import Literal
+
+import psycopg
+
+from eventferry import order
+from eventferry.clock import now
+from eventferry.database import Clash, Progress, Stage, StageKind, SubscriberRow
+from eventferry.databases.names import (
+    comment,
+    fact,
+    import_marker,
+    new_import_id,
+)
+from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.payloads import refuse_payload
+from eventferry.databases.postgresql.reading import PostgresReading, is_storable
+from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
+from eventferry.errors import ImportOpenError, InputError, StoreBusyError, UnsupportedStoreError
+from eventferry.event import Limits, NewRow, Row
+
+MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload)
+"""Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
+
+_NEW_COLUMNS = '"timestamp", "aggregateId", "type", "payload", "eventSize"'
+_SPECIAL = re.compile(rb"[\\\t\n\r]")
+_ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
+
+
+class PostgresWriting(PostgresReading):
+    """A write transaction on one connection."""
+
+    async def execute(self, statements: Iterable[str]) -> None:
+        """Run statements in one round trip."""
+        await self.connection.run(";\n".join(statements))
+
+    # stages
+
+    async def make_stage(
+        self,
+        kind: StageKind,
+        *,
+        owner: str | None = None,
+        baseline: str | None = None,
+    ) -> Stage:
+        since = now()
+        if kind == "open":
+            stage = Stage(new_import_id(since), kind, self.names.tables.open_import, None, since)
+            if await self.table_comment(stage.table) is not None:
+                raise ImportOpenError("an incremental import was opened meanwhile")
+            await self.execute(ddl.open_import_table(self.names, import_marker(stage.id)))
+            return stage
+        stage_id = token_hex(8)
+        if kind == "merge":
+            table = f"{self._merge_prefix}{stage_id}"
+            await self.execute(ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since)))
+            return Stage(stage_id, kind, table, owner, since)
+        if await self.table_comment(self.names.tables.progress) is not None:
+            raise StoreBusyError("another import into this store began meanwhile")
+        stage = Stage(stage_id, kind, self.names.tables.stage, owner, since, baseline)
+        await self.execute(
+            [
+                # What a crash between two transactions can leave.
+                f"DROP TABLE IF EXISTS {self.names.stage}",
+                *ddl.stage_table(self.names, comment("STORE", id=token_hex(8))),
+                *ddl.progress_table(self.names, _told(stage)),
+            ]
+        )
+        return stage
+
+    @property
+    def _merge_prefix(self) -> str:
+        """What the names of "merge" stages begin with; the id must fit in behind it."""
+        return self.names.index(f"merge-{'0' * 16}")[:-16]
+
+    async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
+        if kind == "open":
+            found = await self.open_import()
+            return (
+                None
+                if found is None
+                else Stage(found.id, "open", self.names.tables.open_import, None, found.since)
+            )
+        told = await self.table_comment(self.names.tables.progress)
+        if told is None:
+            return None
+        since = fact(told, "STAGE", "since")
+        return Stage(
+            fact(told, "STAGE", "id") or "",
+            "replace",
+            self.names.tables.stage,
+            fact(told, "STAGE", "owner"),
+            int(since) if since else None,
+            fact(told, "STAGE", "baseline"),
+        )
+
+    async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
+        adopted = replace(stage, owner=owner)
+        await self.execute([f"COMMENT ON TABLE {self.names.progress} IS {ddl.literal(_told(adopted))}"])
+        return adopted
+
+    async def merge_stages(self) -> list[Stage]:
+        [rows] = await self.connection.run(
+            "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
+            "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r'",
+            (quoted(self.names.schema).replace("%%", "%"), self._merge_prefix),
+        )
+        return [
+            Stage(name[-16:], "merge", name, fact(told, "MERGE", "owner"))
+            for name, told in rows
+            if fact(told, "MERGE", "since") is not None
+        ]
+
+    async def drop_stage(self, stage: Stage) -> None:
+        if stage.kind == "replace":
+            left = await self.stage("replace")
+            if left is None or left.id != stage.id:
+                return  # it was taken for dead, for the connection of its owner was lost
+            await self.execute([f"DROP TABLE IF EXISTS {self.names.stage}, {self.names.progress}"])
+        else:
+            await self.execute([f"DROP TABLE IF EXISTS {self.names.of(stage.table)}"])
+
+    async def check_ours(self, stage: Stage) -> None:
+        """Refuse to touch another import's stage, in case ours was taken for dead because a connection was lost."""
+        try:
+            await self.execute([f"LOCK TABLE {self.names.progress} IN ROW EXCLUSIVE MODE"])
+            left = await self.stage("replace")
+        except Exception as error:
+            raise StoreBusyError(_TAKEN) from error
+        if left is None or (left.id, left.owner) != (stage.id, stage.owner):
+            raise StoreBusyError(_TAKEN)
+
+    # replace
+
+    async def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+        await self.check_ours(stage)
+        await self.connection.copy_in(
+            f'COPY {self.names.stage}({COLUMNS}, "line") FROM STDIN',
+            b"".join([_copied(row) + b"\t%d\n" % line for line, row in rows]),
+        )
+        await self.connection.change(
+            f'INSERT INTO {self.names.progress}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
+            (progress.byte_offset, progress.line, progress.events, progress.digest),
+        )
+
+    async def progress(self, stage: Stage) -> list[Progress]:
+        rows = await self.connection.rows(
+            f'SELECT "byteOffset", "line", "events", "digest" FROM {self.names.progress} ORDER BY "commit"'
+        )
+        return [Progress(*row) for row in rows]
+
+    async def find_clash(self, stage: Stage) -> Clash | None:
+        await self.check_ours(stage)
+        present = await self.indexed(stage.table)  # an import that died after this step goes on with them
+        prefix = token_hex(8)
+        for name, key, statement in (
+            ("pkey", ddl.POSITION, "ALTER TABLE {table} ADD CONSTRAINT {index} PRIMARY KEY ({columns})"),
+            ("aggregateIdAndVersion", ddl.VERSION, "CREATE UNIQUE INDEX {index} ON {table}({columns})"),
+        ):
+            if key in present:
+                continue
+            built = await self._unique(
+                statement.format(
+                    table=self.names.stage, index=quoted(f"{prefix}-{name}"), columns=columns(key)
+                )
+            )
+            if not built:
+                return await self._first_clash(*key)
+        return None
+
+    async def _unique(self, statement: str) -> bool:
+        """Build an index; False where what it is built from is not unique."""
+        await self.execute(["SAVEPOINT before", "SET LOCAL maintenance_work_mem = '256MB'"])
+        try:
+            async with psycopg.AsyncClientCursor(self.connection.raw) as cursor:
+                await cursor.execute(statement, ())
+        except psycopg.errors.UniqueViolation:
+            await self.execute(["ROLLBACK TO SAVEPOINT before"])
+            return False
+        except psycopg.Error:
+            with self.connection.named():
+                raise
+        return True
+
+    async def indexed(self, table: str) -> dict[tuple[str, ...], str]:
+        """The indexes of a table: the name by the columns."""
+        [rows] = await self.connection.run(
+            """SELECT (SELECT array_agg(a.attname::text ORDER BY k.place)
+                FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attribute, place)
+                JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attribute), c.relname
+            FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+            WHERE i.indrelid = to_regclass(%s) AND i.indisvalid""",
+            (self.names.of(table).replace("%%", "%"),),
+        )
+        return {tuple(names): index for names, index in rows if names}
+
+    async def _first_clash(self, first: str, second: str) -> Clash:
+        key = columns((first, second))
+        [[(line_a, line_b, a, b)]] = await self.connection.run(
+            f"""SELECT min("line"), max("line"), {key} FROM (
+              SELECT "line", {key}, row_number() OVER (PARTITION BY {key} ORDER BY "line") AS place
+              FROM {self.names.stage}
+            ) AS numbered WHERE place <= 2 GROUP BY {key} HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
+        )
+        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
+
+    async def finish_indexes(self, stage: Stage) -> None:
+        await self.check_ours(stage)
+        statements = ["SET LOCAL maintenance_work_mem = '256MB'"]
+        if ddl.ORDER not in await self.indexed(stage.table):
+            index = quoted(f"{token_hex(8)}-order")
+            statements.append(f"CREATE INDEX {index} ON {self.names.stage}({columns(ddl.ORDER)})")
+        # Without figures the planner guesses until autovacuum comes by.
+        await self.execute([*statements, f"ANALYZE {self.names.stage}"])
+
+    # merge
+
+    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+        await self.connection.copy_in(
+            f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
+            b"".join([_copied_new(row) for row in rows]),
+        )
+
+    async def _has_parts(self, stage: Stage) -> bool:
+        """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
+        [rows] = await self.connection.run(
+            "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'part' AND NOT attisdropped",
+            (self.names.of(stage.table).replace("%%", "%"),),
+        )
+        return bool(rows)
+
+    async def part_of(self, stage: Stage) -> str:
+        """The column that orders parts, or what stands for it."""
+        return '"part"' if await self._has_parts(stage) else "NULL::bytea"
+
+    async def _take(self, stage: Stage) -> None:
+        """Wait for other pushes: whoever pushes the same part again must see what came before, and pushes
+        without a name keep the order in which they were committed."""
+        await self.execute([f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE"])
+
+    async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
+        await self._take(target)
+        extra, value, parameters = "", "", {}
+        if await self._has_parts(target):
+            extra, value, parameters = ', "part"', ", %(part)s", {"part": part}
+        elif part != order.UNNAMED:
+            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+        await self.connection.change(
+            f"""INSERT INTO {self.names.of(target.table)}({_NEW_COLUMNS}{extra})
+            SELECT {_NEW_COLUMNS}{value}
+            FROM {self.names.of(source.table)} ORDER BY "rowid" """,
+            parameters,
+        )
+
+    async def stage_limits(self, stage: Stage) -> Limits:
+        return await self.column_limits(stage.table)
+
+    async def column_limits(self, table: str) -> Limits:
+        """What the columns of a table can hold."""
+        [rows] = await self.connection.run(
+            "SELECT attname, atttypmod - 4 FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname IN ('aggregateId', 'type') AND atttypmod > 4",
+            (self.names.of(table).replace("%%", "%"),),
+        )
+        lengths = {name: min(length, MADE_LIMITS.id_length) for name, length in rows}
+        return replace(
+            MADE_LIMITS,
+            id_length=lengths.get("aggregateId", MADE_LIMITS.id_length),
+            type_length=lengths.get("type", MADE_LIMITS.type_length),
+        )
+
+    async def drop_part(self, stage: Stage, part: bytes) -> None:
+        await self._take(stage)
+        if await self._has_parts(stage):
+            await self.connection.change(
+                f'DELETE FROM {self.names.of(stage.table)} WHERE "part" = %s', (part,)
+            )
+
+    # snapshots, subscribers
+
+    async def put_snapshot(self, key: str, content: str) -> None:
+        _check_storable("key", key)
+        _check_storable("content", content)
+        await self.connection.change(
+            f"""INSERT INTO {self.names.snapshots}("snapshotKey", "snapshotContent") VALUES (%s, %s)
+            ON CONFLICT ("snapshotKey") DO UPDATE SET "snapshotContent" = excluded."snapshotContent" """,
+            (key, content),
+        )
+
+    async def delete_snapshot(self, key: str) -> None:
+        if is_storable(key):
+            await self.connection.change(
+                f'DELETE FROM {self.names.snapshots} WHERE "snapshotKey" = %s', (key,)
+            )
+
+    async def put_subscriber(self, row: SubscriberRow) -> None:
+        for field, payload in (("destination", row.destination), ("status", row.status)):
+            if (reason := refuse_payload(payload)) is not None:
+                raise InputError(reason, field=field)
+        await self.connection.change(
+            f"""INSERT INTO {self.names.subscribers}("applicationName", "eventSubscriber", "destination", "status")
+            VALUES (%s, %s, %s::jsonb, %s::jsonb) ON CONFLICT ("applicationName", "eventSubscriber")
+            DO UPDATE SET "destination" = excluded."destination", "status" = excluded."status" """,
+            (row.application_name, row.event_subscriber, row.destination.decode(), row.status.decode()),
+        )
+
+    async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
+        await self.connection.change(
+            f'DELETE FROM {self.names.subscribers} WHERE "applicationName" = %s AND "eventSubscriber" = %s',
+            (application_name, event_subscriber),
+        )
+
+
+_TAKEN = "this import's stage was taken over or removed: the connection that showed that this import lives was lost"
+
+
+def _told(stage: Stage) -> str:
+    return comment("STAGE", id=stage.id, owner=stage.owner, since=stage.since, baseline=stage.baseline)
+
+
+def _check_storable(field: str, text: str) -> None:
+    if not is_storable(text):
+        raise InputError(
+            "holds the character U+0000 or a lone surrogate, which PostgreSQL cannot hold", field=field
+        )
+
+
+def event_size(aggregate_id: bytes, event_type: bytes, payload: bytes) -> int:
+    """What reSolve keeps in `eventSize`: the bytes of the event as it stands in its INSERT, and 66 for numbers."""
+    return len(aggregate_id) + len(event_type) + len(payload) + 66 + len("'',1,'',''")
+
+
+def _copied(row: Row) -> bytes:
+    """A row as COPY takes it, without the end of its line."""
+    aggregate_id, event_type = row.aggregate_id.encode(), row.type.encode()
+    return b"%d\t%d\t%d\t%b\t%d\t%b\t%b\t%d" % (
+        row.thread_id,
+        row.thread_counter,
+        row.timestamp,
+        _escaped(aggregate_id),
+        row.aggregate_version,
+        _escaped(event_type),
+        _escaped(row.payload),
+        event_size(aggregate_id, event_type, row.payload),
+    )
+
+
+def copied_rows(rows: Iterable[Row]) -> bytes:
+    """Rows as COPY takes them."""
+    return b"".join([_copied(row) + b"\n" for row in rows])
+
+
+def _copied_new(row: NewRow) -> bytes:
+    aggregate_id, event_type = row.aggregate_id.encode(), row.type.encode()
+    return b"%d\t%b\t%b\t%b\t%d\n" % (
+        row.timestamp,
+        _escaped(aggregate_id),
+        _escaped(event_type),
+        _escaped(row.payload),
+        event_size(aggregate_id, event_type, row.payload),
+    )
+
+
+def _escaped(text: bytes) -> bytes:
+    if _SPECIAL.search(text) is None:
+        return text
+    return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)
