@@ -326,7 +326,7 @@ async def test_table_names_can_stand_in_the_url_as_well(new_url: NewUrl) -> None
     async with open_store(url, events_table_name="other-events") as store:
         await store.init()
         await store.save_event(NEW)
-    async with open_store(f"{url}?events_table_name=other-events") as store:
+    async with open_store(f"{url}{'&' if '?' in url else '?'}events_table_name=other-events") as store:
         assert (await store.describe()).event_count == 1
 
 

@@ -38,7 +38,8 @@ class Placing:
         """One transaction in one round trip; None if the store is frozen or another thread is the right one.
 
         What is asked about the thread is asked in a statement behind the one that locks its row, so that it
-        sees what was committed while it waited for the lock.
+        sees what was committed while it waited for the lock. The heads are read behind the commit: so they are
+        a state that the store went through, and of the cursors of two saves one is always behind the other.
 
         Args:
             connection: in no transaction.
@@ -52,11 +53,11 @@ class Placing:
             SET LOCAL lock_timeout = {lock_timeout};
             SELECT 1 FROM {self._names.threads} WHERE "threadId" = %(thread)s FOR UPDATE;
             {self._add("TRUE" if anyhow else self._is_right)};
-            {self._heads};
-            COMMIT""",
+            COMMIT;
+            {self._heads}""",
             thread,
         )
-        return self._saved(thread, results[3], results[4][0][0])
+        return self._saved(thread, results[3], results[5][0][0])
 
     async def place(self, connection: Connection, thread: int) -> Saved:
         """The same in a sole writing, which has checked everything."""

@@ -109,11 +109,12 @@ def store_tables(names: Names, store_comment: str) -> list[str]:
         f"INSERT INTO {names.threads} SELECT id, 0 FROM generate_series(0, 255) AS id",
         f"""CREATE TABLE {names.snapshots}(
           "snapshotKey" TEXT NOT NULL, "snapshotContent" TEXT, PRIMARY KEY("snapshotKey"))""",
+        # JSON, not JSONB: it keeps what it is given, and nobody compares here.
         f"""CREATE TABLE {names.subscribers}(
           "applicationName" VARCHAR(190) NOT NULL,
           "eventSubscriber" VARCHAR(190) NOT NULL,
-          "destination" JSONB NOT NULL,
-          "status" JSONB NOT NULL,
+          "destination" JSON NOT NULL,
+          "status" JSON NOT NULL,
           PRIMARY KEY("applicationName", "eventSubscriber"))""",
         # reSolve leaves `idx` to the default when it adds a secret.
         f"CREATE SEQUENCE {sequence} MINVALUE 0 START 0",

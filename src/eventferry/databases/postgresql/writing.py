@@ -306,7 +306,7 @@ class PostgresWriting(PostgresReading):
                 raise InputError(reason, field=field)
         await self.connection.change(
             f"""INSERT INTO {self.names.subscribers}("applicationName", "eventSubscriber", "destination", "status")
-            VALUES (%s, %s, %s::jsonb, %s::jsonb) ON CONFLICT ("applicationName", "eventSubscriber")
+            VALUES (%s, %s, %s, %s) ON CONFLICT ("applicationName", "eventSubscriber")
             DO UPDATE SET "destination" = excluded."destination", "status" = excluded."status" """,
             (row.application_name, row.event_subscriber, row.destination.decode(), row.status.decode()),
         )

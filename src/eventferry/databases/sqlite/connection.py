@@ -6,14 +6,10 @@ connection drops the POSIX locks of the other's, and a third process writes into
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -21,6 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -52,27 +49,16 @@ class Connection:
         )
         self._path = path
         self._busy_timeout = busy_timeout
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="eventferry-sqlite")
-        self._given_up = threading.Event()
+        self._worker = Worker("eventferry-sqlite", self._interrupt)
         self._sqlite: sqlite3.Connection | None = None
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the worker thread; a cancelled call is interrupted, and waited for."""
-        future = asyncio.get_running_loop().run_in_executor(self._executor, self._translated, function)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            self._given_up.set()
-            if self._sqlite is not None and not future.done():
-                self._sqlite.interrupt()
-            while not future.done():  # a second cancellation must not leave the thread at work either
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([future])
-            future.exception()  # seen: what matters now is that the call was cancelled
-            # A cursor that came too late would stay open in here, and pass the interrupt on to the rollback.
-            del future
-            self._given_up.clear()
-            raise
+        return await self._worker.run(partial(self._translated, function))
+
+    def _interrupt(self) -> None:
+        if self._sqlite is not None:
+            self._sqlite.interrupt()
 
     @property
     def sqlite(self) -> sqlite3.Connection:
@@ -119,7 +105,7 @@ class Connection:
                 self._sqlite = None
 
         await self.run(close)
-        self._executor.shutdown(wait=False)
+        self._worker.end()
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -137,7 +123,7 @@ class Connection:
             try:
                 attempt()
             except sqlite3.OperationalError as error:
-                if not _is(error, sqlite3.SQLITE_BUSY) or self._given_up.is_set():
+                if not _is(error, sqlite3.SQLITE_BUSY) or self._worker.given_up.is_set():
                     raise
                 if time.monotonic() >= deadline:
                     raise StoreBusyError(
