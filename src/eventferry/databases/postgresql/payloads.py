@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# The quick looks find every case and some that are none; the exact ones decide.
-_LONG = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{3}|[0-9]{4000}")
+# A quick look finds every case and some that are none; an exact one decides.
+_LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
 _NUMBERS = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?)')
 _NUL = re.compile(rb"(?:[^\\]|^)(?:\\\\)*\\u0000")
 
@@ -20,7 +20,7 @@ def refuse_payload(payload: bytes) -> str | None:
     """Why a payload would not survive in a column of type jsonb; None if it would."""
     if b"\\u0000" in payload and _NUL.search(payload) is not None:
         return "holds the character U+0000, which PostgreSQL cannot hold"
-    if _LONG.search(payload) is None:
+    if len(payload) < _MAX_FRACTION and _LONG_EXPONENT.search(payload) is None:
         return None
     for match in _NUMBERS.finditer(payload):
         if match[1] is not None and (reason := _refuse_number(match)) is not None:

@@ -36,6 +36,9 @@ _LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId
       || ',"aggregateId":' || to_json("aggregateId")::text || ',"aggregateVersion":' || "aggregateVersion"
       || ',"payload":' || coalesce("payload"::text, 'null') || '}'"""
 
+_SIZE = '("eventSize" + 50)'
+"""About the bytes of a line: the names of its keys are longer than what `eventSize` reckons for them."""
+
 
 def vector(counters: Sequence[int] | None) -> str:
     """256 counters as the statements take them; None is no end."""
@@ -139,7 +142,7 @@ class PostgresReading:
     ) -> tuple[list[Position], bool]:
         condition, values = conditions(only)
         line = _LINE if only.is_open else f"CASE WHEN {condition} THEN {_LINE} END"
-        size = '"eventSize"' if only.is_open else f'CASE WHEN {condition} THEN "eventSize" ELSE 0 END'
+        size = _SIZE if only.is_open else f"CASE WHEN {condition} THEN {_SIZE} ELSE 0 END"
         walk = limit if only.is_open else max(limit, WALK)
         key = bound or Key(-(2**63), -1, -1)
         rows = await self.connection.rows(
@@ -166,7 +169,7 @@ class PostgresReading:
             self._page_sql(
                 f'{condition} AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}',
                 '"timestamp" + 0, "threadCounter", "threadId"',
-                '"eventSize"',
+                _SIZE,
                 _LINE,
             ),
             values | {"unread": vector(unread), "until": vector(until), "walk": limit, "room": max_bytes},
@@ -223,7 +226,7 @@ class PostgresReading:
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         rows = await self.connection.rows(
             f"""SELECT {_LINE} FROM (
-              SELECT e.*, place, sum("eventSize"::int) OVER (ORDER BY place) - "eventSize" AS before
+              SELECT e.*, place, sum({_SIZE}::int) OVER (ORDER BY place) - {_SIZE} AS before
               FROM unnest(%(threads)s::bigint[], %(counters)s::bigint[])
                 WITH ORDINALITY AS wanted(thread, counter, place)
               CROSS JOIN LATERAL (

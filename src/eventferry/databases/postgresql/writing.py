@@ -347,7 +347,7 @@ def _copied(row: Row) -> bytes:
         _escaped(aggregate_id),
         row.aggregate_version,
         _escaped(event_type),
-        _escaped(row.payload),
+        row.payload.replace(b"\\", b"\\\\"),  # compact JSON has no tab and no line feed
         event_size(aggregate_id, event_type, row.payload),
     )
 
@@ -363,7 +363,7 @@ def _copied_new(row: NewRow) -> bytes:
         row.timestamp,
         _escaped(aggregate_id),
         _escaped(event_type),
-        _escaped(row.payload),
+        row.payload.replace(b"\\", b"\\\\"),
         event_size(aggregate_id, event_type, row.payload),
     )
 
