@@ -59,11 +59,13 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
 
     Args:
         url: `sqlite:///path` (three slashes relative, four absolute), a plain path ending in .db, .sqlite or
-            .sqlite3, or `sqlite://:memory:` for a private one that goes with `close`.
+            .sqlite3, or `sqlite://:memory:` for a private one that goes with `close`; `postgresql://…` as libpq
+            understands it; `mysql://user@host/database`, also as `mariadb://…`.
         snapshot_bucket_size: keep every nth snapshot of a key.
         options: also as the URL's query: events_table_name, snapshots_table_name, secrets_table_name,
-            subscribers_table_name; SQLite: busy_timeout (seconds, 60), journal_mode (wal, delete, …; by default
-            a new file gets wal and another keeps its own).
+            subscribers_table_name; busy_timeout (seconds, 60); SQLite: journal_mode (wal, delete, …; by default
+            a new file gets wal and another keeps its own); servers: max_connections (16) and what docs/postgresql.md
+            and docs/mysql.md say.
 
     Raises:
         UsageError: the URL or an option is not understood.

@@ -23,7 +23,8 @@ from eventferry.terminal import say
 def cli() -> None:
     """Move events between event stores, without losing or doubling one.
 
-    A STORE is a URL (sqlite:///relative.db, sqlite:////absolute.db) or a path ending in .db, .sqlite or .sqlite3.
+    A STORE is a URL (sqlite:///relative.db, sqlite:////absolute.db, postgresql://host/database,
+    mysql://host/database) or a path ending in .db, .sqlite or .sqlite3.
     SRC and DEST are files of lines (.gz and .zst are packed and unpacked), or - for standard input and output.
     """
 

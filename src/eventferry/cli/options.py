@@ -37,8 +37,8 @@ class StoreType(StrParam):
         """Refuse what is no store."""
         if not is_store(value):
             self.fail(
-                f"{without_password(value)!r} is no store: that is a URL such as sqlite:///path, or a path "
-                "ending in .db, .sqlite or .sqlite3",
+                f"{without_password(value)!r} is no store: that is a URL such as sqlite:///path or "
+                "postgresql://host/database, or a path ending in .db, .sqlite or .sqlite3",
                 param,
                 ctx,
             )

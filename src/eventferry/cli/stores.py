@@ -71,12 +71,13 @@ def unfreeze(store: str) -> None:
 @click.argument("store", type=STORE)
 @json_option
 @click.option("--cursor", is_flag=True, help="Also the cursor behind the last event.")
-def describe(store: str, as_json: bool, cursor: bool) -> None:
+@click.option("--estimate-counts", is_flag=True, help="Let a server estimate how many events there are.")
+def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> None:
     """Say what a store holds."""
 
     async def work() -> eventferry.Description:
         async with open_store(store) as opened:
-            return await opened.describe(calculate_cursor=cursor)
+            return await opened.describe(calculate_cursor=cursor, estimate_counts=estimate_counts)
 
     description = run(work())
     fields: dict[str, Any] = msgspec.to_builtins(description)
