@@ -70,6 +70,10 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     else:
         path, _, query = rest.partition("?")
         address = f"{scheme}://{path}"
+        if (
+            path.partition("/")[0].count("@") > 1
+        ):  # a driver could take half a password for the host, and tell it
+            raise UsageError(f"{without_password(url)}: an @ in a user's name or password is written %40")
     if scheme not in _MODULES:
         known = "sqlite:///path, postgresql://host/database, mysql://host/database"
         raise UsageError(f"{without_password(url)} is no store's URL: {known}")

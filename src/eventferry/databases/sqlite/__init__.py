@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from eventferry.database import Freeze, Frozen, Saved
+from eventferry.databases import without_password
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.settings import seconds
 from eventferry.databases.sqlite import liveness
@@ -57,7 +58,9 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDa
     elif rest.startswith("/") and rest != "/":
         path = unquote(rest[1:])
     else:
-        raise UsageError(f"{address}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path")
+        raise UsageError(
+            f"{without_password(address)}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path"
+        )
     return SqliteDatabase(
         path,
         tables,
