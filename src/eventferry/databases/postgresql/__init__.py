@@ -63,7 +63,8 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
     try:
         known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
         defaults: dict[str, Any] = {"application_name": "eventferry", "connect_timeout": "30"}
-        full = conninfo.make_conninfo(**defaults | known)
+        # What we send and read is UTF-8, whatever the environment, the role or the database has set.
+        full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
     except (psycopg.Error, ValueError) as error:
         words = str(error).strip() if "password" not in str(error) else "wrong options"
         raise UsageError(f"this is no URL of a PostgreSQL store: {words.replace(rest, '…')}") from None

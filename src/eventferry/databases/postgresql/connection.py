@@ -95,8 +95,9 @@ class Connection:
 
     async def copy_in(self, statement: str, text: bytes) -> None:
         """Run COPY … FROM STDIN in text format."""
+        copying = statement.replace("%%", "%")  # it binds no parameters, which would do that
         with self.named():
-            async with psycopg.AsyncClientCursor(self.raw) as cursor, cursor.copy(statement, ()) as copy:
+            async with psycopg.AsyncClientCursor(self.raw) as cursor, cursor.copy(copying) as copy:
                 await copy.write(text)
 
     @asynccontextmanager
