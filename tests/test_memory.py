@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.places import Places
+
 MEGABYTE = 1024 * 1024
 
 # The peak of this process alone: on Linux that of getrusage begins with its parent's.
@@ -34,9 +36,9 @@ class Counting:
     async def abort(self, error=None):
         pass
 
-async def many():
+async def many(count):
     text = b"x" * 180
-    for start in range(0, 1_000_000, 2000):
+    for start in range(0, count, 2000):
         yield b"".join(
             b'{"threadCounter":%d,"threadId":%d,"type":"SOMETHING_HAPPENED","timestamp":%d,"aggregateId":"aggregate-%d",'
             b'"aggregateVersion":%d,"payload":{"number":%d,"text":"%s"}}\\n'
@@ -49,7 +51,7 @@ IMPORT = """
 async def main(url, source):
     async with open_store(url) as store:
         await store.init()
-        await pipeline(source if source != "many" else many(), store.import_events())
+        await pipeline(many(int(source)) if source.isdigit() else source, store.import_events())
 asyncio.run(main(*sys.argv[1:]))
 say_peak()
 """
@@ -107,8 +109,21 @@ def test_an_event_of_50_megabytes_passes_with_less_than_8_times_its_size(
 
 def test_a_million_events_of_300_bytes_stay_under_150_megabytes(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'a.db'}"
-    came_in = peak(IMPORT, url, "many")
-    went_out = peak(EXPORT, url, str(290_000_000))
+    assert_flat(url, 1_000_000)
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("events", [100_000, pytest.param(1_000_000, marks=pytest.mark.scale)])
+def test_events_of_300_bytes_stay_under_150_megabytes_on_a_server(
+    tmp_path: Path, database: str, events: int
+) -> None:
+    with Places(database, tmp_path) as places:
+        assert_flat(places.new_url(), events)
+
+
+def assert_flat(url: str, events: int) -> None:
+    came_in = peak(IMPORT, url, str(events))
+    went_out = peak(EXPORT, url, str(290 * events))
     print(f"import {came_in / MEGABYTE:.0f} MB, export {went_out / MEGABYTE:.0f} MB resident")
     assert came_in < 150 * MEGABYTE
     assert went_out < 150 * MEGABYTE

@@ -7,6 +7,7 @@ consistent state, however long reading it takes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from enum import Enum
 from types import TracebackType
@@ -14,11 +15,14 @@ from types import TracebackType
 from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner, Position
-from eventferry.errors import StoreReplacedError
+from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.order import Pages
 
 PAGE_EVENTS = 4096
 PAGE_BYTES = 1024 * 1024
+
+RECONNECTIONS = (0.1, 0.5, 2.0, 5.0)
+"""Seconds before each further attempt to read a page: enough for a server to restart."""
 
 
 class MaintenanceMode(Enum):
@@ -107,10 +111,7 @@ class ExportStream:
             held = b""
             after = list(self._unread)
             while self._remaining and not (pages.is_end or self._stopped or self.is_buffer_overflow):
-                async with self._database.reading() as reading:
-                    if await reading.identity() != identity:
-                        raise StoreReplacedError("the events were replaced while they were being exported")
-                    found = await pages.page(reading, min(PAGE_EVENTS, self._remaining), PAGE_BYTES)
+                pages, found = await self._page(pages, heads, identity)
                 page = self._within_room(found)
                 # With a last time the cursor stays at the events given out, not behind later ones that were
                 # only passed by: whoever goes on from it without the filter must get those.
@@ -130,6 +131,23 @@ class ExportStream:
             self.is_end = pages.is_end and not self.is_buffer_overflow
         finally:
             await self._thaw()
+
+    async def _page(self, pages: Pages, heads: list[int], identity: str) -> tuple[Pages, list[Position]]:
+        """The next page. Where the connection broke it is read again: that changes nothing and doubles nothing."""
+        unread = list(pages.unread)
+        pauses = iter(RECONNECTIONS)
+        while True:
+            try:
+                async with self._database.reading() as reading:
+                    if await reading.identity() != identity:
+                        raise StoreReplacedError("the events were replaced while they were being exported")
+                    return pages, await pages.page(reading, min(PAGE_EVENTS, self._remaining), PAGE_BYTES)
+            except StoreUnreachableError:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+                pages = Pages(unread, heads, self._only)
 
     @property
     def _remaining(self) -> int:

@@ -152,7 +152,7 @@ class ImportStream:
             if self._waiting >= self._target.batch_bytes:
                 await self._commit()
         except BaseException as error:
-            await self.abort(error)
+            await self._abort_after(error)
             raise
 
     async def verify(self, block: bytes) -> bytes:
@@ -201,7 +201,7 @@ class ImportStream:
                 await self._commit()
                 await self._target.finish(self._done)
         except BaseException as error:
-            await self.abort(error)
+            await self._abort_after(error)
             raise
         self._state = "closed"
         self._report = StreamReport(
@@ -217,6 +217,13 @@ class ImportStream:
         self._state = "aborted"
         self._rows, self._lines = [], []
         await self._target.abort(keep=_is_interruption(error))
+
+    async def _abort_after(self, error: BaseException) -> None:
+        """End because of an error, which is what the caller must hear, even if ending fails too."""
+        try:
+            await self.abort(error)
+        except Exception as another:
+            error.add_note(f"ending failed too: {another}")
 
     async def begin(self) -> None:
         """Make ready, as entering does; twice is fine."""

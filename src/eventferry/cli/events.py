@@ -13,6 +13,7 @@ import eventferry
 from eventferry import (
     EventferryError,
     EventStore,
+    StoreUnreachableError,
     UsageError,
     open_store,
     pipeline,
@@ -129,7 +130,7 @@ async def _replace(src: str, store: str, options: dict[str, Any]) -> None:
         with Meter("importing", total) as meter:
             try:
                 report = await pipeline(blocks, meter, sink)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, StoreUnreachableError):
                 say("--resume goes on with it")
                 raise
         _tell(report, meter.seconds, as_json=options["as_json"])
