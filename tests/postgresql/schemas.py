@@ -100,7 +100,7 @@ def connect(url: str, **options: Any) -> Iterator[psycopg.Connection[Any]]:
 def rows(url: str, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """What somebody else's statement gives."""
     with connect(url) as connection:
-        cursor = connection.execute(statement, parameters or None)  # type: ignore[arg-type]
+        cursor = connection.execute(statement, parameters or None)
         return cursor.fetchall() if cursor.description else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -118,7 +119,7 @@ async def sparse(store: EventStore, **options: Any) -> None:
     await import_lines(store, [make_event(0, threadCounter=41), make_event(1, threadId=255)], **options)
 
 
-WRITES = {
+WRITES: dict[str, Callable[[EventStore], Awaitable[Any]]] = {
     "a save": lambda store: store.save_event(SAVED),
     "a secret": lambda store: store.set_secret("id", "secret"),
     "an import": lambda store: import_lines(store, make_lines(700)),
@@ -196,7 +197,7 @@ async def test_event_size_is_what_resolve_computes(new_url: NewUrl) -> None:
 async def test_odd_names_work_throughout(new_url: NewUrl, suffix: str) -> None:
     base = new_url().partition("?")[0]
     schema = f"test {suffix}"
-    names = {
+    names: dict[str, Any] = {
         "database_name": schema,
         "events_table_name": f"ev{suffix}",
         "snapshots_table_name": f"sn{suffix}",
@@ -250,7 +251,7 @@ async def test_a_name_that_postgresql_would_cut_is_refused_by_name(
     base = shared_url("postgresql", "postgres")
     name = letter * (length // len(letter.encode()) + 1)
     with pytest.raises(UsageError, match=letter * 20):
-        open_store(base, **{option: name})
+        open_store(base, **dict[str, Any]({option: name}))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ async def test_two_stores_live_in_one_schema_even_if_long_names_differ_only_at_t
     url = new_url()
     width = len(letter.encode())
     stem = letter * ((length - 1) // width) + "x" * ((length - 1) % width)
-    options = [
+    options: list[dict[str, Any]] = [
         {f"{name}_table_name": f"{name}{i}" for name in ("events", "snapshots", "secrets", "subscribers")}
         | {option: f"{stem}{i}"}
         for i in range(2)

@@ -149,7 +149,7 @@ class PostgresDatabase:
     ) -> AsyncIterator[PostgresWriting]:
         # The lock is one that saves take too, and that a freeze waits for.
         lock = f"LOCK TABLE {self._names.threads} IN ROW EXCLUSIVE MODE" if frozen == "refuse" else "SELECT"
-        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {self._patience}; {lock}; {self._facts}"
+        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._patience}; {lock}; {self._facts}"
         async with self._transaction(begin) as (connection, results):
             writing = PostgresWriting(connection, self._names, *results[-1][0])
             if frozen == "refuse":
@@ -180,7 +180,7 @@ class PostgresDatabase:
         pauses in which the others get on.
         """
         deadline = time.monotonic() + self._busy_timeout
-        begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+        begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED;
             SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
             LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience}; {self._facts}"""
         while True:

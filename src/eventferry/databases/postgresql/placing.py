@@ -49,7 +49,7 @@ class Placing:
         """
         results = await self._run(
             connection,
-            f"""BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+            f"""BEGIN ISOLATION LEVEL READ COMMITTED;
             SET LOCAL lock_timeout = {lock_timeout};
             SELECT 1 FROM {self._names.threads} WHERE "threadId" = %(thread)s FOR UPDATE;
             {self._add("TRUE" if anyhow else self._is_right)};
