@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ async def test_real_flights_go_round_all_databases_and_come_back_equal(tmp_path:
                 await store.init()
             report = await stores[0].incremental_import(real_flights(tmp_path))
             assert report.imported > 600_000
-            for source, target in zip(stores, stores[1:], strict=False):
+            for source, target in pairwise(stores):
                 await pipeline(source.export_events(), target.import_events())
             for store in stores[1:]:
                 assert (await verify(stores[0].export_events(), store.export_events())).equal
