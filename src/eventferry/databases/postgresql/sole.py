@@ -215,7 +215,7 @@ class PostgresReplacing(PostgresSoleWriting):
     async def swap(self, stage: Stage) -> None:
         await self.check_ours(stage)
         await self._refuse_what_would_be_lost()
-        grants = await self._grants()
+        grants = await self._grants(stage)
         events = quoted(self.names.tables.events)
         indexes = await self.indexed(stage.table)
         await self.execute(
@@ -231,13 +231,13 @@ class PostgresReplacing(PostgresSoleWriting):
                         (ddl.ORDER, "order"),
                     )
                 ),
-                *grants,
                 f"DROP TABLE {self.names.progress}",
                 f"DELETE FROM {self.names.snapshots}",
                 f"DELETE FROM {self.names.subscribers}",
                 f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
                   SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = t."threadId"
                 ), 0)""",
+                *grants,
             ]
         )
 
@@ -252,6 +252,11 @@ class PostgresReplacing(PostgresSoleWriting):
                 ON n.oid = c.relnamespace AND n.nspname = p.schemaname WHERE c.oid = %(oid)s
             UNION ALL SELECT 'the foreign key ' || conname FROM pg_constraint
               WHERE contype = 'f' AND %(oid)s IN (conrelid, confrelid)
+            UNION ALL SELECT 'the check ' || conname FROM pg_constraint WHERE contype = 'c' AND conrelid = %(oid)s
+            UNION ALL SELECT pg_describe_object('pg_attrdef'::regclass, oid, 0) FROM pg_attrdef WHERE adrelid = %(oid)s
+            UNION ALL SELECT 'the statistics ' || stxname FROM pg_statistic_ext WHERE stxrelid = %(oid)s
+            UNION ALL SELECT DISTINCT pg_describe_object(classid, objid, 0) FROM pg_depend
+              WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = %(oid)s
             UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
             UNION ALL SELECT DISTINCT 'the view or rule on ' || r.ev_class::regclass::text
               FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
@@ -266,19 +271,27 @@ class PostgresReplacing(PostgresSoleWriting):
                 f"{', '.join(sorted(what for (what,) in rows))}"
             )
 
-    async def _grants(self) -> list[str]:
-        """Statements that give the stage, under its new name, the owner and the rights of the events."""
-        [[(owner,)], rights] = await self.connection.run(
+    async def _grants(self, stage: Stage) -> list[str]:
+        """Statements that give the stage, under its new name, the owner and the rights of the events, and no others:
+        default privileges may have given it some when it was made."""
+        [[(owner,)], too_many, rights] = await self.connection.run(
             """SELECT relowner::regrole::text FROM pg_class WHERE oid = %(oid)s;
-            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type, is_grantable, NULL
-            FROM pg_class, aclexplode(relacl) WHERE oid = %(oid)s AND grantee <> relowner
+            SELECT DISTINCT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC') FROM pg_class,
+              aclexplode(relacl) WHERE oid = to_regclass(%(stage)s) AND grantee <> relowner;
+            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type,
+              is_grantable AND grantee <> relowner, NULL
+            FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner))) WHERE oid = %(oid)s
             UNION ALL
             SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type, is_grantable, attname
             FROM pg_attribute, aclexplode(attacl) WHERE attrelid = %(oid)s AND NOT attisdropped""",
-            {"oid": self._oid},
+            {"oid": self._oid, "stage": self.names.of(stage.table).replace("%%", "%")},
         )
         return [
             f"ALTER TABLE {self.names.events} OWNER TO {_role(owner)}",
+            *(
+                f"REVOKE ALL ON {self.names.events} FROM {_role(grantee)}"
+                for grantee in [owner, *(grantee for (grantee,) in too_many)]
+            ),
             *(
                 f"GRANT {privilege}{f' ({quoted(column)})' if column else ''} ON {self.names.events} "
                 f"TO {_role(grantee)}{' WITH GRANT OPTION' if grantable else ''}"

@@ -237,8 +237,9 @@ class PostgresWriting(PostgresReading):
         return bool(rows)
 
     async def part_of(self, stage: Stage) -> str:
-        """The column that orders parts, or what stands for it."""
-        return '"part"' if await self._has_parts(stage) else "NULL::bytea"
+        """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
+        unnamed = f"'\\x{order.UNNAMED.hex()}'::bytea"
+        return f'coalesce("part", {unnamed})' if await self._has_parts(stage) else unnamed
 
     async def _take(self, stage: Stage) -> None:
         """Wait for other pushes: whoever pushes the same part again must see what came before, and pushes
