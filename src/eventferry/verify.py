@@ -2,14 +2,18 @@
 
 By identity: every field of every event, at its position. By content, for stores that were merged and so have
 other positions: the multiset of (timestamp, aggregateId, type, payload). Payloads are compared as JSON values.
-Each side is read once; what has met its equal is forgotten.
+Each side is read once, in turns; what has met its equal is forgotten. What waits for its equal waits in memory, and
+beyond a bound in files, so that two stores in any order, however unlike, take no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import aclosing
-from typing import Literal, TypeAlias
+import heapq
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Iterator
+from contextlib import ExitStack, aclosing
+from tempfile import TemporaryFile
+from typing import IO, Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +24,15 @@ from eventferry.pipeline import Source, blocks_of
 
 FIRST = 10
 """How many differences are told one by one."""
+
+WAITING_BYTES = 48 * 1024 * 1024
+"""How much may wait in memory, as it is counted here; with what Python adds it is about twice as much."""
+
+_FILES = 64
+"""Into how many files what waits is dealt: each is then compared by itself, in memory."""
+
+_OVERHEAD = 250
+"""About what a waiting row costs beside its texts."""
 
 
 Kind: TypeAlias = Literal["missing", "extra", "changed"]
@@ -69,10 +82,12 @@ class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
 
 _FIELDS = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload")
 _Row: TypeAlias = Row | NewRow
-_EMPTY: list[_Row] = []
+_Side: TypeAlias = Literal[0, 1]
 
 
-async def verify(source: Source, other: Source, *, content: bool = False) -> VerifyReport:
+async def verify(
+    source: Source, other: Source, *, content: bool = False, waiting_bytes: int = WAITING_BYTES
+) -> VerifyReport:
     """Compare two sources of lines.
 
     Args:
@@ -80,23 +95,40 @@ async def verify(source: Source, other: Source, *, content: bool = False) -> Ver
         other: what should be equal to it.
         content: compare the multiset of (timestamp, aggregateId, type, payload) instead of all fields; lines then
             need no positions and versions.
+        waiting_bytes: how much of what has not met its equal yet may wait in memory; the rest waits in files
+            of the temporary directory.
 
     Raises:
         InputError: a line is no event.
     """
-    comparison = _ByContent() if content else _ByPosition()
     decoder = LineDecoder()
     decode = decoder.new_row if content else decoder.row
-    async with aclosing(_rows(source, decode)) as left, aclosing(_rows(other, decode)) as right:
-        row, other_row = await anext(left, None), await anext(right, None)
-        while row is not None or other_row is not None:
-            if row is not None:
-                comparison.add(row, 0)
-                row = await anext(left, None)
-            if other_row is not None:
-                comparison.add(other_row, 1)
-                other_row = await anext(right, None)
-    return comparison.report()
+    findings = _Findings()
+    seen = [0, 0]
+    with ExitStack() as files:
+        spill = _Spill(files, content=content)
+        comparison = _comparison(findings, content=content)
+        async with aclosing(_rows(source, decode)) as left, aclosing(_rows(other, decode)) as right:
+            sides: list[tuple[_Side, AsyncGenerator[_Row, None]]] = [(0, left), (1, right)]
+            while sides:
+                for side, rows in list(sides):
+                    row = await anext(rows, None)
+                    if row is None:
+                        sides.remove((side, rows))
+                        continue
+                    seen[side] += 1
+                    comparison.add(row, side)
+                if comparison.waiting > waiting_bytes:
+                    spill.put(comparison.take())
+        if spill.is_used:
+            spill.put(comparison.take())
+            for rows_of_file in spill.files():
+                for row, side in rows_of_file:
+                    comparison.add(row, side)
+                findings.note_alone(comparison.take())
+        else:
+            findings.note_alone(comparison.take())
+    return findings.report(seen)
 
 
 async def _rows(source: Source, decode: Callable[[bytes], _Row]) -> AsyncGenerator[_Row, None]:
@@ -108,80 +140,237 @@ async def _rows(source: Source, decode: Callable[[bytes], _Row]) -> AsyncGenerat
         yield row
 
 
-def _same_payload(row: _Row, other: _Row) -> bool:
-    return row.payload == other.payload or canonical(row.payload) == canonical(other.payload)
-
-
-class _Comparison:
-    """Two piles of rows that have not met their equal yet."""
+class _Findings:
+    """The differences: how many of each kind, and the first of all."""
 
     def __init__(self) -> None:
-        self._waiting: tuple[dict[Hashable, list[_Row]], dict[Hashable, list[_Row]]] = ({}, {})
-        self._seen = [0, 0]
-        self.changed = 0
-        self.differences: list[Difference] = []
+        self._counts: dict[Kind, int] = {"missing": 0, "extra": 0, "changed": 0}
+        self._first: list[Difference] = []
 
-    def key(self, row: _Row) -> Hashable:
-        """What two rows must share to be compared at all."""
-        raise NotImplementedError
+    def note(self, kind: Kind, row: _Row, fields: tuple[str, ...] = ()) -> None:
+        """Count a difference, and keep it if it is among the first."""
+        self._counts[kind] += 1
+        self._first.append(_difference(kind, row, fields))
+        if len(self._first) >= 100 * FIRST:
+            self._cut()
 
-    def meets(self, row: _Row, other: _Row) -> bool:
-        """Whether the two belong together; where they differ all the same, the difference is noted."""
-        raise NotImplementedError
+    def note_alone(self, rows: Iterable[tuple[_Row, _Side]]) -> None:
+        """Rows that have no equal."""
+        for row, side in rows:
+            self.note("extra" if side else "missing", row)
 
-    def add(self, row: _Row, side: Literal[0, 1]) -> None:
-        """Let a row of one side meet its equal, or wait for it."""
-        self._seen[side] += 1
-        key = self.key(row)
-        others = self._waiting[1 - side].get(key, _EMPTY)
-        for place, other in enumerate(others):
-            if self.meets(*((other, row) if side else (row, other))):
-                del others[place]
-                if not others:
-                    del self._waiting[1 - side][key]
-                return
-        self._waiting[side].setdefault(key, []).append(row)
+    def _cut(self) -> None:
+        self._first = heapq.nsmallest(FIRST, self._first, key=_place)
 
-    def report(self) -> VerifyReport:
-        """What is left has no equal."""
-        missing, extra = ([row for rows in pile.values() for row in rows] for pile in self._waiting)
-        differences = self.differences[:FIRST]
-        kinds: tuple[tuple[Kind, list[_Row]], ...] = (("missing", missing), ("extra", extra))
-        for kind, rows in kinds:
-            differences += [_difference(kind, row) for row in rows[: FIRST - len(differences)]]
+    def report(self, seen: list[int]) -> VerifyReport:
+        """All of it."""
+        self._cut()
         return VerifyReport(
-            equal=not (missing or extra or self.changed),
-            events=self._seen[0],
-            other_events=self._seen[1],
-            missing=len(missing),
-            extra=len(extra),
-            changed=self.changed,
-            differences=differences,
+            equal=not any(self._counts.values()),
+            events=seen[0],
+            other_events=seen[1],
+            missing=self._counts["missing"],
+            extra=self._counts["extra"],
+            changed=self._counts["changed"],
+            differences=self._first,
         )
 
 
-class _ByPosition(_Comparison):
-    def key(self, row: _Row) -> Hashable:
-        return row[:2]
+def _place(difference: Difference) -> tuple[int, int, int, str, str]:
+    """Where a difference stands in the order of events."""
+    return (
+        difference.timestamp,
+        -1 if difference.thread_counter is None else difference.thread_counter,
+        -1 if difference.thread_id is None else difference.thread_id,
+        difference.aggregate_id,
+        difference.type,
+    )
 
-    def meets(self, row: _Row, other: _Row) -> bool:
+
+class _Comparison:
+    """The rows of two sides that have not met their equal yet.
+
+    Attributes:
+        waiting: about how many bytes they take.
+    """
+
+    def __init__(self, findings: _Findings) -> None:
+        self.waiting = 0
+        self._findings = findings
+
+    def add(self, row: _Row, side: _Side) -> None:
+        """Let a row meet its equal, or wait for it."""
+        raise NotImplementedError
+
+    def take(self) -> Iterator[tuple[_Row, _Side]]:
+        """All rows that wait; none waits any more."""
+        raise NotImplementedError
+
+
+def _comparison(findings: _Findings, *, content: bool) -> _Comparison:
+    return _ByContent(findings) if content else _ByPosition(findings)
+
+
+def _size(row: _Row) -> int:
+    return len(row.payload) + len(row.aggregate_id) + len(row.type) + _OVERHEAD
+
+
+class _ByPosition(_Comparison):
+    """Two rows at one position belong together, and where they differ they are one that was changed."""
+
+    def __init__(self, findings: _Findings) -> None:
+        super().__init__(findings)
+        self._sides: tuple[dict[Hashable, list[_Row]], dict[Hashable, list[_Row]]] = ({}, {})
+
+    def add(self, row: _Row, side: _Side) -> None:
+        others = self._sides[1 - side]
+        key = row[:2]
+        found = others.get(key)
+        if found is None:
+            self._sides[side].setdefault(key, []).append(row)
+            self.waiting += _size(row)
+            return
+        other = found.pop(0)
+        if not found:
+            del others[key]
+        self.waiting -= _size(other)
         if row != other:
             fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
-            if not _same_payload(row, other):
+            if row.payload != other.payload and canonical(row.payload) != canonical(other.payload):
                 fields.append("payload")
             if fields:
-                self.changed += 1
-                if len(self.differences) < FIRST:
-                    self.differences.append(_difference("changed", row, tuple(fields)))
-        return True
+                self._findings.note("changed", other if side else row, tuple(fields))
+
+    def take(self) -> Iterator[tuple[_Row, _Side]]:
+        sides, self._sides, self.waiting = self._sides, ({}, {}), 0
+        for side in _SIDES:
+            for rows in sides[side].values():
+                for row in rows:
+                    yield row, side
+
+
+_SIDES: tuple[_Side, _Side] = (0, 1)
+_Group: TypeAlias = tuple[int, str, str]
+
+
+class _Payloads:
+    """The payloads of one side's events in one group, told apart by their bytes, and by value where it matters.
+
+    The canonical form costs far more than the rest of the comparison, so it is made only in a group in which the
+    bytes alone did not decide, and once for each text.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[bytes, int] = {}
+        self._texts: dict[bytes, list[bytes]] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def add(self, payload: bytes) -> None:
+        """One more."""
+        if payload not in self._counts and self._texts is not None:
+            self._texts.setdefault(canonical(payload), []).append(payload)
+        self._counts[payload] = self._counts.get(payload, 0) + 1
+
+    def take(self, payload: bytes) -> bytes | None:
+        """Take one of equal value out; None if there is none."""
+        text = payload if payload in self._counts else self._of_equal_value(payload)
+        if text is None:
+            return None
+        self._counts[text] -= 1
+        if not self._counts[text]:
+            del self._counts[text]
+            if self._texts is not None:
+                self._texts[canonical(text)].remove(text)
+        return text
+
+    def _of_equal_value(self, payload: bytes) -> bytes | None:
+        if self._texts is None:
+            self._texts = defaultdict(list)
+            for text in self._counts:
+                self._texts[canonical(text)].append(text)
+        texts = self._texts.get(canonical(payload))
+        return texts[0] if texts else None
+
+    def all(self) -> Iterator[bytes]:
+        """Each as often as it is there."""
+        for payload, count in self._counts.items():
+            for _ in range(count):
+                yield payload
 
 
 class _ByContent(_Comparison):
-    def key(self, row: _Row) -> Hashable:
-        return row[:3]
+    """Rows of equal timestamp, aggregateId, type and payload belong together."""
 
-    def meets(self, row: _Row, other: _Row) -> bool:
-        return _same_payload(row, other)
+    def __init__(self, findings: _Findings) -> None:
+        super().__init__(findings)
+        self._sides: tuple[dict[_Group, _Payloads], dict[_Group, _Payloads]] = ({}, {})
+
+    def add(self, row: _Row, side: _Side) -> None:
+        group = row.timestamp, row.aggregate_id, row.type
+        others = self._sides[1 - side].get(group)
+        if others is not None:
+            met = others.take(row.payload)
+            if met is not None:
+                if not others:
+                    del self._sides[1 - side][group]
+                self.waiting -= _size(row) - len(row.payload) + len(met)
+                return
+        own = self._sides[side].get(group)
+        if own is None:
+            own = self._sides[side][group] = _Payloads()
+        own.add(row.payload)
+        self.waiting += _size(row)
+
+    def take(self) -> Iterator[tuple[_Row, _Side]]:
+        sides, self._sides, self.waiting = self._sides, ({}, {}), 0
+        for side in _SIDES:
+            for (timestamp, aggregate_id, event_type), payloads in sides[side].items():
+                for payload in payloads.all():
+                    yield NewRow(timestamp, aggregate_id, event_type, payload), side
+
+
+class _Spill:
+    """Files that rows wait in, dealt so that all that could meet are in one file."""
+
+    def __init__(self, stack: ExitStack, *, content: bool) -> None:
+        self._stack = stack
+        self._files: list[IO[bytes]] = []
+        self._decoder: msgspec.msgpack.Decoder[tuple[_Row, _Side]] = (
+            msgspec.msgpack.Decoder(tuple[NewRow, _Side])
+            if content
+            else msgspec.msgpack.Decoder(tuple[Row, _Side])
+        )
+        self._encoder = msgspec.msgpack.Encoder()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was put away."""
+        return bool(self._files)
+
+    def put(self, rows: Iterable[tuple[_Row, _Side]]) -> None:
+        """Put rows away."""
+        if not self._files:
+            self._files = [
+                self._stack.enter_context(TemporaryFile())  # noqa: SIM115 -- the stack closes it
+                for _ in range(_FILES)
+            ]
+        for row, side in rows:
+            # What must be equal for two rows to meet; the same hash on both sides, for it is this process's.
+            key = row[:2] if isinstance(row, Row) else row[:3]
+            record = self._encoder.encode((row, side))
+            self._files[hash(key) % _FILES].write(len(record).to_bytes(4, "big") + record)
+
+    def files(self) -> Iterator[Iterator[tuple[_Row, _Side]]]:
+        """The rows of one file after another."""
+        for file in self._files:
+            file.seek(0)
+            yield self._records(file)
+
+    def _records(self, file: IO[bytes]) -> Iterator[tuple[_Row, _Side]]:
+        while size := file.read(4):
+            yield self._decoder.decode(file.read(int.from_bytes(size, "big")))
 
 
 def _difference(kind: Kind, row: _Row, fields: tuple[str, ...] = ()) -> Difference:
