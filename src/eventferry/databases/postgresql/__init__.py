@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -30,6 +31,7 @@ from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
     ConcurrentError,
     DatabaseError,
+    InputError,
     StoreBusyError,
     StoreExistsError,
     StoreFrozenError,
@@ -298,9 +300,7 @@ class PostgresDatabase:
             return await writing.column_limits(self._names.tables.events)
 
     async def save(self, event: NewRow, version: int, now: int) -> Saved:
-        if self._limits is None:
-            self._limits = await self.limits()
-        check_limits(self._limits, event.aggregate_id, event.type, event.payload)
+        await self._check_limits(event)
         placing = Placing(self._names, event, version, max(now, event.timestamp))
         broken: StoreUnreachableError | None = None
         for pause in _RECONNECTIONS:
@@ -319,9 +319,24 @@ class PostgresDatabase:
                 if saved is None:
                     raise
                 return saved
+            except DatabaseError as error:
+                if isinstance(error.__cause__, psycopg.errors.StringDataRightTruncation):
+                    self._limits = None
+                    await self._check_limits(event)
+                raise
         raise StoreUnreachableError(
             f"{broken}; whether version {version} of {event.aggregate_id!r} was stored is not known"
         ) from broken
+
+    async def _check_limits(self, event: NewRow) -> None:
+        """By the limits that were read before, and where those refuse the event by those that are: an import may
+        have put wider columns in place of the events, or reSolve's narrower ones."""
+        if self._limits is not None:
+            with contextlib.suppress(InputError):
+                check_limits(self._limits, event.aggregate_id, event.type, event.payload)
+                return
+        self._limits = await self.limits()
+        check_limits(self._limits, event.aggregate_id, event.type, event.payload)
 
     async def _save(self, placing: Placing) -> Saved:
         thread, anyhow = placing.preferred, False

@@ -304,10 +304,15 @@ class SqliteWriting(SqliteReading):
 
     # merge
 
-    def _part_of(self, stage: Stage) -> str:
-        """The column that orders parts; a stage that the real reSolve opened has none."""
+    def _has_parts(self, stage: Stage) -> bool:
+        """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
         names = self.connection.sqlite.execute(f"PRAGMA table_info({quoted(stage.table)})").fetchall()
-        return "part" if any(name == "part" for _, name, *_ in names) else "NULL"
+        return any(name == "part" for _, name, *_ in names)
+
+    def _part_of(self, stage: Stage) -> str:
+        """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
+        unnamed = f"x'{order.UNNAMED.hex()}'"
+        return f"coalesce(part, {unnamed})" if self._has_parts(stage) else unnamed
 
     @threaded
     def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
@@ -320,7 +325,7 @@ class SqliteWriting(SqliteReading):
     @threaded
     def pour(self, source: Stage, target: Stage, part: bytes) -> None:
         extra, value = "", ""
-        if self._part_of(target) == "part":
+        if self._has_parts(target):
             extra, value = ', "part"', ", :part"
         elif part != order.UNNAMED:
             raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
@@ -335,12 +340,12 @@ class SqliteWriting(SqliteReading):
     @threaded
     def stage_limits(self, stage: Stage) -> Limits:
         # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
-        kept = self.is_ours and self._part_of(stage) == "part"
+        kept = self.is_ours and self._has_parts(stage)
         return ROOMY if kept else Limits(refuse_payload=refuse_number)
 
     @threaded
     def drop_part(self, stage: Stage, part: bytes) -> None:
-        if self._part_of(stage) == "part":
+        if self._has_parts(stage):
             self.connection.sqlite.execute(f'DELETE FROM {quoted(stage.table)} WHERE "part" = ?', (part,))
 
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
