@@ -11,9 +11,8 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Iterator
-from contextlib import ExitStack, aclosing
-from tempfile import TemporaryFile
-from typing import IO, Literal, TypeAlias
+from contextlib import aclosing
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -21,15 +20,13 @@ from eventferry.canonical import canonical
 from eventferry.event import LineDecoder, NewRow, Row
 from eventferry.lines import LineSplitter
 from eventferry.pipeline import Source, blocks_of
+from eventferry.spill import Spill
 
 FIRST = 10
 """How many differences are told one by one."""
 
 WAITING_BYTES = 48 * 1024 * 1024
 """How much may wait in memory, as it is counted here; with what Python adds it is about twice as much."""
-
-_FILES = 64
-"""Into how many files what waits is dealt: each is then compared by itself, in memory."""
 
 _OVERHEAD = 250
 """About what a waiting row costs beside its texts."""
@@ -105,9 +102,8 @@ async def verify(
     decode = decoder.new_row if content else decoder.row
     findings = _Findings()
     seen = [0, 0]
-    with ExitStack() as files:
-        spill = _Spill(files, content=content)
-        comparison = _comparison(findings, content=content)
+    comparison = _ByContent(findings) if content else _ByPosition(findings)
+    with _spill(content=content) as spill:
         async with aclosing(_rows(source, decode)) as left, aclosing(_rows(other, decode)) as right:
             sides: list[tuple[_Side, AsyncGenerator[_Row, None]]] = [(0, left), (1, right)]
             while sides:
@@ -129,6 +125,12 @@ async def verify(
         else:
             findings.note_alone(comparison.take())
     return findings.report(seen)
+
+
+def _spill(*, content: bool) -> Spill[tuple[_Row, _Side]]:
+    if content:
+        return Spill(tuple[NewRow, _Side], key=lambda record: record[0][:3])
+    return Spill(tuple[Row, _Side], key=lambda record: record[0][:2])
 
 
 async def _rows(source: Source, decode: Callable[[bytes], _Row]) -> AsyncGenerator[_Row, None]:
@@ -205,10 +207,6 @@ class _Comparison:
     def take(self) -> Iterator[tuple[_Row, _Side]]:
         """All rows that wait; none waits any more."""
         raise NotImplementedError
-
-
-def _comparison(findings: _Findings, *, content: bool) -> _Comparison:
-    return _ByContent(findings) if content else _ByPosition(findings)
 
 
 def _size(row: _Row) -> int:
@@ -329,48 +327,6 @@ class _ByContent(_Comparison):
             for (timestamp, aggregate_id, event_type), payloads in sides[side].items():
                 for payload in payloads.all():
                     yield NewRow(timestamp, aggregate_id, event_type, payload), side
-
-
-class _Spill:
-    """Files that rows wait in, dealt so that all that could meet are in one file."""
-
-    def __init__(self, stack: ExitStack, *, content: bool) -> None:
-        self._stack = stack
-        self._files: list[IO[bytes]] = []
-        self._decoder: msgspec.msgpack.Decoder[tuple[_Row, _Side]] = (
-            msgspec.msgpack.Decoder(tuple[NewRow, _Side])
-            if content
-            else msgspec.msgpack.Decoder(tuple[Row, _Side])
-        )
-        self._encoder = msgspec.msgpack.Encoder()
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anything was put away."""
-        return bool(self._files)
-
-    def put(self, rows: Iterable[tuple[_Row, _Side]]) -> None:
-        """Put rows away."""
-        if not self._files:
-            self._files = [
-                self._stack.enter_context(TemporaryFile())  # noqa: SIM115 -- the stack closes it
-                for _ in range(_FILES)
-            ]
-        for row, side in rows:
-            # What must be equal for two rows to meet; the same hash on both sides, for it is this process's.
-            key = row[:2] if isinstance(row, Row) else row[:3]
-            record = self._encoder.encode((row, side))
-            self._files[hash(key) % _FILES].write(len(record).to_bytes(4, "big") + record)
-
-    def files(self) -> Iterator[Iterator[tuple[_Row, _Side]]]:
-        """The rows of one file after another."""
-        for file in self._files:
-            file.seek(0)
-            yield self._records(file)
-
-    def _records(self, file: IO[bytes]) -> Iterator[tuple[_Row, _Side]]:
-        while size := file.read(4):
-            yield self._decoder.decode(file.read(int.from_bytes(size, "big")))
 
 
 def _difference(kind: Kind, row: _Row, fields: tuple[str, ...] = ()) -> Difference:
