@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventferry import errors
+from eventferry.check import CheckReport, Remark, check
 from eventferry.databases import open_database
 from eventferry.errors import *  # noqa: F403
 from eventferry.event import Event
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AUTO",
     "MANUAL",
+    "CheckReport",
     "Description",
     "Difference",
     "Event",
@@ -39,6 +41,7 @@ __all__ = [
     "MaintenanceMode",
     "OpenImportDescription",
     "Page",
+    "Remark",
     "SavedEvent",
     "Secret",
     "SecretsPage",
@@ -46,6 +49,7 @@ __all__ = [
     "StreamReport",
     "Subscriber",
     "VerifyReport",
+    "check",
     "open_store",
     "pipeline",
     "read_blocks",

@@ -21,11 +21,53 @@ from eventferry.terminal import Meter, counted, say
 
 @click.command()
 @click.argument("a")
-@click.argument("b")
+@click.argument("b", required=False)
 @click.option("--content", is_flag=True, help="Compare what happened, not positions: for merged stores.")
 @json_option
-def verify(a: str, b: str, content: bool, as_json: bool) -> None:
-    """Compare two stores or exported files (or -); status 1 if they differ."""
+def verify(a: str, b: str | None, content: bool, as_json: bool) -> None:
+    """Compare two stores or exported files (or -); status 1 if they differ.
+
+    With one alone: look whether it is sound.
+    """
+    if b is None:
+        if content:
+            raise UsageError("--content compares two")
+        _check(a, as_json=as_json)
+    else:
+        _compare(a, b, content=content, as_json=as_json)
+
+
+def _check(a: str, *, as_json: bool) -> None:
+    async def work() -> eventferry.CheckReport:
+        async with source_of(a) as (lines, total):
+            with Meter("checking", total) as meter:
+                return await eventferry.check(meter(lines))
+
+    report = run(work())
+    if as_json:
+        print_json(report)
+    else:
+        for remark in report.remarks:
+            print_data(f"{remark.kind}: {remark.text}")
+        counts = {
+            "malformed": report.malformed,
+            "doubled positions": report.doubled_positions,
+            "doubled versions": report.doubled_versions,
+            "missing counters": report.missing_counters,
+            "missing versions": report.missing_versions,
+            "falling timestamps": report.falling_timestamps,
+        }
+        told = [f"{count:,} {what}" for what, count in counts.items() if count]
+        say(
+            f"{'sound' if report.sound else 'unsound'}: {counted(report.events, 'event')} of "
+            f"{counted(report.aggregates, 'aggregate')} in {counted(report.threads, 'thread')}"
+            + (f"; {', '.join(told)}" if told else "")
+        )
+    if not report.sound:
+        sys.exit(1)
+
+
+def _compare(a: str, b: str, *, content: bool, as_json: bool) -> None:
     if a == b == "-":
         raise UsageError("only one of the two can be standard input")
 
