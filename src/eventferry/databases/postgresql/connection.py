@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
@@ -107,9 +106,14 @@ class Connection:
             yield
         finally:
             ending = asyncio.ensure_future(self._roll_back())
-            while not ending.done():  # a cancellation must not leave it half done
-                with contextlib.suppress(asyncio.CancelledError):
+            cancelled: asyncio.CancelledError | None = None
+            while not ending.done():  # a cancellation must not leave it half done, nor be lost
+                try:
                     await asyncio.wait([ending])
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            if cancelled is not None:
+                raise cancelled
 
     async def _roll_back(self) -> None:
         if self.raw.closed or self.is_usable:

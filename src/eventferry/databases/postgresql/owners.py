@@ -29,7 +29,13 @@ class LockOwner:
         return cls(owner, connection)
 
     async def release(self) -> None:
-        """Drop the lock; twice is fine."""
+        """Drop the lock; twice is fine.
+
+        By a ROLLBACK, which is answered: a server notices only some time later that a connection was closed, and
+        until then the next command would take the owner for alive.
+        """
+        async with self._connection.ended():
+            pass
         await self._connection.close()
 
 
