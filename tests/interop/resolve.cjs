@@ -1,4 +1,4 @@
-// The real reSolve SQLite adapter on the other side of a pipe: node resolve.cjs FILE
+// A real reSolve adapter on the other side of a pipe: node resolve.cjs PACKAGE OPTIONS, where the options are JSON
 //
 // A command is a line {"method", "args"}, its answer, in the same order, a line {"result"} or {"error": {"name", "message"}}.
 // The methods are the adapter's own, but for its streams, which a line cannot carry:
@@ -10,9 +10,10 @@
 const readline = require('readline')
 const { Readable } = require('stream')
 const { pipeline } = require('stream/promises')
-const createAdapter = require('@resolve-js/eventstore-lite').default
 
-const adapter = createAdapter({ databaseFile: process.argv[2], snapshotBucketSize: 1 })
+const [packageName, options] = process.argv.slice(2)
+const createAdapter = require(packageName).default
+const adapter = createAdapter({ ...JSON.parse(options), snapshotBucketSize: 1 })
 
 const withMode = (options = {}) =>
   options.maintenanceMode === undefined

@@ -1,4 +1,4 @@
-"""The real reSolve SQLite adapter as a Python object, and the installation of its packages."""
+"""The real reSolve adapters as Python objects, and the installation of their packages."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "build" / "interop"
@@ -26,6 +27,15 @@ class ResolveError(Exception):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"{name}: {message}")
         self.name = name
+
+
+def in_javascript(text: str | bytes, **options: Any) -> Any:
+    """What a JSON text holds, numbers by their value in JavaScript."""
+    return json.loads(text, parse_int=_number, **options)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if abs(int(text)) <= 2**53 else float(text)
 
 
 class Resolve:
@@ -44,7 +54,7 @@ class Resolve:
         await self._commands.drain()
         answer = await asyncio.wait_for(self._answers.readline(), ANSWER_SECONDS)
         assert answer, f"node ended during {method}"
-        found = json.loads(answer)
+        found = in_javascript(answer)
         if "error" in found:
             raise ResolveError(found["error"].get("name", "Error"), found["error"]["message"])
         return found["result"]
@@ -73,18 +83,21 @@ class Resolve:
 
 
 class ResolvePackages:
-    """The installed packages; called with a file, the adapter on it."""
+    """The installed packages; called with a store's place, the adapter on it."""
 
     def __init__(self, folder: Path) -> None:
         self.environment = {**os.environ, "NODE_PATH": str(folder / "node_modules")}
 
     @asynccontextmanager
-    async def __call__(self, file: Path) -> AsyncIterator[Resolve]:
-        """The adapter on a file, connected with its first command and disposed of at the end."""
+    async def __call__(self, place: str) -> AsyncIterator[Resolve]:
+        """The adapter on a SQLite file, or at the URL of a PostgreSQL store. Connects with its first command and
+        is disposed of at the end."""
+        package, options = _adapter(place)
         process = await asyncio.create_subprocess_exec(
             "node",
             str(HERE / "resolve.cjs"),
-            str(file),
+            package,
+            json.dumps(options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=self.environment,
@@ -99,6 +112,21 @@ class ResolvePackages:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _adapter(place: str) -> tuple[str, dict[str, Any]]:
+    """The package for a place and its adapter's options."""
+    if "://" not in place:
+        return "@resolve-js/eventstore-lite", {"databaseFile": place}
+    address = urlsplit(place)
+    return "@resolve-js/eventstore-postgresql", {
+        "host": address.hostname,
+        "port": address.port or 5432,
+        "user": unquote(address.username or ""),
+        "password": unquote(address.password or ""),
+        "database": unquote(address.path.removeprefix("/")),
+        "databaseName": parse_qs(address.query)["database_name"][0],
+    }
 
 
 def install() -> Path:
