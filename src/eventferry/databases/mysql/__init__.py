@@ -1,0 +1,523 @@
+"""A store in a MySQL or MariaDB database."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from secrets import token_hex
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pymysql.err import MySQLError
+
+from eventferry.database import Frozen, Saved
+from eventferry.databases.mysql import tables as ddl
+from eventferry.databases.mysql.connection import (
+    BROKEN,
+    DEADLOCK,
+    DEFINITION_CHANGED,
+    LOCK_TIMEOUT,
+    NO_KEY,
+    TABLE_EXISTS,
+    Access,
+    Connection,
+    number_of,
+)
+from eventferry.databases.mysql.reading import COMMENT, MysqlReading, Paces, freeze_of
+from eventferry.databases.mysql.saving import Found, Saver
+from eventferry.databases.mysql.shape import Shape, read_shape
+from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, owner_lock
+from eventferry.databases.mysql.tables import Names, quoted
+from eventferry.databases.mysql.writing import MysqlWriting, store_comment
+from eventferry.databases.names import Tables, fact
+from eventferry.databases.pool import Pool
+from eventferry.databases.settings import seconds, whole_number
+from eventferry.errors import (
+    ConcurrentError,
+    StoreBusyError,
+    StoreExistsError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+    UsageError,
+)
+from eventferry.event import Limits, NewRow, check_limits
+
+__all__ = ["MysqlDatabase", "open_url"]
+
+R = TypeVar("R", bound=MysqlReading)
+W = TypeVar("W", bound=MysqlWriting)
+
+_RECONNECTIONS = (0.0, 0.1, 0.4, 1.0, 1.5)
+"""Seconds before each attempt to reach the server again, after the connection broke in the middle of a save."""
+
+_SWAP_STEP = 0.02
+_TLS = ("ssl_ca", "ssl_cert", "ssl_key")
+_SHAPES = 8
+
+
+def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDatabase:
+    """A store in a database: mysql://user:password@host:port/database."""
+    ddl.check_names(tables)
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        raise UsageError("the address of a MySQL store has no whole number as its port") from None
+    database = unquote(parts.path[1:])
+    if not database or "/" in database:
+        raise UsageError("the address of a MySQL store ends in the name of a database: mysql://host/database")
+    options: dict[str, Any] = {
+        "host": unquote(parts.hostname) if parts.hostname else None,
+        "port": port or 0,
+        "user": unquote(parts.username) if parts.username else None,
+        "connect_timeout": max(1, round(seconds(settings, "connect_timeout", 10.0))),
+    }
+    options |= {
+        name: str(settings.pop(name)) for name in ("unix_socket", "read_default_file") if name in settings
+    }
+    password = unquote(parts.password) if parts.password else None
+    if password is None and "read_default_file" not in options:
+        password = os.environ.get("MYSQL_PWD")
+    if password is not None:
+        options["password"] = password.encode()  # as text, PyMySQL would take it for Latin-1
+    options |= _tls(settings)
+    return MysqlDatabase(
+        options,
+        database,
+        Names(tables),
+        busy_timeout=seconds(settings, "busy_timeout", 60.0),
+        max_connections=whole_number(settings, "max_connections", 16),
+    )
+
+
+def _tls(settings: dict[str, Any]) -> dict[str, Any]:
+    """PyMySQL's options for TLS. With a certificate authority the server's certificate and name are checked."""
+    options: dict[str, Any] = {name: str(settings.pop(name)) for name in _TLS if name in settings}
+    verify = settings.pop("ssl_verify", None)
+    if verify not in (None, "identity", "ca", "none", "off"):
+        raise UsageError(
+            f"ssl_verify is identity, ca, none (TLS all the same) or off (no TLS), not {verify!r}"
+        )
+    if verify == "off":
+        return {"ssl_disabled": True}
+    if verify == "none":
+        return {
+            "ssl": {"verify_mode": "none", "check_hostname": False} | {k[4:]: v for k, v in options.items()}
+        }
+    if options or verify is not None:
+        options |= {"ssl_verify_cert": True, "ssl_verify_identity": verify != "ca"}
+    return options
+
+
+class MysqlDatabase:
+    """The tables of one store in one database.
+
+    Args:
+        options: how PyMySQL connects.
+        database: its name.
+        names: of the tables.
+        busy_timeout: seconds that a writer waits for another one.
+        max_connections: how many connections work at once.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        database: str,
+        names: Names,
+        *,
+        busy_timeout: float,
+        max_connections: int,
+    ) -> None:
+        host = options.get("unix_socket") or options["host"] or "localhost"
+        self._place = f"{host}:{options['port'] or 3306}/{database}"
+        # Locks have names of 64 characters for the whole server.
+        store = hashlib.sha256(f"{database}/{names.tables.events}".encode()).hexdigest()[:24]
+        self._access = Access(options, database, self._place, f"eventferry-{store}", busy_timeout)
+        self._names = names
+        self._tables = names.tables
+        self._pool = Pool(self._connect, max_connections, self._place)
+        self._paces = Paces()
+        self._shapes: dict[str, Shape] = {}
+        self._shape: Shape | None = None
+
+    @property
+    def resource_names(self) -> dict[str, str]:
+        host = self._access.options.get("unix_socket") or self._access.options["host"] or "localhost"
+        return {
+            "host": str(host),
+            "port": str(self._access.options["port"] or 3306),
+            "database": self._access.database,
+            "eventsTableName": self._tables.events,
+            "snapshotsTableName": self._tables.snapshots,
+            "secretsTableName": self._tables.secrets,
+            "subscribersTableName": self._tables.subscribers,
+        }
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def _connect(self, *, database: bool = True) -> Connection:
+        connection = Connection(self._access, self._access.database if database else None)
+        try:
+            await connection.run(connection.open)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    # transactions
+
+    @asynccontextmanager
+    async def _begun(self, begin: Callable[[Connection], R]) -> AsyncIterator[R]:
+        """What `begin` begins on a connection of the pool."""
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(self._pool.connection())
+            try:
+                begun = await connection.run(partial(begin, connection))
+            except StoreUnreachableError:
+                # It broke while nobody used it; nothing was sent, and the others are no better.
+                await stack.aclose()
+                await self._pool.forget_idle()
+                connection = await stack.enter_async_context(self._pool.connection())
+                begun = await connection.run(partial(begin, connection))
+            yield begun
+
+    def _enter(
+        self, kind: type[R], connection: Connection, statement: str
+    ) -> tuple[R, list[list[tuple[Any, ...]]]]:
+        """Run the statements that begin a transaction, and look at the events. For the worker thread."""
+        tables, database = self._tables, self._access.database
+        results = connection.results(
+            f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
+            SELECT table_comment, create_time FROM information_schema.tables
+            WHERE table_schema = %(database)s AND table_name = %(events)s;
+            SELECT table_comment FROM information_schema.tables
+            WHERE table_schema = %(database)s AND table_name = %(freeze)s""",
+            {"database": database, "events": tables.events, "freeze": tables.freeze},
+        )
+        [(text, created)] = results[-2]
+        identity = fact(text, "STORE", "id")
+        shape = self._shape_of(connection, identity or f"made {created}", is_ours=identity is not None)
+        return kind(connection, self._names, shape, identity or f"made {created}", self._paces), results
+
+    def _shape_of(self, connection: Connection, identity: str, *, is_ours: bool) -> Shape:
+        shape = self._shapes.get(identity)
+        if shape is None:
+            shape = _OURS if is_ours else read_shape(connection, self._tables)
+            if len(self._shapes) == _SHAPES:
+                self._shapes.clear()
+            self._shapes[identity] = shape
+        self._shape = shape
+        return shape
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[MysqlReading]:
+        async with self._begun(self._begin_reading) as reading:
+            try:
+                yield reading
+            finally:
+                await reading.connection.run(reading.connection.roll_back)
+
+    def _begin_reading(self, connection: Connection) -> MysqlReading:
+        try:
+            while True:
+                try:
+                    reading, _ = self._enter(
+                        MysqlReading, connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+                    )
+                except MySQLError as error:
+                    if number_of(error) != DEFINITION_CHANGED or connection.given_up:
+                        raise
+                    connection.roll_back()  # the events were replaced between the snapshot and the look at them
+                else:
+                    return reading
+        except BaseException:
+            connection.roll_back()
+            raise
+
+    @asynccontextmanager
+    async def _writing(
+        self, kind: type[W], begin: str, frozen: Frozen, owner: str | None
+    ) -> AsyncIterator[W]:
+        async with self._begun(partial(self._begin_writing, kind, begin, frozen, owner)) as writing:
+            try:
+                yield writing
+            except BaseException:
+                await writing.connection.run(writing.undo)
+                raise
+            await writing.connection.run(writing.commit)
+
+    def _begin_writing(
+        self, kind: type[W], begin: str, frozen: Frozen, owner: str | None, connection: Connection
+    ) -> W:
+        deadline = time.monotonic() + self._access.busy_timeout
+        while True:
+            try:
+                if kind is MysqlWriting:
+                    connection.hold_off_freezes()
+                writing, results = connection.patiently(partial(self._enter, kind, connection, begin))
+                marker = results[-1][0][0] if results[-1] else None
+                if self._may_go_on(connection, marker, frozen, owner):
+                    return writing
+            except BaseException:
+                connection.roll_back()
+                connection.end()
+                raise
+            connection.roll_back()
+            connection.end()
+            self._wait_for_swap(connection, deadline)
+
+    def _wait_for_swap(self, connection: Connection, deadline: float) -> None:
+        if time.monotonic() >= deadline or connection.given_up:
+            raise StoreBusyError(f"the events in {self._place} are being replaced")
+        time.sleep(_SWAP_STEP)
+
+    def _may_go_on(
+        self, connection: Connection, marker: str | None, frozen: Frozen, owner: str | None
+    ) -> bool:
+        """Whether a write may; False where it must wait for a swap. Raises StoreFrozenError."""
+        if marker is None:
+            return True
+        freeze = freeze_of(marker)
+        holder = fact(marker, "SWAP", "owner") if freeze is None else freeze.owner
+        if holder is not None and holder == owner:
+            return True
+        if holder is not None and not _is_alive(connection, holder):
+            connection.define(f"DROP TABLE IF EXISTS {quoted(self._tables.freeze)}")
+            return True
+        if freeze is None:
+            return False
+        if frozen == "refuse":
+            by = " by a running export, import or copy" if holder is not None else ""
+            raise StoreFrozenError(f"the store {self._place} is frozen{by}: unfreeze it first")
+        return True
+
+    def writing(
+        self, *, frozen: Frozen = "refuse", owner: str | None = None
+    ) -> AbstractAsyncContextManager[MysqlWriting]:
+        return self._writing(MysqlWriting, _BEGIN, frozen, owner)
+
+    def writing_alone(
+        self, *, frozen: Frozen = "refuse", owner: str | None = None
+    ) -> AbstractAsyncContextManager[MysqlSoleWriting]:
+        return self._writing(MysqlSoleWriting, self._begin_alone, frozen, owner)
+
+    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[MysqlReplacing]:
+        return self._writing(MysqlReplacing, self._begin_alone, "refuse", owner)
+
+    @property
+    def _begin_alone(self) -> str:
+        # In order of the threads, as everybody does: nobody waits for one who waits for him.
+        return f"{_BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
+
+    # the boundary
+
+    async def exists(self) -> bool:
+        self._pool.check_open()
+        try:
+            async with self._pool.connection() as connection:
+                return bool(
+                    await connection.run(
+                        lambda: connection.query(COMMENT, (self._access.database, self._tables.events))
+                    )
+                )
+        except StoreNotFoundError:
+            return False
+
+    async def create(self) -> None:
+        self._pool.check_open()
+        try:
+            async with self._pool.connection() as connection:
+                await connection.run(partial(self._create, connection))
+        except StoreNotFoundError:
+            await self._create_database()
+            async with self._pool.connection() as connection:
+                await connection.run(partial(self._create, connection))
+
+    async def _create_database(self) -> None:
+        connection = await self._connect(database=False)
+        try:
+            await connection.run(
+                lambda: connection.execute(f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}")
+            )
+        finally:
+            await connection.close()
+
+    def _create(self, connection: Connection) -> None:
+        """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
+        tables, collation = self._tables, connection.text_collation()
+        fresh = self._names.fresh()
+        statements: dict[str, tuple[str, tuple[str, ...]]] = {
+            tables.events: (
+                ddl.events_table(
+                    fresh[tables.events], collation, ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
+                ),
+                (store_comment(),),
+            ),
+            self._names.threads: (ddl.threads_table(fresh[self._names.threads]), ()),
+            tables.snapshots: (ddl.snapshots_table(fresh[tables.snapshots]), ()),
+            tables.subscribers: (ddl.subscribers_table(fresh[tables.subscribers], collation), ()),
+            tables.secrets: (ddl.secrets_table(fresh[tables.secrets], collation), ()),
+        }
+        for name in statements:
+            if connection.query(COMMENT, (self._access.database, name)):
+                raise self._there_already(name)
+        try:
+            for statement, values in statements.values():
+                connection.define(statement, values)
+            connection.insert(
+                f"INSERT INTO {quoted(fresh[self._names.threads])} VALUES ",
+                ((thread, 0) for thread in range(256)),
+            )
+            renames = ", ".join(f"{quoted(fresh[name])} TO {quoted(name)}" for name in statements)
+            connection.define(f"RENAME TABLE {renames}")
+        except BaseException as error:
+            for name in statements:
+                connection.define(f"DROP TABLE IF EXISTS {quoted(fresh[name])}")
+            if isinstance(error, MySQLError) and number_of(error) == TABLE_EXISTS:
+                raise self._there_already(tables.events) from None
+            raise
+        finally:
+            connection.end()
+
+    def _there_already(self, name: str) -> StoreExistsError:
+        return StoreExistsError(f"{self._place} has a table {name!r} already")
+
+    async def drop(self) -> None:
+        # The events are away with the first statement; what is dropped after it is nobody's any more.
+        async with self.writing_alone(frozen="allow") as writing:
+            await writing.remove_all()
+
+    async def upgrade(self) -> list[str]:
+        async with self.writing_alone(frozen="allow") as writing:
+            has_index = writing.shape.order_key is not None
+        if has_index:
+            return []
+        async with self._pool.connection() as connection:
+
+            def add() -> None:
+                connection.define(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
+                connection.end()
+
+            await connection.run(add)
+        self._shapes.clear()
+        return ["order"]
+
+    @property
+    def made_limits(self) -> Limits:
+        return _OURS.limits(self._access.max_packet)
+
+    async def limits(self) -> Limits:
+        async with self.reading() as reading:
+            return reading.shape.limits(self._access.max_packet)
+
+    async def save(self, event: NewRow, version: int, now: int) -> Saved:
+        event = event._replace(timestamp=max(now, event.timestamp))
+        broken: StoreUnreachableError | None = None
+        for pause in (None, *_RECONNECTIONS):
+            if pause is not None:
+                await asyncio.sleep(pause)
+            try:
+                async with self._pool.connection() as connection:
+                    return await connection.run(
+                        partial(self._save, connection, event, version, again=broken is not None)
+                    )
+            except StoreUnreachableError as error:
+                if broken is None and not _was_connected(error):
+                    raise
+                await self._pool.forget_idle()
+                broken = broken or error
+        raise StoreUnreachableError(
+            f"the connection broke while an event was saved, and {self._place} cannot be reached: whether event "
+            f"{version} of aggregate {event.aggregate_id!r} was stored is not known"
+        ) from broken
+
+    def _save(self, connection: Connection, event: NewRow, version: int, *, again: bool) -> Saved:
+        """Store an event. Again: an attempt before this one may have stored it."""
+        shape = self._shape
+        if shape is None:
+            shape = self._begin_reading(connection).shape
+            connection.roll_back()
+        check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
+        saver = Saver(self._names, shape, event, version)
+        place = saver.preferred
+        deadline = time.monotonic() + self._access.busy_timeout
+        try:
+            while True:
+                try:
+                    saved = saver.store(connection, place, alone=False)
+                except MySQLError as error:
+                    connection.roll_back()
+                    number = number_of(error)
+                    if number == NO_KEY and shape.is_ours:
+                        # Somebody has put a foreign table in the place of ours.
+                        self._shape = None
+                        return self._save(connection, event, version, again=again)
+                    if number in (DEADLOCK, LOCK_TIMEOUT) and time.monotonic() < deadline:
+                        continue
+                    raise saver.refusal(connection, error) from None
+                if not isinstance(saved, Found):
+                    return saved
+                if not self._may_go_on(connection, saved.marker, "refuse", None):
+                    self._wait_for_swap(connection, deadline)
+                elif saved.marker is None:
+                    place = saver.next_place(connection, saved)
+        except (ConcurrentError, StoreFrozenError):
+            stored = saver.stored(connection) if again else None
+            if stored is None:
+                raise
+            return stored
+        finally:
+            connection.roll_back()
+            connection.end()
+
+    async def own(self) -> LockOwner:
+        self._pool.check_open()
+        connection = await self._connect()
+        owner = LockOwner(token_hex(8), connection)
+        try:
+            await connection.run(lambda: connection.lock(owner_lock(owner.id), 0))
+        except BaseException:
+            await connection.close()
+            raise
+        return owner
+
+    async def is_alive(self, owner: str) -> bool:
+        async with self._pool.fresh() as connection:
+            return await connection.run(partial(_is_alive, connection, owner))
+
+    async def erase_journal(self) -> None:
+        """The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them."""
+
+
+class LockOwner:
+    """A running operation: a named lock of the server's, which goes with the connection that took it."""
+
+    def __init__(self, owner_id: str, connection: Connection) -> None:
+        self.id = owner_id
+        self._connection = connection
+
+    async def release(self) -> None:
+        """Give the lock back; twice is fine."""
+        await self._connection.close()
+
+
+_BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
+_OURS = Shape(is_ours=True, collation="", order_key="order")
+
+
+def _is_alive(connection: Connection, owner: str) -> bool:
+    """Whether somebody holds an owner's lock."""
+    return connection.query("SELECT IS_USED_LOCK(%s)", (owner_lock(owner),)) != [(None,)]
+
+
+def _was_connected(error: StoreUnreachableError) -> bool:
+    """Whether a connection broke; else there never was one."""
+    return isinstance(error.__cause__, MySQLError) and number_of(error.__cause__) in BROKEN

@@ -1,0 +1,400 @@
+"""A connection to a MySQL or MariaDB server, the thread that alone uses it, and what the server's errors mean."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import re
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+
+from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.err import InterfaceError, MySQLError, OperationalError
+
+from eventferry.database import Position
+from eventferry.databases.mysql.wire import Wire
+from eventferry.databases.thread import Worker
+from eventferry.errors import (
+    DatabaseError,
+    EventferryError,
+    InputError,
+    ReadOnlyStoreError,
+    StoreBusyError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Values: TypeAlias = Mapping[str, object] | Sequence[object]
+
+_STEP = 0.05
+"""Seconds between two attempts at what somebody else is in the way of."""
+
+# What the server's numbers mean; MariaDB and MySQL number alike below 1900.
+NO_TABLE = 1146
+TABLE_EXISTS = 1050
+DUPLICATE = 1062
+NO_KEY = 1176
+DEFINITION_CHANGED = 1412
+LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT = 1205, 1213, 3058, 3572
+_NO_DATABASE = 1049
+_NOT_ALLOWED = (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836)
+_UNREACHABLE = (0, 1040, 1045, 1053, 1129, 1130, 1152, 1184, 1203, 1698, 1927, 2003, 2006, 2013, 2026, 4031)
+_NO_ROOM = (1021, 1030, 1114)
+_TOO_LONG = 1406
+BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
+"""The connection is gone; whether what was sent has happened is not known."""
+
+
+_SLOTS = 32
+"""How many writings of a store there can be at once, in all processes."""
+
+
+@dataclass(slots=True)
+class Access:
+    """How to get to a store, and what has been learnt about its server.
+
+    Attributes:
+        options: PyMySQL's. They hold the password, so they stand in no message.
+        database: its name.
+        place: the database as messages name it.
+        lock: the beginning of the names of the store's locks.
+        busy_timeout: seconds to wait for whoever is in the way.
+        loads: whether the server takes LOAD DATA LOCAL, as far as is known.
+        max_packet: bytes of a statement and of a row.
+    """
+
+    options: dict[str, Any]
+    database: str
+    place: str
+    lock: str
+    busy_timeout: float
+    loads: bool = True
+    max_packet: int = 16 * 1024 * 1024
+
+
+class Connection:
+    """A connection, the thread that alone uses it, and beside it a second one for definitions.
+
+    A definition (CREATE, ALTER, DROP, RENAME) would commit the transaction that it is run in, so it runs on a
+    connection of its own.
+
+    Args:
+        access: where to.
+        database: to connect to; None for the server alone.
+    """
+
+    def __init__(self, access: Access, database: str | None) -> None:
+        self.access = access
+        self._database = database
+        self._worker = Worker("eventferry-mysql", self.interrupt)
+        self._wire: Wire | None = None
+        self._definitions: Wire | None = None
+        self._is_spoilt = False
+        self._holds_locks = False
+
+    # for asyncio
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Call `function` in the worker thread; a cancelled call's query is killed, and waited for."""
+        return await self._worker.run(partial(self._translated, function))
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open and in no transaction, and nobody gave up what it did."""
+        return (
+            self._wire is not None
+            and self._wire.open
+            and not (self._is_spoilt or self._holds_locks or self._is_in_transaction)
+        )
+
+    async def close(self) -> None:
+        """Close it; twice is fine."""
+
+        def close() -> None:
+            for wire in (self._wire, self._definitions):
+                if wire is not None and wire.open:
+                    wire.close()
+
+        await self.run(close)
+        self._worker.end()
+
+    def interrupt(self) -> None:
+        """Kill the query under way, from any thread; what is done so far in its transaction stays."""
+        self._is_spoilt = True  # a kill that came too late could meet the next user's query
+        wires = [wire for wire in (self._wire, self._definitions) if wire is not None and wire.open]
+        with contextlib.suppress(MySQLError, OSError):
+            killer = self._connected(None)
+            for wire in wires:
+                with contextlib.suppress(MySQLError):
+                    killer.query(f"KILL QUERY {_id(wire)}")
+            killer.close()
+
+    # for the worker thread
+
+    def open(self) -> None:
+        """Connect. Raises what the server says against it."""
+        _ = self.wire
+
+    @property
+    def wire(self) -> Wire:
+        """The connection itself, opened at first use."""
+        if self._wire is None:
+            self._wire = self._connected(self._database)
+            [(self.access.max_packet,)] = self.query("SELECT @@SESSION.max_allowed_packet")
+        return self._wire
+
+    @property
+    def _is_in_transaction(self) -> bool:
+        status: int = self._wire.server_status if self._wire is not None else 0  # type: ignore[attr-defined]
+        return bool(status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody waits any more for what goes on in the worker thread."""
+        return self._worker.given_up.is_set()
+
+    def query(self, statements: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """The rows of the last of these statements."""
+        with self.wire.cursor() as cursor:
+            cursor.execute(statements, values)
+            while cursor.nextset():
+                pass
+            return list(cursor.fetchall())
+
+    def results(self, statements: str, values: Values = ()) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of these statements."""
+        with self.wire.cursor() as cursor:
+            cursor.execute(statements, values)
+            found = [list(cursor.fetchall())]
+            while cursor.nextset():
+                found.append(list(cursor.fetchall()))
+            return found
+
+    def execute(self, statement: str, values: Values = ()) -> int:
+        """Run one statement; how many rows it found or changed."""
+        with self.wire.cursor() as cursor:
+            return int(cursor.execute(statement, values))
+
+    def insert(self, head: str, rows: Iterable[Sequence[int | str | bytes]]) -> None:
+        """Insert rows by `head`, which ends in VALUES, in statements that fit a packet; bytes are text already."""
+        wire, prefix = self.wire, head.replace("%%", "%").encode()
+        room = min(self.access.max_packet, _STATEMENT) - len(prefix)
+        literals: list[bytes] = []
+        size = 0
+        for row in rows:
+            literal = b"(" + b",".join(map(_literal, row)) + b")"
+            if literals and size + len(literal) > room:
+                wire.query(prefix + b",".join(literals))
+                literals, size = [], 0
+            literals.append(literal)
+            size += len(literal) + 1
+        if literals:
+            wire.query(prefix + b",".join(literals))
+
+    def lock(self, name: str, seconds: float) -> bool:
+        """Take a named lock, until `end`; whether it came within this time."""
+        self._holds_locks = True
+        return self.query("SELECT GET_LOCK(%s, %s)", (name, seconds)) == [(1,)]
+
+    def hold_off_freezes(self) -> None:
+        """Until `end`, nobody freezes the store."""
+        slots = random.sample(range(_SLOTS), 4)
+        waits = [f"GET_LOCK(%s, {seconds})" for seconds in (0, 0, 0, 1)]
+        self._take_locks(" OR ".join(waits), [f"{self.access.lock}-{slot}" for slot in slots], 1)
+
+    def wait_for_writings(self) -> None:
+        """Until `end`, no writing goes on beside this one; those that had begun are over."""
+        slots = [f"{self.access.lock}-{slot}" for slot in range(_SLOTS)]
+        self._take_locks(" + ".join(["GET_LOCK(%s, 1)"] * _SLOTS), slots, _SLOTS)
+
+    def lock_pushes(self) -> None:
+        """Until `end`, nobody else adds to the open import."""
+        self._take_locks("GET_LOCK(%s, 1)", [f"{self.access.lock}-push"], 1)
+
+    def _take_locks(self, expression: str, names: list[str], wanted: int) -> None:
+        deadline = time.monotonic() + self.access.busy_timeout
+        self._holds_locks = True
+        while self.query(f"SELECT {expression}", names) != [(wanted,)]:
+            if self.given_up or time.monotonic() >= deadline:
+                raise StoreBusyError(
+                    f"{self.access.place} is held by somebody else for more than {self.access.busy_timeout:g} s "
+                    "(the setting busy_timeout)"
+                )
+
+    def end(self) -> None:
+        """After a transaction: give back what it needed beside this connection."""
+        if self._definitions is not None and self._definitions.open:
+            self._definitions.close()
+        if self._holds_locks and self._wire is not None and self._wire.open:
+            self.query("SELECT RELEASE_ALL_LOCKS()")
+        self._holds_locks = False
+
+    def text_collation(self) -> str:
+        """The collation that compares byte by byte, blanks at the end too: the servers have it by two names."""
+        [(name,)] = self.query(
+            """SELECT MIN(collation_name) FROM information_schema.collations
+            WHERE collation_name IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')"""
+        )
+        return str(name)
+
+    def positions(
+        self, statement: str, values: Values, max_lines: int, max_bytes: int
+    ) -> tuple[list[Position], bool]:
+        """See `Wire.positions`."""
+        with self.wire.cursor() as cursor:
+            sql = cursor.mogrify(statement, values)
+        return self.wire.positions(sql, max_lines, max_bytes, self.interrupt)
+
+    def define(self, statement: str, values: Values = ()) -> None:
+        """Run a definition, apart from this connection's transaction.
+
+        It waits for a table's users in attempts of a second: while it waits, everybody else waits behind it.
+        """
+        if self._definitions is None or not self._definitions.open:
+            self._definitions = self._connected(self._database, "lock_wait_timeout = 1")
+        definitions = self._definitions
+
+        def attempt() -> None:
+            with definitions.cursor() as cursor:
+                cursor.execute(statement, values)
+
+        self.patiently(attempt)
+
+    def patiently(self, attempt: Callable[[], T]) -> T:
+        """Try until nobody is in the way, or `busy_timeout` is over."""
+        deadline = time.monotonic() + self.access.busy_timeout
+        while True:
+            try:
+                return attempt()
+            except OperationalError as error:
+                is_busy = error.args[0] in (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT)
+                if not is_busy or self.given_up or time.monotonic() >= deadline:
+                    raise
+            time.sleep(_STEP)
+
+    def roll_back(self) -> None:
+        """Leave nothing of the transaction, if there is one."""
+        if self._wire is not None and self._wire.open and self._is_in_transaction:
+            self._wire.query("ROLLBACK")
+
+    def _connected(self, database: str | None, setting: str | None = None) -> Wire:
+        wire = Wire(
+            **self.access.options,
+            database=database,
+            charset="utf8mb4",
+            autocommit=True,
+            local_infile=True,
+            client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
+            program_name="eventferry",
+        )
+        patience = max(1, math.ceil(self.access.busy_timeout))
+        settings = {
+            "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+            "transaction_isolation" if _is_mysql(wire) else "tx_isolation": "'REPEATABLE-READ'",
+            "innodb_lock_wait_timeout": patience,
+            "lock_wait_timeout": patience,
+            "wait_timeout": _YEAR,
+            # The 256 heads come as one text.
+            "group_concat_max_len": 65536,
+            # What is sorted by text is sorted by all of it.
+            "max_sort_length": 8192,
+        }
+        words = [f"{name} = {value}" for name, value in settings.items()] + ([setting] if setting else [])
+        wire.query(f"SET SESSION {', SESSION '.join(words)}")
+        return wire
+
+    def _translated(self, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except MySQLError as error:
+            raise self._named(error) from error
+        except OSError as error:
+            raise StoreUnreachableError(f"{self.access.place}: {error}") from error
+
+    def _named(self, error: MySQLError) -> EventferryError:
+        """Our error for one of the server's, by its number."""
+        number, place = number_of(error), self.access.place
+        text = str(error.args[1]) if len(error.args) > 1 else str(error)
+        if number in (NO_TABLE, _NO_DATABASE):
+            return StoreNotFoundError(f"there is no store in {place}: {text}")
+        if number in (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT):
+            return StoreBusyError(
+                f"{place} is held by somebody else for more than {self.access.busy_timeout:g} s "
+                f"(the setting busy_timeout): {text}"
+            )
+        if number in _NOT_ALLOWED:
+            return ReadOnlyStoreError(
+                f"{place}: the user's rights or the server's state do not allow this: {text}"
+            )
+        if number in _UNREACHABLE:
+            return StoreUnreachableError(f"{place}: {text or 'the connection broke'}")
+        if number in _NO_ROOM:
+            return DatabaseError(
+                f"{place}: the disk is full, or the table; nothing of this step was kept: {text}"
+            )
+        if number == _TOO_LONG:
+            column = re.search(r"for column .*?'?`?(\w+)[`']* at row", text)
+            return InputError("is longer than its column takes", field=column[1] if column else None)
+        return DatabaseError(f"{place}: {text} ({number})")
+
+
+_YEAR = 31536000
+_STATEMENT = 4 * 1024 * 1024
+
+
+def _literal(value: int | str | bytes) -> bytes:
+    if isinstance(value, int):
+        return b"%d" % value
+    text = value.encode() if isinstance(value, str) else value
+    return b"'" + text.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
+
+
+def _is_mysql(wire: Wire) -> bool:
+    return "MariaDB" not in str(wire.server_version)  # type: ignore[attr-defined]
+
+
+def _id(wire: Wire) -> int:
+    """The number by which the server knows a connection."""
+    return int(wire.server_thread_id[0])  # type: ignore[attr-defined]
+
+
+def number_of(error: MySQLError) -> int:
+    """The server's number of an error; 0 where the driver itself has none for it."""
+    if isinstance(error, InterfaceError) or not error.args or not isinstance(error.args[0], int):
+        return 0
+    return error.args[0]
+
+
+def duplicate_key(error: MySQLError) -> str | None:
+    """The name of the unique key that a row would have violated."""
+    if number_of(error) != DUPLICATE:
+        return None
+    # MySQL writes table.key; and the doubled value, which comes before, may hold anything.
+    found = re.search(r"for key '(?:[^']*\.)?([^'.]+)'$", str(error.args[1]))
+    return found[1] if found else None
+
+
+class _Works(Protocol):
+    @property
+    def connection(self) -> Connection: ...
+
+
+S = TypeVar("S", bound=_Works)
+
+
+def threaded(
+    function: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Makes a method that uses `self.connection` an async one that runs in the connection's thread."""
+
+    @wraps(function)
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.connection.run(partial(function, self, *args, **kwargs))
+
+    return run

@@ -1,0 +1,506 @@
+"""Reading a store in a MySQL or MariaDB database: the statements stand beside the code that runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from eventferry.clock import now
+from eventferry.database import (
+    Counts,
+    Filter,
+    Freeze,
+    Key,
+    OpenImport,
+    Position,
+    SecretRow,
+    Segment,
+    SubscriberRow,
+)
+from eventferry.databases.mysql.connection import Connection, threaded
+from eventferry.databases.mysql.shape import Shape
+from eventferry.databases.mysql.tables import Names, quoted
+from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.errors import DatabaseError, InputError
+from eventferry.event import compact
+
+WALK = 4096
+"""How many events that a filter leaves out one call walks over at most, so that a reading stays short."""
+
+# A vector of 256 counters travels as one string of bytes of fixed-width numbers: looking one up in it costs as
+# little as joining a table of 256 rows. A string of characters would have to be counted through each time.
+_WIDTH = 15
+_OPEN_END = 10**_WIDTH - 1
+
+
+def entry(name: str, thread: str) -> str:
+    """A thread's counter in a vector, as an SQL expression."""
+    return f"CAST(SUBSTRING(%({name})s, {thread} * {_WIDTH} + 1, {_WIDTH}) AS SIGNED)"
+
+
+def vector(counters: Sequence[int] | None) -> bytes:
+    """256 counters as the statements take them; None is no end."""
+    return b"".join(b"%015d" % counter for counter in (counters or [_OPEN_END] * 256))
+
+
+_UNREAD = (
+    f"e.threadCounter >= {entry('unread', 'e.threadId')} AND e.threadCounter < {entry('until', 'e.threadId')}"
+)
+_IN_ORDER = "ORDER BY e.timestamp, e.threadCounter, e.threadId"
+_BACKWARDS = "ORDER BY e.timestamp DESC, e.threadCounter DESC, e.threadId DESC"
+
+
+def _json_string(column: str) -> str:
+    """A text as JSON.stringify writes it.
+
+    JSON_QUOTE does, but that MariaDB's writes capital letters in the escapes of control characters. Where there
+    are any, which is next to never, each is escaped by itself.
+    """
+    column = f"({column} COLLATE utf8mb4_bin)"
+    escaped = f"""REPLACE(REPLACE({column}, '\\\\', '\\\\\\\\'), '"', '\\\\"')"""
+    for code in range(1, 32):
+        escape = json.dumps(chr(code))[1:-1].replace("\\", "\\\\")
+        escaped = f"REPLACE({escaped}, CHAR({code} USING utf8mb4), '{escape}')"
+    return (
+        f"CASE WHEN LOCATE('\\\\u00', JSON_QUOTE({column})) THEN CONCAT('\"', {escaped}, '\"') "
+        f"ELSE JSON_QUOTE({column}) END"
+    )
+
+
+_LINE = f"""CAST(CONCAT('{{"threadCounter":', e.threadCounter, ',"threadId":', e.threadId,
+  ',"type":', {_json_string("e.type")}, ',"timestamp":', e.timestamp,
+  ',"aggregateId":', {_json_string("e.aggregateId")}, ',"aggregateVersion":', e.aggregateVersion,
+  ',"payload":', IFNULL(e.payload, 'null'), '}}\\n') AS BINARY)"""
+
+_PAYLOAD = re.compile(
+    rb'\{"threadCounter":[0-9]+,"threadId":[0-9]+,"type":"(?:[^"\\]|\\.)*","timestamp":-?[0-9]+,'
+    rb'"aggregateId":"(?:[^"\\]|\\.)*","aggregateVersion":[0-9]+,"payload":'
+)
+
+
+def compact_line(line: bytes) -> bytes:
+    """A line of a foreign store, without the white space that its writer left in the payload."""
+    found = _PAYLOAD.match(line)
+    return line if found is None else line[: found.end()] + compact_text(line[found.end() : -2]) + b"}\n"
+
+
+def compact_text(payload: bytes) -> bytes:
+    """A payload without white space; one that is no JSON as it is, and `verify` says so."""
+    try:
+        return compact(payload)
+    except (InputError, ValueError):
+        return payload
+
+
+class Pace:
+    """How many rows to ask for so that their lines come near a number of bytes: by those that came before."""
+
+    def __init__(self) -> None:
+        self._size = 1024.0
+
+    def rows(self, max_bytes: int) -> int:
+        """How many rows to ask for."""
+        return min(WALK, max(16, int(max_bytes / self._size) + 1))
+
+    def note(self, rows: Sequence[Position]) -> None:
+        """Learn from the rows that came."""
+        size = sum(len(line) for *_, line in rows if line is not None) / len(rows)
+        self._size = (self._size + max(size, 64.0)) / 2
+
+
+class Paces:
+    """The two paces of a store: where every row has its line, and where a filter leaves rows out."""
+
+    def __init__(self) -> None:
+        self.full, self.filtered = Pace(), Pace()
+
+
+class MysqlReading:
+    """A read transaction on one connection."""
+
+    def __init__(
+        self, connection: Connection, names: Names, shape: Shape, identity: str, paces: Paces
+    ) -> None:
+        self.connection = connection
+        self.names = names
+        self.shape = shape
+        self._identity = identity
+        self._paces = paces
+        self._events = quoted(names.tables.events)
+        self._threads = quoted(names.threads)
+
+    @property
+    def tables(self) -> Tables:
+        """The names that the store's address gives."""
+        return self.names.tables
+
+    async def identity(self) -> str:
+        return self._identity
+
+    @threaded
+    def freeze_marker(self) -> Freeze | None:
+        return self._freeze_marker()
+
+    def comment_of(self, table: str) -> str | None:
+        """A table's comment; None where there is no such table. For the worker thread."""
+        found = self.connection.query(COMMENT, (self.connection.access.database, table))
+        return str(found[0][0]) if found else None
+
+    def _freeze_marker(self) -> Freeze | None:
+        return freeze_of(self.comment_of(self.tables.freeze))
+
+    @threaded
+    def heads(self) -> list[int]:
+        return self._heads()
+
+    def _heads(self) -> list[int]:
+        [(text,)] = self.connection.query(f"SELECT {ALL_HEADS} FROM {self._threads}")
+        return heads_of(text, self.names)
+
+    @threaded
+    def first_unread(
+        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
+    ) -> list[Key]:
+        # Mostly the event at the counter itself is there, and 256 of those are found in a millisecond.
+        ends = list(until or [_OPEN_END] * 256)
+        wanted = [unread[thread] if thread in threads else _OPEN_END for thread in range(256)]
+        rows = self.connection.query(
+            f"""SELECT e.timestamp, e.threadCounter, e.threadId
+            FROM {self._threads} AS t STRAIGHT_JOIN {self._events} AS e
+            ON e.threadId = t.threadId AND e.threadCounter = {entry("wanted", "t.threadId")}""",
+            {"wanted": vector(wanted)},
+        )
+        keys = {thread: Key(timestamp, counter, thread) for timestamp, counter, thread in rows}
+        found = [key for key in keys.values() if key.thread_counter < ends[key.thread_id]]
+        # Where it is not, either the thread ends there or the store has a gap.
+        heads = self._heads()
+        behind = {
+            thread: unread[thread]
+            for thread in threads
+            if thread not in keys and unread[thread] < min(heads[thread], ends[thread])
+        }
+        return found + [key for key, _ in self._in_threads(behind, until, "TRUE", {}, 1)]
+
+    @threaded
+    def in_order(
+        self,
+        bound: Key | None,
+        unread: Sequence[int],
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+        max_bytes: int,
+    ) -> tuple[list[Position], bool]:
+        condition, values = self._conditions(only)
+        line = _LINE if only.is_open else f"CASE WHEN {condition} THEN {_LINE} END"
+        walk = limit if only.is_open else max(limit, WALK)
+        pace = self._paces.full if only.is_open else self._paces.filtered
+        key = bound or Key(-(2**63), -1, -1)
+        values |= {"unread": vector(unread), "until": vector(until)}
+        page: list[Position] = []
+        while True:
+            count = min(walk - len(page), pace.rows(max_bytes))
+            within = self._within(key, count, values)
+            rows, cut = self._positions(
+                f"""SELECT e.threadId, e.threadCounter, e.timestamp, {line} FROM {self._events} AS e
+                WHERE {_FROM_KEY} AND {within} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
+                values | _key(key) | {"count": count},
+                limit,
+                max_bytes,
+            )
+            if not rows:
+                return page, True
+            pace.note(rows)
+            page += rows
+            lines = [row[3] for row in rows if row[3] is not None]
+            limit -= len(lines)
+            max_bytes -= sum(map(len, lines))
+            if not cut and len(rows) < count:
+                return page, True
+            if limit == 0 or max_bytes <= 0 or len(page) >= walk:
+                return page, False
+            thread, counter, timestamp, _ = rows[-1]
+            key = Key(timestamp, counter, thread + 1)
+
+    def _within(self, key: Key, count: int, values: dict[str, Any]) -> str:
+        """In a store without the index for the order, the last timestamp that the next events have.
+
+        Only with that does the server sort those of equal timestamps instead of all that is left.
+        """
+        if self.shape.order_key is not None:
+            return "TRUE"
+        last = self.connection.query(
+            f"""SELECT e.timestamp FROM {self._events} AS e
+            WHERE {_FROM_KEY} AND {_UNREAD} ORDER BY e.timestamp LIMIT 1 OFFSET %(count)s""",
+            values | _key(key) | {"count": count - 1},
+        )
+        values["last"] = last[0][0] if last else 2**63 - 1
+        return "e.timestamp <= %(last)s"
+
+    def _positions(
+        self, statement: str, values: dict[str, Any], limit: int, max_bytes: int
+    ) -> tuple[list[Position], bool]:
+        rows, cut = self.connection.positions(statement, values, limit, max_bytes)
+        if self.shape.is_ours:
+            return rows, cut
+        return [(a, b, c, None if line is None else compact_line(line)) for a, b, c, line in rows], cut
+
+    @threaded
+    def matching(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    ) -> tuple[list[Position], bool]:
+        condition, values = self._conditions(only)
+        # Left to itself the server might walk the whole order: the events of an aggregate are few.
+        rows, cut = self._positions(
+            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE}
+            FROM {self._events} AS e FORCE INDEX (`aggregate`)
+            WHERE {condition} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
+            values | {"unread": vector(unread), "until": vector(until), "count": limit},
+            limit,
+            max_bytes,
+        )
+        return rows, not cut and len(rows) < limit
+
+    @threaded
+    def any_later(self, segments: Sequence[Segment]) -> bool:
+        for start in range(0, len(segments), 256):
+            parts = [
+                f"""(SELECT 1 FROM {self._events} WHERE threadId = {int(thread)} AND threadCounter >= {int(first)}
+                AND threadCounter < {int(end)} AND timestamp > {int(timestamp)} LIMIT 1)"""
+                for thread, first, end, timestamp in segments[start : start + 256]
+            ]
+            if self.connection.query(" UNION ALL ".join(parts)):
+                return True
+        return False
+
+    @threaded
+    def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
+        condition, values = self._conditions(only)
+        return self._in_threads(unread, until, condition, values, count)
+
+    def _in_threads(
+        self,
+        unread: Mapping[int, int],
+        until: Sequence[int] | None,
+        condition: str,
+        values: dict[str, Any],
+        count: int,
+    ) -> list[tuple[Key, bool]]:
+        if not unread:
+            return []
+        # One small statement for each thread, all in one: only so does each stop where it has enough.
+        parts = [
+            f"""(SELECT e.timestamp, e.threadCounter, e.threadId, {condition} FROM {self._events} AS e
+            WHERE e.threadId = {int(thread)} AND e.threadCounter >= {int(start)}
+              AND e.threadCounter < {_OPEN_END if until is None else int(until[thread])}
+            ORDER BY e.threadCounter LIMIT {int(count)})"""
+            for thread, start in unread.items()
+        ]
+        rows = self.connection.query(" UNION ALL ".join(parts), values)
+        found = [(Key(*key), bool(passes)) for *key, passes in rows]
+        return sorted(found, key=lambda each: (each[0].thread_id, each[0].thread_counter))
+
+    @threaded
+    def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
+        lines: list[bytes] = []
+        start = 0
+        while start < len(positions) and max_bytes > 0:
+            wanted = positions[start : start + self._paces.full.rows(max_bytes)]
+            start += len(wanted)
+            counters: dict[int, list[str]] = {}
+            for thread, counter in wanted:
+                counters.setdefault(thread, []).append(str(int(counter)))
+            places = " OR ".join(
+                f"(e.threadId = {int(thread)} AND e.threadCounter IN ({', '.join(found)}))"
+                for thread, found in counters.items()
+            )
+            rows, _ = self._positions(
+                f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE}
+                FROM {self._events} AS e FORCE INDEX (PRIMARY) WHERE {places}""",
+                {},
+                len(wanted) + 1,
+                2**62,
+            )
+            if rows:
+                self._paces.full.note(rows)
+            line_at = {(thread, counter): line for thread, counter, _, line in rows}
+            for position in wanted:
+                if (line := line_at.get(position)) is not None and max_bytes > 0:
+                    lines.append(line)
+                    max_bytes -= len(line)
+        return lines
+
+    @threaded
+    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+        condition, values = self._conditions(only)
+        rows, _ = self._positions(
+            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE} FROM {self._events} AS e
+            WHERE {condition} {_IN_ORDER} LIMIT %(count)s""",
+            values | {"count": limit},
+            limit,
+            2**62,
+        )
+        return [line for *_, line in rows if line is not None]
+
+    @threaded
+    def latest_line(self, only: Filter) -> bytes | None:
+        condition, values = self._conditions(only)
+        hint = "FORCE INDEX (`aggregate`)" if only.aggregate_ids is not None else ""
+        rows, _ = self._positions(
+            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE} FROM {self._events} AS e {hint}
+            WHERE {condition} {_BACKWARDS} LIMIT 1""",
+            values,
+            1,
+            2**62,
+        )
+        return rows[0][3] if rows else None
+
+    @threaded
+    def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
+        rows = self.connection.query(
+            f"""SELECT e.threadId, MIN(e.threadCounter) FROM {self._events} AS e
+            WHERE {self.shape.among("e.type", "types")} AND e.threadCounter >= {entry("unread", "e.threadId")}
+            GROUP BY e.threadId""",
+            {"unread": vector(unread)} | self.shape.values_among("types", event_types),
+        )
+        return dict(rows)
+
+    @threaded
+    def counts(self, *, estimated: bool) -> Counts:
+        secrets = quoted(self.tables.secrets)
+        count = f"(SELECT COUNT(*) FROM {self._events})"
+        if estimated:
+            count = """(SELECT table_rows FROM information_schema.tables
+              WHERE table_schema = %(database)s AND table_name = %(events)s)"""
+        [row] = self.connection.query(
+            f"""SELECT {count}, (SELECT COUNT(*) FROM {secrets}),
+              (SELECT COUNT(*) FROM {secrets} WHERE secret IS NOT NULL),
+              (SELECT COUNT(*) FROM {secrets} WHERE secret IS NULL),
+              COALESCE((SELECT MAX(timestamp) FROM {self._events}), 0)""",
+            {"database": self.connection.access.database, "events": self.tables.events},
+        )
+        return Counts(*row)
+
+    @threaded
+    def open_import(self) -> OpenImport | None:
+        return self._open_import()
+
+    def _open_import(self) -> OpenImport | None:
+        text = self.comment_of(self.tables.open_import)
+        if text is None or self.connection.query(
+            f"SELECT 1 FROM {quoted(self.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)
+        ):
+            return None
+        import_id = import_id_of(text) or ""
+        return OpenImport(import_id, since_of(import_id))
+
+    @threaded
+    def secret(self, secret_id: str) -> SecretRow | None:
+        rows = self.connection.query(
+            f"SELECT idx, id, secret FROM {quoted(self.tables.secrets)} WHERE {self.shape.same('id', '%(id)s')}",
+            {"id": secret_id},
+        )
+        return SecretRow(*rows[0]) if rows else None
+
+    @threaded
+    def secrets(
+        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
+    ) -> list[SecretRow]:
+        if ids is not None and not ids:
+            return []
+        named = "TRUE" if ids is None else self.shape.among("id", "ids")
+        kept = "TRUE" if include_deleted else "secret IS NOT NULL"
+        rows = self.connection.query(
+            f"""SELECT idx, id, secret FROM {quoted(self.tables.secrets)}
+            WHERE idx >= %(start)s AND {kept} AND {named} ORDER BY idx LIMIT %(limit)s OFFSET %(skip)s""",
+            {"start": start, "limit": limit, "skip": skip} | self.shape.values_among("ids", ids or ()),
+        )
+        return [SecretRow(*row) for row in rows]
+
+    @threaded
+    def snapshot(self, key: str) -> str | None:
+        rows = self.connection.query(
+            f"SELECT SnapshotContent FROM {quoted(self.tables.snapshots)} WHERE SnapshotKey = %s",
+            (key.encode(),),
+        )
+        return None if not rows or rows[0][0] is None else bytes(rows[0][0]).decode()
+
+    @threaded
+    def subscribers(self, application_name: str | None, event_subscriber: str | None) -> list[SubscriberRow]:
+        given = {"applicationName": application_name, "eventSubscriber": event_subscriber}
+        wanted = [self.shape.same(name, f"%({name})s") for name, value in given.items() if value is not None]
+        rows = self.connection.query(
+            f"""SELECT applicationName, eventSubscriber,
+              CAST(IFNULL(destination, 'null') AS BINARY), CAST(IFNULL(status, 'null') AS BINARY)
+            FROM {quoted(self.tables.subscribers)} WHERE {" AND ".join(wanted) or "TRUE"}
+            ORDER BY CAST(applicationName AS BINARY), CAST(eventSubscriber AS BINARY)""",
+            given,
+        )
+        return [SubscriberRow(a, s, compact_text(d), compact_text(t)) for a, s, d, t in rows]
+
+    def _conditions(self, only: Filter) -> tuple[str, dict[str, Any]]:
+        """A filter as an SQL condition and its values."""
+        parts: list[str] = []
+        values: dict[str, Any] = {}
+        for column, name, wanted in (
+            ("e.type", "types", only.event_types),
+            ("e.aggregateId", "aggregates", only.aggregate_ids),
+        ):
+            if wanted is not None:
+                parts.append(self.shape.among(column, name) if wanted else "FALSE")
+                values |= self.shape.values_among(name, wanted)
+        if only.start_time is not None:
+            parts.append("e.timestamp >= %(start)s")
+            values["start"] = only.start_time
+        if only.finish_time is not None:
+            parts.append("e.timestamp <= %(finish)s")
+            values["finish"] = only.finish_time
+        return " AND ".join(parts) or "TRUE", values
+
+
+COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+"""The comment of a table. Both names as constants: only so does the server look at that table alone."""
+
+ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
+
+CLOSED = "closed"
+"""The rowid of a row by which the transaction of a merge says that the stage is out of use: a table cannot be
+dropped in a transaction, and the drop that follows may be lost."""
+
+# A bound on the whole key is not seen through by MariaDB, which would read the table from its beginning.
+_FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
+  OR e.threadCounter > %(counter)s OR (e.threadCounter = %(counter)s AND e.threadId >= %(thread)s))"""
+
+
+def _key(key: Key) -> dict[str, int]:
+    return {"time": key.timestamp, "counter": key.thread_counter, "thread": key.thread_id}
+
+
+def heads_of(text: str | None, names: Names) -> list[int]:
+    """The 256 next counters, from `ALL_HEADS`."""
+    heads = [int(head) for head in (text or "").split(",") if head]
+    if len(heads) != 256:
+        raise DatabaseError(
+            f"the table {names.threads!r} has {len(heads)} rows, not 256: this is no whole store"
+        )
+    return heads
+
+
+def freeze_of(comment: str | None) -> Freeze | None:
+    """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
+    if comment is None or fact(comment, "SWAP", "owner") is not None:
+        return None
+    since = fact(comment, "FREEZE", "since")
+    return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)
+
+
+def since_of(import_id: str) -> int | None:
+    """When an import was opened whose id begins with that, as ours do; None for an id of reSolve's."""
+    if re.fullmatch("[0-9a-f]{32}", import_id) is None:
+        return None
+    since = int(import_id[:12], 16)
+    return since if since <= now() + 86_400_000 else None

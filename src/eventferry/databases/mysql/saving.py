@@ -1,0 +1,188 @@
+"""Storing one event behind its thread's head, in one round trip where nothing is in the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pymysql.err import MySQLError
+
+from eventferry import order
+from eventferry.database import Freeze, Saved
+from eventferry.databases.mysql.connection import Connection, duplicate_key
+from eventferry.databases.mysql.reading import ALL_HEADS, freeze_of, heads_of
+from eventferry.databases.mysql.shape import Shape
+from eventferry.databases.mysql.tables import Names, quoted
+from eventferry.errors import ConcurrentError, DatabaseError, InputError
+from eventferry.event import NewRow
+
+_LONG_AGO = -(2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A thread to try, and whether its last timestamp must not be later than the event's."""
+
+    thread: int
+    in_time: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stood in the way of an event, which was not stored."""
+
+    marker: str | None
+    """The comment of the freeze marker."""
+    thread_at_once: int | None
+    """The thread of the aggregate's last event at this very timestamp."""
+
+    @property
+    def freeze(self) -> Freeze | None:
+        """A freeze that stands; None too where a swap is under way."""
+        return freeze_of(self.marker)
+
+
+class Saver:
+    """Stores one event.
+
+    Args:
+        names: of the tables.
+        shape: of the events.
+        event: whose timestamp is final.
+        version: of its aggregate.
+    """
+
+    def __init__(self, names: Names, shape: Shape, event: NewRow, version: int) -> None:
+        self._names = names
+        self._shape = shape
+        self._event = event
+        self._version = version
+        self._events, self._threads = quoted(names.tables.events), quoted(names.threads)
+        self.preferred = Place(order.thread_of(event.aggregate_id), in_time=True)
+
+    def store(self, connection: Connection, place: Place, *, alone: bool) -> Saved | Found:
+        """Store the event in this thread if it belongs there.
+
+        Alone: in the transaction under way, which has all threads to itself. Else in one of its own, that has
+        ended whether it could be stored or not.
+
+        The thread's row is locked until the end: within a thread, commit order is counter order. The marker is
+        looked for after that, because whoever sets it holds all rows.
+        """
+        begin = "" if alone else "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION;"
+        marker = "NULL" if alone else _MARKER
+        same = self._shape.same("e.aggregateId", "%(aggregate)s")
+        statements = f"""{begin}
+        SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
+        SET @marker = {marker};
+        SET @last = (SELECT timestamp FROM {self._events}
+          WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
+        SET @at_once = (
+          SELECT CASE WHEN before_it.timestamp = %(timestamp)s THEN before_it.threadId ELSE (
+            SELECT e.threadId FROM {self._events} AS e {self._shape.time_hint}
+            WHERE e.timestamp = %(timestamp)s AND {same} AND e.aggregateVersion < %(version)s
+            ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1
+          ) END FROM (
+            SELECT e.timestamp, e.threadId FROM {self._events} AS e
+            WHERE {same} AND e.aggregateVersion < %(version)s ORDER BY e.aggregateVersion DESC LIMIT 1
+          ) AS before_it
+        );
+        SET @goes = @marker IS NULL AND COALESCE(@at_once, %(thread)s) = %(thread)s
+          AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s);
+        INSERT INTO {self._events}
+          (threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload)
+        SELECT %(thread)s, @counter, %(timestamp)s, %(aggregate)s, %(version)s, %(type)s, %(payload)s
+        FROM DUAL WHERE @goes;
+        UPDATE {self._threads} SET threadCounter = threadCounter + 1 WHERE threadId = %(thread)s AND @goes;
+        SELECT @goes, @marker, @at_once, @counter, {ALL_HEADS} FROM {self._threads}"""
+        values = {
+            "thread": place.thread,
+            "in_time": place.in_time,
+            "timestamp": self._event.timestamp,
+            "aggregate": self._event.aggregate_id,
+            "version": self._version,
+            "type": self._event.type,
+            "payload": self._event.payload.decode(),
+            "database": connection.access.database,
+            "freeze": self._names.tables.freeze,
+        }
+        if not alone:
+            statements += "; COMMIT"
+        results = connection.results(statements, values)
+        goes, found, at_once, counter, heads = results[-1 if alone else -2][0]
+        if not goes:
+            return Found(_text(found), None if at_once is None else int(at_once))
+        return Saved(place.thread, int(counter), self._event.timestamp, heads_of(heads, self._names))
+
+    def next_place(self, connection: Connection, found: Found) -> Place:
+        """Where to try next, when nothing but the event's timestamp stood in the way."""
+        if found.thread_at_once is not None:
+            return Place(found.thread_at_once, in_time=False)
+        last = dict(
+            connection.query(
+                f"""SELECT t.threadId, e.timestamp FROM {self._threads} AS t LEFT JOIN {self._events} AS e
+                ON e.threadId = t.threadId AND e.threadCounter = t.threadCounter - 1"""
+            )
+        )
+        preferred = self.preferred.thread
+        for candidate in (*range(preferred, 256), *range(preferred)):
+            if last[candidate] is None or last[candidate] <= self._event.timestamp:
+                return Place(candidate, in_time=True)
+        return Place(preferred, in_time=False)
+
+    def refusal(self, connection: Connection, error: MySQLError) -> Exception:
+        """What an error of the server's means that came of storing the event; nothing of it is left."""
+        key = duplicate_key(error)
+        if key is None:
+            return error
+        if key != "aggregate":
+            return DatabaseError(
+                f"the counters in {self._names.threads!r} are behind the events: {error.args[1]}"
+            )
+        return taken(connection, self._names, self._shape, self._event.aggregate_id, self._version)
+
+    def stored(self, connection: Connection) -> Saved | None:
+        """Where exactly this event is stored; None where it is not."""
+        rows = connection.query(
+            f"""SELECT threadId, threadCounter FROM {self._events} AS e
+            WHERE {self._shape.same("e.aggregateId", "%(aggregate)s")} AND aggregateVersion = %(version)s
+              AND timestamp = %(timestamp)s AND CAST(type AS BINARY) = CAST(%(type)s AS BINARY)
+              AND CAST(payload AS BINARY) = CAST(%(payload)s AS BINARY)""",
+            {
+                "aggregate": self._event.aggregate_id,
+                "version": self._version,
+                "timestamp": self._event.timestamp,
+                "type": self._event.type,
+                "payload": self._event.payload.decode(),
+            },
+        )
+        if not rows:
+            return None
+        [(heads,)] = connection.query(f"SELECT {ALL_HEADS} FROM {self._threads}")
+        [(thread, counter)] = rows
+        return Saved(thread, counter, self._event.timestamp, heads_of(heads, self._names))
+
+
+_MARKER = """(SELECT table_comment FROM information_schema.tables
+  WHERE table_schema = %(database)s AND table_name = %(freeze)s)"""
+
+
+def taken(
+    connection: Connection, names: Names, shape: Shape, aggregate_id: str, version: int
+) -> ConcurrentError | InputError:
+    """The error for a version that the key on aggregates takes for one that is there."""
+    rows = connection.query(
+        f"""SELECT aggregateId FROM {quoted(names.tables.events)}
+        WHERE aggregateId = %s AND aggregateVersion = %s""",
+        (aggregate_id, version),
+    )
+    if not shape.folds or not rows or rows[0][0] == aggregate_id:
+        return ConcurrentError(aggregate_id, version)
+    return InputError(
+        f"{aggregate_id!r} is the same as {rows[0][0]!r} to this store's column, whose collation is "
+        f"{shape.collation}, and that has an event of version {version} already",
+        field="aggregateId",
+    )
+
+
+def _text(value: object) -> str | None:
+    return value.decode() if isinstance(value, bytes) else None if value is None else str(value)

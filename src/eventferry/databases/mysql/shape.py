@@ -1,0 +1,142 @@
+"""What a store's tables are like: those that eventferry makes are known, those that reSolve made are looked at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NoReturn
+
+from eventferry.databases.mysql.connection import Connection
+from eventferry.databases.mysql.tables import ORDER
+from eventferry.databases.names import Tables
+from eventferry.event import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What statements must know about the events table.
+
+    Attributes:
+        is_ours: eventferry made it.
+        collation: of its identifiers.
+        order_key: the name of the index for the order; None if there is none.
+        has_json: the payload column is MySQL's binary JSON.
+        id_length: characters in an aggregateId.
+        type_length: characters in a type.
+    """
+
+    is_ours: bool
+    collation: str
+    order_key: str | None
+    has_json: bool = False
+    id_length: int = 700
+    type_length: int = 700
+
+    @property
+    def folds(self) -> bool:
+        """Whether the server takes different identifiers for the same, by case or accent or blanks at the end."""
+        return not self.is_ours
+
+    @property
+    def time_hint(self) -> str:
+        """Keeps the server from finding events of a timestamp by anything else than a timestamp."""
+        return "FORCE INDEX (`order`)" if self.is_ours else "IGNORE INDEX (PRIMARY, `aggregate`)"
+
+    def same(self, column: str, value: str) -> str:
+        """The condition that an identifier is this value, byte by byte, by the column's index."""
+        if not self.folds:
+            return f"{column} = {value}"
+        return f"({column} = {value} AND CAST({column} AS BINARY) = CAST({value} AS BINARY))"
+
+    def same_column(self, column: str, other: str) -> str:
+        """The condition that an identifier is that of a column of a stage, whose collation is another."""
+        return self.same(column, other if not self.folds else f"({other} COLLATE {self.collation})")
+
+    def among(self, column: str, name: str) -> str:
+        """The condition that an identifier is one of the values called `name`."""
+        if not self.folds:
+            return f"{column} IN %({name})s"
+        return f"({column} IN %({name})s AND CAST({column} AS BINARY) IN %({name}_bytes)s)"
+
+    @staticmethod
+    def values_among(name: str, values: Sequence[str]) -> dict[str, object]:
+        """What `among` needs."""
+        return {name: tuple(values), f"{name}_bytes": tuple(value.encode() for value in values)}
+
+    def limits(self, packet: int) -> Limits:
+        """What the columns can hold, and what a statement can carry."""
+
+        def refuse(payload: bytes) -> str | None:
+            return refuse_size(payload, packet) or (refuse_number(payload) if self.has_json else None)
+
+        return Limits(self.id_length, self.type_length, refuse_payload=refuse)
+
+
+def read_shape(connection: Connection, tables: Tables) -> Shape:
+    """The shape of tables that somebody else made."""
+    columns = {
+        str(name): (str(kind), length, collation)
+        for name, kind, length, collation in connection.query(
+            """SELECT column_name, data_type, character_maximum_length, collation_name
+            FROM information_schema.columns WHERE table_schema = %s AND table_name = %s""",
+            (connection.access.database, tables.events),
+        )
+    }
+    indexed: dict[str, list[str]] = {}
+    for name, column in connection.query(
+        """SELECT index_name, column_name FROM information_schema.statistics
+        WHERE table_schema = %s AND table_name = %s ORDER BY index_name, seq_in_index""",
+        (connection.access.database, tables.events),
+    ):
+        indexed.setdefault(name, []).append(column)
+    _, id_length, collation = columns["aggregateId"]
+    return Shape(
+        is_ours=False,
+        collation=str(collation),
+        order_key=next((name for name, found in indexed.items() if tuple(found[:3]) == ORDER), None),
+        has_json=columns["payload"][0] == "json",
+        id_length=int(id_length),
+        type_length=int(columns["type"][1]),
+    )
+
+
+_REST_OF_STATEMENT = 64 * 1024
+"""Bytes left for everything beside the payload in a statement or a line."""
+
+
+def refuse_size(payload: bytes, packet: int) -> str | None:
+    """Why a payload would not get through the server's packets, in as an SQL literal and out in a line."""
+    room = packet - _REST_OF_STATEMENT
+    if 2 * len(payload) <= room or len(payload) + payload.count(b"\\") + payload.count(b"'") <= room:
+        return None
+    return (
+        f"{len(payload)} bytes are more than the server takes in one packet: "
+        f"its setting max_allowed_packet is {packet}"
+    )
+
+
+def refuse_number(payload: bytes) -> str | None:
+    """Why a payload would not survive in MySQL's JSON, which keeps 64-bit whole numbers and floats."""
+
+    def refuse(text: str) -> NoReturn:
+        raise ArithmeticError(text)
+
+    def whole(text: str) -> int:
+        return int(text) if -(2**63) <= int(text) < 2**64 else refuse(text)
+
+    def real(text: str) -> float:
+        number = float(text)
+        exact = abs(number) != float("inf") and Decimal(repr(number)) == Decimal(text)
+        return number if exact else refuse(text)
+
+    try:
+        json.loads(payload, parse_int=whole, parse_float=real)
+    except ArithmeticError as error:
+        return (
+            f"the number {str(error)[:40]} would be rewritten in this store's payload column, which is JSON"
+        )
+    except RecursionError:
+        return "nests more deeply than this store's payload column takes"
+    return None

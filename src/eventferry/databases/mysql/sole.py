@@ -1,0 +1,443 @@
+"""Writing with the events to oneself: freezes, merges, secrets, and the swap."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+from pymysql.cursors import SSCursor
+from pymysql.err import MySQLError
+
+from eventferry.clock import now
+from eventferry.database import Saved, Shared, Stage
+from eventferry.databases.mysql import tables as ddl
+from eventferry.databases.mysql.connection import duplicate_key, threaded
+from eventferry.databases.mysql.reading import compact_text, entry, vector
+from eventferry.databases.mysql.saving import Found, Saver, taken
+from eventferry.databases.mysql.tables import quoted
+from eventferry.databases.mysql.writing import MysqlWriting
+from eventferry.databases.names import comment, frozen_marker
+from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
+from eventferry.event import NewRow, Row, check_limits
+
+_COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
+_BLOCK = 2000
+
+
+class MysqlSoleWriting(MysqlWriting):
+    """A write transaction that holds the rows of all threads: nobody else stores an event before it ends."""
+
+    def __init__(self, *reading: Any) -> None:
+        super().__init__(*reading)
+        self._leaves_nothing = False
+        self._copies: dict[str, Stage] = {}
+        self._shared_rows: SSCursor | None = None
+
+    def commit(self) -> None:
+        if self._leaves_nothing:
+            self.undo()
+        else:
+            super().commit()
+
+    def undo(self) -> None:
+        self._close_shared()
+        super().undo()
+
+    async def roll_back_at_end(self) -> None:
+        self._leaves_nothing = True
+
+    @threaded
+    def set_freeze(self, owner: str | None, since: int) -> None:
+        # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
+        self.connection.wait_for_writings()
+        self._mark(comment("FREEZE", owner=owner, since=since))
+
+    def _mark(self, facts: str) -> None:
+        text = f"{frozen_marker(_shown(self.tables.events))} {facts}"
+        before, table = self.comment_of(self.tables.freeze), quoted(self.tables.freeze)
+        if before is None:
+            self._make(self.tables.freeze, ddl.freeze_table(self.tables.freeze), text)
+        else:
+            self.connection.define(f"ALTER TABLE {table} COMMENT = %s", (text,))
+            self._otherwise.append((f"ALTER TABLE {table} COMMENT = %s", (before,)))
+
+    @threaded
+    def clear_freeze(self) -> None:
+        self._drop_afterwards(self.tables.freeze)
+
+    @threaded
+    def remove_all(self) -> None:
+        """Remove the store, when this transaction has ended: in one statement its tables lose their names."""
+        former = self.names.fresh()
+        present = [name for name in former if self.comment_of(name) is not None]
+        self._afterwards.append(
+            (f"RENAME TABLE {', '.join(f'{quoted(name)} TO {quoted(former[name])}' for name in present)}", ())
+        )
+        beside = (
+            self.tables.stage,
+            self.names.stage_threads,
+            self.tables.progress,
+            self.tables.open_import,
+            self.tables.freeze,
+        )
+        left = [
+            name
+            for name in self._beside_the_events()
+            if name in beside or self.names.is_left_over(name) or self.names.is_merge_stage(name)
+        ]
+        self._drop_afterwards(*left, *(former[name] for name in present))
+
+    # events
+
+    @threaded
+    def append(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        head = f"INSERT INTO {self._events}({_COLUMNS}) VALUES "
+        self.connection.query("SAVEPOINT append")
+        try:
+            self.connection.insert(head, rows)
+        except MySQLError as error:
+            if duplicate_key(error) is None:
+                raise
+            # Which of the rows it was, their order tells.
+            self.connection.query("ROLLBACK TO SAVEPOINT append")
+            for row in rows:
+                try:
+                    self.connection.insert(head, [row])
+                except MySQLError as clash:
+                    if duplicate_key(clash) is None:
+                        raise
+                    raise self._taken(row.aggregate_id, row.aggregate_version) from None
+        heads = self._heads()
+        for row in rows:
+            heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
+        self._set_heads(heads)
+
+    def _taken(self, aggregate_id: str, version: int) -> Exception:
+        return taken(self.connection, self.names, self.shape, aggregate_id, version)
+
+    def _set_heads(self, heads: Sequence[int]) -> None:
+        self.connection.execute(
+            f"UPDATE {self._threads} SET threadCounter = {entry('heads', 'threadId')}",
+            {"heads": vector(heads)},
+        )
+
+    @threaded
+    def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+        check_limits(
+            self.shape.limits(self.connection.access.max_packet),
+            event.aggregate_id,
+            event.type,
+            event.payload,
+        )
+        saver = Saver(self.names, self.shape, event._replace(timestamp=max(now, event.timestamp)), version)
+        place = saver.preferred
+        while True:
+            try:
+                saved = saver.store(self.connection, place, alone=True)
+            except MySQLError as error:
+                raise saver.refusal(self.connection, error) from None
+            if not isinstance(saved, Found):
+                return saved
+            place = saver.next_place(self.connection, saved)
+
+    # merge
+
+    async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
+        await self._find_shared(stage)
+        while block := await self._fetch_shared():
+            yield block
+
+    @threaded
+    def _find_shared(self, stage: Stage) -> None:
+        """What stands at the staged timestamps is found by an index on timestamps, so an incremental import
+        costs what its batch costs, however large the store is.
+
+        All that stands at a timestamp of both sides comes, sorted by timestamp; groups are made here, byte by
+        byte, whatever the columns' collations are.
+        """
+        if stage.kind == "open":
+            self.connection.lock_pushes()
+            if not self._has_column(stage.table, "arrival"):
+                self._copies[stage.id] = self._copy(stage)
+        table = self._table(stage)
+        cursor: SSCursor = self.connection.wire.cursor(SSCursor)
+        cursor.execute(
+            f"""SELECT s.timestamp AS t, CAST(s.aggregateId AS BINARY), CAST(s.type AS BINARY), s.arrival AS a,
+              s.part AS p, CAST(IFNULL(s.payload, 'null') AS BINARY)
+            FROM {table} AS s WHERE (
+              SELECT 1 FROM {self._events} AS e {self.shape.time_hint} WHERE e.timestamp = s.timestamp LIMIT 1
+            ) IS NOT NULL
+            UNION ALL
+            SELECT e.timestamp, CAST(e.aggregateId AS BINARY), CAST(e.type AS BINARY), NULL, NULL,
+              CAST(IFNULL(e.payload, 'null') AS BINARY)
+            FROM (SELECT DISTINCT timestamp FROM {table}) AS d
+            STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp
+            ORDER BY t, p, a""",
+            (),
+        )
+        self._shared_rows = cursor
+        self._rows_by_time = groupby(iter(cursor.fetchone, None), key=lambda row: row[0])
+
+    def _table(self, stage: Stage) -> str:
+        return quoted(self._copies.get(stage.id, stage).table)
+
+    def _copy(self, stage: Stage) -> Stage:
+        """A stage that the real reSolve opened, in a table like ours: it has no numbers and no parts."""
+        table = self.names.merge_stage(stage.id)
+        self._make(
+            table,
+            ddl.merge_stage_table(table, self.connection.text_collation()),
+            comment("STAGE", id=stage.id),
+        )
+        self._drop_afterwards(table)
+        self.connection.execute(
+            f"""INSERT INTO {quoted(table)}(`timestamp`, `aggregateId`, `type`, `payload`)
+            SELECT `timestamp`, `aggregateId`, `type`, `payload` FROM {quoted(stage.table)}
+            ORDER BY `timestamp`, `rowid`"""
+        )
+        return Stage(stage.id, "merge", table)
+
+    @threaded
+    def _fetch_shared(self) -> list[Shared]:
+        block: list[Shared] = []
+        for timestamp, rows in self._rows_by_time:
+            groups: dict[tuple[bytes, bytes], list[Shared]] = {}
+            for _, aggregate_id, event_type, arrival, _, payload in rows:
+                group = (timestamp, aggregate_id.decode(), event_type.decode())
+                # A foreign writer may have left white space, which the comparison of bytes need not see.
+                groups.setdefault((aggregate_id, event_type), []).append(
+                    Shared(group, arrival, payload if self.shape.is_ours else compact_text(payload))
+                )
+            for found in groups.values():
+                block += found
+            if len(block) >= _BLOCK:
+                return block
+        if not block:
+            self._close_shared()
+        return block
+
+    def _close_shared(self) -> None:
+        if self._shared_rows is not None:
+            with contextlib.suppress(MySQLError):
+                self._shared_rows.close()
+            self._shared_rows = None
+
+    @threaded
+    def discard(self, stage: Stage, staged: Iterable[int]) -> None:
+        numbers = list(map(str, staged))
+        for start in range(0, len(numbers), _BLOCK):
+            some = ", ".join(numbers[start : start + _BLOCK])
+            self.connection.execute(f"DELETE FROM {self._table(stage)} WHERE arrival IN ({some})")
+
+    @threaded
+    def latest_timestamp(self) -> int | None:
+        [(latest,)] = self.connection.query(f"SELECT MAX(timestamp) FROM {self._events}")
+        return None if latest is None else int(latest)
+
+    @threaded
+    def older(self, stage: Stage, than: int, *, discard: bool) -> int:
+        table = self._table(stage)
+        if discard:
+            return self.connection.execute(f"DELETE FROM {table} WHERE timestamp < %s", (than,))
+        [(count,)] = self.connection.query(f"SELECT COUNT(*) FROM {table} WHERE timestamp < %s", (than,))
+        return int(count)
+
+    @threaded
+    def place(self, stage: Stage) -> int:
+        table = self._table(stage)
+        at_staged_times = f"""(SELECT DISTINCT timestamp FROM {table}) AS d
+          STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp"""
+        # Aggregates meet by their hash, which is short enough for an index; if two had the same one, an event
+        # would only go where it may go as well.
+        busy = f"""SELECT DISTINCT s.timestamp
+          FROM (SELECT DISTINCT timestamp, MD5(aggregateId) AS hash FROM {table}) AS s
+          JOIN (SELECT DISTINCT e.timestamp, MD5(e.aggregateId) AS hash FROM {at_staged_times}) AS k
+          ON k.timestamp = s.timestamp AND k.hash = s.hash"""
+        same = self.shape.same_column("e.aggregateId", "q.aggregateId")
+        # Places are worked out without the payloads, which would otherwise be sorted along.
+        self.connection.execute(
+            f"""UPDATE {table} AS s JOIN (
+              SELECT q.arrival, q.threadId,
+                {entry("heads", "q.threadId")} - 1 + ROW_NUMBER() OVER (PARTITION BY q.threadId ORDER BY q.place)
+                  AS threadCounter,
+                COALESCE((
+                  SELECT e.aggregateVersion FROM {self._events} AS e WHERE {same}
+                  ORDER BY e.aggregateVersion DESC LIMIT 1
+                ), 0) + ROW_NUMBER() OVER (PARTITION BY q.aggregateId ORDER BY q.place) AS aggregateVersion
+              FROM (
+                SELECT r.arrival, r.aggregateId,
+                  ROW_NUMBER() OVER (ORDER BY r.timestamp, r.part, r.arrival) AS place,
+                  IF(b.timestamp IS NULL, MOD(MOD(r.timestamp, 256) + 256, 256), %(behind_all)s) AS threadId
+                FROM {table} AS r LEFT JOIN ({busy}) AS b ON b.timestamp = r.timestamp
+              ) AS q
+            ) AS p ON p.arrival = s.arrival
+            SET s.threadId = p.threadId, s.threadCounter = p.threadCounter, s.aggregateVersion = p.aggregateVersion""",
+            {"heads": vector(self._heads()), "behind_all": self._thread_of_the_latest()},
+        )
+        try:
+            placed = self.connection.execute(
+                f"""INSERT INTO {self._events}({_COLUMNS}) SELECT {_COLUMNS} FROM {table}
+                ORDER BY threadId, threadCounter"""
+            )
+        except MySQLError as error:
+            if duplicate_key(error) is None:
+                raise
+            raise self._clash(table, error) from None
+        self.connection.execute(
+            f"""UPDATE {self._threads} AS t
+            JOIN (SELECT threadId, MAX(threadCounter) + 1 AS head FROM {table} GROUP BY threadId) AS p
+            ON p.threadId = t.threadId SET t.threadCounter = p.head"""
+        )
+        return placed
+
+    def _clash(self, table: str, error: MySQLError) -> Exception:
+        """Which event cannot come in, since the store's column takes its aggregate for another."""
+        rows = self.connection.query(
+            f"""SELECT s.aggregateId, s.aggregateVersion FROM {table} AS s JOIN {self._events} AS e
+            ON e.aggregateId = (s.aggregateId COLLATE {self.shape.collation})
+              AND e.aggregateVersion = s.aggregateVersion ORDER BY s.arrival LIMIT 1"""
+        )
+        if not rows:  # two of the batch: the store holds neither yet
+            return UnsupportedStoreError(
+                f"two aggregates of the batch are the same to this store's column, whose collation is "
+                f"{self.shape.collation}: {error.args[1]}"
+            )
+        refused = self._taken(*rows[0])
+        if isinstance(refused, ConcurrentError):
+            return UnsupportedStoreError(str(error.args[1]))
+        return refused
+
+    def _thread_of_the_latest(self) -> int:
+        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
+        latest = self.connection.query(
+            f"""SELECT threadId FROM {self._events}
+            WHERE timestamp = (SELECT MAX(timestamp) FROM {self._events})
+            ORDER BY threadCounter DESC, threadId DESC LIMIT 1"""
+        )
+        return int(latest[0][0]) if latest else 0
+
+    # secrets
+
+    @threaded
+    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
+        if secret is None and not self._keeps_tombstones():
+            raise UnsupportedStoreError(
+                f"the table {self.tables.secrets!r} cannot say that a secret was deleted: reSolve made it so"
+            )
+        table = quoted(self.tables.secrets)
+        [(is_taken, free)] = self.connection.query(
+            f"SELECT COALESCE(SUM(idx = %s), 0), COALESCE(MAX(idx), -1) + 1 FROM {table}", (idx,)
+        )
+        self.connection.execute(
+            f"INSERT INTO {table}(idx, id, secret) VALUES (%s, %s, %s)",
+            (free if idx is None or is_taken else idx, secret_id, secret),
+        )
+
+    @threaded
+    def erase_secret(self, secret_id: str) -> None:
+        table, same = quoted(self.tables.secrets), self.shape.same("id", "%(id)s")
+        change = f"UPDATE {table} SET secret = NULL" if self._keeps_tombstones() else f"DELETE FROM {table}"
+        self.connection.execute(f"{change} WHERE {same}", {"id": secret_id})
+
+    def _keeps_tombstones(self) -> bool:
+        return self.connection.query(
+            """SELECT is_nullable FROM information_schema.columns
+            WHERE table_schema = %s AND table_name = %s AND column_name = 'secret'""",
+            (self.connection.access.database, self.tables.secrets),
+        ) == [("YES",)]
+
+
+class MysqlReplacing(MysqlSoleWriting):
+    """A sole writing for a swap, which happens behind its end.
+
+    RENAME TABLE cannot be part of a transaction, and waits for those that have used the tables, its own too. So
+    this one ends first, and a marker keeps out whoever waited for it.
+    """
+
+    def __init__(self, *reading: Any) -> None:
+        super().__init__(*reading)
+        self._swapped: Stage | None = None
+        self._marked = False
+
+    @threaded
+    def swap(self, stage: Stage) -> None:
+        self._refuse_what_would_be_lost()
+        if self._freeze_marker() is None:
+            self._mark(comment("SWAP", owner=stage.owner, since=now()))
+            self._marked = True
+        self._swapped = stage
+
+    def _refuse_what_would_be_lost(self) -> None:
+        names = {"database": self.connection.access.database, "events": self.tables.events}
+        found = self.connection.query(
+            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
+            WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
+            UNION ALL
+            SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
+            FROM information_schema.referential_constraints
+            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
+            names,
+        )
+        if found:
+            raise UnsupportedStoreError(
+                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
+            )
+
+    def commit(self) -> None:
+        stage = self._swapped
+        if stage is None:
+            super().commit()
+            return
+        try:
+            former = self._exchange(stage)
+        except BaseException:
+            self.undo()
+            raise
+        # From here on it is done; what cannot be removed now, the next import removes.
+        self._drop_afterwards(self.tables.progress, *([self.tables.freeze] if self._marked else []))
+        for definition in self._afterwards:
+            self.connection.define(*definition)
+        with contextlib.suppress(MySQLError):
+            for name in former:
+                self.connection.define(f"DROP TABLE IF EXISTS {quoted(name)}")
+        self.connection.end()
+
+    def _exchange(self, stage: Stage) -> list[str]:
+        """Rename all tables in one statement; the names that the former ones have now."""
+        fresh, former = self.names.fresh(), self.names.fresh()
+        collation = self.connection.text_collation()
+        snapshots, subscribers = fresh[self.tables.snapshots], fresh[self.tables.subscribers]
+        self._make(snapshots, ddl.snapshots_table(snapshots))
+        self._make(subscribers, ddl.subscribers_table(subscribers, collation))
+        arriving = {
+            self.tables.events: stage.table,
+            self.names.threads: self.names.stage_threads,
+            self.tables.snapshots: snapshots,
+            self.tables.subscribers: subscribers,
+        }
+        self.connection.query("COMMIT")
+        if self.connection.query("SELECT IS_USED_LOCK(%s)", (owner_lock(stage.owner or ""),)) == [(None,)]:
+            raise StoreBusyError(
+                "the import lost the connection that says it is running; nothing was replaced"
+            )
+        renames = [
+            f"{quoted(name)} TO {quoted(former[name])}, {quoted(new)} TO {quoted(name)}"
+            for name, new in arriving.items()
+        ]
+        self.connection.define(f"RENAME TABLE {', '.join(renames)}")
+        self._otherwise = []
+        return [former[name] for name in arriving]
+
+
+def _shown(name: str) -> str:
+    """A quoted name as it stands in a comment."""
+    return quoted(name).replace("%%", "%")
+
+
+def owner_lock(owner: str) -> str:
+    """The name of the lock that an owner holds."""
+    return f"eventferry-{owner}"

@@ -1,0 +1,191 @@
+"""Names, table definitions and markers of a store in a MySQL or MariaDB database.
+
+Columns and their names are reSolve's (`init-events.ts`, `init-secrets.ts`, `freeze.ts`,
+`begin-incremental-import.ts` of eventstore-mysql 0.34); which keys there are and why: docs/mysql.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from secrets import token_hex
+
+from eventferry.databases.names import Tables
+from eventferry.errors import UsageError
+
+MAX_NAME = 64
+_LONGEST_SUFFIX = 19
+
+
+def quoted(name: str) -> str:
+    """A name as an SQL identifier, for a statement with values: the only way a name gets into a statement."""
+    if not name or name[-1] == " " or any(not " " <= character <= "\uffff" for character in name):
+        raise UsageError(f"{name!r} cannot be the name of a table")
+    return "`" + name.replace("`", "``").replace("%", "%%") + "`"
+
+
+def check_names(tables: Tables) -> None:
+    """Refuses names that the server cannot take; those of `events` are lengthened for what stands beside it."""
+    for name, room in (
+        (tables.events, MAX_NAME - _LONGEST_SUFFIX),
+        (tables.snapshots, MAX_NAME),
+        (tables.secrets, MAX_NAME),
+        (tables.subscribers, MAX_NAME),
+    ):
+        quoted(name)
+        if len(name) > room:
+            raise UsageError(f"the table name {name!r} is longer than {room} characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The tables beside those that are named in the store's address."""
+
+    tables: Tables
+
+    @property
+    def threads(self) -> str:
+        """The 256 next counters."""
+        return f"{self.tables.events}-threads"
+
+    @property
+    def stage_threads(self) -> str:
+        """The counters of an import's stage."""
+        return f"{self.tables.events}-import-threads"
+
+    def merge_stage(self, stage_id: str) -> str:
+        """The stage of a whole incremental import."""
+        return f"{self.tables.events}-merge-{stage_id[-12:]}"
+
+    def fresh(self) -> dict[str, str]:
+        """For each table of a store a name that no other table has: for one to be made, or to be removed."""
+        token = token_hex(6)
+        own = (
+            self.tables.events,
+            self.threads,
+            self.tables.snapshots,
+            self.tables.subscribers,
+            self.tables.secrets,
+        )
+        return {name: f"{self.tables.events}-old-{token}-{place}" for place, name in enumerate(own)}
+
+    def is_left_over(self, name: str) -> bool:
+        """Whether a table has a name from `fresh`: it was about to be removed, or to be made."""
+        return re.fullmatch(rf"{re.escape(self.tables.events)}-old-[0-9a-f]{{12}}-[0-9]", name) is not None
+
+    def is_merge_stage(self, name: str) -> bool:
+        """Whether a table has a name from `merge_stage`."""
+        return re.fullmatch(rf"{re.escape(self.tables.events)}-merge-[0-9a-f]{{12}}", name) is not None
+
+
+# Keys stand apart from columns: those of an import's stage are built after its rows.
+POSITION_KEY = "PRIMARY KEY (`threadId`, `threadCounter`)"
+VERSION_KEY = "UNIQUE KEY `aggregate` (`aggregateId`, `aggregateVersion`)"
+ORDER = ("timestamp", "threadCounter", "threadId")
+ORDER_KEY = "KEY `order` (`timestamp`, `threadCounter`, `threadId`)"
+
+
+def _text(collation: str, length: int = 700) -> str:
+    return f"VARCHAR({length}) CHARACTER SET utf8mb4 COLLATE {collation} NOT NULL"
+
+
+def _json(collation: str) -> str:
+    # Text, not JSON: what came in goes out as it came.
+    return f"LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation}"
+
+
+def events_table(name: str, collation: str, *more: str) -> str:
+    """The events, with the value of one comment; `more` are keys, or the columns of a stage."""
+    columns = (
+        "`threadId` BIGINT NOT NULL",
+        "`threadCounter` BIGINT NOT NULL",
+        "`timestamp` BIGINT NOT NULL",
+        f"`aggregateId` {_text(collation)}",
+        "`aggregateVersion` BIGINT NOT NULL",
+        f"`type` {_text(collation)}",
+        f"`payload` {_json(collation)} NULL",
+        *more,
+    )
+    return f"CREATE TABLE {quoted(name)} ({', '.join(columns)}) ENGINE=InnoDB COMMENT=%s"
+
+
+def threads_table(name: str) -> str:
+    """The next counter of each thread."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `threadId` BIGINT NOT NULL, `threadCounter` BIGINT NOT NULL, PRIMARY KEY (`threadId`)
+    ) ENGINE=InnoDB"""
+
+
+def snapshots_table(name: str) -> str:
+    """Strings under keys. reSolve's key is unique by its first 255 bytes; this one by all that it has."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `SnapshotKey` VARBINARY(3072) NOT NULL, `SnapshotContent` LONGBLOB, PRIMARY KEY (`SnapshotKey`)
+    ) ENGINE=InnoDB"""
+
+
+def subscribers_table(name: str, collation: str) -> str:
+    """reSolve's registry of read models."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `applicationName` {_text(collation)}, `eventSubscriber` {_text(collation)},
+      `destination` {_json(collation)} NULL, `status` {_json(collation)} NULL,
+      PRIMARY KEY (`applicationName`(384), `eventSubscriber`(384))
+    ) ENGINE=InnoDB"""
+
+
+def secrets_table(name: str, collation: str) -> str:
+    """The keys of what events encrypt; a deleted one stays with a secret of null."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `idx` BIGINT NOT NULL, `id` {_text(collation)}, `secret` {_json(collation)} NULL,
+      PRIMARY KEY (`id`), UNIQUE KEY `idx` (`idx`)
+    ) ENGINE=InnoDB"""
+
+
+def freeze_table(name: str) -> str:
+    """The freeze marker: its comment says whose."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `surrogate` BIGINT NOT NULL, PRIMARY KEY (`surrogate`)
+    ) ENGINE=InnoDB COMMENT=%s"""
+
+
+def open_import_table(name: str, collation: str) -> str:
+    """The stage that begin opens: reSolve's columns, and which part brought a row and when."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `rowid` VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+      `sortedIdx` BIGINT NULL,
+      `threadId` BIGINT NULL,
+      `threadCounter` BIGINT NULL,
+      `timestamp` BIGINT NOT NULL,
+      `aggregateId` {_text(collation)},
+      `aggregateVersion` BIGINT NULL,
+      `type` {_text(collation)},
+      `payload` {_json(collation)} NULL,
+      `part` VARBINARY(3000) NULL,
+      `arrival` BIGINT NOT NULL AUTO_INCREMENT,
+      PRIMARY KEY (`rowid`), UNIQUE KEY (`arrival`), KEY (`part`), KEY (`timestamp`)
+    ) ENGINE=InnoDB COMMENT=%s"""
+
+
+def merge_stage_table(name: str, collation: str) -> str:
+    """The stage of a whole incremental import. Where its events go is written beside them."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `threadId` BIGINT NULL,
+      `threadCounter` BIGINT NULL,
+      `timestamp` BIGINT NOT NULL,
+      `aggregateId` {_text(collation)},
+      `aggregateVersion` BIGINT NULL,
+      `type` {_text(collation)},
+      `payload` {_json(collation)} NULL,
+      `part` VARBINARY(3000) NULL,
+      `arrival` BIGINT NOT NULL AUTO_INCREMENT,
+      PRIMARY KEY (`arrival`), KEY (`timestamp`)
+    ) ENGINE=InnoDB COMMENT=%s"""
+
+
+def progress_table(name: str) -> str:
+    """How far an import has come: a row for each commit. Its first row holds what the store was before."""
+    return f"""CREATE TABLE {quoted(name)} (
+      `step` BIGINT NOT NULL AUTO_INCREMENT,
+      `byteOffset` BIGINT NULL, `line` BIGINT NULL, `events` BIGINT NULL, `digest` VARBINARY(64) NULL,
+      `baseline` LONGTEXT CHARACTER SET ascii NULL,
+      PRIMARY KEY (`step`)
+    ) ENGINE=InnoDB COMMENT=%s"""

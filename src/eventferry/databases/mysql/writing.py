@@ -1,0 +1,418 @@
+"""Writing what is no event: stages, snapshots, subscribers. Saves go on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_hex
+from typing import Any, Literal
+
+from pymysql.constants import ER
+from pymysql.err import MySQLError
+
+from eventferry import order
+from eventferry.clock import now
+from eventferry.database import Clash, Progress, Stage, StageKind, SubscriberRow
+from eventferry.databases.mysql import tables as ddl
+from eventferry.databases.mysql.connection import TABLE_EXISTS, Values, duplicate_key, number_of, threaded
+from eventferry.databases.mysql.reading import CLOSED, MysqlReading
+from eventferry.databases.mysql.tables import quoted
+from eventferry.databases.names import comment, fact, import_marker
+from eventferry.errors import (
+    DatabaseError,
+    EventferryError,
+    ImportNotFoundError,
+    ImportOpenError,
+    ResumeError,
+    StoreBusyError,
+    UnsupportedStoreError,
+)
+from eventferry.event import Limits, NewRow, Row
+
+_NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)
+_STAGE_COLUMNS = (
+    "`line`, `threadId`, `threadCounter`, `timestamp`, `aggregateId`, `aggregateVersion`, `type`, `payload`"
+)
+
+
+class MysqlWriting(MysqlReading):
+    """A write transaction on one connection.
+
+    Tables are made at once, apart from the transaction, and removed when it has ended: what it did, and what it
+    did not do, is done to them then.
+    """
+
+    def __init__(self, *reading: Any) -> None:
+        super().__init__(*reading)
+        self._afterwards: list[tuple[str, Values]] = []
+        self._otherwise: list[tuple[str, Values]] = []
+
+    # the transaction's end, for the worker thread
+
+    def commit(self) -> None:
+        """Make it so."""
+        try:
+            self.connection.query("COMMIT")
+        except BaseException:
+            self.undo()
+            raise
+        for definition in self._afterwards:
+            self.connection.define(*definition)
+        self.connection.end()
+
+    def undo(self) -> None:
+        """Leave nothing of it."""
+        self.connection.roll_back()
+        for definition in reversed(self._otherwise):
+            self.connection.define(*definition)
+        self.connection.end()
+
+    def _make(self, name: str, statement: str, *values: object) -> None:
+        self.connection.define(statement, values)
+        self._otherwise.append((f"DROP TABLE IF EXISTS {quoted(name)}", ()))
+
+    def _drop_afterwards(self, *names: str) -> None:
+        self._afterwards += [(f"DROP TABLE IF EXISTS {quoted(name)}", ()) for name in names]
+
+    # stages
+
+    @threaded
+    def make_stage(
+        self,
+        kind: StageKind,
+        *,
+        owner: str | None = None,
+        baseline: str | None = None,
+    ) -> Stage:
+        since = now()
+        # Begins with the time, for the comment of an open import has room for nothing but its id.
+        stage_id = f"{since:012x}{token_hex(10)}"
+        collation = self.connection.text_collation()
+        if kind == "open":
+            return self._make_open(stage_id, since, collation)
+        facts = comment("STAGE", id=stage_id, owner=owner, since=since)
+        if kind == "merge":
+            table = self.names.merge_stage(stage_id)
+            self._make(table, ddl.merge_stage_table(table, collation), facts)
+            return Stage(stage_id, kind, table, owner, since)
+        if self.comment_of(self.tables.progress) is not None:
+            raise StoreBusyError("another import into this store is running")
+        self._sweep()
+        stage = self.tables.stage
+        self._make(stage, ddl.events_table(stage, collation, "`line` BIGINT NOT NULL"), store_comment())
+        self._make(self.names.stage_threads, ddl.threads_table(self.names.stage_threads))
+        self.connection.insert(
+            f"INSERT INTO {quoted(self.names.stage_threads)} VALUES ", ((thread, 0) for thread in range(256))
+        )
+        # The stage is there when this last table is.
+        self._make(self.tables.progress, ddl.progress_table(self.tables.progress), facts)
+        self.connection.execute(
+            f"INSERT INTO {quoted(self.tables.progress)}(`baseline`) VALUES (%s)", (baseline,)
+        )
+        return Stage(stage_id, kind, stage, owner, since, baseline)
+
+    def _make_open(self, stage_id: str, since: int, collation: str) -> Stage:
+        table = self.tables.open_import
+        if self.comment_of(table) is not None and self._open_import() is None:
+            self.connection.define(f"DROP TABLE IF EXISTS {quoted(table)}")
+        try:
+            self._make(table, ddl.open_import_table(table, collation), import_marker(stage_id))
+        except MySQLError as error:
+            if number_of(error) == TABLE_EXISTS:
+                raise ImportOpenError("an incremental import is open already") from None
+            raise
+        return Stage(stage_id, "open", table, None, since)
+
+    def _sweep(self) -> None:
+        """Remove what an interrupted import left of its stage, and tables that a dead process was to remove."""
+        for name in self._beside_the_events():
+            if name in (self.tables.stage, self.names.stage_threads) or self.names.is_left_over(name):
+                self.connection.define(f"DROP TABLE IF EXISTS {quoted(name)}")
+
+    def _beside_the_events(self) -> list[str]:
+        """The tables whose names begin with that of the events and a hyphen."""
+        rows = self.connection.query(
+            """SELECT table_name FROM information_schema.tables
+            WHERE table_schema = %s AND LEFT(table_name, %s) = %s""",
+            (self.connection.access.database, len(self.tables.events) + 1, f"{self.tables.events}-"),
+        )
+        return [str(name) for (name,) in rows]
+
+    @threaded
+    def adopt_stage(self, stage: Stage, owner: str) -> Stage:
+        facts = comment("STAGE", id=stage.id, owner=owner, since=stage.since)
+        before = self.comment_of(self.tables.progress)
+        alter = f"ALTER TABLE {quoted(self.tables.progress)} COMMENT = %s"
+        self._afterwards.append((alter, (facts,)))
+        self._otherwise.append((alter, (before,)))
+        return Stage(stage.id, stage.kind, stage.table, owner, stage.since, stage.baseline)
+
+    @threaded
+    def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
+        return self._stage(kind)
+
+    def _stage(self, kind: Literal["replace", "open"]) -> Stage | None:
+        if kind == "open":
+            found = self._open_import()
+            return (
+                None if found is None else Stage(found.id, kind, self.tables.open_import, None, found.since)
+            )
+        facts = self.comment_of(self.tables.progress)
+        if facts is None:
+            return None
+        baseline = self.connection.query(
+            f"SELECT `baseline` FROM {quoted(self.tables.progress)} WHERE `baseline` IS NOT NULL"
+        )
+        since = fact(facts, "STAGE", "since")
+        return Stage(
+            fact(facts, "STAGE", "id") or "",
+            kind,
+            self.tables.stage,
+            fact(facts, "STAGE", "owner"),
+            int(since) if since else None,
+            baseline[0][0] if baseline else None,
+        )
+
+    @threaded
+    def merge_stages(self) -> list[Stage]:
+        stages = []
+        for name in self._beside_the_events():
+            facts = self.comment_of(name) if self.names.is_merge_stage(name) else None
+            if facts is not None and (stage_id := fact(facts, "STAGE", "id")) is not None:
+                stages.append(Stage(stage_id, "merge", name, fact(facts, "STAGE", "owner")))
+        return stages
+
+    @threaded
+    def drop_stage(self, stage: Stage) -> None:
+        if stage.kind == "replace":
+            self._drop_afterwards(self.tables.progress, stage.table, self.names.stage_threads)
+            return
+        if stage.kind == "open":
+            self._lock_pushes(stage)
+            self.connection.execute(
+                f"""INSERT INTO {quoted(stage.table)}(`rowid`, `timestamp`, `aggregateId`, `type`)
+                VALUES (%s, {-(2**62)}, '', '')""",
+                (CLOSED,),
+            )
+        self._drop_afterwards(stage.table)
+
+    # replace
+
+    @threaded
+    def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+        try:
+            if not self._load(stage, rows):
+                self.connection.insert(
+                    f"INSERT INTO {quoted(stage.table)}({_STAGE_COLUMNS}) VALUES ",
+                    ((line, *row) for line, row in rows),
+                )
+        except MySQLError as error:
+            if number_of(error) == ER.BAD_FIELD_ERROR:  # its keys are built, and the lines' numbers are gone
+                raise ResumeError(
+                    "the source has grown since the import was interrupted, which had come to its end: "
+                    "import without resume to begin anew"
+                ) from None
+            raise
+        self.connection.execute(
+            f"""INSERT INTO {quoted(self.tables.progress)}(`byteOffset`, `line`, `events`, `digest`)
+            VALUES (%s, %s, %s, %s)""",
+            (progress.byte_offset, progress.line, progress.events, progress.digest),
+        )
+
+    def _load(self, stage: Stage, rows: Sequence[tuple[int, Row]]) -> bool:
+        """Put rows in by LOAD DATA LOCAL; False where the server does not allow that."""
+        if not self.connection.access.loads:
+            return False
+        data = b"".join(
+            b"%d\t%d\t%d\t%d\t%b\t%d\t%b\t%b\n"
+            % (
+                line,
+                row.thread_id,
+                row.thread_counter,
+                row.timestamp,
+                _field(row.aggregate_id.encode()),
+                row.aggregate_version,
+                _field(row.type.encode()),
+                row.payload.replace(b"\\", b"\\\\"),
+            )
+            for line, row in rows
+        )
+        statement = f"""LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quoted(stage.table)} CHARACTER SET utf8mb4
+        FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({_STAGE_COLUMNS})"""
+        try:
+            loaded, warnings = self.connection.wire.load(statement, data)
+        except MySQLError as error:
+            if number_of(error) in _NO_LOCAL_FILES:
+                self.connection.access.loads = False
+                return False
+            raise
+        # What would be an error anywhere else is a warning here, and damage.
+        if loaded != len(rows) or warnings:
+            said = self.connection.query("SHOW WARNINGS LIMIT 1") if warnings else []
+            raise DatabaseError(f"the server took {loaded} of {len(rows)} rows: {said[0][2] if said else ''}")
+        return True
+
+    @threaded
+    def progress(self, stage: Stage) -> list[Progress]:
+        rows = self.connection.query(
+            f"""SELECT `byteOffset`, `line`, `events`, `digest` FROM {quoted(self.tables.progress)}
+            WHERE `byteOffset` IS NOT NULL ORDER BY `step`"""
+        )
+        return [Progress(*row) for row in rows]
+
+    @threaded
+    def find_clash(self, stage: Stage) -> Clash | None:
+        table = quoted(stage.table)
+        if not self._has_column(stage.table, "line"):
+            return None  # an import that died after this step goes on with its keys
+        try:
+            # One pass over the rows builds all keys and takes the numbers of the lines out.
+            self.connection.define(
+                f"""ALTER TABLE {table} ADD {ddl.POSITION_KEY}, ADD {ddl.VERSION_KEY}, ADD {ddl.ORDER_KEY},
+                DROP COLUMN `line`"""
+            )
+        except MySQLError as error:
+            if duplicate_key(error) is None:
+                raise
+            return self._first_clash(table, "threadId", "threadCounter") or self._first_clash(
+                table, "aggregateId", "aggregateVersion"
+            )
+        return None
+
+    def _has_column(self, table: str, column: str) -> bool:
+        return bool(
+            self.connection.query(
+                """SELECT 1 FROM information_schema.columns
+                WHERE table_schema = %s AND table_name = %s AND column_name = %s""",
+                (self.connection.access.database, table, column),
+            )
+        )
+
+    def _first_clash(self, table: str, first: str, second: str) -> Clash | None:
+        rows = self.connection.query(
+            f"""SELECT MIN(`line`), MAX(`line`), `{first}`, `{second}` FROM (
+              SELECT `line`, `{first}`, `{second}`,
+                ROW_NUMBER() OVER (PARTITION BY `{first}`, `{second}` ORDER BY `line`) AS place FROM {table}
+            ) AS numbered WHERE place <= 2 GROUP BY 3, 4 HAVING COUNT(*) = 2 ORDER BY 2 LIMIT 1"""
+        )
+        if not rows:
+            return None
+        line_a, line_b, a, b = rows[0]
+        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
+
+    @threaded
+    def finish_indexes(self, stage: Stage) -> None:
+        # The index for the order is built with the others, in one pass.
+        self.connection.execute(
+            f"""REPLACE INTO {quoted(self.names.stage_threads)}
+            SELECT threadId, MAX(threadCounter) + 1 FROM {quoted(stage.table)} GROUP BY threadId"""
+        )
+
+    # merge
+
+    @threaded
+    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+        self.connection.insert(
+            f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ", rows
+        )
+
+    @threaded
+    def pour(self, source: Stage, target: Stage, part: bytes) -> None:
+        self._lock_pushes(target)
+        parts = self._has_column(target.table, "part")
+        if not parts and part != order.UNNAMED:
+            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+        # reSolve takes the events of one timestamp in order of rowid.
+        self.connection.execute(
+            f"""INSERT INTO {quoted(target.table)}
+              (`rowid`, `timestamp`, `aggregateId`, `type`, `payload`{", `part`" if parts else ""})
+            SELECT CONCAT(%(source)s, LPAD(`arrival`, 16, '0')), `timestamp`, `aggregateId`, `type`, `payload`
+              {", %(part)s" if parts else ""}
+            FROM {quoted(source.table)} ORDER BY `arrival`""",
+            {"source": source.id, "part": part},
+        )
+
+    def _lock_pushes(self, stage: Stage) -> None:
+        """One at a time adds to an open import, or ends it: until the transaction is over."""
+        self.connection.lock_pushes()
+        found = self._open_import()
+        if found is None or found.id != stage.id:
+            raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
+
+    @threaded
+    def stage_limits(self, stage: Stage) -> Limits:
+        return self.shape.limits(self.connection.access.max_packet)
+
+    @threaded
+    def drop_part(self, stage: Stage, part: bytes) -> None:
+        self._lock_pushes(stage)
+        if self._has_column(stage.table, "part"):
+            self.connection.execute(f"DELETE FROM {quoted(stage.table)} WHERE `part` = %s", (part,))
+
+    # snapshots, subscribers
+
+    @threaded
+    def put_snapshot(self, key: str, content: str) -> None:
+        self._put(
+            self.tables.snapshots,
+            {"SnapshotKey": key.encode()},
+            {"SnapshotContent": content.encode()},
+            UnsupportedStoreError(
+                f"a snapshot's key begins as {key[:40]!r}… does, and this table tells no more"
+            ),
+        )
+
+    @threaded
+    def delete_snapshot(self, key: str) -> None:
+        self.connection.execute(
+            f"DELETE FROM {quoted(self.tables.snapshots)} WHERE `SnapshotKey` = %s", (key.encode(),)
+        )
+
+    @threaded
+    def put_subscriber(self, row: SubscriberRow) -> None:
+        self._put(
+            self.tables.subscribers,
+            {"applicationName": row.application_name, "eventSubscriber": row.event_subscriber},
+            {"destination": row.destination.decode(), "status": row.status.decode()},
+            UnsupportedStoreError(
+                f"the table of subscribers takes the names of {row.event_subscriber!r} and of another for the same"
+            ),
+        )
+
+    @threaded
+    def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
+        self.connection.execute(
+            f"""DELETE FROM {quoted(self.tables.subscribers)} WHERE
+            {self.shape.same("applicationName", "%(application)s")}
+            AND {self.shape.same("eventSubscriber", "%(subscriber)s")}""",
+            {"application": application_name, "subscriber": event_subscriber},
+        )
+
+    def _put(self, table: str, key: dict[str, Any], content: dict[str, Any], clash: EventferryError) -> None:
+        """Insert or replace a row; `clash` where the table's key takes another row's for the same."""
+        same = " AND ".join(self.shape.same(name, f"%({name})s") for name in key)
+        changes = ", ".join(f"`{name}` = %({name})s" for name in content)
+        if self.connection.execute(f"UPDATE {quoted(table)} SET {changes} WHERE {same}", key | content):
+            return
+        names = key | content
+        try:
+            self.connection.execute(
+                f"""INSERT INTO {quoted(table)}({", ".join(f"`{name}`" for name in names)})
+                VALUES ({", ".join(f"%({name})s" for name in names)})""",
+                names,
+            )
+        except MySQLError as error:
+            if duplicate_key(error) is None:
+                raise
+            # Somebody may have been quicker; but if it is not this row, the key cannot tell them apart.
+            if not self.connection.execute(f"UPDATE {quoted(table)} SET {changes} WHERE {same}", names):
+                raise clash from None
+
+
+def store_comment() -> str:
+    """The comment of a table of events that we make. Its random id changes when the events are replaced."""
+    return comment("STORE", id=token_hex(8))
+
+
+def _field(text: bytes) -> bytes:
+    """A text as a field for LOAD DATA."""
+    return text.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
