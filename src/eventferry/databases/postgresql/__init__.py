@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -62,15 +63,28 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
     busy_timeout = seconds(settings, "busy_timeout", 60.0)
     size = whole_number(settings, "max_connections", 16)
     options = {name: str(settings.pop(name)) for name in list(settings)}
+    if "@" in rest.partition("/")[2]:
+        raise UsageError(
+            "this is no URL of a PostgreSQL store: a / in a password is written %2F, and an @ behind the host %40"
+        )
     try:
         known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
         defaults: dict[str, Any] = {"application_name": "eventferry", "connect_timeout": "30"}
         # What we send and read is UTF-8, whatever the environment, the role or the database has set.
         full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
     except (psycopg.Error, ValueError) as error:
-        words = str(error).strip() if "password" not in str(error) else "wrong options"
-        raise UsageError(f"this is no URL of a PostgreSQL store: {words.replace(rest, '…')}") from None
+        words = _without_quotes_of(rest, str(error).strip())
+        raise UsageError(f"this is no URL of a PostgreSQL store: {words}") from None
     return PostgresDatabase(full, known, Names(schema, tables), busy_timeout=busy_timeout, size=size)
+
+
+def _without_quotes_of(address: str, words: str) -> str:
+    """What libpq says about a URL, which may quote any part of it, a password too."""
+
+    def shown(quote: re.Match[str]) -> str:
+        return '"…"' if quote[1] in address or address in quote[1] else quote[0]
+
+    return re.sub(r'"([^"]*)"', shown, words)
 
 
 class PostgresDatabase:
@@ -311,9 +325,10 @@ class PostgresDatabase:
                 # Whether it was stored nobody knows; to try again is safe, for the version is taken if it was.
                 await self._pool.forget_idle()
                 broken = error
-            except ConcurrentError:
+            except (ConcurrentError, StoreFrozenError):
                 if broken is None:
                     raise
+                # A freeze has waited for what was under way: either it is there now or it never will be.
                 async with self._transaction("BEGIN READ ONLY") as (connection, _):
                     saved = await placing.look_up(connection)
                 if saved is None:

@@ -23,7 +23,13 @@ from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.payloads import refuse_payload
 from eventferry.databases.postgresql.reading import PostgresReading, is_storable
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
-from eventferry.errors import ImportOpenError, InputError, StoreBusyError, UnsupportedStoreError
+from eventferry.errors import (
+    ImportOpenError,
+    InputError,
+    StoreBusyError,
+    StoreNotFoundError,
+    UnsupportedStoreError,
+)
 from eventferry.event import Limits, NewRow, Row
 
 MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload)
@@ -132,7 +138,7 @@ class PostgresWriting(PostgresReading):
         try:
             await self.execute([f"LOCK TABLE {self.names.progress} IN ROW EXCLUSIVE MODE"])
             left = await self.stage("replace")
-        except Exception as error:
+        except StoreNotFoundError as error:
             raise StoreBusyError(_TAKEN) from error
         if left is None or (left.id, left.owner) != (stage.id, stage.owner):
             raise StoreBusyError(_TAKEN)

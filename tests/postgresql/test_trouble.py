@@ -1,0 +1,391 @@
+"""Connections that cannot be had or break: a clear error or a safe retry, and a store that is whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventferry import (
+    AUTO,
+    ConcurrentError,
+    DatabaseError,
+    EventStore,
+    MissingExtraError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+    UsageError,
+    open_store,
+)
+from tests import servers
+from tests.postgresql.proxy import proxied
+from tests.postgresql.schemas import (
+    SAVED,
+    STORE_TABLES,
+    Own,
+    at,
+    check_no_gaps,
+    make_store,
+    rows,
+    tables,
+    with_options,
+)
+from tests.servers import PASSWORD
+from tests.support import FAR_FUTURE, NewUrl, exported, import_lines, line, make_event, make_lines
+
+# no connection
+
+
+async def every_message(address: str, expected: type[Exception]) -> str:
+    """What each kind of call says."""
+    words = ""
+    async with open_store(address) as store:
+        calls = [
+            store.save_event(SAVED),
+            store.describe(),
+            exported(store),
+            import_lines(store, make_lines(3)),
+            store.incremental_import([at(1, 1)]),
+            store.freeze(),
+        ]
+        for call in calls:
+            with pytest.raises(expected) as caught:
+                await call
+            words += f"{caught.value}\n{caught.value!r}\n{caught.value.__cause__!r}\n"
+    assert PASSWORD not in words
+    assert "s3cret" not in words
+    return words
+
+
+async def test_a_server_that_is_not_there_is_unreachable(new_url: NewUrl) -> None:
+    url = new_url()
+    port = str(servers._free_port())
+    address = url.rpartition("@")[0] + f"@127.0.0.1:{port}/postgres"
+    assert port in await every_message(address, StoreUnreachableError)
+
+
+async def test_a_wrong_password_is_said_without_the_password(new_url: NewUrl) -> None:
+    address = new_url().replace(PASSWORD, "s3cret")
+    assert "password authentication failed" in await every_message(address, StoreUnreachableError)
+
+
+async def test_an_unknown_database_or_schema_is_no_store(new_url: NewUrl) -> None:
+    url = new_url()
+    assert "no_such_db" in await every_message(url.replace("/postgres?", "/no_such_db?"), StoreNotFoundError)
+    await every_message(url, StoreNotFoundError)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://me:s3cret%zz@localhost/db",
+        "postgresql://me:s3cret%@localhost/db",
+        "postgresql://me:s3c%00ret@localhost/db",
+        "postgresql://me:s3cret@local:host:9/db",
+        "postgresql://me:s3cret@[::1/db",
+        "postgresql://me:s3cret@localhost:port/db",
+        "postgresql://me:s3cret@localhost/db?no_such_option=s3cret",
+        "postgresql://localhost/db?password=s3cret&connect_timeout=soon",
+        "postgresql://me:s3cret@localhost/db?busy_timeout=s3",
+        "postgresql://me:s3cret@localhost/db%zz",
+        "postgresql://me:s3/cret@localhost/db",
+        "postgresql://me:s3cret@localhost/db?sslmode=never",
+    ],
+)
+async def test_a_url_that_is_wrong_is_refused_without_its_password(address: str) -> None:
+    with pytest.raises((UsageError, DatabaseError)) as caught:
+        async with open_store(address) as store:
+            await store.describe()
+    words = f"{caught.value} {caught.value!r} {caught.value.__cause__!r}"
+    assert "s3cret" not in words
+    assert "s3c%" not in words
+    assert "cret" not in words.replace("secret", "")
+
+
+def test_a_missing_driver_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text(
+        "raise ModuleNotFoundError('No module named psycopg', name='psycopg')"
+    )
+    script = "from eventferry import open_store; open_store('postgresql://localhost/db')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert MissingExtraError.__name__ in done.stderr
+    assert "pip install 'eventferry[postgresql]'" in done.stderr
+
+
+# connections that break
+
+WORK: dict[str, Any] = {
+    "saves": lambda store, i: store.save_event(
+        {"type": "T", "aggregateId": f"saved-{i}", "aggregateVersion": 1}
+    ),
+    "an export": lambda store, i: exported(store),
+    "an export that freezes": lambda store, i: exported(store, maintenance_mode=AUTO),
+    "an import": lambda store, i: import_lines(store, make_lines(900)),
+    "an import that freezes": lambda store, i: import_lines(store, make_lines(900), freeze=True),
+    "an incremental import": lambda store, i: store.incremental_import(
+        [at(FAR_FUTURE + i, k) for k in range(500)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+async def test_backends_that_are_terminated_in_the_middle_double_and_lose_nothing(
+    new_url: NewUrl, name: str, chance: Any
+) -> None:
+    url = new_url()
+    application = f"victim-{time.monotonic_ns()}"
+    await make_store(url, 900)
+    failures = 0
+    async with open_store(with_options(url, f"application_name={application}")) as store:
+        start = time.perf_counter()
+        await WORK[name](store, 0)
+        whole = time.perf_counter() - start
+        for i in range(1, 9):
+            [(before,)] = rows(url, 'SELECT count(*) FROM "events"')
+            call = asyncio.ensure_future(WORK[name](store, i))
+            await asyncio.wait([call], timeout=chance.random() * whole)
+            rows(
+                url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+                application,
+            )
+            done = True
+            try:
+                await call
+            except DatabaseError:
+                done = False
+                failures += 1
+            [(after,)] = rows(url, 'SELECT count(*) FROM "events"')
+            match name:
+                case "saves":
+                    assert done
+                    assert after == before + 1
+                case "an incremental import":
+                    assert after - before in ((500,) if done else (0, 500))
+                case _:
+                    assert after == 900
+            # The next command works, on connections that died.
+            assert not (await store.describe()).is_frozen
+            if name == "an incremental import":
+                report = await WORK[name](store, i)
+                assert report.imported == before + 500 - after
+    if "import" in name:
+        assert failures
+    if name in ("saves", "an incremental import"):
+        check_no_gaps(url)
+    async with open_store(url) as store:
+        await store.save_event(SAVED)
+        await import_lines(store, make_lines(20))
+    assert tables(url) == STORE_TABLES
+
+
+def is_save(data: bytes) -> bool:
+    return b"WITH added AS" in data
+
+
+@pytest.mark.parametrize("passes_on", [True, False])
+async def test_a_save_whose_answer_is_lost_is_looked_up_and_stored_once(
+    new_url: NewUrl, passes_on: bool
+) -> None:
+    url = new_url()
+    await make_store(url)
+    async with proxied(url) as (proxy, address), open_store(address) as store:
+        for version in range(1, 5):
+            proxy.passes_on, proxy.cut_after = passes_on, is_save
+            event = {
+                "type": "T",
+                "aggregateId": "a",
+                "aggregateVersion": version,
+                "payload": {"b": [1.0, "é"], "a": None},
+            }
+            saved = await store.save_event(event)
+            assert proxy.cuts == version
+            [stored] = (await store.load_events(limit=9, start_time=saved.event.timestamp)).events[-1:]
+            assert saved.event == stored
+            assert (await store.describe(calculate_cursor=True)).cursor == saved.cursor
+        assert rows(url, 'SELECT "aggregateVersion" FROM "events" ORDER BY 1') == [(1,), (2,), (3,), (4,)]
+    check_no_gaps(url)
+
+
+@pytest.mark.parametrize("change", [{"payload": {"a": 2}}, {"type": "U"}, {"payload": None}])
+async def test_a_save_without_an_answer_whose_version_somebody_else_took_is_a_conflict(
+    new_url: NewUrl, change: dict[str, Any]
+) -> None:
+    url = new_url()
+    await make_store(url)
+    event = {"type": "T", "aggregateId": "a", "aggregateVersion": 1, "payload": {"a": 1}}
+    async with proxied(url) as (proxy, address), open_store(address) as store, open_store(url) as other:
+        await store.save_event({"type": "T", "aggregateId": "warm", "aggregateVersion": 1})
+        proxy.passes_on, proxy.cut_after = False, is_save
+        saving = asyncio.create_task(store.save_event(event))
+        async with asyncio.timeout(10):
+            while not proxy.cuts:
+                await asyncio.sleep(0)
+            await other.save_event(event | change)
+        with pytest.raises(ConcurrentError):
+            await saving
+        assert (await other.describe()).event_count == 2
+    check_no_gaps(url)
+
+
+async def test_a_save_that_was_stored_is_not_called_frozen_when_its_answer_was_lost(new_url: NewUrl) -> None:
+    url = new_url()
+    await make_store(url)
+    event = {"type": "T", "aggregateId": "a", "aggregateVersion": 1}
+    async with proxied(url) as (proxy, address), open_store(address) as store, open_store(url) as other:
+        await store.save_event({"type": "T", "aggregateId": "warm", "aggregateVersion": 1})
+        proxy.passes_on, proxy.cut_after, proxy.refuse = True, is_save, True
+        saving = asyncio.create_task(store.save_event(event))
+        async with asyncio.timeout(10):
+            while not proxy.cuts:
+                await asyncio.sleep(0)
+        await other.freeze()
+        proxy.refuse = False
+        try:
+            saved = await saving
+        except StoreFrozenError:
+            assert (await other.describe()).event_count == 1, "it was stored"
+        else:
+            assert saved.event.aggregate_version == 1
+
+
+async def test_a_save_that_gets_no_answer_at_all_says_that_it_does_not_know(new_url: NewUrl) -> None:
+    url = new_url()
+    await make_store(url)
+    async with proxied(url) as (proxy, address), open_store(address) as store:
+        await store.save_event(SAVED)
+        proxy.refuse = True
+        proxy.cut_all()
+        with pytest.raises(StoreUnreachableError, match="version 2 of 'saved' was stored is not known"):
+            await store.save_event(SAVED | {"aggregateVersion": 2})
+        proxy.refuse = False
+        await store.save_event(SAVED | {"aggregateVersion": 2})
+
+
+async def test_a_commit_of_an_import_whose_answer_is_lost_leaves_the_old_or_the_new_events(
+    new_url: NewUrl,
+) -> None:
+    url = new_url()
+    await make_store(url, 20)
+    async with proxied(url) as (proxy, address), open_store(address) as store:
+        commits = 0
+
+        def is_last_commit(data: bytes) -> bool:
+            nonlocal commits
+            commits += b"RENAME TO" in data and b"DROP TABLE" in data
+            return bool(commits) and b"COMMIT" in data
+
+        proxy.cut_after = is_last_commit
+        with pytest.raises(StoreUnreachableError):
+            await import_lines(store, make_lines(30), freeze=True)
+        assert proxy.cuts == 1
+        assert await exported(store) == make_lines(30)
+        assert not (await store.describe()).is_frozen
+        await store.save_event(SAVED)
+    assert tables(url) == STORE_TABLES
+
+
+# idle connections that died
+
+
+async def test_idle_connections_that_died_with_the_server_are_replaced_without_an_error(server: Own) -> None:
+    url = server.new_url()
+    await make_store(url, 20)
+    uses: list[Callable[[EventStore], Awaitable[Any]]] = [
+        lambda store: store.save_event(SAVED),
+        lambda store: store.describe(),
+        lambda store: exported(store),
+        lambda store: import_lines(store, make_lines(20)),
+        lambda store: store.incremental_import([at(FAR_FUTURE, 1)]),
+    ]
+    stores: list[EventStore] = [open_store(url) for _ in uses]
+    try:
+        for store in stores:
+            await asyncio.gather(*[store.load_events(limit=1, cursor=None) for _ in range(5)])
+        server.restart()
+        for store, use in zip(stores, uses, strict=True):
+            await use(store)
+    finally:
+        for store in stores:
+            await store.close()
+
+
+# a full disk
+
+
+@pytest.fixture
+def small_disk_url(server: Own) -> Iterator[str]:
+    """A place for a store on a small disk; the server's log of writes is elsewhere."""
+    folder = Path(os.environ[servers.FOLDER]) / f"small-{time.monotonic_ns()}"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=777", "tmpfs", folder], check=True)
+    inside = folder / "data"
+    inside.mkdir()
+    servers._give(inside)
+    url = server.new_url()
+    rows(url, f"CREATE TABLESPACE small LOCATION '{inside}'")
+    rows(url, "CREATE DATABASE small TABLESPACE small")
+    try:
+        yield url.replace("/postgres?", "/small?")
+    finally:
+        rows(url, "DROP DATABASE small WITH (FORCE)")
+        rows(url, "DROP TABLESPACE small")
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def random_block(i: int) -> bytes:
+    """Forty events that do not compress."""
+    noise = os.urandom(15_000).hex()
+    return b"".join(line(make_event(k, payload=noise)) for k in range(i * 40, i * 40 + 40))
+
+
+async def import_until_full(store: EventStore, **options: Any) -> None:
+    async with store.import_events(**options) as stream:
+        for i in range(200):
+            await stream.write(random_block(i))
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+async def test_a_full_disk_leaves_the_store_whole_and_the_stage_removable(
+    small_disk_url: str, freeze: bool
+) -> None:
+    url = small_disk_url
+    await make_store(url, 300)
+    async with open_store(url) as store:
+        with pytest.raises(DatabaseError, match="disk is full"):
+            await import_until_full(store, freeze=freeze)
+        assert await exported(store) == make_lines(300)
+        assert not (await store.describe()).is_frozen
+        await import_lines(store, make_lines(400))
+        assert await exported(store) == make_lines(400)
+        await store.drop()
+    assert tables(url) == set()
+
+
+async def test_a_disk_that_an_incremental_import_fills_leaves_the_store_as_it_was(
+    small_disk_url: str,
+) -> None:
+    url = small_disk_url
+    await make_store(url, 300)
+    batch = [at(FAR_FUTURE, os.urandom(15_000).hex()) for _ in range(700)]
+    async with open_store(url) as store:
+        with pytest.raises(DatabaseError, match="disk is full"):
+            await store.incremental_import(batch)
+        assert await exported(store) == make_lines(300)
+        assert tables(url) == STORE_TABLES
+        assert (await store.incremental_import([at(FAR_FUTURE, 1)])).imported == 1
+        await store.save_event(SAVED)
