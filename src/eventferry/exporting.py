@@ -67,6 +67,7 @@ class ExportStream:
         self._unread = vector.decode(cursor)
         self._owner: Owner | None = None
         self._stopped = False
+        self._cut: tuple[str, list[int]] | None = None
         self._blocks = self._read()
         self.is_end = False
         self.is_buffer_overflow = False
@@ -76,6 +77,15 @@ class ExportStream:
     def cursor(self) -> str:
         """Behind the last event that was given out whole."""
         return vector.encode(self._unread)
+
+    async def begin(self) -> str:
+        """Fix the state that is exported, as asking for the first block does; twice is fine.
+
+        Returns:
+            The cursor behind that state: where a later export goes on when this one has come to its end.
+        """
+        _, heads = await self._begun()
+        return vector.encode([max(counters) for counters in zip(heads, self._unread, strict=True)])
 
     def stop(self) -> None:
         """End properly at the next block; `cursor` then says where to go on."""
@@ -102,11 +112,7 @@ class ExportStream:
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            if self._mode is AUTO:
-                await self._freeze()
-            async with self._database.reading() as reading:
-                identity = await reading.identity()
-                heads = await reading.heads()
+            identity, heads = await self._begun()
             pages = Pages(self._unread, heads, self._only)
             held = b""
             after = list(self._unread)
@@ -148,6 +154,19 @@ class ExportStream:
                     raise
                 await asyncio.sleep(pause)
                 pages = Pages(unread, heads, self._only)
+
+    async def _begun(self) -> tuple[str, list[int]]:
+        """Whose events are exported, and up to where."""
+        if self._cut is None:
+            try:
+                if self._mode is AUTO:
+                    await self._freeze()
+                async with self._database.reading() as reading:
+                    self._cut = await reading.identity(), await reading.heads()
+            except BaseException:
+                await self._thaw()
+                raise
+        return self._cut
 
     @property
     def _remaining(self) -> int:

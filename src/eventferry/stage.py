@@ -38,13 +38,20 @@ async def begin(database: Database) -> str:
 
 
 async def push(
-    database: Database, import_id: str, events: EventSource, part: str | None, *, ignore_unknown_keys: bool
+    database: Database,
+    import_id: str,
+    events: EventSource,
+    part: str | None,
+    *,
+    ignore_unknown_keys: bool,
+    max_line_bytes: int,
 ) -> int:
     """Add events to the open import; how many. All of them or, on an error, none."""
     key = order.part_key(part)
     async with database.writing() as writing:
         limits = await writing.stage_limits(await _open_stage(writing, import_id))
-    async with _staged(database, events, limits, ignore_unknown_keys=ignore_unknown_keys) as (stage, count):
+    batches = _batches(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
+    async with _staged(database, batches) as (stage, count):
         async with database.writing() as writing:
             target = await _open_stage(writing, import_id)
             if part is not None:
@@ -63,25 +70,33 @@ async def commit(database: Database, import_id: str, older: Older) -> ImportRepo
         return report
 
 
-async def roll_back(database: Database) -> None:
-    """Drop the open import; fine if there is none, and on a frozen store."""
+async def roll_back(database: Database, import_id: str | None = None) -> None:
+    """Drop the open import, on a frozen store too; fine if there is none, unless it is named."""
     async with database.writing_alone(frozen="allow") as writing:
-        if (stage := await writing.stage("open")) is not None:
+        if import_id is not None:
+            await writing.drop_stage(await _open_stage(writing, import_id))
+        elif (stage := await writing.stage("open")) is not None:
             await writing.drop_stage(stage)
 
 
 async def whole(
-    database: Database, events: EventSource, older: Older, *, dry_run: bool, ignore_unknown_keys: bool
+    database: Database,
+    events: EventSource,
+    older: Older,
+    *,
+    dry_run: bool,
+    ignore_unknown_keys: bool,
+    max_line_bytes: int,
 ) -> ImportReport:
     """Begin, push and commit in one, on a stage of its own."""
     merge.check_older(older)
-    async with (
-        _staged(database, events, await database.limits(), ignore_unknown_keys=ignore_unknown_keys) as (
-            stage,
-            _,
-        ),
-        database.writing_alone() as writing,
-    ):
+    batches = _batches(
+        events,
+        await database.limits(),
+        ignore_unknown_keys=ignore_unknown_keys,
+        max_line_bytes=max_line_bytes,
+    )
+    async with _staged(database, batches) as (stage, _), database.writing_alone() as writing:
         report = await merge.merge(writing, stage, older)
         if dry_run:
             await writing.roll_back_at_end()
@@ -97,7 +112,7 @@ async def _open_stage(writing: Writing, import_id: str) -> Stage:
 
 @asynccontextmanager
 async def _staged(
-    database: Database, events: EventSource, limits: Limits, *, ignore_unknown_keys: bool
+    database: Database, batches: AsyncIterator[Sequence[NewRow]]
 ) -> AsyncIterator[tuple[Stage, int]]:
     """A stage of our own that holds these events, and how many they are."""
     owner = await database.own()
@@ -107,7 +122,7 @@ async def _staged(
             stage = await writing.make_stage("merge", owner=owner.id)
         try:
             count = 0
-            async for rows in _batches(events, limits, ignore_unknown_keys=ignore_unknown_keys):
+            async for rows in batches:
                 async with database.writing() as writing:
                     await writing.stage_new_rows(stage, rows)
                 count += len(rows)
@@ -127,10 +142,11 @@ async def _drop_dead_stages(database: Database, writing: Writing) -> None:
 
 
 async def _batches(
-    events: EventSource, limits: Limits, *, ignore_unknown_keys: bool
+    events: EventSource, limits: Limits, *, ignore_unknown_keys: bool, max_line_bytes: int
 ) -> AsyncIterator[Sequence[NewRow]]:
     if isinstance(events, AsyncIterable):
-        async for decoded in _decoded(events, LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)):
+        decoder = LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)
+        async for decoded in _decoded(events, decoder, max_line_bytes):
             yield decoded
         return
     if isinstance(events, bytes | str):
@@ -148,7 +164,9 @@ async def _batches(
         yield rows
 
 
-async def _decoded(blocks: AsyncIterable[bytes], decoder: LineDecoder) -> AsyncIterator[Sequence[NewRow]]:
+async def _decoded(
+    blocks: AsyncIterable[bytes], decoder: LineDecoder, max_line_bytes: int
+) -> AsyncIterator[Sequence[NewRow]]:
     """Rows from bytes: from lines, or from one JSON array if the first thing in them is a bracket."""
     start = b""
     splitter: LineSplitter | ArraySplitter | None = None
@@ -161,7 +179,9 @@ async def _decoded(blocks: AsyncIterable[bytes], decoder: LineDecoder) -> AsyncI
             text = start.removeprefix(BOM).lstrip()
             if not text or BOM.startswith(start):
                 continue
-            splitter = ArraySplitter() if text.startswith(b"[") else LineSplitter()
+            splitter = (
+                ArraySplitter(max_line_bytes) if text.startswith(b"[") else LineSplitter(max_line_bytes)
+            )
             block = start
         rows += _rows(splitter, block, decoder)
         if size >= BATCH_BYTES:

@@ -354,6 +354,7 @@ class EventStore:
         older: Older = "skip",
         dry_run: bool = False,
         ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> ImportReport:
         """Import what the store lacks, in one transaction.
 
@@ -363,13 +364,20 @@ class EventStore:
             older: what becomes of events older than the store's latest: "skip", "reject" the batch, "accept".
             dry_run: change nothing, only report.
             ignore_unknown_keys: drop keys that an event does not have, instead of refusing the event.
+            max_line_bytes: refuse a longer line, or element of an array.
 
         Raises:
             OlderEventsError: there are older ones and `older` is "reject"; nothing was imported.
             InputError: an event is not one; nothing was imported.
         """
+        _check_size("max_line_bytes", max_line_bytes)
         return await stage.whole(
-            self._database, events, older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
+            self._database,
+            events,
+            older,
+            dry_run=dry_run,
+            ignore_unknown_keys=ignore_unknown_keys,
+            max_line_bytes=max_line_bytes,
         )
 
     async def begin_incremental_import(self) -> str:
@@ -382,6 +390,7 @@ class EventStore:
         import_id: str,
         part: str | None = None,
         ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> int:
         """Add events to the open import; how many. A push is whole or not at all, and pushes may be parallel.
 
@@ -391,21 +400,32 @@ class EventStore:
             part: a name; pushing the same part again replaces it, so a push whose answer was lost can be sent
                 again. Named parts come first, whole numbers by value, then other names by their bytes.
             ignore_unknown_keys: drop keys that an event does not have, instead of refusing the event.
+            max_line_bytes: refuse a longer line, or element of an array.
 
         Raises:
             ImportNotFoundError: no import with that id is open; nothing was changed.
         """
+        _check_size("max_line_bytes", max_line_bytes)
         return await stage.push(
-            self._database, import_id, events, part, ignore_unknown_keys=ignore_unknown_keys
+            self._database,
+            import_id,
+            events,
+            part,
+            ignore_unknown_keys=ignore_unknown_keys,
+            max_line_bytes=max_line_bytes,
         )
 
     async def commit_incremental_import(self, import_id: str, older: Older = "skip") -> ImportReport:
         """Merge the open import into the store, in one transaction. Raises as push and `incremental_import` do."""
         return await stage.commit(self._database, import_id, older)
 
-    async def rollback_incremental_import(self) -> None:
-        """Drop the open import; fine if there is none."""
-        await stage.roll_back(self._database)
+    async def rollback_incremental_import(self, import_id: str | None = None) -> None:
+        """Drop the open import; fine if there is none.
+
+        Args:
+            import_id: drop only this one. Raises ImportNotFoundError where it is not open.
+        """
+        await stage.roll_back(self._database, import_id)
 
     # secrets
 

@@ -25,6 +25,7 @@ from eventferry.event import EventInput
 from eventferry.exporting import ExportStream as AwaitedExport
 from eventferry.importing import ImportStream as AwaitedImport
 from eventferry.importing import StreamReport
+from eventferry.lines import DEFAULT_MAX_LINE_BYTES
 from eventferry.merge import ImportReport, Older
 from eventferry.secret import SecretsExport as AwaitedSecretsExport
 from eventferry.secret import SecretsImport as AwaitedSecretsImport
@@ -38,6 +39,7 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "ImportStream",
+    "check",
     "open_store",
     "pipeline",
     "verify",
@@ -145,6 +147,8 @@ class _Blocks(_Face[B]):
 
 class ExportStream(_Blocks[AwaitedExport]):
     """An iterator of blocks of lines of events."""
+
+    begin = _sync(AwaitedExport.begin)
 
     @property
     def cursor(self) -> str:
@@ -316,9 +320,14 @@ class EventStore(_Face[awaited.EventStore]):
         older: Older = "skip",
         dry_run: bool = False,
         ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> ImportReport:
         """Import what the store lacks; events are dicts or `Event` objects, or a stream of blocks of bytes."""
-        return _LOOP.run(self.inner.incremental_import(_events(events), older, dry_run, ignore_unknown_keys))
+        return _LOOP.run(
+            self.inner.incremental_import(
+                _events(events), older, dry_run, ignore_unknown_keys, max_line_bytes
+            )
+        )
 
     def push_incremental_import(
         self,
@@ -326,10 +335,13 @@ class EventStore(_Face[awaited.EventStore]):
         import_id: str,
         part: str | None = None,
         ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> int:
         """Add events to the open import; how many."""
         return _LOOP.run(
-            self.inner.push_incremental_import(_events(events), import_id, part, ignore_unknown_keys)
+            self.inner.push_incremental_import(
+                _events(events), import_id, part, ignore_unknown_keys, max_line_bytes
+            )
         )
 
 
@@ -346,6 +358,11 @@ def pipeline(source: Any, *rest: Any) -> Any:
     *transforms, sink = rest or (None,)
     steps = [_awaited_transform(transform) for transform in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
+
+
+def check(source: Any) -> eventferry.CheckReport:
+    """Look at one source of lines; as `eventferry.check`."""
+    return _LOOP.run(eventferry.check(_source(source)))
 
 
 def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:
