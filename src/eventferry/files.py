@@ -23,7 +23,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _zstd() -> ModuleType:
+def zstd_module() -> ModuleType:
+    """The standard library's module for zstd, or what stands in for it before Python 3.14."""
     with contextlib.suppress(ImportError):
         from compression import zstd  # type: ignore[import-not-found, unused-ignore]
 
@@ -31,7 +32,7 @@ def _zstd() -> ModuleType:
     try:
         from backports import zstd as backport
     except ImportError:
-        raise MissingExtraError("for .zst files install eventferry[cli]") from None
+        raise MissingExtraError("zstd needs a package: pip install 'eventferry[cli]'") from None
     return backport
 
 
@@ -54,7 +55,7 @@ def _opened(path: Path, suffix: str, mode: str) -> IO[bytes]:
     if suffix == ".gz":
         return cast(IO[bytes], _Gzip(path, mode))
     if suffix == ".zst":
-        zstd = _zstd()
+        zstd = zstd_module()
         # With a checksum: a flipped bit must not become another event.
         options = {zstd.CompressionParameter.checksum_flag: 1} if mode == "wb" else None
         return cast(IO[bytes], zstd.open(path, mode, options=options))

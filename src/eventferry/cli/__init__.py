@@ -14,7 +14,7 @@ import click
 
 import eventferry
 from eventferry import EventferryError, UsageError
-from eventferry.cli import checks, events, incremental, secrets, stores
+from eventferry.cli import checks, events, incremental, secrets, service, stores
 from eventferry.terminal import say
 
 
@@ -45,6 +45,8 @@ for command in (
     secrets.export_secrets,
     secrets.import_secrets,
     checks.verify,
+    service.serve,
+    service.token,
     checks.demo,
 ):
     cli.add_command(command)

@@ -1,0 +1,74 @@
+"""The HTTP service of an event store.
+
+`create_app` makes an ASGI application of a store; `eventferry serve` serves it. Each handler can be used alone: called
+with a store it gives an endpoint for a route of Starlette or FastAPI. `request_blocks` reads the body of a request of
+yours, in whatever charset it comes.
+"""
+
+from __future__ import annotations
+
+from eventferry.errors import MissingExtraError
+
+try:
+    import starlette  # noqa: F401
+except ImportError:
+    raise MissingExtraError("the service needs its extra: pip install 'eventferry[http]'") from None
+
+from eventferry.http.app import create_app
+from eventferry.http.bodies import ClientGoneError, request_blocks
+from eventferry.http.events import (
+    describe_handler,
+    events_handler,
+    export_handler,
+    freeze_handler,
+    save_handler,
+    unfreeze_handler,
+)
+from eventferry.http.handling import Endpoint, Handler
+from eventferry.http.imports import (
+    begin_handler,
+    commit_handler,
+    import_handler,
+    incremental_import_handler,
+    part_handler,
+    rollback_handler,
+)
+from eventferry.http.limits import Limits
+from eventferry.http.metrics import Metrics
+from eventferry.http.problems import RefusedError, StoreFullError, problem_response
+from eventferry.http.secrets import import_secrets_handler, secrets_handler
+from eventferry.http.tokens import SCOPES, Scope, Token, TokenFile
+from eventferry.http.tracing import Trace, current_trace
+
+__all__ = [
+    "SCOPES",
+    "ClientGoneError",
+    "Endpoint",
+    "Handler",
+    "Limits",
+    "Metrics",
+    "RefusedError",
+    "Scope",
+    "StoreFullError",
+    "Token",
+    "TokenFile",
+    "Trace",
+    "begin_handler",
+    "commit_handler",
+    "create_app",
+    "current_trace",
+    "describe_handler",
+    "events_handler",
+    "export_handler",
+    "freeze_handler",
+    "import_handler",
+    "import_secrets_handler",
+    "incremental_import_handler",
+    "part_handler",
+    "problem_response",
+    "request_blocks",
+    "rollback_handler",
+    "save_handler",
+    "secrets_handler",
+    "unfreeze_handler",
+]

@@ -1,0 +1,155 @@
+"""The application: the table of routes made into ASGI, each route behind its guards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Place
+from starlette.types import Message, Receive, Scope, Send
+
+from eventferry import EventStore, UsageError
+from eventferry.http.events import CURSOR_HEADER
+from eventferry.http.guards import Guards, Rate, Sources
+from eventferry.http.handling import Service
+from eventferry.http.limits import Limits
+from eventferry.http.metrics import Metrics
+from eventferry.http.problems import RefusedError, name_of, problem
+from eventferry.http.routes import ROUTES, Route
+from eventferry.http.tokens import TokenFile
+from eventferry.http.watch import Watch, seen
+
+
+def create_app(
+    store: EventStore,
+    *,
+    tokens: TokenFile | str | os.PathLike[str] | None = None,
+    insecure: bool = False,
+    exchange_dir: str | os.PathLike[str] | None = None,
+    limits: Limits | None = None,
+    rate: str | None = None,
+    allowed_hosts: Collection[str] = (),
+    allowed_origins: Collection[str] = (),
+) -> Starlette:
+    """The service of a store, as an ASGI application: to be served, or mounted in another one.
+
+    The store stays its owner's: who opened it closes it.
+
+    Args:
+        store: whose service it is.
+        tokens: the file of tokens; who calls must have one.
+        insecure: without tokens: yes, whoever reaches it may do everything.
+        exchange_dir: the folder where reSolve's own client may name files; without it its routes are off.
+        limits: on bodies, imports at once, patience.
+        rate: how many requests one token (without tokens: one address) may send, such as `100/minute`.
+        allowed_hosts: names that the service is called by, beside the loopback ones.
+        allowed_origins: sites whose pages may call it, such as `https://admin.example`.
+
+    Raises:
+        UsageError: neither tokens nor `insecure`, or a folder or rate that is none.
+        EventferryError: the file of tokens cannot be used.
+    """
+    if (tokens is None) != insecure:
+        raise UsageError(
+            "a service needs tokens, or insecure=True where whoever reaches it may do everything: one of the two"
+        )
+    file = TokenFile(tokens) if isinstance(tokens, str | os.PathLike) else tokens
+    if file is not None:
+        file.tokens()  # what is wrong with it must not come out with the first request
+    folder = None if exchange_dir is None else Path(exchange_dir).resolve()
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"the folder of exchange {folder} is not there")
+    service = Service(store, limits or Limits(), Metrics(), folder)
+    guards = Guards(Sources.of(allowed_hosts, allowed_origins), file, Rate(rate) if rate else None)
+    middleware = [Middleware(Watch, metrics=service.metrics)]
+    if allowed_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(allowed_origins),
+                allow_methods=sorted({route.method for route in ROUTES}),
+                allow_headers=["Authorization", "Content-Type", "Content-Encoding", "traceparent"],
+                expose_headers=[CURSOR_HEADER, "Retry-After", "traceparent"],
+            )
+        )
+    paths = dict.fromkeys(route.path for route in ROUTES)
+    app = Starlette(
+        routes=[
+            Place(path, _Path([route for route in ROUTES if route.path == path], service, guards))
+            for path in paths
+        ],
+        middleware=middleware,
+        exception_handlers={HTTPException: _not_routed},
+    )
+    app.router.redirect_slashes = False  # a request with a body should say where it goes
+    return app
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    """What the router says, as a problem."""
+    if not isinstance(error, HTTPException):
+        raise error
+    return problem(RefusedError(error.status_code, "not-found", error.detail, error.headers))
+
+
+class _Path:
+    """All that one path answers, as ASGI.
+
+    Args:
+        routes: of that path, one for each method.
+        service: whose they are.
+        guards: what a request must pass.
+    """
+
+    def __init__(self, routes: Sequence[Route], service: Service, guards: Guards) -> None:
+        self._routes = {route.method: route for route in routes}
+        self._endpoints = {route.method: route.handler.bound(service) for route in routes}
+        self._metrics = service.metrics
+        self._guards = guards
+        if (read := self._routes.get("GET")) is not None and not read.changes:
+            self._routes["HEAD"], self._endpoints["HEAD"] = read, self._endpoints["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        method = scope["method"]
+        route = self._routes.get(method)
+        if route is None:
+            seen(scope).route = next(iter(self._routes.values())).path
+            response = self._without_route(method)
+        else:
+            response = await self._answer(route, Request(scope, receive, send))
+        if method == "HEAD":
+            send = _without_body(send)
+        await response(scope, receive, send)
+
+    async def _answer(self, route: Route, request: Request) -> Response:
+        scope = request.scope
+        seen(scope).route, seen(scope).operation = route.path, route.handler.operation
+        try:
+            await self._guards.check(scope, route.scopes, changes=route.changes, basic=route.is_plain)
+        except RefusedError as error:
+            self._metrics.refused.labels(route.handler.operation, name_of(error)).inc()
+            return route.handler.refusal(error)
+        return await self._endpoints[scope["method"]](request)
+
+    def _without_route(self, method: str) -> Response:
+        allow = {"Allow": ", ".join(sorted({*self._routes, "OPTIONS"}))}
+        if method == "OPTIONS":
+            return Response(status_code=204, headers=allow)
+        return problem(RefusedError(405, "method-not-allowed", f"this route has no {method[:20]}", allow))
+
+
+def _without_body(send: Send) -> Send:
+    async def bare(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return bare

@@ -1,0 +1,114 @@
+"""Charsets: from the text of a body, in whatever encoding it came, to UTF-8.
+
+Only encodings of text are known by name here. Python would also look up `zlib`, `unicode_escape` or `idna`, and what
+those make of a body is decided by whoever sent it.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+from eventferry.errors import InputError
+
+CHARSETS: tuple[str, ...] = (
+    *("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be", "ascii"),
+    *(f"iso8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16)),
+    *(f"cp125{page}" for page in range(9)),
+    *("cp437", "cp720", "cp737", "cp775", "cp850", "cp852", "cp855", "cp857", "cp858", "cp860", "cp861"),
+    *("cp862", "cp863", "cp864", "cp865", "cp866", "cp869", "cp874", "cp1125", "tis-620"),
+    *("koi8-r", "koi8-u", "koi8-t", "kz1048", "ptcp154"),
+    *("mac-roman", "mac-latin2", "mac-cyrillic", "mac-greek", "mac-turkish", "mac-iceland", "hp-roman8"),
+    *("shift_jis", "shift_jis_2004", "shift_jisx0213", "cp932", "euc_jp", "euc_jis_2004", "euc_jisx0213"),
+    *("iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_2004", "iso2022_jp_3", "iso2022_jp_ext"),
+    *("gb2312", "gbk", "gb18030", "big5", "big5hkscs", "cp950", "euc_kr", "cp949", "johab", "iso2022_kr"),
+)
+"""The charsets that a body can have, by Python's names; every alias that Python knows does as well."""
+
+_KNOWN = frozenset(CHARSETS)
+_AS_IT_IS = frozenset({"utf-8", "utf-8-sig"})
+_WIDTHS = {"utf-16": 2, "utf-32": 4}
+
+
+def known_charset(name: str) -> str | None:
+    """Python's name of a charset; None if it is none of those that a body can have."""
+    try:
+        found = codecs.lookup(name).name
+    except (LookupError, ValueError, UnicodeError, ImportError):
+        return None
+    return found if found in _KNOWN else None
+
+
+class Recoder:
+    """Makes UTF-8 of blocks of text, which may be cut anywhere, in the middle of a character too.
+
+    UTF-8 goes through as it is: whether it is any is checked where it becomes lines.
+
+    Args:
+        charset: one of `CHARSETS`.
+    """
+
+    def __init__(self, charset: str) -> None:
+        self._charset = charset
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._start = b""
+        self._consumed = 0
+        self._lines = 0
+
+    def feed(self, block: bytes) -> bytes:
+        """The text of this block, as far as its characters are whole.
+
+        Raises:
+            InputError: the bytes are none in this charset.
+        """
+        if self._charset in _AS_IT_IS:
+            return block
+        if self._decoder is None:
+            block = self._start + block
+            if len(block) < _WIDTHS.get(self._charset, 0):
+                self._start = block
+                return b""
+            self._decoder = codecs.getincrementaldecoder(_byte_order(self._charset, block))()
+        return self._decoded(self._decoder, block, final=False)
+
+    def finish(self) -> bytes:
+        """What is left. Raises InputError where the text ends inside a character."""
+        if self._charset in _AS_IT_IS:
+            return b""
+        decoder = self._decoder or codecs.getincrementaldecoder(self._charset)()
+        return self._decoded(decoder, b"" if self._decoder else self._start, final=True)
+
+    def _decoded(self, decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool) -> bytes:
+        try:
+            text = decoder.decode(block, final)
+            whole = text.encode()
+        except UnicodeError as error:
+            raise self._refusal(error, block) from None
+        self._consumed += len(block)
+        self._lines += text.count("\n")
+        return whole
+
+    def _refusal(self, error: UnicodeError, block: bytes) -> InputError:
+        place, before = self._consumed, 0
+        if isinstance(error, UnicodeDecodeError):
+            # The decoder may have carried the beginning of a character over from the block before.
+            place += error.start - (len(error.object) - len(block))
+            before = error.object[: error.start].decode(self._charset, "ignore").count("\n")
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else "a lone surrogate is no character"
+        return InputError(
+            f"byte {max(place, 0)} of the body is not {self._charset}: {reason}",
+            line=self._lines + before + 1,
+        )
+
+
+def _byte_order(charset: str, start: bytes) -> str:
+    """The codec of a charset, with its byte order where neither its name nor a mark says that.
+
+    What comes in is JSON, so it begins with an ASCII character: the zeros beside it tell.
+    """
+    width = _WIDTHS.get(charset)
+    if width is None:
+        return charset
+    marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+    if any(start[:width] == mark for mark in marks):
+        return charset
+    return f"{charset}-be" if start[0] == 0 else f"{charset}-le"

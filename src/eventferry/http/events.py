@@ -1,0 +1,166 @@
+"""Handlers of the store and its events: describe, pages, saves, export, freeze."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+from starlette.responses import Response
+
+from eventferry import InputError, UsageError
+from eventferry.event import MAX_SAFE_INTEGER
+from eventferry.http.bodies import refuse_empty
+from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
+from eventferry.http.streams import LinesResponse
+
+CURSOR_HEADER = "Eventferry-Cursor"
+DEFAULT_LIMIT = 1000
+MAX_LIMIT = 10_000
+PAGE_BYTES = 64 * 1024**2
+"""How many bytes of lines a page has at most (but at least one event), as in the library."""
+
+
+Time = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+"""Milliseconds since 1970."""
+
+
+class DescribeQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """The parameters of `describe`."""
+
+    cursor: bool = False
+    estimate_counts: bool = False
+
+
+class PageQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """The parameters of a page."""
+
+    cursor: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    type: list[str] | None = None
+    aggregate_id: list[str] | None = None
+    start_time: Time | None = None
+    finish_time: Time | None = None
+
+
+class ExportQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """The parameters of an export."""
+
+    cursor: str | None = None
+
+
+async def _describe(call: Call[DescribeQuery]) -> Response:
+    description = await call.store.describe(
+        calculate_cursor=call.query.cursor, estimate_counts=call.query.estimate_counts
+    )
+    fields: dict[str, Any] = msgspec.to_builtins(description)
+    if not call.query.cursor:
+        del fields["cursor"]
+    return JsonResponse(fields)
+
+
+async def _page(call: Call[PageQuery]) -> Response:
+    query = call.query
+    if query.start_time is not None or query.finish_time is not None:
+        if query.cursor is not None:
+            raise UsageError("a page goes by cursor or by startTime and finishTime, not by both")
+        page = await call.store.load_events(
+            limit=query.limit,
+            event_types=query.type,
+            aggregate_ids=query.aggregate_id,
+            start_time=query.start_time,
+            finish_time=query.finish_time,
+        )
+        call.went_out(len(page.events))
+        return JsonResponse(page)
+    # As lines: payloads go out as they are spelled in the store, and no event becomes an object on the way.
+    async with call.store.export_events(
+        cursor=query.cursor,
+        limit=query.limit,
+        buffer_size=PAGE_BYTES,
+        event_types=query.type,
+        aggregate_ids=query.aggregate_id,
+    ) as export:
+        lines = b"".join([block async for block in export])
+        call.went_out(export.exported)
+        listed = b",".join(lines.splitlines())
+        return Response(
+            b'{"events":[%s],"cursor":"%s"}' % (listed, export.cursor.encode()),
+            media_type="application/json",
+            headers={"Cache-Control": "no-store"},
+        )
+
+
+async def _save(call: Call[NoQuery]) -> Response:
+    saved = await call.store.save_event(decoded_event(refuse_empty(await call.text())))
+    call.came_in(1)
+    return JsonResponse(saved, 201)
+
+
+async def _export(call: Call[ExportQuery]) -> Response:
+    metrics = call.service.metrics
+    export = call.store.export_events(cursor=call.query.cursor)
+    cut = await export.begin()
+    metrics.open_exports.inc()
+
+    async def ended() -> None:
+        metrics.open_exports.dec()
+        call.went_out(export.exported)
+        await export.aclose()
+
+    return LinesResponse(
+        export, headers={CURSOR_HEADER: cut}, timeout=call.service.limits.timeout, ended=ended
+    )
+
+
+async def _freeze(call: Call[NoQuery]) -> Response:
+    await call.store.freeze()
+    return Response(status_code=204)
+
+
+async def _unfreeze(call: Call[NoQuery]) -> Response:
+    await call.store.unfreeze()
+    return Response(status_code=204)
+
+
+describe_handler = Handler("describe", DescribeQuery, _describe)
+events_handler = Handler("events", PageQuery, _page)
+save_handler = Handler("save", NoQuery, _save)
+export_handler = Handler("export", ExportQuery, _export)
+freeze_handler = Handler("freeze", NoQuery, _freeze)
+unfreeze_handler = Handler("unfreeze", NoQuery, _unfreeze)
+
+
+def decoded_event(text: bytes) -> dict[str, Any]:
+    """The event of a body, its numbers exact.
+
+    Raises:
+        InputError: it is no JSON object, or a key stands twice in it.
+    """
+    try:
+        event = json.loads(text.decode().removeprefix("\ufeff"), parse_float=_exact, object_pairs_hook=_once)
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.start} of the body is not UTF-8: {error.reason}") from None
+    except ValueError as error:
+        raise InputError(f"the body is no JSON: {error}") from None
+    except RecursionError:
+        raise InputError("nests more deeply than can be read") from None
+    if not isinstance(event, dict):
+        raise InputError("the body is no JSON object")
+    return event
+
+
+def _exact(text: str) -> float | Decimal:
+    """A float where that spells the number as it came, else the number itself."""
+    number = float(text)
+    return number if repr(number) == text else Decimal(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise InputError("this key stands twice", field=twice)
+    return members

@@ -1,0 +1,194 @@
+"""The description of the service, for machines (OpenAPI 3.1) and people, made of the table of routes."""
+
+from __future__ import annotations
+
+import html
+import re
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+import eventferry
+from eventferry.http.bodies import MEDIA_TYPES
+from eventferry.http.problems import MEDIA_TYPE as PROBLEM
+from eventferry.http.routes import ROUTES, TEXT, Answer, Route
+
+_REFERENCE = "#/components/schemas/{name}"
+
+_ALWAYS = (400, 500, 503)
+_GUARDED = (401, 403, 429)
+
+_RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+
+
+class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Why a request was not done (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    line: int | None = None
+    byte_offset: int | None = None
+    field: str | None = None
+    aggregate_id: str | None = None
+    aggregate_version: int | None = None
+
+
+def description(root_path: str = "") -> dict[str, Any]:
+    """The service as OpenAPI describes it.
+
+    Args:
+        root_path: where the application is mounted.
+    """
+    shapes = [Problem, *{route.answer.shape for route in ROUTES if route.answer.shape not in (None, dict)}]
+    shapes.sort(key=lambda shape: shape.__name__)
+    _, schemas = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
+    # Asked for only: without, the key is not there at all.
+    schemas["Description"]["required"].remove("cursor")
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "eventferry",
+            "version": eventferry.__version__,
+            "description": "Moves events into and out of an event store, without losing or doubling one.",
+        },
+        "servers": [{"url": root_path or "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "basic": {"type": "http", "scheme": "basic", "description": "The password is the token."},
+            },
+        },
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    schemes = ["bearer", "basic"] if route.is_plain else ["bearer"]
+    operation: dict[str, Any] = {
+        "operationId": route.handler.operation,
+        "summary": route.summary,
+        "tags": [_tag(route)],
+        "parameters": [*_path_parameters(route), *_query_parameters(route)],
+        "responses": _responses(route),
+        "security": [{scheme: list(route.scopes)} for scheme in schemes] if route.scopes else [],
+    }
+    if route.body is not None:
+        operation["requestBody"] = {
+            "description": f"{route.body} In any charset that Content-Type names; Content-Encoding gzip or zstd.",
+            "required": True,
+            "content": {media_type: {"schema": {}} for media_type in MEDIA_TYPES[:3]},
+        }
+    return operation
+
+
+def _tag(route: Route) -> str:
+    return "reSolve's client" if route.is_plain else "eventferry"
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"\{(\w+)\}", route.path)
+    ]
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    _, schemas = msgspec.json.schema_components([route.handler.query], ref_template=_REFERENCE)
+    schema = schemas[route.handler.query.__name__]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": _without_null(shape),
+        }
+        for name, shape in schema["properties"].items()
+    ]
+
+
+def _without_null(shape: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's schema: one that is not there is null, but null cannot be written in a query."""
+    kept = {key: value for key, value in shape.items() if not (key == "default" and value is None)}
+    options = [option for option in kept.pop("anyOf", ()) if option != {"type": "null"}]
+    return kept | options[0] if options else kept
+
+
+def _responses(route: Route) -> dict[str, Any]:
+    responses = {str(route.answer.status): _answered(route.answer)}
+    guarded = _GUARDED if route.scopes else ()
+    for status in sorted({*_ALWAYS, *guarded, *route.refusals}):
+        responses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "headers": _RETRY if status in (429, 503) else {},
+            "content": {TEXT.partition(";")[0]: {"schema": {"type": "string"}}}
+            if route.is_plain
+            else {PROBLEM: {"schema": {"$ref": _REFERENCE.format(name="Problem")}}},
+        }
+    return responses
+
+
+def _answered(answer: Answer) -> dict[str, Any]:
+    told: dict[str, Any] = {"description": answer.what}
+    if answer.headers:
+        told["headers"] = {
+            name: {"description": what, "schema": {"type": "string"}} for name, what in answer.headers.items()
+        }
+    if answer.media_type is not None:
+        shape = answer.shape
+        if shape is None:
+            schema: dict[str, Any] = {"type": "string"}
+        elif shape is dict:
+            schema = {"type": "object"}
+        else:
+            schema = {"$ref": _REFERENCE.format(name=shape.__name__)}
+        told["content"] = {answer.media_type.partition(";")[0]: {"schema": schema}}
+    return told
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+code { font-family: ui-monospace, monospace } h2 { font-size: 1.1rem; margin: 2rem 0 .25rem }
+table { border-collapse: collapse } td { padding: .1rem 1rem .1rem 0; vertical-align: top } p { margin: .25rem 0 }
+"""
+
+
+def page() -> str:
+    """The same for people: one page that loads nothing."""
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><title>eventferry</title>",
+        f"<style>{_STYLE}</style><h1>eventferry {html.escape(eventferry.__version__)}</h1>",
+        "<p>The same for machines: <a href=openapi.json>openapi.json</a>.</p>",
+    ]
+    parts += [_section(route) for route in ROUTES]
+    return "\n".join([*parts, "</html>"])
+
+
+def _section(route: Route) -> str:
+    operation = _operation(route)
+    rows = [
+        (f"<code>{html.escape(parameter['name'])}</code>", html.escape(_kind(parameter["schema"])))
+        for parameter in operation["parameters"]
+    ]
+    if route.body is not None:
+        rows.append(("body", html.escape(operation["requestBody"]["description"])))
+    rows += [(status, html.escape(told["description"])) for status, told in operation["responses"].items()]
+    table = "".join(f"<tr><td>{name}</td><td>{what}</td></tr>" for name, what in rows)
+    scopes = ", ".join(route.scopes) or "none"
+    return (
+        f"<h2><code>{route.method} {html.escape(route.path)}</code></h2>"
+        f"<p>{html.escape(route.summary)} Scope: {scopes}.</p><table>{table}</table>"
+    )
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    kind = str(schema.get("type", "text"))
+    return f"{kind} (any of them, repeated)" if kind == "array" else kind

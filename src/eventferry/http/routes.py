@@ -1,0 +1,341 @@
+"""The table of routes: what a service answers, who may ask, and what the answers are.
+
+From it come the application's routes, their guards, the OpenAPI description and the page of documentation. What is not
+in it does not exist; what is in it cannot go without a scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from eventferry import Description, Event, ImportReport, SecretsReport
+from eventferry.http import events, exchange, imports, secrets
+from eventferry.http.about import docs_handler, healthz_handler, metrics_handler, openapi_handler
+from eventferry.http.handling import Handler
+from eventferry.http.metrics import MEDIA_TYPE as METRICS
+from eventferry.http.streams import LINES
+from eventferry.http.tokens import Scope
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+
+
+class SavedAnswer(msgspec.Struct):
+    """The answer to a save."""
+
+    event: Event
+    cursor: str
+
+
+class PageAnswer(msgspec.Struct):
+    """A page; one by time has no cursor."""
+
+    events: list[Event]
+    cursor: str | None
+
+
+class ImportedAnswer(msgspec.Struct, rename="camel"):
+    """The report of an import: how many events, and how many bytes of UTF-8 they were."""
+
+    imported: int
+    byte_offset: int
+
+
+class BegunAnswer(msgspec.Struct):
+    """The id of an incremental import."""
+
+    id: str
+
+
+class PartAnswer(msgspec.Struct):
+    """How many events a part brought."""
+
+    events: int
+
+
+class HealthAnswer(msgspec.Struct):
+    """Whether the store answers."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An answer of a request that was done.
+
+    Attributes:
+        status: of it.
+        what: in a sentence.
+        media_type: of its body; None: it has none.
+        shape: of its JSON.
+        headers: that it has, and what they say.
+    """
+
+    status: int = 200
+    what: str
+    media_type: str | None = JSON
+    shape: type | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A route.
+
+    Attributes:
+        method: of HTTP.
+        path: with `{names}`.
+        scopes: what a token must have; none: no token is needed.
+        handler: does it.
+        summary: in a sentence.
+        answer: where it was done.
+        refusals: statuses beside those that every route can have.
+        body: what is sent; None: nothing.
+        is_plain: whether it is one of reSolve's client: a GET that changes something, answered in plain text.
+    """
+
+    method: str
+    path: str
+    scopes: Sequence[Scope]
+    handler: Handler[Any]
+    summary: str
+    answer: Answer
+    refusals: Sequence[int] = ()
+    body: str | None = None
+    is_plain: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether no page of another site may send it."""
+        return self.method != "GET" or self.is_plain
+
+
+_LINES_OR_ARRAY = "Events as lines, or as one JSON array; positions and versions are ignored."
+_WRITES = (409, 423)
+_BODY = (408, 413, 415, 422)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/describe",
+        scopes=("read",),
+        handler=events.describe_handler,
+        summary="Figures about the store.",
+        answer=Answer(what="What the store holds; cursor only if asked for.", shape=Description),
+    ),
+    Route(
+        method="GET",
+        path="/events",
+        scopes=("read",),
+        handler=events.events_handler,
+        summary="A page of events: by cursor (none is the start), or by time.",
+        answer=Answer(what="The events in order, and the cursor behind them.", shape=PageAnswer),
+    ),
+    Route(
+        method="POST",
+        path="/events",
+        scopes=("write",),
+        handler=events.save_handler,
+        summary="Save one event.",
+        answer=Answer(
+            status=201, what="The event as it is stored, and the cursor behind it.", shape=SavedAnswer
+        ),
+        body="An event: type, aggregateId, aggregateVersion, and timestamp and payload if it has them.",
+        refusals=(*_WRITES, *_BODY),
+    ),
+    Route(
+        method="GET",
+        path="/export",
+        scopes=("read",),
+        handler=events.export_handler,
+        summary="All events from a cursor on, as lines.",
+        answer=Answer(
+            what="The lines. Where the connection ends before the answer does, it broke off.",
+            media_type=LINES,
+            headers={
+                events.CURSOR_HEADER: "The cursor behind the state that is exported: a later export goes on there."
+            },
+        ),
+        refusals=(409,),
+    ),
+    Route(
+        method="POST",
+        path="/import",
+        scopes=("import",),
+        handler=imports.import_handler,
+        summary="Import lines, replacing all events, all or nothing.",
+        answer=Answer(what="How many events came in.", shape=ImportedAnswer),
+        body="Events as lines, with positions and versions.",
+        refusals=(*_WRITES, *_BODY),
+    ),
+    Route(
+        method="POST",
+        path="/incremental-import",
+        scopes=("import",),
+        handler=imports.incremental_import_handler,
+        summary="Import what the store lacks, in one step.",
+        answer=Answer(what="What came in and what was skipped.", shape=ImportReport),
+        body=_LINES_OR_ARRAY,
+        refusals=(*_WRITES, *_BODY),
+    ),
+    Route(
+        method="POST",
+        path="/incremental-imports",
+        scopes=("import",),
+        handler=imports.begin_handler,
+        summary="Open an incremental import in parts.",
+        answer=Answer(status=201, what="Its id.", shape=BegunAnswer),
+        refusals=_WRITES,
+    ),
+    Route(
+        method="PUT",
+        path="/incremental-imports/{id}/parts/{part}",
+        scopes=("import",),
+        handler=imports.part_handler,
+        summary="Send a part; sent again it replaces the part.",
+        answer=Answer(what="How many events it has.", shape=PartAnswer),
+        body=_LINES_OR_ARRAY,
+        refusals=(404, *_WRITES, *_BODY),
+    ),
+    Route(
+        method="POST",
+        path="/incremental-imports/{id}/commit",
+        scopes=("import",),
+        handler=imports.commit_handler,
+        summary="Merge the parts into the store, in one step.",
+        answer=Answer(what="What came in and what was skipped.", shape=ImportReport),
+        refusals=(404, *_WRITES),
+    ),
+    Route(
+        method="DELETE",
+        path="/incremental-imports/{id}",
+        scopes=("import",),
+        handler=imports.rollback_handler,
+        summary="Drop an open incremental import.",
+        answer=Answer(status=204, what="It is gone.", media_type=None),
+        refusals=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/freeze",
+        scopes=("write",),
+        handler=events.freeze_handler,
+        summary="Make writes fail until unfreeze.",
+        answer=Answer(status=204, what="The store is frozen.", media_type=None),
+        refusals=(409,),
+    ),
+    Route(
+        method="POST",
+        path="/unfreeze",
+        scopes=("write",),
+        handler=events.unfreeze_handler,
+        summary="Let writes in again.",
+        answer=Answer(status=204, what="The store is not frozen any more.", media_type=None),
+        refusals=(409,),
+    ),
+    Route(
+        method="GET",
+        path="/secrets",
+        scopes=("secrets",),
+        handler=secrets.secrets_handler,
+        summary="The secrets as lines.",
+        answer=Answer(what="Lines of secret, id and idx.", media_type=LINES),
+    ),
+    Route(
+        method="POST",
+        path="/secrets",
+        scopes=("secrets",),
+        handler=secrets.import_secrets_handler,
+        summary="Import secrets from lines, all or nothing.",
+        answer=Answer(what="What came in and what was skipped.", shape=SecretsReport),
+        body="Lines of secret, id and idx.",
+        refusals=(*_WRITES, *_BODY),
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        scopes=(),
+        handler=healthz_handler,
+        summary="Whether the store answers.",
+        answer=Answer(what="It does.", shape=HealthAnswer),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        scopes=("read",),
+        handler=metrics_handler,
+        summary="Metrics for Prometheus.",
+        answer=Answer(what="The metrics.", media_type=METRICS),
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        scopes=("read",),
+        handler=openapi_handler,
+        summary="This description.",
+        answer=Answer(what="OpenAPI 3.1.", shape=dict),
+    ),
+    Route(
+        method="GET",
+        path="/docs",
+        scopes=("read",),
+        handler=docs_handler,
+        summary="This description, for people.",
+        answer=Answer(what="A page.", media_type=HTML),
+    ),
+    Route(
+        method="GET",
+        path="/api/event-store/export",
+        scopes=("read", "secrets"),
+        handler=exchange.exchange_export_handler,
+        summary="reSolve's client: export events and secrets into a directory of the folder of exchange.",
+        answer=Answer(what="ok", media_type=TEXT),
+        refusals=(404, 409, 423),
+        is_plain=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/event-store/import",
+        scopes=("import", "secrets"),
+        handler=exchange.exchange_import_handler,
+        summary="reSolve's client: import events and secrets from a directory, replacing all events.",
+        answer=Answer(what="ok", media_type=TEXT),
+        refusals=(404, 409, 422, 423),
+        is_plain=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/event-store/incremental-import",
+        scopes=("import",),
+        handler=exchange.exchange_incremental_import_handler,
+        summary="reSolve's client: import what the store lacks from a file.",
+        answer=Answer(what="ok", media_type=TEXT),
+        refusals=(404, 409, 422, 423),
+        is_plain=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/event-store/freeze",
+        scopes=("write",),
+        handler=exchange.exchange_freeze_handler,
+        summary="reSolve's client: make writes fail.",
+        answer=Answer(what="EventStore is frozen, or is already frozen.", media_type=TEXT),
+        refusals=(404,),
+        is_plain=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/event-store/unfreeze",
+        scopes=("write",),
+        handler=exchange.exchange_unfreeze_handler,
+        summary="reSolve's client: let writes in again.",
+        answer=Answer(what="EventStore is unfrozen, or is already unfrozen.", media_type=TEXT),
+        refusals=(404,),
+        is_plain=True,
+    ),
+)

@@ -1,0 +1,158 @@
+"""Serving an application: uvicorn, with an end that loses nothing.
+
+At the first signal nothing new is let in, and what is running may come to its end: an export to its last event, an
+import to its swap. What has not by then is cut: an export inside an event, so that nobody takes it for whole; an import
+without a trace. A second signal cuts at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from eventferry.errors import EventferryError
+from eventferry.http.streams import CutError
+
+log = logging.getLogger("eventferry.http")
+
+DEFAULT_GRACE = 20.0
+"""Seconds between the first signal and the cut: within what Kubernetes (30) and systemd (90) allow."""
+
+_KEEP_ALIVE = 30
+_ABORT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How to serve.
+
+    Attributes:
+        host: to listen on.
+        port: likewise; 0: any that is free.
+        tls_cert: a file of certificates (PEM); None: without TLS.
+        tls_key: the file of their key.
+        timeout: seconds after which a client that takes nothing is cut off.
+        grace: seconds that running requests get after the first signal.
+        trusted_proxies: addresses whose X-Forwarded-For is believed.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    timeout: float = 60.0
+    grace: float = DEFAULT_GRACE
+    trusted_proxies: tuple[str, ...] = ()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a service that listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def listen(serving: Serving) -> socket.socket:
+    """The socket of a service. Raises EventferryError where it cannot listen there."""
+    try:
+        family, *_, address = socket.getaddrinfo(
+            serving.host, serving.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                # Whoever takes nothing of what was sent is forgotten by the system, too.
+                listener.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(serving.timeout * 1000)
+                )
+            listener.bind(address)
+            listener.set_inheritable(False)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise EventferryError(
+            f"cannot listen on {serving.host} port {serving.port}: {error.strerror or error}"
+        ) from None
+    return listener
+
+
+def url_of(listener: socket.socket, serving: Serving) -> str:
+    """Where a service is."""
+    scheme = "http" if serving.tls_cert is None else "https"
+    host = f"[{serving.host}]" if ":" in serving.host else serving.host
+    return f"{scheme}://{host}:{listener.getsockname()[1]}"
+
+
+async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None:
+    """Serve until a signal ends it, and return when everything that ran is over.
+
+    Raises:
+        EventferryError: the certificate or its key cannot be used.
+    """
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(serving.trusted_proxies),
+        forwarded_allow_ips=list(serving.trusted_proxies),
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=round(serving.grace),
+        ssl_certfile=serving.tls_cert,
+        ssl_keyfile=serving.tls_key,
+    )
+    try:
+        config.load()
+    except (ssl.SSLError, OSError) as error:
+        raise EventferryError(f"the certificate or its key cannot be used: {error}") from None
+    server = _Server(config)
+    await server.serve(sockets=[listener])
+    # What was cut is aborting its work in the store, which is closed only after that.
+    left = [task for task in server.server_state.tasks if not task.done()]
+    if left:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=_ABORT_SECONDS)
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal of any kind ends in order, the second at once; and neither is raised again afterwards."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+class _Expected(logging.Filter):
+    """Keeps back what uvicorn says of an answer that was cut on purpose: the service has told it already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to tell."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, CutError | asyncio.CancelledError)
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Let the service's logs go to standard error, a line each; what has a time before it is for a log."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.addFilter(_Expected())
+    for name, threshold in (("eventferry.http", level), ("uvicorn.error", max(level, logging.WARNING))):
+        logger = logging.getLogger(name)
+        logger.setLevel(threshold)
+        logger.addHandler(handler)
+        logger.propagate = False

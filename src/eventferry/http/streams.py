@@ -1,0 +1,91 @@
+"""Answers that are streams: blocks go out as fast as the client takes them, and nothing is held but one block."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+log = logging.getLogger("eventferry.http")
+
+LINES = "application/x-ndjson"
+
+PIECE = 64 * 1024
+"""How much is given to the server at once: a slow client is one that does not take even this in time."""
+
+
+class CutError(Exception):
+    """An answer broke off in the middle. Servers then cut the connection, so that nobody takes it for an end."""
+
+
+class LinesResponse(Response):
+    """Lines as they come from a store.
+
+    Args:
+        blocks: the lines.
+        headers: of the answer.
+        timeout: seconds in which a piece must be taken.
+        ended: called, whatever happens, when it is over.
+    """
+
+    def __init__(
+        self,
+        blocks: AsyncIterator[bytes],
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        ended: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(media_type=LINES, headers={"Cache-Control": "no-store", **headers})
+        del self.headers["content-length"]
+        self._blocks = blocks
+        self._timeout = timeout
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the lines; raises CutError where that cannot be done to the end."""
+        gone = asyncio.create_task(_until_gone(receive))
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            if scope["method"] != "HEAD":
+                async for block in self._blocks:
+                    await self._give(block, send, gone)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except CutError:
+            raise
+        except Exception as error:
+            log.warning("an answer was cut: %s: %s", type(error).__name__, error)
+            raise CutError(type(error).__name__) from error
+        finally:
+            gone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await gone
+            await self._ended()
+
+    async def _give(self, block: bytes, send: Send, gone: asyncio.Task[None]) -> None:
+        view = memoryview(block)
+        for start in range(0, len(block), PIECE):
+            if gone.done():
+                raise CutError("the client has gone")
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await send(
+                        {
+                            "type": "http.response.body",
+                            "body": bytes(view[start : start + PIECE]),
+                            "more_body": True,
+                        }
+                    )
+            except TimeoutError:
+                raise CutError(f"the client took nothing for {self._timeout:g} seconds") from None
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

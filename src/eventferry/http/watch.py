@@ -1,0 +1,119 @@
+"""What is seen of every request: a line in the access log, metrics, its trace. No query, no token, no body."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eventferry.http import tracing
+from eventferry.http.handling import CLIENT_GONE
+from eventferry.http.metrics import Metrics
+
+log = logging.getLogger("eventferry.http.access")
+
+_SEEN = "eventferry.seen"
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a request turns out to be while it is answered.
+
+    Attributes:
+        route: the template of its route; empty where it has none.
+        operation: the name of its handler.
+        user: the name of its token.
+    """
+
+    route: str = ""
+    operation: str = ""
+    user: str = ""
+    status: int = CLIENT_GONE
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+def seen(scope: Scope) -> Seen:
+    """What is seen of a request."""
+    return cast(Seen, scope.setdefault(_SEEN, Seen()))
+
+
+class Watch:
+    """The outermost layer of a service.
+
+    Args:
+        app: what is inside.
+        metrics: where to count.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, and tell of it when it is over."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = scope[_SEEN] = Seen()
+        headers = Headers(scope=scope)
+        trace = tracing.enter(headers.get(tracing.HEADER), headers.get(tracing.STATE_HEADER))
+        start = time.perf_counter()
+
+        async def counted_receive() -> Message:
+            message = await receive()
+            request.bytes_in += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                request.status = message["status"]
+                MutableHeaders(scope=message)[tracing.HEADER] = trace.parent
+            await send(message)
+            request.bytes_out += len(message.get("body", b""))
+
+        cut = True
+        try:
+            await self._app(scope, counted_receive, counted_send)
+            cut = False
+        finally:
+            self._tell(scope, request, trace, time.perf_counter() - start, cut=cut)
+
+    def _tell(self, scope: Scope, request: Seen, trace: tracing.Trace, seconds: float, *, cut: bool) -> None:
+        metrics = self._metrics
+        # Whoever sends what is no route or no method of one must not make new series.
+        method = scope["method"] if request.operation else ""
+        metrics.requests.labels(method, request.route, request.status).inc()
+        if request.operation:
+            metrics.bytes.labels(request.operation, "in").inc(request.bytes_in)
+            metrics.bytes.labels(request.operation, "out").inc(request.bytes_out)
+        client = scope.get("client") or ("",)
+        fields: dict[str, Any] = {
+            "method": scope["method"],
+            # As it came over the wire: there is no line feed in it, and no other way to forge a line.
+            "path": (scope.get("raw_path") or quote(scope["path"]).encode()).decode(
+                "ascii", "backslashreplace"
+            ),
+            "route": request.route,
+            "operation": request.operation,
+            "status": request.status,
+            "cut": cut,
+            "seconds": round(seconds, 6),
+            "bytes_in": request.bytes_in,
+            "bytes_out": request.bytes_out,
+            "client": client[0],
+            "user": request.user,
+            **tracing.fields(trace),
+        }
+        log.info(" ".join(f"{name}={_word(value)}" for name, value in fields.items()), extra=fields)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value).replace(" ", "%20") or "-"
