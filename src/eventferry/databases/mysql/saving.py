@@ -69,6 +69,8 @@ class Saver:
         looked for after that, because whoever sets it holds all rows.
         """
         begin = "" if alone else "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION;"
+        # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
+        end = "" if alone else "COMMIT;"
         marker = "NULL" if alone else _MARKER
         same = self._shape.same("e.aggregateId", "%(aggregate)s")
         statements = f"""{begin}
@@ -93,6 +95,7 @@ class Saver:
         SELECT %(thread)s, @counter, %(timestamp)s, %(aggregate)s, %(version)s, %(type)s, %(payload)s
         FROM DUAL WHERE @goes;
         UPDATE {self._threads} SET threadCounter = threadCounter + 1 WHERE threadId = %(thread)s AND @goes;
+        {end}
         SELECT @goes, @marker, @at_once, @counter, {ALL_HEADS} FROM {self._threads}"""
         values = {
             "thread": place.thread,
@@ -105,10 +108,7 @@ class Saver:
             "database": connection.access.database,
             "freeze": self._names.tables.freeze,
         }
-        if not alone:
-            statements += "; COMMIT"
-        results = connection.results(statements, values)
-        goes, found, at_once, counter, heads = results[-1 if alone else -2][0]
+        [(goes, found, at_once, counter, heads)] = connection.query(statements, values)
         if not goes:
             return Found(_text(found), None if at_once is None else int(at_once))
         return Saved(place.thread, int(counter), self._event.timestamp, heads_of(heads, self._names))
