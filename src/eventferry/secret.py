@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, SecretRow, SoleWriting
+from eventferry.database import Database, Frozen, SecretRow, SoleWriting
 from eventferry.errors import (
     InputError,
     SecretConflictError,
@@ -220,8 +220,9 @@ class SecretsImport:
     They wait in memory until the end, not in a stage: a key is written down where it belongs and nowhere else.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, frozen: Frozen = "refuse") -> None:
         self._database = database
+        self._frozen: Frozen = frozen
         self._splitter = LineSplitter(DEFAULT_MAX_LINE_BYTES)
         self._decoder = msgspec.json.Decoder(_Line)
         self._lines: list[tuple[int, _Line]] = []
@@ -254,7 +255,7 @@ class SecretsImport:
         if self._state == "open":
             self._state = "aborted"
             self._take(self._splitter.finish())
-            async with self._database.writing_alone() as writing:
+            async with self._database.writing_alone(frozen=self._frozen) as writing:
                 self._report = await self._store(writing)
             self._lines = []
             self._state = "closed"
@@ -290,7 +291,10 @@ class SecretsImport:
         for number, line in self._lines:
             present = await writing.secret(line.id)
             if present is None:
-                await writing.insert_secret(line.id, line.secret, line.idx)
+                try:
+                    await writing.insert_secret(line.id, line.secret, line.idx)
+                except InputError as error:
+                    raise InputError(error.reason, line=number, field=error.field) from None
                 imported += 1
             elif present.secret == line.secret:
                 existing += 1

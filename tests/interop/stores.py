@@ -127,14 +127,18 @@ def rows_and_tables(place: str) -> list[Any]:
 
 def query(place: str, statement: str) -> list[Any]:
     """Rows from a PostgreSQL store; `{schema}` and `{in_schema}` in the statement stand for its schema."""
-    address = urlsplit(place)
-    [schema] = parse_qs(address.query)["database_name"]
+    [schema] = parse_qs(urlsplit(place).query)["database_name"]
     text = statement.replace("{schema}", f'"{schema}"').replace(
         "{in_schema}", f"WHERE relnamespace = '\"{schema}\"'::regnamespace"
     )
-    with psycopg.connect(address._replace(query="").geturl(), autocommit=True) as connection:
+    with transaction(place) as connection:
         cursor = connection.execute(text.encode())
         return cursor.fetchall() if cursor.description else []
+
+
+def transaction(place: str) -> psycopg.Connection[Any]:
+    """Somebody else's transaction in the database of a PostgreSQL store; used by `with`, it commits at the end."""
+    return psycopg.connect(urlsplit(place)._replace(query="").geturl())
 
 
 def _connection(database: str) -> psycopg.Connection[Any]:

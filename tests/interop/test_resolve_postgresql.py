@@ -11,12 +11,15 @@ import pytest
 from eventferry import (
     MANUAL,
     AlreadyFrozenError,
+    ConcurrentError,
     InputError,
     StoreFrozenError,
     StoreReplacedError,
     open_store,
 )
+from eventferry.order import thread_of
 from tests.interop.both import (
+    ORIGINAL_EVENTS,
     about,
     assert_both_agree,
     assert_both_agree_on_events,
@@ -31,7 +34,7 @@ from tests.interop.both import (
     several,
 )
 from tests.interop.resolve import Resolve, ResolveError, ResolvePackages
-from tests.interop.stores import Stores, query, rows_and_tables, threads
+from tests.interop.stores import Stores, query, rows_and_tables, threads, transaction
 from tests.support import FAR_FUTURE, all_pages, exported, import_lines, line, make_event, make_lines
 
 pytestmark = [
@@ -91,6 +94,35 @@ async def test_a_text_too_long_for_its_columns_is_refused_by_line_and_field(writ
         assert (refusal.value.line, refusal.value.field) == (2, field)
         assert rows_and_tables(written) == before
         await store.save_event(save_of("a", 1) | {field: "x" * 190})
+
+
+async def test_a_name_too_long_for_its_other_tables_is_refused_by_field(written: str) -> None:
+    async with open_store(written) as store:
+        for field, names in (("applicationName", ("x" * 191, "y")), ("eventSubscriber", ("x", "y" * 191))):
+            with pytest.raises(InputError) as refusal:
+                await store.ensure_event_subscriber(*names, destination={}, status={})
+            assert refusal.value.field == field
+        with pytest.raises(InputError) as refusal:
+            await store.set_secret("x" * 191, "key")
+        assert refusal.value.field == "id"
+        with pytest.raises(InputError) as refusal:
+            async with store.import_secrets() as secrets:
+                await secrets.write(
+                    b'{"secret":"k","id":"a","idx":90}\n{"secret":"k","id":"%b","idx":91}\n' % (b"x" * 191)
+                )
+        assert (refusal.value.line, refusal.value.field) == (2, "id")
+        assert await store.get_secret("a") is None
+        assert (await store.describe()).event_count == ORIGINAL_EVENTS
+
+
+async def test_a_taken_version_is_known_where_postgresql_cut_the_name_of_its_index(written: str) -> None:
+    """As it does for a table of events with a name of more than 41 bytes."""
+    query(
+        written, 'ALTER INDEX {schema}."events-aggregateIdAndVersion" RENAME TO "events-aggregateIdAndVersi"'
+    )
+    async with open_store(written) as store:
+        with pytest.raises(ConcurrentError):
+            await store.save_event(save_of("plain", 1))
 
 
 async def test_a_text_too_long_for_its_stage_is_refused_in_a_store_of_ours_too(
@@ -224,15 +256,17 @@ async def test_600_saves_of_both_at_once_neither_collide_nor_leave_a_gap(
                 if was_done and not page.events:
                     return
 
-        async def ours(number: int) -> list[Any]:
-            return [await store.save_event(save_of(f"ours-{number}", version)) for version in range(1, 11)]
+        async def ours(aggregate_id: str) -> list[Any]:
+            return [await store.save_event(save_of(aggregate_id, version)) for version in range(1, 11)]
 
+        # All of ours prefer the same few threads.
+        crowded = [f"ours-{number}" for number in range(6000) if thread_of(f"ours-{number}") < 2][:30]
         follower = asyncio.ensure_future(follow())
         theirs, mine = await asyncio.gather(
             asyncio.gather(
                 *(_save_many(real, f"theirs-{number}", 100) for number, real in enumerate(adapters))
             ),
-            asyncio.gather(*(ours(number) for number in range(30))),
+            asyncio.gather(*map(ours, crowded)),
         )
         done.set()
         await follower
@@ -286,6 +320,33 @@ async def test_our_freeze_waits_for_saves_of_resolve_and_then_nothing_comes_in(
             *(real.save(save_of(f"a{number}", saved[number] + 1)) for number, real in enumerate(adapters))
         )
     assert_threads_right(written)
+
+
+_WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted"
+
+
+async def test_our_freeze_waits_for_a_save_of_resolve_that_is_under_way(
+    resolve: ResolvePackages, written: str
+) -> None:
+    async with resolve(written) as real, open_store(written) as store:
+        before = (await store.describe()).event_count
+        with transaction(written) as somebody:
+            # Until somebody decides about this version, nobody can say whether it is taken.
+            somebody.execute(
+                "INSERT INTO \"of resolve\".events VALUES (999, 0, 0, 'held', 1, 'SAVED', 'null', 0)"
+            )
+            save = asyncio.ensure_future(real.save(save_of("held", 1)))
+            while not query(written, _WAITING):
+                assert not save.done()
+                await asyncio.sleep(0.01)
+            freeze = asyncio.ensure_future(store.freeze())
+            await asyncio.sleep(0.7)
+            assert not freeze.done()
+            assert not (await store.describe()).is_frozen
+            somebody.rollback()
+        await asyncio.gather(save, freeze)
+        described = await store.describe()
+        assert (described.event_count, described.is_frozen) == (before + 1, True)
 
 
 async def test_a_freeze_of_resolve_stops_our_saves(resolve: ResolvePackages, written: str) -> None:

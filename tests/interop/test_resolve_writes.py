@@ -131,6 +131,33 @@ async def test_the_real_adapter_goes_on_and_eventferry_after_it(
     assert b"".join(map(line, await assert_both_agree(resolve, place))) == make_lines(300)
 
 
+async def test_a_store_of_ours_that_is_new_is_used_by_the_real_adapter(
+    resolve: ResolvePackages, stores: Stores
+) -> None:
+    place = stores.new()
+    async with open_store(place) as store:
+        await store.init()
+    async with resolve(place) as real:
+        assert (await real.page(10))["events"] == []
+        for version in (1, 2):
+            await real.save(save_of("theirs", version))
+            with pytest.raises(ResolveError) as taken:
+                await real.save(save_of("theirs", version))
+            assert taken.value.name == "ConcurrentError"
+            await real.call("saveSnapshot", "theirs", str(version))
+            subscriber = {"applicationName": "app", "eventSubscriber": "theirs", "destination": {}}
+            await real.call("ensureEventSubscriber", subscriber | {"status": version})
+            await real.call("setSecret", f"secret-{version}", "key")
+        await real.call("incrementalImport", [new_event(i) for i in range(9)])
+    events = await assert_both_agree(resolve, place)
+    assert len(events) == 2 + 2 + 9
+    assert_no_gap(events)
+    async with open_store(place) as store:
+        assert await store.load_snapshot("theirs") == "2"
+        assert [row.status for row in await store.get_event_subscribers()] == [2]
+        assert [secret.idx for secret in (await store.load_secrets(limit=10)).secrets] == [0, 1]
+
+
 @makers
 async def test_appends_of_both_by_turns_are_one_store(
     resolve: ResolvePackages, stores: Stores, maker: str

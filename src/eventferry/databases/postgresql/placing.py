@@ -18,8 +18,13 @@ from eventferry.databases.postgresql.writing import event_size
 from eventferry.errors import ConcurrentError, DatabaseError
 from eventferry.event import NewRow
 
-_VERSION_INDEX = "aggregateIdAndVersion"
-"""By this in an index's name reSolve, too, knows what was violated."""
+
+def _is_of_version(violation: psycopg.errors.Diagnostic) -> bool:
+    """Whether what is taken is a version. By this in the index's name reSolve, too, knows it; but where the table's
+    name is long PostgreSQL cut the index's, and then the columns tell."""
+    return "aggregateidandversion" in (violation.constraint_name or "").lower() or '"aggregateVersion"' in (
+        violation.message_detail or ""
+    )
 
 
 class Placing:
@@ -110,7 +115,7 @@ class Placing:
             try:
                 return await connection.run_raw(statements, self._values(thread))
             except psycopg.errors.UniqueViolation as error:
-                if _VERSION_INDEX.lower() in (error.diag.constraint_name or "").lower():
+                if _is_of_version(error.diag):
                     raise ConcurrentError(self._event.aggregate_id, self._version) from None
                 raise DatabaseError(
                     f"the next counter of thread {thread} in {self._names.threads} is that of an event that is there"

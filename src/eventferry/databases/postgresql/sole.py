@@ -6,14 +6,16 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import psycopg
+
 from eventferry.database import Saved, Shared, Stage
 from eventferry.databases.names import comment, frozen_marker
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.placing import Placing
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
-from eventferry.errors import ConcurrentError, UnsupportedStoreError
+from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows
+from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
 from eventferry.event import NewRow, Row, check_limits
 
 _CHUNK = 50_000
@@ -193,6 +195,16 @@ class PostgresSoleWriting(PostgresWriting):
     # secrets
 
     async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
+        check_storable("id", secret_id)
+        check_storable("secret", secret or "")
+        try:
+            await self._insert_secret(secret_id, secret, idx)
+        except DatabaseError as error:
+            if isinstance(error.__cause__, psycopg.errors.StringDataRightTruncation):
+                raise InputError("is longer than the store's column", field="id") from None
+            raise
+
+    async def _insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
         # reSolve takes the next number from the sequence, so that must stay ahead of what is given here.
         await self.connection.run(
             f"""INSERT INTO {self.names.secrets}("idx", "id", "secret")

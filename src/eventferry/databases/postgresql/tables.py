@@ -82,6 +82,9 @@ class Names:
         return f"{events[: room - len(mark) - 1].decode(errors='ignore')}-{mark}-{suffix}"
 
 
+MAX_SUBSCRIBER_LENGTH = 190
+"""In reSolve's tables and in ours."""
+
 COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload", "eventSize"'
 POSITION = ("threadId", "threadCounter")
 VERSION = ("aggregateId", "aggregateVersion")
@@ -119,8 +122,8 @@ def store_tables(names: Names, store_comment: str) -> list[str]:
           "snapshotKey" TEXT NOT NULL, "snapshotContent" TEXT, PRIMARY KEY("snapshotKey"))""",
         # JSON, not JSONB: it keeps what it is given, and nobody compares here.
         f"""CREATE TABLE {names.subscribers}(
-          "applicationName" VARCHAR(190) NOT NULL,
-          "eventSubscriber" VARCHAR(190) NOT NULL,
+          "applicationName" VARCHAR({MAX_SUBSCRIBER_LENGTH}) NOT NULL,
+          "eventSubscriber" VARCHAR({MAX_SUBSCRIBER_LENGTH}) NOT NULL,
           "destination" JSON NOT NULL,
           "status" JSON NOT NULL,
           PRIMARY KEY("applicationName", "eventSubscriber"))""",

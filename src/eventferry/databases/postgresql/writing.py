@@ -293,8 +293,8 @@ class PostgresWriting(PostgresReading):
     # snapshots, subscribers
 
     async def put_snapshot(self, key: str, content: str) -> None:
-        _check_storable("key", key)
-        _check_storable("content", content)
+        check_storable("key", key)
+        check_storable("content", content)
         await self.connection.change(
             f"""INSERT INTO {self.names.snapshots}("snapshotKey", "snapshotContent") VALUES (%s, %s)
             ON CONFLICT ("snapshotKey") DO UPDATE SET "snapshotContent" = excluded."snapshotContent" """,
@@ -308,6 +308,13 @@ class PostgresWriting(PostgresReading):
             )
 
     async def put_subscriber(self, row: SubscriberRow) -> None:
+        for field, name in (
+            ("applicationName", row.application_name),
+            ("eventSubscriber", row.event_subscriber),
+        ):
+            check_storable(field, name)
+            if len(name) > ddl.MAX_SUBSCRIBER_LENGTH:
+                raise InputError(f"is longer than {ddl.MAX_SUBSCRIBER_LENGTH} characters", field=field)
         for field, payload in (("destination", row.destination), ("status", row.status)):
             if (reason := refuse_payload(payload)) is not None:
                 raise InputError(reason, field=field)
@@ -332,7 +339,8 @@ def _told(stage: Stage) -> str:
     return comment("STAGE", id=stage.id, owner=stage.owner, since=stage.since, baseline=stage.baseline)
 
 
-def _check_storable(field: str, text: str) -> None:
+def check_storable(field: str, text: str) -> None:
+    """Refuses a text that PostgreSQL cannot hold."""
     if not is_storable(text):
         raise InputError(
             "holds the character U+0000 or a lone surrogate, which PostgreSQL cannot hold", field=field
