@@ -465,9 +465,15 @@ class EventStore:
         """The secrets as an async iterator of blocks of lines; deleted ones only if asked for."""
         return SecretsExport(self._database, idx=idx, tombstones=tombstones)
 
-    def import_secrets(self) -> SecretsImport:
-        """A sink for such lines. Equal rows are skipped, deleted secrets stay deleted."""
-        return SecretsImport(self._database)
+    def import_secrets(self, maintenance_mode: MaintenanceMode = AUTO) -> SecretsImport:
+        """A sink for such lines. Equal rows are skipped, deleted secrets stay deleted.
+
+        Args:
+            maintenance_mode: MANUAL writes to a frozen store too, as an import of events does.
+        """
+        return SecretsImport(
+            self._database, frozen="allow" if _mode(maintenance_mode) is MANUAL else "refuse"
+        )
 
     async def gather_secrets_from_events(self, events: Iterable[EventInput]) -> GatheredSecrets:
         """The secrets that events set, as they stand now, and the ids of those that events deleted."""
