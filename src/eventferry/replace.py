@@ -45,6 +45,8 @@ class Replacement:
                 stage, history = await self._take_over(writing, owner)
             async with self._database.writing_alone() as writing:
                 if stage is None:
+                    if (other := await writing.stage("replace")) is not None:  # begun since just now
+                        raise _running(other)
                     stage = await writing.make_stage(
                         "replace", owner=owner.id, baseline=await _state(writing)
                     )
@@ -62,7 +64,7 @@ class Replacement:
         if left is None:
             return None, []
         if left.owner is not None and await self._database.is_alive(left.owner):
-            raise StoreBusyError(f"another import into this store is running{_since(left.since)}")
+            raise _running(left)
         history = await writing.progress(left)
         if self._resume and history:
             return await writing.adopt_stage(left, owner.id), history
@@ -135,6 +137,10 @@ class Replacement:
 async def _state(reading: Reading) -> str:
     """What a store is, as far as a swap must know: whose events, and how many in each thread."""
     return f"{await reading.identity()} {vector.encode(await reading.heads())}"
+
+
+def _running(stage: Stage) -> StoreBusyError:
+    return StoreBusyError(f"another import into this store is running{_since(stage.since)}")
 
 
 def _since(since: int | None) -> str:
