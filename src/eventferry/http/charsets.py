@@ -25,6 +25,18 @@ CHARSETS: tuple[str, ...] = (
 """The charsets that a body can have, by Python's names; every alias that Python knows does as well."""
 
 _KNOWN = frozenset(CHARSETS)
+_ALIASES = {
+    "windows-31j": "cp932",
+    "windows-874": "cp874",
+    "windows-949": "cp949",
+    "x-sjis": "shift_jis",
+    "x-euc-jp": "euc_jp",
+    "x-gbk": "gbk",
+    "x-mac-cyrillic": "mac-cyrillic",
+    "x-mac-roman": "mac-roman",
+    "iso-8859-8-i": "iso8859-8",
+}
+"""Names that the web uses and Python does not know."""
 _AS_IT_IS = frozenset({"utf-8", "utf-8-sig"})
 _WIDTHS = {"utf-16": 2, "utf-32": 4}
 
@@ -32,7 +44,7 @@ _WIDTHS = {"utf-16": 2, "utf-32": 4}
 def known_charset(name: str) -> str | None:
     """Python's name of a charset; None if it is none of those that a body can have."""
     try:
-        found = codecs.lookup(name).name
+        found = codecs.lookup(_ALIASES.get(name.lower(), name)).name
     except (LookupError, ValueError, UnicodeError, ImportError):
         return None
     return found if found in _KNOWN else None

@@ -84,9 +84,15 @@ def held(folder: Path, name: str) -> Path:
     place = folder
     for part in parts:
         place = place / part
-        if place.is_symlink():
+        try:
+            is_link = stat.S_ISLNK(place.lstat().st_mode)
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            raise RefusedError(400, "no-such-path", f"{name[:100]!r} is no path: {error.strerror}") from None
+        if is_link:
             raise RefusedError(400, "path-outside", f"{name!r} is a link, or behind one")
-    return place
+    return folder.joinpath(*parts)
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -122,7 +128,7 @@ async def _import(call: Call[DirectoryQuery]) -> Response:
     held(folder, directory)
     events = await asyncio.to_thread(_file, folder, f"{directory}/{EVENTS}")
     secrets = await asyncio.to_thread(_file, folder, f"{directory}/{SECRETS}")
-    sink = call.store.import_secrets()
+    sink = call.store.import_secrets(call.query.mode)
     try:
         # Read before any event is replaced: a bad line among the secrets then changes nothing.
         async for block in read_blocks(secrets):

@@ -7,7 +7,6 @@ store, an endpoint that takes a request. So each can be used alone, and all of t
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -155,7 +154,6 @@ class Handler(Generic[Q]):
         """The endpoint that shares a service's limits and metrics with others."""
 
         async def endpoint(request: Request) -> Response:
-            start = time.perf_counter()
             try:
                 return await self._answered(request, service)
             except ClientGoneError:
@@ -165,8 +163,6 @@ class Handler(Generic[Q]):
                 service.metrics.refused.labels(self.operation, name_of(error)).inc()
                 self._tell_refusal(error)
                 return self.refusal(error)
-            finally:
-                service.metrics.seconds.labels(self.operation).observe(time.perf_counter() - start)
 
         endpoint.__name__ = endpoint.__qualname__ = self.operation
         return endpoint

@@ -92,6 +92,7 @@ class Watch:
         if request.operation:
             metrics.bytes.labels(request.operation, "in").inc(request.bytes_in)
             metrics.bytes.labels(request.operation, "out").inc(request.bytes_out)
+            metrics.seconds.labels(request.operation).observe(seconds)
         client = scope.get("client") or ("",)
         fields: dict[str, Any] = {
             "method": scope["method"],
