@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from pymysql.err import MySQLError
+
 from eventferry.clock import now
 from eventferry.database import (
     Counts,
@@ -19,7 +21,13 @@ from eventferry.database import (
     Segment,
     SubscriberRow,
 )
-from eventferry.databases.mysql.connection import Connection, threaded
+from eventferry.databases.mysql.connection import (
+    DEFINITION_CHANGED,
+    NO_TABLE,
+    Connection,
+    number_of,
+    threaded,
+)
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, fact, import_id_of
@@ -102,7 +110,7 @@ class Pace:
 
     def rows(self, max_bytes: int) -> int:
         """How many rows to ask for."""
-        return min(WALK, max(16, int(max_bytes / self._size) + 1))
+        return min(WALK, int(max_bytes / self._size) + 1)
 
     def note(self, rows: Sequence[Position]) -> None:
         """Learn from the rows that came."""
@@ -200,8 +208,9 @@ class MysqlReading:
         key = bound or Key(-(2**63), -1, -1)
         values |= {"unread": vector(unread), "until": vector(until)}
         page: list[Position] = []
+        least = 16
         while True:
-            count = min(walk - len(page), pace.rows(max_bytes))
+            count = min(walk - len(page), max(pace.rows(max_bytes), least))
             within = self._within(key, count, values)
             rows, cut = self._positions(
                 f"""SELECT e.threadId, e.threadCounter, e.timestamp, {line} FROM {self._events} AS e
@@ -217,11 +226,15 @@ class MysqlReading:
             lines = [row[3] for row in rows if row[3] is not None]
             limit -= len(lines)
             max_bytes -= sum(map(len, lines))
+            if not lines:
+                least *= 4
             if not cut and len(rows) < count:
                 return page, True
-            if limit == 0 or max_bytes <= 0 or len(page) >= walk:
-                return page, False
             thread, counter, timestamp, _ = rows[-1]
+            # Behind the filter's last time nothing matches any more.
+            is_past = only.finish_time is not None and timestamp > only.finish_time
+            if limit == 0 or max_bytes <= 0 or len(page) >= walk or is_past:
+                return page, False
             key = Key(timestamp, counter, thread + 1)
 
     def _within(self, key: Key, count: int, values: dict[str, Any]) -> str:
@@ -391,12 +404,25 @@ class MysqlReading:
 
     def _open_import(self) -> OpenImport | None:
         text = self.comment_of(self.tables.open_import)
-        if text is None or self.connection.query(
-            f"SELECT 1 FROM {quoted(self.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)
-        ):
+        if text is None or self._is_closed():
             return None
         import_id = import_id_of(text) or ""
         return OpenImport(import_id, since_of(import_id))
+
+    def _is_closed(self) -> bool:
+        """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
+        try:
+            return bool(
+                self.connection.query(
+                    f"SELECT 1 FROM {quoted(self.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)
+                )
+            )
+        except MySQLError as error:
+            if number_of(error) == DEFINITION_CHANGED:
+                return False  # it was opened after this reading began
+            if number_of(error) == NO_TABLE:
+                return True
+            raise
 
     @threaded
     def secret(self, secret_id: str) -> SecretRow | None:

@@ -1,0 +1,178 @@
+"""Who waits for whom, and who never does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+
+import pytest
+
+from eventferry import StoreBusyError, StoreFrozenError, open_store
+from tests.mysql.databases import Database
+from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+
+MANY = b"".join(line(make_event(i, payload="x" * 500)) for i in range(20_000))
+
+
+async def test_nothing_comes_in_behind_a_freeze_however_many_save(database: Database) -> None:
+    async with open_store(database.url) as store, open_store(database.url) as other:
+        await store.init()
+
+        async def save_on(aggregate: str) -> None:
+            for version in range(1, 10_000):
+                try:
+                    await store.save_event(
+                        {"type": "T", "aggregateId": aggregate, "aggregateVersion": version}
+                    )
+                except StoreFrozenError:
+                    return
+
+        for round_ in range(5):
+            tasks = [asyncio.create_task(save_on(f"a{round_}-{i}")) for i in range(12)]
+            await asyncio.sleep(0.1)
+            await other.freeze()
+            count = (await other.describe()).event_count
+            await asyncio.gather(*tasks)
+            assert (await other.describe()).event_count == count
+            await other.unfreeze()
+
+
+async def test_a_freeze_waits_for_a_push_that_had_begun(database: Database) -> None:
+    async with open_store(database.url) as store, open_store(database.url) as other:
+        await store.init()
+        order: list[str] = []
+
+        async def write() -> None:
+            async with store._database.writing():
+                await asyncio.sleep(0.5)
+                order.append("written")
+
+        async def freeze() -> None:
+            await asyncio.sleep(0.2)
+            await other.freeze()
+            order.append("frozen")
+
+        await asyncio.gather(write(), freeze())
+        assert order == ["written", "frozen"]
+
+
+async def test_a_push_does_not_hold_up_saves(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        async with store._database.writing():
+            start = time.monotonic()
+            await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1})
+            assert time.monotonic() - start < 1
+
+
+async def test_readers_go_on_during_an_import(database: Database) -> None:
+    async with open_store(database.url) as store, open_store(database.url) as other:
+        await store.init()
+        done = asyncio.Event()
+        longest = 0.0
+
+        async def read_on() -> None:
+            nonlocal longest
+            while not done.is_set():
+                start = time.monotonic()
+                await other.load_events(limit=1, cursor=None)
+                longest = max(longest, time.monotonic() - start)
+
+        reading = asyncio.create_task(read_on())
+        for _ in range(3):
+            await import_lines(store, MANY)
+        done.set()
+        await reading
+        assert await exported(store) == MANY
+        assert longest < 2
+
+
+async def test_a_reader_that_stays_holds_up_the_swap_and_hardly_anybody_else(database: Database) -> None:
+    async with open_store(database.url, busy_timeout=3) as store, open_store(database.url) as other:
+        await store.init()
+        await import_lines(store, make_lines(9))
+        with closing(database.connect()) as reader, reader.cursor() as cursor:
+            cursor.execute("START TRANSACTION")
+            cursor.execute("SELECT COUNT(*) FROM events")
+            swap = asyncio.create_task(import_lines(store, make_lines(5)))
+            waits = []
+            while not swap.done():
+                start = time.monotonic()
+                await other.load_events(limit=1, cursor=None)
+                waits.append(time.monotonic() - start)
+            with pytest.raises(StoreBusyError):
+                await swap
+            assert max(waits) < 2.5
+            cursor.execute("ROLLBACK")
+        assert await exported(store) == make_lines(9)
+        await import_lines(store, make_lines(5))
+        assert await exported(store) == make_lines(5)
+
+
+async def test_saves_that_meet_a_swap_wait_for_it_and_are_in_the_new_events(database: Database) -> None:
+    async with open_store(database.url, busy_timeout=30) as store, open_store(database.url) as other:
+        await store.init()
+        with closing(database.connect()) as reader, reader.cursor() as cursor:
+            cursor.execute("START TRANSACTION")
+            cursor.execute("SELECT COUNT(*) FROM events")
+            swap = asyncio.create_task(import_lines(store, make_lines(5)))
+            while not database_is_marked(database):
+                await asyncio.sleep(0.02)
+            assert not (await other.describe()).is_frozen
+            save = asyncio.create_task(
+                other.save_event(
+                    {"type": "T", "aggregateId": "a", "aggregateVersion": 1, "timestamp": FAR_FUTURE}
+                )
+            )
+            await asyncio.sleep(0.3)
+            assert not save.done()
+            cursor.execute("ROLLBACK")
+            await swap
+            await save
+        assert (await exported(store)).startswith(make_lines(5))
+        assert (await store.describe()).event_count == 6
+
+
+def database_is_marked(database: Database) -> bool:
+    return "events-freeze" in database.tables()
+
+
+async def test_a_hundred_clients_that_save_at_once_leave_no_gap_and_a_reader_misses_nothing(
+    database: Database,
+) -> None:
+    stores = [open_store(database.url, max_connections=10) for _ in range(10)]
+    await stores[0].init()
+    done = asyncio.Event()
+    seen: list[tuple[str, int]] = []
+
+    async def read_on() -> None:
+        cursor = None
+        async with open_store(database.url) as reader:
+            while True:
+                last = done.is_set()
+                page = await reader.load_events(limit=200, cursor=cursor)
+                cursor = page.cursor
+                seen.extend((event.aggregate_id, event.aggregate_version) for event in page.events)
+                if last and not page.events:
+                    return
+
+    async def save_on(client: int) -> None:
+        for version in range(1, 31):
+            await stores[client % 10].save_event(
+                {"type": "T", "aggregateId": f"a{client}", "aggregateVersion": version}
+            )
+
+    reading = asyncio.create_task(read_on())
+    await asyncio.gather(*(save_on(client) for client in range(100)))
+    done.set()
+    await reading
+    assert sorted(seen) == sorted(
+        (f"a{client}", version) for client in range(100) for version in range(1, 31)
+    )
+    gaps = database.run(
+        "SELECT threadId FROM events GROUP BY threadId HAVING MAX(threadCounter) + 1 <> COUNT(*)"
+    )
+    assert list(gaps) == []
+    for store in stores:
+        await store.close()

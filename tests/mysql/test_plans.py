@@ -1,0 +1,86 @@
+"""No operation on a part of the store reads the whole of it: the server itself counts the rows that it read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from eventferry import EventStore, open_store
+from eventferry.databases.mysql import MysqlDatabase
+from tests.mysql.databases import Database
+from tests.support import LONG_AGO, exported, import_lines, line, make_event
+
+COUNT = 20_000
+EVENTS = [
+    make_event(i, timestamp=LONG_AGO + i // 2, aggregateId=f"a{i % 2000}", aggregateVersion=i // 2000 + 1)
+    for i in range(COUNT)
+]
+
+
+async def rows_read(store: EventStore, work: Callable[[], Awaitable[Any]]) -> int:
+    """How many rows the server read for some work of a store that has one connection."""
+    database = store._database
+    assert isinstance(database, MysqlDatabase)
+
+    async def so_far() -> int:
+        async with database._pool.connection() as connection:
+            found = await connection.run(
+                lambda: connection.query("SHOW SESSION STATUS LIKE 'Handler_read%%'")
+            )
+            return sum(int(count) for _, count in found)
+
+    before = await so_far()
+    await work()
+    return await so_far() - before
+
+
+async def test_what_concerns_few_events_reads_few(database: Database) -> None:
+    async with open_store(database.url, max_connections=1) as store:
+        await store.init()
+        await import_lines(store, b"".join(map(line, EVENTS)))
+        page = await store.load_events(limit=COUNT // 2, cursor=None)
+        middle = page.cursor
+        at_middle = LONG_AGO + COUNT // 4
+
+        async def export_of_the_first_moment() -> None:
+            await exported(store, finish_time=LONG_AGO + 10)
+
+        works: dict[str, Callable[[], Awaitable[Any]]] = {
+            "a page from the start": lambda: store.load_events(limit=100, cursor=None),
+            "a page from the middle": lambda: store.load_events(limit=100, cursor=middle),
+            "a page of an aggregate": lambda: store.load_events(limit=100, cursor=None, aggregate_ids=["a7"]),
+            "a page by time": lambda: store.load_events(
+                limit=100, start_time=at_middle, finish_time=at_middle + 20
+            ),
+            "the latest event": lambda: store.get_latest_event(),
+            "the latest event of an aggregate": lambda: store.get_latest_event(aggregate_ids=["a7"]),
+            "a save": lambda: store.save_event({"type": "T", "aggregateId": "a7", "aggregateVersion": 11}),
+            "a secret": lambda: store.set_secret("id", "secret"),
+            "an incremental import of known events": lambda: store.incremental_import(
+                [EVENTS[i] for i in range(COUNT // 2, COUNT // 2 + 50)]
+            ),
+            "an incremental import of new events": lambda: store.incremental_import(
+                [make_event(i, timestamp=4 * LONG_AGO + i, aggregateId=f"a{i}") for i in range(50)]
+            ),
+            "the cursor": lambda: store.describe(calculate_cursor=True, estimate_counts=True),
+            "an export of the first moment": export_of_the_first_moment,
+        }
+        read = {name: await rows_read(store, work) for name, work in works.items()}
+    assert {name: count for name, count in read.items() if count > COUNT // 5} == {}
+
+
+async def test_an_export_reads_each_event_about_once(database: Database) -> None:
+    async with open_store(database.url, max_connections=1) as store:
+        await store.init()
+        await import_lines(store, b"".join(map(line, EVENTS)))
+        assert await rows_read(store, lambda: exported(store)) < 3 * COUNT
+
+
+async def test_an_export_of_tables_without_the_index_does_not_grow_with_its_square(
+    database: Database,
+) -> None:
+    database.make_resolve_store(COUNT // 10)
+    async with open_store(database.url, max_connections=1) as store:
+        await exported(store)
+        pages = 20
+        assert await rows_read(store, lambda: exported(store, buffer_size=None)) < pages * COUNT // 10

@@ -1,0 +1,211 @@
+"""The tables that eventferry makes, and what it leaves of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from eventferry import DatabaseError, InputError, UnsupportedStoreError, UsageError, open_store
+from eventferry.databases.mysql.wire import Wire
+from tests.mysql.databases import Database, made_on
+from tests.servers import Server
+from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+
+STORE = {"events", "events-threads", "snapshots", "subscribers", "secrets"}
+HARD = [
+    line(make_event(0, payload="tab \t, line \n, quotes '\"`, back\\slash, \\N, \\0, %s, é, \U0001f980")),
+    line(make_event(1, aggregateId="tab\tline\nback\\slash\\N'\"", type="\x01\x0b\x1f\x7f\\u000B\r\n")),
+    line(make_event(2, aggregateId="", type="", payload="")),
+    line(make_event(3, aggregateId="\\N", type=" blanks  ", payload=None)),
+    line(make_event(4, aggregateId="\\n", type="'; DROP TABLE events; --", payload=[])),
+    line(make_event(5, aggregateId="é" * 700, type="\U0001f980" * 700)),
+]
+
+
+async def test_a_new_store_has_no_table_but_its_own(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        assert database.tables() == STORE
+        await import_lines(store, make_lines(600), freeze=True)
+        await store.incremental_import([{"type": "T", "aggregateId": "a", "timestamp": FAR_FUTURE}])
+        await store.begin_incremental_import()
+        assert database.tables() == STORE | {"events-incremental-import"}
+        await store.rollback_incremental_import()
+        await store.freeze()
+        await store.unfreeze()
+        assert database.tables() == STORE
+        await store.drop()
+    assert database.tables() == set()
+
+
+async def test_an_import_leaves_the_tables_that_init_makes(database: Database) -> None:
+    def columns_and_keys() -> list[tuple[object, ...]]:
+        return database.run(
+            f"""SELECT table_name, column_name, column_type, collation_name, is_nullable, column_key
+            FROM information_schema.columns WHERE table_schema = '{database.name}' ORDER BY 1, 2"""
+        ) + database.run(
+            f"""SELECT table_name, index_name, seq_in_index, column_name, non_unique, NULL
+            FROM information_schema.statistics WHERE table_schema = '{database.name}' ORDER BY 1, 2, 3"""
+        )
+
+    async with open_store(database.url) as store:
+        await store.init()
+        made = columns_and_keys()
+        await import_lines(store, make_lines(600))
+        assert columns_and_keys() == made
+        assert await exported(store) == make_lines(600)
+
+
+async def test_a_database_that_is_not_there_is_made_by_init(database: Database) -> None:
+    database.run(f"DROP DATABASE `{database.name}`")
+    async with open_store(database.url) as store:
+        assert not await store.exists()
+        await store.init()
+    assert database.tables() == STORE
+
+
+async def test_every_character_comes_out_as_it_went_in(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, b"".join(HARD))
+        # JSON.stringify writes U+007F as it is, and so does an export, whatever the input did.
+        assert await exported(store) == b"".join(HARD)
+
+
+async def test_a_server_that_refuses_local_files_gives_the_same_store(own_server: Server) -> None:
+    async def store_at(name: str) -> bytes:
+        database = made_on(own_server.url(name))
+        async with open_store(database.url) as store:
+            await store.init()
+            await import_lines(
+                store, b"".join(HARD) + b"".join(make_lines(1000).splitlines(keepends=True)[10:])
+            )
+            return await exported(store)
+
+    with_files = await store_at("with_files")
+    database = Database(own_server.url("with_files"))
+    database.run("SET GLOBAL local_infile = 0")
+    try:
+        assert await store_at("without_files") == with_files
+    finally:
+        database.run("SET GLOBAL local_infile = 1")
+
+
+async def test_rows_that_the_server_would_damage_on_their_way_are_an_error(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = Wire.load
+
+    def damaged(self: Wire, statement: str, data: bytes) -> tuple[int, int]:
+        return load(self, statement, data.replace(b"\t7\t", b"\tseven\t"))
+
+    monkeypatch.setattr(Wire, "load", damaged)
+    async with open_store(database.url) as store:
+        await store.init()
+        with pytest.raises(DatabaseError, match="seven"):
+            await import_lines(store, make_lines(20))
+        assert await exported(store) == b""
+
+
+async def test_a_server_that_asks_for_a_file_gets_none(database: Database, tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.write_text("1\t2\t3\n")
+    database.run("CREATE TABLE stolen (line TEXT)")
+    async with open_store(database.url) as store:
+        await store.init()
+        async with store._database._pool.connection() as connection:  # type: ignore[attr-defined]
+            with pytest.raises(DatabaseError):
+                await connection.run(
+                    lambda: connection.execute(f"LOAD DATA LOCAL INFILE '{private}' INTO TABLE stolen")
+                )
+    assert database.run("SELECT COUNT(*) FROM stolen") == [(0,)]
+
+
+async def test_an_event_that_fits_no_packet_is_refused_by_line_before_anything_changes(
+    database: Database,
+) -> None:
+    [(packet,)] = database.run("SELECT @@max_allowed_packet")
+    too_large = line(make_event(1, payload="x" * packet))
+    just_so = line(make_event(1, payload="'" * (packet // 2 - 40_000)))
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, make_lines(3))
+        with pytest.raises(InputError, match="max_allowed_packet") as refused:
+            await import_lines(store, make_lines(1) + too_large)
+        assert (refused.value.line, refused.value.field) == (2, "payload")
+        with pytest.raises(InputError, match="max_allowed_packet"):
+            await store.save_event(make_event(1, aggregateId="b", payload="x" * packet))
+        with pytest.raises(InputError, match="max_allowed_packet"):
+            await store.incremental_import([make_event(1, timestamp=FAR_FUTURE, payload="x" * packet)])
+        assert await exported(store) == make_lines(3)
+        await import_lines(store, just_so)
+        assert await exported(store) == just_so
+
+
+@pytest.mark.parametrize("what", ["trigger", "foreign key"])
+async def test_what_a_swap_would_lose_makes_it_refuse(database: Database, what: str) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, make_lines(3))
+        if what == "trigger":
+            database.run("CREATE TRIGGER counting AFTER INSERT ON events FOR EACH ROW SET @count = 1")
+        else:
+            database.run(
+                """CREATE TABLE counting (a BIGINT, b BIGINT,
+                CONSTRAINT counting FOREIGN KEY (a, b) REFERENCES events (threadId, threadCounter))"""
+            )
+        with pytest.raises(UnsupportedStoreError, match=f"{what} counting"):
+            await import_lines(store, make_lines(9))
+        assert await exported(store) == make_lines(3)
+        assert not (await store.describe()).is_frozen
+    assert database.tables() - {"counting"} == STORE
+
+
+async def test_what_dead_processes_left_goes_with_the_next_import(database: Database) -> None:
+    left = (
+        "events-import",
+        "events-import-threads",
+        "events-old-0123456789ab-0",
+        "events-merge-0123456789ab",
+    )
+    kept = ("events-old-2024", "events-merge-notes", "eventsX-old-0123456789ab-0")
+    async with open_store(database.url) as store:
+        await store.init()
+        for name in (*left[:3], *kept):
+            database.run(f"CREATE TABLE `{name}` (a INT)")
+        database.run(
+            f"CREATE TABLE `{left[3]}` (a INT) COMMENT 'EVENTFERRY STAGE ID ''1'' OWNER ''nobody'' SINCE ''1'''"
+        )
+        await import_lines(store, make_lines(3))
+        await store.incremental_import([])
+        assert database.tables() == STORE | set(kept)
+        await store.drop()
+    assert database.tables() == set(kept)
+
+
+async def test_names_that_a_server_cannot_take_are_refused_at_once(database: Database) -> None:
+    for name in ("e" * 46, "", "ends in a blank ", "a\nb", "\U0001f980"):
+        with pytest.raises(UsageError):
+            open_store(database.url, events_table_name=name)
+    async with open_store(database.url, events_table_name="e" * 45) as store:
+        await store.init()
+        await import_lines(store, make_lines(3))
+        await store.incremental_import([make_event(1, timestamp=FAR_FUTURE)])
+        await store.begin_incremental_import()
+        await store.rollback_incremental_import()
+        await store.drop()
+    assert database.tables() == set()
+
+
+async def test_parallel_pushes_of_one_part_leave_it_once(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        import_id = await store.begin_incremental_import()
+        events = [make_event(i, timestamp=FAR_FUTURE + i) for i in range(20)]
+        await asyncio.gather(
+            *(store.push_incremental_import(events, import_id, part="1") for _ in range(8)),
+            *(store.push_incremental_import(events, import_id, part="2") for _ in range(3)),
+        )
+        assert (await store.commit_incremental_import(import_id)).imported == 40
