@@ -130,7 +130,9 @@ class ExportStream:
                     thread, counter, *_ = page[-1]
                     self._unread = [*after[:thread], counter, *after[thread + 1 :]]
                     self.exported += len(page)
-                    yield block[:-2]
+                    out = block[:-2]
+                    del found, page, block  # whoever takes the block may take long: only that is held meanwhile
+                    yield out
             self._unread = after
             if held:
                 yield held
