@@ -31,7 +31,9 @@ UPLOADS = {
 async def cut_upload(app: Any, method: str, target: str, body: bytes) -> list[dict[str, Any]]:
     """Send the beginning of a body to an application and go away; what it answered."""
     path, _, query = target.partition("?")
-    messages = iter([{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}])
+    messages: Iterator[dict[str, Any]] = iter(
+        [{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}]
+    )
     answers: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:

@@ -24,7 +24,9 @@ async def _metrics(call: Call[NoQuery]) -> Response:
 async def _openapi(call: Call[NoQuery]) -> Response:
     from eventferry.http.openapi import description  # made of the table of routes, which this is in
 
-    return JsonResponse(description(call.request.scope.get("root_path", "")))
+    return JsonResponse(
+        description(call.request.scope.get("root_path", ""), with_tokens=call.service.has_tokens)
+    )
 
 
 async def _docs(call: Call[NoQuery]) -> Response:

@@ -66,7 +66,7 @@ def create_app(
     folder = None if exchange_dir is None else Path(exchange_dir).resolve()
     if folder is not None and not folder.is_dir():
         raise UsageError(f"the folder of exchange {folder} is not there")
-    service = Service(store, limits or Limits(), Metrics(), folder)
+    service = Service(store, limits or Limits(), Metrics(), folder, has_tokens=file is not None)
     guards = Guards(Sources.of(allowed_hosts, allowed_origins), file, Rate(rate) if rate else None)
     middleware = [Middleware(Watch, metrics=service.metrics)]
     if allowed_origins:

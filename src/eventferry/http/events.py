@@ -26,6 +26,9 @@ Time = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 """Milliseconds since 1970."""
 
 
+Cursor = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9+/]{2048}$")]
+
+
 class DescribeQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     """The parameters of `describe`."""
 
@@ -36,7 +39,7 @@ class DescribeQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 class PageQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     """The parameters of a page."""
 
-    cursor: str | None = None
+    cursor: Cursor | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     type: list[str] | None = None
     aggregate_id: list[str] | None = None
@@ -47,7 +50,7 @@ class PageQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 class ExportQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     """The parameters of an export."""
 
-    cursor: str | None = None
+    cursor: Cursor | None = None
 
 
 async def _describe(call: Call[DescribeQuery]) -> Response:

@@ -51,12 +51,15 @@ class Service:
         limits: what it takes.
         metrics: what it counts.
         exchange_dir: where the routes of reSolve's client read and write files; None: they are off.
+        has_tokens: whether who calls must have a token.
+        imports: how many are running.
     """
 
     store: EventStore
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
     exchange_dir: Path | None = None
+    has_tokens: bool = False
     imports: int = 0
 
     @contextmanager

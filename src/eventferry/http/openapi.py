@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 import eventferry
-from eventferry.http.bodies import MEDIA_TYPES
 from eventferry.http.problems import MEDIA_TYPE as PROBLEM
-from eventferry.http.routes import ROUTES, TEXT, Answer, Route
+from eventferry.http.routes import JSON, ROUTES, TEXT, Answer, Body, Route
+from eventferry.http.streams import LINES
 
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -36,20 +36,23 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
     aggregate_version: int | None = None
 
 
-def description(root_path: str = "") -> dict[str, Any]:
+def description(root_path: str = "", *, with_tokens: bool = True) -> dict[str, Any]:
     """The service as OpenAPI describes it.
 
     Args:
         root_path: where the application is mounted.
+        with_tokens: whether who calls must have a token.
     """
-    shapes = [Problem, *{route.answer.shape for route in ROUTES if route.answer.shape not in (None, dict)}]
-    shapes.sort(key=lambda shape: shape.__name__)
+    shapes: list[Any] = [Problem]
+    for route in ROUTES:
+        shapes += [shape for shape in (route.answer.shape, route.body and route.body.json) if shape]
+    shapes = sorted({shape for shape in shapes if shape is not dict}, key=str)
     _, schemas = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
     # Asked for only: without, the key is not there at all.
     schemas["Description"]["required"].remove("cursor")
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, with_tokens=with_tokens)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,23 +72,34 @@ def description(root_path: str = "") -> dict[str, Any]:
     }
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, *, with_tokens: bool) -> dict[str, Any]:
     schemes = ["bearer", "basic"] if route.is_plain else ["bearer"]
+    is_open = not with_tokens or not route.scopes
     operation: dict[str, Any] = {
         "operationId": route.handler.operation,
         "summary": route.summary,
         "tags": [_tag(route)],
         "parameters": [*_path_parameters(route), *_query_parameters(route)],
         "responses": _responses(route),
-        "security": [{scheme: list(route.scopes)} for scheme in schemes] if route.scopes else [],
+        "security": [] if is_open else [{scheme: list(route.scopes)} for scheme in schemes],
     }
     if route.body is not None:
-        operation["requestBody"] = {
-            "description": f"{route.body} In any charset that Content-Type names; Content-Encoding gzip or zstd.",
-            "required": True,
-            "content": {media_type: {"schema": {}} for media_type in MEDIA_TYPES[:3]},
-        }
+        operation["requestBody"] = _request_body(route.body)
     return operation
+
+
+def _request_body(body: Body) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if body.lines:
+        content |= {media_type: {"schema": {"type": "string"}} for media_type in (LINES, "text/plain")}
+    if body.json is not None:
+        (schema,), _ = msgspec.json.schema_components([body.json], ref_template=_REFERENCE)
+        content[JSON] = {"schema": schema}
+    return {
+        "description": f"{body.what} In any charset that Content-Type names; Content-Encoding gzip or zstd.",
+        "required": not body.lines,  # no lines at all are lines, too
+        "content": content,
+    }
 
 
 def _tag(route: Route) -> str:
@@ -171,7 +185,7 @@ def page() -> str:
 
 
 def _section(route: Route) -> str:
-    operation = _operation(route)
+    operation = _operation(route, with_tokens=True)
     rows = [
         (f"<code>{html.escape(parameter['name'])}</code>", html.escape(_kind(parameter["schema"])))
         for parameter in operation["parameters"]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from eventferry import Description, Event, ImportReport, SecretsReport
+from eventferry.event import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 from eventferry.http import events, exchange, imports, secrets
 from eventferry.http.about import docs_handler, healthz_handler, metrics_handler, openapi_handler
 from eventferry.http.handling import Handler
@@ -64,6 +65,49 @@ class HealthAnswer(msgspec.Struct):
     status: str
 
 
+_Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
+_Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+
+
+class NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """An event that comes in incrementally; its position and version are ignored."""
+
+    type: _Name
+    timestamp: _Timestamp
+    aggregate_id: _Name
+    payload: Any = None
+    thread_counter: Any = None
+    thread_id: Any = None
+    aggregate_version: Any = None
+
+
+class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """An event to save; its position is ignored."""
+
+    type: _Name
+    aggregate_id: _Name
+    aggregate_version: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
+    timestamp: _Timestamp = 0
+    payload: Any = None
+    thread_counter: Any = None
+    thread_id: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What a request brings.
+
+    Attributes:
+        what: in a sentence.
+        json: the shape of it as one JSON value; None: it comes as lines only.
+        lines: whether it can come as lines.
+    """
+
+    what: str
+    json: Any = None
+    lines: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """An answer of a request that was done.
@@ -106,7 +150,7 @@ class Route:
     summary: str
     answer: Answer
     refusals: Sequence[int] = ()
-    body: str | None = None
+    body: Body | None = None
     is_plain: bool = False
 
     @property
@@ -115,7 +159,9 @@ class Route:
         return self.method != "GET" or self.is_plain
 
 
-_LINES_OR_ARRAY = "Events as lines, or as one JSON array; positions and versions are ignored."
+_LINES_OR_ARRAY = Body(
+    what="Events as lines, or as one JSON array; positions and versions are ignored.", json=list[NewEvent]
+)
 _WRITES = (409, 423)
 _BODY = (408, 413, 415, 422)
 
@@ -145,7 +191,11 @@ ROUTES: tuple[Route, ...] = (
         answer=Answer(
             status=201, what="The event as it is stored, and the cursor behind it.", shape=SavedAnswer
         ),
-        body="An event: type, aggregateId, aggregateVersion, and timestamp and payload if it has them.",
+        body=Body(
+            what="An event: type, aggregateId, aggregateVersion, and timestamp and payload if it has them.",
+            json=EventToSave,
+            lines=False,
+        ),
         refusals=(*_WRITES, *_BODY),
     ),
     Route(
@@ -170,7 +220,7 @@ ROUTES: tuple[Route, ...] = (
         handler=imports.import_handler,
         summary="Import lines, replacing all events, all or nothing.",
         answer=Answer(what="How many events came in.", shape=ImportedAnswer),
-        body="Events as lines, with positions and versions.",
+        body=Body(what="Events as lines, with positions and versions."),
         refusals=(*_WRITES, *_BODY),
     ),
     Route(
@@ -253,7 +303,7 @@ ROUTES: tuple[Route, ...] = (
         handler=secrets.import_secrets_handler,
         summary="Import secrets from lines, all or nothing.",
         answer=Answer(what="What came in and what was skipped.", shape=SecretsReport),
-        body="Lines of secret, id and idx.",
+        body=Body(what="Lines of secret, id and idx."),
         refusals=(*_WRITES, *_BODY),
     ),
     Route(
