@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import shutil
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -67,15 +71,30 @@ class Own:
         self.server.stop()
         self.server.start()
 
-    def crash(self) -> None:
-        """kill -9, and start it again."""
-        self.server.kill()
-        self.server.start()
+    def kill(self) -> None:
+        """kill -9 of all its processes. Those that only wait for their parent to take notice are gone."""
+        postmaster = int((self.server.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        children = [
+            int(name) for name in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+        ]
+        Server.kill(self.server)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        while any(map(_runs, children)):
+            time.sleep(0.002)
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
-            self.server.kill()
+            self.kill()
         shutil.rmtree(self.server.folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
 
 
 def schema_of(url: str) -> str:
