@@ -17,9 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 from psycopg import sql
 
-from eventferry import open_store
+from eventferry import EventStore, ImportReport, open_store
 from tests.servers import Server
-from tests.support import import_lines, make_event, make_lines
+from tests.support import FAR_FUTURE, import_lines, make_event, make_lines
 
 SAVED: dict[str, Any] = {"type": "SAVED", "aggregateId": "saved", "aggregateVersion": 1, "payload": None}
 
@@ -207,3 +207,10 @@ def check_no_gaps(url: str) -> None:
 
 def at(timestamp: int, payload: Any, aggregate: str = "a") -> dict[str, Any]:
     return {"type": "T", "timestamp": timestamp, "aggregateId": aggregate, "payload": payload}
+
+
+async def import_in_steps(store: EventStore) -> None:
+    import_id = await store.begin_incremental_import()
+    await store.push_incremental_import([at(FAR_FUTURE, i) for i in range(9)], import_id, part="b")
+    await store.push_incremental_import([at(FAR_FUTURE, i) for i in range(5, 12)], import_id, part="a")
+    assert await store.commit_incremental_import(import_id) == ImportReport(16, 0, 0)

@@ -273,7 +273,7 @@ async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_transaction_and_
         start = time.perf_counter()
         await CALLS[name](store)
         whole = time.perf_counter() - start
-        for _ in range(8):
+        for _ in range(6):
             call = asyncio.ensure_future(CALLS[name](store))
             await asyncio.wait([call], timeout=chance.random() * whole)
             call.cancel()
@@ -310,7 +310,7 @@ async def test_whoever_resumes_at_once_does_not_take_the_interrupted_import_for_
     url = new_url()
     await make_store(url, 20)
     async with open_store(url) as store:
-        for _ in range(25):
+        for _ in range(8):
             async with store.import_events(resume=True) as stream:
                 await stream.write(make_lines(2))
                 stream.stop()
@@ -327,7 +327,7 @@ async def test_a_cancellation_is_never_lost(new_url: NewUrl, chance: random.Rand
             await store.load_events(limit=1, cursor=None)
 
     async with open_store(url) as store:
-        for _ in range(40):
+        for _ in range(25):
             task = asyncio.create_task(forever(store))
             await asyncio.sleep(0.01 + chance.random() * 0.01)
             task.cancel()

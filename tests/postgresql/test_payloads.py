@@ -135,8 +135,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"payload": {"a\0": 1}}, "payload", "U.0000"),
     ({"aggregateId": "😀" * 700}, "aggregateId", "2600 bytes"),
     ({"aggregateId": "😀" * 651}, "aggregateId", "2600 bytes"),
-    ({"aggregateId": "a" * 701}, "aggregateId", ""),
-    ({"type": "t" * 701}, "type", ""),
+    ({"aggregateId": "a" * 701}, "aggregateId", "700"),
+    ({"type": "t" * 701}, "type", "700"),
 ]
 
 
