@@ -32,6 +32,7 @@ from eventferry import open_store
 from eventferry.http import create_app
 from eventferry.http.routes import ROUTES
 from tests.http.service import lines_of, new_event
+from tests.places import Places
 from tests.support import import_lines, make_lines
 
 CHECKS: list[Any] = [
@@ -45,14 +46,14 @@ CHECKS: list[Any] = [
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(store_url: str, folder: Path) -> Iterator[str]:
     """A service in a thread of its own, in this process: so that coverage and errors are seen here."""
     listener = socket.create_server(("127.0.0.1", 0))
     started = threading.Event()
     ends: list[Any] = []
 
     async def run() -> None:
-        async with open_store(f"sqlite:///{folder}/fuzzed.db", busy_timeout=5) as store:
+        async with open_store(store_url, busy_timeout=5) as store:
             await store.init()
             await import_lines(store, make_lines(50))
             app = create_app(store, insecure=True, exchange_dir=folder)
@@ -72,9 +73,10 @@ def served(folder: Path) -> Iterator[str]:
         thread.join(30)
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(tmp_path_factory.mktemp("fuzzed")) as place:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    with Places(request.param, folder) as places, served(places.new_url(), folder) as place:
         yield place
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,7 @@ async def test_a_frozen_store_is_told_until_it_is_not(tmp_path: Path) -> None:
         ):
             assert refused.status_code == 423
             problem_of(refused)
+            assert str(tmp_path) not in refused.text
         assert (await client.post("/unfreeze")).status_code == 204
         assert (await client.post("/unfreeze")).status_code == 409
         assert (await client.post("/events", json=event)).status_code == 201
@@ -347,7 +349,31 @@ async def test_a_busy_store_is_told_with_when_to_come_again(tmp_path: Path) -> N
             )
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) >= 1
+        assert str(tmp_path) not in response.text
         assert problem_of(response)["type"] == "urn:eventferry:store-busy"
+
+
+async def test_of_two_imports_at_once_one_is_told_that_the_other_runs(tmp_path: Path) -> None:
+    async with service(tmp_path, 3) as (client, store):
+        for _ in range(5):
+            answers = await asyncio.gather(
+                *(client.post("/import?replace=true", content=make_lines(2000)) for _ in range(4))
+            )
+            statuses = sorted(answer.status_code for answer in answers)
+            assert statuses[0] == 200
+            assert set(statuses) <= {200, 503}
+            assert await exported(store) == make_lines(2000)
+
+
+async def test_a_page_ends_where_it_would_become_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventferry.http.events.PAGE_BYTES", len(make_lines(10)))
+    async with service(tmp_path, 25) as (client, _):
+        first = (await client.get("/events")).json()
+        second = (await client.get("/events", params={"cursor": first["cursor"]})).json()
+        assert first["events"] == [make_event(i) for i in range(10)]
+        assert second["events"][0] == make_event(10)
 
 
 async def test_what_is_no_route_or_no_method_is_a_problem_too(tmp_path: Path) -> None:

@@ -125,6 +125,44 @@ def test_tls(tmp_path: Path) -> None:
             httpx.get(f"{server.url}/healthz")
 
 
+@pytest.mark.parametrize("begins", ["nothing", "a head", "a body that is refused"])
+def test_a_connection_without_a_request_is_not_kept_for_ever(tmp_path: Path, begins: str) -> None:
+    with serving(new_store(tmp_path, make_lines(3)), tmp_path, "--timeout", "1") as server:
+        address = urlsplit(server.url)
+        head = b"GET /describe HTTP/1.1\r\nHost: localhost\r\nX-Long: "
+        if begins == "a body that is refused":
+            head = b"POST /import HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
+        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+            if begins != "nothing":
+                connection.sendall(head)
+            start = time.monotonic()
+            connection.settimeout(0.1)
+            while time.monotonic() < start + 20:
+                try:
+                    if begins != "nothing":
+                        connection.sendall(b"x")
+                    if not connection.recv(1000):
+                        break
+                except TimeoutError:
+                    continue
+                except OSError:
+                    break
+            assert 0.5 < time.monotonic() - start < 10
+
+
+def test_a_connection_that_waits_between_requests_is_kept(tmp_path: Path) -> None:
+    with serving(new_store(tmp_path, make_lines(3)), tmp_path, "--timeout", "1") as server:
+        address = urlsplit(server.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port)
+        connection.connect()
+        first = connection.sock
+        for _ in range(3):
+            connection.request("GET", "/export")
+            assert connection.getresponse().read() == make_lines(3)
+            assert connection.sock is first
+            time.sleep(1.3)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_export_that_runs_when_the_end_comes_is_finished(tmp_path: Path, large: str, number: int) -> None:
     with (

@@ -22,6 +22,7 @@ JSON = b'{"type":"T","aggregateId":"a","aggregateVersion":1}'
 UPLOADS = {
     "/events": ("POST", JSON),
     "/import?replace=true": ("POST", make_lines(2)),
+    "/import?replace=true&freeze=true": ("POST", make_lines(1)),
     "/incremental-import": ("POST", lines_of([new_event(1), new_event(2)])),
     "/incremental-imports/{id}/parts/1": ("PUT", lines_of([new_event(3), new_event(4)])),
     "/secrets": ("POST", b'{"secret":"s","id":"a","idx":0}\n{"secret":"t","id":"b","idx":1}\n'),

@@ -18,8 +18,8 @@ from eventferry.http.streams import LinesResponse
 CURSOR_HEADER = "Eventferry-Cursor"
 DEFAULT_LIMIT = 1000
 MAX_LIMIT = 10_000
-PAGE_BYTES = 64 * 1024**2
-"""How many bytes of lines a page has at most (but at least one event), as in the library."""
+PAGE_BYTES = 16 * 1024**2
+"""How many bytes of lines a page by cursor has at most (but at least one event): it is held whole."""
 
 
 Time = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]

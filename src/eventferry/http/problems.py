@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from eventferry import errors
-from eventferry.errors import ConcurrentError, EventferryError, InputError, StoreUnreachableError
+from eventferry.errors import ConcurrentError, EventferryError, InputError
 
 log = logging.getLogger("eventferry.http")
 
@@ -52,12 +52,17 @@ STATUSES: dict[type[EventferryError], int] = {
 }
 """The status of each error that a request can meet."""
 
-_UNSAID: tuple[type[EventferryError], ...] = (
-    StoreUnreachableError,
-    errors.ReadOnlyStoreError,
-    errors.StoreNotFoundError,
-)
-"""Errors whose words are for those who run the service: hosts, users and paths stand in them."""
+_UNUSABLE = "the store cannot be used right now; the service's log says more"
+
+_WORDS: dict[type[EventferryError], str] = {
+    errors.StoreBusyError: "somebody else is writing, or importing, for long; nothing was changed: try again",
+    errors.StoreFrozenError: "the store is frozen: nothing is written until it is unfrozen",
+    errors.ReadOnlyStoreError: _UNUSABLE,
+    errors.StoreClosedError: _UNUSABLE,
+    errors.StoreNotFoundError: _UNUSABLE,
+    errors.StoreUnreachableError: _UNUSABLE,
+}
+"""What is said instead of words that are for those who run the service: hosts, users and paths stand in them."""
 
 
 class RefusedError(EventferryError):
@@ -117,9 +122,7 @@ def words(error: Exception) -> str:
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return "the service met an error that is not the request's; its log says more"
-    if isinstance(error, _UNSAID):
-        return "the store cannot be used right now; the service's log says more"
-    return str(error)
+    return next((_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS), str(error))
 
 
 def _members(error: Exception, status: int) -> dict[str, Any]:

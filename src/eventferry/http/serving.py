@@ -14,10 +14,14 @@ import socket
 import ssl
 import sys
 from dataclasses import dataclass
+from functools import partial
+from math import ceil
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from eventferry.errors import EventferryError
 from eventferry.http.streams import CutError
@@ -103,6 +107,7 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
     """
     config = uvicorn.Config(
         app,
+        http=partial(_Connection, patience=serving.timeout),  # type: ignore[arg-type]
         lifespan="off",
         ws="none",
         log_config=None,
@@ -111,7 +116,7 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
         proxy_headers=bool(serving.trusted_proxies),
         forwarded_allow_ips=list(serving.trusted_proxies),
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=round(serving.grace),
+        timeout_graceful_shutdown=ceil(serving.grace),
         ssl_certfile=serving.tls_cert,
         ssl_keyfile=serving.tls_key,
     )
@@ -127,6 +132,40 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=_ABORT_SECONDS)
+
+
+class _Connection(H11Protocol):
+    """A connection on which no request is under way only for a while.
+
+    uvicorn waits for ever for a request's head that does not come or comes byte by byte, and takes what still comes of
+    the body of a request that was refused.
+
+    Args:
+        patience: seconds from the connection, or from the first byte behind an answer, to the whole head of a request.
+    """
+
+    def __init__(self, *arguments: Any, patience: float, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._patience = patience
+        self._due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._due = self.loop.call_later(self._patience, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if not is_idle and self._due is not None:
+            self._due.cancel()
+            self._due = None
+        elif is_idle and self._due is None:
+            self._due = self.loop.call_later(self._patience, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._due is not None:
+            self._due.cancel()
+        super().connection_lost(exc)
 
 
 class _Server(uvicorn.Server):
