@@ -117,7 +117,7 @@ async def test_saves_that_meet_a_swap_wait_for_it_and_are_in_the_new_events(data
             cursor.execute("START TRANSACTION")
             cursor.execute("SELECT COUNT(*) FROM events")
             swap = asyncio.create_task(import_lines(store, make_lines(5)))
-            while not database_is_marked(database):
+            while not (database_is_marked(database) or swap.done()):
                 await asyncio.sleep(0.02)
             assert not (await other.describe()).is_frozen
             save = asyncio.create_task(

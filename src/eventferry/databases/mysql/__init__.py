@@ -51,6 +51,7 @@ from eventferry.event import Limits, NewRow, check_limits
 __all__ = ["MysqlDatabase", "open_url"]
 
 R = TypeVar("R", bound=MysqlReading)
+T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
 
 _RECONNECTIONS = (0.0, 0.1, 0.4, 1.0, 1.5)
@@ -175,13 +176,15 @@ class MysqlDatabase:
     # transactions
 
     @asynccontextmanager
-    async def _begun(self, begin: Callable[[Connection], R]) -> AsyncIterator[R]:
+    async def _begun(self, begin: Callable[[Connection], T]) -> AsyncIterator[T]:
         """What `begin` begins on a connection of the pool."""
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(self._pool.connection())
             try:
                 begun = await connection.run(partial(begin, connection))
-            except StoreUnreachableError:
+            except StoreUnreachableError as error:
+                if not _was_connected(error):
+                    raise
                 # It broke while nobody used it; nothing was sent, and the others are no better.
                 await stack.aclose()
                 await self._pool.forget_idle()
@@ -320,26 +323,23 @@ class MysqlDatabase:
     # the boundary
 
     async def exists(self) -> bool:
-        self._pool.check_open()
+        def look(connection: Connection) -> bool:
+            return bool(connection.query(COMMENT, (self._access.database, self._tables.events)))
+
         try:
-            async with self._pool.connection() as connection:
-                return bool(
-                    await connection.run(
-                        lambda: connection.query(COMMENT, (self._access.database, self._tables.events))
-                    )
-                )
+            async with self._begun(look) as found:
+                return found
         except StoreNotFoundError:
             return False
 
     async def create(self) -> None:
-        self._pool.check_open()
         try:
-            async with self._pool.connection() as connection:
-                await connection.run(partial(self._create, connection))
+            async with self._begun(self._create):
+                return
         except StoreNotFoundError:
             await self._create_database()
-            async with self._pool.connection() as connection:
-                await connection.run(partial(self._create, connection))
+        async with self._begun(self._create):
+            return
 
     async def _create_database(self) -> None:
         connection = await self._connect(database=False)

@@ -22,6 +22,7 @@ from eventferry.errors import (
     DatabaseError,
     EventferryError,
     InputError,
+    MissingExtraError,
     ReadOnlyStoreError,
     StoreBusyError,
     StoreNotFoundError,
@@ -284,15 +285,18 @@ class Connection:
             self._wire.query("ROLLBACK")
 
     def _connected(self, database: str | None, setting: str | None = None) -> Wire:
-        wire = Wire(
-            **self.access.options,
-            database=database,
-            charset="utf8mb4",
-            autocommit=True,
-            local_infile=True,
-            client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
-            program_name="eventferry",
-        )
+        try:
+            wire = Wire(
+                **self.access.options,
+                database=database,
+                charset="utf8mb4",
+                autocommit=True,
+                local_infile=True,
+                client_flag=CLIENT.MULTI_STATEMENTS | CLIENT.FOUND_ROWS,
+                program_name="eventferry",
+            )
+        except RuntimeError as error:  # a way to log in that needs one more package, without TLS
+            raise MissingExtraError(f"{self.access.place}: {error}: pip install 'PyMySQL[rsa]'") from None
         patience = max(1, math.ceil(self.access.busy_timeout))
         settings = {
             "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
