@@ -130,9 +130,11 @@ async def test_a_trace_goes_into_logs_and_answers_and_on(
         (trace,) = met
         assert trace is not None
         assert (trace.parent, trace.state) == (response.headers["traceparent"], "a=1")
-        await client.post("/import", content=make_lines(1), headers={"traceparent": PARENT})
+        lines = make_lines(1)
+        for query in ("", "?replace=true"):
+            await client.post(f"/import{query}", content=lines, headers={"traceparent": PARENT})
         told = [record for record in caplog.records if record.name == "eventferry.http"]
-        assert told
+        assert len(told) == 2  # one was refused, one was done
         for record in (*access(caplog), *told):
             assert record.__dict__["trace_id"] == trace_id
             assert trace_id in record.getMessage()

@@ -337,6 +337,14 @@ async def test_health_is_told_without_the_store_s_inside(tmp_path: Path) -> None
         assert "nowhere" not in response.text
 
 
+@pytest.mark.parametrize("host", ["[::", "]", "a b", "é", "x" * 5000, "@", "%"])
+async def test_a_host_that_is_none_is_no_error_of_the_service(tmp_path: Path, host: str) -> None:
+    async with service(tmp_path) as (client, _):
+        for path, statuses in (("/healthz", {200}), ("/describe", {403}), ("/nowhere", {404})):
+            response = await client.get(path, headers={b"Host": host.encode()})
+            assert response.status_code in statuses
+
+
 async def test_a_busy_store_is_told_with_when_to_come_again(tmp_path: Path) -> None:
     async with (
         opened(tmp_path) as holder,

@@ -113,9 +113,7 @@ class Call(Generic[Q]):
     def came_in(self, events: int) -> None:
         """Count events that are in the store now."""
         self.service.metrics.events.labels(self.operation, "in").inc(events)
-        log.info(
-            "%s: %d events in", self.operation, events, extra={"operation": self.operation, "events": events}
-        )
+        _tell(logging.INFO, self.operation, f"events={events}", {"events": events})
 
     def went_out(self, events: int) -> None:
         """Count events that were given out."""
@@ -171,7 +169,7 @@ class Handler(Generic[Q]):
         return endpoint
 
     async def _answered(self, request: Request, service: Service) -> Response:
-        query = parsed_query(request.url.query, self.query)
+        query = parsed_query(request.scope["query_string"].decode("latin-1"), self.query)
         call = Call(request, query, service, self.operation)
         if not self.is_import:
             return await self.answer(call)
