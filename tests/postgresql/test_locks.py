@@ -213,6 +213,27 @@ async def test_there_are_no_more_connections_than_allowed_and_none_after_close(n
     await gone(url, "limited")
 
 
+async def test_calls_one_after_the_other_share_one_connection(new_url: NewUrl) -> None:
+    url = with_options(new_url(), "application_name=shared-" + schema_of(new_url()))
+    await make_store(url, 20)
+    pids = set()
+    async with open_store(url) as store:
+        for i in range(10):
+            await store.load_events(limit=5, cursor=None)
+            await exported(store)
+            await store.save_event(new_event(f"s{i}"))
+            with pytest.raises(ConcurrentError):
+                await store.save_event(new_event(f"s{i}"))
+            pids |= set(
+                rows(
+                    url,
+                    "SELECT pid FROM pg_stat_activity WHERE application_name = %s",
+                    url.rpartition("=")[2],
+                )
+            )
+    assert len(pids) == 1
+
+
 def connections(url: str, name: str) -> int:
     [(count,)] = rows(url, "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", name)
     return int(count)

@@ -23,7 +23,7 @@ from eventferry import (
     pipeline,
 )
 from tests import servers
-from tests.postgresql.schemas import SAVED, STORE_TABLES, at, check_no_gaps, rows, tables
+from tests.postgresql.schemas import SAVED, STORE_TABLES, at, check_no_gaps, rows, tables, with_options
 from tests.support import FAR_FUTURE, NewUrl, all_pages, exported, import_lines, make_lines
 
 SETTINGS = """
@@ -139,7 +139,7 @@ async def test_an_owner_behind_it_is_seen_to_live_and_to_have_died(bouncer: int,
 
 
 async def test_what_one_client_sets_no_other_inherits(bouncer: int, new_url: NewUrl) -> None:
-    url = new_url()
+    url = with_options(new_url(), f"application_name={secrets.token_hex(6)}")
     async with open_store(through(bouncer, url)) as store:
         await store.init()
         await import_lines(store, make_lines(200), freeze=True)
@@ -151,6 +151,12 @@ async def test_what_one_client_sets_no_other_inherits(bouncer: int, new_url: New
         for name in ["lock_timeout"] * 12
     }
     assert shown == {("0",)}
+    locks = rows(
+        url,
+        "SELECT mode FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE application_name = %s",
+        url.rpartition("=")[2],
+    )
+    assert locks == []
     kept = rows(
         url,
         "SELECT name FROM pg_prepared_statements UNION ALL SELECT relname FROM pg_class WHERE relpersistence = 't'",

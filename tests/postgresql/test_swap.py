@@ -329,3 +329,27 @@ async def test_whoever_reads_while_imports_follow_one_another_sees_the_old_event
         over.set()
         await asyncio.gather(*watching)
     assert seen == {200, 300}
+
+
+SWAP_BY_HAND = """
+CREATE TABLE "next"(LIKE "events" INCLUDING ALL);
+INSERT INTO "next" SELECT * FROM "events" WHERE "threadCounter" = 0;
+DROP TABLE "events";
+ALTER TABLE "next" RENAME TO "events"
+"""
+
+
+async def test_a_reader_who_waited_for_a_swap_reads_the_new_events(new_url: NewUrl) -> None:
+    url = new_url()
+    await make_store(url, 300)
+    async with open_store(url) as store:
+        await store.load_events(limit=1, cursor=None)
+        with connect(url, autocommit=False) as other:
+            other.execute('LOCK TABLE "events" IN ACCESS EXCLUSIVE MODE')
+            other.execute(SWAP_BY_HAND)
+            reading = asyncio.create_task(store.load_events(limit=1000, cursor=None))
+            async with asyncio.timeout(20):
+                while not rows(url, "SELECT 1 FROM pg_locks WHERE mode = 'AccessShareLock' AND NOT granted"):
+                    await asyncio.sleep(0.005)
+            other.commit()
+        assert len((await reading).events) == 256
