@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pymysql.err import MySQLError
 
 from eventferry import order
-from eventferry.database import Freeze, Saved
+from eventferry.database import Saved
 from eventferry.databases.mysql.connection import Connection, duplicate_key
-from eventferry.databases.mysql.reading import ALL_HEADS, freeze_of, heads_of
+from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.errors import ConcurrentError, DatabaseError, InputError
@@ -34,11 +34,6 @@ class Found:
     """The comment of the freeze marker."""
     thread_at_once: int | None
     """The thread of the aggregate's last event at this very timestamp."""
-
-    @property
-    def freeze(self) -> Freeze | None:
-        """A freeze that stands; None too where a swap is under way."""
-        return freeze_of(self.marker)
 
 
 class Saver:
