@@ -194,11 +194,15 @@ class PostgresDatabase:
 
         Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
         pauses in which the others get on.
+
+        Nothing that is done in it needs a scan of the events. A table that has just grown looks tiny to the planner,
+        and a scan of it, done once for each of a million staged rows, kept everybody out for an hour.
         """
         deadline = time.monotonic() + self._busy_timeout
         begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED;
             SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
-            LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience}; {self._facts}"""
+            LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience};
+            SET LOCAL enable_seqscan = off; {self._facts}"""
         while True:
             try:
                 async with self._transaction(begin) as (connection, results):

@@ -58,9 +58,10 @@ class PostgresSoleWriting(PostgresWriting):
     async def _refuse_taken(self, rows: Sequence[Row]) -> None:
         found = await self.connection.rows(
             f"""SELECT wanted.id, wanted.version FROM unnest(%s::text[], %s::bigint[]) AS wanted(id, version)
-            WHERE EXISTS (
+            CROSS JOIN LATERAL (
               SELECT FROM {self.names.events}
-              WHERE "aggregateId" = wanted.id AND "aggregateVersion" = wanted.version)""",
+              WHERE "aggregateId" = wanted.id AND "aggregateVersion" = wanted.version OFFSET 0
+            ) AS found""",
             ([row.aggregate_id for row in rows], [row.aggregate_version for row in rows]),
         )
         taken = {(aggregate_id.decode(), version) for aggregate_id, version in found}
