@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventferry import open_store
+from eventferry import ImportStream, open_store
 from tests.http.service import client_of, lines_of, new_event, opened, problem_of, service
 from tests.support import as_dict, exported, make_event, make_lines
 
@@ -201,6 +201,23 @@ async def test_an_event_saved_while_an_import_is_on_its_way_is_not_lost(tmp_path
             yield make_lines(2)[50:]
 
         response = await client.post("/import", content=body())
+        assert response.status_code == 409
+        assert (await store.describe()).event_count == 1
+
+
+async def test_an_event_saved_just_before_an_import_begins_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with service(tmp_path) as (client, store):
+        begin = ImportStream.begin
+
+        async def late(stream: ImportStream) -> None:
+            if not (await store.describe()).event_count:
+                await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1})
+            await begin(stream)
+
+        monkeypatch.setattr(ImportStream, "begin", late)
+        response = await client.post("/import", content=make_lines(2))
         assert response.status_code == 409
         assert (await store.describe()).event_count == 1
 
@@ -422,6 +439,23 @@ async def test_an_error_of_the_service_says_nothing_of_its_inside(
         assert "RuntimeError" not in response.text
         problem_of(response)
         assert "the password is 1234" in caplog.text
+
+
+async def test_an_error_over_secrets_tells_where_it_was_and_not_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "-".join(("hidden", "one"))  # not as a word of its own: the source's line is in the log
+    async with service(tmp_path) as (client, store):
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise RuntimeError(secret)
+
+        monkeypatch.setattr(type(store), "load_secrets", broken)
+        response = await client.get("/secrets")
+        assert response.status_code == 500
+        assert secret not in response.text + caplog.text
+        assert "RuntimeError" in caplog.text
+        assert "broken" in caplog.text
 
 
 async def test_the_description_is_open_api_with_every_route_and_a_page_for_people(tmp_path: Path) -> None:

@@ -104,6 +104,43 @@ def test_it_says_where_it_listens_and_that_it_is_for_this_machine_only(tmp_path:
         assert server.log.endswith("stopped\n")
 
 
+@pytest.mark.parametrize("host", ["localhost", "::1", "127.0.0.2"])
+def test_every_loopback_name_is_this_machine_only(tmp_path: Path, host: str) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    with (
+        serving(new_store(tmp_path, make_lines(3)), tmp_path, "--host", host) as server,
+        server.client() as client,
+    ):
+        assert "this machine only" in server.log
+        assert client.post("/freeze", headers={"Origin": server.url}).status_code == 204
+        assert client.get("/export").content == make_lines(3)
+
+
+def test_with_tokens_it_is_reached_by_address_and_by_the_names_that_are_allowed(tmp_path: Path) -> None:
+    tokens = TokenFile(tmp_path / "tokens.json")
+    token = tokens.add("reader", ["read"])
+    words = ("--host", "0.0.0.0", "--tokens", str(tokens.path), "--allowed-host", "events.example")
+    with serving(new_store(tmp_path), tmp_path, *words) as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.2")
+        with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}) as client:
+            assert client.get("/describe").status_code == 200
+            assert client.get("/describe", headers={"Host": "events.example"}).status_code == 200
+            assert client.get("/describe", headers={"Host": "127.0.0.3"}).status_code == 403
+            assert client.get("/describe", headers={"Host": "other.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_only_a_proxy_that_is_trusted_says_who_calls(tmp_path: Path, trusted: bool) -> None:
+    words = ("--trusted-proxy", "127.0.0.1") if trusted else ()
+    with serving(new_store(tmp_path), tmp_path, *words) as server, server.client() as client:
+        client.get("/describe", headers={"X-Forwarded-For": "203.0.113.9"})
+        assert ("client=203.0.113.9 " in server.log) == trusted
+
+
 def test_a_port_that_is_taken_is_told(tmp_path: Path, ferry: Ferry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         words = ferry.refused("serve", ferry.store("a.db"), "--port", str(taken.getsockname()[1]))
