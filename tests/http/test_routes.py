@@ -192,6 +192,18 @@ async def test_import_replaces_a_full_store_only_if_that_was_asked_for(tmp_path:
         assert await exported(store) == make_lines(2)
 
 
+async def test_an_import_that_is_refused_touches_nothing_not_even_what_another_import_holds(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path, 5) as (client, store):
+        running = store.import_events()
+        await running.begin()
+        assert (await client.post("/import?freeze=true", content=make_lines(2))).status_code == 409
+        assert (await client.post("/import?replace=true", content=make_lines(2))).status_code == 503
+        await running.abort()
+        assert await exported(store) == make_lines(5)
+
+
 async def test_an_event_saved_while_an_import_is_on_its_way_is_not_lost(tmp_path: Path) -> None:
     async with service(tmp_path) as (client, store):
 

@@ -79,12 +79,13 @@ def create_app(
                 expose_headers=[CURSOR_HEADER, "Retry-After", "traceparent"],
             )
         )
-    paths = dict.fromkeys(route.path for route in ROUTES)
+    paths = {
+        path: _Path([route for route in ROUTES if route.path == path], service, guards)
+        for path in dict.fromkeys(route.path for route in ROUTES)
+    }
     app = Starlette(
-        routes=[
-            Place(path, _Path([route for route in ROUTES if route.path == path], service, guards))
-            for path in paths
-        ],
+        # Litestar puts a slash behind the path of whatever it mounts.
+        routes=[Place(form, at) for path, at in paths.items() for form in (path, f"{path}/")],
         middleware=middleware,
         exception_handlers={HTTPException: _not_routed},
     )
