@@ -7,11 +7,13 @@ import http.client
 import json
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,6 +51,11 @@ def events_in(url: str) -> int:
             return (await store.describe()).event_count
 
     return asyncio.run(counted())
+
+
+def tables_in(file: Path) -> set[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def new_store(folder: Path, lines: bytes = b"") -> str:
@@ -278,6 +285,7 @@ def upload(url: str, body: Iterator[bytes], answers: list[int]) -> threading.Thr
 @pytest.mark.parametrize("in_time", [True, False])
 def test_an_import_that_runs_when_the_end_comes_is_whole_or_not_at_all(tmp_path: Path, in_time: bool) -> None:
     url = new_store(tmp_path, make_lines(3))
+    tables = tables_in(tmp_path / "new.db")
     go_on, begun = threading.Event(), threading.Event()
     lines = make_lines(2000)
 
@@ -302,6 +310,7 @@ def test_an_import_that_runs_when_the_end_comes_is_whole_or_not_at_all(tmp_path:
         assert "Traceback" not in server.log
     assert answers == ([200] if in_time else [0])
     assert events_in(url) == (2000 if in_time else 3)
+    assert tables_in(tmp_path / "new.db") == tables, "an import that was cut leaves nothing behind"
 
     async def usable() -> None:
         async with open_store(url) as store:

@@ -84,7 +84,7 @@ class Storm:
                 async for block in response.aiter_raw(64 * 1024):
                     lines += block.count(b"\n")
                     end = block[-1:]
-                    await asyncio.sleep(self._pause)
+                    await asyncio.sleep(0 if self._is_over else self._pause)
             assert end == b"\n"
             assert lines >= self._before
             self.exports += 1

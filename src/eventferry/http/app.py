@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Place
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from eventferry import EventStore, UsageError
 from eventferry.http.events import CURSOR_HEADER
@@ -126,8 +126,6 @@ class _Path:
             response = self._without_route(method)
         else:
             response = await self._answer(route, Request(scope, receive, send))
-        if method == "HEAD":
-            send = _without_body(send)
         await response(scope, receive, send)
 
     async def _answer(self, route: Route, request: Request) -> Response:
@@ -145,12 +143,3 @@ class _Path:
         if method == "OPTIONS":
             return Response(status_code=204, headers=allow)
         return problem(RefusedError(405, "method-not-allowed", f"this route has no {method[:20]}", allow))
-
-
-def _without_body(send: Send) -> Send:
-    async def bare(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await send(message)
-
-    return bare
