@@ -145,6 +145,8 @@ def test_only_a_proxy_that_is_trusted_says_who_calls(tmp_path: Path, trusted: bo
     words = ("--trusted-proxy", "127.0.0.1") if trusted else ()
     with serving(new_store(tmp_path), tmp_path, *words) as server, server.client() as client:
         client.get("/describe", headers={"X-Forwarded-For": "203.0.113.9"})
+        server.signal()
+        assert server.ended() == 0  # what it has logged is all there
         assert ("client=203.0.113.9 " in server.log) == trusted
 
 
