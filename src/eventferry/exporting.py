@@ -131,7 +131,8 @@ class ExportStream:
                     self._unread = [*after[:thread], counter, *after[thread + 1 :]]
                     self.exported += len(page)
                     out = block[:-2]
-                    del found, page, block  # whoever takes the block may take long: only that is held meanwhile
+                    # Whoever takes the block may take long: only that is held meanwhile.
+                    del found, page, block
                     yield out
             self._unread = after
             if held:
