@@ -118,7 +118,7 @@ class Postgres(Server):
         _give(secret)
         _run(
             _words(f"{_postgres('initdb')} --username postgres --encoding UTF8 --locale C --no-sync")
-            + _words(f"--auth scram-sha-256 --pgdata {self.data} --pwfile {secret}")
+            + _words(f"--auth md5 --pgdata {self.data} --pwfile {secret}")
         )
 
     def command(self) -> Sequence[str]:

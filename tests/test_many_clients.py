@@ -16,7 +16,7 @@ from eventferry import Event, open_store
 from tests.places import Places
 from tests.support import NewUrl
 
-DATABASES = ("postgresql",)
+DATABASES = ("postgresql", "mariadb")
 
 # Of the tasks of all processes: each saves events of an aggregate of its own, and fights for those of another.
 SAVERS = """
