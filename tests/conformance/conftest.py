@@ -11,6 +11,27 @@ import pytest
 from tests.places import DATABASES, Places
 from tests.support import NewUrl, Opened, open_new
 
+LONG = {
+    "test_the_buffer_bounds_the_whole_export_and_not_a_block",
+    "test_ten_thousand_random_blocks_go_through_unchanged",
+    "test_a_page_of_large_events_may_end_early_but_the_cursor_goes_on",
+    "test_a_large_store_with_falls_reads_the_same_at_every_page_size",
+    "test_however_a_line_is_broken_it_is_refused_by_its_number",
+    "test_what_nests_too_deeply_is_refused_by_its_number_however_near_the_limit",
+    "test_any_two_blocks_that_a_byte_order_mark_or_a_line_is_cut_into_give_the_same",
+    "test_another_source_is_refused_and_the_right_one_still_goes_on",
+}
+"""What takes long where every step is a round trip, and is mostly about lines: on servers `pytest -m scale` runs it."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and item.originalname in LONG:
+            database = item.callspec.params.get("new_url")
+            if database in DATABASES and database != "sqlite":
+                item.add_marker(pytest.mark.scale)
+
 
 @pytest.fixture(params=DATABASES)
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
