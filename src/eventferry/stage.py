@@ -117,8 +117,8 @@ async def _staged(
     """A stage of our own that holds these events, and how many they are."""
     owner = await database.own()
     try:
+        await _drop_dead_stages(database)
         async with database.writing() as writing:
-            await _drop_dead_stages(database, writing)
             stage = await writing.make_stage("merge", owner=owner.id)
         try:
             count = 0
@@ -134,11 +134,19 @@ async def _staged(
         await owner.release()
 
 
-async def _drop_dead_stages(database: Database, writing: Writing) -> None:
-    """Remove what incremental imports left whose process died."""
-    for stage in await writing.merge_stages():
-        if stage.owner is None or not await database.is_alive(stage.owner):
-            await writing.drop_stage(stage)
+async def _drop_dead_stages(database: Database) -> None:
+    """Remove what incremental imports left whose process died.
+
+    Whether an owner lives is asked outside of a transaction, for on a server that takes a connection of its own:
+    many at once, each in a transaction, would wait for one another where a pool of few is in between.
+    """
+    async with database.writing() as writing:
+        left = await writing.merge_stages()
+    dead = [stage for stage in left if stage.owner is None or not await database.is_alive(stage.owner)]
+    if dead:
+        async with database.writing() as writing:
+            for stage in dead:
+                await writing.drop_stage(stage)
 
 
 async def _batches(
