@@ -221,7 +221,9 @@ class PostgresDatabase:
 
     @property
     def _patience(self) -> str:
-        return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}"
+        """How long to wait for locks; and no compiling of what runs for milliseconds: with that, the look at what
+        hangs on the events took half a second before every swap."""
+        return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}; SET LOCAL jit = off"
 
     @property
     def _facts(self) -> str:
