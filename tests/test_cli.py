@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "import-secrets": (),
     "freeze": (),
     "unfreeze": (),
-    "upgrade": (),
+    "serve", "token", "upgrade": (),
     "verify": ("--content",),
     "demo": (),
 }

@@ -215,7 +215,6 @@ WRONG: list[tuple[int, str, str]] = [
     (2, "--cursor", f"events full.db --cursor {CURSOR} --until 5"),
     # both ends
     (2, "standard input", "verify - -"),
-    (2, "B", "verify full.db"),
 ]
 
 
