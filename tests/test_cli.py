@@ -37,7 +37,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "import-secrets": (),
     "freeze": (),
     "unfreeze": (),
-    "serve", "token", "upgrade": (),
+    "serve": (),
+    "token": (),
+    "upgrade": (),
     "verify": ("--content",),
     "demo": (),
 }
