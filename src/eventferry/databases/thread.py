@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -58,3 +59,28 @@ class Worker:
     def end(self) -> None:
         """End the thread when it has nothing more to do."""
         self._executor.shutdown(wait=False)
+
+
+class _Runs(Protocol):
+    async def run(self, function: Callable[[], T]) -> T: ...
+
+
+class _Works(Protocol):
+    @property
+    def connection(self) -> _Runs: ...
+
+
+P = ParamSpec("P")
+S = TypeVar("S", bound=_Works)
+
+
+def threaded(
+    function: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Makes a method that uses `self.connection` an async one that runs in the connection's thread."""
+
+    @wraps(function)
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.connection.run(partial(function, self, *args, **kwargs))
+
+    return run

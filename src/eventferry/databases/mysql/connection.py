@@ -7,10 +7,10 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
@@ -382,23 +382,3 @@ def duplicate_key(error: MySQLError) -> str | None:
     # MySQL writes table.key; and the doubled value, which comes before, may hold anything.
     found = re.search(r"for key '(?:[^']*\.)?([^'.]+)'$", str(error.args[1]))
     return found[1] if found else None
-
-
-class _Works(Protocol):
-    @property
-    def connection(self) -> Connection: ...
-
-
-S = TypeVar("S", bound=_Works)
-
-
-def threaded(
-    function: Callable[Concatenate[S, P], T],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Makes a method that uses `self.connection` an async one that runs in the connection's thread."""
-
-    @wraps(function)
-    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.connection.run(partial(function, self, *args, **kwargs))
-
-    return run

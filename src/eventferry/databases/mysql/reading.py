@@ -26,11 +26,11 @@ from eventferry.databases.mysql.connection import (
     NO_TABLE,
     Connection,
     number_of,
-    threaded,
 )
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.thread import threaded
 from eventferry.errors import DatabaseError, InputError
 from eventferry.event import compact
 

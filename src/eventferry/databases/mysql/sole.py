@@ -13,12 +13,13 @@ from pymysql.err import MySQLError
 from eventferry.clock import now
 from eventferry.database import Saved, Shared, Stage
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import duplicate_key, threaded
+from eventferry.databases.mysql.connection import duplicate_key
 from eventferry.databases.mysql.reading import compact_text, entry, vector
 from eventferry.databases.mysql.saving import Found, Saver, taken
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.writing import MysqlWriting
 from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
 from eventferry.event import NewRow, Row, check_limits
 

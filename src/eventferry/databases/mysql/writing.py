@@ -13,10 +13,11 @@ from eventferry import order
 from eventferry.clock import now
 from eventferry.database import Clash, Progress, Stage, StageKind, SubscriberRow
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import TABLE_EXISTS, Values, duplicate_key, number_of, threaded
+from eventferry.databases.mysql.connection import TABLE_EXISTS, Values, duplicate_key, number_of
 from eventferry.databases.mysql.reading import CLOSED, MysqlReading
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import comment, fact, import_marker
+from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
     EventferryError,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Coroutine
-from functools import partial, wraps
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -169,23 +169,3 @@ def _compact(payload: str) -> str:
         return msgspec.json.format(payload, indent=-1)
     except (msgspec.DecodeError, RecursionError):
         return payload  # not JSON: an export carries it as it is, and `verify` says so
-
-
-class _Works(Protocol):
-    @property
-    def connection(self) -> Connection: ...
-
-
-S = TypeVar("S", bound=_Works)
-
-
-def threaded(
-    function: Callable[Concatenate[S, P], T],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Makes a method that uses `self.connection.sqlite` an async one that runs in the connection's thread."""
-
-    @wraps(function)
-    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.connection.run(partial(function, self, *args, **kwargs))
-
-    return run

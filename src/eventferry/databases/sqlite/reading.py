@@ -19,8 +19,9 @@ from eventferry.database import (
     SubscriberRow,
 )
 from eventferry.databases.names import Tables, fact, import_id_of
-from eventferry.databases.sqlite.connection import Connection, threaded
+from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.thread import threaded
 from eventferry.errors import StoreNotFoundError
 
 WALK = 4096

@@ -13,10 +13,11 @@ from eventferry.clock import now
 from eventferry.database import Clash, Progress, Saved, Shared, Stage, StageKind, SubscriberRow
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite import tables as ddl
-from eventferry.databases.sqlite.connection import Connection, threaded
+from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading, foreign, vector
 from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
 from eventferry.event import ROOMY, Limits, NewRow, Row
 
