@@ -1,13 +1,13 @@
-// One operation of the real reSolve SQLite adapter, measured: node resolve_bench.cjs OPERATION DATABASE [FILE]
-//   create DATABASE                    an empty store; measures nothing worth telling
-//   import DATABASE EVENTS             export DATABASE DEST
-//   pages DATABASE                     incremental DATABASE EVENTS             saves DATABASE COUNT
+// One operation of a real reSolve adapter, measured: node resolve_bench.cjs OPERATION STORE [ARGUMENT]
+//   create STORE                    an empty store; measures nothing worth telling
+//   import STORE EVENTS             export STORE DEST
+//   pages STORE                     incremental STORE EVENTS             saves STORE COUNT
+// A store is a SQLite file, or the PostgreSQL adapter's options as JSON.
 // Prints {"events", "seconds"}, the time of the operation alone: without starting Node and opening the file.
 'use strict'
 const fs = require('fs')
 const readline = require('readline')
 const { pipeline } = require('stream/promises')
-const createAdapter = require('@resolve-js/eventstore-lite').default
 
 const PAGE = 1000
 const PUSH = 256
@@ -71,8 +71,10 @@ const operations = {
 }
 
 const main = async () => {
-  const [operation, databaseFile, argument] = process.argv.slice(2)
-  const store = createAdapter({ databaseFile })
+  const [operation, place, argument] = process.argv.slice(2)
+  const store = place.startsWith('{')
+    ? require('@resolve-js/eventstore-postgresql').default(JSON.parse(place))
+    : require('@resolve-js/eventstore-lite').default({ databaseFile: place })
   if (operation !== 'create') await store.describe()
   const start = process.hrtime.bigint()
   const events = await operations[operation](store, argument)

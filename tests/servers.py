@@ -101,6 +101,9 @@ class Server:
 class Postgres(Server):
     """A PostgreSQL cluster."""
 
+    # A killed server loses nothing by it: the operating system lives on.
+    durability: ClassVar[dict[str, str]] = {"fsync": "off", "full_page_writes": "off"}
+
     kind = "PostgreSQL"
     install = "postgresql"
     stop_signal = signal.SIGINT
@@ -128,12 +131,10 @@ class Postgres(Server):
             "unix_socket_directories": self.folder,
             "max_connections": 300,
             "shared_buffers": "128MB",
-            # A killed server loses nothing by it: the operating system lives on.
-            "fsync": "off",
-            "full_page_writes": "off",
             "max_wal_size": "2GB",
             # In its folder, where the keeper removes it: a killed server leaves its segments behind.
             "dynamic_shared_memory_type": "mmap",
+            **self.durability,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [_postgres("postgres"), "-D", str(self.data), *options]
@@ -236,11 +237,11 @@ def shared_url(kind: str, path: str) -> str:
     return server.url(path)
 
 
-def new_server(kind: str, folder: Path) -> Server:
+def new_server(kind: str | type[Server], folder: Path) -> Server:
     """A server of one's own, started, in a folder that does not exist yet."""
     folder.mkdir(mode=0o755)
     _give(folder)
-    server = _KINDS[kind](folder)
+    server = (_KINDS[kind] if isinstance(kind, str) else kind)(folder)
     try:
         server.make()
         server.start()

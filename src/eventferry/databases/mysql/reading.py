@@ -77,7 +77,7 @@ def _json_string(column: str) -> str:
     )
 
 
-_LINE = f"""CAST(CONCAT('{{"threadCounter":', e.threadCounter, ',"threadId":', e.threadId,
+LINE = f"""CAST(CONCAT('{{"threadCounter":', e.threadCounter, ',"threadId":', e.threadId,
   ',"type":', {_json_string("e.type")}, ',"timestamp":', e.timestamp,
   ',"aggregateId":', {_json_string("e.aggregateId")}, ',"aggregateVersion":', e.aggregateVersion,
   ',"payload":', IFNULL(e.payload, 'null'), '}}\\n') AS BINARY)"""
@@ -202,7 +202,7 @@ class MysqlReading:
         max_bytes: int,
     ) -> tuple[list[Position], bool]:
         condition, values = self._conditions(only)
-        line = _LINE if only.is_open else f"CASE WHEN {condition} THEN {_LINE} END"
+        line = LINE if only.is_open else f"CASE WHEN {condition} THEN {LINE} END"
         walk = limit if only.is_open else max(limit, WALK)
         pace = self._paces.full if only.is_open else self._paces.filtered
         key = bound or Key(-(2**63), -1, -1)
@@ -267,7 +267,7 @@ class MysqlReading:
         condition, values = self._conditions(only)
         # Left to itself the server might walk the whole order: the events of an aggregate are few.
         rows, cut = self._positions(
-            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE}
+            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE}
             FROM {self._events} AS e FORCE INDEX (`aggregate`)
             WHERE {condition} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
             values | {"unread": vector(unread), "until": vector(until), "count": limit},
@@ -332,7 +332,7 @@ class MysqlReading:
                 for thread, found in counters.items()
             )
             rows, _ = self._positions(
-                f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE}
+                f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE}
                 FROM {self._events} AS e FORCE INDEX (PRIMARY) WHERE {places}""",
                 {},
                 len(wanted) + 1,
@@ -351,7 +351,7 @@ class MysqlReading:
     def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
         condition, values = self._conditions(only)
         rows, _ = self._positions(
-            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE} FROM {self._events} AS e
+            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} FROM {self._events} AS e
             WHERE {condition} {_IN_ORDER} LIMIT %(count)s""",
             values | {"count": limit},
             limit,
@@ -364,7 +364,7 @@ class MysqlReading:
         condition, values = self._conditions(only)
         hint = "FORCE INDEX (`aggregate`)" if only.aggregate_ids is not None else ""
         rows, _ = self._positions(
-            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {_LINE} FROM {self._events} AS e {hint}
+            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} FROM {self._events} AS e {hint}
             WHERE {condition} {_BACKWARDS} LIMIT 1""",
             values,
             1,

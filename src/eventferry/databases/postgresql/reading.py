@@ -31,7 +31,7 @@ _OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
 NEXT_COUNTER = '(%(unread)s::bigint[])["threadId" + 1]'
 _END_COUNTER = '(%(until)s::bigint[])["threadId" + 1]'
 
-_LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
+LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
       || ',"type":' || to_json("type")::text || ',"timestamp":' || "timestamp"
       || ',"aggregateId":' || to_json("aggregateId")::text || ',"aggregateVersion":' || "aggregateVersion"
       || ',"payload":' || coalesce("payload"::text, 'null') || '}'"""
@@ -141,7 +141,7 @@ class PostgresReading:
         max_bytes: int,
     ) -> tuple[list[Position], bool]:
         condition, values = conditions(only)
-        line = _LINE if only.is_open else f"CASE WHEN {condition} THEN {_LINE} END"
+        line = LINE if only.is_open else f"CASE WHEN {condition} THEN {LINE} END"
         size = _SIZE if only.is_open else f"CASE WHEN {condition} THEN {_SIZE} ELSE 0 END"
         walk = limit if only.is_open else max(limit, WALK)
         key = bound or Key(-(2**63), -1, -1)
@@ -172,7 +172,7 @@ class PostgresReading:
                 f'{condition} AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}',
                 '"timestamp" + 0, "threadCounter", "threadId"',
                 _SIZE,
-                _LINE,
+                LINE,
             ),
             values | {"unread": vector(unread), "until": vector(until), "walk": limit, "room": max_bytes},
         )
@@ -227,7 +227,7 @@ class PostgresReading:
 
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         rows = await self.connection.rows(
-            f"""SELECT {_LINE} FROM (
+            f"""SELECT {LINE} FROM (
               SELECT e.*, place, sum({_SIZE}::int) OVER (ORDER BY place) - {_SIZE} AS before
               FROM unnest(%(threads)s::bigint[], %(counters)s::bigint[])
                 WITH ORDINALITY AS wanted(thread, counter, place)
@@ -246,7 +246,7 @@ class PostgresReading:
     async def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
         condition, values = conditions(only)
         rows = await self.connection.rows(
-            f"""SELECT {_LINE} FROM {self.names.events} WHERE {condition}
+            f"""SELECT {LINE} FROM {self.names.events} WHERE {condition}
             ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(limit)s""",
             values | {"limit": limit},
         )
@@ -256,7 +256,7 @@ class PostgresReading:
         condition, values = conditions(only)
         time = '"timestamp" + 0' if only.aggregate_ids is not None else '"timestamp"'
         rows = await self.connection.rows(
-            f"""SELECT {_LINE} FROM {self.names.events} WHERE {condition}
+            f"""SELECT {LINE} FROM {self.names.events} WHERE {condition}
             ORDER BY {time} DESC, "threadCounter" DESC, "threadId" DESC LIMIT 1""",
             values,
         )

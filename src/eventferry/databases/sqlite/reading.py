@@ -67,7 +67,8 @@ def foreign(column: str) -> str:
 _FOREIGN = foreign("payload")
 
 
-def _line(payload: str) -> str:
+def line_of(payload: str) -> str:
+    """An event's line, as an SQL expression; `payload` is that of its payload."""
     return f"""CAST('{{"threadCounter":' || threadCounter || ',"threadId":' || threadId
       || ',"type":' || json_quote(type) || ',"timestamp":' || timestamp
       || ',"aggregateId":' || json_quote(aggregateId) || ',"aggregateVersion":' || aggregateVersion
@@ -101,7 +102,7 @@ class SqliteReading:
         self.tables = tables
         self._events = quoted(tables.events)
         self.is_ours = fact(events_sql, "STORE", "id") is not None
-        self._line = _line(_KEPT if self.is_ours else _FOREIGN)
+        self._line = line_of(_KEPT if self.is_ours else _FOREIGN)
         self._payload = _KEPT if self.is_ours else _FOREIGN
 
     def _table_sql(self, name: str) -> str | None:

@@ -1,6 +1,6 @@
 """One operation of eventferry, measured: the other half of resolve_bench.cjs, with the same words.
 
-python -m benchmarks.eventferry_bench OPERATION DATABASE [FILE or COUNT]
+python -m benchmarks.ours OPERATION STORE [ARGUMENT]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from eventferry import EventStore, open_store, pipeline, read_blocks
 
 PAGE = 1000
+CLIENTS = 100
 
 
 async def _create(store: EventStore, argument: str) -> int:
@@ -32,6 +33,14 @@ async def _export(store: EventStore, file: str) -> int:
     return export.exported
 
 
+async def _copy(store: EventStore, target: str) -> int:
+    async with open_store(target) as other:
+        await other.init()
+        report = await pipeline(store.export_events(), other.import_events())
+    imported: int = report.imported
+    return imported
+
+
 async def _pages(store: EventStore, argument: str) -> int:
     cursor: str | None = None
     count = 0
@@ -43,35 +52,49 @@ async def _pages(store: EventStore, argument: str) -> int:
 
 async def _incremental(store: EventStore, file: str) -> int:
     report = await store.incremental_import(read_blocks(file))
-    return report.imported
+    return report.imported + report.skipped_existing
 
 
-async def _saves(store: EventStore, count: str) -> int:
-    for version in range(1, int(count) + 1):
+async def _save(store: EventStore, aggregate: str, count: int) -> None:
+    for version in range(1, count + 1):
         await store.save_event(
             {
-                "aggregateId": "saved",
+                "aggregateId": aggregate,
                 "aggregateVersion": version,
                 "type": "SAVED",
                 "timestamp": 1,
                 "payload": {"version": version},
             }
         )
+
+
+async def _saves(store: EventStore, count: str) -> int:
+    await _save(store, "saved", int(count))
     return int(count)
+
+
+async def _many_saves(store: EventStore, count: str) -> int:
+    each = int(count) // CLIENTS
+    async with asyncio.TaskGroup() as clients:
+        for number in range(CLIENTS):
+            clients.create_task(_save(store, f"saved-{number}", each))
+    return each * CLIENTS
 
 
 OPERATIONS = {
     "create": _create,
     "import": _import,
     "export": _export,
+    "copy": _copy,
     "pages": _pages,
     "incremental": _incremental,
     "saves": _saves,
+    "saves of 100 clients": _many_saves,
 }
 
 
-async def _measure(operation: str, database: str, argument: str = "") -> None:
-    async with open_store(database) as store:
+async def _measure(operation: str, place: str, argument: str = "") -> None:
+    async with open_store(place) as store:
         if operation != "create":
             await store.describe()
         start = time.perf_counter()

@@ -1,0 +1,348 @@
+"""eventferry beside each database's own bulk tool and the real reSolve: the same events, in turns, in one run.
+
+python -m benchmarks.run [--databases sqlite,postgresql,mariadb] [--sizes 100000,1000000] [--json RESULTS.json]
+
+Every measurement is a child process of its own. Ours and reSolve's tell the time of the operation alone; a tool is
+timed as a whole. Short ones run several times, and the median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.interop.resolve import install
+
+from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
+from benchmarks.targets import OURS, RESOLVE, TOOL, Rates, targets
+
+SAVES = 1000
+RESOLVE_SAVES = 200
+RUNS = 5
+LONG = 12.0
+"""Seconds of measuring one thing after which it is not repeated."""
+
+RESOLVE_AT_MOST = 100_000
+"""reSolve's export is quadratic: at a million it would take hours."""
+
+BATCH = 100_000
+SPREAD = 10_000
+
+
+@dataclass
+class Measurement:
+    """One operation of one side on a store of one size.
+
+    Attributes:
+        stored: events in the store (for an import: after it).
+        events: how many the operation moved.
+        seconds: of each run.
+        cpu_seconds: of each run's whole process, start and all; what a server does is not in it.
+        peak_mb: the highest resident memory of a process of its runs, the server's not counted.
+        bytes: of the lines that were moved, where that says something.
+    """
+
+    database: str
+    operation: str
+    side: str
+    stored: int
+    events: int = 0
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+    bytes: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Events per second, by the median."""
+        return self.events / median(self.seconds)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether another run would tell nothing new, or take too long."""
+        return len(self.seconds) == RUNS or sum(self.seconds) >= LONG
+
+
+Runner = Callable[[], Run]
+
+
+class Bench:
+    """Measures one database.
+
+    Args:
+        database: started.
+        packages: the folder with reSolve's; None leaves it out.
+        wanted: the operations to measure; None for all.
+    """
+
+    def __init__(self, database: Database, packages: Path | None, wanted: Sequence[str] | None) -> None:
+        self._database = database
+        self._events = database.events
+        self._wanted = wanted
+        self._scratch = database.folder / "out.jsonl"
+        self._has_resolve = packages is not None and database.has_resolve
+        if packages is not None:
+            os.environ["NODE_PATH"] = str(packages / "node_modules")
+        self.measurements: list[Measurement] = []
+
+    def ours(self, operation: str, place: str, argument: str = "") -> Run:
+        """One operation of eventferry."""
+        return run([sys.executable, "-m", "benchmarks.ours", operation, place, argument])
+
+    def theirs(self, operation: str, place: str, argument: str = "") -> Run:
+        """One operation of reSolve."""
+        place = self._database.for_resolve(place)
+        return run(["node", str(ROOT / "benchmarks" / "resolve_bench.cjs"), operation, place, argument])
+
+    def in_turns(
+        self, operation: str, stored: int, events: int, runners: dict[str, Runner | None], size: int = 0
+    ) -> None:
+        """Measure the sides of an operation one after the other until all are done."""
+        if self._wanted is not None and operation not in self._wanted:
+            return
+        open_ones = {
+            side: Measurement(self._database.name, operation, side, stored, events, bytes=size)
+            for side, runner in runners.items()
+            if runner is not None and (side != RESOLVE or (self._has_resolve and stored <= RESOLVE_AT_MOST))
+        }
+        self.measurements += open_ones.values()
+        while open_ones:
+            for side, measurement in open_ones.items():
+                runner = runners[side]
+                assert runner is not None
+                found = runner()
+                measurement.events = found.events or events
+                measurement.seconds.append(found.seconds)
+                measurement.cpu_seconds.append(found.cpu_seconds)
+                measurement.peak_mb = max(measurement.peak_mb, found.peak_mb)
+                told = f"  {self._database.name} {operation} at {stored:,}, {side}: {found.seconds:.2f} s"
+                print(told, file=sys.stderr, flush=True)
+            open_ones = {side: each for side, each in open_ones.items() if not each.is_done}
+
+    def measure(self, n: int) -> None:
+        """Everything that is measured at a size."""
+        database, events = self._database, self._events
+        store = database.store(OURS, n, self.ours)
+        lines = events.lines(n)
+        size = lines.stat().st_size
+        self.in_turns(
+            "import",
+            n,
+            n,
+            {
+                OURS: lambda: self._import(self.ours, str(lines)),
+                TOOL: lambda: database.tool_import(n),
+                RESOLVE: lambda: self._import(self.theirs, str(lines)),
+            },
+            size,
+        )
+        has_theirs = self._has_resolve and n <= RESOLVE_AT_MOST
+        original = database.store(RESOLVE, n, self.theirs) if has_theirs else ""
+        self.in_turns(
+            "export",
+            n,
+            n,
+            {
+                OURS: lambda: self._export(store, lines),
+                TOOL: lambda: database.tool_export(store, self._scratch),
+                RESOLVE: lambda: self.theirs("export", original, str(self._scratch)),
+            },
+            size,
+        )
+        self.in_turns(
+            "pages",
+            n,
+            n,
+            {OURS: lambda: self.ours("pages", store), RESOLVE: lambda: self.theirs("pages", original)},
+        )
+        if isinstance(database, Postgresql):
+            self.in_turns(
+                "copy",
+                n,
+                n,
+                {
+                    OURS: lambda: self.ours("copy", store, database.other()),
+                    TOOL: lambda: database.tool_copy(store),
+                },
+                size,
+            )
+        self._measure_incremental(n, store, original)
+        self._measure_saves(n, store, original)
+
+    def _measure_incremental(self, n: int, store: str, original: str) -> None:
+        database, events = self._database, self._events
+        if n >= BATCH:
+            batch = str(events.batch(BATCH, n))
+            self.in_turns(
+                "incremental",
+                n,
+                BATCH,
+                {
+                    OURS: lambda: self.ours("incremental", database.copy(store), batch),
+                    TOOL: (lambda: database.tool_insert(store, BATCH // 2, n))
+                    if database.name != "mariadb"
+                    else None,
+                    RESOLVE: lambda: self.theirs("incremental", database.copy(original), batch),
+                },
+            )
+        spread = str(events.later(SPREAD))
+        self.in_turns(
+            "incremental of 10,000",
+            n,
+            SPREAD,
+            {OURS: lambda: self.ours("incremental", database.copy(store), spread)},
+        )
+
+    def _measure_saves(self, n: int, store: str, original: str) -> None:
+        database = self._database
+        if database.name == "mariadb":
+            return
+        self.in_turns(
+            "saves",
+            n,
+            SAVES,
+            {
+                OURS: lambda: self.ours("saves", database.copy(store), str(SAVES)),
+                TOOL: lambda: database.tool_saves(database.copy(store), SAVES),
+                RESOLVE: lambda: self.theirs("saves", database.copy(original), str(RESOLVE_SAVES)),
+            },
+        )
+        self.in_turns(
+            "saves of 100 clients",
+            n,
+            10 * SAVES,
+            {
+                OURS: lambda: self.ours("saves of 100 clients", database.copy(store), str(10 * SAVES)),
+                TOOL: lambda: database.tool_saves(database.copy(store), SAVES),
+            },
+        )
+
+    def _import(self, side: Callable[..., Run], lines: str) -> Run:
+        place = self._database.new()
+        side("create", place)
+        return side("import", place, lines)
+
+    def _export(self, store: str, lines: Path) -> Run:
+        found = self.ours("export", store, str(self._scratch))
+        if self._database.name != "postgresql" and not _same(self._scratch, lines):
+            raise SystemExit("what was exported is not what was imported")
+        return found
+
+
+def _same(one: Path, other: Path) -> bool:
+    return subprocess.run(["cmp", "--silent", one, other], check=False).returncode == 0
+
+
+COLUMNS = "{:<12}{:<24}{:>10}  {:<10}{:>10}{:>8}{:>9}{:>8}{:>8}{:>6}{:>9}{:>8}"
+
+
+def _table(measurements: Sequence[Measurement]) -> str:
+    head = "database,operation,stored,side,events/s,MB/s,seconds,spread,cpu s,runs,peak MB,ours by"
+    rows = [tuple(head.split(","))]
+    rates = Rates(measurements)
+    for each in measurements:
+        middle = median(each.seconds)
+        ratio = (
+            None if each.side == OURS else rates.ratio(each.database, each.operation, each.stored, each.side)
+        )
+        rows.append(
+            (
+                each.database,
+                each.operation,
+                f"{each.stored:,}",
+                each.side,
+                f"{each.rate:,.0f}",
+                f"{each.bytes / middle / 1e6:.0f}" if each.bytes else "",
+                f"{middle:.2f}",
+                f"{(max(each.seconds) - min(each.seconds)) / middle:.0%}",
+                f"{median(each.cpu_seconds):.2f}",
+                f"{len(each.seconds)}",
+                f"{each.peak_mb:.0f}",
+                f"{ratio:.2f}" if ratio is not None else "",
+            )
+        )
+    return "\n".join(COLUMNS.format(*row).rstrip() for row in rows)
+
+
+def _about_here() -> dict[str, Any]:
+    def told(*command: str) -> str:
+        if shutil.which(command[0]) is None:
+            return "not there"
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": told("git", "rev-parse", "HEAD"),
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "postgresql": told("psql", "--version"),
+        "mariadb": told("mariadb", "--version"),
+        "node": told("node", "--version"),
+    }
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--databases", default=",".join(DATABASES), help="comma-separated")
+    parser.add_argument(
+        "--sizes", default="10000,100000,1000000", help="events in a store; 10000000 takes hours"
+    )
+    parser.add_argument("--operations", help="comma-separated; all if not given")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--folder", type=Path, help="for the stores, on the disk that is to be measured")
+    options = parser.parse_args()
+
+    about = _about_here()
+    packages = install() if shutil.which("npm") else None
+    measurements: list[Measurement] = []
+    with tempfile.TemporaryDirectory(dir=options.folder or "/var/tmp", prefix="eventferry-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for database_name in options.databases.split(","):
+            database = DATABASES[database_name](folder, Events(folder))
+            database.start()
+            try:
+                wanted = options.operations.split(",") if options.operations else None
+                bench = Bench(database, packages, wanted)
+                for size in options.sizes.split(","):
+                    bench.measure(int(size))
+            finally:
+                database.stop()
+            measurements += bench.measurements
+
+    print(_table(measurements))
+    print()
+    found = targets(measurements)
+    for target in found:
+        word = "met   " if target.is_met else "MISSED"
+        sign = ">=" if target.at_least else "<="
+        print(f"{word} {target.words}: {target.measured:.2f} (wanted {sign} {target.wanted:g})")
+    if options.json:
+        results = {
+            "about": about,
+            "measurements": [asdict(each) | {"events_per_second": round(each.rate)} for each in measurements],
+            "targets": [asdict(target) | {"is_met": target.is_met} for target in found],
+        }
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
