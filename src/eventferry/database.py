@@ -32,10 +32,25 @@ class Key(NamedTuple):
 
 
 Position: TypeAlias = tuple[int, int, int, bytes | None]
-"""An event as the order sees it: thread, counter, timestamp and its line, None where a filter leaves it out.
+"""An event as the order sees it: thread, counter, timestamp and its line, None where a filter leaves it out."""
 
-A bare tuple, as a database driver gives it: there is one for every event that is read.
-"""
+
+class Stretch(NamedTuple):
+    """Events one after the other in order of their keys, as a database gives many at once.
+
+    Attributes:
+        places: thread, counter, thread, counter, … of all of them, also of those that a filter leaves out.
+        lines: the lines of those that the filter lets pass.
+        count: how many lines.
+        last: the timestamp of the last event.
+        is_end: whether the store holds nothing behind them.
+    """
+
+    places: Sequence[int]
+    lines: bytes
+    count: int
+    last: int
+    is_end: bool
 
 
 class Segment(NamedTuple):
@@ -212,23 +227,27 @@ class Reading(Protocol):
     async def in_order(
         self,
         bound: Key | None,
-        unread: Sequence[int],
+        unread: Sequence[int] | None,
         until: Sequence[int] | None,
         only: Filter,
         limit: int,
         max_bytes: int,
-    ) -> tuple[list[Position], bool]:
-        """Unread events in order of their key, from `bound` on.
+    ) -> Stretch:
+        """Events in order of their key, from `bound` on: those from `unread` on and below `until`, or where `unread`
+        is None, all.
 
-        Events that the filter leaves out come without a line. Ends after `limit` lines, or when `max_bytes`
-        of lines are reached (at least one), or after a number of left-out events of the database's choice.
-        The flag says whether it got to the end of the store.
+        Ends after `limit` lines at the latest, or when about `max_bytes` of lines are reached (at least one), or
+        after a number of events of the database's choice.
         """
 
     async def matching(
         self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
     ) -> tuple[list[Position], bool]:
-        """As `in_order`, but only those that match, found by the index on aggregateId."""
+        """Unread events that match, in order of their key, found by the index on aggregateId.
+
+        Ends after `limit` lines, or when `max_bytes` of lines are reached (at least one). The flag says whether it
+        got to the end of the store.
+        """
 
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         """Whether a segment holds an event with a higher timestamp than the segment's."""

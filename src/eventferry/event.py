@@ -484,6 +484,14 @@ def decode_event(line: bytes) -> Event:
         )
 
 
+def decode_events(lines: bytes) -> list[Event]:
+    """The events of lines that a store wrote."""
+    try:
+        return _EVENT.decode_lines(lines)
+    except (msgspec.MsgspecError, RecursionError):
+        return [decode_event(line) for line in lines.split(b"\n")[:-1]]
+
+
 def decode_payload(text: bytes) -> Any:
     """The value of a JSON text, with numbers beyond a float's range as `Decimal`."""
     return json.loads(text, parse_float=_exact)

@@ -2,21 +2,23 @@
 
 An export is a cut: the 256 heads at its start, then pages of events below them, each read in a transaction of
 its own. Events don't change and become visible in order of their counters, so what lies below the heads is one
-consistent state, however long reading it takes.
+consistent state, however long reading it takes. The next page is read while the one before is on its way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import re
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from enum import Enum
 from types import TracebackType
 
 from eventferry import cursor as vector
 from eventferry.clock import now
-from eventferry.database import Database, Filter, Owner, Position
+from eventferry.database import Database, Filter, Owner
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
-from eventferry.order import Pages
+from eventferry.order import Lines, Pages
 
 PAGE_EVENTS = 4096
 PAGE_BYTES = 1024 * 1024
@@ -112,36 +114,75 @@ class ExportStream:
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         try:
-            identity, heads = await self._begun()
-            pages = Pages(self._unread, heads, self._only)
             held = b""
             after = list(self._unread)
-            while self._remaining and not (pages.is_end or self._stopped or self.is_buffer_overflow):
-                pages, found = await self._page(pages, heads, identity)
-                page = self._within_room(found)
-                # With a last time the cursor stays at the events given out, not behind later ones that were
-                # only passed by: whoever goes on from it without the filter must get those.
-                lags = self.is_buffer_overflow or self._only.finish_time is not None
-                after = _behind(page, after) if lags else list(pages.unread)
-                if page:
-                    block = held + b"".join([line for *_, line in page if line is not None])
-                    held = block[-2:]
-                    # The last event is not out before its last two bytes are.
-                    thread, counter, *_ = page[-1]
-                    self._unread = [*after[:thread], counter, *after[thread + 1 :]]
-                    self.exported += len(page)
-                    out = block[:-2]
-                    # Whoever takes the block may take long: only that is held meanwhile.
-                    del found, page, block
-                    yield out
+            is_end = False
+            async with aclosing(self._pages()) as pages:
+                async for found, unread, is_last in pages:
+                    is_end = is_last
+                    lines = self._within_room(found)
+                    # With a last time the cursor stays at the events given out, not behind later ones that were
+                    # only passed by: whoever goes on from it without the filter must get those.
+                    lags = self.is_buffer_overflow or self._only.finish_time is not None
+                    after = _behind(lines, after) if lags else unread
+                    if lines.number:
+                        block = held + lines.text
+                        held = block[-2:]
+                        # The last event is not out before its last two bytes are.
+                        thread, counter = _last_place(lines)
+                        self._unread = [*after[:thread], counter, *after[thread + 1 :]]
+                        self.exported += lines.number
+                        out = block[:-2]
+                        # Whoever takes the block may take long: only that is held meanwhile.
+                        del found, lines, block
+                        yield out
+                        del out
+                    if self._stopped or self.is_buffer_overflow:
+                        break
             self._unread = after
             if held:
                 yield held
-            self.is_end = pages.is_end and not self.is_buffer_overflow
+            self.is_end = is_end and not self.is_buffer_overflow
         finally:
             await self._thaw()
 
-    async def _page(self, pages: Pages, heads: list[int], identity: str) -> tuple[Pages, list[Position]]:
+    async def _pages(self) -> AsyncGenerator[tuple[Lines, list[int], bool], None]:
+        """Page after page, with how far the order has been read behind it and whether that is the end.
+
+        The next one is read meanwhile, unless it is known not to be wanted.
+        """
+        identity, heads = await self._begun()
+        pages = Pages(self._unread, heads, self._only)
+        read = 0
+        if self._limit == 0 or self._stopped:
+            return
+        if pages.is_end:
+            yield Lines(b"", 0), list(pages.unread), True
+            return
+        reading = asyncio.ensure_future(self._page(pages, heads, identity, self._rest(read)))
+        try:
+            while True:
+                pages, lines = await reading
+                read += lines.number
+                page = lines, list(pages.unread), pages.is_end
+                is_last = pages.is_end or not self._rest(read) or self._stopped
+                if not is_last and self._room is None:
+                    reading = asyncio.ensure_future(self._page(pages, heads, identity, self._rest(read)))
+                del lines
+                yield page
+                del page
+                if is_last:
+                    return
+                if self._room is not None:
+                    reading = asyncio.ensure_future(self._page(pages, heads, identity, self._rest(read)))
+        finally:
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait([reading])
+            if not reading.cancelled():
+                reading.exception()  # seen: nobody waits for this page any more
+
+    async def _page(self, pages: Pages, heads: list[int], identity: str, limit: int) -> tuple[Pages, Lines]:
         """The next page. Where the connection broke it is read again: that changes nothing and doubles nothing."""
         unread = list(pages.unread)
         pauses = iter(RECONNECTIONS)
@@ -150,13 +191,17 @@ class ExportStream:
                 async with self._database.reading() as reading:
                     if await reading.identity() != identity:
                         raise StoreReplacedError("the events were replaced while they were being exported")
-                    return pages, await pages.page(reading, min(PAGE_EVENTS, self._remaining), PAGE_BYTES)
+                    return pages, await pages.page(reading, limit, PAGE_BYTES)
             except StoreUnreachableError:
                 pause = next(pauses, None)
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
                 pages = Pages(unread, heads, self._only)
+
+    def _rest(self, read: int) -> int:
+        """How many events the next page may have when so many have been read."""
+        return PAGE_EVENTS if self._limit is None else min(PAGE_EVENTS, self._limit - read)
 
     async def _begun(self) -> tuple[str, list[int]]:
         """Whose events are exported, and up to where."""
@@ -171,22 +216,21 @@ class ExportStream:
                 raise
         return self._cut
 
-    @property
-    def _remaining(self) -> int:
-        """How many events may still come out."""
-        return PAGE_EVENTS if self._limit is None else self._limit - self.exported
-
-    def _within_room(self, page: list[Position]) -> list[Position]:
+    def _within_room(self, lines: Lines) -> Lines:
         """The events that `buffer_size` has room for, but the first of all in any case."""
-        if self._room is None:
-            return page
-        for place, (*_, line) in enumerate(page):
-            size = len(line or b"")
-            if size > self._room and (place or self.exported):
+        if self._room is None or len(lines.text) <= self._room:
+            self._room = None if self._room is None else self._room - len(lines.text)
+            return lines
+        count = end = 0
+        for line in lines.text.split(b"\n")[:-1]:
+            size = len(line) + 1
+            if size > self._room and (count or self.exported):
                 self.is_buffer_overflow = True
-                return page[:place]
+                break
             self._room -= size
-        return page
+            end += size
+            count += 1
+        return Lines(lines.text[:end], count)
 
     async def _freeze(self) -> None:
         """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""
@@ -212,8 +256,21 @@ class ExportStream:
             await owner.release()
 
 
-def _behind(page: list[Position], unread: list[int]) -> list[int]:
+_PLACE = re.compile(rb'^\{"threadCounter":([0-9]+),"threadId":([0-9]+),', re.MULTILINE)
+
+
+def _places(text: bytes) -> Iterator[tuple[int, int]]:
+    """Thread and counter of each line: a line that a store gives begins with them."""
+    return ((int(found[2]), int(found[1])) for found in _PLACE.finditer(text))
+
+
+def _last_place(lines: Lines) -> tuple[int, int]:
+    [place] = _places(lines.text[lines.text.rfind(b"\n", 0, -1) + 1 :])
+    return place
+
+
+def _behind(lines: Lines, unread: list[int]) -> list[int]:
     after = list(unread)
-    for thread, counter, *_ in page:
+    for thread, counter in _places(lines.text):
         after[thread] = counter + 1
     return after

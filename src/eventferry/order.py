@@ -13,10 +13,12 @@ from __future__ import annotations
 import heapq
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import NamedTuple
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment
+from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment
 from eventferry.errors import UsageError
 
 _EVERY_THREAD = range(vector.THREADS)
@@ -24,6 +26,7 @@ WALK = 4096
 """How many events that a filter leaves out one merge walks over at most."""
 
 _LONG_AGO = -(2**63)
+_OPEN_END = [2**63] * vector.THREADS
 
 
 def thread_of(aggregate_id: str) -> int:
@@ -52,6 +55,13 @@ def part_key(part: str | None) -> bytes:
         raise UsageError("the name of a part holds a lone surrogate, which is no character") from None
 
 
+class Lines(NamedTuple):
+    """The lines of a page, and how many they are."""
+
+    text: bytes
+    number: int
+
+
 class Pages:
     """Reads the order page by page; after each page `unread` says how far it has come.
 
@@ -77,48 +87,58 @@ class Pages:
         """Whether no event can ever come."""
         return self._only.is_empty
 
-    async def page(self, reading: Reading, limit: int, max_bytes: int) -> list[Position]:
-        """The next events that the filter lets pass: `limit` of them, or fewer where `max_bytes` of lines are
+    async def page(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
+        """The next events that the filter lets pass: `limit` of them, or fewer where about `max_bytes` of lines are
         reached (at least one). Fewer than that at the end, and then `is_end` is true.
         """
         if self._until is None and any(self.unread):
             # Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
             self._bound_known = False
-        found: list[Position] = []
-        size = 0
-        while not self.is_end and len(found) < limit and (size < max_bytes or not found):
-            positions = await self._next(reading, limit - len(found), max_bytes - size)
-            for position in positions:
-                line = position[3]
-                if line is not None:
-                    found.append(position)
-                    size += len(line)
-        return found
+        found: list[bytes] = []
+        count = size = 0
+        while not self.is_end and count < limit and (size < max_bytes // 2 or not count):
+            lines = await self._next(reading, limit - count, max_bytes - size)
+            found.append(lines.text)
+            count += lines.number
+            size += len(lines.text)
+        return Lines(found[0] if len(found) == 1 else b"".join(found), count)
 
-    async def _next(self, reading: Reading, limit: int, max_bytes: int) -> list[Position]:
+    async def _next(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         if self._only.aggregate_ids is not None:
-            positions = await self._from_aggregates(reading, limit, max_bytes)
-            if positions is not None:
-                return positions
+            lines = await self._from_aggregates(reading, limit, max_bytes)
+            if lines is not None:
+                return lines
         if not self._bound_known and not await self._find_bound(reading):
             self.is_end = True
-            return []
-        positions, ended = await reading.in_order(
-            self._bound, self.unread, self._until, self._only, limit, max_bytes
-        )
+            return Lines(b"", 0)
+        # Mostly all that lies behind the bound is unread. To see afterwards whether it is costs less than to ask.
+        stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
+        if not self._are_unread(stretch.places):
+            stretch = await reading.in_order(
+                self._bound, self.unread, self._until, self._only, limit, max_bytes
+            )
         after = list(self.unread)
         # Every unread event was walked over, so a counter that was passed by must be a gap, whatever its time.
-        overtakes = await self._overtakes(reading, positions, after, any_time=True)
-        if overtakes or await self._hides(reading, positions, after):
+        places = iter(stretch.places)
+        overtakes = await self._overtakes(reading, zip(places, places, repeat(_LONG_AGO)), after)
+        if overtakes or await self._hides(reading, set(stretch.places[::2]), after):
             return await self._merged(reading, limit, max_bytes)
         self.unread = after
-        self.is_end = ended
-        if positions:
-            thread, counter, timestamp, _ = positions[-1]
-            self._bound = Key(timestamp, counter, thread)
-            if self._only.finish_time is not None and timestamp > self._only.finish_time:
+        self.is_end = stretch.is_end
+        if stretch.places:
+            thread, counter = stretch.places[-2:]
+            self._bound = Key(stretch.last, counter, thread + 1)  # the least behind it
+            if self._only.finish_time is not None and stretch.last > self._only.finish_time:
                 self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
-        return positions
+        return Lines(stretch.lines, stretch.count)
+
+    def _are_unread(self, places: Sequence[int]) -> bool:
+        end = self._until or _OPEN_END
+        unread = self.unread
+        numbers = iter(places)
+        return all(
+            unread[thread] <= counter < end[thread] for thread, counter in zip(numbers, numbers, strict=True)
+        )
 
     async def _finish_time_is_ahead(self, reading: Reading) -> bool:
         """Whether, past the last time asked for, there are unread events of an earlier time.
@@ -126,11 +146,11 @@ class Pages:
         They can only stand behind a higher event of their own thread. Without this look every export of an
         early day would walk to the end of the store.
         """
-        rest, _ = await reading.in_order(
-            Key(self._first_time(), -1, -1), self.unread, self._until, self._only, 1, 1
+        rest = await reading.in_order(
+            Key(self._first_time(), -1, -1), self.unread, self._until, Filter(), 1, 1
         )
         finish = self._only.finish_time
-        ahead = bool(rest) and finish is not None and rest[0][2] <= finish
+        ahead = bool(rest.places) and finish is not None and rest.last <= finish
         self._bound_known = not ahead
         return ahead
 
@@ -145,33 +165,30 @@ class Pages:
         return bool(keys)
 
     @staticmethod
-    async def _overtakes(
-        reading: Reading, positions: Sequence[Position], after: list[int], *, any_time: bool
-    ) -> bool:
-        """Whether an event of the page has an unread one of its own thread before it that is not on the page:
-        with any time, or with a later time than its own.
+    async def _overtakes(reading: Reading, places: Iterable[tuple[int, int, int]], after: list[int]) -> bool:
+        """Whether an event of the page, given as (thread, counter, time), has an unread one of its own thread before
+        it that is not on the page and has a later time than that.
 
         Moves `after` behind the page.
         """
         suspects: list[Segment] = []
-        for thread, counter, timestamp, _ in positions:
+        for thread, counter, time in places:
             expected = after[thread]
             if counter != expected:
                 if counter < expected:
                     return True
-                suspects.append(Segment(thread, expected, counter, _LONG_AGO if any_time else timestamp))
+                suspects.append(Segment(thread, expected, counter, time))
             after[thread] = counter + 1
         return bool(suspects) and await reading.any_later(suspects)
 
-    async def _hides(self, reading: Reading, positions: Sequence[Position], after: Sequence[int]) -> bool:
+    async def _hides(self, reading: Reading, touched: set[int], after: Sequence[int]) -> bool:
         """Whether what comes next in a thread of the page sorts before the bound, where no page would see it."""
-        if self._bound is None or not positions:
+        if self._bound is None or not touched:
             return False
-        touched = {position[0] for position in positions}
         bound = self._bound
         return any(key < bound for key in await reading.first_unread(after, self._until, touched))
 
-    async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> list[Position] | None:
+    async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where a thread falls and the page must be merged.
 
         `unread` moves behind the events found, and no further: what the filter left out is passed over again,
@@ -180,14 +197,14 @@ class Pages:
         positions, ended = await reading.matching(self.unread, self._until, self._only, limit, max_bytes)
         after = list(self.unread)
         # Events of other aggregates were passed by; only one with a later time would move an event found.
-        if await self._overtakes(reading, positions, after, any_time=False):
+        if await self._overtakes(reading, [position[:3] for position in positions], after):
             return None
         self.unread = after
         self.is_end = ended
         self._bound_known = False
-        return positions
+        return Lines(b"".join([line for *_, line in positions if line is not None]), len(positions))
 
-    async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> list[Position]:
+    async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """A page by the merge itself."""
         self._bound_known = False
         merge = _Merge(reading, self.unread, self._until, self._only, limit)
@@ -195,15 +212,13 @@ class Pages:
         self.is_end = not merged
         wanted = [(key.thread_id, key.thread_counter) for key, passes in merged if passes]
         lines = await reading.lines_at(wanted, max_bytes)
-        page: list[Position] = []
-        fetched = iter(lines)
+        left = len(lines)
         for key, passes in merged:
-            line = next(fetched, None) if passes else None
-            if passes and line is None:
+            if passes and not left:
                 break  # the rest did not fit
-            page.append((key.thread_id, key.thread_counter, key.timestamp, line))
+            left -= passes
             self.unread[key.thread_id] = key.thread_counter + 1
-        return page
+        return Lines(b"".join(lines), len(lines))
 
 
 class _Merge:

@@ -15,7 +15,15 @@ from eventferry.append import Appending
 from eventferry.clock import now
 from eventferry.database import Database, Filter, Freeze, SubscriberRow
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
-from eventferry.event import Event, EventInput, decode_event, decode_payload, encode_payload, versioned_row
+from eventferry.event import (
+    Event,
+    EventInput,
+    decode_event,
+    decode_events,
+    decode_payload,
+    encode_payload,
+    versioned_row,
+)
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.importing import ImportStream
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES
@@ -229,9 +237,7 @@ class EventStore:
     async def _page(self, pages: Pages, limit: int) -> Page:
         async with self._database.reading() as reading:
             found = await pages.page(reading, limit, _PAGE_BYTES)
-        return Page(
-            [decode_event(line) for *_, line in found if line is not None], vector.encode(pages.unread)
-        )
+        return Page(decode_events(found.text), vector.encode(pages.unread))
 
     async def get_event_loader(
         self,

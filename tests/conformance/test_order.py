@@ -454,7 +454,7 @@ async def test_an_export_brings_what_was_there_at_its_start_though_events_are_sa
     opened: Opened, first_timestamp: int
 ) -> None:
     events = history(
-        ((number % 7, 0, 0, "T", f"a{number % 10}") for number in range(40)), 1, first_timestamp, 100_000
+        ((number % 7, 0, 0, "T", f"a{number % 10}") for number in range(40)), 1, first_timestamp, 200_000
     )
     async with filled(opened, events) as store:
         export = store.export_events()

@@ -304,8 +304,8 @@ class Connection:
             "innodb_lock_wait_timeout": patience,
             "lock_wait_timeout": patience,
             "wait_timeout": _YEAR,
-            # The 256 heads come as one text.
-            "group_concat_max_len": 65536,
+            # What comes as one text: the 256 heads, the lines of a page.
+            "group_concat_max_len": 2 * 1024**2,
             # What is sorted by text is sorted by all of it.
             "max_sort_length": 8192,
         }

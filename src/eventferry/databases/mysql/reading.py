@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from pymysql.err import MySQLError
 
 from eventferry.clock import now
@@ -19,6 +20,7 @@ from eventferry.database import (
     Position,
     SecretRow,
     Segment,
+    Stretch,
     SubscriberRow,
 )
 from eventferry.databases.mysql.connection import (
@@ -30,6 +32,7 @@ from eventferry.databases.mysql.connection import (
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.pace import Pace
 from eventferry.databases.thread import threaded
 from eventferry.errors import DatabaseError, InputError
 from eventferry.event import compact
@@ -102,20 +105,13 @@ def compact_text(payload: bytes) -> bytes:
         return payload
 
 
-class Pace:
-    """How many rows to ask for so that their lines come near a number of bytes: by those that came before."""
+_NUMBERS = msgspec.json.Decoder(list[int])
 
-    def __init__(self) -> None:
-        self._size = 1024.0
 
-    def rows(self, max_bytes: int) -> int:
-        """How many rows to ask for."""
-        return min(WALK, int(max_bytes / self._size) + 1)
-
-    def note(self, rows: Sequence[Position]) -> None:
-        """Learn from the rows that came."""
-        size = sum(len(line) for *_, line in rows if line is not None) / len(rows)
-        self._size = (self._size + max(size, 64.0)) / 2
+def _stretch(rows: Sequence[Position], *, is_end: bool) -> Stretch:
+    lines = [line for *_, line in rows if line is not None]
+    places = [number for row in rows for number in row[:2]]
+    return Stretch(places, b"".join(lines), len(lines), rows[-1][2] if rows else 0, is_end)
 
 
 class Paces:
@@ -195,49 +191,83 @@ class MysqlReading:
     def in_order(
         self,
         bound: Key | None,
-        unread: Sequence[int],
+        unread: Sequence[int] | None,
         until: Sequence[int] | None,
         only: Filter,
         limit: int,
         max_bytes: int,
-    ) -> tuple[list[Position], bool]:
-        condition, values = self._conditions(only)
+    ) -> Stretch:
+        key = bound or Key(-(2**63), -1, -1)
+        values = {"unread": vector(unread or [0] * 256), "until": vector(until)}
+        is_unread = "TRUE" if unread is None else _UNREAD
+        if only.is_open and self.shape.is_ours:
+            stretch = self._at_once(key, is_unread, values, limit, max_bytes)
+            if stretch is not None:
+                return stretch
+        return self._row_by_row(key, is_unread, values, only, limit, max_bytes)
+
+    def _at_once(
+        self, key: Key, is_unread: str, values: dict[str, Any], limit: int, max_bytes: int
+    ) -> Stretch | None:
+        """All in one row, for a row costs the client more than a line costs the server; None where that got too long
+        for the server, which then cuts it."""
+        pace = self._paces.full
+        count = min(limit, pace.rows(max_bytes))
+        [(walked, last, places, lines)] = self.connection.query(
+            f"""SELECT COUNT(*), MAX(timestamp), GROUP_CONCAT(threadId, ',', threadCounter),
+              GROUP_CONCAT(line SEPARATOR '') FROM (
+                SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} AS line FROM {self._events} AS e
+                WHERE {_FROM_KEY} AND {is_unread} {_IN_ORDER} LIMIT %(count)s
+              ) AS page""",
+            values | _key(key) | {"count": count},
+        )
+        if not walked:
+            return Stretch((), b"", 0, 0, is_end=True)
+        if lines is None or lines.count(b"\n") != walked or not lines.endswith(b"}\n"):
+            return None
+        pace.note(walked, len(lines))
+        return Stretch(_NUMBERS.decode(f"[{places}]"), lines, walked, last, is_end=walked < count)
+
+    def _row_by_row(
+        self, key: Key, is_unread: str, values: dict[str, Any], only: Filter, limit: int, max_bytes: int
+    ) -> Stretch:
+        condition, more = self._conditions(only)
+        values = values | more
         line = LINE if only.is_open else f"CASE WHEN {condition} THEN {LINE} END"
         walk = limit if only.is_open else max(limit, WALK)
         pace = self._paces.full if only.is_open else self._paces.filtered
-        key = bound or Key(-(2**63), -1, -1)
-        values |= {"unread": vector(unread), "until": vector(until)}
         page: list[Position] = []
         least = 16
         while True:
             count = min(walk - len(page), max(pace.rows(max_bytes), least))
-            within = self._within(key, count, values)
+            within = self._within(key, is_unread, count, values)
             rows, cut = self._positions(
                 f"""SELECT e.threadId, e.threadCounter, e.timestamp, {line} FROM {self._events} AS e
-                WHERE {_FROM_KEY} AND {within} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
+                WHERE {_FROM_KEY} AND {within} AND {is_unread} {_IN_ORDER} LIMIT %(count)s""",
                 values | _key(key) | {"count": count},
                 limit,
                 max_bytes,
             )
             if not rows:
-                return page, True
-            pace.note(rows)
+                return _stretch(page, is_end=True)
             page += rows
             lines = [row[3] for row in rows if row[3] is not None]
+            size = sum(map(len, lines))
+            pace.note(len(rows), size)
             limit -= len(lines)
-            max_bytes -= sum(map(len, lines))
+            max_bytes -= size
             if not lines:
                 least *= 4
             if not cut and len(rows) < count:
-                return page, True
+                return _stretch(page, is_end=True)
             thread, counter, timestamp, _ = rows[-1]
             # Behind the filter's last time nothing matches any more.
             is_past = only.finish_time is not None and timestamp > only.finish_time
             if limit == 0 or max_bytes <= 0 or len(page) >= walk or is_past:
-                return page, False
+                return _stretch(page, is_end=False)
             key = Key(timestamp, counter, thread + 1)
 
-    def _within(self, key: Key, count: int, values: dict[str, Any]) -> str:
+    def _within(self, key: Key, is_unread: str, count: int, values: dict[str, Any]) -> str:
         """In a store without the index for the order, the last timestamp that the next events have.
 
         Only with that does the server sort those of equal timestamps instead of all that is left.
@@ -246,7 +276,7 @@ class MysqlReading:
             return "TRUE"
         last = self.connection.query(
             f"""SELECT e.timestamp FROM {self._events} AS e
-            WHERE {_FROM_KEY} AND {_UNREAD} ORDER BY e.timestamp LIMIT 1 OFFSET %(count)s""",
+            WHERE {_FROM_KEY} AND {is_unread} ORDER BY e.timestamp LIMIT 1 OFFSET %(count)s""",
             values | _key(key) | {"count": count - 1},
         )
         values["last"] = last[0][0] if last else 2**63 - 1
@@ -339,7 +369,7 @@ class MysqlReading:
                 2**62,
             )
             if rows:
-                self._paces.full.note(rows)
+                self._paces.full.note(len(rows), sum(len(line or b"") for *_, line in rows))
             line_at = {(thread, counter): line for thread, counter, _, line in rows}
             for position in wanted:
                 if (line := line_at.get(position)) is not None and max_bytes > 0:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from secrets import token_hex
 from typing import Any
 
 import msgspec
 
 from eventferry.database import (
+    EVERYTHING,
     Counts,
     Filter,
     Freeze,
@@ -16,9 +18,11 @@ from eventferry.database import (
     Position,
     SecretRow,
     Segment,
+    Stretch,
     SubscriberRow,
 )
 from eventferry.databases.names import fact, import_id_of, moment_of
+from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.databases.postgresql.tables import Names
 
@@ -118,49 +122,67 @@ class PostgresReading:
     async def first_unread(
         self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
     ) -> list[Key]:
+        ends = [2**62] * 256 if until is None else until
+        # Mostly the event at the counter itself is there: to join by equality takes half the time.
         rows = await self.connection.rows(
             f"""SELECT e."timestamp", e."threadCounter", e."threadId"
-            FROM unnest(%(threads)s::bigint[]) AS wanted(id) CROSS JOIN LATERAL (
-              SELECT "timestamp", "threadCounter", "threadId" FROM {self.names.events}
-              WHERE "threadId" = wanted.id
-                AND "threadCounter" >= (%(unread)s::bigint[])[wanted.id + 1]
-                AND "threadCounter" < (%(until)s::bigint[])[wanted.id + 1]
-              ORDER BY "threadCounter" LIMIT 1
-            ) AS e""",
-            {"unread": vector(unread), "until": vector(until), "threads": list(threads)},
+            FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
+            JOIN {self.names.events} AS e ON e."threadId" = wanted.id AND e."threadCounter" = wanted.start""",
+            {"threads": list(threads), "starts": [unread[thread] for thread in threads]},
         )
-        return [Key(*row) for row in rows]
+        found = [Key(*row) for row in rows if row[1] < ends[row[2]]]
+        # Where it is not, either the thread ends there or the store has a gap.
+        missing = set(threads) - {thread for *_, thread in rows}
+        behind = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
+        return found + [key for key, _ in await self.in_threads(behind, until, EVERYTHING, 1)]
 
     async def in_order(
         self,
         bound: Key | None,
-        unread: Sequence[int],
+        unread: Sequence[int] | None,
         until: Sequence[int] | None,
         only: Filter,
         limit: int,
         max_bytes: int,
-    ) -> tuple[list[Position], bool]:
+    ) -> Stretch:
         condition, values = conditions(only)
-        line = LINE if only.is_open else f"CASE WHEN {condition} THEN {LINE} END"
-        size = _SIZE if only.is_open else f"CASE WHEN {condition} THEN {_SIZE} ELSE 0 END"
         walk = limit if only.is_open else max(limit, WALK)
         key = bound or Key(-(2**63), -1, -1)
+        line, size, within = LINE, _SIZE, f"behind - {_SIZE} < %(room)s"
+        running = "OVER (ROWS UNBOUNDED PRECEDING)"
+        sums = f"sum({_SIZE}::int) {running} AS behind"
+        if not only.is_open:
+            line, size = (f"CASE WHEN {condition} THEN {each} END" for each in (LINE, f"{_SIZE}::int"))
+            sums = f"sum({size}) {running} AS behind, count({size}) {running} AS given"
+            within = f"coalesce(behind, 0) - coalesce({size}, 0) < %(room)s AND given <= %(limit)s"
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
-        rows = await self.connection.rows(
-            self._page_sql(
-                f"""("timestamp", "threadCounter", "threadId")
+        is_unread = f'("threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER})::int <> 0'
+        # All in one row, for a row costs the client more than a line costs the server. The sizes that the store
+        # keeps are added up as the page is read, so that it ends where it has enough; `behind` is the sum with the
+        # row itself.
+        [(threads, counters, text, count, last, behind)] = await self.connection.rows(
+            f"""SELECT array_agg("threadId"), array_agg("threadCounter"), string_agg({line}, {ddl.literal(_BETWEEN)}),
+              count({size}), max("timestamp"), coalesce(max(behind), 0)::bigint
+            FROM (
+              SELECT *, {sums} FROM (
+                SELECT * FROM {self.names.events}
+                WHERE ("timestamp", "threadCounter", "threadId")
                   >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)
-                AND ("threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER})::int <> 0""",
-                '"timestamp", "threadCounter", "threadId"',
-                size,
-                line,
-            ),
+                  AND {"TRUE" if unread is None else is_unread}
+                ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(walk)s
+              ) AS walk
+            ) AS page WHERE {within}""",
             values
-            | {"unread": vector(unread), "until": vector(until), "walk": walk, "room": max_bytes}
-            | {"time": key.timestamp, "counter": key.thread_counter, "thread": key.thread_id},
+            | ({} if unread is None else {"unread": vector(unread), "until": vector(until)})
+            | {"time": key.timestamp, "counter": key.thread_counter, "thread": key.thread_id}
+            | {"walk": walk, "room": max_bytes, "limit": limit},
         )
-        return _page(rows, limit, walk, max_bytes)
+        if threads is None:
+            return Stretch((), b"", 0, 0, is_end=True)
+        places = [number for place in zip(threads, counters, strict=True) for number in place]
+        is_end = len(threads) < walk and behind < max_bytes and (only.is_open or count < limit)
+        return Stretch(places, compacted_lines(text) if count else b"", count, last, is_end)
 
     async def matching(
         self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
@@ -206,6 +228,8 @@ class PostgresReading:
     async def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
+        if not unread:
+            return []
         condition, values = conditions(only)
         rows = await self.connection.rows(
             f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
@@ -341,6 +365,20 @@ class PostgresReading:
             SubscriberRow(application, subscriber, destination.encode(), status.encode())
             for application, subscriber, destination, status in rows
         ]
+
+
+_BETWEEN = f',"{token_hex(16)}",'
+"""Stands between lines that come as one text, so that they can be written anew all at once: an element that no
+payload holds."""
+
+
+def compacted_lines(text: bytes) -> bytes:
+    """Lines of the store that come as one text, each with its line feed, without the spaces that jsonb prints."""
+    between = _BETWEEN.encode()
+    try:
+        return msgspec.json.format(b"[" + text + b"]", indent=-1)[1:-1].replace(between, b"\n") + b"\n"
+    except (msgspec.DecodeError, RecursionError):
+        return b"".join(map(compacted, text.split(between)))
 
 
 def compacted(line: bytes) -> bytes:

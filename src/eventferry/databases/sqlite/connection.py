@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from eventferry.databases.pace import Pace
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -29,6 +30,10 @@ from eventferry.numbers import javascript_number
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_FAR = 2
+_LEAST_LENGTH = 1024 * 1024
+"""Bytes: what a statement itself and its values take must pass."""
 
 _SLICE = 0.1
 """Seconds that SQLite itself waits for a lock before we look whether the caller has given up."""
@@ -51,6 +56,7 @@ class Connection:
         self._busy_timeout = busy_timeout
         self._worker = Worker("eventferry-sqlite", self._interrupt)
         self._sqlite: sqlite3.Connection | None = None
+        self.pace = Pace()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the worker thread; a cancelled call is interrupted, and waited for."""
@@ -86,6 +92,26 @@ class Connection:
         except BaseException:
             self.roll_back()
             raise
+
+    def within(
+        self, max_bytes: int | None, statement: str, values: Mapping[str, Any]
+    ) -> tuple[Any, ...] | None:
+        """The one row of a statement; None where a text in it, or on the way to it, has more bytes than that by far.
+
+        SQLite gives up as soon as it comes upon one, so no memory is taken for it.
+        """
+        before = self.sqlite.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+        if max_bytes is not None:
+            self.sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(_FAR * max_bytes, _LEAST_LENGTH))
+        try:
+            row: tuple[Any, ...] = self.sqlite.execute(statement, values).fetchone()
+        except sqlite3.DataError as error:
+            if not _is(error, sqlite3.SQLITE_TOOBIG) or max_bytes is None:
+                raise
+            return None
+        finally:
+            self.sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+        return row
 
     def roll_back(self) -> None:
         """Leave nothing of the transaction, if there is one."""

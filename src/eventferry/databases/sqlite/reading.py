@@ -7,6 +7,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from eventferry.database import (
     Counts,
     Filter,
@@ -16,6 +18,7 @@ from eventferry.database import (
     Position,
     SecretRow,
     Segment,
+    Stretch,
     SubscriberRow,
 )
 from eventferry.databases.names import Tables, fact, import_id_of
@@ -38,6 +41,7 @@ def _entry(name: str, thread: str) -> str:
 
 NEXT_COUNTER = _entry("unread", "threadId")
 END_COUNTER = _entry("until", "threadId")
+_UNREAD = f"threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}"
 _OPEN_END = [10**_WIDTH - 1] * 256
 
 
@@ -48,7 +52,7 @@ def vector(counters: Sequence[int] | None) -> bytes:
 
 # In tables that eventferry made, the payload is as it came. Only an incremental import by the real reSolve, which
 # stages in a column of numeric affinity, can leave a bare number there.
-_KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE payload END"
+_KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
 
 
 # In foreign tables the column may have numeric affinity, and a writer may have left white space.
@@ -69,10 +73,10 @@ _FOREIGN = foreign("payload")
 
 def line_of(payload: str) -> str:
     """An event's line, as an SQL expression; `payload` is that of its payload."""
-    return f"""CAST('{{"threadCounter":' || threadCounter || ',"threadId":' || threadId
-      || ',"type":' || json_quote(type) || ',"timestamp":' || timestamp
-      || ',"aggregateId":' || json_quote(aggregateId) || ',"aggregateVersion":' || aggregateVersion
-      || ',"payload":' || {payload} || '}}' || char(10) AS BLOB)"""
+    # printf copies each part once, where || copies what it has so far for each.
+    return f"""printf('{{"threadCounter":%s,"threadId":%s,"type":%s,"timestamp":%s,"aggregateId":%s,'
+      || '"aggregateVersion":%s,"payload":%s}}' || char(10), threadCounter, threadId, json_quote(type), timestamp,
+      json_quote(aggregateId), aggregateVersion, {payload})"""
 
 
 def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
@@ -102,7 +106,8 @@ class SqliteReading:
         self.tables = tables
         self._events = quoted(tables.events)
         self.is_ours = fact(events_sql, "STORE", "id") is not None
-        self._line = line_of(_KEPT if self.is_ours else _FOREIGN)
+        self._text = line_of(_KEPT if self.is_ours else _FOREIGN)
+        self._line = f"CAST({self._text} AS BLOB)"
         self._payload = _KEPT if self.is_ours else _FOREIGN
 
     def _table_sql(self, name: str) -> str | None:
@@ -164,23 +169,44 @@ class SqliteReading:
     def in_order(
         self,
         bound: Key | None,
-        unread: Sequence[int],
+        unread: Sequence[int] | None,
         until: Sequence[int] | None,
         only: Filter,
         limit: int,
         max_bytes: int,
-    ) -> tuple[list[Position], bool]:
+    ) -> Stretch:
         condition, values = conditions(only)
-        line = self._line if only.is_open else f"CASE WHEN {condition} THEN {self._line} END"
-        walk = limit if only.is_open else max(limit, WALK)
-        rows = self.connection.sqlite.execute(
-            f"""SELECT threadId, threadCounter, timestamp, {line} FROM {self._events}
-            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread)
-              AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
-            ORDER BY timestamp, threadCounter, threadId LIMIT :walk""",
-            values | {"unread": vector(unread), "until": vector(until), "walk": walk} | _bound(bound),
+        values |= {"unread": vector(unread), "until": vector(until), "limit": limit} | _bound(bound)
+        line = self._text if only.is_open else f"CASE WHEN {condition} THEN {self._text} END"
+        rows = min(limit if only.is_open else max(limit, WALK), self.connection.pace.rows(max_bytes))
+        statement = self._stretch_sql(
+            line, "TRUE" if unread is None else _UNREAD, is_filtered=not only.is_open
         )
-        return _page(rows, limit, walk, max_bytes)
+        while True:
+            found = self.connection.within(
+                max_bytes if rows > 1 else None, statement, values | {"walk": rows}
+            )
+            if found is not None:
+                break
+            rows = max(rows // 4, 1)  # events much larger than those before
+        places, lines, walked, count, last = found
+        self.connection.pace.note(count, len(lines or b""))
+        is_end = walked < rows and (only.is_open or count < limit)
+        return Stretch(_NUMBERS.decode(f"[{places or ''}]"), lines or b"", count, last or 0, is_end)
+
+    def _stretch_sql(self, line: str, is_unread: str, *, is_filtered: bool) -> str:
+        """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
+        that is there."""
+        events = f"""SELECT timestamp, threadCounter, threadId, {line} AS line FROM {self._events}
+            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread) AND {is_unread}
+            ORDER BY timestamp, threadCounter, threadId LIMIT :walk"""
+        if is_filtered:
+            events = f"""SELECT * FROM (
+              SELECT *, count(line) OVER (ROWS UNBOUNDED PRECEDING) AS given
+              FROM ({events})
+            ) WHERE given <= :limit"""
+        return f"""SELECT group_concat(threadId || ',' || threadCounter), CAST(group_concat(line, '') AS BLOB),
+          count(*), count(line), max(timestamp) FROM ({events})"""
 
     @threaded
     def matching(
@@ -350,6 +376,9 @@ def events_sql(connection: sqlite3.Connection, tables: Tables) -> str | None:
 def no_store(tables: Tables, path: object) -> StoreNotFoundError:
     """The error for a file without the tables."""
     return StoreNotFoundError(f"there is no store in {path}: it has no table {tables.events!r}")
+
+
+_NUMBERS = msgspec.json.Decoder(list[int])
 
 
 def _bound(bound: Key | None) -> dict[str, int]:
