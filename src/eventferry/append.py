@@ -23,6 +23,7 @@ class Appending:
         self._stored = LineDecoder()
 
     batch_bytes = 1  # block by block, as they come
+    is_staged = False
 
     async def begin(self) -> list[Progress]:
         async with self._database.writing(frozen="allow"):
@@ -97,6 +98,6 @@ def _equal(stored: Row, row: Row) -> bool:
 def _placed(error: InputError, lines: Sequence[Lines]) -> InputError:
     """The error with the byte offset of its line."""
     for block in lines:
-        if error.line is not None and block.line <= error.line < block.line + len(block.texts):
+        if error.line is not None and block.line <= error.line < block.line + block.count:
             return block.placed(error, error.line)
     return error

@@ -41,14 +41,14 @@ class Stretch(NamedTuple):
     Attributes:
         places: thread, counter, thread, counter, … of all of them, also of those that a filter leaves out.
         lines: the lines of those that the filter lets pass.
-        count: how many lines.
+        number: how many lines.
         last: the timestamp of the last event.
         is_end: whether the store holds nothing behind them.
     """
 
     places: Sequence[int]
     lines: bytes
-    count: int
+    number: int
     last: int
     is_end: bool
 

@@ -137,12 +137,15 @@ class Limits:
         max_id_bytes: bytes in an aggregateId; None: as many as its characters take.
         refuse_payload: says why a payload would not survive in the payload column; None if it would.
             None instead of a function: every payload survives.
+        all_survive: given lines and the length of the longest payload in them, whether each surely survives; quick.
+            None instead of a function: each must be looked at.
     """
 
     id_length: int = MAX_ID_LENGTH
     type_length: int = MAX_ID_LENGTH
     max_id_bytes: int | None = None
     refuse_payload: Callable[[bytes], str | None] | None = None
+    all_survive: Callable[[bytes, int], bool] | None = None
 
 
 ROOMY = Limits()
@@ -273,6 +276,36 @@ class LineDecoder:
         self._line = msgspec.json.Decoder[_Line](_LenientLine if ignore_unknown_keys else _Line)
         self._new = msgspec.json.Decoder[_NewLine](_LenientNewLine if ignore_unknown_keys else _NewLine)
 
+    def rows(self, lines: bytes, count: int) -> list[Row] | None:
+        """The rows of `count` lines that end with a line feed each, all at once; None where one of them needs a look of
+        its own, because it is wrong or only spelled in another way than eventferry and reSolve spell a line.
+        """
+        if b"\\u" in lines or not _is_compact(lines):
+            return None
+        try:
+            events = self._line.decode_lines(lines)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return None
+        # What comes out as it went in holds seven keys a line, in their order, and none of them twice.
+        if len(events) != count or _ENCODER.encode_lines(events) != lines:
+            return None
+        rows = [
+            tuple.__new__(
+                Row,
+                (
+                    event.thread_id,
+                    event.thread_counter,
+                    event.timestamp,
+                    event.aggregate_id,
+                    event.aggregate_version,
+                    event.type,
+                    bytes(event.payload),
+                ),
+            )
+            for event in events
+        ]
+        return rows if not self._limited or _all_fit(self._limits, lines, rows) else None
+
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""
         event = self._decoded(self._line, line)
@@ -355,6 +388,34 @@ def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: by
         raise InputError(f"is longer than {limits.type_length} characters", field="type")
     if limits.refuse_payload is not None and (reason := limits.refuse_payload(payload)) is not None:
         raise InputError(reason, field="payload")
+
+
+def _is_compact(lines: bytes) -> bool:
+    """Whether no token of any line has white space around it; for lines that are JSON."""
+    if b" " not in lines and b"\t" not in lines and b"\r" not in lines:
+        return True
+    array = b"[" + lines[:-1].replace(b"\n", b",") + b"]"
+    try:
+        return msgspec.json.format(array, indent=-1) == array
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def _all_fit(limits: Limits, lines: bytes, rows: list[Row]) -> bool:
+    """Whether the columns of a store surely hold all rows; for some it may say no although they do."""
+    longest_id = max([len(row.aggregate_id) for row in rows])
+    if longest_id > limits.id_length or max([len(row.type) for row in rows]) > limits.type_length:
+        return False
+    if limits.max_id_bytes is not None and longest_id * _MOST_BYTES > limits.max_id_bytes:
+        return False
+    if limits.refuse_payload is None:
+        return True
+    longest = max([len(row.payload) for row in rows])
+    return limits.all_survive is not None and limits.all_survive(lines, longest)
+
+
+_MOST_BYTES = 4
+"""Of a character in UTF-8."""
 
 
 def encode_payload(payload: Any) -> bytes:

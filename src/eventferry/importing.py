@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Protocol
 
@@ -27,8 +27,9 @@ from eventferry.errors import (
 from eventferry.event import Limits, LineDecoder, Row
 from eventferry.lines import Lines, LineSplitter
 
-BATCH_BYTES = 8 * 1024 * 1024
-"""How much of the source goes into one commit: enough to make the commit's cost vanish, little to hold."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""How much of the source goes into one commit: enough to make the commit's cost vanish, little to hold, twice: one
+part is put while the next is parsed."""
 
 
 class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -52,6 +53,10 @@ class Target(Protocol):
     @property
     def batch_bytes(self) -> int:
         """How much of the source at least goes into one commit."""
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether nobody sees what was put before `finish`: then more may be taken in while it is put."""
 
     async def begin(self) -> list[Progress]:
         """Make ready; what was done before, where this goes on with something."""
@@ -105,6 +110,7 @@ class ImportStream:
         self._state = "new"
         self._stopped = False
         self._report: StreamReport | None = None
+        self._putting: asyncio.Task[None] | None = None
 
     @property
     def byte_offset(self) -> int:
@@ -150,7 +156,7 @@ class ImportStream:
             self._hash_whole_lines(block)
             self._take(self._splitter.feed(block))
             if self._waiting >= self._target.batch_bytes:
-                await self._commit()
+                await self._begin_to_put()
         except BaseException as error:
             await self._abort_after(error)
             raise
@@ -216,6 +222,7 @@ class ImportStream:
             return
         self._state = "aborted"
         self._rows, self._lines = [], []
+        await self._end_putting()
         await self._target.abort(keep=_is_interruption(error))
 
     async def _abort_after(self, error: BaseException) -> None:
@@ -256,15 +263,15 @@ class ImportStream:
             self._unhashed.append(block[end:])
 
     def _take(self, lines: Lines) -> None:
-        if not lines.texts:
+        if not lines.count:
             return
-        self._rows.extend(lines.decoded(self._decoder.row))
+        self._rows.extend(lines.rows(self._decoder))
         self._lines.append(lines)
         self._waiting += lines.end - lines.byte_offset
 
     def _finish_lines(self) -> None:
         last = self._splitter.finish()
-        if not last.texts:
+        if not last.count:
             return
         for piece in self._unhashed:
             self._hash.update(piece)
@@ -280,17 +287,45 @@ class ImportStream:
             ) from None
 
     async def _commit(self) -> None:
+        """Put what has been taken in, and wait until it is committed."""
+        await self._begin_to_put()
+        await self._put()
+
+    async def _begin_to_put(self) -> None:
+        """Have what has been taken in put, after what was before it. What comes next is parsed meanwhile."""
+        await self._put()
         if not self._lines:
             return
         last = self._lines[-1]
         digest = self._hash.digest()
-        progress = Progress(
-            last.end, last.line + len(last.texts), self._done.events + len(self._rows), digest
-        )
-        await self._target.put(self._rows, self._lines, progress)
         self._hash = hashlib.sha256(digest)
-        self._done = progress
+        progress = Progress(last.end, last.line + last.count, self._done.events + len(self._rows), digest)
+        putting = self._done_after(self._target.put(self._rows, self._lines, progress), progress)
         self._rows, self._lines, self._waiting = [], [], 0
+        if self._target.is_staged:
+            self._putting = asyncio.create_task(putting)
+            await asyncio.sleep(0)  # it begins now, whatever the caller does next
+        else:
+            await putting
+
+    async def _done_after(self, putting: Coroutine[None, None, None], progress: Progress) -> None:
+        await putting
+        self._done = progress
+
+    async def _put(self) -> None:
+        """Wait until nothing is being put any more."""
+        if self._putting is not None:
+            await asyncio.shield(self._putting)
+            self._putting = None
+
+    async def _end_putting(self) -> None:
+        """Cut short what is being put; what it raises is not what ended the import."""
+        putting, self._putting = self._putting, None
+        if putting is not None:
+            putting.cancel()
+            await asyncio.wait([putting])
+            if not putting.cancelled():
+                putting.exception()
 
 
 def _is_interruption(error: BaseException | None) -> bool:

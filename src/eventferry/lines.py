@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 from eventferry.errors import InputError
+from eventferry.event import LineDecoder, Row
 
 DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
 """How long a line may be by default; far above any event, far below what would take the machine down."""
@@ -27,16 +28,23 @@ class Lines:
     """Whole lines that follow one another in the input.
 
     Attributes:
-        texts: their bytes, without the line feed.
+        text: their bytes, without the line feed of the last.
+        count: how many they are.
         line: number of the first, from 1.
         byte_offset: where the first begins in the input.
         end: byte offset behind the last one's line feed.
     """
 
-    texts: list[bytes]
+    text: bytes
+    count: int
     line: int
     byte_offset: int
     end: int
+
+    @property
+    def texts(self) -> list[bytes]:
+        """The bytes of each, without the line feed."""
+        return self.text.split(b"\n") if self.count else []
 
     def decoded(self, decode: Callable[[bytes], T]) -> Iterator[tuple[int, T]]:
         """(line number, what `decode` makes of it) for each line that isn't blank.
@@ -53,6 +61,18 @@ class Lines:
                 except InputError as error:
                     raise self.placed(error, number) from None
             number += 1
+
+    def rows(self, decoder: LineDecoder) -> Iterable[tuple[int, Row]]:
+        """(line number, row) for each line that isn't blank: all at once, or where that cannot be, one by one.
+
+        Raises:
+            InputError: a line cannot become a row.
+        """
+        if self.count:
+            rows = decoder.rows(self.text + b"\n", self.count)
+            if rows is not None:
+                return enumerate(rows, self.line)
+        return self.decoded(decoder.row)
 
     def placed(self, error: InputError, number: int) -> InputError:
         """The same error, with the place of line `number`."""
@@ -101,14 +121,14 @@ class LineSplitter:
         head, found, tail = block.rpartition(b"\n")
         if not found:
             self._keep(block)
-            return Lines([], self.line, self.byte_offset, self.byte_offset)
+            return Lines(b"", 0, self.line, self.byte_offset, self.byte_offset)
         if self._pieces:
             head = b"".join((*self._pieces, head))
-        texts = head.split(b"\n")
         if len(head) > self.max_line_bytes:
-            self._refuse_long(texts)
-        lines = Lines(texts, self.line, self.byte_offset, self.byte_offset + len(head) + 1)
-        self.line += len(texts)
+            self._refuse_long(head.split(b"\n"))
+        count = head.count(b"\n") + 1
+        lines = Lines(head, count, self.line, self.byte_offset, self.byte_offset + len(head) + 1)
+        self.line += count
         self.byte_offset = lines.end
         self._pieces.clear()
         self._pending = 0
@@ -127,7 +147,8 @@ class LineSplitter:
                 "the input ends inside a character", line=self.line, byte_offset=self.byte_offset
             ) from None
         rest = b"".join(self._pieces)
-        lines = Lines([rest] if rest else [], self.line, self.byte_offset, self.byte_offset + len(rest))
+        end = self.byte_offset + len(rest)
+        lines = Lines(rest, 1 if rest else 0, self.line, self.byte_offset, end)
         self._pieces.clear()
         self._pending = 0
         return lines

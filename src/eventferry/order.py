@@ -130,7 +130,7 @@ class Pages:
             self._bound = Key(stretch.last, counter, thread + 1)  # the least behind it
             if self._only.finish_time is not None and stretch.last > self._only.finish_time:
                 self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
-        return Lines(stretch.lines, stretch.count)
+        return Lines(stretch.lines, stretch.number)
 
     def _are_unread(self, places: Sequence[int]) -> bool:
         end = self._until or _OPEN_END

@@ -37,6 +37,7 @@ class Replacement:
         self._stage: Stage | None = None
 
     batch_bytes = BATCH_BYTES
+    is_staged = True
 
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()

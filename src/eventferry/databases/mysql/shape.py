@@ -71,7 +71,10 @@ class Shape:
         def refuse(payload: bytes) -> str | None:
             return refuse_size(payload, packet) or (refuse_number(payload) if self.has_json else None)
 
-        return Limits(self.id_length, self.type_length, refuse_payload=refuse)
+        def all_survive(lines: bytes, longest: int) -> bool:
+            return not self.has_json and 2 * longest <= packet - _REST_OF_STATEMENT
+
+        return Limits(self.id_length, self.type_length, refuse_payload=refuse, all_survive=all_survive)
 
 
 def read_shape(connection: Connection, tables: Tables) -> Shape:

@@ -42,6 +42,26 @@ def refuse_payload(payload: bytes) -> str | None:
     return None
 
 
+_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
+_CANDIDATE = re.compile(rb"e\+?0000")
+_REACH = 64
+
+
+def all_survive(lines: bytes, longest: int) -> bool:
+    """Whether surely no payload of these lines is refused: none is long, and no number in them has an exponent of
+    four digits. Texts in which something looks like one are next to never in the way."""
+    if longest > _HARMLESS or b"\\u0000" in lines:
+        return False
+    for candidate in _CANDIDATE.finditer(lines.translate(_SHAPE)):
+        before = lines[max(candidate.start() - _REACH, 0) : candidate.start()]
+        behind_what = before.rstrip(b"0123456789.-")
+        if (
+            len(behind_what) < len(before) and behind_what[-1:] in b":,[ \t\r\n"
+        ):  # also where it reaches further
+            return False
+    return True
+
+
 def _looks_harmless(payload: bytes) -> bool:
     if len(payload) <= _HARMLESS:
         return _LONG_EXPONENT.search(payload) is None

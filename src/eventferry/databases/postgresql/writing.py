@@ -20,7 +20,7 @@ from eventferry.databases.names import (
     new_import_id,
 )
 from eventferry.databases.postgresql import tables as ddl
-from eventferry.databases.postgresql.payloads import refuse_payload
+from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.reading import PostgresReading, is_storable
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.errors import (
@@ -32,7 +32,7 @@ from eventferry.errors import (
 )
 from eventferry.event import Limits, NewRow, Row
 
-MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload)
+MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
 """Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
 
 _NEW_COLUMNS = '"timestamp", "aggregateId", "type", "payload", "eventSize"'

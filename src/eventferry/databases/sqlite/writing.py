@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Literal
+from typing import Any, Literal
 
 from eventferry import order
 from eventferry.clock import now
@@ -24,6 +25,10 @@ from eventferry.event import ROOMY, Limits, NewRow, Row
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
 _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
+
+_AT_ONCE = 100
+"""How many rows one statement inserts: Python's lock is not held while it runs, so what comes next is parsed
+meanwhile. SQLite takes at least 32,766 values a statement."""
 
 
 class SqliteWriting(SqliteReading):
@@ -223,14 +228,23 @@ class SqliteWriting(SqliteReading):
     @threaded
     def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
         # The rowid is the line number: a clash can name its two lines, at no cost.
-        self.connection.sqlite.executemany(
-            f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))",
-            ((line, *row) for line, row in rows),
+        self._insert_many(
+            f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES ",
+            "(?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))",
+            [(line, *row) for line, row in rows],
         )
         self.connection.sqlite.execute(
             f"INSERT INTO {quoted(self.tables.progress)} VALUES (?, ?, ?, ?)",
             (progress.byte_offset, progress.line, progress.events, progress.digest),
         )
+
+    def _insert_many(self, head: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert rows, many by one statement. For the worker thread."""
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            self.connection.sqlite.execute(
+                head + ", ".join([row] * len(some)), list(itertools.chain.from_iterable(some))
+            )
 
     @threaded
     def progress(self, stage: Stage) -> list[Progress]:
@@ -317,9 +331,9 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
-        self.connection.sqlite.executemany(
-            f"""INSERT INTO {quoted(stage.table)}("timestamp", "aggregateId", "type", "payload")
-            VALUES (?, ?, ?, CAST(? AS TEXT))""",
+        self._insert_many(
+            f'INSERT INTO {quoted(stage.table)}("timestamp", "aggregateId", "type", "payload") VALUES ',
+            "(?, ?, ?, CAST(? AS TEXT))",
             rows,
         )
 
