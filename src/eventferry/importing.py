@@ -31,6 +31,9 @@ BATCH_BYTES = 4 * 1024 * 1024
 """How much of the source goes into one commit: enough to make the commit's cost vanish, little to hold, twice: one
 part is put while the next is parsed."""
 
+SLICE = 64 * 1024
+"""How much of a block is parsed in one go: less than a millisecond's work."""
+
 
 class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What an import returns.
@@ -153,8 +156,14 @@ class ImportStream:
             if self._stopped:
                 await self._commit()
                 return
-            self._hash_whole_lines(block)
-            self._take(self._splitter.feed(block))
+            for start in range(0, len(block), SLICE):
+                if start and self._putting is not None:
+                    await asyncio.sleep(
+                        0
+                    )  # what is being put waits for answers, which must not wait for parsing
+                piece = block[start : start + SLICE]
+                self._hash_whole_lines(piece)
+                self._take(self._splitter.feed(piece))
             if self._waiting >= self._target.batch_bytes:
                 await self._begin_to_put()
         except BaseException as error:

@@ -43,7 +43,7 @@ def refuse_payload(payload: bytes) -> str | None:
 
 
 _SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
-_CANDIDATE = re.compile(rb"e\+?0000")
+_CANDIDATE = re.compile(rb"e\+?0000+[,\]}]")
 _REACH = 64
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -45,7 +46,9 @@ class PostgresSoleWriting(PostgresWriting):
         if not rows:
             return
         await self._refuse_taken(rows)
-        await self.connection.copy_in(f"COPY {self.names.events}({COLUMNS}) FROM STDIN", copied_rows(rows))
+        await self.connection.copy_in(
+            f"COPY {self.names.events}({COLUMNS}) FROM STDIN", copied_rows(rows, itertools.repeat(b"\n"))
+        )
         heads = [0] * 256
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
