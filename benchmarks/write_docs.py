@@ -1,64 +1,153 @@
-"""Writes docs/benchmarks.md from a run's results: python -m benchmarks.write_docs results.json."""
+"""Writes docs/benchmarks.md and its plot from the results of a run: python -m benchmarks.write_docs RESULTS.json…
+
+Several files are runs on the same machine, of other databases or sizes; a later one counts where two have the same.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+from benchmarks.targets import OURS, RESOLVE, TOOL, Rates, targets
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 HEAD = """# Benchmarks
 
-Beside the real reSolve (`@resolve-js/eventstore-lite` 0.34.3), on the same events of about 320 bytes, in one run, in
-turns. This page is written by the benchmark's own run; nobody types its numbers. To repeat it (it needs Node and npm):
+eventferry beside each database's own bulk tool (the `sqlite3` shell, `psql` with `\\copy`, `pg_dump | pg_restore`,
+the `mariadb` client and `LOAD DATA`) and the real reSolve (`@resolve-js/eventstore-lite` and `-postgresql` 0.34.3): the
+same events of about 320 bytes, in turns, in one run. This page and its plot are written by the benchmark's own run;
+nobody types its numbers. To repeat it:
 
-    python -m benchmarks.first_word --json results.json && python -m benchmarks.write_docs results.json
+    scripts/setup dev bench && scripts/servers
+    .venv/bin/python -m benchmarks.run --json results.json && .venv/bin/python -m benchmarks.write_docs results.json
 
 What is measured, and how: [benchmarks/README.md](../benchmarks/README.md). Compare the ratios; the seconds are those of
-one machine. Tuning to the limit, the other databases and their own bulk tools come with an issue of their own.
+one machine. Our side parses and checks every line and writes JSON; the tools do not.
+
+![Rates by those of the bulk tool and of reSolve](benchmarks.svg)
 """
 
 
-def page(results: dict[str, Any]) -> str:
-    """The page for one run's results."""
-    measured = results["measurements"]
-    rates = {
-        (each["side"], each["operation"], each["stored"]): each["events_per_second"] for each in measured
-    }
-    rows = ["| operation | events stored | side | events/s | seconds | runs | peak MB | ours / theirs |"]
-    rows.append("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
-    for each in measured:
-        theirs = rates.get(("reSolve", each["operation"], each["stored"]))
-        rate = each["events_per_second"]
-        ratio = f"{rate / theirs:.1f}" if theirs and each["side"] != "reSolve" else ""
+@dataclass
+class Measured:
+    """A measurement as a run wrote it."""
+
+    database: str
+    operation: str
+    side: str
+    stored: int
+    events: int
+    seconds: list[float]
+    peak_mb: float
+    bytes: int = 0
+    cpu_seconds: list[float] = field(default_factory=list)
+    events_per_second: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Events per second, by the median."""
+        return self.events / median(self.seconds)
+
+
+def _rows(found: Sequence[Measured], rates: Rates) -> Iterator[str]:
+    yield "| database | operation | stored | side | events/s | MB/s | seconds | spread | runs | peak MB | ours by it |"
+    yield "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for each in found:
+        middle = median(each.seconds)
+        ratio = (
+            None if each.side == OURS else rates.ratio(each.database, each.operation, each.stored, each.side)
+        )
         cells = (
-            each["operation"],
-            f"{each['stored']:,}",
-            each["side"],
-            f"{rate:,}",
-            f"{median(each['seconds']):.2f}",
-            str(len(each["seconds"])),
-            f"{each['peak_mb']:.0f}",
-            ratio,
+            each.database,
+            each.operation,
+            f"{each.stored:,}",
+            each.side,
+            f"{each.rate:,.0f}",
+            f"{each.bytes / middle / 1e6:.0f}" if each.bytes else "",
+            f"{middle:.2f}",
+            f"{(max(each.seconds) - min(each.seconds)) / middle:.0%}",
+            str(len(each.seconds)),
+            f"{each.peak_mb:.0f}",
+            f"{ratio:.2f}" if ratio is not None else "",
         )
-        rows.append(f"| {' | '.join(cells)} |")
-    targets = ["| target | wanted | measured | |", "| --- | ---: | ---: | --- |"]
-    for target in results["targets"]:
-        sign = "≥" if target["at_least"] else "≤"
-        met = "met" if target["is_met"] else "**missed**"
-        targets.append(
-            f"| {target['words']} | {sign} {target['wanted']:g} | {target['measured']:.2f} | {met} |"
-        )
-    about = results["about"]
-    where = (
-        f"Measured {about['at'][:10]} on {about['cores']} cores, Python {about['python']}, SQLite {about['sqlite']}, "
-        f"Node {about['node']}; load before it began: {about['load_before']:.1f}."
+        yield f"| {' | '.join(cells)} |"
+
+
+def _targets(found: Sequence[Measured]) -> Iterator[str]:
+    yield "| wanted of | at least or at most | measured | |"
+    yield "| --- | ---: | ---: | --- |"
+    for target in targets(found):
+        sign = "≥" if target.at_least else "≤"
+        met = "met" if target.is_met else "**missed**"
+        yield f"| {target.words} | {sign} {target.wanted:g} | {target.measured:.2f} | {met} |"
+
+
+def _where(about: dict[str, Any]) -> str:
+    return (
+        f"Measured {about['at'][:10]} on {about['cores']} cores: Python {about['python']}, SQLite {about['sqlite']}, "
+        f"{about['postgresql']}, {about['mariadb'].split(',')[0]}, Node {about['node']}; load before it began: "
+        f"{about['load_before']:.1f}."
     )
-    return "\n".join([HEAD, *rows, "", *targets, "", where, ""])
+
+
+def plot(found: Sequence[Measured], rates: Rates, to: Path) -> None:
+    """Ours by the others', for the largest size that both have."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "eventferry"
+    from matplotlib import pyplot
+
+    bars: list[tuple[str, str, float]] = []
+    for side in (TOOL, RESOLVE):
+        pairs = dict.fromkeys((each.database, each.operation) for each in found if each.side == side)
+        for database, operation in pairs:
+            sizes = [size for size in rates.sizes if rates.ratio(database, operation, size, side) is not None]
+            if sizes:
+                ratio = rates.ratio(database, operation, sizes[-1], side) or 0.0
+                bars.append((side, f"{database}, {operation}, {sizes[-1]:,}", ratio))
+    figure, axes = pyplot.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
+    for side, axis in zip((TOOL, RESOLVE), axes, strict=True):
+        chosen = [(label, ratio) for found_side, label, ratio in bars if found_side == side][::-1]
+        drawn = axis.barh([label for label, _ in chosen], [ratio for _, ratio in chosen], color="#4477aa")
+        axis.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
+        axis.axvline(1, color="#888888", linewidth=1)
+        axis.set_title(f"eventferry's rate by that of the {side}" if side == TOOL else f"… by that of {side}")
+        axis.set_xscale("log" if side == RESOLVE else "linear")
+        axis.margins(x=0.15)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+    figure.savefig(to, metadata={"Date": None})
+
+
+def main(files: Sequence[str]) -> None:
+    """The command."""
+    runs = [json.loads(Path(file).read_text()) for file in files]
+    by_key: dict[tuple[str, str, str, int], Measured] = {}
+    for run in runs:
+        for each in run["measurements"]:
+            measured = Measured(**each)
+            by_key[measured.database, measured.operation, measured.side, measured.stored] = measured
+    found = list(by_key.values())
+    rates = Rates(found)
+    page = [
+        HEAD,
+        *_targets(found),
+        "",
+        *_rows(found, rates),
+        "",
+        *map(_where, (run["about"] for run in runs)),
+        "",
+    ]
+    (DOCS / "benchmarks.md").write_text("\n".join(page))
+    plot(found, rates, DOCS / "benchmarks.svg")
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(json.loads(Path(sys.argv[1]).read_text())))
+    main(sys.argv[1:])
