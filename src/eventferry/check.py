@@ -2,25 +2,30 @@
 
 Looks at every line once: whether it is an event, whether a position or a version of an aggregate is there twice
 (unsound), and where counters or versions are left out or timestamps fall within a thread (told, for foreign stores
-may have that, and eventferry keeps it as it comes).
+may have that, and eventferry keeps it as it comes). Of a store, the database itself is asked too: whether its counters
+and indexes agree with the events.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-from eventferry.errors import InputError
+from eventferry.errors import DatabaseError, InputError, StoreUnreachableError
 from eventferry.event import LineDecoder, Row
 from eventferry.lines import LineSplitter
-from eventferry.pipeline import Source, blocks_of
+from eventferry.pipeline import Source, Transform, blocks_of
 from eventferry.spill import Spill
+from eventferry.store import EventStore
 
 FIRST = 10
 """How many remarks of each kind are told one by one."""
+
+MAX_FAULTS = 100
+"""After how many faults a database need not look for more."""
 
 VERSIONS_IN_MEMORY = 200_000
 """How many versions are kept in memory; more of them wait in files."""
@@ -32,8 +37,10 @@ RemarkKind: TypeAlias = Literal[
     "missing counters",
     "missing versions",
     "falling timestamp",
+    "fault",
+    "not checked",
 ]
-_UNSOUND: tuple[RemarkKind, ...] = ("malformed", "doubled position", "doubled version")
+_UNSOUND: tuple[RemarkKind, ...] = ("malformed", "doubled position", "doubled version", "fault")
 
 
 class Remark(msgspec.Struct, frozen=True, rename="camel"):
@@ -52,7 +59,8 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
     """What `check` returns.
 
     Attributes:
-        sound: whether every line is an event and no position and no version is there twice.
+        sound: whether every line is an event, no position and no version is there twice, and the database finds
+            no fault.
         events: how many there are.
         threads: how many threads they are in.
         aggregates: how many aggregates they are of.
@@ -62,6 +70,8 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
         missing_counters: counters left out within threads, from 0 on.
         missing_versions: versions left out within aggregates, from 1 on.
         falling_timestamps: events with a lower timestamp than the one before in their thread.
+        faults: of a store, what the database finds wrong with its counters and indexes; at most about 100.
+        unchecked: of a store, what the database could not look at.
         remarks: the first of each kind.
     """
 
@@ -75,23 +85,37 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
     missing_counters: int
     missing_versions: int
     falling_timestamps: int
+    faults: int
+    unchecked: int
     remarks: list[Remark]
 
 
-async def check(source: Source) -> CheckReport:
-    """Look at one source of lines.
+async def check(source: Source | EventStore, *transforms: Transform) -> CheckReport:
+    """Look at a store, or at one source of lines.
 
     Args:
-        source: as of a pipeline: a store's export, any iterator of blocks, a file or its path. Events of a thread
-            come in order of their counters, as every export gives them.
+        source: a store, whose lines, counters and indexes are looked at, with no more than the right to read; or
+            lines alone, as of a pipeline: any iterator of blocks, a file or its path. Events of a thread come in
+            order of their counters, as every export gives them.
+        transforms: what the blocks of lines pass on their way, as in a pipeline.
     """
     remarks = _Remarks()
+    if isinstance(source, EventStore):
+        inspection = await source._inspect(MAX_FAULTS)
+        for text in inspection.faults:
+            remarks.add("fault", text)
+        for text in inspection.unchecked:
+            remarks.add("not checked", text)
+        source = source.export_events()
+    blocks = blocks_of(source)
+    for transform in transforms:
+        blocks = aiter(transform(blocks))
     threads = _Threads(remarks)
     events = 0
     waiting: Spill[tuple[str, int]] = Spill(tuple[str, int], key=lambda version: version[0])
     with waiting as spill:
         versions: list[tuple[str, int]] = []
-        async with aclosing(_rows(source, remarks)) as rows:
+        async with aclosing(_rows(blocks, remarks)) as rows:
             async for row in rows:
                 events += 1
                 threads.add(row)
@@ -115,15 +139,24 @@ async def check(source: Source) -> CheckReport:
         missing_counters=remarks.counts["missing counters"],
         missing_versions=remarks.counts["missing versions"],
         falling_timestamps=remarks.counts["falling timestamp"],
+        faults=remarks.counts["fault"],
+        unchecked=remarks.counts["not checked"],
         remarks=remarks.first,
     )
 
 
-async def _rows(source: Source, remarks: _Remarks) -> AsyncGenerator[Row, None]:
+async def _rows(blocks: AsyncIterator[bytes], remarks: _Remarks) -> AsyncGenerator[Row, None]:
     splitter, decoder = LineSplitter(), LineDecoder()
-    async for block in blocks_of(source):
-        for row in _decoded(splitter.feed(block).texts, decoder, remarks):
-            yield row
+    try:
+        async for block in blocks:
+            for row in _decoded(splitter.feed(block).texts, decoder, remarks):
+                yield row
+    except DatabaseError as error:
+        # Where the database has found faults already, that reading ends at one is no news.
+        if isinstance(error, StoreUnreachableError) or not remarks.counts["fault"]:
+            raise
+        remarks.add("fault", f"the events cannot be read to their end: {error}")
+        return
     for row in _decoded(splitter.finish().texts, decoder, remarks):
         yield row
 

@@ -207,6 +207,19 @@ class Shared(NamedTuple):
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a database finds when it looks at the store's tables.
+
+    Attributes:
+        faults: what is wrong with counters and indexes, each a sentence without anything of an event's contents.
+        unchecked: what could not be looked at, and why.
+    """
+
+    faults: list[str]
+    unchecked: list[str]
+
+
 class Reading(Protocol):
     """One consistent state of the store, for a short time."""
 
@@ -290,6 +303,15 @@ class Reading(Protocol):
         self, application_name: str | None, event_subscriber: str | None
     ) -> list[SubscriberRow]:
         """The registry of read models."""
+
+    async def inspect(self, limit: int) -> Inspection:
+        """Whether counters and indexes agree with the events: with the right to read, and changing nothing.
+
+        Takes as long as reading all events does, the one reading that is not short.
+
+        Args:
+            limit: at most so many faults.
+        """
 
 
 class Writing(Reading, Protocol):

@@ -13,7 +13,7 @@ from eventferry import cursor as vector
 from eventferry import secret, stage
 from eventferry.append import Appending
 from eventferry.clock import now
-from eventferry.database import Database, Filter, Freeze, SubscriberRow
+from eventferry.database import Database, Filter, Freeze, Inspection, SubscriberRow
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.event import (
     Event,
@@ -556,6 +556,11 @@ class EventStore:
             )
             for row in rows
         ]
+
+    async def _inspect(self, limit: int) -> Inspection:
+        """What the database finds wrong with counters and indexes; `check` tells it."""
+        async with self._database.reading() as reading:
+            return await reading.inspect(limit)
 
     async def _probe(self) -> None:
         async with self._database.reading():

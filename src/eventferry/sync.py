@@ -361,8 +361,9 @@ def pipeline(source: Any, *rest: Any) -> Any:
 
 
 def check(source: Any) -> eventferry.CheckReport:
-    """Look at one source of lines; as `eventferry.check`."""
-    return _LOOP.run(eventferry.check(_source(source)))
+    """Look at a store, or at one source of lines; as `eventferry.check`."""
+    bare = _bare(source)
+    return _LOOP.run(eventferry.check(bare if isinstance(bare, awaited.EventStore) else _source(source)))
 
 
 def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:

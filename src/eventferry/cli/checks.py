@@ -14,8 +14,9 @@ from eventferry import (
 from eventferry.cli.options import (
     json_option,
 )
-from eventferry.cli.places import source_of
+from eventferry.cli.places import source_of, store_at
 from eventferry.cli.words import moment_text, print_data, print_json, run
+from eventferry.databases import is_store
 from eventferry.terminal import Meter, counted, say
 
 
@@ -39,9 +40,13 @@ def verify(a: str, b: str | None, content: bool, as_json: bool) -> None:
 
 def _check(a: str, *, as_json: bool) -> None:
     async def work() -> eventferry.CheckReport:
+        if is_store(a):
+            async with store_at(a) as store:
+                with Meter("checking") as meter:
+                    return await eventferry.check(store, meter)
         async with source_of(a) as (lines, total):
             with Meter("checking", total) as meter:
-                return await eventferry.check(meter(lines))
+                return await eventferry.check(lines, meter)
 
     report = run(work())
     if as_json:
@@ -56,6 +61,8 @@ def _check(a: str, *, as_json: bool) -> None:
             "missing counters": report.missing_counters,
             "missing versions": report.missing_versions,
             "falling timestamps": report.falling_timestamps,
+            "faults": report.faults,
+            "not checked": report.unchecked,
         }
         told = [f"{count:,} {what}" for what, count in counts.items() if count]
         say(

@@ -45,15 +45,22 @@ async def made(store: EventStore) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def store_at(place: str) -> AsyncIterator[EventStore]:
+    """A store that is there."""
+    async with open_store(place) as store:
+        if not await store.exists():  # before a missing target is made
+            raise StoreNotFoundError(f"there is no store at {without_password(place)}")
+        yield store
+
+
+@asynccontextmanager
 async def source_of(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known."""
     if place == "-":
         # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
         yield read_blocks(_raw(sys.stdin)), None
     elif is_store(place):
-        async with open_store(place) as store, contextlib.aclosing(store.export_events()) as export:
-            if not await store.exists():  # before a missing target is made
-                raise StoreNotFoundError(f"there is no store at {without_password(place)}")
+        async with store_at(place) as store, contextlib.aclosing(store.export_events()) as export:
             yield export, None
     else:
         if not await asyncio.to_thread(os.path.exists, place):

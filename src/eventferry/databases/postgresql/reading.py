@@ -13,6 +13,7 @@ from eventferry.database import (
     Counts,
     Filter,
     Freeze,
+    Inspection,
     Key,
     OpenImport,
     Position,
@@ -24,7 +25,9 @@ from eventferry.database import (
 from eventferry.databases.names import fact, import_id_of, moment_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.inspecting import Inspecting
 from eventferry.databases.postgresql.tables import Names
+from eventferry.errors import DatabaseError
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -117,6 +120,8 @@ class PostgresReading:
         rows = await self.connection.rows(
             f'SELECT "threadCounter" FROM {self.names.threads} ORDER BY "threadId"'
         )
+        if len(rows) != 256:
+            raise DatabaseError(f"{self.names.threads} has {len(rows)} rows, not 256: this is no whole store")
         return [head for (head,) in rows]
 
     async def first_unread(
@@ -365,6 +370,9 @@ class PostgresReading:
             SubscriberRow(application, subscriber, destination.encode(), status.encode())
             for application, subscriber, destination, status in rows
         ]
+
+    async def inspect(self, limit: int) -> Inspection:
+        return await Inspecting(self.connection, self.names, self._oid).inspect(limit)
 
 
 _BETWEEN = f',"{token_hex(16)}",'

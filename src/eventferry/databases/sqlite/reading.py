@@ -13,6 +13,7 @@ from eventferry.database import (
     Counts,
     Filter,
     Freeze,
+    Inspection,
     Key,
     OpenImport,
     Position,
@@ -21,6 +22,7 @@ from eventferry.database import (
     Stretch,
     SubscriberRow,
 )
+from eventferry.databases.inspecting import unique_faults
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.tables import quoted
@@ -363,6 +365,21 @@ class SqliteReading:
             {"application": application_name, "subscriber": event_subscriber},
         )
         return [SubscriberRow(*row) for row in rows]
+
+    @threaded
+    def inspect(self, limit: int) -> Inspection:
+        """SQLite's own check of the whole file: pages, the order of every index, and every row's entry in each."""
+        ask = self.connection.sqlite.execute
+        unique = [
+            tuple(column for _, _, column in ask("SELECT * FROM pragma_index_info(?)", (name,)))
+            for name, is_unique, is_partial in ask(
+                'SELECT name, "unique", partial FROM pragma_index_list(?)', (self.tables.events,)
+            ).fetchall()
+            if is_unique and not is_partial
+        ]
+        found = [text for (text,) in ask(f"PRAGMA integrity_check({limit})")]
+        faults = unique_faults(unique) + ([] if found == ["ok"] else found)
+        return Inspection(faults[:limit], [])
 
 
 def events_sql(connection: sqlite3.Connection, tables: Tables) -> str | None:
