@@ -12,7 +12,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from eventferry.canonical import canonical
+from eventferry import InputError
+from eventferry.canonical import canonical, is_equal
 
 letters = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
@@ -84,11 +85,13 @@ def nested(leaves: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 def test_equal_values_and_only_they_have_equal_forms(first: str, second: str) -> None:
     same = canonical(first.encode()) == canonical(second.encode())
     assert same == (reference(first) == reference(second))
+    assert same == is_equal(first.encode(), second.encode())
 
 
 @given(numbers(), numbers())
 def test_numbers_are_equal_as_exact_decimals(first: str, second: str) -> None:
-    same = canonical(first.encode()) == canonical(second.encode())
+    same = is_equal(first.encode(), second.encode())
+    assert same == (canonical(first.encode()) == canonical(second.encode()))
     assert same == (Fraction(Decimal(first)) == Fraction(Decimal(second)))
 
 
@@ -179,6 +182,24 @@ def test_a_number_that_a_float_cannot_hold_is_compared_exactly() -> None:
     assert canonical(b"0.1") != canonical(b"0.1000000000000000055511151231257827")
     assert canonical(b"1e400") != canonical(b"1e401")
     assert canonical(b"1e400") == canonical(b"10e399")
+
+
+@pytest.mark.parametrize("digits", range(16, 23))
+def test_long_whole_numbers_are_equal_however_they_are_spelled(digits: int) -> None:
+    """Where they stop being written out, forms of two kinds must not meet."""
+    number = "123456789012345678901234567890"[:digits]
+    spelled = [number, f"{number}.0", f"{number}0e-1", f"{number[0]}.{number[1:]}e{digits - 1}"]
+    assert len({canonical(f"[{text}]".encode()) for text in spelled}) == 1
+    assert all(is_equal(text.encode(), number.encode()) for text in spelled)
+    assert not is_equal(f"{int(number) + 1}".encode(), spelled[3].encode())
+    round_one = f"1{'0' * digits}"
+    assert is_equal(round_one.encode(), f"1e{digits}".encode())
+    assert not is_equal(round_one.encode(), f"1e{digits + 1}".encode())
+
+
+def test_half_a_character_is_refused_and_not_taken_for_another() -> None:
+    with pytest.raises(InputError, match="lone surrogate"):
+        is_equal(b'"\\ud800"', b'"\\ud801"')
 
 
 def test_the_zeros_are_one() -> None:

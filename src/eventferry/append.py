@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eventferry.canonical import canonical
+from eventferry.canonical import is_equal
 from eventferry.database import Database, Progress, SoleWriting
 from eventferry.errors import ConcurrentError, InputError
 from eventferry.event import Limits, LineDecoder, Row
@@ -90,9 +90,7 @@ class Appending:
 
 
 def _equal(stored: Row, row: Row) -> bool:
-    return stored[:-1] == row[:-1] and (
-        stored.payload == row.payload or canonical(stored.payload) == canonical(row.payload)
-    )
+    return stored[:-1] == row[:-1] and is_equal(stored.payload, row.payload)
 
 
 def _placed(error: InputError, lines: Sequence[Lines]) -> InputError:

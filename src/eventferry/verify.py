@@ -2,31 +2,26 @@
 
 By identity: every field of every event, at its position. By content, for stores that were merged and so have
 other positions: the multiset of (timestamp, aggregateId, type, payload). Payloads are compared as JSON values.
-Each side is read once, in turns; what has met its equal is forgotten. What waits for its equal waits in memory, and
-beyond a bound in files, so that two stores in any order, however unlike, take no more.
+Each side is read once: how they meet stands in `meeting.py`.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Iterator
-from contextlib import aclosing
+from collections.abc import Hashable, Iterator
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from eventferry.canonical import canonical
+from eventferry.canonical import canonical, is_equal
 from eventferry.event import LineDecoder, NewRow, Row
-from eventferry.lines import LineSplitter
-from eventferry.pipeline import Source, blocks_of
+from eventferry.meeting import SIDES, WAITING_BYTES, Comparison, Side, meet
+from eventferry.pipeline import Source
 from eventferry.spill import Spill
 
 FIRST = 10
 """How many differences are told one by one."""
-
-WAITING_BYTES = 48 * 1024 * 1024
-"""How much may wait in memory, as it is counted here; with what Python adds it is about twice as much."""
 
 _OVERHEAD = 250
 """About what a waiting row costs beside its texts."""
@@ -79,7 +74,6 @@ class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
 
 _FIELDS = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload")
 _Row: TypeAlias = Row | NewRow
-_Side: TypeAlias = Literal[0, 1]
 
 
 async def verify(
@@ -99,47 +93,24 @@ async def verify(
         InputError: a line is no event.
     """
     decoder = LineDecoder()
-    decode = decoder.new_row if content else decoder.row
     findings = _Findings()
-    seen = [0, 0]
-    comparison = _ByContent(findings) if content else _ByPosition(findings)
-    with _spill(content=content) as spill:
-        async with aclosing(_rows(source, decode)) as left, aclosing(_rows(other, decode)) as right:
-            sides: list[tuple[_Side, AsyncGenerator[_Row, None]]] = [(0, left), (1, right)]
-            while sides:
-                for side, rows in list(sides):
-                    row = await anext(rows, None)
-                    if row is None:
-                        sides.remove((side, rows))
-                        continue
-                    seen[side] += 1
-                    comparison.add(row, side)
-                if comparison.waiting > waiting_bytes:
-                    spill.put(comparison.take())
-        if spill.is_used:
-            spill.put(comparison.take())
-            for rows_of_file in spill.files():
-                for row, side in rows_of_file:
-                    comparison.add(row, side)
-                findings.note_alone(comparison.take())
-        else:
-            findings.note_alone(comparison.take())
+    if content:
+        with Spill(tuple[NewRow, Side], key=_group_of) as new_rows:
+            by_content = _ByContent(findings)
+            seen = await meet(source, other, decoder.new_row, by_content, new_rows, waiting_bytes)
+    else:
+        with Spill(tuple[Row, Side], key=_position_of) as rows:
+            by_position = _ByPosition(findings)
+            seen = await meet(source, other, decoder.row, by_position, rows, waiting_bytes)
     return findings.report(seen)
 
 
-def _spill(*, content: bool) -> Spill[tuple[_Row, _Side]]:
-    if content:
-        return Spill(tuple[NewRow, _Side], key=lambda record: record[0][:3])
-    return Spill(tuple[Row, _Side], key=lambda record: record[0][:2])
+def _group_of(record: tuple[NewRow, Side]) -> Hashable:
+    return record[0][:3]
 
 
-async def _rows(source: Source, decode: Callable[[bytes], _Row]) -> AsyncGenerator[_Row, None]:
-    splitter = LineSplitter()
-    async for block in blocks_of(source):
-        for _, row in splitter.feed(block).decoded(decode):
-            yield row
-    for _, row in splitter.finish().decoded(decode):
-        yield row
+def _position_of(record: tuple[Row, Side]) -> Hashable:
+    return record[0][:2]
 
 
 class _Findings:
@@ -156,15 +127,14 @@ class _Findings:
         if len(self._first) >= 100 * FIRST:
             self._cut()
 
-    def note_alone(self, rows: Iterable[tuple[_Row, _Side]]) -> None:
-        """Rows that have no equal."""
-        for row, side in rows:
-            self.note("extra" if side else "missing", row)
+    def note_alone(self, row: _Row, side: Side) -> None:
+        """Count a row that has no equal."""
+        self.note("extra" if side else "missing", row)
 
     def _cut(self) -> None:
         self._first = heapq.nsmallest(FIRST, self._first, key=_place)
 
-    def report(self, seen: list[int]) -> VerifyReport:
+    def report(self, seen: tuple[int, int]) -> VerifyReport:
         """All of it."""
         self._cut()
         return VerifyReport(
@@ -189,38 +159,24 @@ def _place(difference: Difference) -> tuple[int, int, int, str, str]:
     )
 
 
-class _Comparison:
-    """The rows of two sides that have not met their equal yet.
-
-    Attributes:
-        waiting: about how many bytes they take.
-    """
-
-    def __init__(self, findings: _Findings) -> None:
-        self.waiting = 0
-        self._findings = findings
-
-    def add(self, row: _Row, side: _Side) -> None:
-        """Let a row meet its equal, or wait for it."""
-        raise NotImplementedError
-
-    def take(self) -> Iterator[tuple[_Row, _Side]]:
-        """All rows that wait; none waits any more."""
-        raise NotImplementedError
-
-
 def _size(row: _Row) -> int:
     return len(row.payload) + len(row.aggregate_id) + len(row.type) + _OVERHEAD
 
 
-class _ByPosition(_Comparison):
+class _ByPosition(Comparison[Row]):
     """Two rows at one position belong together, and where they differ they are one that was changed."""
 
     def __init__(self, findings: _Findings) -> None:
-        super().__init__(findings)
-        self._sides: tuple[dict[Hashable, list[_Row]], dict[Hashable, list[_Row]]] = ({}, {})
+        self._findings = findings
+        self._sides: tuple[dict[Hashable, list[Row]], dict[Hashable, list[Row]]] = ({}, {})
 
-    def add(self, row: _Row, side: _Side) -> None:
+    def are_equal(self, row: Row, other: Row) -> bool:
+        return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
+
+    def note_alone(self, row: Row, side: Side) -> None:
+        self._findings.note_alone(row, side)
+
+    def add(self, row: Row, side: Side) -> None:
         others = self._sides[1 - side]
         key = row[:2]
         found = others.get(key)
@@ -234,20 +190,19 @@ class _ByPosition(_Comparison):
         self.waiting -= _size(other)
         if row != other:
             fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
-            if row.payload != other.payload and canonical(row.payload) != canonical(other.payload):
+            if not is_equal(row.payload, other.payload):
                 fields.append("payload")
             if fields:
                 self._findings.note("changed", other if side else row, tuple(fields))
 
-    def take(self) -> Iterator[tuple[_Row, _Side]]:
+    def take(self) -> Iterator[tuple[Row, Side]]:
         sides, self._sides, self.waiting = self._sides, ({}, {}), 0
-        for side in _SIDES:
+        for side in SIDES:
             for rows in sides[side].values():
                 for row in rows:
                     yield row, side
 
 
-_SIDES: tuple[_Side, _Side] = (0, 1)
 _Group: TypeAlias = tuple[int, str, str]
 
 
@@ -298,14 +253,20 @@ class _Payloads:
                 yield payload
 
 
-class _ByContent(_Comparison):
+class _ByContent(Comparison[NewRow]):
     """Rows of equal timestamp, aggregateId, type and payload belong together."""
 
     def __init__(self, findings: _Findings) -> None:
-        super().__init__(findings)
+        self._findings = findings
         self._sides: tuple[dict[_Group, _Payloads], dict[_Group, _Payloads]] = ({}, {})
 
-    def add(self, row: _Row, side: _Side) -> None:
+    def are_equal(self, row: NewRow, other: NewRow) -> bool:
+        return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
+
+    def note_alone(self, row: NewRow, side: Side) -> None:
+        self._findings.note_alone(row, side)
+
+    def add(self, row: NewRow, side: Side) -> None:
         group = row.timestamp, row.aggregate_id, row.type
         others = self._sides[1 - side].get(group)
         if others is not None:
@@ -321,9 +282,9 @@ class _ByContent(_Comparison):
         own.add(row.payload)
         self.waiting += _size(row)
 
-    def take(self) -> Iterator[tuple[_Row, _Side]]:
+    def take(self) -> Iterator[tuple[NewRow, Side]]:
         sides, self._sides, self.waiting = self._sides, ({}, {}), 0
-        for side in _SIDES:
+        for side in SIDES:
             for (timestamp, aggregate_id, event_type), payloads in sides[side].items():
                 for payload in payloads.all():
                     yield NewRow(timestamp, aggregate_id, event_type, payload), side
