@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.cli import Ferry, Outcome, new_ferry
+from tests.places import Places
+from tests.servers import PASSWORD
 from tests.support import line, make_event, make_lines
 
 ferry = pytest.fixture(new_ferry)
@@ -200,3 +202,12 @@ def test_a_source_that_breaks_off_is_a_failure_not_a_difference(ferry: Ferry) ->
 
 def test_two_empty_sources_are_equal(ferry: Ferry) -> None:
     assert ferry.done("verify", ferry.store("a.db"), ferry.file("b.jsonl", b"")).status == 0
+
+
+def test_the_password_of_a_store_is_not_in_what_is_said(ferry: Ferry) -> None:
+    with Places("postgresql", ferry.directory) as places:
+        url = places.new_url()
+        ferry.done("init", url)
+        told = unequal(ferry, ferry.store("a.db", 3), url)
+    assert PASSWORD in url
+    assert PASSWORD not in told.out + told.err

@@ -22,6 +22,7 @@ from eventferry.results import Description, OpenImportDescription, Page, SavedEv
 from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
 from eventferry.store import EventLoader, EventStore
 from eventferry.verify import Difference, VerifyReport, verify
+from eventferry.verify_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
 
 __version__ = "0.1.0"
 
@@ -44,8 +45,10 @@ __all__ = [
     "Remark",
     "SavedEvent",
     "Secret",
+    "SecretDifference",
     "SecretsPage",
     "SecretsReport",
+    "SecretsVerifyReport",
     "StreamReport",
     "Subscriber",
     "VerifyReport",
@@ -54,6 +57,7 @@ __all__ = [
     "pipeline",
     "read_blocks",
     "verify",
+    "verify_secrets",
     *errors.__all__,
 ]
 

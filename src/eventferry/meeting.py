@@ -6,9 +6,10 @@ unlike, take no more.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from eventferry.errors import InputError
 from eventferry.lines import Lines, LineSplitter
@@ -23,8 +24,56 @@ SIDES: tuple[Side, Side] = (0, 1)
 WAITING_BYTES = 48 * 1024 * 1024
 """How much may wait in memory, as it is counted here; with what Python adds it is about twice as much."""
 
+FIRST = 10
+"""How many differences are told one by one."""
+
+Kind: TypeAlias = Literal["missing", "extra", "changed"]
+ALONE: tuple[Kind, Kind] = ("missing", "extra")
+"""What a row without an equal is, by its side."""
+
 _AT_ONCE = 1024
 """How many lines of each side are looked at between two looks at how much waits."""
+
+
+class Finding(Protocol):
+    """A difference, of whatever."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+
+
+D = TypeVar("D", bound=Finding)
+
+
+class Findings(Generic[D]):
+    """The differences: how many of each kind, and the first of all.
+
+    Args:
+        place: where a difference stands among others.
+    """
+
+    def __init__(self, place: Callable[[D], tuple[Any, ...]]) -> None:
+        self.counts: dict[Kind, int] = {"missing": 0, "extra": 0, "changed": 0}
+        self._place = place
+        self._first: list[D] = []
+
+    def note(self, difference: D) -> None:
+        """Count a difference, and keep it if it is among the first."""
+        self.counts[difference.kind] += 1
+        self._first.append(difference)
+        if len(self._first) >= 100 * FIRST:
+            self._first = self.first
+
+    @property
+    def first(self) -> list[D]:
+        """The first differences, in order."""
+        return heapq.nsmallest(FIRST, self._first, key=self._place)
+
+    @property
+    def are_none(self) -> bool:
+        """Whether there is no difference."""
+        return not any(self.counts.values())
 
 
 class Comparison(Generic[R]):

@@ -208,10 +208,29 @@ class SecretsExport:
             yield held
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class SecretLine(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of secrets as it comes in."""
+
     secret: str | None
     id: Annotated[str, msgspec.Meta(max_length=700)]
     idx: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+
+_LINES = msgspec.json.Decoder(SecretLine)
+
+
+def decode_line(text: bytes) -> SecretLine:
+    """A line of secrets. Raises an InputError without a place, and without anything of the secret."""
+    if has_lone_surrogate(text):
+        raise InputError("holds a lone surrogate, which is no character")
+    try:
+        line = _LINES.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        # Not the parser's words alone: they could quote the secret.
+        raise InputError(f"is no secret: {str(error).splitlines()[0]}") from None
+    check_text("id", line.id)
+    check_text("secret", line.secret or "")
+    return line
 
 
 class SecretsImport:
@@ -224,8 +243,7 @@ class SecretsImport:
         self._database = database
         self._frozen: Frozen = frozen
         self._splitter = LineSplitter(DEFAULT_MAX_LINE_BYTES)
-        self._decoder = msgspec.json.Decoder(_Line)
-        self._lines: list[tuple[int, _Line]] = []
+        self._lines: list[tuple[int, SecretLine]] = []
         self._state = "open"
         self._report = SecretsReport()
 
@@ -272,19 +290,7 @@ class SecretsImport:
         self._lines = []
 
     def _take(self, lines: Lines) -> None:
-        self._lines.extend(lines.decoded(self._decode))
-
-    def _decode(self, text: bytes) -> _Line:
-        if has_lone_surrogate(text):
-            raise InputError("holds a lone surrogate, which is no character")
-        try:
-            line = self._decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            # Not the parser's words alone: they could quote the secret.
-            raise InputError(f"is no secret: {str(error).splitlines()[0]}") from None
-        check_text("id", line.id)
-        check_text("secret", line.secret or "")
-        return line
+        self._lines.extend(lines.decoded(decode_line))
 
     async def _store(self, writing: SoleWriting) -> SecretsReport:
         imported = existing = skipped_deleted = deleted = 0

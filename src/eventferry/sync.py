@@ -43,6 +43,7 @@ __all__ = [
     "open_store",
     "pipeline",
     "verify",
+    "verify_secrets",
     *errors.__all__,
 ]
 
@@ -369,6 +370,11 @@ def check(source: Any) -> eventferry.CheckReport:
 def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:
     """Compare two sources of lines; as `eventferry.verify`."""
     return _LOOP.run(eventferry.verify(_source(source), _source(other), content=content))
+
+
+def verify_secrets(source: Any, other: Any, *, content: bool = False) -> eventferry.SecretsVerifyReport:
+    """Compare two sources of lines of secrets; as `eventferry.verify_secrets`."""
+    return _LOOP.run(eventferry.verify_secrets(_source(source), _source(other), content=content))
 
 
 def _bare(stream: Any) -> Any:

@@ -7,16 +7,15 @@ Each side is read once: how they meet stands in `meeting.py`.
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from eventferry.canonical import canonical, is_equal
 from eventferry.event import LineDecoder, NewRow, Row
-from eventferry.meeting import SIDES, WAITING_BYTES, Comparison, Side, meet
+from eventferry.meeting import ALONE, SIDES, WAITING_BYTES, Comparison, Findings, Kind, Side, meet
 from eventferry.pipeline import Source
 from eventferry.spill import Spill
 
@@ -25,9 +24,6 @@ FIRST = 10
 
 _OVERHEAD = 250
 """About what a waiting row costs beside its texts."""
-
-
-Kind: TypeAlias = Literal["missing", "extra", "changed"]
 
 
 class Difference(msgspec.Struct, frozen=True, rename="camel"):
@@ -93,7 +89,7 @@ async def verify(
         InputError: a line is no event.
     """
     decoder = LineDecoder()
-    findings = _Findings()
+    findings = Findings(_place)
     if content:
         with Spill(tuple[NewRow, Side], key=_group_of) as new_rows:
             by_content = _ByContent(findings)
@@ -102,7 +98,15 @@ async def verify(
         with Spill(tuple[Row, Side], key=_position_of) as rows:
             by_position = _ByPosition(findings)
             seen = await meet(source, other, decoder.row, by_position, rows, waiting_bytes)
-    return findings.report(seen)
+    return VerifyReport(
+        equal=findings.are_none,
+        events=seen[0],
+        other_events=seen[1],
+        missing=findings.counts["missing"],
+        extra=findings.counts["extra"],
+        changed=findings.counts["changed"],
+        differences=findings.first,
+    )
 
 
 def _group_of(record: tuple[NewRow, Side]) -> Hashable:
@@ -111,41 +115,6 @@ def _group_of(record: tuple[NewRow, Side]) -> Hashable:
 
 def _position_of(record: tuple[Row, Side]) -> Hashable:
     return record[0][:2]
-
-
-class _Findings:
-    """The differences: how many of each kind, and the first of all."""
-
-    def __init__(self) -> None:
-        self._counts: dict[Kind, int] = {"missing": 0, "extra": 0, "changed": 0}
-        self._first: list[Difference] = []
-
-    def note(self, kind: Kind, row: _Row, fields: tuple[str, ...] = ()) -> None:
-        """Count a difference, and keep it if it is among the first."""
-        self._counts[kind] += 1
-        self._first.append(_difference(kind, row, fields))
-        if len(self._first) >= 100 * FIRST:
-            self._cut()
-
-    def note_alone(self, row: _Row, side: Side) -> None:
-        """Count a row that has no equal."""
-        self.note("extra" if side else "missing", row)
-
-    def _cut(self) -> None:
-        self._first = heapq.nsmallest(FIRST, self._first, key=_place)
-
-    def report(self, seen: tuple[int, int]) -> VerifyReport:
-        """All of it."""
-        self._cut()
-        return VerifyReport(
-            equal=not any(self._counts.values()),
-            events=seen[0],
-            other_events=seen[1],
-            missing=self._counts["missing"],
-            extra=self._counts["extra"],
-            changed=self._counts["changed"],
-            differences=self._first,
-        )
 
 
 def _place(difference: Difference) -> tuple[int, int, int, str, str]:
@@ -166,7 +135,7 @@ def _size(row: _Row) -> int:
 class _ByPosition(Comparison[Row]):
     """Two rows at one position belong together, and where they differ they are one that was changed."""
 
-    def __init__(self, findings: _Findings) -> None:
+    def __init__(self, findings: Findings[Difference]) -> None:
         self._findings = findings
         self._sides: tuple[dict[Hashable, list[Row]], dict[Hashable, list[Row]]] = ({}, {})
 
@@ -174,7 +143,7 @@ class _ByPosition(Comparison[Row]):
         return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
 
     def note_alone(self, row: Row, side: Side) -> None:
-        self._findings.note_alone(row, side)
+        self._findings.note(_difference(ALONE[side], row))
 
     def add(self, row: Row, side: Side) -> None:
         others = self._sides[1 - side]
@@ -193,7 +162,7 @@ class _ByPosition(Comparison[Row]):
             if not is_equal(row.payload, other.payload):
                 fields.append("payload")
             if fields:
-                self._findings.note("changed", other if side else row, tuple(fields))
+                self._findings.note(_difference("changed", other if side else row, tuple(fields)))
 
     def take(self) -> Iterator[tuple[Row, Side]]:
         sides, self._sides, self.waiting = self._sides, ({}, {}), 0
@@ -256,7 +225,7 @@ class _Payloads:
 class _ByContent(Comparison[NewRow]):
     """Rows of equal timestamp, aggregateId, type and payload belong together."""
 
-    def __init__(self, findings: _Findings) -> None:
+    def __init__(self, findings: Findings[Difference]) -> None:
         self._findings = findings
         self._sides: tuple[dict[_Group, _Payloads], dict[_Group, _Payloads]] = ({}, {})
 
@@ -264,7 +233,7 @@ class _ByContent(Comparison[NewRow]):
         return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
 
     def note_alone(self, row: NewRow, side: Side) -> None:
-        self._findings.note_alone(row, side)
+        self._findings.note(_difference(ALONE[side], row))
 
     def add(self, row: NewRow, side: Side) -> None:
         group = row.timestamp, row.aggregate_id, row.type

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import click
+import msgspec
 
 import eventferry
 from eventferry import (
@@ -14,9 +15,9 @@ from eventferry import (
 from eventferry.cli.options import (
     json_option,
 )
-from eventferry.cli.places import source_of, store_at
+from eventferry.cli.places import secrets_of, source_of, store_at
 from eventferry.cli.words import moment_text, print_data, print_json, run
-from eventferry.databases import is_store
+from eventferry.databases import is_store, without_password
 from eventferry.terminal import Meter, counted, say
 
 
@@ -24,18 +25,25 @@ from eventferry.terminal import Meter, counted, say
 @click.argument("a")
 @click.argument("b", required=False)
 @click.option("--content", is_flag=True, help="Compare what happened, not positions: for merged stores.")
+@click.option(
+    "--secrets",
+    is_flag=True,
+    help="Secrets too; files are then files of secrets, and nothing else is compared.",
+)
 @json_option
-def verify(a: str, b: str | None, content: bool, as_json: bool) -> None:
+def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -> None:
     """Compare two stores or exported files (or -); status 1 if they differ.
 
     With one alone: look whether it is sound.
     """
     if b is None:
-        if content:
-            raise UsageError("--content compares two")
+        if content or secrets:
+            raise UsageError(f"--{'content' if content else 'secrets'} compares two")
         _check(a, as_json=as_json)
+    elif a == b == "-":
+        raise UsageError("only one of the two can be standard input")
     else:
-        _compare(a, b, content=content, as_json=as_json)
+        _compare(a, b, content=content, secrets=secrets, as_json=as_json)
 
 
 def _check(a: str, *, as_json: bool) -> None:
@@ -74,30 +82,59 @@ def _check(a: str, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _compare(a: str, b: str, *, content: bool, as_json: bool) -> None:
-    if a == b == "-":
-        raise UsageError("only one of the two can be standard input")
-
-    async def work() -> eventferry.VerifyReport:
+def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> None:
+    async def compare_events() -> eventferry.VerifyReport:
         async with source_of(a) as (left, _), source_of(b) as (right, _):
             with Meter("comparing") as meter:
                 return await eventferry.verify(meter(left), right, content=content)
 
-    report = run(work())
+    async def compare_secrets() -> eventferry.SecretsVerifyReport:
+        async with secrets_of(a) as left, secrets_of(b) as right:
+            return await eventferry.verify_secrets(left, right, content=content)
+
+    report: eventferry.VerifyReport | None = None
+    if not secrets or (is_store(a) and is_store(b)):
+        report = run(compare_events())
+    kept: eventferry.SecretsVerifyReport | None = run(compare_secrets()) if secrets else None
+    is_equal = all(each.equal for each in (report, kept) if each is not None)
     if as_json:
-        print_json(report)
+        fields = {} if report is None else msgspec.to_builtins(report)
+        fields |= {"equal": is_equal}
+        print_json(fields if kept is None else fields | {"secrets": msgspec.to_builtins(kept)})
     else:
-        for difference in report.differences:
-            print_data(_difference(difference))
-        if report.equal:
-            say(f"equal: {counted(report.events, 'event')}")
-        else:
-            say(
-                f"unequal: {report.events:,} and {report.other_events:,} events; {report.missing:,} missing, "
-                f"{report.extra:,} extra, {report.changed:,} changed in {b}"
-            )
-    if not report.equal:
+        if report is not None:
+            _tell(report, b)
+        if kept is not None:
+            _tell_secrets(kept, b)
+    if not is_equal:
         sys.exit(1)
+
+
+def _tell(report: eventferry.VerifyReport, b: str) -> None:
+    for difference in report.differences:
+        print_data(_difference(difference))
+    if report.equal:
+        say(f"equal: {counted(report.events, 'event')}")
+    else:
+        say(
+            f"unequal: {report.events:,} and {report.other_events:,} events; {report.missing:,} missing, "
+            f"{report.extra:,} extra, {report.changed:,} changed in {without_password(b)}"
+        )
+
+
+def _tell_secrets(report: eventferry.SecretsVerifyReport, b: str) -> None:
+    for difference in report.differences:
+        where = f"deleted in {'A' if difference.deleted else 'B'}"
+        fields = [where if field == "deleted" else field for field in difference.fields]
+        told = f" ({', '.join(fields)})" if fields else ""
+        print_data(f"{difference.kind}{told}: secret {difference.id!r}")
+    if report.equal:
+        say(f"equal: {counted(report.secrets, 'secret')}")
+    else:
+        say(
+            f"unequal: {report.secrets:,} and {report.other_secrets:,} secrets; {report.missing:,} missing, "
+            f"{report.extra:,} extra, {report.changed:,} changed in {without_password(b)}"
+        )
 
 
 def _difference(difference: eventferry.Difference) -> str:

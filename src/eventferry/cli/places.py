@@ -69,6 +69,20 @@ async def source_of(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int
             yield blocks, _size(Path(place))
 
 
+@asynccontextmanager
+async def secrets_of(place: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Lines of secrets, deleted ones too, from a store, a file or standard input."""
+    if is_store(place):
+        async with (
+            store_at(place) as store,
+            contextlib.aclosing(store.export_secrets(tombstones=True)) as export,
+        ):
+            yield export
+    else:
+        async with source_of(place) as (blocks, _):
+            yield blocks
+
+
 def _size(path: Path) -> int | None:
     """How many bytes a file will give, where that is known beforehand."""
     return path.stat().st_size if path.suffix not in COMPRESSED and path.is_file() else None
