@@ -6,6 +6,7 @@ async with open_store("a.db") as a, open_store("b.db") as b:
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from eventferry import errors
@@ -23,6 +24,8 @@ from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsRepor
 from eventferry.store import EventLoader, EventStore
 from eventferry.verify import Difference, VerifyReport, verify
 from eventferry.verify_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
+
+logging.getLogger("eventferry").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 

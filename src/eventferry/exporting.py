@@ -18,6 +18,7 @@ from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
+from eventferry.journal import Operation
 from eventferry.order import Lines, Pages
 
 PAGE_EVENTS = 4096
@@ -70,6 +71,7 @@ class ExportStream:
         self._owner: Owner | None = None
         self._stopped = False
         self._cut: tuple[str, list[int]] | None = None
+        self._operation = Operation("export", database)
         self._blocks = self._read()
         self.is_end = False
         self.is_buffer_overflow = False
@@ -113,6 +115,7 @@ class ExportStream:
         await self.aclose()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
+        self._operation.begin()
         try:
             held = b""
             after = list(self._unread)
@@ -143,6 +146,13 @@ class ExportStream:
             if held:
                 yield held
             self.is_end = is_end and not self.is_buffer_overflow
+            await self._thaw()
+            self._operation.end(
+                "stopped" if self._stopped and not self.is_end else "done", events=self.exported
+            )
+        except BaseException as error:
+            self._operation.fail(error, events=self.exported)
+            raise
         finally:
             await self._thaw()
 

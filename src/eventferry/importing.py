@@ -25,6 +25,7 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.event import Limits, LineDecoder, Row
+from eventferry.journal import Operation, counts_of
 from eventferry.lines import Lines, LineSplitter
 
 BATCH_BYTES = 4 * 1024 * 1024
@@ -91,12 +92,14 @@ class ImportStream:
     def __init__(
         self,
         target: Target,
+        operation: Operation,
         *,
         byte_offset: int,
         max_line_bytes: int,
         ignore_unknown_keys: bool,
     ) -> None:
         self._target = target
+        self._operation = operation
         self._max_line_bytes = max_line_bytes
         self._ignore_unknown_keys = ignore_unknown_keys
         self._splitter = LineSplitter(max_line_bytes, byte_offset=byte_offset)
@@ -222,6 +225,7 @@ class ImportStream:
         self._report = StreamReport(
             imported=self._done.events, byte_offset=self._done.byte_offset, is_end=not self._stopped
         )
+        self._operation.end("stopped" if self._stopped else "done", **counts_of(self._report))
         return self._report
 
     async def abort(self, error: BaseException | None = None) -> None:
@@ -232,6 +236,7 @@ class ImportStream:
         self._state = "aborted"
         self._rows, self._lines = [], []
         await self._end_putting()
+        self._operation.fail(error, events=self._done.events)
         await self._target.abort(keep=_is_interruption(error))
 
     async def _abort_after(self, error: BaseException) -> None:
@@ -247,7 +252,12 @@ class ImportStream:
             return
         if self._state != "new":
             raise StoreClosedError(f"this import was {self._state}")
-        history = await self._target.begin()
+        self._operation.begin()
+        try:
+            history = await self._target.begin()
+        except BaseException as error:
+            self._operation.fail(error)
+            raise
         self._state = "open"
         if history:
             self._history = history

@@ -24,6 +24,7 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.event import Event, EventInput, NewRow, check_text, encode_payload, has_lone_surrogate
+from eventferry.journal import Operation, counts_of
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
@@ -177,6 +178,7 @@ class SecretsExport:
     def __init__(self, database: Database, *, idx: int | None, tombstones: bool) -> None:
         self._database = database
         self._tombstones = tombstones
+        self._operation = Operation("export-secrets", database)
         self._blocks = self._read()
         self.idx = idx or 0
         self.exported = 0
@@ -192,20 +194,22 @@ class SecretsExport:
         await self._blocks.aclose()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
-        held = b""
-        while True:
-            async with self._database.reading() as reading:
-                rows = await reading.secrets(self.idx, PAGE, 0, None, include_deleted=self._tombstones)
-            if not rows:
-                break
-            # As in an export of events, an end that is none must not look like one.
-            block = held + b"".join(msgspec.json.encode(_public(row)) + b"\n" for row in rows)
-            held = block[-2:]
-            self.idx = rows[-1].idx + 1
-            self.exported += len(rows)
-            yield block[:-2]
-        if held:
-            yield held
+        with self._operation as operation:
+            held = b""
+            while True:
+                async with self._database.reading() as reading:
+                    rows = await reading.secrets(self.idx, PAGE, 0, None, include_deleted=self._tombstones)
+                if not rows:
+                    break
+                # As in an export of events, an end that is none must not look like one.
+                block = held + b"".join(msgspec.json.encode(_public(row)) + b"\n" for row in rows)
+                held = block[-2:]
+                self.idx = rows[-1].idx + 1
+                self.exported += len(rows)
+                operation.counts = {"secrets": self.exported}
+                yield block[:-2]
+            if held:
+                yield held
 
 
 class SecretLine(msgspec.Struct, forbid_unknown_fields=True):
@@ -246,6 +250,7 @@ class SecretsImport:
         self._lines: list[tuple[int, SecretLine]] = []
         self._state = "open"
         self._report = SecretsReport()
+        self._operation = Operation("import-secrets", database)
 
     async def __aenter__(self) -> SecretsImport:
         return self
@@ -256,29 +261,32 @@ class SecretsImport:
         if error is None:
             await self.close()
         else:
-            await self.abort()
+            await self.abort(error)
 
     async def write(self, block: bytes) -> None:
         """Take a block. Raises InputError for a line that is no secret."""
         if self._state != "open":
             raise StoreClosedError("this import of secrets is over")
         try:
+            self._operation.begin()
             self._take(self._splitter.feed(block))
-        except BaseException:
-            await self.abort()
+        except BaseException as error:
+            await self.abort(error)
             raise
 
     async def close(self) -> SecretsReport:
         """Store them; the report. Twice is fine."""
         if self._state == "open":
             self._state = "aborted"
-            self._take(self._splitter.finish())
-            async with self._database.writing_alone(frozen=self._frozen) as writing:
-                self._report = await self._store(writing)
-            self._lines = []
-            self._state = "closed"
-            if self._report.deleted:
-                await self._database.erase_journal()
+            with self._operation as operation:
+                self._take(self._splitter.finish())
+                async with self._database.writing_alone(frozen=self._frozen) as writing:
+                    self._report = await self._store(writing)
+                self._lines = []
+                self._state = "closed"
+                operation.counts = counts_of(self._report)
+                if self._report.deleted:
+                    await self._database.erase_journal()
         elif self._state == "aborted":
             raise StoreClosedError("this import of secrets was aborted")
         return self._report
@@ -287,6 +295,7 @@ class SecretsImport:
         """End without storing; twice is fine."""
         if self._state == "open":
             self._state = "aborted"
+            self._operation.fail(error)
         self._lines = []
 
     def _take(self, lines: Lines) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
@@ -26,6 +27,7 @@ from eventferry.event import (
 )
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.importing import ImportStream
+from eventferry.journal import Operation, counts_of, told
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES
 from eventferry.merge import ImportReport, Older
 from eventferry.order import Pages
@@ -95,10 +97,12 @@ class EventStore:
 
     # the store itself
 
+    @told("init")
     async def init(self) -> None:
         """Make the store. Raises StoreExistsError."""
         await self._database.create()
 
+    @told("drop")
     async def drop(self) -> None:
         """Remove the store with everything in it. Raises StoreNotFoundError."""
         await self._database.drop()
@@ -113,10 +117,12 @@ class EventStore:
         """Whether the store is there; creates nothing."""
         return await self._database.exists()
 
+    @told("upgrade")
     async def upgrade(self) -> list[str]:
         """Give a store that reSolve made the index for the order of events; the names of what was added."""
         return await self._database.upgrade()
 
+    @told("freeze")
     async def freeze(self) -> None:
         """Make writes fail until `unfreeze`. Returns when writes that had begun are over.
 
@@ -131,6 +137,7 @@ class EventStore:
                 raise AlreadyFrozenError("the store is frozen already")
             await writing.set_freeze(None, now())
 
+    @told("unfreeze")
     async def unfreeze(self) -> None:
         """Let writes in again. Raises NotFrozenError."""
         async with self._database.writing_alone(frozen="allow") as writing:
@@ -172,6 +179,7 @@ class EventStore:
 
     # events
 
+    @told("save-event", logging.DEBUG)
     async def save_event(self, event: EventInput) -> SavedEvent:
         """Store one event, durably.
 
@@ -349,6 +357,7 @@ class EventStore:
             target = Replacement(self._database, freeze=freeze, resume=resume, allow_empty=allow_empty)
         return ImportStream(
             target,
+            Operation("import", self._database, mode=maintenance_mode.value),
             byte_offset=byte_offset,
             max_line_bytes=max_line_bytes,
             ignore_unknown_keys=ignore_unknown_keys,
@@ -377,19 +386,24 @@ class EventStore:
             InputError: an event is not one; nothing was imported.
         """
         _check_size("max_line_bytes", max_line_bytes)
-        return await stage.whole(
-            self._database,
-            events,
-            older,
-            dry_run=dry_run,
-            ignore_unknown_keys=ignore_unknown_keys,
-            max_line_bytes=max_line_bytes,
-        )
+        with Operation("incremental-import", self._database, dry_run=dry_run) as operation:
+            report = await stage.whole(
+                self._database,
+                events,
+                older,
+                dry_run=dry_run,
+                ignore_unknown_keys=ignore_unknown_keys,
+                max_line_bytes=max_line_bytes,
+            )
+            operation.counts = counts_of(report)
+            return report
 
+    @told("incremental begin")
     async def begin_incremental_import(self) -> str:
         """Open an incremental import; its id. Raises ImportOpenError if one is open."""
         return await stage.begin(self._database)
 
+    @told("incremental push")
     async def push_incremental_import(
         self,
         events: EventSource,
@@ -421,10 +435,12 @@ class EventStore:
             max_line_bytes=max_line_bytes,
         )
 
+    @told("incremental commit")
     async def commit_incremental_import(self, import_id: str, older: Older = "skip") -> ImportReport:
         """Merge the open import into the store, in one transaction. Raises as push and `incremental_import` do."""
         return await stage.commit(self._database, import_id, older)
 
+    @told("incremental rollback")
     async def rollback_incremental_import(self, import_id: str | None = None) -> None:
         """Drop the open import; fine if there is none.
 
@@ -455,10 +471,12 @@ class EventStore:
             row = await reading.secret(id)
         return row.secret if row is not None else None
 
+    @told("set-secret")
     async def set_secret(self, id: str, secret: str) -> None:
         """Add a secret, and the event RESOLVE_SET_SECRET. Raises SecretExistsError: an id is used once."""
         await _set_secret(self._database, id, secret)
 
+    @told("delete-secret")
     async def delete_secret(self, id: str) -> bool:
         """Delete a secret, with the event RESOLVE_DELETE_SECRET; False, and no event, if there was none.
 
@@ -492,6 +510,7 @@ class EventStore:
         async with self._database.reading() as reading:
             return await reading.snapshot(_text("key", key))
 
+    @told("save-snapshot", logging.DEBUG)
     async def save_snapshot(self, key: str, content: str) -> None:
         """Keep a snapshot; with `snapshot_bucket_size` n only every nth call for a key is kept."""
         _text("key", key)
@@ -504,11 +523,13 @@ class EventStore:
         async with self._database.writing(frozen="allow") as writing:
             await writing.put_snapshot(key, content)
 
+    @told("drop-snapshot", logging.DEBUG)
     async def drop_snapshot(self, key: str) -> None:
         """Remove the snapshot under exactly this key; fine if there is none."""
         async with self._database.writing(frozen="allow") as writing:
             await writing.delete_snapshot(_text("key", key))
 
+    @told("ensure-subscriber", logging.DEBUG)
     async def ensure_event_subscriber(
         self,
         application_name: str,
@@ -536,6 +557,7 @@ class EventStore:
             )
         return True
 
+    @told("remove-subscriber", logging.DEBUG)
     async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
         """Remove a read model from the registry; fine if it is not there."""
         async with self._database.writing(frozen="allow") as writing:

@@ -110,6 +110,25 @@ async def test_every_request_is_a_line_of_fields(tmp_path: Path, caplog: pytest.
     assert "path=/no%0Away%20forged" in third.getMessage()
 
 
+async def test_what_the_service_logs_the_store_does_not_log_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "eventferry")
+    async with service(tmp_path, 3) as (client, store):
+        caplog.clear()
+        for replace in ("true", "false"):
+            await client.post(f"/import?replace={replace}", content=make_lines(5))
+        assert (await client.get("/export")).content == make_lines(5)
+        inside = [record for record in caplog.records if record.name == "eventferry.operations"]
+        assert {record.__dict__["operation"] for record in inside} == {"import", "export"}
+        assert {record.levelno for record in inside} == {logging.DEBUG}
+        told = [record for record in caplog.records if record.name == "eventferry.http"]
+        assert len(told) == 2
+        await store.freeze()  # by whoever has the store beside the service
+        assert caplog.records[-1].__dict__["operation"] == "freeze"
+        assert caplog.records[-1].levelno == logging.INFO
+
+
 async def test_a_trace_goes_into_logs_and_answers_and_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

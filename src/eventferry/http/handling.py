@@ -25,6 +25,7 @@ from eventferry.http.bodies import ClientGoneError, request_blocks, request_text
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
 from eventferry.http.problems import RefusedError, name_of, problem, status_of
+from eventferry.journal import told_elsewhere
 
 log = logging.getLogger("eventferry.http")
 
@@ -156,7 +157,8 @@ class Handler(Generic[Q]):
 
         async def endpoint(request: Request) -> Response:
             try:
-                return await self._answered(request, service)
+                with told_elsewhere():  # in this log
+                    return await self._answered(request, service)
             except ClientGoneError:
                 service.metrics.refused.labels(self.operation, "client-gone").inc()
                 return _Silence()

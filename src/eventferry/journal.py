@@ -1,0 +1,174 @@
+"""What operations tell, by the standard library's logging: a record when one begins (DEBUG) and one when it is over.
+
+A record has a plain sentence for people and the same as fields for machines: `operation`, `store`, `outcome`,
+`seconds`, `error` (the name of a class) and counts. An error's own words are not in it, for they may quote what came
+in; neither is anything of an event or a secret, nor more of a store's address than where it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+import msgspec
+
+from eventferry.database import Database
+from eventferry.errors import ConcurrentError
+
+log = logging.getLogger("eventferry.operations")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_TOLD_ELSEWHERE: ContextVar[bool] = ContextVar("eventferry_told_elsewhere", default=False)
+
+
+@contextmanager
+def told_elsewhere() -> Iterator[None]:
+    """For who tells of operations in a log of its own: what is begun inside is told here at DEBUG only."""
+    token = _TOLD_ELSEWHERE.set(True)
+    try:
+        yield
+    finally:
+        _TOLD_ELSEWHERE.reset(token)
+
+
+def place_of(database: Database) -> str:
+    """Where a store is, in one word."""
+    names = [
+        value for name, value in database.resource_names.items() if value and not name.endswith("TableName")
+    ]
+    return "/".join(names)
+
+
+class Operation:
+    """One operation, from its beginning to its end; what comes after its end is not told.
+
+    Args:
+        name: what it is called on the command line.
+        database: the store's.
+        level: of the record of its end. What is told at DEBUG has no record of its beginning.
+        facts: fields of all its records.
+
+    Attributes:
+        counts: what it has done, for the record of its end.
+    """
+
+    def __init__(self, name: str, database: Database, *, level: int = logging.INFO, **facts: Any) -> None:
+        self._name = name
+        self._database = database
+        self._level = logging.DEBUG if _TOLD_ELSEWHERE.get() else level
+        self._failure = logging.DEBUG if _TOLD_ELSEWHERE.get() else logging.WARNING
+        self._has_beginning = level > logging.DEBUG
+        self._facts = facts
+        self._began: float | None = None
+        self.counts: dict[str, int] = {}
+
+    def begin(self) -> None:
+        """It begins; twice is fine."""
+        if self._began is None:
+            self._began = time.perf_counter()
+            if self._has_beginning:
+                self._tell(logging.DEBUG, "begins", {"outcome": "begun"})
+
+    def end(self, outcome: str = "done", **counts: int) -> None:
+        """It is over."""
+        self.counts |= counts
+        self._over(self._level, outcome, {"outcome": outcome})
+
+    def fail(self, error: BaseException | None, **counts: int) -> None:
+        """It is over without what it was for: by an error, or given up."""
+        self.counts |= counts
+        if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
+            # Who reads only the beginning of an export has not failed.
+            level = self._level if isinstance(error, GeneratorExit) else self._failure
+            self._over(level, "given up", {"outcome": "given up"})
+            return
+        name = type(error).__name__
+        # A version that is taken is an answer, which its caller waits for.
+        level = self._level if isinstance(error, ConcurrentError) else self._failure
+        self._over(level, f"failed: {name}", {"outcome": "failed", "error": name})
+
+    def _over(self, level: int, words: str, fields: dict[str, Any]) -> None:
+        if self._began is None:
+            return
+        seconds = round(time.perf_counter() - self._began, 6)
+        self._began = None
+        self._tell(level, words, fields | self.counts | {"seconds": seconds})
+
+    def _tell(self, level: int, words: str, fields: dict[str, Any]) -> None:
+        if not log.isEnabledFor(level):
+            return
+        place = place_of(self._database)
+        told = "".join(f" {key}={value}" for key, value in (self._facts | fields).items() if key not in _SAID)
+        log.log(
+            level,
+            "%s",
+            f"{self._name} {_printable(place)}: {words}{told}",
+            extra={"operation": self._name, "store": place, **self._facts, **fields},
+        )
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.end()
+        else:
+            self.fail(error)
+
+
+_SAID = ("outcome", "error")
+
+
+def _printable(text: str) -> str:
+    """A name in a line of a log: whatever is in it, it stays one line."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+class _Has(Protocol):
+    @property
+    def _database(self) -> Database: ...
+
+
+S = TypeVar("S", bound=_Has)
+
+
+def told(
+    name: str, level: int = logging.INFO
+) -> Callable[
+    [Callable[Concatenate[S, P], Coroutine[Any, Any, T]]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
+]:
+    """Makes a method of a store an operation that is told; its counts are those of what it returns."""
+
+    def decorate(
+        method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+    ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+        @wraps(method)
+        async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with Operation(name, self._database, level=level) as operation:
+                result = await method(self, *args, **kwargs)
+                operation.counts = counts_of(result)
+                return result
+
+        return run
+
+    return decorate
+
+
+def counts_of(result: object) -> dict[str, int]:
+    """The counts in what an operation returned: of a report its whole numbers; a bare number is one of events."""
+    if isinstance(result, msgspec.Struct):
+        fields = ((name, getattr(result, name)) for name in result.__struct_fields__)
+        return {name: value for name, value in fields if type(value) is int}
+    return {"events": result} if type(result) is int else {}
