@@ -15,6 +15,7 @@ import click
 import eventferry
 from eventferry import EventferryError, UsageError
 from eventferry.cli import checks, events, incremental, secrets, service, stores
+from eventferry.cli.logs import logged
 from eventferry.terminal import say
 
 
@@ -50,6 +51,7 @@ for command in (
     checks.demo,
 ):
     cli.add_command(command)
+logged(cli)
 
 
 def main(arguments: list[str] | None = None) -> int:
