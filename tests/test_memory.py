@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,9 @@ MEGABYTE = 1024 * 1024
 
 # The peak of this process alone: on Linux that of getrusage begins with its parent's.
 PRELUDE = """
-import asyncio, resource, sys
+import asyncio, resource, sys, time
 from pathlib import Path
-from eventferry import open_store, pipeline
+from eventferry import open_store, pipeline, verify
 
 def say_peak():
     status = Path("/proc/self/status")
@@ -62,6 +64,19 @@ async def main(url, size):
     async with open_store(url) as store:
         await pipeline(store.export_events(), sink)
     assert sink.size > int(size)
+asyncio.run(main(*sys.argv[1:]))
+say_peak()
+"""
+
+VERIFY = """
+async def main(one, two, by, changed):
+    async with open_store(one) as a, open_store(two) as b:
+        began = time.monotonic()
+        report = await verify(a.export_events(), b.export_events(), content=by == "content")
+        seconds = time.monotonic() - began
+    expected = (0, 0, 0) if not int(changed) else (1, 1, 0) if by == "content" else (0, 0, 1)
+    assert (report.missing, report.extra, report.changed) == expected, report
+    print(f"{by}: {report.events / seconds:,.0f} events a second", file=sys.stderr)
 asyncio.run(main(*sys.argv[1:]))
 say_peak()
 """
@@ -127,3 +142,30 @@ def assert_flat(url: str, events: int) -> None:
     print(f"import {came_in / MEGABYTE:.0f} MB, export {went_out / MEGABYTE:.0f} MB resident")
     assert came_in < 150 * MEGABYTE
     assert went_out < 150 * MEGABYTE
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("events", [30_000, pytest.param(1_000_000, marks=pytest.mark.scale)])
+def test_verify_of_stores_on_different_databases_stays_under_200_megabytes_and_finds_one_changed_byte(
+    tmp_path: Path, database: str, events: int
+) -> None:
+    with Places("sqlite", tmp_path) as here, Places(database, tmp_path) as there:
+        one, two = here.new_url(), there.new_url()
+        peak(IMPORT, one, str(events))
+        peak(IMPORT, two, str(events))
+
+        def verified(by: str, changed: int) -> int:
+            took = peak(VERIFY, one, two, by, str(changed))
+            print(f"{by}, {changed} changed: {took / MEGABYTE:.0f} MB resident")
+            return took
+
+        assert verified("identity", 0) < 200 * MEGABYTE
+        assert verified("content", 0) < 200 * MEGABYTE
+        with closing(sqlite3.connect(one.removeprefix("sqlite:///"))) as other, other:
+            other.execute(
+                """UPDATE events SET payload = replace(payload, 'xxx"', 'xxy"')
+                WHERE threadId = 77 AND threadCounter = ?""",
+                (events // 512,),
+            )
+        assert verified("identity", 1) < 200 * MEGABYTE
+        assert verified("content", 1) < 200 * MEGABYTE

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 
 from eventferry import verify
 from tests.conformance.incremental import JSON_VALUES, meaning, spelled
-from tests.support import LONG_AGO, line, make_event
+from tests.places import Places
+from tests.support import LONG_AGO, import_lines, line, make_event, open_new
 
 MEGABYTE = 1024 * 1024
 
@@ -99,6 +101,71 @@ async def test_many_events_of_one_moment_are_compared_in_time_that_grows_as_they
     ]
     report = await verify(*map(blocks, spelled_twice), content=True)
     assert report.equal
+
+
+def payload_of(i: int) -> dict[str, Any]:
+    """One that every database spells in its own way."""
+    return {"number": i, "text": f"€ {i}", "amount": i + 0.5, "b": [True, None, {"zz": 1, "a": "\u0001"}]}
+
+
+def one_byte(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    events[101]["payload"] = payload_of(101) | {"text": "€ 102"}
+    return events
+
+
+def one_number(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    events[101]["payload"] = payload_of(101) | {"amount": 101.50000000000001}
+    return events
+
+
+def one_missing(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return events[:101] + events[102:]
+
+
+def one_doubled(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same happens twice, at a position of its own: a store cannot hold it otherwise."""
+    place = {key: make_event(300)[key] for key in ("threadId", "threadCounter")}
+    return [*events, events[101] | place | {"aggregateVersion": 31}]
+
+
+def two_swapped(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    events[100]["payload"], events[101]["payload"] = events[101]["payload"], events[100]["payload"]
+    return events
+
+
+def two_places_swapped(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    places = [{key: event[key] for key in ("threadId", "threadCounter")} for event in events[100:102]]
+    return [*events[:100], events[100] | places[1], events[101] | places[0], *events[102:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "by_identity", "by_content"),
+    [
+        (list, (0, 0, 0), (0, 0, 0)),
+        (one_byte, (0, 0, 1), (1, 1, 0)),
+        (one_number, (0, 0, 1), (1, 1, 0)),
+        (one_missing, (1, 0, 0), (1, 0, 0)),
+        (one_doubled, (0, 1, 0), (0, 1, 0)),
+        (two_swapped, (0, 0, 2), (2, 2, 0)),
+        (two_places_swapped, (0, 0, 2), (0, 0, 0)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("one", "two"), [("sqlite", "postgresql"), ("sqlite", "mariadb"), ("postgresql", "mariadb")]
+)
+async def test_between_databases_nothing_but_what_differs_is_a_difference(
+    tmp_path: Path, one: str, two: str, change: Any, by_identity: Any, by_content: Any
+) -> None:
+    with Places(one, tmp_path) as here, Places(two, tmp_path) as there:
+        async with open_new(here.new_url) as a, open_new(there.new_url) as b:
+            await import_lines(a, [make_event(i, payload=payload_of(i)) for i in range(300)])
+            await import_lines(b, change([make_event(i, payload=payload_of(i)) for i in range(300)]))
+            for content, expected in ((False, by_identity), (True, by_content)):
+                report = await verify(a.export_events(), b.export_events(), content=content)
+                assert (report.missing, report.extra, report.changed) == expected
+                assert report.equal == (not any(expected))
+                back = await verify(b.export_events(), a.export_events(), content=content)
+                assert (back.extra, back.missing, back.changed) == expected
 
 
 SCRIPT = """
