@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventferry import verify
+from eventferry import InputError, verify
 from tests.conformance.incremental import JSON_VALUES, meaning, spelled
 from tests.places import Places
 from tests.support import LONG_AGO, import_lines, line, make_event, open_new
@@ -65,6 +65,26 @@ async def test_every_difference_is_found_wherever_it_waits_and_the_first_ones_ar
     told = [(difference.kind, difference.timestamp - LONG_AGO) for difference in report.differences]
     assert told == [("missing", 700), ("changed", 1500), ("extra", 2000), ("extra", 2001)]
     assert report.differences[1].fields == ("payload",)
+
+
+@pytest.mark.parametrize("bad", [b'{"threadCounter":1}\n', line(make_event(0, threadId=256))])
+@pytest.mark.parametrize("side", [0, 1, None])
+@pytest.mark.parametrize("cut", [1, 700, 10**9])
+async def test_a_line_that_is_no_event_is_refused_by_its_number_on_whichever_side(
+    bad: bytes, side: int | None, cut: int
+) -> None:
+    """Also where both sides have the same: equal is not enough. Blank lines count as lines."""
+    good = [b"\n", *LINES[:5], b" \r\n", *LINES[5:1500]]
+    broken = [*good[:1200], bad, *good[1200:]]
+    sides = [broken if side in (None, place) else good for place in (0, 1)]
+
+    def pieces(texts: list[bytes]) -> AsyncIterator[bytes]:
+        return blocks(b"".join(texts[start : start + cut]) for start in range(0, len(texts), cut))
+
+    with pytest.raises(InputError) as caught:
+        await verify(pieces(sides[0]), pieces(sides[1]))
+    assert caught.value.line == 1201
+    assert caught.value.byte_offset == sum(map(len, good[:1200]))
 
 
 def content_line(group: int, payload: str) -> bytes:
@@ -171,7 +191,7 @@ async def test_between_databases_nothing_but_what_differs_is_a_difference(
 SCRIPT = """
 import asyncio, sys
 from pathlib import Path
-from eventferry import verify
+from eventferry import InputError, verify
 
 async def many(start, step):
     text = b"x" * 180

@@ -18,7 +18,7 @@ from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
-from eventferry.journal import Operation
+from eventferry.operations import Operation
 from eventferry.order import Lines, Pages
 
 PAGE_EVENTS = 4096

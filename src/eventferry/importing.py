@@ -25,8 +25,8 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.event import Limits, LineDecoder, Row
-from eventferry.journal import Operation, counts_of
 from eventferry.lines import Lines, LineSplitter
+from eventferry.operations import Operation, counts_of
 
 BATCH_BYTES = 4 * 1024 * 1024
 """How much of the source goes into one commit: enough to make the commit's cost vanish, little to hold, twice: one

@@ -174,7 +174,7 @@ class _Lines:
         if hasattr(blocks, "aclose"):
             stack.push_async_callback(blocks.aclose)
         self._splitter = LineSplitter()
-        self._lines = Lines([], 1, 0, 0)
+        self._lines = Lines(b"", 0, 1, 0, 0)
         self._texts: list[bytes] = []
         self._is_over = False
         self.at = 0

@@ -27,9 +27,9 @@ from eventferry.event import (
 )
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.importing import ImportStream
-from eventferry.journal import Operation, counts_of, told
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES
 from eventferry.merge import ImportReport, Older
+from eventferry.operations import Operation, counts_of, told
 from eventferry.order import Pages
 from eventferry.replace import Replacement
 from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber

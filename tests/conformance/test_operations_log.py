@@ -25,7 +25,7 @@ from eventferry import (
     pipeline,
     sync,
 )
-from eventferry.journal import told_elsewhere
+from eventferry.operations import told_elsewhere
 from tests.servers import PASSWORD
 from tests.support import (
     FAR_FUTURE,
