@@ -276,6 +276,10 @@ def _keep(folder: Path) -> None:
         deadline = time.monotonic() + 5
         while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.05)
+    for mounted in Path("/proc/self/mounts").read_text().splitlines():
+        place = mounted.split(" ")[1]
+        if place.startswith(f"{folder}/"):  # a small disk of a test that was killed
+            subprocess.run(["umount", "--lazy", place], check=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 

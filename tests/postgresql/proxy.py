@@ -44,6 +44,7 @@ class Proxy:
                     self.cut_after = None
                     self.cuts += 1
                     answering.cancel()
+                    await asyncio.wait([answering])  # only one may read what the server says
                     if self.passes_on:
                         out.write(data)
                         await out.drain()

@@ -1,0 +1,220 @@
+"""What the child processes do. Each job tells its steps, so that whoever harms it knows what was acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from eventferry import AUTO, MANUAL, EventferryError, exporting, open_store, pipeline, stage
+from eventferry.databases import mysql, postgresql, sqlite
+from eventferry.replace import Replacement
+
+Tell: TypeAlias = Callable[..., None]
+Job: TypeAlias = Callable[..., Awaitable[None]]
+
+DRIVERS = (mysql, postgresql, sqlite)
+"""Imported here, before the fork, so that no child has to."""
+
+BLOCK = 20_000
+
+
+def run(name: str, arguments: tuple[Any, ...], speak: Connection, *, privileged: bool) -> None:
+    """The whole life of a child. The last thing that it tells is how it ended, unless it is killed."""
+    # So that a small store, which is read back quickly, makes as many commits and pages as a large one.
+    Replacement.batch_bytes = 2 * BLOCK
+    stage.BATCH_BYTES = 2 * BLOCK
+    exporting.PAGE_EVENTS = 200
+    if not privileged and os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.setgroups([])
+        os.setgid(nobody.pw_gid)
+        os.setuid(nobody.pw_uid)
+
+    def tell(*words: Any) -> None:
+        speak.send(words)
+
+    try:
+        asyncio.run(JOBS[name](tell, *arguments))
+    except KeyboardInterrupt:
+        tell("ended", "interrupted", None)
+    except BaseException as error:
+        leaves = list(_leaves(error))
+        named = all(isinstance(leaf, EventferryError) for leaf in leaves)
+        text = repr(leaves[0]) if named else "".join(traceback.format_exception(error))
+        tell("ended", "refused" if named else "broken", text)
+    else:
+        tell("ended", "well", None)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
+
+
+def blocks_of(path: str) -> Iterator[bytes]:
+    with Path(path).open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def told(tell: Tell) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
+    """A transform that tells each block that goes by."""
+
+    async def transform(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for block in blocks:
+            yield block
+            tell("block")
+
+    return transform
+
+
+async def import_(tell: Tell, url: str, path: str, freeze: bool) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        async with store.import_events(freeze=freeze) as stream:
+            for block in blocks_of(path):
+                await stream.write(block)
+                tell("block")
+            await stream.close()
+            tell("done")
+
+
+async def append(tell: Tell, url: str, path: str) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        async with store.import_events(maintenance_mode=MANUAL) as stream:
+            for block in blocks_of(path):
+                await stream.write(block)
+                tell("stored", stream.byte_offset)
+            await stream.close()
+            tell("done")
+
+
+async def merge(tell: Tell, url: str, path: str) -> None:
+    async def blocks() -> AsyncIterator[bytes]:
+        for block in blocks_of(path):
+            yield block
+            tell("block")
+
+    async with open_store(url) as store:
+        tell("begun")
+        report = await store.incremental_import(blocks())
+        tell("done", report.imported)
+
+
+async def steps(tell: Tell, url: str, parts: list[list[dict[str, Any]]]) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        import_id = await store.begin_incremental_import()
+        tell("opened", import_id)
+
+        async def push(number: int) -> None:
+            await store.push_incremental_import(parts[number], import_id, part=str(number))
+            tell("pushed", number)
+
+        half = len(parts) // 2
+        for number in range(half):
+            await push(number)
+        async with asyncio.TaskGroup() as group:
+            for number in range(half, len(parts)):
+                group.create_task(push(number))
+        report = await store.commit_incremental_import(import_id)
+        tell("done", report.imported)
+
+
+async def save(tell: Tell, url: str, name: str, writers: int, events: int) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+
+        async def write(writer: int) -> None:
+            aggregate = f"{name}-{writer}"
+            for version in range(1, events + 1):
+                saved = await store.save_event(
+                    {
+                        "type": "SAVED",
+                        "aggregateId": aggregate,
+                        "aggregateVersion": version,
+                        "payload": {"number": version},
+                    }
+                )
+                tell("saved", aggregate, version, saved.event.thread_id, saved.event.thread_counter)
+
+        async with asyncio.TaskGroup() as group:
+            for writer in range(writers):
+                group.create_task(write(writer))
+        tell("done")
+
+
+async def export(tell: Tell, url: str, path: str, freezes: bool, whole: bool) -> None:
+    """Into a file that appears whole at the end, or block by block into one that can be gone on with."""
+    mode = AUTO if freezes else MANUAL
+    async with open_store(url) as store:
+        tell("begun")
+        if whole:
+            await pipeline(store.export_events(maintenance_mode=mode), told(tell), path)
+        else:
+            with Path(path).open("wb", buffering=0) as file:
+                async with store.export_events(maintenance_mode=mode) as stream:
+                    async for block in stream:
+                        file.write(block)
+                        tell("reached", file.tell(), stream.cursor)
+        tell("done")
+
+
+async def copy(tell: Tell, source_url: str, url: str, freezes: bool) -> None:
+    async with open_store(source_url) as source, open_store(url) as target:
+        tell("begun")
+        mode = AUTO if freezes else MANUAL
+        await pipeline(
+            source.export_events(maintenance_mode=mode), told(tell), target.import_events(freeze=freezes)
+        )
+        tell("done")
+
+
+async def freeze(tell: Tell, url: str, times: int) -> None:
+    """By turns the freeze of a user and that of an export, which is the operation's own."""
+    async with open_store(url) as store:
+        tell("begun")
+        for _ in range(times):
+            await store.freeze()
+            tell("frozen")
+            await store.unfreeze()
+            tell("unfrozen")
+            async with store.export_events(maintenance_mode=AUTO) as stream:
+                await anext(stream)
+                tell("owned")
+            tell("released")
+        tell("done")
+
+
+async def make(tell: Tell, url: str, times: int) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        for _ in range(times):
+            await store.drop()
+            tell("dropped")
+            await store.init()
+            tell("made")
+        tell("done")
+
+
+JOBS: dict[str, Job] = {
+    "import": import_,
+    "append": append,
+    "merge": merge,
+    "steps": steps,
+    "save": save,
+    "export": export,
+    "copy": copy,
+    "freeze": freeze,
+    "make": make,
+}
