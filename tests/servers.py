@@ -83,6 +83,11 @@ class Server:
                 raise RuntimeError(f"{self.kind} did not start:\n{(self.folder / 'log').read_text()[-4000:]}")
             time.sleep(0.05)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended, by itself or otherwise."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         self._end(signal.SIGKILL)

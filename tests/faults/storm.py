@@ -240,6 +240,7 @@ class Storm:
             if strike.fault == "full disk":
                 assert world.disk is not None
                 world.disk.fill(NEARLY_FULL)  # so that the rest is filled in a moment
+                stack.push_async_callback(world.start_server)
                 stack.callback(world.disk.free)
             before = strike.moment.get("before", False)
             if before:

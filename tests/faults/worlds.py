@@ -101,10 +101,11 @@ class World:
         raise NotImplementedError
 
     async def kill_server(self) -> None:
+        """kill -9 of the server."""
         raise NotImplementedError
 
     async def start_server(self) -> None:
-        raise NotImplementedError
+        """Start the server, if there is one that does not run: a full disk ends MariaDB now and then."""
 
     @asynccontextmanager
     async def proxied(self, url: str) -> AsyncIterator[tuple[Proxy | None, str]]:
@@ -185,7 +186,8 @@ class ServerWorld(World):
         await asyncio.to_thread(self._kill)
 
     async def start_server(self) -> None:
-        await asyncio.to_thread(self.server.start)
+        if not self.server.is_running:
+            await asyncio.to_thread(self.server.start)
 
     def _clients(self, url: str) -> int:
         """How many connections to the store there are beside the one that asks."""
