@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from eventferry import StoreBusyError, StoreFrozenError, open_store
+from eventferry import NotFrozenError, StoreBusyError, StoreFrozenError, open_store
 from tests.mysql.databases import Database
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
 
@@ -176,3 +176,13 @@ async def test_a_hundred_clients_that_save_at_once_leave_no_gap_and_a_reader_mis
     assert list(gaps) == []
     for store in stores:
         await store.close()
+
+
+async def test_of_two_who_unfreeze_at_once_one_is_told_that_it_is_not_frozen(database: Database) -> None:
+    async with open_store(database.url) as store, open_store(database.url) as other:
+        await store.init()
+        for _ in range(15):
+            await store.freeze()
+            answers = await asyncio.gather(store.unfreeze(), other.unfreeze(), return_exceptions=True)
+            assert [type(answer) for answer in answers if answer is not None] == [NotFrozenError]
+            assert not (await store.describe()).is_frozen

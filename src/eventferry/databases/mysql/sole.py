@@ -66,7 +66,15 @@ class MysqlSoleWriting(MysqlWriting):
 
     @threaded
     def clear_freeze(self) -> None:
-        self._drop_afterwards(self.tables.freeze)
+        # Before the end: behind it somebody else's freeze may stand there already, and would go with the marker.
+        self._clear_freeze()
+
+    def _clear_freeze(self) -> None:
+        before = self.comment_of(self.tables.freeze)
+        if before is None:
+            return
+        self.connection.define(f"DROP TABLE IF EXISTS {quoted(self.tables.freeze)}")
+        self._otherwise.append((ddl.freeze_table(self.tables.freeze), (before,)))
 
     @threaded
     def remove_all(self) -> None:
@@ -371,6 +379,12 @@ class MysqlReplacing(MysqlSoleWriting):
             self._mark(comment("SWAP", owner=stage.owner, since=now()))
             self._marked = True
         self._swapped = stage
+
+    def _clear_freeze(self) -> None:
+        if self._swapped is None:
+            super()._clear_freeze()
+        else:  # it must keep writers out until the tables have their names
+            self._drop_afterwards(self.tables.freeze)
 
     def _refuse_what_would_be_lost(self) -> None:
         names = {"database": self.connection.access.database, "events": self.tables.events}
