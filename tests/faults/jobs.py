@@ -60,9 +60,10 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def blocks_of(path: str) -> Iterator[bytes]:
+def blocks_of(path: str, offset: int = 0, size: int = BLOCK) -> Iterator[bytes]:
     with Path(path).open("rb") as file:
-        while block := file.read(BLOCK):
+        file.seek(offset)
+        while block := file.read(size):
             yield block
 
 
@@ -84,6 +85,21 @@ async def import_(tell: Tell, url: str, path: str, freeze: bool) -> None:
             for block in blocks_of(path):
                 await stream.write(block)
                 tell("block")
+            await stream.close()
+            tell("done")
+
+
+async def resumed_import(tell: Tell, url: str, path: str, commit: int) -> None:
+    """Goes on where it was, and tells how far it is; each commit takes a moment, for somebody to come in between."""
+    Replacement.batch_bytes = commit
+    async with open_store(url) as store:
+        tell("begun")
+        async with store.import_events(resume=True) as stream:
+            tell("reached", stream.byte_offset)
+            for block in blocks_of(path, stream.byte_offset, commit):
+                await stream.write(block)
+                tell("reached", stream.byte_offset)
+                await asyncio.sleep(0.01)
             await stream.close()
             tell("done")
 
@@ -209,6 +225,7 @@ async def make(tell: Tell, url: str, times: int) -> None:
 
 JOBS: dict[str, Job] = {
     "import": import_,
+    "resumed import": resumed_import,
     "append": append,
     "merge": merge,
     "steps": steps,
