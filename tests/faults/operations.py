@@ -403,6 +403,8 @@ class Save(Operation):
         return through(self.url), self._aggregate, self.WRITERS, self.EACH
 
     async def _look(self, child: Child, store: EventStore) -> str:
+        # Nobody else saves for these aggregates: whoever is told so met an event of its own.
+        must("ConcurrentError" not in (child.error or ""), "a save that was stored is told as refused")
         lines = await lines_of(store)
         stored: dict[str, list[int]] = {}
         places: dict[tuple[str, int], tuple[int, int]] = {}

@@ -13,19 +13,22 @@ from tests.faults.operations import OPERATIONS
 from tests.faults.storm import storm
 from tests.places import DATABASES
 
-KILLS = 4
+KILLS = 2
+AT_ONCE = 5
+"""So many of the operations, drawn anew in every run, that it does not take long."""
 
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_operations_that_are_harmed_at_random_moments_lose_and_double_nothing(database: str) -> None:
     seed = int(os.environ.get("EVENTFERRY_SEED") or random.SystemRandom().randrange(2**32))
     print(f"EVENTFERRY_SEED={seed}")
+    operations = random.Random(seed).sample(list(OPERATIONS), AT_ONCE)
     records: list[dict[str, Any]] = []
     try:
-        tallies = asyncio.run(storm(database, list(OPERATIONS), KILLS, seed, records.append))
+        tallies = asyncio.run(storm(database, operations, KILLS, seed, records.append))
     except BaseException:
         print("the last round:", records[-1] if records else None)
         raise
-    assert len(tallies) == len(OPERATIONS)
+    assert list(tallies) == operations
     assert all(tally.kills + tally.server_kills >= KILLS for tally in tallies.values())
-    assert {record["outcome"] for record in records} >= {"old", "new"}
+    assert len(records) >= KILLS * AT_ONCE
