@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -114,7 +114,7 @@ async def read(store: EventStore, cursor: str | None) -> list[Act]:
     return [await act("read", call)]
 
 
-WORK: dict[str, Callable[..., Awaitable[list[Act]]]] = {
+WORK: dict[str, Callable[..., Coroutine[Any, Any, list[Act]]]] = {
     "save": save,
     "merge": merge,
     "begin": begin,

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
-from tests.faults.operations import OPERATIONS, Violation
+from tests.faults.operations import OPERATIONS, BrokenPromiseError
 from tests.faults.storm import Tally, storm
 from tests.places import DATABASES
 from tests.servers import keep_servers
@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--database", choices=[*DATABASES, "all"], default="all")
     parser.add_argument("--operation", choices=[*OPERATIONS, "all"], default="all")
     parser.add_argument("--kills", type=int, default=20, help="of each operation on each database (20)")
-    parser.add_argument("--seed", type=int, help="all chance follows from it; printed, and chosen if not given")
+    parser.add_argument(
+        "--seed", type=int, help="all chance follows from it; printed, and chosen if not given"
+    )
     parser.add_argument("--round", type=int, help="only the round of this number, as the log tells it")
     parser.add_argument("--log", default="storm.jsonl", help="one JSON object for each round (storm.jsonl)")
     return parser
@@ -69,8 +71,8 @@ def _together(
     begun = told = time.monotonic()
     count = 0
     while ears and broken is None:
-        for ear in wait(ears, timeout=TOLD_EVERY):
-            assert isinstance(ear, Connection)
+        for ready in wait(ears, timeout=TOLD_EVERY):
+            ear = cast("Connection", ready)
             try:
                 kind, said = ear.recv()
             except EOFError:
@@ -115,7 +117,7 @@ def _one(
             f"python -m tests.faults --database {database} --operation {last.get('operation', operations[0])} "
             f"--seed {seed} --kills {kills}"
         )
-        what = str(error) if isinstance(error, Violation) else f"{type(error).__name__}: {error}"
+        what = str(error) if isinstance(error, BrokenPromiseError) else f"{type(error).__name__}: {error}"
         mouth.send(("broken", f"{what}\nthe round: {json.dumps(last)}\nagain: {again}"))
         raise
     mouth.send(("tally", {database: tallies}))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import pwd
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from eventferry.databases import mysql, postgresql, sqlite
 from eventferry.replace import Replacement
 
 Tell: TypeAlias = Callable[..., None]
-Job: TypeAlias = Callable[..., Awaitable[None]]
+Job: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
 
 DRIVERS = (mysql, postgresql, sqlite)
 """Imported here, before the fork, so that no child has to."""

@@ -38,14 +38,14 @@ MOST = 5000
 """Beyond so many events a store begins anew, so that rounds stay short."""
 
 
-class Violation(Exception):
+class BrokenPromiseError(Exception):
     """A promise is broken."""
 
 
 def must(holds: object, words: str) -> None:
-    """Raises Violation where something does not hold."""
+    """Raises BrokenPromiseError where something does not hold."""
     if not holds:
-        raise Violation(words)
+        raise BrokenPromiseError(words)
 
 
 class Operation(ABC):
@@ -89,7 +89,7 @@ class Operation(ABC):
         """Of the job."""
 
     async def look(self, child: Child) -> str:
-        """Whether the old state is left, the new one, or a part as promised. Raises Violation."""
+        """Whether the old state is left, the new one, or a part as promised. Raises BrokenPromiseError."""
         async with open_store(self.url) as store:
             description = await store.describe()
             must(not description.is_frozen, f"the store is left frozen by {description.frozen_by}")
@@ -107,7 +107,8 @@ class Operation(ABC):
             return await self._next(store, chance)
 
     async def _again(self, child: Child, store: EventStore, chance: random.Random) -> None:
-        """What was harmed is done again, and comes to its end."""
+        """What was harmed is done again, or gone on with, and comes to its end."""
+        return
 
     async def _next(self, store: EventStore, chance: random.Random) -> str:
         which = chance.choice(("save", "incremental import", "freeze", "import"))
@@ -127,7 +128,7 @@ class Operation(ABC):
             except StoreFrozenError:
                 await store.unfreeze()
             else:
-                raise Violation("a frozen store took an event")
+                raise BrokenPromiseError("a frozen store took an event")
         else:
             await self._begin_anew(store)
             # Whatever the dead have left behind is gone by now.
@@ -146,7 +147,8 @@ class Operation(ABC):
         lines = await lines_of(store)
         came = added(self.lines, lines)
         must(
-            sorted(event["aggregateId"] for event in came) == sorted(event["aggregateId"] for event in events),
+            sorted(event["aggregateId"] for event in came)
+            == sorted(event["aggregateId"] for event in events),
             f"{len(events)} events came in and {len(came)} are new",
         )
         self.lines = lines
@@ -187,7 +189,8 @@ def added(before: Iterable[bytes], after: Iterable[bytes]) -> list[dict[str, Any
 
 def contents(events: Iterable[dict[str, Any]]) -> Counter[tuple[Any, ...]]:
     return Counter(
-        (event["timestamp"], event["aggregateId"], event["type"], json.dumps(event["payload"])) for event in events
+        (event["timestamp"], event["aggregateId"], event["type"], json.dumps(event["payload"]))
+        for event in events
     )
 
 
@@ -421,7 +424,9 @@ class Save(Operation):
             )
         for aggregate, versions in stored.items():
             must(sorted(versions) == list(range(1, len(versions) + 1)), f"{aggregate} has a gap")
-            must(len(versions) <= answered[aggregate] + 1, f"doubled: {aggregate} has events that nobody saved")
+            must(
+                len(versions) <= answered[aggregate] + 1, f"doubled: {aggregate} has events that nobody saved"
+            )
         self.lines = lines
         came = sum(map(len, stored.values()))
         return "new" if came == self.WRITERS * self.EACH else "partial" if came else "old"
@@ -535,7 +540,7 @@ class Freeze(Operation):
             except StoreFrozenError:
                 await store.unfreeze()
             else:
-                raise Violation("a frozen store took an event")
+                raise BrokenPromiseError("a frozen store took an event")
         must(await lines_of(store) == self.lines, "a freeze changed events")
         return "new" if by else "old"
 
@@ -559,7 +564,9 @@ class Make(Operation):
         is_there = await store.exists()
         outcome = "old"
         if not child.said:
-            must(not is_there or await lines_of(store) in (self.lines, []), "a drop left a part of the events")
+            must(
+                not is_there or await lines_of(store) in (self.lines, []), "a drop left a part of the events"
+            )
         elif is_there:
             outcome = "new"
             must(await lines_of(store) == [], "a new store has events")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.children import Child, make_ready
-from tests.faults.operations import OPERATIONS, Operation, Violation, must
+from tests.faults.operations import OPERATIONS, Operation, BrokenPromiseError, must
 from tests.faults.worlds import World, made
 
 KILLS = ("kill", "server")
@@ -100,7 +100,7 @@ class Storm:
         """Go on until so many kills have met the operation at work; `only`: that round and no other.
 
         Raises:
-            Violation: a promise was broken. The log has the round as its last.
+            BrokenPromiseError: a promise was broken. The log has the round as its last.
         """
         await self._operation.set_up()
         measure = await self._measure()
@@ -132,7 +132,9 @@ class Storm:
                     proxy.cut_after = count
                 child = Child(self._operation.name, *self._operation.arguments(through))
                 must(await child.until_over(HANGS), "hangs although nothing was done to it")
-            must(child.ended == "well" and child.begun_at and child.done_at, f"fails by itself: {child.error}")
+            must(
+                child.ended == "well" and child.begun_at and child.done_at, f"fails by itself: {child.error}"
+            )
             await self._world.settle(self._operation.url)
             await self._operation.look(child)
             await self._operation.go_on(child, chance)
@@ -242,7 +244,7 @@ class Storm:
                 world.disk.fill(NEARLY_FULL)  # so that the rest is filled in a moment
                 stack.push_async_callback(world.start_server)
                 stack.callback(world.disk.free)
-            before = strike.moment.get("before", False)
+            before: bool = strike.moment.get("before", False)
             if before:
                 world.forbid_writing(operation.url)
                 stack.callback(world.allow_writing, operation.url)
@@ -261,7 +263,7 @@ class Storm:
                 met = True
             elif proxy is not None and "bytes" in strike.moment:
                 await child.until_over(HANGS)
-                met = proxy.cuts > 0
+                met = bool(proxy.cuts)
             else:
                 await child.until_begun()
                 if "step" in strike.moment:
@@ -327,7 +329,7 @@ async def storm(
     """All rounds of some operations on one database; a tally for each operation.
 
     Raises:
-        Violation: a promise was broken.
+        BrokenPromiseError: a promise was broken.
     """
     make_ready()
     tallies = {}
@@ -338,7 +340,7 @@ async def storm(
             each = Storm(world, OPERATIONS[operation](world, folder), seed, log)
             try:
                 await each.run(kills, only)
-            except Violation as violation:
-                raise Violation(f"{database}, {operation}: {violation}") from violation
+            except BrokenPromiseError as violation:
+                raise BrokenPromiseError(f"{database}, {operation}: {violation}") from violation
             tallies[operation] = each.tally
     return tallies

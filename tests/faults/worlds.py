@@ -153,7 +153,9 @@ class SqliteWorld(World):
 
     def names(self, url: str) -> set[str]:
         with closing(sqlite3.connect(_file(url))) as connection:
-            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            return {
+                name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
 
     @contextmanager
     def locked(self, url: str, how: int) -> Iterator[None]:
@@ -223,10 +225,12 @@ class PostgresWorld(ServerWorld):
     def _kill(self) -> None:
         Own(self.server).kill()
 
-    def _run(self, *statements: str | sql.Composed, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def _run(
+        self, *statements: str | sql.Composed, parameters: tuple[Any, ...] = ()
+    ) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.server.url("postgres"), autocommit=True) as connection:
             for statement in statements:
-                found = connection.execute(statement, parameters)  # type: ignore[arg-type]
+                found = connection.execute(statement, parameters)
             return found.fetchall() if found.description else []
 
     def new_url(self) -> str:
@@ -249,9 +253,11 @@ class PostgresWorld(ServerWorld):
 
     @contextmanager
     def locked(self, url: str, how: int) -> Iterator[None]:
-        table, mode = [("events", "ACCESS SHARE"), ("events-threads", "EXCLUSIVE"), ("events", "ACCESS EXCLUSIVE")][
-            how % 3
-        ]
+        table, mode = [
+            ("events", "ACCESS SHARE"),
+            ("events-threads", "EXCLUSIVE"),
+            ("events", "ACCESS EXCLUSIVE"),
+        ][how % 3]
         with psycopg.connect(self.server.url("postgres")) as connection:
             connection.execute("SET LOCAL lock_timeout = '10s'")
             connection.execute(
