@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.children import Child, make_ready
-from tests.faults.operations import OPERATIONS, Operation, BrokenPromiseError, must
+from tests.faults.operations import OPERATIONS, BrokenPromiseError, Operation, must
 from tests.faults.worlds import World, made
 
 KILLS = ("kill", "server")
@@ -254,7 +254,7 @@ class Storm:
                 def is_enough(data: bytes) -> bool:
                     nonlocal left
                     left -= len(data)
-                    return left < 0
+                    return bool(left < 0)
 
                 proxy.cut_after = is_enough
                 proxy.passes_on = strike.moment["answered"]
@@ -262,7 +262,7 @@ class Storm:
             if before:
                 met = True
             elif proxy is not None and "bytes" in strike.moment:
-                await child.until_over(HANGS)
+                must(await child.until_over(HANGS), "hangs after its connection was cut")
                 met = bool(proxy.cuts)
             else:
                 await child.until_begun()

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
+ANSWER_SECONDS = 1.0
+
 
 class Proxy:
     """Forwards everything, but cuts a connection where it is told to.
@@ -48,8 +50,10 @@ class Proxy:
                     if self.passes_on:
                         out.write(data)
                         await out.drain()
-                        # The server has answered: so it has carried out what it got.
-                        await there.read(65536)
+                        # The server has answered: so it has carried out what it got; but in the middle of what
+                        # it is sent it says nothing.
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(there.read(65536), ANSWER_SECONDS)
                     break
                 out.write(data)
                 await out.drain()
