@@ -73,7 +73,9 @@ async def test_a_missing_unique_index_is_a_fault_although_no_line_is_wrong(
         assert (report.sound, report.faults, report.malformed) == (False, 1, 0)
         assert words in report.remarks[0].text
         # One that leaves rows out is none.
-        columns = {"threadId": "threadId, threadCounter", "aggregateId": "aggregateId, aggregateVersion"}[column]
+        columns = {"threadId": "threadId, threadCounter", "aggregateId": "aggregateId, aggregateVersion"}[
+            column
+        ]
         rows(path, f"CREATE UNIQUE INDEX part ON events({columns}) WHERE threadId < 0")
         assert (await check(store)).faults == 1
 
