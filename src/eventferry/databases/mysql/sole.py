@@ -370,21 +370,21 @@ class MysqlReplacing(MysqlSoleWriting):
     def __init__(self, *reading: Any) -> None:
         super().__init__(*reading)
         self._swapped: Stage | None = None
-        self._marked = False
+        self._takes_marker = False
 
     @threaded
     def swap(self, stage: Stage) -> None:
         self._refuse_what_would_be_lost()
         if self._freeze_marker() is None:
             self._mark(comment("SWAP", owner=stage.owner, since=now()))
-            self._marked = True
+            self._takes_marker = True
         self._swapped = stage
 
     def _clear_freeze(self) -> None:
         if self._swapped is None:
             super()._clear_freeze()
         else:  # it must keep writers out until the tables have their names
-            self._drop_afterwards(self.tables.freeze)
+            self._takes_marker = True
 
     def _refuse_what_would_be_lost(self) -> None:
         names = {"database": self.connection.access.database, "events": self.tables.events}
@@ -413,7 +413,7 @@ class MysqlReplacing(MysqlSoleWriting):
             self.undo()
             raise
         # From here on it is done; what cannot be removed now, the next import removes.
-        self._drop_afterwards(self.tables.progress, *([self.tables.freeze] if self._marked else []))
+        self._drop_afterwards(self.tables.progress)
         for definition in self._afterwards:
             self.connection.define(*definition)
         with contextlib.suppress(MySQLError):
@@ -434,6 +434,7 @@ class MysqlReplacing(MysqlSoleWriting):
             self.tables.snapshots: snapshots,
             self.tables.subscribers: subscribers,
         }
+        marker = self.comment_of(self.tables.freeze) if self._takes_marker else None
         self.connection.query("COMMIT")
         if self.connection.query("SELECT IS_USED_LOCK(%s)", (owner_lock(stage.owner or ""),)) == [(None,)]:
             raise StoreBusyError(
@@ -443,9 +444,16 @@ class MysqlReplacing(MysqlSoleWriting):
             f"{quoted(name)} TO {quoted(former[name])}, {quoted(new)} TO {quoted(name)}"
             for name, new in arriving.items()
         ]
+        freeze, former_freeze = self.tables.freeze, former[self.tables.freeze]
+        if marker is not None:
+            renames.append(f"{quoted(freeze)} TO {quoted(former_freeze)}")
         self.connection.define(f"RENAME TABLE {', '.join(renames)}")
         self._otherwise = []
-        return [former[name] for name in arriving]
+        if marker is None:
+            return [former[name] for name in arriving]
+        if self.comment_of(former_freeze) != marker:  # somebody's freeze had taken it over just before
+            self.connection.define(f"RENAME TABLE {quoted(former_freeze)} TO {quoted(freeze)}")
+        return [former[name] for name in (*arriving, freeze)]
 
 
 def _shown(name: str) -> str:

@@ -66,6 +66,7 @@ class Names:
             self.tables.snapshots,
             self.tables.subscribers,
             self.tables.secrets,
+            self.tables.freeze,
         )
         return {name: f"{self.tables.events}-old-{token}-{place}" for place, name in enumerate(own)}
 
