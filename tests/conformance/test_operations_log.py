@@ -25,7 +25,8 @@ from eventferry import (
     pipeline,
     sync,
 )
-from eventferry.operations import told_elsewhere
+from eventferry.databases import open_database
+from eventferry.operations import Operation, told_elsewhere
 from tests.servers import PASSWORD
 from tests.support import (
     FAR_FUTURE,
@@ -260,6 +261,19 @@ async def test_what_is_given_up_is_told_once(opened: Opened) -> None:
         ("import", "given up"),
         ("import", "given up"),
     ]
+
+
+async def test_what_is_over_is_not_told_again() -> None:
+    database = open_database("a.db", {})
+    with watching() as records:
+        operation = Operation("export", database)
+        operation.fail(None)  # it never began
+        operation.begin()
+        operation.end()
+        operation.end()
+        operation.fail(InputError("too late"))
+    assert [fields["outcome"] for fields in records.told(logging.DEBUG)] == ["begun", "done"]
+    await database.close()
 
 
 async def never_ending() -> Any:

@@ -7,6 +7,7 @@ import pytest
 from psycopg import sql
 
 from eventferry import DatabaseError, check, open_store
+from eventferry.databases.inspecting import index_fault
 from tests.postgresql.schemas import connect, make_resolve_store, make_store, rows, schema_of
 from tests.postgresql.test_rights import READER, role
 from tests.support import NewUrl, exported
@@ -26,9 +27,14 @@ from tests.support import NewUrl, exported
         ("""DELETE FROM "events-threads" WHERE "threadId" = 7""", "255 rows"),
         ("""UPDATE "events" SET "threadId" = 256 WHERE "threadId" = 7""", "thread 256"),
         ("""DROP INDEX "events-aggregateIdAndVersion" """, "no unique index on aggregateId"),
+        (
+            """DROP INDEX "events-aggregateIdAndVersion";
+            CREATE INDEX "plain" ON "events"("aggregateId", "aggregateVersion")""",
+            "no unique index on aggregateId",
+        ),
         ("""ALTER TABLE "events" DROP CONSTRAINT "events-pkey" """, "no unique index on threadId"),
     ],
-    ids=["behind", "ahead", "a row less", "no thread", "no versions", "no positions"],
+    ids=["behind", "ahead", "a row less", "no thread", "no versions", "versions twice", "no positions"],
 )
 async def test_counters_and_unique_indexes_that_are_wrong_are_faults(
     new_url: NewUrl, statement: str, words: str
@@ -85,19 +91,10 @@ async def test_an_index_that_does_not_hold_what_the_table_holds_is_a_fault(
         assert (await check(store)).remarks == []
 
 
-async def test_an_index_with_other_values_than_the_table_is_a_fault(new_url: NewUrl) -> None:
-    """One row went and another came, and the index has seen neither: the number of entries is right."""
-    url = new_url()
-    await make_store(url, 256)
-    index = "events-aggregateIdAndVersion"
-    rows(url, HEAD)
-    rows(url, 'VACUUM "events"')
-    without_an_index(url, index, """UPDATE "events" SET "aggregateVersion" = 77 WHERE "threadId" = 9""")
-    rows(url, """UPDATE "events-threads" SET "threadCounter" = 1 WHERE "threadId" = 9""")
-    async with open_store(url) as store:
-        report = await check(store)
-    assert not report.sound
-    assert index in report.remarks[0].text
+def test_an_index_with_as_many_entries_but_other_values_is_a_fault() -> None:
+    """Only damage to its pages makes such an index, so what is counted is given here."""
+    assert index_fault("i", (256, 77), (256, 77)) is None
+    assert "other values" in (index_fault("i", (256, 77), (256, 78)) or "")
 
 
 async def test_an_invalid_index_is_a_fault(new_url: NewUrl) -> None:
