@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from decimal import Decimal
 
 import msgspec
 
@@ -37,14 +38,14 @@ def _number(text: str) -> msgspec.Raw:
     power = _exponent(exponent) - len(fraction) + len(digits) - len(stripped)
     if power >= 0 and len(stripped) + power <= _PLAIN_DIGITS:
         return msgspec.Raw(f"{sign}{stripped}{'0' * power}".encode())
-    return msgspec.Raw(f"{sign}{stripped}e{power}".encode())
+    # In hexadecimal, which Python writes however long it is.
+    return msgspec.Raw(f"{sign}{stripped}e{power:x}".encode())
 
 
 def _exponent(text: str) -> int:
-    digits = text.lstrip("+-").lstrip("0")
-    if len(digits) > 4000:  # Python refuses to read longer ones; no two such numbers are worth telling apart
-        raise InputError("a number has an exponent of more than 4,000 digits", field="payload")
-    return int(digits or "0") * (-1 if text.startswith("-") else 1)
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    # Python's int takes no text of more than 4,300 digits.
+    return int(digits if len(digits) < 4000 else Decimal(digits)) * (-1 if text.startswith("-") else 1)
 
 
 _DECODER = msgspec.json.Decoder(float_hook=_number)

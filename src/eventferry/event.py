@@ -9,7 +9,8 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
+from itertools import accumulate
 from math import isfinite
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -24,6 +25,13 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 MAX_ID_LENGTH = 700
 """Characters in an aggregateId or a type, as reSolve declares its columns."""
+
+MAX_DEPTH = 500
+"""Arrays and objects within one another in a payload: as deep as everything here that reads one can follow,
+however deep in calls it is itself (Python ends at 1,000 of both)."""
+
+MAX_EXPONENT_DIGITS = 9
+"""Digits in the exponent of a number in a payload: with more of them there is no value that it could be loaded as."""
 
 _ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
@@ -166,6 +174,14 @@ _ESCAPES = re.compile(
     rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
     rb"|\\."
 )
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long string costs no memory
+_EXPONENT = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{%d}" % MAX_EXPONENT_DIGITS)
+_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
+_MANY_DIGITS = b"0" * (MAX_EXPONENT_DIGITS + 1)
+_NESTING = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))
+_NO_NESTING = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
+_SHOWN = 100
+"""Characters of a name from the input that an error repeats."""
 _FIELD = re.compile(r" - at `\$\.(\w+)")
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 _NO_NUMBER = re.compile(rb"-?(?:NaN|Infinity)")
@@ -180,7 +196,8 @@ def _reason(error: Exception, line: bytes) -> tuple[str, str | None]:
     text = str(error)
     if named := _NAMED.search(text):
         if "unknown" in text:
-            return "this key is none of an event's seven (ignore_unknown_keys drops such keys)", named[1]
+            reason = "this key is none of an event's seven (ignore_unknown_keys drops such keys)"
+            return reason, _shown(named[1])
         return "is missing", named[1]
     if field := _FIELD.search(text):
         return text[: field.start()].replace("`", ""), field[1]
@@ -190,6 +207,12 @@ def _reason(error: Exception, line: bytes) -> tuple[str, str | None]:
         return "is not whole JSON", None
     reason = _BYTE.sub(r" at byte \1 of the line", text.removeprefix("JSON is malformed: "))
     return reason, _field_of_no_number(line, text)
+
+
+def _shown(name: str) -> str:
+    """A name from the input as an error repeats it: not as long as it comes, and nothing that moves a terminal."""
+    cut = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+    return cut if cut.isprintable() else ascii(cut)[1:-1]
 
 
 def _field_of_no_number(line: bytes, text: str) -> str | None:
@@ -262,6 +285,21 @@ def compact(payload: bytes) -> bytes:
     return payload
 
 
+def check_payload(payload: bytes) -> None:
+    """Refuses a JSON text that nests too deeply, or has a number with too long an exponent.
+
+    Nearly every payload is too short for the one, and has no row of digits that is long enough for the other.
+    """
+    if len(payload) > 2 * MAX_DEPTH and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
+        nesting = _STRING.sub(b"", payload).translate(_NESTING, _NO_NESTING)
+        if max(accumulate(memoryview(nesting).cast("b"))) > MAX_DEPTH:
+            raise InputError(f"nests more than {MAX_DEPTH} levels deep", field="payload")
+    if _MANY_DIGITS in payload.translate(_DIGITS) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
+        raise InputError(
+            f"a number has an exponent of more than {MAX_EXPONENT_DIGITS} digits", field="payload"
+        )
+
+
 class LineDecoder:
     """Turns the bytes of one line into a row, or raises an `InputError` without a place.
 
@@ -304,7 +342,9 @@ class LineDecoder:
             )
             for event in events
         ]
-        return rows if not self._limited or _all_fit(self._limits, lines, rows) else None
+        if not _are_simple(lines, rows) or (self._limited and not _all_fit(self._limits, lines, rows)):
+            return None
+        return rows
 
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""
@@ -322,6 +362,7 @@ class LineDecoder:
             event.type,
             compact(payload),
         )
+        check_payload(row.payload)
         if self._limited or b"\\u" in line:
             self._check(line, row)
         return row
@@ -334,6 +375,7 @@ class LineDecoder:
         if plain is None or plain.end() + len(payload) + 1 != len(line):
             self._refuse_doubled_key(line)
         row = NewRow(event.timestamp, event.aggregate_id, event.type, compact(payload))
+        check_payload(row.payload)
         if self._limited or b"\\u" in line:
             self._check(line, row)
         return row
@@ -401,6 +443,18 @@ def _is_compact(lines: bytes) -> bool:
         return False
 
 
+def _are_simple(lines: bytes, rows: list[Row]) -> bool:
+    """Whether surely `check_payload` refuses none; for some it may say no although it would not."""
+    shape = lines.translate(_EXPONENT_SHAPE)
+    if b"e" + _MANY_DIGITS in shape or b"e+" + _MANY_DIGITS in shape:
+        return False
+    long = [row.payload for row in rows if len(row.payload) > 2 * MAX_DEPTH]
+    return all([payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long])
+
+
+_EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
+
+
 def _all_fit(limits: Limits, lines: bytes, rows: list[Row]) -> bool:
     """Whether the columns of a store surely hold all rows; for some it may say no although they do."""
     longest_id = max([len(row.aggregate_id) for row in rows])
@@ -426,11 +480,13 @@ def encode_payload(payload: Any) -> bytes:
     """
     try:
         odd = _check_json(payload)
-        return _ENCODER.encode(_respelled(payload) if odd else payload)
+        text = _ENCODER.encode(_respelled(payload) if odd else payload)
     except UnicodeEncodeError:
         raise InputError("holds a lone surrogate, which is no character", field="payload") from None
     except RecursionError:
         raise InputError("nests more deeply than can be written", field="payload") from None
+    check_payload(text)
+    return text
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -464,9 +520,16 @@ def _check_json(value: Any) -> bool:
 def _respelled(value: Any) -> Any:
     """The same value, with its numbers as text that goes through as it is."""
     if isinstance(value, dict):
-        return {key: _respelled(member) for key, member in value.items()}
+        # Loops, for a comprehension would count as a call of its own, and go half as deep.
+        members = dict(value)
+        for key, member in value.items():
+            members[key] = _respelled(member)
+        return members
     if isinstance(value, list | tuple):
-        return [_respelled(member) for member in value]
+        elements = list(value)
+        for place, member in enumerate(value):
+            elements[place] = _respelled(member)
+        return elements
     if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e15:
         return msgspec.Raw(javascript_number(value).encode())
     if isinstance(value, int) and not isinstance(value, bool):
@@ -526,12 +589,12 @@ _EVENT = msgspec.json.Decoder(Event)
 def decode_event(line: bytes) -> Event:
     """The event of a line that a store wrote.
 
-    Numbers beyond a float's range come as `Decimal`: they stand in the store exactly, so they are not
-    turned into infinity here.
+    Numbers beyond a float's range, and whole ones of more digits than Python makes an int of, come as `Decimal`:
+    they stand in the store exactly, so they are not turned into infinity here.
     """
     try:
         return _EVENT.decode(line)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, ValueError):
         # A foreign writer let in what is no event by our rules (half a time, a lone surrogate): shown as it is.
         fields = decode_payload(line)
         return Event(
@@ -554,10 +617,24 @@ def decode_events(lines: bytes) -> list[Event]:
 
 
 def decode_payload(text: bytes) -> Any:
-    """The value of a JSON text, with numbers beyond a float's range as `Decimal`."""
-    return json.loads(text, parse_float=_exact)
+    """The value of a JSON text, with numbers beyond a float's range, or an int's digits, as `Decimal`."""
+    return json.loads(text, parse_float=_exact, parse_int=_whole)
 
 
 def _exact(text: str) -> float | Decimal:
     number = float(text)
-    return number if abs(number) != float("inf") else Decimal(text)
+    if abs(number) != float("inf"):
+        return number
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise InputError("a number has an exponent beyond any value", field="payload") from None
+
+
+def _whole(text: str) -> int | Decimal:
+    try:
+        return int(text)
+    except (
+        ValueError
+    ):  # more digits than this process lets Python make an int of: 4,300, unless it has set that
+        return Decimal(text)
