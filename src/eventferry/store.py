@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -573,8 +572,8 @@ class EventStore:
             Subscriber(
                 row.application_name,
                 row.event_subscriber,
-                json.loads(row.destination),
-                json.loads(row.status),
+                decode_payload(row.destination),
+                decode_payload(row.status),
             )
             for row in rows
         ]
