@@ -211,9 +211,13 @@ class ArraySplitter:
     """Cuts one JSON array into the texts of its elements, block by block, so that its size doesn't matter.
 
     Only brackets, commas and strings are followed here; whether an element is JSON is for its decoder to say.
+
+    Args:
+        max_element_bytes: a longer element is refused by its place.
+        byte_offset: where in the input the first block begins.
     """
 
-    def __init__(self, max_element_bytes: int = DEFAULT_MAX_LINE_BYTES) -> None:
+    def __init__(self, max_element_bytes: int = DEFAULT_MAX_LINE_BYTES, *, byte_offset: int = 0) -> None:
         self.max_element_bytes = max_element_bytes
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
         self._text = bytearray()  # grows in place: an element may come in very many blocks
@@ -223,7 +227,7 @@ class ArraySplitter:
         self._ended = False
         self._elements = 0
         self._after_comma = False
-        self._offset = 0  # of `_text` in the input
+        self._offset = byte_offset  # of `_text` in the input
 
     def feed(self, block: bytes) -> list[tuple[int, int, bytes]]:
         """(place from 1, byte offset, text) of each element that this block makes whole."""
@@ -271,6 +275,8 @@ class ArraySplitter:
             elif token in b"]}":
                 self._depth -= 1
                 if self._depth == 0:
+                    if token == b"}":
+                        raise self._error("the array ends with a brace", start)
                     self._ended = True
                     last = self._text[start : match.start()]
                     if not last.isspace() and last:

@@ -177,26 +177,31 @@ async def _decoded(
 ) -> AsyncIterator[Sequence[NewRow]]:
     """Rows from bytes: from lines, or from one JSON array if the first thing in them is a bracket."""
     start = b""
+    lines = LineSplitter(max_line_bytes)  # takes the blank ones that may come before anything else
+    blank = 0
     splitter: LineSplitter | ArraySplitter | None = None
     rows: list[NewRow] = []
     size = 0
     async for block in blocks:
         size += len(block)
         if splitter is None:
-            start += block
-            text = start.removeprefix(BOM).lstrip()
-            if not text or BOM.startswith(start):
+            block = start + block
+            start = b""
+            if BOM.startswith(block):  # nothing yet, or a byte order mark that is cut
+                start = block
                 continue
-            splitter = (
-                ArraySplitter(max_line_bytes) if text.startswith(b"[") else LineSplitter(max_line_bytes)
-            )
-            block = start
+            sign = block.removeprefix(BOM).lstrip()[:1]
+            if not sign:
+                lines.feed(block)
+                blank += len(block)
+                continue
+            splitter = ArraySplitter(max_line_bytes, byte_offset=blank) if sign == b"[" else lines
         rows += _rows(splitter, block, decoder)
         if size >= BATCH_BYTES:
             yield rows
             rows, size = [], 0
     if splitter is None:
-        splitter = LineSplitter()
+        splitter = lines
         splitter.feed(start)
     if isinstance(splitter, ArraySplitter):
         splitter.finish()
