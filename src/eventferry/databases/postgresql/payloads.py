@@ -7,7 +7,7 @@ import re
 # A quick look finds every case and some that are none; an exact one decides.
 _LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]")
-_NUMBERS = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?)')
+_NUMBERS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|(-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?)')
 _NUL = re.compile(rb"(?:[^\\]|^)(?:\\\\)*\\u0000")
 
 MAX_DIGITS = 4000
