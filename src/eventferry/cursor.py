@@ -15,6 +15,8 @@ from eventferry.errors import UsageError
 
 THREADS = 256
 COUNTER_BYTES = 6
+LENGTH = THREADS * COUNTER_BYTES * 4 // 3
+"""Characters in a cursor."""
 MAX_COUNTER = 2 ** (8 * COUNTER_BYTES) - 2
 """The highest counter that an event can have: the cursor behind it must still fit into 6 bytes."""
 
@@ -54,6 +56,8 @@ def decode(cursor: str | None) -> list[int]:
         packed = base64.b64decode(cursor, validate=True)
     except (binascii.Error, ValueError, TypeError) as error:
         raise UsageError(f"this is not a cursor: {error}") from None
+    if len(cursor) != LENGTH:  # padding that says nothing would make one cursor two
+        raise UsageError(f"this is not a cursor: it has {len(cursor)} characters where {LENGTH} are needed")
     if len(packed) != THREADS * COUNTER_BYTES:
         raise UsageError(
             f"this is not a cursor: it has {len(packed)} bytes where {THREADS * COUNTER_BYTES} are needed"
