@@ -47,6 +47,15 @@ class Identity:
         """Any end is one."""
 
 
+_AT_ONCE = 16 * 1024
+"""How many packed bytes are looked at together: what is behind the end of a part is copied, for every part."""
+
+
+def _little_by_little(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), _AT_ONCE):
+        yield data[start : start + _AT_ONCE]
+
+
 class Gzip:
     """One or more members of gzip, one after another."""
 
@@ -55,6 +64,10 @@ class Gzip:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The pieces that these bytes unpack to."""
+        for packed in _little_by_little(data):
+            yield from self._unpacked(packed)
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
         try:
             while True:
                 if self._member.eof:
@@ -83,7 +96,6 @@ class Zstd:
     def __init__(self) -> None:
         self._zstd: Any = zstd_module()
         self._frame = self._new_frame()
-        self._begun = False
 
     def _new_frame(self) -> Any:
         return self._zstd.ZstdDecompressor(
@@ -92,7 +104,10 @@ class Zstd:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The pieces that these bytes unpack to."""
-        self._begun = self._begun or bool(data)
+        for packed in _little_by_little(data):
+            yield from self._unpacked(packed)
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
         try:
             while True:
                 if self._frame.eof:
