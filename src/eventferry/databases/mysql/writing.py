@@ -240,7 +240,7 @@ class MysqlWriting(MysqlReading):
         statement = f"""LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quoted(stage.table)} CHARACTER SET utf8mb4
         FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({_STAGE_COLUMNS})"""
         try:
-            loaded, warnings = self.connection.wire.load(statement, data)
+            loaded, warnings = self.connection.wire.load(statement.replace("%%", "%"), data)
         except MySQLError as error:
             if number_of(error) in _NO_LOCAL_FILES:
                 self.connection.access.loads = False
