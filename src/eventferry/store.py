@@ -461,13 +461,18 @@ class EventStore:
     ) -> SecretsPage:
         """A page of secrets from `idx` on; `SecretsPage.idx` is the next to ask for, None if none came."""
         return await secret.load(
-            self._database, limit=limit, idx=idx, skip=skip, ids=ids, include_deleted=include_deleted
+            self._database,
+            limit=limit,
+            idx=idx,
+            skip=skip,
+            ids=None if ids is None else _names("ids", ids),
+            include_deleted=include_deleted,
         )
 
     async def get_secret(self, id: str) -> str | None:
         """A secret; None if there is none, or it was deleted."""
         async with self._database.reading() as reading:
-            row = await reading.secret(id)
+            row = await reading.secret(_text("id", id))
         return row.secret if row is not None else None
 
     @told("set-secret")
@@ -482,7 +487,7 @@ class EventStore:
         Raises:
             SecretNotErasedError: it is deleted, but a copy may still stand in the database's journal.
         """
-        return await _delete_secret(self._database, id)
+        return await _delete_secret(self._database, _text("id", id))
 
     def export_secrets(self, idx: int | None = None, tombstones: bool = False) -> SecretsExport:
         """The secrets as an async iterator of blocks of lines; deleted ones only if asked for."""
@@ -544,6 +549,8 @@ class EventStore:
         """
         if update_only == (destination is not None):
             raise UsageError("give a destination, or update_only: one of the two")
+        _text("application_name", application_name)
+        _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
         async with self._database.writing(frozen="allow") as writing:
             if update_only:
@@ -560,14 +567,19 @@ class EventStore:
     async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
         """Remove a read model from the registry; fine if it is not there."""
         async with self._database.writing(frozen="allow") as writing:
-            await writing.delete_subscriber(application_name, event_subscriber)
+            await writing.delete_subscriber(
+                _text("application_name", application_name), _text("event_subscriber", event_subscriber)
+            )
 
     async def get_event_subscribers(
         self, application_name: str | None = None, event_subscriber: str | None = None
     ) -> list[Subscriber]:
         """The registry, or the part of it that matches."""
         async with self._database.reading() as reading:
-            rows = await reading.subscribers(application_name, event_subscriber)
+            rows = await reading.subscribers(
+                None if application_name is None else _text("application_name", application_name),
+                None if event_subscriber is None else _text("event_subscriber", event_subscriber),
+            )
         return [
             Subscriber(
                 row.application_name,
@@ -606,6 +618,8 @@ def _check_size(name: str, size: int | None) -> None:
 def _text(name: str, value: str) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{name} is a string, not {type(value).__name__}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise UsageError(f"{name} holds a lone surrogate, which is no character")
     return value
 
 

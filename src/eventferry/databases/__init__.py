@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
 from eventferry.database import Database
-from eventferry.databases.names import Tables
+from eventferry.databases.names import Tables, check_names
 from eventferry.errors import MissingExtraError, UsageError
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
@@ -86,6 +86,7 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
         raise UsageError(f"{', '.join(sorted(both))}: given in the URL and beside it")
     settings = given | options
     tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
+    check_names(tables)
     database = _module(_MODULES[scheme]).open_url(address, tables, settings)
     if settings:
         raise UsageError(f"a {scheme} store has no option {', '.join(sorted(settings))}")

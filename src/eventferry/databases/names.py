@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from secrets import token_hex
 
+from eventferry.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class Tables:
@@ -35,6 +37,35 @@ class Tables:
     def progress(self) -> str:
         """How far that import has come; also the marker of its owner."""
         return f"{self.events}-import-progress"
+
+
+_BESIDE = re.compile(
+    r"-(?:freeze|threads|incremental-import|import(?:-progress|-progress-former|-threads)?|(?:merge|old)-.*)",
+    re.IGNORECASE,
+)
+"""What is put behind the name of the events, on any database."""
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is one that can be written at all: half a surrogate pair cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def check_names(tables: Tables) -> None:
+    """Refuses names by which two tables would be one: a store with its secrets in the marker of its freeze would be
+    frozen, and lose them when it is thawed.
+
+    Case does not tell them apart either, for it does not on every database.
+    """
+    names = (tables.events, tables.snapshots, tables.secrets, tables.subscribers)
+    for place, name in enumerate(names):
+        if name.casefold() in [other.casefold() for other in names[:place]]:
+            raise UsageError(f"two tables of a store cannot have one name: {name!r}")
+        begins = name[: len(tables.events)].casefold() == tables.events.casefold()
+        if begins and _BESIDE.fullmatch(name, len(tables.events)):
+            raise UsageError(
+                f"{name!r} cannot be the name of a table: it is one that stands beside the events"
+            )
 
 
 def _literal(text: str) -> str:

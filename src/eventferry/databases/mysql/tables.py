@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from secrets import token_hex
 
-from eventferry.databases.names import Tables
+from eventferry.databases.names import Tables, is_text
 from eventferry.errors import UsageError
 
 MAX_NAME = 64
@@ -19,7 +19,8 @@ _LONGEST_SUFFIX = 19
 
 def quoted(name: str) -> str:
     """A name as an SQL identifier, for a statement with values: the only way a name gets into a statement."""
-    if not name or name[-1] == " " or any(not " " <= character <= "\uffff" for character in name):
+    is_odd = any(not " " <= character <= "\uffff" for character in name) or not is_text(name)
+    if not name or name[-1] == " " or is_odd:
         raise UsageError(f"{name!r} cannot be the name of a table")
     return "`" + name.replace("`", "``").replace("%", "%%") + "`"
 

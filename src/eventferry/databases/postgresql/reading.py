@@ -358,6 +358,8 @@ class PostgresReading:
     async def subscribers(
         self, application_name: str | None, event_subscriber: str | None
     ) -> list[SubscriberRow]:
+        if not is_storable(f"{application_name or ''}{event_subscriber or ''}"):
+            return []
         [rows] = await self.connection.run(
             f"""SELECT "applicationName", "eventSubscriber", "destination"::text, "status"::text
             FROM {self.names.subscribers}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from eventferry.databases.names import Tables
+from eventferry.databases.names import Tables, is_text
 from eventferry.errors import UsageError
 
 MAX_NAME_BYTES = 63
@@ -22,7 +22,7 @@ def quoted(name: str) -> str:
 
     A per cent sign is doubled, for every statement passes through the binding of parameters.
     """
-    if not name or "\0" in name:
+    if not name or "\0" in name or not is_text(name):
         raise UsageError(f"{name!r} cannot be the name of a table")
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 

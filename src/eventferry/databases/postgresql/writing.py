@@ -328,10 +328,11 @@ class PostgresWriting(PostgresReading):
         )
 
     async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        await self.connection.change(
-            f'DELETE FROM {self.names.subscribers} WHERE "applicationName" = %s AND "eventSubscriber" = %s',
-            (application_name, event_subscriber),
-        )
+        if is_storable(application_name + event_subscriber):
+            await self.connection.change(
+                f'DELETE FROM {self.names.subscribers} WHERE "applicationName" = %s AND "eventSubscriber" = %s',
+                (application_name, event_subscriber),
+            )
 
 
 _TAKEN = "this import's stage was taken over or removed: the connection that showed that this import lives was lost"

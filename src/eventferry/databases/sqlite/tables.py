@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from secrets import token_hex
 
-from eventferry.databases.names import Tables, comment, import_marker
+from eventferry.databases.names import Tables, comment, import_marker, is_text
 from eventferry.errors import UsageError
 
 
@@ -17,8 +17,10 @@ def quoted(name: str) -> str:
 
     Control characters are refused: a line feed would end a comment that carries the name.
     """
-    if not name or any(character < " " for character in name):
+    if not name or any(character < " " for character in name) or not is_text(name):
         raise UsageError(f"{name!r} cannot be the name of a table")
+    if name[:7].lower() == "sqlite_":
+        raise UsageError(f"{name!r} cannot be the name of a table: SQLite keeps such names for itself")
     return '"' + name.replace('"', '""') + '"'
 
 
