@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from decimal import Decimal
 
 import msgspec
 
@@ -38,14 +37,14 @@ def _number(text: str) -> msgspec.Raw:
     power = _exponent(exponent) - len(fraction) + len(digits) - len(stripped)
     if power >= 0 and len(stripped) + power <= _PLAIN_DIGITS:
         return msgspec.Raw(f"{sign}{stripped}{'0' * power}".encode())
-    # In hexadecimal, which Python writes however long it is.
-    return msgspec.Raw(f"{sign}{stripped}e{power:x}".encode())
+    return msgspec.Raw(f"{sign}{stripped}e{power}".encode())
 
 
 def _exponent(text: str) -> int:
     digits = text.lstrip("+-").lstrip("0") or "0"
-    # Python's int takes no text of more than 4,300 digits.
-    return int(digits if len(digits) < 4000 else Decimal(digits)) * (-1 if text.startswith("-") else 1)
+    if len(digits) > 4000:  # Python makes no int of it; only a foreign writer can have let it in
+        raise InputError("a number has an exponent of more than 4,000 digits", field="payload")
+    return int(digits) * (-1 if text.startswith("-") else 1)
 
 
 _DECODER = msgspec.json.Decoder(float_hook=_number)
@@ -59,7 +58,8 @@ def canonical(payload: bytes) -> bytes:
         payload: a well-formed JSON text in UTF-8.
 
     Raises:
-        InputError: it nests deeper than Python can follow, or holds half a character.
+        InputError: it nests deeper than Python can follow, has an enormous exponent or holds half a character. Nothing
+            like it comes in.
     """
     try:
         # Without long numbers it is fast: a whole number is read without asking us, and written as it is.
