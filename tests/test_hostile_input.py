@@ -59,6 +59,14 @@ def opened(new_url: NewUrl) -> Opened:
     return functools.partial(open_new, new_url)
 
 
+@pytest.fixture
+def in_file(tmp_path: Path) -> Opened:
+    """Stores in files, for what is decided before a database hears of it."""
+    return functools.partial(
+        open_new, (f"sqlite:///{tmp_path}/{number}.db" for number in itertools.count()).__next__
+    )
+
+
 def event_line(payload: bytes, i: int = 0, *, lead: bytes = b"") -> bytes:
     """The line of the ith event with a payload, spelled as it is given."""
     head, _, _ = json.dumps(make_event(i, payload=0), separators=(",", ":")).encode().rpartition(b"0}")
@@ -130,9 +138,9 @@ def test_a_deep_payload_is_compared_and_loaded_from_deep_within_a_program() -> N
 @pytest.mark.parametrize("depth", [MAX_DEPTH + 1, 900, 2000, 100_000])
 @pytest.mark.parametrize("kind", ["[", "{"])
 async def test_what_nests_more_deeply_is_refused_by_line_and_nothing_changes(
-    opened: Opened, depth: int, kind: str
+    in_file: Opened, depth: int, kind: str
 ) -> None:
-    async with opened() as store:
+    async with in_file() as store:
         await import_lines(store, OLD)
         for error in await refusals(store, nested(depth, kind=kind)):
             assert "nests" in error.reason
@@ -267,12 +275,12 @@ async def test_of_a_payloads_doubled_key_the_last_counts_on_every_database(
 @pytest.mark.parametrize("key", ["threadId", "type", "payload", "timestamp"])
 @pytest.mark.parametrize("spelling", ["plain", "escaped"])
 async def test_a_key_that_stands_twice_in_the_line_is_refused(
-    opened: Opened, key: str, spelling: str
+    in_file: Opened, key: str, spelling: str
 ) -> None:
     again = key if spelling == "plain" else f"\\u{ord(key[0]):04x}{key[1:]}"
     value = make_event(0)[key]
     doubled = event_line(b"1").rstrip(b"}\n") + f',"{again}":{json.dumps(value)}}}\n'.encode()
-    async with opened() as store:
+    async with in_file() as store:
         with pytest.raises(InputError) as refused:
             await import_lines(store, doubled)
         assert (refused.value.line, refused.value.field) == (1, key)
@@ -299,9 +307,9 @@ BAD_BYTES = {
 
 @pytest.mark.parametrize("bad", BAD_BYTES.values(), ids=BAD_BYTES)
 async def test_bytes_that_are_no_utf8_are_refused_wherever_they_stand_and_are_cut(
-    opened: Opened, bad: bytes
+    in_file: Opened, bad: bytes
 ) -> None:
-    async with opened() as store:
+    async with in_file() as store:
         await import_lines(store, OLD)
         for field in (b'"payload":', b'"type":', b'"aggregateId":'):
             text = event_line(b'"x"', 1).replace(field + b'"', field + b'"' + bad, 1)
@@ -328,7 +336,7 @@ async def test_bytes_that_are_no_utf8_are_refused_wherever_they_stand_and_are_cu
 
 
 @pytest.mark.parametrize("place", ["before", "within", "behind", "alone", "in a string"])
-async def test_a_nul_byte_is_refused_by_line(opened: Opened, place: str) -> None:
+async def test_a_nul_byte_is_refused_by_line(in_file: Opened, place: str) -> None:
     line = event_line(b'"x"', 1).rstrip(b"\n")
     bad = {
         "before": b"\0" + line,
@@ -337,7 +345,7 @@ async def test_a_nul_byte_is_refused_by_line(opened: Opened, place: str) -> None
         "alone": b"\0",
         "in a string": line.replace(b'"x"', b'"\0"'),
     }[place]
-    async with opened() as store:
+    async with in_file() as store:
         await import_lines(store, OLD)
         source = event_line(b"1") + bad + b"\n"
         for work in (import_lines(store, source), store.incremental_import(blocks(source))):
@@ -428,7 +436,7 @@ def test_a_bomb_in_a_file_is_refused_in_bounded_memory(tmp_path: Path, suffix: s
     pack: Any = gzip.GzipFile(path, "wb", 1) if suffix == ".gz" else zstd.open(path, "wb")
     with pack as file:
         file.write(block)
-        for _ in range(600):
+        for _ in range(258):
             file.write(block[-MEGABYTE:])
     assert path.stat().st_size < 4 * MEGABYTE
     subprocess.run([*COMMAND, "init", str(store)], check=True, env=environment())
@@ -512,44 +520,44 @@ def _blank_start(n: int) -> None:
 
 
 WORK: dict[str, tuple[int, Callable[[int], Any]]] = {
-    "a long string": (400_000, lambda n: _decoded(event_line(b'"' + b"x" * n + b'"').rstrip())),
-    "escapes": (100_000, lambda n: _decoded(event_line(b'"' + b"\\u0041" * n + b'"').rstrip())),
+    "a long string": (200_000, lambda n: _decoded(event_line(b'"' + b"x" * n + b'"').rstrip())),
+    "escapes": (50_000, lambda n: _decoded(event_line(b'"' + b"\\u0041" * n + b'"').rstrip())),
     "surrogates": (
         50_000,
         lambda n: _decoded(event_line(b'"' + b"\\ud83d\\udef3" * n + b'\\ud800"').rstrip()),
     ),
-    "backslashes": (100_000, lambda n: _decoded(event_line(b'"' + b"\\\\" * n + b'\\u0000"').rstrip())),
-    "flat lists": (50_000, lambda n: _decoded(event_line(b"[" + b"[]," * n + b"0]").rstrip())),
-    "open brackets": (200_000, lambda n: _decoded(event_line(b"[" * n).rstrip())),
-    "digits": (200_000, lambda n: _decoded(event_line(b"1" * n).rstrip())),
+    "backslashes": (50_000, lambda n: _decoded(event_line(b'"' + b"\\\\" * n + b'\\u0000"').rstrip())),
+    "flat lists": (25_000, lambda n: _decoded(event_line(b"[" + b"[]," * n + b"0]").rstrip())),
+    "open brackets": (100_000, lambda n: _decoded(event_line(b"[" * n).rstrip())),
+    "digits": (100_000, lambda n: _decoded(event_line(b"1" * n).rstrip())),
     "many keys": (
         20_000,
         lambda n: _decoded(
             event_line(b"1").rstrip(b"}\n") + b"".join(b',"k%d":1' % i for i in range(n)) + b"}"
         ),
     ),
-    "one unknown key": (400_000, lambda n: _decoded(b'{"' + b"k" * n + b'":1}')),
+    "one unknown key": (200_000, lambda n: _decoded(b'{"' + b"k" * n + b'":1}')),
     "keys in another order": (
         20_000,
         lambda n: _decoded(b'{"payload":[' + b'{"a":1},' * n + b"1]," + event_line(b"1").rstrip()[1:]),
     ),
-    "blanks": (200_000, lambda n: _decoded(event_line(b"[" + b" " * n + b"]").rstrip())),
-    "blocks of a byte": (30_000, lambda n: _split(b"x" * n, 1)),
-    "lines of a byte": (100_000, lambda n: _split(b"x\n" * n, 1000)),
-    "an element in blocks": (30_000, lambda n: _split_array(b'["' + b"\\" * n, 3)),
-    "many elements": (30_000, lambda n: _split_array(b"[" + b"1," * n, 64)),
+    "blanks": (100_000, lambda n: _decoded(event_line(b"[" + b" " * n + b"]").rstrip())),
+    "blocks of a byte": (15_000, lambda n: _split(b"x" * n, 1)),
+    "lines of a byte": (50_000, lambda n: _split(b"x\n" * n, 1000)),
+    "an element in blocks": (15_000, lambda n: _split_array(b'["' + b"\\" * n, 3)),
+    "many elements": (15_000, lambda n: _split_array(b"[" + b"1," * n, 64)),
     "blanks before anything": (400_000, _blank_start),
-    "canonical numbers": (100_000, lambda n: canonical(b"1" * n + b"e" + b"7" * 9)),
+    "canonical numbers": (50_000, lambda n: canonical(b"1" * n + b"e" + b"7" * 9)),
     "canonical exponents": (1_000, lambda n: canonical(b"[" + b"1e777777777," * n + b"1]")),
-    "an exponent": (100_000, lambda n: canonical(b"1e" + b"7" * n)),
+    "an exponent": (50_000, lambda n: canonical(b"1e" + b"7" * n)),
     "canonical keys": (
         10_000,
         lambda n: canonical(b"{" + b"".join(b'"%d":%d,' % (i, i) for i in range(n)) + b'"a":1}'),
     ),
-    "gzip members": (3_000, lambda n: list(Gzip().feed(gzip.compress(b"") * n))),
-    "zstd frames": (2_000, lambda n: list(Zstd().feed(zstd.compress(b"") * n))),
-    "numbers for PostgreSQL": (20_000, lambda n: refuse_payload(b"[" + b"1e5," * n + b"1]")),
-    "a string for PostgreSQL": (100_000, lambda n: refuse_payload(b'["' + b"\\n" * n + b'",1e5]')),
+    "gzip members": (1_000, lambda n: list(Gzip().feed(gzip.compress(b"") * n))),
+    "zstd frames": (1_000, lambda n: list(Zstd().feed(zstd.compress(b"") * n))),
+    "numbers for PostgreSQL": (10_000, lambda n: refuse_payload(b"[" + b"1e5," * n + b"1]")),
+    "a string for PostgreSQL": (50_000, lambda n: refuse_payload(b'["' + b"\\n" * n + b'",1e5]')),
 }
 
 
@@ -604,122 +612,107 @@ async def attempt(work: Any) -> Any:
         return None
 
 
-@pytest.mark.parametrize("text", NASTY, ids=ascii)
-async def test_sql_in_any_string_is_kept_or_refused_and_does_nothing(opened: Opened, text: str) -> None:
+async def test_sql_in_any_string_is_kept_or_refused_and_does_nothing(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, OLD)
         await store.save_snapshot("mine", "kept")
         await store.set_secret("mine", "kept")
-        before = await exported(store)
-        event = {"type": text, "aggregateId": text, "aggregateVersion": 1, "payload": {text: [text]}}
-
-        if await attempt(store.set_secret(f"k{text}", f"s{text}")) is not None or "\0" not in text + "\0":
-            assert await store.get_secret(f"k{text}") == f"s{text}"
-        assert await attempt(store.get_secret(f"no{text}")) is None
-        assert not await attempt(store.delete_secret(f"no{text}"))
-        page = await attempt(store.load_secrets(limit=9, ids=[f"k{text}"]))
-        assert page is None or [row.id for row in page.secrets] in ([f"k{text}"], [])
-
-        await attempt(store.save_snapshot(f"k{text}", f"c{text}"))
-        assert await attempt(store.load_snapshot(f"k{text}")) in (None, f"c{text}")
-        await attempt(store.drop_snapshot(f"k{text}"))
-        assert await attempt(store.load_snapshot(f"k{text}")) is None
-
-        if await attempt(store.ensure_event_subscriber(text, text, {"a": text}, {text: 1})):
-            [subscriber] = await store.get_event_subscribers(text, text)
-            assert subscriber.destination == {"a": text}
-            assert subscriber.status == {text: 1}
-        await attempt(store.remove_event_subscriber(text, text))
-        assert not await attempt(store.get_event_subscribers(text, text))
-
-        filters: dict[str, Any] = {"event_types": [text], "aggregate_ids": [text]}
-        for work in (
-            store.load_events(limit=9, cursor=None, **filters),
-            store.load_events(limit=9, start_time=0, **filters),
-        ):
-            page = await attempt(work)
-            assert page is None or page.events == []
-        assert not await attempt(store.get_latest_event(**filters))
-        assert not await attempt(exported(store, **filters))
-        await attempt(store.get_cursor_until_event_types(None, [text]))
-        for work in (
-            store.load_events(limit=9, cursor=text),
-            store.commit_incremental_import(text),
-            store.push_incremental_import([], text),
-            store.rollback_incremental_import(text),
-        ):
-            assert await attempt(work) is None
-        import_id = await store.begin_incremental_import()
-        await attempt(store.push_incremental_import([make_event(0)], import_id, part=text))
-        await store.rollback_incremental_import(import_id)
-
-        saved = await attempt(store.save_event(event))
-        if saved is not None:
-            assert saved.event.payload == {text: [text]}
-            [found] = (await store.load_events(limit=9, cursor=None, **filters)).events
-            assert (found.type, found.aggregate_id, found.payload) == (text, text, {text: [text]})
-            assert (await store.get_latest_event(**filters)) == found
-            assert (await store.incremental_import([found])).skipped_existing == 1
-
-        after = await exported(store)
-        assert after.startswith(before)
+        for text in NASTY:
+            await check_string(store, text)
         assert await store.load_snapshot("mine") == "kept"
         assert await store.get_secret("mine") == "kept"
+
+
+async def check_string(store: EventStore, text: str) -> None:
+    """Put a text wherever one goes; what was there must stay."""
+    before = await exported(store)
+    event = {"type": text, "aggregateId": text, "aggregateVersion": 1, "payload": {text: [text]}}
+
+    is_plain = "\0" not in text and text != "\ud800"  # anything else is kept everywhere
+
+    await attempt(store.set_secret(f"k{text}", f"s{text}"))
+    assert await attempt(store.get_secret(f"k{text}")) == (f"s{text}" if is_plain else None)
+    assert await attempt(store.get_secret(f"no{text}")) is None
+    assert not await attempt(store.delete_secret(f"no{text}"))
+    page = await attempt(store.load_secrets(limit=9, ids=[f"k{text}"]))
+    assert page is None or [row.id for row in page.secrets] in ([f"k{text}"], [])
+
+    await attempt(store.save_snapshot(f"k{text}", f"c{text}"))
+    assert await attempt(store.load_snapshot(f"k{text}")) in ([f"c{text}"] if is_plain else [None, f"c{text}"])
+    await attempt(store.drop_snapshot(f"k{text}"))
+    assert await attempt(store.load_snapshot(f"k{text}")) is None
+
+    registered = await attempt(store.ensure_event_subscriber(text, text, {"a": text}, {text: 1}))
+    assert registered or not is_plain
+    if registered:
+        [subscriber] = await store.get_event_subscribers(text, text)
+        assert subscriber.destination == {"a": text}
+        assert subscriber.status == {text: 1}
+    await attempt(store.remove_event_subscriber(text, text))
+    assert not await attempt(store.get_event_subscribers(text, text))
+
+    filters: dict[str, Any] = {"event_types": [text], "aggregate_ids": [text]}
+    for work in (
+        store.load_events(limit=9, cursor=None, **filters),
+        store.load_events(limit=9, start_time=0, **filters),
+    ):
+        page = await attempt(work)
+        assert page is None or page.events == []
+    assert not await attempt(store.get_latest_event(**filters))
+    assert not await attempt(exported(store, **filters))
+    await attempt(store.get_cursor_until_event_types(None, [text]))
+    for work in (
+        store.load_events(limit=9, cursor=text),
+        store.commit_incremental_import(text),
+        store.push_incremental_import([], text),
+        store.rollback_incremental_import(text),
+    ):
+        assert await attempt(work) is None
+    import_id = await store.begin_incremental_import()
+    await attempt(store.push_incremental_import([make_event(0)], import_id, part=text))
+    await store.rollback_incremental_import(import_id)
+
+    saved = await attempt(store.save_event(event))
+    assert (saved is not None) == is_plain
+    if saved is not None:
+        assert saved.event.payload == {text: [text]}
+        [found] = (await store.load_events(limit=9, cursor=None, **filters)).events
+        assert (found.type, found.aggregate_id, found.payload) == (text, text, {text: [text]})
+        assert (await store.get_latest_event(**filters)) == found
+        assert (await store.incremental_import([found])).skipped_existing == 1
+
+    after = await exported(store)
+    assert after.startswith(before)
 
 
 TABLES = [
     *(text for text in NASTY if text != "\ud800"),
     *(
         "sqlite_master",
-        "SQLITE_SEQUENCE",
-        "sqlite_stat1",
+        "SQLITE_STAT1",
         "pg_class",
         "information_schema.tables",
         "mysql.user",
-    ),
-    *(
         "main.events",
         "temp",
-        "rowid",
-        "a.b",
-        "../x",
-        "select",
-        "%",
-        " ",
-        "a ",
-        "",
-        "x" * 44,
-        "x" * 64,
-        "x" * 5000,
     ),
-    *(
-        "х" * 40,
-        "events-freeze",
-        "\x7f",
-        "secrets",
-        "SNAPSHOTS",
-        "b-freeze",
-        "b-threads",
-        "B-import",
-        "b-merge-1",
-    ),
+    *("rowid", "a.b", "../x", "select", "%", " ", "a ", "", "x" * 44, "x" * 64, "x" * 5000, "х" * 40, "\x7f"),
 ]
 
 
-@pytest.mark.parametrize("way", ["a keyword", "the URL"])
-@pytest.mark.parametrize("option", ["events_table_name", "secrets_table_name"])
 async def test_any_name_of_a_table_works_throughout_or_is_refused_by_name(
-    opened: Opened, new_url: NewUrl, way: str, option: str
+    opened: Opened, new_url: NewUrl
 ) -> None:
+    options = ("events_table_name", "snapshots_table_name", "secrets_table_name", "subscribers_table_name")
     refused = set()
     async with opened() as beside:
         await import_lines(beside, OLD)
         place = new_url()
-        for name in TABLES:
-            names = {"events_table_name": "b", "snapshots_table_name": "snapshots", option: name}
+        for turn, name in enumerate(TABLES):
+            names = {option: name + "_" * count if name else name for count, option in enumerate(options)}
             inside = "&".join(f"{key}={quote(value)}" for key, value in names.items())
             try:
-                if way == "a keyword":
+                if turn % 2:
                     store = open_store(place, **names)
                 else:
                     store = open_store(place + ("&" if "?" in place else "?") + inside)
@@ -732,12 +725,33 @@ async def test_any_name_of_a_table_works_throughout_or_is_refused_by_name(
                 await store.drop()
                 assert not await store.exists()
         assert await exported(beside) == OLD
-    always = {"", "a\0b", "snapshots".upper()} | (
-        {"secrets"} if option == "events_table_name" else {"b-freeze", "b-threads", "B-import", "b-merge-1"}
-    )
-    assert always <= refused
-    # Quotes, commas, per cent signs and system names of other schemas are names like any other.
+    assert refused >= {"", "a\0b"}
+    # Quotes, per cent signs and the names of other schemas' tables are names like any other.
     assert not refused & {*NASTY[:8], "a.b", "select", "pg_class", "rowid", "%"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(
+            {"secrets_table_name": f"b{end}"}
+            for end in ("-freeze", "-threads", "-import", "-merge-1", "-old-1-2")
+        ),
+        *({option: "B-Incremental-Import"} for option in ("snapshots_table_name", "subscribers_table_name")),
+        *(
+            {option: "B"}
+            for option in ("snapshots_table_name", "subscribers_table_name", "secrets_table_name")
+        ),
+        {"snapshots_table_name": "c", "secrets_table_name": "c"},
+    ],
+    ids=str,
+)
+def test_two_tables_of_a_store_cannot_be_one(new_url: NewUrl, names: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"cannot (be|have)"):
+        open_store(new_url(), events_table_name="b", **names)
+    open_store(
+        new_url(), events_table_name="b", secrets_table_name="b-secrets", snapshots_table_name="b-importer"
+    )
 
 
 async def _used(store: EventStore) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -20,7 +21,7 @@ CORPUS = Path(__file__).with_name("corpus")
 WORK = Path("build/fuzz")
 LARGEST = 4096
 """Bytes in an input."""
-MOST_FILES = 50
+MOST_FILES = 45
 """In the corpus of a target."""
 
 with atheris.instrument_imports(include=["eventferry"]):
@@ -114,9 +115,9 @@ def keep(target: str, work: Path) -> None:
     print(f"{target}: {len(branches)} inputs, {len(list(folder.iterdir()))} kept, {len(seen)} branches")
 
 
-def branches_of(target: str, data: bytes) -> set[tuple[CodeType, int, int]]:
-    """Which line of eventferry follows on which."""
-    found: set[tuple[CodeType, int, int]] = set()
+def branches_of(target: str, data: bytes) -> set[tuple[CodeType, int, int, int]]:
+    """Which line of eventferry follows on which, and roughly how often."""
+    found: Counter[tuple[CodeType, int, int]] = Counter()
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         if "eventferry/" not in frame.f_code.co_filename:
@@ -125,7 +126,7 @@ def branches_of(target: str, data: bytes) -> set[tuple[CodeType, int, int]]:
 
         def step(frame: FrameType, event: str, argument: Any) -> Any:
             nonlocal last
-            found.add((frame.f_code, last, frame.f_lineno))
+            found[frame.f_code, last, frame.f_lineno] += 1
             last = frame.f_lineno
             return step
 
@@ -136,7 +137,7 @@ def branches_of(target: str, data: bytes) -> set[tuple[CodeType, int, int]]:
         TARGETS[target](data)
     finally:
         sys.settrace(None)
-    return found
+    return {(*branch, min(count.bit_length(), 4)) for branch, count in found.items()}
 
 
 if __name__ == "__main__":

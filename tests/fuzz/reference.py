@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -18,6 +20,17 @@ _RANGES = {
 }
 _NAMES = ("type", "aggregateId")
 _IGNORED = ("threadCounter", "threadId", "aggregateVersion")
+
+
+@contextmanager
+def deeply() -> Iterator[None]:
+    """Lets the reference, and only it, follow values that nest as deeply as an input can."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(50_000)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 class RefusedError(Exception):
@@ -35,6 +48,7 @@ class Object:
     members: tuple[tuple[str, Any], ...]
 
 
+@deeply()
 def parsed(text: bytes) -> Any:
     """A JSON text with numbers as they are spelled and objects as pairs; strict where Python is not."""
 
@@ -62,6 +76,7 @@ def depth(value: Any) -> int:
     return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
 
 
+@deeply()
 def meaning(value: Any) -> Any:
     """Something that Python compares as JSON values are compared: the last of two keys counts, 1.0 is 1."""
     if isinstance(value, Object):
@@ -76,6 +91,7 @@ def meaning(value: Any) -> Any:
     return type(value).__name__, value
 
 
+@deeply()
 def is_storable(value: Any) -> bool:
     """Whether a payload is within the limits: 500 levels, exponents of 9 digits."""
     return depth(value) <= 500 and all(_short_exponent(number) for number in _numbers(value))
@@ -94,6 +110,7 @@ def _short_exponent(number: Number) -> bool:
     return found is None or len(found[1]) <= 9
 
 
+@deeply()
 def event(text: bytes, *, positioned: bool) -> dict[str, Any]:
     """The event of a line. Raises RefusedError."""
     value = parsed(text)
@@ -124,6 +141,13 @@ def event(text: bytes, *, positioned: bool) -> dict[str, Any]:
     return fields
 
 
+@deeply()
 def identity(fields: dict[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
     """What tells an event from others: these fields, and the payload's value."""
     return (*(fields[name] for name in names), meaning(fields["payload"]))
+
+
+@deeply()
+def same(first: Any, second: Any) -> bool:
+    """Whether two of these values are equal, which Python asks level by level."""
+    return bool(first == second)

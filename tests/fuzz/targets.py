@@ -141,7 +141,7 @@ def _line(decoder: LineDecoder, line: bytes, *, positioned: bool) -> None:
     )
     for name in names:
         assert getattr(row, name) == expected[_camel(name)]
-    assert reference.parsed(row.payload) == expected["payload"]
+    assert reference.same(reference.parsed(row.payload), expected["payload"])
     assert not any(blank in _outside_strings(row.payload) for blank in b" \t\r\n")
 
 
@@ -184,7 +184,7 @@ def array(data: bytes) -> None:
         assert "longer" in refused.reason, refused
         return
     assert found == whole
-    assert [reference.parsed(element.strip()) for *_, element in found] == value
+    assert reference.same([reference.parsed(element.strip()) for *_, element in found], value)
     for place, (number, offset, element) in enumerate(found, 1):
         assert number == place
         assert text[offset : offset + len(element)] == element
@@ -223,7 +223,9 @@ def canonical_form(data: bytes) -> None:
             return
         values.append((text, value))
     for text, value in values:
-        for variant in (compact(text), _respelled(value, random.Random(seed)).encode()):
+        with reference.deeply():
+            other = _respelled(value, random.Random(seed)).encode()
+        for variant in (compact(text), other):
             assert canonical(variant) == canonical(text)
         for refuse in (refuse_in_sqlite, refuse_in_mysql, refuse_in_postgresql):
             reason = refuse(compact(text))
@@ -232,7 +234,8 @@ def canonical_form(data: bytes) -> None:
         assert encode_payload(decode_payload(again)) == again
     if len(values) == 2:
         (first, a), (second, b) = values
-        assert (canonical(first) == canonical(second)) == (reference.meaning(a) == reference.meaning(b))
+        equal = reference.same(reference.meaning(a), reference.meaning(b))
+        assert (canonical(first) == canonical(second)) == equal
 
 
 def _respelled(value: Any, chance: random.Random) -> str:
@@ -429,9 +432,12 @@ async def _imported(place: _Place, blocks: list[bytes], before: list[tuple[Any, 
     assert imported == len(expected)
     names = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type")
     after = place.rows()
-    assert [(*row[:6], reference.parsed(row[6])) for row in after] == sorted(
-        ((*(fields[name] for name in names), fields["payload"]) for fields in expected),
-        key=lambda row: row[:2],
+    assert reference.same(
+        [(*row[:6], reference.parsed(row[6])) for row in after],
+        sorted(
+            ((*(fields[name] for name in names), fields["payload"]) for fields in expected),
+            key=lambda row: row[:2],
+        ),
     )
     exported = [block async for block in place.store.export_events()]
     blocks[:] = exported
@@ -469,15 +475,17 @@ async def _merged(place: _Place, blocks: list[bytes], before: list[tuple[Any, ..
     assert report == ImportReport(len(new), existing, len(late))
     after = place.rows()
     assert set(before) <= set(after)
-    assert Counter(map(_value, after)) == Counter(map(_value, before)) + Counter(
-        reference.identity(fields, _NEW) for fields in new
-    )
+    with reference.deeply():
+        assert Counter(map(_value, after)) == Counter(map(_value, before)) + Counter(
+            reference.identity(fields, _NEW) for fields in new
+        )
     _check_places(before, after)
     again = await run("accept" if older == "accept" else "skip")
     assert again == ImportReport(0, existing + len(new), len(late))
     assert place.rows() == after
 
 
+@reference.deeply()
 def _new(
     before: list[tuple[Any, ...]], expected: list[dict[str, Any]]
 ) -> tuple[list[dict[str, Any]], int, list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ CORPUS = Path(__file__).with_name("corpus")
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_input_of_the_corpus_does_what_the_reference_says(target: str) -> None:
     paths = sorted((CORPUS / target).iterdir())
-    assert len(paths) >= 10
+    assert len(paths) >= 5
     for path in paths:
         try:
             TARGETS[target](path.read_bytes())
