@@ -638,7 +638,9 @@ async def check_string(store: EventStore, text: str) -> None:
     assert page is None or [row.id for row in page.secrets] in ([f"k{text}"], [])
 
     await attempt(store.save_snapshot(f"k{text}", f"c{text}"))
-    assert await attempt(store.load_snapshot(f"k{text}")) in ([f"c{text}"] if is_plain else [None, f"c{text}"])
+    assert await attempt(store.load_snapshot(f"k{text}")) in (
+        [f"c{text}"] if is_plain else [None, f"c{text}"]
+    )
     await attempt(store.drop_snapshot(f"k{text}"))
     assert await attempt(store.load_snapshot(f"k{text}")) is None
 
@@ -661,12 +663,13 @@ async def check_string(store: EventStore, text: str) -> None:
     assert not await attempt(store.get_latest_event(**filters))
     assert not await attempt(exported(store, **filters))
     await attempt(store.get_cursor_until_event_types(None, [text]))
-    for work in (
+    refused: list[Any] = [
         store.load_events(limit=9, cursor=text),
         store.commit_incremental_import(text),
         store.push_incremental_import([], text),
         store.rollback_incremental_import(text),
-    ):
+    ]
+    for work in refused:
         assert await attempt(work) is None
     import_id = await store.begin_incremental_import()
     await attempt(store.push_incremental_import([make_event(0)], import_id, part=text))
@@ -709,7 +712,9 @@ async def test_any_name_of_a_table_works_throughout_or_is_refused_by_name(
         await import_lines(beside, OLD)
         place = new_url()
         for turn, name in enumerate(TABLES):
-            names = {option: name + "_" * count if name else name for count, option in enumerate(options)}
+            names: dict[str, Any] = {
+                option: name + "_" * count if name else name for count, option in enumerate(options)
+            }
             inside = "&".join(f"{key}={quote(value)}" for key, value in names.items())
             try:
                 if turn % 2:
@@ -746,7 +751,7 @@ async def test_any_name_of_a_table_works_throughout_or_is_refused_by_name(
     ],
     ids=str,
 )
-def test_two_tables_of_a_store_cannot_be_one(new_url: NewUrl, names: dict[str, str]) -> None:
+def test_two_tables_of_a_store_cannot_be_one(new_url: NewUrl, names: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"cannot (be|have)"):
         open_store(new_url(), events_table_name="b", **names)
     open_store(
@@ -774,7 +779,7 @@ async def _used(store: EventStore) -> None:
 )
 def test_half_a_surrogate_pair_is_no_name(new_url: NewUrl, option: str) -> None:
     with pytest.raises(UsageError, match="cannot be the name of a table"):
-        open_store(new_url(), **{option: "a\ud800"})
+        open_store(new_url(), **{option: "a\ud800"})  # type: ignore[arg-type]
 
 
 def test_an_error_repeats_little_of_the_input_and_moves_no_terminal(tmp_path: Path) -> None:

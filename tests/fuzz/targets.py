@@ -511,11 +511,11 @@ def _value(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _check_places(before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]) -> None:
     """New events stand behind the old ones of their thread and aggregate, without a gap."""
-    for key in (lambda row: (row[0], row[1]), lambda row: (row[3], row[4])):
+    for group_at, number_at in ((0, 1), (3, 4)):
         groups: dict[Any, list[int]] = {}
         for row in after:
-            groups.setdefault(key(row)[0], []).append(key(row)[1])
-        old = Counter(key(row)[0] for row in before)
+            groups.setdefault(row[group_at], []).append(row[number_at])
+        old = Counter(row[group_at] for row in before)
         for group, numbers in groups.items():
             first = min(numbers)
             assert sorted(numbers) == list(range(first, first + len(numbers)))
