@@ -449,7 +449,7 @@ def _are_simple(lines: bytes, rows: list[Row]) -> bool:
     if b"e" + _MANY_DIGITS in shape or b"e+" + _MANY_DIGITS in shape:
         return False
     long = [row.payload for row in rows if len(row.payload) > 2 * MAX_DEPTH]
-    return all([payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long])
+    return all(payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long)
 
 
 _EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
