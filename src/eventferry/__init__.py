@@ -18,6 +18,7 @@ from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.files import read_blocks
 from eventferry.importing import ImportStream, StreamReport
 from eventferry.merge import ImportReport
+from eventferry.partition import Partition
 from eventferry.pipeline import pipeline
 from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
 from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
@@ -45,6 +46,7 @@ __all__ = [
     "MaintenanceMode",
     "OpenImportDescription",
     "Page",
+    "Partition",
     "Remark",
     "SavedEvent",
     "Secret",

@@ -237,6 +237,14 @@ class Reading(Protocol):
     ) -> list[Key]:
         """The key of the first event at or after `unread` (and below `until`) of each of `threads` that has one."""
 
+    async def least_counters(
+        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
+    ) -> list[tuple[int, int, int]]:
+        """(i, thread, counter): the least counter of the thread's unread events of a stretch of time.
+
+        `times` rise. Stretch i begins at times[i] and ends before the next; the last has no end.
+        """
+
     async def in_order(
         self,
         bound: Key | None,

@@ -45,6 +45,9 @@ class ExportStream:
     The last two bytes of a block are held back until the next block or the proper end: an export that dies
     ends inside an event, which no reader takes for an end.
 
+    Args:
+        cut: whose events are exported and up to where; None: those that are there when it begins.
+
     Attributes:
         cursor: behind the last event that was given out whole; an export from there goes on.
         is_end: whether the end of the store was reached.
@@ -61,6 +64,7 @@ class ExportStream:
         buffer_size: int | None,
         limit: int | None,
         only: Filter,
+        cut: tuple[str, list[int]] | None = None,
     ) -> None:
         self._database = database
         self._mode = maintenance_mode
@@ -70,7 +74,7 @@ class ExportStream:
         self._unread = vector.decode(cursor)
         self._owner: Owner | None = None
         self._stopped = False
-        self._cut: tuple[str, list[int]] | None = None
+        self._cut = cut
         self._operation = Operation("export", database)
         self._blocks = self._read()
         self.is_end = False

@@ -62,6 +62,29 @@ class Lines(NamedTuple):
     number: int
 
 
+async def states_at(
+    reading: Reading, times: Sequence[int], since: Sequence[int], until: Sequence[int]
+) -> list[list[int]]:
+    """For each of these times, which rise: the state of the merge of the unread events when all is out that comes
+    before any event of that time or a later one. Each thread then stands at its first such event.
+    """
+    if not times:
+        return []
+    state = [max(counters) for counters in zip(since, until, strict=True)]
+    states: list[list[int]] = []
+    # From the last time on: what is least behind a time is the least of all stretches from there on.
+    found = sorted(await reading.least_counters(times, since, until), reverse=True)
+    at = 0
+    for stretch in reversed(range(len(times))):
+        while at < len(found) and found[at][0] == stretch:
+            _, thread, counter = found[at]
+            if 0 <= thread < vector.THREADS:  # a foreign table may hold an event in what is no thread
+                state[thread] = min(state[thread], counter)
+            at += 1
+        states.append(list(state))
+    return states[::-1]
+
+
 class Pages:
     """Reads the order page by page; after each page `unread` says how far it has come.
 
@@ -81,6 +104,7 @@ class Pages:
         # Nothing unread sorts before the bound, but for what lies behind a higher event of its own thread.
         self._bound: Key | None = None
         self._bound_known = not any(self.unread) and only.start_time is None
+        self._may_be_early = only.start_time is not None
 
     @property
     def is_barred(self) -> bool:
@@ -108,6 +132,8 @@ class Pages:
             lines = await self._from_aggregates(reading, limit, max_bytes)
             if lines is not None:
                 return lines
+        if self._may_be_early:
+            await self._pass_early(reading)
         if not self._bound_known and not await self._find_bound(reading):
             self.is_end = True
             return Lines(b"", 0)
@@ -159,10 +185,21 @@ class Pages:
     def _first_time(self) -> int:
         return _LONG_AGO if self._only.start_time is None else self._only.start_time
 
+    async def _pass_early(self, reading: Reading) -> None:
+        """Go on to where the merge first comes to an event of the filter's first time, or a later one: what is out
+        before that is earlier, so no event of it is asked for.
+        """
+        self._may_be_early = False
+        start = self._first_time()
+        first = await reading.first_unread(self.unread, self._until, _EVERY_THREAD)
+        if first and min(first).timestamp < start:
+            until = await reading.heads() if self._until is None else self._until
+            [self.unread] = await states_at(reading, [start], self.unread, until)
+
     async def _find_bound(self, reading: Reading) -> bool:
         keys = await reading.first_unread(self.unread, self._until, _EVERY_THREAD)
-        if keys:  # what is earlier than the filter's first time need not even be walked over
-            self._bound = max(min(keys), Key(self._first_time(), -1, -1))
+        if keys:
+            self._bound = min(keys)
         self._bound_known = True
         return bool(keys)
 

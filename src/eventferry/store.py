@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from eventferry import cursor as vector
-from eventferry import secret, stage
+from eventferry import partition, secret, stage
 from eventferry.append import Appending
 from eventferry.clock import now
-from eventferry.database import Database, Filter, Freeze, Inspection, SubscriberRow
+from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, SubscriberRow
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.event import (
     Event,
@@ -30,6 +30,7 @@ from eventferry.lines import DEFAULT_MAX_LINE_BYTES
 from eventferry.merge import ImportReport, Older
 from eventferry.operations import Operation, counts_of, told
 from eventferry.order import Pages
+from eventferry.partition import Partition
 from eventferry.replace import Replacement
 from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
 from eventferry.secret import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
@@ -320,6 +321,40 @@ class EventStore:
             buffer_size=buffer_size,
             limit=limit,
             only=_filter(event_types, aggregate_ids, start_time, finish_time),
+        )
+
+    async def partitions(self, n: int, since: str | None = None, until: str | None = None) -> list[Partition]:
+        """Cut the events between two cursors into slices of about one size, for as many readers.
+
+        One after another they are the export from `since` on, byte for byte, and each can be read as often as
+        wanted, by any process that can open the store. Finding them reads an index of the order once.
+
+        Args:
+            n: at most so many. Events of one timestamp stay in one slice, so fewer may come back, and none where
+                nothing is to be read.
+            since: begin at this cursor; None is the start.
+            until: end at this cursor; None is the end of the store now.
+        """
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise UsageError(f"n is a whole number from 1, not {n!r}")
+        return await partition.partitions(self._database, n, since, until)
+
+    def read_partition(self, part: Partition) -> ExportStream:
+        """The events of a slice as an async iterator of blocks of lines, the same whenever it is read.
+
+        Raises:
+            StoreReplacedError: while iterating: the events are not those that were cut.
+        """
+        if not isinstance(part, Partition):
+            raise UsageError(f"a partition is what partitions gave, not {type(part).__name__}")
+        return ExportStream(
+            self._database,
+            cursor=part.since,
+            maintenance_mode=MANUAL,
+            buffer_size=None,
+            limit=None,
+            only=EVERYTHING,
+            cut=(part.identity, vector.decode(part.until)),
         )
 
     def import_events(

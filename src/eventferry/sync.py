@@ -311,6 +311,8 @@ class EventStore(_Face[awaited.EventStore]):
         )
 
     export_events = _opening(awaited.EventStore.export_events, ExportStream)
+    partitions = _sync(awaited.EventStore.partitions)
+    read_partition = _opening(awaited.EventStore.read_partition, ExportStream)
     import_events = _opening(awaited.EventStore.import_events, ImportStream)
     export_secrets = _opening(awaited.EventStore.export_secrets, SecretsExport)
     import_secrets = _opening(awaited.EventStore.import_secrets, SecretsImport)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventferry import Event, EventStore
+from eventferry.order import Pages
 from tests.support import FAR_FUTURE, LONG_AGO, Opened, all_pages, exported, import_lines, line
 
 PAGE_SIZES = (1, 2, 3, 7, 50, 1000)
@@ -195,10 +196,11 @@ def greedy(events: Iterable[Event], room: int) -> Iterator[bytes]:
     yield part
 
 
-async def exported_in_parts(store: EventStore, most: int, **options: Any) -> list[bytes]:
+async def exported_in_parts(
+    store: EventStore, most: int, *, cursor: str | None = None, **options: Any
+) -> list[bytes]:
     """Exports with a `buffer_size`, each from the cursor of the one before, until one says it is the end."""
     parts: list[bytes] = []
-    cursor: str | None = None
     while True:
         export = store.export_events(cursor=cursor, **options)
         parts.append(b"".join([block async for block in export]))
@@ -640,3 +642,56 @@ async def test_a_thread_that_falls_keeps_its_own_order(opened: Opened) -> None:
     ]
     async with filled(opened, events) as store:
         assert [event.timestamp for event in await all_pages(store, 1)] == [2, 9, 1, 10]
+
+
+# From a time on
+
+
+@modest(40)
+@given(
+    case=histories_and_filters(times=True),
+    read=st.dictionaries(st.sampled_from((0, 1, 2, 127, 255)), st.integers(0, 12)),
+)
+async def test_an_export_by_time_from_any_cursor_brings_the_matching_events_of_the_order_from_there(
+    opened: Opened, case: tuple[list[Event], Chosen], read: dict[int, int]
+) -> None:
+    events, chosen = case
+    last_read = [
+        Event(
+            thread_id=thread,
+            thread_counter=counter,
+            type="T",
+            timestamp=0,
+            aggregate_id="a",
+            aggregate_version=1,
+        )
+        for thread, counter in read.items()
+    ]
+    unread = [event for event in events if event.thread_counter > read.get(event.thread_id, -1)]
+    async with filled(opened, events) as store:
+        cursor = store.get_next_cursor(None, last_read)
+        parts = await exported_in_parts(
+            store, len(events) + 1, cursor=cursor, buffer_size=1, **chosen.arguments()
+        )
+        expected = lines_of(chosen.of(merged(unread)))
+        assert b"".join(parts) == expected
+        assert await exported(store, cursor=cursor, **chosen.arguments()) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 256])
+async def test_an_export_from_a_time_on_of_a_store_in_order_is_not_merged(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    events = large_history(3, 9_000, threads=threads, falls=False)
+    order = merged(events)
+
+    async def refuse(*_: object) -> None:
+        raise AssertionError("this store is in order")
+
+    monkeypatch.setattr(Pages, "_merged", refuse)
+    async with filled(opened, events) as store:
+        for start, finish in ((100, None), (4_000, None), (4_400, None), (2_000, 2_700)):
+            chosen = Chosen(
+                start_time=LONG_AGO + start, finish_time=None if finish is None else LONG_AGO + finish
+            )
+            assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(order))

@@ -190,6 +190,18 @@ class MysqlReading:
         return found + [key for key, _ in self._in_threads(behind, until, "TRUE", {}, 1)]
 
     @threaded
+    def least_counters(
+        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
+    ) -> list[tuple[int, int, int]]:
+        return self.connection.query(
+            f"""SELECT INTERVAL(e.timestamp, {", ".join(str(int(time)) for time in times)}) - 1 AS stretch,
+              e.threadId, MIN(e.threadCounter)
+            FROM {self._events} AS e WHERE e.timestamp >= %(first)s AND {_UNREAD}
+            GROUP BY stretch, e.threadId ORDER BY NULL""",
+            {"first": times[0], "unread": vector(unread), "until": vector(until)},
+        )
+
+    @threaded
     def in_order(
         self,
         bound: Key | None,

@@ -141,6 +141,18 @@ class PostgresReading:
         behind = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
         return found + [key for key, _ in await self.in_threads(behind, until, EVERYTHING, 1)]
 
+    async def least_counters(
+        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
+    ) -> list[tuple[int, int, int]]:
+        return await self.connection.rows(
+            f"""SELECT width_bucket("timestamp", %(times)s::bigint[]) - 1, "threadId", min("threadCounter")
+            FROM {self.names.events}
+            WHERE "timestamp" >= %(first)s::bigint
+              AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}
+            GROUP BY 1, 2""",
+            {"times": list(times), "first": times[0], "unread": vector(unread), "until": vector(until)},
+        )
+
     async def in_order(
         self,
         bound: Key | None,

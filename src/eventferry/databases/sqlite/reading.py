@@ -168,6 +168,22 @@ class SqliteReading:
         return [Key(*row) for row in rows]
 
     @threaded
+    def least_counters(
+        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
+    ) -> list[tuple[int, int, int]]:
+        # One stretch after another: what is grouped at a time is small, and the index is gone through once.
+        statement = f"""SELECT :stretch, threadId, min(threadCounter) FROM {self._events}
+          WHERE timestamp >= :first AND timestamp < :next
+            AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
+          GROUP BY threadId"""
+        values = {"unread": vector(unread), "until": vector(until)}
+        found: list[tuple[int, int, int]] = []
+        for stretch, (first, behind) in enumerate(zip(times, [*times[1:], 2**63 - 1], strict=True)):
+            bounds = {"stretch": stretch, "first": first, "next": behind}
+            found += self.connection.sqlite.execute(statement, values | bounds)
+        return found
+
+    @threaded
     def in_order(
         self,
         bound: Key | None,
