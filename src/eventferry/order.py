@@ -11,6 +11,7 @@ docs/order.md.
 from __future__ import annotations
 
 import heapq
+import sys
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -134,9 +135,12 @@ class Pages:
                 return lines
         if self._may_be_early:
             await self._pass_early(reading)
-        if not self._bound_known and not await self._find_bound(reading):
+        left = self._left
+        if not left or (not self._bound_known and not await self._find_bound(reading)):
             self.is_end = True
             return Lines(b"", 0)
+        # Asked for no more than can come, the database does not look for more to the end of the store.
+        limit = min(limit, left)
         # Mostly all that lies behind the bound is unread. To see afterwards whether it is costs less than to ask.
         stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
         if not self._are_unread(stretch.places):
@@ -150,7 +154,7 @@ class Pages:
         if overtakes or await self._hides(reading, set(stretch.places[::2]), after):
             return await self._merged(reading, limit, max_bytes)
         self.unread = after
-        self.is_end = stretch.is_end
+        self.is_end = stretch.is_end or not self._left
         if stretch.places:
             thread, counter = stretch.places[-2:]
             self._bound = Key(stretch.last, counter, thread + 1)  # the least behind it
@@ -167,6 +171,13 @@ class Pages:
             0 <= thread < 256 and unread[thread] <= counter < end[thread]
             for thread, counter in zip(numbers, numbers, strict=True)
         )
+
+    @property
+    def _left(self) -> int:
+        """How many unread events there can be at most."""
+        if self._until is None:
+            return sys.maxsize
+        return sum(max(end - counter, 0) for counter, end in zip(self.unread, self._until, strict=True))
 
     async def _finish_time_is_ahead(self, reading: Reading) -> bool:
         """Whether, past the last time asked for, there are unread events of an earlier time.

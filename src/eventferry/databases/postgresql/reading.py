@@ -221,11 +221,12 @@ class PostgresReading:
         """A page of at most `walk` events that ends where `room` bytes are reached.
 
         The sizes that the store keeps are added up as the page is read, so that nothing behind the end is sent;
-        `behind` is the sum with the row itself.
+        `behind` is the sum with the row itself. The limit stands below the sum, which looks one row ahead: behind
+        the last event asked for that row may be far away.
         """
         return f"""SELECT "threadId", "threadCounter", "timestamp", {line}, behind FROM (
               SELECT *, sum(({size})::int) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS behind
-              FROM {self.names.events} WHERE {condition} ORDER BY {order} LIMIT %(walk)s
+              FROM (SELECT * FROM {self.names.events} WHERE {condition} ORDER BY {order} LIMIT %(walk)s) AS walked
             ) AS page WHERE behind - ({size}) < %(room)s ORDER BY {order}"""
 
     async def any_later(self, segments: Sequence[Segment]) -> bool:
