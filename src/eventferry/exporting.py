@@ -12,7 +12,9 @@ import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from enum import Enum
+from itertools import pairwise
 from types import TracebackType
+from typing import TypeAlias
 
 from eventferry import cursor as vector
 from eventferry.clock import now
@@ -20,12 +22,23 @@ from eventferry.database import Database, Filter, Owner
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.operations import Operation
 from eventferry.order import Lines, Pages
+from eventferry.parallel import in_turn
+from eventferry.partition import cut as cut_order
 
 PAGE_EVENTS = 4096
 PAGE_BYTES = 1024 * 1024
 
+SLICE_EVENTS = 12_000
+"""Events of a slice, where several are read at the same time: a few pages, for they wait for their turn in memory."""
+
+MAX_SLICES = 1024
+
 RECONNECTIONS = (0.1, 0.5, 2.0, 5.0)
 """Seconds before each further attempt to read a page: enough for a server to restart."""
+
+
+_Step: TypeAlias = tuple[Lines, list[int], bool]
+"""A page, how far the order has been read behind it, and whether that is the end."""
 
 
 class MaintenanceMode(Enum):
@@ -47,6 +60,7 @@ class ExportStream:
 
     Args:
         cut: whose events are exported and up to where; None: those that are there when it begins.
+        jobs: how many slices are read at the same time.
 
     Attributes:
         cursor: behind the last event that was given out whole; an export from there goes on.
@@ -65,6 +79,7 @@ class ExportStream:
         limit: int | None,
         only: Filter,
         cut: tuple[str, list[int]] | None = None,
+        jobs: int = 1,
     ) -> None:
         self._database = database
         self._mode = maintenance_mode
@@ -76,6 +91,8 @@ class ExportStream:
         self._stopped = False
         self._cut = cut
         self._operation = Operation("export", database)
+        # The next page of an export with a limit depends on what came before it.
+        self._jobs = jobs if limit is None else 1
         self._blocks = self._read()
         self.is_end = False
         self.is_buffer_overflow = False
@@ -160,35 +177,53 @@ class ExportStream:
         finally:
             await self._thaw()
 
-    async def _pages(self) -> AsyncGenerator[tuple[Lines, list[int], bool], None]:
-        """Page after page, with how far the order has been read behind it and whether that is the end.
-
-        The next one is read meanwhile, unless it is known not to be wanted.
-        """
+    async def _pages(self) -> AsyncGenerator[_Step, None]:
+        """Page after page, of one slice or of several that are read at the same time."""
         identity, heads = await self._begun()
-        pages = Pages(self._unread, heads, self._only)
-        read = 0
         if self._limit == 0 or self._stopped:
             return
+        bounds = await self._bounds(heads) if self._jobs > 1 and self._only.is_open else []
+        states = bounds or [self._unread, heads]
+        slices = (
+            self._slice(identity, since, until, is_last=until is states[-1])
+            for since, until in pairwise(states)
+        )
+        async with aclosing(in_turn(slices, self._jobs)) as pages:
+            async for page in pages:
+                yield page
+                del page
+
+    async def _bounds(self, heads: list[int]) -> list[list[int]]:
+        """Between which states of the order the slices lie that are read at the same time."""
+        count = sum(max(head - counter, 0) for head, counter in zip(heads, self._unread, strict=True))
+        async with self._database.reading() as reading:
+            return await cut_order(reading, min(-(-count // SLICE_EVENTS), MAX_SLICES), self._unread, heads)
+
+    async def _slice(
+        self, identity: str, since: list[int], until: list[int], *, is_last: bool
+    ) -> AsyncGenerator[_Step, None]:
+        """Page after page of a slice; the next one is read meanwhile, unless it is known not to be wanted."""
+        pages = Pages(since, until, self._only)
+        read = 0
         if pages.is_end:
-            yield Lines(b"", 0), list(pages.unread), True
+            yield Lines(b"", 0), list(pages.unread), is_last
             return
-        reading = asyncio.ensure_future(self._page(pages, heads, identity, self._rest(read)))
+        reading = asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
         try:
             while True:
                 pages, lines = await reading
                 read += lines.number
-                page = lines, list(pages.unread), pages.is_end
-                is_last = pages.is_end or not self._rest(read) or self._stopped
-                if not is_last and self._room is None:
-                    reading = asyncio.ensure_future(self._page(pages, heads, identity, self._rest(read)))
+                page = lines, list(pages.unread), is_last and pages.is_end
+                is_done = pages.is_end or not self._rest(read) or self._stopped
+                if not is_done and self._room is None:
+                    reading = asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
                 del lines
                 yield page
                 del page
-                if is_last:
+                if is_done:
                     return
                 if self._room is not None:
-                    reading = asyncio.ensure_future(self._page(pages, heads, identity, self._rest(read)))
+                    reading = asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
         finally:
             if not reading.done():
                 reading.cancel()
@@ -196,7 +231,7 @@ class ExportStream:
             if not reading.cancelled():
                 reading.exception()  # seen: nobody waits for this page any more
 
-    async def _page(self, pages: Pages, heads: list[int], identity: str, limit: int) -> tuple[Pages, Lines]:
+    async def _page(self, pages: Pages, until: list[int], identity: str, limit: int) -> tuple[Pages, Lines]:
         """The next page. Where the connection broke it is read again: that changes nothing and doubles nothing."""
         unread = list(pages.unread)
         pauses = iter(RECONNECTIONS)
@@ -211,7 +246,7 @@ class ExportStream:
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
-                pages = Pages(unread, heads, self._only)
+                pages = Pages(unread, until, self._only)
 
     def _rest(self, read: int) -> int:
         """How many events the next page may have when so many have been read."""

@@ -58,7 +58,7 @@ class EventLoader:
         """The next events, at most `limit`; none where there are no more (yet)."""
         if self._closed:
             raise StoreClosedError("this event loader is closed")
-        _check_limit(limit)
+        _check_count("limit", limit)
         # A loader follows: what was the end when it last looked need not be any more.
         self._pages.is_end = self._pages.is_end and self._pages.is_barred
         return await self._store._page(self._pages, limit)
@@ -229,7 +229,7 @@ class EventStore:
             The events, by cursor in the order of docs/order.md, by time in order of their timestamps; and the
             cursor behind them.
         """
-        _check_limit(limit)
+        _check_count("limit", limit)
         only = _filter(event_types, aggregate_ids, start_time, finish_time)
         by_time = start_time is not None or finish_time is not None
         if cursor is msgspec.UNSET:
@@ -296,6 +296,7 @@ class EventStore:
         start_time: int | None = None,
         finish_time: int | None = None,
         limit: int | None = None,
+        jobs: int = 1,
     ) -> ExportStream:
         """The store's events as an async iterator of blocks of lines.
 
@@ -308,12 +309,16 @@ class EventStore:
             start_time: only from this timestamp on, in ms since 1970.
             finish_time: only up to and including this timestamp.
             limit: end after so many events.
+            jobs: read with so many connections at the same time, a few MB ahead for each. The events come as with
+                one. It pays where each answer of a server takes long; an export with a filter or a limit reads
+                with one all the same.
 
         Raises:
             StoreReplacedError: while iterating: the events were replaced meanwhile.
         """
         _check_size("buffer_size", buffer_size)
         _check_size("limit", limit)
+        _check_count("jobs", jobs)
         return ExportStream(
             self._database,
             cursor=cursor,
@@ -321,6 +326,7 @@ class EventStore:
             buffer_size=buffer_size,
             limit=limit,
             only=_filter(event_types, aggregate_ids, start_time, finish_time),
+            jobs=jobs,
         )
 
     async def partitions(self, n: int, since: str | None = None, until: str | None = None) -> list[Partition]:
@@ -335,8 +341,7 @@ class EventStore:
             since: begin at this cursor; None is the start.
             until: end at this cursor; None is the end of the store now.
         """
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise UsageError(f"n is a whole number from 1, not {n!r}")
+        _check_count("n", n)
         return await partition.partitions(self._database, n, since, until)
 
     def read_partition(self, part: Partition) -> ExportStream:
@@ -640,9 +645,9 @@ _set_secret = secret.set_secret
 _delete_secret = secret.delete_secret
 
 
-def _check_limit(limit: int) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise UsageError(f"limit is a whole number from 1, not {limit!r}")
+def _check_count(name: str, count: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UsageError(f"{name} is a whole number from 1, not {count!r}")
 
 
 def _check_size(name: str, size: int | None) -> None:

@@ -20,10 +20,22 @@ from eventferry import (
     Partition,
     StoreReplacedError,
     UsageError,
+    exporting,
     open_store,
     sync,
 )
-from tests.conformance.test_order import filled, histories, history, large_history, lines_of, merged, modest
+from eventferry.order import Pages
+from tests.conformance.test_order import (
+    exported_in_parts,
+    filled,
+    greedy,
+    histories,
+    history,
+    large_history,
+    lines_of,
+    merged,
+    modest,
+)
 from tests.support import (
     LONG_AGO,
     NewUrl,
@@ -294,3 +306,117 @@ async def test_workers_that_are_killed_and_repeated_bring_what_one_incremental_i
         assert await store.commit_incremental_import(import_id, older="accept") == expected
         async with open_store(reference) as other:
             assert await exported(store) == await exported(other)
+
+
+# Several read at the same time
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "SLICE_EVENTS", 5)
+
+
+@pytest.mark.usefixtures("small_slices")
+@modest(40)
+@given(events=histories(), jobs=st.sampled_from((2, 3, 8)), since=st.integers(0, 60))
+async def test_an_export_by_several_jobs_is_that_of_one(
+    opened: Opened, events: list[Event], jobs: int, since: int
+) -> None:
+    order = merged(events)
+    async with filled(opened, events) as store:
+        cursor = store.get_next_cursor(None, order[:since])
+        stream = store.export_events(cursor=cursor, jobs=jobs)
+        assert b"".join([block async for block in stream]) == lines_of(order[since:])
+        assert stream.is_end
+        assert stream.exported == len(order[since:])
+        assert await exported(store, cursor=stream.cursor) == b""
+
+
+@pytest.mark.usefixtures("small_slices")
+@modest(25)
+@given(events=histories(), room=st.integers(1, 2_000))
+async def test_an_export_by_several_jobs_ends_where_the_buffer_is_full_and_goes_on_there(
+    opened: Opened, events: list[Event], room: int
+) -> None:
+    async with filled(opened, events) as store:
+        parts = await exported_in_parts(store, len(events) + 1, buffer_size=room, jobs=3)
+        assert parts == list(greedy(merged(events), room))
+
+
+@pytest.mark.usefixtures("small_slices")
+async def test_at_any_moment_the_cursor_of_an_export_by_several_jobs_is_behind_what_was_given_out_whole(
+    opened: Opened,
+) -> None:
+    events = large_history(1, 300)
+    expected = lines_of(merged(events))
+    async with filled(opened, events) as store:
+        given = b""
+        async for block in (stream := store.export_events(jobs=3)):
+            given += block
+            whole = given[: given.rfind(b"\n") + 1]
+            assert whole + await exported(store, cursor=stream.cursor) == expected
+        assert given == expected
+
+
+@pytest.mark.usefixtures("small_slices")
+@pytest.mark.parametrize("options", [{"limit": 100}, {"event_types": ["B"]}, {"start_time": LONG_AGO + 50}])
+async def test_with_a_limit_or_a_filter_it_does_not_matter_how_many_jobs_there_are(
+    opened: Opened, options: dict[str, Any]
+) -> None:
+    events = large_history(1, 300)
+    async with filled(opened, events) as store:
+        assert await exported(store, jobs=3, **options) == await exported(store, **options) != b""
+
+
+@pytest.mark.usefixtures("small_slices")
+async def test_an_export_by_several_jobs_ends_when_the_events_are_replaced(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(300))
+        stream = store.export_events(jobs=2)
+        await anext(stream)
+        await import_lines(store, make_lines(300))
+        with pytest.raises(StoreReplacedError):
+            async for _ in stream:
+                pass
+
+
+@pytest.mark.usefixtures("small_slices")
+async def test_an_export_by_several_jobs_that_is_left_reads_nothing_more(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(300))
+        before = asyncio.all_tasks()
+        async with store.export_events(jobs=4) as stream:
+            await anext(stream)
+            assert asyncio.all_tasks() > before
+        assert asyncio.all_tasks() == before
+
+
+@pytest.mark.usefixtures("small_slices")
+async def test_slices_that_wait_for_their_turn_are_read_only_a_few_pages_ahead(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "SLICE_EVENTS", 150)
+    monkeypatch.setattr(exporting, "PAGE_EVENTS", 1)
+    pages = 0
+    read_page = Pages.page
+
+    async def page(*arguments: Any) -> Any:
+        nonlocal pages
+        pages += 1
+        return await read_page(*arguments)
+
+    monkeypatch.setattr(Pages, "page", page)
+    async with opened() as store:
+        await import_lines(store, make_lines(300))
+        async with store.export_events(jobs=2) as stream:
+            await anext(stream)
+            for _ in range(50):
+                await asyncio.sleep(0.01)
+            assert 2 <= pages <= 2 * 6
+
+
+@pytest.mark.parametrize("jobs", [0, -1, True, "2", None])
+async def test_how_many_jobs_is_a_whole_number_from_1(opened: Opened, jobs: Any) -> None:
+    async with opened() as store:
+        with pytest.raises(UsageError, match="jobs is a whole number from 1"):
+            store.export_events(jobs=jobs)

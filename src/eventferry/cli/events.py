@@ -23,6 +23,7 @@ from eventferry.cli.options import (
     STORE,
     filter_of,
     filters,
+    jobs_option,
     json_option,
     replacing_options,
 )
@@ -66,15 +67,16 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @click.argument("dest")
 @filters
 @click.option("--freeze", is_flag=True, help="Keep writers out meanwhile.")
+@jobs_option
 @json_option
-def export(store: str, dest: str, freeze: bool, as_json: bool, **filters: Any) -> None:
+def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
     """Write events as lines to a file that appears, whole, at the end."""
     refuse_store(dest, "copy STORE STORE goes from store to store")
     only = filter_of(**filters)
 
     async def work() -> tuple[int, str, float]:
         async with open_store(store) as opened:
-            stream = opened.export_events(maintenance_mode=AUTO if freeze else MANUAL, **only)
+            stream = opened.export_events(maintenance_mode=AUTO if freeze else MANUAL, jobs=jobs, **only)
             # How many events there are is worth counting only where somebody watches.
             whole = is_terminal() and not any(only.values())
             total = (await opened.describe()).event_count if whole else None
@@ -112,14 +114,15 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
 @click.command()
 @click.argument("src", metavar="FROM_STORE", type=STORE)
 @click.argument("store", metavar="TO_STORE", type=STORE)
+@jobs_option
 @replacing_options
-def copy(src: str, store: str, **options: Any) -> None:
+def copy(src: str, store: str, jobs: int, **options: Any) -> None:
     """Copy the events of one store to another, all or nothing; a missing one is made."""
-    run(_replace(src, store, options))
+    run(_replace(src, store, options, jobs))
 
 
-async def _replace(src: str, store: str, options: dict[str, Any]) -> None:
-    async with source_of(src) as (blocks, total), open_store(store) as opened, made(opened):
+async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1) -> None:
+    async with source_of(src, jobs) as (blocks, total), open_store(store) as opened, made(opened):
         await _refuse_full(opened, replace=options["replace"])
         sink = opened.import_events(
             freeze=options["freeze"],

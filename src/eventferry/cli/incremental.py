@@ -16,6 +16,7 @@ from eventferry import (
 from eventferry.cli.options import (
     STORE,
     ignore_unknown_keys_option,
+    jobs_option,
     json_option,
     older_option,
 )
@@ -29,15 +30,16 @@ from eventferry.terminal import Meter, counted, rate, say
 @click.argument("store", type=STORE)
 @older_option
 @click.option("--dry-run", is_flag=True, help="Change nothing, only report.")
+@jobs_option
 @ignore_unknown_keys_option
 @json_option
 def incremental_import(
-    src: str, store: str, older: Any, dry_run: bool, ignore_unknown_keys: bool, as_json: bool
+    src: str, store: str, older: Any, dry_run: bool, jobs: int, ignore_unknown_keys: bool, as_json: bool
 ) -> None:
     """Import what a store lacks, from lines or one JSON array; a missing store is made."""
 
     async def work() -> tuple[eventferry.ImportReport, float]:
-        async with source_of(src) as (blocks, total), _target(store, dry_run=dry_run) as opened:
+        async with source_of(src, jobs) as (blocks, total), _target(store, dry_run=dry_run) as opened:
             with Meter("importing", total) as meter:
                 report = await opened.incremental_import(
                     meter(blocks), older=older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys

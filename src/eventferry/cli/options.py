@@ -119,6 +119,15 @@ ignore_unknown_keys_option = click.option(
 )
 
 
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Read the store with so many connections; pays on servers.",
+)
+
+
 def replacing_options(command: Command) -> Command:
     """The options of `import` and `copy`."""
     for option in reversed(

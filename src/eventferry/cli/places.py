@@ -54,13 +54,16 @@ async def store_at(place: str) -> AsyncIterator[EventStore]:
 
 
 @asynccontextmanager
-async def source_of(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known."""
+async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+    """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known.
+
+    A store is read with `jobs` connections.
+    """
     if place == "-":
         # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
         yield read_blocks(_raw(sys.stdin)), None
     elif is_store(place):
-        async with store_at(place) as store, contextlib.aclosing(store.export_events()) as export:
+        async with store_at(place) as store, contextlib.aclosing(store.export_events(jobs=jobs)) as export:
             yield export, None
     else:
         if not await asyncio.to_thread(os.path.exists, place):
