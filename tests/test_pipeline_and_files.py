@@ -23,6 +23,7 @@ from eventferry import (
     InputError,
     StoreFrozenError,
     UsageError,
+    files,
     open_store,
     pipeline,
     read_blocks,
@@ -630,3 +631,80 @@ async def test_payloads_go_through_as_they_are_spelled_but_for_white_space(tmp_p
     await import_lines(store, lines[0].replace(b'"PLACE"', b'{ "b" : [ 1.0 ,\t2 ] , "a" : " x " }'))
     assert (await exported(store)).endswith(b'"payload":{"b":[1.0,2],"a":" x "}}\n')
     await store.close()
+
+
+# Packing beside the database's work
+
+
+class SlowFile(io.BytesIO):
+    """Takes a block only when it is let."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        super().__init__()
+        self.may_go_on = threading.Event()
+        self.error = error
+
+    def write(self, block: Any) -> int:
+        self.may_go_on.wait(10)
+        if self.error is not None:
+            raise self.error
+        return super().write(block)
+
+
+async def test_a_block_is_packed_while_the_next_one_is_made_but_not_a_third(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = SlowFile()
+    monkeypatch.setattr(files, "_opened", lambda *_: file)
+    sink = files.FileSink(tmp_path / "a.jsonl")
+    await sink.write(b"first")
+    second = asyncio.create_task(sink.write(b"second"))
+    await asyncio.sleep(0.05)
+    assert not second.done()
+    assert file.getvalue() == b""
+    file.may_go_on.set()
+    await second
+    await sink.abort()
+
+
+async def test_an_error_while_a_block_is_written_is_raised_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = SlowFile(OSError(28, "No space left on device"))
+    file.may_go_on.set()
+    (tmp_path / "a.jsonl").write_bytes(b"before")
+    monkeypatch.setattr(files, "_opened", lambda *_: file)
+    sink = files.FileSink(tmp_path / "a.jsonl")
+    await sink.write(b"first")
+    with pytest.raises(OSError, match="No space left"):
+        await sink.close()
+    assert (tmp_path / "a.jsonl").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+async def test_the_next_block_of_a_file_is_unpacked_while_one_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(files, "BLOCK", 1000)
+    sink = files.FileSink(tmp_path / name)
+    await sink.write(make_lines(100))
+    await sink.close()
+    reads = 0
+    opened = files._opened
+
+    class Readable:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+            self.close = file.close
+
+        def read(self, size: int) -> Any:
+            nonlocal reads
+            reads += 1
+            return self._file.read(size)
+
+    monkeypatch.setattr(files, "_opened", lambda *arguments: Readable(opened(*arguments)))
+    blocks = files.read_blocks(tmp_path / name)
+    assert len(await anext(blocks)) == 1000
+    await asyncio.sleep(0.05)
+    assert reads == 2
+    assert b"".join([block async for block in blocks]) == make_lines(100)[1000:]

@@ -96,17 +96,21 @@ async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenera
         path = Path(source)
         try:
             # A named pipe can be waited for long, and its opening already waits for the other end.
-            call = asyncio.to_thread if await asyncio.to_thread(path.is_file) else detached
+            is_file = await asyncio.to_thread(path.is_file)
+            call = asyncio.to_thread if is_file else detached
             file = await call(_opened, path, path.suffix, "rb")
         except OSError as error:
             raise EventferryError(f"{path} cannot be read: {error.strerror}") from None
         owned = True
     else:
-        file, owned, call = source, False, detached
+        file, owned, call, is_file = source, False, detached, False
     # A pipe is read as it comes: `read` would wait until a whole block is there.
-    read = getattr(file, "read1", file.read)
+    read = file.read if is_file else getattr(file, "read1", file.read)
+    next_block: asyncio.Future[bytes] | None = None
     try:
-        while block := await call(read, BLOCK):
+        while block := await (asyncio.shield(next_block) if next_block is not None else call(read, BLOCK)):
+            # Of a file the next block is unpacked while this one is used; of a pipe nothing is taken in advance.
+            next_block = asyncio.ensure_future(call(read, BLOCK)) if is_file else None
             yield block
     except (EOFError, BadGzipFile, zlib.error) as error:
         raise InputError(f"the compressed file is damaged or cut off: {error}") from None
@@ -115,12 +119,22 @@ async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenera
             raise InputError(f"the compressed file is damaged or cut off: {error}") from None
         raise
     finally:
+        if next_block is not None:
+            await _settled(next_block)
         if owned:
             file.close()
 
 
+async def _settled(future: asyncio.Future[Any]) -> BaseException | None:
+    """Wait until a future is over; its error, if it has one."""
+    await asyncio.wait([future])
+    return asyncio.CancelledError() if future.cancelled() else future.exception()
+
+
 class FileSink:
     """A file that appears, whole, when it is closed; until then it stands beside under another name.
+
+    A block is packed and written while the next one is being made; an error of that is raised by the next call.
 
     Args:
         path: the file.
@@ -138,18 +152,27 @@ class FileSink:
         # What is no regular file may wait for somebody at its other end.
         self._call = detached if is_special else asyncio.to_thread
         self._file: IO[bytes] | None = None
+        self._writing: asyncio.Future[int] | None = None
         self._closed = False
 
     async def write(self, block: bytes) -> None:
         """Add a block."""
         file = await self._opened()
-        await self._call(file.write, block)
+        await self._written()
+        self._writing = asyncio.ensure_future(self._call(file.write, block))
+
+    async def _written(self) -> None:
+        """Wait for the block before; raises its error."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)  # a thread cannot be cancelled: `abort` waits for it
+            self._writing = None
 
     async def close(self) -> None:
         """Put the file into place, durably; twice is fine."""
         if not self._closed:
             file = await self._opened()
             try:
+                await self._written()
                 await self._call(self._finish, file)
             except BaseException as error:
                 await self.abort(error)
@@ -161,6 +184,11 @@ class FileSink:
         if self._closed:
             return
         self._closed = True
+        if self._writing is not None:
+            if self._is_special:  # it may never be taken
+                self._writing.add_done_callback(lambda future: future.cancelled() or future.exception())
+            else:
+                await _settled(self._writing)
         if self._file is not None:
             with contextlib.suppress(Exception):
                 self._file.close()
