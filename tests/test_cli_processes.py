@@ -21,6 +21,7 @@ from typing import IO
 
 import pytest
 
+import eventferry
 from tests.cli import COMMAND, PATIENCE, Ferry, environment, new_ferry, process, sent
 from tests.support import line, make_event, make_lines
 
@@ -115,8 +116,58 @@ def test_help_loads_neither_a_database_nor_a_progress_bar(ferry: Ferry, words: l
         "backports.zstd",
         "eventferry.databases.sqlite",
         "eventferry.demo",
+        "asyncio",
+        "logging",
+        "msgspec",
     }
     assert not loaded & unwanted
+
+
+DRIVERS = {"psycopg", "pymysql"}
+DECORATION = {
+    "click",
+    "rich",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+    "backports.zstd",
+    "compression.zstd",
+}
+
+
+def loaded_by(script: str) -> set[str]:
+    told = subprocess.run(
+        [sys.executable, "-c", f"{script}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    return set(told.stdout.decode().split())
+
+
+def test_the_library_loads_what_it_needs_when_it_is_used() -> None:
+    loaded = loaded_by("import eventferry")
+    assert "eventferry.errors" in loaded
+    assert not loaded & (DRIVERS | DECORATION | {"sqlite3", "asyncio", "msgspec", "eventferry.store"})
+
+
+def test_a_sqlite_store_loads_no_other_driver_and_nothing_for_people() -> None:
+    loaded = loaded_by(
+        "from eventferry.sync import open_store\n"
+        "with open_store('sqlite://:memory:') as store:\n"
+        "    store.init()\n"
+        "    list(store.export_events())"
+    )
+    assert "sqlite3" in loaded
+    assert not loaded & (DRIVERS | DECORATION | {"eventferry.http", "eventferry.cli"})
+
+
+def test_all_public_names_are_there_although_they_are_loaded_late() -> None:
+    for name in eventferry.__all__:
+        assert getattr(eventferry, name) is not None
+        assert name in dir(eventferry)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = eventferry.nonsense
 
 
 def test_a_command_in_a_pipe_loads_no_progress_bar(ferry: Ferry) -> None:

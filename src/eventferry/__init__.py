@@ -6,27 +6,26 @@ async with open_store("a.db") as a, open_store("b.db") as b:
 
 from __future__ import annotations
 
-import logging
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from eventferry import errors
-from eventferry.check import CheckReport, Remark, check
-from eventferry.databases import open_database
 from eventferry.errors import *  # noqa: F403
-from eventferry.event import Event
-from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
-from eventferry.files import read_blocks
-from eventferry.importing import ImportStream, StreamReport
-from eventferry.merge import ImportReport
-from eventferry.partition import Partition
-from eventferry.pipeline import pipeline
-from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
-from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
-from eventferry.store import EventLoader, EventStore
-from eventferry.verify import Difference, VerifyReport, verify
-from eventferry.verify_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
 
-logging.getLogger("eventferry").addHandler(logging.NullHandler())
+if TYPE_CHECKING:
+    from eventferry.checking import CheckReport, Remark, check
+    from eventferry.event import Event
+    from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+    from eventferry.files import read_blocks
+    from eventferry.importing import ImportStream, StreamReport
+    from eventferry.merge import ImportReport
+    from eventferry.partition import Partition
+    from eventferry.piping import pipeline
+    from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
+    from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
+    from eventferry.store import EventLoader, EventStore
+    from eventferry.verifying import Difference, VerifyReport, verify
+    from eventferry.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
 
 __version__ = "0.1.0"
 
@@ -67,6 +66,37 @@ __all__ = [
 ]
 
 
+_MODULES = {
+    "checking": ("CheckReport", "Remark", "check"),
+    "event": ("Event",),
+    "exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
+    "files": ("read_blocks",),
+    "importing": ("ImportStream", "StreamReport"),
+    "merge": ("ImportReport",),
+    "partition": ("Partition",),
+    "piping": ("pipeline",),
+    "results": ("Description", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
+    "secret": ("GatheredSecrets", "Secret", "SecretsPage", "SecretsReport"),
+    "store": ("EventLoader", "EventStore"),
+    "verifying": ("Difference", "VerifyReport", "verify"),
+    "verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is used when it is used: a command that only prints its help needs none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"eventferry.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
     """An event store; connects at the first call that needs it.
 
@@ -83,4 +113,7 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
     Raises:
         UsageError: the URL or an option is not understood.
     """
+    from eventferry.databases import open_database
+    from eventferry.store import EventStore
+
     return EventStore(open_database(url, options), snapshot_bucket_size=snapshot_bucket_size)

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from eventferry.errors import InputError
 from eventferry.lines import Lines, LineSplitter
-from eventferry.pipeline import Source, blocks_of
+from eventferry.piping import Source, blocks_of
 from eventferry.spill import Spill
 
 R = TypeVar("R")

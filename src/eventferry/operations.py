@@ -23,6 +23,7 @@ from eventferry.database import Database
 from eventferry.errors import ConcurrentError
 
 log = logging.getLogger("eventferry.operations")
+logging.getLogger("eventferry").addHandler(logging.NullHandler())
 
 P = ParamSpec("P")
 T = TypeVar("T")

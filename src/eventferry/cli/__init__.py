@@ -13,9 +13,9 @@ import sys
 import click
 
 import eventferry
-from eventferry import EventferryError, UsageError
 from eventferry.cli import checks, events, incremental, secrets, service, stores
 from eventferry.cli.logs import logged
+from eventferry.errors import EventferryError, UsageError
 from eventferry.terminal import say
 
 

@@ -6,18 +6,15 @@ import sys
 from pathlib import Path
 
 import click
-import msgspec
 
 import eventferry
-from eventferry import (
-    UsageError,
-)
 from eventferry.cli.options import (
     json_option,
 )
 from eventferry.cli.places import secrets_of, source_of, store_at
 from eventferry.cli.words import moment_text, print_data, print_json, run
 from eventferry.databases import is_store, without_password
+from eventferry.errors import UsageError
 from eventferry.terminal import Meter, counted, say
 
 
@@ -98,6 +95,8 @@ def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> 
     kept: eventferry.SecretsVerifyReport | None = run(compare_secrets()) if secrets else None
     is_equal = all(each.equal for each in (report, kept) if each is not None)
     if as_json:
+        import msgspec
+
         fields = {} if report is None else msgspec.to_builtins(report)
         fields |= {"equal": is_equal}
         print_json(fields if kept is None else fields | {"secrets": msgspec.to_builtins(kept)})

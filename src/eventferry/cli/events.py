@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,14 +9,7 @@ from typing import Any
 import click
 
 import eventferry
-from eventferry import (
-    EventferryError,
-    EventStore,
-    StoreUnreachableError,
-    UsageError,
-    open_store,
-    pipeline,
-)
+from eventferry import open_store
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
@@ -29,7 +21,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.places import destination_of, made, refuse_store, source_of
 from eventferry.cli.words import print_data, print_json, run
-from eventferry.exporting import AUTO, MANUAL
+from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.terminal import Meter, is_terminal, rate, say
 
 
@@ -50,7 +42,7 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
             contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
         ):
             if not as_json:
-                await pipeline(export, destination_of("-"))
+                await eventferry.pipeline(export, destination_of("-"))
                 return export.cursor
             text = b"".join([block async for block in export])
             listed = b",".join(text.splitlines())
@@ -76,12 +68,14 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
 
     async def work() -> tuple[int, str, float]:
         async with open_store(store) as opened:
-            stream = opened.export_events(maintenance_mode=AUTO if freeze else MANUAL, jobs=jobs, **only)
+            stream = opened.export_events(
+                maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
+            )
             # How many events there are is worth counting only where somebody watches.
             whole = is_terminal() and not any(only.values())
             total = (await opened.describe()).event_count if whole else None
             with Meter("exporting", total, lambda: stream.exported) as meter:
-                await pipeline(stream, meter, destination_of(dest))
+                await eventferry.pipeline(stream, meter, destination_of(dest))
                 return stream.exported, stream.cursor, meter.seconds
 
     exported, cursor, seconds = run(work())
@@ -122,6 +116,8 @@ def copy(src: str, store: str, jobs: int, **options: Any) -> None:
 
 
 async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1) -> None:
+    import asyncio
+
     async with source_of(src, jobs) as (blocks, total), open_store(store) as opened, made(opened):
         await _refuse_full(opened, replace=options["replace"])
         sink = opened.import_events(
@@ -132,7 +128,7 @@ async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1)
         )
         with Meter("importing", total) as meter:
             try:
-                report = await pipeline(blocks, meter, sink)
+                report = await eventferry.pipeline(blocks, meter, sink)
             except (asyncio.CancelledError, StoreUnreachableError):
                 say("--resume goes on with it")
                 raise
@@ -140,6 +136,8 @@ async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1)
 
 
 async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any]) -> None:
+    import asyncio
+
     if options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]:
         raise UsageError(
             "--manual appends: --replace, --allow-empty, --resume and --freeze do not go with it"
@@ -147,12 +145,12 @@ async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any
     async with source_of(src) as (blocks, total), open_store(store) as opened, made(opened):
         sink = opened.import_events(
             byte_offset=byte_offset,
-            maintenance_mode=MANUAL,
+            maintenance_mode=eventferry.MANUAL,
             ignore_unknown_keys=options["ignore_unknown_keys"],
         )
         with Meter("importing", total) as meter:
             try:
-                report = await pipeline(blocks, meter, _skipping(byte_offset), sink)
+                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), sink)
             except (EventferryError, asyncio.CancelledError):
                 say(f"{sink.saved_events_count:,} events are in; go on with --byte-offset {sink.byte_offset}")
                 raise
@@ -174,7 +172,7 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
     return skip
 
 
-async def _refuse_full(store: EventStore, *, replace: bool) -> None:
+async def _refuse_full(store: eventferry.EventStore, *, replace: bool) -> None:
     if not replace and (await store.get_latest_event()) is not None:
         raise EventferryError(
             "the store holds events: --replace replaces them, incremental-import adds to them"

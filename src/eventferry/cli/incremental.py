@@ -9,10 +9,7 @@ from typing import Any
 import click
 
 import eventferry
-from eventferry import (
-    EventStore,
-    open_store,
-)
+from eventferry import open_store
 from eventferry.cli.options import (
     STORE,
     ignore_unknown_keys_option,
@@ -51,7 +48,7 @@ def incremental_import(
 
 
 @asynccontextmanager
-async def _target(store: str, *, dry_run: bool) -> AsyncIterator[EventStore]:
+async def _target(store: str, *, dry_run: bool) -> AsyncIterator[eventferry.EventStore]:
     """The store to merge into; a missing one is made, but for a dry run an empty one stands in for it."""
     async with open_store(store) as opened:
         if not dry_run or await opened.exists():
@@ -91,7 +88,7 @@ def incremental() -> None:
 def begin(store: str) -> None:
     """Open an incremental import and print its id."""
 
-    print_data(on_store(store, EventStore.begin_incremental_import))
+    print_data(on_store(store, eventferry.EventStore.begin_incremental_import))
 
 
 @incremental.command()
@@ -135,5 +132,5 @@ def commit(import_id: str, store: str, older: Any, as_json: bool) -> None:
 def rollback(store: str) -> None:
     """Drop the open import."""
 
-    on_store(store, EventStore.rollback_incremental_import)
+    on_store(store, eventferry.EventStore.rollback_incremental_import)
     say("rolled back")

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
-from eventferry.terminal import say
+if TYPE_CHECKING:
+    import logging
 
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
-_TEXT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+_LEVELS = ("WARNING", "INFO", "DEBUG")
 _KEY = "eventferry.log"
-
-
-class _Said(logging.Handler):
-    """Says each record."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
-        say(self.format(record))
-
-
-class _Json(logging.Formatter):
-    """A record as one JSON object: what every record has, and the fields of its own."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The object."""
-        own = {name: value for name, value in vars(record).items() if name not in _COMMON}
-        fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        return msgspec.json.encode(fields | own, enc_hook=str).decode()
-
-
-_COMMON = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 
 def logged(command: click.Command) -> click.Command:
@@ -69,21 +40,29 @@ def _verbose(context: click.Context, _: click.Parameter, count: int) -> None:
     if count:
         handler = _handler(context)
         level = _LEVELS[min(count, len(_LEVELS) - 1)]
+        import logging
+
         handler.setLevel(level)
         logging.getLogger("eventferry").setLevel(level)
 
 
 def _format(context: click.Context, _: click.Parameter, name: str | None) -> None:
     if name is not None:
-        _handler(context).setFormatter(_Json() if name == "json" else logging.Formatter(_TEXT))
+        from eventferry.cli.records import JSON, TEXT
+
+        _handler(context).setFormatter(JSON if name == "json" else TEXT)
 
 
 def _handler(context: click.Context) -> logging.Handler:
     """The handler of this run of the command line, made when it is first asked for."""
     root = context.find_root()
     if _KEY not in root.meta:
-        log, handler = logging.getLogger("eventferry"), _Said(logging.WARNING)
-        handler.setFormatter(logging.Formatter(_TEXT))
+        import logging
+
+        from eventferry.cli.records import TEXT, Said
+
+        log, handler = logging.getLogger("eventferry"), Said(logging.WARNING)
+        handler.setFormatter(TEXT)
         log.addHandler(handler)
         root.meta[_KEY] = handler
         root.call_on_close(lambda: log.removeHandler(handler))

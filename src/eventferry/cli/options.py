@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from eventferry import (
-    UsageError,
-)
 from eventferry.databases import is_store, without_password
-from eventferry.event import MAX_SAFE_INTEGER
-from eventferry.merge import OLDER
+from eventferry.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -52,6 +48,8 @@ class MomentType(IntParam):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Milliseconds since 1970."""
+        from eventferry.event import MAX_SAFE_INTEGER
+
         if isinstance(value, int):
             return value
         try:
@@ -146,7 +144,7 @@ def replacing_options(command: Command) -> Command:
 
 older_option = click.option(
     "--older",
-    type=click.Choice(OLDER),
+    type=click.Choice(("skip", "reject", "accept")),
     default="skip",
     show_default=True,
     help="What becomes of events older than the store's latest.",

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from eventferry import (
-    EventferryError,
-    EventStore,
-    StoreNotFoundError,
-    UsageError,
-    open_store,
-    read_blocks,
-)
+from eventferry import open_store
+from eventferry.cli.words import run
 from eventferry.databases import is_store, without_password
-from eventferry.files import FileSink
+from eventferry.errors import EventferryError, StoreNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from eventferry import EventStore
+    from eventferry.files import FileSink
 
 T = TypeVar("T")
 COMPRESSED = (".gz", ".zst")
@@ -33,7 +30,7 @@ def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]])
         async with open_store(store) as opened:
             return await method(opened)
 
-    return asyncio.run(work())
+    return cast(T, run(work()))
 
 
 @asynccontextmanager
@@ -59,6 +56,8 @@ async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncItera
 
     A store is read with `jobs` connections.
     """
+    from eventferry.files import read_blocks
+
     if place == "-":
         # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
         yield read_blocks(_raw(sys.stdin)), None
@@ -66,6 +65,8 @@ async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncItera
         async with store_at(place) as store, contextlib.aclosing(store.export_events(jobs=jobs)) as export:
             yield export, None
     else:
+        import asyncio
+
         if not await asyncio.to_thread(os.path.exists, place):
             raise EventferryError(f"there is no file {place}")
         async with contextlib.aclosing(read_blocks(place)) as blocks:
@@ -93,6 +94,8 @@ def _size(path: Path) -> int | None:
 
 def destination_of(place: str, *, private: bool = False) -> FileSink | IO[bytes]:
     """A file, or standard output."""
+    from eventferry.files import FileSink
+
     return _raw(sys.stdout) if place == "-" else FileSink(place, private=private)
 
 

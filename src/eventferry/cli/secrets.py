@@ -5,10 +5,7 @@ from __future__ import annotations
 import click
 
 import eventferry
-from eventferry import (
-    open_store,
-    pipeline,
-)
+from eventferry import open_store
 from eventferry.cli.options import (
     STORE,
     json_option,
@@ -29,7 +26,7 @@ def export_secrets(store: str, dest: str, tombstones: bool) -> None:
     async def work() -> int:
         async with open_store(store) as opened:
             stream = opened.export_secrets(tombstones=tombstones)
-            await pipeline(stream, destination_of(dest, private=True))
+            await eventferry.pipeline(stream, destination_of(dest, private=True))
             return stream.exported
 
     say(f"exported {run(work()):,} secrets")
@@ -45,7 +42,7 @@ def import_secrets(src: str, store: str, as_json: bool) -> None:
 
     async def work() -> eventferry.SecretsReport:
         async with source_of(src) as (blocks, _), open_store(store) as opened:
-            report: eventferry.SecretsReport = await pipeline(blocks, opened.import_secrets())
+            report: eventferry.SecretsReport = await eventferry.pipeline(blocks, opened.import_secrets())
             return report
 
     report = run(work())

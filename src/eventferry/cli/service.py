@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from eventferry import StoreNotFoundError, UsageError, open_store
+from eventferry import open_store
 from eventferry.cli.options import STORE, json_option
 from eventferry.cli.words import print_data, print_json, run
 from eventferry.databases import without_password
+from eventferry.errors import StoreNotFoundError, UsageError
 from eventferry.terminal import say
 
 TOKENS = click.Path(dir_okay=False, path_type=Path)
@@ -69,6 +69,8 @@ _SIZE = click.IntRange(1)
 @click.option("--quiet", is_flag=True, help="Log only warnings and errors, no requests.")
 def serve(store: str, tokens: Path | None, exchange_dir: Path | None, quiet: bool, **options: Any) -> None:
     """Serve a store over HTTP, until SIGTERM or Ctrl-C. Without --tokens on this machine only."""
+    import logging
+
     from eventferry.http import Limits, TokenFile, create_app
     from eventferry.http.serving import Serving, is_loopback, listen, log_to_stderr, url_of
     from eventferry.http.serving import serve as serve_app

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import msgspec
 
 import eventferry
-from eventferry import EventStore, UsageError, open_store
+from eventferry import open_store
 from eventferry.cli.options import (
     STORE,
     json_option,
@@ -16,6 +15,7 @@ from eventferry.cli.options import (
 from eventferry.cli.places import on_store
 from eventferry.cli.words import moment_text, print_data, print_json, run
 from eventferry.databases import without_password
+from eventferry.errors import UsageError
 from eventferry.terminal import say
 
 
@@ -24,7 +24,7 @@ from eventferry.terminal import say
 def init(store: str) -> None:
     """Make a store."""
 
-    on_store(store, EventStore.init)
+    on_store(store, eventferry.EventStore.init)
     say(f"made the store {without_password(store)}")
 
 
@@ -36,7 +36,7 @@ def drop(store: str, yes: bool) -> None:
     if not yes:
         raise UsageError("drop removes all events, secrets and snapshots: say --yes")
 
-    on_store(store, EventStore.drop)
+    on_store(store, eventferry.EventStore.drop)
     say(f"dropped the store {without_password(store)}")
 
 
@@ -45,7 +45,7 @@ def drop(store: str, yes: bool) -> None:
 def upgrade(store: str) -> None:
     """Give a store that reSolve made the index that reading in order needs."""
 
-    added = on_store(store, EventStore.upgrade)
+    added = on_store(store, eventferry.EventStore.upgrade)
     say(f"added {', '.join(added)}" if added else "nothing was missing")
 
 
@@ -54,7 +54,7 @@ def upgrade(store: str) -> None:
 def freeze(store: str) -> None:
     """Make writes fail until unfreeze."""
 
-    on_store(store, EventStore.freeze)
+    on_store(store, eventferry.EventStore.freeze)
     say(f"froze the store {without_password(store)}")
 
 
@@ -63,7 +63,7 @@ def freeze(store: str) -> None:
 def unfreeze(store: str) -> None:
     """Let writes in again."""
 
-    on_store(store, EventStore.unfreeze)
+    on_store(store, eventferry.EventStore.unfreeze)
     say(f"unfroze the store {without_password(store)}")
 
 
@@ -74,6 +74,7 @@ def unfreeze(store: str) -> None:
 @click.option("--estimate-counts", is_flag=True, help="Let a server estimate how many events there are.")
 def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> None:
     """Say what a store holds."""
+    import msgspec
 
     async def work() -> eventferry.Description:
         async with open_store(store) as opened:

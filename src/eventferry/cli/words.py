@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from eventferry import (
-    EventferryError,
-)
+from eventferry.errors import EventferryError
 from eventferry.terminal import say
+
+if TYPE_CHECKING:
+    import msgspec
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Do a command's work; Ctrl-C cancels it."""
+    import asyncio
+
     return asyncio.run(work)
 
 
 def print_json(report: msgspec.Struct | dict[str, Any], *, to_stderr: bool = False) -> None:
     """A report for machines."""
+    import msgspec
+
     if to_stderr:
         say(msgspec.json.encode(report).decode())
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import PurePath
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote
 
-from eventferry.database import Database
-from eventferry.databases.names import Tables, check_names
 from eventferry.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from eventferry.database import Database
+    from eventferry.databases.names import Tables
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -62,6 +64,8 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
         UsageError: the URL or an option is not understood.
         MissingExtraError: the database's driver is not installed.
     """
+    from eventferry.databases.names import Tables, check_names
+
     if "\0" in unquote(url):
         raise UsageError("a store's URL cannot hold the character U+0000")
     scheme, separator, rest = url.partition("://")

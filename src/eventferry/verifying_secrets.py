@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from eventferry.meeting import ALONE, SIDES, WAITING_BYTES, Comparison, Findings, Kind, Side, meet
-from eventferry.pipeline import Source
+from eventferry.piping import Source
 from eventferry.secret import decode_line
 from eventferry.spill import Spill
 

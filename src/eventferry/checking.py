@@ -17,7 +17,7 @@ import msgspec
 from eventferry.errors import DatabaseError, InputError, StoreUnreachableError
 from eventferry.event import LineDecoder, Row
 from eventferry.lines import LineSplitter
-from eventferry.pipeline import Source, Transform, blocks_of
+from eventferry.piping import Source, Transform, blocks_of
 from eventferry.spill import Spill
 from eventferry.store import EventStore
 

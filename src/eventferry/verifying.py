@@ -16,7 +16,7 @@ import msgspec
 from eventferry.canonical import canonical, is_equal
 from eventferry.event import LineDecoder, NewRow, Row
 from eventferry.meeting import ALONE, SIDES, WAITING_BYTES, Comparison, Findings, Kind, Side, meet
-from eventferry.pipeline import Source
+from eventferry.piping import Source
 from eventferry.spill import Spill
 
 FIRST = 10
