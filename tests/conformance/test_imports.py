@@ -795,3 +795,14 @@ async def test_no_events_may_be_appended(opened: Opened) -> None:
         report = await import_lines(store, b"", maintenance_mode=MANUAL)
         assert report.imported == 0
         assert await exported(store) == OLD
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\r", "  "])
+async def test_white_space_around_tokens_is_dropped_and_within_strings_kept(
+    opened: Opened, space: str
+) -> None:
+    compact = line(make_event(0) | {"payload": {"d": None, "a b": [1, {"c": ", : [ ] { }"}]}})
+    spaced = compact.replace(b'"d":null', f'"d"{space}:{space}null{space}'.encode())
+    async with opened() as store:
+        await import_lines(store, spaced)
+        assert await exported(store) == compact

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventferry import Event, EventStore
+from eventferry import MANUAL, Event, EventStore
 from eventferry.order import Pages
 from tests.support import FAR_FUTURE, LONG_AGO, Opened, all_pages, exported, import_lines, line
 
@@ -471,6 +471,29 @@ async def test_an_export_brings_what_was_there_at_its_start_though_events_are_sa
         assert export.is_end
         rest = await store.load_events(limit=100, cursor=export.cursor)
         assert rest.events == saved
+
+
+async def test_an_export_leaves_out_what_is_appended_meanwhile_amid_what_it_has_not_read_yet(
+    opened: Opened,
+) -> None:
+    events = history(
+        ((number % 7, 0, 0, "T", f"a{number % 10}") for number in range(40)), 1, LONG_AGO, 200_000
+    )
+    amid = Event(
+        thread_counter=sum(event.thread_id == 3 for event in events),
+        thread_id=3,
+        type="T",
+        timestamp=events[30].timestamp,
+        aggregate_id="amid",
+        aggregate_version=1,
+    )
+    async with filled(opened, events) as store:
+        export = store.export_events()
+        blocks = [await anext(export)]
+        await import_lines(store, lines_of([amid]), maintenance_mode=MANUAL)
+        blocks += [block async for block in export]
+        assert len(blocks) > 2
+        assert b"".join(blocks) == lines_of(merged(events))
 
 
 # Large stores
