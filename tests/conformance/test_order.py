@@ -480,8 +480,8 @@ async def test_an_export_leaves_out_what_is_appended_meanwhile_amid_what_it_has_
         ((number % 7, 0, 0, "T", f"a{number % 10}") for number in range(40)), 1, LONG_AGO, 200_000
     )
     amid = Event(
-        thread_counter=sum(event.thread_id == 3 for event in events),
-        thread_id=3,
+        thread_counter=0,
+        thread_id=250,  # of which nothing else is unread that it could be seen to overtake
         type="T",
         timestamp=events[30].timestamp,
         aggregate_id="amid",
