@@ -176,8 +176,10 @@ _ESCAPES = re.compile(
 )
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long string costs no memory
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{%d}" % MAX_EXPONENT_DIGITS)
-_DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
-_MANY_DIGITS = b"0" * (MAX_EXPONENT_DIGITS + 1)
+_EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
+_LONG_EXPONENTS = (b"e" + b"0" * (MAX_EXPONENT_DIGITS + 1), b"e+" + b"0" * (MAX_EXPONENT_DIGITS + 1))
+_PART = re.compile(rb'(?:[^"]{1,256}+|"(?:[^"\\]++|\\.)*+"){1,10000}+')
+"""What of a payload is looked at in one go: it is taken to pieces, and each takes memory."""
 _NESTING = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))
 _NO_NESTING = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
 _SHOWN = 100
@@ -285,16 +287,26 @@ def compact(payload: bytes) -> bytes:
     return payload
 
 
+def _may_have_long_exponent(text: bytes) -> bool:
+    """Whether something in a JSON text looks like it, if only in a string."""
+    shape = text.translate(_EXPONENT_SHAPE)
+    return any(exponent in shape for exponent in _LONG_EXPONENTS)
+
+
 def check_payload(payload: bytes) -> None:
     """Refuses a JSON text that nests too deeply, or has a number with too long an exponent.
 
-    Nearly every payload is too short for the one, and has no row of digits that is long enough for the other.
+    Nearly every payload is too short for the one, and has nothing that looks like the other.
     """
     if len(payload) > 2 * MAX_DEPTH and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
-        nesting = _STRING.sub(b"", payload).translate(_NESTING, _NO_NESTING)
-        if max(accumulate(memoryview(nesting).cast("b"))) > MAX_DEPTH:
-            raise InputError(f"nests more than {MAX_DEPTH} levels deep", field="payload")
-    if _MANY_DIGITS in payload.translate(_DIGITS) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
+        depth = 0
+        for part in _PART.finditer(payload):
+            nesting = _STRING.sub(b"", part[0]).translate(_NESTING, _NO_NESTING)
+            depths = list(accumulate(memoryview(nesting).cast("b"), initial=depth))
+            depth = depths[-1]
+            if max(depths) > MAX_DEPTH:
+                raise InputError(f"nests more than {MAX_DEPTH} levels deep", field="payload")
+    if _may_have_long_exponent(payload) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
         raise InputError(
             f"a number has an exponent of more than {MAX_EXPONENT_DIGITS} digits", field="payload"
         )
@@ -445,14 +457,10 @@ def _is_compact(lines: bytes) -> bool:
 
 def _are_simple(lines: bytes, rows: list[Row]) -> bool:
     """Whether surely `check_payload` refuses none; for some it may say no although it would not."""
-    shape = lines.translate(_EXPONENT_SHAPE)
-    if b"e" + _MANY_DIGITS in shape or b"e+" + _MANY_DIGITS in shape:
+    if _may_have_long_exponent(lines):
         return False
     long = [row.payload for row in rows if len(row.payload) > 2 * MAX_DEPTH]
     return all(payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long)
-
-
-_EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
 
 
 def _all_fit(limits: Limits, lines: bytes, rows: list[Row]) -> bool:

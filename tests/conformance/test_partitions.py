@@ -412,7 +412,9 @@ async def test_slices_that_wait_for_their_turn_are_read_only_a_few_pages_ahead(
             await anext(stream)
             for _ in range(50):
                 await asyncio.sleep(0.01)
-            assert 2 <= pages <= 2 * 7  # four that wait, one that waits to wait, one being read, one given out
+            assert (
+                2 <= pages <= 2 * 7
+            )  # four that wait, one that waits to wait, one being read, one given out
 
 
 @pytest.mark.parametrize("jobs", [0, -1, True, "2", None])

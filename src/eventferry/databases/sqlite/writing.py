@@ -268,9 +268,9 @@ class SqliteWriting(SqliteReading):
     def indexed(self, table: str) -> set[tuple[str, ...]]:
         """The columns of each index of a table. For the worker thread."""
         sqlite = self.connection.sqlite
-        names = [name for _, name, *_ in sqlite.execute(f"PRAGMA index_list({quoted(table)})").fetchall()]
+        names = sqlite.execute("SELECT name FROM pragma_index_list(?)", (table,)).fetchall()
         return {
-            tuple(column for *_, column in sqlite.execute(f"PRAGMA index_info({quoted(name)})"))
+            tuple(column for (column,) in sqlite.execute("SELECT name FROM pragma_index_info(?)", name))
             for name in names
         }
 
