@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from math import isfinite
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from eventferry.cursor import MAX_COUNTER
 from eventferry.errors import InputError
 from eventferry.numbers import javascript_number
+
+T = TypeVar("T")
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
@@ -39,6 +41,8 @@ _Version = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
 _Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 _Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 _NULL = msgspec.Raw(b"null")
+_LEFT_OUT: Any = msgspec.UNSET
+"""Of a key that is not written where it was not read."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -102,14 +106,14 @@ class _LenientLine(_Line, forbid_unknown_fields=False):
     pass
 
 
-class _NewLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+class _NewLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
+    thread_counter: msgspec.Raw = _LEFT_OUT  # positions and versions given are ignored
+    thread_id: msgspec.Raw = _LEFT_OUT
     type: _Name
     timestamp: _Timestamp
     aggregate_id: _Name
+    aggregate_version: msgspec.Raw = _LEFT_OUT
     payload: msgspec.Raw = _NULL
-    thread_counter: msgspec.Raw = _NULL  # positions and versions given are ignored
-    thread_id: msgspec.Raw = _NULL
-    aggregate_version: msgspec.Raw = _NULL
 
 
 class _LenientNewLine(_NewLine, forbid_unknown_fields=False):
@@ -330,14 +334,8 @@ class LineDecoder:
         """The rows of `count` lines that end with a line feed each, all at once; None where one of them needs a look of
         its own, because it is wrong or only spelled in another way than eventferry and reSolve spell a line.
         """
-        if b"\\u" in lines or not _is_compact(lines):
-            return None
-        try:
-            events = self._line.decode_lines(lines)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            return None
-        # What comes out as it went in holds seven keys a line, in their order, and none of them twice.
-        if len(events) != count or _ENCODER.encode_lines(events) != lines:
+        events = self._at_once(self._line, lines, count)
+        if events is None:
             return None
         rows = [
             tuple.__new__(
@@ -354,9 +352,32 @@ class LineDecoder:
             )
             for event in events
         ]
-        if not _are_simple(lines, rows) or (self._limited and not _all_fit(self._limits, lines, rows)):
+        return rows if self._surely_pass(lines, rows) else None
+
+    def new_rows(self, lines: bytes, count: int) -> list[NewRow] | None:
+        """The same for lines whose position and version are ignored and may be missing."""
+        events = self._at_once(self._new, lines, count)
+        if events is None:
             return None
-        return rows
+        rows = [
+            tuple.__new__(NewRow, (event.timestamp, event.aggregate_id, event.type, bytes(event.payload)))
+            for event in events
+        ]
+        return rows if self._surely_pass(lines, rows) else None
+
+    def _surely_pass(self, lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
+        return _are_simple(lines, rows) and (not self._limited or _all_fit(self._limits, lines, rows))
+
+    @staticmethod
+    def _at_once(decoder: msgspec.json.Decoder[T], lines: bytes, count: int) -> list[T] | None:
+        if b"\\u" in lines or not _is_compact(lines):
+            return None
+        try:
+            events = decoder.decode_lines(lines)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return None
+        # What comes out as it went in holds an event's keys in their order, and none of them twice.
+        return events if len(events) == count and _ENCODER.encode_lines(events) == lines else None
 
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""
@@ -455,7 +476,7 @@ def _is_compact(lines: bytes) -> bool:
         return False
 
 
-def _are_simple(lines: bytes, rows: list[Row]) -> bool:
+def _are_simple(lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
     """Whether surely `check_payload` refuses none; for some it may say no although it would not."""
     if _may_have_long_exponent(lines):
         return False
@@ -463,7 +484,7 @@ def _are_simple(lines: bytes, rows: list[Row]) -> bool:
     return all(payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long)
 
 
-def _all_fit(limits: Limits, lines: bytes, rows: list[Row]) -> bool:
+def _all_fit(limits: Limits, lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
     """Whether the columns of a store surely hold all rows; for some it may say no although they do."""
     longest_id = max([len(row.aggregate_id) for row in rows])
     if longest_id > limits.id_length or max([len(row.type) for row in rows]) > limits.type_length:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from eventferry.errors import InputError
-from eventferry.event import LineDecoder, Row
+from eventferry.event import LineDecoder, NewRow, Row
 
 DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
 """How long a line may be by default; far above any event, far below what would take the machine down."""
@@ -73,6 +73,14 @@ class Lines:
             if rows is not None:
                 return enumerate(rows, self.line)
         return self.decoded(decoder.row)
+
+    def new_rows(self, decoder: LineDecoder) -> Iterable[NewRow]:
+        """The same for lines whose position and version are ignored and may be missing, without their numbers."""
+        if self.count:
+            rows = decoder.new_rows(self.text + b"\n", self.count)
+            if rows is not None:
+                return rows
+        return (row for _, row in self.decoded(decoder.new_row))
 
     def placed(self, error: InputError, number: int) -> InputError:
         """The same error, with the place of line `number`."""

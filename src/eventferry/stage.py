@@ -6,6 +6,7 @@ own, and is never in the way of an open one.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -23,7 +24,9 @@ EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[bytes]
 array."""
 
 BATCH = 10_000
-BATCH_BYTES = 8 * 1024 * 1024
+BATCH_BYTES = 4 * 1024 * 1024
+_SLICE = 256 * 1024
+"""How much is parsed at a time: in between, what is on its way to a server goes on."""
 
 
 async def begin(database: Database) -> str:
@@ -121,17 +124,38 @@ async def _staged(
         async with database.writing() as writing:
             stage = await writing.make_stage("merge", owner=owner.id)
         try:
-            count = 0
-            async for rows in batches:
-                async with database.writing() as writing:
-                    await writing.stage_new_rows(stage, rows)
-                count += len(rows)
-            yield stage, count
+            yield stage, await _fill(database, stage, batches)
         finally:
             async with database.writing(frozen="allow") as writing:
                 await writing.drop_stage(stage)
     finally:
         await owner.release()
+
+
+async def _fill(database: Database, stage: Stage, batches: AsyncIterator[Sequence[NewRow]]) -> int:
+    """Put all batches into a stage, each while the next is parsed; how many events they are."""
+
+    async def put(rows: Sequence[NewRow]) -> None:
+        async with database.writing() as writing:
+            await writing.stage_new_rows(stage, rows)
+
+    count = 0
+    putting: asyncio.Task[None] | None = None
+    try:
+        async for rows in batches:
+            count += len(rows)
+            if putting is not None:
+                await putting
+            putting = asyncio.create_task(put(rows))
+            await asyncio.sleep(0)  # it begins now, before the parser takes its turn
+        if putting is not None:
+            await putting
+    except BaseException:
+        if putting is not None:
+            putting.cancel()
+            await asyncio.gather(putting, return_exceptions=True)
+        raise
+    return count
 
 
 async def _drop_dead_stages(database: Database) -> None:
@@ -196,7 +220,9 @@ async def _decoded(
                 blank += len(block)
                 continue
             splitter = ArraySplitter(max_line_bytes, byte_offset=blank) if sign == b"[" else lines
-        rows += _rows(splitter, block, decoder)
+        for at in range(0, len(block), _SLICE):
+            rows += _rows(splitter, block[at : at + _SLICE], decoder)
+            await asyncio.sleep(0)
         if size >= BATCH_BYTES:
             yield rows
             rows, size = [], 0
@@ -206,14 +232,14 @@ async def _decoded(
     if isinstance(splitter, ArraySplitter):
         splitter.finish()
     else:
-        rows += [row for _, row in splitter.finish().decoded(decoder.new_row)]
+        rows += splitter.finish().new_rows(decoder)
     if rows:
         yield rows
 
 
-def _rows(splitter: LineSplitter | ArraySplitter, block: bytes, decoder: LineDecoder) -> list[NewRow]:
+def _rows(splitter: LineSplitter | ArraySplitter, block: bytes, decoder: LineDecoder) -> Iterable[NewRow]:
     if isinstance(splitter, LineSplitter):
-        return [row for _, row in splitter.feed(block).decoded(decoder.new_row)]
+        return splitter.feed(block).new_rows(decoder)
     rows: list[NewRow] = []
     for place, offset, text in splitter.feed(block):
         try:
