@@ -411,8 +411,16 @@ class SoleWriting(Writing, Protocol):
         """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
 
     # merge
+    async def discard_known(self, stage: Stage) -> int:
+        """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads
+        are the same bytes (or the column keeps values and no spellings, and they are the same to it), and the
+        event is the only one of its group (timestamp, aggregateId, type) in the stage. How many those were.
+
+        It comes first: what it finds in the store serves the other steps.
+        """
+
     def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
-        """Groups (timestamp, aggregateId, type) that the stage and the store both hold, whole and one after
+        """Groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
         the other, the staged rows in order of arrival. Blocks may cut a group."""
 
     async def discard(self, stage: Stage, staged: Iterable[int]) -> None:

@@ -54,11 +54,13 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
     Raises:
         OlderEventsError: there are some and `older` is "reject".
     """
+    existing = await writing.discard_known(stage)
     known = array("q")
     async with aclosing(writing.shared(stage)) as blocks, aclosing(_groups(blocks)) as groups:
         async for group in groups:
             known.extend(_known(group))
-    await writing.discard(stage, known)
+    if known:
+        await writing.discard(stage, known)
     latest = await writing.latest_timestamp()
     skipped = 0
     if latest is not None and older != "accept":
@@ -68,7 +70,7 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
                 f"the batch has events older than the store's latest, of timestamp {latest}: {skipped}; "
                 "nothing was imported"
             )
-    return ImportReport(await writing.place(stage), len(known), skipped)
+    return ImportReport(await writing.place(stage), existing + len(known), skipped)
 
 
 async def _groups(blocks: AsyncIterator[list[Shared]]) -> AsyncGenerator[list[Shared], None]:

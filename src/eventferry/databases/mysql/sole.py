@@ -155,6 +155,15 @@ class MysqlSoleWriting(MysqlWriting):
 
     # merge
 
+    @threaded
+    def discard_known(self, stage: Stage) -> int:
+        """Finds none: the comparison of bytes is `shared`'s, which reads both sides in one go."""
+        if stage.kind == "open":
+            self.connection.lock_pushes()
+            if not self._has_column(stage.table, "arrival"):
+                self._copies[stage.id] = self._copy(stage)
+        return 0
+
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         await self._find_shared(stage)
         while block := await self._fetch_shared():
@@ -168,10 +177,6 @@ class MysqlSoleWriting(MysqlWriting):
         All that stands at a timestamp of both sides comes, sorted by timestamp; groups are made here, byte by
         byte, whatever the columns' collations are.
         """
-        if stage.kind == "open":
-            self.connection.lock_pushes()
-            if not self._has_column(stage.table, "arrival"):
-                self._copies[stage.id] = self._copy(stage)
         table = self._table(stage)
         cursor: SSCursor = self.connection.wire.cursor(SSCursor)
         cursor.execute(

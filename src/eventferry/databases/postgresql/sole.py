@@ -20,6 +20,8 @@ from eventferry.errors import ConcurrentError, DatabaseError, InputError, Unsupp
 from eventferry.event import NewRow, Row, check_limits
 
 _CHUNK = 50_000
+_GROUP = '"timestamp", "aggregateId", "type"'
+_SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId" AND k."type" = s."type"'
 
 
 class PostgresSoleWriting(PostgresWriting):
@@ -83,21 +85,49 @@ class PostgresSoleWriting(PostgresWriting):
 
     # merge
 
+    async def discard_known(self, stage: Stage) -> int:
+        """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
+        incremental import costs what its batch costs, however large the store is.
+
+        The OFFSET keeps the planner from turning the looks into a scan of the events. It needs to know how many
+        rows a table has, and next to nothing about what is in them: to look closely took longer than the rest.
+        """
+        table, known = self.names.of(stage.table), self._known(stage)
+        await self.execute(
+            [
+                "SET LOCAL work_mem = '64MB'",
+                "SET LOCAL default_statistics_target = 10",
+                f"ANALYZE {table}({_GROUP})",
+                f"""CREATE TEMP TABLE {known} ON COMMIT DROP AS
+                SELECT e.* FROM (
+                  SELECT DISTINCT "timestamp" FROM {table}
+                  WHERE "timestamp" <= (SELECT max("timestamp") FROM {self.names.events})
+                ) AS s CROSS JOIN LATERAL (
+                  SELECT {_GROUP}, "payload" FROM {self.names.events}
+                  WHERE {self.names.events}."timestamp" = s."timestamp" OFFSET 0
+                ) AS e""",
+                f"ANALYZE {known}({_GROUP})",
+            ]
+        )
+        return await self.connection.change(
+            f"""DELETE FROM {table} AS s USING (
+              SELECT min("rowid") AS id FROM {table} WHERE "timestamp" <= (SELECT max("timestamp") FROM {known})
+              GROUP BY {_GROUP} HAVING count(*) = 1
+            ) AS alone WHERE s."rowid" = alone.id AND EXISTS (
+              SELECT FROM {known} AS k WHERE {_SAME_GROUP} AND k."payload" IS NOT DISTINCT FROM s."payload"
+            )"""
+        )
+
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
-        await self._find_known(stage)
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
-        same = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId" AND k."type" = s."type"'
+        left = f'{table} AS s WHERE s."timestamp" <= (SELECT max("timestamp") FROM {known})'
         blocks = self.connection.blocks(
             f"""SELECT s."timestamp" AS t, s."aggregateId" AS a, s."type" AS y, 0 AS side, {part} AS p, s."rowid" AS r,
               coalesce(s."payload"::text, 'null')
-            FROM {table} AS s WHERE EXISTS (SELECT FROM {known} AS k WHERE {same})
+            FROM {left} AND EXISTS (SELECT FROM {known} AS k WHERE {_SAME_GROUP})
             UNION ALL
-            SELECT k."timestamp", k."aggregateId", k."type", 1, NULL, NULL, stored.payload
-            FROM {known} AS k CROSS JOIN LATERAL (
-              SELECT coalesce("payload"::text, 'null') AS payload FROM {self.names.events}
-              WHERE "threadId" = k."threadId" AND "threadCounter" = k."threadCounter" OFFSET 0
-            ) AS stored
-            WHERE EXISTS (SELECT FROM {table} AS s WHERE {same})
+            SELECT k."timestamp", k."aggregateId", k."type", 1, NULL, NULL, coalesce(k."payload"::text, 'null')
+            FROM {known} AS k WHERE EXISTS (SELECT FROM {left} AND {_SAME_GROUP})
             ORDER BY t, a, y, side, p, r""",
             f"{stage.id}-shared",
         )
@@ -107,25 +137,6 @@ class PostgresSoleWriting(PostgresWriting):
                     Shared((time, aggregate_id.decode(), event_type.decode()), rowid, payload)
                     for time, aggregate_id, event_type, _, _, rowid, payload in block
                 ]
-
-    async def _find_known(self, stage: Stage) -> None:
-        """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
-        incremental import costs what its batch costs, however large the store is.
-
-        The OFFSET keeps the planner from turning the looks into a scan of the events.
-        """
-        await self.execute(
-            [
-                f"ANALYZE {self.names.of(stage.table)}",
-                f"""CREATE TEMP TABLE {self._known(stage)} ON COMMIT DROP AS
-                SELECT e.* FROM (SELECT DISTINCT "timestamp" FROM {self.names.of(stage.table)}) AS s
-                CROSS JOIN LATERAL (
-                  SELECT "threadId", "threadCounter", "timestamp", "aggregateId", "type" FROM {self.names.events}
-                  WHERE {self.names.events}."timestamp" = s."timestamp" OFFSET 0
-                ) AS e""",
-                f"ANALYZE {self._known(stage)}",
-            ]
-        )
 
     @staticmethod
     def _known(stage: Stage) -> str:
@@ -157,23 +168,24 @@ class PostgresSoleWriting(PostgresWriting):
         # Places are worked out without the payloads, which would otherwise be sorted along.
         [(count,)] = await self.connection.rows(
             f"""WITH crowded AS MATERIALIZED (
-              SELECT DISTINCT m."timestamp" FROM {table} AS m JOIN {known} AS k
-                ON k."timestamp" = m."timestamp" AND k."aggregateId" = m."aggregateId"
-            ), arrived AS MATERIALIZED (
-              SELECT "rowid" AS id, "aggregateId", row_number() OVER (ORDER BY "timestamp", {part}, "rowid") AS arrival,
-                CASE WHEN "timestamp" IN (SELECT "timestamp" FROM crowded) THEN %(behind_all)s
-                  ELSE (("timestamp" %% 256) + 256) %% 256 END AS "threadId"
-              FROM {table}
-            ), versions AS MATERIALIZED (
-              SELECT a."aggregateId", coalesce((
+              SELECT DISTINCT s."timestamp" FROM {table} AS s JOIN {known} AS k
+                ON k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId"
+            ), aggregates AS MATERIALIZED (
+              SELECT "aggregateId", row_number() OVER () AS aggregate, coalesce((
                 SELECT max(e."aggregateVersion") FROM {self.names.events} AS e WHERE e."aggregateId" = a."aggregateId"
               ), 0) AS latest FROM (SELECT DISTINCT "aggregateId" FROM {table}) AS a
+            ), arrived AS MATERIALIZED (
+              SELECT "rowid" AS id, aggregate, latest,
+                row_number() OVER (ORDER BY "timestamp", {part}, "rowid") AS arrival,
+                CASE WHEN "timestamp" IN (SELECT "timestamp" FROM crowded) THEN %(behind_all)s
+                  ELSE (("timestamp" %% 256) + 256) %% 256 END AS "threadId"
+              FROM {table} JOIN aggregates USING ("aggregateId")
             ), placed AS MATERIALIZED (
               SELECT id, "threadId", arrival,
                 (%(heads)s::bigint[])["threadId" + 1] - 1
                   + row_number() OVER (PARTITION BY "threadId" ORDER BY arrival) AS "threadCounter",
-                latest + row_number() OVER (PARTITION BY "aggregateId" ORDER BY arrival) AS "aggregateVersion"
-              FROM arrived JOIN versions USING ("aggregateId")
+                latest + row_number() OVER (PARTITION BY aggregate ORDER BY arrival) AS "aggregateVersion"
+              FROM arrived
             ), added AS (
               INSERT INTO {self.names.events}({COLUMNS})
               SELECT p."threadId", p."threadCounter", s."timestamp", s."aggregateId", p."aggregateVersion",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import SqliteReading, foreign, vector
+from eventferry.databases.sqlite.reading import SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
@@ -25,6 +25,8 @@ from eventferry.event import ROOMY, Limits, NewRow, Row
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
 _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
+
+_SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
 
 _AT_ONCE = 100
 """How many rows one statement inserts: Python's lock is not held while it runs, so what comes next is parsed
@@ -221,7 +223,6 @@ class SqliteWriting(SqliteReading):
                 self.dropped_owners.append(stage.owner)
         else:
             self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {self._known(stage)}")
-            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {self._placed(stage)}")
 
     # replace
 
@@ -363,6 +364,44 @@ class SqliteWriting(SqliteReading):
         if self._has_parts(stage):
             self.connection.sqlite.execute(f'DELETE FROM {quoted(stage.table)} WHERE "part" = ?', (part,))
 
+    @threaded
+    def discard_known(self, stage: Stage) -> int:
+        """What stands at the staged timestamps is found by the order's index, so an incremental import costs
+        what its batch costs, however large the store is; then the groups meet through indexes on both sides.
+        """
+        table, known = quoted(stage.table), self._known(stage)
+        index_home = "temp." if stage.kind == "merge" else ""
+        index = quoted(f"{stage.table}-group")
+        self.connection.sqlite.execute(
+            f'CREATE INDEX {index_home}{index} ON {table}("timestamp", "aggregateId", "type")'
+        )
+        self.connection.sqlite.execute(
+            f"""CREATE TEMP TABLE {known} AS
+            SELECT e.timestamp, e.aggregateId, e.type, coalesce({self._payload}, 'null') AS payload
+            FROM (
+              SELECT DISTINCT timestamp FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {self._events})
+            ) AS s CROSS JOIN {self._events} AS e WHERE e.timestamp = s.timestamp"""
+        )
+        self.connection.sqlite.execute(
+            f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
+        )
+        return self.connection.sqlite.execute(
+            f"""DELETE FROM {table} WHERE rowid IN (
+              SELECT s.rowid FROM (
+                SELECT min(rowid) AS id FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {known})
+                GROUP BY timestamp, aggregateId, type HAVING count(*) = 1
+              ) AS alone CROSS JOIN {table} AS s ON s.rowid = alone.id
+              WHERE EXISTS (
+                SELECT 1 FROM {known} AS k WHERE {_SAME_GROUP} AND k.payload = {self._staged_payload(stage)}
+              )
+            )"""
+        ).rowcount
+
+    @staticmethod
+    def _staged_payload(stage: Stage) -> str:
+        """The JSON text of a staged event; into an "open" stage reSolve may have put it in its own way."""
+        return "s.payload" if stage.kind == "merge" else f"coalesce({foreign('s.payload')}, 'null')"
+
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         await self._find_shared(stage)
         while block := await self._fetch_shared():
@@ -370,52 +409,29 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def _find_shared(self, stage: Stage) -> None:
-        """What stands at the staged timestamps is found by the order's index, so an incremental import costs
-        what its batch costs, however large the store is; then the groups meet through indexes on both sides.
-        """
-        table = quoted(stage.table)
-        known = self._known(stage)
-        index_home = "temp." if stage.kind == "merge" else ""
-        index = quoted(f"{stage.table}-group")
-        self.connection.sqlite.execute(
-            f'CREATE INDEX {index_home}{index} ON {table}("timestamp", "aggregateId", "type")'
-        )
-        self.connection.sqlite.execute(
-            f"""CREATE TEMP TABLE {known} AS SELECT e.rowid AS id, e.timestamp, e.aggregateId, e.type
-            FROM (SELECT DISTINCT timestamp FROM {table}) AS s CROSS JOIN {self._events} AS e
-            WHERE e.timestamp = s.timestamp"""
-        )
-        self.connection.sqlite.execute(
-            f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
-        )
-        same = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
+        table, known = quoted(stage.table), self._known(stage)
+        left = f"{table} AS s WHERE s.timestamp <= (SELECT max(timestamp) FROM {known})"
         self._shared_rows = self.connection.sqlite.execute(
             f"""SELECT s.timestamp AS t, s.aggregateId AS a, s.type AS y, 0 AS side, {self._part_of(stage)} AS p,
-              s.rowid AS r, CAST({foreign("s.payload")} AS BLOB)
-            FROM {table} AS s WHERE EXISTS (SELECT 1 FROM {known} AS k WHERE {same})
+              s.rowid AS r, CAST({self._staged_payload(stage)} AS BLOB)
+            FROM {left} AND EXISTS (SELECT 1 FROM {known} AS k WHERE {_SAME_GROUP})
             UNION ALL
-            SELECT k.timestamp, k.aggregateId, k.type, 1, NULL, e.rowid, CAST({self._payload} AS BLOB)
-            FROM {known} AS k CROSS JOIN {self._events} AS e ON e.rowid = k.id
-            WHERE EXISTS (SELECT 1 FROM {table} AS s WHERE {same})
+            SELECT k.timestamp, k.aggregateId, k.type, 1, NULL, NULL, CAST(k.payload AS BLOB)
+            FROM (SELECT DISTINCT timestamp, aggregateId, type FROM {left}) AS s
+            CROSS JOIN {known} AS k ON {_SAME_GROUP}
             ORDER BY t, a, y, side, p, r"""
         )
 
     @threaded
     def _fetch_shared(self) -> list[Shared]:
         return [
-            Shared((timestamp, aggregate_id, event_type), rowid if side == 0 else None, payload or b"null")
-            for timestamp, aggregate_id, event_type, side, _, rowid, payload in self._shared_rows.fetchmany(
-                2000
-            )
+            Shared((timestamp, aggregate_id, event_type), rowid, payload)
+            for timestamp, aggregate_id, event_type, _, _, rowid, payload in self._shared_rows.fetchmany(2000)
         ]
 
     @staticmethod
     def _known(stage: Stage) -> str:
         return quoted(f"{stage.id}-known")
-
-    @staticmethod
-    def _placed(stage: Stage) -> str:
-        return quoted(f"{stage.id}-placed")
 
     @threaded
     def discard(self, stage: Stage, staged: Iterable[int]) -> None:
@@ -445,34 +461,32 @@ class SqliteWriting(SqliteReading):
     @threaded
     def place(self, stage: Stage) -> int:
         self.changed_events = True
-        sqlite = self.connection.sqlite
-        heads = self._heads()
-        table, known, part = quoted(stage.table), self._known(stage), self._part_of(stage)
-        placed = self._placed(stage)
-        # Places are worked out without the payloads, which would otherwise be sorted along.
-        sqlite.execute(
-            f"""CREATE TEMP TABLE {placed} AS
-            SELECT id, threadId, arrival,
-              CAST(substr(:heads, threadId * 15 + 1, 15) AS INTEGER) - 1
-                + row_number() OVER (PARTITION BY threadId ORDER BY arrival) AS threadCounter,
-              coalesce((SELECT max(e.aggregateVersion) FROM {self._events} AS e WHERE e.aggregateId = s.aggregateId), 0)
-                + row_number() OVER (PARTITION BY aggregateId ORDER BY arrival) AS aggregateVersion
-            FROM (
-              SELECT rowid AS id, aggregateId, row_number() OVER (ORDER BY timestamp, {part}, rowid) AS arrival,
-                CASE WHEN timestamp IN (
-                  SELECT m.timestamp FROM {table} AS m WHERE EXISTS (
-                    SELECT 1 FROM {known} AS k WHERE k.timestamp = m.timestamp AND k.aggregateId = m.aggregateId
-                  )
-                ) THEN :behind_all ELSE ((timestamp % 256) + 256) % 256 END AS threadId
-              FROM {table}
-            ) AS s""",
-            {"heads": vector(heads), "behind_all": self._thread_of_the_latest()},
-        )
-        return sqlite.execute(
-            f"""INSERT INTO {self._events}({_COLUMNS})
-            SELECT p.threadId, p.threadCounter, s.timestamp, s.aggregateId, p.aggregateVersion, s.type, s.payload
-            FROM {placed} AS p CROSS JOIN {table} AS s ON s.rowid = p.id ORDER BY p.arrival"""
+        return self.connection.sqlite.executemany(
+            f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
+              ?1, ?2, ?3, ?4,
+              (SELECT coalesce(max(aggregateVersion), 0) + 1 FROM {self._events} WHERE aggregateId = ?4),
+              ?5, CAST(?6 AS TEXT)
+            )""",
+            self._placed(stage),
         ).rowcount
+
+    def _placed(self, stage: Stage) -> Iterator[tuple[int, int, int, str, str, bytes | None]]:
+        """What the stage holds, in order, with thread and counter. For the worker thread."""
+        heads, behind_all = self._heads(), self._thread_of_the_latest()
+        table, known = quoted(stage.table), self._known(stage)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT timestamp IN (
+                SELECT s.timestamp FROM {table} AS s
+                WHERE s.timestamp <= (SELECT max(timestamp) FROM {known}) AND EXISTS (
+                  SELECT 1 FROM {known} AS k WHERE k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId
+                )
+              ), timestamp, aggregateId, type, CAST(payload AS BLOB)
+            FROM {table} ORDER BY timestamp, {self._part_of(stage)}, rowid"""
+        )
+        for is_crowded, timestamp, aggregate_id, event_type, payload in rows:
+            thread = behind_all if is_crowded else timestamp % len(heads)
+            yield thread, heads[thread], timestamp, aggregate_id, event_type, payload
+            heads[thread] += 1
 
     def _thread_of_the_latest(self) -> int:
         """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
