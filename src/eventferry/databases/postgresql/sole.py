@@ -89,13 +89,15 @@ class PostgresSoleWriting(PostgresWriting):
         """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
         incremental import costs what its batch costs, however large the store is.
 
-        The OFFSET keeps the planner from turning the looks into a scan of the events. It needs to know how many
-        rows a table has, and next to nothing about what is in them: to look closely took longer than the rest.
+        The OFFSET keeps the planner from turning the looks into a scan of the events. How large a table is it must
+        know, but not much of what is in it: to look closely took longer than the rest. It guesses wrong where tables
+        meet that were made a moment ago, and looked through one of them for each row of the other.
         """
         table, known = self.names.of(stage.table), self._known(stage)
         await self.execute(
             [
                 "SET LOCAL work_mem = '64MB'",
+                "SET LOCAL enable_nestloop = off",
                 "SET LOCAL default_statistics_target = 10",
                 f"ANALYZE {table}({_GROUP})",
                 f"""CREATE TEMP TABLE {known} ON COMMIT DROP AS
@@ -165,40 +167,41 @@ class PostgresSoleWriting(PostgresWriting):
 
     async def place(self, stage: Stage) -> int:
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
-        # Places are worked out without the payloads, which would otherwise be sorted along.
-        [(count,)] = await self.connection.rows(
+        arrival = '"timestamp", "arrivedBy", "rowid"'
+        count = await self.connection.change(
             f"""WITH crowded AS MATERIALIZED (
               SELECT DISTINCT s."timestamp" FROM {table} AS s JOIN {known} AS k
                 ON k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId"
-            ), aggregates AS MATERIALIZED (
-              SELECT "aggregateId", row_number() OVER () AS aggregate, coalesce((
+            ), versions AS MATERIALIZED (
+              SELECT a."aggregateId", coalesce((
                 SELECT max(e."aggregateVersion") FROM {self.names.events} AS e WHERE e."aggregateId" = a."aggregateId"
               ), 0) AS latest FROM (SELECT DISTINCT "aggregateId" FROM {table}) AS a
-            ), arrived AS MATERIALIZED (
-              SELECT "rowid" AS id, aggregate, latest,
-                row_number() OVER (ORDER BY "timestamp", {part}, "rowid") AS arrival,
+            ), staged AS (
+              SELECT "timestamp", "aggregateId", "type", "payload", "eventSize", {part} AS "arrivedBy", "rowid",
                 CASE WHEN "timestamp" IN (SELECT "timestamp" FROM crowded) THEN %(behind_all)s
                   ELSE (("timestamp" %% 256) + 256) %% 256 END AS "threadId"
-              FROM {table} JOIN aggregates USING ("aggregateId")
-            ), placed AS MATERIALIZED (
-              SELECT id, "threadId", arrival,
-                (%(heads)s::bigint[])["threadId" + 1] - 1
-                  + row_number() OVER (PARTITION BY "threadId" ORDER BY arrival) AS "threadCounter",
-                latest + row_number() OVER (PARTITION BY aggregate ORDER BY arrival) AS "aggregateVersion"
-              FROM arrived
-            ), added AS (
-              INSERT INTO {self.names.events}({COLUMNS})
-              SELECT p."threadId", p."threadCounter", s."timestamp", s."aggregateId", p."aggregateVersion",
-                s."type", s."payload", s."eventSize"
-              FROM placed AS p JOIN {table} AS s ON s."rowid" = p.id ORDER BY p.arrival
-            ), moved AS (
-              UPDATE {self.names.threads} AS t SET "threadCounter" = n.head
-              FROM (SELECT "threadId", max("threadCounter") + 1 AS head FROM placed GROUP BY "threadId") AS n
-              WHERE t."threadId" = n."threadId"
-            ) SELECT count(*) FROM placed""",
+              FROM {table}
+            )
+            INSERT INTO {self.names.events}({COLUMNS})
+            SELECT "threadId",
+              (%(heads)s::bigint[])["threadId" + 1] - 1
+                + row_number() OVER (PARTITION BY "threadId" ORDER BY {arrival}),
+              "timestamp", "aggregateId",
+              latest + row_number() OVER (PARTITION BY "aggregateId" ORDER BY {arrival}),
+              "type", "payload", "eventSize"
+            FROM staged JOIN versions USING ("aggregateId") ORDER BY {arrival}""",
             {"heads": vector(await self.heads()), "behind_all": await self._thread_of_the_latest()},
         )
-        return int(count)
+        await self.execute(
+            [
+                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = n.head FROM (
+                  SELECT "threadId", (
+                    SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = a."threadId"
+                  ) AS head FROM {self.names.threads} AS a
+                ) AS n WHERE t."threadId" = n."threadId" AND t."threadCounter" < n.head"""
+            ]
+        )
+        return count
 
     async def _thread_of_the_latest(self) -> int:
         """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
