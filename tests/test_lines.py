@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eventferry import InputError
+from eventferry.event import LineDecoder, NewRow
 from eventferry.lines import BOM, ArraySplitter, LineSplitter
 
 Place = tuple[int, int, bytes]
@@ -244,3 +246,54 @@ def test_an_element_that_is_too_long_is_refused_wherever_it_is_cut() -> None:
 def test_a_long_array_of_short_elements_passes_the_limit_of_one_element() -> None:
     splitter = ArraySplitter(max_element_bytes=20)
     assert len(splitter.feed(b"[" + b",".join([b"12345"] * 100) + b"]")) == 100
+
+
+WHOLE = b'{"threadCounter":0,"threadId":1,"type":"T","timestamp":2,"aggregateId":"a","aggregateVersion":3,"payload":4}'
+NEW = [
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":{"b":"c d"}}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","aggregateVersion":3,"payload":null}',
+    b'{"threadId":"x","type":"T","timestamp":2,"aggregateId":"a","payload":1.0}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a"}',
+]
+ODD = [
+    b"",
+    b'{"timestamp":2,"type":"T","aggregateId":"a","payload":1}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload": 1}',
+    b'{"type":"\\u0054","timestamp":2,"aggregateId":"a","payload":1}',
+]
+BAD = [
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":1,"payload":2}',
+    b'{"type":"T","type":"U","timestamp":2,"aggregateId":"a","payload":1}',
+    b'{"threadId":1,"threadId":2,"type":"T","timestamp":2,"aggregateId":"a","payload":1}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":"\\ud800"}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":1}{"type":"T","timestamp":2,"aggregateId":"a","payload":1}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":1,"more":1}',
+    b'{"type":"T","aggregateId":"a","payload":1}',
+]
+
+
+def what_comes_of(read: Callable[[], Iterable[NewRow]]) -> list[NewRow] | tuple[object, ...]:
+    """The rows, or what was wrong and where."""
+    try:
+        return list(read())
+    except InputError as error:
+        return error.reason, error.line, error.byte_offset, error.field
+
+
+@given(st.lists(st.sampled_from([WHOLE, *NEW]), min_size=1))
+def test_lines_as_eventferry_writes_them_are_decoded_at_once_with_positions_and_without(
+    texts: list[bytes],
+) -> None:
+    rows = LineDecoder().new_rows(b"\n".join(texts) + b"\n", len(texts))
+    if NEW[3] in texts:
+        assert rows is None  # its payload is left out
+    else:
+        assert rows == [LineDecoder().new_row(text) for text in texts]
+
+
+@given(st.lists(st.sampled_from([WHOLE, *NEW, *ODD, *BAD])))
+def test_lines_decoded_at_once_are_what_they_are_one_by_one(texts: list[bytes]) -> None:
+    lines, decoder = LineSplitter().feed(b"\n".join(texts) + b"\n"), LineDecoder()
+    one_by_one = what_comes_of(lambda: (row for _, row in lines.decoded(decoder.new_row)))
+    assert what_comes_of(lambda: lines.new_rows(decoder)) == one_by_one
+    assert isinstance(one_by_one, tuple) == any(text in BAD for text in texts)

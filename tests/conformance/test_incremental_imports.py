@@ -135,6 +135,18 @@ async def test_equal_events_are_counted_over_all_pushes_and_spellings(opened: Op
         assert await store.commit_incremental_import(import_id) == ImportReport(2, 2, 0)
 
 
+async def test_many_events_of_one_aggregate_at_one_time_are_not_compared_each_with_each(
+    opened: Opened,
+) -> None:
+    count = 12_000
+    async with opened() as store:
+        await store.incremental_import([at(7, number) for number in range(count)])
+        async with asyncio.timeout(20):
+            report = await store.incremental_import([at(7, count // 2 + number) for number in range(count)])
+        assert report == ImportReport(count // 2, count // 2, 0)
+        check_no_gaps(await contents(store))
+
+
 @pytest.mark.parametrize("changed", ["type", "timestamp", "aggregateId", "payload"])
 async def test_events_that_differ_in_one_field_are_two(opened: Opened, changed: str) -> None:
     other: dict[str, Any] = {

@@ -87,11 +87,12 @@ class PostgresSoleWriting(PostgresWriting):
 
     async def discard_known(self, stage: Stage) -> int:
         """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
-        incremental import costs what its batch costs, however large the store is.
+        incremental import costs what its batch costs, however large the store is. The array is what keeps the planner
+        from turning the looks into a scan of the events.
 
-        The OFFSET keeps the planner from turning the looks into a scan of the events. How large a table is it must
-        know, but not much of what is in it: to look closely took longer than the rest. It guesses wrong where tables
-        meet that were made a moment ago, and looked through one of them for each row of the other.
+        How large a table is it must know, but not much of what is in it: to look closely took longer than the rest.
+        It guesses wrong where tables meet that were made a moment ago, and then looked through one of them for each
+        row of the other.
         """
         table, known = self.names.of(stage.table), self._known(stage)
         await self.execute(
@@ -101,19 +102,15 @@ class PostgresSoleWriting(PostgresWriting):
                 "SET LOCAL default_statistics_target = 10",
                 f"ANALYZE {table}({_GROUP})",
                 f"""CREATE TEMP TABLE {known} ON COMMIT DROP AS
-                SELECT e.* FROM (
-                  SELECT DISTINCT "timestamp" FROM {table}
-                  WHERE "timestamp" <= (SELECT max("timestamp") FROM {self.names.events})
-                ) AS s CROSS JOIN LATERAL (
-                  SELECT {_GROUP}, "payload" FROM {self.names.events}
-                  WHERE {self.names.events}."timestamp" = s."timestamp" OFFSET 0
-                ) AS e""",
+                SELECT {_GROUP}, "payload" FROM {self.names.events} WHERE "timestamp" = ANY(ARRAY(
+                  SELECT DISTINCT "timestamp" FROM {table} WHERE "timestamp" <= {self._latest}
+                ))""",
                 f"ANALYZE {known}({_GROUP})",
             ]
         )
         return await self.connection.change(
             f"""DELETE FROM {table} AS s USING (
-              SELECT min("rowid") AS id FROM {table} WHERE "timestamp" <= (SELECT max("timestamp") FROM {known})
+              SELECT min("rowid") AS id FROM {table} WHERE "timestamp" <= {self._latest}
               GROUP BY {_GROUP} HAVING count(*) = 1
             ) AS alone WHERE s."rowid" = alone.id AND EXISTS (
               SELECT FROM {known} AS k WHERE {_SAME_GROUP} AND k."payload" IS NOT DISTINCT FROM s."payload"
@@ -122,7 +119,7 @@ class PostgresSoleWriting(PostgresWriting):
 
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
-        left = f'{table} AS s WHERE s."timestamp" <= (SELECT max("timestamp") FROM {known})'
+        left = f'{table} AS s WHERE s."timestamp" <= {self._latest}'
         blocks = self.connection.blocks(
             f"""SELECT s."timestamp" AS t, s."aggregateId" AS a, s."type" AS y, 0 AS side, {part} AS p, s."rowid" AS r,
               coalesce(s."payload"::text, 'null')
@@ -140,6 +137,11 @@ class PostgresSoleWriting(PostgresWriting):
                     for time, aggregate_id, event_type, _, _, rowid, payload in block
                 ]
 
+    @property
+    def _latest(self) -> str:
+        """The highest timestamp in the store: an event behind it cannot be known."""
+        return f'(SELECT max("timestamp") FROM {self.names.events})'
+
     @staticmethod
     def _known(stage: Stage) -> str:
         return f"pg_temp.{quoted(f'{stage.id}-known')}"
@@ -153,7 +155,7 @@ class PostgresSoleWriting(PostgresWriting):
             )
 
     async def latest_timestamp(self) -> int | None:
-        [(latest,)] = await self.connection.rows(f'SELECT max("timestamp") FROM {self.names.events}')
+        [(latest,)] = await self.connection.rows(f"SELECT {self._latest}")
         return None if latest is None else int(latest)
 
     async def older(self, stage: Stage, than: int, *, discard: bool) -> int:
@@ -170,8 +172,10 @@ class PostgresSoleWriting(PostgresWriting):
         arrival = '"timestamp", "arrivedBy", "rowid"'
         count = await self.connection.change(
             f"""WITH crowded AS MATERIALIZED (
-              SELECT DISTINCT s."timestamp" FROM {table} AS s JOIN {known} AS k
-                ON k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId"
+              SELECT "timestamp" FROM (
+                SELECT "timestamp", "aggregateId" FROM {table} WHERE "timestamp" <= {self._latest}
+                INTERSECT SELECT "timestamp", "aggregateId" FROM {known}
+              ) AS met
             ), versions AS MATERIALIZED (
               SELECT a."aggregateId", coalesce((
                 SELECT max(e."aggregateVersion") FROM {self.names.events} AS e WHERE e."aggregateId" = a."aggregateId"
