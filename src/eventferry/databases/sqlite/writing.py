@@ -269,6 +269,7 @@ class SqliteWriting(SqliteReading):
     def indexed(self, table: str) -> set[tuple[str, ...]]:
         """The columns of each index of a table. For the worker thread."""
         sqlite = self.connection.sqlite
+        # As values, for `quoted` refuses the names that SQLite gives the indexes of constraints.
         names = sqlite.execute("SELECT name FROM pragma_index_list(?)", (table,)).fetchall()
         return {
             tuple(column for (column,) in sqlite.execute("SELECT name FROM pragma_index_info(?)", name))
