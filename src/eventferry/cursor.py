@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -19,6 +20,8 @@ LENGTH = THREADS * COUNTER_BYTES * 4 // 3
 """Characters in a cursor."""
 MAX_COUNTER = 2 ** (8 * COUNTER_BYTES) - 2
 """The highest counter that an event can have: the cursor behind it must still fit into 6 bytes."""
+
+_EIGHT_BYTES_EACH = struct.Struct(f">{THREADS}Q")
 
 
 class Positioned(Protocol):
@@ -37,11 +40,13 @@ def encode(counters: Sequence[int]) -> str:
     """The cursor for 256 next counters."""
     if len(counters) != THREADS:
         raise UsageError(f"a cursor has {THREADS} counters, not {len(counters)}")
-    try:
-        packed = b"".join(counter.to_bytes(COUNTER_BYTES, "big") for counter in counters)
-    except OverflowError:
-        raise UsageError(f"the counters of a cursor have {COUNTER_BYTES} bytes") from None
-    return base64.b64encode(packed).decode("ascii")
+    if not 0 <= min(counters) <= max(counters) <= MAX_COUNTER + 1:
+        raise UsageError(f"the counters of a cursor have {COUNTER_BYTES} bytes")
+    packed = bytearray(_EIGHT_BYTES_EACH.pack(*counters))
+    # The first two bytes of each.
+    del packed[::8]
+    del packed[::7]
+    return binascii.b2a_base64(packed, newline=False).decode("ascii")
 
 
 def decode(cursor: str | None) -> list[int]:

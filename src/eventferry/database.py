@@ -117,12 +117,18 @@ class Counts:
     last_event_timestamp: int
 
 
+class Save(NamedTuple):
+    """An event that is about to be saved, with its final timestamp, and its version."""
+
+    event: NewRow
+    version: int
+
+
 class Saved(NamedTuple):
     """Where an event was stored, and the 256 heads as committed."""
 
     thread_id: int
     thread_counter: int
-    timestamp: int
     heads: list[int]
 
 
@@ -407,7 +413,7 @@ class SoleWriting(Writing, Protocol):
             ConcurrentError: a version of an aggregate is taken.
         """
 
-    async def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+    async def add_event(self, save: Save) -> None:
         """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
 
     # merge
@@ -515,16 +521,23 @@ class Database(Protocol):
     def replacing(self, *, owner: str) -> AbstractAsyncContextManager[Replacing]:
         """A sole writing for a swap. Waits for readers in short attempts, so that nobody queues behind it."""
 
-    async def save(self, event: NewRow, version: int, now: int) -> Saved:
-        """Store one event durably, in a transaction of its own, as `writing` would.
+    @property
+    def groups_at_once(self) -> int:
+        """How many calls of `save` at a time are faster than one after the other."""
 
-        The timestamp is the higher of `now` and the event's own. The thread is `order.thread_of`'s, or the next
-        whose last timestamp is not later; but where the aggregate has an event at that very timestamp, the thread
-        of the last such event.
+    async def save(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
+        """Store events durably, one after the other in one transaction, as `writing` would.
+
+        The thread is `order.thread_of`'s, or the next whose last timestamp is not later; but where the aggregate has
+        an event at that very timestamp, the thread of the last such event.
+
+        Returns:
+            For each where it is, with the heads behind the whole transaction. Of several, one that anything is
+            in the way of may be left out, and is None. One alone is stored, or the error says why not.
 
         Raises:
-            ConcurrentError: the version is taken.
-            InputError: the store's columns cannot hold the event.
+            ConcurrentError: of one alone: the version is taken.
+            InputError: of one alone: the store's columns cannot hold the event.
         """
 
     async def own(self) -> Owner:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Frozen, SecretRow, SoleWriting
+from eventferry.database import Database, Frozen, Save, SecretRow, SoleWriting
 from eventferry.errors import (
     InputError,
     SecretConflictError,
@@ -86,11 +86,13 @@ class SecretsReport(msgspec.Struct, frozen=True, rename="camel"):
     deleted: int = 0
 
 
-def _event_about(event_type: str, secret_id: str) -> NewRow:
+def _event_about(event_type: str, secret_id: str) -> Save:
     """reSolve's `makeSetSecretEvent` / `makeDeleteSecretEvent`: an aggregate of its own for each."""
     alphabet = string.ascii_letters + string.digits + "_-"
     salt = "".join(randomness.choice(alphabet) for _ in range(10))
-    return NewRow(1, f"{event_type}_{secret_id}_{salt}", event_type, encode_payload({"id": secret_id}))
+    return Save(
+        NewRow(now(), f"{event_type}_{secret_id}_{salt}", event_type, encode_payload({"id": secret_id})), 1
+    )
 
 
 def _check(secret_id: str, secret: str) -> None:
@@ -111,7 +113,7 @@ async def set_secret(database: Database, secret_id: str, secret: str) -> None:
             was = "was deleted" if present.secret is None else "is set"
             raise SecretExistsError(f"the secret {secret_id!r} {was}, and an id is used once")
         await writing.insert_secret(secret_id, secret, None)
-        await writing.add_event(_event_about(SET_SECRET, secret_id), 1, now())
+        await writing.add_event(_event_about(SET_SECRET, secret_id))
 
 
 async def delete_secret(database: Database, secret_id: str) -> bool:
@@ -123,7 +125,7 @@ async def delete_secret(database: Database, secret_id: str) -> bool:
         was_there = present.secret is not None
         if was_there:
             await writing.erase_secret(secret_id)
-            await writing.add_event(_event_about(DELETE_SECRET, secret_id), 1, now())
+            await writing.add_event(_event_about(DELETE_SECRET, secret_id))
     # Also where it was deleted before: the call that did it may have had to say that it could not do this.
     await database.erase_journal()
     return was_there

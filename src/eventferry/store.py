@@ -13,7 +13,7 @@ from eventferry import cursor as vector
 from eventferry import partition, secret, stage
 from eventferry.append import Appending
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, SubscriberRow
+from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.event import (
     Event,
@@ -33,6 +33,7 @@ from eventferry.order import Pages
 from eventferry.partition import Partition
 from eventferry.replace import Replacement
 from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
+from eventferry.saving import Saving
 from eventferry.secret import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.stage import EventSource
 
@@ -78,6 +79,7 @@ class EventStore:
         if snapshot_bucket_size < 1:
             raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
         self._open: Database | None = database
+        self._saving = Saving(database)
         self._bucket_size = snapshot_bucket_size
         self._bucket_counts: dict[str, int] = {}
 
@@ -181,7 +183,7 @@ class EventStore:
 
     @told("save-event", logging.DEBUG)
     async def save_event(self, event: EventInput) -> SavedEvent:
-        """Store one event, durably.
+        """Store one event, durably. Calls that are made while others are under way share their transactions.
 
         Args:
             event: with type, aggregateId, aggregateVersion, and timestamp and payload if it has them. The
@@ -193,12 +195,13 @@ class EventStore:
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as they say.
         """
         row, version = versioned_row(event)
-        saved = await self._database.save(row, version, now())
+        row = row._replace(timestamp=max(now(), row.timestamp))
+        saved = await self._saving.save(Save(row, version))
         stored = Event(
             thread_counter=saved.thread_counter,
             thread_id=saved.thread_id,
             type=row.type,
-            timestamp=saved.timestamp,
+            timestamp=row.timestamp,
             aggregate_id=row.aggregate_id,
             aggregate_version=version,
             payload=decode_payload(row.payload),

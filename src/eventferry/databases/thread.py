@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from queue import SimpleQueue
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -17,8 +17,40 @@ _AGAIN = 0.5
 statements."""
 
 
+class _Call(Generic[T]):
+    """A call on its way through the thread.
+
+    Attributes:
+        answer: what the caller waits for.
+        over: done when the thread has nothing more to do with it, also if the caller has given up.
+    """
+
+    def __init__(self, function: Callable[[], T]) -> None:
+        self._function = function
+        self._loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[T] = self._loop.create_future()
+        self.over: asyncio.Future[None] = self._loop.create_future()
+
+    def make(self) -> None:
+        """For the thread."""
+        tell: Callable[[], None]
+        try:
+            tell = partial(self.answer.set_result, self._function())
+        except BaseException as error:
+            tell = partial(self.answer.set_exception, error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._end, tell)
+
+    def _end(self, tell: Callable[[], None]) -> None:
+        self.over.set_result(None)
+        if not self.answer.done():
+            tell()
+
+
 class Worker:
     """One thread for the calls of one connection.
+
+    Not an executor's: what that adds to each call is as much as a save takes in the database.
 
     Args:
         name: the thread's.
@@ -29,36 +61,46 @@ class Worker:
     """
 
     def __init__(self, name: str, interrupt: Callable[[], None]) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._name = name
+        self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._is_begun = False
         self._interrupt = interrupt
         self.given_up = threading.Event()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the thread; a cancelled call is interrupted, and waited for."""
-        future = asyncio.get_running_loop().run_in_executor(self._executor, function)
+        if not self._is_begun:
+            self._is_begun = True
+            threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
+        call = _Call(function)
+        self._calls.put(call)
         try:
-            return await asyncio.shield(future)
+            return await call.answer
         except asyncio.CancelledError:
             self.given_up.set()
-            stopping = asyncio.ensure_future(self._stop(future))
+            stopping = asyncio.ensure_future(self._stop(call.over))
             while not stopping.done():  # a second cancellation must not leave the thread at work either
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait([stopping])
-            future.exception()  # seen: what matters now is that the call was cancelled
-            # A result that came too late, a cursor, would stay open in here and be in the rollback's way.
-            del future, stopping
             self.given_up.clear()
             raise
 
-    async def _stop(self, future: asyncio.Future[T]) -> None:
-        while not future.done():
+    async def _stop(self, over: asyncio.Future[None]) -> None:
+        while not over.done():
             # In another thread, for it may ask a server.
             await asyncio.get_running_loop().run_in_executor(None, self._interrupt)
-            await asyncio.wait([future], timeout=_AGAIN)
+            await asyncio.wait([over], timeout=_AGAIN)
 
     def end(self) -> None:
         """End the thread when it has nothing more to do."""
-        self._executor.shutdown(wait=False)
+        self._calls.put(None)
+
+
+def _work(calls: SimpleQueue[_Call[Any] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call.make()
+        # A result that came too late, a cursor, would stay open in here and be in the rollback's way.
+        del call
 
 
 class _Runs(Protocol):

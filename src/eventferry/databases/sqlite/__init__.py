@@ -10,14 +10,15 @@ import asyncio
 import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from eventferry.database import Freeze, Frozen, Saved
+from eventferry.database import Freeze, Frozen, Save, Saved
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.settings import seconds
@@ -30,6 +31,8 @@ from eventferry.databases.sqlite.reading import SqliteReading, events_sql, no_st
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
 from eventferry.errors import (
+    ConcurrentError,
+    InputError,
     MissingExtraError,
     ReadOnlyStoreError,
     SecretNotErasedError,
@@ -39,7 +42,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     UsageError,
 )
-from eventferry.event import ROOMY, Limits, NewRow
+from eventferry.event import ROOMY, Limits
 
 __all__ = ["SqliteDatabase", "open_url"]
 
@@ -101,8 +104,7 @@ class SqliteDatabase:
         self._write_lock = asyncio.Lock()
         self._idle: list[Connection] = []
         self._reader_places = asyncio.Semaphore(_READERS)
-        self._heads: list[int] | None = None
-        self._data_version: int | None = None
+        self._kept: _Kept | None = None
 
     @property
     def resource_names(self) -> dict[str, str]:
@@ -222,13 +224,14 @@ class SqliteDatabase:
     def _end(self, writing: SqliteWriting, *, keep: bool) -> None:
         """Commit or roll back. For the worker thread."""
         writing.close_statements()
-        if writing.changed_events:
-            self._heads = None
+        if writing.changed_store:
+            self._kept = None
         if keep and not writing.leaves_nothing:
             writing.connection.commit()
             for owner in writing.dropped_owners:
                 if not liveness.is_alive(self._path, owner):
                     liveness.forget(self._path, owner)
+            writing.dropped_owners.clear()
         else:
             writing.connection.roll_back()
 
@@ -294,7 +297,7 @@ class SqliteDatabase:
             await writing.connection.run(partial(self._drop, writing))
 
     def _drop(self, writing: SqliteWriting) -> None:
-        writing.changed_events = True
+        writing.changed_store = True
         sqlite = writing.connection.sqlite
         writing._clear_freeze()
         owner = fact(writing._table_sql(self._tables.progress) or "", "STAGE", "owner")
@@ -364,26 +367,48 @@ class SqliteDatabase:
     def replacing(self, *, owner: str) -> AbstractAsyncContextManager[SqliteWriting]:
         return self.writing(owner=owner)
 
-    async def save(self, event: NewRow, version: int, now: int) -> Saved:
+    groups_at_once = 1  # SQLite knows one writer
+
+    async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         async with self._write_lock:
             writer = self._open_writer()
-            return await writer.run(partial(self._save, writer, event, version, now))
+            return await writer.run(partial(self._save, writer, saves))
 
-    def _save(self, writer: Connection, event: NewRow, version: int, now: int) -> Saved:
-        writing = self._begin(writer, "refuse", None)
+    def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
+        refusal: ConcurrentError | InputError | None = None
         try:
-            # The heads are kept from save to save; the data version moves when any other connection has written.
-            (data_version,) = writer.sqlite.execute("PRAGMA data_version").fetchone()
-            if self._heads is None or self._data_version != data_version:
-                self._heads = writing._heads()
-                self._data_version = data_version
-            saved = writing.add(event, version, now, self._heads)
-            self._end(writing, keep=True)
+            kept = self._begin_save(writer)
+            places: list[tuple[int, int] | None] = []
+            for save in saves:
+                try:
+                    places.append(kept.writing.add(save, kept.heads))
+                except (ConcurrentError, InputError) as error:
+                    refusal = error
+                    places.append(None)
+            self._end(kept.writing, keep=True)
         except BaseException:
-            self._heads = None
+            self._kept = None
             writer.roll_back()
             raise
-        return saved
+        if refusal is not None and len(saves) == 1:
+            raise refusal
+        heads = list(kept.heads)
+        return [place and Saved(*place, heads) for place in places]
+
+    def _begin_save(self, writer: Connection) -> _Kept:
+        """A transaction on a store that may be written, and its heads.
+
+        What was found out about the store for the save before holds still while the data version stands: it moves
+        when any other connection has written.
+        """
+        if self._kept is not None:
+            writer.begin(write=True)
+            if self._kept.data_version == _data_version(writer):
+                return self._kept
+            writer.roll_back()
+        writing = self._begin(writer, "refuse", None)
+        self._kept = _Kept(writing, writing._heads(), _data_version(writer))
+        return self._kept
 
     async def own(self) -> FileOwner:
         self._open_writer()
@@ -415,6 +440,20 @@ class SqliteDatabase:
                     f"the secret is deleted, but a copy stands in {self._path.name}-wal until every reader of "
                     "an older state has ended and somebody writes again"
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a save found out about the store."""
+
+    writing: SqliteWriting
+    heads: list[int]
+    data_version: int
+
+
+def _data_version(connection: Connection) -> int:
+    version: int = connection.sqlite.execute("PRAGMA data_version").fetchone()[0]
+    return version
 
 
 def _by(marker: Freeze) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from eventferry import order
 from eventferry.clock import now
-from eventferry.database import Clash, Progress, Saved, Shared, Stage, StageKind, SubscriberRow
+from eventferry.database import Clash, Progress, Save, Shared, Stage, StageKind, SubscriberRow
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
@@ -39,7 +39,8 @@ class SqliteWriting(SqliteReading):
     def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
         super().__init__(connection, tables, events_sql)
         self.leaves_nothing = False
-        self.changed_events = False
+        # Whether what a save relies on from the save before may be another now.
+        self.changed_store = False
         self.dropped_owners: list[str] = []
         # Kept here, not handed from thread to thread: an open statement passes an interrupt on to those after it,
         # so it must be closed before anything is rolled back.
@@ -63,6 +64,7 @@ class SqliteWriting(SqliteReading):
         self._clear_freeze()
 
     def _clear_freeze(self) -> None:
+        self.changed_store = True
         marker = self._freeze_marker()
         if marker is not None and marker.owner is not None:
             self.dropped_owners.append(marker.owner)
@@ -72,7 +74,7 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def append(self, rows: Sequence[Row]) -> None:
-        self.changed_events = True
+        self.changed_store = True
         for row in rows:
             self._refuse_taken(row.aggregate_id, row.aggregate_version)
             self.connection.sqlite.execute(f"INSERT INTO {self._events}{_INSERT_ROW}", row)
@@ -86,30 +88,30 @@ class SqliteWriting(SqliteReading):
             raise ConcurrentError(aggregate_id, version)
 
     @threaded
-    def add_event(self, event: NewRow, version: int, now: int) -> Saved:
-        self.changed_events = True
-        return self.add(event, version, now, self._heads())
+    def add_event(self, save: Save) -> None:
+        self.changed_store = True
+        self.add(save, self._heads())
 
-    def add(self, event: NewRow, version: int, now: int, heads: list[int]) -> Saved:
-        """Store one event; `heads` are the store's, and are moved behind it. For the worker thread."""
+    def add(self, save: Save, heads: list[int]) -> tuple[int, int]:
+        """Store one event; its thread and counter. `heads` are the store's, and are moved behind it. What it
+        refuses changes nothing. For the worker thread."""
+        event, version = save
         if not self.is_ours and (reason := refuse_number(event.payload)) is not None:
             raise InputError(reason, field="payload")
-        self._refuse_taken(event.aggregate_id, version)
-        timestamp = max(now, event.timestamp)
-        thread = self._thread_for(event.aggregate_id, version, timestamp, heads)
+        thread = self._thread_for(event.aggregate_id, version, event.timestamp, heads)
         counter = heads[thread]
         self.connection.sqlite.execute(
             f"INSERT INTO {self._events}{_INSERT_ROW}",
-            (thread, counter, timestamp, event.aggregate_id, version, event.type, event.payload),
+            (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload),
         )
         heads[thread] = counter + 1
-        return Saved(thread, counter, timestamp, list(heads))
+        return thread, counter
 
     def _thread_for(self, aggregate_id: str, version: int, timestamp: int, heads: list[int]) -> int:
-        preferred = order.thread_of(aggregate_id)
         at_once = self._thread_at(aggregate_id, version, timestamp)
         if at_once is not None:
             return at_once
+        preferred = order.thread_of(aggregate_id)
         return next(
             (
                 candidate
@@ -124,14 +126,17 @@ class SqliteWriting(SqliteReading):
         thread the next version is in order whatever the threads hold.
 
         The version before tells, or if it is of another time, what stands at this time: next to nothing, mostly.
+        Raises ConcurrentError where the version itself is there.
         """
         before = self.connection.sqlite.execute(
-            f"""SELECT timestamp, threadId FROM {self._events}
-            WHERE aggregateId = ? AND aggregateVersion < ? ORDER BY aggregateVersion DESC LIMIT 1""",
+            f"""SELECT timestamp, threadId, aggregateVersion FROM {self._events}
+            WHERE aggregateId = ? AND aggregateVersion <= ? ORDER BY aggregateVersion DESC LIMIT 1""",
             (aggregate_id, version),
         ).fetchone()
         if before is None:
             return None
+        if before[2] == version:
+            raise ConcurrentError(aggregate_id, version)
         if before[0] != timestamp:
             before = self.connection.sqlite.execute(
                 f"""SELECT timestamp, threadId FROM {self._events}
@@ -300,7 +305,7 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def swap(self, stage: Stage) -> None:
-        self.changed_events = True
+        self.changed_store = True
         sqlite = self.connection.sqlite
         triggers = sqlite.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
@@ -461,7 +466,7 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def place(self, stage: Stage) -> int:
-        self.changed_events = True
+        self.changed_store = True
         return self.connection.sqlite.executemany(
             f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
               ?1, ?2, ?3, ?4,
