@@ -194,7 +194,7 @@ async def test_backends_that_are_terminated_in_the_middle_double_and_lose_nothin
 
 
 def is_save(data: bytes) -> bool:
-    return b"WITH added AS" in data
+    return b"COMMIT; EXECUTE" in data
 
 
 @pytest.mark.parametrize("passes_on", [True, False])

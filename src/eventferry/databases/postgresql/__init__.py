@@ -7,7 +7,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -16,14 +16,14 @@ from urllib.parse import quote
 import psycopg
 from psycopg import conninfo
 
-from eventferry.database import Freeze, Frozen, Saved
+from eventferry.database import Freeze, Frozen, Save, Saved
 from eventferry.databases.names import Tables, comment
 from eventferry.databases.pool import Pool
 from eventferry.databases.postgresql import owners
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.databases.postgresql.owners import LockOwner
-from eventferry.databases.postgresql.placing import Placing
+from eventferry.databases.postgresql.placing import Place, Saver, preferred
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSoleWriting
 from eventferry.databases.postgresql.tables import Names, columns, quoted
@@ -41,7 +41,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.event import Limits, NewRow, check_limits
+from eventferry.event import Limits, check_limits
 
 __all__ = ["PostgresDatabase", "open_url"]
 
@@ -50,7 +50,7 @@ W = TypeVar("W", bound=PostgresWriting)
 _ATTEMPT = 0.2
 """Seconds that a sole writing stands in the queue for its lock: whoever comes behind it waits as long."""
 
-_RECONNECTIONS = (0.0, 0.1, 0.4, 1.5)
+_RECONNECTIONS = (0.1, 0.4, 1.5)
 """Seconds before each further attempt of a save whose connection broke."""
 
 _THREADS_TRIED = 16
@@ -112,6 +112,7 @@ class PostgresDatabase:
         self._name = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
         self._pool: Pool[Connection] = Pool(lambda: Connection.open(info, self._name), size, self._name)
         self._limits: Limits | None = None
+        self._saver = Saver(names)
 
     @property
     def resource_names(self) -> dict[str, str]:
@@ -319,61 +320,90 @@ class PostgresDatabase:
         async with self.writing(frozen="allow") as writing:
             return await writing.column_limits(self._names.tables.events)
 
-    async def save(self, event: NewRow, version: int, now: int) -> Saved:
-        await self._check_limits(event)
-        placing = Placing(self._names, event, version, max(now, event.timestamp))
+    groups_at_once = 1
+
+    async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None
-        for pause in _RECONNECTIONS:
-            await asyncio.sleep(pause)
+        for pause in (0, *_RECONNECTIONS):
+            if pause:
+                await asyncio.sleep(pause)
             try:
-                return await self._save(placing)
+                return await self._save(saves, again=broken is not None)
             except StoreUnreachableError as error:
                 # Whether it was stored nobody knows; to try again is safe, for the version is taken if it was.
                 await self._pool.forget_idle()
                 broken = error
+        versions = ", ".join(f"version {save.version} of {save.event.aggregate_id!r}" for save in saves)
+        raise StoreUnreachableError(f"{broken}; whether {versions} was stored is not known") from broken
+
+    async def _save(self, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
+        """Store events. Again: an attempt before this one may have stored them."""
+        if len(saves) == 1:
+            try:
+                return [await self._save_one(saves[0])]
             except (ConcurrentError, StoreFrozenError):
-                if broken is None:
-                    raise
-                # A freeze has waited for what was under way: either it is there now or it never will be.
-                async with self._transaction("BEGIN READ ONLY") as (connection, _):
-                    saved = await placing.look_up(connection)
-                if saved is None:
-                    raise
-                return saved
+                if again and (saved := await self._look_up(saves[0])) is not None:
+                    return [saved]
+                raise
+        stored: list[Saved | None] = [None] * len(saves)
+        fitting = [number for number, save in enumerate(saves) if await self._fits(save)]
+        found = await self._store([(saves[number], preferred(saves[number])) for number in fitting])
+        for number, saved in zip(fitting, found, strict=True):
+            stored[number] = saved
+        if again:
+            for number, save in enumerate(saves):
+                stored[number] = stored[number] or await self._look_up(save)
+        return stored
+
+    async def _save_one(self, save: Save) -> Saved:
+        await self._check_limits(save)
+        place = preferred(save)
+        for _ in range(_THREADS_TRIED):
+            try:
+                [saved] = await self._store([(save, place)])
             except DatabaseError as error:
                 if isinstance(error.__cause__, psycopg.errors.StringDataRightTruncation):
                     self._limits = None
-                    await self._check_limits(event)
+                    await self._check_limits(save)
                 raise
-        raise StoreUnreachableError(
-            f"{broken}; whether version {version} of {event.aggregate_id!r} was stored is not known"
-        ) from broken
+            if saved is not None:
+                return saved
+            async with self._transaction("BEGIN READ ONLY") as (connection, _):
+                taken, place = await self._saver.find_place(connection, save)
+            if taken:
+                raise ConcurrentError(save.event.aggregate_id, save.version)
+            async with self.writing():  # raises if the store is frozen, unless by who is dead
+                pass
+        async with self.writing_alone() as writing:
+            return await self._saver.add(writing.connection, save)
 
-    async def _check_limits(self, event: NewRow) -> None:
+    async def _store(self, saves: Sequence[tuple[Save, Place]]) -> list[Saved | None]:
+        async with self._pool.connection() as connection, connection.ended():
+            return await self._saver.store(connection, saves, _milliseconds(self._busy_timeout))
+
+    async def _look_up(self, save: Save) -> Saved | None:
+        """Where an event is stored. A freeze has waited for what was under way: either it is there now or it never
+        will be."""
+        async with self._transaction("BEGIN READ ONLY") as (connection, _):
+            return await self._saver.look_up(connection, save)
+
+    async def _fits(self, save: Save) -> bool:
+        try:
+            await self._check_limits(save)
+        except InputError:
+            return False
+        return True
+
+    async def _check_limits(self, save: Save) -> None:
         """By the limits that were read before, and where those refuse the event by those that are: an import may
         have put wider columns in place of the events, or reSolve's narrower ones."""
+        event = save.event
         if self._limits is not None:
             with contextlib.suppress(InputError):
                 check_limits(self._limits, event.aggregate_id, event.type, event.payload)
                 return
         self._limits = await self.limits()
         check_limits(self._limits, event.aggregate_id, event.type, event.payload)
-
-    async def _save(self, placing: Placing) -> Saved:
-        thread, anyhow = placing.preferred, False
-        patience = _milliseconds(self._busy_timeout)
-        for _ in range(_THREADS_TRIED):
-            async with self._pool.connection() as connection, connection.ended():
-                saved = await placing.save(connection, thread, patience, anyhow=anyhow)
-                if saved is not None:
-                    return saved
-            async with self.writing():  # raises if the store is frozen, unless by who is dead
-                pass
-            async with self._transaction("BEGIN READ ONLY") as (connection, _):
-                thread, anyhow = await placing.find_thread(connection)
-        async with self.writing_alone() as writing:
-            thread, _ = await placing.find_thread(writing.connection)
-            return await placing.place(writing.connection, thread)
 
     async def own(self) -> LockOwner:
         async with self.reading():  # there is a store

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
-from psycopg import pq
+from psycopg import generators, pq
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.errors import (
@@ -21,20 +22,37 @@ from eventferry.errors import (
 )
 
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any]
+Rows: TypeAlias = list[tuple[str | None, ...]]
 BLOCK = 2000
 """How many rows a statement that streams its result fetches at a time."""
+
+
+class Prepared(NamedTuple):
+    """A statement that is prepared on the server under a name that only this very statement has."""
+
+    name: str
+    definition: str
+
+
+def prepared(types: str, statement: str) -> Prepared:
+    """A statement with parameters of these types."""
+    text = f"({types}) AS {statement.replace('%%', '%')}"
+    name = f"eventferry_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return Prepared(name, f"PREPARE {name}{text}")
 
 
 class Connection:
     """A connection; psycopg's own, in autocommit: transactions begin and end by statements.
 
-    Nothing is prepared on the server, and no setting outlives its transaction: so it works behind a pgbouncer
-    that gives every transaction another server connection.
+    It works behind a pgbouncer that gives every transaction another server connection: no setting outlives its
+    transaction, the driver prepares nothing, and what we prepare is what anybody would under its name, and is
+    prepared where it is not.
     """
 
     def __init__(self, raw: psycopg.AsyncConnection[Any], name: str) -> None:
         self.raw = raw
         self._name = name
+        self._has_prepared = False
 
     @classmethod
     async def open(cls, conninfo: str, name: str) -> Connection:
@@ -67,6 +85,44 @@ class Connection:
             while cursor.nextset():
                 results.append(await cursor.fetchall() if cursor.description else [])
             return results
+
+    async def run_prepared(self, begin: str, statements: str, needed: Sequence[Prepared]) -> list[Rows]:
+        """Begin a transaction, and run statements in it that need what is prepared, in one round trip. The last rows
+        are those of the statements. With psycopg's own errors.
+
+        Nothing is bound: values stand in the statements as literals.
+        """
+        if self._has_prepared:
+            try:
+                return await self.exchange(f"{begin}; {statements}")
+            except psycopg.errors.InvalidSqlStatementName:  # another server connection
+                await self.exchange("ROLLBACK")
+        await self.exchange(begin)
+        await self.prepare(needed)
+        return await self.exchange(statements)
+
+    async def prepare(self, needed: Sequence[Prepared]) -> None:
+        """See to it that statements are prepared for the transaction under way."""
+        [found] = await self.exchange("SELECT name FROM pg_prepared_statements")
+        missing = [each.definition for each in needed if (each.name,) not in found]
+        await self.exchange("; ".join(missing))
+        self._has_prepared = True
+
+    def literal(self, text: bytes) -> str:
+        """A text as a literal."""
+        return bytes(pq.Escaping(self.raw.pgconn).escape_literal(text)).decode()
+
+    async def exchange(self, statements: str) -> list[Rows]:
+        """Run statements in one round trip: the rows of each, all values as text. With psycopg's own errors.
+
+        Without psycopg's cursors, which take as long as the server does for a save.
+        """
+        self.raw.pgconn.send_query(statements.encode())
+        results = await self.raw.wait(generators.execute(self.raw.pgconn))
+        for result in results:
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result)
+        return [_rows(result) for result in results]
 
     async def rows(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """The rows of one statement; text comes as bytes."""
@@ -105,19 +161,21 @@ class Connection:
         try:
             yield
         finally:
-            ending = asyncio.ensure_future(self._roll_back())
-            cancelled: asyncio.CancelledError | None = None
-            while not ending.done():  # a cancellation must not leave it half done, nor be lost
-                try:
-                    await asyncio.wait([ending])
-                except asyncio.CancelledError as error:
-                    cancelled = error
-            if cancelled is not None:
-                raise cancelled
+            if not (self.raw.closed or self.is_usable):
+                await self._end()
+
+    async def _end(self) -> None:
+        ending = asyncio.ensure_future(self._roll_back())
+        cancelled: asyncio.CancelledError | None = None
+        while not ending.done():  # a cancellation must not leave it half done, nor be lost
+            try:
+                await asyncio.wait([ending])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     async def _roll_back(self) -> None:
-        if self.raw.closed or self.is_usable:
-            return
         try:
             await self.raw.execute("ROLLBACK")
         except psycopg.Error:
@@ -134,6 +192,16 @@ class Connection:
                     f"the connection to {self._name} broke: {_words(error)}"
                 ) from None
             raise _named(error, self._name) from error
+
+
+def _rows(result: pq.abc.PGresult) -> Rows:
+    columns = range(result.nfields)
+    return [
+        tuple(
+            None if (value := result.get_value(row, column)) is None else value.decode() for column in columns
+        )
+        for row in range(result.ntuples)
+    ]
 
 
 def _take_bytes(cursor: psycopg.AsyncCursor[Any]) -> None:

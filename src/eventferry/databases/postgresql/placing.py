@@ -1,83 +1,177 @@
-"""Saving one event: which thread it goes to, and the round trip that puts it there.
+"""Saving events: which thread each goes to, and the round trip that puts them there.
 
-Within a thread commit order must be counter order. So a save locks its thread's row in `events-threads` until it
-commits; saves of other threads don't wait for it. The rules for the thread: docs/order.md.
+Within a thread commit order must be counter order. So a save moves its thread's counter in `events-threads`, and
+holds that row until it commits; saves of other threads don't wait for it. The rules for the thread: docs/order.md.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import psycopg
 
 from eventferry import order
-from eventferry.database import Saved
-from eventferry.databases.postgresql.connection import Connection
+from eventferry.database import Save, Saved
+from eventferry.databases.postgresql.connection import Connection, prepared
 from eventferry.databases.postgresql.tables import COLUMNS, Names, literal
 from eventferry.databases.postgresql.writing import event_size
 from eventferry.errors import ConcurrentError, DatabaseError
-from eventferry.event import NewRow
 
 
-def _is_of_version(violation: psycopg.errors.Diagnostic) -> bool:
-    """Whether what is taken is a version. By this in the index's name reSolve, too, knows it; but where the table's
-    name is long PostgreSQL cut the index's, and then the columns tell."""
-    return "aggregateidandversion" in (violation.constraint_name or "").lower() or '"aggregateVersion"' in (
-        violation.message_detail or ""
-    )
+class Place(NamedTuple):
+    """A thread to try for an event; and whether it is the right one whatever else is saved meanwhile."""
+
+    thread: int
+    anyhow: bool
 
 
-class Placing:
-    """An event on its way to a thread."""
+def preferred(save: Save) -> Place:
+    """Where to try first."""
+    return Place(order.thread_of(save.event.aggregate_id), anyhow=False)
 
-    def __init__(self, names: Names, event: NewRow, version: int, timestamp: int) -> None:
+
+class Saver:
+    """Stores events of one store.
+
+    What a save runs is prepared on the server: to plan it takes longer than to run it.
+    """
+
+    def __init__(self, names: Names) -> None:
         self._names = names
-        self._event = event
-        self._version = version
-        self._timestamp = timestamp
-        self.preferred = order.thread_of(event.aggregate_id)
+        events, threads = names.events, names.threads
+        self._lock = prepared(
+            "bigint[]",
+            f'SELECT FROM {threads} WHERE "threadId" = ANY($1) ORDER BY "threadId" FOR UPDATE',
+        )
+        # The counter is compared with what the snapshot shows: what is asked about the thread holds only if nobody
+        # stored an event in it between that and the lock on its row.
+        self._insert = prepared(
+            "bigint, bigint, text, bigint, text, jsonb, bigint, boolean",
+            f"""WITH moved AS (
+              UPDATE {threads} SET "threadCounter" = "threadCounter" + 1
+              WHERE "threadId" = $1
+                AND "threadCounter" = (SELECT "threadCounter" FROM {threads} WHERE "threadId" = $1)
+                AND {self._unless_frozen}
+                AND NOT EXISTS (SELECT FROM {events} WHERE "aggregateId" = $3 AND "aggregateVersion" = $4)
+                AND ($8 OR {self._is_right})
+              RETURNING "threadCounter" - 1 AS counter
+            ) INSERT INTO {events}({COLUMNS}) SELECT $1, counter, $2, $3, $4, $5, $6, $7 FROM moved
+            RETURNING "threadCounter" """,
+        )
+        table = f"to_regclass({_name(events)})::oid::bigint"
+        self._look = prepared(
+            "bigint, bigint",
+            f"""SELECT {table}, CASE
+              WHEN $1 = {table} AND $2 = (SELECT sum("threadCounter") FROM {threads}) THEN NULL
+              ELSE ARRAY(SELECT "threadCounter" FROM {threads} ORDER BY "threadId") END""",
+        )
+        self._prepared = (self._lock, self._insert, self._look)
+        # As they were behind the save before, and the table that they are of.
+        self._heads = [0] * 256
+        self._table: str | None = "0"
 
-    async def save(
-        self, connection: Connection, thread: int, lock_timeout: int, *, anyhow: bool
-    ) -> Saved | None:
-        """One transaction in one round trip; None if the store is frozen or another thread is the right one.
+    @property
+    def _unless_frozen(self) -> str:
+        """The freeze is looked up by name, not by what the transaction sees of the catalogue: a freeze waits for
+        the lock on the table of threads that is held here, or is seen here."""
+        return f"to_regclass({_name(self._names.freeze)}) IS NULL"
 
-        What is asked about the thread is asked in a statement behind the one that locks its row, so that it
-        sees what was committed while it waited for the lock. The heads are read behind the commit: so they are
-        a state that the store went through, and of the cursors of two saves one is always behind the other.
+    @property
+    def _is_right(self) -> str:
+        """The thread's last timestamp is not later, and no other thread has the aggregate at this very time."""
+        events = self._names.events
+        return f"""NOT EXISTS (
+                SELECT FROM (
+                  SELECT "timestamp" FROM {events} WHERE "threadId" = $1 ORDER BY "threadCounter" DESC LIMIT 1
+                ) AS last WHERE last."timestamp" > $2
+              ) AND NOT EXISTS (
+                SELECT FROM (
+                  SELECT "threadId", "aggregateId", "aggregateVersion" FROM {events} WHERE "timestamp" = $2 OFFSET 0
+                ) AS at_once WHERE "aggregateId" = $3 AND "aggregateVersion" < $4 AND "threadId" <> $1
+              )"""
+
+    async def store(
+        self, connection: Connection, saves: Sequence[tuple[Save, Place]], lock_timeout: int
+    ) -> list[Saved | None]:
+        """One transaction in one round trip. What is taken or belongs in another thread is left out, and in a frozen
+        store all: None.
 
         Args:
             connection: in no transaction.
-            thread: to put the event into.
+            saves: the events, and where to put each.
             lock_timeout: how many milliseconds to wait for a lock.
-            anyhow: it was found to be the right one already.
         """
-        results = await self._run(
-            connection,
-            f"""BEGIN ISOLATION LEVEL READ COMMITTED;
-            SET LOCAL lock_timeout = {lock_timeout};
-            SELECT 1 FROM {self._names.threads} WHERE "threadId" = %(thread)s FOR UPDATE;
-            {self._add("TRUE" if anyhow else self._is_right)};
-            COMMIT;
-            {self._heads}""",
-            thread,
+        begin = (
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_timeout}; "
+            # A plan that is kept outlives the time when the table was small.
+            "SET LOCAL enable_seqscan = off"
         )
-        return self._saved(thread, results[3], results[5][0][0])
+        inserts = [self._execute(connection, save, place) for save, place in saves]
+        if len(saves) > 1:  # all rows in one order: nobody waits for one who waits for him
+            threads = ",".join({str(place.thread) for _, place in saves})
+            inserts.insert(0, f"EXECUTE {self._lock.name}('{{{threads}}}')")
+        known = self._heads
+        look = self._look_at(sum(known) + len(saves))
+        try:
+            with connection.named():
+                results = await connection.run_prepared(
+                    begin, f"{'; '.join(inserts)}; COMMIT; {look}", self._prepared
+                )
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, _OF_ONE):
+                raise
+            if len(saves) > 1:
+                return [None] * len(saves)
+            raise self._refusal(*saves[0], error) from None
+        counters = [int(rows[0][0] or 0) if rows else None for rows in results[-2 - len(saves) : -2]]
+        [(table, heads)] = results[-1]
+        if heads is not None:
+            known = [int(counter) for counter in heads[1:-1].split(",")]
+        elif None in counters:
+            # As many events as we meant to store have come, but others'.
+            [[(known,)]] = await connection.run(self._all_heads)
+        else:
+            known = list(known)
+            for (_, place), counter in zip(saves, counters, strict=True):
+                known[place.thread] = (counter or 0) + 1
+        self._heads, self._table = known, table
+        return [
+            None if counter is None else Saved(place.thread, counter, known)
+            for (_, place), counter in zip(saves, counters, strict=True)
+        ]
 
-    async def place(self, connection: Connection, thread: int) -> Saved:
-        """The same in a sole writing, which has checked everything."""
-        added, heads = await self._run(connection, f"{self._add(None)}; {self._heads}", thread)
-        saved = self._saved(thread, added, heads[0][0])
-        if saved is None:
-            raise DatabaseError(f"{self._names.threads} lacks the row of thread {thread}")
-        return saved
+    def _look_at(self, expected: int) -> str:
+        """The heads behind the commit: so they are a state that the store went through, and of the cursors of two
+        saves one is always behind the other.
 
-    async def find_thread(self, connection: Connection) -> tuple[int, bool]:
-        """The right thread, as far as can be told without a lock: that of the aggregate's last event at this
-        very timestamp, or the next whose last timestamp is not later, or if there is none the preferred one.
-        The flag says whether that stands whatever else is saved meanwhile: then `save` need not ask again."""
-        [[(at_once, free)]] = await connection.run(
-            f"""SELECT (
+        Counters only rise. So where their sum is the one expected, nobody else has saved since the heads were looked
+        at last, and they are not read again.
+        """
+        return f"EXECUTE {self._look.name}({self._table}, {expected})"
+
+    async def add(self, connection: Connection, save: Save) -> Saved:
+        """Store an event in a sole writing, which has checked whether the store is frozen."""
+        taken, place = await self.find_place(connection, save)
+        if taken:
+            raise ConcurrentError(save.event.aggregate_id, save.version)
+        with connection.named():
+            await connection.prepare(self._prepared)
+            [added] = await connection.exchange(self._execute(connection, save, place._replace(anyhow=True)))
+        if not added:
+            raise DatabaseError(f"{self._names.threads} lacks the row of thread {place.thread}")
+        [[(heads,)]] = await connection.run(self._all_heads)
+        return Saved(place.thread, int(added[0][0] or 0), heads)
+
+    async def find_place(self, connection: Connection, save: Save) -> tuple[bool, Place]:
+        """Whether the version is taken, and the right thread, as far as can be told without a lock: that of the
+        aggregate's last event at this very timestamp, or the next whose last timestamp is not later, or if there is
+        none the preferred one."""
+        first = order.thread_of(save.event.aggregate_id)
+        [[(taken, at_once, free)]] = await connection.run(
+            f"""SELECT EXISTS (
+              SELECT FROM {self._names.events} WHERE "aggregateId" = %(id)s AND "aggregateVersion" = %(version)s
+            ), (
               SELECT "threadId" FROM (
                 SELECT "threadId", "threadCounter", "aggregateId", "aggregateVersion" FROM {self._names.events}
                 WHERE "timestamp" = %(time)s OFFSET 0
@@ -90,86 +184,68 @@ class Placing:
                 ORDER BY "threadCounter" DESC LIMIT 1
               ), %(time)s) <= %(time)s ORDER BY place LIMIT 1
             )""",
-            self._values(self.preferred) | {"threads": [*range(self.preferred, 256), *range(self.preferred)]},
+            _values(save) | {"threads": [*range(first, 256), *range(first)]},
         )
         if at_once is not None:
-            return at_once, True
-        return (self.preferred, True) if free is None else (free, False)
+            return taken, Place(at_once, anyhow=True)
+        return taken, Place(first, anyhow=True) if free is None else Place(free, anyhow=False)
 
-    async def look_up(self, connection: Connection) -> Saved | None:
+    async def look_up(self, connection: Connection, save: Save) -> Saved | None:
         """Where the event stands, if it was stored; None if another one has its version, or none has."""
-        [found, heads] = await connection.run(
+        found, [(heads,)] = await connection.run(
             f"""SELECT "threadId", "threadCounter" FROM {self._names.events}
             WHERE "aggregateId" = %(id)s AND "aggregateVersion" = %(version)s AND "timestamp" = %(time)s
               AND "type" = %(type)s AND "payload" = %(payload)s::jsonb;
-            {self._heads}""",
-            self._values(0),
+            {self._all_heads}""",
+            _values(save) | {"type": save.event.type, "payload": save.event.payload.decode()},
         )
         if not found:
             return None
-        thread, counter = found[0]
-        return Saved(thread, counter, self._timestamp, heads[0][0])
-
-    async def _run(self, connection: Connection, statements: str, thread: int) -> list[list[tuple[Any, ...]]]:
-        with connection.named():
-            try:
-                return await connection.run_raw(statements, self._values(thread))
-            except psycopg.errors.UniqueViolation as error:
-                if _is_of_version(error.diag):
-                    raise ConcurrentError(self._event.aggregate_id, self._version) from None
-                raise DatabaseError(
-                    f"the next counter of thread {thread} in {self._names.threads} is that of an event that is there"
-                ) from error
-
-    def _add(self, condition: str | None) -> str:
-        """Insert behind the thread's head, and move that; the counter, if the condition holds.
-
-        The freeze is looked up by name, not by what the transaction sees of the catalogue: a freeze waits for
-        the lock on the table of threads that is held here, or is seen here.
-        """
-        unless_frozen = f"to_regclass({literal(self._names.freeze.replace('%%', '%'))}) IS NULL"
-        checked = "TRUE" if condition is None else f"{unless_frozen} AND {condition}"
-        return f"""WITH added AS (
-              INSERT INTO {self._names.events}({COLUMNS})
-              SELECT "threadId", "threadCounter", %(time)s, %(id)s, %(version)s, %(type)s, %(payload)s::jsonb, %(size)s
-              FROM {self._names.threads} WHERE "threadId" = %(thread)s AND {checked}
-              RETURNING "threadCounter"
-            ), moved AS (
-              UPDATE {self._names.threads} SET "threadCounter" = "threadCounter" + 1
-              WHERE "threadId" = %(thread)s AND EXISTS (SELECT FROM added)
-            ) SELECT "threadCounter" FROM added"""
+        [(thread, counter)] = found
+        return Saved(thread, counter, heads)
 
     @property
-    def _heads(self) -> str:
+    def _all_heads(self) -> str:
         return f'SELECT array_agg("threadCounter" ORDER BY "threadId") FROM {self._names.threads}'
 
-    @property
-    def _is_right(self) -> str:
-        """The thread's last timestamp is not later, and no other thread has the aggregate at this very time."""
-        return f"""NOT EXISTS (
-                SELECT FROM (
-                  SELECT "timestamp" FROM {self._names.events} WHERE "threadId" = %(thread)s
-                  ORDER BY "threadCounter" DESC LIMIT 1
-                ) AS last WHERE last."timestamp" > %(time)s
-              ) AND NOT EXISTS (
-                SELECT FROM (
-                  SELECT "threadId", "aggregateId", "aggregateVersion" FROM {self._names.events}
-                  WHERE "timestamp" = %(time)s OFFSET 0
-                ) AS at_once WHERE "aggregateId" = %(id)s AND "aggregateVersion" < %(version)s
-                  AND "threadId" <> %(thread)s
-              )"""
+    def _execute(self, connection: Connection, save: Save, place: Place) -> str:
+        event = save.event
+        aggregate_id, event_type = event.aggregate_id.encode(), event.type.encode()
+        texts = (connection.literal(text) for text in (aggregate_id, event_type, event.payload))
+        identity, kind, payload = texts
+        size = event_size(aggregate_id, event_type, event.payload)
+        return (
+            f"EXECUTE {self._insert.name}({place.thread}, {event.timestamp}, {identity}, {save.version}, "
+            f"{kind}, {payload}, {size}, {place.anyhow})"
+        )
 
-    def _values(self, thread: int) -> dict[str, Any]:
-        event = self._event
-        return {
-            "thread": thread,
-            "time": self._timestamp,
-            "id": event.aggregate_id,
-            "version": self._version,
-            "type": event.type,
-            "payload": event.payload.decode(),
-            "size": event_size(event.aggregate_id.encode(), event.type.encode(), event.payload),
-        }
+    def _refusal(self, save: Save, place: Place, error: DatabaseError) -> Exception:
+        """What an error means that came of storing one event."""
+        violation = error.__cause__
+        if not isinstance(violation, psycopg.errors.UniqueViolation):
+            return error
+        if _is_of_version(violation.diag):
+            return ConcurrentError(save.event.aggregate_id, save.version)
+        return DatabaseError(
+            f"the next counter of thread {place.thread} in {self._names.threads} is that of an event that is there"
+        )
 
-    def _saved(self, thread: int, added: list[tuple[Any, ...]], heads: list[int]) -> Saved | None:
-        return Saved(thread, added[0][0], self._timestamp, heads) if added else None
+
+_OF_ONE = (psycopg.errors.UniqueViolation, psycopg.errors.StringDataRightTruncation)
+"""What goes wrong because of one event: of which, is found out one by one."""
+
+
+def _name(identifier: str) -> str:
+    return literal(identifier.replace("%%", "%"))
+
+
+def _values(save: Save) -> dict[str, Any]:
+    return {"time": save.event.timestamp, "id": save.event.aggregate_id, "version": save.version}
+
+
+def _is_of_version(violation: psycopg.errors.Diagnostic) -> bool:
+    """Whether what is taken is a version. By this in the index's name reSolve, too, knows it; but where the table's
+    name is long PostgreSQL cut the index's, and then the columns tell."""
+    return "aggregateidandversion" in (violation.constraint_name or "").lower() or '"aggregateVersion"' in (
+        violation.message_detail or ""
+    )

@@ -9,15 +9,15 @@ from typing import Any
 
 import psycopg
 
-from eventferry.database import Saved, Shared, Stage
+from eventferry.database import Save, Shared, Stage
 from eventferry.databases.names import comment, frozen_marker
 from eventferry.databases.postgresql import tables as ddl
-from eventferry.databases.postgresql.placing import Placing
+from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows
 from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
-from eventferry.event import NewRow, Row, check_limits
+from eventferry.event import Row, check_limits
 
 _CHUNK = 50_000
 _GROUP = '"timestamp", "aggregateId", "type"'
@@ -76,12 +76,10 @@ class PostgresSoleWriting(PostgresWriting):
                 raise ConcurrentError(*version)
             taken.add(version)
 
-    async def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+    async def add_event(self, save: Save) -> None:
         limits = await self.column_limits(self.names.tables.events)
-        check_limits(limits, event.aggregate_id, event.type, event.payload)
-        placing = Placing(self.names, event, version, max(now, event.timestamp))
-        thread, _ = await placing.find_thread(self.connection)
-        return await placing.place(self.connection, thread)
+        check_limits(limits, save.event.aggregate_id, save.event.type, save.event.payload)
+        await Saver(self.names).add(self.connection, save)
 
     # merge
 
