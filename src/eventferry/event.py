@@ -465,6 +465,15 @@ def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: by
         raise InputError(reason, field="payload")
 
 
+def is_within(limits: Limits, row: NewRow) -> bool:
+    """Whether the columns of a store can hold an event."""
+    try:
+        check_limits(limits, row.aggregate_id, row.type, row.payload)
+    except InputError:
+        return False
+    return True
+
+
 def _is_compact(lines: bytes) -> bool:
     """Whether no token of any line has white space around it; for lines that are JSON."""
     if b" " not in lines and b"\t" not in lines and b"\r" not in lines:

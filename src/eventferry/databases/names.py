@@ -1,11 +1,13 @@
-"""The names of a store's tables, and what the comments of tables say, alike in every database."""
+"""The names of a store's tables, what the comments of tables say, and words, alike in every database."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
+from eventferry.database import Save
 from eventferry.errors import UsageError
 
 
@@ -82,6 +84,13 @@ def fact(text: str, words: str, name: str) -> str | None:
     """A fact from such a comment."""
     found = re.search(rf"EVENTFERRY {words}[^\n]*? {name.upper()} '((?:[^']|'')*)'", text)
     return found[1].replace("''", "'") if found else None
+
+
+def told(saves: Sequence[Save]) -> str:
+    """The beginning of a sentence about saves: which they are."""
+    (event, version), *others = saves
+    first = f"version {version} of aggregate {event.aggregate_id!r}"
+    return f"{first} and {len(others)} others were" if others else f"{first} was"
 
 
 def import_marker(import_id: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from secrets import token_hex
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymysql.err import MySQLError
 
-from eventferry.database import Frozen, Saved
+from eventferry.database import Frozen, Save, Saved
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import (
     BROKEN,
@@ -29,12 +29,12 @@ from eventferry.databases.mysql.connection import (
     number_of,
 )
 from eventferry.databases.mysql.reading import COMMENT, MysqlReading, Paces, freeze_of
-from eventferry.databases.mysql.saving import Found, Saver
+from eventferry.databases.mysql.saving import Found, Saver, store
 from eventferry.databases.mysql.shape import Shape, read_shape
 from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, owner_lock
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.mysql.writing import MysqlWriting, store_comment
-from eventferry.databases.names import Tables, fact
+from eventferry.databases.names import Tables, fact, told
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
@@ -46,7 +46,7 @@ from eventferry.errors import (
     StoreUnreachableError,
     UsageError,
 )
-from eventferry.event import Limits, NewRow, check_limits
+from eventferry.event import Limits, check_limits, is_within
 
 __all__ = ["MysqlDatabase", "open_url"]
 
@@ -418,8 +418,9 @@ class MysqlDatabase:
         async with self.reading() as reading:
             return reading.shape.limits(self._access.max_packet)
 
-    async def save(self, event: NewRow, version: int, now: int) -> Saved:
-        event = event._replace(timestamp=max(now, event.timestamp))
+    groups_at_once = 1
+
+    async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None
         for pause in (None, *_RECONNECTIONS):
             if pause is not None:
@@ -427,7 +428,7 @@ class MysqlDatabase:
             try:
                 async with self._pool.connection() as connection:
                     return await connection.run(
-                        partial(self._save, connection, event, version, again=broken is not None)
+                        partial(self._save, connection, saves, again=broken is not None)
                     )
             except StoreUnreachableError as error:
                 if broken is None and not _was_connected(error):
@@ -435,18 +436,53 @@ class MysqlDatabase:
                 await self._pool.forget_idle()
                 broken = broken or error
         raise StoreUnreachableError(
-            f"the connection broke while an event was saved, and {self._place} cannot be reached: whether event "
-            f"{version} of aggregate {event.aggregate_id!r} was stored is not known"
+            f"the connection broke while an event was saved, and {self._place} cannot be reached: whether "
+            f"{told(saves)} stored is not known"
         ) from broken
 
-    def _save(self, connection: Connection, event: NewRow, version: int, *, again: bool) -> Saved:
-        """Store an event. Again: an attempt before this one may have stored it."""
+    def _save(self, connection: Connection, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
+        """Store events. Again: an attempt before this one may have stored them."""
+        if len(saves) == 1:
+            return [self._save_one(connection, saves[0], again=again)]
+        shape = self._known_shape(connection)
+        limits = shape.limits(self._access.max_packet)
+        stored: list[Saved | None] = [None] * len(saves)
+        savers = {
+            number: Saver(self._names, shape, save)
+            for number, save in enumerate(saves)
+            if is_within(limits, save.event)
+        }
+        try:
+            found = store(
+                connection, self._names, [(saver, saver.preferred) for saver in savers.values()], alone=False
+            )
+        except MySQLError as error:
+            # Because of which event is found out one by one.
+            if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
+                raise
+            found = []
+        finally:
+            connection.roll_back()
+            connection.end()
+        for number, saved in zip(savers, found, strict=False):
+            stored[number] = saved if isinstance(saved, Saved) else None
+        if again:
+            for number, saver in savers.items():
+                stored[number] = stored[number] or saver.stored(connection)
+        return stored
+
+    def _known_shape(self, connection: Connection) -> Shape:
         shape = self._shape
         if shape is None:
             shape = self._begin_reading(connection).shape
             connection.roll_back()
+        return shape
+
+    def _save_one(self, connection: Connection, save: Save, *, again: bool) -> Saved:
+        event = save.event
+        shape = self._known_shape(connection)
         check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
-        saver = Saver(self._names, shape, event, version)
+        saver = Saver(self._names, shape, save)
         place = saver.preferred
         deadline = time.monotonic() + self._access.busy_timeout
         try:
@@ -459,7 +495,7 @@ class MysqlDatabase:
                     if number == NO_KEY and shape.is_ours:
                         # Somebody has put a foreign table in the place of ours.
                         self._shape = None
-                        return self._save(connection, event, version, again=again)
+                        return self._save_one(connection, save, again=again)
                     if number in (DEADLOCK, LOCK_TIMEOUT) and time.monotonic() < deadline:
                         continue
                     raise saver.refusal(connection, error) from None

@@ -168,8 +168,14 @@ class Connection:
                 pass
             return list(cursor.fetchall())
 
-    def results(self, statements: str, values: Values = ()) -> list[list[tuple[Any, ...]]]:
-        """The rows of each of these statements."""
+    def with_values(self, statements: str, values: Values) -> str:
+        """Statements with their values written into them."""
+        with self.wire.cursor() as cursor:
+            text: str = cursor.mogrify(statements, values)
+            return text
+
+    def results(self, statements: str, values: Values | None = ()) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of these statements. None for values that stand in them already."""
         with self.wire.cursor() as cursor:
             cursor.execute(statements, values)
             found = [list(cursor.fetchall())]

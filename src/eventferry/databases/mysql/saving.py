@@ -1,19 +1,19 @@
-"""Storing one event behind its thread's head, in one round trip where nothing is in the way."""
+"""Storing events behind their threads' heads, in one round trip where nothing is in the way."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pymysql.err import MySQLError
 
 from eventferry import order
-from eventferry.database import Saved
+from eventferry.database import Save, Saved
 from eventferry.databases.mysql.connection import Connection, duplicate_key
 from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.errors import ConcurrentError, DatabaseError, InputError
-from eventferry.event import NewRow
 
 _LONG_AGO = -(2**63)
 
@@ -42,35 +42,28 @@ class Saver:
     Args:
         names: of the tables.
         shape: of the events.
-        event: whose timestamp is final.
-        version: of its aggregate.
+        save: the event.
     """
 
-    def __init__(self, names: Names, shape: Shape, event: NewRow, version: int) -> None:
+    def __init__(self, names: Names, shape: Shape, save: Save) -> None:
         self._names = names
         self._shape = shape
-        self._event = event
-        self._version = version
+        self._event, self._version = save
         self._events, self._threads = quoted(names.tables.events), quoted(names.threads)
-        self.preferred = Place(order.thread_of(event.aggregate_id), in_time=True)
+        self.preferred = Place(order.thread_of(save.event.aggregate_id), in_time=True)
 
     def store(self, connection: Connection, place: Place, *, alone: bool) -> Saved | Found:
-        """Store the event in this thread if it belongs there.
+        """Store the event in this thread if it belongs there; see `store`."""
+        [stored] = store(connection, self._names, [(self, place)], alone=alone)
+        return stored
 
-        Alone: in the transaction under way, which has all threads to itself. Else in one of its own, that has
-        ended whether it could be stored or not.
-
-        The thread's row is locked until the end: within a thread, commit order is counter order. The marker is
-        looked for after that, because whoever sets it holds all rows.
-        """
-        begin = "" if alone else "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION;"
-        # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
-        end = "" if alone else "COMMIT;"
-        marker = "NULL" if alone else _MARKER
+    def statements(self, connection: Connection, place: Place) -> str:
+        """What stores the event in this thread if it belongs there; its last row says whether it did. The thread's
+        row is locked already, or is here."""
         same = self._shape.same("e.aggregateId", "%(aggregate)s")
-        statements = f"""{begin}
+        statements = f"""
         SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
-        SET @marker = {marker};
+        SET @marker = IF(@alone, NULL, {_MARKER});
         SET @last = (SELECT timestamp FROM {self._events}
           WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
         SET @at_once = (
@@ -90,8 +83,7 @@ class Saver:
         SELECT %(thread)s, @counter, %(timestamp)s, %(aggregate)s, %(version)s, %(type)s, %(payload)s
         FROM DUAL WHERE @goes;
         UPDATE {self._threads} SET threadCounter = threadCounter + 1 WHERE threadId = %(thread)s AND @goes;
-        {end}
-        SELECT @goes, @marker, @at_once, @counter, {ALL_HEADS} FROM {self._threads}"""
+        SELECT @goes, @marker, @at_once, @counter;"""
         values = {
             "thread": place.thread,
             "in_time": place.in_time,
@@ -103,10 +95,7 @@ class Saver:
             "database": connection.access.database,
             "freeze": self._names.tables.freeze,
         }
-        [(goes, found, at_once, counter, heads)] = connection.query(statements, values)
-        if not goes:
-            return Found(_text(found), None if at_once is None else int(at_once))
-        return Saved(place.thread, int(counter), self._event.timestamp, heads_of(heads, self._names))
+        return connection.with_values(statements, values)
 
     def next_place(self, connection: Connection, found: Found) -> Place:
         """Where to try next, when nothing but the event's timestamp stood in the way."""
@@ -154,7 +143,40 @@ class Saver:
             return None
         [(heads,)] = connection.query(f"SELECT {ALL_HEADS} FROM {self._threads}")
         [(thread, counter)] = rows
-        return Saved(thread, counter, self._event.timestamp, heads_of(heads, self._names))
+        return Saved(thread, counter, heads_of(heads, self._names))
+
+
+def store(
+    connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]], *, alone: bool
+) -> list[Saved | Found]:
+    """Store events in these threads, those that belong there.
+
+    Alone: in the transaction under way, which has all threads to itself. Else in one of its own, that has ended
+    whether they could be stored or not.
+
+    The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked
+    for after that, because whoever sets it holds all rows.
+    """
+    threads = quoted(names.threads)
+    begin = "" if alone else "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION;"
+    # In order of the threads, as everybody does: nobody waits for one who waits for him.
+    numbers = ", ".join({str(place.thread) for _, place in saves})
+    lock = f"SELECT COUNT(*) INTO @locked FROM {threads} WHERE threadId IN ({numbers}) ORDER BY threadId FOR UPDATE;"
+    # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
+    end = "" if alone else "COMMIT;"
+    parts = [
+        f"SET @alone = {alone}; {begin} {lock if len(saves) > 1 else ''}".replace("%%", "%"),
+        *[saver.statements(connection, place) for saver, place in saves],
+        f"{end} SELECT {ALL_HEADS} FROM {threads}".replace("%%", "%"),
+    ]
+    *rows, [(heads,)] = [found for found in connection.results("".join(parts), None) if found]
+    after = heads_of(heads, names)
+    return [
+        Saved(place.thread, int(counter), after)
+        if goes
+        else Found(_text(marker), None if at_once is None else int(at_once))
+        for (_, place), [(goes, marker, at_once, counter)] in zip(saves, rows, strict=True)
+    ]
 
 
 _MARKER = """(SELECT table_comment FROM information_schema.tables

@@ -11,7 +11,7 @@ from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
 from eventferry.clock import now
-from eventferry.database import Saved, Shared, Stage
+from eventferry.database import Save, Shared, Stage
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import duplicate_key
 from eventferry.databases.mysql.reading import compact_text, entry, vector
@@ -21,7 +21,7 @@ from eventferry.databases.mysql.writing import MysqlWriting
 from eventferry.databases.names import comment, frozen_marker
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
-from eventferry.event import NewRow, Row, check_limits
+from eventferry.event import Row, check_limits
 
 _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
 _BLOCK = 2000
@@ -135,14 +135,15 @@ class MysqlSoleWriting(MysqlWriting):
         )
 
     @threaded
-    def add_event(self, event: NewRow, version: int, now: int) -> Saved:
+    def add_event(self, save: Save) -> None:
+        event = save.event
         check_limits(
             self.shape.limits(self.connection.access.max_packet),
             event.aggregate_id,
             event.type,
             event.payload,
         )
-        saver = Saver(self.names, self.shape, event._replace(timestamp=max(now, event.timestamp)), version)
+        saver = Saver(self.names, self.shape, save)
         place = saver.preferred
         while True:
             try:
@@ -150,7 +151,7 @@ class MysqlSoleWriting(MysqlWriting):
             except MySQLError as error:
                 raise saver.refusal(self.connection, error) from None
             if not isinstance(saved, Found):
-                return saved
+                return
             place = saver.next_place(self.connection, saved)
 
     # merge

@@ -17,7 +17,7 @@ import psycopg
 from psycopg import conninfo
 
 from eventferry.database import Freeze, Frozen, Save, Saved
-from eventferry.databases.names import Tables, comment
+from eventferry.databases.names import Tables, comment, told
 from eventferry.databases.pool import Pool
 from eventferry.databases.postgresql import owners
 from eventferry.databases.postgresql import tables as ddl
@@ -333,8 +333,7 @@ class PostgresDatabase:
                 # Whether it was stored nobody knows; to try again is safe, for the version is taken if it was.
                 await self._pool.forget_idle()
                 broken = error
-        versions = ", ".join(f"version {save.version} of {save.event.aggregate_id!r}" for save in saves)
-        raise StoreUnreachableError(f"{broken}; whether {versions} was stored is not known") from broken
+        raise StoreUnreachableError(f"{broken}; whether {told(saves)} stored is not known") from broken
 
     async def _save(self, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
         """Store events. Again: an attempt before this one may have stored them."""
