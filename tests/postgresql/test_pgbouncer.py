@@ -157,8 +157,29 @@ async def test_what_one_client_sets_no_other_inherits(bouncer: int, new_url: New
         url.rpartition("=")[2],
     )
     assert locks == []
-    kept = rows(
-        url,
-        "SELECT name FROM pg_prepared_statements UNION ALL SELECT relname FROM pg_class WHERE relpersistence = 't'",
-    )
-    assert kept == []
+    assert rows(url, "SELECT relname FROM pg_class WHERE relpersistence = 't'") == []
+    # What is prepared stays, under a name that nobody gives to anything else.
+    kept = {
+        name
+        for _ in range(12)
+        for (name,) in rows(through(bouncer, url), "SELECT name FROM pg_prepared_statements")
+    }
+    assert all(name.startswith("eventferry_") for name in kept)
+
+
+async def test_what_is_prepared_may_be_missing_on_any_server_connection(
+    bouncer: int, new_url: NewUrl
+) -> None:
+    url = new_url()
+    async with open_store(through(bouncer, url)) as store, open_store(through(bouncer, url)) as other:
+        await store.init()
+        for version in range(1, 13):
+            rows(through(bouncer, url), "DEALLOCATE ALL")
+            await asyncio.gather(
+                *[
+                    each.save_event({"type": "T", "aggregateId": f"{i}", "aggregateVersion": version})
+                    for i, each in enumerate([store, other, store, other, store])
+                ]
+            )
+        assert (await store.describe()).event_count == 60
+    check_no_gaps(url)

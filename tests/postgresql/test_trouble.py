@@ -221,6 +221,39 @@ async def test_a_save_whose_answer_is_lost_is_looked_up_and_stored_once(
     check_no_gaps(url)
 
 
+def is_group(data: bytes) -> bool:
+    return is_save(data) and data.count(b"EXECUTE") > 4
+
+
+@pytest.mark.parametrize("passes_on", [True, False])
+async def test_of_a_group_whose_answer_is_lost_each_is_stored_once_and_answered(
+    new_url: NewUrl, passes_on: bool
+) -> None:
+    url = new_url()
+    await make_store(url)
+    async with proxied(url) as (proxy, address), open_store(address) as store:
+        await store.save_event({"type": "T", "aggregateId": "taken", "aggregateVersion": 1})
+        proxy.passes_on, proxy.cut_after = passes_on, is_group
+        names = [f"a{i}" for i in range(20)] + ["taken", "a7"]
+        answers = await asyncio.gather(
+            *[
+                store.save_event({"type": "T", "aggregateId": name, "aggregateVersion": 1, "payload": number})
+                for number, name in enumerate(names)
+            ],
+            return_exceptions=True,
+        )
+        assert proxy.cuts == 1
+        assert [type(one) for one in answers[20:]] == [ConcurrentError] * 2
+        stored = (await store.load_events(limit=50, cursor=None)).events
+        assert len(stored) == 21
+        for one in answers[:20]:
+            assert one.event in stored
+            # Behind its cursor, too, nothing comes that it counts.
+            rest = (await store.load_events(limit=50, cursor=one.cursor)).events
+            assert one.event not in rest
+    check_no_gaps(url)
+
+
 @pytest.mark.parametrize("change", [{"payload": {"a": 2}}, {"type": "U"}, {"payload": None}])
 async def test_a_save_without_an_answer_whose_version_somebody_else_took_is_a_conflict(
     new_url: NewUrl, change: dict[str, Any]
