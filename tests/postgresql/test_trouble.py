@@ -25,6 +25,7 @@ from eventferry import (
     UsageError,
     open_store,
 )
+from eventferry.results import SavedEvent
 from tests import servers
 from tests.postgresql.proxy import proxied
 from tests.postgresql.schemas import (
@@ -247,6 +248,7 @@ async def test_of_a_group_whose_answer_is_lost_each_is_stored_once_and_answered(
         stored = (await store.load_events(limit=50, cursor=None)).events
         assert len(stored) == 21
         for one in answers[:20]:
+            assert isinstance(one, SavedEvent)
             assert one.event in stored
             # Behind its cursor, too, nothing comes that it counts.
             rest = (await store.load_events(limit=50, cursor=one.cursor)).events

@@ -89,7 +89,7 @@ def fact(text: str, words: str, name: str) -> str | None:
 def told(saves: Sequence[Save]) -> str:
     """The beginning of a sentence about saves: which they are."""
     (event, version), *others = saves
-    first = f"version {version} of aggregate {event.aggregate_id!r}"
+    first = f"version {version} of {event.aggregate_id!r}"
     return f"{first} and {len(others)} others were" if others else f"{first} was"
 
 
