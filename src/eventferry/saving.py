@@ -67,7 +67,7 @@ class Saving:
         try:
             return await waiting.answer
         except asyncio.CancelledError:
-            if waiting.group is not None and all(one.answer.cancelled() for one in waiting.group.saves):
+            if waiting.group is not None and all(one.answer.done() for one in waiting.group.saves):
                 await _stop(waiting.group.task)
             raise
 
@@ -114,7 +114,8 @@ class Saving:
             elif not one.answer.done():
                 one.answer.set_result(saved)
         for one in left_out:
-            await self._store([one])
+            if not one.answer.done():
+                await self._store([one])
 
     async def _alone(self, save: Save) -> Saved:
         [saved] = await self._database.save([save])

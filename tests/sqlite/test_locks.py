@@ -231,3 +231,35 @@ async def test_of_many_who_make_one_store_at_once_one_succeeds(tmp_path: Path) -
         await store.close()
     assert results.count(None) == 1, results
     assert sum(isinstance(result, StoreExistsError) for result in results) == 5, results
+
+
+async def test_of_a_group_that_waits_for_another_writer_nothing_goes_on_when_all_callers_are_gone(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    async with open_store(url) as store:
+        await store.init()
+        with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            calls = [
+                asyncio.ensure_future(
+                    store.save_event({"type": "T", "aggregateId": f"a{i}", "aggregateVersion": 1})
+                )
+                for i in range(6)
+            ]
+            await asyncio.sleep(0.05)
+            calls[0].cancel()  # what waited for it begins, and waits for the other writer
+            await asyncio.sleep(0.05)
+            for call in calls[1:3]:
+                call.cancel()
+            await asyncio.wait(calls[1:3])
+            assert not any(call.done() for call in calls[3:])
+            for call in calls[3:]:
+                call.cancel()
+            async with asyncio.timeout(5):
+                done = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(one, asyncio.CancelledError) for one in done)
+            other.execute("COMMIT")
+        other.close()
+        await store.save_event({"type": "T", "aggregateId": "last", "aggregateVersion": 1})
+        assert (await store.describe()).event_count == 1
