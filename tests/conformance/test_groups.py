@@ -31,7 +31,8 @@ def event_of(aggregate: str, version: int, **changes: Any) -> dict[str, Any]:
 
 async def save_together(store: EventStore, events: list[dict[str, Any]]) -> list[Any]:
     """What became of each. The first goes alone, the others together, for they come while it is under way."""
-    return await asyncio.gather(*map(store.save_event, events), return_exceptions=True)
+    found: list[Any] = await asyncio.gather(*map(store.save_event, events), return_exceptions=True)
+    return found
 
 
 def check_no_gaps(events: list[Event]) -> None:
