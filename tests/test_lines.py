@@ -254,6 +254,7 @@ NEW = [
     b'{"type":"T","timestamp":2,"aggregateId":"a","aggregateVersion":3,"payload":null}',
     b'{"threadId":"x","type":"T","timestamp":2,"aggregateId":"a","payload":1.0}',
     b'{"type":"T","timestamp":2,"aggregateId":"a"}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":["9e12345678901",{"id":"3f1e12345678901a"}]}',
 ]
 ODD = [
     b"",
@@ -269,6 +270,8 @@ BAD = [
     b'{"type":"T","timestamp":2,"aggregateId":"a","payload":1}{"type":"T","timestamp":2,"aggregateId":"a","payload":1}',
     b'{"type":"T","timestamp":2,"aggregateId":"a","payload":1,"more":1}',
     b'{"type":"T","aggregateId":"a","payload":1}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":[-1.5E-12345678901]}',
+    b'{"type":"T","timestamp":2,"aggregateId":"a","payload":%se12345678901}' % (b"7" * 100),
 ]
 
 

@@ -181,7 +181,8 @@ _ESCAPES = re.compile(
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long string costs no memory
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{%d}" % MAX_EXPONENT_DIGITS)
 _EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
-_LONG_EXPONENTS = (b"e" + b"0" * (MAX_EXPONENT_DIGITS + 1), b"e+" + b"0" * (MAX_EXPONENT_DIGITS + 1))
+_LONG_EXPONENT = re.compile(rb"e\+?0{%d}" % (MAX_EXPONENT_DIGITS + 1))
+_REACH = 64
 _PART = re.compile(rb'(?:[^"]{1,256}+|"(?:[^"\\]++|\\.)*+"){1,10000}+')
 """What of a payload is looked at in one go: it is taken to pieces, and each takes memory."""
 _NESTING = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))
@@ -292,9 +293,15 @@ def compact(payload: bytes) -> bytes:
 
 
 def _may_have_long_exponent(text: bytes) -> bool:
-    """Whether something in a JSON text looks like it, if only in a string."""
+    """Whether something in a compact JSON text looks like it, if only in a string."""
     shape = text.translate(_EXPONENT_SHAPE)
-    return any(exponent in shape for exponent in _LONG_EXPONENTS)
+    for found in _LONG_EXPONENT.finditer(shape):
+        before = shape[max(found.start() - _REACH, 0) : found.start()]
+        behind_what = before.rstrip(b"0.+")
+        # In a text, of hexadecimal digits for one, it is no number; one that reaches further back may be.
+        if len(behind_what) < len(before) and behind_what[-1:] in b":,[":
+            return True
+    return False
 
 
 def check_payload(payload: bytes) -> None:
