@@ -7,6 +7,7 @@ own, and is never in the way of an open one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from typing import TypeAlias
 
 from eventferry import merge, order
 from eventferry.database import Database, Stage, Writing
-from eventferry.errors import ImportNotFoundError, ImportOpenError, InputError, UsageError
+from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
 from eventferry.event import EventInput, Limits, LineDecoder, NewRow, new_row
 from eventferry.lines import BOM, ArraySplitter, LineSplitter
 from eventferry.merge import ImportReport, Older
@@ -126,8 +127,10 @@ async def _staged(
         try:
             yield stage, await _fill(database, stage, batches)
         finally:
-            async with database.writing(frozen="allow") as writing:
-                await writing.drop_stage(stage)
+            # What was merged is in, and what failed is told, whatever becomes of the stage: a later import drops it.
+            with contextlib.suppress(EventferryError):
+                async with database.writing(frozen="allow") as writing:
+                    await writing.drop_stage(stage)
     finally:
         await owner.release()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from eventferry import (
     AUTO,
@@ -34,8 +35,10 @@ from tests.postgresql.schemas import (
     Own,
     at,
     check_no_gaps,
+    connect,
     make_store,
     rows,
+    schema_of,
     tables,
     with_options,
 )
@@ -431,3 +434,33 @@ async def test_a_disk_that_an_incremental_import_fills_leaves_the_store_as_it_wa
         assert tables(url) == STORE_TABLES
         assert (await store.incremental_import([at(FAR_FUTURE, 1)])).imported == 1
         await store.save_event(SAVED)
+
+
+async def test_an_incremental_import_that_is_in_is_no_failure_because_its_stage_stays(
+    new_url: NewUrl,
+) -> None:
+    url = new_url()
+    name = f"refuse {schema_of(url)}"
+    refuse = sql.SQL(
+        """CREATE FUNCTION {schema}.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF current_query() LIKE '%merge-%' AND position({text} IN current_query()) > 0 THEN
+            RAISE EXCEPTION 'nothing is dropped now'; END IF;
+        END $$;
+        CREATE EVENT TRIGGER {name} ON ddl_command_start WHEN TAG IN ('DROP TABLE')
+          EXECUTE FUNCTION {schema}.refuse()"""
+    ).format(
+        schema=sql.Identifier(schema_of(url)), text=sql.Literal(schema_of(url)), name=sql.Identifier(name)
+    )
+    async with open_store(url) as store:
+        await store.init()
+        with connect(url) as other:
+            other.execute(refuse)
+            try:
+                report = await store.incremental_import([at(FAR_FUTURE, 1)])
+                assert report.imported == 1
+            finally:
+                other.execute(sql.SQL("DROP EVENT TRIGGER {}").format(sql.Identifier(name)))
+        assert any("merge-" in table for table in tables(url))
+        # The next one drops what the one before left.
+        assert (await store.incremental_import([at(FAR_FUTURE, 1)])).skipped_existing == 1
+        assert tables(url) == STORE_TABLES
