@@ -127,15 +127,17 @@ def _one(
 def table(tallies: dict[str, dict[str, Tally]]) -> str:
     """What was survived, as a table. It is made only where nothing was lost and nothing doubled."""
     rows = [
-        "| database | operation | kills | of the server | other faults | old | new | in part | lost | doubled |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| database | operation | kills | of the server | other faults | old | new | in part | lost | doubled |"
+        " servers that did not come back |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for database in DATABASES:
         for operation, tally in tallies.get(database, {}).items():
             kills = tally.kills + tally.server_kills
             left = " | ".join(str(tally.outcomes[outcome]) for outcome in ("old", "new", "partial"))
             rows.append(
-                f"| {database} | {operation} | {kills} | {tally.server_kills} | {tally.others} | {left} | 0 | 0 |"
+                f"| {database} | {operation} | {kills} | {tally.server_kills} | {tally.others} | {left} | 0 | 0 "
+                f"| {tally.servers_lost or ''} |"
             )
     return "\n".join(rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import signal
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 from tests.faults.children import Child, make_ready
 from tests.faults.operations import OPERATIONS, BrokenPromiseError, Operation, must
-from tests.faults.worlds import World, made
+from tests.faults.worlds import ServerLostError, World, made
 
 KILLS = ("kill", "server")
 SERVER_SHARE = 0.06
@@ -28,6 +29,9 @@ HANGS = 60.0
 SHORT_PATIENCE = 0.2
 
 NEARLY_FULL = 8 * 1024 * 1024
+
+MOST_LOST = 5
+"""How many servers an operation's rounds may lose."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Tally:
         server_kills: likewise of the server.
         others: faults of other kinds that met it at work.
         missed: faults that came too late.
+        servers_lost: kills after which the server itself did not come back; nothing else is counted of these.
         outcomes: how often the old state was left, the new one, a part as promised.
     """
 
@@ -61,6 +66,7 @@ class Tally:
     server_kills: int = 0
     others: int = 0
     missed: int = 0
+    servers_lost: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
 
 
@@ -82,16 +88,21 @@ class Storm:
 
     Args:
         world: the database.
-        operation: what is harmed.
+        make: makes what is harmed.
         seed: all chance follows from it, the operation, the database and the number of the round.
         log: takes one record for each round.
     """
 
     def __init__(
-        self, world: World, operation: Operation, seed: int, log: Callable[[dict[str, Any]], None]
+        self,
+        world: World,
+        make: Callable[[], Operation],
+        seed: int,
+        log: Callable[[dict[str, Any]], None],
     ) -> None:
         self._world = world
-        self._operation = operation
+        self._make = make
+        self._operation = make()
         self._seed = seed
         self._log = log
         self.tally = Tally()
@@ -111,7 +122,14 @@ class Storm:
         while self.tally.kills + self.tally.server_kills < kills:
             number += 1
             must(number <= 5 * kills + 20, "most faults come too late")
-            await self._round(number, measure)
+            try:
+                await self._round(number, measure)
+            except ServerLostError:
+                self.tally.servers_lost += 1
+                must(self.tally.servers_lost <= MOST_LOST, "too many servers do not come back")
+                await asyncio.to_thread(self._world.start_anew)
+                self._operation = self._make()
+                await self._operation.set_up()
 
     async def _measure(self) -> Measure:
         """The second of two runs: the first pays for what is cold."""
@@ -196,6 +214,9 @@ class Storm:
             async with asyncio.timeout(HANGS):
                 record["next"] = await self._operation.go_on(child, chance)
             self._count(strike, record["outcome"], met=met)
+        except ServerLostError as error:
+            record["server lost"] = str(error)
+            raise
         except BaseException as error:
             record["violation"] = f"{type(error).__name__}: {error}"
             raise
@@ -337,7 +358,7 @@ async def storm(
         folder = Path(name)
         folder.chmod(0o755)
         for operation in operations:
-            each = Storm(world, OPERATIONS[operation](world, folder), seed, log)
+            each = Storm(world, functools.partial(OPERATIONS[operation], world, folder), seed, log)
             try:
                 await each.run(kills, only)
             except BrokenPromiseError as violation:

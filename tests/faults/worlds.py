@@ -100,6 +100,10 @@ class World:
         """The tables that are there."""
         raise NotImplementedError
 
+    def start_anew(self) -> None:
+        """Begin with an empty server."""
+        raise NotImplementedError
+
     async def kill_server(self) -> None:
         """kill -9 of the server."""
         raise NotImplementedError
@@ -172,6 +176,10 @@ class SqliteWorld(World):
             path.chmod(path.stat().st_mode | 0o200)
 
 
+class ServerLostError(Exception):
+    """A killed server does not start any more, by a fault of its own: nothing can be said of the store."""
+
+
 class ServerWorld(World):
     """A server of its own."""
 
@@ -179,7 +187,16 @@ class ServerWorld(World):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.server: Server = new_server(self.database, folder.with_name(f"{folder.name}-server"))
+        self._servers = 0
+        self.server: Server
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Begin with an empty server."""
+        self._servers += 1
+        self.server = new_server(
+            self.database, self.folder.with_name(f"{self.folder.name}-server-{self._servers}")
+        )
 
     def _kill(self) -> None:
         self.server.kill()
@@ -279,17 +296,30 @@ class PostgresWorld(ServerWorld):
             time.sleep(0.002)
 
 
+# MariaDB 10.11.19, killed while tables are made, renamed and dropped, refuses once in some hundred kills to recover
+# (MDEV-40728 and MDEV-41152, mended in later versions).
+LOST = "Missing FILE_CREATE, FILE_DELETE or FILE_MODIFY before FILE_CHECKPOINT"
+
+
 class MariaDbWorld(ServerWorld):
     database = "mariadb"
     tables = STORE | {"events-threads"}
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def start_anew(self) -> None:
+        super().start_anew()
         # An administrator may write to a server that is read-only: the children are somebody else.
         self._run(
             f"CREATE USER storm@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'",
             "GRANT ALL ON `storm\\_%`.* TO storm@'127.0.0.1'",
         )
+
+    async def start_server(self) -> None:
+        try:
+            await super().start_server()
+        except RuntimeError as error:
+            if LOST not in str(error):
+                raise
+            raise ServerLostError(LOST) from error
 
     def _run(self, *statements: str) -> list[tuple[Any, ...]]:
         address = urlsplit(self.server.url(""))
