@@ -283,3 +283,15 @@ async def test_a_reader_who_goes_on_from_the_cursor_of_any_save_misses_nothing_t
                 one.event for one in saved[place + 1 :] if one.event.aggregate_id == each.event.aggregate_id
             ]
             assert all(event in rest for event in own)
+
+
+async def test_as_many_other_events_in_place_of_those_that_were_there_are_not_taken_for_them(
+    new_url: NewUrl,
+) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        await save_together(store, [event_of(f"a{i}", 1) for i in range(8)])
+        await import_lines(other, [make_event(i, threadId=200, threadCounter=i) for i in range(8)])
+        saved = await store.save_event(event_of("b", 1))
+        assert saved.cursor == (await other.describe(calculate_cursor=True)).cursor

@@ -369,3 +369,28 @@ async def test_a_call_whose_time_is_over_ends_as_such(new_url: NewUrl) -> None:
                 with pytest.raises((TimeoutError, NotFrozenError)):
                     await asyncio.wait_for(call, 0.3)
         await store.save_event(new_event("next"))
+
+
+@pytest.mark.parametrize("together", [1, 5])
+async def test_what_others_store_in_a_thread_while_saves_wait_for_it_counts(
+    new_url: NewUrl, together: int
+) -> None:
+    url = new_url()
+    await make_store(url)
+    thread = order.thread_of("waits")
+    theirs = RESOLVE_SAVE.replace('"threadId" = 7', f'"threadId" = {thread}').replace(", 1, 't", ", %s, 't")
+    async with open_store(url) as store:
+        await store.save_event(new_event("warm"))
+        with connect(url, autocommit=False) as writer:
+            writer.execute(theirs, (FAR_FUTURE,))
+            first = asyncio.ensure_future(store.save_event(new_event("waits")))
+            await waits_for_a_lock(url)
+            others = [
+                asyncio.ensure_future(store.save_event(new_event("waits", 1 + i))) for i in range(1, together)
+            ]
+            await asyncio.sleep(0)
+            writer.execute("COMMIT")
+        saved = await asyncio.gather(first, *others)
+    # Behind an event dated in the future, they would make the thread fall.
+    assert all(one.event.thread_id != thread for one in saved)
+    check_no_gaps(url)

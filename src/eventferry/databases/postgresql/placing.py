@@ -123,7 +123,7 @@ class Saver:
                 raise
             if len(saves) > 1:
                 return [None] * len(saves)
-            raise self._refusal(*saves[0], error) from None
+            raise self._refusal(*saves[0], error) from error.__cause__
         counters = [int(rows[0][0] or 0) if rows else None for rows in results[-2 - len(saves) : -2]]
         [(table, heads)] = results[-1]
         if heads is not None:
