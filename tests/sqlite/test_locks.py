@@ -248,8 +248,9 @@ async def test_of_a_group_that_waits_for_another_writer_nothing_goes_on_when_all
                 for i in range(6)
             ]
             await asyncio.sleep(0.05)
-            calls[0].cancel()  # what waited for it begins, and waits for the other writer
-            await asyncio.sleep(0.05)
+            calls[0].cancel()
+            await asyncio.wait(calls[:1])
+            await asyncio.sleep(0.05)  # what waited for it has begun, and waits for the other writer
             for call in calls[1:3]:
                 call.cancel()
             await asyncio.wait(calls[1:3])
