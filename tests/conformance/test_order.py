@@ -718,3 +718,25 @@ async def test_an_export_from_a_time_on_of_a_store_in_order_is_not_merged(
                 start_time=LONG_AGO + start, finish_time=None if finish is None else LONG_AGO + finish
             )
             assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(order))
+
+
+async def test_an_export_from_a_time_on_does_not_walk_over_what_is_earlier(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = large_history(3, 9_000, falls=False)
+    start = LONG_AGO + 4_450
+    bounds: list[int] = []
+    find_bound = Pages._find_bound
+
+    async def noted(pages: Pages, reading: Any) -> bool:
+        found = await find_bound(pages, reading)
+        assert pages._bound is not None
+        bounds.append(pages._bound.timestamp)
+        return found
+
+    monkeypatch.setattr(Pages, "_find_bound", noted)
+    async with filled(opened, events) as store:
+        expected = lines_of(Chosen(start_time=start).of(merged(events)))
+        assert await exported(store, start_time=start) == expected
+    assert bounds
+    assert min(bounds) >= start

@@ -27,6 +27,7 @@ from eventferry import (
 from eventferry.order import Pages
 from tests.conformance.test_order import (
     exported_in_parts,
+    exported_with_stops,
     filled,
     greedy,
     histories,
@@ -314,6 +315,7 @@ async def test_workers_that_are_killed_and_repeated_bring_what_one_incremental_i
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "SLICE_EVENTS", 5)
+    monkeypatch.setattr(exporting, "PAGE_EVENTS", 2)
 
 
 @pytest.mark.usefixtures("small_slices")
@@ -341,6 +343,15 @@ async def test_an_export_by_several_jobs_ends_where_the_buffer_is_full_and_goes_
     async with filled(opened, events) as store:
         parts = await exported_in_parts(store, len(events) + 1, buffer_size=room, jobs=3)
         assert parts == list(greedy(merged(events), room))
+
+
+@pytest.mark.usefixtures("small_slices")
+async def test_an_export_by_several_jobs_stopped_at_every_block_and_resumed_is_whole(opened: Opened) -> None:
+    events = large_history(1, 40)
+    async with filled(opened, events) as store:
+        parts = await exported_with_stops(store, len(events) + 1, jobs=3)
+        assert len(parts) > 15
+        assert b"".join(parts) == lines_of(merged(events))
 
 
 @pytest.mark.usefixtures("small_slices")
