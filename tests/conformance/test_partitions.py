@@ -347,7 +347,7 @@ async def test_an_export_by_several_jobs_ends_where_the_buffer_is_full_and_goes_
 
 @pytest.mark.usefixtures("small_slices")
 async def test_an_export_by_several_jobs_stopped_at_every_block_and_resumed_is_whole(opened: Opened) -> None:
-    events = large_history(1, 40)
+    events = large_history(1, 40, threads=4, falls=False)
     async with filled(opened, events) as store:
         parts = await exported_with_stops(store, len(events) + 1, jobs=3)
         assert len(parts) > 15
@@ -358,7 +358,7 @@ async def test_an_export_by_several_jobs_stopped_at_every_block_and_resumed_is_w
 async def test_at_any_moment_the_cursor_of_an_export_by_several_jobs_is_behind_what_was_given_out_whole(
     opened: Opened,
 ) -> None:
-    events = large_history(1, 300)
+    events = large_history(1, 60, threads=4, falls=False)
     expected = lines_of(merged(events))
     async with filled(opened, events) as store:
         given = b""
