@@ -367,12 +367,12 @@ class PostgresDatabase:
                 raise
             if saved is not None:
                 return saved
+            async with self.writing():  # raises if the store is frozen, unless by who is dead
+                pass
             async with self._transaction("BEGIN READ ONLY") as (connection, _):
                 taken, place = await self._saver.find_place(connection, save)
             if taken:
                 raise ConcurrentError(save.event.aggregate_id, save.version)
-            async with self.writing():  # raises if the store is frozen, unless by who is dead
-                pass
         async with self.writing_alone() as writing:
             return await self._saver.add(writing.connection, save)
 

@@ -54,7 +54,7 @@ def vector(counters: Sequence[int] | None) -> bytes:
 
 # In tables that eventferry made, the payload is as it came. Only an incremental import by the real reSolve, which
 # stages in a column of numeric affinity, can leave a bare number there.
-_KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
+KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
 
 
 # In foreign tables the column may have numeric affinity, and a writer may have left white space.
@@ -108,9 +108,9 @@ class SqliteReading:
         self.tables = tables
         self._events = quoted(tables.events)
         self.is_ours = fact(events_sql, "STORE", "id") is not None
-        self._text = line_of(_KEPT if self.is_ours else _FOREIGN)
+        self._text = line_of(KEPT if self.is_ours else _FOREIGN)
         self._line = f"CAST({self._text} AS BLOB)"
-        self._payload = _KEPT if self.is_ours else _FOREIGN
+        self._payload = KEPT if self.is_ours else _FOREIGN
 
     def _table_sql(self, name: str) -> str | None:
         found = self.connection.sqlite.execute(

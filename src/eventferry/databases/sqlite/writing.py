@@ -16,7 +16,7 @@ from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import SqliteReading, foreign
+from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
@@ -486,7 +486,7 @@ class SqliteWriting(SqliteReading):
                 WHERE s.timestamp <= (SELECT max(timestamp) FROM {known}) AND EXISTS (
                   SELECT 1 FROM {known} AS k WHERE k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId
                 )
-              ), timestamp, aggregateId, type, CAST(payload AS BLOB)
+              ), timestamp, aggregateId, type, CAST({KEPT} AS BLOB)
             FROM {table} ORDER BY timestamp, {self._part_of(stage)}, rowid"""
         )
         for is_crowded, timestamp, aggregate_id, event_type, payload in rows:
