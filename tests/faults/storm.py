@@ -244,7 +244,8 @@ class Storm:
         elif strike.fault == "interrupt":
             allowed = (None, "interrupted", "well") if child.is_done else ("interrupted", "well")
         else:
-            allowed = ("well", "refused") if met else ("well",)
+            # A disk that is only nearly full may be full enough before the fault.
+            allowed = ("well", "refused") if met or strike.fault == "full disk" else ("well",)
         must(child.ended in allowed, f"the client ended {child.ended or 'unheard'}: {child.error}")
 
     async def _harmed(self, strike: Strike, chance: random.Random) -> tuple[Child, bool]:
