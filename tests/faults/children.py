@@ -23,7 +23,8 @@ def make_ready() -> None:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     try:
-        _CONTEXT.set_forkserver_preload(["__main__", "tests.faults.jobs"])
+        # What is loaded at its first use too: a child that is nobody may not read where Python's library lies.
+        _CONTEXT.set_forkserver_preload(["__main__", "tests.faults.jobs", "concurrent.futures.thread"])
         forkserver.ensure_running()
     finally:
         if before is None:
