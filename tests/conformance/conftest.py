@@ -20,8 +20,17 @@ LONG = {
     "test_what_nests_too_deeply_is_refused_by_its_number_however_near_the_limit",
     "test_any_two_blocks_that_a_byte_order_mark_or_a_line_is_cut_into_give_the_same",
     "test_another_source_is_refused_and_the_right_one_still_goes_on",
+    "test_a_json_array_may_be_cut_anywhere",
+    "test_bytes_that_are_not_utf8_are_named_by_line_and_offset",
+    "test_blank_lines_crlf_and_a_byte_order_mark_are_tolerated",
+    "test_what_no_database_can_hold_is_named_by_line_and_field",
+    "test_what_no_database_can_hold_is_named_by_an_incremental_import_too",
+    "test_versions_of_an_aggregate_are_in_order_within_a_timestamp",
+    "test_from_a_cursor_that_is_no_state_of_the_order_they_are_the_export_from_there",
+    "test_those_of_a_large_store_whose_threads_fall_are_the_export",
 }
-"""What takes long where every step is a round trip, and is mostly about lines: on servers `pytest -m scale` runs it."""
+"""What takes long where every step is a round trip, and is mostly about lines or the order, which stand above the
+boundary: on servers `pytest -m scale` runs it."""
 
 
 @pytest.hookimpl(tryfirst=True)
