@@ -31,8 +31,8 @@ from benchmarks.targets import OURS, RESOLVE, TOOL, Rates, targets
 
 SAVES = 1000
 RESOLVE_SAVES = 200
-RUNS = 5
-LONG = 12.0
+RUNS = 3
+LONG = 6.0
 """Seconds of measuring one thing after which it is not repeated."""
 
 RESOLVE_AT_MOST = 100_000
