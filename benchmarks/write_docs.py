@@ -90,7 +90,7 @@ def _targets(found: Sequence[Measured]) -> Iterator[str]:
 
 def _where(about: dict[str, Any]) -> str:
     return (
-        f"Measured {about['at'][:10]} on {about['cores']} cores: Python {about['python']}, SQLite {about['sqlite']}, "
+        f"Measured {about['at'][:10]} at commit {about['commit'][:9]} on {about['cores']} cores: Python {about['python']}, SQLite {about['sqlite']}, "
         f"{about['postgresql']}, {about['mariadb'].split(',')[0]}, Node {about['node']}; load before it began: "
         f"{about['load_before']:.1f}."
     )
