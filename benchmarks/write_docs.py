@@ -90,9 +90,9 @@ def _targets(found: Sequence[Measured]) -> Iterator[str]:
 
 def _where(about: dict[str, Any]) -> str:
     return (
-        f"Measured {about['at'][:10]} at commit {about['commit'][:9]} on {about['cores']} cores: Python {about['python']}, SQLite {about['sqlite']}, "
-        f"{about['postgresql']}, {about['mariadb'].split(',')[0]}, Node {about['node']}; load before it began: "
-        f"{about['load_before']:.1f}."
+        f"Measured {about['at'][:10]} at commit {about['commit'][:9]} on {about['cores']} cores: "
+        f"Python {about['python']}, SQLite {about['sqlite']}, {about['postgresql']}, {about['mariadb'].split(',')[0]}, "
+        f"Node {about['node']}; load before it began: {about['load_before']:.1f}."
     )
 
 
