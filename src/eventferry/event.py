@@ -292,10 +292,15 @@ def compact(payload: bytes) -> bytes:
     return payload
 
 
-def _may_have_long_exponent(text: bytes) -> bool:
-    """Whether something in a compact JSON text looks like it, if only in a string."""
+def may_have_exponent(text: bytes, exponent: re.Pattern[bytes]) -> bool:
+    """Whether a number in a compact JSON text may have an exponent like this; some texts in it only look so.
+
+    Args:
+        text: it.
+        exponent: as it stands where every digit is 0, E is e and the minus is a plus.
+    """
     shape = text.translate(_EXPONENT_SHAPE)
-    for found in _LONG_EXPONENT.finditer(shape):
+    for found in exponent.finditer(shape):
         before = shape[max(found.start() - _REACH, 0) : found.start()]
         behind_what = before.rstrip(b"0.+")
         # In a text, of hexadecimal digits for one, it is no number; one that reaches further back may be.
@@ -317,7 +322,7 @@ def check_payload(payload: bytes) -> None:
             depth = depths[-1]
             if max(depths) > MAX_DEPTH:
                 raise InputError(f"nests more than {MAX_DEPTH} levels deep", field="payload")
-    if _may_have_long_exponent(payload) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
+    if may_have_exponent(payload, _LONG_EXPONENT) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
         raise InputError(
             f"a number has an exponent of more than {MAX_EXPONENT_DIGITS} digits", field="payload"
         )
@@ -494,7 +499,7 @@ def _is_compact(lines: bytes) -> bool:
 
 def _are_simple(lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
     """Whether surely `check_payload` refuses none; for some it may say no although it would not."""
-    if _may_have_long_exponent(lines):
+    if may_have_exponent(lines, _LONG_EXPONENT):
         return False
     long = [row.payload for row in rows if len(row.payload) > 2 * MAX_DEPTH]
     return all(payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from eventferry.event import may_have_exponent
+
 # A quick look finds every case and some that are none; an exact one decides.
 _LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]")
@@ -42,24 +44,13 @@ def refuse_payload(payload: bytes) -> str | None:
     return None
 
 
-_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
-_CANDIDATE = re.compile(rb"e\+?0000+[,\]}]")
-_REACH = 64
+_FOUR_DIGITS = re.compile(rb"e\+?0000+[,\]}]")
 
 
 def all_survive(lines: bytes, longest: int) -> bool:
     """Whether surely no payload of these lines is refused: none is long, and no number in them has an exponent of
     four digits. Texts in which something looks like one are next to never in the way."""
-    if longest > _HARMLESS or b"\\u0000" in lines:
-        return False
-    for candidate in _CANDIDATE.finditer(lines.translate(_SHAPE)):
-        before = lines[max(candidate.start() - _REACH, 0) : candidate.start()]
-        behind_what = before.rstrip(b"0123456789.-")
-        if (
-            len(behind_what) < len(before) and behind_what[-1:] in b":,[ \t\r\n"
-        ):  # also where it reaches further
-            return False
-    return True
+    return longest <= _HARMLESS and b"\\u0000" not in lines and not may_have_exponent(lines, _FOUR_DIGITS)
 
 
 def _looks_harmless(payload: bytes) -> bool:
