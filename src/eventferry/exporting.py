@@ -208,7 +208,11 @@ class ExportStream:
         if pages.is_end:
             yield Lines(b"", 0), list(pages.unread), is_last
             return
-        reading = asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
+
+        def ask() -> asyncio.Future[tuple[Pages, Lines]]:
+            return asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
+
+        reading = ask()
         try:
             while True:
                 pages, lines = await reading
@@ -216,14 +220,14 @@ class ExportStream:
                 page = lines, list(pages.unread), is_last and pages.is_end
                 is_done = pages.is_end or not self._rest(read) or self._stopped
                 if not is_done and self._room is None:
-                    reading = asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
+                    reading = ask()
                 del lines
                 yield page
                 del page
                 if is_done:
                     return
                 if self._room is not None:
-                    reading = asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
+                    reading = ask()
         finally:
             if not reading.done():
                 reading.cancel()

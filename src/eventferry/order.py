@@ -186,7 +186,7 @@ class Pages:
         early day would walk to the end of the store.
         """
         rest = await reading.in_order(
-            Key(self._first_time(), -1, -1), self.unread, self._until, Filter(), 1, 1
+            Key(self._first_time(), -1, -1), self.unread, self._until, EVERYTHING, 1, 1
         )
         finish = self._only.finish_time
         ahead = bool(rest.places) and finish is not None and rest.last <= finish
