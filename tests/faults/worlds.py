@@ -321,7 +321,9 @@ class MariaDbWorld(ServerWorld):
                 raise
             raise ServerLostError(LOST) from error
 
-    def _run(self, *statements: str) -> list[tuple[Any, ...]]:
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """Of an administrator's connection, in autocommit."""
         address = urlsplit(self.server.url(""))
         with (
             closing(
@@ -335,6 +337,10 @@ class MariaDbWorld(ServerWorld):
             ) as connection,
             connection.cursor() as cursor,
         ):
+            yield cursor
+
+    def _run(self, *statements: str) -> list[tuple[Any, ...]]:
+        with self._cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
             return list(cursor.fetchall())
@@ -364,18 +370,7 @@ class MariaDbWorld(ServerWorld):
             f"SELECT * FROM `{name}`.`events-threads` FOR UPDATE",
             f"LOCK TABLES `{name}`.events WRITE",
         ][how % 3]
-        address = urlsplit(self.server.url(""))
-        with (
-            closing(
-                pymysql.connect(
-                    host=address.hostname or "",
-                    port=address.port or 0,
-                    user=address.username or "",
-                    password=address.password or "",
-                )
-            ) as connection,
-            connection.cursor() as cursor,
-        ):
+        with self._cursor() as cursor:
             cursor.execute("SET lock_wait_timeout = 10, innodb_lock_wait_timeout = 10")
             cursor.execute("START TRANSACTION")
             cursor.execute(statement)
