@@ -19,14 +19,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from tests.interop.resolve import install
 
 from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
+from benchmarks.measurement import HEAD, Measurement, cells
 from benchmarks.targets import OURS, RESOLVE, TOOL, Rates, targets
 
 SAVES = 1000
@@ -42,41 +42,12 @@ BATCH = 100_000
 SPREAD = 10_000
 
 
-@dataclass
-class Measurement:
-    """One operation of one side on a store of one size.
-
-    Attributes:
-        stored: events in the store (for an import: after it).
-        events: how many the operation moved.
-        seconds: of each run.
-        cpu_seconds: of each run's whole process, start and all; what a server does is not in it.
-        peak_mb: the highest resident memory of a process of its runs, the server's not counted.
-        bytes: of the lines that were moved, where that says something.
-    """
-
-    database: str
-    operation: str
-    side: str
-    stored: int
-    events: int = 0
-    seconds: list[float] = field(default_factory=list)
-    cpu_seconds: list[float] = field(default_factory=list)
-    peak_mb: float = 0.0
-    bytes: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Events per second, by the median."""
-        return self.events / median(self.seconds)
-
-    @property
-    def is_done(self) -> bool:
-        """Whether another run would tell nothing new, or take too long."""
-        return len(self.seconds) == RUNS or sum(self.seconds) >= LONG
-
-
 Runner = Callable[[], Run]
+
+
+def is_done(measurement: Measurement) -> bool:
+    """Whether another run would tell nothing new, or take too long."""
+    return len(measurement.seconds) == RUNS or sum(measurement.seconds) >= LONG
 
 
 class Bench:
@@ -130,7 +101,7 @@ class Bench:
                 measurement.peak_mb = max(measurement.peak_mb, found.peak_mb)
                 told = f"  {self._database.name} {operation} at {stored:,}, {side}: {found.seconds:.2f} s"
                 print(told, file=sys.stderr, flush=True)
-            open_ones = {side: each for side, each in open_ones.items() if not each.is_done}
+            open_ones = {side: each for side, each in open_ones.items() if not is_done(each)}
 
     def measure(self, n: int) -> None:
         """Everything that is measured at a size."""
@@ -246,34 +217,12 @@ def _same(one: Path, other: Path) -> bool:
     return subprocess.run(["cmp", "--silent", one, other], check=False).returncode == 0
 
 
-COLUMNS = "{:<12}{:<24}{:>10}  {:<10}{:>10}{:>8}{:>9}{:>8}{:>8}{:>6}{:>9}{:>8}"
+COLUMNS = "{:<12}{:<24}{:>10}  {:<10}{:>10}{:>8}{:>9}{:>8}{:>8}{:>6}{:>9}{:>11}"
 
 
 def _table(measurements: Sequence[Measurement]) -> str:
-    head = "database,operation,stored,side,events/s,MB/s,seconds,spread,cpu s,runs,peak MB,ours by"
-    rows = [tuple(head.split(","))]
     rates = Rates(measurements)
-    for each in measurements:
-        middle = median(each.seconds)
-        ratio = (
-            None if each.side == OURS else rates.ratio(each.database, each.operation, each.stored, each.side)
-        )
-        rows.append(
-            (
-                each.database,
-                each.operation,
-                f"{each.stored:,}",
-                each.side,
-                f"{each.rate:,.0f}",
-                f"{each.bytes / middle / 1e6:.0f}" if each.bytes else "",
-                f"{middle:.2f}",
-                f"{(max(each.seconds) - min(each.seconds)) / middle:.0%}",
-                f"{median(each.cpu_seconds):.2f}",
-                f"{len(each.seconds)}",
-                f"{each.peak_mb:.0f}",
-                f"{ratio:.2f}" if ratio is not None else "",
-            )
-        )
+    rows = [HEAD, *(cells(each, rates) for each in measurements)]
     return "\n".join(COLUMNS.format(*row).rstrip() for row in rows)
 
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.targets import OURS, RESOLVE, TOOL, Rates, targets
+from benchmarks.measurement import HEAD, TEXTS, Measurement, cells
+from benchmarks.targets import RESOLVE, TOOL, Rates, targets
 
 DOCS = Path(__file__).parents[1] / "docs"
 
-HEAD = """# Benchmarks
+INTRODUCTION = """# Benchmarks
 
 eventferry beside each database's own bulk tool (the `sqlite3` shell, `psql` with `\\copy`, `pg_dump | pg_restore`,
 the `mariadb` client and `LOAD DATA`) and the real reSolve (`@resolve-js/eventstore-lite` and `-postgresql` 0.34.3): the
@@ -34,52 +33,14 @@ one machine. Our side parses and checks every line and writes JSON; the tools do
 """
 
 
-@dataclass
-class Measured:
-    """A measurement as a run wrote it."""
-
-    database: str
-    operation: str
-    side: str
-    stored: int
-    events: int
-    seconds: list[float]
-    peak_mb: float
-    bytes: int = 0
-    cpu_seconds: list[float] = field(default_factory=list)
-    events_per_second: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Events per second, by the median."""
-        return self.events / median(self.seconds)
-
-
-def _rows(found: Sequence[Measured], rates: Rates) -> Iterator[str]:
-    yield "| database | operation | stored | side | events/s | MB/s | seconds | spread | runs | peak MB | ours by it |"
-    yield "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+def _rows(found: Sequence[Measurement], rates: Rates) -> Iterator[str]:
+    yield f"| {' | '.join(HEAD)} |"
+    yield f"| {' | '.join('---' if place in TEXTS else '---:' for place in range(len(HEAD)))} |"
     for each in found:
-        middle = median(each.seconds)
-        ratio = (
-            None if each.side == OURS else rates.ratio(each.database, each.operation, each.stored, each.side)
-        )
-        cells = (
-            each.database,
-            each.operation,
-            f"{each.stored:,}",
-            each.side,
-            f"{each.rate:,.0f}",
-            f"{each.bytes / middle / 1e6:.0f}" if each.bytes else "",
-            f"{middle:.2f}",
-            f"{(max(each.seconds) - min(each.seconds)) / middle:.0%}",
-            str(len(each.seconds)),
-            f"{each.peak_mb:.0f}",
-            f"{ratio:.2f}" if ratio is not None else "",
-        )
-        yield f"| {' | '.join(cells)} |"
+        yield f"| {' | '.join(cells(each, rates))} |"
 
 
-def _targets(found: Sequence[Measured]) -> Iterator[str]:
+def _targets(found: Sequence[Measurement]) -> Iterator[str]:
     yield "| wanted of | at least or at most | measured | |"
     yield "| --- | ---: | ---: | --- |"
     for target in targets(found):
@@ -96,7 +57,7 @@ def _where(about: dict[str, Any]) -> str:
     )
 
 
-def plot(found: Sequence[Measured], rates: Rates, to: Path) -> None:
+def plot(found: Sequence[Measurement], rates: Rates, to: Path) -> None:
     """Ours by the others', for the largest size that both have."""
     import matplotlib as mpl
 
@@ -129,15 +90,16 @@ def plot(found: Sequence[Measured], rates: Rates, to: Path) -> None:
 def main(files: Sequence[str]) -> None:
     """The command."""
     runs = [json.loads(Path(file).read_text()) for file in files]
-    by_key: dict[tuple[str, str, str, int], Measured] = {}
+    by_key: dict[tuple[str, str, str, int], Measurement] = {}
     for run in runs:
         for each in run["measurements"]:
-            measured = Measured(**each)
+            del each["events_per_second"]
+            measured = Measurement(**each)
             by_key[measured.database, measured.operation, measured.side, measured.stored] = measured
     found = list(by_key.values())
     rates = Rates(found)
     page = [
-        HEAD,
+        INTRODUCTION,
         *_targets(found),
         "",
         *_rows(found, rates),

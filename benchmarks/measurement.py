@@ -1,0 +1,65 @@
+"""What was measured, and how a table tells it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from statistics import median
+
+from benchmarks.targets import OURS, Rates
+
+
+@dataclass
+class Measurement:
+    """One operation of one side on a store of one size.
+
+    Attributes:
+        stored: events in the store (for an import: after it).
+        events: how many the operation moved.
+        seconds: of each run.
+        cpu_seconds: of each run's whole process, start and all; what a server does is not in it.
+        peak_mb: the highest resident memory of a process of its runs, the server's not counted.
+        bytes: of the lines that were moved, where that says something.
+    """
+
+    database: str
+    operation: str
+    side: str
+    stored: int
+    events: int = 0
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+    bytes: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Events per second, by the median."""
+        return self.events / median(self.seconds)
+
+
+HEAD = (
+    *("database", "operation", "stored", "side", "events/s", "MB/s"),
+    *("seconds", "spread", "cpu s", "runs", "peak MB", "ours by it"),
+)
+TEXTS = (0, 1, 3)
+"""The columns that are no numbers."""
+
+
+def cells(each: Measurement, rates: Rates) -> tuple[str, ...]:
+    """A measurement as a row under `HEAD`."""
+    middle = median(each.seconds)
+    ratio = None if each.side == OURS else rates.ratio(each.database, each.operation, each.stored, each.side)
+    return (
+        each.database,
+        each.operation,
+        f"{each.stored:,}",
+        each.side,
+        f"{each.rate:,.0f}",
+        f"{each.bytes / middle / 1e6:.0f}" if each.bytes else "",
+        f"{middle:.2f}",
+        f"{(max(each.seconds) - min(each.seconds)) / middle:.0%}",
+        f"{median(each.cpu_seconds):.2f}",
+        f"{len(each.seconds)}",
+        f"{each.peak_mb:.0f}",
+        f"{ratio:.2f}" if ratio is not None else "",
+    )
