@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +103,21 @@ def history(steps: Iterable[tuple[int, int, int, str, str]], pace: int, start: i
         )
         counters[thread] += 1
     return events
+
+
+def last_of(counters: Mapping[int, int]) -> list[Event]:
+    """The events that were read last, by the counter of each thread: of a cursor nothing else matters."""
+    return [
+        Event(
+            thread_id=thread,
+            thread_counter=counter,
+            type="T",
+            timestamp=0,
+            aggregate_id="a",
+            aggregate_version=1,
+        )
+        for thread, counter in counters.items()
+    ]
 
 
 def histories(max_size: int = 60, pad: int = 20) -> st.SearchStrategy[list[Event]]:
@@ -679,20 +694,9 @@ async def test_an_export_by_time_from_any_cursor_brings_the_matching_events_of_t
     opened: Opened, case: tuple[list[Event], Chosen], read: dict[int, int]
 ) -> None:
     events, chosen = case
-    last_read = [
-        Event(
-            thread_id=thread,
-            thread_counter=counter,
-            type="T",
-            timestamp=0,
-            aggregate_id="a",
-            aggregate_version=1,
-        )
-        for thread, counter in read.items()
-    ]
     unread = [event for event in events if event.thread_counter > read.get(event.thread_id, -1)]
     async with filled(opened, events) as store:
-        cursor = store.get_next_cursor(None, last_read)
+        cursor = store.get_next_cursor(None, last_of(read))
         parts = await exported_in_parts(
             store, len(events) + 1, cursor=cursor, buffer_size=1, **chosen.arguments()
         )

@@ -33,6 +33,7 @@ from tests.conformance.test_order import (
     histories,
     history,
     large_history,
+    last_of,
     lines_of,
     merged,
     modest,
@@ -93,19 +94,8 @@ async def test_between_two_cursors_they_are_what_an_export_brings_from_the_one_u
 async def test_from_a_cursor_that_is_no_state_of_the_order_they_are_the_export_from_there(
     opened: Opened, events: list[Event], n: int, since: dict[int, int]
 ) -> None:
-    read_before = [
-        Event(
-            thread_id=thread,
-            thread_counter=counter,
-            type="T",
-            timestamp=0,
-            aggregate_id="a",
-            aggregate_version=1,
-        )
-        for thread, counter in since.items()
-    ]
     async with filled(opened, events) as store:
-        cursor = store.get_next_cursor(None, read_before)
+        cursor = store.get_next_cursor(None, last_of(since))
         unread = [event for event in events if event.thread_counter > since.get(event.thread_id, -1)]
         parts = await store.partitions(n, since=cursor)
         assert (

@@ -513,10 +513,9 @@ class Copy(Import):
         must(report.sound and not report.missing_counters, f"check says {report}")
 
 
-class Freeze(Operation):
-    """A user's freeze stays, an operation's ends with it; the events don't change."""
-
-    name = "freeze"
+class OfTheWhole(Operation):
+    """What is done to a store as a whole, three times over and the same in each round. The store may be left frozen, or
+    away."""
 
     async def _choose(self, chance: random.Random) -> None:
         """It is the same each time."""
@@ -527,6 +526,12 @@ class Freeze(Operation):
     async def look(self, child: Child) -> str:
         async with open_store(self.url) as store:
             return await self._look(child, store)
+
+
+class Freeze(OfTheWhole):
+    """A user's freeze stays, an operation's ends with it; the events don't change."""
+
+    name = "freeze"
 
     async def _look(self, child: Child, store: EventStore) -> str:
         by = (await store.describe()).frozen_by
@@ -545,20 +550,10 @@ class Freeze(Operation):
         return "new" if by else "old"
 
 
-class Make(Operation):
+class Make(OfTheWhole):
     """Drop and init: the store is there with everything, or away, and both can be done again."""
 
     name = "make"
-
-    async def _choose(self, chance: random.Random) -> None:
-        """It is the same each time."""
-
-    def arguments(self, through: Through) -> tuple[Any, ...]:
-        return through(self.url), 3
-
-    async def look(self, child: Child) -> str:
-        async with open_store(self.url) as store:
-            return await self._look(child, store)
 
     async def _look(self, child: Child, store: EventStore) -> str:
         is_there = await store.exists()
