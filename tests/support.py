@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -111,3 +112,11 @@ async def all_pages(store: EventStore, limit: int, **filters: Any) -> list[Event
             return events
         events += page.events
         cursor = page.cursor
+
+
+def program(name: str) -> str:
+    """Where this program of the operating system's is: one that is missing is an error, not a test left out."""
+    path = shutil.which(name)
+    if path is None:
+        raise RuntimeError(f"the tests need {name}: on Debian install the package {name} (scripts/servers does)")
+    return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from eventferry import open_store
 from tests.http.service import Server, new_event, serving
-from tests.support import exported, import_lines, make_lines
+from tests.support import exported, import_lines, make_lines, program
 
 
 @pytest.fixture
@@ -30,10 +29,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 def curl(*words: str, stdin: bytes = b"") -> bytes:
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not found here")
     return subprocess.run(
-        ["curl", "-sS", "--fail-with-body", *words], input=stdin, capture_output=True, check=True, timeout=60
+        [program("curl"), "-sS", "--fail-with-body", *words],
+        input=stdin,
+        capture_output=True,
+        check=True,
+        timeout=60,
     ).stdout
 
 
@@ -63,11 +64,9 @@ def test_curl_posts_events_in_any_charset(server: Server, charset: str) -> None:
 
 def test_curl_sends_what_gzip_and_zstd_packed(server: Server, tmp_path: Path) -> None:
     (tmp_path / "lines").write_bytes(make_lines(5000))
-    for program, coding in (("gzip", "gzip"), ("zstd", "zstd")):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not found here")
+    for packer, coding in (("gzip", "gzip"), ("zstd", "zstd")):
         packed = subprocess.run(
-            [program, "-c", str(tmp_path / "lines")], capture_output=True, check=True
+            [program(packer), "-c", str(tmp_path / "lines")], capture_output=True, check=True
         ).stdout
         told = curl(
             *("-H", f"Content-Encoding: {coding}", "--data-binary", "@-"),
@@ -79,7 +78,7 @@ def test_curl_sends_what_gzip_and_zstd_packed(server: Server, tmp_path: Path) ->
 
 def test_curl_is_not_asked_for_a_body_that_would_be_refused(server: Server) -> None:
     told = subprocess.run(
-        ["curl", "-sS", "-v", "-H", "Expect: 100-continue", "--data-binary", "@-", f"{server.url}/import"],
+        [program("curl"), "-sS", "-v", "-H", "Expect: 100-continue", "--data-binary", "@-", f"{server.url}/import"],
         input=make_lines(5000),
         capture_output=True,
         check=True,

@@ -197,8 +197,8 @@ async def test_who_may_insert_and_update_saves_and_appends(new_url: NewUrl) -> N
         user = address.partition("//")[2].partition(":")[0]
         rows(url, f'GRANT UPDATE ON SEQUENCE "secrets_idx_seq" TO {user}')
         async with open_store(address) as store:
-            await store.save_event(SAVED)
             await import_lines(store, make_lines(310), maintenance_mode=MANUAL)
+            await store.save_event(SAVED)
             await store.set_secret("new", "secret")
             await store.delete_secret("new")
             await store.save_snapshot("key", "other")
