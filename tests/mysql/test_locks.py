@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from eventferry import NotFrozenError, StoreBusyError, StoreFrozenError, open_store
+from eventferry import ImportOpenError, NotFrozenError, StoreBusyError, StoreFrozenError, open_store
 from tests.mysql.databases import Database
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
 
@@ -186,3 +186,54 @@ async def test_of_two_who_unfreeze_at_once_one_is_told_that_it_is_not_frozen(dat
             answers = await asyncio.gather(store.unfreeze(), other.unfreeze(), return_exceptions=True)
             assert [type(answer) for answer in answers if answer is not None] == [NotFrozenError]
             assert not (await store.describe()).is_frozen
+
+
+async def test_an_import_that_begins_while_another_ends_is_neither_held_up_nor_lost(
+    database: Database,
+) -> None:
+    """An import that is over goes with its table, behind the transaction that closed it: somebody may be between."""
+    async with (
+        open_store(database.url, busy_timeout=3) as store,
+        open_store(database.url, busy_timeout=3) as other,
+    ):
+        await store.init()
+
+        async def begin_when_it_is_over() -> str:
+            while True:
+                try:
+                    return await other.begin_incremental_import()
+                except ImportOpenError:
+                    continue
+
+        import_id = await store.begin_incremental_import()
+        for round_ in range(40):
+            await store.push_incremental_import(
+                [{"type": "T", "aggregateId": "a", "timestamp": FAR_FUTURE + round_}], import_id
+            )
+            report, import_id = await asyncio.gather(
+                store.commit_incremental_import(import_id), begin_when_it_is_over()
+            )
+            assert report.imported == 1
+        await store.commit_incremental_import(import_id)
+
+
+async def test_what_is_left_of_an_import_whose_process_died_when_it_was_over_goes_with_the_next(
+    database: Database,
+) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        for next_one in (store.begin_incremental_import, lambda: import_lines(store, make_lines(5))):
+            import_id = await store.begin_incremental_import()
+            with closing(database.connect()) as connection, connection.cursor() as cursor:
+                cursor.execute(
+                    """INSERT INTO `events-incremental-import`(`rowid`, `timestamp`, `aggregateId`, `type`)
+                    VALUES ('closed', -4611686018427387904, '', '')"""
+                )
+                connection.commit()
+            assert (await store.describe()).open_import is None
+            assert "events-incremental-import" in database.tables()
+            await next_one()
+            left = (await store.describe()).open_import
+            assert left is None or left.id != import_id
+            await store.rollback_incremental_import()
+            assert "events-incremental-import" not in database.tables()

@@ -263,15 +263,21 @@ class Connection:
 
         It waits for a table's users in attempts of a second: while it waits, everybody else waits behind it.
         """
+        self.query_apart(statement, values)
+
+    def query_apart(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """The rows of a statement apart from this connection's transaction, which so does not use the tables in it:
+        a definition may follow."""
         if self._definitions is None or not self._definitions.open:
             self._definitions = self._connected(self._database, "lock_wait_timeout = 1")
         definitions = self._definitions
 
-        def attempt() -> None:
+        def attempt() -> list[tuple[Any, ...]]:
             with definitions.cursor() as cursor:
                 cursor.execute(statement, values)
+                return list(cursor.fetchall())
 
-        self.patiently(attempt)
+        return self.patiently(attempt)
 
     def patiently(self, attempt: Callable[[], T]) -> T:
         """Try until nobody is in the way, or `busy_timeout` is over."""

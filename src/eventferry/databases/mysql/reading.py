@@ -29,6 +29,7 @@ from eventferry.databases.mysql.connection import (
     DEFINITION_CHANGED,
     NO_TABLE,
     Connection,
+    Values,
     number_of,
 )
 from eventferry.databases.mysql.shape import Shape
@@ -457,7 +458,7 @@ class MysqlReading:
         """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
         try:
             return bool(
-                self.connection.query(
+                self._look_into_open_import(
                     f"SELECT 1 FROM {quoted(self.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)
                 )
             )
@@ -467,6 +468,9 @@ class MysqlReading:
             if number_of(error) == NO_TABLE:
                 return True
             raise
+
+    def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+        return self.connection.query(statement, values)
 
     @threaded
     def secret(self, secret_id: str) -> SecretRow | None:

@@ -113,8 +113,7 @@ class MysqlWriting(MysqlReading):
 
     def _make_open(self, stage_id: str, since: int, collation: str) -> Stage:
         table = self.tables.open_import
-        if self.comment_of(table) is not None and self._open_import() is None:
-            self.connection.define(f"DROP TABLE IF EXISTS {quoted(table)}")
+        self._drop_closed_import()
         try:
             self._make(table, ddl.open_import_table(table, collation), import_marker(stage_id))
         except MySQLError as error:
@@ -123,8 +122,23 @@ class MysqlWriting(MysqlReading):
             raise
         return Stage(stage_id, "open", table, None, since)
 
+    def _drop_closed_import(self) -> None:
+        """Remove the table of an import that is merged or rolled back, where its process died before it did."""
+        table = self.tables.open_import
+        if self.comment_of(table) is None or self._open_import() is not None:
+            return
+        # Who closed it may still be about to drop it, and would drop the next one in its place.
+        self.connection.lock_pushes()
+        if self._open_import() is None:
+            self.connection.define(f"DROP TABLE IF EXISTS {quoted(table)}")
+
+    def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+        # Whether it is closed is seen alike; but what this transaction has used it could not drop any more.
+        return self.connection.query_apart(statement, values)
+
     def _sweep(self) -> None:
         """Remove what an interrupted import left of its stage, and tables that a dead process was to remove."""
+        self._drop_closed_import()
         for name in self._beside_the_events():
             if name in (self.tables.stage, self.names.stage_threads) or self.names.is_left_over(name):
                 self.connection.define(f"DROP TABLE IF EXISTS {quoted(name)}")
