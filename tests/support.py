@@ -118,5 +118,7 @@ def program(name: str) -> str:
     """Where this program of the operating system's is: one that is missing is an error, not a test left out."""
     path = shutil.which(name)
     if path is None:
-        raise RuntimeError(f"the tests need {name}: on Debian install the package {name} (scripts/servers does)")
+        raise RuntimeError(
+            f"the tests need {name}: on Debian install the package {name} (scripts/servers does)"
+        )
     return path

@@ -78,7 +78,16 @@ def test_curl_sends_what_gzip_and_zstd_packed(server: Server, tmp_path: Path) ->
 
 def test_curl_is_not_asked_for_a_body_that_would_be_refused(server: Server) -> None:
     told = subprocess.run(
-        [program("curl"), "-sS", "-v", "-H", "Expect: 100-continue", "--data-binary", "@-", f"{server.url}/import"],
+        [
+            program("curl"),
+            "-sS",
+            "-v",
+            "-H",
+            "Expect: 100-continue",
+            "--data-binary",
+            "@-",
+            f"{server.url}/import",
+        ],
         input=make_lines(5000),
         capture_output=True,
         check=True,

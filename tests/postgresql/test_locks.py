@@ -149,6 +149,26 @@ async def test_saves_of_other_threads_do_not_wait_for_one_that_is_held(new_url: 
     check_no_gaps(url)
 
 
+async def test_saves_that_meet_one_who_locks_in_another_order_are_stored_all_the_same(
+    new_url: NewUrl,
+) -> None:
+    url = new_url()
+    await make_store(url)
+    names = [aggregate_of_thread(thread) for thread in (3, 5, 7, 9)]
+    async with open_store(url) as store:
+        with connect(url, autocommit=False) as writer:
+            writer.execute("SET deadlock_timeout = '1min'")  # so it is our transaction that the server ends
+            writer.execute(RESOLVE_SAVE)
+            saving = asyncio.gather(*[store.save_event(new_event(name)) for name in names])
+            await waits_for_a_lock(url)
+            crossing = 'UPDATE "events-threads" SET "threadCounter" = "threadCounter" WHERE "threadId" = 5'
+            await asyncio.to_thread(writer.execute, crossing)
+            writer.execute("COMMIT")
+        saved = await saving
+        assert {each.event.aggregate_id for each in saved} == set(names)
+    check_no_gaps(url)
+
+
 async def test_two_saves_of_one_version_are_one_stored_and_one_refused_even_in_different_threads(
     new_url: NewUrl,
 ) -> None:

@@ -55,6 +55,9 @@ _RECONNECTIONS = (0.1, 0.4, 1.5)
 
 _THREADS_TRIED = 16
 
+_UNDONE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+"""The server ended a transaction because of another one: nothing of it is left, and it may simply be run again."""
+
 
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> PostgresDatabase:
     """A store at a PostgreSQL URL. What is no option of ours is one of libpq's."""
@@ -377,8 +380,16 @@ class PostgresDatabase:
             return await self._saver.add(writing.connection, save)
 
     async def _store(self, saves: Sequence[tuple[Save, Place]]) -> list[Saved | None]:
-        async with self._pool.connection() as connection, connection.ended():
-            return await self._saver.store(connection, saves, _milliseconds(self._busy_timeout))
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                async with self._pool.connection() as connection, connection.ended():
+                    return await self._saver.store(connection, saves, _milliseconds(self._busy_timeout))
+            except StoreBusyError as error:
+                # Ours lock in one order, but who writes to these tables otherwise may not: then the server picks one
+                # of the two, and has undone all of it.
+                if not isinstance(error.__cause__, _UNDONE) or time.monotonic() >= deadline:
+                    raise
 
     async def _look_up(self, save: Save) -> Saved | None:
         """Where an event is stored. A freeze has waited for what was under way: either it is there now or it never
