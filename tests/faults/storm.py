@@ -58,7 +58,7 @@ class Tally:
         server_kills: likewise of the server.
         others: faults of other kinds that met it at work.
         missed: faults that came too late.
-        servers_lost: kills after which the server itself did not come back; nothing else is counted of these.
+        servers_lost: kills from which the server itself did not come back whole; nothing else is counted of these.
         outcomes: how often the old state was left, the new one, a part as promised.
     """
 
@@ -214,11 +214,12 @@ class Storm:
             async with asyncio.timeout(HANGS):
                 record["next"] = await self._operation.go_on(child, chance)
             self._count(strike, record["outcome"], met=met)
-        except ServerLostError as error:
-            record["server lost"] = str(error)
-            raise
         except BaseException as error:
-            record["violation"] = f"{type(error).__name__}: {error}"
+            said = f"{type(error).__name__}: {error}"
+            if isinstance(error, ServerLostError) or self._world.is_damaged(said):
+                record["server lost"] = said
+                raise ServerLostError(said) from error
+            record["violation"] = said
             raise
         finally:
             record["ms"] = round((time.perf_counter() - begun) * 1000)
