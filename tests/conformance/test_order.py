@@ -178,7 +178,7 @@ def large_history(
     )
 
 
-def modest(max_examples: int = 25) -> settings:
+def modest(max_examples: int = 12) -> settings:
     # A fixture here is a factory: each example takes a fresh store from it.
     return settings(
         max_examples=max_examples,
@@ -329,7 +329,7 @@ async def test_pages_go_on_where_an_export_has_ended(
 # An export in parts
 
 
-@modest(20)
+@modest(10)
 @given(events=histories(30))
 async def test_an_export_of_one_event_at_a_time_brings_each_once(opened: Opened, events: list[Event]) -> None:
     async with filled(opened, events) as store:
@@ -347,7 +347,7 @@ async def test_an_export_with_a_buffer_size_ends_after_the_last_event_that_fits(
         assert parts == list(greedy(merged(events), room))
 
 
-@modest(15)
+@modest(8)
 @given(events=histories(14, pad=300_000))
 async def test_an_export_stopped_at_every_block_and_resumed_brings_each_event_once(
     opened: Opened, events: list[Event]
@@ -357,7 +357,7 @@ async def test_an_export_stopped_at_every_block_and_resumed_brings_each_event_on
         assert b"".join(parts) == lines_of(merged(events))
 
 
-@modest(15)
+@modest(8)
 @given(events=histories(14, pad=300_000), chosen=st.sampled_from((("A",), ("A", "B"))))
 async def test_an_export_by_type_stopped_at_every_block_and_resumed_brings_each_event_once(
     opened: Opened, events: list[Event], chosen: tuple[str, ...]
@@ -383,7 +383,7 @@ async def test_the_cursor_of_a_running_export_is_behind_the_last_event_given_out
 # Filters come after the order
 
 
-@modest(30)
+@modest(12)
 @given(case=histories_and_filters(times=True))
 async def test_an_export_with_a_filter_brings_the_matching_events_of_the_order(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -393,7 +393,7 @@ async def test_an_export_with_a_filter_brings_the_matching_events_of_the_order(
         assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(merged(events)))
 
 
-@modest(25)
+@modest(12)
 @given(case=histories_and_filters(times=True))
 async def test_an_export_with_a_filter_of_one_event_at_a_time_brings_each_once(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -404,7 +404,7 @@ async def test_an_export_with_a_filter_of_one_event_at_a_time_brings_each_once(
         assert [part for part in parts if part] == [line(event) for event in chosen.of(merged(events))]
 
 
-@modest(30)
+@modest(12)
 @given(case=histories_and_filters(times=False))
 async def test_pages_with_a_filter_bring_the_matching_events_of_the_order(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -416,7 +416,7 @@ async def test_pages_with_a_filter_bring_the_matching_events_of_the_order(
             assert await all_pages(store, size, **chosen.arguments()) == expected
 
 
-@modest(25)
+@modest(12)
 @given(case=histories_and_filters(times=False))
 async def test_an_event_loader_with_a_filter_brings_the_matching_events_of_the_order(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -436,7 +436,7 @@ steps = st.lists(
 )
 
 
-@modest(25)
+@modest(12)
 @given(steps=steps)
 async def test_a_reader_that_follows_while_others_save_sees_every_event_once_in_thread_order(
     opened: Opened, steps: list[tuple[str, int, str]]
@@ -514,25 +514,25 @@ async def test_an_export_leaves_out_what_is_appended_meanwhile_amid_what_it_has_
 # Large stores
 
 
-async def test_six_hundred_saves_of_which_the_first_half_is_dated_in_the_future_come_each_once(
+async def test_three_hundred_saves_of_which_the_first_half_is_dated_in_the_future_come_each_once(
     opened: Opened,
 ) -> None:
     async with opened() as store:
         saved: list[Event] = []
-        for number in range(600):
+        for number in range(300):
             event = {
                 "type": "T",
                 "aggregateId": f"a{number % 50}",
                 "aggregateVersion": number // 50 + 1,
-                "timestamp": FAR_FUTURE - number if number < 300 else 0,
+                "timestamp": FAR_FUTURE - number if number < 150 else 0,
             }
             saved.append((await store.save_event(event)).event)
         expected = merged(saved)
-        assert len(expected) == 600
-        for size in (1, 2, 3, 7, 50, 299, 1000):
+        assert len(expected) == 300
+        for size in (1, 3, 7, 50, 149, 1000):
             assert await all_pages(store, size) == expected
         assert await exported(store) == lines_of(expected)
-        assert b"".join(await exported_in_parts(store, 600, buffer_size=5_000)) == lines_of(expected)
+        assert b"".join(await exported_in_parts(store, 300, buffer_size=5_000)) == lines_of(expected)
 
 
 async def test_events_dated_in_the_future_come_each_once_when_imported_in_few_threads(opened: Opened) -> None:
@@ -685,7 +685,7 @@ async def test_a_thread_that_falls_keeps_its_own_order(opened: Opened) -> None:
 # From a time on
 
 
-@modest(40)
+@modest(20)
 @given(
     case=histories_and_filters(times=True),
     read=st.dictionaries(st.sampled_from((0, 1, 2, 127, 255)), st.integers(0, 12)),

@@ -59,7 +59,7 @@ async def read(store: EventStore, parts: Iterable[Partition]) -> list[bytes]:
 # Together they are the export
 
 
-@modest(40)
+@modest(12)
 @given(events=histories(), n=st.sampled_from((1, 2, 3, 7, 100)))
 async def test_one_after_another_they_are_the_export(opened: Opened, events: list[Event], n: int) -> None:
     async with filled(opened, events) as store:
@@ -68,7 +68,7 @@ async def test_one_after_another_they_are_the_export(opened: Opened, events: lis
         assert b"".join(await read(store, parts)) == lines_of(merged(events))
 
 
-@modest(40)
+@modest(12)
 @given(
     events=histories(),
     n=st.sampled_from((1, 2, 5, 100)),
@@ -85,7 +85,7 @@ async def test_between_two_cursors_they_are_what_an_export_brings_from_the_one_u
         assert b"".join(await read(store, parts)) == lines_of(order[since:until])
 
 
-@modest(40)
+@modest(12)
 @given(
     events=histories(),
     n=st.sampled_from((2, 5, 100)),
@@ -309,7 +309,7 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_slices")
-@modest(40)
+@modest(12)
 @given(events=histories(), jobs=st.sampled_from((2, 3, 8)), since=st.integers(0, 60))
 async def test_an_export_by_several_jobs_is_that_of_one(
     opened: Opened, events: list[Event], jobs: int, since: int
@@ -325,7 +325,7 @@ async def test_an_export_by_several_jobs_is_that_of_one(
 
 
 @pytest.mark.usefixtures("small_slices")
-@modest(25)
+@modest(8)
 @given(events=histories(), room=st.integers(1, 2_000))
 async def test_an_export_by_several_jobs_ends_where_the_buffer_is_full_and_goes_on_there(
     opened: Opened, events: list[Event], room: int

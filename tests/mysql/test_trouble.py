@@ -16,6 +16,7 @@ from eventferry import (
     EventStore,
     ImportReport,
     StoreUnreachableError,
+    exporting,
     open_store,
 )
 from eventferry.databases.mysql.wire import Wire
@@ -222,6 +223,7 @@ async def test_a_connection_that_ends_in_an_export_is_an_error_and_no_end(
             got += await anext(export)
         with monkeypatch.context() as breaking:
             broken_after(breaking, b"GROUP_CONCAT(line", times=1000)
+            breaking.setattr(exporting, "RECONNECTIONS", (0.1, 0.2))
             with pytest.raises(StoreUnreachableError):
                 got += await anext(export) + await anext(export)  # one had been read already
         assert NEW.startswith(got)

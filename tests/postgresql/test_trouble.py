@@ -158,7 +158,9 @@ async def test_backends_that_are_terminated_in_the_middle_double_and_lose_nothin
         start = time.perf_counter()
         await WORK[name](store, 0)
         whole = time.perf_counter() - start
-        for i in range(1, 9):
+        for i in range(1, 60):
+            if i > 8 and (failures or "import" not in name):
+                break
             [(before,)] = rows(url, 'SELECT count(*) FROM "events"')
             call = asyncio.ensure_future(WORK[name](store, i))
             await asyncio.wait([call], timeout=chance.random() * whole)
