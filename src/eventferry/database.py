@@ -15,7 +15,7 @@ These words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
@@ -40,17 +40,22 @@ class Stretch(NamedTuple):
 
     Attributes:
         places: thread, counter, thread, counter, … of all of them, also of those that a filter leaves out.
-        lines: the lines of those that the filter lets pass.
+        lines: makes the lines of those that the filter lets pass. What is left to be done to them can wait until the
+            next events are on their way.
         number: how many lines.
         last: the timestamp of the last event.
         is_end: whether the store holds nothing behind them.
     """
 
     places: Sequence[int]
-    lines: bytes
+    lines: Callable[[], bytes]
     number: int
     last: int
     is_end: bool
+
+
+NOTHING = Stretch((), bytes, 0, 0, is_end=True)
+"""No event is left."""
 
 
 class Segment(NamedTuple):

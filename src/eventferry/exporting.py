@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from enum import Enum
+from functools import partial
 from itertools import pairwise
 from types import TracebackType
 from typing import TypeAlias
 
 from eventferry import cursor as vector
 from eventferry.clock import now
-from eventferry.database import Database, Filter, Owner
+from eventferry.database import EVERYTHING, Database, Filter, Key, Owner, Reading, Stretch
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.operations import Operation
 from eventferry.order import Lines, Pages
@@ -203,19 +204,21 @@ class ExportStream:
         self, identity: str, since: list[int], until: list[int], *, is_last: bool
     ) -> AsyncGenerator[_Step, None]:
         """Page after page of a slice; the next one is read meanwhile, unless it is known not to be wanted."""
-        pages = Pages(since, until, self._only)
+        # Each of several slices is read while others are checked, without more.
+        is_alone = self._jobs == 1 and self._limit is None and self._room is None and self._only.is_open
+        pages = Pages(since, until, self._only, partial(self._ahead, identity) if is_alone else None)
         read = 0
         if pages.is_end:
             yield Lines(b"", 0), list(pages.unread), is_last
             return
 
-        def ask() -> asyncio.Future[tuple[Pages, Lines]]:
-            return asyncio.ensure_future(self._page(pages, until, identity, self._rest(read)))
+        def ask() -> asyncio.Future[Lines]:
+            return asyncio.ensure_future(self._page(pages, identity, self._rest(read)))
 
         reading = ask()
         try:
             while True:
-                pages, lines = await reading
+                lines = await reading
                 read += lines.number
                 page = lines, list(pages.unread), is_last and pages.is_end
                 is_done = pages.is_end or not self._rest(read) or self._stopped
@@ -234,23 +237,34 @@ class ExportStream:
                 await asyncio.wait([reading])
             if not reading.cancelled():
                 reading.exception()  # seen: nobody waits for this page any more
+            await pages.close()
 
-    async def _page(self, pages: Pages, until: list[int], identity: str, limit: int) -> tuple[Pages, Lines]:
+    async def _page(self, pages: Pages, identity: str, limit: int) -> Lines:
         """The next page. Where the connection broke it is read again: that changes nothing and doubles nothing."""
         unread = list(pages.unread)
         pauses = iter(RECONNECTIONS)
         while True:
             try:
-                async with self._database.reading() as reading:
-                    if await reading.identity() != identity:
-                        raise StoreReplacedError("the events were replaced while they were being exported")
-                    return pages, await pages.page(reading, limit, PAGE_BYTES)
+                await pages.arrived()
+                async with self._reading(identity) as reading:
+                    return await pages.page(reading, limit, PAGE_BYTES)
             except StoreUnreachableError:
                 pause = next(pauses, None)
                 if pause is None:
                     raise
                 await asyncio.sleep(pause)
-                pages = Pages(unread, until, self._only)
+                await pages.begin_again(unread)
+
+    async def _ahead(self, identity: str, bound: Key, limit: int, max_bytes: int) -> Stretch:
+        async with self._reading(identity) as reading:
+            return await reading.in_order(bound, None, None, EVERYTHING, limit, max_bytes)
+
+    @asynccontextmanager
+    async def _reading(self, identity: str) -> AsyncIterator[Reading]:
+        async with self._database.reading() as reading:
+            if await reading.identity() != identity:
+                raise StoreReplacedError("the events were replaced while they were being exported")
+            yield reading
 
     def _rest(self, read: int) -> int:
         """How many events the next page may have when so many have been read."""

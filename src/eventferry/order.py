@@ -10,16 +10,17 @@ docs/order.md.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import sys
 import zlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment
+from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment, Stretch
 from eventferry.errors import UsageError
 
 _EVERY_THREAD = range(vector.THREADS)
@@ -86,6 +87,20 @@ async def states_at(
     return states[::-1]
 
 
+Ahead: TypeAlias = Callable[[Key, int, int], Awaitable[Stretch]]
+"""Gives what `Reading.in_order` gives from a key on without a filter, of at most so many events and about so many
+bytes, in a reading of its own."""
+
+
+class _Asked(NamedTuple):
+    """A stretch that is read ahead: the key that it begins at, and what was asked for."""
+
+    bound: Key
+    limit: int
+    max_bytes: int
+    stretch: asyncio.Future[Stretch]
+
+
 class Pages:
     """Reads the order page by page; after each page `unread` says how far it has come.
 
@@ -93,19 +108,53 @@ class Pages:
         unread: 256 next counters to begin at.
         until: 256 next counters to end before, or None for no end.
         only: which events to give. A filter comes after the order: it changes no event's place.
+        ahead: reads what sorts behind a page while the page is checked. A page may then be smaller than asked for.
+            Only where there is an end and no filter; `close` when no more pages are wanted.
     """
 
     def __init__(
-        self, unread: Sequence[int], until: Sequence[int] | None = None, only: Filter = EVERYTHING
+        self,
+        unread: Sequence[int],
+        until: Sequence[int] | None = None,
+        only: Filter = EVERYTHING,
+        ahead: Ahead | None = None,
     ) -> None:
-        self.unread = list(unread)
-        self.is_end = only.is_empty
         self._until = until
         self._only = only
+        self._ahead = ahead
+        self._asked: list[_Asked] = []
+        self._begin(unread)
+
+    def _begin(self, unread: Sequence[int]) -> None:
+        self.unread = list(unread)
+        self.is_end = self._only.is_empty
         # Nothing unread sorts before the bound, but for what lies behind a higher event of its own thread.
         self._bound: Key | None = None
-        self._bound_known = not any(self.unread) and only.start_time is None
-        self._may_be_early = only.start_time is not None
+        self._bound_known = not any(self.unread) and self._only.start_time is None
+        self._may_be_early = self._only.start_time is not None
+
+    async def begin_again(self, unread: Sequence[int]) -> None:
+        """Go back to where these counters are the next."""
+        await self.close()
+        self._begin(unread)
+
+    async def arrived(self) -> None:
+        """Wait until what is read ahead is there, and ask for what comes behind it.
+
+        Before a reading begins, not in one: where connections are few, what is read ahead may need the reading's.
+        """
+        if self._asked:
+            asked = self._asked[0]
+            await asyncio.wait([asked.stretch])
+            if asked.stretch.exception() is None:
+                self._read_ahead(asked.stretch.result(), asked.limit, asked.max_bytes)
+
+    async def close(self) -> None:
+        """Read nothing ahead any more; twice is fine."""
+        asked, self._asked = self._asked, []
+        for each in asked:
+            each.stretch.cancel()
+        await asyncio.gather(*(each.stretch for each in asked), return_exceptions=True)
 
     @property
     def is_barred(self) -> bool:
@@ -114,7 +163,8 @@ class Pages:
 
     async def page(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """The next events that the filter lets pass: `limit` of them, or fewer where about `max_bytes` of lines are
-        reached (at least one). Fewer than that at the end, and then `is_end` is true.
+        reached (at least one). Fewer than that at the end, and then `is_end` is true, and where the next ones are
+        read ahead already.
         """
         if self._until is None and any(self.unread):
             # Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
@@ -126,6 +176,8 @@ class Pages:
             found.append(lines.text)
             count += lines.number
             size += len(lines.text)
+            if self._asked:
+                break
         return Lines(found[0] if len(found) == 1 else b"".join(found), count)
 
     async def _next(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
@@ -142,7 +194,7 @@ class Pages:
         # Asked for no more than can come, the database does not look for more to the end of the store.
         limit = min(limit, left)
         # Mostly all that lies behind the bound is unread. To see afterwards whether it is costs less than to ask.
-        stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
+        stretch = await self._stretch(reading, limit, max_bytes)
         if not self._are_unread(stretch.places):
             stretch = await reading.in_order(
                 self._bound, self.unread, self._until, self._only, limit, max_bytes
@@ -160,7 +212,30 @@ class Pages:
             self._bound = Key(stretch.last, counter, thread + 1)  # the least behind it
             if self._only.finish_time is not None and stretch.last > self._only.finish_time:
                 self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
-        return Lines(stretch.lines, stretch.number)
+        return Lines(stretch.lines(), stretch.number)
+
+    async def _stretch(self, reading: Reading, limit: int, max_bytes: int) -> Stretch:
+        """What sorts behind the bound, read or unread; what comes behind that is asked for."""
+        if self._asked and self._asked[0].bound == self._bound:
+            return await self._asked.pop(0).stretch
+        if self._asked:
+            # Threads fall here: then they often do, and what is read ahead is seldom what comes next.
+            self._ahead = None
+            await self.close()
+        stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
+        self._read_ahead(stretch, limit, max_bytes)
+        return stretch
+
+    def _read_ahead(self, stretch: Stretch, limit: int, max_bytes: int) -> None:
+        """Ask for what sorts behind a stretch, before it is known that it comes next."""
+        left = self._left - len(stretch.places) // 2
+        if self._ahead is None or stretch.is_end or left <= 0:
+            return
+        thread, counter = stretch.places[-2:]
+        bound = Key(stretch.last, counter, thread + 1)
+        limit = min(limit, left)
+        reading = asyncio.ensure_future(self._ahead(bound, limit, max_bytes))
+        self._asked.append(_Asked(bound, limit, max_bytes, reading))
 
     def _are_unread(self, places: Sequence[int]) -> bool:
         end = self._until or _OPEN_END

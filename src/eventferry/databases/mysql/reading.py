@@ -12,6 +12,7 @@ from pymysql.err import MySQLError
 
 from eventferry.clock import now
 from eventferry.database import (
+    NOTHING,
     Counts,
     Filter,
     Freeze,
@@ -114,7 +115,7 @@ _NUMBERS = msgspec.json.Decoder(list[int])
 def _stretch(rows: Sequence[Position], *, is_end: bool) -> Stretch:
     lines = [line for *_, line in rows if line is not None]
     places = [number for row in rows for number in row[:2]]
-    return Stretch(places, b"".join(lines), len(lines), rows[-1][2] if rows else 0, is_end)
+    return Stretch(places, lambda: b"".join(lines), len(lines), rows[-1][2] if rows else 0, is_end)
 
 
 class Paces:
@@ -237,11 +238,11 @@ class MysqlReading:
             values | _key(key) | {"count": count},
         )
         if not walked:
-            return Stretch((), b"", 0, 0, is_end=True)
+            return NOTHING
         if lines is None or lines.count(b"\n") != walked or not lines.endswith(b"}\n"):
             return None
         pace.note(walked, len(lines))
-        return Stretch(_NUMBERS.decode(f"[{places}]"), lines, walked, last, is_end=walked < count)
+        return Stretch(_NUMBERS.decode(f"[{places}]"), lambda: lines, walked, last, is_end=walked < count)
 
     def _row_by_row(
         self, key: Key, is_unread: str, values: dict[str, Any], only: Filter, limit: int, max_bytes: int

@@ -210,7 +210,7 @@ class SqliteReading:
         places, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        return Stretch(_NUMBERS.decode(f"[{places or ''}]"), lines or b"", count, last or 0, is_end)
+        return Stretch(_NUMBERS.decode(f"[{places or ''}]"), lambda: lines or b"", count, last or 0, is_end)
 
     def _stretch_sql(self, line: str, is_unread: str, *, is_filtered: bool) -> str:
         """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
