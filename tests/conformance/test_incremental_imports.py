@@ -16,9 +16,11 @@ from eventferry import (
     ImportReport,
     InputError,
     OlderEventsError,
+    StoreUnreachableError,
     UsageError,
     open_store,
 )
+from eventferry import stage as staging
 from tests.conformance.incremental import (
     JSON_VALUES,
     PER_EXAMPLE,
@@ -43,6 +45,35 @@ from tests.support import (
     import_lines,
     make_lines,
 )
+
+# what cannot be staged
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+async def test_whichever_batch_cannot_be_put_into_the_stage_the_import_fails_and_nothing_is_in(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(30))
+        async with store._database.writing() as writing:
+            kind = type(writing)
+        put, batches = kind.stage_new_rows, itertools.count(1)
+
+        async def fails_once(writing: Any, stage: Any, rows: Any) -> None:
+            if next(batches) == nth:
+                raise StoreUnreachableError("the connection is gone")
+            await put(writing, stage, rows)
+
+        with monkeypatch.context() as failing:
+            failing.setattr(kind, "stage_new_rows", fails_once)
+            failing.setattr(staging, "BATCH", 10)
+            with pytest.raises(StoreUnreachableError):
+                await store.incremental_import([at(FAR_FUTURE, i) for i in range(30)])
+        assert await exported(store) == make_lines(30)
+        assert await store.incremental_import([at(FAR_FUTURE, i) for i in range(30)]) == ImportReport(
+            30, 0, 0
+        )
+
 
 # n new and m known
 
