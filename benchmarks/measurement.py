@@ -19,6 +19,7 @@ class Measurement:
         cpu_seconds: of each run's whole process, start and all; what a server does is not in it.
         peak_mb: the highest resident memory of a process of its runs, the server's not counted.
         bytes: of the lines that were moved, where that says something.
+        parts: of each run of ours: seconds of CPU of our main thread, of our other threads, of the server.
     """
 
     database: str
@@ -30,6 +31,7 @@ class Measurement:
     cpu_seconds: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
     bytes: int = 0
+    parts: list[tuple[float, float, float]] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -63,3 +65,13 @@ def cells(each: Measurement, rates: Rates) -> tuple[str, ...]:
         f"{each.peak_mb:.0f}",
         f"{ratio:.2f}" if ratio is not None else "",
     )
+
+
+PARTS_HEAD = ("database", "operation", "stored", "seconds", "main thread", "other threads", "server")
+PARTS_TEXTS = (0, 1)
+
+
+def part_cells(each: Measurement) -> tuple[str, ...]:
+    """Where the time of an operation of ours went, as a row under `PARTS_HEAD`."""
+    parts = [f"{median(part):.2f}" for part in zip(*each.parts, strict=True)]
+    return (each.database, each.operation, f"{each.stored:,}", f"{median(each.seconds):.2f}", *parts)

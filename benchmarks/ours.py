@@ -97,10 +97,12 @@ async def _measure(operation: str, place: str, argument: str = "") -> None:
     async with open_store(place) as store:
         if operation != "create":
             await store.describe()
-        start = time.perf_counter()
+        start, main, whole = time.perf_counter(), time.thread_time(), time.process_time()
         events = await OPERATIONS[operation](store, argument)
         seconds = time.perf_counter() - start
-    print(json.dumps({"events": events, "seconds": seconds}))
+        main = time.thread_time() - main
+        others = time.process_time() - whole - main
+    print(json.dumps({"events": events, "seconds": seconds, "main": main, "others": others}))
 
 
 if __name__ == "__main__":

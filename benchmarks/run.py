@@ -71,7 +71,9 @@ class Bench:
 
     def ours(self, operation: str, place: str, argument: str = "") -> Run:
         """One operation of eventferry."""
-        return run([sys.executable, "-m", "benchmarks.ours", operation, place, argument])
+        before = self._database.cpu_seconds()
+        found = run([sys.executable, "-m", "benchmarks.ours", operation, place, argument])
+        return found._replace(server=self._database.cpu_seconds() - before)
 
     def theirs(self, operation: str, place: str, argument: str = "") -> Run:
         """One operation of reSolve."""
@@ -98,6 +100,8 @@ class Bench:
                 measurement.events = found.events or events
                 measurement.seconds.append(found.seconds)
                 measurement.cpu_seconds.append(found.cpu_seconds)
+                if side == OURS:
+                    measurement.parts.append((found.main, found.others, found.server))
                 measurement.peak_mb = max(measurement.peak_mb, found.peak_mb)
                 told = f"  {self._database.name} {operation} at {stored:,}, {side}: {found.seconds:.2f} s"
                 print(told, file=sys.stderr, flush=True)
