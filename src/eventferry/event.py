@@ -181,7 +181,7 @@ _ESCAPES = re.compile(
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long string costs no memory
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{%d}" % MAX_EXPONENT_DIGITS)
 _EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
-_LONG_EXPONENT = re.compile(rb"e\+?0{%d}" % (MAX_EXPONENT_DIGITS + 1))
+_LONG_EXPONENT = re.compile(rb"0e\+?0{%d}" % (MAX_EXPONENT_DIGITS + 1))
 _REACH = 64
 _PART = re.compile(rb'(?:[^"]{1,256}+|"(?:[^"\\]++|\\.)*+"){1,10000}+')
 """What of a payload is looked at in one go: it is taken to pieces, and each takes memory."""
@@ -297,14 +297,13 @@ def may_have_exponent(text: bytes, exponent: re.Pattern[bytes]) -> bool:
 
     Args:
         text: it.
-        exponent: as it stands where every digit is 0, E is e and the minus is a plus.
+        exponent: as it stands, with the digit before it, where every digit is 0, E is e and the minus is a plus.
     """
     shape = text.translate(_EXPONENT_SHAPE)
     for found in exponent.finditer(shape):
-        before = shape[max(found.start() - _REACH, 0) : found.start()]
-        behind_what = before.rstrip(b"0.+")
+        behind_what = shape[max(found.start() - _REACH, 0) : found.start()].rstrip(b"0.+")
         # In a text, of hexadecimal digits for one, it is no number; one that reaches further back may be.
-        if len(behind_what) < len(before) and behind_what[-1:] in b":,[":
+        if behind_what[-1:] in b":,[":
             return True
     return False
 

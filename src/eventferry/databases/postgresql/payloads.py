@@ -44,7 +44,7 @@ def refuse_payload(payload: bytes) -> str | None:
     return None
 
 
-_FOUR_DIGITS = re.compile(rb"e\+?0000+[,\]}]")
+_FOUR_DIGITS = re.compile(rb"0e\+?0000+[,\]}]")
 
 
 def all_survive(lines: bytes, longest: int) -> bool:

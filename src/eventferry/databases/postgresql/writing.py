@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import psycopg
 
@@ -233,7 +233,7 @@ class PostgresWriting(PostgresReading):
     async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
         await self.connection.copy_in(
             f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
-            b"".join([_copied_new(row) for row in rows]),
+            copied_new_rows(rows),
         )
 
     async def _has_parts(self, stage: Stage) -> bool:
@@ -358,40 +358,52 @@ def event_size(aggregate_id: bytes, event_type: bytes, payload: bytes) -> int:
     return len(aggregate_id) + len(event_type) + len(payload) + _MORE
 
 
-def copied_rows(rows: Sequence[Row], ends: Iterable[bytes]) -> bytes:
-    """Rows as COPY takes them, each with what ends its line."""
+class _Texts(NamedTuple):
+    """What rows have of text, as COPY takes it; but for the backslashes of payloads, where `is_special` is false."""
+
+    ids: list[bytes]
+    types: list[bytes]
+    payloads: list[bytes]
+    sizes: list[int]
+    is_special: bool
+
+
+def _texts_of(rows: Sequence[Row] | Sequence[NewRow]) -> _Texts:
     ids = [row.aggregate_id.encode() for row in rows]
     types = [row.type.encode() for row in rows]
-    sizes = [
-        event_size(aggregate_id, event_type, row.payload)
-        for row, aggregate_id, event_type in zip(rows, ids, types, strict=True)
-    ]
     payloads = [row.payload for row in rows]
+    sizes = list(map(event_size, ids, types, payloads))
+    # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
     is_special = _SPECIAL.search(b"".join((*ids, *types))) is not None
     if is_special:
         ids, types, payloads = (list(map(_escaped, texts)) for texts in (ids, types, payloads))
-    text = b"".join(
-        [
-            b"%d\t%d\t%d\t%b\t%d\t%b\t%b\t%d%b"
-            % (row[0], row[1], row[2], aggregate_id, row[4], event_type, payload, size, end)
-            for row, aggregate_id, event_type, payload, size, end in zip(
-                rows, ids, types, payloads, sizes, ends, strict=False
-            )
-        ]
-    )
-    # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
-    return text if is_special else text.replace(b"\\", b"\\\\")
+    return _Texts(ids, types, payloads, sizes, is_special)
 
 
-def _copied_new(row: NewRow) -> bytes:
-    aggregate_id, event_type = row.aggregate_id.encode(), row.type.encode()
-    return b"%d\t%b\t%b\t%b\t%d\n" % (
-        row.timestamp,
-        _escaped(aggregate_id),
-        _escaped(event_type),
-        row.payload.replace(b"\\", b"\\\\"),
-        event_size(aggregate_id, event_type, row.payload),
-    )
+def _as_copied(lines: Sequence[bytes], texts: _Texts) -> bytes:
+    text = b"".join(lines)
+    return text if texts.is_special else text.replace(b"\\", b"\\\\")
+
+
+def copied_rows(rows: Sequence[Row], ends: Iterable[bytes]) -> bytes:
+    """Rows as COPY takes them, each with what ends its line."""
+    texts = _texts_of(rows)
+    lines = [
+        b"%d\t%d\t%d\t%b\t%d\t%b\t%b\t%d%b"
+        % (row[0], row[1], row[2], aggregate_id, row[4], event_type, payload, size, end)
+        for row, aggregate_id, event_type, payload, size, end in zip(rows, *texts[:4], ends, strict=False)
+    ]
+    return _as_copied(lines, texts)
+
+
+def copied_new_rows(rows: Sequence[NewRow]) -> bytes:
+    """Rows without a position as COPY takes them."""
+    texts = _texts_of(rows)
+    lines = [
+        b"%d\t%b\t%b\t%b\t%d\n" % (row[0], aggregate_id, event_type, payload, size)
+        for row, aggregate_id, event_type, payload, size in zip(rows, *texts[:4], strict=True)
+    ]
+    return _as_copied(lines, texts)
 
 
 def _escaped(text: bytes) -> bytes:

@@ -28,8 +28,8 @@ _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
 
 _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
 
-_AT_ONCE = 100
-"""How many rows one statement inserts: Python's lock is not held while it runs, so what comes next is parsed
+_AT_ONCE = 500
+"""How many rows one statement inserts. Python's lock is not held while it runs, so what comes next is parsed
 meanwhile. SQLite takes at least 32,766 values a statement."""
 
 
