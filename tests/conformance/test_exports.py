@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -305,6 +306,15 @@ async def test_an_export_ends_with_an_error_if_the_events_are_replaced_meanwhile
         with pytest.raises(StoreReplacedError):
             await rest_of(stream)
         assert not stream.is_end
+
+
+async def test_an_export_that_reads_ahead_makes_do_with_one_connection(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url, **({} if url.startswith("sqlite") else {"max_connections": 1})) as store:
+        await store.init()
+        await import_lines(store, MANY)
+        async with asyncio.timeout(20):
+            assert await exported(store) == MANY
 
 
 async def test_an_export_whose_store_is_dropped_meanwhile_ends_with_an_error(new_url: NewUrl) -> None:
