@@ -40,21 +40,22 @@ class Stretch(NamedTuple):
 
     Attributes:
         places: thread, counter, thread, counter, … of all of them, also of those that a filter leaves out.
-        lines: makes the lines of those that the filter lets pass. What is left to be done to them can wait until the
-            next events are on their way.
+        printed: the lines of those that the filter lets pass, as the database prints JSON.
+        tidied: makes them what an export gives. That can wait until the next events are on their way.
         number: how many lines.
         last: the timestamp of the last event.
         is_end: whether the store holds nothing behind them.
     """
 
     places: Sequence[int]
-    lines: Callable[[], bytes]
+    printed: bytes
+    tidied: Callable[[bytes], bytes]
     number: int
     last: int
     is_end: bool
 
 
-NOTHING = Stretch((), bytes, 0, 0, is_end=True)
+NOTHING = Stretch((), b"", bytes, 0, 0, is_end=True)
 """No event is left."""
 
 
@@ -242,6 +243,9 @@ class Reading(Protocol):
 
     async def heads(self) -> list[int]:
         """The 256 next counters."""
+
+    async def growth(self) -> int:
+        """A number that is a higher one when events have been stored."""
 
     async def first_unread(
         self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]

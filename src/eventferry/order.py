@@ -110,6 +110,7 @@ class Pages:
         only: which events to give. A filter comes after the order: it changes no event's place.
         ahead: reads what sorts behind a page while the page is checked. A page may then be smaller than asked for.
             Only where there is an end and no filter; `close` when no more pages are wanted.
+        as_printed: give lines as the database prints JSON, which is enough for who decodes them.
     """
 
     def __init__(
@@ -118,8 +119,12 @@ class Pages:
         until: Sequence[int] | None = None,
         only: Filter = EVERYTHING,
         ahead: Ahead | None = None,
+        *,
+        as_printed: bool = False,
     ) -> None:
         self._until = until
+        self._as_printed = as_printed
+        self._state: tuple[str, int] | None = None
         self._only = only
         self._ahead = ahead
         self._asked: list[_Asked] = []
@@ -166,9 +171,8 @@ class Pages:
         reached (at least one). Fewer than that at the end, and then `is_end` is true, and where the next ones are
         read ahead already.
         """
-        if self._until is None and any(self.unread):
-            # Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
-            self._bound_known = False
+        if self._until is None:
+            await self._look_for_growth(reading)
         found: list[bytes] = []
         count = size = 0
         while not self.is_end and count < limit and (size < max_bytes // 2 or not count):
@@ -179,6 +183,13 @@ class Pages:
             if self._asked:
                 break
         return Lines(found[0] if len(found) == 1 else b"".join(found), count)
+
+    async def _look_for_growth(self, reading: Reading) -> None:
+        """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere."""
+        state = await reading.identity(), await reading.growth()
+        if state != self._state and any(self.unread):
+            self._bound_known = False
+        self._state = state
 
     async def _next(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         if self._only.aggregate_ids is not None:
@@ -212,7 +223,8 @@ class Pages:
             self._bound = Key(stretch.last, counter, thread + 1)  # the least behind it
             if self._only.finish_time is not None and stretch.last > self._only.finish_time:
                 self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
-        return Lines(stretch.lines(), stretch.number)
+        text = stretch.printed if self._as_printed else stretch.tidied(stretch.printed)
+        return Lines(text, stretch.number)
 
     async def _stretch(self, reading: Reading, limit: int, max_bytes: int) -> Stretch:
         """What sorts behind the bound, read or unread; what comes behind that is asked for."""

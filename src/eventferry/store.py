@@ -41,6 +41,9 @@ __all__ = ["EventLoader", "EventStore"]
 
 _PAGE_BYTES = 64 * 1024 * 1024
 
+_REMEMBERED = 16
+"""Of how many readers a store remembers where their last page ended."""
+
 
 class EventLoader:
     """Pages one after another from a cursor on; made by `EventStore.get_event_loader`."""
@@ -60,8 +63,6 @@ class EventLoader:
         if self._closed:
             raise StoreClosedError("this event loader is closed")
         _check_count("limit", limit)
-        # A loader follows: what was the end when it last looked need not be any more.
-        self._pages.is_end = self._pages.is_end and self._pages.is_barred
         return await self._store._page(self._pages, limit)
 
     async def close(self) -> None:
@@ -80,6 +81,7 @@ class EventStore:
             raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
         self._open: Database | None = database
         self._saving = Saving(database)
+        self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
         self._bucket_size = snapshot_bucket_size
         self._bucket_counts: dict[str, int] = {}
 
@@ -243,9 +245,17 @@ class EventStore:
             return Page([decode_event(line) for line in lines], None)
         if by_time:
             raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
-        return await self._page(Pages(vector.decode(cursor), None, only), limit)
+        # Who reads on from the end of a page need not look for its beginning again.
+        pages = self._read_up_to.pop((cursor, only), None) or _pages(cursor, only)
+        page = await self._page(pages, limit)
+        self._read_up_to[page.cursor, only] = pages
+        if len(self._read_up_to) > _REMEMBERED:
+            del self._read_up_to[next(iter(self._read_up_to))]
+        return page
 
     async def _page(self, pages: Pages, limit: int) -> Page:
+        # What was the end at the last look need not be any more.
+        pages.is_end = pages.is_barred
         async with self._database.reading() as reading:
             found = await pages.page(reading, limit, _PAGE_BYTES)
         return Page(decode_events(found.text), vector.encode(pages.unread))
@@ -259,7 +269,7 @@ class EventStore:
     ) -> EventLoader:
         """Something that loads page after page and remembers how far it is."""
         await self._probe()
-        return EventLoader(self, Pages(vector.decode(cursor), None, _filter(event_types, aggregate_ids)))
+        return EventLoader(self, _pages(cursor, _filter(event_types, aggregate_ids)))
 
     async def get_latest_event(
         self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
@@ -676,6 +686,10 @@ def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
     for value in names:
         _text(f"each of {name}", value)
     return names
+
+
+def _pages(cursor: str | None, only: Filter) -> Pages:
+    return Pages(vector.decode(cursor), None, only, as_printed=True)
 
 
 def _filter(

@@ -115,7 +115,7 @@ _NUMBERS = msgspec.json.Decoder(list[int])
 def _stretch(rows: Sequence[Position], *, is_end: bool) -> Stretch:
     lines = [line for *_, line in rows if line is not None]
     places = [number for row in rows for number in row[:2]]
-    return Stretch(places, lambda: b"".join(lines), len(lines), rows[-1][2] if rows else 0, is_end)
+    return Stretch(places, b"".join(lines), bytes, len(lines), rows[-1][2] if rows else 0, is_end)
 
 
 class Paces:
@@ -166,6 +166,11 @@ class MysqlReading:
     def _heads(self) -> list[int]:
         [(text,)] = self.connection.query(f"SELECT {ALL_HEADS} FROM {self._threads}")
         return heads_of(text, self.names)
+
+    @threaded
+    def growth(self) -> int:
+        [(stored,)] = self.connection.query(f"SELECT SUM(threadCounter) FROM {self._threads}")
+        return int(stored)
 
     @threaded
     def first_unread(
@@ -242,7 +247,7 @@ class MysqlReading:
         if lines is None or lines.count(b"\n") != walked or not lines.endswith(b"}\n"):
             return None
         pace.note(walked, len(lines))
-        return Stretch(_NUMBERS.decode(f"[{places}]"), lambda: lines, walked, last, is_end=walked < count)
+        return Stretch(_NUMBERS.decode(f"[{places}]"), lines, bytes, walked, last, is_end=walked < count)
 
     def _row_by_row(
         self, key: Key, is_unread: str, values: dict[str, Any], only: Filter, limit: int, max_bytes: int

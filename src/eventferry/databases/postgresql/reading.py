@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -25,7 +24,6 @@ from eventferry.database import (
     SubscriberRow,
 )
 from eventferry.databases.names import fact, import_id_of, moment_of
-from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.databases.postgresql.inspecting import Inspecting
 from eventferry.databases.postgresql.tables import Names
@@ -44,6 +42,8 @@ LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
       || ',"type":' || to_json("type")::text || ',"timestamp":' || "timestamp"
       || ',"aggregateId":' || to_json("aggregateId")::text || ',"aggregateVersion":' || "aggregateVersion"
       || ',"payload":' || coalesce("payload"::text, 'null') || '}'"""
+
+_WHOLE_LINE = LINE.removesuffix("'}'") + "E'}\\n'"
 
 _SIZE = '("eventSize" + 50)'
 """About the bytes of a line: the names of its keys are longer than what `eventSize` reckons for them."""
@@ -126,6 +126,12 @@ class PostgresReading:
             raise DatabaseError(f"{self.names.threads} has {len(rows)} rows, not 256: this is no whole store")
         return [head for (head,) in rows]
 
+    async def growth(self) -> int:
+        [[(stored,)]] = await self.connection.run(
+            f'SELECT sum("threadCounter")::bigint FROM {self.names.threads}'
+        )
+        return int(stored)
+
     async def first_unread(
         self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
     ) -> list[Key]:
@@ -167,11 +173,11 @@ class PostgresReading:
         condition, values = conditions(only)
         walk = limit if only.is_open else max(limit, WALK)
         key = bound or Key(-(2**63), -1, -1)
-        line, size, within = LINE, _SIZE, f"behind - {_SIZE} < %(room)s"
+        line, size, within = _WHOLE_LINE, _SIZE, f"behind - {_SIZE} < %(room)s"
         running = "OVER (ROWS UNBOUNDED PRECEDING)"
         sums = f"sum({_SIZE}::int) {running} AS behind"
         if not only.is_open:
-            line, size = (f"CASE WHEN {condition} THEN {each} END" for each in (LINE, f"{_SIZE}::int"))
+            line, size = (f"CASE WHEN {condition} THEN {each} END" for each in (_WHOLE_LINE, f"{_SIZE}::int"))
             sums = f"sum({size}) {running} AS behind, count({size}) {running} AS given"
             within = f"coalesce(behind, 0) - coalesce({size}, 0) < %(room)s AND given <= %(limit)s"
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
@@ -181,7 +187,7 @@ class PostgresReading:
         # keeps are added up as the page is read, so that it ends where it has enough; `behind` is the sum with the
         # row itself.
         [(threads, counters, text, count, last, behind)] = await self.connection.rows(
-            f"""SELECT array_agg("threadId"), array_agg("threadCounter"), string_agg({line}, {ddl.literal(_BETWEEN)}),
+            f"""SELECT array_agg("threadId"), array_agg("threadCounter"), string_agg({line}, ''),
               count({size}), max("timestamp"), coalesce(max(behind), 0)::bigint
             FROM (
               SELECT *, {sums} FROM (
@@ -201,7 +207,7 @@ class PostgresReading:
             return NOTHING
         places = [number for place in zip(threads, counters, strict=True) for number in place]
         is_end = len(threads) < walk and behind < max_bytes and (only.is_open or count < limit)
-        return Stretch(places, partial(compacted_lines, text) if count else bytes, count, last, is_end)
+        return Stretch(places, text or b"", compacted_lines, count, last, is_end)
 
     async def matching(
         self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
@@ -392,18 +398,17 @@ class PostgresReading:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)
 
 
-_BETWEEN = f',"{token_hex(16)}",'
-"""Stands between lines that come as one text, so that they can be written anew all at once: an element that no
-payload holds."""
+_BEHIND = f',"{token_hex(16)}",'.encode()
+"""Stands behind each of the lines that are written anew all at once, in an array: an element that no payload holds."""
 
 
-def compacted_lines(text: bytes) -> bytes:
-    """Lines of the store that come as one text, each with its line feed, without the spaces that jsonb prints."""
-    between = _BETWEEN.encode()
+def compacted_lines(lines: bytes) -> bytes:
+    """Lines of the store without the spaces that jsonb prints."""
     try:
-        return msgspec.json.format(b"[" + text + b"]", indent=-1)[1:-1].replace(between, b"\n") + b"\n"
+        text = msgspec.json.format(b"[" + lines.replace(b"\n", _BEHIND) + b"0]", indent=-1)
     except (msgspec.DecodeError, RecursionError):
-        return b"".join(map(compacted, text.split(between)))
+        return b"".join(map(compacted, lines.split(b"\n")[:-1]))
+    return text[1:-2].replace(_BEHIND, b"\n")
 
 
 def compacted(line: bytes) -> bytes:

@@ -149,6 +149,11 @@ class SqliteReading:
         return [head for (head,) in rows]
 
     @threaded
+    def growth(self) -> int:
+        [(stored,)] = self.connection.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
+        return int(stored)
+
+    @threaded
     def first_unread(
         self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
     ) -> list[Key]:
@@ -210,7 +215,7 @@ class SqliteReading:
         places, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        return Stretch(_NUMBERS.decode(f"[{places or ''}]"), lambda: lines or b"", count, last or 0, is_end)
+        return Stretch(_NUMBERS.decode(f"[{places or ''}]"), lines or b"", bytes, count, last or 0, is_end)
 
     def _stretch_sql(self, line: str, is_unread: str, *, is_filtered: bool) -> str:
         """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
