@@ -45,7 +45,24 @@ WHERE_TIME_GOES = """## Where our time goes
 Seconds of CPU in each operation of ours, beside the seconds that it took.
 """
 
-WHY_NOT_MORE = """TODO"""
+WHY_NOT_MORE = """What that says about the targets that are missed, and what would be needed:
+
+- **Exports wait for the database.** On SQLite the thread that runs SQLite is busy nearly all the time, on the
+  servers the server is. It builds the same lines by the same expression as for the tool, which streams them row
+  by row. For ours it adds up their sizes, so that a page ends where memory does, gives their places, by which the
+  order is checked, and joins all of it in one row: a row costs Python more than a line costs the database.
+  Meanwhile Python checks the page before and takes out the spaces that jsonb prints. More would need pages side
+  by side on cores of their own (`--jobs`), or a client that takes rows at no cost.
+- **Imports wait for Python.** The main thread parses, checks and, for PostgreSQL, writes the rows out for COPY.
+  On SQLite and MariaDB another thread puts rows in, and to bind or to spell them it needs Python's lock as the
+  parser does: their times add up. The indexes come last, when nothing is left to parse. More would need an
+  interpreter without that lock, or parsing and binding in an extension of our own.
+- **An incremental import into PostgreSQL or MariaDB waits for the server**: it stages all, finds what is known,
+  works out threads, counters and versions, and inserts; a bare insert is given all that.
+- **A save of one client** waits for the disk as the tool does. Beside the insert the database looks at freeze,
+  version and order, and gives the heads for the cursor; and there is a way through the event loop, and on SQLite
+  to a thread and back, that a program without asyncio does not have. Saves of many clients share all of it.
+"""
 
 
 def _table(head: Sequence[str], texts: Sequence[int], rows: Iterable[Sequence[str]]) -> Iterator[str]:
