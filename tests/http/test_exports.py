@@ -81,7 +81,8 @@ async def test_an_export_reads_no_further_than_its_client(tmp_path: Path) -> Non
         await reader.next()
         sizes = [len((await reader.next())["body"])]
         await asyncio.sleep(0.3)
-        assert reads <= 4
+        # The heads, the page that is out, the next one with what was read ahead for it, and what is behind that.
+        assert reads <= 5
         while (message := await reader.next())["more_body"]:
             sizes.append(len(message["body"]))
         assert sum(sizes) == len(make_lines(30_000))
