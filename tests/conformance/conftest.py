@@ -28,6 +28,8 @@ LONG = {
     "test_versions_of_an_aggregate_are_in_order_within_a_timestamp",
     "test_from_a_cursor_that_is_no_state_of_the_order_they_are_the_export_from_there",
     "test_those_of_a_large_store_whose_threads_fall_are_the_export",
+    "test_rare_events_among_many_are_found_at_every_page_size",
+    "test_a_malformed_line_in_the_middle_is_named_by_number_offset_and_reason",
 }
 """What takes long where every step is a round trip, and is mostly about lines or the order, which stand above the
 boundary: on servers `pytest -m scale` runs it."""
