@@ -128,6 +128,7 @@ class Pages:
         self._only = only
         self._ahead = ahead
         self._asked: list[_Asked] = []
+        self._given_up: list[asyncio.Future[Stretch]] = []
         self._begin(unread)
 
     def _begin(self, unread: Sequence[int]) -> None:
@@ -156,10 +157,17 @@ class Pages:
 
     async def close(self) -> None:
         """Read nothing ahead any more; twice is fine."""
+        self._give_up()
+        given_up, self._given_up = self._given_up, []
+        await asyncio.gather(*given_up, return_exceptions=True)
+
+    def _give_up(self) -> None:
+        """Want nothing of what is read ahead. In a reading nobody waits for that to end: it may need the reading's
+        connection for it."""
         asked, self._asked = self._asked, []
         for each in asked:
             each.stretch.cancel()
-        await asyncio.gather(*(each.stretch for each in asked), return_exceptions=True)
+            self._given_up.append(each.stretch)
 
     @property
     def is_barred(self) -> bool:
@@ -233,7 +241,7 @@ class Pages:
         if self._asked:
             # Threads fall here: then they often do, and what is read ahead is seldom what comes next.
             self._ahead = None
-            await self.close()
+            self._give_up()
         stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
         self._read_ahead(stretch, limit, max_bytes)
         return stretch
