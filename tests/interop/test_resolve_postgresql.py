@@ -424,7 +424,8 @@ async def test_our_saves_go_between_the_imports_of_resolve(resolve: ResolvePacka
             try:
                 await real.call("incrementalImport", batch)
             except ResolveError as error:
-                if "duplicate key" not in str(error):
+                # It locks the threads in another order: the server may also end it instead of a save.
+                if not any(words in str(error) for words in ("duplicate key", "deadlock detected")):
                     raise
             else:
                 imported += 50
