@@ -54,6 +54,12 @@ class Stretch(NamedTuple):
     last: int
     is_end: bool
 
+    @property
+    def behind(self) -> Key:
+        """The least key behind it; it is not empty."""
+        thread, counter = self.places[-2:]
+        return Key(self.last, counter, thread + 1)
+
 
 NOTHING = Stretch((), b"", bytes, 0, 0, is_end=True)
 """No event is left."""

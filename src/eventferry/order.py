@@ -227,8 +227,7 @@ class Pages:
         self.unread = after
         self.is_end = stretch.is_end or not self._left
         if stretch.places:
-            thread, counter = stretch.places[-2:]
-            self._bound = Key(stretch.last, counter, thread + 1)  # the least behind it
+            self._bound = stretch.behind
             if self._only.finish_time is not None and stretch.last > self._only.finish_time:
                 self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
         text = stretch.printed if self._as_printed else stretch.tidied(stretch.printed)
@@ -251,9 +250,7 @@ class Pages:
         left = self._left - len(stretch.places) // 2
         if self._ahead is None or stretch.is_end or left <= 0:
             return
-        thread, counter = stretch.places[-2:]
-        bound = Key(stretch.last, counter, thread + 1)
-        limit = min(limit, left)
+        bound, limit = stretch.behind, min(limit, left)
         reading = asyncio.ensure_future(self._ahead(bound, limit, max_bytes))
         self._asked.append(_Asked(bound, limit, max_bytes, reading))
 
