@@ -45,6 +45,18 @@ def make_event(i: int, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def event_at(thread_id: int, thread_counter: int) -> Event:
+    """An event of which nothing but its position matters."""
+    return Event(
+        thread_id=thread_id,
+        thread_counter=thread_counter,
+        type="T",
+        timestamp=0,
+        aggregate_id="a",
+        aggregate_version=1,
+    )
+
+
 def as_dict(event: Event) -> dict[str, Any]:
     """An event as the dict of its line."""
     return {

@@ -8,22 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventferry import Event, UsageError
+from eventferry import UsageError
 from eventferry import cursor as vector
+from tests.support import event_at
 
 HIGHEST = 2**48 - 1
 counters = st.lists(st.integers(0, HIGHEST), min_size=256, max_size=256)
-
-
-def event_at(thread_id: int, thread_counter: int) -> Event:
-    return Event(
-        thread_id=thread_id,
-        thread_counter=thread_counter,
-        type="T",
-        timestamp=0,
-        aggregate_id="a",
-        aggregate_version=1,
-    )
 
 
 def test_the_cursor_of_the_start_is_2048_times_the_letter_a() -> None:

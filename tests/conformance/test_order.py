@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from eventferry import MANUAL, Event, EventStore
 from eventferry.order import Pages
-from tests.support import FAR_FUTURE, LONG_AGO, Opened, all_pages, exported, import_lines, line
+from tests.support import FAR_FUTURE, LONG_AGO, Opened, all_pages, event_at, exported, import_lines, line
 
 PAGE_SIZES = (1, 2, 3, 7, 50, 1000)
 
@@ -107,17 +107,7 @@ def history(steps: Iterable[tuple[int, int, int, str, str]], pace: int, start: i
 
 def last_of(counters: Mapping[int, int]) -> list[Event]:
     """The events that were read last, by the counter of each thread: of a cursor nothing else matters."""
-    return [
-        Event(
-            thread_id=thread,
-            thread_counter=counter,
-            type="T",
-            timestamp=0,
-            aggregate_id="a",
-            aggregate_version=1,
-        )
-        for thread, counter in counters.items()
-    ]
+    return [event_at(thread, counter) for thread, counter in counters.items()]
 
 
 def histories(max_size: int = 60, pad: int = 20) -> st.SearchStrategy[list[Event]]:
