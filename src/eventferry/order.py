@@ -125,6 +125,7 @@ class Pages:
         self._until = until
         self._as_printed = as_printed
         self._state: tuple[str, int] | None = None
+        self._may_have_grown = False
         self._only = only
         self._ahead = ahead
         self._asked: list[_Asked] = []
@@ -179,8 +180,7 @@ class Pages:
         reached (at least one). Fewer than that at the end, and then `is_end` is true, and where the next ones are
         read ahead already.
         """
-        if self._until is None:
-            await self._look_for_growth(reading)
+        self._may_have_grown = self._until is None
         found: list[bytes] = []
         count = size = 0
         while not self.is_end and count < limit and (size < max_bytes // 2 or not count):
@@ -198,6 +198,7 @@ class Pages:
         if state != self._state and any(self.unread):
             self._bound_known = False
         self._state = state
+        self._may_have_grown = False
 
     async def _next(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         if self._only.aggregate_ids is not None:
@@ -206,6 +207,8 @@ class Pages:
                 return lines
         if self._may_be_early:
             await self._pass_early(reading)
+        if self._may_have_grown:
+            await self._look_for_growth(reading)
         left = self._left
         if not left or (not self._bound_known and not await self._find_bound(reading)):
             self.is_end = True

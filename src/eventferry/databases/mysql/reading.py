@@ -169,7 +169,7 @@ class MysqlReading:
 
     @threaded
     def growth(self) -> int:
-        [(stored,)] = self.connection.query(f"SELECT SUM(threadCounter) FROM {self._threads}")
+        [(stored,)] = self.connection.query(f"SELECT COALESCE(SUM(threadCounter), 0) FROM {self._threads}")
         return int(stored)
 
     @threaded

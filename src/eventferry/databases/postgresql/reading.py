@@ -128,7 +128,7 @@ class PostgresReading:
 
     async def growth(self) -> int:
         [[(stored,)]] = await self.connection.run(
-            f'SELECT sum("threadCounter")::bigint FROM {self.names.threads}'
+            f'SELECT coalesce(sum("threadCounter"), 0)::bigint FROM {self.names.threads}'
         )
         return int(stored)
 
