@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from eventferry import cursor as vector
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Key, Owner, Reading, Stretch
+from eventferry.database import Database, Filter, Owner, Reading
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.operations import Operation
 from eventferry.order import Lines, Pages
@@ -27,7 +27,7 @@ from eventferry.parallel import in_turn
 from eventferry.partition import cut as cut_order
 
 PAGE_EVENTS = 4096
-PAGE_BYTES = 1024 * 1024
+PAGE_BYTES = 384 * 1024
 
 SLICE_EVENTS = 12_000
 """Events of a slice, where several are read at the same time: a few pages, for they wait for their turn in memory."""
@@ -206,7 +206,7 @@ class ExportStream:
         """Page after page of a slice; the next one is read meanwhile, unless it is known not to be wanted."""
         # Each of several slices is read while others are checked, without more.
         is_alone = self._jobs == 1 and self._limit is None and self._room is None and self._only.is_open
-        pages = Pages(since, until, self._only, partial(self._ahead, identity) if is_alone else None)
+        pages = Pages(since, until, self._only, partial(self._reading, identity) if is_alone else None)
         read = 0
         if pages.is_end:
             yield Lines(b"", 0), list(pages.unread), is_last
@@ -245,7 +245,8 @@ class ExportStream:
         pauses = iter(RECONNECTIONS)
         while True:
             try:
-                await pages.arrived()
+                if (lines := await pages.ready()) is not None:
+                    return lines
                 async with self._reading(identity) as reading:
                     return await pages.page(reading, limit, PAGE_BYTES)
             except StoreUnreachableError:
@@ -254,10 +255,6 @@ class ExportStream:
                     raise
                 await asyncio.sleep(pause)
                 await pages.begin_again(unread)
-
-    async def _ahead(self, identity: str, bound: Key, limit: int, max_bytes: int) -> Stretch:
-        async with self._reading(identity) as reading:
-            return await reading.in_order(bound, None, None, EVERYTHING, limit, max_bytes)
 
     @asynccontextmanager
     async def _reading(self, identity: str) -> AsyncIterator[Reading]:

@@ -10,16 +10,17 @@ docs/order.md.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import sys
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from itertools import repeat
 from typing import NamedTuple, TypeAlias
 
 from eventferry import cursor as vector
+from eventferry.ahead import DEPTH, Ahead
 from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment, Stretch
 from eventferry.errors import UsageError
 
@@ -87,18 +88,29 @@ async def states_at(
     return states[::-1]
 
 
-Ahead: TypeAlias = Callable[[Key, int, int], Awaitable[Stretch]]
-"""Gives what `Reading.in_order` gives from a key on without a filter, of at most so many events and about so many
-bytes, in a reading of its own."""
+Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
+"""Opens a reading."""
 
 
-class _Asked(NamedTuple):
-    """A stretch that is read ahead: the key that it begins at, and what was asked for."""
+def _timeless(places: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Places of a stretch as (thread, counter, time): whatever is passed by there comes too late, whatever its time."""
+    numbers = iter(places)
+    return zip(numbers, numbers, repeat(_LONG_AGO))  # the last has no end
 
-    bound: Key
-    limit: int
-    max_bytes: int
-    stretch: asyncio.Future[Stretch]
+
+def _walk(places: Iterable[tuple[int, int, int]], after: list[int]) -> list[Segment] | None:
+    """Move `after` behind places, given as (thread, counter, time); what is passed by on the way, or None where a
+    counter falls.
+    """
+    passed: list[Segment] = []
+    for thread, counter, time in places:
+        expected = after[thread]
+        if counter != expected:
+            if counter < expected:
+                return None
+            passed.append(Segment(thread, expected, counter, time))
+        after[thread] = counter + 1
+    return passed
 
 
 class Pages:
@@ -108,8 +120,9 @@ class Pages:
         unread: 256 next counters to begin at.
         until: 256 next counters to end before, or None for no end.
         only: which events to give. A filter comes after the order: it changes no event's place.
-        ahead: reads what sorts behind a page while the page is checked. A page may then be smaller than asked for.
-            Only where there is an end and no filter; `close` when no more pages are wanted.
+        ahead: opens a reading for what sorts behind a page, which is then read while the page is checked. A page may
+            be smaller then than asked for. Only where there is an end and no filter; `close` when no more pages are
+            wanted.
         as_printed: give lines as the database prints JSON, which is enough for who decodes them.
     """
 
@@ -118,7 +131,7 @@ class Pages:
         unread: Sequence[int],
         until: Sequence[int] | None = None,
         only: Filter = EVERYTHING,
-        ahead: Ahead | None = None,
+        ahead: Reader | None = None,
         *,
         as_printed: bool = False,
     ) -> None:
@@ -127,9 +140,9 @@ class Pages:
         self._state: tuple[str, int] | None = None
         self._may_have_grown = False
         self._only = only
-        self._ahead = ahead
-        self._asked: list[_Asked] = []
-        self._given_up: list[asyncio.Future[Stretch]] = []
+        self._reader = ahead
+        self._ahead: Ahead | None = None
+        self._given_up: list[Ahead] = []
         self._begin(unread)
 
     def _begin(self, unread: Sequence[int]) -> None:
@@ -145,35 +158,40 @@ class Pages:
         await self.close()
         self._begin(unread)
 
-    async def arrived(self) -> None:
-        """Wait until what is read ahead is there, and ask for what comes behind it.
-
-        Before a reading begins, not in one: where connections are few, what is read ahead may need the reading's.
-        """
-        if self._asked:
-            asked = self._asked[0]
-            await asyncio.wait([asked.stretch])
-            if asked.stretch.exception() is None:
-                self._read_ahead(asked.stretch.result(), asked.limit, asked.max_bytes)
-
     async def close(self) -> None:
         """Read nothing ahead any more; twice is fine."""
         self._give_up()
         given_up, self._given_up = self._given_up, []
-        await asyncio.gather(*given_up, return_exceptions=True)
+        for each in given_up:
+            await each.close()
 
     def _give_up(self) -> None:
         """Want nothing of what is read ahead. In a reading nobody waits for that to end: it may need the reading's
         connection for it."""
-        asked, self._asked = self._asked, []
-        for each in asked:
-            each.stretch.cancel()
-            self._given_up.append(each.stretch)
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._given_up.append(self._ahead)
+            self._ahead = None
 
     @property
     def is_barred(self) -> bool:
         """Whether no event can ever come."""
         return self._only.is_empty
+
+    async def ready(self) -> Lines | None:
+        """The next page, where what has been read ahead is enough to tell that it comes next. Not inside a reading."""
+        ahead = self._ahead
+        if ahead is None or not await ahead.reach(1) or ahead.bound != self._bound:
+            return None
+        stretch, after = ahead.hand[0], list(self.unread)
+        if not self._are_unread(stretch.places) or _walk(_timeless(stretch.places), after) != []:
+            return None
+        count = 1
+        while self._may_hide(stretch, after):
+            count += 1
+            if count > DEPTH or not await ahead.reach(count):
+                return None
+        return self._given(ahead.take(), after)
 
     async def page(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """The next events that the filter lets pass: `limit` of them, or fewer where about `max_bytes` of lines are
@@ -188,7 +206,7 @@ class Pages:
             found.append(lines.text)
             count += lines.number
             size += len(lines.text)
-            if self._asked:
+            if self._ahead is not None:
                 break
         return Lines(found[0] if len(found) == 1 else b"".join(found), count)
 
@@ -223,39 +241,38 @@ class Pages:
             )
         after = list(self.unread)
         # Every unread event was walked over, so a counter that was passed by must be a gap, whatever its time.
-        places = iter(stretch.places)
-        overtakes = await self._overtakes(reading, zip(places, places, repeat(_LONG_AGO)), after)
-        if overtakes or await self._hides(reading, set(stretch.places[::2]), after):
+        overtakes = await self._overtakes(reading, _timeless(stretch.places), after)
+        if overtakes or await self._hides(reading, self._may_hide(stretch, after), after):
             return await self._merged(reading, limit, max_bytes)
+        lines = self._given(stretch, after)
+        finish = self._only.finish_time
+        if finish is not None and stretch.places and stretch.last > finish:
+            self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
+        return lines
+
+    def _given(self, stretch: Stretch, after: list[int]) -> Lines:
+        """A stretch that has been found to come next, as lines; `unread` moves behind it."""
         self.unread = after
         self.is_end = stretch.is_end or not self._left
         if stretch.places:
             self._bound = stretch.behind
-            if self._only.finish_time is not None and stretch.last > self._only.finish_time:
-                self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
         text = stretch.printed if self._as_printed else stretch.tidied(stretch.printed)
         return Lines(text, stretch.number)
 
     async def _stretch(self, reading: Reading, limit: int, max_bytes: int) -> Stretch:
-        """What sorts behind the bound, read or unread; what comes behind that is asked for."""
-        if self._asked and self._asked[0].bound == self._bound:
-            return await self._asked.pop(0).stretch
-        if self._asked:
+        """What sorts behind the bound, read or unread; from then on what sorts behind that is read ahead."""
+        ahead = self._ahead
+        if ahead is not None and ahead.hand and ahead.bound == self._bound:
+            return ahead.take()
+        if ahead is not None:
             # Threads fall here: then they often do, and what is read ahead is seldom what comes next.
-            self._ahead = None
+            self._reader = None
             self._give_up()
         stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
-        self._read_ahead(stretch, limit, max_bytes)
-        return stretch
-
-    def _read_ahead(self, stretch: Stretch, limit: int, max_bytes: int) -> None:
-        """Ask for what sorts behind a stretch, before it is known that it comes next."""
         left = self._left - len(stretch.places) // 2
-        if self._ahead is None or stretch.is_end or left <= 0:
-            return
-        bound, limit = stretch.behind, min(limit, left)
-        reading = asyncio.ensure_future(self._ahead(bound, limit, max_bytes))
-        self._asked.append(_Asked(bound, limit, max_bytes, reading))
+        if self._reader is not None and not stretch.is_end and left > 0:
+            self._ahead = Ahead(self._reader, stretch.behind, left, limit, max_bytes)
+        return stretch
 
     def _are_unread(self, places: Sequence[int]) -> bool:
         end = self._until or _OPEN_END
@@ -316,22 +333,29 @@ class Pages:
 
         Moves `after` behind the page.
         """
-        suspects: list[Segment] = []
-        for thread, counter, time in places:
-            expected = after[thread]
-            if counter != expected:
-                if counter < expected:
-                    return True
-                suspects.append(Segment(thread, expected, counter, time))
-            after[thread] = counter + 1
-        return bool(suspects) and await reading.any_later(suspects)
+        passed = _walk(places, after)
+        return passed is None or (bool(passed) and await reading.any_later(passed))
 
-    async def _hides(self, reading: Reading, touched: set[int], after: Sequence[int]) -> bool:
-        """Whether what comes next in a thread of the page sorts before the bound, where no page would see it."""
-        if self._bound is None or not touched:
-            return False
+    def _may_hide(self, stretch: Stretch, after: Sequence[int]) -> set[int]:
+        """The threads of a stretch of which it is not known that what comes next in them sorts behind it.
+
+        It does where that is part of what has been read ahead.
+        """
+        end = self._until or _OPEN_END
+        following = {(thread, after[thread]) for thread in stretch.places[::2] if after[thread] < end[thread]}
+        for each in self._ahead.hand if self._ahead is not None else ():
+            if not following:
+                break
+            if each is not stretch:
+                following.difference_update(zip(each.places[::2], each.places[1::2], strict=True))
+        return {thread for thread, _ in following}
+
+    async def _hides(self, reading: Reading, threads: set[int], after: Sequence[int]) -> bool:
+        """Whether what comes next in one of these threads sorts before the bound, where no page would see it."""
         bound = self._bound
-        return any(key < bound for key in await reading.first_unread(after, self._until, touched))
+        if bound is None or not threads:
+            return False
+        return any(key < bound for key in await reading.first_unread(after, self._until, threads))
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where a thread falls and the page must be merged.

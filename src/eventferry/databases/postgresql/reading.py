@@ -45,6 +45,11 @@ LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
 
 _WHOLE_LINE = LINE.removesuffix("'}'") + "E'}\\n'"
 
+_FAR = 16
+"""How many times as large as those before an event is that a page ends at."""
+
+_FIRST = Key(-(2**63), -1, -1)
+
 _SIZE = '("eventSize" + 50)'
 """About the bytes of a line: the names of its keys are longer than what `eventSize` reckons for them."""
 
@@ -170,44 +175,63 @@ class PostgresReading:
         limit: int,
         max_bytes: int,
     ) -> Stretch:
+        await self.connection.expect_pages()
+        pace = self.connection.pace
+        rows = min(limit if only.is_open else max(limit, WALK), pace.rows(max_bytes))
+        while True:
+            # An event that is larger by far than those before is not built, so that no page takes memory without
+            # bound: the page ends before it, and where it is the first it comes alone.
+            far = 2**31 - 1 if rows == 1 else min(_FAR * max_bytes // rows, 2**31 - 1)
+            found = await self._stretch(bound or _FIRST, unread, until, only, limit, rows, far)
+            threads, counters, text, count, last, large = found
+            if large is None:
+                break
+            rows = max(large - 1, 1)
+            pace.cut(rows)
+        if threads is None:
+            return NOTHING
+        pace.note(count, len(text or b""))
+        places = [number for place in zip(threads, counters, strict=True) for number in place]
+        is_end = len(threads) < rows and (only.is_open or count < limit)
+        return Stretch(places, text or b"", compacted_lines, count, last, is_end)
+
+    async def _stretch(
+        self,
+        bound: Key,
+        unread: Sequence[int] | None,
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+        rows: int,
+        far: int,
+    ) -> tuple[Any, ...]:
+        """Events from the bound on, all in one row, for a row costs the client more than a line costs the server;
+        at the end the number of the first event that is as large as `far`."""
         condition, values = conditions(only)
-        walk = limit if only.is_open else max(limit, WALK)
-        key = bound or Key(-(2**63), -1, -1)
-        line, size, within = _WHOLE_LINE, _SIZE, f"behind - {_SIZE} < %(room)s"
-        running = "OVER (ROWS UNBOUNDED PRECEDING)"
-        sums = f"sum({_SIZE}::int) {running} AS behind"
-        if not only.is_open:
-            line, size = (f"CASE WHEN {condition} THEN {each} END" for each in (_WHOLE_LINE, f"{_SIZE}::int"))
-            sums = f"sum({size}) {running} AS behind, count({size}) {running} AS given"
-            within = f"coalesce(behind, 0) - coalesce({size}, 0) < %(room)s AND given <= %(limit)s"
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
         is_unread = f'("threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER})::int <> 0'
-        # All in one row, for a row costs the client more than a line costs the server. The sizes that the store
-        # keeps are added up as the page is read, so that it ends where it has enough; `behind` is the sum with the
-        # row itself.
-        [(threads, counters, text, count, last, behind)] = await self.connection.rows(
+        events = f"""(
+            SELECT * FROM {self.names.events}
+            WHERE ("timestamp", "threadCounter", "threadId") >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)
+              AND {"TRUE" if unread is None else is_unread}
+            ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(rows)s
+          ) AS walk"""
+        if not only.is_open:
+            given = f"count(*) FILTER (WHERE {condition}) OVER (ROWS UNBOUNDED PRECEDING)"
+            events = f"(SELECT *, {given} AS given FROM {events}) AS page WHERE given <= %(limit)s"
+        line = f"""CASE WHEN "eventSize" < %(far)s AND {condition} THEN {_WHOLE_LINE} END"""
+        [row] = await self.connection.rows(
             f"""SELECT array_agg("threadId"), array_agg("threadCounter"), string_agg({line}, ''),
-              count({size}), max("timestamp"), coalesce(max(behind), 0)::bigint
-            FROM (
-              SELECT *, {sums} FROM (
-                SELECT * FROM {self.names.events}
-                WHERE ("timestamp", "threadCounter", "threadId")
-                  >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)
-                  AND {"TRUE" if unread is None else is_unread}
-                ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(walk)s
-              ) AS walk
-            ) AS page WHERE {within}""",
+              count(*) FILTER (WHERE {condition}), max("timestamp"),
+              array_position(array_agg("eventSize" < %(far)s), FALSE)
+            FROM {events}""",
             values
             | ({} if unread is None else {"unread": vector(unread), "until": vector(until)})
-            | {"time": key.timestamp, "counter": key.thread_counter, "thread": key.thread_id}
-            | {"walk": walk, "room": max_bytes, "limit": limit},
+            | {"time": bound.timestamp, "counter": bound.thread_counter, "thread": bound.thread_id}
+            | {"rows": rows, "limit": limit, "far": far},
         )
-        if threads is None:
-            return NOTHING
-        places = [number for place in zip(threads, counters, strict=True) for number in place]
-        is_end = len(threads) < walk and behind < max_bytes and (only.is_open or count < limit)
-        return Stretch(places, text or b"", compacted_lines, count, last, is_end)
+        return row
 
     async def matching(
         self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int

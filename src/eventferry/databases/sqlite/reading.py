@@ -212,6 +212,7 @@ class SqliteReading:
             if found is not None:
                 break
             rows = max(rows // 4, 1)  # events much larger than those before
+            self.connection.pace.cut(rows)
         places, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
