@@ -8,6 +8,9 @@ import sys
 def run() -> None:
     """Run the command line and exit with its status."""
     try:
+        from eventferry import process
+
+        process.make_ours()
         from eventferry.cli import main
 
         status = main()

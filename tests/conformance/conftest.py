@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eventferry.databases.sqlite import library
 from tests.places import DATABASES, Places
 from tests.support import NewUrl, Opened, open_new
 
@@ -35,19 +36,46 @@ LONG = {
 boundary: on servers `pytest -m scale` runs it."""
 
 
+NEWER = "newer-sqlite"
+"""SQLite by the library that the command and the service use."""
+
+EVERY_RUN = {
+    "test_exports",
+    "test_imports",
+    "test_incremental_imports",
+    "test_order",
+    "test_pages",
+    "test_saves",
+}
+"""What runs on that library too each time, without what is long; the rest with `pytest -m scale`."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if isinstance(item, pytest.Function) and item.originalname in LONG:
-            database = item.callspec.params.get("new_url")
-            if database in DATABASES and database != "sqlite":
-                item.add_marker(pytest.mark.scale)
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        database = item.callspec.params.get("new_url")
+        is_long = item.originalname in LONG and database in (*DATABASES, NEWER) and database != "sqlite"
+        is_seldom = database == NEWER and item.module.__name__.rpartition(".")[2] not in EVERY_RUN
+        if is_long or is_seldom:
+            item.add_marker(pytest.mark.scale)
 
 
-@pytest.fixture(params=DATABASES)
-def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
+@pytest.fixture(params=(*DATABASES, NEWER))
+def new_url(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[NewUrl]:
     """A factory of URLs, each of a fresh store that is not made yet."""
-    with Places(request.param, tmp_path) as places:
+    database = request.param
+    if database == NEWER:
+        import apsw  # missing, it is an error here  # noqa: F401
+
+        # No file that it opens is ever opened by Python's library in this process.
+        monkeypatch.setattr(library, "_connect", library._connect)
+        library.use_newer()
+        database = "sqlite"
+    with Places(database, tmp_path) as places:
         yield places.new_url
 
 

@@ -17,6 +17,7 @@ from eventferry import (
     ImportReport,
     open_store,
 )
+from eventferry.databases.sqlite import library
 from tests.sqlite.files import (
     SAVED,
     at,
@@ -37,7 +38,7 @@ from tests.support import (
 )
 
 
-class Explaining(sqlite3.Connection):
+class Explaining(library._Python):
     """Notes the plan of each statement before it runs."""
 
     plans: list[tuple[str, str]]
@@ -76,6 +77,7 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     monkeypatch.setattr(Explaining, "plans", found, raising=False)
     monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=Explaining))
+    monkeypatch.setattr(library, "_Python", Explaining)
     return found
 
 

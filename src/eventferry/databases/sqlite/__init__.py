@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from eventferry import process
 from eventferry.database import Freeze, Frozen, Save, Saved
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.settings import seconds
-from eventferry.databases.sqlite import liveness
+from eventferry.databases.sqlite import library, liveness
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.liveness import FileOwner
@@ -45,6 +46,9 @@ from eventferry.errors import (
 from eventferry.event import ROOMY, Limits
 
 __all__ = ["SqliteDatabase", "open_url"]
+
+if process.is_ours:
+    library.use_newer()
 
 _JOURNAL_MODES = ("wal", "delete", "truncate", "persist")
 _READERS = 8

@@ -1,8 +1,4 @@
-"""One connection, one worker thread: that is the whole idea of asking SQLite from asyncio.
-
-Only the standard library's sqlite3 opens the file: with a second SQLite library in a process, closing one's
-connection drops the POSIX locks of the other's, and a third process writes into an open transaction.
-"""
+"""One connection, one worker thread: that is the whole idea of asking SQLite from asyncio."""
 
 from __future__ import annotations
 
@@ -18,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from eventferry.databases.pace import Pace
+from eventferry.databases.sqlite.library import Sqlite, code_of, connect
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -55,7 +52,7 @@ class Connection:
         self._path = path
         self._busy_timeout = busy_timeout
         self._worker = Worker("eventferry-sqlite", self._interrupt)
-        self._sqlite: sqlite3.Connection | None = None
+        self._sqlite: Sqlite | None = None
         self.pace = Pace()
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -67,7 +64,7 @@ class Connection:
             self._sqlite.interrupt()
 
     @property
-    def sqlite(self) -> sqlite3.Connection:
+    def sqlite(self) -> Sqlite:
         """The connection itself, opened at first use; for the worker thread only."""
         if self._sqlite is None:
             self._sqlite = self._open()
@@ -100,17 +97,15 @@ class Connection:
 
         SQLite gives up as soon as it comes upon one, so no memory is taken for it.
         """
-        before = self.sqlite.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
-        if max_bytes is not None:
-            self.sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(_FAR * max_bytes, _LEAST_LENGTH))
+        before = self.sqlite.bounded(-1 if max_bytes is None else max(_FAR * max_bytes, _LEAST_LENGTH))
         try:
             row: tuple[Any, ...] = self.sqlite.execute(statement, values).fetchone()
-        except sqlite3.DataError as error:
-            if not _is(error, sqlite3.SQLITE_TOOBIG) or max_bytes is None:
+        except Exception as error:
+            if code_of(error) != sqlite3.SQLITE_TOOBIG or max_bytes is None:
                 raise
             return None
         finally:
-            self.sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+            self.sqlite.bounded(before)
         return row
 
     def roll_back(self) -> None:
@@ -118,8 +113,8 @@ class Connection:
         while self.sqlite.in_transaction:
             try:
                 self.sqlite.execute("ROLLBACK")
-            except sqlite3.OperationalError as error:
-                if not _is(error, sqlite3.SQLITE_INTERRUPT):  # one that was meant for the statement before
+            except Exception as error:
+                if code_of(error) != sqlite3.SQLITE_INTERRUPT:  # one that was meant for the statement before
                     raise
 
     async def close(self) -> None:
@@ -133,12 +128,10 @@ class Connection:
         await self.run(close)
         self._worker.end()
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._uri, uri=True, timeout=_SLICE, isolation_level=None, check_same_thread=False
+    def _open(self) -> Sqlite:
+        connection = connect(
+            self._uri, _SLICE, {"eventferry_compact": _compact, "eventferry_number": javascript_number}
         )
-        connection.create_function("eventferry_compact", 1, _compact, deterministic=True)
-        connection.create_function("eventferry_number", 1, javascript_number, deterministic=True)
         # Even this may have to wait: it reads the schema.
         self._patiently(lambda: connection.execute("PRAGMA cache_size = -16000"))
         return connection
@@ -148,8 +141,8 @@ class Connection:
         while True:
             try:
                 attempt()
-            except sqlite3.OperationalError as error:
-                if not _is(error, sqlite3.SQLITE_BUSY) or self._worker.given_up.is_set():
+            except Exception as error:
+                if code_of(error) != sqlite3.SQLITE_BUSY or self._worker.given_up.is_set():
                     raise
                 if time.monotonic() >= deadline:
                     raise StoreBusyError(
@@ -162,32 +155,31 @@ class Connection:
     def _translated(self, function: Callable[[], T]) -> T:
         try:
             return function()
-        except sqlite3.Error as error:
+        except Exception as error:
+            if not code_of(error) and not isinstance(error, sqlite3.Error):
+                raise
             raise self._named(error) from error
 
-    def _named(self, error: sqlite3.Error) -> EventferryError:
+    def _named(self, error: Exception) -> EventferryError:
         """Our error for one of SQLite's: by its code, and by its text only where there is no code of its own."""
-        if not hasattr(error, "sqlite_errorcode"):
+        code = code_of(error)
+        if not code:
             return DatabaseError(f"{self._path}: {error}")
-        if _is(error, sqlite3.SQLITE_BUSY) or _is(error, sqlite3.SQLITE_LOCKED):
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreBusyError(f"{self._path} is held by somebody else: {error}")
-        if _is(error, sqlite3.SQLITE_READONLY) or _is(error, sqlite3.SQLITE_PERM):
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
             return ReadOnlyStoreError(f"{self._path} cannot be written: {error}")
-        if _is(error, sqlite3.SQLITE_CANTOPEN):
+        if code == sqlite3.SQLITE_CANTOPEN:
             if not self._path.exists():
                 return StoreNotFoundError(f"there is no store at {self._path}")
             return ReadOnlyStoreError(f"{self._path} cannot be opened with the rights at hand: {error}")
-        if _is(error, sqlite3.SQLITE_NOTADB):
+        if code == sqlite3.SQLITE_NOTADB:
             return DatabaseError(f"{self._path} is not a SQLite database")
-        if _is(error, sqlite3.SQLITE_FULL):
+        if code == sqlite3.SQLITE_FULL:
             return DatabaseError(f"{self._path}: the disk is full; nothing of this step was kept")
         if "no such table" in str(error):
             return StoreNotFoundError(f"there is no store in {self._path} ({error})")
         return DatabaseError(f"{self._path}: {error}")
-
-
-def _is(error: sqlite3.Error, code: int) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
 
 
 def _compact(payload: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from eventferry.database import (
 from eventferry.databases.inspecting import unique_faults
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import StoreNotFoundError
@@ -404,7 +404,7 @@ class SqliteReading:
         return Inspection(faults[:limit], [])
 
 
-def events_sql(connection: sqlite3.Connection, tables: Tables) -> str | None:
+def events_sql(connection: Sqlite, tables: Tables) -> str | None:
     """The definition of the events table, None where there is no store."""
     row = connection.execute(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.events,)

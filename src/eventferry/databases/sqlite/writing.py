@@ -15,6 +15,7 @@ from eventferry.database import Clash, Progress, Save, Shared, Stage, StageKind,
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
@@ -30,7 +31,8 @@ _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k
 
 _AT_ONCE = 500
 """How many rows one statement inserts. Python's lock is not held while it runs, so what comes next is parsed
-meanwhile. SQLite takes at least 32,766 values a statement."""
+meanwhile. SQLite takes at least 32,766 values a statement, and `apsw` keeps no statement of more than 16 KB for the
+next time."""
 
 
 class SqliteWriting(SqliteReading):
@@ -236,7 +238,7 @@ class SqliteWriting(SqliteReading):
         # The rowid is the line number: a clash can name its two lines, at no cost.
         self._insert_many(
             f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES ",
-            "(?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))",
+            "(?,?,?,?,?,?,?,CAST(?AS TEXT))",
             [(line, *row) for line, row in rows],
         )
         self.connection.sqlite.execute(
@@ -249,7 +251,7 @@ class SqliteWriting(SqliteReading):
         for start in range(0, len(rows), _AT_ONCE):
             some = rows[start : start + _AT_ONCE]
             self.connection.sqlite.execute(
-                head + ", ".join([row] * len(some)), list(itertools.chain.from_iterable(some))
+                head + ",".join([row] * len(some)), list(itertools.chain.from_iterable(some))
             )
 
     @threaded
@@ -267,7 +269,9 @@ class SqliteWriting(SqliteReading):
                 continue
             try:
                 self.connection.sqlite.execute(statement)
-            except sqlite3.IntegrityError:
+            except Exception as error:
+                if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
+                    raise
                 return self._first_clash(stage, *columns)
         return None
 
@@ -391,7 +395,7 @@ class SqliteWriting(SqliteReading):
         self.connection.sqlite.execute(
             f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
         )
-        return self.connection.sqlite.execute(
+        return self.connection.sqlite.change(
             f"""DELETE FROM {table} WHERE rowid IN (
               SELECT s.rowid FROM (
                 SELECT min(rowid) AS id FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {known})
@@ -401,7 +405,7 @@ class SqliteWriting(SqliteReading):
                 SELECT 1 FROM {known} AS k WHERE {_SAME_GROUP} AND k.payload = {self._staged_payload(stage)}
               )
             )"""
-        ).rowcount
+        )
 
     @staticmethod
     def _staged_payload(stage: Stage) -> str:
@@ -432,7 +436,9 @@ class SqliteWriting(SqliteReading):
     def _fetch_shared(self) -> list[Shared]:
         return [
             Shared((timestamp, aggregate_id, event_type), rowid, payload)
-            for timestamp, aggregate_id, event_type, _, _, rowid, payload in self._shared_rows.fetchmany(2000)
+            for timestamp, aggregate_id, event_type, _, _, rowid, payload in itertools.islice(
+                self._shared_rows, 2000
+            )
         ]
 
     @staticmethod
@@ -456,9 +462,7 @@ class SqliteWriting(SqliteReading):
     def older(self, stage: Stage, than: int, *, discard: bool) -> int:
         table = quoted(stage.table)
         if discard:
-            return self.connection.sqlite.execute(
-                f"DELETE FROM {table} WHERE timestamp < ?", (than,)
-            ).rowcount
+            return self.connection.sqlite.change(f"DELETE FROM {table} WHERE timestamp < ?", (than,))
         count: int = self.connection.sqlite.execute(
             f"SELECT count(*) FROM {table} WHERE timestamp < ?", (than,)
         ).fetchone()[0]
@@ -467,18 +471,23 @@ class SqliteWriting(SqliteReading):
     @threaded
     def place(self, stage: Stage) -> int:
         self.changed_store = True
-        return self.connection.sqlite.executemany(
+        heads = self._heads()
+        before = sum(heads)
+        self.connection.sqlite.executemany(
             f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
               ?1, ?2, ?3, ?4,
               (SELECT coalesce(max(aggregateVersion), 0) + 1 FROM {self._events} WHERE aggregateId = ?4),
               ?5, CAST(?6 AS TEXT)
             )""",
-            self._placed(stage),
-        ).rowcount
+            self._placed(stage, heads),
+        )
+        return sum(heads) - before
 
-    def _placed(self, stage: Stage) -> Iterator[tuple[int, int, int, str, str, bytes | None]]:
-        """What the stage holds, in order, with thread and counter. For the worker thread."""
-        heads, behind_all = self._heads(), self._thread_of_the_latest()
+    def _placed(
+        self, stage: Stage, heads: list[int]
+    ) -> Iterator[tuple[int, int, int, str, str, bytes | None]]:
+        """What the stage holds, in order, with thread and counter; moves `heads` behind it. For the worker thread."""
+        behind_all = self._thread_of_the_latest()
         table, known = quoted(stage.table), self._known(stage)
         rows = self.connection.sqlite.execute(
             f"""SELECT timestamp IN (

@@ -1,0 +1,18 @@
+"""Whose process this is."""
+
+from __future__ import annotations
+
+import gc
+
+is_ours = False
+"""Whether only eventferry runs in this process. Then a store in a SQLite file may use a faster library than Python's:
+see `eventferry.databases.sqlite.library`."""
+
+
+def make_ours() -> None:
+    """Say that only eventferry runs in this process, as its command does; before anything else of it is imported."""
+    global is_ours
+    is_ours = True
+    # Rows come by the thousand and go by their count of references: to look for cycles among them every 700 objects
+    # takes a tenth of an import.
+    gc.set_threshold(50_000, 50, 50)
