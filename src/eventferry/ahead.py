@@ -70,7 +70,7 @@ class Ahead:
     def take(self) -> Stretch:
         """The first stretch at hand."""
         stretch = self.hand.popleft()
-        if stretch.places:
+        if stretch.threads:
             self.bound = stretch.behind
         self._taken.set()
         return stretch
@@ -97,8 +97,8 @@ class Ahead:
                     )
                     self.hand.append(stretch)
                     self._came.set()
-                    left -= len(stretch.places) // 2
+                    left -= len(stretch.threads)
                     is_end = stretch.is_end or not left
-                    bound = stretch.behind if stretch.places else bound
+                    bound = stretch.behind if stretch.threads else bound
                     if is_end or len(self.hand) >= DEPTH:
                         break

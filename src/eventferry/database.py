@@ -39,7 +39,8 @@ class Stretch(NamedTuple):
     """Events one after the other in order of their keys, as a database gives many at once.
 
     Attributes:
-        places: thread, counter, thread, counter, … of all of them, also of those that a filter leaves out.
+        threads: of all of them, also of those that a filter leaves out.
+        counters: likewise.
         printed: the lines of those that the filter lets pass, as the database prints JSON.
         tidied: makes them what an export gives. That can wait until the next events are on their way.
         number: how many lines.
@@ -47,7 +48,8 @@ class Stretch(NamedTuple):
         is_end: whether the store holds nothing behind them.
     """
 
-    places: Sequence[int]
+    threads: Sequence[int]
+    counters: Sequence[int]
     printed: bytes
     tidied: Callable[[bytes], bytes]
     number: int
@@ -57,11 +59,10 @@ class Stretch(NamedTuple):
     @property
     def behind(self) -> Key:
         """The least key behind it; it is not empty."""
-        thread, counter = self.places[-2:]
-        return Key(self.last, counter, thread + 1)
+        return Key(self.last, self.counters[-1], self.threads[-1] + 1)
 
 
-NOTHING = Stretch((), b"", bytes, 0, 0, is_end=True)
+NOTHING = Stretch((), (), b"", bytes, 0, 0, is_end=True)
 """No event is left."""
 
 

@@ -27,7 +27,7 @@ from eventferry.parallel import in_turn
 from eventferry.partition import cut as cut_order
 
 PAGE_EVENTS = 4096
-PAGE_BYTES = 384 * 1024
+PAGE_BYTES = 768 * 1024
 
 SLICE_EVENTS = 12_000
 """Events of a slice, where several are read at the same time: a few pages, for they wait for their turn in memory."""

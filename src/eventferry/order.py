@@ -14,7 +14,7 @@ import heapq
 import sys
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import repeat
 from typing import NamedTuple, TypeAlias
@@ -25,6 +25,7 @@ from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment, Stret
 from eventferry.errors import UsageError
 
 _EVERY_THREAD = range(vector.THREADS)
+_THREADS = frozenset(_EVERY_THREAD)
 WALK = 4096
 """How many events that a filter leaves out one merge walks over at most."""
 
@@ -90,27 +91,6 @@ async def states_at(
 
 Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
 """Opens a reading."""
-
-
-def _timeless(places: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Places of a stretch as (thread, counter, time): whatever is passed by there comes too late, whatever its time."""
-    numbers = iter(places)
-    return zip(numbers, numbers, repeat(_LONG_AGO))  # the last has no end
-
-
-def _walk(places: Iterable[tuple[int, int, int]], after: list[int]) -> list[Segment] | None:
-    """Move `after` behind places, given as (thread, counter, time); what is passed by on the way, or None where a
-    counter falls.
-    """
-    passed: list[Segment] = []
-    for thread, counter, time in places:
-        expected = after[thread]
-        if counter != expected:
-            if counter < expected:
-                return None
-            passed.append(Segment(thread, expected, counter, time))
-        after[thread] = counter + 1
-    return passed
 
 
 class Pages:
@@ -183,8 +163,9 @@ class Pages:
         ahead = self._ahead
         if ahead is None or not await ahead.reach(1) or ahead.bound != self._bound:
             return None
-        stretch, after = ahead.hand[0], list(self.unread)
-        if not self._are_unread(stretch.places) or _walk(_timeless(stretch.places), after) != []:
+        stretch = ahead.hand[0]
+        after = self._behind(stretch)
+        if after is None:
             return None
         count = 1
         while self._may_hide(stretch, after):
@@ -235,18 +216,22 @@ class Pages:
         limit = min(limit, left)
         # Mostly all that lies behind the bound is unread. To see afterwards whether it is costs less than to ask.
         stretch = await self._stretch(reading, limit, max_bytes)
-        if not self._are_unread(stretch.places):
-            stretch = await reading.in_order(
-                self._bound, self.unread, self._until, self._only, limit, max_bytes
-            )
-        after = list(self.unread)
-        # Every unread event was walked over, so a counter that was passed by must be a gap, whatever its time.
-        overtakes = await self._overtakes(reading, _timeless(stretch.places), after)
+        after = self._behind(stretch)
+        overtakes = False
+        if after is None:
+            if not self._are_unread(stretch):
+                stretch = await reading.in_order(
+                    self._bound, self.unread, self._until, self._only, limit, max_bytes
+                )
+            after = list(self.unread)
+            # Every unread event was walked over, so a counter that was passed by must be a gap, whatever its time.
+            places = zip(stretch.threads, stretch.counters, repeat(_LONG_AGO))
+            overtakes = await self._overtakes(reading, places, after)
         if overtakes or await self._hides(reading, self._may_hide(stretch, after), after):
             return await self._merged(reading, limit, max_bytes)
         lines = self._given(stretch, after)
         finish = self._only.finish_time
-        if finish is not None and stretch.places and stretch.last > finish:
+        if finish is not None and stretch.threads and stretch.last > finish:
             self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
         return lines
 
@@ -254,7 +239,7 @@ class Pages:
         """A stretch that has been found to come next, as lines; `unread` moves behind it."""
         self.unread = after
         self.is_end = stretch.is_end or not self._left
-        if stretch.places:
+        if stretch.threads:
             self._bound = stretch.behind
         text = stretch.printed if self._as_printed else stretch.tidied(stretch.printed)
         return Lines(text, stretch.number)
@@ -269,19 +254,33 @@ class Pages:
             self._reader = None
             self._give_up()
         stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
-        left = self._left - len(stretch.places) // 2
+        left = self._left - len(stretch.threads)
         if self._reader is not None and not stretch.is_end and left > 0:
             self._ahead = Ahead(self._reader, stretch.behind, left, limit, max_bytes)
         return stretch
 
-    def _are_unread(self, places: Sequence[int]) -> bool:
+    def _behind(self, stretch: Stretch) -> list[int] | None:
+        """The counters behind a stretch of which each event is what comes next in its thread; None where one is not, or
+        lies beyond the end."""
+        threads = set(stretch.threads)
+        # A foreign table may hold an event in what is no thread.
+        if not threads <= _THREADS:
+            return None
+        after = list(self.unread)
+        for thread, counter in zip(stretch.threads, stretch.counters, strict=True):
+            if after[thread] != counter:
+                return None
+            after[thread] = counter + 1
+        end = self._until or _OPEN_END
+        return after if all(after[thread] <= end[thread] for thread in threads) else None
+
+    def _are_unread(self, stretch: Stretch) -> bool:
         end = self._until or _OPEN_END
         unread = self.unread
-        numbers = iter(places)
         # A foreign table may hold an event in what is no thread: it is left out, as by the counters.
         return all(
             0 <= thread < 256 and unread[thread] <= counter < end[thread]
-            for thread, counter in zip(numbers, numbers, strict=True)
+            for thread, counter in zip(stretch.threads, stretch.counters, strict=True)
         )
 
     @property
@@ -301,7 +300,7 @@ class Pages:
             Key(self._first_time(), -1, -1), self.unread, self._until, EVERYTHING, 1, 1
         )
         finish = self._only.finish_time
-        ahead = bool(rest.places) and finish is not None and rest.last <= finish
+        ahead = bool(rest.threads) and finish is not None and rest.last <= finish
         self._bound_known = not ahead
         return ahead
 
@@ -333,8 +332,15 @@ class Pages:
 
         Moves `after` behind the page.
         """
-        passed = _walk(places, after)
-        return passed is None or (bool(passed) and await reading.any_later(passed))
+        passed: list[Segment] = []
+        for thread, counter, time in places:
+            expected = after[thread]
+            if counter != expected:
+                if counter < expected:
+                    return True
+                passed.append(Segment(thread, expected, counter, time))
+            after[thread] = counter + 1
+        return bool(passed) and await reading.any_later(passed)
 
     def _may_hide(self, stretch: Stretch, after: Sequence[int]) -> set[int]:
         """The threads of a stretch of which it is not known that what comes next in them sorts behind it.
@@ -342,13 +348,14 @@ class Pages:
         It does where that is part of what has been read ahead.
         """
         end = self._until or _OPEN_END
-        following = {(thread, after[thread]) for thread in stretch.places[::2] if after[thread] < end[thread]}
+        threads = {thread for thread in set(stretch.threads) if after[thread] < end[thread]}
         for each in self._ahead.hand if self._ahead is not None else ():
-            if not following:
+            if not threads:
                 break
             if each is not stretch:
-                following.difference_update(zip(each.places[::2], each.places[1::2], strict=True))
-        return {thread for thread, _ in following}
+                first = dict(zip(reversed(each.threads), reversed(each.counters), strict=True))
+                threads = {thread for thread in threads if first.get(thread) != after[thread]}
+        return threads
 
     async def _hides(self, reading: Reading, threads: set[int], after: Sequence[int]) -> bool:
         """Whether what comes next in one of these threads sorts before the bound, where no page would see it."""

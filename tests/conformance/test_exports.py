@@ -20,6 +20,7 @@ from eventferry import (
     StoreNotFoundError,
     StoreReplacedError,
     UsageError,
+    exporting,
     open_store,
     pipeline,
 )
@@ -39,6 +40,12 @@ LINES = make_lines(300)
 ZERO = "A" * 2048
 # Larger than one block of an export, so that one stands in the middle after the first.
 MANY = b"".join(line(make_event(i, payload="x" * 1000)) for i in range(5000))
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that not all of a store has been read ahead when its first block is out."""
+    monkeypatch.setattr(exporting, "PAGE_BYTES", 64 * 1024)
 
 
 async def save(store: EventStore, version: int = 1) -> None:
@@ -251,7 +258,7 @@ async def test_an_export_of_a_closed_store_says_so(opened: Opened) -> None:
             store.export_events()
 
 
-async def test_an_export_whose_store_is_closed_on_the_way_says_so(opened: Opened) -> None:
+async def test_an_export_whose_store_is_closed_on_the_way_says_so(small_pages: None, opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, MANY)
         stream = store.export_events()
@@ -294,7 +301,9 @@ async def test_an_event_saved_with_an_early_time_on_the_way_is_not_in_the_cut(ne
         assert await exported(store, cursor=stream.cursor) == line(late)
 
 
-async def test_an_export_ends_with_an_error_if_the_events_are_replaced_meanwhile(new_url: NewUrl) -> None:
+async def test_an_export_ends_with_an_error_if_the_events_are_replaced_meanwhile(
+    small_pages: None, new_url: NewUrl
+) -> None:
     url = new_url()
     async with open_store(url) as store, open_store(url) as other:
         await store.init()
@@ -317,7 +326,9 @@ async def test_an_export_that_reads_ahead_makes_do_with_one_connection(new_url: 
             assert await exported(store) == MANY
 
 
-async def test_an_export_whose_store_is_dropped_meanwhile_ends_with_an_error(new_url: NewUrl) -> None:
+async def test_an_export_whose_store_is_dropped_meanwhile_ends_with_an_error(
+    small_pages: None, new_url: NewUrl
+) -> None:
     url = new_url()
     async with open_store(url) as store, open_store(url) as other:
         await store.init()
@@ -329,7 +340,9 @@ async def test_an_export_whose_store_is_dropped_meanwhile_ends_with_an_error(new
             await rest_of(stream)
 
 
-async def test_an_export_whose_store_is_made_anew_meanwhile_ends_with_an_error(new_url: NewUrl) -> None:
+async def test_an_export_whose_store_is_made_anew_meanwhile_ends_with_an_error(
+    small_pages: None, new_url: NewUrl
+) -> None:
     url = new_url()
     async with open_store(url) as store, open_store(url) as other:
         await store.init()

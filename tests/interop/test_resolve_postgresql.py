@@ -15,6 +15,7 @@ from eventferry import (
     InputError,
     StoreFrozenError,
     StoreReplacedError,
+    exporting,
     open_store,
 )
 from eventferry.order import thread_of
@@ -162,8 +163,9 @@ async def test_an_open_store_notices_that_resolve_replaced_its_columns_by_shorte
 
 
 async def test_an_export_ends_by_name_when_resolve_replaces_the_events(
-    resolve: ResolvePackages, stores: Stores
+    resolve: ResolvePackages, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(exporting, "PAGE_BYTES", 64 * 1024)  # not all of it is read ahead at once
     place = stores.new()
     await make_store("reSolve", resolve, place, make_lines(9000))
     async with resolve(place) as real, open_store(place) as store, store.export_events() as export:
@@ -322,7 +324,8 @@ async def test_our_freeze_waits_for_saves_of_resolve_and_then_nothing_comes_in(
     assert_threads_right(written)
 
 
-_WAITING = "SELECT 1 FROM pg_locks WHERE NOT granted"
+_WAITING = """SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
+    WHERE NOT granted AND datname = current_database()"""
 
 
 async def test_our_freeze_waits_for_a_save_of_resolve_that_is_under_way(

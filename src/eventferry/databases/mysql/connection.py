@@ -254,9 +254,11 @@ class Connection:
         self, statement: str, values: Values, max_lines: int, max_bytes: int
     ) -> tuple[list[Position], bool]:
         """See `Wire.positions`."""
-        with self.wire.cursor() as cursor:
-            sql = cursor.mogrify(statement, values)
-        return self.wire.positions(sql, max_lines, max_bytes, self.interrupt)
+        return self.wire.positions(self.with_values(statement, values), max_lines, max_bytes, self.interrupt)
+
+    def lines(self, statement: str, values: Values, max_bytes: int) -> tuple[list[bytes], list[bytes], bool]:
+        """See `Wire.lines`."""
+        return self.wire.lines(self.with_values(statement, values), max_bytes, self.interrupt)
 
     def define(self, statement: str, values: Values = ()) -> None:
         """Run a definition, apart from this connection's transaction.
@@ -316,7 +318,7 @@ class Connection:
             "innodb_lock_wait_timeout": patience,
             "lock_wait_timeout": patience,
             "wait_timeout": _YEAR,
-            # What comes as one text: the 256 heads, the lines of a page.
+            # What comes as one text: the 256 heads.
             "group_concat_max_len": 2 * 1024**2,
             # What is sorted by text is sorted by all of it.
             "max_sort_length": 8192,

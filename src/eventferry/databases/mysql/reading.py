@@ -114,8 +114,8 @@ _NUMBERS = msgspec.json.Decoder(list[int])
 
 def _stretch(rows: Sequence[Position], *, is_end: bool) -> Stretch:
     lines = [line for *_, line in rows if line is not None]
-    places = [number for row in rows for number in row[:2]]
-    return Stretch(places, b"".join(lines), bytes, len(lines), rows[-1][2] if rows else 0, is_end)
+    threads, counters, *_ = zip(*rows, strict=True) if rows else ((), ())
+    return Stretch(threads, counters, b"".join(lines), bytes, len(lines), rows[-1][2] if rows else 0, is_end)
 
 
 class Paces:
@@ -219,35 +219,31 @@ class MysqlReading:
         max_bytes: int,
     ) -> Stretch:
         key = bound or Key(-(2**63), -1, -1)
-        values = {"unread": vector(unread or [0] * 256), "until": vector(until)}
+        values = {} if unread is None else {"unread": vector(unread), "until": vector(until)}
         is_unread = "TRUE" if unread is None else _UNREAD
         if only.is_open and self.shape.is_ours:
-            stretch = self._at_once(key, is_unread, values, limit, max_bytes)
-            if stretch is not None:
-                return stretch
+            return self._line_by_line(key, is_unread, values, limit, max_bytes)
         return self._row_by_row(key, is_unread, values, only, limit, max_bytes)
 
-    def _at_once(
+    def _line_by_line(
         self, key: Key, is_unread: str, values: dict[str, Any], limit: int, max_bytes: int
-    ) -> Stretch | None:
-        """All in one row, for a row costs the client more than a line costs the server; None where that got too long
-        for the server, which then cuts it."""
+    ) -> Stretch:
+        """Every row has its line: less is to be done for each."""
         pace = self._paces.full
         count = min(limit, pace.rows(max_bytes))
-        [(walked, last, places, lines)] = self.connection.query(
-            f"""SELECT COUNT(*), MAX(timestamp), GROUP_CONCAT(threadId, ',', threadCounter),
-              GROUP_CONCAT(line SEPARATOR '') FROM (
-                SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} AS line FROM {self._events} AS e
-                WHERE {_FROM_KEY} AND {is_unread} {_IN_ORDER} LIMIT %(count)s
-              ) AS page""",
+        places, lines, cut = self.connection.lines(
+            f"""SELECT CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp), {LINE} FROM {self._events} AS e
+            WHERE {_FROM_KEY} AND {is_unread} {_IN_ORDER} LIMIT %(count)s""",
             values | _key(key) | {"count": count},
+            2 * max_bytes,
         )
-        if not walked:
+        if not lines:
             return NOTHING
-        if lines is None or lines.count(b"\n") != walked or not lines.endswith(b"}\n"):
-            return None
-        pace.note(walked, len(lines))
-        return Stretch(_NUMBERS.decode(f"[{places}]"), lines, bytes, walked, last, is_end=walked < count)
+        text = b"".join(lines)
+        pace.note(len(lines), len(text))
+        numbers = _NUMBERS.decode(b"[%b]" % b",".join(places))
+        is_end = not cut and len(lines) < count
+        return Stretch(numbers[::3], numbers[1::3], text, bytes, len(lines), numbers[-1], is_end)
 
     def _row_by_row(
         self, key: Key, is_unread: str, values: dict[str, Any], only: Filter, limit: int, max_bytes: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pymysql.connections import Connection as PyMysqlConnection
@@ -23,6 +24,7 @@ else:
     _PyMysqlConnection = PyMysqlConnection  # knows of its parameter in the stubs only
 
 _CHUNK = 1024 * 1024
+_AT_ONCE = 64 * 1024
 _WHOLE_PACKET = 2**24 - 1
 _NULL, _END, _ERROR = 0xFB, 0xFE, 0xFF
 _LENGTH_BYTES = {0xFC: 3, 0xFD: 4, 0xFE: 9}
@@ -99,7 +101,7 @@ class Wire(_PyMysqlConnection):
         before all rows had come. The rest is read over, or where it is much, `interrupt` stops it.
         """
         rows: list[Position] = []
-        packets = self._row_packets(statement)
+        packets = chain.from_iterable(self._rows(statement))
         for row in packets:
             end = row[0] + 1
             thread = int(row[1:end])
@@ -112,7 +114,7 @@ class Wire(_PyMysqlConnection):
                 rows.append((thread, counter, timestamp, None))
                 continue
             # The line comes last, behind its length.
-            line = row[end + (1 if kind < _NULL else _LENGTH_BYTES[kind]) :]
+            line = row[end + _LENGTH_BYTES.get(kind, 1) :]
             rows.append((thread, counter, timestamp, line))
             max_lines -= 1
             max_bytes -= len(line)
@@ -120,34 +122,50 @@ class Wire(_PyMysqlConnection):
                 return rows, self._read_over(packets, interrupt)
         return rows, False
 
-    def _row_packets(self, statement: str) -> Iterator[bytes]:
+    def lines(
+        self, statement: str, max_bytes: int, interrupt: Callable[[], None]
+    ) -> tuple[list[bytes], list[bytes], bool]:
+        """The two columns of a statement that selects a short text, not NULL, and a line; ends and tells as above."""
+        heads: list[bytes] = []
+        lines: list[bytes] = []
+        batches = self._rows(statement)
+        for rows in batches:
+            for row in rows:
+                end = row[0] + 1
+                heads.append(row[1:end])
+                lines.append(row[end + _LENGTH_BYTES.get(row[end], 1) :])
+            max_bytes -= sum(map(len, rows))
+            if max_bytes <= 0:
+                return heads, lines, self._read_over(chain.from_iterable(batches), interrupt)
+        return heads, lines, False
+
+    def _rows(self, statement: str) -> Iterator[list[bytes]]:
+        """The packets of a statement's rows, as many at a time as have come."""
         wire: Any = self
         wire._execute_command(COMMAND.COM_QUERY, statement)
         columns = wire._read_packet().read_length_encoded_integer()
         for _ in range(columns + 1):  # their descriptions, and an end
             wire._read_packet()
-        read = wire._rfile.read
+        rest, missing = b"", 0
         while True:
             try:
-                header = read(4)
-                size = int.from_bytes(header[:3], "little")
-                row = read(size)
-                while size == _WHOLE_PACKET:
-                    header = read(4)
-                    size = int.from_bytes(header[:3], "little")
-                    row += read(size)
+                come = wire._rfile.read(missing) if missing > _AT_ONCE else wire._rfile.read1(_AT_ONCE)
             except OSError as error:
                 wire._force_close()
                 raise OperationalError(CR.CR_SERVER_LOST, str(error)) from None
-            if not row:
+            if not come:
                 wire._force_close()
                 raise OperationalError(CR.CR_SERVER_LOST, "the connection broke while rows were read")
-            if row[0] == _END and len(row) < 9:
-                wire.server_status = int.from_bytes(row[3:5], "little")
-                return
-            if row[0] == _ERROR:
-                raise_mysql_exception(row)
-            yield row
+            rows, last, rest = _packets(rest + come)
+            missing = int.from_bytes(rest[:3], "little") - len(rest)
+            if rows:
+                yield rows
+            if last is None:
+                continue
+            if last[0] == _ERROR:
+                raise_mysql_exception(last)
+            wire.server_status = int.from_bytes(last[3:5], "little")
+            return
 
     @staticmethod
     def _read_over(packets: Iterator[bytes], interrupt: Callable[[], None]) -> bool:
@@ -163,3 +181,39 @@ class Wire(_PyMysqlConnection):
             if error.args[0] != ER.QUERY_INTERRUPTED or not asked:
                 raise
         return more
+
+
+def _packets(data: bytes) -> tuple[list[bytes], bytes | None, bytes]:
+    """The rows that are whole in what has come, the packet behind the last row if it is there, and what is left over.
+
+    A packet is three bytes of length, one of its number, and so many bytes; a row of more than 16 MB is several.
+    """
+    rows: list[bytes] = []
+    at, end = 0, len(data)
+    while at + 4 <= end:
+        size = int.from_bytes(data[at : at + 3], "little")
+        stop = at + 4 + size
+        if size == _WHOLE_PACKET:
+            row, stop = _long_row(data, at)
+        else:
+            row = data[at + 4 : stop]
+        if stop > end:
+            break
+        at = stop
+        if row[0] == _ERROR or (row[0] == _END and len(row) < 9):
+            return rows, row, data[at:]
+        rows.append(row)
+    return rows, None, data[at:]
+
+
+def _long_row(data: bytes, at: int) -> tuple[bytes, int]:
+    """A row of several packets, and where it ends: behind what has come if it is not whole."""
+    parts: list[bytes] = []
+    size = _WHOLE_PACKET
+    while size == _WHOLE_PACKET:
+        if at + 4 > len(data):
+            return b"", len(data) + 1
+        size = int.from_bytes(data[at : at + 3], "little")
+        parts.append(data[at + 4 : at + 4 + size])
+        at += 4 + size
+    return b"".join(parts), at

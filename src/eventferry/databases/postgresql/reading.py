@@ -191,9 +191,8 @@ class PostgresReading:
         if threads is None:
             return NOTHING
         pace.note(count, len(text or b""))
-        places = [number for place in zip(threads, counters, strict=True) for number in place]
         is_end = len(threads) < rows and (only.is_open or count < limit)
-        return Stretch(places, text or b"", compacted_lines, count, last, is_end)
+        return Stretch(threads, counters, text or b"", compacted_lines, count, last, is_end)
 
     async def _stretch(
         self,
@@ -213,7 +212,8 @@ class PostgresReading:
         is_unread = f'("threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER})::int <> 0'
         events = f"""(
             SELECT * FROM {self.names.events}
-            WHERE ("timestamp", "threadCounter", "threadId") >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)
+            WHERE ("timestamp", "threadCounter", "threadId")
+              >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)
               AND {"TRUE" if unread is None else is_unread}
             ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(rows)s
           ) AS walk"""

@@ -213,10 +213,11 @@ class SqliteReading:
                 break
             rows = max(rows // 4, 1)  # events much larger than those before
             self.connection.pace.cut(rows)
-        places, lines, walked, count, last = found
+        threads, counters, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        return Stretch(_NUMBERS.decode(f"[{places or ''}]"), lines or b"", bytes, count, last or 0, is_end)
+        threads, counters = (_NUMBERS.decode(f"[{numbers or ''}]") for numbers in (threads, counters))
+        return Stretch(threads, counters, lines or b"", bytes, count, last or 0, is_end)
 
     def _stretch_sql(self, line: str, is_unread: str, *, is_filtered: bool) -> str:
         """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
@@ -229,7 +230,7 @@ class SqliteReading:
               SELECT *, count(line) OVER (ROWS UNBOUNDED PRECEDING) AS given
               FROM ({events})
             ) WHERE given <= :limit"""
-        return f"""SELECT group_concat(threadId || ',' || threadCounter), CAST(group_concat(line, '') AS BLOB),
+        return f"""SELECT group_concat(threadId), group_concat(threadCounter), CAST(group_concat(line, '') AS BLOB),
           count(*), count(line), max(timestamp) FROM ({events})"""
 
     @threaded
