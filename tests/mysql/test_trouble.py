@@ -20,6 +20,7 @@ from eventferry import (
     exporting,
     open_store,
 )
+from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.wire import Wire
 from tests.mysql.databases import Database, made_on
 from tests.servers import Server
@@ -268,6 +269,26 @@ async def test_an_import_that_lost_its_lock_replaces_nothing(database: Database)
         with pytest.raises(EventferryError):
             await stream.close()
         assert await exported(store) == make_lines(5)
+
+
+async def test_a_call_ends_although_the_server_tells_nothing_behind_a_killed_query(
+    database: Database,
+) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        async with store._database.reading() as reading:
+            assert isinstance(reading, MysqlReading)
+            connection = reading.connection
+            # As behind a kill between two statements: the client waits for a result, the server for a statement.
+            wire: Any = connection.wire
+            call = asyncio.ensure_future(connection.run(wire._read_query_result))
+            await asyncio.sleep(0.2)
+            assert not call.done()
+            call.cancel()
+            async with asyncio.timeout(20):
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+        await store.save_event({"type": "T", "aggregateId": "z", "aggregateVersion": 1})
 
 
 async def test_a_cancelled_call_leaves_no_transaction_open(database: Database) -> None:

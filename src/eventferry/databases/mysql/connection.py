@@ -97,6 +97,7 @@ class Connection:
         self._wire: Wire | None = None
         self._definitions: Wire | None = None
         self._is_spoilt = False
+        self._interrupts = 0
         self._holds_locks = False
 
     # for asyncio
@@ -126,14 +127,20 @@ class Connection:
         self._worker.end()
 
     def interrupt(self) -> None:
-        """Kill the query under way, from any thread; what is done so far in its transaction stays."""
+        """Kill the query under way, from any thread; what is done so far in its transaction stays.
+
+        Where that does not help for long, the connection is killed: a server whose query is killed between two of
+        several statements leaves out the rest without a word, and the client would wait for their results for ever.
+        """
         self._is_spoilt = True  # a kill that came too late could meet the next user's query
+        self._interrupts += 1
+        kind = "QUERY" if self._interrupts <= _PATIENT_INTERRUPTS else "CONNECTION"
         wires = [wire for wire in (self._wire, self._definitions) if wire is not None and wire.open]
         with contextlib.suppress(MySQLError, OSError):
             killer = self._connected(None)
             for wire in wires:
                 with contextlib.suppress(MySQLError):
-                    killer.query(f"KILL QUERY {_id(wire)}")
+                    killer.query(f"KILL {kind} {_id(wire)}")
             killer.close()
 
     # for the worker thread
@@ -361,6 +368,10 @@ class Connection:
             return InputError("is longer than its column takes", field=column[1] if column else None)
         return DatabaseError(f"{place}: {text} ({number})")
 
+
+_PATIENT_INTERRUPTS = 6
+"""How often a query is killed before its connection is: they come half a second apart, and a statement that is
+killed may have to undo what it did."""
 
 _YEAR = 31536000
 _STATEMENT = 4 * 1024 * 1024
