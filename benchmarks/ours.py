@@ -1,14 +1,23 @@
 """One operation of eventferry, measured: the other half of resolve_bench.cjs, with the same words.
 
 python -m benchmarks.ours OPERATION STORE [ARGUMENT]
+
+It runs in a process of its own, as the command and the service do. With EVENTFERRY_BENCH_LIBRARY in the environment
+it runs as in somebody else's, where a SQLite file is opened by Python's own library.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
+
+from eventferry import process
+
+if "EVENTFERRY_BENCH_LIBRARY" not in os.environ:
+    process.make_ours()
 
 from eventferry import EventStore, open_store, pipeline, read_blocks
 

@@ -18,16 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import apsw
 from tests.interop.resolve import install
 
 from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
 from benchmarks.measurement import HEAD, Measurement, cells
-from benchmarks.targets import OURS, RESOLVE, TOOL, Rates, targets
+from benchmarks.targets import LIBRARY, OURS, RESOLVE, TOOL, Rates, targets
 
 SAVES = 1000
 RESOLVE_SAVES = 200
@@ -75,6 +77,11 @@ class Bench:
         found = run([sys.executable, "-m", "benchmarks.ours", operation, place, argument])
         return found._replace(server=self._database.cpu_seconds() - before)
 
+    def as_library(self, operation: str, place: str, argument: str = "") -> Run:
+        """The same in somebody else's process."""
+        with in_environment(EVENTFERRY_BENCH_LIBRARY="1"):
+            return self.ours(operation, place, argument)
+
     def theirs(self, operation: str, place: str, argument: str = "") -> Run:
         """One operation of reSolve."""
         place = self._database.for_resolve(place)
@@ -89,7 +96,9 @@ class Bench:
         open_ones = {
             side: Measurement(self._database.name, operation, side, stored, events, bytes=size)
             for side, runner in runners.items()
-            if runner is not None and (side != RESOLVE or (self._has_resolve and stored <= RESOLVE_AT_MOST))
+            if runner is not None
+            and (side != RESOLVE or (self._has_resolve and stored <= RESOLVE_AT_MOST))
+            and (side != LIBRARY or self._database.name == "sqlite")
         }
         self.measurements += open_ones.values()
         while open_ones:
@@ -119,6 +128,7 @@ class Bench:
             n,
             {
                 OURS: lambda: self._import(self.ours, str(lines)),
+                LIBRARY: lambda: self._import(self.as_library, str(lines)),
                 TOOL: lambda: database.tool_import(n),
                 RESOLVE: lambda: self._import(self.theirs, str(lines)),
             },
@@ -131,7 +141,8 @@ class Bench:
             n,
             n,
             {
-                OURS: lambda: self._export(store, lines),
+                OURS: lambda: self._export(self.ours, store, lines),
+                LIBRARY: lambda: self._export(self.as_library, store, lines),
                 TOOL: lambda: database.tool_export(store, self._scratch),
                 RESOLVE: lambda: self.theirs("export", original, str(self._scratch)),
             },
@@ -141,7 +152,11 @@ class Bench:
             "pages",
             n,
             n,
-            {OURS: lambda: self.ours("pages", store), RESOLVE: lambda: self.theirs("pages", original)},
+            {
+                OURS: lambda: self.ours("pages", store),
+                LIBRARY: lambda: self.as_library("pages", store),
+                RESOLVE: lambda: self.theirs("pages", original),
+            },
         )
         if isinstance(database, Postgresql):
             self.in_turns(
@@ -167,6 +182,7 @@ class Bench:
                 BATCH,
                 {
                     OURS: lambda: self.ours("incremental", database.copy(store), batch),
+                    LIBRARY: lambda: self.as_library("incremental", database.copy(store), batch),
                     TOOL: (lambda: database.tool_insert(store, BATCH // 2, n))
                     if database.name != "mariadb"
                     else None,
@@ -191,6 +207,7 @@ class Bench:
             SAVES,
             {
                 OURS: lambda: self.ours("saves", database.copy(store), str(SAVES)),
+                LIBRARY: lambda: self.as_library("saves", database.copy(store), str(SAVES)),
                 TOOL: lambda: database.tool_saves(database.copy(store), SAVES),
                 RESOLVE: lambda: self.theirs("saves", database.copy(original), str(RESOLVE_SAVES)),
             },
@@ -210,11 +227,22 @@ class Bench:
         side("create", place)
         return side("import", place, lines)
 
-    def _export(self, store: str, lines: Path) -> Run:
-        found = self.ours("export", store, str(self._scratch))
+    def _export(self, side: Callable[..., Run], store: str, lines: Path) -> Run:
+        found = side("export", store, str(self._scratch))
         if self._database.name != "postgresql" and not _same(self._scratch, lines):
             raise SystemExit("what was exported is not what was imported")
         return found
+
+
+@contextmanager
+def in_environment(**variables: str) -> Iterator[None]:
+    """With these variables."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 def _same(one: Path, other: Path) -> bool:
@@ -243,6 +271,7 @@ def _about_here() -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
+        "apsw": apsw.sqlite_lib_version(),
         "postgresql": told("psql", "--version"),
         "mariadb": told("mariadb", "--version"),
         "node": told("node", "--version"),

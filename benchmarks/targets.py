@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-OURS, TOOL, RESOLVE = "eventferry", "bulk tool", "reSolve"
+OURS, LIBRARY, TOOL, RESOLVE = "eventferry", "as library", "bulk tool", "reSolve"
 
 
 class Measured(Protocol):
