@@ -149,8 +149,9 @@ class Limits:
         max_id_bytes: bytes in an aggregateId; None: as many as its characters take.
         refuse_payload: says why a payload would not survive in the payload column; None if it would.
             None instead of a function: every payload survives.
-        all_survive: given lines and the length of the longest payload in them, whether each surely survives; quick.
-            None instead of a function: each must be looked at.
+        all_survive: given lines and the length of the longest payload in them, whether each surely survives, and none
+            has a number with an exponent of more digits than any may have; quick. None instead of a function: each
+            must be looked at, where there is `refuse_payload`.
     """
 
     id_length: int = MAX_ID_LENGTH
@@ -158,6 +159,12 @@ class Limits:
     max_id_bytes: int | None = None
     refuse_payload: Callable[[bytes], str | None] | None = None
     all_survive: Callable[[bytes, int], bool] | None = None
+
+    def surely_take(self, lines: bytes, longest: int) -> bool:
+        """Whether surely no payload of these lines is refused; for some it may say no although none is."""
+        if self.all_survive is not None:
+            return self.all_survive(lines, longest)
+        return self.refuse_payload is None and not may_have_long_exponent(lines)
 
 
 ROOMY = Limits()
@@ -181,7 +188,9 @@ _ESCAPES = re.compile(
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long string costs no memory
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{%d}" % MAX_EXPONENT_DIGITS)
 _EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
+_LONG_EXPONENTS = tuple(sign + b"0" * (MAX_EXPONENT_DIGITS + 1) for sign in (b"0e", b"0e+"))
 _LONG_EXPONENT = re.compile(rb"0e\+?0{%d}" % (MAX_EXPONENT_DIGITS + 1))
+_ESCAPE = re.compile(rb"\\u")
 _REACH = 64
 _PART = re.compile(rb'(?:[^"]{1,256}+|"(?:[^"\\]++|\\.)*+"){1,10000}+')
 """What of a payload is looked at in one go: it is taken to pieces, and each takes memory."""
@@ -308,6 +317,14 @@ def may_have_exponent(text: bytes, exponent: re.Pattern[bytes]) -> bool:
     return False
 
 
+def may_have_long_exponent(text: bytes) -> bool:
+    """The same for an exponent of more digits than any may have."""
+    shape = text.translate(_EXPONENT_SHAPE)
+    if not any(digits in shape for digits in _LONG_EXPONENTS):
+        return False  # to look for these alone takes a tenth of the time
+    return may_have_exponent(text, _LONG_EXPONENT)
+
+
 def check_payload(payload: bytes) -> None:
     """Refuses a JSON text that nests too deeply, or has a number with too long an exponent.
 
@@ -321,7 +338,7 @@ def check_payload(payload: bytes) -> None:
             depth = depths[-1]
             if max(depths) > MAX_DEPTH:
                 raise InputError(f"nests more than {MAX_DEPTH} levels deep", field="payload")
-    if may_have_exponent(payload, _LONG_EXPONENT) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
+    if may_have_long_exponent(payload) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
         raise InputError(
             f"a number has an exponent of more than {MAX_EXPONENT_DIGITS} digits", field="payload"
         )
@@ -377,11 +394,13 @@ class LineDecoder:
         return rows if self._surely_pass(lines, rows) else None
 
     def _surely_pass(self, lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
-        return _are_simple(lines, rows) and (not self._limited or _all_fit(self._limits, lines, rows))
+        if not _are_shallow(rows) or (self._limited and not _names_fit(self._limits, rows)):
+            return False
+        return self._limits.surely_take(lines, max([len(row.payload) for row in rows]))
 
     @staticmethod
     def _at_once(decoder: msgspec.json.Decoder[T], lines: bytes, count: int) -> list[T] | None:
-        if b"\\u" in lines or not _is_compact(lines):
+        if _ESCAPE.search(lines) is not None or not _is_compact(lines):
             return None
         try:
             events = decoder.decode_lines(lines)
@@ -496,25 +515,18 @@ def _is_compact(lines: bytes) -> bool:
         return False
 
 
-def _are_simple(lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
-    """Whether surely `check_payload` refuses none; for some it may say no although it would not."""
-    if may_have_exponent(lines, _LONG_EXPONENT):
-        return False
+def _are_shallow(rows: Sequence[Row | NewRow]) -> bool:
+    """Whether surely no payload nests too deeply."""
     long = [row.payload for row in rows if len(row.payload) > 2 * MAX_DEPTH]
     return all(payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long)
 
 
-def _all_fit(limits: Limits, lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
-    """Whether the columns of a store surely hold all rows; for some it may say no although they do."""
+def _names_fit(limits: Limits, rows: Sequence[Row | NewRow]) -> bool:
+    """Whether the columns of a store surely hold each aggregateId and type."""
     longest_id = max([len(row.aggregate_id) for row in rows])
     if longest_id > limits.id_length or max([len(row.type) for row in rows]) > limits.type_length:
         return False
-    if limits.max_id_bytes is not None and longest_id * _MOST_BYTES > limits.max_id_bytes:
-        return False
-    if limits.refuse_payload is None:
-        return True
-    longest = max([len(row.payload) for row in rows])
-    return limits.all_survive is not None and limits.all_survive(lines, longest)
+    return limits.max_id_bytes is None or longest_id * _MOST_BYTES <= limits.max_id_bytes
 
 
 _MOST_BYTES = 4

@@ -28,7 +28,7 @@ from eventferry.event import Limits, LineDecoder, Row
 from eventferry.lines import Lines, LineSplitter
 from eventferry.operations import Operation, counts_of
 
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 2 * 1024 * 1024
 """How much of the source goes into one commit: enough to make the commit's cost vanish, little to hold, twice: one
 part is put while the next is parsed."""
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 from eventferry.databases.mysql.connection import Connection
 from eventferry.databases.mysql.tables import ORDER
 from eventferry.databases.names import Tables
-from eventferry.event import Limits
+from eventferry.event import Limits, may_have_long_exponent
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Shape:
             return refuse_size(payload, packet) or (refuse_number(payload) if self.has_json else None)
 
         def all_survive(lines: bytes, longest: int) -> bool:
-            return not self.has_json and 2 * longest <= packet - _REST_OF_STATEMENT
+            is_small = 2 * longest <= packet - _REST_OF_STATEMENT
+            return is_small and not self.has_json and not may_have_long_exponent(lines)
 
         return Limits(self.id_length, self.type_length, refuse_payload=refuse, all_survive=all_survive)
 

@@ -49,7 +49,7 @@ _FOUR_DIGITS = re.compile(rb"0e\+?0000+[,\]}]")
 
 def all_survive(lines: bytes, longest: int) -> bool:
     """Whether surely no payload of these lines is refused: none is long, and no number in them has an exponent of
-    four digits. Texts in which something looks like one are next to never in the way."""
+    four digits, or of more. Texts in which something looks like one are next to never in the way."""
     return longest <= _HARMLESS and b"\\u0000" not in lines and not may_have_exponent(lines, _FOUR_DIGITS)
 
 
