@@ -84,7 +84,8 @@ def _targets(found: Sequence[Measurement]) -> Iterator[str]:
 def _where(about: dict[str, Any]) -> str:
     return (
         f"Measured {about['at'][:10]} at commit {about['commit'][:9]} on {about['cores']} cores: "
-        f"Python {about['python']}, SQLite {about['sqlite']} (the command's: {about['apsw']}), {about['postgresql']}, {about['mariadb'].split(',')[0]}, "
+        f"Python {about['python']}, SQLite {about['sqlite']} (the command's: {about['apsw']}), "
+        f"{about['postgresql']}, {about['mariadb'].split(',')[0]}, "
         f"Node {about['node']}; load before it began: {about['load_before']:.1f}."
     )
 
