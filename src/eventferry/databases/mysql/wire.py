@@ -7,7 +7,7 @@ itself, and stops where it has enough.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,12 +38,13 @@ class _Result(MySQLResult):
     def _read_load_local_packet(self, first_packet: Any) -> None:
         # Whatever file the server names, it gets what the statement was called with and no file.
         wire = self.connection
-        data, wire.infile = wire.infile, None
-        for start in range(0, len(data or b""), _CHUNK):
-            wire.write_packet(data[start : start + _CHUNK])
+        parts, wire.infile = wire.infile, None
+        for part in parts or ():
+            for start in range(0, len(part), _CHUNK):
+                wire.write_packet(part[start : start + _CHUNK])
         wire.write_packet(b"")
         packet = wire._read_packet()
-        if data is None:
+        if parts is None:
             raise OperationalError(0, "the server asked for a file that nobody offered")
         self._read_ok_packet(packet)  # type: ignore[attr-defined]
 
@@ -51,7 +52,7 @@ class _Result(MySQLResult):
 class Wire(_PyMysqlConnection):
     """A connection to a server."""
 
-    infile: bytes | None = None
+    infile: Iterable[bytes] | None = None
 
     def escape(self, obj: object, mapping: Any = None) -> Any:
         """A value as a literal. A text doubles backslashes and quotes and nothing else: `Limits` counts on it."""
@@ -82,9 +83,9 @@ class Wire(_PyMysqlConnection):
             wire.server_status = result.server_status
         return result.affected_rows
 
-    def load(self, statement: str, data: bytes) -> tuple[int, int]:
+    def load(self, statement: str, parts: Iterable[bytes]) -> tuple[int, int]:
         """Run a LOAD DATA LOCAL statement on these bytes; the affected rows and the number of warnings."""
-        self.infile = data
+        self.infile = parts
         try:
             wire: Any = self
             wire.query(statement)

@@ -237,24 +237,12 @@ class MysqlWriting(MysqlReading):
         """Put rows in by LOAD DATA LOCAL; False where the server does not allow that."""
         if not self.connection.access.loads:
             return False
-        data = b"".join(
-            b"%d\t%d\t%d\t%d\t%b\t%d\t%b\t%b\n"
-            % (
-                line,
-                row.thread_id,
-                row.thread_counter,
-                row.timestamp,
-                _field(row.aggregate_id.encode()),
-                row.aggregate_version,
-                _field(row.type.encode()),
-                row.payload.replace(b"\\", b"\\\\"),
-            )
-            for line, row in rows
-        )
+        # The server takes one part while the next is written.
+        parts = (_loaded(rows[start : start + _PART]) for start in range(0, len(rows), _PART))
         statement = f"""LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quoted(stage.table)} CHARACTER SET utf8mb4
         FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({_STAGE_COLUMNS})"""
         try:
-            loaded, warnings = self.connection.wire.load(statement.replace("%%", "%"), data)
+            loaded, warnings = self.connection.wire.load(statement.replace("%%", "%"), parts)
         except MySQLError as error:
             if number_of(error) in _NO_LOCAL_FILES:
                 self.connection.access.loads = False
@@ -431,3 +419,25 @@ def store_comment() -> str:
 def _field(text: bytes) -> bytes:
     """A text as a field for LOAD DATA."""
     return text.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
+
+
+_PART = 500
+"""Rows."""
+
+
+def _loaded(rows: Sequence[tuple[int, Row]]) -> bytes:
+    """Rows as LOAD DATA takes them, each with its line's number."""
+    return b"".join(
+        b"%d\t%d\t%d\t%d\t%b\t%d\t%b\t%b\n"
+        % (
+            line,
+            row.thread_id,
+            row.thread_counter,
+            row.timestamp,
+            _field(row.aggregate_id.encode()),
+            row.aggregate_version,
+            _field(row.type.encode()),
+            row.payload.replace(b"\\", b"\\\\"),
+        )
+        for line, row in rows
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
@@ -167,12 +167,13 @@ class Connection:
                 while block := await cursor.fetchmany(BLOCK):
                     yield block
 
-    async def copy_in(self, statement: str, text: bytes) -> None:
-        """Run COPY … FROM STDIN in text format."""
+    async def copy_in(self, statement: str, parts: Iterable[bytes]) -> None:
+        """Run COPY … FROM STDIN in text format; the server takes one part while the next is made."""
         copying = statement.replace("%%", "%")  # it binds no parameters, which would do that
         with self.named():
             async with psycopg.AsyncClientCursor(self.raw) as cursor, cursor.copy(copying) as copy:
-                await copy.write(text)
+                for part in parts:
+                    await copy.write(part)
 
     @asynccontextmanager
     async def ended(self) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows
+from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows, parts_of
 from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
 from eventferry.event import Row, check_limits
 
@@ -49,7 +49,8 @@ class PostgresSoleWriting(PostgresWriting):
             return
         await self._refuse_taken(rows)
         await self.connection.copy_in(
-            f"COPY {self.names.events}({COLUMNS}) FROM STDIN", copied_rows(rows, itertools.repeat(b"\n"))
+            f"COPY {self.names.events}({COLUMNS}) FROM STDIN",
+            (copied_rows(part, itertools.repeat(b"\n")) for part in parts_of(rows)),
         )
         heads = [0] * 256
         for row in rows:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import psycopg
 
@@ -149,7 +149,10 @@ class PostgresWriting(PostgresReading):
         await self.check_ours(stage)
         await self.connection.copy_in(
             f'COPY {self.names.stage}({COLUMNS}, "line") FROM STDIN',
-            copied_rows([row for _, row in rows], [b"\t%d\n" % line for line, _ in rows]),
+            (
+                copied_rows([row for _, row in part], [b"\t%d\n" % line for line, _ in part])
+                for part in parts_of(rows)
+            ),
         )
         await self.connection.change(
             f'INSERT INTO {self.names.progress}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
@@ -233,7 +236,7 @@ class PostgresWriting(PostgresReading):
     async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
         await self.connection.copy_in(
             f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
-            copied_new_rows(rows),
+            map(copied_new_rows, parts_of(rows)),
         )
 
     async def _has_parts(self, stage: Stage) -> bool:
@@ -350,6 +353,8 @@ def check_storable(field: str, text: str) -> None:
         )
 
 
+T = TypeVar("T")
+_PART = 500
 _MORE = 66 + len("'',1,'',''")
 
 
@@ -383,6 +388,11 @@ def _texts_of(rows: Sequence[Row] | Sequence[NewRow]) -> _Texts:
 def _as_copied(lines: Sequence[bytes], texts: _Texts) -> bytes:
     text = b"".join(lines)
     return text if texts.is_special else text.replace(b"\\", b"\\\\")
+
+
+def parts_of(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Rows, some hundreds at a time."""
+    return (rows[start : start + _PART] for start in range(0, len(rows), _PART))
 
 
 def copied_rows(rows: Sequence[Row], ends: Iterable[bytes]) -> bytes:
