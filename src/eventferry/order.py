@@ -10,19 +10,21 @@ docs/order.md.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from itertools import repeat
+from itertools import chain, repeat
 from typing import NamedTuple, TypeAlias
 
 from eventferry import cursor as vector
 from eventferry.ahead import DEPTH, Ahead
 from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment, Stretch
 from eventferry.errors import UsageError
+from eventferry.event import Event
 
 _EVERY_THREAD = range(vector.THREADS)
 _THREADS = frozenset(_EVERY_THREAD)
@@ -60,10 +62,11 @@ def part_key(part: str | None) -> bytes:
 
 
 class Lines(NamedTuple):
-    """The lines of a page, and how many they are."""
+    """The lines of a page, how many they are, and for who wants those, their events."""
 
     text: bytes
     number: int
+    events: Sequence[Event] = ()
 
 
 async def states_at(
@@ -103,7 +106,8 @@ class Pages:
         ahead: opens a reading for what sorts behind a page, which is then read while the page is checked. A page may
             be smaller then than asked for. Only where there is an end and no filter; `close` when no more pages are
             wanted.
-        as_printed: give lines as the database prints JSON, which is enough for who decodes them.
+        decode: makes events of lines. They are decoded while the database is asked whether they come next, and stay as
+            it prints JSON, which is enough for that.
     """
 
     def __init__(
@@ -113,10 +117,10 @@ class Pages:
         only: Filter = EVERYTHING,
         ahead: Reader | None = None,
         *,
-        as_printed: bool = False,
+        decode: Callable[[bytes], list[Event]] | None = None,
     ) -> None:
         self._until = until
-        self._as_printed = as_printed
+        self._decode = decode
         self._state: tuple[str, int] | None = None
         self._may_have_grown = False
         self._only = only
@@ -172,7 +176,8 @@ class Pages:
             count += 1
             if count > DEPTH or not await ahead.reach(count):
                 return None
-        return self._given(ahead.take(), after)
+        self._go_behind(ahead.take(), after)
+        return self._lines_of(stretch)
 
     async def page(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """The next events that the filter lets pass: `limit` of them, or fewer where about `max_bytes` of lines are
@@ -180,16 +185,19 @@ class Pages:
         read ahead already.
         """
         self._may_have_grown = self._until is None
-        found: list[bytes] = []
+        found: list[Lines] = []
         count = size = 0
         while not self.is_end and count < limit and (size < max_bytes // 2 or not count):
             lines = await self._next(reading, limit - count, max_bytes - size)
-            found.append(lines.text)
+            found.append(lines)
             count += lines.number
             size += len(lines.text)
             if self._ahead is not None:
                 break
-        return Lines(found[0] if len(found) == 1 else b"".join(found), count)
+        if len(found) == 1:
+            return found[0]
+        text = b"".join([lines.text for lines in found])
+        return Lines(text, count, list(chain.from_iterable(lines.events for lines in found)))
 
     async def _look_for_growth(self, reading: Reading) -> None:
         """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere."""
@@ -227,22 +235,38 @@ class Pages:
             # Every unread event was walked over, so a counter that was passed by must be a gap, whatever its time.
             places = zip(stretch.threads, stretch.counters, repeat(_LONG_AGO))
             overtakes = await self._overtakes(reading, places, after)
-        if overtakes or await self._hides(reading, self._may_hide(stretch, after), after):
+        if overtakes:
             return await self._merged(reading, limit, max_bytes)
-        lines = self._given(stretch, after)
+        looking = asyncio.ensure_future(self._hides(reading, self._may_hide(stretch, after), after))
+        try:
+            await asyncio.sleep(0)  # the question is on its way
+            lines = self._lines_of(stretch)
+            hides = await looking
+        except BaseException:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+            raise
+        if hides:
+            return await self._merged(reading, limit, max_bytes)
+        self._go_behind(stretch, after)
         finish = self._only.finish_time
         if finish is not None and stretch.threads and stretch.last > finish:
             self.is_end = self.is_end or not await self._finish_time_is_ahead(reading)
         return lines
 
-    def _given(self, stretch: Stretch, after: list[int]) -> Lines:
-        """A stretch that has been found to come next, as lines; `unread` moves behind it."""
+    def _go_behind(self, stretch: Stretch, after: list[int]) -> None:
+        """Read on from behind a stretch, which has been found to come next."""
         self.unread = after
         self.is_end = stretch.is_end or not self._left
         if stretch.threads:
             self._bound = stretch.behind
-        text = stretch.printed if self._as_printed else stretch.tidied(stretch.printed)
-        return Lines(text, stretch.number)
+
+    def _lines_of(self, stretch: Stretch) -> Lines:
+        text = stretch.printed if self._decode is not None else stretch.tidied(stretch.printed)
+        return self._lines(text, stretch.number)
+
+    def _lines(self, text: bytes, number: int) -> Lines:
+        return Lines(text, number, () if self._decode is None else self._decode(text))
 
     async def _stretch(self, reading: Reading, limit: int, max_bytes: int) -> Stretch:
         """What sorts behind the bound, read or unread; from then on what sorts behind that is read ahead."""
@@ -378,7 +402,7 @@ class Pages:
         self.unread = after
         self.is_end = ended
         self._bound_known = False
-        return Lines(b"".join([line for *_, line in positions if line is not None]), len(positions))
+        return self._lines(b"".join([line for *_, line in positions if line is not None]), len(positions))
 
     async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """A page by the merge itself."""
@@ -394,7 +418,7 @@ class Pages:
                 break  # the rest did not fit
             left -= passes
             self.unread[key.thread_id] = key.thread_counter + 1
-        return Lines(b"".join(lines), len(lines))
+        return self._lines(b"".join(lines), len(lines))
 
 
 class _Merge:

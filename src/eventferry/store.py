@@ -258,7 +258,7 @@ class EventStore:
         pages.is_end = pages.is_barred
         async with self._database.reading() as reading:
             found = await pages.page(reading, limit, _PAGE_BYTES)
-        return Page(decode_events(found.text), vector.encode(pages.unread))
+        return Page(list(found.events), vector.encode(pages.unread))
 
     async def get_event_loader(
         self,
@@ -689,7 +689,7 @@ def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _pages(cursor: str | None, only: Filter) -> Pages:
-    return Pages(vector.decode(cursor), None, only, as_printed=True)
+    return Pages(vector.decode(cursor), None, only, decode=decode_events)
 
 
 def _filter(
