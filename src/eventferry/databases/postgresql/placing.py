@@ -61,15 +61,18 @@ class Saver:
         )
         table = f"to_regclass({_name(events)})::oid::bigint"
         self._look = prepared(
-            "bigint, bigint",
+            "bigint, bigint, bigint",
             f"""SELECT {table}, CASE
-              WHEN $1 = {table} AND $2 = (SELECT sum("threadCounter") FROM {threads}) THEN NULL
-              ELSE ARRAY(SELECT "threadCounter" FROM {threads} ORDER BY "threadId") END""",
+              WHEN $1 = {table} AND ($3 = next OR $2 = (SELECT sum("threadCounter") FROM {threads})) THEN NULL
+              ELSE ARRAY(SELECT "threadCounter" FROM {threads} ORDER BY "threadId") END,
+              CASE WHEN txid_snapshot_xmin(now) = next THEN next ELSE -1 END
+            FROM txid_current_snapshot() AS now, txid_snapshot_xmax(now) AS next""",
         )
         self._prepared = (self._lock, self._insert, self._look)
-        # As they were behind the save before, and the table that they are of.
+        # As they were behind the save before, the table that they are of, and the next transaction then.
         self._heads = [0] * 256
         self._table: str | None = "0"
+        self._next = -1
 
     @property
     def _unless_frozen(self) -> str:
@@ -125,7 +128,7 @@ class Saver:
                 return [None] * len(saves)
             raise self._refusal(*saves[0], error) from error.__cause__
         counters = [int(rows[0][0] or 0) if rows else None for rows in results[-2 - len(saves) : -2]]
-        [(table, heads)] = results[-1]
+        [(table, heads, next_transaction)] = results[-1]
         if heads is not None:
             known = [int(counter) for counter in heads[1:-1].split(",")]
         elif None in counters:
@@ -135,7 +138,7 @@ class Saver:
             known = list(known)
             for (_, place), counter in zip(saves, counters, strict=True):
                 known[place.thread] = (counter or 0) + 1
-        self._heads, self._table = known, table
+        self._heads, self._table, self._next = known, table, int(next_transaction or -1)
         return [
             None if counter is None else Saved(place.thread, counter, known)
             for (_, place), counter in zip(saves, counters, strict=True)
@@ -145,10 +148,14 @@ class Saver:
         """The heads behind the commit: so they are a state that the store went through, and of the cursors of two
         saves one is always behind the other.
 
-        Counters only rise. So where their sum is the one expected, nobody else has saved since the heads were looked
-        at last, and they are not read again.
+        They are not read again where nobody else has saved since they were looked at last. That is so where no other
+        transaction has ended since then: none was under way then (where one was, there is no `_next`), and if one has
+        begun later, or has taken the number that ours would have, the next is not the one behind that. It is also so
+        where the sum of the counters is the one expected, for they only rise; but to add them up takes a tenth of a
+        save.
         """
-        return f"EXECUTE {self._look.name}({self._table}, {expected})"
+        after = -1 if self._next < 0 else self._next + 1
+        return f"EXECUTE {self._look.name}({self._table}, {expected}, {after})"
 
     async def add(self, connection: Connection, save: Save) -> Saved:
         """Store an event in a sole writing, which has checked whether the store is frozen."""
