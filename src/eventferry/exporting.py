@@ -151,15 +151,14 @@ class ExportStream:
                     lags = self.is_buffer_overflow or self._only.finish_time is not None
                     after = _behind(lines, after) if lags else unread
                     if lines.number:
-                        block = held + lines.text
-                        held = block[-2:]
+                        out = b"".join((held, memoryview(lines.text)[:-2]))
+                        held = lines.text[-2:]
                         # The last event is not out before its last two bytes are.
                         thread, counter = _last_place(lines)
                         self._unread = [*after[:thread], counter, *after[thread + 1 :]]
                         self.exported += lines.number
-                        out = block[:-2]
                         # Whoever takes the block may take long: only that is held meanwhile.
-                        del found, lines, block
+                        del found, lines
                         yield out
                         del out
                     if self._stopped or self.is_buffer_overflow:

@@ -31,6 +31,8 @@ _THREADS = frozenset(_EVERY_THREAD)
 WALK = 4096
 """How many events that a filter leaves out one merge walks over at most."""
 
+_PIECE = 128 * 1024
+
 _LONG_AGO = -(2**63)
 _OPEN_END = [2**63] * vector.THREADS
 
@@ -94,6 +96,20 @@ async def states_at(
 
 Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
 """Opens a reading."""
+
+
+async def _tidied(stretch: Stretch) -> bytes:
+    """The lines of a stretch as an export gives them; between some of them the database can be answered."""
+    if stretch.tidied is bytes:
+        return stretch.printed
+    pieces: list[bytes] = []
+    start = 0
+    while start < len(stretch.printed):
+        end = stretch.printed.find(b"\n", start + _PIECE) + 1 or len(stretch.printed)
+        pieces.append(stretch.tidied(stretch.printed[start:end]))
+        start = end
+        await asyncio.sleep(0)
+    return b"".join(pieces)
 
 
 class Pages:
@@ -177,7 +193,7 @@ class Pages:
             if count > DEPTH or not await ahead.reach(count):
                 return None
         self._go_behind(ahead.take(), after)
-        return self._lines_of(stretch)
+        return await self._lines_of(stretch)
 
     async def page(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """The next events that the filter lets pass: `limit` of them, or fewer where about `max_bytes` of lines are
@@ -240,7 +256,7 @@ class Pages:
         looking = asyncio.ensure_future(self._hides(reading, self._may_hide(stretch, after), after))
         try:
             await asyncio.sleep(0)  # the question is on its way
-            lines = self._lines_of(stretch)
+            lines = await self._lines_of(stretch)
             hides = await looking
         except BaseException:
             looking.cancel()
@@ -261,9 +277,10 @@ class Pages:
         if stretch.threads:
             self._bound = stretch.behind
 
-    def _lines_of(self, stretch: Stretch) -> Lines:
-        text = stretch.printed if self._decode is not None else stretch.tidied(stretch.printed)
-        return self._lines(text, stretch.number)
+    async def _lines_of(self, stretch: Stretch) -> Lines:
+        if self._decode is not None:
+            return self._lines(stretch.printed, stretch.number)
+        return self._lines(await _tidied(stretch), stretch.number)
 
     def _lines(self, text: bytes, number: int) -> Lines:
         return Lines(text, number, () if self._decode is None else self._decode(text))
