@@ -40,6 +40,9 @@ LONG = 6.0
 RESOLVE_AT_MOST = 100_000
 """reSolve's export is quadratic: at a million it would take hours."""
 
+RESOLVE_SAVES_AT = 200_000
+"""On SQLite reSolve reads all events for a save; here it is measured once at more of them."""
+
 BATCH = 100_000
 SPREAD = 10_000
 
@@ -88,7 +91,13 @@ class Bench:
         return run(["node", str(ROOT / "benchmarks" / "resolve_bench.cjs"), operation, place, argument])
 
     def in_turns(
-        self, operation: str, stored: int, events: int, runners: dict[str, Runner | None], size: int = 0
+        self,
+        operation: str,
+        stored: int,
+        events: int,
+        runners: dict[str, Runner | None],
+        size: int = 0,
+        resolve_at_most: int = RESOLVE_AT_MOST,
     ) -> None:
         """Measure the sides of an operation one after the other until all are done."""
         if self._wanted is not None and operation not in self._wanted:
@@ -97,7 +106,7 @@ class Bench:
             side: Measurement(self._database.name, operation, side, stored, events, bytes=size)
             for side, runner in runners.items()
             if runner is not None
-            and (side != RESOLVE or (self._has_resolve and stored <= RESOLVE_AT_MOST))
+            and (side != RESOLVE or (self._has_resolve and stored <= resolve_at_most))
             and (side != LIBRARY or self._database.name == "sqlite")
         }
         self.measurements += open_ones.values()
@@ -222,6 +231,25 @@ class Bench:
             },
         )
 
+    def measure_saves_beside_resolve(self) -> None:
+        """What a save costs where the store is larger, beside reSolve."""
+        if self._database.name != "sqlite" or not self._has_resolve:
+            return
+        if self._wanted is not None and "saves" not in self._wanted:
+            return
+        store = self._database.store(OURS, RESOLVE_SAVES_AT, self.ours)
+        original = self._database.store(RESOLVE, RESOLVE_SAVES_AT, self.theirs)
+        self.in_turns(
+            "saves",
+            RESOLVE_SAVES_AT,
+            SAVES,
+            {
+                OURS: lambda: self.ours("saves", self._database.copy(store), str(SAVES)),
+                RESOLVE: lambda: self.theirs("saves", self._database.copy(original), str(RESOLVE_SAVES)),
+            },
+            resolve_at_most=RESOLVE_SAVES_AT,
+        )
+
     def _import(self, side: Callable[..., Run], lines: str) -> Run:
         place = self._database.new()
         side("create", place)
@@ -304,8 +332,11 @@ def main() -> None:
             try:
                 wanted = options.operations.split(",") if options.operations else None
                 bench = Bench(database, packages, wanted)
-                for size in options.sizes.split(","):
-                    bench.measure(int(size))
+                sizes = [int(size) for size in options.sizes.split(",")]
+                for size in sizes:
+                    bench.measure(size)
+                if max(sizes) >= RESOLVE_SAVES_AT:
+                    bench.measure_saves_beside_resolve()
             finally:
                 database.stop()
             measurements += bench.measurements
