@@ -14,9 +14,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventferry import MANUAL, Event, EventStore
+from eventferry import MANUAL, Event, EventStore, exporting
 from eventferry.order import Pages
-from tests.support import FAR_FUTURE, LONG_AGO, Opened, all_pages, event_at, exported, import_lines, line
+from tests.support import (
+    FAR_FUTURE,
+    LONG_AGO,
+    Opened,
+    all_pages,
+    event_at,
+    events_of,
+    exported,
+    import_lines,
+    line,
+    make_event,
+)
 
 PAGE_SIZES = (1, 2, 3, 7, 50, 1000)
 
@@ -269,6 +280,48 @@ async def test_an_event_loader_brings_the_merge_of_the_threads(opened: Opened, e
 async def test_an_export_brings_the_merge_of_the_threads(opened: Opened, events: list[Event]) -> None:
     async with filled(opened, events) as store:
         assert await exported(store) == lines_of(merged(events))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@modest()
+@given(events=histories(), share=st.floats(0, 1))
+async def test_an_export_that_reads_pages_of_a_few_events_ahead_brings_the_merge_of_the_threads(
+    opened: Opened, events: list[Event], share: float, size: int
+) -> None:
+    order = merged(events)
+    read = int(share * len(order))
+    async with filled(opened, events) as store:
+        cursor = store.get_next_cursor(None, order[:read])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exporting, "PAGE_EVENTS", size)
+            assert await exported(store, cursor=None) == lines_of(order)
+            assert await exported(store, cursor=cursor) == lines_of(order[read:])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+async def test_an_export_that_reads_ahead_does_not_pass_by_what_hides_below_where_it_begins(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Thread 0 falls behind an event that is read ahead, and so is what comes after the fall."""
+    times = {0: [0, 100, 50, 104, 105], 1: [0, 90, 95, 101, 106], 2: [0, 107, 60, 108, 109]}
+    events = [
+        Event(
+            thread_id=thread,
+            thread_counter=counter,
+            type="T",
+            timestamp=LONG_AGO + time,
+            aggregate_id=f"aggregate-{thread}",
+            aggregate_version=counter + 1,
+        )
+        for thread, found in times.items()
+        for counter, time in enumerate(found)
+    ]
+    order = merged(events)
+    monkeypatch.setattr(exporting, "PAGE_EVENTS", size)
+    async with filled(opened, events) as store:
+        for read in range(len(order) + 1):
+            cursor = store.get_next_cursor(None, order[:read])
+            assert await exported(store, cursor=cursor) == lines_of(order[read:])
 
 
 @modest()
@@ -634,6 +687,22 @@ async def test_an_export_up_to_a_time_brings_an_early_event_that_waits_behind_a_
         expected = chosen.of(rest)
         assert events[1] in expected
         assert await exported(store, cursor=cursor, **chosen.arguments()) == lines_of(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_events_of_very_different_sizes_come_each_once(opened: Opened, seed: int) -> None:
+    chance = random.Random(seed)
+    events = [
+        make_event(i, payload="x" * (chance.randrange(60_000, 1_500_000) if chance.random() < 0.004 else 20))
+        for i in range(3_000)
+    ]
+    async with opened() as store:
+        await import_lines(store, b"".join(map(line, events)))
+        expected = await exported(store)
+        assert expected == b"".join(map(line, events))
+        assert await all_pages(store, 700) == events_of(expected)
+        found = b"".join(line(event) for event in events if event["type"] == "TYPE_1")
+        assert await exported(store, event_types=["TYPE_1"]) == found != b""
 
 
 # What the order is

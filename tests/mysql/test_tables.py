@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,8 @@ async def test_rows_that_the_server_would_damage_on_their_way_are_an_error(
 ) -> None:
     load = Wire.load
 
-    def damaged(self: Wire, statement: str, data: bytes) -> tuple[int, int]:
-        return load(self, statement, data.replace(b"\t7\t", b"\tseven\t"))
+    def damaged(self: Wire, statement: str, parts: Iterable[bytes]) -> tuple[int, int]:
+        return load(self, statement, (part.replace(b"\t7\t", b"\tseven\t") for part in parts))
 
     monkeypatch.setattr(Wire, "load", damaged)
     async with open_store(database.url) as store:
