@@ -32,6 +32,7 @@ WALK = 4096
 """How many events that a filter leaves out one merge walks over at most."""
 
 _PIECE = 128 * 1024
+"""Bytes of lines that are made compact in one go."""
 
 _LONG_AGO = -(2**63)
 _OPEN_END = [2**63] * vector.THREADS

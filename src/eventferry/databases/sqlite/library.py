@@ -97,6 +97,8 @@ def _newer() -> _Connect:
         flags = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = Newer(uri, flags=flags)
         connection.set_busy_timeout(int(patience * 1000))
+        # Plans do not depend on values: otherwise it plans anew each time that a value in a condition has changed.
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for name, function in functions.items():
             connection.create_scalar_function(name, function, 1, deterministic=True)
         return connection

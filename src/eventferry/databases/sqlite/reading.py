@@ -107,7 +107,8 @@ class SqliteReading:
         self.connection = connection
         self.tables = tables
         self._events = quoted(tables.events)
-        self.is_ours = fact(events_sql, "STORE", "id") is not None
+        self._id = fact(events_sql, "STORE", "id")
+        self.is_ours = self._id is not None
         self._text = line_of(KEPT if self.is_ours else _FOREIGN)
         self._line = f"CAST({self._text} AS BLOB)"
         self._payload = KEPT if self.is_ours else _FOREIGN
@@ -118,12 +119,15 @@ class SqliteReading:
         ).fetchone()
         return found[0] if found else None
 
+    async def identity(self) -> str:
+        return self._id or await self._root_page()
+
     @threaded
-    def identity(self) -> str:
-        sql, root = self.connection.sqlite.execute(
-            "SELECT sql, rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
-        ).fetchone() or ("", 0)
-        return fact(sql, "STORE", "id") or f"page {root}"
+    def _root_page(self) -> str:
+        (root,) = self.connection.sqlite.execute(
+            "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
+        ).fetchone() or (0,)
+        return f"page {root}"
 
     @threaded
     def freeze_marker(self) -> Freeze | None:
