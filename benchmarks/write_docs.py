@@ -35,7 +35,8 @@ nobody types its numbers. To repeat it:
     .venv/bin/python -m benchmarks.run --json results.json && .venv/bin/python -m benchmarks.write_docs results.json
 
 What is measured, and how: [benchmarks/README.md](../benchmarks/README.md). Compare the ratios; the seconds are those of
-one machine. Our side parses and checks every line and writes JSON; the tools do not.
+one machine. Our side parses and checks every line and writes JSON; the tools do not. On SQLite it is `eventferry` in a process
+of its own, as the command and the service are, and `as library` in somebody else's: [docs/sqlite.md](sqlite.md).
 
 ![Rates by those of the bulk tool and of reSolve](benchmarks.svg)
 """
@@ -47,16 +48,19 @@ Seconds of CPU in each operation of ours, beside the seconds that it took.
 
 WHY_NOT_MORE = """What that says about the targets that are missed, and what would be needed:
 
-- **Exports wait for the database.** On SQLite the thread that runs SQLite is busy nearly all the time, on the
-  servers the server is. It builds the same lines by the same expression as for the tool, which streams them row
-  by row. For ours it adds up their sizes, so that a page ends where memory does, gives their places, by which the
-  order is checked, and joins all of it in one row: a row costs Python more than a line costs the database.
-  Meanwhile Python checks the page before and takes out the spaces that jsonb prints. More would need pages side
-  by side on cores of their own (`--jobs`), or a client that takes rows at no cost.
+- **Exports wait for the database**, which is busy nearly all the time. On the servers it builds the same lines by the
+  same expression as for the tool, but page by page: each page is a statement that is parsed and planned, ends in a
+  transfer that nothing is built beside, and waits to be asked for while Python is at work on the page before. More would
+  need several pages at once on cores of their own (`--jobs`), or one statement for all, whose transaction would stay open
+  for as long as the slowest reader takes. At 100,000 events a tenth is that the file is on the disk before it gets its
+  name, which the tools' need not be.
 - **Imports wait for Python.** The main thread parses, checks and, for PostgreSQL, writes the rows out for COPY.
   On SQLite and MariaDB another thread puts rows in, and to bind or to spell them it needs Python's lock as the
   parser does: their times add up. The indexes come last, when nothing is left to parse. More would need an
   interpreter without that lock, or parsing and binding in an extension of our own.
+- **Pages** have grown faster, but less than exports, which they are compared with: an event as a Python object takes 1 us,
+  more than SQLite takes for its line, and each page asks whether the store has grown and whether something hides behind
+  it, where an export sees that in what it has read ahead.
 - **An incremental import into PostgreSQL or MariaDB waits for the server**: it stages all, finds what is known,
   works out threads, counters and versions, and inserts; a bare insert is given all that.
 - **A save of one client** waits for the disk as the tool does. Beside the insert the database looks at freeze,

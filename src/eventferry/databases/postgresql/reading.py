@@ -45,8 +45,9 @@ LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
 
 _WHOLE_LINE = LINE.removesuffix("'}'") + "E'}\\n'"
 
-_FAR = 16
-"""How many times as large as those before an event is that a page ends at."""
+_MOST_BYTES = 12 * 1024 * 1024
+"""What the events of a page take at most if nothing tells before that they are larger than those of the page before;
+where more is asked for, the double of that."""
 
 _FIRST = Key(-(2**63), -1, -1)
 
@@ -181,7 +182,7 @@ class PostgresReading:
         while True:
             # An event that is larger by far than those before is not built, so that no page takes memory without
             # bound: the page ends before it, and where it is the first it comes alone.
-            far = 2**31 - 1 if rows == 1 else min(_FAR * max_bytes // rows, 2**31 - 1)
+            far = 2**31 - 1 if rows == 1 else max(_MOST_BYTES, 2 * max_bytes) // rows
             found = await self._stretch(bound or _FIRST, unread, until, only, limit, rows, far)
             threads, counters, text, count, last, large = found
             if large is None:
@@ -205,7 +206,7 @@ class PostgresReading:
         far: int,
     ) -> tuple[Any, ...]:
         """Events from the bound on, all in one row, for a row costs the client more than a line costs the server;
-        at the end the number of the first event that is as large as `far`."""
+        at the end the number of the first event, of those that the filter lets pass, that is as large as `far`."""
         condition, values = conditions(only)
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
@@ -224,7 +225,7 @@ class PostgresReading:
         [row] = await self.connection.rows(
             f"""SELECT array_agg("threadId"), array_agg("threadCounter"), string_agg({line}, ''),
               count(*) FILTER (WHERE {condition}), max("timestamp"),
-              array_position(array_agg("eventSize" < %(far)s), FALSE)
+              array_position(array_agg("eventSize" < %(far)s OR NOT ({condition})), FALSE)
             FROM {events}""",
             values
             | ({} if unread is None else {"unread": vector(unread), "until": vector(until)})
