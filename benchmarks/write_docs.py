@@ -58,9 +58,9 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
   On SQLite and MariaDB another thread puts rows in, and to bind or to spell them it needs Python's lock as the
   parser does: their times add up. The indexes come last, when nothing is left to parse. More would need an
   interpreter without that lock, or parsing and binding in an extension of our own.
-- **Pages** have grown faster, but less than exports, which they are compared with: an event as a Python object takes 1 us,
-  more than SQLite takes for its line, and each page asks whether the store has grown and whether something hides behind
-  it, where an export sees that in what it has read ahead.
+- **Pages** are compared with exports, which read ahead. An event as a Python object takes 1 us, more than SQLite takes
+  for its line; and each page asks whether the store has grown and whether something hides behind it, where an
+  export sees that in what it has read already.
 - **An incremental import into PostgreSQL or MariaDB waits for the server**: it stages all, finds what is known,
   works out threads, counters and versions, and inserts; a bare insert is given all that.
 - **A save of one client** waits for the disk as the tool does. Beside the insert the database looks at freeze,
