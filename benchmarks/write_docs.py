@@ -35,8 +35,9 @@ nobody types its numbers. To repeat it:
     .venv/bin/python -m benchmarks.run --json results.json && .venv/bin/python -m benchmarks.write_docs results.json
 
 What is measured, and how: [benchmarks/README.md](../benchmarks/README.md). Compare the ratios; the seconds are those of
-one machine. Our side parses and checks every line and writes JSON; the tools do not. On SQLite it is `eventferry` in a process
-of its own, as the command and the service are, and `as library` in somebody else's: [docs/sqlite.md](sqlite.md).
+one machine. Our side parses and checks every line and writes JSON; the tools do not. On SQLite it is `eventferry`
+in a process of its own, as the command and the service are, and `as library` in somebody else's:
+[SQLite](sqlite.md#files-locks-journal).
 
 ![Rates by those of the bulk tool and of reSolve](benchmarks.svg)
 """
@@ -50,10 +51,10 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
 
 - **Exports wait for the database**, which is busy nearly all the time. On the servers it builds the same lines by the
   same expression as for the tool, but page by page: each page is a statement that is parsed and planned, ends in a
-  transfer that nothing is built beside, and waits to be asked for while Python is at work on the page before. More would
-  need several pages at once on cores of their own (`--jobs`), or one statement for all, whose transaction would stay open
-  for as long as the slowest reader takes. At 100,000 events a tenth is that the file is on the disk before it gets its
-  name, which the tools' need not be.
+  transfer that nothing is built beside, and waits to be asked for while Python is at work on the page before. More
+  would need several pages at once on cores of their own (`--jobs`), or one statement for all, whose transaction
+  would stay open for as long as the slowest reader takes. At 100,000 events a tenth of the time is that the file is
+  on the disk before it gets its name, which the tools' need not be.
 - **Imports wait for Python.** The main thread parses, checks and, for PostgreSQL, writes the rows out for COPY.
   On SQLite and MariaDB another thread puts rows in, and to bind or to spell them it needs Python's lock as the
   parser does: their times add up. The indexes come last, when nothing is left to parse. More would need an
