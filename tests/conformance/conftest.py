@@ -39,14 +39,7 @@ boundary: on servers `pytest -m scale` runs it."""
 NEWER = "newer-sqlite"
 """SQLite by the library that the command and the service use."""
 
-EVERY_RUN = {
-    "test_exports",
-    "test_imports",
-    "test_incremental_imports",
-    "test_order",
-    "test_pages",
-    "test_saves",
-}
+EVERY_RUN = {"test_exports", "test_imports", "test_saves"}
 """What runs on that library too each time, without what is long; the rest with `pytest -m scale`."""
 
 

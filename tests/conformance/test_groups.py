@@ -218,7 +218,8 @@ async def test_the_cursors_of_a_group_are_the_heads_whatever_was_done_before_and
                         store, [event_of(f"a{number}-{i}", 1, timestamp=FAR_FUTURE) for i in range(count)]
                     )
                     heads = (await one.describe(calculate_cursor=True)).cursor
-                    assert saved[-1].cursor == heads
+                    # One that belongs in another thread than it prefers may come alone, after the others.
+                    assert heads in [each.cursor for each in saved]
                     everything = await all_pages(one, 50)
                     for each in saved:
                         # Behind a cursor comes exactly what it does not count.
