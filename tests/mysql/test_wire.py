@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventferry.databases.mysql.wire import _packets
+from eventferry.databases.mysql.wire import _missing, _packets
 
 WHOLE = 2**24 - 1
 END = b"\xfe\x00\x00\x02\x00"
@@ -53,3 +53,14 @@ def test_rows_of_several_packets_are_put_together() -> None:
     data = sent(rows)
     third = len(data) // 3
     assert taken([data[:third], data[third : 2 * third], data[2 * third :]]) == (rows, END, b"")
+
+
+def test_a_row_of_several_packets_is_asked_for_packet_by_packet() -> None:
+    """Each time that more of it comes, what has come is put together: little by little that would take for ever."""
+    data = sent([b"c" * (2 * WHOLE + 5)])
+    rest, at, times = data[:4], 4, 0
+    while not (found := _packets(rest))[0]:
+        size = max(_missing(rest), 4)  # where only its header is to come, that
+        rest, at, times = rest + data[at : at + size], at + size, times + 1
+        assert times <= 2 * 3
+    assert found[0] == [b"c" * (2 * WHOLE + 5)]

@@ -158,7 +158,7 @@ class Wire(_PyMysqlConnection):
                 wire._force_close()
                 raise OperationalError(CR.CR_SERVER_LOST, "the connection broke while rows were read")
             rows, last, rest = _packets(rest + come)
-            missing = int.from_bytes(rest[:3], "little") - len(rest)
+            missing = _missing(rest)
             if rows:
                 yield rows
             if last is None:
@@ -205,6 +205,15 @@ def _packets(data: bytes) -> tuple[list[bytes], bytes | None, bytes]:
             return rows, row, data[at:]
         rows.append(row)
     return rows, None, data[at:]
+
+
+def _missing(rest: bytes) -> int:
+    """How many bytes a row still lacks, as far as its packets have told."""
+    at, size = 0, _WHOLE_PACKET
+    while size == _WHOLE_PACKET and at + 4 <= len(rest):
+        size = int.from_bytes(rest[at : at + 3], "little")
+        at += 4 + size
+    return max(at - len(rest), 0)
 
 
 def _long_row(data: bytes, at: int) -> tuple[bytes, int]:
