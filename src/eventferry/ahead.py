@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
 
 from eventferry.database import EVERYTHING, Key, Reading, Stretch
 
@@ -19,6 +20,10 @@ DEPTH = 4
 _AT_A_TIME = 8
 """How many stretches one reading gives at most, so that it stays short. It ends sooner where enough are at hand: no
 reading is open while its reader waits for anything but the database."""
+
+
+Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
+"""Opens a reading."""
 
 
 class Ahead:
@@ -38,7 +43,7 @@ class Ahead:
 
     def __init__(
         self,
-        reading: Callable[[], AbstractAsyncContextManager[Reading]],
+        reading: Reader,
         bound: Key | None,
         left: int,
         limit: int,

@@ -31,6 +31,9 @@ class Key(NamedTuple):
     thread_id: int
 
 
+FIRST = Key(-(2**63), -1, -1)
+"""No event sorts before it."""
+
 Position: TypeAlias = tuple[int, int, int, bytes | None]
 """An event as the order sees it: thread, counter, timestamp and its line, None where a filter leaves it out."""
 

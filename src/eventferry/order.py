@@ -16,12 +16,11 @@ import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
 from itertools import chain, repeat
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from eventferry import cursor as vector
-from eventferry.ahead import DEPTH, Ahead
+from eventferry.ahead import DEPTH, Ahead, Reader
 from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment, Stretch
 from eventferry.errors import UsageError
 from eventferry.event import Event
@@ -93,10 +92,6 @@ async def states_at(
             at += 1
         states.append(list(state))
     return states[::-1]
-
-
-Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
-"""Opens a reading."""
 
 
 async def _tidied(stretch: Stretch) -> bytes:

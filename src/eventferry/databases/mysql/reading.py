@@ -12,6 +12,7 @@ from pymysql.err import MySQLError
 
 from eventferry.clock import now
 from eventferry.database import (
+    FIRST,
     NOTHING,
     Counts,
     Filter,
@@ -37,6 +38,7 @@ from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.pace import Pace
+from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import DatabaseError, InputError
 from eventferry.event import compact
@@ -218,7 +220,7 @@ class MysqlReading:
         limit: int,
         max_bytes: int,
     ) -> Stretch:
-        key = bound or Key(-(2**63), -1, -1)
+        key = bound or FIRST
         values = {} if unread is None else {"unread": vector(unread), "until": vector(until)}
         is_unread = "TRUE" if unread is None else _UNREAD
         if only.is_open and self.shape.is_ours:
@@ -325,11 +327,11 @@ class MysqlReading:
 
     @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
-        for start in range(0, len(segments), 256):
+        for some in parts_of(segments, 256):
             parts = [
                 f"""(SELECT 1 FROM {self._events} WHERE threadId = {int(thread)} AND threadCounter >= {int(first)}
                 AND threadCounter < {int(end)} AND timestamp > {int(timestamp)} LIMIT 1)"""
-                for thread, first, end, timestamp in segments[start : start + 256]
+                for thread, first, end, timestamp in some
             ]
             if self.connection.query(" UNION ALL ".join(parts)):
                 return True

@@ -19,6 +19,7 @@ from eventferry.databases.mysql.saving import Found, Saver, taken
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.writing import MysqlWriting
 from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
 from eventferry.event import Row, check_limits
@@ -243,10 +244,8 @@ class MysqlSoleWriting(MysqlWriting):
 
     @threaded
     def discard(self, stage: Stage, staged: Iterable[int]) -> None:
-        numbers = list(map(str, staged))
-        for start in range(0, len(numbers), _BLOCK):
-            some = ", ".join(numbers[start : start + _BLOCK])
-            self.connection.execute(f"DELETE FROM {self._table(stage)} WHERE arrival IN ({some})")
+        for some in parts_of(list(map(str, staged)), _BLOCK):
+            self.connection.execute(f"DELETE FROM {self._table(stage)} WHERE arrival IN ({', '.join(some)})")
 
     @threaded
     def latest_timestamp(self) -> int | None:

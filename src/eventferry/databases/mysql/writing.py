@@ -17,6 +17,7 @@ from eventferry.databases.mysql.connection import TABLE_EXISTS, Values, duplicat
 from eventferry.databases.mysql.reading import CLOSED, MysqlReading
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import comment, fact, import_marker
+from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -238,7 +239,7 @@ class MysqlWriting(MysqlReading):
         if not self.connection.access.loads:
             return False
         # The server takes one part while the next is written.
-        parts = (_loaded(rows[start : start + _PART]) for start in range(0, len(rows), _PART))
+        parts = map(_loaded, parts_of(rows, _PART))
         statement = f"""LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quoted(stage.table)} CHARACTER SET utf8mb4
         FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({_STAGE_COLUMNS})"""
         try:
@@ -422,7 +423,6 @@ def _field(text: bytes) -> bytes:
 
 
 _PART = 500
-"""Rows."""
 
 
 def _loaded(rows: Sequence[tuple[int, Row]]) -> bytes:

@@ -10,6 +10,7 @@ import msgspec
 
 from eventferry.database import (
     EVERYTHING,
+    FIRST,
     NOTHING,
     Counts,
     Filter,
@@ -48,8 +49,6 @@ _WHOLE_LINE = LINE.removesuffix("'}'") + "E'}\\n'"
 _MOST_BYTES = 12 * 1024 * 1024
 """What the events of a page take at most if nothing tells before that they are larger than those of the page before;
 where more is asked for, the double of that."""
-
-_FIRST = Key(-(2**63), -1, -1)
 
 _SIZE = '("eventSize" + 50)'
 """About the bytes of a line: the names of its keys are longer than what `eventSize` reckons for them."""
@@ -183,7 +182,7 @@ class PostgresReading:
             # An event that is larger by far than those before is not built, so that no page takes memory without
             # bound: the page ends before it, and where it is the first it comes alone.
             far = 2**31 - 1 if rows == 1 else max(_MOST_BYTES, 2 * max_bytes) // rows
-            found = await self._stretch(bound or _FIRST, unread, until, only, limit, rows, far)
+            found = await self._stretch(bound or FIRST, unread, until, only, limit, rows, far)
             threads, counters, text, count, last, large = found
             if large is None:
                 break

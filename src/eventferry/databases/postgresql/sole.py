@@ -11,11 +11,12 @@ import psycopg
 
 from eventferry.database import Save, Shared, Stage
 from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows, parts_of
+from eventferry.databases.postgresql.writing import PART, PostgresWriting, check_storable, copied_rows
 from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
 from eventferry.event import Row, check_limits
 
@@ -50,7 +51,7 @@ class PostgresSoleWriting(PostgresWriting):
         await self._refuse_taken(rows)
         await self.connection.copy_in(
             f"COPY {self.names.events}({COLUMNS}) FROM STDIN",
-            (copied_rows(part, itertools.repeat(b"\n")) for part in parts_of(rows)),
+            (copied_rows(part, itertools.repeat(b"\n")) for part in parts_of(rows, PART)),
         )
         heads = [0] * 256
         for row in rows:
@@ -146,11 +147,9 @@ class PostgresSoleWriting(PostgresWriting):
         return f"pg_temp.{quoted(f'{stage.id}-known')}"
 
     async def discard(self, stage: Stage, staged: Iterable[int]) -> None:
-        rowids = list(staged)
-        for start in range(0, len(rowids), _CHUNK):
+        for some in parts_of(list(staged), _CHUNK):
             await self.connection.change(
-                f'DELETE FROM {self.names.of(stage.table)} WHERE "rowid" = ANY(%s::bigint[])',
-                (rowids[start : start + _CHUNK],),
+                f'DELETE FROM {self.names.of(stage.table)} WHERE "rowid" = ANY(%s::bigint[])', (some,)
             )
 
     async def latest_timestamp(self) -> int | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import psycopg
 
@@ -19,6 +19,7 @@ from eventferry.databases.names import (
     import_marker,
     new_import_id,
 )
+from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.reading import PostgresReading, is_storable
@@ -34,6 +35,9 @@ from eventferry.event import Limits, NewRow, Row
 
 MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
 """Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
+
+PART = 500
+"""Rows that are written out for COPY while the server takes those before."""
 
 _NEW_COLUMNS = '"timestamp", "aggregateId", "type", "payload", "eventSize"'
 _SPECIAL = re.compile(rb"[\\\t\n\r]")
@@ -151,7 +155,7 @@ class PostgresWriting(PostgresReading):
             f'COPY {self.names.stage}({COLUMNS}, "line") FROM STDIN',
             (
                 copied_rows([row for _, row in part], [b"\t%d\n" % line for line, _ in part])
-                for part in parts_of(rows)
+                for part in parts_of(rows, PART)
             ),
         )
         await self.connection.change(
@@ -236,7 +240,7 @@ class PostgresWriting(PostgresReading):
     async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
         await self.connection.copy_in(
             f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
-            map(copied_new_rows, parts_of(rows)),
+            map(copied_new_rows, parts_of(rows, PART)),
         )
 
     async def _has_parts(self, stage: Stage) -> bool:
@@ -353,8 +357,6 @@ def check_storable(field: str, text: str) -> None:
         )
 
 
-T = TypeVar("T")
-_PART = 500
 _MORE = 66 + len("'',1,'',''")
 
 
@@ -388,11 +390,6 @@ def _texts_of(rows: Sequence[Row] | Sequence[NewRow]) -> _Texts:
 def _as_copied(lines: Sequence[bytes], texts: _Texts) -> bytes:
     text = b"".join(lines)
     return text if texts.is_special else text.replace(b"\\", b"\\\\")
-
-
-def parts_of(rows: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Rows, some hundreds at a time."""
-    return (rows[start : start + _PART] for start in range(0, len(rows), _PART))
 
 
 def copied_rows(rows: Sequence[Row], ends: Iterable[bytes]) -> bytes:

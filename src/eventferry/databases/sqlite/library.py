@@ -40,14 +40,14 @@ class Sqlite(Protocol):
     def in_transaction(self) -> bool:
         """Whether one is open."""
 
-    def execute(self, statement: str, values: Values = (), /) -> Any:
-        """Run a statement; gives `Rows`."""
+    def execute(self, statement: str, values: Values = (), /) -> Rows:
+        """Run a statement."""
 
-    def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> Any:
+    def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> object:
         """Run a statement for each of these values."""
 
-    def cursor(self) -> Any:
-        """`Rows` without any."""
+    def cursor(self) -> Rows:
+        """No rows yet."""
 
     def change(self, statement: str, values: Values = ()) -> int:
         """Run a statement; how many rows it changed."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from eventferry.database import (
+    FIRST,
     Counts,
     Filter,
     Freeze,
@@ -426,7 +427,7 @@ _NUMBERS = msgspec.json.Decoder(list[int])
 
 
 def _bound(bound: Key | None) -> dict[str, int]:
-    key = bound or Key(-(2**63), -1, -1)
+    key = bound or FIRST
     return {"bound_time": key.timestamp, "bound_counter": key.thread_counter, "bound_thread": key.thread_id}
 
 

@@ -13,6 +13,7 @@ from eventferry import order
 from eventferry.clock import now
 from eventferry.database import Clash, Progress, Save, Shared, Stage, StageKind, SubscriberRow
 from eventferry.databases.names import Tables, fact
+from eventferry.databases.parts import parts_of
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import code_of
@@ -248,8 +249,7 @@ class SqliteWriting(SqliteReading):
 
     def _insert_many(self, head: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Insert rows, many by one statement. For the worker thread."""
-        for start in range(0, len(rows), _AT_ONCE):
-            some = rows[start : start + _AT_ONCE]
+        for some in parts_of(rows, _AT_ONCE):
             self.connection.sqlite.execute(
                 head + ",".join([row] * len(some)), list(itertools.chain.from_iterable(some))
             )
