@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventferry import InputError
@@ -68,12 +68,16 @@ json_values = st.recursive(
 
 
 @given(texts, st.booleans(), cuts)
+@example(["\ufeff"], False, [])
+@example(["\ufeff"], True, [1])
+@example(["\ufeffa", "\ufeff"], False, [2])
 def test_lines_are_the_same_wherever_the_bytes_are_cut(
     lines: list[str], ends_with_line_feed: bool, places: list[int]
 ) -> None:
     whole = "\n".join(lines).encode() + (b"\n" if ends_with_line_feed else b"")
-    expected, offset = [], 0
-    for number, text in enumerate(whole.removesuffix(b"\n").split(b"\n") if whole else [], start=1):
+    body = whole.removeprefix(BOM)
+    expected, offset = [], len(whole) - len(body)
+    for number, text in enumerate(body.removesuffix(b"\n").split(b"\n") if body else [], start=1):
         expected.append((number, offset, text))
         offset += len(text) + 1
     if not whole.endswith(b"\n") and expected and expected[-1][2] == b"":
