@@ -36,9 +36,10 @@ from eventferry import (
 from eventferry.canonical import canonical
 from eventferry.databases.mysql.shape import refuse_number
 from eventferry.databases.postgresql.payloads import refuse_payload
-from eventferry.event import MAX_DEPTH, LineDecoder, decode_event, encode_payload
+from eventferry.event import LineDecoder, decode_event
 from eventferry.http.packing import Gzip, Zstd
 from eventferry.lines import ArraySplitter, LineSplitter
+from eventferry.payload import MAX_DEPTH, encode_payload
 from tests.cli import COMMAND, environment
 from tests.http.service import problem_of, service
 from tests.places import DATABASES, Places

@@ -9,16 +9,21 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from itertools import accumulate
-from math import isfinite
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from eventferry.cursor import MAX_COUNTER
 from eventferry.errors import InputError
-from eventferry.numbers import javascript_number
+from eventferry.payload import (
+    ENCODER,
+    are_shallow,
+    check_payload,
+    compact,
+    decode_payload,
+    encode_payload,
+    may_have_long_exponent,
+)
 
 T = TypeVar("T")
 
@@ -27,13 +32,6 @@ MAX_SAFE_INTEGER = 2**53 - 1
 
 MAX_ID_LENGTH = 700
 """Characters in an aggregateId or a type, as reSolve declares its columns."""
-
-MAX_DEPTH = 500
-"""Arrays and objects within one another in a payload: as deep as everything here that reads one can follow,
-however deep in calls it is itself (Python ends at 1,000 of both)."""
-
-MAX_EXPONENT_DIGITS = 9
-"""Digits in the exponent of a number in a payload: with more of them there is no value that it could be loaded as."""
 
 _ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 _ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
@@ -185,17 +183,7 @@ _ESCAPES = re.compile(
     rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
     rb"|\\."
 )
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long string costs no memory
-_EXPONENT = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{%d}" % MAX_EXPONENT_DIGITS)
-_EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
-_LONG_EXPONENTS = tuple(sign + b"0" * (MAX_EXPONENT_DIGITS + 1) for sign in (b"0e", b"0e+"))
-_LONG_EXPONENT = re.compile(rb"0e\+?0{%d}" % (MAX_EXPONENT_DIGITS + 1))
 _ESCAPE = re.compile(rb"\\u")
-_REACH = 64
-_PART = re.compile(rb'(?:[^"]{1,256}+|"(?:[^"\\]++|\\.)*+"){1,10000}+')
-"""What of a payload is looked at in one go: it is taken to pieces, and each takes memory."""
-_NESTING = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))
-_NO_NESTING = bytes(byte for byte in range(256) if chr(byte) not in "[]{}")
 _SHOWN = 100
 """Characters of a name from the input that an error repeats."""
 _FIELD = re.compile(r" - at `\$\.(\w+)")
@@ -291,59 +279,6 @@ def _field_at(line: bytes, offset: int) -> str | None:
     return key if places[key] >= 0 else None
 
 
-def compact(payload: bytes) -> bytes:
-    """A JSON text without white space between its tokens; everything else stays as it is spelled."""
-    if b" " in payload or b"\t" in payload or b"\r" in payload or b"\n" in payload:
-        try:
-            return msgspec.json.format(payload, indent=-1)
-        except RecursionError:
-            raise InputError("nests more deeply than can be read", field="payload") from None
-    return payload
-
-
-def may_have_exponent(text: bytes, exponent: re.Pattern[bytes]) -> bool:
-    """Whether a number in a compact JSON text may have an exponent like this; some texts in it only look so.
-
-    Args:
-        text: it.
-        exponent: as it stands, with the digit before it, where every digit is 0, E is e and the minus is a plus.
-    """
-    shape = text.translate(_EXPONENT_SHAPE)
-    for found in exponent.finditer(shape):
-        behind_what = shape[max(found.start() - _REACH, 0) : found.start()].rstrip(b"0.+")
-        # In a text, of hexadecimal digits for one, it is no number; one that reaches further back may be.
-        if behind_what[-1:] in b":,[":
-            return True
-    return False
-
-
-def may_have_long_exponent(text: bytes) -> bool:
-    """The same for an exponent of more digits than any may have."""
-    shape = text.translate(_EXPONENT_SHAPE)
-    if not any(digits in shape for digits in _LONG_EXPONENTS):
-        return False  # to look for these alone takes a tenth of the time
-    return may_have_exponent(text, _LONG_EXPONENT)
-
-
-def check_payload(payload: bytes) -> None:
-    """Refuses a JSON text that nests too deeply, or has a number with too long an exponent.
-
-    Nearly every payload is too short for the one, and has nothing that looks like the other.
-    """
-    if len(payload) > 2 * MAX_DEPTH and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH:
-        depth = 0
-        for part in _PART.finditer(payload):
-            nesting = _STRING.sub(b"", part[0]).translate(_NESTING, _NO_NESTING)
-            depths = list(accumulate(memoryview(nesting).cast("b"), initial=depth))
-            depth = depths[-1]
-            if max(depths) > MAX_DEPTH:
-                raise InputError(f"nests more than {MAX_DEPTH} levels deep", field="payload")
-    if may_have_long_exponent(payload) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
-        raise InputError(
-            f"a number has an exponent of more than {MAX_EXPONENT_DIGITS} digits", field="payload"
-        )
-
-
 class LineDecoder:
     """Turns the bytes of one line into a row, or raises an `InputError` without a place.
 
@@ -394,9 +329,10 @@ class LineDecoder:
         return rows if self._surely_pass(lines, rows) else None
 
     def _surely_pass(self, lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
-        if not _are_shallow(rows) or (self._limited and not _names_fit(self._limits, rows)):
+        payloads = [row.payload for row in rows]
+        if not are_shallow(payloads) or (self._limited and not _names_fit(self._limits, rows)):
             return False
-        return self._limits.surely_take(lines, max([len(row.payload) for row in rows]))
+        return self._limits.surely_take(lines, max(map(len, payloads)))
 
     @staticmethod
     def _at_once(decoder: msgspec.json.Decoder[T], lines: bytes, count: int) -> list[T] | None:
@@ -407,7 +343,7 @@ class LineDecoder:
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             return None
         # What comes out as it went in holds an event's keys in their order, and none of them twice.
-        return events if len(events) == count and _ENCODER.encode_lines(events) == lines else None
+        return events if len(events) == count and ENCODER.encode_lines(events) == lines else None
 
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""
@@ -515,12 +451,6 @@ def _is_compact(lines: bytes) -> bool:
         return False
 
 
-def _are_shallow(rows: Sequence[Row | NewRow]) -> bool:
-    """Whether surely no payload nests too deeply."""
-    long = [row.payload for row in rows if len(row.payload) > 2 * MAX_DEPTH]
-    return all(payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long)
-
-
 def _names_fit(limits: Limits, rows: Sequence[Row | NewRow]) -> bool:
     """Whether the columns of a store surely hold each aggregateId and type."""
     longest_id = max([len(row.aggregate_id) for row in rows])
@@ -531,71 +461,6 @@ def _names_fit(limits: Limits, rows: Sequence[Row | NewRow]) -> bool:
 
 _MOST_BYTES = 4
 """Of a character in UTF-8."""
-
-
-def encode_payload(payload: Any) -> bytes:
-    """The JSON text of a Python value, as `json.loads` would give it back.
-
-    Raises:
-        InputError: it is no JSON value (NaN and lone surrogates are none either).
-    """
-    try:
-        odd = _check_json(payload)
-        text = _ENCODER.encode(_respelled(payload) if odd else payload)
-    except UnicodeEncodeError:
-        raise InputError("holds a lone surrogate, which is no character", field="payload") from None
-    except RecursionError:
-        raise InputError("nests more deeply than can be written", field="payload") from None
-    check_payload(text)
-    return text
-
-
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-def _check_json(value: Any) -> bool:
-    """Whether a JSON value holds numbers that the encoder would not write, or not as JavaScript does."""
-    if isinstance(value, dict):
-        odd = False
-        for key, member in value.items():
-            if not isinstance(key, str):
-                raise InputError(f"the key {key!r} of an object is no string", field="payload")
-            odd |= _check_json(member)
-        return odd
-    if isinstance(value, list | tuple):
-        odd = False
-        for member in value:
-            odd |= _check_json(member)
-        return odd
-    if value is None or isinstance(value, str | bool):
-        return False
-    if isinstance(value, int):
-        return not -(2**63) <= value < 2**64
-    if isinstance(value, float) and isfinite(value):
-        return value != 0 and not 1e-3 <= abs(value) < 1e15
-    if isinstance(value, Decimal) and value.is_finite():
-        return False
-    raise InputError(f"{value!r:.100} is no JSON value", field="payload")
-
-
-def _respelled(value: Any) -> Any:
-    """The same value, with its numbers as text that goes through as it is."""
-    if isinstance(value, dict):
-        # Loops, for a comprehension would count as a call of its own, and go half as deep.
-        members = dict(value)
-        for key, member in value.items():
-            members[key] = _respelled(member)
-        return members
-    if isinstance(value, list | tuple):
-        elements = list(value)
-        for place, member in enumerate(value):
-            elements[place] = _respelled(member)
-        return elements
-    if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e15:
-        return msgspec.Raw(javascript_number(value).encode())
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    return value
 
 
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
@@ -675,27 +540,3 @@ def decode_events(lines: bytes) -> list[Event]:
         return _EVENT.decode_lines(lines)
     except (msgspec.MsgspecError, RecursionError):
         return [decode_event(line) for line in lines.split(b"\n")[:-1]]
-
-
-def decode_payload(text: bytes) -> Any:
-    """The value of a JSON text, with numbers beyond a float's range, or an int's digits, as `Decimal`."""
-    return json.loads(text, parse_float=_exact, parse_int=_whole)
-
-
-def _exact(text: str) -> float | Decimal:
-    number = float(text)
-    if abs(number) != float("inf"):
-        return number
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise InputError("a number has an exponent beyond any value", field="payload") from None
-
-
-def _whole(text: str) -> int | Decimal:
-    try:
-        return int(text)
-    except (
-        ValueError
-    ):  # more digits than this process lets Python make an int of: 4,300, unless it has set that
-        return Decimal(text)

@@ -23,9 +23,10 @@ from eventferry.errors import (
     StoreClosedError,
     UsageError,
 )
-from eventferry.event import Event, EventInput, NewRow, check_text, encode_payload, has_lone_surrogate
+from eventferry.event import Event, EventInput, NewRow, check_text, has_lone_surrogate
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.operations import Operation, counts_of
+from eventferry.payload import encode_payload
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
 DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105

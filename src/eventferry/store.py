@@ -15,15 +15,7 @@ from eventferry.append import Appending
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
-from eventferry.event import (
-    Event,
-    EventInput,
-    decode_event,
-    decode_events,
-    decode_payload,
-    encode_payload,
-    versioned_row,
-)
+from eventferry.event import Event, EventInput, decode_event, decode_events, versioned_row
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.importing import ImportStream
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES
@@ -31,6 +23,7 @@ from eventferry.merge import ImportReport, Older
 from eventferry.operations import Operation, counts_of, told
 from eventferry.order import Pages
 from eventferry.partition import Partition
+from eventferry.payload import decode_payload, encode_payload
 from eventferry.replace import Replacement
 from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
 from eventferry.saving import Saving

@@ -41,7 +41,7 @@ from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import DatabaseError, InputError
-from eventferry.event import compact
+from eventferry.payload import compact
 
 WALK = 4096
 """How many events that a filter leaves out one call walks over at most, so that a reading stays short."""

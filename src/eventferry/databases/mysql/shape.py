@@ -11,7 +11,8 @@ from typing import NoReturn
 from eventferry.databases.mysql.connection import Connection
 from eventferry.databases.mysql.tables import ORDER
 from eventferry.databases.names import Tables
-from eventferry.event import Limits, may_have_long_exponent
+from eventferry.event import Limits
+from eventferry.payload import may_have_long_exponent
 
 
 @dataclass(frozen=True, slots=True)
