@@ -2,12 +2,16 @@
 
 Nobody waits for others to come. Who finds nothing under way goes at once, alone; what comes meanwhile goes together
 when that has ended. So the more clients there are, the more share a transaction.
+
+A database that can work on two groups at once is given two: while it stores the one, the other is answered and made
+anew. Each is then about half of those who save, or all would sit in one of them and nobody be left for the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +45,8 @@ class _Group:
 class Saving:
     """The saves of one store object.
 
+    Those of one aggregate are stored in the order in which they came: they are never under way in two groups.
+
     Args:
         database: where they go.
     """
@@ -48,7 +54,9 @@ class Saving:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: deque[_Waiting] = deque()
-        self._under_way = 0
+        self._groups = 0
+        self._count = 0
+        self._aggregates: set[str] = set()
 
     async def save(self, save: Save) -> Saved:
         """Store one event, together with what else waits. Raises what `Database.save` raises for it alone.
@@ -56,12 +64,12 @@ class Saving:
         If the caller is cancelled, a save that still waits is not stored, and one that is under way may be. A group
         is stopped, and its end waited for, when nobody waits for it any more.
         """
-        if self._under_way < self._database.groups_at_once:
-            self._under_way += 1
+        if self._is_free and save.event.aggregate_id not in self._aggregates:
+            self._began([save])
             try:
                 return await self._alone(save)
             finally:
-                self._ended()
+                self._ended([save])
         waiting = _Waiting(save, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         try:
@@ -71,28 +79,52 @@ class Saving:
                 await _stop(waiting.group.task)
             raise
 
-    def _ended(self, task: asyncio.Task[None] | None = None) -> None:
+    @property
+    def _is_free(self) -> bool:
+        """Whether a group can begin. What waits nevertheless is of aggregates that are under way."""
+        return self._groups < self._database.groups_at_once
+
+    def _began(self, saves: Sequence[Save]) -> None:
+        self._groups += 1
+        self._count += len(saves)
+        self._aggregates.update(save.event.aggregate_id for save in saves)
+
+    def _ended(self, saves: Sequence[Save]) -> None:
         """Begin with what waits, in the place of what has ended."""
-        self._under_way -= 1
-        if saves := self._next():
-            self._under_way += 1
-            group = _Group(saves, asyncio.get_running_loop().create_task(self._store(saves)))
-            group.task.add_done_callback(self._ended)
-            for one in saves:
-                one.group = group
+        self._groups -= 1
+        self._count -= len(saves)
+        self._aggregates.difference_update(save.event.aggregate_id for save in saves)
+        while self._is_free and (group := self._next()):
+            self._begin(group)
+
+    def _begin(self, waiting: Sequence[_Waiting]) -> None:
+        saves = [one.save for one in waiting]
+        self._began(saves)
+        group = _Group(waiting, asyncio.get_running_loop().create_task(self._store(waiting)))
+        group.task.add_done_callback(lambda _: self._ended(saves))
+        for one in waiting:
+            one.group = group
 
     def _next(self) -> list[_Waiting]:
-        """What waits, in order of arrival, as far as it fits in a group."""
-        saves: list[_Waiting] = []
+        """What waits, in order of arrival, as far as it fits in a group and is no other's part of the work."""
+        group: list[_Waiting] = []
+        passed: list[_Waiting] = []
+        most = min(_MOST, math.ceil((self._count + len(self._waiting)) / self._database.groups_at_once))
         size = 0
-        while self._waiting and len(saves) < _MOST:
-            size += len(self._waiting[0].save.event.payload)
-            if saves and size > _MOST_BYTES:
-                break
+        while self._waiting and len(group) < most:
             one = self._waiting.popleft()
-            if not one.answer.cancelled():
-                saves.append(one)
-        return saves
+            if one.answer.cancelled():
+                continue
+            if one.save.event.aggregate_id in self._aggregates:
+                passed.append(one)
+                continue
+            size += len(one.save.event.payload)
+            if group and size > _MOST_BYTES:
+                passed.append(one)
+                break
+            group.append(one)
+        self._waiting.extendleft(reversed(passed))
+        return group
 
     async def _store(self, saves: Sequence[_Waiting]) -> None:
         """Store a group and answer everybody in it: those that were left out alone, after the others."""

@@ -323,7 +323,7 @@ class PostgresDatabase:
         async with self.writing(frozen="allow") as writing:
             return await writing.column_limits(self._names.tables.events)
 
-    groups_at_once = 1
+    groups_at_once = 2
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None
