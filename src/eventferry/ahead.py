@@ -12,12 +12,12 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
-from eventferry.database import EVERYTHING, Key, Reading, Stretch
+from eventferry.database import Key, Reading, Stretch
 
-DEPTH = 4
+DEPTH = 12
 """How many stretches are at hand at most."""
 
-_AT_A_TIME = 8
+_AT_A_TIME = 24
 """How many stretches one reading gives at most, so that it stays short. It ends sooner where enough are at hand: no
 reading is open while its reader waits for anything but the database."""
 
@@ -33,8 +33,7 @@ class Ahead:
         reading: opens a reading.
         bound: the least key; None for no bound.
         left: how many events there are at most.
-        limit: how many events a stretch may have.
-        max_bytes: about how many bytes of lines.
+        max_bytes: about how many bytes of lines a stretch may have.
 
     Attributes:
         bound: where the first stretch at hand begins.
@@ -46,14 +45,13 @@ class Ahead:
         reading: Reader,
         bound: Key | None,
         left: int,
-        limit: int,
         max_bytes: int,
     ) -> None:
         self.bound = bound
         self.hand: deque[Stretch] = deque()
         self._open = reading
-        self._limit = limit
         self._max_bytes = max_bytes
+        self._wanted = 0
         self._came = asyncio.Event()
         self._taken = asyncio.Event()
         self._task = asyncio.ensure_future(self._read(bound, left))
@@ -65,7 +63,9 @@ class Ahead:
         Not inside a reading: where connections are few, this may need that one's. Raises what reading met with, when
         all before that has been taken.
         """
+        self._wanted = count
         while len(self.hand) < count and not self._task.done():
+            self._taken.set()
             self._came.clear()
             await self._came.wait()
         if not self.hand and not self._task.cancelled() and (error := self._task.exception()) is not None:
@@ -89,21 +89,29 @@ class Ahead:
         self.stop()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    @property
+    def _is_enough(self) -> bool:
+        """Whether it is not worth while to read yet: many stretches are one question to the database."""
+        return len(self.hand) >= max(DEPTH // 2, self._wanted)
+
     async def _read(self, bound: Key | None, left: int) -> None:
+        read: list[Stretch] = []
+
+        def give(stretch: Stretch) -> None:
+            read.append(stretch)
+            self.hand.append(stretch)
+            self._came.set()
+
         is_end = False
         while not is_end:
-            while len(self.hand) >= DEPTH:
+            while self._is_enough:
                 self._taken.clear()
                 await self._taken.wait()
             async with self._open() as reading:
-                for _ in range(_AT_A_TIME):
-                    stretch = await reading.in_order(
-                        bound, None, None, EVERYTHING, min(self._limit, left), self._max_bytes
-                    )
-                    self.hand.append(stretch)
-                    self._came.set()
-                    left -= len(stretch.threads)
-                    is_end = stretch.is_end or not left
-                    bound = stretch.behind if stretch.threads else bound
-                    if is_end or len(self.hand) >= DEPTH:
-                        break
+                while not (is_end or self._is_enough or len(read) >= _AT_A_TIME):
+                    begun = len(read)
+                    await reading.read_on(bound, left, self._max_bytes, DEPTH - len(self.hand), give)
+                    left -= sum(len(stretch.threads) for stretch in read[begun:])
+                    is_end = read[-1].is_end or not left
+                    bound = read[-1].behind if read[-1].threads else bound
+            read.clear()

@@ -286,6 +286,15 @@ class Reading(Protocol):
         after a number of events of the database's choice.
         """
 
+    async def read_on(
+        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+    ) -> None:
+        """All events in order of their key, from `bound` on: `count` stretches one behind the other, each given as
+        soon as it is there, while the database goes on with the next.
+
+        Each ends as above; all together after `limit` events, or at the end of the store, which is always told.
+        """
+
     async def matching(
         self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
     ) -> tuple[list[Position], bool]:

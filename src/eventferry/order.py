@@ -293,7 +293,7 @@ class Pages:
         stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
         left = self._left - len(stretch.threads)
         if self._reader is not None and not stretch.is_end and left > 0:
-            self._ahead = Ahead(self._reader, stretch.behind, left, limit, max_bytes)
+            self._ahead = Ahead(self._reader, stretch.behind, left, max_bytes)
         return stretch
 
     def _behind(self, stretch: Stretch) -> list[int] | None:

@@ -146,7 +146,7 @@ def broken_after(
     monkeypatch.setattr(Wire, "query", fails)
 
 
-def broken_lines(self: Wire, statement: str, max_bytes: int, interrupt: Callable[[], None]) -> Any:
+def broken_lines(self: Wire, statement: str, *_: Any) -> Any:
     """As `Wire.lines` when the network ends."""
     self._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
     return next(self._rows(statement))

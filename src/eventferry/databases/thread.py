@@ -47,6 +47,18 @@ class _Call(Generic[T]):
             tell()
 
 
+def from_thread(give: Callable[[T], None]) -> Callable[[T], None]:
+    """What other threads call, so that `give` is called in the loop that runs here. What they give before the end of
+    a call comes before its answer."""
+    loop = asyncio.get_running_loop()
+
+    def hand_over(item: T) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(give, item)
+
+    return hand_over
+
+
 class Worker:
     """One thread for the calls of one connection.
 

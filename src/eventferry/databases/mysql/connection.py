@@ -263,9 +263,11 @@ class Connection:
         """See `Wire.positions`."""
         return self.wire.positions(self.with_values(statement, values), max_lines, max_bytes, self.interrupt)
 
-    def lines(self, statement: str, values: Values, max_bytes: int) -> tuple[list[bytes], list[bytes], bool]:
+    def lines(
+        self, statement: str, values: Values, max_bytes: int, take: Callable[[list[bytes], list[bytes]], None]
+    ) -> bool:
         """See `Wire.lines`."""
-        return self.wire.lines(self.with_values(statement, values), max_bytes, self.interrupt)
+        return self.wire.lines(self.with_values(statement, values), max_bytes, self.interrupt, take)
 
     def define(self, statement: str, values: Values = ()) -> None:
         """Run a definition, apart from this connection's transaction.

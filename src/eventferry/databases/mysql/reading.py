@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from pymysql.err import MySQLError
 
 from eventferry.clock import now
 from eventferry.database import (
+    EVERYTHING,
     FIRST,
     NOTHING,
     Counts,
@@ -39,7 +40,7 @@ from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
-from eventferry.databases.thread import threaded
+from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
 from eventferry.payload import compact
 
@@ -224,27 +225,76 @@ class MysqlReading:
         values = {} if unread is None else {"unread": vector(unread), "until": vector(until)}
         is_unread = "TRUE" if unread is None else _UNREAD
         if only.is_open and self.shape.is_ours:
-            return self._line_by_line(key, is_unread, values, limit, max_bytes)
+            found: list[Stretch] = []
+            self._line_by_line(key, is_unread, values, limit, max_bytes, 1, found.append)
+            return found[0]
         return self._row_by_row(key, is_unread, values, only, limit, max_bytes)
 
+    async def read_on(
+        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+    ) -> None:
+        await self._read_on(bound or FIRST, limit, max_bytes, count, from_thread(give))
+
+    @threaded
+    def _read_on(
+        self, key: Key, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+    ) -> None:
+        if self.shape.is_ours:
+            self._line_by_line(key, "TRUE", {}, limit, max_bytes, count, give)
+            return
+        for _ in range(count):
+            stretch = self._row_by_row(key, "TRUE", {}, EVERYTHING, limit, max_bytes)
+            give(stretch)
+            limit -= len(stretch.threads)
+            if stretch.is_end or not limit:
+                break
+            key = stretch.behind
+
     def _line_by_line(
-        self, key: Key, is_unread: str, values: dict[str, Any], limit: int, max_bytes: int
-    ) -> Stretch:
-        """Every row has its line: less is to be done for each."""
+        self,
+        key: Key,
+        is_unread: str,
+        values: dict[str, Any],
+        limit: int,
+        max_bytes: int,
+        count: int,
+        give: Callable[[Stretch], None],
+    ) -> None:
+        """Every row has its line: less is to be done for each. Several stretches are one statement's rows, so the
+        server works on the next while one is taken."""
         pace = self._paces.full
-        count = min(limit, pace.rows(max_bytes))
-        places, lines, cut = self.connection.lines(
+        rows = min(limit, count * pace.rows(max_bytes))
+        left = rows
+        places: list[bytes] = []
+        lines: list[bytes] = []
+        size = 0
+
+        def take(more_places: list[bytes], more_lines: list[bytes]) -> None:
+            nonlocal places, lines, size, left, count
+            places += more_places
+            lines += more_lines
+            size += sum(map(len, more_lines))
+            left -= len(more_lines)
+            if size >= max_bytes and left and count > 1:
+                count -= 1
+                give(self._stretch_of(places, lines, is_end=False))
+                places, lines, size = [], [], 0
+
+        cut = self.connection.lines(
             f"""SELECT CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp), {LINE} FROM {self._events} AS e
-            WHERE {_FROM_KEY} AND {is_unread} {_IN_ORDER} LIMIT %(count)s""",
-            values | _key(key) | {"count": count},
-            2 * max_bytes,
+            WHERE {_FROM_KEY} AND {is_unread} {_IN_ORDER} LIMIT %(rows)s""",
+            values | _key(key) | {"rows": rows},
+            (count + 1) * max_bytes,
+            take,
         )
+        give(self._stretch_of(places, lines, is_end=not cut and left > 0))
+
+    def _stretch_of(self, places: Sequence[bytes], lines: Sequence[bytes], *, is_end: bool) -> Stretch:
         if not lines:
             return NOTHING
         text = b"".join(lines)
-        pace.note(len(lines), len(text))
+        self._paces.full.note(len(lines), len(text))
         numbers = _NUMBERS.decode(b"[%b]" % b",".join(places))
-        is_end = not cut and len(lines) < count
         return Stretch(numbers[::3], numbers[1::3], text, bytes, len(lines), numbers[-1], is_end)
 
     def _row_by_row(

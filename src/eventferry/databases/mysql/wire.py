@@ -124,21 +124,27 @@ class Wire(_PyMysqlConnection):
         return rows, False
 
     def lines(
-        self, statement: str, max_bytes: int, interrupt: Callable[[], None]
-    ) -> tuple[list[bytes], list[bytes], bool]:
-        """The two columns of a statement that selects a short text, not NULL, and a line; ends and tells as above."""
-        heads: list[bytes] = []
-        lines: list[bytes] = []
+        self,
+        statement: str,
+        max_bytes: int,
+        interrupt: Callable[[], None],
+        take: Callable[[list[bytes], list[bytes]], None],
+    ) -> bool:
+        """The two columns of a statement that selects a short text, not NULL, and a line: of as many rows at a time as
+        have come. When the bytes reach `max_bytes` it ends, and tells that, as above."""
         batches = self._rows(statement)
         for rows in batches:
+            heads: list[bytes] = []
+            lines: list[bytes] = []
             for row in rows:
                 end = row[0] + 1
                 heads.append(row[1:end])
                 lines.append(row[end + _LENGTH_BYTES.get(row[end], 1) :])
-            max_bytes -= sum(map(len, rows))
+            take(heads, lines)
+            max_bytes -= sum(map(len, lines))
             if max_bytes <= 0:
-                return heads, lines, self._read_over(chain.from_iterable(batches), interrupt)
-        return heads, lines, False
+                return self._read_over(chain.from_iterable(batches), interrupt)
+        return False
 
     def _rows(self, statement: str) -> Iterator[list[bytes]]:
         """The packets of a statement's rows, as many at a time as have come."""

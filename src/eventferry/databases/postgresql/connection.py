@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ from eventferry.errors import (
 )
 
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any]
+Texts: TypeAlias = list[bytes | None]
 Rows: TypeAlias = list[tuple[str | None, ...]]
 BLOCK = 2000
 """How many rows a statement that streams its result fetches at a time."""
@@ -131,6 +133,33 @@ class Connection:
                 raise psycopg.errors.error_from_result(result)
         return [_rows(result) for result in results]
 
+    def written(self, statement: str, parameters: Parameters) -> str:
+        """A statement with its values in it."""
+        with self.named():
+            return psycopg.AsyncClientCursor(self.raw).mogrify(statement, parameters)
+
+    async def each(self, statements: Sequence[str], take: Callable[[Texts], None]) -> None:
+        """Run statements of one row each in one round trip: each row is taken as soon as it is there, while the server
+        is at the next. All values come as text."""
+        connection = self.raw.pgconn
+        with self.named():
+            connection.send_query(";".join(statements).encode())
+            await self.raw.wait(generators.send(connection))
+            try:
+                while (result := await self._result()) is not None:
+                    if result.status == pq.ExecStatus.FATAL_ERROR:
+                        raise psycopg.errors.error_from_result(result)
+                    take([result.get_value(0, column) for column in range(result.nfields)])
+                    del result
+            except BaseException:
+                with contextlib.suppress(psycopg.Error):
+                    while await self._result() is not None:
+                        pass
+                raise
+
+    async def _result(self) -> pq.abc.PGresult | None:
+        return await self.raw.wait(generators.fetch(self.raw.pgconn))
+
     async def rows(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """The rows of one statement; text comes as bytes."""
         with self.named():
@@ -139,16 +168,16 @@ class Connection:
                 await cursor.execute(statement, parameters, binary=True)
                 return await cursor.fetchall()
 
-    async def expect_pages(self) -> None:
-        """Before each page: the server is made to keep the memory of one for the next.
+    async def expect_pages(self, count: int) -> None:
+        """Before so many pages: the server is made to keep the memory of one for the next.
 
         glibc gives memory at the top of its heap back to the system when twice the largest block that has ever been
         freed is free there. A page takes a few blocks of some 100 KB, so that each would get its memory anew, zeroed
         page by page: a third of its time. One larger block, once, ends that. A connection that reads one page is
         spared it.
         """
-        self._pages += 1
-        if self._pages == _PAGES_APART:
+        before, self._pages = self._pages, self._pages + count
+        if before < _PAGES_APART <= self._pages:
             await self.run(_LARGE_BLOCK)
 
     async def change(self, statement: str, parameters: Parameters = ()) -> int:

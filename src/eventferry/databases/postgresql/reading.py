@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -25,7 +25,7 @@ from eventferry.database import (
     SubscriberRow,
 )
 from eventferry.databases.names import fact, import_id_of, moment_of
-from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.inspecting import Inspecting
 from eventferry.databases.postgresql.tables import Names
 from eventferry.errors import DatabaseError
@@ -44,11 +44,21 @@ LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
       || ',"aggregateId":' || to_json("aggregateId")::text || ',"aggregateVersion":' || "aggregateVersion"
       || ',"payload":' || coalesce("payload"::text, 'null') || '}'"""
 
+_NUMBERS = msgspec.json.Decoder(list[int])
+
 _WHOLE_LINE = LINE.removesuffix("'}'") + "E'}\\n'"
 
 _MOST_BYTES = 12 * 1024 * 1024
 """What the events of a page take at most if nothing tells before that they are larger than those of the page before;
 where more is asked for, the double of that."""
+
+# A statement that goes on from where the one before it in the transaction ended is on its way before that is known.
+_KEEP_LAST = """set_config('eventferry.time', max("timestamp")::text, true),
+  set_config('eventferry.counter', (array_agg("threadCounter"))[count(*)]::text, true),
+  set_config('eventferry.thread', (array_agg("threadId"))[count(*)]::text, true)"""
+_BEHIND_LAST = """nullif(current_setting('eventferry.time'), '')::bigint,
+  nullif(current_setting('eventferry.counter'), '')::bigint,
+  nullif(current_setting('eventferry.thread'), '')::bigint + 1"""
 
 _SIZE = '("eventSize" + 50)'
 """About the bytes of a line: the names of its keys are longer than what `eventSize` reckons for them."""
@@ -57,6 +67,11 @@ _SIZE = '("eventSize" + 50)'
 def vector(counters: Sequence[int] | None) -> str:
     """Counters as the statements take them: psycopg takes ten times as long for its arrays. None is no end."""
     return _OPEN_END if counters is None else "{" + ",".join(map(str, counters)) + "}"
+
+
+def _numbers(array: bytes) -> list[int]:
+    """The numbers of an array, as PostgreSQL prints it."""
+    return _NUMBERS.decode(b"[%b]" % array[1:-1])
 
 
 def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
@@ -175,45 +190,91 @@ class PostgresReading:
         limit: int,
         max_bytes: int,
     ) -> Stretch:
-        await self.connection.expect_pages()
+        found: list[Stretch] = []
+        await self._read(bound or FIRST, unread, until, only, limit, max_bytes, 1, found.append)
+        return found[0]
+
+    async def read_on(
+        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+    ) -> None:
+        await self._read(bound or FIRST, None, None, EVERYTHING, limit, max_bytes, count, give)
+
+    async def _read(
+        self,
+        key: Key,
+        unread: Sequence[int] | None,
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+        max_bytes: int,
+        count: int,
+        give: Callable[[Stretch], None],
+    ) -> None:
+        """Stretches from a key on; several only where every event is wanted, of `limit` together."""
         pace = self.connection.pace
-        rows = min(limit if only.is_open else max(limit, WALK), pace.rows(max_bytes))
-        while True:
+        left = limit if only.is_open else max(limit, WALK)
+        rows = large = 0
+
+        def take(row: Texts) -> None:
+            nonlocal key, left, count, large
+            threads, counters, text, lines, last, first_large, *_ = row
+            if large or not count:
+                return  # it goes on from what was not given, or from the end
+            if first_large is not None:
+                large = int(first_large)
+                return
+            stretch = NOTHING
+            if threads is not None and counters is not None:
+                number, found = int(lines or 0), _numbers(threads)
+                pace.note(number, len(text or b""))
+                is_end = len(found) < min(rows, left) and (only.is_open or number < limit)
+                stretch = Stretch(
+                    found, _numbers(counters), text or b"", compacted_lines, number, int(last or 0), is_end
+                )
+                key = stretch.behind
+            left -= len(stretch.threads)
+            count = 0 if stretch.is_end or not left else count - 1
+            give(stretch)
+
+        await self.connection.expect_pages(count)
+        while count:
+            rows, large = min(left, pace.rows(max_bytes)), 0
             # An event that is larger by far than those before is not built, so that no page takes memory without
             # bound: the page ends before it, and where it is the first it comes alone.
             far = 2**31 - 1 if rows == 1 else max(_MOST_BYTES, 2 * max_bytes) // rows
-            found = await self._stretch(bound or FIRST, unread, until, only, limit, rows, far)
-            threads, counters, text, count, last, large = found
-            if large is None:
-                break
-            rows = max(large - 1, 1)
-            pace.cut(rows)
-        if threads is None:
-            return NOTHING
-        pace.note(count, len(text or b""))
-        is_end = len(threads) < rows and (only.is_open or count < limit)
-        return Stretch(threads, counters, text or b"", compacted_lines, count, last, is_end)
+            statements = [
+                self._stretch(
+                    None if place else key, unread, until, only, limit, min(rows, left - place), far
+                )
+                for place in range(0, min(count * rows, left), rows)
+            ]
+            await self.connection.each(statements, take)
+            if large:
+                pace.cut(max(large - 1, 1))
 
-    async def _stretch(
+    def _stretch(
         self,
-        bound: Key,
+        key: Key | None,
         unread: Sequence[int] | None,
         until: Sequence[int] | None,
         only: Filter,
         limit: int,
         rows: int,
         far: int,
-    ) -> tuple[Any, ...]:
-        """Events from the bound on, all in one row, for a row costs the client more than a line costs the server;
-        at the end the number of the first event, of those that the filter lets pass, that is as large as `far`."""
+    ) -> str:
+        """A statement for events from a key on, or from behind those that the statement before it found. All come in
+        one row, for a row costs the client more than a line costs the server; its sixth column is the number of the
+        first event, of those that the filter lets pass, that is as large as `far`."""
         condition, values = conditions(only)
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
         is_unread = f'("threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER})::int <> 0'
+        begin = (
+            "%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint" if key is not None else _BEHIND_LAST
+        )
         events = f"""(
             SELECT * FROM {self.names.events}
-            WHERE ("timestamp", "threadCounter", "threadId")
-              >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)
+            WHERE ("timestamp", "threadCounter", "threadId") >= ({begin})
               AND {"TRUE" if unread is None else is_unread}
             ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(rows)s
           ) AS walk"""
@@ -221,17 +282,18 @@ class PostgresReading:
             given = f"count(*) FILTER (WHERE {condition}) OVER (ROWS UNBOUNDED PRECEDING)"
             events = f"(SELECT *, {given} AS given FROM {events}) AS page WHERE given <= %(limit)s"
         line = f"""CASE WHEN "eventSize" < %(far)s AND {condition} THEN {_WHOLE_LINE} END"""
-        [row] = await self.connection.rows(
+        # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
+        bound = {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))
+        return self.connection.written(
             f"""SELECT array_agg("threadId"), array_agg("threadCounter"), string_agg({line}, ''),
               count(*) FILTER (WHERE {condition}), max("timestamp"),
-              array_position(array_agg("eventSize" < %(far)s OR NOT ({condition})), FALSE)
+              array_position(array_agg("eventSize" < %(far)s OR NOT ({condition})), FALSE), {_KEEP_LAST}
             FROM {events}""",
             values
             | ({} if unread is None else {"unread": vector(unread), "until": vector(until)})
-            | {"time": bound.timestamp, "counter": bound.thread_counter, "thread": bound.thread_id}
+            | bound
             | {"rows": rows, "limit": limit, "far": far},
         )
-        return row
 
     async def matching(
         self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from eventferry.database import (
+    EVERYTHING,
     FIRST,
     Counts,
     Filter,
@@ -27,7 +28,7 @@ from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.thread import threaded
+from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import StoreNotFoundError
 
 WALK = 4096
@@ -195,6 +196,34 @@ class SqliteReading:
 
     @threaded
     def in_order(
+        self,
+        bound: Key | None,
+        unread: Sequence[int] | None,
+        until: Sequence[int] | None,
+        only: Filter,
+        limit: int,
+        max_bytes: int,
+    ) -> Stretch:
+        return self._in_order(bound, unread, until, only, limit, max_bytes)
+
+    async def read_on(
+        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+    ) -> None:
+        await self._read_on(bound, limit, max_bytes, count, from_thread(give))
+
+    @threaded
+    def _read_on(
+        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+    ) -> None:
+        for _ in range(count):
+            stretch = self._in_order(bound, None, None, EVERYTHING, limit, max_bytes)
+            give(stretch)
+            limit -= len(stretch.threads)
+            if stretch.is_end or not limit:
+                break
+            bound = stretch.behind
+
+    def _in_order(
         self,
         bound: Key | None,
         unread: Sequence[int] | None,
