@@ -60,7 +60,8 @@ async def test_no_more_events_come_than_are_asked_for(opened: Opened) -> None:
 async def test_the_end_of_the_store_is_told_where_nothing_is_left_too(opened: Opened) -> None:
     async with opened() as store:
         [[nothing]], _ = await read_on(store)
-        assert nothing.is_end and not nothing.threads
+        assert nothing.is_end
+        assert not nothing.threads
         await filled(store, [900])
         answers, _ = await read_on(store)
         assert [len(stretch.threads) for found in answers for stretch in found if stretch.threads] == [1]

@@ -287,7 +287,9 @@ class MysqlReading:
             (count + 1) * max_bytes,
             take,
         )
-        give(self._stretch_of(places, lines, is_end=not cut and left > 0))
+        is_end = not cut and left > 0
+        if lines or is_end:
+            give(self._stretch_of(places, lines, is_end=is_end))
 
     def _stretch_of(self, places: Sequence[bytes], lines: Sequence[bytes], *, is_end: bool) -> Stretch:
         if not lines:
