@@ -26,7 +26,7 @@ array."""
 
 BATCH = 10_000
 BATCH_BYTES = 4 * 1024 * 1024
-_SLICE = 256 * 1024
+_SLICE = 64 * 1024
 """How much is parsed at a time: in between, what is on its way to a server goes on."""
 
 
