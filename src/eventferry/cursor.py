@@ -40,10 +40,13 @@ def encode(counters: Sequence[int]) -> str:
     """The cursor for 256 next counters."""
     if len(counters) != THREADS:
         raise UsageError(f"a cursor has {THREADS} counters, not {len(counters)}")
-    if not 0 <= min(counters) <= max(counters) <= MAX_COUNTER + 1:
+    try:
+        packed = bytearray(_EIGHT_BYTES_EACH.pack(*counters))
+    except struct.error:
+        packed = bytearray(b"\xff")
+    # Of the eight bytes of each counter the first two are 0, and go.
+    if packed[::8].strip(b"\0") or packed[1::8].strip(b"\0"):
         raise UsageError(f"the counters of a cursor have {COUNTER_BYTES} bytes")
-    packed = bytearray(_EIGHT_BYTES_EACH.pack(*counters))
-    # The first two bytes of each.
     del packed[::8]
     del packed[::7]
     return binascii.b2a_base64(packed, newline=False).decode("ascii")

@@ -163,7 +163,7 @@ def _respelled(value: Any) -> Any:
 
 def decode_payload(text: bytes) -> Any:
     """The value of a JSON text, with numbers beyond a float's range, or an int's digits, as `Decimal`."""
-    return json.loads(text, parse_float=_exact, parse_int=_whole)
+    return _DECODER.decode(text.decode("utf-8", "surrogatepass"))
 
 
 def _exact(text: str) -> float | Decimal:
@@ -183,3 +183,6 @@ def _whole(text: str) -> int | Decimal:
         ValueError
     ):  # more digits than this process lets Python make an int of: 4,300, unless it has set that
         return Decimal(text)
+
+
+_DECODER = json.JSONDecoder(parse_float=_exact, parse_int=_whole)
