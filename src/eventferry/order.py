@@ -33,6 +33,13 @@ WALK = 4096
 _PIECE = 128 * 1024
 """Bytes of lines that are made compact in one go."""
 
+MANY = 64
+"""Threads of a page to look for the next events in; of more, they mostly are among the events that sort next, which
+the next page takes anyhow."""
+
+_KEPT_BYTES = 1024 * 1024
+"""Bytes of lines that are kept for the next page at most, about."""
+
 _LONG_AGO = -(2**63)
 _OPEN_END = [2**63] * vector.THREADS
 
@@ -144,6 +151,8 @@ class Pages:
     def _begin(self, unread: Sequence[int]) -> None:
         self.unread = list(unread)
         self.is_end = self._only.is_empty
+        self._kept: tuple[Key, Stretch] | None = None
+        self._following: tuple[Key, asyncio.Future[Stretch]] | None = None
         # Nothing unread sorts before the bound, but for what lies behind a higher event of its own thread.
         self._bound: Key | None = None
         self._bound_known = not any(self.unread) and self._only.start_time is None
@@ -199,23 +208,34 @@ class Pages:
         self._may_have_grown = self._until is None
         found: list[Lines] = []
         count = size = 0
-        while not self.is_end and count < limit and (size < max_bytes // 2 or not count):
-            lines = await self._next(reading, limit - count, max_bytes - size)
-            found.append(lines)
-            count += lines.number
-            size += len(lines.text)
-            if self._ahead is not None:
-                break
+        try:
+            while not self.is_end and count < limit and (size < max_bytes // 2 or not count):
+                lines = await self._next(reading, limit - count, max_bytes - size)
+                found.append(lines)
+                count += lines.number
+                size += len(lines.text)
+                if self._ahead is not None:
+                    break
+        finally:
+            await self._end_following()
         if len(found) == 1:
             return found[0]
         text = b"".join([lines.text for lines in found])
         return Lines(text, count, list(chain.from_iterable(lines.events for lines in found)))
 
-    async def _look_for_growth(self, reading: Reading) -> None:
-        """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere."""
-        state = await reading.identity(), await reading.growth()
+    async def _look_for_growth(self, reading: Reading, limit: int) -> None:
+        """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
+
+        Mostly it has not grown. So what is needed then is asked for in the same breath, and the database is at it
+        while what was kept is made into events.
+        """
+        looking = asyncio.ensure_future(reading.growth())
+        if self._kept is not None and not self._kept[1].is_end:
+            self._read_following(reading, self._kept[1].behind, limit)
+        state = await reading.identity(), await looking
         if state != self._state and any(self.unread):
             self._bound_known = False
+            self._kept = None
         self._state = state
         self._may_have_grown = False
 
@@ -227,7 +247,7 @@ class Pages:
         if self._may_be_early:
             await self._pass_early(reading)
         if self._may_have_grown:
-            await self._look_for_growth(reading)
+            await self._look_for_growth(reading, limit)
         left = self._left
         if not left or (not self._bound_known and not await self._find_bound(reading)):
             self.is_end = True
@@ -249,7 +269,7 @@ class Pages:
             overtakes = await self._overtakes(reading, places, after)
         if overtakes:
             return await self._merged(reading, limit, max_bytes)
-        looking = asyncio.ensure_future(self._hides(reading, self._may_hide(stretch, after), after))
+        looking = asyncio.ensure_future(self._hides(reading, stretch, after, limit))
         try:
             await asyncio.sleep(0)  # the question is on its way
             lines = await self._lines_of(stretch)
@@ -283,9 +303,11 @@ class Pages:
 
     async def _stretch(self, reading: Reading, limit: int, max_bytes: int) -> Stretch:
         """What sorts behind the bound, read or unread; from then on what sorts behind that is read ahead."""
-        ahead = self._ahead
+        ahead, kept, self._kept = self._ahead, self._kept, None
         if ahead is not None and ahead.hand and ahead.bound == self._bound:
             return ahead.take()
+        if kept is not None and kept[0] == self._bound and kept[1].number <= limit:
+            return kept[1]
         if ahead is not None:
             # Threads fall here: then they often do, and what is read ahead is seldom what comes next.
             self._reader = None
@@ -386,7 +408,8 @@ class Pages:
         """
         end = self._until or _OPEN_END
         threads = {thread for thread in set(stretch.threads) if after[thread] < end[thread]}
-        for each in self._ahead.hand if self._ahead is not None else ():
+        kept = () if self._kept is None else (self._kept[1],)
+        for each in kept if self._ahead is None else self._ahead.hand:
             if not threads:
                 break
             if each is not stretch:
@@ -394,12 +417,38 @@ class Pages:
                 threads = {thread for thread in threads if first.get(thread) != after[thread]}
         return threads
 
-    async def _hides(self, reading: Reading, threads: set[int], after: Sequence[int]) -> bool:
-        """Whether what comes next in one of these threads sorts before the bound, where no page would see it."""
+    async def _hides(self, reading: Reading, stretch: Stretch, after: Sequence[int], limit: int) -> bool:
+        """Whether what comes next in a thread of a stretch sorts before the bound, where no page would see it."""
         bound = self._bound
+        threads = self._may_hide(stretch, after)
+        if len(threads) >= MANY and self._ahead is None and self._only.is_open and not stretch.is_end:
+            following = self._following
+            if following is None or following[0] != stretch.behind:
+                await self._end_following()
+                following = self._read_following(reading, stretch.behind, limit)
+            self._kept = following[0], await following[1]
+            self._following = None
+            threads = self._may_hide(stretch, after)
+            if len(self._kept[1].printed) > 2 * _KEPT_BYTES:
+                self._kept = None
         if bound is None or not threads:
             return False
         return any(key < bound for key in await reading.first_unread(after, self._until, threads))
+
+    def _read_following(
+        self, reading: Reading, bound: Key, limit: int
+    ) -> tuple[Key, asyncio.Future[Stretch]]:
+        """Ask for what sorts behind a page; to see what is next in its threads, and for the next page."""
+        stretch = reading.in_order(bound, None, None, self._only, limit, _KEPT_BYTES)
+        self._following = bound, asyncio.ensure_future(stretch)
+        return self._following
+
+    async def _end_following(self) -> None:
+        """Leave the reading to others; what was asked for is not wanted."""
+        following, self._following = self._following, None
+        if following is not None:
+            following[1].cancel()
+            await asyncio.gather(following[1], return_exceptions=True)
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where a thread falls and the page must be merged.

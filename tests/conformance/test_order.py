@@ -15,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventferry import MANUAL, Event, EventStore, exporting
+from eventferry import cursor as vector
+from eventferry import order as order_of_events
 from eventferry.order import Pages
 from tests.support import (
     FAR_FUTURE,
@@ -30,6 +32,12 @@ from tests.support import (
 )
 
 PAGE_SIZES = (1, 2, 3, 7, 50, 1000)
+
+
+@pytest.fixture(autouse=True)
+def few_threads_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept for the next page is kept of small pages too; of those of one or two threads it is not."""
+    monkeypatch.setattr(order_of_events, "MANY", 3)
 
 
 # The reference: the merge, as the words say it.
@@ -335,6 +343,49 @@ async def test_the_cursor_computed_from_a_pages_events_goes_on_as_the_pages_own_
             read += page.events
             cursor = store.get_next_cursor(cursor, page.events)
         assert read == merged(events)
+
+
+@modest(15)
+@given(
+    events=histories(),
+    size=st.sampled_from((2, 7, 20)),
+    appended=st.lists(st.none() | st.tuples(st.integers(0, 4), st.integers(0, 60)), max_size=5),
+)
+async def test_each_page_is_what_comes_next_when_it_is_asked_for_whatever_was_appended_since_the_last(
+    opened: Opened, events: list[Event], size: int, appended: list[tuple[int, int] | None]
+) -> None:
+    events = list(events)
+    async with filled(opened, events) as store:
+        cursor: str | None = None
+        for number, new in enumerate([*appended, *[None] * (1 + len(events) // size)]):
+            page = await store.load_events(limit=size, cursor=cursor)
+            read = vector.decode(cursor)
+            assert page.events == merged(e for e in events if e.thread_counter >= read[e.thread_id])[:size]
+            cursor = page.cursor
+            if new is not None:
+                thread, time = new
+                counter = 1 + max((e.thread_counter for e in events if e.thread_id == thread), default=-1)
+                fields = {"threadId": thread, "threadCounter": counter, "timestamp": LONG_AGO + time}
+                [event] = events_of(line(make_event(0, aggregateId=f"new-{number}", **fields)))
+                await store.freeze()
+                await import_lines(store, [event], maintenance_mode=MANUAL)
+                await store.unfreeze()
+                events.append(event)
+
+
+async def test_an_event_appended_at_the_very_place_where_a_page_ended_comes_next(opened: Opened) -> None:
+    events = [make_event(0, threadId=thread, threadCounter=0) for thread in range(0, 40, 2)]
+    for number, event in enumerate(events):
+        event["aggregateId"] = f"a{number}"
+    async with filled(opened, events_of(b"".join(map(line, events)))) as store:
+        page = await store.load_events(limit=4, cursor=None)
+        assert [event.thread_id for event in page.events] == [0, 2, 4, 6]
+        await store.freeze()
+        late = make_event(0, threadId=7, threadCounter=0, aggregateId="late")
+        await import_lines(store, [late], maintenance_mode=MANUAL)
+        await store.unfreeze()
+        page = await store.load_events(limit=4, cursor=page.cursor)
+        assert [event.thread_id for event in page.events] == [7, 8, 10, 12]
 
 
 @modest()

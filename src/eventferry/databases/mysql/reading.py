@@ -179,23 +179,22 @@ class MysqlReading:
     def first_unread(
         self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
     ) -> list[Key]:
+        if not threads:
+            return []
         # Mostly the event at the counter itself is there, and 256 of those are found in a millisecond.
         ends = list(until or [_OPEN_END] * 256)
-        wanted = [unread[thread] if thread in threads else _OPEN_END for thread in range(256)]
+        wanted = ", ".join(f"({int(thread)}, {int(unread[thread])})" for thread in threads)
         rows = self.connection.query(
-            f"""SELECT e.timestamp, e.threadCounter, e.threadId
-            FROM {self._threads} AS t STRAIGHT_JOIN {self._events} AS e
-            ON e.threadId = t.threadId AND e.threadCounter = {entry("wanted", "t.threadId")}""",
-            {"wanted": vector(wanted)},
+            f"""SELECT e.timestamp, e.threadCounter, e.threadId FROM {self._events} AS e FORCE INDEX (PRIMARY)
+            WHERE (e.threadId, e.threadCounter) IN ({wanted})"""
         )
         keys = {thread: Key(timestamp, counter, thread) for timestamp, counter, thread in rows}
         found = [key for key in keys.values() if key.thread_counter < ends[key.thread_id]]
         # Where it is not, either the thread ends there or the store has a gap.
-        heads = self._heads()
+        missing = [thread for thread in threads if thread not in keys]
+        heads = self._heads() if missing else []
         behind = {
-            thread: unread[thread]
-            for thread in threads
-            if thread not in keys and unread[thread] < min(heads[thread], ends[thread])
+            thread: unread[thread] for thread in missing if unread[thread] < min(heads[thread], ends[thread])
         }
         return found + [key for key, _ in self._in_threads(behind, until, "TRUE", {}, 1)]
 

@@ -142,20 +142,21 @@ class Connection:
         """Run statements of one row each in one round trip: each row is taken as soon as it is there, while the server
         is at the next. All values come as text."""
         connection = self.raw.pgconn
-        with self.named():
-            connection.send_query(";".join(statements).encode())
-            await self.raw.wait(generators.send(connection))
-            try:
-                while (result := await self._result()) is not None:
-                    if result.status == pq.ExecStatus.FATAL_ERROR:
-                        raise psycopg.errors.error_from_result(result)
-                    take([result.get_value(0, column) for column in range(result.nfields)])
-                    del result
-            except BaseException:
-                with contextlib.suppress(psycopg.Error):
-                    while await self._result() is not None:
-                        pass
-                raise
+        async with self.raw.lock:
+            with self.named():
+                connection.send_query(";".join(statements).encode())
+                await self.raw.wait(generators.send(connection))
+                try:
+                    while (result := await self._result()) is not None:
+                        if result.status == pq.ExecStatus.FATAL_ERROR:
+                            raise psycopg.errors.error_from_result(result)
+                        take([result.get_value(0, column) for column in range(result.nfields)])
+                        del result
+                except BaseException:
+                    with contextlib.suppress(psycopg.Error):
+                        while await self._result() is not None:
+                            pass
+                    raise
 
     async def _result(self) -> pq.abc.PGresult | None:
         return await self.raw.wait(generators.fetch(self.raw.pgconn))
