@@ -19,6 +19,10 @@ from eventferry.errors import EventferryError, InputError, MissingExtraError, St
 
 BLOCK = 1024 * 1024
 
+_STEP = 8 * 1024 * 1024
+"""Bytes of a new file that may wait to be written to the disk: what is on its way while more is being made is not
+waited for at the end."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -152,14 +156,25 @@ class FileSink:
         # What is no regular file may wait for somebody at its other end.
         self._call = detached if is_special else asyncio.to_thread
         self._file: IO[bytes] | None = None
-        self._writing: asyncio.Future[int] | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._waiting = 0
         self._closed = False
 
     async def write(self, block: bytes) -> None:
         """Add a block."""
         file = await self._opened()
         await self._written()
-        self._writing = asyncio.ensure_future(self._call(file.write, block))
+        self._writing = asyncio.ensure_future(self._call(self._put, file, block))
+
+    def _put(self, file: IO[bytes], block: bytes) -> None:
+        file.write(block)
+        self._waiting += len(block)
+        if self._waiting >= _STEP and not self._is_special:
+            self._waiting = 0
+            # It has what is there written to the disk, without waiting; and what is there already give up its memory,
+            # which the database has better use for.
+            with contextlib.suppress(OSError, AttributeError):  # not every system knows it
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     async def _written(self) -> None:
         """Wait for the block before; raises its error."""
