@@ -36,6 +36,7 @@ class Run(NamedTuple):
         main: seconds of CPU of our main thread in the operation itself.
         others: of our other threads.
         server: of the database's server, while the process ran.
+        steps: how often each step was taken, and its seconds, where that was asked for.
     """
 
     events: int
@@ -45,6 +46,7 @@ class Run(NamedTuple):
     main: float = 0.0
     others: float = 0.0
     server: float = 0.0
+    steps: dict[str, tuple[int, float]] = {}  # noqa: RUF012 -- nobody changes it
 
 
 class DurablePostgres(Postgres):
@@ -83,6 +85,7 @@ def run(command: Sequence[str], *, words: str = "", to: Path | None = None) -> R
         usage.ru_maxrss * 1024 / 1e6,
         found.get("main", 0.0),
         found.get("others", 0.0),
+        steps=found.get("steps") or {},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -20,6 +21,8 @@ class Measurement:
         peak_mb: the highest resident memory of a process of its runs, the server's not counted.
         bytes: of the lines that were moved, where that says something.
         parts: of each run of ours: seconds of CPU of our main thread, of our other threads, of the server.
+        steps: of one more run of ours: how often each step was taken, and its seconds.
+        steps_seconds: how long that run took.
     """
 
     database: str
@@ -32,6 +35,8 @@ class Measurement:
     peak_mb: float = 0.0
     bytes: int = 0
     parts: list[tuple[float, float, float]] = field(default_factory=list)
+    steps: dict[str, tuple[int, float]] = field(default_factory=dict)
+    steps_seconds: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -75,3 +80,18 @@ def part_cells(each: Measurement) -> tuple[str, ...]:
     """Where the time of an operation of ours went, as a row under `PARTS_HEAD`."""
     parts = [f"{median(part):.2f}" for part in zip(*each.parts, strict=True)]
     return (each.database, each.operation, f"{each.stored:,}", f"{median(each.seconds):.2f}", *parts)
+
+
+STEPS_HEAD = ("database", "operation", "seconds", "step", "times", "its seconds")
+STEPS_TEXTS = (0, 1, 3)
+_SHORT = 0.02
+
+
+def step_cells(each: Measurement) -> Iterator[tuple[str, ...]]:
+    """The steps of an operation of ours that take a fiftieth of it or more, as rows under `STEPS_HEAD`."""
+    steps = sorted(each.steps.items(), key=lambda step: step[1][1], reverse=True)
+    begin: tuple[str, str, str] = (each.database, each.operation, f"{each.steps_seconds:.2f}")
+    for name, (times, seconds) in steps:
+        if seconds >= _SHORT * each.steps_seconds:
+            yield (*begin, name, f"{times:,.0f}", f"{seconds:.3f}")
+            begin = ("", "", "")

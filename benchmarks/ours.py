@@ -3,7 +3,8 @@
 python -m benchmarks.ours OPERATION STORE [ARGUMENT]
 
 It runs in a process of its own, as the command and the service do. With EVENTFERRY_BENCH_LIBRARY in the environment
-it runs as in somebody else's, where a SQLite file is opened by Python's own library.
+it runs as in somebody else's, where a SQLite file is opened by Python's own library. With EVENTFERRY_BENCH_STEPS it
+tells how long each step took, which costs a little.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from eventferry import process
 if "EVENTFERRY_BENCH_LIBRARY" not in os.environ:
     process.make_ours()
 
+from benchmarks.steps import Steps
 from eventferry import EventStore, open_store, pipeline, read_blocks
 
 PAGE = 1000
@@ -106,12 +108,14 @@ async def _measure(operation: str, place: str, argument: str = "") -> None:
     async with open_store(place) as store:
         if operation != "create":
             await store.describe()
+        steps = Steps(store._database) if "EVENTFERRY_BENCH_STEPS" in os.environ else None
         start, main, whole = time.perf_counter(), time.thread_time(), time.process_time()
         events = await OPERATIONS[operation](store, argument)
         seconds = time.perf_counter() - start
         main = time.thread_time() - main
         others = time.process_time() - whole - main
-    print(json.dumps({"events": events, "seconds": seconds, "main": main, "others": others}))
+    told: dict[str, object] = {"events": events, "seconds": seconds, "main": main, "others": others}
+    print(json.dumps(told | ({} if steps is None else {"steps": steps.taken})))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ RESOLVE_AT_MOST = 100_000
 RESOLVE_SAVES_AT = 200_000
 """On SQLite reSolve reads all events for a save; here it is measured once at more of them."""
 
+STEPS_AT = 100_000
+"""At how many events the steps of our operations are timed too."""
+
 BATCH = 100_000
 SPREAD = 10_000
 
@@ -124,6 +127,15 @@ class Bench:
                 told = f"  {self._database.name} {operation} at {stored:,}, {side}: {found.seconds:.2f} s"
                 print(told, file=sys.stderr, flush=True)
             open_ones = {side: each for side, each in open_ones.items() if not is_done(each)}
+        if stored == STEPS_AT and (ours := runners[OURS]) is not None:
+            with in_environment(EVENTFERRY_BENCH_STEPS="1"):
+                found = ours()
+            [measurement] = [
+                each
+                for each in self.measurements
+                if (each.operation, each.stored, each.side) == (operation, stored, OURS)
+            ]
+            measurement.steps, measurement.steps_seconds = found.steps, found.seconds
 
     def measure(self, n: int) -> None:
         """Everything that is measured at a size."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from benchmarks.measurement import (
     HEAD,
     PARTS_HEAD,
     PARTS_TEXTS,
+    STEPS_HEAD,
+    STEPS_TEXTS,
     TEXTS,
     Measurement,
     cells,
     part_cells,
+    step_cells,
 )
 from benchmarks.targets import RESOLVE, TOOL, Rates, targets
 
@@ -45,6 +49,11 @@ in a process of its own, as the command and the service are, and `as library` in
 WHERE_TIME_GOES = """## Where our time goes
 
 Seconds of CPU in each operation of ours, beside the seconds that it took.
+"""
+
+STEPS = """The steps of an operation on 100,000 events, in one more run: each call of [the boundary](boundary.md),
+and what Python does (also in the database's thread). Those of less than a fiftieth are left out. Steps overlap, and
+some lie within another, so they do not add up: where two things are done at a time, both have their seconds here.
 """
 
 WHY_NOT_MORE = """What that says about the targets that are missed, and what would be needed:
@@ -144,6 +153,11 @@ def main(files: Sequence[str]) -> None:
         "",
         WHERE_TIME_GOES,
         *_table(PARTS_HEAD, PARTS_TEXTS, map(part_cells, (each for each in found if each.parts))),
+        "",
+        STEPS,
+        *_table(
+            STEPS_HEAD, STEPS_TEXTS, chain.from_iterable(step_cells(each) for each in found if each.steps)
+        ),
         "",
         WHY_NOT_MORE,
         *map(_where, (run["about"] for run in runs)),

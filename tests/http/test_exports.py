@@ -16,6 +16,8 @@ from eventferry.http.streams import PIECE, CutError
 from tests.http.service import opened, serving
 from tests.support import exported, import_lines, make_lines
 
+FAR_MORE_THAN_IS_READ_AHEAD = 150_000
+
 
 class Reader:
     """A client of `GET /export` that takes one message after another, when it likes."""
@@ -111,7 +113,7 @@ async def test_an_export_whose_client_takes_nothing_is_cut(tmp_path: Path) -> No
 
 
 async def test_an_export_that_breaks_sends_no_end_and_stops_inside_an_event(tmp_path: Path) -> None:
-    async with opened(tmp_path, 30_000) as store, opened(tmp_path) as other:
+    async with opened(tmp_path, FAR_MORE_THAN_IS_READ_AHEAD) as store, opened(tmp_path) as other:
         reader = Reader(create_app(store, insecure=True))
         reader.start()
         await reader.next()
@@ -128,7 +130,7 @@ async def test_an_export_that_breaks_sends_no_end_and_stops_inside_an_event(tmp_
 
 def test_a_client_sees_that_an_export_was_cut(tmp_path: Path) -> None:
     async def made() -> None:
-        async with opened(tmp_path, 60_000):
+        async with opened(tmp_path, FAR_MORE_THAN_IS_READ_AHEAD):
             pass
 
     async def replaced() -> None:
