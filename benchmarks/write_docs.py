@@ -58,24 +58,27 @@ some lie within another, so they do not add up: where two things are done at a t
 
 WHY_NOT_MORE = """What that says about the targets that are missed, and what would be needed:
 
-- **Exports wait for the database**, which is busy nearly all the time. On the servers it builds the same lines by the
-  same expression as for the tool, but page by page: each page is a statement that is parsed and planned, ends in a
-  transfer that nothing is built beside, and waits to be asked for while Python is at work on the page before. More
-  would need several pages at once on cores of their own (`--jobs`), or one statement for all, whose transaction
-  would stay open for as long as the slowest reader takes. At 100,000 events a tenth of the time is that the file is
-  on the disk before it gets its name, which the tools' need not be.
-- **Imports wait for Python.** The main thread parses, checks and, for PostgreSQL, writes the rows out for COPY.
-  On SQLite and MariaDB another thread puts rows in, and to bind or to spell them it needs Python's lock as the
-  parser does: their times add up. The indexes come last, when nothing is left to parse. More would need an
-  interpreter without that lock, or parsing and binding in an extension of our own.
-- **Pages** are compared with exports, which read ahead. An event as a Python object takes 1 us, more than SQLite takes
-  for its line; and each page asks whether the store has grown and whether something hides behind it, where an
-  export sees that in what it has read already.
-- **An incremental import into PostgreSQL or MariaDB waits for the server**: it stages all, finds what is known,
-  works out threads, counters and versions, and inserts; a bare insert is given all that.
-- **A save of one client** waits for the disk as the tool does. Beside the insert the database looks at freeze,
-  version and order, and gives the heads for the cursor; and there is a way through the event loop, and on SQLite
-  to a thread and back, that a program without asyncio does not have. Saves of many clients share all of it.
+- **Exports keep the database busy**: it works on the next page while one comes, by the same expression as for the
+  tool. What is left beside it is the begin and end of a reading for two dozen pages, and the start. More would need
+  several pages at once on cores of their own (`--jobs`).
+- **Imports wait for Python.** The main thread parses, checks and, for PostgreSQL, writes the rows out for COPY. On
+  SQLite and MariaDB another thread puts rows in, and to bind or to spell them it needs Python's lock as the parser
+  does: their times add up. The indexes come last, when nothing is left to parse. To parse in a process of its own
+  would pay with a third core: of two, what the parser leaves is filled by the server, or by SQLite's thread. More
+  would need an interpreter without that lock, or parsing and binding in an extension of our own.
+- **Pages** are compared with exports, which only join lines. To make an event an object takes about as long as SQLite
+  takes for its line, and to give it up half of that again; and each page is a transaction of its own, asks whether
+  the store has grown, and looks up the next event of those few threads that have none among the events behind it.
+- **An incremental import into PostgreSQL or MariaDB waits for the server**: it stages all, finds what is known, works
+  out threads, counters and versions, and inserts, one after the other on one core, for it is one transaction; a bare
+  insert is given all that. More would need a server that inserts with several workers.
+- **A save of one client** waits for the disk as the tool does: the COMMIT among the steps of SQLite takes about as
+  long as the whole of the tool's save. Beside the insert the database looks at freeze, version and order, and on
+  PostgreSQL moves the thread's counter, which is a second row to write. And there is a way through the event loop,
+  and on SQLite to a thread and back, which wakes a sleeping core twice: a program without asyncio does not have that.
+  Saves of many clients share all of it.
+- **reSolve** varies from run to run more than we do: a ratio to it that is near its target is met one time and missed
+  another.
 """
 
 
