@@ -46,7 +46,8 @@ async def test_saves_that_meet_are_committed_at_once(opened: Opened) -> None:
     async with opened() as store:
         saved = await save_together(store, [event_of(f"a{i}", 1) for i in range(40)])
         commits = Counter(each.cursor for each in saved)
-        assert len(commits) <= 6
+        # The first ones go alone, and so does one whose thread got a later event from the group beside its own.
+        assert len(commits) <= 12
         assert max(commits.values()) >= 10
         assert max(sum(vector.decode(cursor)) for cursor in commits) == 40
         check_no_gaps(await all_pages(store, 50))
