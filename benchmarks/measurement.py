@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 from benchmarks.targets import OURS, Rates
@@ -42,6 +42,16 @@ class Measurement:
     def rate(self) -> float:
         """Events per second, by the median."""
         return self.events / median(self.seconds)
+
+    def with_more(self, other: Measurement) -> Measurement:
+        """Both together: of one operation, side and size, in two runs. The steps are those of the other."""
+        return replace(
+            other,
+            seconds=[*self.seconds, *other.seconds],
+            cpu_seconds=[*self.cpu_seconds, *other.cpu_seconds],
+            peak_mb=max(self.peak_mb, other.peak_mb),
+            parts=[*self.parts, *other.parts],
+        )
 
 
 HEAD = (

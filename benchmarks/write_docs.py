@@ -1,6 +1,7 @@
 """Writes docs/benchmarks.md and its plot from the results of a run: python -m benchmarks.write_docs RESULTS.json…
 
-Several files are runs on the same machine, of other databases or sizes; a later one counts where two have the same.
+Several files are runs of one version on one machine, of other databases or sizes, or the same once more: then all their
+measurements count together, for a machine that others share has good hours and bad ones.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ nobody types its numbers. To repeat it:
     .venv/bin/python -m benchmarks.run --json results.json && .venv/bin/python -m benchmarks.write_docs results.json
 
 What is measured, and how: [benchmarks/README.md](../benchmarks/README.md). Compare the ratios; the seconds are those of
-one machine. Our side parses and checks every line and writes JSON; the tools do not. On SQLite it is `eventferry`
+one machine, which others may share: where several runs are named at the end, the medians are those of all of them. Our
+side parses and checks every line and writes JSON; the tools do not. On SQLite it is `eventferry`
 in a process of its own, as the command and the service are, and `as library` in somebody else's:
 [SQLite](sqlite.md#files-locks-journal).
 
@@ -145,7 +147,8 @@ def main(files: Sequence[str]) -> None:
         for each in run["measurements"]:
             del each["events_per_second"]
             measured = Measurement(**each)
-            by_key[measured.database, measured.operation, measured.side, measured.stored] = measured
+            key = measured.database, measured.operation, measured.side, measured.stored
+            by_key[key] = by_key[key].with_more(measured) if key in by_key else measured
     found = list(by_key.values())
     rates = Rates(found)
     page = [
