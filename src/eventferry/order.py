@@ -142,6 +142,7 @@ class Pages:
         self._decode = decode
         self._state: tuple[str, int] | None = None
         self._may_have_grown = False
+        self._is_still = True
         self._only = only
         self._reader = ahead
         self._ahead: Ahead | None = None
@@ -226,14 +227,15 @@ class Pages:
     async def _look_for_growth(self, reading: Reading, limit: int) -> None:
         """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
 
-        Mostly it has not grown. So what is needed then is asked for in the same breath, and the database is at it
-        while what was kept is made into events.
+        Where it mostly has not, what is needed then is asked for in the same breath, and the database is at it while
+        what was kept is made into events. Where it has grown since the page before, it grows on, and nothing is kept.
         """
         looking = asyncio.ensure_future(reading.growth())
         if self._kept is not None and not self._kept[1].is_end:
             self._read_following(reading, self._kept[1].behind, limit)
         state = await reading.identity(), await looking
-        if state != self._state and any(self.unread):
+        self._is_still = state == self._state or not any(self.unread)
+        if not self._is_still:
             self._bound_known = False
             self._kept = None
         self._state = state
@@ -421,7 +423,8 @@ class Pages:
         """Whether what comes next in a thread of a stretch sorts before the bound, where no page would see it."""
         bound = self._bound
         threads = self._may_hide(stretch, after)
-        if len(threads) >= MANY and self._ahead is None and self._only.is_open and not stretch.is_end:
+        is_worth_it = self._is_still and self._only.is_open and not stretch.is_end
+        if len(threads) >= MANY and self._ahead is None and is_worth_it:
             following = self._following
             if following is None or following[0] != stretch.behind:
                 await self._end_following()

@@ -373,6 +373,27 @@ async def test_each_page_is_what_comes_next_when_it_is_asked_for_whatever_was_ap
                 events.append(event)
 
 
+@pytest.mark.parametrize("grows", [False, True])
+async def test_what_sorts_behind_a_page_is_read_where_the_next_page_can_use_it(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, grows: bool
+) -> None:
+    asked: list[Any] = []
+    read_following = Pages._read_following
+
+    def noted(pages: Pages, *args: Any) -> Any:
+        asked.append(args)
+        return read_following(pages, *args)
+
+    monkeypatch.setattr(Pages, "_read_following", noted)
+    async with filled(opened, large_history(1, 200, falls=False)) as store:
+        cursor: str | None = None
+        for number in range(8):
+            cursor = (await store.load_events(limit=20, cursor=cursor)).cursor
+            if grows:
+                await store.save_event({"type": "T", "aggregateId": f"s{number}", "aggregateVersion": 1})
+    assert len(asked) == (2 if grows else 8)
+
+
 async def test_an_event_appended_at_the_very_place_where_a_page_ended_comes_next(opened: Opened) -> None:
     events = [make_event(0, threadId=thread, threadCounter=0) for thread in range(0, 40, 2)]
     for number, event in enumerate(events):
