@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import msgspec
 from pymysql.err import MySQLError
 
 from eventferry.clock import now
@@ -40,6 +39,7 @@ from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
+from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
 from eventferry.payload import compact
@@ -110,9 +110,6 @@ def compact_text(payload: bytes) -> bytes:
         return compact(payload)
     except (InputError, ValueError):
         return payload
-
-
-_NUMBERS = msgspec.json.Decoder(list[int])
 
 
 def _stretch(rows: Sequence[Position], *, is_end: bool) -> Stretch:
@@ -241,13 +238,11 @@ class MysqlReading:
         if self.shape.is_ours:
             self._line_by_line(key, "TRUE", {}, limit, max_bytes, count, give)
             return
-        for _ in range(count):
-            stretch = self._row_by_row(key, "TRUE", {}, EVERYTHING, limit, max_bytes)
-            give(stretch)
-            limit -= len(stretch.threads)
-            if stretch.is_end or not limit:
-                break
-            key = stretch.behind
+
+        def read(begin: Key | None, left: int) -> Stretch:
+            return self._row_by_row(begin or FIRST, "TRUE", {}, EVERYTHING, left, max_bytes)
+
+        give_in_turn(read, key, limit, count, give)
 
     def _line_by_line(
         self,
@@ -295,7 +290,7 @@ class MysqlReading:
             return NOTHING
         text = b"".join(lines)
         self._paces.full.note(len(lines), len(text))
-        numbers = _NUMBERS.decode(b"[%b]" % b",".join(places))
+        numbers = numbers_of(b",".join(places))
         return Stretch(numbers[::3], numbers[1::3], text, bytes, len(lines), numbers[-1], is_end)
 
     def _row_by_row(

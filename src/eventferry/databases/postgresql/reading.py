@@ -28,6 +28,7 @@ from eventferry.databases.names import fact, import_id_of, moment_of
 from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.inspecting import Inspecting
 from eventferry.databases.postgresql.tables import Names
+from eventferry.databases.stretches import numbers_of
 from eventferry.errors import DatabaseError
 
 WALK = 4096
@@ -43,8 +44,6 @@ LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
       || ',"type":' || to_json("type")::text || ',"timestamp":' || "timestamp"
       || ',"aggregateId":' || to_json("aggregateId")::text || ',"aggregateVersion":' || "aggregateVersion"
       || ',"payload":' || coalesce("payload"::text, 'null') || '}'"""
-
-_NUMBERS = msgspec.json.Decoder(list[int])
 
 _WHOLE_LINE = LINE.removesuffix("'}'") + "E'}\\n'"
 
@@ -67,11 +66,6 @@ _SIZE = '("eventSize" + 50)'
 def vector(counters: Sequence[int] | None) -> str:
     """Counters as the statements take them: psycopg takes ten times as long for its arrays. None is no end."""
     return _OPEN_END if counters is None else "{" + ",".join(map(str, counters)) + "}"
-
-
-def _numbers(array: bytes) -> list[int]:
-    """The numbers of an array, as PostgreSQL prints it."""
-    return _NUMBERS.decode(b"[%b]" % array[1:-1])
 
 
 def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
@@ -225,11 +219,17 @@ class PostgresReading:
                 return
             stretch = NOTHING
             if threads is not None and counters is not None:
-                number, found = int(lines or 0), _numbers(threads)
+                number, found = int(lines or 0), numbers_of(threads[1:-1])  # as arrays are printed
                 pace.note(number, len(text or b""))
                 is_end = len(found) < min(rows, left) and (only.is_open or number < limit)
                 stretch = Stretch(
-                    found, _numbers(counters), text or b"", compacted_lines, number, int(last or 0), is_end
+                    found,
+                    numbers_of(counters[1:-1]),
+                    text or b"",
+                    compacted_lines,
+                    number,
+                    int(last or 0),
+                    is_end,
                 )
                 key = stretch.behind
             left -= len(stretch.threads)

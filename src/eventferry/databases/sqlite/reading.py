@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
-
-import msgspec
 
 from eventferry.database import (
     EVERYTHING,
@@ -28,6 +27,7 @@ from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import StoreNotFoundError
 
@@ -194,34 +194,13 @@ class SqliteReading:
             found += self.connection.sqlite.execute(statement, values | bounds)
         return found
 
-    @threaded
-    def in_order(
-        self,
-        bound: Key | None,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
-        limit: int,
-        max_bytes: int,
-    ) -> Stretch:
-        return self._in_order(bound, unread, until, only, limit, max_bytes)
-
     async def read_on(
         self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
     ) -> None:
-        await self._read_on(bound, limit, max_bytes, count, from_thread(give))
+        def read(begin: Key | None, left: int) -> Stretch:
+            return self._in_order(begin, None, None, EVERYTHING, left, max_bytes)
 
-    @threaded
-    def _read_on(
-        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
-    ) -> None:
-        for _ in range(count):
-            stretch = self._in_order(bound, None, None, EVERYTHING, limit, max_bytes)
-            give(stretch)
-            limit -= len(stretch.threads)
-            if stretch.is_end or not limit:
-                break
-            bound = stretch.behind
+        await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
 
     def _in_order(
         self,
@@ -250,8 +229,10 @@ class SqliteReading:
         threads, counters, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        threads, counters = (_NUMBERS.decode(f"[{numbers or ''}]") for numbers in (threads, counters))
+        threads, counters = (numbers_of((numbers or "").encode()) for numbers in (threads, counters))
         return Stretch(threads, counters, lines or b"", bytes, count, last or 0, is_end)
+
+    in_order = threaded(_in_order)
 
     def _stretch_sql(self, line: str, is_unread: str, *, is_filtered: bool) -> str:
         """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
@@ -450,9 +431,6 @@ def events_sql(connection: Sqlite, tables: Tables) -> str | None:
 def no_store(tables: Tables, path: object) -> StoreNotFoundError:
     """The error for a file without the tables."""
     return StoreNotFoundError(f"there is no store in {path}: it has no table {tables.events!r}")
-
-
-_NUMBERS = msgspec.json.Decoder(list[int])
 
 
 def _bound(bound: Key | None) -> dict[str, int]:
