@@ -95,23 +95,23 @@ class Ahead:
         return len(self.hand) >= max(DEPTH // 2, self._wanted)
 
     async def _read(self, bound: Key | None, left: int) -> None:
-        read: list[Stretch] = []
+        is_end = False
+        given = 0
 
         def give(stretch: Stretch) -> None:
-            read.append(stretch)
+            nonlocal bound, left, is_end, given
             self.hand.append(stretch)
             self._came.set()
+            given += 1
+            left -= len(stretch.threads)
+            is_end = stretch.is_end or not left
+            bound = stretch.behind if stretch.threads else bound
 
-        is_end = False
         while not is_end:
             while self._is_enough:
                 self._taken.clear()
                 await self._taken.wait()
+            given = 0
             async with self._open() as reading:
-                while not (is_end or self._is_enough or len(read) >= _AT_A_TIME):
-                    begun = len(read)
+                while not (is_end or self._is_enough or given >= _AT_A_TIME):
                     await reading.read_on(bound, left, self._max_bytes, DEPTH - len(self.hand), give)
-                    left -= sum(len(stretch.threads) for stretch in read[begun:])
-                    is_end = read[-1].is_end or not left
-                    bound = read[-1].behind if read[-1].threads else bound
-            read.clear()
