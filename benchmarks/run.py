@@ -113,6 +113,7 @@ class Bench:
             and (side != LIBRARY or self._database.name == "sqlite")
         }
         self.measurements += open_ones.values()
+        of_ours = open_ones.get(OURS)
         while open_ones:
             for side, measurement in open_ones.items():
                 runner = runners[side]
@@ -127,15 +128,10 @@ class Bench:
                 told = f"  {self._database.name} {operation} at {stored:,}, {side}: {found.seconds:.2f} s"
                 print(told, file=sys.stderr, flush=True)
             open_ones = {side: each for side, each in open_ones.items() if not is_done(each)}
-        if stored == STEPS_AT and (ours := runners[OURS]) is not None:
+        if stored == STEPS_AT and of_ours is not None and (ours := runners[OURS]) is not None:
             with in_environment(EVENTFERRY_BENCH_STEPS="1"):
                 found = ours()
-            [measurement] = [
-                each
-                for each in self.measurements
-                if (each.operation, each.stored, each.side) == (operation, stored, OURS)
-            ]
-            measurement.steps, measurement.steps_seconds = found.steps, found.seconds
+            of_ours.steps, of_ours.steps_seconds = found.steps, found.seconds
 
     def measure(self, n: int) -> None:
         """Everything that is measured at a size."""
