@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from eventferry.canonical import is_equal
 from eventferry.database import Database, Progress, SoleWriting
 from eventferry.errors import ConcurrentError, InputError
-from eventferry.event import Limits, LineDecoder, Row
+from eventferry.event import Limits, LineDecoder, NumberedRow, Row
 from eventferry.lines import Lines
 
 
@@ -32,10 +32,10 @@ class Appending:
     async def limits(self) -> Limits:
         return await self._database.limits()
 
-    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
+    async def put(self, rows: Sequence[NumberedRow], lines: Sequence[Lines], progress: Progress) -> None:
         try:
             async with self._database.writing_alone(frozen="allow") as writing:
-                await self._append(writing, rows)
+                await self._append(writing, [(row[0], Row(*row[1:7], bytes(row[7]))) for row in rows])
         except InputError as error:
             raise _placed(error, lines) from None
 

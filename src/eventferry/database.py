@@ -20,7 +20,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from eventferry.event import Limits, NewRow, Row
+from eventferry.event import Limits, NewRow, NewRowValues, NumberedRow, Row
 
 
 class Key(NamedTuple):
@@ -383,7 +383,7 @@ class Writing(Reading, Protocol):
         the transaction; another of its kind is made in the next one."""
 
     # replace
-    async def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+    async def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
         """Put (line number, row) into a "replace" stage and note how far it has come."""
 
     async def progress(self, stage: Stage) -> list[Progress]:
@@ -396,7 +396,7 @@ class Writing(Reading, Protocol):
         """Make the stage's other indexes."""
 
     # merge
-    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
         """Put events into a "merge" stage, behind those that it holds."""
 
     async def stage_limits(self, stage: Stage) -> Limits:

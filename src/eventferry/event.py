@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -17,11 +18,13 @@ from eventferry.cursor import MAX_COUNTER
 from eventferry.errors import InputError
 from eventferry.payload import (
     ENCODER,
-    are_shallow,
+    SHALLOW,
+    JsonText,
     check_payload,
     compact,
     decode_payload,
     encode_payload,
+    may_be_deep,
     may_have_long_exponent,
 )
 
@@ -88,6 +91,14 @@ class NewRow(NamedTuple):
     aggregate_id: str
     type: str
     payload: bytes
+
+
+NumberedRow: TypeAlias = tuple[int, int, int, int, str, int, str, JsonText]
+"""The number of a line and what its `Row` holds, on the way to a database; the payload may be a piece of the block that
+it came in."""
+
+NewRowValues: TypeAlias = tuple[int, str, str, JsonText]
+"""What a `NewRow` holds, likewise."""
 
 
 class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
@@ -279,6 +290,11 @@ def _field_at(line: bytes, offset: int) -> str | None:
     return key if places[key] >= 0 else None
 
 
+_PAYLOAD = attrgetter("payload")
+_ID = attrgetter("aggregate_id")
+_TYPE = attrgetter("type")
+
+
 class LineDecoder:
     """Turns the bytes of one line into a row, or raises an `InputError` without a place.
 
@@ -293,50 +309,52 @@ class LineDecoder:
         self._line = msgspec.json.Decoder[_Line](_LenientLine if ignore_unknown_keys else _Line)
         self._new = msgspec.json.Decoder[_NewLine](_LenientNewLine if ignore_unknown_keys else _NewLine)
 
-    def rows(self, lines: bytes, count: int) -> list[Row] | None:
+    def rows(self, lines: bytes, count: int, first: int) -> Sequence[NumberedRow] | None:
         """The rows of `count` lines that end with a line feed each, all at once; None where one of them needs a look of
         its own, because it is wrong or only spelled in another way than eventferry and reSolve spell a line.
+
+        Args:
+            lines: they.
+            count: how many they are.
+            first: the number of the first.
         """
         events = self._at_once(self._line, lines, count)
         if events is None:
             return None
         rows = [
-            tuple.__new__(
-                Row,
-                (
-                    event.thread_id,
-                    event.thread_counter,
-                    event.timestamp,
-                    event.aggregate_id,
-                    event.aggregate_version,
-                    event.type,
-                    bytes(event.payload),
-                ),
+            (
+                number,
+                event.thread_id,
+                event.thread_counter,
+                event.timestamp,
+                event.aggregate_id,
+                event.aggregate_version,
+                event.type,
+                event.payload,
             )
-            for event in events
+            for number, event in enumerate(events, first)
         ]
-        return rows if self._surely_pass(lines, rows) else None
+        return rows if self._surely_pass(lines, events) else None
 
-    def new_rows(self, lines: bytes, count: int) -> list[NewRow] | None:
+    def new_rows(self, lines: bytes, count: int) -> Sequence[NewRowValues] | None:
         """The same for lines whose position and version are ignored and may be missing."""
         events = self._at_once(self._new, lines, count)
         if events is None:
             return None
-        rows = [
-            tuple.__new__(NewRow, (event.timestamp, event.aggregate_id, event.type, bytes(event.payload)))
-            for event in events
-        ]
-        return rows if self._surely_pass(lines, rows) else None
+        rows = [(event.timestamp, event.aggregate_id, event.type, event.payload) for event in events]
+        return rows if self._surely_pass(lines, events) else None
 
-    def _surely_pass(self, lines: bytes, rows: Sequence[Row | NewRow]) -> bool:
-        payloads = [row.payload for row in rows]
-        if not are_shallow(payloads) or (self._limited and not _names_fit(self._limits, rows)):
+    def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine]) -> bool:
+        longest = max(map(len, map(_PAYLOAD, events)))
+        if longest > SHALLOW and any(may_be_deep(bytes(event.payload)) for event in events):
             return False
-        return self._limits.surely_take(lines, max(map(len, payloads)))
+        if self._limited and not _names_fit(self._limits, events):
+            return False
+        return self._limits.surely_take(lines, longest)
 
     @staticmethod
     def _at_once(decoder: msgspec.json.Decoder[T], lines: bytes, count: int) -> list[T] | None:
-        if _ESCAPE.search(lines) is not None or not _is_compact(lines):
+        if (b"\\" in lines and _ESCAPE.search(lines) is not None) or not _is_compact(lines):
             return None
         try:
             events = decoder.decode_lines(lines)
@@ -451,10 +469,10 @@ def _is_compact(lines: bytes) -> bool:
         return False
 
 
-def _names_fit(limits: Limits, rows: Sequence[Row | NewRow]) -> bool:
+def _names_fit(limits: Limits, events: Sequence[_Line | _NewLine]) -> bool:
     """Whether the columns of a store surely hold each aggregateId and type."""
-    longest_id = max([len(row.aggregate_id) for row in rows])
-    if longest_id > limits.id_length or max([len(row.type) for row in rows]) > limits.type_length:
+    longest_id = max(map(len, map(_ID, events)))
+    if longest_id > limits.id_length or max(map(len, map(_TYPE, events))) > limits.type_length:
         return False
     return limits.max_id_bytes is None or longest_id * _MOST_BYTES <= limits.max_id_bytes
 

@@ -24,7 +24,7 @@ from eventferry.errors import (
     StoreClosedError,
     UsageError,
 )
-from eventferry.event import Limits, LineDecoder, Row
+from eventferry.event import Limits, LineDecoder, NumberedRow
 from eventferry.lines import Lines, LineSplitter
 from eventferry.operations import Operation, counts_of
 
@@ -68,8 +68,8 @@ class Target(Protocol):
     async def limits(self) -> Limits:
         """What the target's columns can hold."""
 
-    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
-        """Take (line number, row); commit them together with the progress."""
+    async def put(self, rows: Sequence[NumberedRow], lines: Sequence[Lines], progress: Progress) -> None:
+        """Take rows; commit them together with the progress."""
 
     async def finish(self, progress: Progress) -> None:
         """All is in."""
@@ -104,7 +104,7 @@ class ImportStream:
         self._ignore_unknown_keys = ignore_unknown_keys
         self._splitter = LineSplitter(max_line_bytes, byte_offset=byte_offset)
         self._decoder = LineDecoder()
-        self._rows: list[tuple[int, Row]] = []
+        self._rows: list[NumberedRow] = []
         self._lines: list[Lines] = []
         self._waiting = 0
         self._done = Progress(byte_offset)

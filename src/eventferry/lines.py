@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from eventferry.errors import InputError
-from eventferry.event import LineDecoder, NewRow, Row
+from eventferry.event import LineDecoder, NewRowValues, NumberedRow
 
 DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
 """How long a line may be by default; far above any event, far below what would take the machine down."""
@@ -62,19 +62,19 @@ class Lines:
                     raise self.placed(error, number) from None
             number += 1
 
-    def rows(self, decoder: LineDecoder) -> Iterable[tuple[int, Row]]:
-        """(line number, row) for each line that isn't blank: all at once, or where that cannot be, one by one.
+    def rows(self, decoder: LineDecoder) -> Iterable[NumberedRow]:
+        """The row of each line that isn't blank: all at once, or where that cannot be, one by one.
 
         Raises:
             InputError: a line cannot become a row.
         """
         if self.count:
-            rows = decoder.rows(self.text + b"\n", self.count)
+            rows = decoder.rows(self.text + b"\n", self.count, self.line)
             if rows is not None:
-                return enumerate(rows, self.line)
-        return self.decoded(decoder.row)
+                return rows
+        return ((number, *row) for number, row in self.decoded(decoder.row))
 
-    def new_rows(self, decoder: LineDecoder) -> Iterable[NewRow]:
+    def new_rows(self, decoder: LineDecoder) -> Iterable[NewRowValues]:
         """The same for lines whose position and version are ignored and may be missing, without their numbers."""
         if self.count:
             rows = decoder.new_rows(self.text + b"\n", self.count)

@@ -7,30 +7,49 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from itertools import accumulate
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from eventferry.errors import InputError
 from eventferry.numbers import javascript_number
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    class JsonText(Buffer, Protocol):
+        """A compact JSON text: bytes, or where it was not worth a copy, a piece of the block that it came in."""
+
+        def __len__(self) -> int: ...
+else:
+    JsonText = bytes
+
 MAX_DEPTH = 500
 """Arrays and objects within one another in a payload: as deep as everything here that reads one can follow,
 however deep in calls it is itself (Python ends at 1,000 of both)."""
 
+SHALLOW = 2 * MAX_DEPTH
+"""Bytes of a payload that cannot nest more deeply: each level has a bracket at both ends."""
+
 MAX_EXPONENT_DIGITS = 9
 """Digits in the exponent of a number in a payload: with more of them there is no value that it could be loaded as."""
 
+
+def exponent_shape(digits: int) -> re.Pattern[bytes]:
+    """What finds a number whose exponent has so many digits or more, or with a minus one less, once a text is
+    translated by `_SHAPE`. It begins with two plain characters: those are searched for fastest."""
+    return re.compile(rb",00*e0{%d}0*," % digits)
+
+
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"')  # possessive: a long string costs no memory
 _EXPONENT = re.compile(rb"[0-9][eE][+-]?0*[1-9][0-9]{%d}" % MAX_EXPONENT_DIGITS)
-_EXPONENT_SHAPE = bytes.maketrans(b"123456789E-", b"000000000e+")
-_LONG_EXPONENTS = tuple(sign + b"0" * (MAX_EXPONENT_DIGITS + 1) for sign in (b"0e", b"0e+"))
-_LONG_EXPONENT = re.compile(rb"0e\+?0{%d}" % (MAX_EXPONENT_DIGITS + 1))
-_REACH = 64
+_SHAPE = bytes.maketrans(b"123456789+-.E:[]}\n", b"000000000000e,,,,,")
+"""A text in which numbers are looked for: all that a number is made of, but for the e, is 0, and what stands before and
+behind one is a comma."""
+_LONG_EXPONENT = exponent_shape(MAX_EXPONENT_DIGITS + 1)
 _PART = re.compile(rb'(?:[^"]{1,256}+|"(?:[^"\\]++|\\.)*+"){1,10000}+')
 """What of a payload is looked at in one go: it is taken to pieces, and each takes memory."""
 _NESTING = bytes({ord("["): 1, ord("{"): 1, ord("]"): 255, ord("}"): 255}.get(byte, 0) for byte in range(256))
@@ -47,34 +66,24 @@ def compact(payload: bytes) -> bytes:
     return payload
 
 
-def may_have_exponent(text: bytes, exponent: re.Pattern[bytes]) -> bool:
-    """Whether a number in a compact JSON text may have an exponent like this; some texts in it only look so.
+def may_have_exponent(text: bytes, shape: re.Pattern[bytes]) -> bool:
+    """Whether a number in a compact JSON text may have an exponent of this shape; some texts in it only look so.
 
     Args:
-        text: it.
-        exponent: as it stands, with the digit before it, where every digit is 0, E is e and the minus is a plus.
+        text: it, or many; not one that is nothing but a number.
+        shape: made by `exponent_shape`.
     """
-    shape = text.translate(_EXPONENT_SHAPE)
-    for found in exponent.finditer(shape):
-        behind_what = shape[max(found.start() - _REACH, 0) : found.start()].rstrip(b"0.+")
-        # In a text, of hexadecimal digits for one, it is no number; one that reaches further back may be.
-        if behind_what[-1:] in b":,[":
-            return True
-    return False
+    return shape.search(text.translate(_SHAPE)) is not None
 
 
 def may_have_long_exponent(text: bytes) -> bool:
     """The same for an exponent of more digits than any may have."""
-    shape = text.translate(_EXPONENT_SHAPE)
-    if not any(digits in shape for digits in _LONG_EXPONENTS):
-        return False  # to look for these alone takes a tenth of the time
     return may_have_exponent(text, _LONG_EXPONENT)
 
 
-def are_shallow(payloads: Iterable[bytes]) -> bool:
-    """Whether surely none of these JSON texts nests too deeply: nearly all are too short for that."""
-    long = [payload for payload in payloads if len(payload) > 2 * MAX_DEPTH]
-    return all(payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH for payload in long)
+def may_be_deep(payload: bytes) -> bool:
+    """Whether a JSON text may nest too deeply: nearly every one is too short for that."""
+    return len(payload) > SHALLOW and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
 
 
 def check_payload(payload: bytes) -> None:
@@ -82,7 +91,7 @@ def check_payload(payload: bytes) -> None:
 
     Nearly every payload is too short for the one, and has nothing that looks like the other.
     """
-    if not are_shallow((payload,)):
+    if may_be_deep(payload):
         depth = 0
         for part in _PART.finditer(payload):
             nesting = _STRING.sub(b"", part[0]).translate(_NESTING, _NO_NESTING)
@@ -90,7 +99,7 @@ def check_payload(payload: bytes) -> None:
             depth = depths[-1]
             if max(depths) > MAX_DEPTH:
                 raise InputError(f"nests more than {MAX_DEPTH} levels deep", field="payload")
-    if may_have_long_exponent(payload) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
+    if may_have_long_exponent(b"[%b]" % payload) and _EXPONENT.search(_STRING.sub(b"", payload)) is not None:
         raise InputError(
             f"a number has an exponent of more than {MAX_EXPONENT_DIGITS} digits", field="payload"
         )

@@ -13,7 +13,7 @@ from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, SoleWriting, Stage, Writing
 from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
-from eventferry.event import Limits, Row
+from eventferry.event import Limits, NumberedRow
 from eventferry.importing import BATCH_BYTES
 from eventferry.lines import Lines
 
@@ -75,7 +75,7 @@ class Replacement:
     async def limits(self) -> Limits:
         return self._database.made_limits  # a stage is a table that we make
 
-    async def put(self, rows: Sequence[tuple[int, Row]], lines: Sequence[Lines], progress: Progress) -> None:
+    async def put(self, rows: Sequence[NumberedRow], lines: Sequence[Lines], progress: Progress) -> None:
         async with self._database.writing(frozen="allow") as writing:
             await writing.stage_rows(self._its_stage, rows, progress)
 

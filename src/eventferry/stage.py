@@ -16,7 +16,7 @@ from typing import TypeAlias
 from eventferry import merge, order
 from eventferry.database import Database, Stage, Writing
 from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
-from eventferry.event import EventInput, Limits, LineDecoder, NewRow, new_row
+from eventferry.event import EventInput, Limits, LineDecoder, NewRowValues, new_row
 from eventferry.lines import BOM, ArraySplitter, LineSplitter
 from eventferry.merge import ImportReport, Older
 
@@ -116,7 +116,7 @@ async def _open_stage(writing: Writing, import_id: str) -> Stage:
 
 @asynccontextmanager
 async def _staged(
-    database: Database, batches: AsyncIterator[Sequence[NewRow]]
+    database: Database, batches: AsyncIterator[Sequence[NewRowValues]]
 ) -> AsyncIterator[tuple[Stage, int]]:
     """A stage of our own that holds these events, and how many they are."""
     owner = await database.own()
@@ -135,10 +135,10 @@ async def _staged(
         await owner.release()
 
 
-async def _fill(database: Database, stage: Stage, batches: AsyncIterator[Sequence[NewRow]]) -> int:
+async def _fill(database: Database, stage: Stage, batches: AsyncIterator[Sequence[NewRowValues]]) -> int:
     """Put all batches into a stage, each while the next is parsed; how many events they are."""
 
-    async def put(rows: Sequence[NewRow]) -> None:
+    async def put(rows: Sequence[NewRowValues]) -> None:
         async with database.writing() as writing:
             await writing.stage_new_rows(stage, rows)
 
@@ -178,7 +178,7 @@ async def _drop_dead_stages(database: Database) -> None:
 
 async def _batches(
     events: EventSource, limits: Limits, *, ignore_unknown_keys: bool, max_line_bytes: int
-) -> AsyncIterator[Sequence[NewRow]]:
+) -> AsyncIterator[Sequence[NewRowValues]]:
     if isinstance(events, AsyncIterable):
         decoder = LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)
         async for decoded in _decoded(events, decoder, max_line_bytes):
@@ -186,7 +186,7 @@ async def _batches(
         return
     if isinstance(events, bytes | str):
         raise UsageError("events are dicts or Event objects, or an async iterator of bytes")
-    rows: list[NewRow] = []
+    rows: list[NewRowValues] = []
     for place, event in enumerate(events, start=1):
         try:
             rows.append(new_row(event, limits, ignore_unknown_keys=ignore_unknown_keys))
@@ -201,13 +201,13 @@ async def _batches(
 
 async def _decoded(
     blocks: AsyncIterable[bytes], decoder: LineDecoder, max_line_bytes: int
-) -> AsyncIterator[Sequence[NewRow]]:
+) -> AsyncIterator[Sequence[NewRowValues]]:
     """Rows from bytes: from lines, or from one JSON array if the first thing in them is a bracket."""
     start = b""
     lines = LineSplitter(max_line_bytes)  # takes the blank ones that may come before anything else
     blank = 0
     splitter: LineSplitter | ArraySplitter | None = None
-    rows: list[NewRow] = []
+    rows: list[NewRowValues] = []
     size = 0
     async for block in blocks:
         size += len(block)
@@ -240,10 +240,12 @@ async def _decoded(
         yield rows
 
 
-def _rows(splitter: LineSplitter | ArraySplitter, block: bytes, decoder: LineDecoder) -> Iterable[NewRow]:
+def _rows(
+    splitter: LineSplitter | ArraySplitter, block: bytes, decoder: LineDecoder
+) -> Iterable[NewRowValues]:
     if isinstance(splitter, LineSplitter):
         return splitter.feed(block).new_rows(decoder)
-    rows: list[NewRow] = []
+    rows: list[NewRowValues] = []
     for place, offset, text in splitter.feed(block):
         try:
             rows.append(decoder.new_row(text.strip()))

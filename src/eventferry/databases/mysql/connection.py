@@ -28,6 +28,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     StoreUnreachableError,
 )
+from eventferry.payload import JsonText
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -195,7 +196,7 @@ class Connection:
         with self.wire.cursor() as cursor:
             return int(cursor.execute(statement, values))
 
-    def insert(self, head: str, rows: Iterable[Sequence[int | str | bytes]]) -> None:
+    def insert(self, head: str, rows: Iterable[Sequence[int | str | JsonText]]) -> None:
         """Insert rows by `head`, which ends in VALUES, in statements that fit a packet; bytes are text already."""
         wire, prefix = self.wire, head.replace("%%", "%").encode()
         room = min(self.access.max_packet, _STATEMENT) - len(prefix)
@@ -379,10 +380,10 @@ _YEAR = 31536000
 _STATEMENT = 4 * 1024 * 1024
 
 
-def _literal(value: int | str | bytes) -> bytes:
+def _literal(value: int | str | JsonText) -> bytes:
     if isinstance(value, int):
         return b"%d" % value
-    text = value.encode() if isinstance(value, str) else value
+    text = value.encode() if isinstance(value, str) else bytes(value)
     return b"'" + text.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
 
 

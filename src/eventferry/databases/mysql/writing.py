@@ -28,7 +28,7 @@ from eventferry.errors import (
     StoreBusyError,
     UnsupportedStoreError,
 )
-from eventferry.event import Limits, NewRow, Row
+from eventferry.event import Limits, NewRowValues, NumberedRow
 
 _NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)
 _STAGE_COLUMNS = (
@@ -214,12 +214,12 @@ class MysqlWriting(MysqlReading):
     # replace
 
     @threaded
-    def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+    def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
         try:
             if not self._load(stage, rows):
                 self.connection.insert(
                     f"INSERT INTO {quoted(stage.table)}({_STAGE_COLUMNS}) VALUES ",
-                    ((line, *row) for line, row in rows),
+                    rows,
                 )
         except MySQLError as error:
             if number_of(error) == ER.BAD_FIELD_ERROR:  # its keys are built, and the lines' numbers are gone
@@ -234,7 +234,7 @@ class MysqlWriting(MysqlReading):
             (progress.byte_offset, progress.line, progress.events, progress.digest),
         )
 
-    def _load(self, stage: Stage, rows: Sequence[tuple[int, Row]]) -> bool:
+    def _load(self, stage: Stage, rows: Sequence[NumberedRow]) -> bool:
         """Put rows in by LOAD DATA LOCAL; False where the server does not allow that."""
         if not self.connection.access.loads:
             return False
@@ -314,7 +314,7 @@ class MysqlWriting(MysqlReading):
     # merge
 
     @threaded
-    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
         self.connection.insert(
             f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ", rows
         )
@@ -425,19 +425,19 @@ def _field(text: bytes) -> bytes:
 _PART = 500
 
 
-def _loaded(rows: Sequence[tuple[int, Row]]) -> bytes:
+def _loaded(rows: Sequence[NumberedRow]) -> bytes:
     """Rows as LOAD DATA takes them, each with its line's number."""
     return b"".join(
         b"%d\t%d\t%d\t%d\t%b\t%d\t%b\t%b\n"
         % (
             line,
-            row.thread_id,
-            row.thread_counter,
-            row.timestamp,
-            _field(row.aggregate_id.encode()),
-            row.aggregate_version,
-            _field(row.type.encode()),
-            row.payload.replace(b"\\", b"\\\\"),
+            thread,
+            counter,
+            timestamp,
+            _field(aggregate_id.encode()),
+            version,
+            _field(event_type.encode()),
+            bytes(payload).replace(b"\\", b"\\\\"),
         )
-        for line, row in rows
+        for line, thread, counter, timestamp, aggregate_id, version, event_type, payload in rows
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from eventferry.payload import may_have_exponent
+from eventferry.payload import exponent_shape, may_have_exponent
 
 # A quick look finds every case and some that are none; an exact one decides.
 _LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")
@@ -44,7 +44,7 @@ def refuse_payload(payload: bytes) -> str | None:
     return None
 
 
-_FOUR_DIGITS = re.compile(rb"0e\+?0000+[,\]}]")
+_FOUR_DIGITS = exponent_shape(4)
 
 
 def all_survive(lines: bytes, longest: int) -> bool:

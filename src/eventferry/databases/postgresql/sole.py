@@ -51,7 +51,10 @@ class PostgresSoleWriting(PostgresWriting):
         await self._refuse_taken(rows)
         await self.connection.copy_in(
             f"COPY {self.names.events}({COLUMNS}) FROM STDIN",
-            (copied_rows(part, itertools.repeat(b"\n")) for part in parts_of(rows, PART)),
+            (
+                copied_rows([(0, *row) for row in part], itertools.repeat(b"\n"))
+                for part in parts_of(rows, PART)
+            ),
         )
         heads = [0] * 256
         for row in rows:

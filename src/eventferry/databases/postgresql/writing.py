@@ -31,7 +31,8 @@ from eventferry.errors import (
     StoreNotFoundError,
     UnsupportedStoreError,
 )
-from eventferry.event import Limits, NewRow, Row
+from eventferry.event import Limits, NewRowValues, NumberedRow
+from eventferry.payload import JsonText
 
 MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
 """Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
@@ -149,14 +150,11 @@ class PostgresWriting(PostgresReading):
 
     # replace
 
-    async def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+    async def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
         await self.check_ours(stage)
         await self.connection.copy_in(
             f'COPY {self.names.stage}({COLUMNS}, "line") FROM STDIN',
-            (
-                copied_rows([row for _, row in part], [b"\t%d\n" % line for line, _ in part])
-                for part in parts_of(rows, PART)
-            ),
+            (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) for part in parts_of(rows, PART)),
         )
         await self.connection.change(
             f'INSERT INTO {self.names.progress}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
@@ -237,7 +235,7 @@ class PostgresWriting(PostgresReading):
 
     # merge
 
-    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
         await self.connection.copy_in(
             f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
             map(copied_new_rows, parts_of(rows, PART)),
@@ -360,7 +358,7 @@ def check_storable(field: str, text: str) -> None:
 _MORE = 66 + len("'',1,'',''")
 
 
-def event_size(aggregate_id: bytes, event_type: bytes, payload: bytes) -> int:
+def event_size(aggregate_id: bytes, event_type: bytes, payload: JsonText) -> int:
     """What reSolve keeps in `eventSize`: the bytes of the event as it stands in its INSERT, and 66 for numbers."""
     return len(aggregate_id) + len(event_type) + len(payload) + _MORE
 
@@ -368,22 +366,20 @@ def event_size(aggregate_id: bytes, event_type: bytes, payload: bytes) -> int:
 class _Texts(NamedTuple):
     """What rows have of text, as COPY takes it; but for the backslashes of payloads, where `is_special` is false."""
 
-    ids: list[bytes]
-    types: list[bytes]
-    payloads: list[bytes]
-    sizes: list[int]
+    ids: Sequence[bytes]
+    types: Sequence[bytes]
+    payloads: Sequence[JsonText]
+    sizes: Sequence[int]
     is_special: bool
 
 
-def _texts_of(rows: Sequence[Row] | Sequence[NewRow]) -> _Texts:
-    ids = [row.aggregate_id.encode() for row in rows]
-    types = [row.type.encode() for row in rows]
-    payloads = [row.payload for row in rows]
+def _texts_of(ids: Sequence[bytes], types: Sequence[bytes], payloads: Sequence[JsonText]) -> _Texts:
     sizes = list(map(event_size, ids, types, payloads))
     # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
     is_special = _SPECIAL.search(b"".join((*ids, *types))) is not None
     if is_special:
-        ids, types, payloads = (list(map(_escaped, texts)) for texts in (ids, types, payloads))
+        ids, types = list(map(_escaped, ids)), list(map(_escaped, types))
+        payloads = [_escaped(bytes(payload)) for payload in payloads]
     return _Texts(ids, types, payloads, sizes, is_special)
 
 
@@ -392,22 +388,26 @@ def _as_copied(lines: Sequence[bytes], texts: _Texts) -> bytes:
     return text if texts.is_special else text.replace(b"\\", b"\\\\")
 
 
-def copied_rows(rows: Sequence[Row], ends: Iterable[bytes]) -> bytes:
+def copied_rows(rows: Sequence[NumberedRow], ends: Iterable[bytes]) -> bytes:
     """Rows as COPY takes them, each with what ends its line."""
-    texts = _texts_of(rows)
+    texts = _texts_of(
+        [row[4].encode() for row in rows], [row[6].encode() for row in rows], [row[7] for row in rows]
+    )
     lines = [
         b"%d\t%d\t%d\t%b\t%d\t%b\t%b\t%d%b"
-        % (row[0], row[1], row[2], aggregate_id, row[4], event_type, payload, size, end)
+        % (row[1], row[2], row[3], aggregate_id, row[5], event_type, payload, size, end)
         for row, aggregate_id, event_type, payload, size, end in zip(rows, *texts[:4], ends, strict=False)
     ]
     return _as_copied(lines, texts)
 
 
-def copied_new_rows(rows: Sequence[NewRow]) -> bytes:
+def copied_new_rows(rows: Sequence[NewRowValues]) -> bytes:
     """Rows without a position as COPY takes them."""
-    texts = _texts_of(rows)
+    texts = _texts_of(
+        [row[1].encode() for row in rows], [row[2].encode() for row in rows], [row[3] for row in rows]
+    )
     lines = [
-        b"%d\t%b\t%b\t%b\t%d\n" % (row[0], aggregate_id, event_type, payload, size)
+        b"%d\t%b\t%b\t%b\t%d\n" % (row[0], aggregate_id, event_type, payload, size)  # type: ignore[str-format]
         for row, aggregate_id, event_type, payload, size in zip(rows, *texts[:4], strict=True)
     ]
     return _as_copied(lines, texts)

@@ -22,7 +22,7 @@ from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
-from eventferry.event import ROOMY, Limits, NewRow, Row
+from eventferry.event import ROOMY, Limits, NewRowValues, NumberedRow, Row
 
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
@@ -235,12 +235,12 @@ class SqliteWriting(SqliteReading):
     # replace
 
     @threaded
-    def stage_rows(self, stage: Stage, rows: Sequence[tuple[int, Row]], progress: Progress) -> None:
+    def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
         # The rowid is the line number: a clash can name its two lines, at no cost.
         self._insert_many(
             f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES ",
             "(?,?,?,?,?,?,?,CAST(?AS TEXT))",
-            [(line, *row) for line, row in rows],
+            rows,
         )
         self.connection.sqlite.execute(
             f"INSERT INTO {quoted(self.tables.progress)} VALUES (?, ?, ?, ?)",
@@ -341,7 +341,7 @@ class SqliteWriting(SqliteReading):
         return f"coalesce(part, {unnamed})" if self._has_parts(stage) else unnamed
 
     @threaded
-    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRow]) -> None:
+    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
         self._insert_many(
             f'INSERT INTO {quoted(stage.table)}("timestamp", "aggregateId", "type", "payload") VALUES ',
             "(?, ?, ?, CAST(? AS TEXT))",
