@@ -512,9 +512,9 @@ def _blank_start(n: int) -> None:
 
     async def run() -> None:
         from eventferry.event import ROOMY
-        from eventferry.stage import _batches
+        from eventferry.stage import _pieces
 
-        async for _ in _batches(source(), ROOMY, ignore_unknown_keys=False, max_line_bytes=2**28):
+        async for _ in _pieces(source(), ROOMY, ignore_unknown_keys=False, max_line_bytes=2**28):
             pass
 
     asyncio.run(run())

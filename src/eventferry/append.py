@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eventferry.canonical import is_equal
-from eventferry.database import Database, Progress, SoleWriting
+from eventferry.database import Database, Progress, RowBatch, SoleWriting
 from eventferry.errors import ConcurrentError, InputError
-from eventferry.event import Limits, LineDecoder, NumberedRow, Row
+from eventferry.event import Limits, LineDecoder, Row
 from eventferry.lines import Lines
 
 
@@ -22,8 +22,7 @@ class Appending:
         self._database = database
         self._stored = LineDecoder()
 
-    batch_bytes = 1  # block by block, as they come
-    is_staged = False
+    batch_bytes = None
 
     async def begin(self) -> list[Progress]:
         async with self._database.writing(frozen="allow"):
@@ -32,10 +31,12 @@ class Appending:
     async def limits(self) -> Limits:
         return await self._database.limits()
 
-    async def put(self, rows: Sequence[NumberedRow], lines: Sequence[Lines], progress: Progress) -> None:
+    async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
+        # All before the transaction: nobody else can write while it is open.
+        rows = [(row[0], Row(*row[1:7], bytes(row[7]))) async for part in batch for row in part]
         try:
             async with self._database.writing_alone(frozen="allow") as writing:
-                await self._append(writing, [(row[0], Row(*row[1:7], bytes(row[7]))) for row in rows])
+                await self._append(writing, rows)
         except InputError as error:
             raise _placed(error, lines) from None
 

@@ -20,6 +20,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
+from eventferry.batch import Batch
 from eventferry.event import Limits, NewRow, NewRowValues, NumberedRow, Row
 
 
@@ -180,6 +181,13 @@ class Progress:
     line: int = 1
     events: int = 0
     digest: bytes = b""
+
+
+RowBatch: TypeAlias = Batch[NumberedRow, Progress]
+"""Events on their way into a "replace" stage."""
+
+NewRowBatch: TypeAlias = Batch[NewRowValues, None]
+"""Events on their way into a "merge" stage."""
 
 
 StageKind: TypeAlias = Literal["replace", "merge", "open"]
@@ -383,8 +391,8 @@ class Writing(Reading, Protocol):
         the transaction; another of its kind is made in the next one."""
 
     # replace
-    async def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
-        """Put (line number, row) into a "replace" stage and note how far it has come."""
+    async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
+        """Put rows into a "replace" stage, as they come, and note how far it has come with them."""
 
     async def progress(self, stage: Stage) -> list[Progress]:
         """What each commit of the stage noted, in order."""
@@ -396,8 +404,8 @@ class Writing(Reading, Protocol):
         """Make the stage's other indexes."""
 
     # merge
-    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
-        """Put events into a "merge" stage, behind those that it holds."""
+    async def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
+        """Put events into a "merge" stage, as they come, behind those that it holds."""
 
     async def stage_limits(self, stage: Stage) -> Limits:
         """What the columns of an "open" stage, and of the store behind it, can hold."""

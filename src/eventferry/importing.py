@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Sequence
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
 import msgspec
 
-from eventferry.database import Progress
+from eventferry.batch import Batches
+from eventferry.database import Progress, RowBatch
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -24,13 +27,12 @@ from eventferry.errors import (
     StoreClosedError,
     UsageError,
 )
-from eventferry.event import Limits, LineDecoder, NumberedRow
+from eventferry.event import Limits, LineDecoder
 from eventferry.lines import Lines, LineSplitter
 from eventferry.operations import Operation, counts_of
 
-BATCH_BYTES = 2 * 1024 * 1024
-"""How much of the source goes into one commit: enough to make the commit's cost vanish, little to hold, twice: one
-part is put while the next is parsed."""
+BATCH_BYTES = 8 * 1024 * 1024
+"""How much of the source goes into one commit: enough to make the commit's cost vanish."""
 
 SLICE = 64 * 1024
 """How much of a block is parsed in one go: less than a millisecond's work."""
@@ -55,12 +57,8 @@ class Target(Protocol):
     """Where the rows of an import go."""
 
     @property
-    def batch_bytes(self) -> int:
-        """How much of the source at least goes into one commit."""
-
-    @property
-    def is_staged(self) -> bool:
-        """Whether nobody sees what was put before `finish`: then more may be taken in while it is put."""
+    def batch_bytes(self) -> int | None:
+        """How much of the source at least goes into one commit. None: each block of it, as it comes."""
 
     async def begin(self) -> list[Progress]:
         """Make ready; what was done before, where this goes on with something."""
@@ -68,8 +66,8 @@ class Target(Protocol):
     async def limits(self) -> Limits:
         """What the target's columns can hold."""
 
-    async def put(self, rows: Sequence[NumberedRow], lines: Sequence[Lines], progress: Progress) -> None:
-        """Take rows; commit them together with the progress."""
+    async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
+        """Take a batch; commit it together with its progress. `lines`: of a block, those that it is made of."""
 
     async def finish(self, progress: Progress) -> None:
         """All is in."""
@@ -104,10 +102,9 @@ class ImportStream:
         self._ignore_unknown_keys = ignore_unknown_keys
         self._splitter = LineSplitter(max_line_bytes, byte_offset=byte_offset)
         self._decoder = LineDecoder()
-        self._rows: list[NumberedRow] = []
+        self._batches = Batches(self._put, self._progress, target.batch_bytes or sys.maxsize)
         self._lines: list[Lines] = []
-        self._waiting = 0
-        self._done = Progress(byte_offset)
+        self._taken = self._done = Progress(byte_offset)
         self._history: list[Progress] = []
         self._hash = hashlib.sha256()
         self._unhashed: list[bytes] = []
@@ -116,7 +113,6 @@ class ImportStream:
         self._state = "new"
         self._stopped = False
         self._report: StreamReport | None = None
-        self._putting: asyncio.Task[None] | None = None
 
     @property
     def byte_offset(self) -> int:
@@ -157,18 +153,15 @@ class ImportStream:
         await self.begin()
         try:
             if self._stopped:
-                await self._commit()
+                await self._batches.commit()
                 return
             for start in range(0, len(block), SLICE):
-                if start and self._putting is not None:
-                    await asyncio.sleep(
-                        0
-                    )  # what is being put waits for answers, which must not wait for parsing
                 piece = block[start : start + SLICE]
                 self._hash_whole_lines(piece)
-                self._take(self._splitter.feed(piece))
-            if self._waiting >= self._target.batch_bytes:
-                await self._begin_to_put()
+                await self._take(self._splitter.feed(piece))
+            if self._target.batch_bytes is None:
+                await self._batches.commit()
+                self._lines = []
         except BaseException as error:
             await self._abort_after(error)
             raise
@@ -212,11 +205,11 @@ class ImportStream:
         await self.begin()
         try:
             if self._stopped:
-                await self._commit()
+                await self._batches.commit()
                 await self._target.abort(keep=True)
             else:
-                self._finish_lines()
-                await self._commit()
+                await self._finish_lines()
+                await self._batches.commit()
                 await self._target.finish(self._done)
         except BaseException as error:
             await self._abort_after(error)
@@ -234,8 +227,7 @@ class ImportStream:
             self._state = "aborted" if self._state == "new" else self._state
             return
         self._state = "aborted"
-        self._rows, self._lines = [], []
-        await self._end_putting()
+        await self._batches.stop()
         self._operation.fail(error, events=self._done.events)
         await self._target.abort(keep=_is_interruption(error))
 
@@ -261,7 +253,7 @@ class ImportStream:
         self._state = "open"
         if history:
             self._history = history
-            self._done = history[-1]
+            self._taken = self._done = history[-1]
             self._hash = hashlib.sha256(self._done.digest)
             self._splitter = LineSplitter(
                 self._max_line_bytes, byte_offset=self._done.byte_offset, line=self._done.line
@@ -281,21 +273,23 @@ class ImportStream:
         if end < len(block):
             self._unhashed.append(block[end:])
 
-    def _take(self, lines: Lines) -> None:
+    async def _take(self, lines: Lines) -> None:
         if not lines.count:
             return
-        self._rows.extend(lines.rows(self._decoder))
-        self._lines.append(lines)
-        self._waiting += lines.end - lines.byte_offset
+        rows = list(lines.rows(self._decoder))
+        self._taken = Progress(lines.end, lines.line + lines.count, self._taken.events + len(rows))
+        if self._target.batch_bytes is None:
+            self._lines.append(lines)
+        await self._batches.give(rows, lines.end - lines.byte_offset)
 
-    def _finish_lines(self) -> None:
+    async def _finish_lines(self) -> None:
         last = self._splitter.finish()
         if not last.count:
             return
         for piece in self._unhashed:
             self._hash.update(piece)
         try:
-            self._take(last)
+            await self._take(last)
         except InputError as error:
             if error.field is not None:
                 raise
@@ -305,46 +299,15 @@ class ImportStream:
                 byte_offset=error.byte_offset,
             ) from None
 
-    async def _commit(self) -> None:
-        """Put what has been taken in, and wait until it is committed."""
-        await self._begin_to_put()
-        await self._put()
-
-    async def _begin_to_put(self) -> None:
-        """Have what has been taken in put, after what was before it. What comes next is parsed meanwhile."""
-        await self._put()
-        if not self._lines:
-            return
-        last = self._lines[-1]
+    def _progress(self) -> Progress:
+        """How far the source has come with what was taken in."""
         digest = self._hash.digest()
         self._hash = hashlib.sha256(digest)
-        progress = Progress(last.end, last.line + last.count, self._done.events + len(self._rows), digest)
-        putting = self._done_after(self._target.put(self._rows, self._lines, progress), progress)
-        self._rows, self._lines, self._waiting = [], [], 0
-        if self._target.is_staged:
-            self._putting = asyncio.create_task(putting)
-            await asyncio.sleep(0)  # it begins now, whatever the caller does next
-        else:
-            await putting
+        return replace(self._taken, digest=digest)
 
-    async def _done_after(self, putting: Coroutine[None, None, None], progress: Progress) -> None:
-        await putting
-        self._done = progress
-
-    async def _put(self) -> None:
-        """Wait until nothing is being put any more."""
-        if self._putting is not None:
-            await asyncio.shield(self._putting)
-            self._putting = None
-
-    async def _end_putting(self) -> None:
-        """Cut short what is being put; what it raises is not what ended the import."""
-        putting, self._putting = self._putting, None
-        if putting is not None:
-            putting.cancel()
-            await asyncio.wait([putting])
-            if not putting.cancelled():
-                putting.exception()
+    async def _put(self, batch: RowBatch) -> None:
+        await self._target.put(batch, self._lines)
+        self._done = batch.progress
 
 
 def _is_interruption(error: BaseException | None) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from eventferry import cursor as vector
 from eventferry.clock import now
-from eventferry.database import Database, Owner, Progress, Reading, SoleWriting, Stage, Writing
+from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
 from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
-from eventferry.event import Limits, NumberedRow
+from eventferry.event import Limits
 from eventferry.importing import BATCH_BYTES
 from eventferry.lines import Lines
 
@@ -36,8 +36,7 @@ class Replacement:
         self._owner: Owner | None = None
         self._stage: Stage | None = None
 
-    batch_bytes = BATCH_BYTES
-    is_staged = True
+    batch_bytes: int | None = BATCH_BYTES
 
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()
@@ -75,9 +74,9 @@ class Replacement:
     async def limits(self) -> Limits:
         return self._database.made_limits  # a stage is a table that we make
 
-    async def put(self, rows: Sequence[NumberedRow], lines: Sequence[Lines], progress: Progress) -> None:
+    async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
         async with self._database.writing(frozen="allow") as writing:
-            await writing.stage_rows(self._its_stage, rows, progress)
+            await writing.stage_rows(self._its_stage, batch)
 
     async def finish(self, progress: Progress) -> None:
         stage, owner = self._its_stage, self._owner

@@ -6,7 +6,6 @@ own, and is never in the way of an open one.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
@@ -14,9 +13,10 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from eventferry import merge, order
-from eventferry.database import Database, Stage, Writing
+from eventferry.batch import PART, Batches
+from eventferry.database import Database, NewRowBatch, Stage, Writing
 from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
-from eventferry.event import EventInput, Limits, LineDecoder, NewRowValues, new_row
+from eventferry.event import EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
 from eventferry.lines import BOM, ArraySplitter, LineSplitter
 from eventferry.merge import ImportReport, Older
 
@@ -24,8 +24,10 @@ EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[bytes]
 """Events for an incremental import: dicts or `Event` objects; or blocks of bytes that hold lines, or one JSON
 array."""
 
-BATCH = 10_000
-BATCH_BYTES = 4 * 1024 * 1024
+Piece: TypeAlias = tuple[Sequence[NewRowValues], int]
+"""Rows, and how many bytes of the source they are."""
+
+BATCH_BYTES = 8 * 1024 * 1024
 _SLICE = 64 * 1024
 """How much is parsed at a time: in between, what is on its way to a server goes on."""
 
@@ -54,8 +56,8 @@ async def push(
     key = order.part_key(part)
     async with database.writing() as writing:
         limits = await writing.stage_limits(await _open_stage(writing, import_id))
-    batches = _batches(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
-    async with _staged(database, batches) as (stage, count):
+    pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
+    async with _staged(database, pieces) as (stage, count):
         async with database.writing() as writing:
             target = await _open_stage(writing, import_id)
             if part is not None:
@@ -94,13 +96,13 @@ async def whole(
 ) -> ImportReport:
     """Begin, push and commit in one, on a stage of its own."""
     merge.check_older(older)
-    batches = _batches(
+    pieces = _pieces(
         events,
         await database.limits(),
         ignore_unknown_keys=ignore_unknown_keys,
         max_line_bytes=max_line_bytes,
     )
-    async with _staged(database, batches) as (stage, _), database.writing_alone() as writing:
+    async with _staged(database, pieces) as (stage, _), database.writing_alone() as writing:
         report = await merge.merge(writing, stage, older)
         if dry_run:
             await writing.roll_back_at_end()
@@ -115,9 +117,7 @@ async def _open_stage(writing: Writing, import_id: str) -> Stage:
 
 
 @asynccontextmanager
-async def _staged(
-    database: Database, batches: AsyncIterator[Sequence[NewRowValues]]
-) -> AsyncIterator[tuple[Stage, int]]:
+async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[Stage, int]]:
     """A stage of our own that holds these events, and how many they are."""
     owner = await database.own()
     try:
@@ -125,7 +125,7 @@ async def _staged(
         async with database.writing() as writing:
             stage = await writing.make_stage("merge", owner=owner.id)
         try:
-            yield stage, await _fill(database, stage, batches)
+            yield stage, await _fill(database, stage, pieces)
         finally:
             # What was merged is in, and what failed is told, whatever becomes of the stage: a later import drops it.
             with contextlib.suppress(EventferryError):
@@ -135,28 +135,22 @@ async def _staged(
         await owner.release()
 
 
-async def _fill(database: Database, stage: Stage, batches: AsyncIterator[Sequence[NewRowValues]]) -> int:
-    """Put all batches into a stage, each while the next is parsed; how many events they are."""
+async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) -> int:
+    """Put all events into a stage while they are parsed; how many they are."""
 
-    async def put(rows: Sequence[NewRowValues]) -> None:
+    async def put(batch: NewRowBatch) -> None:
         async with database.writing() as writing:
-            await writing.stage_new_rows(stage, rows)
+            await writing.stage_new_rows(stage, batch)
 
+    batches: Batches[NewRowValues, None] = Batches(put, lambda: None, BATCH_BYTES)
     count = 0
-    putting: asyncio.Task[None] | None = None
     try:
-        async for rows in batches:
+        async for rows, size in pieces:
             count += len(rows)
-            if putting is not None:
-                await putting
-            putting = asyncio.create_task(put(rows))
-            await asyncio.sleep(0)  # it begins now, before the parser takes its turn
-        if putting is not None:
-            await putting
+            await batches.give(rows, size)
+        await batches.commit()
     except BaseException:
-        if putting is not None:
-            putting.cancel()
-            await asyncio.gather(putting, return_exceptions=True)
+        await batches.stop()
         raise
     return count
 
@@ -176,41 +170,40 @@ async def _drop_dead_stages(database: Database) -> None:
                 await writing.drop_stage(stage)
 
 
-async def _batches(
+async def _pieces(
     events: EventSource, limits: Limits, *, ignore_unknown_keys: bool, max_line_bytes: int
-) -> AsyncIterator[Sequence[NewRowValues]]:
+) -> AsyncIterator[Piece]:
     if isinstance(events, AsyncIterable):
         decoder = LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)
-        async for decoded in _decoded(events, decoder, max_line_bytes):
-            yield decoded
+        async for piece in _decoded(events, decoder, max_line_bytes):
+            yield piece
         return
     if isinstance(events, bytes | str):
         raise UsageError("events are dicts or Event objects, or an async iterator of bytes")
-    rows: list[NewRowValues] = []
+    rows: list[NewRow] = []
+    size = 0
     for place, event in enumerate(events, start=1):
         try:
-            rows.append(new_row(event, limits, ignore_unknown_keys=ignore_unknown_keys))
+            row = new_row(event, limits, ignore_unknown_keys=ignore_unknown_keys)
         except InputError as error:
             raise InputError(error.reason, line=place, field=error.field, unit="event") from None
-        if len(rows) == BATCH:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+        rows.append(row)
+        size += len(row.payload) + len(row.aggregate_id) + len(row.type)
+        if len(rows) == PART or size >= _SLICE:
+            yield rows, size
+            rows, size = [], 0
+    yield rows, size
 
 
 async def _decoded(
     blocks: AsyncIterable[bytes], decoder: LineDecoder, max_line_bytes: int
-) -> AsyncIterator[Sequence[NewRowValues]]:
+) -> AsyncIterator[Piece]:
     """Rows from bytes: from lines, or from one JSON array if the first thing in them is a bracket."""
     start = b""
     lines = LineSplitter(max_line_bytes)  # takes the blank ones that may come before anything else
     blank = 0
     splitter: LineSplitter | ArraySplitter | None = None
-    rows: list[NewRowValues] = []
-    size = 0
     async for block in blocks:
-        size += len(block)
         if splitter is None:
             block = start + block
             start = b""
@@ -224,20 +217,15 @@ async def _decoded(
                 continue
             splitter = ArraySplitter(max_line_bytes, byte_offset=blank) if sign == b"[" else lines
         for at in range(0, len(block), _SLICE):
-            rows += _rows(splitter, block[at : at + _SLICE], decoder)
-            await asyncio.sleep(0)
-        if size >= BATCH_BYTES:
-            yield rows
-            rows, size = [], 0
+            piece = block[at : at + _SLICE]
+            yield list(_rows(splitter, piece, decoder)), len(piece)
     if splitter is None:
         splitter = lines
         splitter.feed(start)
     if isinstance(splitter, ArraySplitter):
         splitter.finish()
     else:
-        rows += splitter.finish().new_rows(decoder)
-    if rows:
-        yield rows
+        yield list(splitter.finish().new_rows(decoder)), 0
 
 
 def _rows(

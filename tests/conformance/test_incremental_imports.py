@@ -59,14 +59,15 @@ async def test_whichever_batch_cannot_be_put_into_the_stage_the_import_fails_and
             kind = type(writing)
         put, batches = kind.stage_new_rows, itertools.count(1)
 
-        async def fails_once(writing: Any, stage: Any, rows: Any) -> None:
+        async def fails_once(writing: Any, stage: Any, batch: Any) -> None:
             if next(batches) == nth:
                 raise StoreUnreachableError("the connection is gone")
-            await put(writing, stage, rows)
+            await put(writing, stage, batch)
 
         with monkeypatch.context() as failing:
             failing.setattr(kind, "stage_new_rows", fails_once)
-            failing.setattr(staging, "BATCH", 10)
+            failing.setattr(staging, "BATCH_BYTES", 1)
+            failing.setattr(staging, "PART", 10)
             with pytest.raises(StoreUnreachableError):
                 await store.incremental_import([at(FAR_FUTURE, i) for i in range(30)])
         assert await exported(store) == make_lines(30)

@@ -40,6 +40,8 @@ async def main():
         line += '"payload":"' + "x" * 1_000_000 + '"}\\n'
         for i in range(10):
             await stream.write((line % (i, i, i + 1)).encode())
+        while not stream.saved_events_count:
+            await asyncio.sleep(0.01)
         print(stream.saved_events_count, flush=True)
         await asyncio.sleep(600)
 

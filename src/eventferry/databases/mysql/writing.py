@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from secrets import token_hex
 from typing import Any, Literal
 
@@ -11,13 +12,12 @@ from pymysql.err import MySQLError
 
 from eventferry import order
 from eventferry.clock import now
-from eventferry.database import Clash, Progress, Stage, StageKind, SubscriberRow
+from eventferry.database import Clash, NewRowBatch, Progress, RowBatch, Stage, StageKind, SubscriberRow
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import TABLE_EXISTS, Values, duplicate_key, number_of
 from eventferry.databases.mysql.reading import CLOSED, MysqlReading
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import comment, fact, import_marker
-from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -28,7 +28,7 @@ from eventferry.errors import (
     StoreBusyError,
     UnsupportedStoreError,
 )
-from eventferry.event import Limits, NewRowValues, NumberedRow
+from eventferry.event import Limits, NumberedRow
 
 _NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)
 _STAGE_COLUMNS = (
@@ -214,12 +214,12 @@ class MysqlWriting(MysqlReading):
     # replace
 
     @threaded
-    def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
+    def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
         try:
-            if not self._load(stage, rows):
+            if not self._load(stage, batch):
                 self.connection.insert(
                     f"INSERT INTO {quoted(stage.table)}({_STAGE_COLUMNS}) VALUES ",
-                    rows,
+                    itertools.chain.from_iterable(batch),
                 )
         except MySQLError as error:
             if number_of(error) == ER.BAD_FIELD_ERROR:  # its keys are built, and the lines' numbers are gone
@@ -228,31 +228,38 @@ class MysqlWriting(MysqlReading):
                     "import without resume to begin anew"
                 ) from None
             raise
+        progress = batch.progress
         self.connection.execute(
             f"""INSERT INTO {quoted(self.tables.progress)}(`byteOffset`, `line`, `events`, `digest`)
             VALUES (%s, %s, %s, %s)""",
             (progress.byte_offset, progress.line, progress.events, progress.digest),
         )
 
-    def _load(self, stage: Stage, rows: Sequence[NumberedRow]) -> bool:
+    def _load(self, stage: Stage, batch: RowBatch) -> bool:
         """Put rows in by LOAD DATA LOCAL; False where the server does not allow that."""
         if not self.connection.access.loads:
             return False
-        # The server takes one part while the next is written.
-        parts = map(_loaded, parts_of(rows, _PART))
+        count = 0
+
+        def parts() -> Iterator[bytes]:
+            nonlocal count
+            for part in batch:
+                count += len(part)
+                yield _loaded(part)
+
         statement = f"""LOAD DATA LOCAL INFILE 'rows' INTO TABLE {quoted(stage.table)} CHARACTER SET utf8mb4
         FIELDS TERMINATED BY '\\t' ESCAPED BY '\\\\' LINES TERMINATED BY '\\n' ({_STAGE_COLUMNS})"""
         try:
-            loaded, warnings = self.connection.wire.load(statement.replace("%%", "%"), parts)
+            loaded, warnings = self.connection.wire.load(statement.replace("%%", "%"), parts())
         except MySQLError as error:
             if number_of(error) in _NO_LOCAL_FILES:
                 self.connection.access.loads = False
                 return False
             raise
         # What would be an error anywhere else is a warning here, and damage.
-        if loaded != len(rows) or warnings:
+        if loaded != count or warnings:
             said = self.connection.query("SHOW WARNINGS LIMIT 1") if warnings else []
-            raise DatabaseError(f"the server took {loaded} of {len(rows)} rows: {said[0][2] if said else ''}")
+            raise DatabaseError(f"the server took {loaded} of {count} rows: {said[0][2] if said else ''}")
         return True
 
     @threaded
@@ -314,9 +321,10 @@ class MysqlWriting(MysqlReading):
     # merge
 
     @threaded
-    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
+    def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
         self.connection.insert(
-            f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ", rows
+            f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ",
+            itertools.chain.from_iterable(batch),
         )
 
     @threaded
@@ -420,9 +428,6 @@ def store_comment() -> str:
 def _field(text: bytes) -> bytes:
     """A text as a field for LOAD DATA."""
     return text.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
-
-
-_PART = 500
 
 
 def _loaded(rows: Sequence[NumberedRow]) -> bytes:

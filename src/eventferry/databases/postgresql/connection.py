@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
@@ -197,12 +205,12 @@ class Connection:
                 while block := await cursor.fetchmany(BLOCK):
                     yield block
 
-    async def copy_in(self, statement: str, parts: Iterable[bytes]) -> None:
+    async def copy_in(self, statement: str, parts: AsyncIterable[bytes]) -> None:
         """Run COPY … FROM STDIN in text format; the server takes one part while the next is made."""
         copying = statement.replace("%%", "%")  # it binds no parameters, which would do that
         with self.named():
             async with psycopg.AsyncClientCursor(self.raw) as cursor, cursor.copy(copying) as copy:
-                for part in parts:
+                async for part in parts:
                     await copy.write(part)
 
     @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from eventferry.batch import PART
 from eventferry.database import Save, Shared, Stage
 from eventferry.databases.names import comment, frozen_marker
 from eventferry.databases.parts import parts_of
@@ -16,7 +17,7 @@ from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PART, PostgresWriting, check_storable, copied_rows
+from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows
 from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
 from eventferry.event import Row, check_limits
 
@@ -51,10 +52,7 @@ class PostgresSoleWriting(PostgresWriting):
         await self._refuse_taken(rows)
         await self.connection.copy_in(
             f"COPY {self.names.events}({COLUMNS}) FROM STDIN",
-            (
-                copied_rows([(0, *row) for row in part], itertools.repeat(b"\n"))
-                for part in parts_of(rows, PART)
-            ),
+            _parts_of(rows),
         )
         heads = [0] * 256
         for row in rows:
@@ -344,6 +342,11 @@ class PostgresReplacing(PostgresSoleWriting):
                 for grantee, privilege, grantable, column in rights
             ),
         ]
+
+
+async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:
+    for part in parts_of(rows, PART):
+        yield copied_rows([(0, *row) for row in part], itertools.repeat(b"\n"))
 
 
 def _role(name: Any) -> str:

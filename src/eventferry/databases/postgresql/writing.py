@@ -12,14 +12,13 @@ import psycopg
 
 from eventferry import order
 from eventferry.clock import now
-from eventferry.database import Clash, Progress, Stage, StageKind, SubscriberRow
+from eventferry.database import Clash, NewRowBatch, Progress, RowBatch, Stage, StageKind, SubscriberRow
 from eventferry.databases.names import (
     comment,
     fact,
     import_marker,
     new_import_id,
 )
-from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.reading import PostgresReading, is_storable
@@ -36,9 +35,6 @@ from eventferry.payload import JsonText
 
 MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
 """Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
-
-PART = 500
-"""Rows that are written out for COPY while the server takes those before."""
 
 _NEW_COLUMNS = '"timestamp", "aggregateId", "type", "payload", "eventSize"'
 _SPECIAL = re.compile(rb"[\\\t\n\r]")
@@ -150,12 +146,13 @@ class PostgresWriting(PostgresReading):
 
     # replace
 
-    async def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
+    async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
         await self.check_ours(stage)
         await self.connection.copy_in(
             f'COPY {self.names.stage}({COLUMNS}, "line") FROM STDIN',
-            (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) for part in parts_of(rows, PART)),
+            (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) async for part in batch),
         )
+        progress = batch.progress
         await self.connection.change(
             f'INSERT INTO {self.names.progress}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
             (progress.byte_offset, progress.line, progress.events, progress.digest),
@@ -235,10 +232,10 @@ class PostgresWriting(PostgresReading):
 
     # merge
 
-    async def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
+    async def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
         await self.connection.copy_in(
             f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
-            map(copied_new_rows, parts_of(rows, PART)),
+            (copied_new_rows(part) async for part in batch),
         )
 
     async def _has_parts(self, stage: Stage) -> bool:

@@ -11,9 +11,18 @@ from typing import Any, Literal
 
 from eventferry import order
 from eventferry.clock import now
-from eventferry.database import Clash, Progress, Save, Shared, Stage, StageKind, SubscriberRow
+from eventferry.database import (
+    Clash,
+    NewRowBatch,
+    Progress,
+    RowBatch,
+    Save,
+    Shared,
+    Stage,
+    StageKind,
+    SubscriberRow,
+)
 from eventferry.databases.names import Tables, fact
-from eventferry.databases.parts import parts_of
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import code_of
@@ -22,18 +31,13 @@ from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
-from eventferry.event import ROOMY, Limits, NewRowValues, NumberedRow, Row
+from eventferry.event import ROOMY, Limits, Row
 
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
 _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
 
 _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
-
-_AT_ONCE = 500
-"""How many rows one statement inserts. Python's lock is not held while it runs, so what comes next is parsed
-meanwhile. SQLite takes at least 32,766 values a statement, and `apsw` keeps no statement of more than 16 KB for the
-next time."""
 
 
 class SqliteWriting(SqliteReading):
@@ -235,23 +239,25 @@ class SqliteWriting(SqliteReading):
     # replace
 
     @threaded
-    def stage_rows(self, stage: Stage, rows: Sequence[NumberedRow], progress: Progress) -> None:
+    def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
         # The rowid is the line number: a clash can name its two lines, at no cost.
-        self._insert_many(
+        self._insert_parts(
             f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES ",
             "(?,?,?,?,?,?,?,CAST(?AS TEXT))",
-            rows,
+            batch,
         )
+        progress = batch.progress
         self.connection.sqlite.execute(
             f"INSERT INTO {quoted(self.tables.progress)} VALUES (?, ?, ?, ?)",
             (progress.byte_offset, progress.line, progress.events, progress.digest),
         )
 
-    def _insert_many(self, head: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Insert rows, many by one statement. For the worker thread."""
-        for some in parts_of(rows, _AT_ONCE):
+    def _insert_parts(self, head: str, row: str, parts: Iterable[Sequence[tuple[Any, ...]]]) -> None:
+        """Insert rows, each part by one statement: Python's lock is not held while it runs, so what comes next is
+        parsed meanwhile. For the worker thread."""
+        for part in parts:
             self.connection.sqlite.execute(
-                head + ",".join([row] * len(some)), list(itertools.chain.from_iterable(some))
+                head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part))
             )
 
     @threaded
@@ -341,11 +347,11 @@ class SqliteWriting(SqliteReading):
         return f"coalesce(part, {unnamed})" if self._has_parts(stage) else unnamed
 
     @threaded
-    def stage_new_rows(self, stage: Stage, rows: Sequence[NewRowValues]) -> None:
-        self._insert_many(
+    def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
+        self._insert_parts(
             f'INSERT INTO {quoted(stage.table)}("timestamp", "aggregateId", "type", "payload") VALUES ',
             "(?, ?, ?, CAST(? AS TEXT))",
-            rows,
+            batch,
         )
 
     @threaded

@@ -1,0 +1,89 @@
+"""What is put while its source still goes on: nobody waits for a source that is slow, fails, or needs the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from eventferry import EventStore, ImportReport, StoreChangedError, open_store
+from tests.conformance.incremental import at
+from tests.support import FAR_FUTURE, NewUrl, Opened, exported, import_lines, line, make_lines
+
+OLD = make_lines(20)
+LARGE = make_lines(3000)
+"""More than what a batch begins with."""
+
+
+def later(start: int, end: int) -> bytes:
+    """Events behind all others, of three hundred bytes and more."""
+    return b"".join(line(at(FAR_FUTURE, i) | {"payload": f"{i:0300}"}) for i in range(start, end))
+
+
+async def saved(store: EventStore, name: str) -> None:
+    async with asyncio.timeout(20):
+        await store.save_event({"type": "S", "aggregateId": name, "aggregateVersion": 1})
+
+
+async def test_while_an_import_waits_for_its_source_others_save(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        await import_lines(store, OLD)
+        stream = store.import_events()
+        await stream.write(LARGE)
+        await saved(store, "by whoever imports")
+        await saved(other, "by somebody else")
+        await stream.write(make_lines(3100)[len(LARGE) :])
+        with pytest.raises(StoreChangedError):
+            await stream.close()
+        assert (await store.describe()).event_count == 22
+
+
+@pytest.mark.parametrize("count", [3000, 6000])
+async def test_the_source_of_an_incremental_import_may_itself_save_into_the_store(
+    opened: Opened, count: int
+) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+
+        async def events() -> AsyncIterator[bytes]:
+            for start in range(0, count, 1000):
+                yield later(start, start + 1000)
+                await saved(store, f"by the source {start}")
+
+        async with asyncio.timeout(60):
+            report = await store.incremental_import(events())
+        assert report == ImportReport(imported=count)
+        assert (await store.describe()).event_count == 20 + count + count // 1000
+
+
+async def test_an_import_that_is_given_up_while_it_is_put_leaves_the_store_as_it_was(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        for turns in (0, 1, 2, 5, 20):
+            stream = store.import_events()
+            await stream.write(LARGE)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(20):
+                await stream.abort()
+            assert await exported(store) == OLD
+        await saved(store, "afterwards")
+
+
+async def test_an_incremental_import_whose_source_fails_while_it_is_put_leaves_the_store_as_it_was(
+    opened: Opened,
+) -> None:
+    async def events() -> AsyncIterator[bytes]:
+        yield later(0, 3000)
+        raise OSError("the source is gone")
+
+    async with opened() as store:
+        await import_lines(store, OLD)
+        async with asyncio.timeout(20):
+            with pytest.raises(OSError, match="the source is gone"):
+                await store.incremental_import(events())
+        assert await exported(store) == OLD
+        await saved(store, "afterwards")
