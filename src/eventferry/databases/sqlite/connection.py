@@ -32,6 +32,9 @@ _FAR = 2
 _LEAST_LENGTH = 1024 * 1024
 """Bytes: what a statement itself and its values take must pass."""
 
+_CACHE = 16_000
+"""Kilobytes of pages that a connection keeps."""
+
 _SLICE = 0.1
 """Seconds that SQLite itself waits for a lock before we look whether the caller has given up."""
 
@@ -117,6 +120,18 @@ class Connection:
                 if code_of(error) != sqlite3.SQLITE_INTERRUPT:  # one that was meant for the statement before
                     raise
 
+    def make_index(self, statement: str) -> None:
+        """Run a CREATE INDEX. For the worker thread.
+
+        The sorter sorts by pieces of the size of the page cache: small ones stay in the processor's cache and leave
+        the threads more to do at a time, which for a million rows takes two thirds of the time of large ones.
+        """
+        self.sqlite.execute("PRAGMA cache_size = -1000")
+        try:
+            self.sqlite.execute(statement)
+        finally:
+            self.sqlite.execute(f"PRAGMA cache_size = -{_CACHE}")
+
     async def close(self) -> None:
         """Close the connection and end the thread."""
 
@@ -133,9 +148,9 @@ class Connection:
             self._uri, _SLICE, {"eventferry_compact": _compact, "eventferry_number": javascript_number}
         )
         # Even this may have to wait: it reads the schema.
-        self._patiently(lambda: connection.execute("PRAGMA cache_size = -16000"))
-        # A thread of its own sorts beside the one that fills the sorter: an index of a million rows takes two thirds.
-        connection.execute("PRAGMA threads = 1")
+        self._patiently(lambda: connection.execute(f"PRAGMA cache_size = -{_CACHE}"))
+        # Threads of their own sort beside the one that fills the sorter: an index of a million rows takes two thirds.
+        connection.execute("PRAGMA threads = 2")
         return connection
 
     def _patiently(self, attempt: Callable[[], object]) -> None:

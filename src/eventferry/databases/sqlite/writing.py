@@ -274,7 +274,7 @@ class SqliteWriting(SqliteReading):
             if columns in present:
                 continue
             try:
-                self.connection.sqlite.execute(statement)
+                self.connection.make_index(statement)
             except Exception as error:
                 if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
                     raise
@@ -310,7 +310,7 @@ class SqliteWriting(SqliteReading):
         if ddl.ORDER in self.indexed(table):
             return []
         generation = ddl.generation(self.tables.events)
-        self.connection.sqlite.execute(ddl.order_index(table, generation))
+        self.connection.make_index(ddl.order_index(table, generation))
         return [f"{generation}-order"]
 
     @threaded
@@ -388,7 +388,7 @@ class SqliteWriting(SqliteReading):
         table, known = quoted(stage.table), self._known(stage)
         index_home = "temp." if stage.kind == "merge" else ""
         index = quoted(f"{stage.table}-group")
-        self.connection.sqlite.execute(
+        self.connection.make_index(
             f'CREATE INDEX {index_home}{index} ON {table}("timestamp", "aggregateId", "type")'
         )
         self.connection.sqlite.execute(
@@ -398,7 +398,7 @@ class SqliteWriting(SqliteReading):
               SELECT DISTINCT timestamp FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {self._events})
             ) AS s CROSS JOIN {self._events} AS e WHERE e.timestamp = s.timestamp"""
         )
-        self.connection.sqlite.execute(
+        self.connection.make_index(
             f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
         )
         return self.connection.sqlite.change(
