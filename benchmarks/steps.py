@@ -21,6 +21,7 @@ INSIDE = (
     ("eventferry.lines", "LineSplitter.feed", "Python: cut into lines"),
     ("eventferry.lines", "Lines.rows", "Python: parse and check"),
     ("eventferry.lines", "Lines.new_rows", "Python: parse and check"),
+    ("eventferry.batch", "Batch.wait_for_room", "the parser waits for the database"),
     ("eventferry.databases.postgresql.writing", "copied_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.postgresql.sole", "copied_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.postgresql.writing", "copied_new_rows", "Python: rows as COPY takes them"),

@@ -192,7 +192,8 @@ async def _pieces(
         if len(rows) == PART or size >= _SLICE:
             yield rows, size
             rows, size = [], 0
-    yield rows, size
+    if rows:
+        yield rows, size
 
 
 async def _decoded(
@@ -224,8 +225,8 @@ async def _decoded(
         splitter.feed(start)
     if isinstance(splitter, ArraySplitter):
         splitter.finish()
-    else:
-        yield list(splitter.finish().new_rows(decoder)), 0
+    elif last := list(splitter.finish().new_rows(decoder)):
+        yield last, 0
 
 
 def _rows(
