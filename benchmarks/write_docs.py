@@ -64,11 +64,11 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
 - **Exports keep the database busy**: it works on the next page while one comes, by the same expression as for the
   tool. What is left beside it is the begin and end of a reading for two dozen pages, and the start. More would need
   several pages at once on cores of their own (`--jobs`).
-- **Imports wait for Python.** The main thread parses, checks and, for PostgreSQL, writes the rows out for COPY. On
-  SQLite and MariaDB another thread puts rows in, and to bind or to spell them it needs Python's lock as the parser
-  does: their times add up. The indexes come last, when nothing is left to parse. To parse in a process of its own
-  would pay with a third core: of two, what the parser leaves is filled by the server, or by SQLite's thread. More
-  would need an interpreter without that lock, or parsing and binding in an extension of our own.
+- **Imports** parse while the database takes rows. The main thread parses, checks and, for PostgreSQL, writes the rows
+  out for COPY, and is busy as long as that takes; the server has a little left. On SQLite and MariaDB another thread
+  puts rows in, and to bind or to spell them it needs Python's lock as the parser does: there their times add up. The
+  indexes come last, when nothing is left to parse; on MariaDB that is one pass which copies the table. More would need
+  an interpreter without that lock, or parsing and binding in an extension of our own.
 - **Pages** are compared with exports, which only join lines. To make an event an object takes about as long as SQLite
   takes for its line, and to give it up half of that again; and each page is a transaction of its own, asks whether
   the store has grown, and looks up the next event of those few threads that have none among the events behind it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -114,11 +115,35 @@ async def test_a_batch_that_gets_nothing_more_is_committed_and_the_next_row_make
     batches: Batches[int, int] = Batches(store.put, lambda: store.given, 10**9)
     for number in range(2):
         store.given += 1
-        await batches.give([number], 10**6)
+        await batches.give([number], 3 * 10**6)
         async with asyncio.timeout(10):
             while len(store.batches) == number:
                 await asyncio.sleep(0.01)
     assert store.batches == [([0], 1), ([1], 2)]
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_a_source_that_is_slow_but_steady_holds_no_transaction_open_all_the_time(
+    in_thread: bool,
+) -> None:
+    store, open_seconds = Store(in_thread=in_thread), 0.0
+
+    async def put(batch: Rows) -> None:
+        nonlocal open_seconds
+        begun = time.monotonic()
+        await store.put(batch)
+        open_seconds += time.monotonic() - begun
+
+    batches: Batches[int, int] = Batches(put, lambda: store.given, 10**9)
+    begun = time.monotonic()
+    for number in range(100):
+        store.given += 1
+        await batches.give([number], 100_000)
+        await asyncio.sleep(0.01)
+    seconds = time.monotonic() - begun
+    await batches.commit()
+    assert open_seconds < seconds / 2
+    assert [row for rows, _ in store.batches for row in rows] == list(range(100))
 
 
 async def test_a_slow_source_makes_no_transaction_of_every_little_block() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Generic, TypeVar
@@ -24,21 +25,26 @@ _PART_BYTES = 256 * 1024
 """Bytes of the source at which a part is handed over though it has fewer rows."""
 
 _LEAST = 256 * 1024
-"""Bytes of the source that are there before a database begins with a batch: a slow source makes no transaction of
-every block."""
+"""Bytes of the source that are there before a database begins with a batch."""
+
+_MORE = 2 * 1024 * 1024
+"""The same behind a batch for which the source was too slow: it gathers without a transaction."""
 
 _AHEAD = 4 * 1024 * 1024
 """Bytes of the source that may wait for the database."""
 
 _PATIENCE = 0.05
-"""Seconds for which a batch waits for more. A transaction that waited for a slow source, or for one that waits for the
-store that it writes to, would hold up everybody else who writes."""
+"""Seconds for which a database waits for more of a batch, all in all. A transaction that waited for a slow source, or for
+one that waits for the store that it writes to, would hold up everybody else who writes or wants a connection."""
 
 
 class Batch(Generic[R, P]):
     """The rows of one commit, which are taken, in parts, while more are given.
 
     Take them by `async for`, or in a thread by `for`, which blocks it while there are none.
+
+    Attributes:
+        waited: seconds for which whoever takes them has waited for more.
     """
 
     def __init__(self) -> None:
@@ -52,6 +58,7 @@ class Batch(Generic[R, P]):
         self._given = 0
         self._taken = 0
         self._progress: P | None = None
+        self.waited = 0.0
 
     @property
     def progress(self) -> P:
@@ -61,15 +68,22 @@ class Batch(Generic[R, P]):
         return self._progress
 
     def __iter__(self) -> Iterator[Sequence[R]]:
-        while (found := self._parts.get()) is not None:
+        while True:
+            begun = time.monotonic()
+            found = self._parts.get()
+            self.waited += time.monotonic() - begun
+            if found is None:
+                return
             yield found[0]
             self._note(found[1])
 
     async def __aiter__(self) -> AsyncIterator[Sequence[R]]:
         while True:
+            begun = time.monotonic()
             while self._parts.empty():
                 self._some.clear()
                 await self._some.wait()
+            self.waited += time.monotonic() - begun
             if (found := self._parts.get_nowait()) is None:
                 return
             yield found[0]
@@ -130,6 +144,7 @@ class Batches(Generic[R, P]):
         self._rows: list[R] = []
         self._rows_bytes = 0
         self._bytes = 0
+        self._least = _LEAST
         self._is_put = False
         self._before: asyncio.Task[None] | None = None
         self._putting: asyncio.Task[None] | None = None
@@ -150,15 +165,16 @@ class Batches(Generic[R, P]):
         self._rows_bytes += size
         self._bytes += size
         self._hand_over(batch, whole=self._rows_bytes < _PART_BYTES)
-        if self._bytes >= _LEAST:
+        if self._bytes >= self._least:
             self._begin(batch)
         if self._bytes >= self._batch_bytes:
+            self._least = _LEAST
             self.cut()
             if self._before is not None:  # no more than one waits for another
                 await asyncio.shield(self._before)
         elif self._is_put:
             await batch.wait_for_room()
-            self._timer = asyncio.get_running_loop().call_later(_PATIENCE, self.cut)
+            self._expect_more(_PATIENCE - batch.waited)
         await asyncio.sleep(0)  # a server's answers must not wait for parsing
         if self._putting is not None and self._putting.done():
             await self._putting
@@ -171,6 +187,17 @@ class Batches(Generic[R, P]):
             self._hand_over(batch, whole=False)
             self._begin(batch)
             batch.end(self._progress())
+
+    def _expect_more(self, patience: float) -> None:
+        """End the batch if nothing more comes for so many seconds."""
+        if patience > 0:
+            self._timer = asyncio.get_running_loop().call_later(patience, self._give_up)
+        else:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._least = _MORE
+        self.cut()
 
     async def commit(self) -> None:
         """Wait until all is committed."""
