@@ -34,8 +34,8 @@ _AHEAD = 4 * 1024 * 1024
 """Bytes of the source that may wait for the database."""
 
 _PATIENCE = 0.05
-"""Seconds for which a database waits for more of a batch, all in all. A transaction that waited for a slow source, or for
-one that waits for the store that it writes to, would hold up everybody else who writes or wants a connection."""
+"""Seconds for which a database waits for more of a batch, all in all. A transaction that waited for a slow source, or
+for one that waits for the store that it writes to, would hold up everybody else who writes or wants a connection."""
 
 
 class Batch(Generic[R, P]):
