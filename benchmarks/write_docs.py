@@ -63,7 +63,8 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
 
 - **Exports keep the database busy**: it works on the next page while one comes, by the same expression as for the
   tool. What is left beside it is the begin and end of a reading for two dozen pages, and the start. More would need
-  several pages at once on cores of their own (`--jobs`).
+  several pages at once on cores of their own (`--jobs`). On MariaDB lines come row by row, and Python takes each row
+  apart on the second core, for which other programs have to leave it free; a client in C needs next to nothing.
 - **Imports** parse while the database takes rows. The main thread parses, checks and, for PostgreSQL, writes the rows
   out for COPY, and is busy as long as that takes; the server has a little left. On SQLite and MariaDB another thread
   puts rows in, and to bind or to spell them it needs Python's lock as the parser does: there their times add up. The
@@ -80,6 +81,8 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
   PostgreSQL moves the thread's counter, which is a second row to write. And there is a way through the event loop,
   and on SQLite to a thread and back, which wakes a sleeping core twice: a program without asyncio does not have that.
   Saves of many clients share all of it.
+- **MariaDB at 1,000,000**: rows and keys are more than the 128 MB that its buffer pool has as the package sets it
+  up, so that it reads them again; the tool's own operations grow likewise.
 - **reSolve** varies from run to run more than we do: a ratio to it that is near its target is met one time and missed
   another.
 """
