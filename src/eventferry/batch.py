@@ -17,6 +17,13 @@ from typing import Generic, TypeVar
 R = TypeVar("R")
 P = TypeVar("P")
 
+BATCH_BYTES = 8 * 1024 * 1024
+"""How much of the source goes into one commit: enough to make the commit's cost vanish."""
+
+SLICE = 64 * 1024
+"""How much of the source is parsed in one go: less than a millisecond's work. In between, what is on its way to a
+server goes on."""
+
 PART = 500
 """Rows of a part: what a database takes by one statement, or in one go. On SQLite, which takes at least 32,766 values a
 statement, `apsw` keeps none of more than 16 KB for the next time: that of so many rows is just shorter."""

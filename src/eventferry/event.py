@@ -28,8 +28,6 @@ from eventferry.payload import (
     may_have_long_exponent,
 )
 
-T = TypeVar("T")
-
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
 
@@ -127,6 +125,9 @@ class _NewLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_on
 
 class _LenientNewLine(_NewLine, forbid_unknown_fields=False):
     pass
+
+
+E = TypeVar("E", _Line, _NewLine)
 
 
 class _NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -321,7 +322,7 @@ class LineDecoder:
         events = self._at_once(self._line, lines, count)
         if events is None:
             return None
-        rows = [
+        return [
             (
                 number,
                 event.thread_id,
@@ -334,15 +335,25 @@ class LineDecoder:
             )
             for number, event in enumerate(events, first)
         ]
-        return rows if self._surely_pass(lines, events) else None
 
     def new_rows(self, lines: bytes, count: int) -> Sequence[NewRowValues] | None:
         """The same for lines whose position and version are ignored and may be missing."""
         events = self._at_once(self._new, lines, count)
         if events is None:
             return None
-        rows = [(event.timestamp, event.aggregate_id, event.type, event.payload) for event in events]
-        return rows if self._surely_pass(lines, events) else None
+        return [(event.timestamp, event.aggregate_id, event.type, event.payload) for event in events]
+
+    def _at_once(self, decoder: msgspec.json.Decoder[E], lines: bytes, count: int) -> list[E] | None:
+        if (b"\\" in lines and _ESCAPE.search(lines) is not None) or not _is_compact(lines):
+            return None
+        try:
+            events = decoder.decode_lines(lines)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return None
+        # What comes out as it went in holds an event's keys in their order, and none of them twice.
+        if len(events) != count or ENCODER.encode_lines(events) != lines:
+            return None
+        return events if self._surely_pass(lines, events) else None
 
     def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine]) -> bool:
         longest = max(map(len, map(_PAYLOAD, events)))
@@ -351,17 +362,6 @@ class LineDecoder:
         if self._limited and not _names_fit(self._limits, events):
             return False
         return self._limits.surely_take(lines, longest)
-
-    @staticmethod
-    def _at_once(decoder: msgspec.json.Decoder[T], lines: bytes, count: int) -> list[T] | None:
-        if (b"\\" in lines and _ESCAPE.search(lines) is not None) or not _is_compact(lines):
-            return None
-        try:
-            events = decoder.decode_lines(lines)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            return None
-        # What comes out as it went in holds an event's keys in their order, and none of them twice.
-        return events if len(events) == count and ENCODER.encode_lines(events) == lines else None
 
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from eventferry.batch import Batches
+from eventferry.batch import SLICE, Batches
 from eventferry.database import Progress, RowBatch
 from eventferry.errors import (
     DatabaseError,
@@ -30,12 +30,6 @@ from eventferry.errors import (
 from eventferry.event import Limits, LineDecoder
 from eventferry.lines import Lines, LineSplitter
 from eventferry.operations import Operation, counts_of
-
-BATCH_BYTES = 8 * 1024 * 1024
-"""How much of the source goes into one commit: enough to make the commit's cost vanish."""
-
-SLICE = 64 * 1024
-"""How much of a block is parsed in one go: less than a millisecond's work."""
 
 
 class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -10,11 +10,11 @@ import time
 from collections.abc import Sequence
 
 from eventferry import cursor as vector
+from eventferry.batch import BATCH_BYTES
 from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
 from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
 from eventferry.event import Limits
-from eventferry.importing import BATCH_BYTES
 from eventferry.lines import Lines
 
 

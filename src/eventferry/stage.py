@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from eventferry import merge, order
-from eventferry.batch import PART, Batches
+from eventferry.batch import BATCH_BYTES, PART, SLICE, Batches
 from eventferry.database import Database, NewRowBatch, Stage, Writing
 from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
 from eventferry.event import EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
@@ -26,10 +26,6 @@ array."""
 
 Piece: TypeAlias = tuple[Sequence[NewRowValues], int]
 """Rows, and how many bytes of the source they are."""
-
-BATCH_BYTES = 8 * 1024 * 1024
-_SLICE = 64 * 1024
-"""How much is parsed at a time: in between, what is on its way to a server goes on."""
 
 
 async def begin(database: Database) -> str:
@@ -189,7 +185,7 @@ async def _pieces(
             raise InputError(error.reason, line=place, field=error.field, unit="event") from None
         rows.append(row)
         size += len(row.payload) + len(row.aggregate_id) + len(row.type)
-        if len(rows) == PART or size >= _SLICE:
+        if len(rows) == PART or size >= SLICE:
             yield rows, size
             rows, size = [], 0
     if rows:
@@ -217,8 +213,8 @@ async def _decoded(
                 blank += len(block)
                 continue
             splitter = ArraySplitter(max_line_bytes, byte_offset=blank) if sign == b"[" else lines
-        for at in range(0, len(block), _SLICE):
-            piece = block[at : at + _SLICE]
+        for at in range(0, len(block), SLICE):
+            piece = block[at : at + SLICE]
             yield list(_rows(splitter, piece, decoder)), len(piece)
     if splitter is None:
         splitter = lines
