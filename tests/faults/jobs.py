@@ -28,7 +28,7 @@ def run(name: str, arguments: tuple[Any, ...], speak: Connection, *, privileged:
     """The whole life of a child. The last thing that it tells is how it ended, unless it is killed."""
     # So that a small store, which is read back quickly, makes as many commits and pages as a large one.
     Replacement.batch_bytes = 2 * BLOCK
-    stage.BATCH_BYTES = 2 * BLOCK
+    stage.BATCH_BYTES = 2 * BLOCK  # type: ignore[attr-defined]
     exporting.PAGE_EVENTS = 200
     if not privileged and os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
