@@ -30,6 +30,20 @@ class Tables:
         """What begin opens."""
         return f"{self.events}-incremental-import"
 
+    def stage_of(self, owner: str) -> str:
+        """Where the events of an owner's import wait. Its name carries the owner's id, so that a former owner, whose
+        stage was dropped or taken over, finds no table any more instead of somebody else's."""
+        return f"{self.events}-stage-{owner}"
+
+    def progress_of(self, owner: str) -> str:
+        """How far that import has come. The stage is there when this table is."""
+        return f"{self.events}-steps-{owner}"
+
+    def owner_of(self, name: str) -> str | None:
+        """The owner's id, if a table has a name from `progress_of`."""
+        found = re.fullmatch(rf"{re.escape(self.events)}-steps-([0-9a-f]{{12}})", name)
+        return found[1] if found else None
+
     @property
     def stage(self) -> str:
         """Where the events of an import wait."""
@@ -42,7 +56,7 @@ class Tables:
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|incremental-import|import(?:-progress|-progress-former|-threads)?|(?:merge|old)-.*)",
+    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|freeze)-.*)",
     re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
@@ -68,6 +82,11 @@ def check_names(tables: Tables) -> None:
             raise UsageError(
                 f"{name!r} cannot be the name of a table: it is one that stands beside the events"
             )
+
+
+def new_owner() -> str:
+    """An id for a running operation: twelve hexadecimal digits, short enough to stand in the names of tables."""
+    return token_hex(6)
 
 
 def _literal(text: str) -> str:
