@@ -15,6 +15,7 @@ from secrets import token_hex
 from types import ModuleType
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
+from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, InputError, MissingExtraError, StoreClosedError
 
 BLOCK = 1024 * 1024
@@ -123,10 +124,12 @@ async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenera
             raise InputError(f"the compressed file is damaged or cut off: {error}") from None
         raise
     finally:
-        if next_block is not None:
-            await _settled(next_block)
-        if owned:
-            file.close()
+        try:
+            if next_block is not None:
+                await to_the_end(_settled(next_block))
+        finally:
+            if owned:
+                file.close()
 
 
 async def _settled(future: asyncio.Future[Any]) -> BaseException | None:
@@ -188,7 +191,8 @@ class FileSink:
             file = await self._opened()
             try:
                 await self._written()
-                await self._call(self._finish, file)
+                self._writing = asyncio.ensure_future(self._call(self._finish, file))
+                await self._written()
             except BaseException as error:
                 await self.abort(error)
                 raise
@@ -199,6 +203,9 @@ class FileSink:
         if self._closed:
             return
         self._closed = True
+        await to_the_end(self._leave())
+
+    async def _leave(self) -> None:
         if self._writing is not None:
             if self._is_special:  # it may never be taken
                 self._writing.add_done_callback(lambda future: future.cancelled() or future.exception())

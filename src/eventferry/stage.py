@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from eventferry import merge, order
 from eventferry.batch import BATCH_BYTES, PART, SLICE, Batches
-from eventferry.database import Database, NewRowBatch, Stage, Writing
+from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
+from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
 from eventferry.event import EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
 from eventferry.lines import BOM, ArraySplitter, LineSplitter
@@ -115,15 +116,22 @@ async def _open_stage(writing: Writing, import_id: str) -> Stage:
 @asynccontextmanager
 async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[Stage, int]]:
     """A stage of our own that holds these events, and how many they are."""
-    owner = await database.own()
-    try:
-        await _drop_dead_stages(database)
-        async with database.writing() as writing:
-            stage = await writing.make_stage("merge", owner=owner.id)
+    with database.life.running():
+        owner = await database.own()
+        stage: Stage | None = None
         try:
+            await _drop_dead_stages(database)
+            async with database.writing() as writing:
+                stage = await writing.make_stage("merge", owner=owner.id)
             yield stage, await _fill(database, stage, pieces)
         finally:
-            # What was merged is in, and what failed is told, whatever becomes of the stage: a later import drops it.
+            await to_the_end(_leave(database, stage, owner))
+
+
+async def _leave(database: Database, stage: Stage | None, owner: Owner) -> None:
+    """What was merged is in, and what failed is told, whatever becomes of the stage: a later import drops it."""
+    try:
+        if stage is not None:
             with contextlib.suppress(EventferryError):
                 async with database.writing(frozen="allow") as writing:
                     await writing.drop_stage(stage)

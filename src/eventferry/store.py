@@ -14,6 +14,7 @@ from eventferry import partition, secret, stage
 from eventferry.append import Appending
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
+from eventferry.ending import to_the_end
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.event import Event, EventInput, decode_event, decode_events, versioned_row
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
@@ -105,10 +106,15 @@ class EventStore:
         await self._database.drop()
 
     async def close(self) -> None:
-        """Close all connections; twice is fine."""
+        """Close the store; twice is fine.
+
+        No other call begins any more. Those that are under way are cancelled, and raise StoreClosedError when nothing
+        is left of them: each transaction is there whole or not at all. Imports and exports are ended as by a
+        cancellation: they unfreeze what they froze, and an import leaves what `resume=True` goes on with.
+        """
         database, self._open = self._open, None
         if database is not None:
-            await database.close()
+            await to_the_end(database.close())
 
     async def exists(self) -> bool:
         """Whether the store is there; creates nothing."""
@@ -403,6 +409,7 @@ class EventStore:
         return ImportStream(
             target,
             Operation("import", self._database, mode=maintenance_mode.value),
+            self._database.life,
             byte_offset=byte_offset,
             max_line_bytes=max_line_bytes,
             ignore_unknown_keys=ignore_unknown_keys,

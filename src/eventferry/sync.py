@@ -172,12 +172,22 @@ class ExportStream(_Blocks[AwaitedExport]):
         return self.inner.exported
 
     def stop(self) -> None:
-        """End properly at the next block."""
+        """End properly at the next block, or behind the first."""
         self.inner.stop()
 
 
 class SecretsExport(_Blocks[AwaitedSecretsExport]):
     """An iterator of blocks of lines of secrets."""
+
+    @property
+    def idx(self) -> int:
+        """The next to be read; an export from there goes on."""
+        return self.inner.idx
+
+    @property
+    def exported(self) -> int:
+        """How many secrets have been given out."""
+        return self.inner.exported
 
 
 class ImportStream(_Face[AwaitedImport]):
@@ -189,12 +199,21 @@ class ImportStream(_Face[AwaitedImport]):
     abort = _sync(AwaitedImport.abort)
 
     def close(self) -> StreamReport:
-        """Come to the end of the source and commit; the report."""
+        """Commit: all of it, or if it was stopped what was taken in; the report."""
         return _LOOP.run(self.inner.close())
+
+    def finish(self) -> StreamReport:
+        """The same where the source is known to be at its end."""
+        return _LOOP.run(self.inner.finish())
 
     def stop(self) -> None:
         """Take in nothing more from the next commit on."""
         self.inner.stop()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped and takes in nothing more."""
+        return self.inner.is_stopped
 
     @property
     def is_verified(self) -> bool:

@@ -10,6 +10,9 @@ from functools import partial, wraps
 from queue import SimpleQueue
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
+from eventferry.ending import to_the_end
+from eventferry.errors import StoreClosedError
+
 T = TypeVar("T")
 
 _AGAIN = 0.5
@@ -76,11 +79,17 @@ class Worker:
         self._name = name
         self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
         self._is_begun = False
+        self._is_over = False
         self._interrupt = interrupt
         self.given_up = threading.Event()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the thread; a cancelled call is interrupted, and waited for."""
+        if self._is_over:
+            raise StoreClosedError("the store was closed while it was in use")
+        return await self._made(function)
+
+    async def _made(self, function: Callable[[], T]) -> T:
         if not self._is_begun:
             self._is_begun = True
             threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
@@ -90,11 +99,10 @@ class Worker:
             return await call.answer
         except asyncio.CancelledError:
             self.given_up.set()
-            stopping = asyncio.ensure_future(self._stop(call.over))
-            while not stopping.done():  # a second cancellation must not leave the thread at work either
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([stopping])
-            self.given_up.clear()
+            try:
+                await to_the_end(self._stop(call.over))
+            finally:
+                self.given_up.clear()
             raise
 
     async def _stop(self, over: asyncio.Future[None]) -> None:
@@ -103,8 +111,19 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._interrupt)
             await asyncio.wait([over], timeout=_AGAIN)
 
-    def end(self) -> None:
-        """End the thread when it has nothing more to do."""
+    async def end(self, function: Callable[[], None]) -> None:
+        """Call `function`, the last, and end the thread; twice is fine."""
+        if self._is_over:
+            return
+        self._is_over = True
+        try:
+            if self._is_begun:
+                await self._made(function)
+        finally:
+            self._calls.put(None)
+
+    def __del__(self) -> None:
+        # Of a connection that nobody has closed, since its loop has ended or its store was forgotten.
         self._calls.put(None)
 
 

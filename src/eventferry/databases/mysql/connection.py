@@ -124,8 +124,7 @@ class Connection:
                 if wire is not None and wire.open:
                     wire.close()
 
-        await self.run(close)
-        self._worker.end()
+        await self._worker.end(partial(self._translated, close))
 
     def interrupt(self) -> None:
         """Kill the query under way, from any thread; what is done so far in its transaction stays.

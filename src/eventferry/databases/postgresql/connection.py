@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 from collections.abc import (
@@ -22,6 +21,7 @@ from psycopg import generators, pq
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.databases.pace import Pace
+from eventferry.ending import to_the_end
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -220,24 +220,17 @@ class Connection:
             yield
         finally:
             if not (self.raw.closed or self.is_usable):
-                await self._end()
-
-    async def _end(self) -> None:
-        ending = asyncio.ensure_future(self._roll_back())
-        cancelled: asyncio.CancelledError | None = None
-        while not ending.done():  # a cancellation must not leave it half done, nor be lost
-            try:
-                await asyncio.wait([ending])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+                await to_the_end(self._roll_back())
 
     async def _roll_back(self) -> None:
+        is_over = False
         try:
-            await self.raw.execute("ROLLBACK")
-        except psycopg.Error:
-            await self.close()
+            with contextlib.suppress(psycopg.Error):
+                await self.raw.execute("ROLLBACK")
+                is_over = True
+        finally:
+            if not is_over:
+                await self.close()
 
     @contextmanager
     def named(self) -> Iterator[None]:

@@ -31,13 +31,13 @@ from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading, events_sql, no_store
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
+from eventferry.ending import Life, Running, to_the_end
 from eventferry.errors import (
     ConcurrentError,
     InputError,
     MissingExtraError,
     ReadOnlyStoreError,
     SecretNotErasedError,
-    StoreClosedError,
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
@@ -103,9 +103,10 @@ class SqliteDatabase:
         self._tables = tables
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
-        self._closed = False
+        self.life = Life(str(self._path))
         self._writer: Connection | None = None
         self._write_lock = asyncio.Lock()
+        self._is_closed = False
         self._idle: list[Connection] = []
         self._reader_places = asyncio.Semaphore(_READERS)
         self._kept: _Kept | None = None
@@ -122,9 +123,12 @@ class SqliteDatabase:
         }
 
     async def close(self) -> None:
-        self._closed = True
+        await self.life.end()
         connections = [*self._idle, *([self._writer] if self._writer else [])]
-        self._idle, self._writer = [], None
+        self._idle, self._writer, self._is_closed = [], None, True
+        await to_the_end(self._close(connections))
+
+    async def _close(self, connections: Sequence[Connection]) -> None:
         for connection in connections:
             await connection.close()
         if self._private:
@@ -142,8 +146,6 @@ class SqliteDatabase:
         written, a closed file is read as one that nobody changes; one with a WAL that nobody folded in is
         refused, for without the WAL it would be an old state.
         """
-        if self._closed:
-            raise StoreClosedError(f"the store {self._path} is closed")
         if not self._path.is_file():
             raise StoreNotFoundError(f"there is no store at {self._path}")
         folder_writable = os.access(self._path.parent, os.W_OK)
@@ -168,20 +170,31 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[Connection]:
-        mode = self._reading_mode()
-        async with self._reader_places:
-            connection = self._idle.pop() if self._idle else self._connection(mode)
-            try:
-                yield connection
-            finally:
-                if self._closed:
-                    await connection.close()
-                else:
-                    self._idle.append(connection)
+        with self._running():
+            mode = self._reading_mode()
+            async with self._reader_places:
+                connection = self._idle.pop() if self._idle else self._connection(mode)
+                try:
+                    yield connection
+                finally:
+                    if self._is_closed:
+                        await connection.close()
+                    else:
+                        self._idle.append(connection)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[Connection]:
+        """The connection that writes, to oneself."""
+        with self._running():
+            async with self._write_lock:
+                yield self._open_writer()
+
+    def _running(self) -> Running:
+        if self._is_closed:  # even for what ends something
+            raise self.life.closed()
+        return self.life.running()
 
     def _open_writer(self) -> Connection:
-        if self._closed:
-            raise StoreClosedError(f"the store {self._path} is closed")
         if self._writer is None:
             if not self._path.is_file():
                 raise StoreNotFoundError(f"there is no store at {self._path}")
@@ -250,15 +263,14 @@ class SqliteDatabase:
         return sql is not None
 
     async def create(self) -> None:
-        if self._closed:
-            raise StoreClosedError(f"the store {self._path} is closed")
-        async with self._write_lock:
-            if self._writer is None:
-                if not self._path.parent.is_dir():
-                    raise StoreNotFoundError(f"the folder {self._path.parent} does not exist")
-                self._writer = self._connection("rwc")
-            writer = self._writer
-            await writer.run(partial(self._create, writer))
+        with self._running():
+            async with self._write_lock:
+                if self._writer is None:
+                    if not self._path.parent.is_dir():
+                        raise StoreNotFoundError(f"the folder {self._path.parent} does not exist")
+                    self._writer = self._connection("rwc")
+                writer = self._writer
+                await writer.run(partial(self._create, writer))
 
     def _create(self, writer: Connection) -> None:
         if not writer.sqlite.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -351,8 +363,7 @@ class SqliteDatabase:
     async def writing(
         self, *, frozen: Frozen = "refuse", owner: str | None = None
     ) -> AsyncIterator[SqliteWriting]:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
             try:
                 writing = await writer.run(partial(self._begin, writer, frozen, owner))
             except asyncio.CancelledError:
@@ -374,8 +385,7 @@ class SqliteDatabase:
     groups_at_once = 1  # SQLite knows one writer
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
             return await writer.run(partial(self._save, writer, saves))
 
     def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
@@ -415,7 +425,8 @@ class SqliteDatabase:
         return self._kept
 
     async def own(self) -> FileOwner:
-        self._open_writer()
+        with self._running():
+            self._open_writer()
         try:
             return FileOwner(self._path)
         except OSError as error:
@@ -427,8 +438,7 @@ class SqliteDatabase:
         return liveness.is_alive(self._path, owner)
 
     async def erase_journal(self) -> None:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
 
             def checkpoint() -> int:
                 # In WAL mode the old page stands in the log until the log is folded in and cut to nothing.

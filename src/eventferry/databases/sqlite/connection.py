@@ -140,8 +140,7 @@ class Connection:
                 self._sqlite.close()
                 self._sqlite = None
 
-        await self.run(close)
-        self._worker.end()
+        await self._worker.end(close)
 
     def _open(self) -> Sqlite:
         connection = connect(
