@@ -173,7 +173,8 @@ class _Export:
 
     async def end(self, error: BaseException | None = None) -> None:
         """End now, and unfreeze what this export froze; twice is fine."""
-        await to_the_end(self._leave())
+        if not self.life.is_inherited:
+            await to_the_end(self._leave())
 
     async def _leave(self) -> None:
         try:

@@ -210,7 +210,7 @@ class ImportStream:
         return await self._close(is_end=not self._stopped)
 
     async def finish(self) -> StreamReport:
-        """The same where the source is known to be at its end: a stop that nothing was taken in before has no effect."""
+        """The same where the source is at its end for sure: a stop before anything was taken in has no effect."""
         return await self._close(is_end=not self.is_stopped)
 
     async def _close(self, *, is_end: bool) -> StreamReport:
@@ -239,7 +239,7 @@ class ImportStream:
 
     async def abort(self, error: BaseException | None = None) -> None:
         """End without an import; twice is fine."""
-        if self._state != "open":
+        if self._state != "open" or self._life.is_inherited:
             self._state = "aborted" if self._state == "new" else self._state
             return
         self._state = "aborted"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -70,19 +70,26 @@ class EventStore:
     Use it with `async with`, or call `close`. After that every call raises StoreClosedError.
     """
 
-    def __init__(self, database: Database, *, snapshot_bucket_size: int = 1) -> None:
+    def __init__(self, open_database: Callable[[], Database], *, snapshot_bucket_size: int = 1) -> None:
         if snapshot_bucket_size < 1:
             raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
+        self._open_database = open_database
+        self._begin()
+        self._bucket_size = snapshot_bucket_size
+        self._bucket_counts: dict[str, int] = {}
+
+    def _begin(self) -> None:
+        database = self._open_database()
         self._open: Database | None = database
         self._saving = Saving(database)
         self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
-        self._bucket_size = snapshot_bucket_size
-        self._bucket_counts: dict[str, int] = {}
 
     @property
     def _database(self) -> Database:
         if self._open is None:
             raise StoreClosedError("the store is closed")
+        if self._open.life.is_inherited:
+            self._begin()
         return self._open
 
     async def __aenter__(self) -> EventStore:
@@ -113,7 +120,7 @@ class EventStore:
         cancellation: they unfreeze what they froze, and an import leaves what `resume=True` goes on with.
         """
         database, self._open = self._open, None
-        if database is not None:
+        if database is not None and not database.life.is_inherited:
             await to_the_end(database.close())
 
     async def exists(self) -> bool:

@@ -62,6 +62,21 @@ def from_thread(give: Callable[[T], None]) -> Callable[[T], None]:
     return hand_over
 
 
+class _Between:
+    """A call for which no loop waits."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self.over = threading.Event()
+
+    def make(self) -> None:
+        """For the thread."""
+        try:
+            self._function()
+        finally:
+            self.over.set()
+
+
 class Worker:
     """One thread for the calls of one connection.
 
@@ -77,7 +92,7 @@ class Worker:
 
     def __init__(self, name: str, interrupt: Callable[[], None]) -> None:
         self._name = name
-        self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._calls: SimpleQueue[_Call[Any] | _Between | None] = SimpleQueue()
         self._is_begun = False
         self._is_over = False
         self._interrupt = interrupt
@@ -122,12 +137,19 @@ class Worker:
         finally:
             self._calls.put(None)
 
+    def between(self, function: Callable[[], None], seconds: float) -> None:
+        """Call `function`, which raises nothing, between two calls; from any other thread, which waits for so long."""
+        if self._is_begun and not self._is_over:
+            call = _Between(function)
+            self._calls.put(call)
+            call.over.wait(seconds)
+
     def __del__(self) -> None:
         # Of a connection that nobody has closed, since its loop has ended or its store was forgotten.
         self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[_Call[Any] | None]) -> None:
+def _work(calls: SimpleQueue[_Call[Any] | _Between | None]) -> None:
     while (call := calls.get()) is not None:
         call.make()
         # A result that came too late, a cursor, would stay open in here and be in the rollback's way.

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
+from eventferry import forking
 from eventferry.database import Position
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.thread import Worker
@@ -100,6 +101,14 @@ class Connection:
         self._is_spoilt = False
         self._interrupts = 0
         self._holds_locks = False
+        forking.ours(self)
+
+    def leave(self) -> object:
+        """In a child: the server hears the parent's end when that ends, not when its children do."""
+        for wire in (self._wire, self._definitions):
+            if wire is not None:
+                wire._force_close()  # type: ignore[attr-defined]
+        return self
 
     # for asyncio
 

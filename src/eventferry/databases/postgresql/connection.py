@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -20,6 +21,7 @@ import psycopg
 from psycopg import generators, pq
 from psycopg.types.string import ByteaBinaryLoader
 
+from eventferry import forking
 from eventferry.databases.pace import Pace
 from eventferry.ending import to_the_end
 from eventferry.errors import (
@@ -70,6 +72,15 @@ class Connection:
         self._has_prepared = False
         self.pace = Pace()
         self._pages = 0
+        forking.ours(self)
+
+    def leave(self) -> object:
+        """In a child: the server hears the parent's end when that ends, not when its children do."""
+        with contextlib.suppress(psycopg.Error, OSError):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self.raw.pgconn.socket)
+            os.close(nowhere)
+        return self.raw
 
     @classmethod
     async def open(cls, conninfo: str, name: str) -> Connection:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from eventferry.databases.settings import seconds
 from eventferry.databases.sqlite import library, liveness
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.liveness import FileOwner
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading, events_sql, no_store
@@ -98,8 +101,9 @@ class SqliteDatabase:
         for name in (tables.events, tables.snapshots, tables.secrets, tables.subscribers):
             quoted(name)
         # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
-        self._private = tempfile.TemporaryDirectory(prefix="eventferry-") if path == ":memory:" else None
-        self._path = Path(self._private.name, "memory.db") if self._private else Path(path)
+        self._private = tempfile.mkdtemp(prefix="eventferry-") if path == ":memory:" else None
+        self._remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
+        self._path = Path(self._private, "memory.db") if self._private else Path(path)
         self._tables = tables
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
@@ -131,8 +135,7 @@ class SqliteDatabase:
     async def _close(self, connections: Sequence[Connection]) -> None:
         for connection in connections:
             await connection.close()
-        if self._private:
-            self._private.cleanup()
+        self._remove()
 
     # connections
 
@@ -417,11 +420,11 @@ class SqliteDatabase:
         """
         if self._kept is not None:
             writer.begin(write=True)
-            if self._kept.data_version == _data_version(writer):
+            if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):
                 return self._kept
             writer.roll_back()
         writing = self._begin(writer, "refuse", None)
-        self._kept = _Kept(writing, writing._heads(), _data_version(writer))
+        self._kept = _Kept(writing, writing._heads(), writer.sqlite, _data_version(writer))
         return self._kept
 
     async def own(self) -> FileOwner:
@@ -462,7 +465,13 @@ class _Kept:
 
     writing: SqliteWriting
     heads: list[int]
+    sqlite: Sqlite
     data_version: int
+
+
+def _remove_folder(folder: str | None, process: int) -> None:
+    if folder is not None and process == os.getpid():  # a child's end does not end its parent's store
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _data_version(connection: Connection) -> int:

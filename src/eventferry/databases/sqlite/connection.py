@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -10,9 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 import msgspec
 
+from eventferry import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.sqlite.library import Sqlite, code_of, connect
 from eventferry.databases.thread import Worker
@@ -21,6 +24,7 @@ from eventferry.errors import (
     EventferryError,
     ReadOnlyStoreError,
     StoreBusyError,
+    StoreClosedError,
     StoreNotFoundError,
 )
 from eventferry.numbers import javascript_number
@@ -57,6 +61,8 @@ class Connection:
         self._worker = Worker("eventferry-sqlite", self._interrupt)
         self._sqlite: Sqlite | None = None
         self.pace = Pace()
+        forking.ours(self)
+        _connections.add(self)
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the worker thread; a cancelled call is interrupted, and waited for."""
@@ -142,7 +148,31 @@ class Connection:
 
         await self._worker.end(close)
 
+    def let_go(self) -> None:
+        """Before a fork: close the file, until the next call, where nothing stands open in it."""
+
+        def close() -> None:
+            sqlite = self._sqlite
+            if sqlite is not None and not sqlite.in_transaction and not _has_temporary(sqlite):
+                sqlite.close()
+                self._sqlite = None
+
+        self._worker.between(close, _FORK)
+
+    def leave(self) -> object:
+        """In a child: a file that is open here cannot be opened anew, and closing it would end the parent's
+        transaction."""
+        if self._sqlite is not None:
+            with contextlib.suppress(OSError):
+                _inherited.add(_identity(self._path))
+        return self._sqlite
+
     def _open(self) -> Sqlite:
+        if _inherited and self._path.exists() and _identity(self._path) in _inherited:
+            raise StoreClosedError(
+                f"{self._path} was in use when this process was forked from another, and SQLite cannot open a file "
+                "twice across a fork: fork when nothing is under way"
+            )
         connection = connect(
             self._uri, _SLICE, {"eventferry_compact": _compact, "eventferry_number": javascript_number}
         )
@@ -196,6 +226,33 @@ class Connection:
         if "no such table" in str(error):
             return StoreNotFoundError(f"there is no store in {self._path} ({error})")
         return DatabaseError(f"{self._path}: {error}")
+
+
+def _has_temporary(sqlite: Sqlite) -> bool:
+    return sqlite.execute("SELECT 1 FROM sqlite_temp_master").fetchone() is not None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
+_FORK = 1.0
+"""Seconds that a fork waits for a connection that is at work."""
+
+_connections: WeakSet[Connection] = WeakSet()
+_inherited: set[tuple[int, int]] = set()
+"""The files that the process from which this one was forked had open at that moment: SQLite keeps in memory which locks
+a process has, and here takes the other's for ours."""
+
+
+def _let_go() -> None:
+    for connection in list(_connections):
+        connection.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_let_go)
 
 
 def _compact(payload: str) -> str:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from secrets import token_hex
 
+from eventferry import forking
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -43,13 +45,27 @@ class FileOwner:
         self._path = lock_path(database, self.id)
         self._descriptor: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         _lock(self._descriptor)
+        forking.ours(self)
 
     async def release(self) -> None:
         """Remove the file and drop the lock; twice is fine."""
+        self._end()
+
+    def _end(self) -> None:
         if self._descriptor is not None:
             self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = None
+
+    def leave(self) -> FileOwner:
+        """In a child: the lock is the parent's, and must go when that does."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        return self
+
+    def __del__(self) -> None:
+        self._end()  # of an operation whose loop has ended
 
 
 def is_alive(database: Path, owner: str) -> bool:
