@@ -33,7 +33,12 @@ async def to_the_end(ending: Coroutine[Any, Any, T]) -> T:
     After a cancellation the ending has `PATIENCE`, then it is cancelled itself: what holds a lock gives it back by
     closing its connection, and what stays behind in the database is a dead owner's.
     """
-    loop, caller = asyncio.get_running_loop(), asyncio.current_task()
+    try:
+        loop, caller = asyncio.get_running_loop(), asyncio.current_task()
+    except RuntimeError:
+        # The loop has ended without its tasks, and this is one that is thrown away: locks go with their connections.
+        ending.close()
+        raise GeneratorExit from None
     waiting = _WAITING.get() if caller is None else _WAITING.get() | {caller}
     marker = _WAITING.set(waiting)
     try:

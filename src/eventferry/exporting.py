@@ -166,6 +166,7 @@ class _Export:
         self.life = database.life
         self.unread = vector.decode(cursor)
         self.blocks = self._read()
+        self._leaving = asyncio.Lock()
         self.is_stopped = False
         self.is_end = False
         self.is_buffer_overflow = False
@@ -177,11 +178,12 @@ class _Export:
             await to_the_end(self._leave())
 
     async def _leave(self) -> None:
-        try:
-            await self.blocks.aclose()
-        finally:
-            self.life.remove(self.end)
-            await self._thaw()
+        async with self._leaving:  # its user and its store may both end it
+            try:
+                await self.blocks.aclose()
+            finally:
+                self.life.remove(self.end)
+                await self._thaw()
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         self._operation.begin()

@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import os
+import signal
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from pathlib import Path
@@ -34,7 +37,7 @@ from eventferry import (
 )
 from tests.places import DATABASES, Places
 from tests.servers import shared_url
-from tests.support import exported, import_lines, make_event, make_lines
+from tests.support import exported, import_lines, line, make_event, make_lines
 
 LIMIT = 10.0
 """Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
@@ -58,6 +61,15 @@ async def blocks() -> AsyncIterator[bytes]:
     for start in range(0, len(NEW), 4000):
         yield NEW[start : start + 4000]
         await asyncio.sleep(0)
+
+
+async def more() -> AsyncIterator[bytes]:
+    """Other aggregates than the old, behind them."""
+    for start in range(0, 60, 20):
+        yield b"".join(
+            line(make_event(i, threadCounter=900, aggregateId=f"more-{i}", aggregateVersion=1))
+            for i in range(start, start + 20)
+        )
 
 
 async def stopped_import(store: EventStore) -> None:
@@ -105,9 +117,7 @@ OPERATIONS = {
     "import resumed": Operation(
         lambda store: pipeline(blocks(), store.import_events(resume=True, freeze=True)), stopped_import
     ),
-    "import manual": Operation(
-        lambda store: import_lines(store, NEW, maintenance_mode=MANUAL),
-    ),
+    "import manual": Operation(lambda store: pipeline(more(), store.import_events(maintenance_mode=MANUAL))),
     "incremental": Operation(
         lambda store: store.incremental_import([make_event(1000 + i) for i in range(20)])
     ),
@@ -215,6 +225,7 @@ async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseEx
     """Do it and cut it short at an await, counted from 1. Whether it came to that; and how it ended."""
     loop = asyncio.get_running_loop()
     closing: list[asyncio.Task[None]] = []
+    children: list[int] = []
     scope = anyio.CancelScope()
 
     def act() -> None:
@@ -227,6 +238,8 @@ async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseEx
             loop.call_later(0.001, task.cancel)
         elif way == "cancel by level":
             scope.cancel()
+        elif way == "fork":
+            children.append(forked(store, url))
         elif way == "close":
             loop.set_task_factory(None)
             closing.append(loop.create_task(store.close()))
@@ -243,6 +256,9 @@ async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseEx
         error = await over(task)
     finally:
         loop.set_task_factory(None)
+    for child in children:
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
     for each in closing:
         assert await over(each) is None
     if not closing and run is not OPERATIONS["close"].run:
@@ -253,6 +269,30 @@ async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseEx
     with pytest.raises(StoreClosedError):
         await store.describe()
     return awaits.count >= at, error
+
+
+def forked(store: EventStore, url: str) -> int:
+    """A child that uses and closes the store of its parent; its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        signal.alarm(int(LIMIT))
+        asyncio.run(used_in_a_child(store, url))
+        gc.collect()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+async def used_in_a_child(store: EventStore, url: str) -> None:
+    with suppress(StoreClosedError, StoreNotFoundError):
+        async with store:
+            await store.load_events(limit=1, cursor=None)
+            await exported(store)
 
 
 def loop_ended(run: Run, url: str, at: int) -> bool:
@@ -275,7 +315,7 @@ def left_over(url: str, name: str) -> list[str]:
     """What is there still: threads, connections, lock files."""
     found = [each.name for each in threading.enumerate() if each.name.startswith("eventferry-")]
     if url.startswith("sqlite"):
-        path = Path(unquote(url.removeprefix("sqlite:///")))
+        path = Path(unquote(url.removeprefix("sqlite:///").partition("?")[0]))
         found += [each.name for each in path.parent.iterdir() if "-owner-" in each.name]
     elif url.startswith("postgresql"):
         with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
@@ -314,8 +354,8 @@ def named(url: str) -> tuple[str, str]:
     """A URL whose connections the server knows by a name of their own."""
     if url.startswith("postgresql"):
         name = url.partition("database_name=")[2]
-        return f"{url}&application_name={name}", name
-    return url, urlsplit(url).path.lstrip("/")
+        return f"{url}&application_name={name}&busy_timeout={LIMIT}", name
+    return f"{url}?busy_timeout={LIMIT}", urlsplit(url).path.lstrip("/")
 
 
 async def make(url: str, operation: Operation) -> None:
@@ -350,7 +390,7 @@ def is_whole(name: str, found: State, old: State, new: State) -> bool:
     return found in (old, new)
 
 
-WAYS = ("cancel", "cancel twice", "cancel by level", "close", "loop")
+WAYS = ("cancel", "cancel twice", "cancel by level", "close", "loop", "fork")
 
 
 def walk(database: str, name: str, way: str, folder: Path, stride: int) -> int:
@@ -372,9 +412,8 @@ def walk(database: str, name: str, way: str, folder: Path, stride: int) -> int:
                 gc.collect()
             else:
                 came, error = asyncio.run(cut_short(way, operation.run, url, at))
-                assert error is None or isinstance(error, asyncio.CancelledError | StoreClosedError), repr(
-                    error
-                )
+                expected = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
+                assert error is None or isinstance(error, expected), repr(error)
             where = f"{name} on {database}: {way} at await {at}"
             all_over(url, place)
             found = asyncio.run(state_of(url))
