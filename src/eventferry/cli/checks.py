@@ -11,7 +11,7 @@ import eventferry
 from eventferry.cli.options import (
     json_option,
 )
-from eventferry.cli.places import secrets_of, source_of, store_at
+from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
 from eventferry.cli.words import moment_text, print_data, print_json, run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
@@ -49,7 +49,7 @@ def _check(a: str, *, as_json: bool) -> None:
             async with store_at(a) as store:
                 with Meter("checking") as meter:
                     return await eventferry.check(store, meter)
-        async with source_of(a) as (lines, total):
+        async with lines_of(a) as (lines, total):
             with Meter("checking", total) as meter:
                 return await eventferry.check(lines, meter)
 

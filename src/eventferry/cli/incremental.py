@@ -36,7 +36,11 @@ def incremental_import(
     """Import what a store lacks, from lines or one JSON array; a missing store is made."""
 
     async def work() -> tuple[eventferry.ImportReport, float]:
-        async with source_of(src, jobs) as (blocks, total), _target(store, dry_run=dry_run) as opened:
+        async with (
+            source_of(src, jobs) as (source, total),
+            _target(store, dry_run=dry_run) as opened,
+            made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
+        ):
             with Meter("importing", total) as meter:
                 report = await opened.incremental_import(
                     meter(blocks), older=older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
@@ -49,11 +53,10 @@ def incremental_import(
 
 @asynccontextmanager
 async def _target(store: str, *, dry_run: bool) -> AsyncIterator[eventferry.EventStore]:
-    """The store to merge into; a missing one is made, but for a dry run an empty one stands in for it."""
+    """The store to merge into; for a dry run an empty one stands in for one that is missing."""
     async with open_store(store) as opened:
         if not dry_run or await opened.exists():
-            async with made(opened):
-                yield opened
+            yield opened
             return
     async with open_store("sqlite://:memory:") as empty:
         await empty.init()
