@@ -17,7 +17,7 @@ _AT_ONCE = 16 * 1024
 """How many packed bytes are looked at together: what is behind the end of a part is copied, for every part."""
 
 _PARTS_AT_ONCE = 64
-"""How many parts may end without a piece in between: to begin one costs some ten microseconds, however little is in it."""
+"""How many parts may end without a piece in between: to begin one costs some ten microseconds, whatever is in it."""
 
 
 def zstd_module() -> ModuleType:
