@@ -249,9 +249,8 @@ class Blocks(AsyncIterator[bytes]):
         if not is_all and any(magic.startswith(start) for magic in (*_PACKINGS, *_FOREIGN)):
             return None
         if self._name is not None and _is_packed(self._name):
-            raise InputError(
-                f"{what} is damaged or cut off: it does not begin as what is packed with gzip or zstd does"
-            )
+            why = "it does not begin as gzip or zstd does" if start else "it is empty"
+            raise InputError(f"{what} is damaged or cut off: {why}")
         return Identity()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from multiprocessing.connection import Connection
@@ -26,6 +27,8 @@ BLOCK = 20_000
 
 def run(name: str, arguments: tuple[Any, ...], speak: Connection, *, privileged: bool) -> None:
     """The whole life of a child. The last thing that it tells is how it ended, unless it is killed."""
+    # Whoever runs the tests may ignore it, as a script's `&` does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # So that a small store, which is read back quickly, makes as many commits and pages as a large one.
     Replacement.batch_bytes = 2 * BLOCK
     stage.BATCH_BYTES = 2 * BLOCK  # type: ignore[attr-defined]
