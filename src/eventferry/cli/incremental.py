@@ -46,9 +46,9 @@ def incremental_import(
     ignore_unknown_keys: bool,
     as_json: bool,
 ) -> None:
-    """Import what a store lacks, from lines or one JSON array; a missing store is made.
+    """Import what is new, from lines or one JSON array; a missing store is made.
 
-    Events older than the store's latest are skipped, unless --older says otherwise.
+    What the store holds is skipped, and so is what is older than its latest event, unless --older says otherwise.
     """
 
     async def work() -> tuple[eventferry.ImportReport, float]:
