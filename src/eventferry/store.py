@@ -377,6 +377,7 @@ class EventStore:
         allow_empty: bool = False,
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        replace: bool = True,
     ) -> ImportStream:
         """A sink for blocks of lines.
 
@@ -388,6 +389,7 @@ class EventStore:
             allow_empty: AUTO: let an import of no events empty the store.
             ignore_unknown_keys: drop keys that an event does not have, instead of refusing the line.
             max_line_bytes: refuse a longer line.
+            replace: AUTO: False refuses the import where the store holds events, also those that come meanwhile.
 
         Raises:
             UsageError: options that do not go together.
@@ -395,11 +397,15 @@ class EventStore:
         _check_size("byte_offset", byte_offset)
         _check_size("max_line_bytes", max_line_bytes)
         if _mode(maintenance_mode) is MANUAL:
-            if freeze or resume or allow_empty:
-                raise UsageError("freeze, resume and allow_empty are for an import that replaces (AUTO)")
+            if freeze or resume or allow_empty or not replace:
+                raise UsageError(
+                    "freeze, resume, allow_empty and replace are for an import that replaces (AUTO)"
+                )
             target: Appending | Replacement = Appending(self._database)
         else:
-            target = Replacement(self._database, freeze=freeze, resume=resume, allow_empty=allow_empty)
+            target = Replacement(
+                self._database, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
+            )
         return ImportStream(
             target,
             Operation("import", self._database, mode=maintenance_mode.value),
