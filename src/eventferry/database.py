@@ -208,7 +208,7 @@ class Stage:
         table: the table that holds its events.
         owner: id of the operation that lives as long as its process; None for "open".
         since: when it was made, in ms since 1970; None where a foreign writer made it.
-        baseline: of a "replace" stage, what the store was when the import began.
+        baseline: of a "replace" stage, what the store was when the import began; None where that is overtaken.
     """
 
     id: str
@@ -396,6 +396,9 @@ class Writing(Reading, Protocol):
 
     async def progress(self, stage: Stage) -> list[Progress]:
         """What each commit of the stage noted, in order."""
+
+    async def overtake(self, stage: Stage) -> None:
+        """Take a "replace" stage's baseline away: the store is not what it was when the import began."""
 
     async def find_clash(self, stage: Stage) -> Clash | None:
         """Make the stage's unique indexes; where that is impossible, which lines clash."""

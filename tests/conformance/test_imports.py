@@ -493,6 +493,36 @@ async def test_a_refused_import_leaves_nothing_to_go_on_with(opened: Opened) -> 
             assert stream.byte_offset == 0
 
 
+async def test_an_import_does_not_replace_what_has_filled_a_gap_since_it_began(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        kept, gap = [make_event(i) for i in (0, 2 * 256)], make_event(256)
+        await import_lines(store, kept)
+        stream = store.import_events()
+        await stream.write(NEW)
+        await other.freeze()
+        await import_lines(other, [gap], maintenance_mode=MANUAL)
+        await other.unfreeze()
+        with pytest.raises(StoreChangedError):
+            await stream.close()
+        assert await exported(store) == b"".join(map(line, [kept[0], gap, kept[1]]))
+        await import_lines(store, NEW)
+        assert await exported(store) == NEW
+
+
+async def test_nor_does_one_that_goes_on_behind_the_gap(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, [make_event(256)])
+        await interrupt(store, BIG)
+        await store.freeze()
+        await import_lines(store, [make_event(0)], maintenance_mode=MANUAL)
+        await store.unfreeze()
+        with pytest.raises(StoreChangedError):
+            await pipeline(in_blocks(BIG), store.import_events(resume=True))
+        assert await exported(store) == line(make_event(0)) + line(make_event(256))
+
+
 # only into an empty store
 
 

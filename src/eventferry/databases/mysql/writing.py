@@ -163,6 +163,13 @@ class MysqlWriting(MysqlReading):
         return Stage(stage.id, stage.kind, stage.table, owner, stage.since, stage.baseline)
 
     @threaded
+    def overtake(self, stage: Stage) -> None:
+        # The first row by its key: behind it somebody may just be adding his.
+        self.connection.execute(
+            f"UPDATE {quoted(self.tables.progress)} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
+        )
+
+    @threaded
     def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
         return self._stage(kind)
 

@@ -113,6 +113,10 @@ class PostgresWriting(PostgresReading):
         await self.execute([f"COMMENT ON TABLE {self.names.progress} IS {ddl.literal(_told(adopted))}"])
         return adopted
 
+    async def overtake(self, stage: Stage) -> None:
+        told = ddl.literal(_told(replace(stage, baseline=None)))
+        await self.execute([f"COMMENT ON TABLE {self.names.progress} IS {told}"])
+
     async def merge_stages(self) -> list[Stage]:
         [rows] = await self.connection.run(
             "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "

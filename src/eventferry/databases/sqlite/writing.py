@@ -210,18 +210,28 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        """The owner stands in the definition of the progress table, so that is made anew."""
+        adopted = replace(stage, owner=owner)
+        self._tell(adopted)
+        if stage.owner is not None:
+            self.dropped_owners.append(stage.owner)
+        return adopted
+
+    @threaded
+    def overtake(self, stage: Stage) -> None:
+        self._tell(replace(stage, baseline=None))
+
+    def _tell(self, stage: Stage) -> None:
+        """What a stage is stands in the definition of its progress table, so that is made anew."""
         sqlite, progress = self.connection.sqlite, self.tables.progress
         former = f"{progress}-former"
         sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
         sqlite.execute(
-            ddl.progress_table(progress, stage.id, owner=owner, since=stage.since, baseline=stage.baseline)
+            ddl.progress_table(
+                progress, stage.id, owner=stage.owner, since=stage.since, baseline=stage.baseline
+            )
         )
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
-        if stage.owner is not None:
-            self.dropped_owners.append(stage.owner)
-        return replace(stage, owner=owner)
 
     async def merge_stages(self) -> list[Stage]:
         return []  # they are temporary tables, gone with their connection
