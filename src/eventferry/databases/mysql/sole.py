@@ -18,7 +18,7 @@ from eventferry.databases.mysql.reading import compact_text, entry, vector
 from eventferry.databases.mysql.saving import Found, Saver, taken
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.writing import MysqlWriting
-from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
 from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
@@ -80,6 +80,7 @@ class MysqlSoleWriting(MysqlWriting):
     @threaded
     def remove_all(self) -> None:
         """Remove the store, when this transaction has ended: in one statement its tables lose their names."""
+        self._refuse_foreign_tables()
         former = self.names.fresh()
         present = [name for name in former if self.comment_of(name) is not None]
         self._afterwards.append(
@@ -98,6 +99,16 @@ class MysqlSoleWriting(MysqlWriting):
             if name in beside or self.names.is_left_over(name) or self.names.is_merge_stage(name)
         ]
         self._drop_afterwards(*left, *(former[name] for name in present))
+
+    def _refuse_foreign_tables(self) -> None:
+        """Refuse to remove what only has the name of one of a store's tables."""
+        for table, needed in beside_events(self.tables, "SnapshotContent").items():
+            rows = self.connection.query(
+                "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
+                (self.connection.access.database, table),
+            )
+            if rows:
+                refuse_foreign(self.connection.access.place, table, needed, (name for (name,) in rows))
 
     # events
 
@@ -379,6 +390,7 @@ class MysqlReplacing(MysqlSoleWriting):
 
     @threaded
     def swap(self, stage: Stage) -> None:
+        self._refuse_foreign_tables()
         self._refuse_what_would_be_lost()
         if self._freeze_marker() is None:
             self._mark(comment("SWAP", owner=stage.owner, since=now()))

@@ -11,7 +11,7 @@ import psycopg
 
 from eventferry.batch import PART
 from eventferry.database import Save, Shared, Stage
-from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
 from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.placing import Saver
@@ -43,6 +43,17 @@ class PostgresSoleWriting(PostgresWriting):
 
     async def clear_freeze(self) -> None:
         await self.execute([f"DROP TABLE IF EXISTS {self.names.freeze}"])
+
+    async def refuse_foreign_tables(self) -> None:
+        """Refuse to remove what only has the name of one of a store's tables."""
+        for table, needed in beside_events(self.names.tables, "snapshotContent").items():
+            [rows] = await self.connection.run(
+                "SELECT attname::text FROM pg_attribute "
+                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+                (self.names.of(table).replace("%%", "%"),),
+            )
+            if rows:
+                refuse_foreign(self.names.schema, table, needed, (name for (name,) in rows))
 
     # events
 
@@ -258,6 +269,7 @@ class PostgresReplacing(PostgresSoleWriting):
 
     async def swap(self, stage: Stage) -> None:
         await self.check_ours(stage)
+        await self.refuse_foreign_tables()
         await self._refuse_what_would_be_lost()
         grants = await self._grants(stage)
         events = quoted(self.names.tables.events)

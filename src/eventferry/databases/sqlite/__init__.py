@@ -303,6 +303,7 @@ class SqliteDatabase:
     def _drop(self, writing: SqliteWriting) -> None:
         writing.changed_store = True
         sqlite = writing.connection.sqlite
+        writing.refuse_foreign_tables()
         writing._clear_freeze()
         owner = fact(writing._table_sql(self._tables.progress) or "", "STAGE", "owner")
         if owner is not None:

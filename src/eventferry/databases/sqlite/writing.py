@@ -22,12 +22,12 @@ from eventferry.database import (
     StageKind,
     SubscriberRow,
 )
-from eventferry.databases.names import Tables, fact
+from eventferry.databases.names import Tables, beside_events, fact, refuse_foreign
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
+from eventferry.databases.sqlite.reading import KEPT, SqliteReading, columns_of, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
@@ -323,9 +323,17 @@ class SqliteWriting(SqliteReading):
         self.connection.make_index(ddl.order_index(table, generation))
         return [f"{generation}-order"]
 
+    def refuse_foreign_tables(self) -> None:
+        """Refuse to remove what only has the name of one of a store's tables. For the worker thread."""
+        for table, needed in beside_events(self.tables, "content").items():
+            columns = columns_of(self.connection.sqlite, table)
+            if columns:
+                refuse_foreign("this file", table, needed, columns)
+
     @threaded
     def swap(self, stage: Stage) -> None:
         self.changed_store = True
+        self.refuse_foreign_tables()
         sqlite = self.connection.sqlite
         triggers = sqlite.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
