@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from eventferry.cursor import MAX_COUNTER
-from eventferry.errors import InputError
+from eventferry.errors import InputError, UnsupportedStoreError
 from eventferry.payload import (
     ENCODER,
     SHALLOW,
@@ -456,6 +456,22 @@ def is_within(limits: Limits, row: NewRow) -> bool:
     except InputError:
         return False
     return True
+
+
+def full_thread(thread: int) -> UnsupportedStoreError:
+    """The error for an event that would go behind the highest counter."""
+    return UnsupportedStoreError(
+        f"thread {thread} is full: its last event has the counter {MAX_COUNTER}, the highest that a cursor can "
+        "hold. Nothing was stored"
+    )
+
+
+def last_version(aggregate_id: str) -> UnsupportedStoreError:
+    """The error for an event that would go behind the highest version."""
+    return UnsupportedStoreError(
+        f"the aggregate {aggregate_id!r} has an event of version {MAX_SAFE_INTEGER}, the highest there is: no "
+        "event can follow it. Nothing was stored"
+    )
 
 
 def _is_compact(lines: bytes) -> bool:

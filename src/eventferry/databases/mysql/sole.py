@@ -22,7 +22,7 @@ from eventferry.databases.names import beside_events, comment, frozen_marker, re
 from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
-from eventferry.event import Row, check_limits
+from eventferry.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
 
 _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
 _BLOCK = 2000
@@ -161,7 +161,7 @@ class MysqlSoleWriting(MysqlWriting):
             try:
                 saved = saver.store(self.connection, place, alone=True)
             except MySQLError as error:
-                raise saver.refusal(self.connection, error) from None
+                raise saver.refusal(self.connection, place, error) from None
             if not isinstance(saved, Found):
                 return
             place = saver.next_place(self.connection, saved)
@@ -303,6 +303,11 @@ class MysqlSoleWriting(MysqlWriting):
             SET s.threadId = p.threadId, s.threadCounter = p.threadCounter, s.aggregateVersion = p.aggregateVersion""",
             {"heads": vector(self._heads()), "behind_all": self._thread_of_the_latest()},
         )
+        at_its_end = self.connection.query(
+            f"SELECT aggregateId FROM {table} WHERE aggregateVersion > {MAX_SAFE_INTEGER} LIMIT 1"
+        )
+        if at_its_end:
+            raise last_version(at_its_end[0][0])
         try:
             placed = self.connection.execute(
                 f"""INSERT INTO {self._events}({_COLUMNS}) SELECT {_COLUMNS} FROM {table}

@@ -19,7 +19,7 @@ from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows
 from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
-from eventferry.event import Row, check_limits
+from eventferry.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
 
 _CHUNK = 50_000
 _GROUP = '"timestamp", "aggregateId", "type"'
@@ -190,8 +190,8 @@ class PostgresSoleWriting(PostgresWriting):
     async def place(self, stage: Stage) -> int:
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
         arrival = '"timestamp", "arrivedBy", "rowid"'
-        count = await self.connection.change(
-            f"""WITH crowded AS MATERIALIZED (
+        heads = await self.heads()
+        statement = f"""WITH crowded AS MATERIALIZED (
               SELECT "timestamp" FROM (
                 SELECT "timestamp", "aggregateId" FROM {table} WHERE "timestamp" <= {self._latest}
                 INTERSECT SELECT "timestamp", "aggregateId" FROM {known}
@@ -211,11 +211,22 @@ class PostgresSoleWriting(PostgresWriting):
               (%(heads)s::bigint[])["threadId" + 1] - 1
                 + row_number() OVER (PARTITION BY "threadId" ORDER BY {arrival}),
               "timestamp", "aggregateId",
-              latest + row_number() OVER (PARTITION BY "aggregateId" ORDER BY {arrival}),
+              nullif(
+                latest + row_number() OVER (PARTITION BY "aggregateId" ORDER BY {arrival}), {MAX_SAFE_INTEGER + 1}
+              ),
               "type", "payload", "eventSize"
-            FROM staged JOIN versions USING ("aggregateId") ORDER BY {arrival}""",
-            {"heads": vector(await self.heads()), "behind_all": await self._thread_of_the_latest()},
-        )
+            FROM staged JOIN versions USING ("aggregateId") ORDER BY {arrival}"""
+        await self.execute(["SAVEPOINT before"])
+        try:
+            count = await self.connection.change(
+                statement, {"heads": vector(heads), "behind_all": await self._thread_of_the_latest()}
+            )
+        except DatabaseError as error:
+            # No version behind the highest: the column refuses the null.
+            if not isinstance(error.__cause__, psycopg.errors.NotNullViolation):
+                raise
+            await self.execute(["ROLLBACK TO SAVEPOINT before"])
+            raise await self._refusal(table) from None
         await self.execute(
             [
                 f"""UPDATE {self.names.threads} AS t SET "threadCounter" = n.head FROM (
@@ -226,6 +237,18 @@ class PostgresSoleWriting(PostgresWriting):
             ]
         )
         return count
+
+    async def _refusal(self, table: str) -> Exception:
+        """Which aggregate of a stage has the highest version there is."""
+        [(aggregate_id,)] = await self.connection.rows(
+            f"""SELECT "aggregateId" FROM (
+              SELECT "aggregateId", count(*) AS staged FROM {table} GROUP BY 1
+            ) AS a WHERE staged + (
+              SELECT coalesce(max(e."aggregateVersion"), 0) FROM {self.names.events} AS e
+              WHERE e."aggregateId" = a."aggregateId"
+            ) > {MAX_SAFE_INTEGER} LIMIT 1"""
+        )
+        return last_version(aggregate_id.decode())
 
     async def _thread_of_the_latest(self) -> int:
         """The thread whose last event comes after all others, wherever threads fall: what follows does too."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from eventferry import order
 from eventferry.clock import now
+from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Clash,
     NewRowBatch,
@@ -31,7 +32,7 @@ from eventferry.databases.sqlite.reading import KEPT, SqliteReading, columns_of,
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
-from eventferry.event import ROOMY, Limits, Row
+from eventferry.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
 
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
@@ -107,6 +108,8 @@ class SqliteWriting(SqliteReading):
             raise InputError(reason, field="payload")
         thread = self._thread_for(event.aggregate_id, version, event.timestamp, heads)
         counter = heads[thread]
+        if counter > MAX_COUNTER:
+            raise full_thread(thread)
         self.connection.sqlite.execute(
             f"INSERT INTO {self._events}{_INSERT_ROW}",
             (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload),
@@ -497,15 +500,32 @@ class SqliteWriting(SqliteReading):
         self.changed_store = True
         heads = self._heads()
         before = sum(heads)
-        self.connection.sqlite.executemany(
-            f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
-              ?1, ?2, ?3, ?4,
-              (SELECT coalesce(max(aggregateVersion), 0) + 1 FROM {self._events} WHERE aggregateId = ?4),
-              ?5, CAST(?6 AS TEXT)
-            )""",
-            self._placed(stage, heads),
-        )
+        try:
+            # No version behind the highest: the column refuses the null.
+            self.connection.sqlite.executemany(
+                f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
+                  ?1, ?2, ?3, ?4,
+                  (SELECT nullif(coalesce(max(aggregateVersion), 0), {MAX_SAFE_INTEGER}) + 1
+                    FROM {self._events} WHERE aggregateId = ?4),
+                  ?5, CAST(?6 AS TEXT)
+                )""",
+                self._placed(stage, heads),
+            )
+        except Exception as error:
+            if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
+                raise
+            raise self._refusal(stage, error) from None
         return sum(heads) - before
+
+    def _refusal(self, stage: Stage, error: Exception) -> Exception:
+        """What it means that the store did not take a staged event."""
+        at_its_end = self.connection.sqlite.execute(
+            f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
+              SELECT 1 FROM {self._events} AS e
+              WHERE e.aggregateId = s.aggregateId AND e.aggregateVersion = {MAX_SAFE_INTEGER}
+            ) LIMIT 1"""
+        ).fetchone()
+        return error if at_its_end is None else last_version(at_its_end[0])
 
     def _placed(
         self, stage: Stage, heads: list[int]
