@@ -26,6 +26,7 @@ from eventferry.payload import (
     encode_payload,
     may_be_deep,
     may_have_long_exponent,
+    plain_text,
 )
 
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -500,13 +501,31 @@ _MOST_BYTES = 4
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
     if isinstance(event, Event):
         event = _as_dict(event)
+    elif not isinstance(event, Mapping):
+        raise InputError(f"an event is a dict or an Event, not {type(event).__name__}")
     try:
-        return msgspec.convert(dict(event), shape)
+        return msgspec.convert(event if type(event) is dict else dict(event), shape)
+    except (msgspec.ValidationError, TypeError):
+        pass
+    try:
+        return msgspec.convert(_of_plain_classes(event), shape)
     except msgspec.ValidationError as error:
         reason, field = _reason(error, b"")
         raise InputError(reason, field=field) from None
-    except (TypeError, ValueError):
-        raise InputError(f"an event is a dict or an Event, not {type(event).__name__}") from None
+
+
+def _of_plain_classes(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event whose strings and whole numbers are just that, also where they came as something derived."""
+    plain: dict[str, Any] = {}
+    for key, value in event.items():
+        if not isinstance(key, str):
+            raise InputError(f"the key {key!r:.100} is no string")
+        if isinstance(value, str):
+            value = plain_text(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = int.__int__(value)
+        plain[plain_text(key)] = value
+    return plain
 
 
 def _as_dict(event: Event) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets as randomness
 import string
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ from eventferry.errors import (
 from eventferry.event import Event, EventInput, NewRow, check_text, has_lone_surrogate
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.operations import Operation, counts_of
-from eventferry.payload import encode_payload
+from eventferry.payload import encode_payload, plain_text
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
 DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105
@@ -96,18 +96,19 @@ def _event_about(event_type: str, secret_id: str) -> Save:
     )
 
 
-def _check(secret_id: str, secret: str) -> None:
+def _checked(secret_id: str, secret: str) -> tuple[str, str]:
     for field, value in (("id", secret_id), ("secret", secret)):
         if not isinstance(value, str):
             raise InputError(f"is a string, not {type(value).__name__}", field=field)
         check_text(field, value)
     if len(secret_id) > MAX_ID_LENGTH:
         raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="id")
+    return plain_text(secret_id), plain_text(secret)
 
 
 async def set_secret(database: Database, secret_id: str, secret: str) -> None:
     """Add a secret and store the event that says so."""
-    _check(secret_id, secret)
+    secret_id, secret = _checked(secret_id, secret)
     async with database.writing_alone() as writing:
         present = await writing.secret(secret_id)
         if present is not None:
@@ -154,7 +155,11 @@ async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSe
     """The secrets that events set, as they stand now, and the ids of those that they deleted."""
     named: list[str] = []
     deleted: list[str] = []
-    for event in events:
+    for place, event in enumerate(events, 1):
+        if not isinstance(event, Event | Mapping):
+            raise InputError(
+                f"an event is a dict or an Event, not {type(event).__name__}", line=place, unit="event"
+            )
         event_type = event.type if isinstance(event, Event) else event.get("type")
         payload: Any = event.payload if isinstance(event, Event) else event.get("payload")
         if event_type not in (SET_SECRET, DELETE_SECRET):

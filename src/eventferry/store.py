@@ -23,7 +23,7 @@ from eventferry.merge import ImportReport, Older
 from eventferry.operations import Operation, counts_of, told
 from eventferry.order import Pages
 from eventferry.partition import Partition
-from eventferry.payload import decode_payload, encode_payload
+from eventferry.payload import decode_payload, encode_payload, plain_text
 from eventferry.replace import Replacement
 from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
 from eventferry.saving import Saving
@@ -569,8 +569,7 @@ class EventStore:
     @told("save-snapshot", logging.DEBUG)
     async def save_snapshot(self, key: str, content: str) -> None:
         """Keep a snapshot; with `snapshot_bucket_size` n only every nth call for a key is kept."""
-        _text("key", key)
-        _text("content", content)
+        key, content = _text("key", key), _text("content", content)
         count = self._bucket_counts.get(key, 0) + 1
         if count < self._bucket_size:
             self._bucket_counts[key] = count
@@ -601,8 +600,8 @@ class EventStore:
         """
         if update_only == (destination is not None):
             raise UsageError("give a destination, or update_only: one of the two")
-        _text("application_name", application_name)
-        _text("event_subscriber", event_subscriber)
+        application_name = _text("application_name", application_name)
+        event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
         async with self._database.writing(frozen="allow") as writing:
             if update_only:
@@ -672,7 +671,7 @@ def _text(name: str, value: str) -> str:
         raise UsageError(f"{name} is a string, not {type(value).__name__}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise UsageError(f"{name} holds a lone surrogate, which is no character")
-    return value
+    return plain_text(value)
 
 
 def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
@@ -682,9 +681,7 @@ def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
         names = tuple(values)
     except TypeError:
         raise UsageError(f"{name} is a list of strings, not {values!r}") from None
-    for value in names:
-        _text(f"each of {name}", value)
-    return names
+    return tuple(_text(f"each of {name}", value) for value in names)
 
 
 def _pages(cursor: str | None, only: Filter) -> Pages:
