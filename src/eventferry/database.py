@@ -419,6 +419,23 @@ class Writing(Reading, Protocol):
     async def drop_part(self, stage: Stage, part: bytes) -> None:
         """Remove what a part brought."""
 
+    # secrets
+    async def hold_secrets(self) -> int:
+        """Let nobody else change secrets before the transaction ends, saves go on; the idx behind the highest."""
+
+    async def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        """Rows of secrets that have one of these ids or one of these idx."""
+
+    async def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
+        """Add rows, whose ids and idx are free.
+
+        Raises:
+            InputError: the columns cannot hold a row; `line` is its place among these, from 1.
+        """
+
+    async def erase_secrets(self, ids: Sequence[str]) -> None:
+        """Make rows tombstones."""
+
     # snapshots, subscribers
     async def put_snapshot(self, key: str, content: str) -> None:
         """Insert or replace a snapshot."""
@@ -484,13 +501,6 @@ class SoleWriting(Writing, Protocol):
         timestamp has an event at it already, the thread of the store's latest event. Versions go on from
         each aggregate's last.
         """
-
-    # secrets
-    async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        """Add a row; where `idx` is None or taken it gets the next free one."""
-
-    async def erase_secret(self, secret_id: str) -> None:
-        """Make the row a tombstone."""
 
 
 class Replacing(SoleWriting, Protocol):

@@ -125,6 +125,19 @@ async def test_a_secret_is_not_set_or_deleted_where_no_event_can_say_so(opened: 
         assert await store.get_secret("kept") == "secret"
 
 
+async def test_no_secret_gets_a_number_behind_the_highest(opened: Opened) -> None:
+    async with opened() as store:
+        async with store.import_secrets() as sink:
+            await sink.write(b'{"secret":"s","id":"last","idx":%d}\n' % LAST_VERSION)
+        with pytest.raises(UnsupportedStoreError, match="highest"):
+            await store.set_secret("new", "secret")
+        with pytest.raises(UnsupportedStoreError, match="highest"):
+            async with store.import_secrets() as sink:
+                await sink.write(b'{"secret":"s","id":"another","idx":%d}\n' % LAST_VERSION)
+        assert [secret.id for secret in (await store.load_secrets(limit=9)).secrets] == ["last"]
+        assert await exported(store) == b""
+
+
 async def test_a_store_that_is_full_to_the_end_can_be_replaced_and_described(opened: Opened) -> None:
     async with opened() as store:
         full = [

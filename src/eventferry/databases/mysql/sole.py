@@ -350,36 +350,6 @@ class MysqlSoleWriting(MysqlWriting):
         )
         return int(latest[0][0]) if latest else 0
 
-    # secrets
-
-    @threaded
-    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        if secret is None and not self._keeps_tombstones():
-            raise UnsupportedStoreError(
-                f"the table {self.tables.secrets!r} cannot say that a secret was deleted: reSolve made it so"
-            )
-        table = quoted(self.tables.secrets)
-        [(is_taken, free)] = self.connection.query(
-            f"SELECT COALESCE(SUM(idx = %s), 0), COALESCE(MAX(idx), -1) + 1 FROM {table}", (idx,)
-        )
-        self.connection.execute(
-            f"INSERT INTO {table}(idx, id, secret) VALUES (%s, %s, %s)",
-            (free if idx is None or is_taken else idx, secret_id, secret),
-        )
-
-    @threaded
-    def erase_secret(self, secret_id: str) -> None:
-        table, same = quoted(self.tables.secrets), self.shape.same("id", "%(id)s")
-        change = f"UPDATE {table} SET secret = NULL" if self._keeps_tombstones() else f"DELETE FROM {table}"
-        self.connection.execute(f"{change} WHERE {same}", {"id": secret_id})
-
-    def _keeps_tombstones(self) -> bool:
-        return self.connection.query(
-            """SELECT is_nullable FROM information_schema.columns
-            WHERE table_schema = %s AND table_name = %s AND column_name = 'secret'""",
-            (self.connection.access.database, self.tables.secrets),
-        ) == [("YES",)]
-
 
 class MysqlReplacing(MysqlSoleWriting):
     """A sole writing for a swap, which happens behind its end.

@@ -17,8 +17,8 @@ from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows
-from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
+from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
+from eventferry.errors import ConcurrentError, DatabaseError, UnsupportedStoreError
 from eventferry.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
 
 _CHUNK = 50_000
@@ -257,34 +257,6 @@ class PostgresSoleWriting(PostgresWriting):
             ORDER BY "timestamp" DESC, "threadCounter" DESC, "threadId" DESC LIMIT 1"""
         )
         return int(rows[0][0]) if rows else 0
-
-    # secrets
-
-    async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        check_storable("id", secret_id)
-        check_storable("secret", secret or "")
-        try:
-            await self._insert_secret(secret_id, secret, idx)
-        except DatabaseError as error:
-            if isinstance(error.__cause__, psycopg.errors.StringDataRightTruncation):
-                raise InputError("is longer than the store's column", field="id") from None
-            raise
-
-    async def _insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        # reSolve takes the next number from the sequence, so that must stay ahead of what is given here.
-        await self.connection.run(
-            f"""INSERT INTO {self.names.secrets}("idx", "id", "secret")
-            SELECT CASE WHEN %(idx)s::bigint IS NULL OR bool_or("idx" = %(idx)s) THEN coalesce(max("idx"), -1) + 1
-              ELSE %(idx)s END, %(id)s, %(secret)s FROM {self.names.secrets};
-            SELECT setval(pg_get_serial_sequence(%(table)s, 'idx'), max("idx") + 1, false) FROM {self.names.secrets}
-            WHERE pg_get_serial_sequence(%(table)s, 'idx') IS NOT NULL""",
-            {"idx": idx, "id": secret_id, "secret": secret, "table": self.names.secrets.replace("%%", "%")},
-        )
-
-    async def erase_secret(self, secret_id: str) -> None:
-        await self.connection.change(
-            f'UPDATE {self.names.secrets} SET "secret" = NULL WHERE "id" = %s', (secret_id,)
-        )
 
 
 class PostgresReplacing(PostgresSoleWriting):

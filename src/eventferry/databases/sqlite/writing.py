@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from eventferry.database import (
     Progress,
     RowBatch,
     Save,
+    SecretRow,
     Shared,
     Stage,
     StageKind,
@@ -557,30 +559,42 @@ class SqliteWriting(SqliteReading):
 
     # secrets, snapshots, subscribers
 
-    def _change_secrets(self, statement: str, parameters: tuple[object, ...]) -> None:
+    @threaded
+    def hold_secrets(self) -> int:
+        # Only one transaction writes at a time, and this is it.
+        free: int = self.connection.sqlite.execute(
+            f"SELECT coalesce(max(idx), -1) + 1 FROM {quoted(self.tables.secrets)}"
+        ).fetchone()[0]
+        return free
+
+    @threaded
+    def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        table = quoted(self.tables.secrets)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT idx, id, secret FROM {table} WHERE id IN (SELECT value FROM json_each(:ids))
+            UNION SELECT idx, id, secret FROM {table} WHERE idx IN (SELECT value FROM json_each(:numbers))""",
+            {"ids": json.dumps(list(ids)), "numbers": json.dumps(list(numbers))},
+        )
+        return [SecretRow(*row) for row in rows]
+
+    def _change_secrets(self, statement: str, values: Iterable[Sequence[object]]) -> None:
         """Pages of the secrets keep no remnant of what a statement deletes or moves."""
         self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         try:
-            self.connection.sqlite.execute(statement, parameters)
+            self.connection.sqlite.executemany(statement, values)
         finally:
             self.connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
     @threaded
-    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        table = quoted(self.tables.secrets)
-        taken, free = self.connection.sqlite.execute(
-            f"SELECT EXISTS (SELECT 1 FROM {table} WHERE idx = ?), coalesce(max(idx), -1) + 1 FROM {table}",
-            (idx,),
-        ).fetchone()
+    def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
         self._change_secrets(
-            f"INSERT INTO {table}(idx, id, secret) VALUES (?, ?, ?)",
-            (free if idx is None or taken else idx, secret_id, secret),
+            f"INSERT INTO {quoted(self.tables.secrets)}(idx, id, secret) VALUES (?, ?, ?)", rows
         )
 
     @threaded
-    def erase_secret(self, secret_id: str) -> None:
+    def erase_secrets(self, ids: Sequence[str]) -> None:
         self._change_secrets(
-            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", (secret_id,)
+            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", [(name,) for name in ids]
         )
 
     @threaded
