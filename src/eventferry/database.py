@@ -323,8 +323,9 @@ class Reading(Protocol):
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
 
-    async def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
-        """Matching events in order of (timestamp, counter, thread)."""
+    async def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
+        """Matching events in order of (timestamp, counter, thread): at most `limit`, or until `max_bytes` are reached
+        (at least one)."""
 
     async def latest_line(self, only: Filter) -> bytes | None:
         """The matching event with the highest key."""

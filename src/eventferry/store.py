@@ -228,13 +228,12 @@ class EventStore:
             cursor behind them.
         """
         _check_count("limit", limit)
-        only = _filter(event_types, aggregate_ids, start_time, finish_time)
+        only = filter_of(event_types, aggregate_ids, start_time, finish_time)
         by_time = start_time is not None or finish_time is not None
         if cursor is msgspec.UNSET:
             if not by_time:
                 raise UsageError("give a cursor (None is the start), or start_time or finish_time")
-            async with self._database.reading() as reading:
-                lines = [] if only.is_empty else await reading.lines_by_time(only, limit)
+            lines = await self._lines_by_time(only, limit, _PAGE_BYTES)
             return Page([decode_event(line) for line in lines], None)
         if by_time:
             raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
@@ -245,6 +244,10 @@ class EventStore:
         if len(self._read_up_to) > _REMEMBERED:
             del self._read_up_to[next(iter(self._read_up_to))]
         return page
+
+    async def _lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
+        async with self._database.reading() as reading:
+            return [] if only.is_empty else await reading.lines_by_time(only, limit, max_bytes)
 
     async def _page(self, pages: Pages, limit: int) -> Page:
         # What was the end at the last look need not be any more.
@@ -262,13 +265,13 @@ class EventStore:
     ) -> EventLoader:
         """Something that loads page after page and remembers how far it is."""
         await self._probe()
-        return EventLoader(self, _pages(cursor, _filter(event_types, aggregate_ids)))
+        return EventLoader(self, _pages(cursor, filter_of(event_types, aggregate_ids)))
 
     async def get_latest_event(
         self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
     ) -> Event | None:
         """The event with the highest timestamp among those that match."""
-        only = _filter(event_types, aggregate_ids)
+        only = filter_of(event_types, aggregate_ids)
         async with self._database.reading() as reading:
             line = None if only.is_empty else await reading.latest_line(only)
         return decode_event(line) if line is not None else None
@@ -331,7 +334,7 @@ class EventStore:
             maintenance_mode=_mode(maintenance_mode),
             buffer_size=buffer_size,
             limit=limit,
-            only=_filter(event_types, aggregate_ids, start_time, finish_time),
+            only=filter_of(event_types, aggregate_ids, start_time, finish_time),
             jobs=jobs,
         )
 
@@ -688,12 +691,13 @@ def _pages(cursor: str | None, only: Filter) -> Pages:
     return Pages(vector.decode(cursor), None, only, decode=decode_events)
 
 
-def _filter(
+def filter_of(
     event_types: Iterable[str] | None,
     aggregate_ids: Iterable[str] | None,
     start_time: int | None = None,
     finish_time: int | None = None,
 ) -> Filter:
+    """The filter of a call's arguments. Raises UsageError."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
             raise UsageError(f"{name} is in whole milliseconds since 1970, not {moment!r}")
