@@ -443,14 +443,14 @@ class MysqlReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = self._conditions(only)
         rows, _ = self._positions(
             f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} FROM {self._events} AS e
             WHERE {condition} {_IN_ORDER} LIMIT %(count)s""",
             values | {"count": limit},
             limit,
-            2**62,
+            max_bytes,
         )
         return [line for *_, line in rows if line is not None]
 
