@@ -58,7 +58,7 @@ def drop_schemas(names: list[str]) -> None:
 
 
 def drop_databases(names: list[str]) -> None:
-    """Remove databases of the shared MariaDB, if they are there."""
+    """Remove databases of the shared MariaDB or MySQL, if they are there."""
     import pymysql
 
     address = urlsplit(shared_url("mariadb", ""))

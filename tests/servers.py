@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -29,10 +30,13 @@ FOLDER = "EVENTFERRY_TEST_SERVERS"
 ON = os.environ.get("EVENTFERRY_TEST_ON", "")
 """The one database that this run is about, where it is not about all that the machine has: see `_KINDS`."""
 
-CACHE = Path(
-    os.environ.get("EVENTFERRY_TEST_CACHE")
-    or ("/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-) / "eventferry-tests"
+CACHE = (
+    Path(
+        os.environ.get("EVENTFERRY_TEST_CACHE")
+        or ("/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    )
+    / "eventferry-tests"
+)
 """Where scripts/newer-servers puts what the machine's own packages do not have; their user must be able to read it."""
 
 PASSWORD = "let-me-in"
@@ -71,6 +75,15 @@ class Server:
     def is_ready(self) -> bool:
         """Whether it takes connections."""
         raise NotImplementedError
+
+    def program(self) -> Sequence[str]:
+        """What the server's command begins with."""
+        raise NotImplementedError
+
+    def version(self) -> str:
+        """What it calls itself."""
+        told = re.search(r"(?:Ver|\(PostgreSQL\))\s+(\S+)", _run([*self.program(), "--version"]))
+        return f"{self.kind} {told[1] if told else 'of an unknown version'}"
 
     def start(self) -> None:
         """Start it, on the port that it had before if there was one, and wait until it takes connections."""
@@ -151,7 +164,10 @@ class Postgres(Server):
             **self.durability,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [_postgres("postgres"), "-D", str(self.data), *options]
+        return [*self.program(), "-D", str(self.data), *options]
+
+    def program(self) -> Sequence[str]:
+        return [_postgres("postgres")]
 
     def kill(self) -> None:
         """kill -9 of all its processes: the children of a killed postmaster may live on for a moment."""
@@ -175,7 +191,7 @@ class Postgres(Server):
 
 _ROOT = (
     "FLUSH PRIVILEGES;\n"
-    f"CREATE USER root@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+    f"CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
     "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
 )
 
@@ -218,7 +234,6 @@ class MariaDb(Server):
         return [*self.program(), *(f"--{name}={value}" for name, value in settings.items())]
 
     def program(self) -> Sequence[str]:
-        """What the server's command begins with."""
         return [_tool("mariadbd"), "--no-defaults"]
 
     def is_ready(self) -> bool:
@@ -253,7 +268,7 @@ class NewerMariaDb(MariaDb):
         tables = "".join((share / name).read_text() for name in self._TABLES)
         start = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket = NULL;\n"
         _run([*self.command(), "--bootstrap"], start + tables)
-        _run([*self.command(), "--bootstrap"], _ROOT.replace("CREATE USER", "CREATE OR REPLACE USER"))
+        _run([*self.command(), "--bootstrap"], _ROOT)
 
     def program(self) -> Sequence[str]:
         return _in_root("mariadb", "mariadbd")
@@ -266,7 +281,7 @@ class MySql(MariaDb):
 
     def make(self) -> None:
         first = self.folder / "first.sql"
-        first.write_text(_ROOT)
+        first.write_text(_ROOT.replace("OR REPLACE ", ""))
         _run([*self.command(), "--initialize-insecure", f"--init-file={first}"])
 
     def command(self) -> Sequence[str]:
@@ -309,10 +324,16 @@ def shared_url(kind: str, path: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
             server = new_server(kind, folder / kind)
-            place.write_text(json.dumps({"port": server.port}))
+            place.write_text(json.dumps({"port": server.port, "version": server.version()}))
     server = _KINDS[kind](folder / kind)
     server.port = json.loads(place.read_text())["port"]
     return server.url(path)
+
+
+def used() -> list[str]:
+    """The servers that this test run shares, by name and version."""
+    started = [json.loads(place.read_text())["version"] for place in Path(os.environ[FOLDER]).glob("*.json")]
+    return sorted(started) + [f"the server of {name}" for name in _GIVEN.values() if os.environ.get(name)]
 
 
 def new_server(kind: str | type[Server], folder: Path) -> Server:
