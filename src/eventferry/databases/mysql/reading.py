@@ -599,7 +599,7 @@ class MysqlReading:
         for place, name in enumerate(readable, start=3):
             scan = f"""SELECT COUNT(*), COALESCE(SUM({_hash(indexes[name])}), 0)
               FROM {self._events} FORCE INDEX ({quoted(name)})"""
-            plan = query(f"EXPLAIN {scan}")
+            plan = query(f"EXPLAIN FORMAT=TRADITIONAL {scan}")  # MySQL 9 draws a tree otherwise
             if not any(name in step and "Using index" in str(step[-1]) for step in plan):
                 unchecked.append(f"the index {name!r}: the server would not read it alone")
                 continue

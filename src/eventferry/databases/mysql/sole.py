@@ -277,10 +277,10 @@ class MysqlSoleWriting(MysqlWriting):
         at_staged_times = f"""(SELECT DISTINCT timestamp FROM {table}) AS d
           STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp"""
         # Aggregates meet by their hash, which is short enough for an index; if two had the same one, an event
-        # would only go where it may go as well.
+        # would only go where it may go as well. Not MD5 or SHA1, which MySQL 9 no longer has.
         busy = f"""SELECT DISTINCT s.timestamp
-          FROM (SELECT DISTINCT timestamp, MD5(aggregateId) AS hash FROM {table}) AS s
-          JOIN (SELECT DISTINCT e.timestamp, MD5(e.aggregateId) AS hash FROM {at_staged_times}) AS k
+          FROM (SELECT DISTINCT timestamp, CRC32(aggregateId) AS hash FROM {table}) AS s
+          JOIN (SELECT DISTINCT e.timestamp, CRC32(e.aggregateId) AS hash FROM {at_staged_times}) AS k
           ON k.timestamp = s.timestamp AND k.hash = s.hash"""
         same = self.shape.same_column("e.aggregateId", "q.aggregateId")
         # Places are worked out without the payloads, which would otherwise be sorted along.
