@@ -73,7 +73,7 @@ async def more() -> AsyncIterator[bytes]:
 
 
 async def stopped_import(store: EventStore) -> None:
-    async with store.import_events() as sink:
+    async with store.import_events(replace=True) as sink:
         await sink.write(NEW[: len(NEW) // 2])
         sink.stop()
 
@@ -112,10 +112,10 @@ OPERATIONS = {
     "export": Operation(exported),
     "export frozen": Operation(lambda store: exported(store, maintenance_mode=AUTO)),
     "export in parts": Operation(lambda store: exported(store, jobs=3)),
-    "import": Operation(lambda store: pipeline(blocks(), store.import_events())),
-    "import frozen": Operation(lambda store: pipeline(blocks(), store.import_events(freeze=True))),
+    "import": Operation(lambda store: pipeline(blocks(), store.import_events(replace=True))),
+    "import frozen": Operation(lambda store: pipeline(blocks(), store.import_events(freeze=True, replace=True))),
     "import resumed": Operation(
-        lambda store: pipeline(blocks(), store.import_events(resume=True, freeze=True)), stopped_import
+        lambda store: pipeline(blocks(), store.import_events(resume=True, freeze=True, replace=True)), stopped_import
     ),
     "import manual": Operation(lambda store: pipeline(more(), store.import_events(maintenance_mode=MANUAL))),
     "incremental": Operation(
