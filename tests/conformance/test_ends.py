@@ -113,9 +113,12 @@ OPERATIONS = {
     "export frozen": Operation(lambda store: exported(store, maintenance_mode=AUTO)),
     "export in parts": Operation(lambda store: exported(store, jobs=3)),
     "import": Operation(lambda store: pipeline(blocks(), store.import_events(replace=True))),
-    "import frozen": Operation(lambda store: pipeline(blocks(), store.import_events(freeze=True, replace=True))),
+    "import frozen": Operation(
+        lambda store: pipeline(blocks(), store.import_events(freeze=True, replace=True))
+    ),
     "import resumed": Operation(
-        lambda store: pipeline(blocks(), store.import_events(resume=True, freeze=True, replace=True)), stopped_import
+        lambda store: pipeline(blocks(), store.import_events(resume=True, freeze=True, replace=True)),
+        stopped_import,
     ),
     "import manual": Operation(lambda store: pipeline(more(), store.import_events(maintenance_mode=MANUAL))),
     "incremental": Operation(
@@ -378,7 +381,7 @@ async def next_command_works(url: str, state: State) -> None:
             await store.unfreeze()
             await store.freeze()
             return
-        await import_lines(store, OLD, freeze=True)
+        await import_lines(store, OLD, freeze=True, replace=True)
         await store.save_event({"type": "T", "aggregateId": "next", "aggregateVersion": 1})
 
 
