@@ -8,6 +8,7 @@ prints how many there are.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import itertools
 import os
@@ -245,7 +246,8 @@ async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseEx
             children.append(forked(store, url))
         elif way == "close":
             loop.set_task_factory(None)
-            closing.append(loop.create_task(store.close()))
+            # Not as a part of what this await belongs to.
+            closing.append(loop.create_task(store.close(), context=contextvars.Context()))
 
     async def scoped() -> None:
         with scope:
@@ -397,7 +399,7 @@ WAYS = ("cancel", "cancel twice", "cancel by level", "close", "loop", "fork")
 
 
 def walk(database: str, name: str, way: str, folder: Path, stride: int) -> int:
-    """Cut an operation short at its awaits; at how many."""
+    """Cut an operation short at its awaits, not at the same ones in each way; at how many."""
     operation = OPERATIONS[name]
     with Places(database, folder) as places:
         url, place = named(places.new_url())
@@ -406,7 +408,7 @@ def walk(database: str, name: str, way: str, folder: Path, stride: int) -> int:
         asyncio.run(_done(url, operation.run))
         new = asyncio.run(state_of(url))
         is_fresh = False
-        for walked, at in enumerate(itertools.count(1, stride)):
+        for walked, at in enumerate(itertools.count(1 + WAYS.index(way) % stride, stride)):
             if not is_fresh:
                 url, place = named(places.new_url())
                 asyncio.run(make(url, operation))
@@ -442,7 +444,7 @@ async def _done(url: str, run: Run) -> None:
 def test_whatever_is_cut_short_leaves_nothing_behind(
     database: str, name: str, way: str, tmp_path: Path
 ) -> None:
-    walk(database, name, way, tmp_path, stride=11)
+    walk(database, name, way, tmp_path, stride=11 if database == "sqlite" else 37)
 
 
 @pytest.mark.storm
