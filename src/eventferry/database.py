@@ -378,7 +378,8 @@ class Writing(Reading, Protocol):
         raises StoreBusyError or ImportOpenError."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        """Give a stage whose owner is dead to another."""
+        """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
+        each further one raises StoreBusyError. So does this, if somebody was quicker."""
 
     async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
         """The stage of that kind, if there is one."""

@@ -56,7 +56,7 @@ class Tables:
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|freeze)-.*)",
+    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
     re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
