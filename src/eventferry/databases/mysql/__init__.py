@@ -21,6 +21,7 @@ from eventferry.databases.mysql.connection import (
     BROKEN,
     DEADLOCK,
     DEFINITION_CHANGED,
+    KEY_EXISTS,
     LOCK_TIMEOUT,
     NO_KEY,
     Access,
@@ -44,6 +45,7 @@ from eventferry.errors import (
     StoreFrozenError,
     StoreNotFoundError,
     StoreUnreachableError,
+    UnsupportedStoreError,
     UsageError,
 )
 from eventferry.event import Limits, check_limits, is_within
@@ -399,19 +401,35 @@ class MysqlDatabase:
             await writing.remove_all()
 
     async def upgrade(self) -> list[str]:
-        async with self.writing_alone(frozen="allow") as writing:
-            has_index = writing.shape.order_key is not None
-        if has_index:
+        if await self._has_order():
             return []
         async with self._pool.connection() as connection:
 
-            def add() -> None:
-                connection.define(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
-                connection.end()
+            def add() -> bool:
+                try:
+                    connection.define(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
+                except MySQLError as error:
+                    if number_of(error) != KEY_EXISTS:
+                        raise
+                    return False
+                finally:
+                    connection.end()
+                return True
 
-            await connection.run(add)
+            is_added = await connection.run(add)
         self._shapes.clear()
-        return ["order"]
+        if is_added:
+            return ["order"]
+        if await self._has_order():  # somebody else has added it, or replaced the events
+            return []
+        raise UnsupportedStoreError(
+            f"the table {self._tables.events!r} in {self._place} has a key 'order' on other columns than "
+            f"{', '.join(ddl.ORDER)}: give it another name first"
+        )
+
+    async def _has_order(self) -> bool:
+        async with self.writing_alone(frozen="allow") as writing:
+            return writing.shape.order_key is not None
 
     @property
     def made_limits(self) -> Limits:

@@ -41,6 +41,7 @@ _STEP = 0.05
 # What the server's numbers mean; MariaDB and MySQL number alike below 1900.
 NO_TABLE = 1146
 TABLE_EXISTS = 1050
+KEY_EXISTS = 1061
 DUPLICATE = 1062
 NO_KEY = 1176
 DEFINITION_CHANGED = 1412
