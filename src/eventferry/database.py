@@ -443,6 +443,9 @@ class SoleWriting(Writing, Protocol):
     async def clear_freeze(self) -> None:
         """Remove the marker."""
 
+    async def refuse_what_would_be_lost(self) -> None:
+        """Raises UnsupportedStoreError if the events have what a swap could not carry over. The swap looks again."""
+
     async def append(self, rows: Sequence[Row]) -> None:
         """Store events at their positions.
 

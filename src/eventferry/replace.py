@@ -45,6 +45,7 @@ class Replacement:
             async with self._database.writing() as writing:
                 stage, history = await self._take_over(writing, owner)
             async with self._database.writing_alone() as writing:
+                await writing.refuse_what_would_be_lost()
                 if stage is None:
                     if (other := await writing.stage("replace")) is not None:  # begun since just now
                         raise _running(other)

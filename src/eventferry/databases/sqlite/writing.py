@@ -314,10 +314,11 @@ class SqliteWriting(SqliteReading):
         return [f"{generation}-order"]
 
     @threaded
-    def swap(self, stage: Stage) -> None:
-        self.changed_store = True
-        sqlite = self.connection.sqlite
-        triggers = sqlite.execute(
+    def refuse_what_would_be_lost(self) -> None:
+        self._refuse_what_would_be_lost()
+
+    def _refuse_what_would_be_lost(self) -> None:
+        triggers = self.connection.sqlite.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
             (self.tables.events,),
         ).fetchall()
@@ -326,6 +327,12 @@ class SqliteWriting(SqliteReading):
             raise UnsupportedStoreError(
                 f"the table {self.tables.events!r} has triggers, which replacing it would lose: {names}"
             )
+
+    @threaded
+    def swap(self, stage: Stage) -> None:
+        self._refuse_what_would_be_lost()
+        self.changed_store = True
+        sqlite = self.connection.sqlite
         sqlite.execute(f"DROP TABLE {self._events}")
         sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
         sqlite.execute(f"DROP TABLE {quoted(self.tables.progress)}")
