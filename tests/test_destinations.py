@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -315,3 +317,21 @@ async def test_a_store_that_appears_in_the_place_while_an_export_runs_stays(tmp_
     async with open_store(f"sqlite:///{path}") as store:
         assert (await store.describe()).event_count == 0
     assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_to_refuse_a_store_drops_none_of_the_locks_on_it(ferry: Ferry) -> None:
+    """Whoever closes a file loses all the locks that his process has on it."""
+    ferry.store("a.db", 20)
+    ferry.done("init", "sqlite:///b.db?journal_mode=delete")
+    for name, mode in (("a.db", "wal"), ("b.db", "delete")):
+        link = ferry.directory / f"{mode}.jsonl"
+        link.symlink_to(name)
+        with closing(sqlite3.connect(name, isolation_level=None)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
+            connection.execute("BEGIN IMMEDIATE")
+            assert "SQLite" in ferry.refused("verify", link.name)
+            for path in (link, ferry.directory / f"{name}-shm", ferry.directory / name):
+                with pytest.raises(EventferryError):
+                    asyncio.run(pipeline([LINES], path))
+            busy = process("incremental-import", "-", f"sqlite:///{name}?busy_timeout=0.2", stdin=LINES)
+            assert (busy.status, "held by" in busy.err) == (1, True), busy.err
