@@ -124,8 +124,8 @@ async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1)
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=unknown) as blocks,
     ):
-        await _refuse_full(opened, replace=options["replace"])
         sink = opened.import_events(
+            replace=options["replace"],
             freeze=options["freeze"],
             resume=options["resume"],
             allow_empty=options["allow_empty"],
@@ -180,13 +180,6 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
             raise EventferryError(f"--byte-offset {count} lies behind the end of the input")
 
     return skip
-
-
-async def _refuse_full(store: eventferry.EventStore, *, replace: bool) -> None:
-    if not replace and (await store.get_latest_event()) is not None:
-        raise EventferryError(
-            "the store holds events: --replace replaces them, incremental-import adds to them"
-        )
 
 
 def _tell(report: eventferry.StreamReport, seconds: float, *, as_json: bool) -> None:
