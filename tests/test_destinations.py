@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -198,6 +199,32 @@ async def test_pipes_are_written_as_they_come_and_packed_as_they_are_called(tmp_
             await pipeline([LINES[:100], LINES[100:]], path)
             assert reader.communicate(timeout=PATIENCE)[0] == LINES
         assert path.is_fifo()
+
+
+def test_pipes_that_do_not_wait_are_written_and_read_whole(ferry: Ferry) -> None:
+    """As a parent leaves them that shares them and made them so, Node for one."""
+    many = make_lines(3000)
+    ferry.store("a.db", 3000)
+    for dest in ("-", "/dev/stdout"):
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        child = ferry.start("export", "a.db", dest, stdout=writer)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as file:
+            time.sleep(1)
+            assert file.read() == many
+        assert child.wait(PATIENCE) == 0
+    for number, src in enumerate(("-", "/dev/stdin")):
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        child = ferry.start("import", src, f"b{number}.db", stdin=reader)
+        os.close(reader)
+        with os.fdopen(writer, "wb", buffering=0) as file:
+            for start in range(0, len(many), 300_000):
+                file.write(many[start : start + 300_000])
+                time.sleep(0.5)
+        assert child.wait(PATIENCE) == 0
+        assert ferry.exported(f"b{number}.db") == many
 
 
 async def test_a_pipe_whose_reader_sleeps_can_be_given_up(tmp_path: Path) -> None:
