@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from pymysql.cursors import SSCursor
@@ -190,28 +191,28 @@ class MysqlSoleWriting(MysqlWriting):
         """What stands at the staged timestamps is found by an index on timestamps, so an incremental import
         costs what its batch costs, however large the store is.
 
-        All that stands at a timestamp of both sides comes, sorted by timestamp; groups are made here, byte by
-        byte, whatever the columns' collations are.
+        All that stands at a timestamp of both sides comes, sorted by timestamp and a hash; groups are made here, byte
+        by byte, whatever the columns' collations are.
         """
         table = self._table(stage)
         cursor: SSCursor = self.connection.wire.cursor(SSCursor)
         with self._its(stage):
             cursor.execute(
                 f"""SELECT s.timestamp AS t, CAST(s.aggregateId AS BINARY), CAST(s.type AS BINARY), s.arrival AS a,
-              s.part AS p, CAST(IFNULL(s.payload, 'null') AS BINARY)
+              s.part AS p, CAST(IFNULL(s.payload, 'null') AS BINARY), {_mark("s")} AS m
             FROM {table} AS s WHERE (
               SELECT 1 FROM {self._events} AS e {self.shape.time_hint} WHERE e.timestamp = s.timestamp LIMIT 1
             ) IS NOT NULL
             UNION ALL
             SELECT e.timestamp, CAST(e.aggregateId AS BINARY), CAST(e.type AS BINARY), NULL, NULL,
-              CAST(IFNULL(e.payload, 'null') AS BINARY)
+              CAST(IFNULL(e.payload, 'null') AS BINARY), {_mark("e")}
             FROM (SELECT DISTINCT timestamp FROM {table}) AS d
             STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp
-            ORDER BY t, p, a""",
+            ORDER BY t, m, p, a""",
                 (),
             )
         self._shared_rows = cursor
-        self._rows_by_time = groupby(iter(cursor.fetchone, None), key=lambda row: row[0])
+        self._shared_blocks = self._blocks_of(groupby(iter(cursor.fetchone, None), key=itemgetter(0, 6)))
 
     def _table(self, stage: Stage) -> str:
         return quoted(self._copies.get(stage.id, stage).table)
@@ -234,22 +235,37 @@ class MysqlSoleWriting(MysqlWriting):
 
     @threaded
     def _fetch_shared(self) -> list[Shared]:
-        block: list[Shared] = []
-        for timestamp, rows in self._rows_by_time:
-            groups: dict[tuple[bytes, bytes], list[Shared]] = {}
-            for _, aggregate_id, event_type, arrival, _, payload in rows:
-                group = (timestamp, aggregate_id.decode(), event_type.decode())
-                # A foreign writer may have left white space, which the comparison of bytes need not see.
-                groups.setdefault((aggregate_id, event_type), []).append(
-                    Shared(group, arrival, payload if self.shape.is_ours else compact_text(payload))
-                )
-            for found in groups.values():
-                block += found
-            if len(block) >= _BLOCK:
-                return block
+        block = next(self._shared_blocks, [])
         if not block:
             self._close_shared()
         return block
+
+    def _blocks_of(self, alike: Iterable[tuple[Any, Iterable[tuple[Any, ...]]]]) -> Iterator[list[Shared]]:
+        """Groups one after another, from rows that are sorted so that those of a group are nearly always next to one
+        another: of those that have one hash all but the first wait for its end."""
+        block: list[Shared] = []
+        for _, rows in alike:
+            first: tuple[bytes, bytes] | None = None
+            others: dict[tuple[bytes, bytes], list[Shared]] = {}
+            for timestamp, aggregate_id, event_type, arrival, _, payload, _ in rows:
+                name = aggregate_id, event_type
+                first = first or name
+                group = block if name == first else others.setdefault(name, [])
+                # A foreign writer may have left white space, which the comparison of bytes need not see.
+                group.append(
+                    Shared(
+                        (timestamp, aggregate_id.decode(), event_type.decode()),
+                        arrival,
+                        payload if self.shape.is_ours else compact_text(payload),
+                    )
+                )
+                if len(block) >= _BLOCK:
+                    yield block
+                    block = []
+            for found in others.values():
+                block += found
+        if block:
+            yield block
 
     def _close_shared(self) -> None:
         if self._shared_rows is not None:
@@ -434,6 +450,11 @@ class MysqlReplacing(MysqlSoleWriting):
         super()._settle()
         if self._renames and not self.connection.rename(self._renames, shows=self._shows):
             raise taken_for_dead()
+
+
+def _mark(table: str) -> str:
+    """A hash of what a group has beside its timestamp, by which its rows are sorted next to one another."""
+    return f"CRC32(CAST({table}.aggregateId AS BINARY)) * 4294967296 + CRC32(CAST({table}.type AS BINARY))"
 
 
 def _shown(name: str) -> str:
