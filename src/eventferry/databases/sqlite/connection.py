@@ -24,6 +24,7 @@ from eventferry.errors import (
     StoreNotFoundError,
 )
 from eventferry.numbers import javascript_number
+from eventferry.process import files_are_used_up
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -179,6 +180,10 @@ class Connection:
 
     def _named(self, error: Exception) -> EventferryError:
         """Our error for one of SQLite's: by its code, and by its text only where there is no code of its own."""
+        if code_of(error) == sqlite3.SQLITE_CANTOPEN and files_are_used_up():
+            return DatabaseError(
+                "this process has as many files open as it may (ulimit -n), and the store is one more"
+            )
         code = code_of(error)
         if not code:
             return DatabaseError(f"{self._path}: {error}")
