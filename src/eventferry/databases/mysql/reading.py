@@ -371,6 +371,19 @@ class MysqlReading:
         return rows, not cut and len(rows) < limit
 
     @threaded
+    def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        condition, values = self._conditions(only)
+        rows = self.connection.query(
+            f"""SELECT e.timestamp, e.threadCounter, e.threadId
+            FROM {self._events} AS e FORCE INDEX (`aggregate`)
+            WHERE {condition} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
+            values | {"unread": vector(unread), "until": vector(until), "count": count},
+        )
+        return [Key(*row) for row in rows]
+
+    @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
         for some in parts_of(segments, 256):
             parts = [
