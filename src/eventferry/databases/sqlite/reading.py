@@ -263,6 +263,19 @@ class SqliteReading:
         return _page(rows, limit, limit, max_bytes)
 
     @threaded
+    def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        condition, values = conditions(only)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT timestamp, threadCounter, threadId FROM {self._events}
+            WHERE {condition} AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
+            ORDER BY +timestamp, threadCounter, threadId LIMIT :limit""",
+            values | {"unread": vector(unread), "until": vector(until), "limit": count},
+        )
+        return [Key(*row) for row in rows]
+
+    @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
         statement = f"""SELECT EXISTS (SELECT 1 FROM {self._events}
           WHERE threadId = ? AND threadCounter >= ? AND threadCounter < ? AND timestamp > ?)"""
