@@ -80,7 +80,7 @@ def known_store(sqlite: Sqlite, tables: Tables, file: File) -> KnownStore:
     }
     for table, definition, column, declared in sqlite.execute(
         """SELECT m.name, m.sql, c.name, c.type FROM sqlite_master AS m JOIN pragma_table_xinfo(m.name) AS c
-        WHERE m.type = 'table' AND m.name IN (?, ?, ?, ?)""",
+        WHERE m.type = 'table' AND m.name IN (?, ?, ?, ?) AND c.hidden = 0""",
         tuple(wanted),
     ):
         found.setdefault(table, []).append((definition, column, declared))
