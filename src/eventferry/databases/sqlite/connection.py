@@ -253,7 +253,7 @@ class Connection:
 
     def _refuse_touched(self) -> None:
         """What was read without a lock is right only if nobody has written to the file meanwhile."""
-        if self._untouched is None:
+        if self._untouched is None or self._sqlite is None or not self._sqlite.in_transaction:
             return
         now = self._file.look()
         if (now.st_mtime_ns, now.st_size) != (self._untouched.st_mtime_ns, self._untouched.st_size):
