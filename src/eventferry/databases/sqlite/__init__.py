@@ -29,11 +29,18 @@ from eventferry.databases.sqlite.file import File
 from eventferry.databases.sqlite.liveness import FileOwner
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading
-from eventferry.databases.sqlite.recognizing import KnownStore, known_store, refuse_encoding, schema_version
+from eventferry.databases.sqlite.recognizing import (
+    KnownStore,
+    known_store,
+    refuse_encoding,
+    refuse_part,
+    schema_version,
+)
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
 from eventferry.errors import (
     ConcurrentError,
+    EventferryError,
     InputError,
     MissingExtraError,
     ReadOnlyStoreError,
@@ -42,6 +49,7 @@ from eventferry.errors import (
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
+    UnsupportedStoreError,
     UsageError,
 )
 from eventferry.event import ROOMY, Limits
@@ -176,7 +184,7 @@ class SqliteDatabase:
             # A table is renamed in place of another: views that name the other must not stop it.
             connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
             store = self._known_store(connection)
-            store.refuse_part()
+            refuse_part(store, self._tables, self._file)
             writing = SqliteWriting(connection, self._tables, store.definition)
             self._check_freeze(writing, frozen, owner)
         except BaseException:
@@ -351,14 +359,14 @@ class SqliteDatabase:
             return await writer.run(partial(self._save, writer, saves))
 
     def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
-        refusal: ConcurrentError | InputError | None = None
+        refusal: EventferryError | None = None
         try:
             kept = self._begin_save(writer)
             places: list[tuple[int, int] | None] = []
             for save in saves:
                 try:
                     places.append(kept.writing.add(save, kept.heads))
-                except (ConcurrentError, InputError) as error:
+                except (ConcurrentError, InputError, UnsupportedStoreError) as error:
                     refusal = error
                     places.append(None)
             self._end(kept.writing, keep=True)

@@ -306,14 +306,15 @@ class SqliteReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = conditions(only)
         rows = self.connection.sqlite.execute(
-            f"""SELECT {self._line} FROM {self._events} WHERE {condition}
+            f"""SELECT threadId, threadCounter, timestamp, {self._line} FROM {self._events} WHERE {condition}
             ORDER BY timestamp, threadCounter, threadId LIMIT :limit""",
             values | {"limit": limit},
         )
-        return [line for (line,) in rows]
+        page, _ = _page(rows, limit, limit, max_bytes)
+        return [line for *_, line in page if line is not None]
 
     @threaded
     def latest_line(self, only: Filter) -> bytes | None:

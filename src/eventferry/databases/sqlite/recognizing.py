@@ -7,32 +7,19 @@ a statement means something else than on tables that reSolve or eventferry made.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from eventferry.databases.names import Tables
+from eventferry.databases.names import EVENT, Tables, beside_events, refuse_foreign
 from eventferry.databases.sqlite.file import File
 from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.errors import StoreNotFoundError, UnsupportedStoreError
 
-_EVENTS = {
-    "threadId": "number",
-    "threadCounter": "number",
-    "timestamp": "number",
-    "aggregateId": "text",
-    "aggregateVersion": "number",
-    "type": "text",
-    "payload": "JSON",
-}
-_SNAPSHOTS = {"snapshotKey": "text", "content": "text"}
-_SECRETS = {"idx": "number", "id": "text", "secret": "text"}
-_SUBSCRIBERS = {
-    "applicationName": "text",
-    "eventSubscriber": "text",
-    "destination": "JSON",
-    "status": "JSON",
-}
+_NUMBERS = ("threadId", "threadCounter", "timestamp", "aggregateVersion", "idx")
+_JSON = ("payload", "destination", "status")
+"""The columns of whole numbers, and of JSON, which has its own rules; all others are of texts."""
 
 _COLLATED = re.compile(r"\bCOLLATE\s+(?![\"'`\[]?BINARY\b)", re.IGNORECASE)
 
@@ -44,17 +31,12 @@ class KnownStore:
     Attributes:
         version: of the definitions in the file: while it stands, nothing of this is another.
         definition: the SQL of the events table.
-        lacks: what of a store is missing besides the events; None where it is whole.
+        columns: by table, of those of its tables that are there.
     """
 
     version: int
     definition: str
-    lacks: str | None
-
-    def refuse_part(self) -> None:
-        """Raises unless all tables of a store are there: only then it may be changed."""
-        if self.lacks is not None:
-            raise StoreNotFoundError(self.lacks)
+    columns: Mapping[str, Sequence[str]]
 
 
 def schema_version(sqlite: Sqlite) -> int:
@@ -71,33 +53,40 @@ def known_store(sqlite: Sqlite, tables: Tables, file: File) -> KnownStore:
         UnsupportedStoreError: there is one that keeps what is put into it in another way.
     """
     version = schema_version(sqlite)
-    found: dict[str, list[tuple[str, str, str]]] = {}
-    wanted = {
-        tables.events: _EVENTS,
-        tables.snapshots: _SNAPSHOTS,
-        tables.secrets: _SECRETS,
-        tables.subscribers: _SUBSCRIBERS,
-    }
-    for table, definition, column, declared in sqlite.execute(
+    needed = {tables.events: EVENT} | beside_events(tables, "content")
+    found = sqlite.execute(
         """SELECT m.name, m.sql, c.name, c.type FROM sqlite_master AS m JOIN pragma_table_xinfo(m.name) AS c
         WHERE m.type = 'table' AND m.name IN (?, ?, ?, ?) AND c.hidden = 0""",
-        tuple(wanted),
-    ):
-        found.setdefault(table, []).append((definition, column, declared))
-    lacking = [words for name in wanted if (words := _lacking(name, wanted[name], found.get(name, [])))]
-    events = found.get(tables.events, [])
-    if (words := _lacking(tables.events, _EVENTS, events)) is not None:
-        raise StoreNotFoundError(f"there is no store in {file}: {words}")
+        tuple(needed),
+    ).fetchall()
+    definitions = {table: definition for table, definition, _, _ in found}
+    columns = {table: [column for name, _, column, _ in found if name == table] for table in definitions}
+    _refuse_foreign(tables.events, needed, columns, file)
     refuse_encoding(sqlite, file)
-    for name, columns in found.items():
-        if name == tables.events or not lacking:
-            _refuse_other_kinds(name, wanted[name], columns, file)
+    for table, definition, column, declared in found:
+        if not set(needed[table]) <= set(columns[table]):
+            continue  # another program's, which hinders no reader
+        if _COLLATED.search(definition):
+            _refuse(file, f"its table {table!r} has a COLLATE, by which different texts are equal")
+        if column in needed[table]:
+            _refuse_other_kind(table, column, declared, file)
     _refuse_without_rowid(sqlite, tables.events, file)
-    return KnownStore(
-        version,
-        events[0][0],
-        f"there is no whole store in {file}: {lacking[0]}" if lacking else None,
-    )
+    return KnownStore(version, definitions[tables.events], columns)
+
+
+def refuse_part(store: KnownStore, tables: Tables, file: File) -> None:
+    """Raises StoreNotFoundError unless all tables of a store are there: only then it may be changed."""
+    needed = beside_events(tables, "content")
+    for table in needed:
+        _refuse_foreign(table, needed, store.columns, file)
+
+
+def _refuse_foreign(
+    table: str, needed: Mapping[str, Sequence[str]], columns: Mapping[str, Sequence[str]], file: File
+) -> None:
+    if table not in columns:
+        raise StoreNotFoundError(f"there is no store in {file}: it has no table {table!r}")
+    refuse_foreign(str(file), table, needed[table], columns[table])
 
 
 def refuse_encoding(sqlite: Sqlite, file: File) -> None:
@@ -111,33 +100,14 @@ def refuse_encoding(sqlite: Sqlite, file: File) -> None:
         )
 
 
-def _lacking(name: str, wanted: dict[str, str], columns: list[tuple[str, str, str]]) -> str | None:
-    if not columns:
-        return f"it has no table {name!r}"
-    have = [column for _, column, _ in columns]
-    lacking = [column for column in wanted if column not in have]
-    return f"its table {name!r} is another program's and has no column {lacking[0]!r}" if lacking else None
-
-
-def _refuse_other_kinds(
-    name: str, wanted: dict[str, str], columns: list[tuple[str, str, str]], file: File
-) -> None:
-    if _COLLATED.search(columns[0][0]):
-        _refuse(file, f"its table {name!r} has a COLLATE, by which different texts are equal")
-    for _, column, declared in columns:
-        kind = wanted.get(column)
-        affinity = _affinity(declared)
-        if kind == "text" and affinity not in ("TEXT", "BLOB"):
-            _refuse(
-                file,
-                f"the column {column!r} of its table {name!r} is declared {declared}, which makes numbers of "
-                "texts that look like one",
-            )
-        if kind == "number" and affinity in ("TEXT", "REAL"):
-            _refuse(
-                file,
-                f"the column {column!r} of its table {name!r} is declared {declared}, which keeps no whole numbers",
-            )
+def _refuse_other_kind(table: str, column: str, declared: str, file: File) -> None:
+    affinity = _affinity(declared)
+    place = f"the column {column!r} of its table {table!r} is declared {declared}"
+    if column in _NUMBERS:
+        if affinity in ("TEXT", "REAL"):
+            _refuse(file, f"{place}, which keeps no whole numbers")
+    elif column not in _JSON and affinity not in ("TEXT", "BLOB"):
+        _refuse(file, f"{place}, which makes numbers of texts that look like one")
 
 
 def _affinity(declared: str) -> str:

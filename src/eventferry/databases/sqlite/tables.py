@@ -24,17 +24,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-EVENT_COLUMNS = (
-    "threadId",
-    "threadCounter",
-    "timestamp",
-    "aggregateId",
-    "aggregateVersion",
-    "type",
-    "payload",
-)
-
-
 def events_table(name: str) -> str:
     """The events. The random id in the comment changes when the events are replaced.
 

@@ -12,18 +12,20 @@ from typing import Any, Literal
 
 from eventferry import order
 from eventferry.clock import now
+from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Clash,
     NewRowBatch,
     Progress,
     RowBatch,
     Save,
+    SecretRow,
     Shared,
     Stage,
     StageKind,
     SubscriberRow,
 )
-from eventferry.databases.names import Tables, fact
+from eventferry.databases.names import EVENT, Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import code_of
@@ -32,9 +34,9 @@ from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
-from eventferry.event import ROOMY, Limits, Row
+from eventferry.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
 
-_COLUMNS = ", ".join(map(quoted, ddl.EVENT_COLUMNS))
+_COLUMNS = ", ".join(map(quoted, EVENT))
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
 _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
 
@@ -126,6 +128,8 @@ class SqliteWriting(SqliteReading):
             raise InputError(reason, field="payload")
         thread = self._thread_for(event.aggregate_id, version, event.timestamp, heads)
         counter = heads[thread]
+        if counter > MAX_COUNTER:
+            raise full_thread(thread)
         self._insert(
             (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload)
         )
@@ -269,6 +273,16 @@ class SqliteWriting(SqliteReading):
             )
         return name
 
+    @threaded
+    def overtake(self, stage: Stage) -> None:
+        """The baseline stands in the definition of the progress table, so that is made anew."""
+        sqlite, progress = self.connection.sqlite, self._progress_of(stage)
+        former = f"{progress}-former"
+        sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
+        sqlite.execute(ddl.progress_table(progress, stage.id, since=stage.since, baseline=None))
+        sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
+        sqlite.execute(f"DROP TABLE {quoted(former)}")
+
     async def merge_stages(self) -> list[Stage]:
         return []  # they are temporary tables, gone with their connection
 
@@ -394,7 +408,7 @@ class SqliteWriting(SqliteReading):
                 "columns of its own",
                 ask(
                     "SELECT name FROM pragma_table_xinfo(?) WHERE name NOT IN (SELECT value FROM json_each(?))",
-                    (events, json.dumps(ddl.EVENT_COLUMNS)),
+                    (events, json.dumps(EVENT)),
                 ),
             ),
         ):
@@ -548,18 +562,35 @@ class SqliteWriting(SqliteReading):
         self.changed_store = True
         heads, stored = self._heads(), self._growth()
         before = sum(heads)
-        self.connection.sqlite.executemany(
-            f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
-              ?1, ?2, ?3, ?4,
-              (SELECT coalesce(max(aggregateVersion), 0) + 1 FROM {self._events} WHERE aggregateId = ?4),
-              ?5, CAST(?6 AS TEXT)
-            )""",
-            self._placed(stage, heads),
-        )
+        try:
+            # No version behind the highest: the column refuses the null.
+            self.connection.sqlite.executemany(
+                f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
+                  ?1, ?2, ?3, ?4,
+                  (SELECT nullif(coalesce(max(aggregateVersion), 0), {MAX_SAFE_INTEGER}) + 1
+                    FROM {self._events} WHERE aggregateId = ?4),
+                  ?5, CAST(?6 AS TEXT)
+                )""",
+                self._placed(stage, heads),
+            )
+        except Exception as error:
+            if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
+                raise
+            raise self._refusal(stage, error) from None
         placed = sum(heads) - before
         if self._growth() - stored != placed:
             raise _left_out(self.tables.events)
         return placed
+
+    def _refusal(self, stage: Stage, error: Exception) -> Exception:
+        """What it means that the store did not take a staged event."""
+        at_its_end = self.connection.sqlite.execute(
+            f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
+              SELECT 1 FROM {self._events} AS e
+              WHERE e.aggregateId = s.aggregateId AND e.aggregateVersion = {MAX_SAFE_INTEGER}
+            ) LIMIT 1"""
+        ).fetchone()
+        return error if at_its_end is None else last_version(at_its_end[0])
 
     def _placed(
         self, stage: Stage, heads: list[int]
@@ -591,31 +622,44 @@ class SqliteWriting(SqliteReading):
 
     # secrets, snapshots, subscribers
 
-    def _change_secrets(self, statement: str, parameters: tuple[object, ...]) -> None:
-        """Change one row. Pages of the secrets keep no remnant of what a statement deletes or moves."""
+    @threaded
+    def hold_secrets(self) -> int:
+        # Only one transaction writes at a time, and this is it.
+        free: int = self.connection.sqlite.execute(
+            f"SELECT coalesce(max(idx), -1) + 1 FROM {quoted(self.tables.secrets)}"
+        ).fetchone()[0]
+        return free
+
+    @threaded
+    def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        table = quoted(self.tables.secrets)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT idx, id, secret FROM {table} WHERE id IN (SELECT value FROM json_each(:ids))
+            UNION SELECT idx, id, secret FROM {table} WHERE idx IN (SELECT value FROM json_each(:numbers))""",
+            {"ids": json.dumps(list(ids)), "numbers": json.dumps(list(numbers))},
+        )
+        return [SecretRow(*row) for row in rows]
+
+    def _change_secrets(self, statement: str, values: Iterable[Sequence[object]]) -> None:
+        """Pages of the secrets keep no remnant of what a statement deletes or moves."""
         self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         try:
-            if self.connection.sqlite.change(statement, parameters) != 1:
-                raise _left_out(self.tables.secrets)
+            for row in values:
+                if self.connection.sqlite.change(statement, row) != 1:
+                    raise _left_out(self.tables.secrets)
         finally:
             self.connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
     @threaded
-    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        table = quoted(self.tables.secrets)
-        taken, free = self.connection.sqlite.execute(
-            f"SELECT EXISTS (SELECT 1 FROM {table} WHERE idx = ?), coalesce(max(idx), -1) + 1 FROM {table}",
-            (idx,),
-        ).fetchone()
+    def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
         self._change_secrets(
-            f"INSERT INTO {table}(idx, id, secret) VALUES (?, ?, ?)",
-            (free if idx is None or taken else idx, secret_id, secret),
+            f"INSERT INTO {quoted(self.tables.secrets)}(idx, id, secret) VALUES (?, ?, ?)", rows
         )
 
     @threaded
-    def erase_secret(self, secret_id: str) -> None:
+    def erase_secrets(self, ids: Sequence[str]) -> None:
         self._change_secrets(
-            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", (secret_id,)
+            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", [(name,) for name in ids]
         )
 
     @threaded
