@@ -202,7 +202,6 @@ class SqliteWriting(SqliteReading):
                 raise AssertionError("a stage without an owner")
             if self._stages():
                 raise StoreBusyError("another import into this store is running")
-            self._refuse_losing()  # before the work, and once more at its end
             stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
             sqlite.execute(ddl.events_table(stage.table))
             sqlite.execute(
@@ -381,19 +380,10 @@ class SqliteWriting(SqliteReading):
         return [f"{generation}-order"]
 
     @threaded
-    def swap(self, stage: Stage) -> None:
-        self.changed_store = True
-        sqlite, steps = self.connection.sqlite, quoted(self._progress_of(stage))
-        self._refuse_losing()
-        sqlite.execute(f"DROP TABLE {self._events}")
-        sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
-        sqlite.execute(f"DROP TABLE {steps}")
-        sqlite.execute(f"DELETE FROM {quoted(self.tables.snapshots)}")
-        sqlite.execute(f"DELETE FROM {quoted(self.tables.subscribers)}")
-        if stage.owner is not None:
-            self.dropped_owners.append(stage.owner)
+    def refuse_what_would_be_lost(self) -> None:
+        self._refuse_what_would_be_lost()
 
-    def _refuse_losing(self) -> None:
+    def _refuse_what_would_be_lost(self) -> None:
         """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
         ask, events = self.connection.sqlite.execute, self.tables.events
         for what, lost in (
@@ -416,6 +406,19 @@ class SqliteWriting(SqliteReading):
                 raise UnsupportedStoreError(
                     f"the table {events!r} has {what}, which replacing it would lose: {names}"
                 )
+
+    @threaded
+    def swap(self, stage: Stage) -> None:
+        self.changed_store = True
+        sqlite, steps = self.connection.sqlite, quoted(self._progress_of(stage))
+        self._refuse_what_would_be_lost()
+        sqlite.execute(f"DROP TABLE {self._events}")
+        sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
+        sqlite.execute(f"DROP TABLE {steps}")
+        sqlite.execute(f"DELETE FROM {quoted(self.tables.snapshots)}")
+        sqlite.execute(f"DELETE FROM {quoted(self.tables.subscribers)}")
+        if stage.owner is not None:
+            self.dropped_owners.append(stage.owner)
 
     # merge
 
