@@ -7,17 +7,19 @@ store, an endpoint that takes a request. So each can be used alone, and all of t
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from eventferry import EventferryError, EventStore, InputError, UsageError
 from eventferry.http import tracing
@@ -171,7 +173,8 @@ class Handler(Generic[Q]):
         return endpoint
 
     async def _answered(self, request: Request, service: Service) -> Response:
-        query = parsed_query(request.scope["query_string"].decode("latin-1"), self.query)
+        check_path(request.scope)
+        query = parsed_query(request.scope["query_string"], self.query)
         call = Call(request, query, service, self.operation)
         if not self.is_import:
             return await self.answer(call)
@@ -225,21 +228,23 @@ class JsonResponse(Response):
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
-def parsed_query(query: str, shape: type[Q]) -> Q:
+MAX_PARAMETERS = 10_000
+
+
+def parsed_query(query: bytes, shape: type[Q]) -> Q:
     """The parameters of a request. Raises UsageError for one that is wrong, unknown or there twice."""
     lists = {item.encode_name for item in msgspec.structs.fields(shape) if _is_list(item.type)}
     given: dict[str, Any] = {}
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=10_000)
-    except ValueError:
-        raise UsageError("the query is no list of parameters in UTF-8") from None
-    for name, value in pairs:
-        if "\0" in value:
-            raise UsageError(f"the parameter {name!r:.60} holds the character U+0000")
+    pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&") if pair]
+    if len(pairs) > MAX_PARAMETERS:
+        raise UsageError(f"a request has at most {MAX_PARAMETERS} parameters")
+    for written, _, escaped in pairs:
+        name = _decoded(written, f"the name of the parameter {written.decode('latin-1')!r:.60}")
+        value = _decoded(escaped, f"the parameter {name!r:.60}")
         if name in lists:
             given.setdefault(name, []).append(value)
         elif name in given:
-            raise UsageError(f"the parameter {name!r:.60} is there twice")
+            raise UsageError(f"the parameter {name!r:.60} is given twice")
         else:
             given[name] = value
     try:
@@ -254,6 +259,46 @@ def parsed_query(query: str, shape: type[Q]) -> Q:
         reason, _, place = text.partition(" - at `$.")
         name = place.rstrip("`")
         raise UsageError(f"the parameter {name}: {reason}" if name else reason) from None
+
+
+def check_path(scope: Scope) -> None:
+    """Refuse a path that does not say exactly one thing.
+
+    Servers decode a path with U+FFFD for what is not UTF-8, and make `%2F` a slash: two names would become one.
+
+    Raises:
+        UsageError: such a path; it names the parameter where it is one's.
+    """
+    named = {str(value): f"the parameter {name!r}" for name, value in scope.get("path_params", {}).items()}
+    raw_path: bytes | None = scope.get("raw_path")
+    if raw_path is None:
+        for value, what in named.items():
+            if "\ufffd" in value:
+                raise UsageError(f"{what} is not UTF-8")
+        return
+    for segment in raw_path.partition(b"?")[0].split(b"/"):
+        what = named.get(unquote(segment.decode("utf-8", "replace")), "")
+        text = _decoded(segment, what or "the path")
+        if "/" in text:
+            raise UsageError("a name in the path holds a slash (%2F): none can")
+        if not what and not text.isprintable():
+            raise UsageError("the path holds a control character")
+
+
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+def _decoded(escaped: bytes, what: str) -> str:
+    """The text that percent-encoding stands for, exactly. Raises UsageError where it stands for none."""
+    if _BROKEN_ESCAPE.search(escaped):
+        raise UsageError(f"{what} holds a % that begins no escape: %25 is a %")
+    try:
+        text = unquote_to_bytes(escaped).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} is not UTF-8 at byte {error.start}: {error.reason}") from None
+    if "\0" in text:
+        raise UsageError(f"{what} holds the character U+0000")
+    return text
 
 
 def _is_list(kind: Any) -> bool:
