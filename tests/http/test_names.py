@@ -1,4 +1,4 @@
-"""Names over HTTP: two of them are never taken for one, and what is no name is refused by the parameter it stands in."""
+"""Names over HTTP: two are never taken for one, and what is no name is refused by the parameter it stands in."""
 
 from __future__ import annotations
 
