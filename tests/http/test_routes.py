@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from eventferry import ImportStream, open_store
+from eventferry.http.events import PAGE_BYTES
 from tests.http.service import client_of, lines_of, new_event, opened, problem_of, service
 from tests.support import as_dict, exported, make_event, make_lines
 
@@ -57,11 +59,52 @@ async def test_a_page_takes_the_filters_of_the_library(tmp_path: Path) -> None:
         assert page["cursor"] == expected.cursor
 
 
-async def test_a_page_by_time_includes_both_ends_and_has_no_cursor(tmp_path: Path) -> None:
+async def test_a_page_by_time_includes_both_ends_and_the_last_has_no_cursor(tmp_path: Path) -> None:
     async with service(tmp_path, 30) as (client, _):
         start = make_event(10)["timestamp"]
         page = (await client.get(f"/events?startTime={start}&finishTime={start + 2}")).json()
         assert page == {"events": [make_event(10), make_event(11), make_event(12)], "cursor": None}
+
+
+async def pages_of(client: httpx.AsyncClient, **selection: Any) -> list[list[dict[str, Any]]]:
+    """Page after page, until one has no cursor."""
+    pages, cursor = [], None
+    while True:
+        parameters = selection | ({} if cursor is None else {"cursor": cursor})
+        page = (await client.get("/events", params=parameters)).json()
+        pages.append(page["events"])
+        if (cursor := page["cursor"]) is None:
+            return pages
+
+
+@pytest.mark.parametrize("disorder", [False, True])
+async def test_a_span_of_time_comes_in_pages_each_event_once(tmp_path: Path, disorder: bool) -> None:
+    events = [make_event(number) for number in range(200)]
+    if disorder:  # timestamps that fall within their threads
+        for event, moment in zip(events, reversed([event["timestamp"] for event in events]), strict=True):
+            event["timestamp"] = moment
+    start, finish = make_event(20)["timestamp"], make_event(170)["timestamp"]
+    async with service(tmp_path, lines_of(events)) as (client, _):
+        wanted = [event for event in events if start <= event["timestamp"] <= finish]
+        for limit in (1, 7, 1000):
+            pages = await pages_of(client, startTime=start, finishTime=finish, limit=limit)
+            assert all(len(page) <= limit for page in pages)
+            came = [event for page in pages for event in page]
+            assert sorted(map(json.dumps, came)) == sorted(map(json.dumps, wanted))
+        open_end = [event for page in await pages_of(client, startTime=start, limit=50) for event in page]
+        assert len(open_end) == len([event for event in events if event["timestamp"] >= start])
+        some = await pages_of(client, startTime=start, type=["TYPE_0", "TYPE_1"], limit=3)
+        assert {event["type"] for page in some for event in page} == {"TYPE_0", "TYPE_1"}
+
+
+async def test_a_page_by_time_ends_at_so_many_bytes_and_goes_on(tmp_path: Path) -> None:
+    large = [make_event(number) | {"payload": "x" * 1_000_000} for number in range(40)]
+    async with service(tmp_path, lines_of(large)) as (client, _):
+        first = await client.get("/events?startTime=0")
+        assert len(first.content) <= PAGE_BYTES + 4096
+        pages = await pages_of(client, startTime=0)
+        assert [event for page in pages for event in page] == large
+        assert len(pages) >= 3
 
 
 async def test_payloads_go_out_as_they_are_spelled(tmp_path: Path) -> None:
@@ -69,6 +112,7 @@ async def test_payloads_go_out_as_they_are_spelled(tmp_path: Path) -> None:
     text = make_lines(1).replace(b'{"number":0}', spelled.encode())
     async with service(tmp_path, text) as (client, _):
         assert spelled in (await client.get("/events")).text
+        assert spelled in (await client.get("/events?startTime=0")).text
         assert (await client.get("/export")).content == text
 
 
@@ -94,13 +138,6 @@ async def test_a_parameter_that_is_wrong_is_refused_by_name(tmp_path: Path, quer
         response = await client.get(f"/events?{query}")
         assert response.status_code == 400
         assert word in problem_of(response)["detail"]
-
-
-async def test_a_cursor_does_not_go_together_with_times(tmp_path: Path) -> None:
-    async with service(tmp_path, 3) as (client, store):
-        cursor = (await store.describe(calculate_cursor=True)).cursor
-        response = await client.get("/events", params={"cursor": cursor or "", "startTime": "1"})
-        assert response.status_code == 400
 
 
 async def test_a_save_answers_with_the_stored_event_and_its_cursor(tmp_path: Path) -> None:

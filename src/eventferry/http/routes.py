@@ -34,7 +34,7 @@ class SavedAnswer(msgspec.Struct):
 
 
 class PageAnswer(msgspec.Struct):
-    """A page; one by time has no cursor."""
+    """A page; the last one by time has no cursor."""
 
     events: list[Event]
     cursor: str | None
@@ -179,8 +179,11 @@ ROUTES: tuple[Route, ...] = (
         path="/events",
         scopes=("read",),
         handler=events.events_handler,
-        summary="A page of events: by cursor (none is the start), or by time.",
-        answer=Answer(what="The events in order, and the cursor behind them.", shape=PageAnswer),
+        summary="A page of events, from a cursor on (none is the start), of a span of time if wanted.",
+        answer=Answer(
+            what="The events in order, and the cursor behind them: null where a span of time is at its end.",
+            shape=PageAnswer,
+        ),
     ),
     Route(
         method="POST",
@@ -203,15 +206,16 @@ ROUTES: tuple[Route, ...] = (
         path="/export",
         scopes=("read",),
         handler=events.export_handler,
-        summary="All events from a cursor on, as lines.",
+        summary="All events from a cursor on, or those selected, as lines.",
         answer=Answer(
             what="The lines. Where the connection ends before the answer does, it broke off.",
             media_type=LINES,
             headers={
-                events.CURSOR_HEADER: "The cursor behind the state that is exported: a later export goes on there."
+                events.CURSOR_HEADER: "The cursor behind the state that is exported, if there is no limit: "
+                "a later export goes on there."
             },
         ),
-        refusals=(409,),
+        refusals=(406, 409),
     ),
     Route(
         method="POST",
