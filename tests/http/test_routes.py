@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from eventferry import ImportStream, open_store
+from eventferry.http import TokenFile
 from eventferry.http.events import PAGE_BYTES
 from tests.http.service import client_of, lines_of, new_event, opened, problem_of, service
 from tests.support import as_dict, exported, make_event, make_lines
@@ -507,16 +508,38 @@ async def test_an_error_over_secrets_tells_where_it_was_and_not_what_it_said(
         assert "broken" in caplog.text
 
 
-async def test_the_description_is_open_api_with_every_route_and_a_page_for_people(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exchange", [True, False])
+async def test_the_description_is_open_api_with_every_route_that_is_on_and_a_page_for_people(
+    tmp_path: Path, exchange: bool
+) -> None:
     from eventferry.http.routes import ROUTES
 
-    async with service(tmp_path) as (client, _):
+    on = [route for route in ROUTES if exchange or not route.path.startswith("/api/event-store/")]
+    async with service(tmp_path, exchange_dir=tmp_path if exchange else None) as (client, _):
         told = (await client.get("/openapi.json")).json()
         assert told["openapi"] == "3.1.0"
         described = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
-        assert described == {(route.method, route.path) for route in ROUTES}
+        assert described == {(route.method, route.path) for route in on}
         page = (await client.get("/docs")).text
-        for route in ROUTES:
-            assert f"{route.method} {route.path}" in page
+        assert {
+            f"{route.method} {route.path}" for route in ROUTES if f"{route.method} {route.path}<" in page
+        } == {f"{route.method} {route.path}" for route in on}
         assert "<script" not in page
         assert "http" not in page.replace("text/html", "")
+
+
+async def test_the_description_is_read_without_a_token_and_says_how_to_send_one(tmp_path: Path) -> None:
+    tokens = TokenFile(tmp_path / "tokens.json")
+    tokens.add("someone", ["read"])
+    async with service(tmp_path, 3, tokens=tokens) as (client, _):
+        page = await client.get("/docs", headers={"Accept": "text/html"})
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        assert "Authorization: Bearer" in page.text
+        assert "someone" not in page.text
+        told = (await client.get("/openapi.json")).json()
+        assert told["paths"]["/describe"]["get"]["security"] == [{"bearer": ["read"]}]
+        assert told["paths"]["/docs"]["get"]["security"] == []
+        assert (await client.get("/describe")).status_code == 401
+    async with service(tmp_path) as (client, _):
+        assert "Authorization" not in (await client.get("/docs")).text

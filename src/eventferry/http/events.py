@@ -122,7 +122,7 @@ async def _export(call: Call[ExportQuery]) -> Response:
     return LinesResponse(
         export,
         # Where a limit will end it, nobody knows yet: a cursor behind all of it would skip what did not come.
-        headers={CURSOR_HEADER: cut} if call.query.limit is None else {},
+        headers={"Vary": "Accept-Encoding"} | ({CURSOR_HEADER: cut} if call.query.limit is None else {}),
         timeout=call.service.limits.timeout,
         ended=ended,
         coding=coding,

@@ -329,7 +329,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/openapi.json",
-        scopes=("read",),
+        scopes=(),
         handler=openapi_handler,
         summary="This description.",
         answer=Answer(what="OpenAPI 3.1.", shape=dict),
@@ -337,7 +337,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/docs",
-        scopes=("read",),
+        scopes=(),
         handler=docs_handler,
         summary="This description, for people.",
         answer=Answer(what="A page.", media_type=HTML),

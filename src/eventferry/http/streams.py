@@ -46,7 +46,7 @@ class LinesResponse(Response):
     ) -> None:
         super().__init__(
             media_type=LINES,
-            headers={"Cache-Control": "no-store", "Vary": "Accept-Encoding", **headers}
+            headers={"Cache-Control": "no-store", **headers}
             | ({} if coding == "identity" else {"Content-Encoding": coding}),
         )
         del self.headers["content-length"]
