@@ -179,8 +179,8 @@ table { border-collapse: collapse } td { padding: .1rem 1rem .1rem 0; vertical-a
 """
 
 
-_TOKENS = """<p>This page needs no token; the routes need one with the scope that they name. Whoever runs the service makes
-one (<code>eventferry token add NAME --scope read --tokens FILE</code>). Send it in a header:
+_TOKENS = """<p>This page needs no token; the routes need one with the scope that they name. Whoever runs the service
+makes one (<code>eventferry token add NAME --scope read --tokens FILE</code>). Send it in a header:
 <code>curl -H "Authorization: Bearer TOKEN" …/describe</code></p>"""
 
 

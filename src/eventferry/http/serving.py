@@ -221,12 +221,13 @@ class _Expected(logging.Filter):
         return not isinstance(error, CutError | asyncio.CancelledError)
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Let the service's logs go to standard error, a line each; what has a time before it is for a log."""
+def log_to_stderr(level: int, formatter: logging.Formatter) -> None:
+    """Let the service's logs go to standard error, a record each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(formatter)
     handler.addFilter(_Expected())
-    for name, threshold in (("eventferry.http", level), ("uvicorn.error", max(level, logging.WARNING))):
+    warnings = max(level, logging.WARNING)
+    for name, threshold in (("eventferry.http", level), ("uvicorn.error", warnings), ("asyncio", warnings)):
         logger = logging.getLogger(name)
         logger.setLevel(threshold)
         logger.addHandler(handler)
