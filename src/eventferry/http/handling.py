@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import msgspec
 from starlette.requests import Request
@@ -90,12 +90,14 @@ class Call(Generic[Q]):
 
     Attributes:
         request: as it came.
-        query: its parameters, checked.
+        path: the parameters in its path, as the bytes that they stand for.
+        query: its other parameters, checked.
         service: whose handler it is.
         operation: the handler's name, for metrics and logs.
     """
 
     request: Request
+    path: dict[str, bytes]
     query: Q
     service: Service
     operation: str
@@ -104,6 +106,10 @@ class Call(Generic[Q]):
     def store(self) -> EventStore:
         """The store that is asked."""
         return self.service.store
+
+    def path_text(self, name: str) -> str:
+        """A parameter in the path that is text. Raises UsageError where it is none."""
+        return _text(self.path[name], f"the parameter {name!r}")
 
     def blocks(self) -> AsyncGenerator[bytes, None]:
         """The body as blocks of UTF-8."""
@@ -173,9 +179,9 @@ class Handler(Generic[Q]):
         return endpoint
 
     async def _answered(self, request: Request, service: Service) -> Response:
-        check_path(request.scope)
+        path = path_parameters(request.scope)
         query = parsed_query(request.scope["query_string"], self.query)
-        call = Call(request, query, service, self.operation)
+        call = Call(request, path, query, service, self.operation)
         if not self.is_import:
             return await self.answer(call)
         with service.importing():
@@ -239,8 +245,10 @@ def parsed_query(query: bytes, shape: type[Q]) -> Q:
     if len(pairs) > MAX_PARAMETERS:
         raise UsageError(f"a request has at most {MAX_PARAMETERS} parameters")
     for written, _, escaped in pairs:
-        name = _decoded(written, f"the name of the parameter {written.decode('latin-1')!r:.60}")
-        value = _decoded(escaped, f"the parameter {name!r:.60}")
+        what = f"the name of the parameter {written.decode('latin-1')!r:.60}"
+        name = _text(_unescaped(written, what), what)
+        what = f"the parameter {name!r:.60}"
+        value = _text(_unescaped(escaped, what), what)
         if name in lists:
             given.setdefault(name, []).append(value)
         elif name in given:
@@ -261,44 +269,56 @@ def parsed_query(query: bytes, shape: type[Q]) -> Q:
         raise UsageError(f"the parameter {name}: {reason}" if name else reason) from None
 
 
-def check_path(scope: Scope) -> None:
-    """Refuse a path that does not say exactly one thing.
+def path_parameters(scope: Scope) -> dict[str, bytes]:
+    """The parameters in the path of a request, exactly.
 
-    Servers decode a path with U+FFFD for what is not UTF-8, and make `%2F` a slash: two names would become one.
+    Servers decode a path with U+FFFD for what is not UTF-8, and make `%2F` a slash: two names would become one. So
+    they are taken from the path as it came.
 
     Raises:
-        UsageError: such a path; it names the parameter where it is one's.
+        UsageError: a path that could be taken for another.
     """
-    named = {str(value): f"the parameter {name!r}" for name, value in scope.get("path_params", {}).items()}
+    left = {name: str(value) for name, value in scope.get("path_params", {}).items()}
     raw_path: bytes | None = scope.get("raw_path")
     if raw_path is None:
-        for value, what in named.items():
-            if "\ufffd" in value:
-                raise UsageError(f"{what} is not UTF-8")
-        return
-    for segment in raw_path.partition(b"?")[0].split(b"/"):
-        what = named.get(unquote(segment.decode("utf-8", "replace")), "")
-        text = _decoded(segment, what or "the path")
-        if "/" in text:
-            raise UsageError("a name in the path holds a slash (%2F): none can")
-        if not what and not text.isprintable():
+        raw_path = quote(scope["path"]).encode()
+        for name, decoded in left.items():
+            if "\ufffd" in decoded:  # of what, nobody can tell any more
+                raise UsageError(f"the parameter {name!r} is not UTF-8")
+    found: dict[str, bytes] = {}
+    # From the end: what stands before the routes of an application that is mounted is not ours.
+    for segment in reversed(raw_path.partition(b"?")[0].split(b"/")):
+        name = next(reversed(left), "")
+        is_name = bool(name) and unquote(segment.decode("utf-8", "replace")) == left[name]
+        value = _unescaped(segment, f"the parameter {name!r}" if is_name else "the path")
+        if b"/" in value:
+            raise UsageError("a name in the path holds a slash (%2F), which no name can")
+        if is_name:
+            found[name] = value
+            del left[name]
+        elif not _text(value, "the path").isprintable():
             raise UsageError("the path holds a control character")
+    return found
 
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
-def _decoded(escaped: bytes, what: str) -> str:
-    """The text that percent-encoding stands for, exactly. Raises UsageError where it stands for none."""
+def _unescaped(escaped: bytes, what: str) -> bytes:
+    """The bytes that percent-encoding stands for, exactly. Raises UsageError where it stands for none."""
     if _BROKEN_ESCAPE.search(escaped):
         raise UsageError(f"{what} holds a % that begins no escape: %25 is a %")
+    value = unquote_to_bytes(escaped)
+    if b"\0" in value:
+        raise UsageError(f"{what} holds the character U+0000")
+    return value
+
+
+def _text(value: bytes, what: str) -> str:
     try:
-        text = unquote_to_bytes(escaped).decode()
+        return value.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{what} is not UTF-8 at byte {error.start}: {error.reason}") from None
-    if "\0" in text:
-        raise UsageError(f"{what} holds the character U+0000")
-    return text
 
 
 def _is_list(kind: Any) -> bool:

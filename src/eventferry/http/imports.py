@@ -97,11 +97,10 @@ async def _begin(call: Call[NoQuery]) -> Response:
 
 
 async def _part(call: Call[PartQuery]) -> Response:
-    path = call.request.path_params
     events = await call.store.push_incremental_import(
         call.blocks(),
-        path["id"],
-        part=path["part"],
+        call.path_text("id"),
+        part=call.path["part"].decode(errors="surrogateescape"),  # often the name of a file
         ignore_unknown_keys=call.query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
@@ -109,15 +108,13 @@ async def _part(call: Call[PartQuery]) -> Response:
 
 
 async def _commit(call: Call[CommitQuery]) -> Response:
-    report = await call.store.commit_incremental_import(
-        call.request.path_params["id"], older=call.query.older
-    )
+    report = await call.store.commit_incremental_import(call.path_text("id"), older=call.query.older)
     merged(call, report)
     return JsonResponse(report)
 
 
 async def _roll_back(call: Call[NoQuery]) -> Response:
-    await call.store.rollback_incremental_import(call.request.path_params["id"])
+    await call.store.rollback_incremental_import(call.path_text("id"))
     return Response(status_code=204)
 
 
