@@ -24,6 +24,7 @@ SCOPE_OF = {
     "GET /events": {"read"},
     "POST /events": {"write"},
     "GET /export": {"read"},
+    "GET /import": {"import"},
     "POST /import": {"import"},
     "POST /incremental-import": {"import"},
     "POST /incremental-imports": {"import"},

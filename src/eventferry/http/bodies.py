@@ -38,7 +38,7 @@ MEDIA_TYPES = (
 """The media types of a body, beside every `text/…` and `…+json`."""
 
 
-class ClientGoneError(Exception):
+class ClientGoneError(ConnectionError):
     """The client has gone before its request was whole: there is nobody to answer."""
 
 

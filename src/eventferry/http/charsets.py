@@ -71,7 +71,8 @@ _LABELS = {
 }
 _ALIASES = {label: charset for charset, labels in _LABELS.items() for label in labels.split()}
 """Names that the web uses (the Encoding Standard's labels) and Python does not know."""
-_AS_IT_IS = frozenset({"utf-8", "utf-8-sig"})
+UTF_8 = frozenset({"utf-8", "utf-8-sig"})
+"""What goes through as it is."""
 _WIDTHS = {"utf-16": 2, "utf-32": 4}
 
 
@@ -110,7 +111,7 @@ class Recoder:
         Raises:
             InputError: the bytes are none in this charset.
         """
-        if self._charset in _AS_IT_IS:
+        if self._charset in UTF_8:
             return block
         if self._decoder is None:
             block = self._start + block
@@ -122,7 +123,7 @@ class Recoder:
 
     def finish(self) -> bytes:
         """What is left. Raises InputError where the text ends inside a character."""
-        if self._charset in _AS_IT_IS:
+        if self._charset in UTF_8:
             return b""
         decoder = self._decoder or codecs.getincrementaldecoder(self._charset)()
         return self._decoded(decoder, b"" if self._decoder else self._start, final=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from eventferry import Description, Event, ImportReport, SecretsReport
+from eventferry import Description, Event, ImportProgress, ImportReport, SecretsReport
 from eventferry.event import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 from eventferry.http import events, exchange, imports, secrets
 from eventferry.http.about import docs_handler, healthz_handler, metrics_handler, openapi_handler
@@ -222,10 +222,23 @@ ROUTES: tuple[Route, ...] = (
         path="/import",
         scopes=("import",),
         handler=imports.import_handler,
-        summary="Import lines, replacing all events, all or nothing.",
+        summary="Import lines, replacing all events, all or nothing; resume=true goes on with what was interrupted.",
         answer=Answer(what="How many events came in.", shape=ImportedAnswer),
         body=Body(what="Events as lines, with positions and versions."),
         refusals=(*_WRITES, *_BODY),
+    ),
+    Route(
+        method="GET",
+        path="/import",
+        scopes=("import",),
+        handler=imports.import_progress_handler,
+        summary="How far the import has come that is running or was interrupted.",
+        answer=Answer(
+            what="How many events are staged, and where in its source a resume goes on.",
+            shape=ImportProgress,
+            headers={imports.OFFSET_HEADER: "The byte offset again, for HEAD."},
+        ),
+        refusals=(404,),
     ),
     Route(
         method="POST",
