@@ -37,6 +37,8 @@ def run(
 
     With `pause_at` it stops, as by SIGSTOP, before it sends the statement of that number.
     """
+    # Whoever runs the tests may ignore it, as a script's `&` does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # So that a small store, which is read back quickly, makes as many commits and pages as a large one.
     Replacement.batch_bytes = 2 * BLOCK
     stage.BATCH_BYTES = 2 * BLOCK  # type: ignore[attr-defined]

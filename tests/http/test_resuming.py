@@ -161,6 +161,20 @@ async def test_while_an_import_runs_its_progress_is_told_and_nobody_else_goes_on
         assert await exported(store) == SOURCE
 
 
+async def test_a_request_that_is_refused_takes_nothing_from_its_source(url: str) -> None:
+    async with filled(url) as store, client_of(store) as client:
+        await interrupted(store)
+        kept = await progress(client)
+        for headers in (
+            {"Content-Encoding": "br"},
+            {"Content-Type": "image/png"},
+            {"Content-Type": "a; charset=x"},
+        ):
+            refused = await client.post(RESUME, content=SOURCE, headers=headers)
+            assert refused.status_code == 415
+        assert await progress(client) == kept
+
+
 async def test_a_body_that_stands_still_is_an_interruption(url: str) -> None:
     async with filled(url) as store, client_of(store, limits=Limits(timeout=2)) as client:
 

@@ -459,7 +459,7 @@ async def test_what_is_no_route_or_no_method_is_a_problem_too(tmp_path: Path) ->
         wrong = await client.patch("/events")
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD, OPTIONS, POST")
         problem_of(wrong)
-        options = await client.options("/import")
+        options = await client.options("/freeze")
         assert (options.status_code, options.headers["allow"]) == (204, "OPTIONS, POST")
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response
 
-from eventferry import EventStore, ImportStream, ResumeError, UsageError
+from eventferry import ImportStream, ResumeError, UsageError
 from eventferry.event import MAX_SAFE_INTEGER
 from eventferry.http.bodies import ClientGoneError, charset_of
 from eventferry.http.charsets import UTF_8
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
-from eventferry.http.problems import RefusedError, StoreFullError
+from eventferry.http.problems import RefusedError
 from eventferry.merge import ImportReport, Older
 
 OFFSET_HEADER = "Upload-Offset"
@@ -57,20 +56,16 @@ async def _import(call: Call[ImportQuery]) -> Response:
         raise UsageError("an import that can be resumed comes in UTF-8: its place is a count of bytes")
     if query.byte_offset is not None and not query.resume:
         raise UsageError("byteOffset goes with resume=true")
-    if not query.replace:
-        await refuse_full(call.store)  # before a byte of the body is asked for
     sink = call.store.import_events(
+        replace=query.replace,
         freeze=query.freeze,
         resume=query.resume,
         allow_empty=query.allow_empty,
         ignore_unknown_keys=query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
-    await sink.begin()
+    await sink.begin()  # what refuses the import does before a byte of the body is asked for
     try:
-        if not query.replace:
-            # Once more: from the beginning of the import on, the swap sees to it that nobody's event vanishes.
-            await refuse_full(call.store)
         await _take(sink, call)
         report = await sink.close()
     except BaseException as error:
@@ -96,9 +91,10 @@ async def _take(sink: ImportStream, call: Call[ImportQuery]) -> None:
 
 
 def _as_interruption(error: BaseException) -> BaseException:
-    """An error as an import takes it: a body that stands still is no worse than a connection that is lost."""
-    stood_still = isinstance(error, RefusedError) and error.status == HTTPStatus.REQUEST_TIMEOUT
-    return ClientGoneError() if stood_still else error
+    """An error as an import takes it: what is wrong with a request (its body stands still, or is packed in an unknown
+    way) is not wrong with its source, so it is no worse than a connection that is lost.
+    """
+    return ClientGoneError() if isinstance(error, RefusedError) else error
 
 
 async def _progress(call: Call[NoQuery]) -> Response:
@@ -108,14 +104,6 @@ async def _progress(call: Call[NoQuery]) -> Response:
     response = JsonResponse(progress)
     response.headers[OFFSET_HEADER] = str(progress.byte_offset)
     return response
-
-
-async def refuse_full(store: EventStore) -> None:
-    """Raises StoreFullError if the store holds events."""
-    if await store.get_latest_event() is not None:
-        raise StoreFullError(
-            "the store holds events: replace=true replaces them, incremental-import adds to them"
-        )
 
 
 async def _incremental(call: Call[IncrementalQuery]) -> Response:
