@@ -58,7 +58,8 @@ UNNAMED = b"\xff"
 
 def part_key(part: str | None) -> bytes:
     """The sort key of a part of an incremental import: whole numbers by their value, then other names by their
-    bytes, then what has no name.
+    bytes, then what has no name. A part is often called as its file is: bytes of that name that are not UTF-8 are
+    lone surrogates in Python (`os.fsdecode`), and the same bytes here.
     """
     if part is None:
         return UNNAMED
@@ -68,9 +69,12 @@ def part_key(part: str | None) -> bytes:
         digits = part.lstrip("0")
         return b"\x00%08d" % len(digits) + digits.encode() + b"\x00" + part.encode()
     try:
-        return b"\x01" + part.encode()
+        name = part.encode(errors="surrogateescape")
     except UnicodeEncodeError:
-        raise UsageError("the name of a part holds a lone surrogate, which is no character") from None
+        name = b""
+    if name.decode(errors="surrogateescape") != part:
+        raise UsageError("the name of a part holds a lone surrogate, which is no character")
+    return b"\x01" + name
 
 
 class Lines(NamedTuple):
