@@ -313,6 +313,12 @@ class Reading(Protocol):
         got to the end of the store.
         """
 
+    async def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        """The keys of the first `count` that `matching` would find: what it costs is not their number, but how many
+        there are."""
+
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         """Whether a segment holds an event with a higher timestamp than the segment's."""
 
@@ -380,7 +386,8 @@ class Writing(Reading, Protocol):
         raises StoreBusyError or ImportOpenError."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        """Give a stage whose owner is dead to another."""
+        """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
+        each further one raises StoreBusyError. So does this, if somebody was quicker."""
 
     async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
         """The stage of that kind, if there is one."""
@@ -463,6 +470,9 @@ class SoleWriting(Writing, Protocol):
 
     async def clear_freeze(self) -> None:
         """Remove the marker."""
+
+    async def refuse_what_would_be_lost(self) -> None:
+        """Raises UnsupportedStoreError if the events have what a swap could not carry over. The swap looks again."""
 
     async def append(self, rows: Sequence[Row]) -> None:
         """Store events at their positions.

@@ -25,6 +25,21 @@ from eventferry.errors import (
 )
 from eventferry.event import Limits
 from eventferry.lines import Lines
+from eventferry.results import ImportProgress
+
+
+async def progress(database: Database) -> ImportProgress | None:
+    """How far the import has come that is running or was interrupted, if there is one to go on with."""
+    async with database.writing(frozen="allow") as writing:
+        left = await writing.stage("replace")
+        history = [] if left is None else await writing.progress(left)
+    if left is None:
+        return None
+    is_running = left.owner is not None and await database.is_alive(left.owner)
+    if not history and not is_running:
+        return None
+    done = history[-1] if history else Progress()
+    return ImportProgress(imported=done.events, byte_offset=done.byte_offset, is_running=is_running)
 
 
 class Replacement:
@@ -56,9 +71,12 @@ class Replacement:
         try:
             async with self._database.writing_alone() as writing:
                 await self._refuse_full(writing)  # before anything is touched
+            # Not alone: it may wait for the former owner's last step, and saves need not.
+            async with self._database.writing() as writing:
                 stage, history = await self._take_over(writing, owner)
             async with self._database.writing_alone() as writing:
                 await self._refuse_full(writing)
+                await writing.refuse_what_would_be_lost()
                 if stage is None:
                     if (other := await writing.stage("replace")) is not None:  # begun since just now
                         raise _running(other)
@@ -103,9 +121,12 @@ class Replacement:
             return None, []
         if left.owner is not None and await self._database.is_alive(left.owner):
             raise _running(left)
-        history = await writing.progress(left)
-        if self._resume and history:
-            return await writing.adopt_stage(left, owner.id), history
+        if self._resume:
+            # How far it came is known when its former owner cannot go on with it any more.
+            adopted = await writing.adopt_stage(left, owner.id)
+            if history := await writing.progress(adopted):
+                return adopted, history
+            left = adopted
         await writing.drop_stage(left)
         return None, []
 
@@ -140,7 +161,8 @@ class Replacement:
             await self._refuse_full(replacing)
             # Read again: who fills a gap, which the heads don't show, takes it away.
             left = await replacing.stage("replace")
-            if left is not None and left.id == stage.id and left.baseline != await _state(replacing):
+            baseline = left.baseline if left is not None and left.id == stage.id else stage.baseline
+            if baseline != await _state(replacing):
                 raise StoreChangedError(
                     "events were saved while the import was on its way; nothing was replaced. "
                     "Import again, with freeze to keep writers out meanwhile"

@@ -258,41 +258,7 @@ class PostgresSoleWriting(PostgresWriting):
         )
         return int(rows[0][0]) if rows else 0
 
-
-class PostgresReplacing(PostgresSoleWriting):
-    """A sole writing that nobody reads beside."""
-
-    async def swap(self, stage: Stage) -> None:
-        await self.check_ours(stage)
-        await self.refuse_foreign_tables()
-        await self._refuse_what_would_be_lost()
-        grants = await self._grants(stage)
-        events = quoted(self.names.tables.events)
-        indexes = await self.indexed(stage.table)
-        await self.execute(
-            [
-                f'ALTER TABLE {self.names.stage} DROP COLUMN "line"',
-                f"DROP TABLE {self.names.events}",
-                f"ALTER TABLE {self.names.stage} RENAME TO {events}",
-                *(
-                    f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
-                    for key, suffix in (
-                        (ddl.POSITION, "pkey"),
-                        (ddl.VERSION, "aggregateIdAndVersion"),
-                        (ddl.ORDER, "order"),
-                    )
-                ),
-                f"DROP TABLE {self.names.progress}",
-                f"DELETE FROM {self.names.snapshots}",
-                f"DELETE FROM {self.names.subscribers}",
-                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
-                  SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = t."threadId"
-                ), 0)""",
-                *grants,
-            ]
-        )
-
-    async def _refuse_what_would_be_lost(self) -> None:
+    async def refuse_what_would_be_lost(self) -> None:
         """What hangs on the table of events and would not hang on the one that takes its place."""
         [rows] = await self.connection.run(
             """SELECT 'the trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
@@ -321,6 +287,40 @@ class PostgresReplacing(PostgresSoleWriting):
                 f"the table {self.names.tables.events!r} has what replacing it would lose: "
                 f"{', '.join(sorted(what for (what,) in rows))}"
             )
+
+
+class PostgresReplacing(PostgresSoleWriting):
+    """A sole writing that nobody reads beside."""
+
+    async def swap(self, stage: Stage) -> None:
+        await self.check_ours(stage)
+        await self.refuse_foreign_tables()
+        await self.refuse_what_would_be_lost()
+        grants = await self._grants(stage)
+        events = quoted(self.names.tables.events)
+        indexes = await self.indexed(stage.table)
+        await self.execute(
+            [
+                f'ALTER TABLE {self.names.stage} DROP COLUMN "line"',
+                f"DROP TABLE {self.names.events}",
+                f"ALTER TABLE {self.names.stage} RENAME TO {events}",
+                *(
+                    f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
+                    for key, suffix in (
+                        (ddl.POSITION, "pkey"),
+                        (ddl.VERSION, "aggregateIdAndVersion"),
+                        (ddl.ORDER, "order"),
+                    )
+                ),
+                f"DROP TABLE {self.names.progress}",
+                f"DELETE FROM {self.names.snapshots}",
+                f"DELETE FROM {self.names.subscribers}",
+                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
+                  SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = t."threadId"
+                ), 0)""",
+                *grants,
+            ]
+        )
 
     async def _grants(self, stage: Stage) -> list[str]:
         """Statements that give the stage, under its new name, the owner and the rights of the events, and no others:
