@@ -24,6 +24,7 @@ __all__ = [
     "StoreClosedError",
     "StoreExistsError",
     "StoreFrozenError",
+    "StoreFullError",
     "StoreNotFoundError",
     "StoreReplacedError",
     "StoreUnreachableError",
@@ -88,8 +89,12 @@ class StoreChangedError(EventferryError):
     """Somebody saved events while an import was on its way; nothing was replaced."""
 
 
+class StoreFullError(EventferryError):
+    """An import that must not replace events met a store that holds some; nothing was replaced."""
+
+
 class StoreReplacedError(EventferryError):
-    """The events were replaced while an export was reading them."""
+    """The events were replaced while an export was reading them, or their file was while a store had it open."""
 
 
 class ReadOnlyStoreError(EventferryError):

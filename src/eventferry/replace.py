@@ -13,9 +13,24 @@ from eventferry import cursor as vector
 from eventferry.batch import BATCH_BYTES
 from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
-from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
+from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError, StoreFullError
 from eventferry.event import Limits
 from eventferry.lines import Lines
+from eventferry.results import ImportProgress
+
+
+async def progress(database: Database) -> ImportProgress | None:
+    """How far the import has come that is running or was interrupted, if there is one to go on with."""
+    async with database.writing(frozen="allow") as writing:
+        left = await writing.stage("replace")
+        history = [] if left is None else await writing.progress(left)
+    if left is None:
+        return None
+    is_running = left.owner is not None and await database.is_alive(left.owner)
+    if not history and not is_running:
+        return None
+    done = history[-1] if history else Progress()
+    return ImportProgress(imported=done.events, byte_offset=done.byte_offset, is_running=is_running)
 
 
 class Replacement:
@@ -23,13 +38,17 @@ class Replacement:
 
     Args:
         database: the store's.
+        replace: let it replace events; otherwise the store must hold none, from the beginning to the swap.
         freeze: keep writers out for the duration.
         resume: go on with the stage that an interrupted import left, if there is one.
         allow_empty: let no events replace some.
     """
 
-    def __init__(self, database: Database, *, freeze: bool, resume: bool, allow_empty: bool) -> None:
+    def __init__(
+        self, database: Database, *, replace: bool, freeze: bool, resume: bool, allow_empty: bool
+    ) -> None:
         self._database = database
+        self._replace = replace
         self._freeze = freeze
         self._resume = resume
         self._allow_empty = allow_empty
@@ -42,8 +61,13 @@ class Replacement:
         owner = await self._database.own()
         try:
             async with self._database.writing_alone() as writing:
+                await self._refuse_full(writing)  # before anything is touched
+            # Not alone: it may wait for the former owner's last step, and saves need not.
+            async with self._database.writing() as writing:
                 stage, history = await self._take_over(writing, owner)
             async with self._database.writing_alone() as writing:
+                await self._refuse_full(writing)
+                await writing.refuse_what_would_be_lost()
                 if stage is None:
                     if (other := await writing.stage("replace")) is not None:  # begun since just now
                         raise _running(other)
@@ -58,6 +82,12 @@ class Replacement:
         self._owner, self._stage = owner, stage
         return history
 
+    async def _refuse_full(self, writing: SoleWriting) -> None:
+        if not self._replace and await writing.latest_timestamp() is not None:
+            raise StoreFullError(
+                "the store holds events: replace (--replace) replaces them, incremental-import adds to them"
+            )
+
     async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
         """What an interrupted import left: to go on with, or out of the way."""
         left = await writing.stage("replace")
@@ -65,9 +95,12 @@ class Replacement:
             return None, []
         if left.owner is not None and await self._database.is_alive(left.owner):
             raise _running(left)
-        history = await writing.progress(left)
-        if self._resume and history:
-            return await writing.adopt_stage(left, owner.id), history
+        if self._resume:
+            # How far it came is known when its former owner cannot go on with it any more.
+            adopted = await writing.adopt_stage(left, owner.id)
+            if history := await writing.progress(adopted):
+                return adopted, history
+            left = adopted
         await writing.drop_stage(left)
         return None, []
 
@@ -99,7 +132,11 @@ class Replacement:
         async with self._database.writing(frozen="allow") as writing:
             await writing.finish_indexes(stage)
         async with self._database.replacing(owner=owner.id) as replacing:
-            if await _state(replacing) != stage.baseline:
+            await self._refuse_full(replacing)
+            # Read again: who fills a gap, which the heads don't show, takes it away.
+            left = await replacing.stage("replace")
+            baseline = left.baseline if left is not None and left.id == stage.id else stage.baseline
+            if baseline != await _state(replacing):
                 raise StoreChangedError(
                     "events were saved while the import was on its way; nothing was replaced. "
                     "Import again, with freeze to keep writers out meanwhile"

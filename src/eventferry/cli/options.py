@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,6 +27,27 @@ else:
 DEFAULT_LIMIT = 1000
 
 
+def shown(place: str) -> str:
+    """An argument as it may be repeated: nothing of it that may be a password."""
+    before, at, host = place.rpartition("@")
+    if "://" in place or not at or ":" not in before:
+        return without_password(place)
+    return f"…@{host}"  # a URL without its scheme, or with a scheme that lacks its slashes
+
+
+_LOST_SLASHES = re.compile(r"(postgres(ql)?|mysql|mariadb|sqlite)(:|/)")
+
+
+def refuse_broken_url(place: str) -> None:
+    """Refuse what is meant as the URL of a store and would be taken for the name of a file: it may hold a password."""
+    is_meant = _LOST_SLASHES.match(place) or (shown(place) != place and not os.path.isdir(Path(place).parent))
+    if is_meant and not is_store(place) and not os.path.lexists(place):
+        raise UsageError(
+            f"{shown(place)!r} is neither a file nor the URL of a store: that is "
+            "scheme://user:password@host/database, with both slashes"
+        )
+
+
 class StoreType(StrParam):
     """A store: a URL, or a path that ends as a SQLite file does."""
 
@@ -33,7 +57,7 @@ class StoreType(StrParam):
         """Refuse what is no store."""
         if not is_store(value):
             self.fail(
-                f"{without_password(value)!r} is no store: that is a URL such as sqlite:///path or "
+                f"{shown(value)!r} is no store: that is a URL such as sqlite:///path or "
                 "postgresql://host/database, or a path ending in .db, .sqlite or .sqlite3",
                 param,
                 ctx,
@@ -42,9 +66,16 @@ class StoreType(StrParam):
 
 
 class MomentType(IntParam):
-    """A moment: ISO 8601 (UTC where it names no zone), or milliseconds since 1970."""
+    """A moment: ISO 8601 (UTC where it names no zone), or milliseconds since 1970.
+
+    Args:
+        up: whether a moment between two milliseconds is the later one: events from then on are not before it.
+    """
 
     name = "time"
+
+    def __init__(self, *, up: bool) -> None:
+        self._up = up
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Milliseconds since 1970."""
@@ -62,13 +93,15 @@ class MomentType(IntParam):
             self.fail(f"{value!r} is no time: 2026-01-31T12:00:00Z, or milliseconds since 1970", param, ctx)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
+        since = moment - _EPOCH
+        return -(-since // _MILLISECOND) if self._up else since // _MILLISECOND
 
 
 STORE = StoreType()
 
 
-MOMENT = MomentType()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def filters(command: Command) -> Command:
@@ -85,8 +118,10 @@ def filters(command: Command) -> Command:
                 metavar="ID",
                 help="Only of this aggregate (repeatable).",
             ),
-            click.option("--from", "start", type=MOMENT, help="Only from this time on."),
-            click.option("--until", "finish", type=MOMENT, help="Only up to and including this time."),
+            click.option("--from", "start", type=MomentType(up=True), help="Only from this time on."),
+            click.option(
+                "--until", "finish", type=MomentType(up=False), help="Only up to and including this time."
+            ),
             click.option("--cursor", help="Go on from here."),
         )
     ):
@@ -140,6 +175,11 @@ def replacing_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+fail_if_skipped_option = click.option(
+    "--fail-if-skipped", is_flag=True, help="Status 3 where older events were skipped; what came in stays."
+)
 
 
 older_option = click.option(

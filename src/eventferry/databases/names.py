@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
+from eventferry.clock import now
 from eventferry.database import Save
-from eventferry.errors import UsageError
+from eventferry.errors import StoreNotFoundError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,38 @@ class Tables:
         return f"{self.events}-import-progress"
 
 
+EVENT = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload")
+"""The columns by which a table of events is known for one."""
+
+
+def beside_events(tables: Tables, content: str) -> dict[str, tuple[str, ...]]:
+    """The columns by which the other tables are known; `content` is the column of a snapshot's content."""
+    return {
+        tables.snapshots: ("snapshotKey", content),
+        tables.secrets: ("idx", "id", "secret"),
+        tables.subscribers: ("applicationName", "eventSubscriber", "destination", "status"),
+    }
+
+
+def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Iterable[str]) -> None:
+    """Refuse a table that only has the name of a store's: nothing of another program's is touched.
+
+    Args:
+        place: where it is.
+        table: its name.
+        needed: the columns by which it is known.
+        present: the columns that it has.
+    """
+    found = {column.casefold() for column in present}
+    missing = [column for column in needed if column.casefold() not in found]
+    if missing:
+        raise StoreNotFoundError(
+            f"the table {table!r} in {place} is no store's: it has no column {missing[0]!r}. Nothing was changed"
+        )
+
+
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|freeze)-.*)",
+    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
     re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
@@ -128,17 +159,22 @@ def frozen_marker(events: str) -> str:
     return f"RESOLVE EVENT STORE {events} FREEZE MARKER"
 
 
-def new_import_id(now: int) -> str:
+def new_import_id(since: int) -> str:
     """An id for an open incremental import: letters and digits, as reSolve's.
 
     Servers have no room for the moment beside it, so it begins with it (as RFC 9562's version 7 does).
     """
-    return f"{now:012x}{token_hex(10)}"
+    return f"{since:012x}{token_hex(10)}"
 
 
 def moment_of(import_id: str) -> int | None:
-    """When such an id was made, in ms since 1970; None for an id that reSolve made."""
-    return int(import_id[:12], 16) if _OUR_ID.fullmatch(import_id) else None
+    """When such an id was made, in ms since 1970; None for an id that reSolve made, which may look like ours, but then
+    tells a time that is yet to come."""
+    if _OUR_ID.fullmatch(import_id) is None:
+        return None
+    moment = int(import_id[:12], 16)
+    return moment if moment <= now() + _A_DAY else None
 
 
+_A_DAY = 86_400_000
 _OUR_ID = re.compile(r"[0-9a-f]{32}")

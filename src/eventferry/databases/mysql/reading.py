@@ -9,7 +9,6 @@ from typing import Any
 
 from pymysql.err import MySQLError
 
-from eventferry.clock import now
 from eventferry.database import (
     EVERYTHING,
     FIRST,
@@ -34,9 +33,10 @@ from eventferry.databases.mysql.connection import (
     Values,
     number_of,
 )
+from eventferry.databases.mysql.markers import comment_of
 from eventferry.databases.mysql.shape import Shape
-from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.mysql.tables import Names, is_marker, quoted
+from eventferry.databases.names import Tables, fact, import_id_of, moment_of
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import give_in_turn, numbers_of
@@ -153,8 +153,7 @@ class MysqlReading:
 
     def comment_of(self, table: str) -> str | None:
         """A table's comment; None where there is no such table. For the worker thread."""
-        found = self.connection.query(COMMENT, (self.connection.access.database, table))
-        return str(found[0][0]) if found else None
+        return comment_of(self.connection, table)
 
     def _freeze_marker(self) -> Freeze | None:
         return freeze_of(self.comment_of(self.tables.freeze))
@@ -372,6 +371,19 @@ class MysqlReading:
         return rows, not cut and len(rows) < limit
 
     @threaded
+    def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        condition, values = self._conditions(only)
+        rows = self.connection.query(
+            f"""SELECT e.timestamp, e.threadCounter, e.threadId
+            FROM {self._events} AS e FORCE INDEX (`aggregate`)
+            WHERE {condition} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
+            values | {"unread": vector(unread), "until": vector(until), "count": count},
+        )
+        return [Key(*row) for row in rows]
+
+    @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
         for some in parts_of(segments, 256):
             parts = [
@@ -443,14 +455,14 @@ class MysqlReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = self._conditions(only)
         rows, _ = self._positions(
             f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} FROM {self._events} AS e
             WHERE {condition} {_IN_ORDER} LIMIT %(count)s""",
             values | {"count": limit},
             limit,
-            2**62,
+            max_bytes,
         )
         return [line for *_, line in rows if line is not None]
 
@@ -498,11 +510,10 @@ class MysqlReading:
         return self._open_import()
 
     def _open_import(self) -> OpenImport | None:
-        text = self.comment_of(self.tables.open_import)
-        if text is None or self._is_closed():
+        import_id = import_id_of(self.comment_of(self.tables.open_import) or "")
+        if import_id is None or self._is_closed():
             return None
-        import_id = import_id_of(text) or ""
-        return OpenImport(import_id, since_of(import_id))
+        return OpenImport(import_id, moment_of(import_id))
 
     def _is_closed(self) -> bool:
         """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
@@ -633,9 +644,6 @@ def _hash(names: Sequence[str]) -> str:
     return f"CRC32(CONCAT_WS(',', {', '.join(map(quoted, names))}))"
 
 
-COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
-"""The comment of a table. Both names as constants: only so does the server look at that table alone."""
-
 ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
 
 CLOSED = "closed"
@@ -663,15 +671,7 @@ def heads_of(text: str | None, names: Names) -> list[int]:
 
 def freeze_of(comment: str | None) -> Freeze | None:
     """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
-    if comment is None or fact(comment, "SWAP", "owner") is not None:
+    if comment is None or not is_marker(comment) or fact(comment, "SWAP", "owner") is not None:
         return None
     since = fact(comment, "FREEZE", "since")
     return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)
-
-
-def since_of(import_id: str) -> int | None:
-    """When an import was opened whose id begins with that, as ours do; None for an id of reSolve's."""
-    if re.fullmatch("[0-9a-f]{32}", import_id) is None:
-        return None
-    since = int(import_id[:12], 16)
-    return since if since <= now() + 86_400_000 else None

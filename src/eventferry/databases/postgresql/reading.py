@@ -323,6 +323,18 @@ class PostgresReading:
               FROM (SELECT * FROM {self.names.events} WHERE {condition} ORDER BY {order} LIMIT %(walk)s) AS walked
             ) AS page WHERE behind - ({size}) < %(room)s ORDER BY {order}"""
 
+    async def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        condition, values = conditions(only)
+        rows = await self.connection.rows(
+            f"""SELECT "timestamp", "threadCounter", "threadId" FROM {self.names.events}
+            WHERE {condition} AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}
+            ORDER BY "timestamp" + 0, "threadCounter", "threadId" LIMIT %(count)s""",
+            values | {"unread": vector(unread), "until": vector(until), "count": count},
+        )
+        return [Key(*row) for row in rows]
+
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         rows = await self.connection.rows(
             f"""SELECT EXISTS (
@@ -379,14 +391,14 @@ class PostgresReading:
         )
         return [compacted(line) for (line,) in rows]
 
-    async def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    async def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = conditions(only)
         rows = await self.connection.rows(
-            f"""SELECT {LINE} FROM {self.names.events} WHERE {condition}
-            ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(limit)s""",
-            values | {"limit": limit},
+            self._page_sql(condition, '"timestamp", "threadCounter", "threadId"', _SIZE, LINE),
+            values | {"walk": limit, "room": max_bytes},
         )
-        return [compacted(line) for (line,) in rows]
+        page, _ = _page(rows, limit, limit, max_bytes)
+        return [line for *_, line in page if line is not None]
 
     async def latest_line(self, only: Filter) -> bytes | None:
         condition, values = conditions(only)

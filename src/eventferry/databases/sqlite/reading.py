@@ -25,11 +25,9 @@ from eventferry.database import (
 from eventferry.databases.inspecting import unique_faults
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
-from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
-from eventferry.errors import StoreNotFoundError
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -137,7 +135,7 @@ class SqliteReading:
 
     def _freeze_marker(self) -> Freeze | None:
         sql = self._table_sql(self.tables.freeze)
-        if sql is None:
+        if sql is None or "FREEZE MARKER" not in sql:  # a table of a neighbour's
             return None
         since = fact(sql, "FREEZE", "since")
         return Freeze(fact(sql, "FREEZE", "owner"), int(since) if since else None)
@@ -156,6 +154,9 @@ class SqliteReading:
 
     @threaded
     def growth(self) -> int:
+        return self._growth()
+
+    def _growth(self) -> int:
         [(stored,)] = self.connection.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
         return int(stored)
 
@@ -263,6 +264,19 @@ class SqliteReading:
         return _page(rows, limit, limit, max_bytes)
 
     @threaded
+    def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        condition, values = conditions(only)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT timestamp, threadCounter, threadId FROM {self._events}
+            WHERE {condition} AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
+            ORDER BY +timestamp, threadCounter, threadId LIMIT :limit""",
+            values | {"unread": vector(unread), "until": vector(until), "limit": count},
+        )
+        return [Key(*row) for row in rows]
+
+    @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
         statement = f"""SELECT EXISTS (SELECT 1 FROM {self._events}
           WHERE threadId = ? AND threadCounter >= ? AND threadCounter < ? AND timestamp > ?)"""
@@ -305,14 +319,15 @@ class SqliteReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = conditions(only)
         rows = self.connection.sqlite.execute(
-            f"""SELECT {self._line} FROM {self._events} WHERE {condition}
+            f"""SELECT threadId, threadCounter, timestamp, {self._line} FROM {self._events} WHERE {condition}
             ORDER BY timestamp, threadCounter, threadId LIMIT :limit""",
             values | {"limit": limit},
         )
-        return [line for (line,) in rows]
+        page, _ = _page(rows, limit, limit, max_bytes)
+        return [line for *_, line in page if line is not None]
 
     @threaded
     def latest_line(self, only: Filter) -> bytes | None:
@@ -352,11 +367,12 @@ class SqliteReading:
         return self._open_import()
 
     def _open_import(self) -> OpenImport | None:
-        sql = self._table_sql(self.tables.open_import)
-        if sql is None:
+        sql = self._table_sql(self.tables.open_import) or ""
+        import_id = import_id_of(sql)
+        if import_id is None:  # none is open, or the table is a neighbour's
             return None
         since = fact(sql, "IMPORT", "since")
-        return OpenImport(import_id_of(sql) or "", int(since) if since else None)
+        return OpenImport(import_id, int(since) if since else None)
 
     @threaded
     def secret(self, secret_id: str) -> SecretRow | None:
@@ -418,19 +434,6 @@ class SqliteReading:
         found = [text for (text,) in ask(f"PRAGMA integrity_check({limit})")]
         faults = unique_faults(unique) + ([] if found == ["ok"] else found)
         return Inspection(faults[:limit], [])
-
-
-def events_sql(connection: Sqlite, tables: Tables) -> str | None:
-    """The definition of the events table, None where there is no store."""
-    row = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.events,)
-    ).fetchone()
-    return row[0] if row else None
-
-
-def no_store(tables: Tables, path: object) -> StoreNotFoundError:
-    """The error for a file without the tables."""
-    return StoreNotFoundError(f"there is no store in {path}: it has no table {tables.events!r}")
 
 
 def _bound(bound: Key | None) -> dict[str, int]:

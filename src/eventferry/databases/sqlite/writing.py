@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,18 +12,20 @@ from typing import Any, Literal
 
 from eventferry import order
 from eventferry.clock import now
+from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Clash,
     NewRowBatch,
     Progress,
     RowBatch,
     Save,
+    SecretRow,
     Shared,
     Stage,
     StageKind,
     SubscriberRow,
 )
-from eventferry.databases.names import Tables, fact
+from eventferry.databases.names import EVENT, Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import code_of
@@ -30,10 +33,10 @@ from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
-from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
-from eventferry.event import ROOMY, Limits, Row
+from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
+from eventferry.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
 
-_COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
+_COLUMNS = ", ".join(map(quoted, EVENT))
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
 _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
 
@@ -64,6 +67,7 @@ class SqliteWriting(SqliteReading):
     def set_freeze(self, owner: str | None, since: int) -> None:
         # Only one transaction writes at a time, and this is it: nobody's write is under way.
         self._clear_freeze()
+        self._refuse_neighbour(self.tables.freeze)
         self.connection.sqlite.execute(ddl.freeze_table(self.tables, owner, since))
 
     @threaded
@@ -73,9 +77,22 @@ class SqliteWriting(SqliteReading):
     def _clear_freeze(self) -> None:
         self.changed_store = True
         marker = self._freeze_marker()
-        if marker is not None and marker.owner is not None:
+        if marker is None:
+            return
+        if marker.owner is not None:
             self.dropped_owners.append(marker.owner)
-        self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.freeze)}")
+        self.connection.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
+
+    def _refuse_neighbour(self, name: str) -> None:
+        """A name that a marker must have may be that of a table of another store or program. Case does not tell
+        tables apart."""
+        if self.connection.sqlite.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
+        ).fetchone():
+            raise UnsupportedStoreError(
+                f"the name {name!r}, which this needs beside {self.tables.events!r}, is that of a table of another "
+                "store or program in the file"
+            )
 
     # events
 
@@ -84,7 +101,11 @@ class SqliteWriting(SqliteReading):
         self.changed_store = True
         for row in rows:
             self._refuse_taken(row.aggregate_id, row.aggregate_version)
-            self.connection.sqlite.execute(f"INSERT INTO {self._events}{_INSERT_ROW}", row)
+            self._insert(row)
+
+    def _insert(self, row: Sequence[object]) -> None:
+        if self.connection.sqlite.change(f"INSERT INTO {self._events}{_INSERT_ROW}", row) != 1:
+            raise _left_out(self.tables.events)
 
     def _refuse_taken(self, aggregate_id: str, version: int) -> None:
         taken = self.connection.sqlite.execute(
@@ -107,9 +128,10 @@ class SqliteWriting(SqliteReading):
             raise InputError(reason, field="payload")
         thread = self._thread_for(event.aggregate_id, version, event.timestamp, heads)
         counter = heads[thread]
-        self.connection.sqlite.execute(
-            f"INSERT INTO {self._events}{_INSERT_ROW}",
-            (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload),
+        if counter > MAX_COUNTER:
+            raise full_thread(thread)
+        self._insert(
+            (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload)
         )
         heads[thread] = counter + 1
         return thread, counter
@@ -176,12 +198,18 @@ class SqliteWriting(SqliteReading):
         # As reSolve's: letters and digits.
         stage_id = token_hex(16)
         if kind == "replace":
-            sqlite.execute(ddl.events_table(tables.stage))
+            if owner is None:
+                raise AssertionError("a stage without an owner")
+            if self._stages():
+                raise StoreBusyError("another import into this store is running")
+            stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
+            sqlite.execute(ddl.events_table(stage.table))
             sqlite.execute(
-                ddl.progress_table(tables.progress, stage_id, owner=owner, since=since, baseline=baseline)
+                ddl.progress_table(tables.progress_of(owner), stage_id, since=since, baseline=baseline)
             )
-            return Stage(stage_id, kind, tables.stage, owner, since, baseline)
+            return stage
         if kind == "open":
+            self._refuse_neighbour(tables.open_import)
             sqlite.execute(ddl.open_import_table(tables, stage_id, since))
             return Stage(stage_id, kind, tables.open_import, None, since)
         table = f"{tables.events}-merge-{stage_id}"
@@ -195,51 +223,86 @@ class SqliteWriting(SqliteReading):
             return (
                 None if found is None else Stage(found.id, "open", self.tables.open_import, None, found.since)
             )
-        sql = self._table_sql(self.tables.progress)
-        if sql is None:
-            return None
-        since = fact(sql, "STAGE", "since")
-        return Stage(
-            fact(sql, "STAGE", "id") or "",
-            "replace",
-            self.tables.stage,
-            fact(sql, "STAGE", "owner"),
-            int(since) if since else None,
-            fact(sql, "STAGE", "baseline"),
-        )
+        return next(iter(self._stages()), None)
+
+    def _stages(self) -> list[Stage]:
+        """The "replace" stage, found by the name of its progress and the comment in it. For the worker thread."""
+        progress = self.connection.sqlite.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE '%EVENTFERRY STAGE%'"
+        ).fetchall()
+        stages = []
+        for name, sql in progress:
+            owner, stage_id = self.tables.owner_of(name), fact(sql, "STAGE", "id")
+            if owner is None or stage_id is None:
+                continue
+            since = fact(sql, "STAGE", "since")
+            stages.append(
+                Stage(
+                    stage_id,
+                    "replace",
+                    self.tables.stage_of(owner),
+                    owner,
+                    int(since) if since else None,
+                    fact(sql, "STAGE", "baseline"),
+                )
+            )
+        return stages
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        """The owner stands in the definition of the progress table, so that is made anew."""
-        sqlite, progress = self.connection.sqlite, self.tables.progress
-        former = f"{progress}-former"
-        sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
-        sqlite.execute(
-            ddl.progress_table(progress, stage.id, owner=owner, since=stage.since, baseline=stage.baseline)
-        )
-        sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
-        sqlite.execute(f"DROP TABLE {quoted(former)}")
+        """From here on the former owner finds no table of its own any more."""
+        adopted = replace(stage, table=self.tables.stage_of(owner), owner=owner)
+        for former, name in (
+            (stage.table, adopted.table),
+            (self._progress_of(stage), self.tables.progress_of(owner)),
+        ):
+            self.connection.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
         if stage.owner is not None:
             self.dropped_owners.append(stage.owner)
-        return replace(stage, owner=owner)
+        return adopted
+
+    def _progress_of(self, stage: Stage) -> str:
+        """The table of a "replace" stage's progress. Each step of an import names it, in the transaction in which it
+        acts. Raises StoreBusyError where it is gone: then the stage has another owner, or was dropped."""
+        name = self.tables.progress_of(stage.owner or "")
+        if self._table_sql(name) is None:
+            raise StoreBusyError(
+                "this import was taken for dead, and another has taken over or removed what it had staged; nothing was "
+                "replaced"
+            )
+        return name
+
+    @threaded
+    def overtake(self, stage: Stage) -> None:
+        """The baseline stands in the definition of the progress table, so that is made anew."""
+        sqlite, progress = self.connection.sqlite, self._progress_of(stage)
+        former = f"{progress}-former"
+        sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
+        sqlite.execute(ddl.progress_table(progress, stage.id, since=stage.since, baseline=None))
+        sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
+        sqlite.execute(f"DROP TABLE {quoted(former)}")
 
     async def merge_stages(self) -> list[Stage]:
         return []  # they are temporary tables, gone with their connection
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
-        self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
-        if stage.kind == "replace":
-            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress)}")
-            if stage.owner is not None:
-                self.dropped_owners.append(stage.owner)
+        self._drop_stage(stage)
+
+    def _drop_stage(self, stage: Stage) -> None:
+        sqlite = self.connection.sqlite
+        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
+        if stage.kind == "replace" and stage.owner is not None:
+            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress_of(stage.owner))}")
+            self.dropped_owners.append(stage.owner)
         else:
-            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {self._known(stage)}")
+            sqlite.execute(f"DROP TABLE IF EXISTS {self._known(stage)}")
 
     # replace
 
     @threaded
     def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
+        steps = quoted(self._progress_of(stage))
         # The rowid is the line number: a clash can name its two lines, at no cost.
         self._insert_parts(
             f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES ",
@@ -248,7 +311,7 @@ class SqliteWriting(SqliteReading):
         )
         progress = batch.progress
         self.connection.sqlite.execute(
-            f"INSERT INTO {quoted(self.tables.progress)} VALUES (?, ?, ?, ?)",
+            f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
             (progress.byte_offset, progress.line, progress.events, progress.digest),
         )
 
@@ -263,12 +326,14 @@ class SqliteWriting(SqliteReading):
     @threaded
     def progress(self, stage: Stage) -> list[Progress]:
         rows = self.connection.sqlite.execute(
-            f'SELECT "byteOffset", "line", "events", "digest" FROM {quoted(self.tables.progress)} ORDER BY rowid'
+            f"""SELECT "byteOffset", "line", "events", "digest" FROM {quoted(self._progress_of(stage))}
+            ORDER BY rowid"""
         )
         return [Progress(*row) for row in rows]
 
     @threaded
     def find_clash(self, stage: Stage) -> Clash | None:
+        self._progress_of(stage)
         present = self.indexed(stage.table)  # an import that died after this step goes on with them
         for statement, columns in ddl.unique_indexes(stage.table, ddl.generation(self.tables.events)):
             if columns in present:
@@ -303,6 +368,7 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def finish_indexes(self, stage: Stage) -> None:
+        self._progress_of(stage)
         self.add_order_index(stage.table)
 
     def add_order_index(self, table: str) -> list[str]:
@@ -314,21 +380,41 @@ class SqliteWriting(SqliteReading):
         return [f"{generation}-order"]
 
     @threaded
+    def refuse_what_would_be_lost(self) -> None:
+        self._refuse_what_would_be_lost()
+
+    def _refuse_what_would_be_lost(self) -> None:
+        """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
+        ask, events = self.connection.sqlite.execute, self.tables.events
+        for what, lost in (
+            (
+                "triggers",
+                ask(
+                    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
+                    (events,),
+                ),
+            ),
+            (
+                "columns of its own",
+                ask(
+                    "SELECT name FROM pragma_table_xinfo(?) WHERE name NOT IN (SELECT value FROM json_each(?))",
+                    (events, json.dumps(EVENT)),
+                ),
+            ),
+        ):
+            if names := ", ".join(name for (name,) in lost):
+                raise UnsupportedStoreError(
+                    f"the table {events!r} has {what}, which replacing it would lose: {names}"
+                )
+
+    @threaded
     def swap(self, stage: Stage) -> None:
         self.changed_store = True
-        sqlite = self.connection.sqlite
-        triggers = sqlite.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
-            (self.tables.events,),
-        ).fetchall()
-        if triggers:
-            names = ", ".join(name for (name,) in triggers)
-            raise UnsupportedStoreError(
-                f"the table {self.tables.events!r} has triggers, which replacing it would lose: {names}"
-            )
+        sqlite, steps = self.connection.sqlite, quoted(self._progress_of(stage))
+        self._refuse_what_would_be_lost()
         sqlite.execute(f"DROP TABLE {self._events}")
         sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
-        sqlite.execute(f"DROP TABLE {quoted(self.tables.progress)}")
+        sqlite.execute(f"DROP TABLE {steps}")
         sqlite.execute(f"DELETE FROM {quoted(self.tables.snapshots)}")
         sqlite.execute(f"DELETE FROM {quoted(self.tables.subscribers)}")
         if stage.owner is not None:
@@ -477,17 +563,37 @@ class SqliteWriting(SqliteReading):
     @threaded
     def place(self, stage: Stage) -> int:
         self.changed_store = True
-        heads = self._heads()
+        heads, stored = self._heads(), self._growth()
         before = sum(heads)
-        self.connection.sqlite.executemany(
-            f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
-              ?1, ?2, ?3, ?4,
-              (SELECT coalesce(max(aggregateVersion), 0) + 1 FROM {self._events} WHERE aggregateId = ?4),
-              ?5, CAST(?6 AS TEXT)
-            )""",
-            self._placed(stage, heads),
-        )
-        return sum(heads) - before
+        try:
+            # No version behind the highest: the column refuses the null.
+            self.connection.sqlite.executemany(
+                f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
+                  ?1, ?2, ?3, ?4,
+                  (SELECT nullif(coalesce(max(aggregateVersion), 0), {MAX_SAFE_INTEGER}) + 1
+                    FROM {self._events} WHERE aggregateId = ?4),
+                  ?5, CAST(?6 AS TEXT)
+                )""",
+                self._placed(stage, heads),
+            )
+        except Exception as error:
+            if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
+                raise
+            raise self._refusal(stage, error) from None
+        placed = sum(heads) - before
+        if self._growth() - stored != placed:
+            raise _left_out(self.tables.events)
+        return placed
+
+    def _refusal(self, stage: Stage, error: Exception) -> Exception:
+        """What it means that the store did not take a staged event."""
+        at_its_end = self.connection.sqlite.execute(
+            f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
+              SELECT 1 FROM {self._events} AS e
+              WHERE e.aggregateId = s.aggregateId AND e.aggregateVersion = {MAX_SAFE_INTEGER}
+            ) LIMIT 1"""
+        ).fetchone()
+        return error if at_its_end is None else last_version(at_its_end[0])
 
     def _placed(
         self, stage: Stage, heads: list[int]
@@ -519,30 +625,44 @@ class SqliteWriting(SqliteReading):
 
     # secrets, snapshots, subscribers
 
-    def _change_secrets(self, statement: str, parameters: tuple[object, ...]) -> None:
+    @threaded
+    def hold_secrets(self) -> int:
+        # Only one transaction writes at a time, and this is it.
+        free: int = self.connection.sqlite.execute(
+            f"SELECT coalesce(max(idx), -1) + 1 FROM {quoted(self.tables.secrets)}"
+        ).fetchone()[0]
+        return free
+
+    @threaded
+    def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        table = quoted(self.tables.secrets)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT idx, id, secret FROM {table} WHERE id IN (SELECT value FROM json_each(:ids))
+            UNION SELECT idx, id, secret FROM {table} WHERE idx IN (SELECT value FROM json_each(:numbers))""",
+            {"ids": json.dumps(list(ids)), "numbers": json.dumps(list(numbers))},
+        )
+        return [SecretRow(*row) for row in rows]
+
+    def _change_secrets(self, statement: str, values: Iterable[Sequence[object]]) -> None:
         """Pages of the secrets keep no remnant of what a statement deletes or moves."""
         self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         try:
-            self.connection.sqlite.execute(statement, parameters)
+            for row in values:
+                if self.connection.sqlite.change(statement, row) != 1:
+                    raise _left_out(self.tables.secrets)
         finally:
             self.connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
     @threaded
-    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        table = quoted(self.tables.secrets)
-        taken, free = self.connection.sqlite.execute(
-            f"SELECT EXISTS (SELECT 1 FROM {table} WHERE idx = ?), coalesce(max(idx), -1) + 1 FROM {table}",
-            (idx,),
-        ).fetchone()
+    def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
         self._change_secrets(
-            f"INSERT INTO {table}(idx, id, secret) VALUES (?, ?, ?)",
-            (free if idx is None or taken else idx, secret_id, secret),
+            f"INSERT INTO {quoted(self.tables.secrets)}(idx, id, secret) VALUES (?, ?, ?)", rows
         )
 
     @threaded
-    def erase_secret(self, secret_id: str) -> None:
+    def erase_secrets(self, ids: Sequence[str]) -> None:
         self._change_secrets(
-            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", (secret_id,)
+            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", [(name,) for name in ids]
         )
 
     @threaded
@@ -579,3 +699,9 @@ class SqliteWriting(SqliteReading):
             f"DELETE FROM {quoted(self.tables.subscribers)} WHERE applicationName = ? AND eventSubscriber = ?",
             (application_name, event_subscriber),
         )
+
+
+def _left_out(table: str) -> UnsupportedStoreError:
+    return UnsupportedStoreError(
+        f"a trigger on the table {table!r} has left out what was to be stored; nothing of this step was kept"
+    )
