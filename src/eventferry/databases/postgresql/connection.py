@@ -164,8 +164,8 @@ class Connection:
         async with self.raw.lock:
             with self.named():
                 connection.send_query(";".join(statements).encode())
-                await self.raw.wait(generators.send(connection))
-                try:
+                try:  # psycopg may give the loop a turn at any wait, also at that for what is sent already
+                    await self.raw.wait(generators.send(connection))
                     while (result := await self._result()) is not None:
                         if result.status == pq.ExecStatus.FATAL_ERROR:
                             raise psycopg.errors.error_from_result(result)
