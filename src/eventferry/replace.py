@@ -41,7 +41,8 @@ class Replacement:
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()
         try:
-            async with self._database.writing_alone() as writing:
+            # Not alone: it may wait for the former owner's last step, and saves need not.
+            async with self._database.writing() as writing:
                 stage, history = await self._take_over(writing, owner)
             async with self._database.writing_alone() as writing:
                 if stage is None:
@@ -65,9 +66,12 @@ class Replacement:
             return None, []
         if left.owner is not None and await self._database.is_alive(left.owner):
             raise _running(left)
-        history = await writing.progress(left)
-        if self._resume and history:
-            return await writing.adopt_stage(left, owner.id), history
+        if self._resume:
+            # How far it came is known when its former owner cannot go on with it any more.
+            adopted = await writing.adopt_stage(left, owner.id)
+            if history := await writing.progress(adopted):
+                return adopted, history
+            left = adopted
         await writing.drop_stage(left)
         return None, []
 

@@ -168,8 +168,9 @@ class PostgresDatabase:
         self, *, frozen: Frozen = "refuse", owner: str | None = None
     ) -> AsyncIterator[PostgresWriting]:
         # The lock is one that saves take too, and that a freeze waits for.
-        lock = f"LOCK TABLE {self._names.threads} IN ROW EXCLUSIVE MODE" if frozen == "refuse" else "SELECT"
-        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._patience}; {lock}; {self._facts}"
+        mode = "ROW EXCLUSIVE" if frozen == "refuse" else "ACCESS SHARE"
+        begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED; {self._patience};
+            LOCK TABLE {self._names.threads} IN {mode} MODE; {self._facts}"""
         async with self._transaction(begin) as (connection, results):
             writing = PostgresWriting(connection, self._names, *results[-1][0])
             if frozen == "refuse":
@@ -238,13 +239,14 @@ class PostgresDatabase:
         )
 
     async def _check_freeze(self, writing: PostgresWriting, frozen: Frozen, owner: str | None) -> None:
-        marker = await writing.freeze_marker()
-        if marker is None or (owner is not None and marker.owner == owner):
-            return
-        if marker.owner is not None and not await owners.is_alive(writing.connection, marker.owner):
-            await writing.execute([f"DROP TABLE IF EXISTS {self._names.freeze}"])
-        elif frozen == "refuse":
-            raise self._frozen(marker)
+        while (marker := await writing.freeze_marker()) is not None:
+            if owner is not None and marker.owner == owner:
+                return
+            if marker.owner is None or await owners.is_alive(writing.connection, marker.owner):
+                if frozen == "refuse":
+                    raise self._frozen(marker)
+                return
+            await writing.remove_freeze_of(marker.owner)
 
     def _frozen(self, marker: Freeze) -> StoreFrozenError:
         by = " by a running export, import or copy" if marker.owner is not None else ""
@@ -301,10 +303,17 @@ class PostgresDatabase:
         lock = f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;"
         names = self._names
         async with self._alone(PostgresSoleWriting, lock, "allow", None) as writing:
-            merges = [names.of(stage.table) for stage in await writing.merge_stages()]
-            markers = [names.freeze, names.open_import, names.stage, names.progress, *merges]
             tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-            await writing.execute([f"DROP TABLE IF EXISTS {', '.join([*tables, *markers])}"])
+            if await writing.freeze_marker() is not None:
+                tables.append(names.freeze)
+            stages = [
+                await writing.stage("open"),
+                await writing.stage("replace"),
+                *await writing.merge_stages(),
+            ]
+            for stage in filter(None, stages):
+                tables += writing.tables_of(stage)
+            await writing.execute([f"DROP TABLE IF EXISTS {', '.join(tables)}"])
 
     async def upgrade(self) -> list[str]:
         """Builds the index beside the writers: not in a transaction, so a half built one may stand from before."""

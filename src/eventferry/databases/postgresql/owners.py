@@ -6,8 +6,7 @@ that a pgbouncer keeps the server's connection with it; the transaction does not
 
 from __future__ import annotations
 
-from secrets import token_hex
-
+from eventferry.databases.names import new_owner
 from eventferry.databases.postgresql.connection import Connection
 
 
@@ -21,7 +20,7 @@ class LockOwner:
     @classmethod
     async def begin(cls, connection: Connection) -> LockOwner:
         """Take a lock that nobody has; the connection is the owner's from here on."""
-        owner = token_hex(8)
+        owner = new_owner()
         await connection.run(
             f"""BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0;
             SELECT pg_advisory_xact_lock({_key(owner)})"""
