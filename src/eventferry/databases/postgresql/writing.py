@@ -54,11 +54,11 @@ class PostgresWriting(PostgresReading):
 
         Of ours none can be set while this transaction has its lock on the table of threads; reSolve's takes no lock.
         """
-        await self.execute(["SAVEPOINT freeze"])
+        await self.execute(["SAVEPOINT as_found"])
         try:
             await self.execute([f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE"])
         except StoreNotFoundError:
-            await self.execute(["ROLLBACK TO SAVEPOINT freeze"])
+            await self.execute(["ROLLBACK TO SAVEPOINT as_found"])
             return
         marker = await self.freeze_marker()
         if marker is not None and marker.owner == owner:
