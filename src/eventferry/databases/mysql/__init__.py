@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
-from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -35,6 +34,7 @@ from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, ow
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.mysql.writing import MysqlWriting, store_comment
 from eventferry.databases.names import Tables, fact, told
+from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
@@ -93,7 +93,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         database,
         Names(tables),
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
-        max_connections=whole_number(settings, "max_connections", 16),
+        max_connections=whole_number(settings, "max_connections", 8),
     )
 
 
@@ -143,7 +143,8 @@ class MysqlDatabase:
         self._access = Access(options, database, self._place, f"eventferry-{store}", busy_timeout)
         self._names = names
         self._tables = names.tables
-        self._pool = Pool(self._connect, max_connections, self._place)
+        self._pool = Pool(self._connect, max_connections, self._place, patience=busy_timeout)
+        self._owners = Owners(self._pool, NamedLocks())
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
         self._shape: Shape | None = None
@@ -162,6 +163,7 @@ class MysqlDatabase:
         }
 
     async def close(self) -> None:
+        await self._owners.close()
         await self._pool.close()
 
     async def _connect(self, *, database: bool = True) -> Connection:
@@ -516,33 +518,29 @@ class MysqlDatabase:
 
     async def own(self) -> LockOwner:
         self._pool.check_open()
-        connection = await self._connect()
-        owner = LockOwner(token_hex(8), connection)
-        try:
-            await connection.run(lambda: connection.lock(owner_lock(owner.id), 0))
-        except BaseException:
-            await connection.close()
-            raise
-        return owner
+        return await self._owners.begin()
 
     async def is_alive(self, owner: str) -> bool:
-        async with self._pool.fresh() as connection:
-            return await connection.run(partial(_is_alive, connection, owner))
+        return await self._owners.is_alive(owner)
 
     async def erase_journal(self) -> None:
         """The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them."""
 
 
-class LockOwner:
-    """A running operation: a named lock of the server's, which goes with the connection that took it."""
+class NamedLocks:
+    """The locks of owners: named ones of the server's."""
 
-    def __init__(self, owner_id: str, connection: Connection) -> None:
-        self.id = owner_id
-        self._connection = connection
+    async def lock(self, connection: Connection, owner: str, *, is_first: bool) -> None:
+        await connection.ask(lambda: connection.lock(owner_lock(owner), 0))
 
-    async def release(self) -> None:
-        """Give the lock back; twice is fine."""
-        await self._connection.close()
+    async def unlock(self, connection: Connection, owner: str, *, is_last: bool) -> None:
+        if is_last:
+            await connection.ask(connection.end)
+        else:
+            await connection.ask(lambda: connection.query("SELECT RELEASE_LOCK(%s)", (owner_lock(owner),)))
+
+    async def is_locked(self, connection: Connection, owner: str) -> bool:
+        return await connection.ask(partial(_is_alive, connection, owner))
 
 
 _BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"

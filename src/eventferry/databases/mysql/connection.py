@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import random
@@ -33,6 +34,9 @@ from eventferry.payload import JsonText
 P = ParamSpec("P")
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object] | Sequence[object]
+
+_SILENCE = 5
+"""Seconds that a server has for an answer to what takes it no time: the end of a transaction, a lock that is free."""
 
 _STEP = 0.05
 """Seconds between two attempts at what somebody else is in the way of."""
@@ -106,6 +110,14 @@ class Connection:
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the worker thread; a cancelled call's query is killed, and waited for."""
         return await self._worker.run(partial(self._translated, function))
+
+    async def ask(self, function: Callable[[], T]) -> T:
+        """The same, for what the server answers at once. Where no answer comes the connection is cut."""
+        try:
+            async with asyncio.timeout(_SILENCE):
+                return await self.run(function)
+        except TimeoutError:
+            raise StoreUnreachableError(f"{self.access.place} does not answer") from None
 
     @property
     def is_usable(self) -> bool:

@@ -18,11 +18,11 @@ from psycopg import conninfo
 
 from eventferry.database import Freeze, Frozen, Save, Saved
 from eventferry.databases.names import Tables, comment, told
+from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
-from eventferry.databases.postgresql import owners
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
-from eventferry.databases.postgresql.owners import LockOwner
+from eventferry.databases.postgresql.owners import AdvisoryLocks
 from eventferry.databases.postgresql.placing import Place, Saver, preferred
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSoleWriting
@@ -64,7 +64,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
     _, _, rest = address.partition("://")
     schema = str(settings.pop("database_name", "public"))
     busy_timeout = seconds(settings, "busy_timeout", 60.0)
-    size = whole_number(settings, "max_connections", 16)
+    size = whole_number(settings, "max_connections", 8)
     options = {name: str(settings.pop(name)) for name in list(settings)}
     if "@" in rest.partition("/")[2]:
         raise UsageError(
@@ -106,14 +106,17 @@ class PostgresDatabase:
     def __init__(
         self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
     ) -> None:
-        self._info = info
         self._known = known
         self._names = names
         self._busy_timeout = busy_timeout
         where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
         port = f":{known['port']}" if known.get("port") else ""
         self._name = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
-        self._pool: Pool[Connection] = Pool(lambda: Connection.open(info, self._name), size, self._name)
+        self._pool: Pool[Connection] = Pool(
+            lambda: Connection.open(info, self._name), size, self._name, patience=busy_timeout
+        )
+        self._locks = AdvisoryLocks()
+        self._owners = Owners(self._pool, self._locks)
         self._limits: Limits | None = None
         self._saver = Saver(names)
 
@@ -132,6 +135,7 @@ class PostgresDatabase:
         }
 
     async def close(self) -> None:
+        await self._owners.close()
         await self._pool.close()
 
     # transactions
@@ -242,7 +246,7 @@ class PostgresDatabase:
         while (marker := await writing.freeze_marker()) is not None:
             if owner is not None and marker.owner == owner:
                 return
-            if marker.owner is None or await owners.is_alive(writing.connection, marker.owner):
+            if marker.owner is None or await self._locks.is_locked(writing.connection, marker.owner):
                 if frozen == "refuse":
                     raise self._frozen(marker)
                 return
@@ -427,16 +431,10 @@ class PostgresDatabase:
     async def own(self) -> LockOwner:
         async with self.reading():  # there is a store
             pass
-        connection = await Connection.open(self._info, self._name)
-        try:
-            return await LockOwner.begin(connection)
-        except BaseException:
-            await connection.close()
-            raise
+        return await self._owners.begin()
 
     async def is_alive(self, owner: str) -> bool:
-        async with self._pool.fresh() as connection:
-            return await owners.is_alive(connection, owner)
+        return await self._owners.is_alive(owner)
 
     async def erase_journal(self) -> None:
         """Nothing: see docs/postgresql.md for where a deleted secret may still stand, and for how long."""

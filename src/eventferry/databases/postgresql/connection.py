@@ -18,10 +18,12 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import generators, pq, waiting
 from psycopg.types.string import ByteaBinaryLoader
 
+from eventferry.databases.owners import to_its_end
 from eventferry.databases.pace import Pace
+from eventferry.databases.pool import FullServerError
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -37,6 +39,9 @@ Rows: TypeAlias = list[tuple[str | None, ...]]
 BLOCK = 2000
 """How many rows a statement that streams its result fetches at a time."""
 
+
+_SILENCE = 5
+"""Seconds that a server has for an answer to what takes it no time: the end of a transaction, a lock that is free."""
 
 _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
@@ -77,6 +82,9 @@ class Connection:
         try:
             raw = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
+            words = _words(error)
+            if any(sign in words for sign in _FULL):
+                raise FullServerError(f"{name} takes no more connections: {words}") from None
             raise _named(error, name) from None
         return cls(raw, name)
 
@@ -84,6 +92,11 @@ class Connection:
     def is_usable(self) -> bool:
         """Whether it is open and in no transaction."""
         return not self.raw.closed and self.raw.info.transaction_status is pq.TransactionStatus.IDLE
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is in a transaction that can only be rolled back."""
+        return self.raw.info.transaction_status is pq.TransactionStatus.INERROR
 
     async def close(self) -> None:
         """Close it; what it was about is rolled back."""
@@ -135,11 +148,20 @@ class Connection:
         Without psycopg's cursors, which take as long as the server does for a save.
         """
         self.raw.pgconn.send_query(statements.encode())
-        results = await self.raw.wait(generators.execute(self.raw.pgconn))
-        for result in results:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise psycopg.errors.error_from_result(result)
-        return [_rows(result) for result in results]
+        return _rows_of(await self.raw.wait(generators.execute(self.raw.pgconn)))
+
+    async def ask(self, statements: str) -> list[Rows]:
+        """The same, for statements that are answered at once, with our errors. Where no answer comes the connection
+        is cut, which rolls back what it was about as well."""
+        pgconn = self.raw.pgconn
+        with self.named():
+            try:
+                pgconn.send_query(statements.encode())
+                async with asyncio.timeout(_SILENCE):
+                    return _rows_of(await waiting.wait_async(generators.execute(pgconn), pgconn.socket))
+            except TimeoutError:
+                await self.close()
+                raise StoreUnreachableError(f"{self._name} does not answer") from None
 
     def written(self, statement: str, parameters: Parameters) -> str:
         """A statement with its values in it."""
@@ -220,23 +242,12 @@ class Connection:
             yield
         finally:
             if not (self.raw.closed or self.is_usable):
-                await self._end()
-
-    async def _end(self) -> None:
-        ending = asyncio.ensure_future(self._roll_back())
-        cancelled: asyncio.CancelledError | None = None
-        while not ending.done():  # a cancellation must not leave it half done, nor be lost
-            try:
-                await asyncio.wait([ending])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+                await to_its_end(self._roll_back())
 
     async def _roll_back(self) -> None:
         try:
-            await self.raw.execute("ROLLBACK")
-        except psycopg.Error:
+            await self.ask("ROLLBACK")
+        except EventferryError:
             await self.close()
 
     @contextmanager
@@ -250,6 +261,13 @@ class Connection:
                     f"the connection to {self._name} broke: {_words(error)}"
                 ) from None
             raise _named(error, self._name) from error
+
+
+def _rows_of(results: Sequence[pq.abc.PGresult]) -> list[Rows]:
+    for result in results:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+    return [_rows(result) for result in results]
 
 
 def _rows(result: pq.abc.PGresult) -> Rows:
@@ -272,8 +290,11 @@ def _words(error: psycopg.Error) -> str:
     return error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
 
 
+_FULL = ("too many clients", "connection slots are reserved", "too many connections", "no more connections")
+"""Of SQLSTATE 53300, which libpq does not tell before there is a connection; the last is pgbouncer's."""
+
 _NOT_FOUND = {"42P01", "3F000", "3D000"}
-_BUSY = {"55P03", "40P01", "40001", "53300", "57P03"}
+_BUSY = {"55P03", "40P01", "40001", "53300", "53400", "57P03"}
 _READ_ONLY = {"42501", "25006"}
 
 
