@@ -72,7 +72,15 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
         )
     try:
         known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
-        defaults: dict[str, Any] = {"application_name": "eventferry", "connect_timeout": "30"}
+        defaults: dict[str, Any] = {
+            "application_name": "eventferry",
+            "connect_timeout": "30",
+            # The system's own would find out after two hours that the network is gone.
+            "keepalives_idle": "30",
+            "keepalives_interval": "10",
+            "keepalives_count": "3",
+            "tcp_user_timeout": "60000",
+        }
         # What we send and read is UTF-8, whatever the environment, the role or the database has set.
         full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
     except (psycopg.Error, ValueError) as error:
@@ -141,30 +149,32 @@ class PostgresDatabase:
     # transactions
 
     @asynccontextmanager
-    async def _transaction(self, begin: str) -> AsyncIterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
-        """A connection on which `begin` was run, and what that gave. Nothing is left of it but what it commits.
+    async def _transaction(
+        self, mode: str = "READ COMMITTED", first: str = "SELECT"
+    ) -> AsyncIterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
+        """A connection with a transaction whose first statements were run, and what those gave. Nothing is left of it
+        but what it commits.
 
         A connection that was kept may have died with its server. Nothing was sent on it yet, so the next one is
         tried.
         """
         async with self._pool.connection() as connection, connection.ended():
             try:
-                results = await connection.run(begin)
+                results = await connection.run(f"{connection.begin(mode)}; {first}")
             except StoreUnreachableError:
                 await self._pool.forget_idle()
             else:
                 yield connection, results
                 return
         async with self._pool.connection() as connection, connection.ended():
-            yield connection, await connection.run(begin)
+            yield connection, await connection.run(f"{connection.begin(mode)}; {first}")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[PostgresReading]:
         # The lock comes before the snapshot: otherwise a swap in between would leave a reader of the new
         # table who sees none of its rows.
-        begin = f"""BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._patience};
-            LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"""
-        async with self._transaction(begin) as (connection, results):
+        first = f"{self._patience}; LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"
+        async with self._transaction("REPEATABLE READ READ ONLY", first) as (connection, results):
             yield PostgresReading(connection, self._names, *results[-1][0])
 
     @asynccontextmanager
@@ -173,9 +183,8 @@ class PostgresDatabase:
     ) -> AsyncIterator[PostgresWriting]:
         # The lock is one that saves take too, and that a freeze waits for.
         mode = "ROW EXCLUSIVE" if frozen == "refuse" else "ACCESS SHARE"
-        begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED; {self._patience};
-            LOCK TABLE {self._names.threads} IN {mode} MODE; {self._facts}"""
-        async with self._transaction(begin) as (connection, results):
+        first = f"{self._patience}; LOCK TABLE {self._names.threads} IN {mode} MODE; {self._facts}"
+        async with self._transaction(first=first) as (connection, results):
             writing = PostgresWriting(connection, self._names, *results[-1][0])
             if frozen == "refuse":
                 await self._check_freeze(writing, frozen, owner)
@@ -208,13 +217,12 @@ class PostgresDatabase:
         and a scan of it, done once for each of a million staged rows, kept everybody out for an hour.
         """
         deadline = time.monotonic() + self._busy_timeout
-        begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED;
-            SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
+        first = f"""SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
             LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience};
             SET LOCAL enable_seqscan = off; {self._facts}"""
         while True:
             try:
-                async with self._transaction(begin) as (connection, results):
+                async with self._transaction(first=first) as (connection, results):
                     deadline = 0
                     writing = kind(connection, self._names, *results[-1][0])
                     await self._check_freeze(writing, frozen, owner)
@@ -230,9 +238,8 @@ class PostgresDatabase:
 
     @property
     def _patience(self) -> str:
-        """How long to wait for locks; and no compiling of what runs for milliseconds: with that, the look at what
-        hangs on the events took half a second before every swap."""
-        return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}; SET LOCAL jit = off"
+        """How long to wait for locks."""
+        return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}"
 
     @property
     def _facts(self) -> str:
@@ -260,7 +267,7 @@ class PostgresDatabase:
 
     async def exists(self) -> bool:
         try:
-            async with self._transaction("BEGIN READ ONLY") as (connection, _):
+            async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
                 name = self._names.events.replace("%%", "%")
                 [[(oid,)]] = await connection.run("SELECT to_regclass(%s)::oid", (name,))
         except StoreNotFoundError:
@@ -277,7 +284,7 @@ class PostgresDatabase:
             tables.subscribers,
         ]
         schema = quoted(self._names.schema)
-        async with self._transaction("BEGIN") as (connection, _):
+        async with self._transaction() as (connection, _):
             [[(encoding,)], present, [(has_schema,)]] = await connection.run(
                 """SELECT getdatabaseencoding();
                 SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -326,10 +333,15 @@ class PostgresDatabase:
                 return []
         index = self._names.index("order")
         async with self._pool.connection() as connection:
-            await connection.run(f"DROP INDEX CONCURRENTLY IF EXISTS {self._names.of(index)}")
-            await connection.run(
-                f"CREATE INDEX CONCURRENTLY {quoted(index)} ON {self._names.events}({columns(ddl.ORDER)})"
-            )
+            # Of the session, for neither may be in a transaction.
+            await connection.run("SET statement_timeout = 0; SET lock_timeout = 0")
+            try:
+                await connection.run(f"DROP INDEX CONCURRENTLY IF EXISTS {self._names.of(index)}")
+                await connection.run(
+                    f"CREATE INDEX CONCURRENTLY {quoted(index)} ON {self._names.events}({columns(ddl.ORDER)})"
+                )
+            finally:
+                await connection.ask("RESET statement_timeout; RESET lock_timeout")
         return [index]
 
     async def limits(self) -> Limits:
@@ -385,7 +397,7 @@ class PostgresDatabase:
                 return saved
             async with self.writing():  # raises if the store is frozen, unless by who is dead
                 pass
-            async with self._transaction("BEGIN READ ONLY") as (connection, _):
+            async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
                 taken, place = await self._saver.find_place(connection, save)
             if taken:
                 raise ConcurrentError(save.event.aggregate_id, save.version)
@@ -407,7 +419,7 @@ class PostgresDatabase:
     async def _look_up(self, save: Save) -> Saved | None:
         """Where an event is stored. A freeze has waited for what was under way: either it is there now or it never
         will be."""
-        async with self._transaction("BEGIN READ ONLY") as (connection, _):
+        async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
             return await self._saver.look_up(connection, save)
 
     async def _fits(self, save: Save) -> bool:

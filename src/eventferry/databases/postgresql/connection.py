@@ -47,6 +47,27 @@ _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
 
 
+_SETTINGS = (
+    # A limit for an application's statements is none for an import, and a save that it ends may be stored.
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    # What a role's own functions and operators could be in the way of.
+    "SET LOCAL search_path = pg_catalog",
+    # Whoever may not see all events is told so, and does not take some for all.
+    "SET LOCAL row_security = off",
+    # To compile what runs for milliseconds took half a second before every swap.
+    "SET LOCAL jit = off",
+)
+"""What of a role's, a database's or a server's settings would change what our statements do. Each transaction begins
+with them: a setting of the session would not be there behind a pgbouncer, or be there for others."""
+
+_DURABLE = (
+    "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+)
+"""A save that returned is on the disk: else a crash would give its position to another event, behind cursors that were
+given out."""
+
+
 class Prepared(NamedTuple):
     """A statement that is prepared on the server under a name that only this very statement has."""
 
@@ -92,6 +113,15 @@ class Connection:
     def is_usable(self) -> bool:
         """Whether it is open and in no transaction."""
         return not self.raw.closed and self.raw.info.transaction_status is pq.TransactionStatus.IDLE
+
+    def begin(self, mode: str = "READ COMMITTED") -> str:
+        """The statements that begin a transaction, whatever is set for it elsewhere."""
+        begin = [f"BEGIN ISOLATION LEVEL {mode}", *_SETTINGS]
+        if self.raw.info.server_version >= 170000:
+            begin.append("SET LOCAL transaction_timeout = 0")
+        if "READ ONLY" not in mode:
+            begin.append(_DURABLE)  # a query: what is only read must be locked before the first one
+        return "; ".join(begin)
 
     @property
     def has_failed(self) -> bool:

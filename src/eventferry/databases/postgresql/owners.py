@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from eventferry.databases.postgresql.connection import Connection, Rows
 
-_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0;
-    SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN ('statement_timeout', 'transaction_timeout')"""
+_MODE = "READ COMMITTED READ ONLY"
 
 
 class AdvisoryLocks:
@@ -17,7 +16,7 @@ class AdvisoryLocks:
 
     async def lock(self, connection: Connection, owner: str, *, is_first: bool) -> None:
         lock = f"SELECT pg_advisory_lock({_key(owner)})"
-        await _ask(connection, f"{_BEGIN}; {lock}" if is_first else lock)
+        await _ask(connection, f"{connection.begin(_MODE)}; {lock}" if is_first else lock)
 
     async def unlock(self, connection: Connection, owner: str, *, is_last: bool) -> None:
         all_of_them = "SELECT pg_advisory_unlock_all(); COMMIT"
@@ -38,7 +37,7 @@ class AdvisoryLocks:
 
 async def _ask(connection: Connection, statements: str) -> list[Rows]:
     """Behind a statement that failed the transaction is begun anew; the locks outlive it."""
-    begin = f"ROLLBACK; {_BEGIN}; " if connection.has_failed else ""
+    begin = f"ROLLBACK; {connection.begin(_MODE)}; " if connection.has_failed else ""
     return await connection.ask(begin + statements)
 
 
