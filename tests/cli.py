@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -100,7 +101,7 @@ class Ferry:
     def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start a command as a process of its own, with pipes at its ends; it dies with the test at the latest."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        settings: dict[str, Any] = {**pipes, "env": environment()} | options
+        settings: dict[str, Any] = {**pipes, "env": environment(), "preexec_fn": hear_signals} | options
         child: subprocess.Popen[bytes] = subprocess.Popen([*COMMAND, *words], **settings)
         self._children.append(child)
         return child
@@ -138,6 +139,13 @@ def new_ferry(
     ferry = Ferry(capfd, monkeypatch, tmp_path)
     yield ferry
     ferry.end()
+
+
+def hear_signals() -> None:
+    """In a new process: signals as a shell's user has them. Whoever runs the tests may ignore some, as `nohup` and a
+    script's `&` do, and a process inherits that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def environment(**changes: str) -> dict[str, str]:

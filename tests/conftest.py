@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import FOLDER, keep_servers
+from tests.servers import FOLDER, keep_servers, used
 
 
 def _in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:
@@ -36,3 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if FOLDER not in os.environ:
         keeper = keep_servers()
         config.add_cleanup(keeper.kill if keeper.stdin is None else keeper.stdin.close)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which servers it was: what a run proves, it proves of these."""
+    for server in used():
+        terminalreporter.write_line(f"ran on {server}")

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.servers import shared_url
+from tests.servers import ON, shared_url
 
-DATABASES = ("sqlite", "postgresql", "mariadb")
+DATABASES = (ON,) if ON else ("sqlite", "postgresql", "mariadb")
+"""What is tested: what the machine has, or the one that `EVENTFERRY_TEST_ON` names."""
 
 
 class Places:
@@ -31,17 +32,17 @@ class Places:
         self._names.append(name)
         if self.database == "sqlite":
             return f"sqlite:///{self._folder / name}.db"
-        if self.database == "postgresql":
-            return shared_url("postgresql", f"postgres?database_name={name}")
-        return shared_url("mariadb", name)
+        if "postgresql" in self.database:
+            return shared_url(self.database, f"postgres?database_name={name}")
+        return shared_url(self.database, name)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._names and self.database == "postgresql":
+        if self._names and "postgresql" in self.database:
             drop_schemas(self._names)
-        elif self._names and self.database == "mariadb":
+        elif self._names and self.database != "sqlite":
             drop_databases(self._names)
 
 
@@ -57,7 +58,7 @@ def drop_schemas(names: list[str]) -> None:
 
 
 def drop_databases(names: list[str]) -> None:
-    """Remove databases of the shared MariaDB, if they are there."""
+    """Remove databases of the shared MariaDB or MySQL, if they are there."""
     import pymysql
 
     address = urlsplit(shared_url("mariadb", ""))

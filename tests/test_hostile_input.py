@@ -37,9 +37,9 @@ from eventferry.canonical import canonical
 from eventferry.databases.mysql.shape import refuse_number
 from eventferry.databases.postgresql.payloads import refuse_payload
 from eventferry.event import LineDecoder, decode_event
-from eventferry.http.packing import Gzip, Zstd
 from eventferry.lines import ArraySplitter, LineSplitter
 from eventferry.payload import MAX_DEPTH, encode_payload
+from eventferry.unpacking import Gzip, Zstd
 from tests.cli import COMMAND, environment
 from tests.http.service import problem_of, service
 from tests.places import DATABASES, Places
@@ -555,8 +555,8 @@ WORK: dict[str, tuple[int, Callable[[int], Any]]] = {
         10_000,
         lambda n: canonical(b"{" + b"".join(b'"%d":%d,' % (i, i) for i in range(n)) + b'"a":1}'),
     ),
-    "gzip members": (6_000, lambda n: list(Gzip().feed(gzip.compress(b"") * n))),
-    "zstd frames": (1_000, lambda n: list(Zstd().feed(zstd.compress(b"") * n))),
+    "gzip members": (6_000, lambda n: list(Gzip("it").feed(gzip.compress(b"") * n))),
+    "zstd frames": (1_000, lambda n: list(Zstd("it").feed(zstd.compress(b"") * n))),
     "numbers for PostgreSQL": (10_000, lambda n: refuse_payload(b"[" + b"1e5," * n + b"1]")),
     "a string for PostgreSQL": (50_000, lambda n: refuse_payload(b'["' + b"\\n" * n + b'",1e5]')),
 }

@@ -655,7 +655,7 @@ async def test_a_block_is_packed_while_the_next_one_is_made_but_not_a_third(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = SlowFile()
-    monkeypatch.setattr(files, "_opened", lambda *_: file)
+    monkeypatch.setattr(files, "_packer", lambda *_: file)
     sink = files.FileSink(tmp_path / "a.jsonl")
     await sink.write(b"first")
     second = asyncio.create_task(sink.write(b"second"))
@@ -673,7 +673,7 @@ async def test_an_error_while_a_block_is_written_is_raised_by_the_next_call(
     file = SlowFile(OSError(28, "No space left on device"))
     file.may_go_on.set()
     (tmp_path / "a.jsonl").write_bytes(b"before")
-    monkeypatch.setattr(files, "_opened", lambda *_: file)
+    monkeypatch.setattr(files, "_packer", lambda *_: file)
     sink = files.FileSink(tmp_path / "a.jsonl")
     await sink.write(b"first")
     with pytest.raises(OSError, match="No space left"):
@@ -689,22 +689,17 @@ async def test_the_next_block_of_a_file_is_unpacked_while_one_is_used(
     sink = files.FileSink(tmp_path / name)
     await sink.write(make_lines(100))
     await sink.close()
-    reads = 0
-    opened = files._opened
+    steps = 0
+    step = files.Blocks._step
 
-    class Readable:
-        def __init__(self, file: Any) -> None:
-            self._file = file
-            self.close = file.close
+    def counted(blocks: files.Blocks) -> bytes | None:
+        nonlocal steps
+        steps += 1
+        return step(blocks)
 
-        def read(self, size: int) -> Any:
-            nonlocal reads
-            reads += 1
-            return self._file.read(size)
-
-    monkeypatch.setattr(files, "_opened", lambda *arguments: Readable(opened(*arguments)))
+    monkeypatch.setattr(files.Blocks, "_step", counted)
     blocks = files.read_blocks(tmp_path / name)
-    assert len(await anext(blocks)) == 1000
+    first = await anext(blocks)
     await asyncio.sleep(0.05)
-    assert reads == 2
-    assert b"".join([block async for block in blocks]) == make_lines(100)[1000:]
+    assert steps == 2
+    assert first + b"".join([block async for block in blocks]) == make_lines(100)

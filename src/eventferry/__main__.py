@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
 def run() -> None:
     """Run the command line and exit with its status."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # The first process of a container has no default action: it would not hear them before its work begins.
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         from eventferry import process
 

@@ -82,6 +82,11 @@ class Appending:
             # The first of two new lines had nothing to clash with.
             line = clashing[min(1, len(clashing) - 1)]
             raise InputError(str(error), line=line, field="aggregateVersion") from None
+        if any(row.thread_counter < heads[row.thread_id] for _, row in missing):
+            # The heads don't show it to an import that is on its way to replace the events.
+            stage = await writing.stage("replace")
+            if stage is not None:
+                await writing.overtake(stage)
 
     async def _present(self, writing: SoleWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
         """What the store holds at the rows' positions."""

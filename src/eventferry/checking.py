@@ -16,6 +16,7 @@ import msgspec
 
 from eventferry.errors import DatabaseError, InputError, StoreUnreachableError
 from eventferry.event import LineDecoder, Row
+from eventferry.files import Blocks
 from eventferry.lines import LineSplitter
 from eventferry.piping import Source, Transform, blocks_of
 from eventferry.spill import Spill
@@ -71,7 +72,7 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
         missing_versions: versions left out within aggregates, from 1 on.
         falling_timestamps: events with a lower timestamp than the one before in their thread.
         faults: of a store, what the database finds wrong with its counters and indexes; at most about 100.
-        unchecked: of a store, what the database could not look at.
+        unchecked: of a store, what the database could not look at; of a packed file, that it has no checksum.
         remarks: the first of each kind.
     """
 
@@ -107,7 +108,7 @@ async def check(source: Source | EventStore, *transforms: Transform) -> CheckRep
         for text in inspection.unchecked:
             remarks.add("not checked", text)
         source = source.export_events()
-    blocks = blocks_of(source)
+    blocks = reading = blocks_of(source)
     for transform in transforms:
         blocks = aiter(transform(blocks))
     threads = _Threads(remarks)
@@ -123,6 +124,8 @@ async def check(source: Source | EventStore, *transforms: Transform) -> CheckRep
                 if len(versions) >= VERSIONS_IN_MEMORY:
                     spill.put(versions)
                     versions = []
+        if isinstance(reading, Blocks) and reading.is_unchecked:
+            remarks.add("not checked", "the packed file has no checksum: a wrong bit in it can go unseen")
         if spill.is_used:
             spill.put(versions)
             aggregates = sum(_check_versions(part, remarks) for part in spill.files())

@@ -208,7 +208,7 @@ class Stage:
         table: the table that holds its events.
         owner: id of the operation that lives as long as its process; None for "open".
         since: when it was made, in ms since 1970; None where a foreign writer made it.
-        baseline: of a "replace" stage, what the store was when the import began.
+        baseline: of a "replace" stage, what the store was when the import began; None where that is overtaken.
     """
 
     id: str
@@ -323,8 +323,9 @@ class Reading(Protocol):
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
 
-    async def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
-        """Matching events in order of (timestamp, counter, thread)."""
+    async def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
+        """Matching events in order of (timestamp, counter, thread): at most `limit`, or until `max_bytes` are reached
+        (at least one)."""
 
     async def latest_line(self, only: Filter) -> bytes | None:
         """The matching event with the highest key."""
@@ -397,6 +398,9 @@ class Writing(Reading, Protocol):
     async def progress(self, stage: Stage) -> list[Progress]:
         """What each commit of the stage noted, in order."""
 
+    async def overtake(self, stage: Stage) -> None:
+        """Take a "replace" stage's baseline away: the store is not what it was when the import began."""
+
     async def find_clash(self, stage: Stage) -> Clash | None:
         """Make the stage's unique indexes; where that is impossible, which lines clash."""
 
@@ -415,6 +419,23 @@ class Writing(Reading, Protocol):
 
     async def drop_part(self, stage: Stage, part: bytes) -> None:
         """Remove what a part brought."""
+
+    # secrets
+    async def hold_secrets(self) -> int:
+        """Let nobody else change secrets before the transaction ends, saves go on; the idx behind the highest."""
+
+    async def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        """Rows of secrets that have one of these ids or one of these idx."""
+
+    async def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
+        """Add rows, whose ids and idx are free.
+
+        Raises:
+            InputError: the columns cannot hold a row; `line` is its place among these, from 1.
+        """
+
+    async def erase_secrets(self, ids: Sequence[str]) -> None:
+        """Make rows tombstones."""
 
     # snapshots, subscribers
     async def put_snapshot(self, key: str, content: str) -> None:
@@ -481,13 +502,6 @@ class SoleWriting(Writing, Protocol):
         timestamp has an event at it already, the thread of the store's latest event. Versions go on from
         each aggregate's last.
         """
-
-    # secrets
-    async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        """Add a row; where `idx` is None or taken it gets the next free one."""
-
-    async def erase_secret(self, secret_id: str) -> None:
-        """Make the row a tombstone."""
 
 
 class Replacing(SoleWriting, Protocol):

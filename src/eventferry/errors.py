@@ -24,6 +24,7 @@ __all__ = [
     "StoreClosedError",
     "StoreExistsError",
     "StoreFrozenError",
+    "StoreFullError",
     "StoreNotFoundError",
     "StoreReplacedError",
     "StoreUnreachableError",
@@ -86,6 +87,10 @@ class StoreBusyError(EventferryError):
 
 class StoreChangedError(EventferryError):
     """Somebody saved events while an import was on its way; nothing was replaced."""
+
+
+class StoreFullError(EventferryError):
+    """An import that must not replace events met a store that holds some; nothing was replaced."""
 
 
 class StoreReplacedError(EventferryError):

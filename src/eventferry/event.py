@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 import msgspec
 
 from eventferry.cursor import MAX_COUNTER
-from eventferry.errors import InputError
+from eventferry.errors import InputError, UnsupportedStoreError
 from eventferry.payload import (
     ENCODER,
     SHALLOW,
@@ -26,6 +26,7 @@ from eventferry.payload import (
     encode_payload,
     may_be_deep,
     may_have_long_exponent,
+    plain_text,
 )
 
 MAX_SAFE_INTEGER = 2**53 - 1
@@ -458,6 +459,22 @@ def is_within(limits: Limits, row: NewRow) -> bool:
     return True
 
 
+def full_thread(thread: int) -> UnsupportedStoreError:
+    """The error for an event that would go behind the highest counter."""
+    return UnsupportedStoreError(
+        f"thread {thread} is full: its last event has the counter {MAX_COUNTER}, the highest that a cursor can "
+        "hold. Nothing was stored"
+    )
+
+
+def last_version(aggregate_id: str) -> UnsupportedStoreError:
+    """The error for an event that would go behind the highest version."""
+    return UnsupportedStoreError(
+        f"the aggregate {aggregate_id!r} has an event of version {MAX_SAFE_INTEGER}, the highest there is: no "
+        "event can follow it. Nothing was stored"
+    )
+
+
 def _is_compact(lines: bytes) -> bool:
     """Whether no token of any line has white space around it; for lines that are JSON."""
     if b" " not in lines and b"\t" not in lines and b"\r" not in lines:
@@ -484,13 +501,31 @@ _MOST_BYTES = 4
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
     if isinstance(event, Event):
         event = _as_dict(event)
+    elif not isinstance(event, Mapping):
+        raise InputError(f"an event is a dict or an Event, not {type(event).__name__}")
     try:
-        return msgspec.convert(dict(event), shape)
+        return msgspec.convert(event if type(event) is dict else dict(event), shape)
+    except (msgspec.ValidationError, TypeError):
+        pass
+    try:
+        return msgspec.convert(_of_plain_classes(event), shape)
     except msgspec.ValidationError as error:
         reason, field = _reason(error, b"")
         raise InputError(reason, field=field) from None
-    except (TypeError, ValueError):
-        raise InputError(f"an event is a dict or an Event, not {type(event).__name__}") from None
+
+
+def _of_plain_classes(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event whose strings and whole numbers are just that, also where they came as something derived."""
+    plain: dict[str, Any] = {}
+    for key, value in event.items():
+        if not isinstance(key, str):
+            raise InputError(f"the key {key!r:.100} is no string")
+        if isinstance(value, str):
+            value = plain_text(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            value = int.__int__(value)
+        plain[plain_text(key)] = value
+    return plain
 
 
 def _as_dict(event: Event) -> dict[str, Any]:

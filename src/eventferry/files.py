@@ -1,23 +1,32 @@
-"""Files of lines: read as blocks, written beside and renamed into place at the end; `.gz` and `.zst` by name."""
+"""Files of lines: read as blocks, written beside and renamed into place at the end; packed as their names say, and
+unpacked by what they begin with."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import select
+import shutil
 import stat
 import threading
-import zlib
-from collections.abc import AsyncGenerator, Callable
-from gzip import BadGzipFile, GzipFile
+from collections.abc import AsyncIterator, Callable, Iterator
+from gzip import GzipFile
 from pathlib import Path
 from secrets import token_hex
-from types import ModuleType
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
-from eventferry.errors import EventferryError, InputError, MissingExtraError, StoreClosedError
+from eventferry.errors import EventferryError, InputError, StoreClosedError
+from eventferry.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
 
 BLOCK = 1024 * 1024
+
+PACKED = (".gz", ".zst")
+"""Endings of names, in any case, of files that are packed."""
+
+_PIECES_AT_ONCE = 32
+"""How many pieces are unpacked, at most, before whoever waits for a block may go another way."""
 
 _STEP = 8 * 1024 * 1024
 """Bytes of a new file that may wait to be written to the disk: what is on its way while more is being made is not
@@ -25,46 +34,6 @@ waited for at the end."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def zstd_module() -> ModuleType:
-    """The standard library's module for zstd, or what stands in for it before Python 3.14."""
-    with contextlib.suppress(ImportError):
-        from compression import zstd  # type: ignore[import-not-found, unused-ignore]
-
-        return cast(ModuleType, zstd)
-    try:
-        from backports import zstd as backport
-    except ImportError:
-        raise MissingExtraError("zstd needs a package: pip install 'eventferry[cli]'") from None
-    return backport
-
-
-class _Gzip(GzipFile):
-    """Without a name and the time of writing in it: the same events give the same file."""
-
-    def __init__(self, path: Path, mode: str) -> None:
-        self._underneath = path.open(mode)
-        super().__init__("", mode, compresslevel=6, fileobj=self._underneath, mtime=0)
-
-    def close(self) -> None:
-        """Close the file underneath too, which a GzipFile leaves to its caller."""
-        try:
-            super().close()
-        finally:
-            self._underneath.close()
-
-
-def _opened(path: Path, suffix: str, mode: str) -> IO[bytes]:
-    if suffix == ".gz":
-        return cast(IO[bytes], _Gzip(path, mode))
-    if suffix == ".zst":
-        zstd = zstd_module()
-        # With a checksum: a flipped bit must not become another event.
-        options = {zstd.CompressionParameter.checksum_flag: 1} if mode == "wb" else None
-        return cast(IO[bytes], zstd.open(path, mode, options=options))
-    # Without a buffer where a read may wait for ever: closing a buffered file waits for its reader.
-    return path.open(mode) if path.is_file() or "w" in mode else cast(IO[bytes], path.open(mode, buffering=0))
 
 
 async def detached(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -94,68 +63,294 @@ async def detached(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     return await future
 
 
-async def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> AsyncGenerator[bytes, None]:
-    """The bytes of a file, unpacked, in blocks; a file object is read from where it stands and left open."""
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
+async def _settled(future: asyncio.Future[Any]) -> None:
+    """Wait until a future is over, however often this is cancelled: a thread that runs cannot be."""
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
         try:
-            # A named pipe can be waited for long, and its opening already waits for the other end.
-            is_file = await asyncio.to_thread(path.is_file)
-            call = asyncio.to_thread if is_file else detached
-            file = await call(_opened, path, path.suffix, "rb")
-        except OSError as error:
-            raise EventferryError(f"{path} cannot be read: {error.strerror}") from None
-        owned = True
-    else:
-        file, owned, call, is_file = source, False, detached, False
-    # A pipe is read as it comes: `read` would wait until a whole block is there.
-    read = file.read if is_file else getattr(file, "read1", file.read)
-    next_block: asyncio.Future[bytes] | None = None
-    try:
-        while block := await (asyncio.shield(next_block) if next_block is not None else call(read, BLOCK)):
-            # Of a file the next block is unpacked while this one is used; of a pipe nothing is taken in advance.
-            next_block = asyncio.ensure_future(call(read, BLOCK)) if is_file else None
-            yield block
-    except (EOFError, BadGzipFile, zlib.error) as error:
-        raise InputError(f"the compressed file is damaged or cut off: {error}") from None
-    except Exception as error:
-        if type(error).__name__ == "ZstdError":  # its module may not be there
-            raise InputError(f"the compressed file is damaged or cut off: {error}") from None
-        raise
-    finally:
-        if next_block is not None:
-            await _settled(next_block)
-        if owned:
-            file.close()
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if not future.cancelled():
+        future.exception()  # which has been seen now
+    if cancelled is not None:
+        raise cancelled
 
 
-async def _settled(future: asyncio.Future[Any]) -> BaseException | None:
-    """Wait until a future is over; its error, if it has one."""
-    await asyncio.wait([future])
-    return asyncio.CancelledError() if future.cancelled() else future.exception()
+def descriptor_of(path: str | os.PathLike[str]) -> int | None:
+    """The open file of this process that a path means, as /dev/stdout, /dev/fd/3 and what bash makes of >(…) do.
+
+    To open it by the path would be another thing: a regular file would be written from its start, and replaced.
+    """
+    folders = {"/dev/fd", os.path.realpath("/proc/self/fd")}
+    place = os.path.abspath(path)
+    for _ in range(40):  # so many links Linux follows
+        folder, name = os.path.split(place)
+        folder = os.path.realpath(folder)
+        if folder in folders and name.isascii() and name.isdecimal():
+            return int(name)
+        place = os.path.join(folder, name)
+        if not os.path.islink(place):
+            return None
+        place = os.path.join(folder, os.readlink(place))
+    return None
+
+
+# reading
+
+_PACKINGS: dict[bytes, Callable[[str], Unpacker]] = {
+    b"\x1f\x8b": Gzip,
+    b"\x28\xb5\x2f\xfd": Zstd,
+    **{bytes([first]) + b"\x2a\x4d\x18": Zstd for first in range(0x50, 0x60)},  # a frame to be skipped
+}
+
+_DATABASE = b"SQLite format 3\0"
+
+_FOREIGN = {
+    _DATABASE: "a SQLite database: a store's name ends in .db, .sqlite or .sqlite3, or begins with sqlite:///",
+    b"\xfd7zXZ\0": "packed with xz: unpack it first",
+    b"BZh": "packed with bzip2: unpack it first",
+    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"\x04\x22\x4d\x18": "packed with lz4: unpack it first",
+    b"\xff\xfe": "text in UTF-16: lines are UTF-8",
+    b"\xfe\xff": "text in UTF-16: lines are UTF-8",
+    b"PGDMP": "a dump of PostgreSQL: pg_restore restores it, and a store in it can then be read",
+}
+
+
+class Blocks(AsyncIterator[bytes]):
+    """The bytes of a file, unpacked, in blocks; made by `read_blocks`."""
+
+    def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
+        self._source = source
+        self._name = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
+        self._file: IO[bytes] | None = None
+        self._is_regular = False
+        self._unpacker: Unpacker | None = None
+        self._start = b""  # what came before it was known how it is packed
+        self._pieces: Iterator[bytes] = iter(())
+        self._next: asyncio.Future[bytes | None] | None = None
+        self._is_read = False
+        self._is_over = False
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether a part of what was read has no checksum, though it is packed: a wrong bit in it goes unseen."""
+        return isinstance(self._unpacker, Zstd) and not self._unpacker.is_checked
+
+    def __aiter__(self) -> Blocks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._is_over:
+            raise StopAsyncIteration
+        try:
+            if self._file is None:
+                self._file = await self._opened()
+            block: bytes | None = b""
+            while not block:
+                block = await self._call(self._step) if self._next is None else await self._ahead(self._next)
+                if block is None:
+                    raise StopAsyncIteration
+            if (
+                self._is_regular
+            ):  # the next one is unpacked while this one is used; of a pipe nothing is taken ahead
+                self._next = asyncio.ensure_future(self._call(self._step))
+        except BaseException:
+            await self.aclose()
+            raise
+        return block
+
+    async def aclose(self) -> None:
+        """Close what this has opened; twice is fine."""
+        self._is_over = True
+        reading, self._next = self._next, None
+        try:
+            if reading is not None:
+                await _settled(reading)
+        finally:
+            if self._file is not None and self._name is not None:
+                self._file.close()
+                self._file = None
+
+    async def _ahead(self, reading: asyncio.Future[bytes | None]) -> bytes | None:
+        block = await asyncio.shield(reading)
+        self._next = None
+        return block
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        # A pipe can be silent for long, and the opening of a named one already waits for the other end.
+        return await (asyncio.to_thread(function) if self._is_regular else detached(function))
+
+    async def _opened(self) -> IO[bytes]:
+        if not isinstance(self._source, str | os.PathLike):
+            return self._source
+        try:
+            self._is_regular = await asyncio.to_thread(os.path.isfile, self._source)
+            return await self._call(self._open)
+        except (OSError, ValueError) as error:
+            raise EventferryError(f"{self._name} cannot be read: {_reason(error)}") from None
+
+    def _open(self) -> IO[bytes]:
+        path = cast("str | os.PathLike[str]", self._source)
+        descriptor = descriptor_of(path)
+        # Without a buffer: closing a buffered file waits for its reader.
+        return open(path if descriptor is None else os.dup(descriptor), "rb", buffering=0)
+
+    def _step(self) -> bytes | None:
+        """Some work: a block, nothing yet, or None at the end."""
+        gathered: list[bytes] = []
+        for _ in range(_PIECES_AT_ONCE):
+            piece = self._piece()
+            if piece is None:
+                return b"".join(gathered) if gathered else None
+            if piece:
+                gathered.append(piece)
+                if not self._is_regular or sum(map(len, gathered)) >= BLOCK:
+                    break
+        return gathered[0] if len(gathered) == 1 else b"".join(gathered)
+
+    def _piece(self) -> bytes | None:
+        piece = next(self._pieces, None)
+        if piece is not None:
+            return piece
+        if self._is_read:
+            if self._unpacker is not None:
+                self._unpacker.finish()
+            return None
+        data = self._read()
+        self._is_read = not data
+        if self._unpacker is None:
+            data = self._start = self._start + data
+            self._unpacker = self._recognized(data, is_all=self._is_read)
+        if self._unpacker is not None:
+            self._pieces = self._unpacker.feed(data)
+        return b""
+
+    def _read(self) -> bytes:
+        if self._file is None:
+            return b""
+        while True:
+            # A pipe is read as it comes: `read` of a file with a buffer would wait until a whole block is there.
+            data: bytes | None = getattr(self._file, "read1", self._file.read)(BLOCK)
+            if data is not None:
+                return data
+            select.select((self._file,), (), ())  # whoever shares it has made it so that it does not wait
+
+    def _recognized(self, start: bytes, *, is_all: bool) -> Unpacker | None:
+        """What unpacks input that begins like this; None if more of it must be there to know."""
+        what = "the input" if self._name is None else self._name
+        for magic, words in _FOREIGN.items():
+            if start.startswith(magic):
+                raise InputError(f"{what} is {words}")
+        for magic, packing in _PACKINGS.items():
+            if start.startswith(magic):
+                return packing(what)
+        if not is_all and any(magic.startswith(start) for magic in (*_PACKINGS, *_FOREIGN)):
+            return None
+        if self._name is not None and _is_packed(self._name):
+            why = "it does not begin as gzip or zstd does" if start else "it is empty"
+            raise InputError(f"{what} is damaged or cut off: {why}")
+        return Identity()
+
+
+def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> Blocks:
+    """The bytes of a file, unpacked, in blocks; a file object is read from where it stands and left open.
+
+    What begins as gzip or zstd is unpacked, whatever its name is.
+    """
+    return Blocks(source)
+
+
+def _is_packed(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in PACKED
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+# writing
+
+
+class _Raw:
+    """A file that is written without a buffer: `write` takes all, and `close` waits for nobody."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def write(self, block: bytes | memoryview) -> int:
+        """Write all of it."""
+        rest = memoryview(block)
+        while rest:
+            try:
+                rest = rest[os.write(self.descriptor, rest) :]
+            except BlockingIOError:  # whoever shares it has made it so
+                select.select((), (self.descriptor,), ())
+        return len(block)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Close it; twice is fine."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor != -1:
+            os.close(descriptor)
+
+
+def _packer(file: _Raw, ending: str) -> Any:
+    """What packs into a file, by the ending of its name; closing it leaves the file open."""
+    if ending == ".gz":
+        # Without a name and the time of writing in it: the same events give the same file.
+        return GzipFile("", "wb", compresslevel=6, fileobj=cast("IO[bytes]", file), mtime=0)
+    if ending == ".zst":
+        zstd = zstd_module()
+        # With a checksum: a flipped bit must not become another event.
+        return zstd.open(file, "wb", options={zstd.CompressionParameter.checksum_flag: 1})
+    return file
+
+
+_JOURNALS = ("-wal", "-shm", "-journal")
+
+
+def _refuse_database(path: Path) -> None:
+    """Refuse to write over a SQLite database, or over what belongs to one, whatever name it goes by."""
+    names = [path.name, *(path.name.removesuffix(end) for end in _JOURNALS)]
+    for place in {path.with_name(name) for name in names if name}:
+        if place.is_file() and os.access(place, os.R_OK):
+            with place.open("rb") as file:
+                start = file.read(len(_DATABASE))
+            if start == _DATABASE:
+                raise EventferryError(
+                    f"{path} cannot be written: it is a SQLite database, or belongs to one, which would be lost"
+                )
 
 
 class FileSink:
     """A file that appears, whole, when it is closed; until then it stands beside under another name.
 
     A block is packed and written while the next one is being made; an error of that is raised by the next call.
+    What is no regular file (a pipe, a device, an open file by the name of /dev/fd/3) is written as it comes.
 
     Args:
-        path: the file.
+        path: the file. One that is there passes on its mode and, as far as that is possible, its owner.
         private: nobody else may read it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, private: bool = False) -> None:
-        self._path = Path(path).resolve()  # a link stays a link
-        is_special = self._path.exists() and not stat.S_ISREG(self._path.stat().st_mode)
-        self._beside = (
-            self._path if is_special else self._path.with_name(f".{self._path.name}.{token_hex(4)}.part")
-        )
-        self._is_special = is_special
+        self._name = os.fsdecode(path)
+        self._descriptor = descriptor_of(path)
+        self._path = Path(os.path.realpath(path))  # a link stays a link
+        ending = os.path.splitext(self._name)[1].lower()
+        self._ending = ending if ending in PACKED else self._path.suffix.lower()
+        # As short as to be a name wherever the file's own is one.
+        start = os.fsencode(self._path.name)[:100].decode(errors="ignore")
+        self._beside = self._path.with_name(f".{start}.{token_hex(4)}.part")
         self._private = private
-        # What is no regular file may wait for somebody at its other end.
-        self._call = detached if is_special else asyncio.to_thread
-        self._file: IO[bytes] | None = None
+        self._is_special = False
+        self._file: _Raw | None = None
+        self._packer: Any = None
         self._writing: asyncio.Future[None] | None = None
         self._waiting = 0
         self._closed = False
@@ -166,18 +361,22 @@ class FileSink:
         await self._written()
         self._writing = asyncio.ensure_future(self._call(self._put, file, block))
 
-    def _put(self, file: IO[bytes], block: bytes) -> None:
-        file.write(block)
+    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        # What is no regular file may wait for somebody at its other end.
+        return await (detached if self._is_special else asyncio.to_thread)(function, *args, **kwargs)
+
+    def _put(self, file: _Raw, block: bytes) -> None:
+        self._packer.write(block)
         self._waiting += len(block)
         if self._waiting >= _STEP and not self._is_special:
             self._waiting = 0
             # It has what is there written to the disk, without waiting; and what is there already give up its memory,
             # which the database has better use for.
             with contextlib.suppress(OSError, AttributeError):  # not every system knows it
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     async def _written(self) -> None:
-        """Wait for the block before; raises its error."""
+        """Wait for what is under way; raises its error."""
         if self._writing is not None:
             await asyncio.shield(self._writing)  # a thread cannot be cancelled: `abort` waits for it
             self._writing = None
@@ -188,7 +387,8 @@ class FileSink:
             file = await self._opened()
             try:
                 await self._written()
-                await self._call(self._finish, file)
+                self._writing = asyncio.ensure_future(self._call(self._finish, file))
+                await self._written()
             except BaseException as error:
                 await self.abort(error)
                 raise
@@ -199,47 +399,137 @@ class FileSink:
         if self._closed:
             return
         self._closed = True
-        if self._writing is not None:
-            if self._is_special:  # it may never be taken
-                self._writing.add_done_callback(lambda future: future.cancelled() or future.exception())
-            else:
-                await _settled(self._writing)
-        if self._file is not None:
-            with contextlib.suppress(Exception):
+        try:
+            if self._writing is not None:
+                if self._is_special:  # it may never be taken
+                    self._writing.add_done_callback(lambda future: future.cancelled() or future.exception())
+                else:
+                    await _settled(self._writing)
+        finally:
+            if self._file is not None:
                 self._file.close()
-            if not self._is_special:
-                self._beside.unlink(missing_ok=True)
+                if self._packer is not self._file:
+                    with contextlib.suppress(Exception):  # it has nowhere to put what it holds
+                        self._packer.close()
+                if not self._is_special:
+                    self._beside.unlink(missing_ok=True)
 
-    async def _opened(self) -> IO[bytes]:
+    async def _opened(self) -> _Raw:
         if self._closed:
-            raise StoreClosedError(f"{self._path} is closed")
+            raise StoreClosedError(f"{self._name} is closed")
         if self._file is None:
             try:
+                self._is_special = self._look()
                 if self._is_special:
-                    self._file = await detached(_opened, self._beside, self._path.suffix, "wb")
+                    self._file = await detached(self._open_special)
                 else:  # at once, not in a thread: a cancellation in between would leave the file behind
-                    if self._private:
-                        os.close(os.open(self._beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-                    self._file = _opened(self._beside, self._path.suffix, "wb")
-            except OSError as error:
-                raise EventferryError(f"{self._path} cannot be written: {error.strerror}") from None
+                    self._file = self._open_beside()
+                self._packer = _packer(self._file, self._ending)
+            except (OSError, ValueError) as error:
+                raise EventferryError(f"{self._name} cannot be written: {_reason(error)}") from None
         return self._file
 
-    def _finish(self, file: Any) -> None:
-        file.close()
+    def _look(self) -> bool:
+        """Whether this is no regular file; refuses what is none that lines can be written to."""
+        try:
+            mode = (os.stat(self._path) if self._descriptor is None else os.fstat(self._descriptor)).st_mode
+        except FileNotFoundError:
+            return False
+        if stat.S_ISREG(mode):
+            _refuse_database(self._path)
+            return self._descriptor is not None
+        if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
+            raise OSError(errno.EISDIR, "it is a folder" if stat.S_ISDIR(mode) else "it is a disk")
+        return True
+
+    def _open_special(self) -> _Raw:
+        if self._descriptor is not None:
+            return _Raw(os.dup(self._descriptor))
+        return _Raw(os.open(self._path, os.O_WRONLY | os.O_NOCTTY))
+
+    def _open_beside(self) -> _Raw:
+        # One that takes the place of another is nobody else's before it has that one's mode.
+        is_private = self._private or self._path.exists()
+        try:
+            return _Raw(
+                os.open(self._beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if is_private else 0o666)
+            )
+        except PermissionError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror} (what is not whole yet stands beside it, so its folder must take new files; "
+                "- is standard output)",
+            ) from None
+
+    def _finish(self, file: _Raw) -> None:
+        if self._packer is not file:
+            self._packer.close()
         if self._is_special:
+            file.close()
             return
-        descriptor = os.open(self._beside, os.O_RDONLY)
+        self._refuse_what_came()
+        if not self._private:
+            self._keep_rights(file.descriptor)
+        os.fsync(file.descriptor)
+        file.close()
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._beside.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
+            self._beside.replace(self._path)
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.EXDEV):
+                raise
+            self._pour()
+        with contextlib.suppress(OSError):  # not every folder can be opened, or synced
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _refuse_what_came(self) -> None:
+        """Look again at what stands in the place: it may be another thing than when this began."""
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            mode = os.stat(self._path).st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(mode):
+            raise EventferryError(f"{self._name} cannot be written: it is no file any more")
+        _refuse_database(self._path)
+
+    def _keep_rights(self, descriptor: int) -> None:
+        """Give the new file the mode and the owner of the one whose place it takes."""
+        try:
+            before = os.stat(self._path)
+        except FileNotFoundError:
+            return
+        mode, own = stat.S_IMODE(before.st_mode) & 0o777, os.fstat(descriptor)
+        if own.st_uid != before.st_uid:
+            with contextlib.suppress(OSError):  # only root gives files away
+                os.fchown(descriptor, before.st_uid, -1)
+        try:
+            if own.st_gid != before.st_gid:
+                os.fchown(descriptor, -1, before.st_gid)
+            # Where there is a list of who may do what, the group's bits are its mask and not the group's.
+            if hasattr(os, "getxattr"):
+                self._keep_list(descriptor)
+        except OSError:
+            mode &= 0o707  # what was for one group is not for another
+        with contextlib.suppress(OSError):  # not every file system has modes
+            os.fchmod(descriptor, mode)
+
+    def _keep_list(self, descriptor: int) -> None:
+        try:
+            rights = os.getxattr(self._path, "system.posix_acl_access")
+        except OSError:  # there is none
+            return
+        os.setxattr(descriptor, "system.posix_acl_access", rights)
+
+    def _pour(self) -> None:
+        """What is mounted at the very place (a file of a container) cannot be replaced, only written."""
+        with self._beside.open("rb") as whole, self._path.open("wb") as file:
+            shutil.copyfileobj(whole, file, BLOCK)
+            file.flush()
+            os.fsync(file.fileno())
+        self._beside.unlink()
 
 
 class StreamSink:
@@ -252,7 +542,10 @@ class StreamSink:
         """Add a block."""
         rest = memoryview(block)
         while rest:  # a raw file takes what fits
-            rest = rest[await detached(self._file.write, rest) :]
+            taken = await detached(self._file.write, rest)
+            if taken is None:  # nothing fits now, into one that does not wait for its reader
+                await asyncio.sleep(0.01)
+            rest = rest[taken or 0 :]
 
     async def close(self) -> None:
         """Flush it."""

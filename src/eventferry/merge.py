@@ -15,8 +15,10 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from eventferry.canonical import canonical
+from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Shared, SoleWriting, Stage
 from eventferry.errors import OlderEventsError, UsageError
+from eventferry.event import full_thread
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]
 OLDER: tuple[Older, ...] = ("skip", "reject", "accept")
@@ -53,6 +55,7 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
 
     Raises:
         OlderEventsError: there are some and `older` is "reject".
+        UnsupportedStoreError: there is no counter or version left for one; nothing of it is stored.
     """
     existing = await writing.discard_known(stage)
     known = array("q")
@@ -70,7 +73,11 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
                 f"the batch has events older than the store's latest, of timestamp {latest}: {skipped}; "
                 "nothing was imported"
             )
-    return ImportReport(await writing.place(stage), existing + len(known), skipped)
+    placed = await writing.place(stage)
+    for thread, head in enumerate(await writing.heads()):
+        if head > MAX_COUNTER + 1:
+            raise full_thread(thread)
+    return ImportReport(placed, existing + len(known), skipped)
 
 
 async def _groups(blocks: AsyncIterator[list[Shared]]) -> AsyncGenerator[list[Shared], None]:

@@ -126,48 +126,68 @@ ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 def _check_json(value: Any) -> bool:
-    """Whether a JSON value holds numbers that the encoder would not write, or not as JavaScript does."""
+    """Whether a JSON value holds what the encoder would not write, or not as JavaScript does: some numbers, and what is
+    of a class of its own, derived from those that JSON has."""
     if isinstance(value, dict):
-        odd = False
+        odd = type(value) is not dict
         for key, member in value.items():
-            if not isinstance(key, str):
-                raise InputError(f"the key {key!r} of an object is no string", field="payload")
+            if type(key) is not str:
+                if not isinstance(key, str):
+                    raise InputError(f"the key {key!r:.100} of an object is no string", field="payload")
+                odd = True
             odd |= _check_json(member)
         return odd
     if isinstance(value, list | tuple):
-        odd = False
+        odd = type(value) is not list
         for member in value:
             odd |= _check_json(member)
         return odd
-    if value is None or isinstance(value, str | bool):
+    if value is None or isinstance(value, bool):
         return False
+    if isinstance(value, str):
+        return type(value) is not str
     if isinstance(value, int):
-        return not -(2**63) <= value < 2**64
+        return type(value) is not int or not -(2**63) <= value < 2**64
     if isinstance(value, float) and isfinite(value):
-        return value != 0 and not 1e-3 <= abs(value) < 1e15
+        return type(value) is not float or (value != 0 and not 1e-3 <= abs(value) < 1e15)
     if isinstance(value, Decimal) and value.is_finite():
-        return False
-    raise InputError(f"{value!r:.100} is no JSON value", field="payload")
+        return type(value) is not Decimal
+    shown = (
+        str(value) if isinstance(value, float | Decimal) else f"a value of the class {type(value).__name__!r}"
+    )
+    raise InputError(f"{shown} is no JSON value", field="payload")
 
 
 def _respelled(value: Any) -> Any:
-    """The same value, with its numbers as text that goes through as it is."""
+    """The same value of the classes that the encoder knows, with its numbers as text that goes through as it is."""
     if isinstance(value, dict):
         # Loops, for a comprehension would count as a call of its own, and go half as deep.
-        members = dict(value)
+        members = {}
         for key, member in value.items():
-            members[key] = _respelled(member)
+            members[plain_text(key)] = _respelled(member)
         return members
     if isinstance(value, list | tuple):
         elements = list(value)
         for place, member in enumerate(value):
             elements[place] = _respelled(member)
         return elements
-    if isinstance(value, float) and value != 0 and not 1e-3 <= abs(value) < 1e15:
-        return msgspec.Raw(javascript_number(value).encode())
+    if isinstance(value, float):
+        number = float.__float__(value)
+        if number != 0 and not 1e-3 <= abs(number) < 1e15:
+            return msgspec.Raw(javascript_number(number).encode())
+        return number
     if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(int.__int__(value))
+    if isinstance(value, str):
+        return plain_text(value)
+    if isinstance(value, Decimal):
         return Decimal(value)
     return value
+
+
+def plain_text(text: str) -> str:
+    """The characters of a string, whatever class it is of and what that says about itself."""
+    return str.__str__(text)
 
 
 def decode_payload(text: bytes) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 is_ours = False
@@ -14,6 +15,13 @@ def make_ours() -> None:
     """Say that only eventferry runs in this process, as its command does; before anything else of it is imported."""
     global is_ours
     is_ours = True
+    # A standard file that is closed leaves its number to whatever is opened next: to a store, which would then be
+    # written over by what is meant for /dev/stdout. What takes its place can be neither read nor written.
+    for number, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
     # Rows come by the thousand and go by their count of references: to look for cycles among them every 700 objects
     # takes a tenth of an import.
     gc.set_threshold(50_000, 50, 50)

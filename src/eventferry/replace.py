@@ -13,7 +13,7 @@ from eventferry import cursor as vector
 from eventferry.batch import BATCH_BYTES
 from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
-from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError
+from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError, StoreFullError
 from eventferry.event import Limits
 from eventferry.lines import Lines
 
@@ -23,13 +23,17 @@ class Replacement:
 
     Args:
         database: the store's.
+        replace: let it replace events; otherwise the store must hold none, from the beginning to the swap.
         freeze: keep writers out for the duration.
         resume: go on with the stage that an interrupted import left, if there is one.
         allow_empty: let no events replace some.
     """
 
-    def __init__(self, database: Database, *, freeze: bool, resume: bool, allow_empty: bool) -> None:
+    def __init__(
+        self, database: Database, *, replace: bool, freeze: bool, resume: bool, allow_empty: bool
+    ) -> None:
         self._database = database
+        self._replace = replace
         self._freeze = freeze
         self._resume = resume
         self._allow_empty = allow_empty
@@ -41,10 +45,13 @@ class Replacement:
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()
         try:
+            async with self._database.writing_alone() as writing:
+                await self._refuse_full(writing)  # before anything is touched
             # Not alone: it may wait for the former owner's last step, and saves need not.
             async with self._database.writing() as writing:
                 stage, history = await self._take_over(writing, owner)
             async with self._database.writing_alone() as writing:
+                await self._refuse_full(writing)
                 if stage is None:
                     if (other := await writing.stage("replace")) is not None:  # begun since just now
                         raise _running(other)
@@ -58,6 +65,12 @@ class Replacement:
             raise
         self._owner, self._stage = owner, stage
         return history
+
+    async def _refuse_full(self, writing: SoleWriting) -> None:
+        if not self._replace and await writing.latest_timestamp() is not None:
+            raise StoreFullError(
+                "the store holds events: replace (--replace) replaces them, incremental-import adds to them"
+            )
 
     async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
         """What an interrupted import left: to go on with, or out of the way."""
@@ -103,7 +116,10 @@ class Replacement:
         async with self._database.writing(frozen="allow") as writing:
             await writing.finish_indexes(stage)
         async with self._database.replacing(owner=owner.id) as replacing:
-            if await _state(replacing) != stage.baseline:
+            await self._refuse_full(replacing)
+            # Read again: who fills a gap, which the heads don't show, takes it away.
+            left = await replacing.stage("replace")
+            if left is not None and left.id == stage.id and left.baseline != await _state(replacing):
                 raise StoreChangedError(
                     "events were saved while the import was on its way; nothing was replaced. "
                     "Import again, with freeze to keep writers out meanwhile"

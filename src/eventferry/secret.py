@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import secrets as randomness
 import string
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any
 
 import msgspec
 
+from eventferry.batch import PART
 from eventferry.clock import now
-from eventferry.database import Database, Frozen, Save, SecretRow, SoleWriting
+from eventferry.database import Database, Frozen, Save, SecretRow, Writing
 from eventferry.errors import (
     InputError,
     SecretConflictError,
     SecretExistsError,
     StoreClosedError,
+    UnsupportedStoreError,
     UsageError,
 )
-from eventferry.event import Event, EventInput, NewRow, check_text, has_lone_surrogate
+from eventferry.event import MAX_SAFE_INTEGER, Event, EventInput, NewRow, check_text, has_lone_surrogate
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.operations import Operation, counts_of
-from eventferry.payload import encode_payload
+from eventferry.payload import encode_payload, plain_text
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
 DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105
@@ -96,36 +99,51 @@ def _event_about(event_type: str, secret_id: str) -> Save:
     )
 
 
-def _check(secret_id: str, secret: str) -> None:
+def _checked(secret_id: str, secret: str) -> tuple[str, str]:
     for field, value in (("id", secret_id), ("secret", secret)):
         if not isinstance(value, str):
             raise InputError(f"is a string, not {type(value).__name__}", field=field)
         check_text(field, value)
     if len(secret_id) > MAX_ID_LENGTH:
         raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="id")
+    return plain_text(secret_id), plain_text(secret)
+
+
+def _next(idx: int) -> int:
+    """The idx behind the highest, if there can be one."""
+    if idx > MAX_SAFE_INTEGER:
+        raise UnsupportedStoreError(
+            f"a secret has the idx {MAX_SAFE_INTEGER}, the highest there is: none can follow it. Nothing was stored"
+        )
+    return idx
 
 
 async def set_secret(database: Database, secret_id: str, secret: str) -> None:
     """Add a secret and store the event that says so."""
-    _check(secret_id, secret)
+    secret_id, secret = _checked(secret_id, secret)
     async with database.writing_alone() as writing:
+        idx = _next(await writing.hold_secrets())
         present = await writing.secret(secret_id)
         if present is not None:
             was = "was deleted" if present.secret is None else "is set"
             raise SecretExistsError(f"the secret {secret_id!r} {was}, and an id is used once")
-        await writing.insert_secret(secret_id, secret, None)
+        try:
+            await writing.insert_secrets([SecretRow(idx, secret_id, secret)])
+        except InputError as error:
+            raise InputError(error.reason, field=error.field) from None
         await writing.add_event(_event_about(SET_SECRET, secret_id))
 
 
 async def delete_secret(database: Database, secret_id: str) -> bool:
     """Make a secret a tombstone and store the event that says so; False, and no event, if there was none."""
     async with database.writing_alone() as writing:
+        await writing.hold_secrets()
         present = await writing.secret(secret_id)
         if present is None:
             return False
         was_there = present.secret is not None
         if was_there:
-            await writing.erase_secret(secret_id)
+            await writing.erase_secrets([secret_id])
             await writing.add_event(_event_about(DELETE_SECRET, secret_id))
     # Also where it was deleted before: the call that did it may have had to say that it could not do this.
     await database.erase_journal()
@@ -154,7 +172,11 @@ async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSe
     """The secrets that events set, as they stand now, and the ids of those that they deleted."""
     named: list[str] = []
     deleted: list[str] = []
-    for event in events:
+    for place, event in enumerate(events, 1):
+        if not isinstance(event, Event | Mapping):
+            raise InputError(
+                f"an event is a dict or an Event, not {type(event).__name__}", line=place, unit="event"
+            )
         event_type = event.type if isinstance(event, Event) else event.get("type")
         payload: Any = event.payload if isinstance(event, Event) else event.get("payload")
         if event_type not in (SET_SECRET, DELETE_SECRET):
@@ -220,7 +242,7 @@ class SecretLine(msgspec.Struct, forbid_unknown_fields=True):
 
     secret: str | None
     id: Annotated[str, msgspec.Meta(max_length=700)]
-    idx: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+    idx: Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]
 
 
 _LINES = msgspec.json.Decoder(SecretLine)
@@ -283,7 +305,7 @@ class SecretsImport:
             self._state = "aborted"
             with self._operation as operation:
                 self._take(self._splitter.finish())
-                async with self._database.writing_alone(frozen=self._frozen) as writing:
+                async with self._database.writing(frozen=self._frozen) as writing:
                     self._report = await self._store(writing)
                 self._lines = []
                 self._state = "closed"
@@ -304,25 +326,51 @@ class SecretsImport:
     def _take(self, lines: Lines) -> None:
         self._lines.extend(lines.decoded(decode_line))
 
-    async def _store(self, writing: SoleWriting) -> SecretsReport:
-        imported = existing = skipped_deleted = deleted = 0
-        for number, line in self._lines:
-            present = await writing.secret(line.id)
-            if present is None:
-                try:
-                    await writing.insert_secret(line.id, line.secret, line.idx)
-                except InputError as error:
-                    raise InputError(error.reason, line=number, field=error.field) from None
-                imported += 1
-            elif present.secret == line.secret:
-                existing += 1
-            elif present.secret is None:
-                skipped_deleted += 1
-            elif line.secret is None:
-                await writing.erase_secret(line.id)
-                deleted += 1
-            else:
-                raise SecretConflictError(
-                    f"line {number}: the store holds another secret with the id {line.id!r}; nothing was imported"
-                )
-        return SecretsReport(imported, existing, skipped_deleted, deleted)
+    async def _store(self, writing: Writing) -> SecretsReport:
+        counts: Counter[str] = Counter()
+        free = await writing.hold_secrets()
+        for start in range(0, len(self._lines), PART):
+            part = self._lines[start : start + PART]
+            rows = await writing.secrets_among([line.id for _, line in part], [line.idx for _, line in part])
+            known = {row.id: row.secret for row in rows}
+            taken = {row.idx for row in rows}
+            new: list[tuple[int, SecretRow]] = []
+            erased: list[str] = []
+            for number, line in part:
+                if line.id not in known:
+                    idx = _next(free) if line.idx in taken else line.idx
+                    free = max(free, idx + 1)
+                    taken.add(idx)
+                    known[line.id] = line.secret
+                    new.append((number, SecretRow(idx, line.id, line.secret)))
+                    counts["imported"] += 1
+                    continue
+                present = known[line.id]
+                if present == line.secret:
+                    counts["skipped_existing"] += 1
+                elif present is None:
+                    counts["skipped_deleted"] += 1
+                elif line.secret is None:
+                    known[line.id] = None
+                    erased.append(line.id)
+                    counts["deleted"] += 1
+                else:
+                    raise SecretConflictError(
+                        f"line {number}: the store holds another secret with the id {line.id!r}; "
+                        "nothing was imported"
+                    )
+            await _insert(writing, new)
+            if erased:
+                await writing.erase_secrets(erased)
+        return SecretsReport(**counts)
+
+
+async def _insert(writing: Writing, rows: Sequence[tuple[int, SecretRow]]) -> None:
+    """Add rows, each with the number of its line."""
+    if not rows:
+        return
+    try:
+        await writing.insert_secrets([row for _, row in rows])
+    except InputError as error:
+        number = rows[(error.line or 1) - 1][0]
+        raise InputError(error.reason, line=number, field=error.field) from None

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from eventferry import merge, order
 from eventferry.batch import BATCH_BYTES, PART, SLICE, Batches
 from eventferry.database import Database, NewRowBatch, Stage, Writing
 from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
-from eventferry.event import EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
+from eventferry.event import Event, EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
 from eventferry.lines import BOM, ArraySplitter, LineSplitter
 from eventferry.merge import ImportReport, Older
 
-EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[bytes]
+EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[EventInput] | AsyncIterable[bytes]
 """Events for an incremental import: dicts or `Event` objects; or blocks of bytes that hold lines, or one JSON
 array."""
 
@@ -169,27 +169,70 @@ async def _drop_dead_stages(database: Database) -> None:
 async def _pieces(
     events: EventSource, limits: Limits, *, ignore_unknown_keys: bool, max_line_bytes: int
 ) -> AsyncIterator[Piece]:
-    if isinstance(events, AsyncIterable):
-        decoder = LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)
-        async for piece in _decoded(events, decoder, max_line_bytes):
-            yield piece
-        return
-    if isinstance(events, bytes | str):
-        raise UsageError("events are dicts or Event objects, or an async iterator of bytes")
-    rows: list[NewRow] = []
-    size = 0
-    for place, event in enumerate(events, start=1):
+    if isinstance(events, bytes | str | Mapping | Event) or not isinstance(events, Iterable | AsyncIterable):
+        raise UsageError(
+            f"events are an iterator of dicts or Event objects, or an async one of those or of bytes, not "
+            f"{type(events).__name__}"
+        )
+    gathered = _Gathered(limits, ignore_unknown_keys=ignore_unknown_keys)
+    if isinstance(events, Iterable):
+        for event in events:
+            if (piece := gathered.add(event)) is not None:
+                yield piece
+    else:
+        items = aiter(events)
+        async for item in items:
+            if isinstance(item, _BYTES) and not gathered.count:
+                decoder = LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)
+                async for found in _decoded(_blocks(item, items), decoder, max_line_bytes):
+                    yield found
+            elif (piece := gathered.add(item)) is not None:
+                yield piece
+    if (last := gathered.taken()) is not None:
+        yield last
+
+
+_BYTES = (bytes, bytearray, memoryview)
+
+
+class _Gathered:
+    """Events that are to become a piece.
+
+    Attributes:
+        count: how many have been taken in.
+    """
+
+    def __init__(self, limits: Limits, *, ignore_unknown_keys: bool) -> None:
+        self._limits = limits
+        self._ignore_unknown_keys = ignore_unknown_keys
+        self._rows: list[NewRow] = []
+        self.count = 0
+        self._size = 0
+
+    def add(self, event: Any) -> Piece | None:
+        """Take an event in; a piece, if there are enough. Raises InputError with the event's number."""
+        self.count += 1
         try:
-            row = new_row(event, limits, ignore_unknown_keys=ignore_unknown_keys)
+            row = new_row(event, self._limits, ignore_unknown_keys=self._ignore_unknown_keys)
         except InputError as error:
-            raise InputError(error.reason, line=place, field=error.field, unit="event") from None
-        rows.append(row)
-        size += len(row.payload) + len(row.aggregate_id) + len(row.type)
-        if len(rows) == PART or size >= SLICE:
-            yield rows, size
-            rows, size = [], 0
-    if rows:
-        yield rows, size
+            raise InputError(error.reason, line=self.count, field=error.field, unit="event") from None
+        self._rows.append(row)
+        self._size += len(row.payload) + len(row.aggregate_id) + len(row.type)
+        return self.taken() if len(self._rows) == PART or self._size >= SLICE else None
+
+    def taken(self) -> Piece | None:
+        """What there is."""
+        rows, size = self._rows, self._size
+        self._rows, self._size = [], 0
+        return (rows, size) if rows else None
+
+
+async def _blocks(first: bytes, rest: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    yield bytes(first)
+    async for block in rest:
+        if not isinstance(block, _BYTES):
+            raise UsageError(f"a block is bytes, not {type(block).__name__}")
+        yield bytes(block)
 
 
 async def _decoded(

@@ -23,7 +23,7 @@ from eventferry.merge import ImportReport, Older
 from eventferry.operations import Operation, counts_of, told
 from eventferry.order import Pages
 from eventferry.partition import Partition
-from eventferry.payload import decode_payload, encode_payload
+from eventferry.payload import decode_payload, encode_payload, plain_text
 from eventferry.replace import Replacement
 from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
 from eventferry.saving import Saving
@@ -229,13 +229,12 @@ class EventStore:
             cursor behind them.
         """
         _check_count("limit", limit)
-        only = _filter(event_types, aggregate_ids, start_time, finish_time)
+        only = filter_of(event_types, aggregate_ids, start_time, finish_time)
         by_time = start_time is not None or finish_time is not None
         if cursor is msgspec.UNSET:
             if not by_time:
                 raise UsageError("give a cursor (None is the start), or start_time or finish_time")
-            async with self._database.reading() as reading:
-                lines = [] if only.is_empty else await reading.lines_by_time(only, limit)
+            lines = await self._lines_by_time(only, limit, _PAGE_BYTES)
             return Page([decode_event(line) for line in lines], None)
         if by_time:
             raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
@@ -246,6 +245,10 @@ class EventStore:
         if len(self._read_up_to) > _REMEMBERED:
             del self._read_up_to[next(iter(self._read_up_to))]
         return page
+
+    async def _lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
+        async with self._database.reading() as reading:
+            return [] if only.is_empty else await reading.lines_by_time(only, limit, max_bytes)
 
     async def _page(self, pages: Pages, limit: int) -> Page:
         # What was the end at the last look need not be any more.
@@ -263,13 +266,13 @@ class EventStore:
     ) -> EventLoader:
         """Something that loads page after page and remembers how far it is."""
         await self._probe()
-        return EventLoader(self, _pages(cursor, _filter(event_types, aggregate_ids)))
+        return EventLoader(self, _pages(cursor, filter_of(event_types, aggregate_ids)))
 
     async def get_latest_event(
         self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
     ) -> Event | None:
         """The event with the highest timestamp among those that match."""
-        only = _filter(event_types, aggregate_ids)
+        only = filter_of(event_types, aggregate_ids)
         async with self._database.reading() as reading:
             line = None if only.is_empty else await reading.latest_line(only)
         return decode_event(line) if line is not None else None
@@ -332,7 +335,7 @@ class EventStore:
             maintenance_mode=_mode(maintenance_mode),
             buffer_size=buffer_size,
             limit=limit,
-            only=_filter(event_types, aggregate_ids, start_time, finish_time),
+            only=filter_of(event_types, aggregate_ids, start_time, finish_time),
             jobs=jobs,
         )
 
@@ -378,6 +381,7 @@ class EventStore:
         allow_empty: bool = False,
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        replace: bool = True,
     ) -> ImportStream:
         """A sink for blocks of lines.
 
@@ -389,6 +393,7 @@ class EventStore:
             allow_empty: AUTO: let an import of no events empty the store.
             ignore_unknown_keys: drop keys that an event does not have, instead of refusing the line.
             max_line_bytes: refuse a longer line.
+            replace: AUTO: False refuses the import where the store holds events, also those that come meanwhile.
 
         Raises:
             UsageError: options that do not go together.
@@ -396,11 +401,15 @@ class EventStore:
         _check_size("byte_offset", byte_offset)
         _check_size("max_line_bytes", max_line_bytes)
         if _mode(maintenance_mode) is MANUAL:
-            if freeze or resume or allow_empty:
-                raise UsageError("freeze, resume and allow_empty are for an import that replaces (AUTO)")
+            if freeze or resume or allow_empty or not replace:
+                raise UsageError(
+                    "freeze, resume, allow_empty and replace are for an import that replaces (AUTO)"
+                )
             target: Appending | Replacement = Appending(self._database)
         else:
-            target = Replacement(self._database, freeze=freeze, resume=resume, allow_empty=allow_empty)
+            target = Replacement(
+                self._database, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
+            )
         return ImportStream(
             target,
             Operation("import", self._database, mode=maintenance_mode.value),
@@ -564,8 +573,7 @@ class EventStore:
     @told("save-snapshot", logging.DEBUG)
     async def save_snapshot(self, key: str, content: str) -> None:
         """Keep a snapshot; with `snapshot_bucket_size` n only every nth call for a key is kept."""
-        _text("key", key)
-        _text("content", content)
+        key, content = _text("key", key), _text("content", content)
         count = self._bucket_counts.get(key, 0) + 1
         if count < self._bucket_size:
             self._bucket_counts[key] = count
@@ -596,8 +604,8 @@ class EventStore:
         """
         if update_only == (destination is not None):
             raise UsageError("give a destination, or update_only: one of the two")
-        _text("application_name", application_name)
-        _text("event_subscriber", event_subscriber)
+        application_name = _text("application_name", application_name)
+        event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
         async with self._database.writing(frozen="allow") as writing:
             if update_only:
@@ -667,7 +675,7 @@ def _text(name: str, value: str) -> str:
         raise UsageError(f"{name} is a string, not {type(value).__name__}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise UsageError(f"{name} holds a lone surrogate, which is no character")
-    return value
+    return plain_text(value)
 
 
 def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
@@ -677,21 +685,20 @@ def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
         names = tuple(values)
     except TypeError:
         raise UsageError(f"{name} is a list of strings, not {values!r}") from None
-    for value in names:
-        _text(f"each of {name}", value)
-    return names
+    return tuple(_text(f"each of {name}", value) for value in names)
 
 
 def _pages(cursor: str | None, only: Filter) -> Pages:
     return Pages(vector.decode(cursor), None, only, decode=decode_events)
 
 
-def _filter(
+def filter_of(
     event_types: Iterable[str] | None,
     aggregate_ids: Iterable[str] | None,
     start_time: int | None = None,
     finish_time: int | None = None,
 ) -> Filter:
+    """The filter of a call's arguments. Raises UsageError."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
             raise UsageError(f"{name} is in whole milliseconds since 1970, not {moment!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
@@ -13,11 +15,32 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+MANY = 1000
+"""How many events make a rate worth telling: that of fewer is the start's and not theirs."""
+
+
+def visible(text: str) -> str:
+    """A text as one line for people: what would move a terminal, break the line or turn it around is escaped.
+
+    Ids and types of events, names of files and the words of servers may hold anything. The escapes are those of JSON,
+    so that a JSON object stays one; a byte of a file's name that is no text becomes half a surrogate pair.
+    """
+    if text.isprintable():
+        return text
+    import json  # hardly ever
+
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
 def say(words: str) -> None:
     """A line of words."""
-    if sys.stderr is not None:
-        # Names of files may hold bytes that are no text.
-        print(words.encode(errors="surrogateescape").decode(errors="replace"), file=sys.stderr, flush=True)
+    if sys.stderr is None:
+        return
+    try:
+        print(visible(words), file=sys.stderr, flush=True)
+    except OSError:  # nobody is there any more to hear it, which is no reason to stop
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def counted(count: int, what: str) -> str:
@@ -26,8 +49,9 @@ def counted(count: int, what: str) -> str:
 
 
 def rate(count: int, seconds: float) -> str:
-    """How many, how long, how fast: `650,000 events in 2.1 s (309,524/s)`."""
-    return f"{counted(count, 'event')} in {seconds:.1f} s ({round(count / max(seconds, 1e-9)):,}/s)"
+    """How many, how long and, of many, how fast: `650,000 events in 2.1 s (309,524/s)`."""
+    told = f"{counted(count, 'event')} in {seconds:.1f} s"
+    return told if count < MANY else f"{told} ({round(count / max(seconds, 1e-9)):,}/s)"
 
 
 class Meter:

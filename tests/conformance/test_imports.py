@@ -19,6 +19,7 @@ from eventferry import (
     StoreChangedError,
     StoreClosedError,
     StoreFrozenError,
+    StoreFullError,
     StoreNotFoundError,
     UsageError,
     open_store,
@@ -492,6 +493,72 @@ async def test_a_refused_import_leaves_nothing_to_go_on_with(opened: Opened) -> 
             assert stream.byte_offset == 0
 
 
+async def test_an_import_does_not_replace_what_has_filled_a_gap_since_it_began(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store, open_store(url) as other:
+        await store.init()
+        kept, gap = [make_event(i) for i in (0, 2 * 256)], make_event(256)
+        await import_lines(store, kept)
+        stream = store.import_events()
+        await stream.write(NEW)
+        await other.freeze()
+        await import_lines(other, [gap], maintenance_mode=MANUAL)
+        await other.unfreeze()
+        with pytest.raises(StoreChangedError):
+            await stream.close()
+        assert await exported(store) == b"".join(map(line, [kept[0], gap, kept[1]]))
+        await import_lines(store, NEW)
+        assert await exported(store) == NEW
+
+
+async def test_nor_does_one_that_goes_on_behind_the_gap(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, [make_event(256)])
+        await interrupt(store, BIG)
+        await store.freeze()
+        await import_lines(store, [make_event(0)], maintenance_mode=MANUAL)
+        await store.unfreeze()
+        with pytest.raises(StoreChangedError):
+            await pipeline(in_blocks(BIG), store.import_events(resume=True))
+        assert await exported(store) == line(make_event(0)) + line(make_event(256))
+
+
+# only into an empty store
+
+
+async def test_an_import_that_must_not_replace_is_refused_by_a_store_that_holds_events(
+    opened: Opened,
+) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        with pytest.raises(StoreFullError):
+            await store.import_events(replace=False).begin()
+        assert await exported(store) == OLD
+
+
+@pytest.mark.parametrize("store_meanwhile", [save, merge, set_secret, append])
+async def test_an_import_that_must_not_replace_leaves_what_was_stored_since_it_began(
+    opened: Opened, store_meanwhile: Callable[[EventStore], Awaitable[None]]
+) -> None:
+    async with opened() as store:
+        stream = store.import_events(replace=False)
+        await stream.write(NEW)
+        await store_meanwhile(store)
+        stored = await exported(store)
+        with pytest.raises(StoreFullError):
+            await stream.close()
+        assert await exported(store) == stored
+
+
+async def test_an_import_that_must_not_replace_does_not_go_on_with_one_that_might(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, OLD)
+        await interrupt(store, BIG)
+        with pytest.raises(StoreFullError):
+            await store.import_events(replace=False, resume=True).begin()
+        assert (await pipeline(in_blocks(BIG), store.import_events(resume=True))).imported == 20
+
+
 # MANUAL: appending
 
 
@@ -682,6 +749,7 @@ async def test_manual_takes_a_gap_that_the_source_has_for_what_it_is(opened: Ope
         {"maintenance_mode": MANUAL, "freeze": True},
         {"maintenance_mode": MANUAL, "resume": True},
         {"maintenance_mode": MANUAL, "allow_empty": True},
+        {"maintenance_mode": MANUAL, "replace": False},
         {"maintenance_mode": "auto"},
         {"maintenance_mode": None},
         {"byte_offset": -1},

@@ -612,6 +612,25 @@ async def test_a_page_of_large_events_may_end_early_but_the_cursor_goes_on(opene
         assert sum(counts) == 14
 
 
+async def test_a_page_by_time_ends_early_too_and_the_next_goes_on_from_its_last_moment(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eventferry.store._PAGE_BYTES", 50_000)
+    async with opened() as store:
+        await import_lines(store, [make_event(i, payload="x" * 15_000) for i in range(20)])
+        found: list[Event] = []
+        start = 0
+        while (page := await store.load_events(limit=100, start_time=start)).events:
+            assert 1 <= len(page.events) <= 4
+            found += page.events
+            start = page.events[-1].timestamp + 1
+        assert [event.thread_id for event in found] == list(range(20))
+        only = await store.load_events(limit=100, start_time=0, event_types=["TYPE_1"])
+        assert len(only.events) <= 4
+        monkeypatch.setattr("eventferry.store._PAGE_BYTES", 1)
+        assert len((await store.load_events(limit=100, start_time=0)).events) == 1
+
+
 async def test_numbers_in_a_payload_keep_their_spelling_for_python(opened: Opened) -> None:
     async with holding(opened, make_event(0, payload=[1, 1.0, -0.5, 10**30])) as store:
         [event] = await all_pages(store, 1)

@@ -452,6 +452,33 @@ async def test_a_conflict_undoes_the_deletions_of_the_same_import(opened: Opened
         assert await store.get_secret("a") == KEY
 
 
+async def test_a_conflict_far_down_is_told_by_its_line_and_undoes_what_came_before(opened: Opened) -> None:
+    async with opened() as store:
+        await store.set_secret("taken", KEY)
+        lines = [secret_line(i + 1, f"s{i}", "x") for i in range(1_200)]
+        text = await refused(store, SecretConflictError, *lines, secret_line(9_999, "taken", "other"))
+        assert "line 1201" in text
+
+
+async def test_many_are_imported_by_few_statements_and_their_numbers_are_those_of_one_after_another(
+    opened: Opened,
+) -> None:
+    """Each by itself, of 20,000 the last took as long as 20,000 rows take to read."""
+    count = 9_000
+    async with opened() as store:
+        await store.set_secret("first", "x")
+        lines = [secret_line(i, f"s{i}", "x" if i % 3 else None) for i in range(count)]
+        async with asyncio.timeout(45):
+            report = await import_secrets(store, *lines)
+            again = await import_secrets(store, *lines)
+        assert report == SecretsReport(imported=count)
+        assert again == SecretsReport(skipped_existing=count)
+        # The first number is taken, so each gets the next, which is that of the one behind it.
+        assert {secret.id: secret.idx for secret in await secrets_of(store)} == {"first": 0} | {
+            f"s{i}": i + 1 for i in range(count)
+        }
+
+
 async def test_an_import_of_nothing_reports_zeros(opened: Opened) -> None:
     async with opened() as store:
         assert await import_secrets(store) == SecretsReport()

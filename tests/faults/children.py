@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import Any
 
 from tests.faults import jobs
@@ -44,7 +45,9 @@ class Child:
         begun_at, done_at: when it told so, by this process's clock; None if it has not.
     """
 
-    def __init__(self, job: str, *arguments: Any, privileged: bool = True) -> None:
+    def __init__(
+        self, job: str, *arguments: Any, privileged: bool = True, pause_at: int | None = None
+    ) -> None:
         self.said: list[tuple[Any, ...]] = []
         self.ended: str | None = None
         self.error: str | None = None
@@ -52,7 +55,10 @@ class Child:
         self.done_at: float | None = None
         self._hear, speak = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(
-            target=jobs.run, args=(job, arguments, speak), kwargs={"privileged": privileged}, daemon=True
+            target=jobs.run,
+            args=(job, arguments, speak),
+            kwargs={"privileged": privileged, "pause_at": pause_at},
+            daemon=True,
         )
         self._process.start()
         self._pid = self._process.pid or 0
@@ -85,6 +91,17 @@ class Child:
         """Wait until it has told so many steps, or ends."""
         while len(self.said) < count and not self._is_over:
             await self._more()
+
+    async def until_paused(self) -> bool:
+        """Wait until it has stopped before the statement it was to stop at; False if it ended without coming there."""
+        while not self.words("paused") and not self._is_over:
+            await self._more()
+        if self._is_over:
+            return False
+        stopped = Path(f"/proc/{self._pid}/stat")
+        while stopped.read_text().rpartition(")")[2].split()[0] != "T":
+            await asyncio.sleep(0.001)
+        return True
 
     async def until_moment(self, seconds: float) -> None:
         """Wait until so long after its beginning, or it ends."""

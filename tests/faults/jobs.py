@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import signal
+import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import psycopg
+
 from eventferry import AUTO, MANUAL, EventferryError, exporting, open_store, pipeline, stage
 from eventferry.databases import mysql, postgresql, sqlite
+from eventferry.databases.mysql.wire import Wire
+from eventferry.databases.sqlite import library
 from eventferry.replace import Replacement
 
 Tell: TypeAlias = Callable[..., None]
@@ -24,8 +30,15 @@ DRIVERS = (mysql, postgresql, sqlite)
 BLOCK = 20_000
 
 
-def run(name: str, arguments: tuple[Any, ...], speak: Connection, *, privileged: bool) -> None:
-    """The whole life of a child. The last thing that it tells is how it ended, unless it is killed."""
+def run(
+    name: str, arguments: tuple[Any, ...], speak: Connection, *, privileged: bool, pause_at: int | None = None
+) -> None:
+    """The whole life of a child. The last thing that it tells is how it ended, unless it is killed.
+
+    With `pause_at` it stops, as by SIGSTOP, before it sends the statement of that number.
+    """
+    # Whoever runs the tests may ignore it, as a script's `&` does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # So that a small store, which is read back quickly, makes as many commits and pages as a large one.
     Replacement.batch_bytes = 2 * BLOCK
     stage.BATCH_BYTES = 2 * BLOCK  # type: ignore[attr-defined]
@@ -36,11 +49,17 @@ def run(name: str, arguments: tuple[Any, ...], speak: Connection, *, privileged:
         os.setgid(nobody.pw_gid)
         os.setuid(nobody.pw_uid)
 
-    def tell(*words: Any) -> None:
-        speak.send(words)
+    speaking = threading.Lock()
 
+    def tell(*words: Any) -> None:
+        with speaking:
+            speak.send(words)
+
+    sent = paused_before(pause_at, tell) if pause_at is not None else None
     try:
         asyncio.run(JOBS[name](tell, *arguments))
+        if sent is not None:
+            tell("sent", sent())
     except KeyboardInterrupt:
         tell("ended", "interrupted", None)
     except BaseException as error:
@@ -50,6 +69,46 @@ def run(name: str, arguments: tuple[Any, ...], speak: Connection, *, privileged:
         tell("ended", "refused" if named else "broken", text)
     else:
         tell("ended", "well", None)
+
+
+def paused_before(at: int, tell: Tell) -> Callable[[], int]:
+    """Stop this process before the statement of that number, on whatever connection, and tell the ids of its owners;
+    returns what tells how many statements there were."""
+    count = 0
+
+    def about_to_send() -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            tell("paused", count)
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def counted(kind: type, name: str) -> None:
+        original = getattr(kind, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            about_to_send()
+            return original(*args, **kwargs)
+
+        setattr(kind, name, call)
+
+    def owning(kind: type) -> None:
+        original = kind.own  # type: ignore[attr-defined]
+
+        async def own(self: Any) -> Any:
+            owner = await original(self)
+            tell("owns", owner.id)
+            return owner
+
+        kind.own = own  # type: ignore[attr-defined]
+
+    for name in ("execute", "executemany"):
+        counted(library._Python, name)
+    counted(Wire, "_execute_command")
+    counted(psycopg.AsyncConnection, "wait")
+    for database in (sqlite.SqliteDatabase, postgresql.PostgresDatabase, mysql.MysqlDatabase):
+        owning(database)
+    return lambda: count
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -223,6 +282,20 @@ async def make(tell: Tell, url: str, times: int) -> None:
         tell("done")
 
 
+async def upgrade(tell: Tell, url: str) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        await store.upgrade()
+        tell("done")
+
+
+async def drop(tell: Tell, url: str) -> None:
+    async with open_store(url) as store:
+        tell("begun")
+        await store.drop()
+        tell("done")
+
+
 JOBS: dict[str, Job] = {
     "import": import_,
     "resumed import": resumed_import,
@@ -234,4 +307,6 @@ JOBS: dict[str, Job] = {
     "copy": copy,
     "freeze": freeze,
     "make": make,
+    "upgrade": upgrade,
+    "drop": drop,
 }

@@ -11,7 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -100,6 +100,14 @@ class World:
         """The tables that are there."""
         raise NotImplementedError
 
+    def take_locks(self, url: str, owners: Sequence[str]) -> None:
+        """Take away the locks by which these owners count as alive, as a lost connection does."""
+        raise NotImplementedError
+
+    def without_order(self, url: str) -> None:
+        """Make a store one that `upgrade` has something to do for: without the index for the order."""
+        raise NotImplementedError
+
     def start_anew(self) -> None:
         """Begin with an empty server."""
         raise NotImplementedError
@@ -164,6 +172,18 @@ class SqliteWorld(World):
             return {
                 name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             }
+
+    def take_locks(self, url: str, owners: Sequence[str]) -> None:
+        for owner in owners:
+            _file(url).with_name(f"{_file(url).name}-owner-{owner}").unlink(missing_ok=True)
+
+    def without_order(self, url: str) -> None:
+        with closing(sqlite3.connect(_file(url))) as connection:
+            [name] = connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '%timestamp%'"
+            ).fetchone()
+            connection.execute(f'DROP INDEX "{name}"')
+            connection.commit()
 
     @contextmanager
     def locked(self, url: str, how: int) -> Iterator[None]:
@@ -268,6 +288,17 @@ class PostgresWorld(ServerWorld):
             )
         }
 
+    def take_locks(self, url: str, owners: Sequence[str]) -> None:
+        self._run(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        )
+
+    def without_order(self, url: str) -> None:
+        self._run(
+            sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(_schema(url), "events-order")),
+            sql.SQL("COMMENT ON TABLE {} IS NULL").format(sql.Identifier(_schema(url), "events")),
+        )
+
     def _clients(self, url: str) -> int:
         [(count,)] = self._run(
             """SELECT count(*) FROM pg_stat_activity
@@ -368,6 +399,17 @@ class MariaDbWorld(ServerWorld):
 
     def names(self, url: str) -> set[str]:
         return {name for (name,) in self._run(f"SHOW TABLES FROM `{_path(url)}`")}
+
+    def take_locks(self, url: str, owners: Sequence[str]) -> None:
+        for owner in owners:
+            [(holder,)] = self._run(f"SELECT IS_USED_LOCK('eventferry-{owner}')")
+            if holder is not None:
+                self._run(f"KILL {holder}")
+            while self._run(f"SELECT IS_USED_LOCK('eventferry-{owner}')") != [(None,)]:
+                time.sleep(0.002)
+
+    def without_order(self, url: str) -> None:
+        self._run(f"ALTER TABLE `{_path(url)}`.events DROP KEY `order`, COMMENT ''")
 
     def _clients(self, url: str) -> int:
         [(count,)] = self._run("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'storm'")

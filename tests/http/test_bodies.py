@@ -7,7 +7,7 @@ import gzip
 import json
 import random
 import zlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -355,3 +355,23 @@ async def test_a_charset_is_decoded_before_lines_are_split(tmp_path: Path) -> No
         response = await client.post("/incremental-import", content=body, headers=headers)
         assert response.json()["imported"] == 5
         assert (await exported(store)).decode().count("\u0a0a\u300a") == 5
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+@pytest.mark.parametrize("content", [b"", b" "], ids=["nothing in them", "a blank in them"])
+async def test_a_body_of_very_many_parts_lets_others_go_on(
+    coding: str, pack: Callable[[bytes], bytes], content: bytes
+) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    parts = 20_000
+    assert await read([pack(content) * parts], content_encoding=coding) == content * parts
+    task.cancel()
+    assert turns > parts / 100

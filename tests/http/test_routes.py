@@ -402,6 +402,13 @@ async def test_of_two_imports_at_once_one_is_told_that_the_other_runs(tmp_path: 
             assert await exported(store) == make_lines(2000)
 
 
+async def test_so_does_a_page_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventferry.http.events.PAGE_BYTES", len(make_lines(10)))
+    async with service(tmp_path, 25) as (client, _):
+        page = (await client.get("/events", params={"limit": "20", "startTime": "0"})).json()
+        assert page == {"events": [make_event(i) for i in range(10)], "cursor": None}
+
+
 async def test_a_page_ends_where_it_would_become_too_large(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,3 +237,21 @@ async def test_what_is_left_of_an_import_whose_process_died_when_it_was_over_goe
             assert left is None or left.id != import_id
             await store.rollback_incremental_import()
             assert "events-incremental-import" not in database.tables()
+
+
+async def test_saves_go_on_while_secrets_are_imported(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        with closing(database.connect()) as other, other.cursor() as cursor:
+            # Not committed yet: the import waits for it, in the middle of its work.
+            cursor.execute("START TRANSACTION")
+            cursor.execute("INSERT INTO secrets VALUES (7, 'id', 'x')")
+            sink = store.import_secrets()
+            await sink.write(b'{"secret":"y","id":"another","idx":7}\n')
+            importing = asyncio.create_task(sink.close())
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(20):
+                await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1})
+            assert not importing.done()
+            other.rollback()
+        assert (await importing).imported == 1

@@ -414,3 +414,21 @@ async def test_what_others_store_in_a_thread_while_saves_wait_for_it_counts(
     # Behind an event dated in the future, they would make the thread fall.
     assert all(one.event.thread_id != thread for one in saved)
     check_no_gaps(url)
+
+
+async def test_saves_go_on_while_secrets_are_imported(new_url: NewUrl) -> None:
+    url = new_url()
+    await make_store(url, 0)
+    async with open_store(url) as store:
+        with connect(url, autocommit=False) as other:
+            # Not committed yet: the import waits for it, in the middle of its work.
+            other.execute("INSERT INTO secrets VALUES (7, 'id', 'x')")
+            sink = store.import_secrets()
+            await sink.write(b'{"secret":"y","id":"another","idx":7}\n')
+            importing = asyncio.create_task(sink.close())
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(20):
+                await store.save_event(new_event("a"))
+            assert not importing.done()
+            other.rollback()
+        assert (await importing).imported == 1

@@ -1,12 +1,14 @@
 """The command line: a thin layer over the library, with the same words.
 
 Data goes to standard output, words to standard error. Exit status: 0 done; 1 failed, refused or unequal;
-2 wrong usage; 130 interrupted; 141 the reader of a pipe has gone.
+2 wrong usage; 3 done, but older events were skipped (--fail-if-skipped); 129, 130 and 143 ended by SIGHUP, Ctrl-C and
+SIGTERM; 141 the reader of a pipe has gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 
@@ -69,20 +71,23 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.exceptions.Abort):
         return _interrupted()
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        for words in shown.getvalue().rstrip("\n").split("\n"):
+            say(words)
         return error.exit_code
     except UsageError as error:
-        say(f"eventferry: {error}")
+        _tell(error)
         return 2
     except BrokenPipeError:
         _forget_output()
         return 141
     except OSError as error:
         _forget_output()
-        say(f"eventferry: {error}")
+        _tell(error)
         return 1
     except EventferryError as error:
-        say(f"eventferry: {error}")
+        _tell(error)
         return 1
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
@@ -95,6 +100,26 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+_OPTIONS = {
+    "ignore_unknown_keys drops such keys": "--ignore-unknown-keys drops such keys",
+    "allow_empty (--allow-empty) empties it": "--allow-empty empties it",
+    "with freeze to keep writers out": "with --freeze to keep writers out",
+    "without resume to begin anew": "without --resume to begin anew",
+    "start_time is later than finish_time": "--from is later than --until",
+    "each of event_types holds": "--type holds",
+    "each of aggregate_ids holds": "--aggregate-id holds",
+    " (the setting max_line_bytes)": "",
+}
+"""Words of the library's errors that name an option of its own, and those that name the command's."""
+
+
+def _tell(error: Exception) -> None:
+    words = str(error)
+    for ours, theirs in _OPTIONS.items():
+        words = words.replace(ours, theirs)
+    say(f"eventferry: {words}")
 
 
 def _forget_output() -> None:

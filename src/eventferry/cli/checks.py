@@ -11,8 +11,8 @@ import eventferry
 from eventferry.cli.options import (
     json_option,
 )
-from eventferry.cli.places import secrets_of, source_of, store_at
-from eventferry.cli.words import moment_text, print_data, print_json, run
+from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
+from eventferry.cli.words import moment_text, print_json, print_words, run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.terminal import Meter, counted, say
@@ -49,7 +49,7 @@ def _check(a: str, *, as_json: bool) -> None:
             async with store_at(a) as store:
                 with Meter("checking") as meter:
                     return await eventferry.check(store, meter)
-        async with source_of(a) as (lines, total):
+        async with lines_of(a) as (lines, total):
             with Meter("checking", total) as meter:
                 return await eventferry.check(lines, meter)
 
@@ -58,7 +58,7 @@ def _check(a: str, *, as_json: bool) -> None:
         print_json(report)
     else:
         for remark in report.remarks:
-            print_data(f"{remark.kind}: {remark.text}")
+            print_words(f"{remark.kind}: {remark.text}")
         counts = {
             "malformed": report.malformed,
             "doubled positions": report.doubled_positions,
@@ -111,7 +111,7 @@ def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> 
 
 def _tell(report: eventferry.VerifyReport, b: str) -> None:
     for difference in report.differences:
-        print_data(_difference(difference))
+        print_words(_difference(difference))
     if report.equal:
         say(f"equal: {counted(report.events, 'event')}")
     else:
@@ -126,7 +126,7 @@ def _tell_secrets(report: eventferry.SecretsVerifyReport, b: str) -> None:
         where = f"deleted in {'A' if difference.deleted else 'B'}"
         fields = [where if field == "deleted" else field for field in difference.fields]
         told = f" ({', '.join(fields)})" if fields else ""
-        print_data(f"{difference.kind}{told}: secret {difference.id!r}")
+        print_words(f"{difference.kind}{told}: secret {difference.id!r}")
     if report.equal:
         say(f"equal: {counted(report.secrets, 'secret')}")
     else:

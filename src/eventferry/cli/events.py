@@ -19,7 +19,7 @@ from eventferry.cli.options import (
     json_option,
     replacing_options,
 )
-from eventferry.cli.places import destination_of, made, refuse_store, source_of
+from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
 from eventferry.cli.words import print_data, print_json, run
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.terminal import Meter, is_terminal, rate, say
@@ -80,7 +80,7 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
 
     exported, cursor, seconds = run(work())
     if as_json:
-        print_json({"exported": exported, "cursor": cursor}, to_stderr=dest == "-")
+        print_json({"exported": exported, "cursor": cursor}, to_stderr=is_standard_output(dest))
     else:
         say(f"exported {rate(exported, seconds)}")
 
@@ -118,13 +118,18 @@ def copy(src: str, store: str, jobs: int, **options: Any) -> None:
 async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1) -> None:
     import asyncio
 
-    async with source_of(src, jobs) as (blocks, total), open_store(store) as opened, made(opened):
-        await _refuse_full(opened, replace=options["replace"])
+    unknown = options["ignore_unknown_keys"]
+    async with (
+        source_of(src, jobs) as (source, total),
+        open_store(store) as opened,
+        made(opened, source, placed=True, ignore_unknown_keys=unknown) as blocks,
+    ):
         sink = opened.import_events(
+            replace=options["replace"],
             freeze=options["freeze"],
             resume=options["resume"],
             allow_empty=options["allow_empty"],
-            ignore_unknown_keys=options["ignore_unknown_keys"],
+            ignore_unknown_keys=unknown,
         )
         with Meter("importing", total) as meter:
             try:
@@ -142,11 +147,16 @@ async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any
         raise UsageError(
             "--manual appends: --replace, --allow-empty, --resume and --freeze do not go with it"
         )
-    async with source_of(src) as (blocks, total), open_store(store) as opened, made(opened):
+    unknown = options["ignore_unknown_keys"]
+    async with (
+        source_of(src) as (source, total),
+        open_store(store) as opened,
+        made(opened, source, placed=True, ignore_unknown_keys=unknown) as blocks,
+    ):
         sink = opened.import_events(
             byte_offset=byte_offset,
             maintenance_mode=eventferry.MANUAL,
-            ignore_unknown_keys=options["ignore_unknown_keys"],
+            ignore_unknown_keys=unknown,
         )
         with Meter("importing", total) as meter:
             try:
@@ -170,13 +180,6 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
             raise EventferryError(f"--byte-offset {count} lies behind the end of the input")
 
     return skip
-
-
-async def _refuse_full(store: eventferry.EventStore, *, replace: bool) -> None:
-    if not replace and (await store.get_latest_event()) is not None:
-        raise EventferryError(
-            "the store holds events: --replace replaces them, incremental-import adds to them"
-        )
 
 
 def _tell(report: eventferry.StreamReport, seconds: float, *, as_json: bool) -> None:

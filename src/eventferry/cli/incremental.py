@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,31 +13,50 @@ import eventferry
 from eventferry import open_store
 from eventferry.cli.options import (
     STORE,
+    fail_if_skipped_option,
     ignore_unknown_keys_option,
     jobs_option,
     json_option,
     older_option,
 )
 from eventferry.cli.places import made, on_store, source_of
-from eventferry.cli.words import print_data, print_json, run
+from eventferry.cli.words import print_json, print_words, run
 from eventferry.terminal import Meter, counted, rate, say
+
+_SKIPPED = 3
+"""The exit status where events were skipped and that was to be a failure."""
 
 
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
 @older_option
+@fail_if_skipped_option
 @click.option("--dry-run", is_flag=True, help="Change nothing, only report.")
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
 def incremental_import(
-    src: str, store: str, older: Any, dry_run: bool, jobs: int, ignore_unknown_keys: bool, as_json: bool
+    src: str,
+    store: str,
+    older: Any,
+    fail_if_skipped: bool,
+    dry_run: bool,
+    jobs: int,
+    ignore_unknown_keys: bool,
+    as_json: bool,
 ) -> None:
-    """Import what a store lacks, from lines or one JSON array; a missing store is made."""
+    """Import what is new, from lines or one JSON array; a missing store is made.
+
+    What the store holds is skipped, and so is what is older than its latest event, unless --older says otherwise.
+    """
 
     async def work() -> tuple[eventferry.ImportReport, float]:
-        async with source_of(src, jobs) as (blocks, total), _target(store, dry_run=dry_run) as opened:
+        async with (
+            source_of(src, jobs) as (source, total),
+            _target(store, dry_run=dry_run) as opened,
+            made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
+        ):
             with Meter("importing", total) as meter:
                 report = await opened.incremental_import(
                     meter(blocks), older=older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
@@ -44,16 +64,15 @@ def incremental_import(
                 return report, meter.seconds
 
     report, seconds = run(work())
-    _tell_merged(report, seconds, as_json=as_json, dry_run=dry_run)
+    _tell_merged(report, seconds, as_json=as_json, dry_run=dry_run, fail_if_skipped=fail_if_skipped)
 
 
 @asynccontextmanager
 async def _target(store: str, *, dry_run: bool) -> AsyncIterator[eventferry.EventStore]:
-    """The store to merge into; a missing one is made, but for a dry run an empty one stands in for it."""
+    """The store to merge into; for a dry run an empty one stands in for one that is missing."""
     async with open_store(store) as opened:
         if not dry_run or await opened.exists():
-            async with made(opened):
-                yield opened
+            yield opened
             return
     async with open_store("sqlite://:memory:") as empty:
         await empty.init()
@@ -61,7 +80,12 @@ async def _target(store: str, *, dry_run: bool) -> AsyncIterator[eventferry.Even
 
 
 def _tell_merged(
-    report: eventferry.ImportReport, seconds: float, *, as_json: bool, dry_run: bool = False
+    report: eventferry.ImportReport,
+    seconds: float,
+    *,
+    as_json: bool,
+    fail_if_skipped: bool,
+    dry_run: bool = False,
 ) -> None:
     if as_json:
         print_json(report)
@@ -76,6 +100,8 @@ def _tell_merged(
             f"warning: skipped {counted(report.skipped_older, 'event')} older than the store's latest event: "
             "--older accept takes them in"
         )
+        if fail_if_skipped:
+            sys.exit(_SKIPPED)
 
 
 @click.group()
@@ -88,7 +114,7 @@ def incremental() -> None:
 def begin(store: str) -> None:
     """Open an incremental import and print its id."""
 
-    print_data(on_store(store, eventferry.EventStore.begin_incremental_import))
+    print_words(on_store(store, eventferry.EventStore.begin_incremental_import))
 
 
 @incremental.command()
@@ -114,8 +140,9 @@ def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_
 @click.argument("import_id", metavar="ID")
 @click.argument("store", type=STORE)
 @older_option
+@fail_if_skipped_option
 @json_option
-def commit(import_id: str, store: str, older: Any, as_json: bool) -> None:
+def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_json: bool) -> None:
     """Merge the open import into the store."""
 
     async def work() -> tuple[eventferry.ImportReport, float]:
@@ -124,7 +151,7 @@ def commit(import_id: str, store: str, older: Any, as_json: bool) -> None:
                 return await opened.commit_incremental_import(import_id, older=older), meter.seconds
 
     report, seconds = run(work())
-    _tell_merged(report, seconds, as_json=as_json)
+    _tell_merged(report, seconds, as_json=as_json, fail_if_skipped=fail_if_skipped)
 
 
 @incremental.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -42,9 +42,16 @@ class StoreType(StrParam):
 
 
 class MomentType(IntParam):
-    """A moment: ISO 8601 (UTC where it names no zone), or milliseconds since 1970."""
+    """A moment: ISO 8601 (UTC where it names no zone), or milliseconds since 1970.
+
+    Args:
+        up: whether a moment between two milliseconds is the later one: events from then on are not before it.
+    """
 
     name = "time"
+
+    def __init__(self, *, up: bool) -> None:
+        self._up = up
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Milliseconds since 1970."""
@@ -62,13 +69,15 @@ class MomentType(IntParam):
             self.fail(f"{value!r} is no time: 2026-01-31T12:00:00Z, or milliseconds since 1970", param, ctx)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return round(moment.timestamp() * 1000)
+        since = moment - _EPOCH
+        return -(-since // _MILLISECOND) if self._up else since // _MILLISECOND
 
 
 STORE = StoreType()
 
 
-MOMENT = MomentType()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 def filters(command: Command) -> Command:
@@ -85,8 +94,10 @@ def filters(command: Command) -> Command:
                 metavar="ID",
                 help="Only of this aggregate (repeatable).",
             ),
-            click.option("--from", "start", type=MOMENT, help="Only from this time on."),
-            click.option("--until", "finish", type=MOMENT, help="Only up to and including this time."),
+            click.option("--from", "start", type=MomentType(up=True), help="Only from this time on."),
+            click.option(
+                "--until", "finish", type=MomentType(up=False), help="Only up to and including this time."
+            ),
             click.option("--cursor", help="Go on from here."),
         )
     ):
@@ -140,6 +151,11 @@ def replacing_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+fail_if_skipped_option = click.option(
+    "--fail-if-skipped", is_flag=True, help="Status 3 where older events were skipped; what came in stays."
+)
 
 
 older_option = click.option(

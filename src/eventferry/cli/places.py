@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
@@ -14,13 +15,13 @@ from eventferry import open_store
 from eventferry.cli.words import run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, StoreNotFoundError, UsageError
+from eventferry.terminal import say
 
 if TYPE_CHECKING:
     from eventferry import EventStore
     from eventferry.files import FileSink
 
 T = TypeVar("T")
-COMPRESSED = (".gz", ".zst")
 
 
 def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]]) -> T:
@@ -34,11 +35,48 @@ def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]])
 
 
 @asynccontextmanager
-async def made(store: EventStore) -> AsyncIterator[None]:
-    """Make a missing store."""
+async def made(
+    store: EventStore, blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Make a missing store, but not for input that is refused at its beginning; the blocks, all of them.
+
+    `placed`: its events have positions.
+    """
     if not await store.exists():
+        begun = await _begun(blocks, placed=placed, ignore_unknown_keys=ignore_unknown_keys)
         await store.init()
-    yield
+        blocks = _joined(begun, blocks)
+    yield blocks
+
+
+async def _begun(blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool) -> list[bytes]:
+    """The first blocks of a source, with its first line. Raises InputError where that line is neither an event nor the
+    beginning of an array."""
+    from eventferry.event import LineDecoder
+    from eventferry.lines import LineSplitter
+
+    begun: list[bytes] = []
+    splitter = LineSplitter()
+    async for block in blocks:
+        begun.append(block)
+        lines = splitter.feed(block)
+        if lines.count:
+            break
+    else:
+        lines = splitter.finish()
+    decoder = LineDecoder(ignore_unknown_keys=ignore_unknown_keys)
+    for text in lines.texts[:1]:
+        if placed or not text.lstrip().startswith(b"["):
+            first = replace(lines, text=text, count=1)
+            list(first.rows(decoder) if placed else first.new_rows(decoder))
+    return begun
+
+
+async def _joined(begun: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for block in begun:
+        yield block
+    async for block in rest:
+        yield block
 
 
 @asynccontextmanager
@@ -54,8 +92,17 @@ async def store_at(place: str) -> AsyncIterator[EventStore]:
 async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known.
 
-    A store is read with `jobs` connections.
+    A store is read with `jobs` connections. Of a file it is said, at the end, if a wrong bit in it would go unseen.
     """
+    async with lines_of(place, jobs) as (lines, total):
+        yield lines, total
+        if getattr(lines, "is_unchecked", False):
+            say(f"warning: {place} has no checksum: a wrong bit in it can go unseen")
+
+
+@asynccontextmanager
+async def lines_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+    """The same, without a word."""
     from eventferry.files import read_blocks
 
     if place == "-":
@@ -68,7 +115,7 @@ async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncItera
         import asyncio
 
         if not await asyncio.to_thread(os.path.exists, place):
-            raise EventferryError(f"there is no file {place}")
+            raise EventferryError(f"there is no file {without_password(place)}")
         async with contextlib.aclosing(read_blocks(place)) as blocks:
             yield blocks, _size(Path(place))
 
@@ -89,7 +136,9 @@ async def secrets_of(place: str) -> AsyncIterator[AsyncIterator[bytes]]:
 
 def _size(path: Path) -> int | None:
     """How many bytes a file will give, where that is known beforehand."""
-    return path.stat().st_size if path.suffix not in COMPRESSED and path.is_file() else None
+    from eventferry.files import PACKED
+
+    return path.stat().st_size if path.suffix.lower() not in PACKED and path.is_file() else None
 
 
 def destination_of(place: str, *, private: bool = False) -> FileSink | IO[bytes]:
@@ -97,6 +146,13 @@ def destination_of(place: str, *, private: bool = False) -> FileSink | IO[bytes]
     from eventferry.files import FileSink
 
     return _raw(sys.stdout) if place == "-" else FileSink(place, private=private)
+
+
+def is_standard_output(place: str) -> bool:
+    """Whether a destination is standard output, by whatever name."""
+    from eventferry.files import descriptor_of
+
+    return place == "-" or descriptor_of(place) == 1
 
 
 def _raw(stream: Any) -> IO[bytes]:

@@ -10,7 +10,7 @@ import click
 
 from eventferry import open_store
 from eventferry.cli.options import STORE, json_option
-from eventferry.cli.words import print_data, print_json, run
+from eventferry.cli.words import print_json, print_words, run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError, UsageError
 from eventferry.terminal import say
@@ -140,7 +140,7 @@ def add(name: str, scopes: tuple[str, ...], tokens: Path) -> None:
     from eventferry.http.tokens import TokenFile
 
     wanted = [scope.strip() for given in scopes for scope in given.split(",")]
-    print_data(TokenFile(tokens).add(name, wanted))
+    print_words(TokenFile(tokens).add(name, wanted))
     say(f"{name} may {', '.join(wanted)}; keep the token: {tokens} holds only its hash")
 
 
@@ -160,7 +160,7 @@ def list_(tokens: Path, as_json: bool) -> None:
     width = max((len(one.name) for one in found), default=0)
     for one in found:
         made = datetime.fromtimestamp(one.created, UTC).isoformat()
-        print_data(f"{one.name:<{width}}  {','.join(one.scopes)}  {made}")
+        print_words(f"{one.name:<{width}}  {','.join(one.scopes)}  {made}")
 
 
 @token.command()

@@ -13,7 +13,7 @@ from eventferry.cli.options import (
     json_option,
 )
 from eventferry.cli.places import on_store
-from eventferry.cli.words import moment_text, print_data, print_json, run
+from eventferry.cli.words import moment_text, print_json, print_words, run
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
 from eventferry.terminal import say
@@ -94,7 +94,7 @@ def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> 
     for name, value in fields.items():
         if name in ("lastEventTimestamp", "frozenSince") and value:
             value = f"{value} ({moment_text(value)})"
-        print_data(f"{name:<{width}}  {_word(value)}")
+        print_words(f"{name:<{width}}  {_word(value)}")
 
 
 def _word(value: Any) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
 from eventferry.database import Save
-from eventferry.errors import UsageError
+from eventferry.errors import StoreNotFoundError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,36 @@ class Tables:
     def progress(self) -> str:
         """How far that import has come; also the marker of its owner."""
         return f"{self.events}-import-progress"
+
+
+EVENT = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload")
+"""The columns by which a table of events is known for one."""
+
+
+def beside_events(tables: Tables, content: str) -> dict[str, tuple[str, ...]]:
+    """The columns by which the other tables are known; `content` is the column of a snapshot's content."""
+    return {
+        tables.snapshots: ("snapshotKey", content),
+        tables.secrets: ("idx", "id", "secret"),
+        tables.subscribers: ("applicationName", "eventSubscriber", "destination", "status"),
+    }
+
+
+def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Iterable[str]) -> None:
+    """Refuse a table that only has the name of a store's: nothing of another program's is touched.
+
+    Args:
+        place: where it is.
+        table: its name.
+        needed: the columns by which it is known.
+        present: the columns that it has.
+    """
+    found = {column.casefold() for column in present}
+    missing = [column for column in needed if column.casefold() not in found]
+    if missing:
+        raise StoreNotFoundError(
+            f"the table {table!r} in {place} is no store's: it has no column {missing[0]!r}. Nothing was changed"
+        )
 
 
 _BESIDE = re.compile(

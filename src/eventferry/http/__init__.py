@@ -14,6 +14,7 @@ try:
 except ImportError:
     raise MissingExtraError("the service needs its extra: pip install 'eventferry[http]'") from None
 
+from eventferry.errors import StoreFullError
 from eventferry.http.app import create_app
 from eventferry.http.bodies import ClientGoneError, request_blocks
 from eventferry.http.events import (
@@ -35,7 +36,7 @@ from eventferry.http.imports import (
 )
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
-from eventferry.http.problems import RefusedError, StoreFullError, problem_response
+from eventferry.http.problems import RefusedError, problem_response
 from eventferry.http.secrets import import_secrets_handler, secrets_handler
 from eventferry.http.tokens import SCOPES, Scope, Token, TokenFile
 from eventferry.http.tracing import Trace, current_trace

@@ -65,6 +65,10 @@ async def request_blocks(request: Request, limits: Limits | None = None) -> Asyn
                 bound.came_out(len(piece))
             if text := recoder.feed(piece):
                 yield text
+            if (
+                coding != "identity"
+            ):  # which can be work without end: very many parts with next to nothing in them
+                await asyncio.sleep(0)
     unpacking.finish()
     if text := recoder.finish():
         yield text

@@ -8,9 +8,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from eventferry import EventStore
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
-from eventferry.http.problems import StoreFullError
 from eventferry.merge import ImportReport, Older
 
 
@@ -45,19 +43,15 @@ class CommitQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 async def _import(call: Call[ImportQuery]) -> Response:
     query = call.query
-    if not query.replace:
-        await refuse_full(call.store)  # before a byte of the body is asked for
     sink = call.store.import_events(
+        replace=query.replace,
         freeze=query.freeze,
         allow_empty=query.allow_empty,
         ignore_unknown_keys=query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
-    await sink.begin()
+    await sink.begin()  # what refuses the import does before a byte of the body is asked for
     try:
-        if not query.replace:
-            # Once more: from the beginning of the import on, the swap sees to it that nobody's event vanishes.
-            await refuse_full(call.store)
         async with aclosing(call.blocks()) as blocks:
             async for block in blocks:
                 await sink.write(block)
@@ -68,14 +62,6 @@ async def _import(call: Call[ImportQuery]) -> Response:
         raise
     call.came_in(report.imported)
     return JsonResponse({"imported": report.imported, "byteOffset": report.byte_offset})
-
-
-async def refuse_full(store: EventStore) -> None:
-    """Raises StoreFullError if the store holds events."""
-    if await store.get_latest_event() is not None:
-        raise StoreFullError(
-            "the store holds events: replace=true replaces them, incremental-import adds to them"
-        )
 
 
 async def _incremental(call: Call[IncrementalQuery]) -> Response:

@@ -1,19 +1,11 @@
-"""Packed bodies: gzip and zstd, unpacked piece by piece, with a bound on what comes out."""
+"""Packed bodies: what they may be packed with, and a bound on what comes out."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
-from typing import Any, Protocol
-
-from eventferry.errors import InputError
-from eventferry.files import zstd_module
 from eventferry.http.problems import RefusedError
+from eventferry.unpacking import Gzip, Identity, Unpacker, Zstd
 
 CODINGS = ("gzip", "zstd", "identity")
-
-PIECE = 1024 * 1024
-"""How much is unpacked at once."""
 
 MAX_RATIO = 200
 """How much larger than what came in a body may become: events pack some 5 to 50 times smaller, a bomb 1,000 times
@@ -26,112 +18,11 @@ _ZSTD_WINDOW_LOG = 23
 """8 MiB: the largest window that `Content-Encoding: zstd` may use (RFC 9659)."""
 
 
-class Unpacker(Protocol):
-    """Takes what came in and gives what it unpacks to."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that these bytes unpack to, each at most `PIECE` bytes."""
-
-    def finish(self) -> None:
-        """It was all. Raises InputError where it cannot have been."""
-
-
-class Identity:
-    """What is not packed at all."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bytes as they are."""
-        yield data
-
-    def finish(self) -> None:
-        """Any end is one."""
-
-
-_AT_ONCE = 16 * 1024
-"""How many packed bytes are looked at together: what is behind the end of a part is copied, for every part."""
-
-
-def _little_by_little(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), _AT_ONCE):
-        yield data[start : start + _AT_ONCE]
-
-
-class Gzip:
-    """One or more members of gzip, one after another."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that these bytes unpack to."""
-        for packed in _little_by_little(data):
-            yield from self._unpacked(packed)
-
-    def _unpacked(self, data: bytes) -> Iterator[bytes]:
-        try:
-            while True:
-                if self._member.eof:
-                    data = data or self._member.unused_data
-                    if not data:
-                        return
-                    self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                piece = self._member.decompress(data, PIECE)
-                data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-                if piece:
-                    yield piece
-                elif not data:
-                    return
-        except zlib.error as error:
-            raise InputError(f"the body is not gzip: {error}") from None
-
-    def finish(self) -> None:
-        """Raises InputError where the last member is not whole."""
-        if not self._member.eof:
-            raise InputError("the gzip body is cut off")
-
-
-class Zstd:
-    """One or more frames of zstd, one after another."""
-
-    def __init__(self) -> None:
-        self._zstd: Any = zstd_module()
-        self._frame = self._new_frame()
-
-    def _new_frame(self) -> Any:
-        return self._zstd.ZstdDecompressor(
-            options={self._zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
-        )
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that these bytes unpack to."""
-        for packed in _little_by_little(data):
-            yield from self._unpacked(packed)
-
-    def _unpacked(self, data: bytes) -> Iterator[bytes]:
-        try:
-            while True:
-                if self._frame.eof:
-                    if not data:
-                        return
-                    self._frame = self._new_frame()
-                piece = self._frame.decompress(data, PIECE)
-                data = self._frame.unused_data if self._frame.eof else b""
-                if piece:
-                    yield piece
-                if not data and (self._frame.eof or self._frame.needs_input):
-                    return
-        except self._zstd.ZstdError as error:
-            raise InputError(f"the body is not zstd: {error}") from None
-
-    def finish(self) -> None:
-        """Raises InputError where the last frame is not whole."""
-        if not self._frame.eof:
-            raise InputError("the zstd body is cut off")
-
-
 def unpacker(coding: str) -> Unpacker:
     """What unpacks one of `CODINGS`."""
-    return Gzip() if coding == "gzip" else Zstd() if coding == "zstd" else Identity()
+    if coding == "gzip":
+        return Gzip("the body")
+    return Zstd("the body", _ZSTD_WINDOW_LOG) if coding == "zstd" else Identity()
 
 
 class Bound:

@@ -39,6 +39,7 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.SecretExistsError: 409,
     errors.StoreChangedError: 409,
     errors.StoreExistsError: 409,
+    errors.StoreFullError: 409,
     errors.StoreReplacedError: 409,
     errors.UnsupportedStoreError: 409,
     errors.InputError: 422,
@@ -79,13 +80,6 @@ class RefusedError(EventferryError):
         self.status = status
         self.name = name
         self.headers = dict(headers or {})
-
-
-class StoreFullError(EventferryError):
-    """An import would have replaced the events of a store that holds some, and nobody asked for that."""
-
-
-STATUSES[StoreFullError] = 409
 
 
 class ProblemResponse(Response):

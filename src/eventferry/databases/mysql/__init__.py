@@ -533,7 +533,7 @@ class MysqlDatabase:
                         return self._save_one(connection, save, again=again)
                     if number in (DEADLOCK, LOCK_TIMEOUT) and time.monotonic() < deadline:
                         continue
-                    raise saver.refusal(connection, error) from None
+                    raise saver.refusal(connection, place, error) from None
                 if not isinstance(saved, Found):
                     return saved
                 if not self._may_go_on(connection, saved.marker, "refuse", None):

@@ -227,7 +227,7 @@ class Connection:
         with self.wire.cursor() as cursor:
             return int(cursor.execute(statement, values))
 
-    def insert(self, head: str, rows: Iterable[Sequence[int | str | JsonText]]) -> None:
+    def insert(self, head: str, rows: Iterable[Sequence[int | str | JsonText | None]]) -> None:
         """Insert rows by `head`, which ends in VALUES, in statements that fit a packet; bytes are text already."""
         wire, prefix = self.wire, head.replace("%%", "%").encode()
         room = min(self.access.max_packet, _STATEMENT) - len(prefix)
@@ -262,6 +262,10 @@ class Connection:
     def lock_pushes(self) -> None:
         """Until `end`, nobody else adds to the open import."""
         self._take_locks("GET_LOCK(%s, 1)", [f"{self.access.lock}-push"], 1)
+
+    def lock_secrets(self) -> None:
+        """Until `end`, nobody else changes secrets."""
+        self._take_locks("GET_LOCK(%s, 1)", [f"{self.access.lock}-secrets"], 1)
 
     def _take_locks(self, expression: str, names: list[str], wanted: int) -> None:
         deadline = time.monotonic() + self.access.busy_timeout
@@ -465,7 +469,9 @@ _MYSQL_SETTINGS: dict[str, str | int] = {
 _STATEMENT = 4 * 1024 * 1024
 
 
-def _literal(value: int | str | JsonText) -> bytes:
+def _literal(value: int | str | JsonText | None) -> bytes:
+    if value is None:
+        return b"NULL"
     if isinstance(value, int):
         return b"%d" % value
     text = value.encode() if isinstance(value, str) else bytes(value)

@@ -443,14 +443,14 @@ class MysqlReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = self._conditions(only)
         rows, _ = self._positions(
             f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} FROM {self._events} AS e
             WHERE {condition} {_IN_ORDER} LIMIT %(count)s""",
             values | {"count": limit},
             limit,
-            2**62,
+            max_bytes,
         )
         return [line for *_, line in rows if line is not None]
 
@@ -599,7 +599,7 @@ class MysqlReading:
         for place, name in enumerate(readable, start=3):
             scan = f"""SELECT COUNT(*), COALESCE(SUM({_hash(indexes[name])}), 0)
               FROM {self._events} FORCE INDEX ({quoted(name)})"""
-            plan = query(f"EXPLAIN {scan}")
+            plan = query(f"EXPLAIN FORMAT=TRADITIONAL {scan}")  # MySQL 9 draws a tree otherwise
             if not any(name in step and "Using index" in str(step[-1]) for step in plan):
                 unchecked.append(f"the index {name!r}: the server would not read it alone")
                 continue

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pymysql.constants import ER
 from pymysql.err import MySQLError
 
 from eventferry import order
+from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save, Saved
-from eventferry.databases.mysql.connection import Connection, duplicate_key
+from eventferry.databases.mysql.connection import Connection, duplicate_key, number_of
 from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.errors import ConcurrentError, DatabaseError, InputError
+from eventferry.event import full_thread
 
 _LONG_AGO = -(2**63)
 
@@ -59,7 +62,7 @@ class Saver:
 
     def statements(self, connection: Connection, place: Place) -> str:
         """What stores the event in this thread if it belongs there; its last row says whether it did. The thread's
-        row is locked already, or is here."""
+        row is locked already, or is here. No counter behind the highest: the column refuses the null."""
         same = self._shape.same("e.aggregateId", "%(aggregate)s")
         statements = f"""
         SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
@@ -80,7 +83,8 @@ class Saver:
           AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s);
         INSERT INTO {self._events}
           (threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload)
-        SELECT %(thread)s, @counter, %(timestamp)s, %(aggregate)s, %(version)s, %(type)s, %(payload)s
+        SELECT %(thread)s, IF(@counter <= {MAX_COUNTER}, @counter, NULL),
+          %(timestamp)s, %(aggregate)s, %(version)s, %(type)s, %(payload)s
         FROM DUAL WHERE @goes;
         UPDATE {self._threads} SET threadCounter = threadCounter + 1 WHERE threadId = %(thread)s AND @goes;
         SELECT @goes, @marker, @at_once, @counter;"""
@@ -113,8 +117,10 @@ class Saver:
                 return Place(candidate, in_time=True)
         return Place(preferred, in_time=False)
 
-    def refusal(self, connection: Connection, error: MySQLError) -> Exception:
+    def refusal(self, connection: Connection, place: Place, error: MySQLError) -> Exception:
         """What an error of the server's means that came of storing the event; nothing of it is left."""
+        if number_of(error) == ER.BAD_NULL_ERROR:
+            return full_thread(place.thread)
         key = duplicate_key(error)
         if key is None:
             return error

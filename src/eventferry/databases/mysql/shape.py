@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from eventferry.databases.mysql.connection import Connection
 from eventferry.databases.mysql.tables import ORDER
-from eventferry.databases.names import Tables
+from eventferry.databases.names import EVENT, Tables, refuse_foreign
 from eventferry.event import Limits
 from eventferry.payload import may_have_long_exponent
 
@@ -89,6 +89,7 @@ def read_shape(connection: Connection, tables: Tables) -> Shape:
             (connection.access.database, tables.events),
         )
     }
+    refuse_foreign(connection.access.place, tables.events, EVENT, columns)
     indexed: dict[str, list[str]] = {}
     for name, column in connection.query(
         """SELECT index_name, column_name FROM information_schema.statistics

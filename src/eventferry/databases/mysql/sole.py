@@ -18,11 +18,11 @@ from eventferry.databases.mysql.reading import compact_text, entry, vector
 from eventferry.databases.mysql.saving import Found, Saver, taken
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.writing import MysqlWriting
-from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
 from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
-from eventferry.event import Row, check_limits
+from eventferry.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
 
 _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
 _BLOCK = 2000
@@ -80,6 +80,7 @@ class MysqlSoleWriting(MysqlWriting):
     @threaded
     def remove_all(self) -> None:
         """Remove the store, when this transaction has ended: in one statement its tables lose their names."""
+        self._refuse_foreign_tables()
         former = self.names.fresh()
         present = [name for name in former if self.comment_of(name) is not None]
         self._afterwards.append(
@@ -98,6 +99,16 @@ class MysqlSoleWriting(MysqlWriting):
             if name in beside or self.names.is_left_over(name) or self.names.is_merge_stage(name)
         ]
         self._drop_afterwards(*left, *(former[name] for name in present))
+
+    def _refuse_foreign_tables(self) -> None:
+        """Refuse to remove what only has the name of one of a store's tables."""
+        for table, needed in beside_events(self.tables, "SnapshotContent").items():
+            rows = self.connection.query(
+                "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
+                (self.connection.access.database, table),
+            )
+            if rows:
+                refuse_foreign(self.connection.access.place, table, needed, (name for (name,) in rows))
 
     # events
 
@@ -150,7 +161,7 @@ class MysqlSoleWriting(MysqlWriting):
             try:
                 saved = saver.store(self.connection, place, alone=True)
             except MySQLError as error:
-                raise saver.refusal(self.connection, error) from None
+                raise saver.refusal(self.connection, place, error) from None
             if not isinstance(saved, Found):
                 return
             place = saver.next_place(self.connection, saved)
@@ -266,10 +277,10 @@ class MysqlSoleWriting(MysqlWriting):
         at_staged_times = f"""(SELECT DISTINCT timestamp FROM {table}) AS d
           STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp"""
         # Aggregates meet by their hash, which is short enough for an index; if two had the same one, an event
-        # would only go where it may go as well.
+        # would only go where it may go as well. Not MD5 or SHA1, which MySQL 9 no longer has.
         busy = f"""SELECT DISTINCT s.timestamp
-          FROM (SELECT DISTINCT timestamp, MD5(aggregateId) AS hash FROM {table}) AS s
-          JOIN (SELECT DISTINCT e.timestamp, MD5(e.aggregateId) AS hash FROM {at_staged_times}) AS k
+          FROM (SELECT DISTINCT timestamp, CRC32(aggregateId) AS hash FROM {table}) AS s
+          JOIN (SELECT DISTINCT e.timestamp, CRC32(e.aggregateId) AS hash FROM {at_staged_times}) AS k
           ON k.timestamp = s.timestamp AND k.hash = s.hash"""
         same = self.shape.same_column("e.aggregateId", "q.aggregateId")
         # Places are worked out without the payloads, which would otherwise be sorted along.
@@ -292,6 +303,11 @@ class MysqlSoleWriting(MysqlWriting):
             SET s.threadId = p.threadId, s.threadCounter = p.threadCounter, s.aggregateVersion = p.aggregateVersion""",
             {"heads": vector(self._heads()), "behind_all": self._thread_of_the_latest()},
         )
+        at_its_end = self.connection.query(
+            f"SELECT aggregateId FROM {table} WHERE aggregateVersion > {MAX_SAFE_INTEGER} LIMIT 1"
+        )
+        if at_its_end:
+            raise last_version(at_its_end[0][0])
         try:
             placed = self.connection.execute(
                 f"""INSERT INTO {self._events}({_COLUMNS}) SELECT {_COLUMNS} FROM {table}
@@ -334,36 +350,6 @@ class MysqlSoleWriting(MysqlWriting):
         )
         return int(latest[0][0]) if latest else 0
 
-    # secrets
-
-    @threaded
-    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        if secret is None and not self._keeps_tombstones():
-            raise UnsupportedStoreError(
-                f"the table {self.tables.secrets!r} cannot say that a secret was deleted: reSolve made it so"
-            )
-        table = quoted(self.tables.secrets)
-        [(is_taken, free)] = self.connection.query(
-            f"SELECT COALESCE(SUM(idx = %s), 0), COALESCE(MAX(idx), -1) + 1 FROM {table}", (idx,)
-        )
-        self.connection.execute(
-            f"INSERT INTO {table}(idx, id, secret) VALUES (%s, %s, %s)",
-            (free if idx is None or is_taken else idx, secret_id, secret),
-        )
-
-    @threaded
-    def erase_secret(self, secret_id: str) -> None:
-        table, same = quoted(self.tables.secrets), self.shape.same("id", "%(id)s")
-        change = f"UPDATE {table} SET secret = NULL" if self._keeps_tombstones() else f"DELETE FROM {table}"
-        self.connection.execute(f"{change} WHERE {same}", {"id": secret_id})
-
-    def _keeps_tombstones(self) -> bool:
-        return self.connection.query(
-            """SELECT is_nullable FROM information_schema.columns
-            WHERE table_schema = %s AND table_name = %s AND column_name = 'secret'""",
-            (self.connection.access.database, self.tables.secrets),
-        ) == [("YES",)]
-
 
 class MysqlReplacing(MysqlSoleWriting):
     """A sole writing for a swap, which happens behind its end.
@@ -379,6 +365,7 @@ class MysqlReplacing(MysqlSoleWriting):
 
     @threaded
     def swap(self, stage: Stage) -> None:
+        self._refuse_foreign_tables()
         self._refuse_what_would_be_lost()
         if self._freeze_marker() is None:
             self._mark(comment("SWAP", owner=stage.owner, since=now()))

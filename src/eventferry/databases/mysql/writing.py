@@ -12,7 +12,16 @@ from pymysql.err import MySQLError
 
 from eventferry import order
 from eventferry.clock import now
-from eventferry.database import Clash, NewRowBatch, Progress, RowBatch, Stage, StageKind, SubscriberRow
+from eventferry.database import (
+    Clash,
+    NewRowBatch,
+    Progress,
+    RowBatch,
+    SecretRow,
+    Stage,
+    StageKind,
+    SubscriberRow,
+)
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import TABLE_EXISTS, Values, duplicate_key, number_of
 from eventferry.databases.mysql.reading import CLOSED, MysqlReading
@@ -24,6 +33,7 @@ from eventferry.errors import (
     EventferryError,
     ImportNotFoundError,
     ImportOpenError,
+    InputError,
     ResumeError,
     StoreBusyError,
     UnsupportedStoreError,
@@ -161,6 +171,13 @@ class MysqlWriting(MysqlReading):
         self._afterwards.append((alter, (facts,)))
         self._otherwise.append((alter, (before,)))
         return Stage(stage.id, stage.kind, stage.table, owner, stage.since, stage.baseline)
+
+    @threaded
+    def overtake(self, stage: Stage) -> None:
+        # The first row by its key: behind it somebody may just be adding his.
+        self.connection.execute(
+            f"UPDATE {quoted(self.tables.progress)} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
+        )
 
     @threaded
     def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
@@ -359,6 +376,61 @@ class MysqlWriting(MysqlReading):
         self._lock_pushes(stage)
         if self._has_column(stage.table, "part"):
             self.connection.execute(f"DELETE FROM {quoted(stage.table)} WHERE `part` = %s", (part,))
+
+    # secrets
+
+    @threaded
+    def hold_secrets(self) -> int:
+        self.connection.lock_secrets()
+        [(free,)] = self.connection.query(
+            f"SELECT COALESCE(MAX(idx), -1) + 1 FROM {quoted(self.tables.secrets)}"
+        )
+        return int(free)
+
+    @threaded
+    def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        if not ids:
+            return []
+        table, named = quoted(self.tables.secrets), self.shape.among("id", "ids")
+        rows = self.connection.query(
+            f"""SELECT idx, id, secret FROM {table} WHERE {named}
+            UNION SELECT idx, id, secret FROM {table} WHERE idx IN %(numbers)s""",
+            {"numbers": tuple(numbers)} | self.shape.values_among("ids", ids),
+        )
+        return [SecretRow(*row) for row in rows]
+
+    @threaded
+    def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
+        if any(row.secret is None for row in rows) and not self._keeps_tombstones():
+            raise UnsupportedStoreError(
+                f"the table {self.tables.secrets!r} cannot say that a secret was deleted: reSolve made it so"
+            )
+        head = f"INSERT INTO {quoted(self.tables.secrets)}(idx, id, secret) VALUES "
+        try:
+            self.connection.insert(head, rows)
+        except MySQLError as error:
+            if number_of(error) != ER.DATA_TOO_LONG:
+                raise
+            [(length,)] = self.connection.query(
+                """SELECT character_maximum_length FROM information_schema.columns
+                WHERE table_schema = %s AND table_name = %s AND column_name = 'id'""",
+                (self.connection.access.database, self.tables.secrets),
+            )
+            place = next((place for place, row in enumerate(rows, 1) if len(row.id) > length), 1)
+            raise InputError("is longer than the store's column", line=place, field="id") from None
+
+    @threaded
+    def erase_secrets(self, ids: Sequence[str]) -> None:
+        table, named = quoted(self.tables.secrets), self.shape.among("id", "ids")
+        change = f"UPDATE {table} SET secret = NULL" if self._keeps_tombstones() else f"DELETE FROM {table}"
+        self.connection.execute(f"{change} WHERE {named}", self.shape.values_among("ids", ids))
+
+    def _keeps_tombstones(self) -> bool:
+        return self.connection.query(
+            """SELECT is_nullable FROM information_schema.columns
+            WHERE table_schema = %s AND table_name = %s AND column_name = 'secret'""",
+            (self.connection.access.database, self.tables.secrets),
+        ) == [("YES",)]
 
     # snapshots, subscribers
 

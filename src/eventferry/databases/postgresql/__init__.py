@@ -7,7 +7,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ import psycopg
 from psycopg import conninfo
 
 from eventferry.database import Freeze, Frozen, Save, Saved
-from eventferry.databases.names import Tables, comment, told
+from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.postgresql import tables as ddl
@@ -45,6 +45,7 @@ from eventferry.event import Limits, check_limits
 
 __all__ = ["PostgresDatabase", "open_url"]
 
+R = TypeVar("R", bound=PostgresReading)
 W = TypeVar("W", bound=PostgresWriting)
 
 _ATTEMPT = 0.2
@@ -175,7 +176,7 @@ class PostgresDatabase:
         # table who sees none of its rows.
         first = f"{self._patience}; LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"
         async with self._transaction("REPEATABLE READ READ ONLY", first) as (connection, results):
-            yield PostgresReading(connection, self._names, *results[-1][0])
+            yield self._begun(PostgresReading, connection, results)
 
     @asynccontextmanager
     async def writing(
@@ -185,7 +186,7 @@ class PostgresDatabase:
         mode = "ROW EXCLUSIVE" if frozen == "refuse" else "ACCESS SHARE"
         first = f"{self._patience}; LOCK TABLE {self._names.threads} IN {mode} MODE; {self._facts}"
         async with self._transaction(first=first) as (connection, results):
-            writing = PostgresWriting(connection, self._names, *results[-1][0])
+            writing = self._begun(PostgresWriting, connection, results)
             if frozen == "refuse":
                 await self._check_freeze(writing, frozen, owner)
             yield writing
@@ -205,9 +206,7 @@ class PostgresDatabase:
             yield writing
 
     @asynccontextmanager
-    async def _alone(
-        self, kind: Callable[..., W], lock: str, frozen: Frozen, owner: str | None
-    ) -> AsyncIterator[W]:
+    async def _alone(self, kind: type[W], lock: str, frozen: Frozen, owner: str | None) -> AsyncIterator[W]:
         """A transaction that no save and no other sole writing happens beside.
 
         Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
@@ -224,7 +223,7 @@ class PostgresDatabase:
             try:
                 async with self._transaction(first=first) as (connection, results):
                     deadline = 0
-                    writing = kind(connection, self._names, *results[-1][0])
+                    writing = self._begun(kind, connection, results)
                     await self._check_freeze(writing, frozen, owner)
                     yield writing
                     await connection.run(
@@ -243,11 +242,21 @@ class PostgresDatabase:
 
     @property
     def _facts(self) -> str:
+        """What the table of events is; its columns only where no comment of ours says that it is one."""
         name = ddl.literal(self._names.events.replace("%%", "%"))
-        return (
-            "SELECT c.oid::bigint, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
-            f"WHERE c.oid = {name}::regclass"
-        )
+        return f"""SELECT oid::bigint, told, CASE WHEN NOT starts_with(told, 'EVENTFERRY STORE') THEN ARRAY(
+              SELECT attname::text FROM pg_attribute WHERE attrelid = oid AND attnum > 0 AND NOT attisdropped
+            ) END FROM (
+              SELECT oid, coalesce(obj_description(oid, 'pg_class'), '') AS told FROM pg_class
+              WHERE oid = {name}::regclass
+            ) AS c"""
+
+    def _begun(self, kind: type[R], connection: Connection, results: list[list[tuple[Any, ...]]]) -> R:
+        """What a transaction is, whose last result are the facts. Raises StoreNotFoundError."""
+        [(oid, told, present)] = results[-1]
+        if present is not None:
+            refuse_foreign(self._name, self._names.tables.events, (*EVENT, "eventSize"), present)
+        return kind(connection, self._names, oid, told)
 
     async def _check_freeze(self, writing: PostgresWriting, frozen: Frozen, owner: str | None) -> None:
         while (marker := await writing.freeze_marker()) is not None:
@@ -314,6 +323,7 @@ class PostgresDatabase:
         lock = f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;"
         names = self._names
         async with self._alone(PostgresSoleWriting, lock, "allow", None) as writing:
+            await writing.refuse_foreign_tables()
             tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
             if await writing.freeze_marker() is not None:
                 tables.append(names.freeze)

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import psycopg
 
 from eventferry import order
+from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save, Saved
 from eventferry.databases.postgresql.connection import Connection, prepared
 from eventferry.databases.postgresql.tables import COLUMNS, Names, literal
 from eventferry.databases.postgresql.writing import event_size
 from eventferry.errors import ConcurrentError, DatabaseError
+from eventferry.event import full_thread
 
 
 class Place(NamedTuple):
@@ -44,8 +46,9 @@ class Saver:
             "bigint[]",
             f'SELECT FROM {threads} WHERE "threadId" = ANY($1) ORDER BY "threadId" FOR UPDATE',
         )
-        # The counter is compared with what the snapshot shows: what is asked about the thread holds only if nobody
-        # stored an event in it between that and the lock on its row.
+        # No counter behind the highest: the column refuses the null. The counter is compared with what the snapshot
+        # shows: what is asked about the thread holds only if nobody stored an event in it between that and the lock
+        # on its row.
         self._insert = prepared(
             "bigint, bigint, text, bigint, text, jsonb, bigint, boolean",
             f"""WITH moved AS (
@@ -56,7 +59,8 @@ class Saver:
                 AND NOT EXISTS (SELECT FROM {events} WHERE "aggregateId" = $3 AND "aggregateVersion" = $4)
                 AND ($8 OR {self._is_right})
               RETURNING "threadCounter" - 1 AS counter
-            ) INSERT INTO {events}({COLUMNS}) SELECT $1, counter, $2, $3, $4, $5, $6, $7 FROM moved
+            ) INSERT INTO {events}({COLUMNS})
+            SELECT $1, CASE WHEN counter <= {MAX_COUNTER} THEN counter END, $2, $3, $4, $5, $6, $7 FROM moved
             RETURNING "threadCounter" """,
         )
         table = f"to_regclass({_name(events)})::oid::bigint"
@@ -169,7 +173,11 @@ class Saver:
             raise ConcurrentError(save.event.aggregate_id, save.version)
         with connection.named():
             await connection.prepare(self._prepared)
-            [added] = await connection.exchange(self._execute(connection, save, place._replace(anyhow=True)))
+            try:
+                statement = self._execute(connection, save, place._replace(anyhow=True))
+                [added] = await connection.exchange(statement)
+            except psycopg.errors.NotNullViolation:
+                raise full_thread(place.thread) from None
         if not added:
             raise DatabaseError(f"{self._names.threads} lacks the row of thread {place.thread}")
         [[(heads,)]] = await connection.run(self._all_heads)
@@ -234,6 +242,8 @@ class Saver:
     def _refusal(self, save: Save, place: Place, error: DatabaseError) -> Exception:
         """What an error means that came of storing one event."""
         violation = error.__cause__
+        if isinstance(violation, psycopg.errors.NotNullViolation):
+            return full_thread(place.thread)
         if not isinstance(violation, psycopg.errors.UniqueViolation):
             return error
         if _is_of_version(violation.diag):
@@ -243,7 +253,11 @@ class Saver:
         )
 
 
-_OF_ONE = (psycopg.errors.UniqueViolation, psycopg.errors.StringDataRightTruncation)
+_OF_ONE = (
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.StringDataRightTruncation,
+    psycopg.errors.NotNullViolation,
+)
 """What goes wrong because of one event: of which, is found out one by one."""
 
 

@@ -382,14 +382,14 @@ class PostgresReading:
         )
         return [compacted(line) for (line,) in rows]
 
-    async def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    async def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = conditions(only)
         rows = await self.connection.rows(
-            f"""SELECT {LINE} FROM {self.names.events} WHERE {condition}
-            ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(limit)s""",
-            values | {"limit": limit},
+            self._page_sql(condition, '"timestamp", "threadCounter", "threadId"', _SIZE, LINE),
+            values | {"walk": limit, "room": max_bytes},
         )
-        return [compacted(line) for (line,) in rows]
+        page, _ = _page(rows, limit, limit, max_bytes)
+        return [line for *_, line in page if line is not None]
 
     async def latest_line(self, only: Filter) -> bytes | None:
         condition, values = conditions(only)

@@ -11,15 +11,15 @@ import psycopg
 
 from eventferry.batch import PART
 from eventferry.database import Save, Shared, Stage
-from eventferry.databases.names import comment, frozen_marker
+from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
 from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting, check_storable, copied_rows
-from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
-from eventferry.event import Row, check_limits
+from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
+from eventferry.errors import ConcurrentError, DatabaseError, UnsupportedStoreError
+from eventferry.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
 
 _CHUNK = 50_000
 _GROUP = '"timestamp", "aggregateId", "type"'
@@ -74,6 +74,17 @@ class PostgresSoleWriting(PostgresWriting):
                 f"the table {self.names.tables.events!r} has what replacing it would lose: "
                 f"{', '.join(sorted(what for (what,) in rows))}"
             )
+
+    async def refuse_foreign_tables(self) -> None:
+        """Refuse to remove what only has the name of one of a store's tables."""
+        for table, needed in beside_events(self.names.tables, "snapshotContent").items():
+            [rows] = await self.connection.run(
+                "SELECT attname::text FROM pg_attribute "
+                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+                (self.names.of(table).replace("%%", "%"),),
+            )
+            if rows:
+                refuse_foreign(self.names.schema, table, needed, (name for (name,) in rows))
 
     # events
 
@@ -212,8 +223,8 @@ class PostgresSoleWriting(PostgresWriting):
     async def place(self, stage: Stage) -> int:
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
         arrival = '"timestamp", "arrivedBy", "rowid"'
-        count = await self.connection.change(
-            f"""WITH crowded AS MATERIALIZED (
+        heads = await self.heads()
+        statement = f"""WITH crowded AS MATERIALIZED (
               SELECT "timestamp" FROM (
                 SELECT "timestamp", "aggregateId" FROM {table} WHERE "timestamp" <= {self._latest}
                 INTERSECT SELECT "timestamp", "aggregateId" FROM {known}
@@ -233,11 +244,22 @@ class PostgresSoleWriting(PostgresWriting):
               (%(heads)s::bigint[])["threadId" + 1] - 1
                 + row_number() OVER (PARTITION BY "threadId" ORDER BY {arrival}),
               "timestamp", "aggregateId",
-              latest + row_number() OVER (PARTITION BY "aggregateId" ORDER BY {arrival}),
+              nullif(
+                latest + row_number() OVER (PARTITION BY "aggregateId" ORDER BY {arrival}), {MAX_SAFE_INTEGER + 1}
+              ),
               "type", "payload", "eventSize"
-            FROM staged JOIN versions USING ("aggregateId") ORDER BY {arrival}""",
-            {"heads": vector(await self.heads()), "behind_all": await self._thread_of_the_latest()},
-        )
+            FROM staged JOIN versions USING ("aggregateId") ORDER BY {arrival}"""
+        await self.execute(["SAVEPOINT before"])
+        try:
+            count = await self.connection.change(
+                statement, {"heads": vector(heads), "behind_all": await self._thread_of_the_latest()}
+            )
+        except DatabaseError as error:
+            # No version behind the highest: the column refuses the null.
+            if not isinstance(error.__cause__, psycopg.errors.NotNullViolation):
+                raise
+            await self.execute(["ROLLBACK TO SAVEPOINT before"])
+            raise await self._refusal(table) from None
         await self.execute(
             [
                 f"""UPDATE {self.names.threads} AS t SET "threadCounter" = n.head FROM (
@@ -249,6 +271,18 @@ class PostgresSoleWriting(PostgresWriting):
         )
         return count
 
+    async def _refusal(self, table: str) -> Exception:
+        """Which aggregate of a stage has the highest version there is."""
+        [(aggregate_id,)] = await self.connection.rows(
+            f"""SELECT "aggregateId" FROM (
+              SELECT "aggregateId", count(*) AS staged FROM {table} GROUP BY 1
+            ) AS a WHERE staged + (
+              SELECT coalesce(max(e."aggregateVersion"), 0) FROM {self.names.events} AS e
+              WHERE e."aggregateId" = a."aggregateId"
+            ) > {MAX_SAFE_INTEGER} LIMIT 1"""
+        )
+        return last_version(aggregate_id.decode())
+
     async def _thread_of_the_latest(self) -> int:
         """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
         rows = await self.connection.rows(
@@ -257,34 +291,6 @@ class PostgresSoleWriting(PostgresWriting):
         )
         return int(rows[0][0]) if rows else 0
 
-    # secrets
-
-    async def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        check_storable("id", secret_id)
-        check_storable("secret", secret or "")
-        try:
-            await self._insert_secret(secret_id, secret, idx)
-        except DatabaseError as error:
-            if isinstance(error.__cause__, psycopg.errors.StringDataRightTruncation):
-                raise InputError("is longer than the store's column", field="id") from None
-            raise
-
-    async def _insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        # reSolve takes the next number from the sequence, so that must stay ahead of what is given here.
-        await self.connection.run(
-            f"""INSERT INTO {self.names.secrets}("idx", "id", "secret")
-            SELECT CASE WHEN %(idx)s::bigint IS NULL OR bool_or("idx" = %(idx)s) THEN coalesce(max("idx"), -1) + 1
-              ELSE %(idx)s END, %(id)s, %(secret)s FROM {self.names.secrets};
-            SELECT setval(pg_get_serial_sequence(%(table)s, 'idx'), max("idx") + 1, false) FROM {self.names.secrets}
-            WHERE pg_get_serial_sequence(%(table)s, 'idx') IS NOT NULL""",
-            {"idx": idx, "id": secret_id, "secret": secret, "table": self.names.secrets.replace("%%", "%")},
-        )
-
-    async def erase_secret(self, secret_id: str) -> None:
-        await self.connection.change(
-            f'UPDATE {self.names.secrets} SET "secret" = NULL WHERE "id" = %s', (secret_id,)
-        )
-
 
 class PostgresReplacing(PostgresSoleWriting):
     """A sole writing that nobody reads beside."""
@@ -292,6 +298,7 @@ class PostgresReplacing(PostgresSoleWriting):
     async def swap(self, stage: Stage) -> None:
         table, progress = self.tables_of(stage)
         await self.hold(stage)
+        await self.refuse_foreign_tables()
         await self.refuse_what_would_be_lost()
         grants = await self._grants(stage)
         events = quoted(self.names.tables.events)

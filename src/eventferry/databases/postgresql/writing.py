@@ -13,7 +13,16 @@ import psycopg
 
 from eventferry import order
 from eventferry.clock import now
-from eventferry.database import Clash, NewRowBatch, Progress, RowBatch, Stage, StageKind, SubscriberRow
+from eventferry.database import (
+    Clash,
+    NewRowBatch,
+    Progress,
+    RowBatch,
+    SecretRow,
+    Stage,
+    StageKind,
+    SubscriberRow,
+)
 from eventferry.databases.names import (
     comment,
     fact,
@@ -25,6 +34,7 @@ from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.reading import PostgresReading, is_storable
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.errors import (
+    DatabaseError,
     ImportOpenError,
     InputError,
     StoreBusyError,
@@ -134,6 +144,12 @@ class PostgresWriting(PostgresReading):
                 ]
             )
         return self._replace_stage(owner, stage.since, stage.baseline)
+
+    async def overtake(self, stage: Stage) -> None:
+        _, steps = self.tables_of(stage)
+        told = ddl.literal(comment("STAGE", since=stage.since))
+        with self.its_own(stage):
+            await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
 
     async def merge_stages(self) -> list[Stage]:
         prefix = self._merge_prefix
@@ -332,6 +348,56 @@ class PostgresWriting(PostgresReading):
             await self.connection.change(
                 f'DELETE FROM {self.names.of(stage.table)} WHERE "part" = %s', (part,)
             )
+
+    # secrets
+
+    async def hold_secrets(self) -> int:
+        # reSolve's writers wait for it too.
+        await self.execute([f"LOCK TABLE {self.names.secrets} IN SHARE ROW EXCLUSIVE MODE"])
+        [(free,)] = await self.connection.rows(
+            f'SELECT coalesce(max("idx"), -1) + 1 FROM {self.names.secrets}'
+        )
+        return int(free)
+
+    async def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        # One look at an index for each, however many secrets there are.
+        [rows] = await self.connection.run(
+            f"""SELECT s.* FROM unnest(%(ids)s::text[]) AS wanted(id) CROSS JOIN LATERAL (
+              SELECT "idx", "id", "secret" FROM {self.names.secrets} WHERE "id" = wanted.id OFFSET 0
+            ) AS s UNION SELECT s.* FROM unnest(%(numbers)s::bigint[]) AS wanted(idx) CROSS JOIN LATERAL (
+              SELECT "idx", "id", "secret" FROM {self.names.secrets} WHERE "idx" = wanted.idx OFFSET 0
+            ) AS s""",
+            {"ids": list(ids), "numbers": list(numbers)},
+        )
+        return [SecretRow(*row) for row in rows]
+
+    async def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
+        idx, ids, secrets = (list(column) for column in zip(*rows, strict=True))
+        await self.execute(["SAVEPOINT before"])
+        try:
+            # reSolve takes the next number from the sequence, so that must stay ahead of what is given here.
+            await self.connection.run(
+                f"""INSERT INTO {self.names.secrets}("idx", "id", "secret")
+                SELECT * FROM unnest(%(idx)s::bigint[], %(ids)s::text[], %(secrets)s::text[]);
+                SELECT setval(pg_get_serial_sequence(%(table)s, 'idx'), max("idx") + 1, false)
+                FROM {self.names.secrets} WHERE pg_get_serial_sequence(%(table)s, 'idx') IS NOT NULL""",
+                {"idx": idx, "ids": ids, "secrets": secrets, "table": self.names.secrets.replace("%%", "%")},
+            )
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, psycopg.errors.StringDataRightTruncation):
+                raise
+            await self.execute(["ROLLBACK TO SAVEPOINT before"])
+            [(length,)] = await self.connection.rows(
+                "SELECT atttypmod - 4 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'id'",
+                (self.names.secrets.replace("%%", "%"),),
+            )
+            place = next((place for place, name in enumerate(ids, 1) if len(name) > length), 1)
+            raise InputError("is longer than the store's column", line=place, field="id") from None
+
+    async def erase_secrets(self, ids: Sequence[str]) -> None:
+        await self.connection.change(
+            f'UPDATE {self.names.secrets} SET "secret" = NULL WHERE "id" = ANY(%s::text[])', (list(ids),)
+        )
 
     # snapshots, subscribers
 

@@ -33,6 +33,7 @@ from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
 from eventferry.errors import (
     ConcurrentError,
+    EventferryError,
     InputError,
     MissingExtraError,
     ReadOnlyStoreError,
@@ -41,6 +42,7 @@ from eventferry.errors import (
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
+    UnsupportedStoreError,
     UsageError,
 )
 from eventferry.event import ROOMY, Limits
@@ -303,6 +305,7 @@ class SqliteDatabase:
     def _drop(self, writing: SqliteWriting) -> None:
         writing.changed_store = True
         sqlite = writing.connection.sqlite
+        writing.refuse_foreign_tables()
         writing._clear_freeze()
         owner = fact(writing._table_sql(self._tables.progress) or "", "STAGE", "owner")
         if owner is not None:
@@ -379,14 +382,14 @@ class SqliteDatabase:
             return await writer.run(partial(self._save, writer, saves))
 
     def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
-        refusal: ConcurrentError | InputError | None = None
+        refusal: EventferryError | None = None
         try:
             kept = self._begin_save(writer)
             places: list[tuple[int, int] | None] = []
             for save in saves:
                 try:
                     places.append(kept.writing.add(save, kept.heads))
-                except (ConcurrentError, InputError) as error:
+                except (ConcurrentError, InputError, UnsupportedStoreError) as error:
                     refusal = error
                     places.append(None)
             self._end(kept.writing, keep=True)

@@ -23,7 +23,7 @@ from eventferry.database import (
     SubscriberRow,
 )
 from eventferry.databases.inspecting import unique_faults
-from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.names import EVENT, Tables, fact, import_id_of, refuse_foreign
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.tables import quoted
@@ -305,14 +305,15 @@ class SqliteReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int) -> list[bytes]:
+    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
         condition, values = conditions(only)
         rows = self.connection.sqlite.execute(
-            f"""SELECT {self._line} FROM {self._events} WHERE {condition}
+            f"""SELECT threadId, threadCounter, timestamp, {self._line} FROM {self._events} WHERE {condition}
             ORDER BY timestamp, threadCounter, threadId LIMIT :limit""",
             values | {"limit": limit},
         )
-        return [line for (line,) in rows]
+        page, _ = _page(rows, limit, limit, max_bytes)
+        return [line for *_, line in page if line is not None]
 
     @threaded
     def latest_line(self, only: Filter) -> bytes | None:
@@ -425,7 +426,16 @@ def events_sql(connection: Sqlite, tables: Tables) -> str | None:
     row = connection.execute(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.events,)
     ).fetchone()
-    return row[0] if row else None
+    if row is None:
+        return None
+    if fact(row[0], "STORE", "id") is None:
+        refuse_foreign("this file", tables.events, EVENT, columns_of(connection, tables.events))
+    return str(row[0])
+
+
+def columns_of(connection: Sqlite, table: str) -> list[str]:
+    """The columns of a table; none where there is no such table."""
+    return [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
 
 
 def no_store(tables: Tables, path: object) -> StoreNotFoundError:

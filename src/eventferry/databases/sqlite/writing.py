@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -11,27 +12,29 @@ from typing import Any, Literal
 
 from eventferry import order
 from eventferry.clock import now
+from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Clash,
     NewRowBatch,
     Progress,
     RowBatch,
     Save,
+    SecretRow,
     Shared,
     Stage,
     StageKind,
     SubscriberRow,
 )
-from eventferry.databases.names import Tables, fact
+from eventferry.databases.names import Tables, beside_events, fact, refuse_foreign
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
+from eventferry.databases.sqlite.reading import KEPT, SqliteReading, columns_of, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
-from eventferry.event import ROOMY, Limits, Row
+from eventferry.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
 
 _COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
@@ -107,6 +110,8 @@ class SqliteWriting(SqliteReading):
             raise InputError(reason, field="payload")
         thread = self._thread_for(event.aggregate_id, version, event.timestamp, heads)
         counter = heads[thread]
+        if counter > MAX_COUNTER:
+            raise full_thread(thread)
         self.connection.sqlite.execute(
             f"INSERT INTO {self._events}{_INSERT_ROW}",
             (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload),
@@ -210,18 +215,28 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        """The owner stands in the definition of the progress table, so that is made anew."""
+        adopted = replace(stage, owner=owner)
+        self._tell(adopted)
+        if stage.owner is not None:
+            self.dropped_owners.append(stage.owner)
+        return adopted
+
+    @threaded
+    def overtake(self, stage: Stage) -> None:
+        self._tell(replace(stage, baseline=None))
+
+    def _tell(self, stage: Stage) -> None:
+        """What a stage is stands in the definition of its progress table, so that is made anew."""
         sqlite, progress = self.connection.sqlite, self.tables.progress
         former = f"{progress}-former"
         sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
         sqlite.execute(
-            ddl.progress_table(progress, stage.id, owner=owner, since=stage.since, baseline=stage.baseline)
+            ddl.progress_table(
+                progress, stage.id, owner=stage.owner, since=stage.since, baseline=stage.baseline
+            )
         )
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
-        if stage.owner is not None:
-            self.dropped_owners.append(stage.owner)
-        return replace(stage, owner=owner)
 
     async def merge_stages(self) -> list[Stage]:
         return []  # they are temporary tables, gone with their connection
@@ -313,9 +328,17 @@ class SqliteWriting(SqliteReading):
         self.connection.make_index(ddl.order_index(table, generation))
         return [f"{generation}-order"]
 
+    def refuse_foreign_tables(self) -> None:
+        """Refuse to remove what only has the name of one of a store's tables. For the worker thread."""
+        for table, needed in beside_events(self.tables, "content").items():
+            columns = columns_of(self.connection.sqlite, table)
+            if columns:
+                refuse_foreign("this file", table, needed, columns)
+
     @threaded
     def swap(self, stage: Stage) -> None:
         self.changed_store = True
+        self.refuse_foreign_tables()
         sqlite = self.connection.sqlite
         triggers = sqlite.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
@@ -479,15 +502,32 @@ class SqliteWriting(SqliteReading):
         self.changed_store = True
         heads = self._heads()
         before = sum(heads)
-        self.connection.sqlite.executemany(
-            f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
-              ?1, ?2, ?3, ?4,
-              (SELECT coalesce(max(aggregateVersion), 0) + 1 FROM {self._events} WHERE aggregateId = ?4),
-              ?5, CAST(?6 AS TEXT)
-            )""",
-            self._placed(stage, heads),
-        )
+        try:
+            # No version behind the highest: the column refuses the null.
+            self.connection.sqlite.executemany(
+                f"""INSERT INTO {self._events}({_COLUMNS}) VALUES (
+                  ?1, ?2, ?3, ?4,
+                  (SELECT nullif(coalesce(max(aggregateVersion), 0), {MAX_SAFE_INTEGER}) + 1
+                    FROM {self._events} WHERE aggregateId = ?4),
+                  ?5, CAST(?6 AS TEXT)
+                )""",
+                self._placed(stage, heads),
+            )
+        except Exception as error:
+            if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
+                raise
+            raise self._refusal(stage, error) from None
         return sum(heads) - before
+
+    def _refusal(self, stage: Stage, error: Exception) -> Exception:
+        """What it means that the store did not take a staged event."""
+        at_its_end = self.connection.sqlite.execute(
+            f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
+              SELECT 1 FROM {self._events} AS e
+              WHERE e.aggregateId = s.aggregateId AND e.aggregateVersion = {MAX_SAFE_INTEGER}
+            ) LIMIT 1"""
+        ).fetchone()
+        return error if at_its_end is None else last_version(at_its_end[0])
 
     def _placed(
         self, stage: Stage, heads: list[int]
@@ -519,30 +559,42 @@ class SqliteWriting(SqliteReading):
 
     # secrets, snapshots, subscribers
 
-    def _change_secrets(self, statement: str, parameters: tuple[object, ...]) -> None:
+    @threaded
+    def hold_secrets(self) -> int:
+        # Only one transaction writes at a time, and this is it.
+        free: int = self.connection.sqlite.execute(
+            f"SELECT coalesce(max(idx), -1) + 1 FROM {quoted(self.tables.secrets)}"
+        ).fetchone()[0]
+        return free
+
+    @threaded
+    def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
+        table = quoted(self.tables.secrets)
+        rows = self.connection.sqlite.execute(
+            f"""SELECT idx, id, secret FROM {table} WHERE id IN (SELECT value FROM json_each(:ids))
+            UNION SELECT idx, id, secret FROM {table} WHERE idx IN (SELECT value FROM json_each(:numbers))""",
+            {"ids": json.dumps(list(ids)), "numbers": json.dumps(list(numbers))},
+        )
+        return [SecretRow(*row) for row in rows]
+
+    def _change_secrets(self, statement: str, values: Iterable[Sequence[object]]) -> None:
         """Pages of the secrets keep no remnant of what a statement deletes or moves."""
         self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         try:
-            self.connection.sqlite.execute(statement, parameters)
+            self.connection.sqlite.executemany(statement, values)
         finally:
             self.connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
     @threaded
-    def insert_secret(self, secret_id: str, secret: str | None, idx: int | None) -> None:
-        table = quoted(self.tables.secrets)
-        taken, free = self.connection.sqlite.execute(
-            f"SELECT EXISTS (SELECT 1 FROM {table} WHERE idx = ?), coalesce(max(idx), -1) + 1 FROM {table}",
-            (idx,),
-        ).fetchone()
+    def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
         self._change_secrets(
-            f"INSERT INTO {table}(idx, id, secret) VALUES (?, ?, ?)",
-            (free if idx is None or taken else idx, secret_id, secret),
+            f"INSERT INTO {quoted(self.tables.secrets)}(idx, id, secret) VALUES (?, ?, ?)", rows
         )
 
     @threaded
-    def erase_secret(self, secret_id: str) -> None:
+    def erase_secrets(self, ids: Sequence[str]) -> None:
         self._change_secrets(
-            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", (secret_id,)
+            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", [(name,) for name in ids]
         )
 
     @threaded
