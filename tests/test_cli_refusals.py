@@ -313,6 +313,11 @@ URLS = [
     f"sqlite://user:{SECRET}@host/x.db",
     f"postgresql://user:{SECRET}@[host/db",
     f"postgresql://user:a@{SECRET}@host/db",
+    f"postgresql:user:{SECRET}@host/db",
+    f"postgresql:user:{SECRET}@host",
+    f"postgresql:/user:{SECRET}@host/db",
+    f"mysql//user:{SECRET}@host/db",
+    f"user:{SECRET}@host/db",
 ]
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -198,6 +201,32 @@ async def test_pipes_are_written_as_they_come_and_packed_as_they_are_called(tmp_
         assert path.is_fifo()
 
 
+def test_pipes_that_do_not_wait_are_written_and_read_whole(ferry: Ferry) -> None:
+    """As a parent leaves them that shares them and made them so, Node for one."""
+    many = make_lines(3000)
+    ferry.store("a.db", 3000)
+    for dest in ("-", "/dev/stdout"):
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        child = ferry.start("export", "a.db", dest, stdout=writer)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as file:
+            time.sleep(1)
+            assert file.read() == many
+        assert child.wait(PATIENCE) == 0
+    for number, src in enumerate(("-", "/dev/stdin")):
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        child = ferry.start("import", src, f"b{number}.db", stdin=reader)
+        os.close(reader)
+        with os.fdopen(writer, "wb", buffering=0) as file:
+            for start in range(0, len(many), 300_000):
+                file.write(many[start : start + 300_000])
+                time.sleep(0.5)
+        assert child.wait(PATIENCE) == 0
+        assert ferry.exported(f"b{number}.db") == many
+
+
 async def test_a_pipe_whose_reader_sleeps_can_be_given_up(tmp_path: Path) -> None:
     path = tmp_path / "pipe.gz"
     os.mkfifo(path)
@@ -315,3 +344,21 @@ async def test_a_store_that_appears_in_the_place_while_an_export_runs_stays(tmp_
     async with open_store(f"sqlite:///{path}") as store:
         assert (await store.describe()).event_count == 0
     assert os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_to_refuse_a_store_drops_none_of_the_locks_on_it(ferry: Ferry) -> None:
+    """Whoever closes a file loses all the locks that his process has on it."""
+    ferry.store("a.db", 20)
+    ferry.done("init", "sqlite:///b.db?journal_mode=delete")
+    for name, mode in (("a.db", "wal"), ("b.db", "delete")):
+        link = ferry.directory / f"{mode}.jsonl"
+        link.symlink_to(name)
+        with closing(sqlite3.connect(name, isolation_level=None)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
+            connection.execute("BEGIN IMMEDIATE")
+            assert "SQLite" in ferry.refused("verify", link.name)
+            for path in (link, ferry.directory / f"{name}-shm", ferry.directory / name):
+                with pytest.raises(EventferryError):
+                    asyncio.run(pipeline([LINES], path))
+            busy = process("incremental-import", "-", f"sqlite:///{name}?busy_timeout=0.2", stdin=LINES)
+            assert (busy.status, "held by" in busy.err) == (1, True), busy.err

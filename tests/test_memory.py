@@ -82,6 +82,38 @@ say_peak()
 """
 
 
+EQUAL_MOMENTS = """
+async def equal_moments(numbers):
+    text = b"x" * 1200
+    for start in range(0, len(numbers), 2000):
+        yield b"".join(
+            b'{"type":"T","timestamp":1,"aggregateId":"a","payload":{"number":%d,"text":"%s"}}\\n' % (number, text)
+            for number in numbers[start : start + 2000]
+        )
+"""
+
+VERIFY_EQUAL_MOMENTS = """
+async def main(count):
+    one, two = range(int(count)), range(int(count), 0, -1)
+    report = await verify(equal_moments(one), equal_moments(two), content=True)
+    assert (report.missing, report.extra, report.events) == (1, 1, int(count)), report
+asyncio.run(main(*sys.argv[1:]))
+say_peak()
+"""
+
+IMPORT_EQUAL_MOMENTS = """
+async def main(url, count):
+    async with open_store(url) as store:
+        await store.init()
+        every, half = range(int(count)), range(0, int(count), 2)
+        assert (await store.incremental_import(equal_moments(half))).imported == len(half)
+        report = await store.incremental_import(equal_moments(every[::-1]), older="accept")
+        assert (report.imported, report.skipped_existing) == (len(every) - len(half), len(half)), report
+asyncio.run(main(*sys.argv[1:]))
+say_peak()
+"""
+
+
 def peak(script: str, *arguments: str) -> int:
     """The most memory, in bytes, that a process of its own had while it ran a script."""
     child = subprocess.run(
@@ -162,3 +194,22 @@ def test_verify_of_stores_on_different_databases_stays_under_200_megabytes_and_f
             )
         assert verified("identity", 1) < 200 * MEGABYTE
         assert verified("content", 1) < 200 * MEGABYTE
+
+
+@pytest.mark.parametrize("events", [120_000, pytest.param(1_000_000, marks=pytest.mark.scale)])
+def test_verify_of_events_of_one_moment_stays_under_250_megabytes(events: int) -> None:
+    took = peak(EQUAL_MOMENTS + VERIFY_EQUAL_MOMENTS, str(events))
+    print(f"{took / MEGABYTE:.0f} MB resident")
+    assert took < 250 * MEGABYTE
+
+
+@pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.parametrize("events", [60_000, pytest.param(1_000_000, marks=pytest.mark.scale)])
+def test_an_incremental_import_of_events_of_one_moment_takes_no_more_for_more_of_them(
+    tmp_path: Path, database: str, events: int
+) -> None:
+    with Places(database, tmp_path) as places:
+        took = peak(EQUAL_MOMENTS + IMPORT_EQUAL_MOMENTS, places.new_url(), str(events))
+        print(f"{took / MEGABYTE:.0f} MB resident")
+        # SQLite itself keeps pages: of the file, and of what it sorts.
+        assert took < (200 if database == "sqlite" else 110) * MEGABYTE

@@ -379,7 +379,8 @@ class Writing(Reading, Protocol):
         raises StoreBusyError or ImportOpenError."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        """Give a stage whose owner is dead to another."""
+        """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
+        each further one raises StoreBusyError. So does this, if somebody was quicker."""
 
     async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
         """The stage of that kind, if there is one."""
@@ -462,6 +463,9 @@ class SoleWriting(Writing, Protocol):
 
     async def clear_freeze(self) -> None:
         """Remove the marker."""
+
+    async def refuse_what_would_be_lost(self) -> None:
+        """Raises UnsupportedStoreError if the events have what a swap could not carry over. The swap looks again."""
 
     async def append(self, rows: Sequence[Row]) -> None:
         """Store events at their positions.

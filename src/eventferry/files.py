@@ -106,6 +106,28 @@ _PACKINGS: dict[bytes, Callable[[str], Unpacker]] = {
 
 _DATABASE = b"SQLite format 3\0"
 
+_databases: dict[tuple[int, int], int] = {}
+"""SQLite databases that were met, and a descriptor of each: closing it would drop the locks that this very process has
+on the file, and with them the transactions of its stores."""
+
+
+def _is_database(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a SQLite database."""
+    try:
+        found = os.stat(path)
+        identity = found.st_dev, found.st_ino
+        if identity in _databases or not stat.S_ISREG(found.st_mode):
+            return identity in _databases
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (OSError, ValueError):  # whoever opens it next hears of that
+        return False
+    if os.pread(descriptor, len(_DATABASE), 0) == _DATABASE:
+        _databases[identity] = descriptor
+        return True
+    os.close(descriptor)
+    return False
+
+
 _FOREIGN = {
     _DATABASE: "a SQLite database: a store's name ends in .db, .sqlite or .sqlite3, or begins with sqlite:///",
     b"\xfd7zXZ\0": "packed with xz: unpack it first",
@@ -194,6 +216,8 @@ class Blocks(AsyncIterator[bytes]):
     def _open(self) -> IO[bytes]:
         path = cast("str | os.PathLike[str]", self._source)
         descriptor = descriptor_of(path)
+        if descriptor is None and _is_database(path):
+            raise InputError(f"{self._name} is {_FOREIGN[_DATABASE]}")
         # Without a buffer: closing a buffered file waits for its reader.
         return open(path if descriptor is None else os.dup(descriptor), "rb", buffering=0)
 
@@ -316,15 +340,12 @@ _JOURNALS = ("-wal", "-shm", "-journal")
 
 def _refuse_database(path: Path) -> None:
     """Refuse to write over a SQLite database, or over what belongs to one, whatever name it goes by."""
-    names = [path.name, *(path.name.removesuffix(end) for end in _JOURNALS)]
-    for place in {path.with_name(name) for name in names if name}:
-        if place.is_file() and os.access(place, os.R_OK):
-            with place.open("rb") as file:
-                start = file.read(len(_DATABASE))
-            if start == _DATABASE:
-                raise EventferryError(
-                    f"{path} cannot be written: it is a SQLite database, or belongs to one, which would be lost"
-                )
+    names = [path.name.removesuffix(end) for end in _JOURNALS if path.name.endswith(end)]
+    for place in (*(path.with_name(name) for name in names if name), path):
+        if _is_database(place):
+            raise EventferryError(
+                f"{path} cannot be written: it is a SQLite database, or belongs to one, which would be lost"
+            )
 
 
 class FileSink:
@@ -431,12 +452,12 @@ class FileSink:
 
     def _look(self) -> bool:
         """Whether this is no regular file; refuses what is none that lines can be written to."""
+        _refuse_database(self._path)
         try:
             mode = (os.stat(self._path) if self._descriptor is None else os.fstat(self._descriptor)).st_mode
         except FileNotFoundError:
             return False
         if stat.S_ISREG(mode):
-            _refuse_database(self._path)
             return self._descriptor is not None
         if stat.S_ISDIR(mode) or stat.S_ISBLK(mode):
             raise OSError(errno.EISDIR, "it is a folder" if stat.S_ISDIR(mode) else "it is a disk")
@@ -487,13 +508,9 @@ class FileSink:
 
     def _refuse_what_came(self) -> None:
         """Look again at what stands in the place: it may be another thing than when this began."""
-        try:
-            mode = os.stat(self._path).st_mode
-        except FileNotFoundError:
-            return
-        if not stat.S_ISREG(mode):
-            raise EventferryError(f"{self._name} cannot be written: it is no file any more")
         _refuse_database(self._path)
+        if self._path.exists() and not self._path.is_file():
+            raise EventferryError(f"{self._name} cannot be written: it is no file any more")
 
     def _keep_rights(self, descriptor: int) -> None:
         """Give the new file the mode and the owner of the one whose place it takes."""

@@ -6,10 +6,12 @@ the store's latest event goes (or is refused, or taken, as asked); the rest come
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from operator import itemgetter
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -19,6 +21,7 @@ from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Shared, SoleWriting, Stage
 from eventferry.errors import OlderEventsError, UsageError
 from eventferry.event import full_thread
+from eventferry.spill import Spill
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]
 OLDER: tuple[Older, ...] = ("skip", "reject", "accept")
@@ -59,9 +62,14 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
     """
     existing = await writing.discard_known(stage)
     known = array("q")
-    async with aclosing(writing.shared(stage)) as blocks, aclosing(_groups(blocks)) as groups:
-        async for group in groups:
-            known.extend(_known(group))
+    async with aclosing(writing.shared(stage)) as blocks:
+        with _Group() as group:
+            async for block in blocks:
+                for row in block:
+                    if group.is_over_at(row):
+                        known.extend(group.known())
+                    group.add(row)
+            known.extend(group.known())
     if known:
         await writing.discard(stage, known)
     latest = await writing.latest_timestamp()
@@ -80,17 +88,81 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
     return ImportReport(placed, existing + len(known), skipped)
 
 
-async def _groups(blocks: AsyncIterator[list[Shared]]) -> AsyncGenerator[list[Shared], None]:
-    """The rows of one group after another."""
-    group: list[Shared] = []
-    async for block in blocks:
-        for row in block:
-            if group and group[0].group != row.group:
-                yield group
-                group = []
-            group.append(row)
-    if group:
-        yield group
+class _Group:
+    """The rows of one group (timestamp, aggregateId, type): in memory, and where they are many in files, dealt by
+    their values."""
+
+    def __init__(self) -> None:
+        self._rows: list[Shared] = []
+        self._group: tuple[int, str, str] | None = None
+        self._size = 0
+        self._spill = _new_spill()
+
+    def __enter__(self) -> _Group:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spill.__exit__(None, None, None)
+
+    def is_over_at(self, row: Shared) -> bool:
+        """Whether a row is of the next group."""
+        return self._group is not None and row.group != self._group
+
+    def add(self, row: Shared) -> None:
+        """Take a row of the group in."""
+        self._group = row.group
+        self._rows.append(row)
+        self._size += len(row.payload) + _OVERHEAD
+        if self._size > _HELD:
+            self._put_away()
+
+    def _put_away(self) -> None:
+        self._spill.put((_digest(row.payload), row.staged) for row in self._rows)
+        self._rows, self._size = [], 0
+
+    def known(self) -> Iterator[int]:
+        """Which staged rows of the group the store holds already; the next group begins."""
+        if self._spill.is_used:
+            self._put_away()
+            for records in self._spill.files():
+                yield from _known_by_value(records)
+            self._spill.__exit__(None, None, None)
+            self._spill = _new_spill()
+        else:
+            yield from _known(self._rows)
+        self._rows, self._size, self._group = [], 0, None
+
+
+_HELD = 8 * 1024 * 1024
+"""About how many bytes of a group are held in memory."""
+
+_OVERHEAD = 200
+"""About what a row takes beside its payload."""
+
+_Record: TypeAlias = tuple[bytes, int | None]
+
+
+def _new_spill() -> Spill[_Record]:
+    return Spill(tuple[bytes, int | None], key=itemgetter(0))
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.blake2b(canonical(payload), digest_size=16).digest()
+
+
+def _known_by_value(records: Iterator[_Record]) -> Iterator[int]:
+    """As `_known`, of rows of which only the value's digest is left."""
+    stored: Counter[bytes] = Counter()
+    staged: list[tuple[bytes, int]] = []
+    for value, number in records:
+        if number is None:
+            stored[value] += 1
+        else:
+            staged.append((value, number))
+    for value, number in staged:
+        if stored[value] > 0:
+            stored[value] -= 1
+            yield number
 
 
 def _known(group: Sequence[Shared]) -> Iterator[int]:

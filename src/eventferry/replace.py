@@ -52,6 +52,7 @@ class Replacement:
                 stage, history = await self._take_over(writing, owner)
             async with self._database.writing_alone() as writing:
                 await self._refuse_full(writing)
+                await writing.refuse_what_would_be_lost()
                 if stage is None:
                     if (other := await writing.stage("replace")) is not None:  # begun since just now
                         raise _running(other)
@@ -119,7 +120,8 @@ class Replacement:
             await self._refuse_full(replacing)
             # Read again: who fills a gap, which the heads don't show, takes it away.
             left = await replacing.stage("replace")
-            if left is not None and left.id == stage.id and left.baseline != await _state(replacing):
+            baseline = left.baseline if left is not None and left.id == stage.id else stage.baseline
+            if baseline != await _state(replacing):
                 raise StoreChangedError(
                     "events were saved while the import was on its way; nothing was replaced. "
                     "Import again, with freeze to keep writers out meanwhile"

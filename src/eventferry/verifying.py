@@ -91,7 +91,7 @@ async def verify(
     decoder = LineDecoder()
     findings = Findings(_place)
     if content:
-        with Spill(tuple[NewRow, Side], key=_group_of) as new_rows:
+        with Spill(tuple[NewRow, Side], key=_value_of) as new_rows:
             by_content = _ByContent(findings)
             seen = await meet(source, other, decoder.new_row, by_content, new_rows, waiting_bytes)
     else:
@@ -109,8 +109,9 @@ async def verify(
     )
 
 
-def _group_of(record: tuple[NewRow, Side]) -> Hashable:
-    return record[0][:3]
+def _value_of(record: tuple[NewRow, Side]) -> Hashable:
+    """Not the group alone: a million events may be of one."""
+    return *record[0][:3], canonical(record[0].payload)
 
 
 def _position_of(record: tuple[Row, Side]) -> Hashable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from eventferry import (
@@ -220,3 +222,27 @@ async def test_events_at_one_millisecond_come_in_order_from_tables_without_the_i
         assert [as_dict(event) for event in await all_pages(store, 77)] == [
             as_dict(event) for event in events_of(await exported(store))
         ]
+
+
+async def test_of_many_who_upgrade_at_once_one_adds_the_key_and_the_others_find_it(
+    database: Database,
+) -> None:
+    database.make_resolve_store(300)
+    async with (
+        open_store(database.url) as first,
+        open_store(database.url) as second,
+        open_store(database.url) as third,
+    ):
+        added = await asyncio.gather(*(store.upgrade() for store in (first, second, third)))
+        assert sorted(added) == [[], [], ["order"]]
+        assert await second.upgrade() == []
+
+
+async def test_a_key_of_the_same_name_on_other_columns_makes_upgrade_refuse_by_name(
+    database: Database,
+) -> None:
+    database.make_resolve_store(3)
+    database.run("ALTER TABLE events ADD KEY `order` (`timestamp`)")
+    async with open_store(database.url) as store:
+        with pytest.raises(UnsupportedStoreError, match="key 'order'"):
+            await store.upgrade()

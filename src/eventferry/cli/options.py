@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -24,6 +27,27 @@ else:
 DEFAULT_LIMIT = 1000
 
 
+def shown(place: str) -> str:
+    """An argument as it may be repeated: nothing of it that may be a password."""
+    before, at, host = place.rpartition("@")
+    if "://" in place or not at or ":" not in before:
+        return without_password(place)
+    return f"…@{host}"  # a URL without its scheme, or with a scheme that lacks its slashes
+
+
+_LOST_SLASHES = re.compile(r"(postgres(ql)?|mysql|mariadb|sqlite)(:|/)")
+
+
+def refuse_broken_url(place: str) -> None:
+    """Refuse what is meant as the URL of a store and would be taken for the name of a file: it may hold a password."""
+    is_meant = _LOST_SLASHES.match(place) or (shown(place) != place and not os.path.isdir(Path(place).parent))
+    if is_meant and not is_store(place) and not os.path.lexists(place):
+        raise UsageError(
+            f"{shown(place)!r} is neither a file nor the URL of a store: that is "
+            "scheme://user:password@host/database, with both slashes"
+        )
+
+
 class StoreType(StrParam):
     """A store: a URL, or a path that ends as a SQLite file does."""
 
@@ -33,7 +57,7 @@ class StoreType(StrParam):
         """Refuse what is no store."""
         if not is_store(value):
             self.fail(
-                f"{without_password(value)!r} is no store: that is a URL such as sqlite:///path or "
+                f"{shown(value)!r} is no store: that is a URL such as sqlite:///path or "
                 "postgresql://host/database, or a path ending in .db, .sqlite or .sqlite3",
                 param,
                 ctx,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from eventferry import open_store
+from eventferry.cli.options import refuse_broken_url
 from eventferry.cli.words import run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, StoreNotFoundError, UsageError
@@ -114,8 +115,9 @@ async def lines_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterat
     else:
         import asyncio
 
+        refuse_broken_url(place)
         if not await asyncio.to_thread(os.path.exists, place):
-            raise EventferryError(f"there is no file {without_password(place)}")
+            raise EventferryError(f"there is no file {place}")
         async with contextlib.aclosing(read_blocks(place)) as blocks:
             yield blocks, _size(Path(place))
 
@@ -165,3 +167,4 @@ def refuse_store(place: str, instead: str) -> None:
     """Refuse a store where a file is meant."""
     if is_store(place):
         raise UsageError(f"{without_password(place)} is a store: {instead}")
+    refuse_broken_url(place)

@@ -16,26 +16,28 @@ from urllib.parse import unquote, urlsplit
 from pymysql.err import MySQLError
 
 from eventferry.database import Frozen, Save, Saved
+from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import (
     BROKEN,
     DEADLOCK,
     DEFINITION_CHANGED,
+    KEY_EXISTS,
     LOCK_TIMEOUT,
     NO_KEY,
-    TABLE_EXISTS,
     Access,
     Connection,
     number_of,
 )
+from eventferry.databases.mysql.markers import COMMENT, FREEZE
 from eventferry.databases.mysql.optionfile import read_options
-from eventferry.databases.mysql.reading import COMMENT, MysqlReading, Paces, freeze_of
+from eventferry.databases.mysql.reading import MysqlReading, Paces, freeze_of
 from eventferry.databases.mysql.saving import Found, Saver, store
 from eventferry.databases.mysql.shape import Shape, read_shape
 from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, owner_lock
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.mysql.writing import MysqlWriting, store_comment
-from eventferry.databases.names import Tables, fact, told
+from eventferry.databases.names import Tables, comment, fact, new_owner, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
@@ -46,6 +48,7 @@ from eventferry.errors import (
     StoreFrozenError,
     StoreNotFoundError,
     StoreUnreachableError,
+    UnsupportedStoreError,
     UsageError,
 )
 from eventferry.event import Limits, check_limits, is_within
@@ -236,8 +239,7 @@ class MysqlDatabase:
             f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
             SELECT table_comment, create_time FROM information_schema.tables
             WHERE table_schema = %(database)s AND table_name = %(events)s;
-            SELECT table_comment FROM information_schema.tables
-            WHERE table_schema = %(database)s AND table_name = %(freeze)s""",
+            {FREEZE}""",
             {"database": database, "events": tables.events, "freeze": tables.freeze},
         )
         [(text, created)] = results[-2]
@@ -323,17 +325,18 @@ class MysqlDatabase:
         """Whether a write may; False where it must wait for a swap. Raises StoreFrozenError."""
         if marker is None:
             return True
-        freeze = freeze_of(marker)
-        holder = fact(marker, "SWAP", "owner") if freeze is None else freeze.owner
-        if holder is not None and holder == owner:
+        found = markers.marker(self._tables.freeze, marker)
+        if found is None or (found.owner is not None and found.owner == owner):
             return True
-        if holder is not None and not _is_alive(connection, holder):
-            connection.define(f"DROP TABLE IF EXISTS {quoted(self._tables.freeze)}")
+        if found.owner is not None and not _is_alive(connection, found.owner):
+            if (change := markers.take(connection, self._names, found)) is None:
+                return False  # somebody was quicker, and another marker may stand there
+            change.finish()
             return True
-        if freeze is None:
+        if freeze_of(marker) is None:
             return False
         if frozen == "refuse":
-            by = " by a running export, import or copy" if holder is not None else ""
+            by = " by a running export, import or copy" if found.owner is not None else ""
             raise StoreFrozenError(f"the store {self._place} is frozen{by}: unfreeze it first")
         return True
 
@@ -348,7 +351,10 @@ class MysqlDatabase:
         return self._writing(MysqlSoleWriting, self._begin_alone, frozen, owner)
 
     def replacing(self, *, owner: str) -> AbstractAsyncContextManager[MysqlReplacing]:
-        return self._writing(MysqlReplacing, self._begin_alone, "refuse", owner)
+        return self._replacing("refuse", owner)
+
+    def _replacing(self, frozen: Frozen, owner: str | None) -> AbstractAsyncContextManager[MysqlReplacing]:
+        return self._writing(MysqlReplacing, self._begin_alone, frozen, owner)
 
     @property
     def _begin_alone(self) -> str:
@@ -388,17 +394,18 @@ class MysqlDatabase:
     def _create(self, connection: Connection) -> None:
         """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
         tables, collation = self._tables, connection.text_collation()
-        fresh = self._names.fresh()
+        token = new_owner()
+        fresh, made = self._names.aside(token), (comment("MADE", id=token),)
         statements: dict[str, tuple[str, tuple[str, ...]]] = {
             tables.events: (
                 ddl.events_table(
                     fresh[tables.events], collation, ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
                 ),
-                (store_comment(),),
+                (store_comment(token),),
             ),
             self._names.threads: (ddl.threads_table(fresh[self._names.threads]), ()),
-            tables.snapshots: (ddl.snapshots_table(fresh[tables.snapshots]), ()),
-            tables.subscribers: (ddl.subscribers_table(fresh[tables.subscribers], collation), ()),
+            tables.snapshots: (ddl.snapshots_table(fresh[tables.snapshots]), made),
+            tables.subscribers: (ddl.subscribers_table(fresh[tables.subscribers], collation), made),
             tables.secrets: (ddl.secrets_table(fresh[tables.secrets], collation), ()),
         }
         for name in statements:
@@ -411,13 +418,12 @@ class MysqlDatabase:
                 f"INSERT INTO {quoted(fresh[self._names.threads])} VALUES ",
                 ((thread, 0) for thread in range(256)),
             )
-            renames = ", ".join(f"{quoted(fresh[name])} TO {quoted(name)}" for name in statements)
-            connection.define(f"RENAME TABLE {renames}")
-        except BaseException as error:
-            for name in statements:
-                connection.define(f"DROP TABLE IF EXISTS {quoted(fresh[name])}")
-            if isinstance(error, MySQLError) and number_of(error) == TABLE_EXISTS:
-                raise self._there_already(tables.events) from None
+            if not connection.rename(
+                {fresh[name]: name for name in statements}, shows=(tables.events, store_comment(token))
+            ):
+                raise self._there_already(tables.events)
+        except BaseException:
+            markers.drop(connection, *(fresh[name] for name in statements))
             raise
         finally:
             connection.end()
@@ -427,23 +433,39 @@ class MysqlDatabase:
 
     async def drop(self) -> None:
         # The events are away with the first statement; what is dropped after it is nobody's any more.
-        async with self.writing_alone(frozen="allow") as writing:
+        async with self._replacing("allow", None) as writing:
             await writing.remove_all()
 
     async def upgrade(self) -> list[str]:
-        async with self.writing_alone(frozen="allow") as writing:
-            has_index = writing.shape.order_key is not None
-        if has_index:
+        if await self._has_order():
             return []
         async with self._pool.connection() as connection:
 
-            def add() -> None:
-                connection.define(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
-                connection.end()
+            def add() -> bool:
+                try:
+                    connection.define(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
+                except MySQLError as error:
+                    if number_of(error) != KEY_EXISTS:
+                        raise
+                    return False
+                finally:
+                    connection.end()
+                return True
 
-            await connection.run(add)
+            is_added = await connection.run(add)
         self._shapes.clear()
-        return ["order"]
+        if is_added:
+            return ["order"]
+        if await self._has_order():  # somebody else has added it, or replaced the events
+            return []
+        raise UnsupportedStoreError(
+            f"the table {self._tables.events!r} in {self._place} has a key 'order' on other columns than "
+            f"{', '.join(ddl.ORDER)}: give it another name first"
+        )
+
+    async def _has_order(self) -> bool:
+        async with self.writing_alone(frozen="allow") as writing:
+            return writing.shape.order_key is not None
 
     @property
     def made_limits(self) -> Limits:

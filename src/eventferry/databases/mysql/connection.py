@@ -17,6 +17,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
 from eventferry.database import Position
+from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.pool import FullServerError
 from eventferry.databases.thread import Worker
@@ -45,6 +46,7 @@ _STEP = 0.05
 # What the server's numbers mean; MariaDB and MySQL number alike below 1900.
 NO_TABLE = 1146
 TABLE_EXISTS = 1050
+KEY_EXISTS = 1061
 DUPLICATE = 1062
 NO_KEY = 1176
 DEFINITION_CHANGED = 1412
@@ -59,6 +61,9 @@ _TOO_LONG = 1406
 BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
 """The connection is gone; whether what was sent has happened is not known."""
 
+
+_REPETITIONS = (0, 0.1, 0.4, 1, 1.5)
+"""Seconds before each attempt at a step whose answer was lost."""
 
 _SLOTS = 32
 """How many writings of a store there can be at once, in all processes."""
@@ -282,7 +287,8 @@ class Connection:
         if self._definitions is not None and self._definitions.open:
             self._definitions.close()
         if self._holds_locks and self._wire is not None and self._wire.open:
-            self.query("SELECT RELEASE_ALL_LOCKS()")
+            with contextlib.suppress(MySQLError):  # with a connection that is lost they are gone
+                self.query("SELECT RELEASE_ALL_LOCKS()")
         self._holds_locks = False
 
     def text_collation(self) -> str:
@@ -312,6 +318,42 @@ class Connection:
         """
         self.query_apart(statement, values)
 
+    def rename(self, names: Mapping[str, str], *, shows: tuple[str, str] | None = None) -> bool:
+        """Give tables other names, in one step; False where one of them is not there, or a new name is taken: then
+        nothing has changed.
+
+        If the answer is lost, whether it happened is not known; but it happens once. So it is tried again, which
+        waits for the first attempt, and one of the two finds the tables.
+
+        Args:
+            names: old and new, one after the other.
+            shows: a table, and its comment afterwards: by this a success is known whose answer was lost.
+        """
+        renames = ", ".join(f"{quoted(name)} TO {quoted(new)}" for name, new in names.items())
+        is_lost = False
+        for pause in _REPETITIONS:
+            time.sleep(pause)
+            try:
+                self.define(f"RENAME TABLE {renames}")
+            except MySQLError as error:
+                if number_of(error) in (NO_TABLE, TABLE_EXISTS):
+                    return is_lost and shows is not None and self._shows(*shows)
+                if number_of(error) not in BROKEN or self.given_up:
+                    raise
+                is_lost, lost = True, error
+            else:
+                return True
+        raise StoreUnreachableError(
+            f"{self.access.place}: the connection broke, and whether tables were renamed is not known"
+        ) from lost
+
+    def _shows(self, table: str, text: str) -> bool:
+        return self.query_apart(
+            """SELECT table_comment = %s FROM information_schema.tables
+            WHERE table_schema = %s AND table_name = %s""",
+            (text, self.access.database, table),
+        ) == [(1,)]
+
     def query_apart(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement apart from this connection's transaction, which so does not use the tables in it:
         a definition may follow."""
@@ -340,7 +382,8 @@ class Connection:
     def roll_back(self) -> None:
         """Leave nothing of the transaction, if there is one."""
         if self._wire is not None and self._wire.open and self._is_in_transaction:
-            self._wire.query("ROLLBACK")
+            with contextlib.suppress(MySQLError):  # a connection that is lost has done so
+                self._wire.query("ROLLBACK")
 
     def _connected(
         self, database: str | None, setting: str | None = None, *, patience: int | None = None

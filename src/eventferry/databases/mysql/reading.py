@@ -34,8 +34,9 @@ from eventferry.databases.mysql.connection import (
     Values,
     number_of,
 )
+from eventferry.databases.mysql.markers import comment_of
 from eventferry.databases.mysql.shape import Shape
-from eventferry.databases.mysql.tables import Names, quoted
+from eventferry.databases.mysql.tables import Names, is_marker, quoted
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
@@ -153,8 +154,7 @@ class MysqlReading:
 
     def comment_of(self, table: str) -> str | None:
         """A table's comment; None where there is no such table. For the worker thread."""
-        found = self.connection.query(COMMENT, (self.connection.access.database, table))
-        return str(found[0][0]) if found else None
+        return comment_of(self.connection, table)
 
     def _freeze_marker(self) -> Freeze | None:
         return freeze_of(self.comment_of(self.tables.freeze))
@@ -498,10 +498,9 @@ class MysqlReading:
         return self._open_import()
 
     def _open_import(self) -> OpenImport | None:
-        text = self.comment_of(self.tables.open_import)
-        if text is None or self._is_closed():
+        import_id = import_id_of(self.comment_of(self.tables.open_import) or "")
+        if import_id is None or self._is_closed():
             return None
-        import_id = import_id_of(text) or ""
         return OpenImport(import_id, since_of(import_id))
 
     def _is_closed(self) -> bool:
@@ -633,9 +632,6 @@ def _hash(names: Sequence[str]) -> str:
     return f"CRC32(CONCAT_WS(',', {', '.join(map(quoted, names))}))"
 
 
-COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
-"""The comment of a table. Both names as constants: only so does the server look at that table alone."""
-
 ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
 
 CLOSED = "closed"
@@ -663,7 +659,7 @@ def heads_of(text: str | None, names: Names) -> list[int]:
 
 def freeze_of(comment: str | None) -> Freeze | None:
     """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
-    if comment is None or fact(comment, "SWAP", "owner") is not None:
+    if comment is None or not is_marker(comment) or fact(comment, "SWAP", "owner") is not None:
         return None
     since = fact(comment, "FREEZE", "since")
     return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)

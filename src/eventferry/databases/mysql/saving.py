@@ -12,6 +12,7 @@ from eventferry import order
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save, Saved
 from eventferry.databases.mysql.connection import Connection, duplicate_key, number_of
+from eventferry.databases.mysql.markers import FREEZE
 from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
@@ -66,7 +67,7 @@ class Saver:
         same = self._shape.same("e.aggregateId", "%(aggregate)s")
         statements = f"""
         SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
-        SET @marker = IF(@alone, NULL, {_MARKER});
+        SET @marker = IF(@alone, NULL, ({FREEZE}));
         SET @last = (SELECT timestamp FROM {self._events}
           WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
         SET @at_once = (
@@ -183,10 +184,6 @@ def store(
         else Found(_text(marker), None if at_once is None else int(at_once))
         for (_, place), [(goes, marker, at_once, counter)] in zip(saves, rows, strict=True)
     ]
-
-
-_MARKER = """(SELECT table_comment FROM information_schema.tables
-  WHERE table_schema = %(database)s AND table_name = %(freeze)s)"""
 
 
 def taken(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from pymysql.cursors import SSCursor
@@ -12,16 +14,18 @@ from pymysql.err import MySQLError
 
 from eventferry.clock import now
 from eventferry.database import Save, Shared, Stage
+from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import duplicate_key
+from eventferry.databases.mysql.markers import Marker
 from eventferry.databases.mysql.reading import compact_text, entry, vector
 from eventferry.databases.mysql.saving import Found, Saver, taken
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.mysql.writing import MysqlWriting
-from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
+from eventferry.databases.mysql.writing import MysqlWriting, foreign_table, taken_for_dead
+from eventferry.databases.names import beside_events, comment, frozen_marker, new_owner, refuse_foreign
 from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
-from eventferry.errors import ConcurrentError, StoreBusyError, UnsupportedStoreError
+from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
 
 _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
@@ -54,16 +58,21 @@ class MysqlSoleWriting(MysqlWriting):
     def set_freeze(self, owner: str | None, since: int) -> None:
         # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
         self.connection.wait_for_writings()
-        self._mark(comment("FREEZE", owner=owner, since=since))
+        while not self._mark("FREEZE", owner, since, markers.found(self.connection, self.tables.freeze)):
+            pass  # what stood there has gone just now, or come
 
-    def _mark(self, facts: str) -> None:
-        text = f"{frozen_marker(_shown(self.tables.events))} {facts}"
-        before, table = self.comment_of(self.tables.freeze), quoted(self.tables.freeze)
-        if before is None:
-            self._make(self.tables.freeze, ddl.freeze_table(self.tables.freeze), text)
-        else:
-            self.connection.define(f"ALTER TABLE {table} COMMENT = %s", (text,))
-            self._otherwise.append((f"ALTER TABLE {table} COMMENT = %s", (before,)))
+    def _mark(
+        self, words: str, owner: str | None, since: int, instead: Marker | None = None
+    ) -> Marker | None:
+        """Set the marker; None where another one stands there than was thought."""
+        token = new_owner()
+        text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
+        new = Marker(self.tables.freeze, text, token, owner=owner)
+        if self._changes(markers.put(self.connection, self.names, new, ddl.marker_table, instead)):
+            return new
+        if self._is_foreign(self.tables.freeze):
+            raise foreign_table(self.tables.freeze, "a freeze")
+        return None
 
     @threaded
     def clear_freeze(self) -> None:
@@ -71,34 +80,29 @@ class MysqlSoleWriting(MysqlWriting):
         self._clear_freeze()
 
     def _clear_freeze(self) -> None:
-        before = self.comment_of(self.tables.freeze)
-        if before is None:
-            return
-        self.connection.define(f"DROP TABLE IF EXISTS {quoted(self.tables.freeze)}")
-        self._otherwise.append((ddl.freeze_table(self.tables.freeze), (before,)))
+        before = markers.found(self.connection, self.tables.freeze)
+        if before is not None:
+            self._changes(markers.take(self.connection, self.names, before))
 
     @threaded
-    def remove_all(self) -> None:
-        """Remove the store, when this transaction has ended: in one statement its tables lose their names."""
-        self._refuse_foreign_tables()
-        former = self.names.fresh()
-        present = [name for name in former if self.comment_of(name) is not None]
-        self._afterwards.append(
-            (f"RENAME TABLE {', '.join(f'{quoted(name)} TO {quoted(former[name])}' for name in present)}", ())
+    def refuse_what_would_be_lost(self) -> None:
+        self._refuse_what_would_be_lost()
+
+    def _refuse_what_would_be_lost(self) -> None:
+        names = {"database": self.connection.access.database, "events": self.tables.events}
+        found = self.connection.query(
+            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
+            WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
+            UNION ALL
+            SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
+            FROM information_schema.referential_constraints
+            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
+            names,
         )
-        beside = (
-            self.tables.stage,
-            self.names.stage_threads,
-            self.tables.progress,
-            self.tables.open_import,
-            self.tables.freeze,
-        )
-        left = [
-            name
-            for name in self._beside_the_events()
-            if name in beside or self.names.is_left_over(name) or self.names.is_merge_stage(name)
-        ]
-        self._drop_afterwards(*left, *(former[name] for name in present))
+        if found:
+            raise UnsupportedStoreError(
+                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
+            )
 
     def _refuse_foreign_tables(self) -> None:
         """Refuse to remove what only has the name of one of a store's tables."""
@@ -187,27 +191,28 @@ class MysqlSoleWriting(MysqlWriting):
         """What stands at the staged timestamps is found by an index on timestamps, so an incremental import
         costs what its batch costs, however large the store is.
 
-        All that stands at a timestamp of both sides comes, sorted by timestamp; groups are made here, byte by
-        byte, whatever the columns' collations are.
+        All that stands at a timestamp of both sides comes, sorted by timestamp and a hash; groups are made here, byte
+        by byte, whatever the columns' collations are.
         """
         table = self._table(stage)
         cursor: SSCursor = self.connection.wire.cursor(SSCursor)
-        cursor.execute(
-            f"""SELECT s.timestamp AS t, CAST(s.aggregateId AS BINARY), CAST(s.type AS BINARY), s.arrival AS a,
-              s.part AS p, CAST(IFNULL(s.payload, 'null') AS BINARY)
+        with self._its(stage):
+            cursor.execute(
+                f"""SELECT s.timestamp AS t, CAST(s.aggregateId AS BINARY), CAST(s.type AS BINARY), s.arrival AS a,
+              s.part AS p, CAST(IFNULL(s.payload, 'null') AS BINARY), {_mark("s")} AS m
             FROM {table} AS s WHERE (
               SELECT 1 FROM {self._events} AS e {self.shape.time_hint} WHERE e.timestamp = s.timestamp LIMIT 1
             ) IS NOT NULL
             UNION ALL
             SELECT e.timestamp, CAST(e.aggregateId AS BINARY), CAST(e.type AS BINARY), NULL, NULL,
-              CAST(IFNULL(e.payload, 'null') AS BINARY)
+              CAST(IFNULL(e.payload, 'null') AS BINARY), {_mark("e")}
             FROM (SELECT DISTINCT timestamp FROM {table}) AS d
             STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp
-            ORDER BY t, p, a""",
-            (),
-        )
+            ORDER BY t, m, p, a""",
+                (),
+            )
         self._shared_rows = cursor
-        self._rows_by_time = groupby(iter(cursor.fetchone, None), key=lambda row: row[0])
+        self._shared_blocks = self._blocks_of(groupby(iter(cursor.fetchone, None), key=itemgetter(0, 6)))
 
     def _table(self, stage: Stage) -> str:
         return quoted(self._copies.get(stage.id, stage).table)
@@ -230,22 +235,37 @@ class MysqlSoleWriting(MysqlWriting):
 
     @threaded
     def _fetch_shared(self) -> list[Shared]:
-        block: list[Shared] = []
-        for timestamp, rows in self._rows_by_time:
-            groups: dict[tuple[bytes, bytes], list[Shared]] = {}
-            for _, aggregate_id, event_type, arrival, _, payload in rows:
-                group = (timestamp, aggregate_id.decode(), event_type.decode())
-                # A foreign writer may have left white space, which the comparison of bytes need not see.
-                groups.setdefault((aggregate_id, event_type), []).append(
-                    Shared(group, arrival, payload if self.shape.is_ours else compact_text(payload))
-                )
-            for found in groups.values():
-                block += found
-            if len(block) >= _BLOCK:
-                return block
+        block = next(self._shared_blocks, [])
         if not block:
             self._close_shared()
         return block
+
+    def _blocks_of(self, alike: Iterable[tuple[Any, Iterable[tuple[Any, ...]]]]) -> Iterator[list[Shared]]:
+        """Groups one after another, from rows that are sorted so that those of a group are nearly always next to one
+        another: of those that have one hash all but the first wait for its end."""
+        block: list[Shared] = []
+        for _, rows in alike:
+            first: tuple[bytes, bytes] | None = None
+            others: dict[tuple[bytes, bytes], list[Shared]] = {}
+            for timestamp, aggregate_id, event_type, arrival, _, payload, _ in rows:
+                name = aggregate_id, event_type
+                first = first or name
+                group = block if name == first else others.setdefault(name, [])
+                # A foreign writer may have left white space, which the comparison of bytes need not see.
+                group.append(
+                    Shared(
+                        (timestamp, aggregate_id.decode(), event_type.decode()),
+                        arrival,
+                        payload if self.shape.is_ours else compact_text(payload),
+                    )
+                )
+                if len(block) >= _BLOCK:
+                    yield block
+                    block = []
+            for found in others.values():
+                block += found
+        if block:
+            yield block
 
     def _close_shared(self) -> None:
         if self._shared_rows is not None:
@@ -352,100 +372,89 @@ class MysqlSoleWriting(MysqlWriting):
 
 
 class MysqlReplacing(MysqlSoleWriting):
-    """A sole writing for a swap, which happens behind its end.
+    """A sole writing whose tables are renamed behind its end: for a swap, or to remove the store.
 
-    RENAME TABLE cannot be part of a transaction, and waits for those that have used the tables, its own too. So
-    this one ends first, and a marker keeps out whoever waited for it.
+    RENAME TABLE cannot be part of a transaction, and waits for those that have used the tables, its own too. So this
+    one sets a marker, which keeps out whoever waits for it, and ends first. Then all tables get their names together
+    with the marker: whoever takes the owner for dead takes the marker away before he stores anything, and nothing is
+    renamed.
     """
 
     def __init__(self, *reading: Any) -> None:
         super().__init__(*reading)
-        self._swapped: Stage | None = None
-        self._takes_marker = False
+        self._renames: dict[str, str] = {}
+        self._shows: tuple[str, str] | None = None
 
     @threaded
     def swap(self, stage: Stage) -> None:
         self._refuse_foreign_tables()
         self._refuse_what_would_be_lost()
-        if self._freeze_marker() is None:
-            self._mark(comment("SWAP", owner=stage.owner, since=now()))
-            self._takes_marker = True
-        self._swapped = stage
-
-    def _clear_freeze(self) -> None:
-        if self._swapped is None:
-            super()._clear_freeze()
-        else:  # it must keep writers out until the tables have their names
-            self._takes_marker = True
-
-    def _refuse_what_would_be_lost(self) -> None:
-        names = {"database": self.connection.access.database, "events": self.tables.events}
-        found = self.connection.query(
-            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
-            WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
-            UNION ALL
-            SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
-            FROM information_schema.referential_constraints
-            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
-            names,
-        )
-        if found:
-            raise UnsupportedStoreError(
-                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
-            )
-
-    def commit(self) -> None:
-        stage = self._swapped
-        if stage is None:
-            super().commit()
-            return
-        try:
-            former = self._exchange(stage)
-        except BaseException:
-            self.undo()
-            raise
-        # From here on it is done; what cannot be removed now, the next import removes.
-        self._drop_afterwards(self.tables.progress)
-        for definition in self._afterwards:
-            self.connection.define(*definition)
-        with contextlib.suppress(MySQLError):
-            for name in former:
-                self.connection.define(f"DROP TABLE IF EXISTS {quoted(name)}")
-        self.connection.end()
-
-    def _exchange(self, stage: Stage) -> list[str]:
-        """Rename all tables in one statement; the names that the former ones have now."""
-        fresh, former = self.names.fresh(), self.names.fresh()
-        collation = self.connection.text_collation()
-        snapshots, subscribers = fresh[self.tables.snapshots], fresh[self.tables.subscribers]
-        self._make(snapshots, ddl.snapshots_table(snapshots))
-        self._make(subscribers, ddl.subscribers_table(subscribers, collation))
+        owner = stage.owner or ""
+        marker = markers.found(self.connection, self.tables.freeze) or self._mark("SWAP", owner, now())
+        comes = self.comment_of(stage.table)
+        if marker is None or comes is None or marker.owner != owner:
+            raise taken_for_dead()
+        token, collation = new_owner(), self.connection.text_collation()
+        made, facts = self.names.aside(token), comment("MADE", id=token)
+        snapshots, subscribers = made[self.tables.snapshots], made[self.tables.subscribers]
+        self._make(snapshots, ddl.snapshots_table(snapshots), facts)
+        self._make(subscribers, ddl.subscribers_table(subscribers, collation), facts)
         arriving = {
             self.tables.events: stage.table,
-            self.names.threads: self.names.stage_threads,
+            self.names.threads: self.names.heads_of(owner),
             self.tables.snapshots: snapshots,
             self.tables.subscribers: subscribers,
         }
-        marker = self.comment_of(self.tables.freeze) if self._takes_marker else None
-        self.connection.query("COMMIT")
-        if self.connection.query("SELECT IS_USED_LOCK(%s)", (owner_lock(stage.owner or ""),)) == [(None,)]:
-            raise StoreBusyError(
-                "the import lost the connection that says it is running; nothing was replaced"
-            )
-        renames = [
-            f"{quoted(name)} TO {quoted(former[name])}, {quoted(new)} TO {quoted(name)}"
-            for name, new in arriving.items()
-        ]
-        freeze, former_freeze = self.tables.freeze, former[self.tables.freeze]
-        if marker is not None:
-            renames.append(f"{quoted(freeze)} TO {quoted(former_freeze)}")
-        self.connection.define(f"RENAME TABLE {', '.join(renames)}")
-        self._otherwise = []
-        if marker is None:
-            return [former[name] for name in arriving]
-        if self.comment_of(former_freeze) != marker:  # somebody's freeze had taken it over just before
-            self.connection.define(f"RENAME TABLE {quoted(former_freeze)} TO {quoted(freeze)}")
-        return [former[name] for name in (*arriving, freeze)]
+        self._rename(marker, list(arriving), {new: name for name, new in arriving.items()})
+        self._shows = self.tables.events, comes
+        self._drop_afterwards(self.tables.progress_of(owner))
+
+    @threaded
+    def remove_all(self) -> None:
+        """Remove the store when this transaction has ended; what is beside it goes behind that."""
+        self._refuse_foreign_tables()
+        owner = new_owner()
+        self.connection.lock(owner_lock(owner), 0)
+        marker = None
+        while marker is None:
+            stands = markers.found(self.connection, self.tables.freeze)
+            marker = self._mark("SWAP", owner, now(), stands)
+        aside = self.names.aside(marker.token)
+        texts = {name: self.comment_of(name) for name in aside if name != self.tables.open_import}
+        self._rename(marker, [name for name, text in texts.items() if text is not None], {})
+        self._shows = aside[self.tables.events], texts[self.tables.events] or ""
+        if (left := markers.found(self.connection, self.tables.open_import)) is not None:
+            self._afterwards.append(partial(self._drop_import, left))
+        beside = self._beside_the_events()
+        self._drop_afterwards(
+            *(name for owner in self.names.imports(beside) for name in self.names.import_of(owner)),
+            *self.names.merge_stages(beside),
+            *(name for name in self.names.marks(beside) if name != self.names.mark(marker.token)),
+            *self.names.left_over(beside),
+        )
+
+    def _rename(self, marker: Marker, leaving: Iterable[str], arriving: dict[str, str]) -> None:
+        aside = self.names.aside(marker.token)
+        with_marker = dict.fromkeys((*leaving, self.tables.freeze, self.names.mark(marker.token)))
+        former = {name: aside[name] for name in with_marker}
+        self._renames = former | arriving
+        self._drop_afterwards(*former.values())
+
+    def _clear_freeze(self) -> None:
+        if (
+            not self._renames
+        ):  # else it keeps writers out until the tables have their names, and goes with them
+            super()._clear_freeze()
+
+    def _settle(self) -> None:
+        super()._settle()
+        if self._renames and not self.connection.rename(self._renames, shows=self._shows):
+            raise taken_for_dead()
+
+
+def _mark(table: str) -> str:
+    """A hash of what a group has beside its timestamp, by which its rows are sorted next to one another."""
+    return f"CRC32(CAST({table}.aggregateId AS BINARY)) * 4294967296 + CRC32(CAST({table}.type AS BINARY))"
 
 
 def _shown(name: str) -> str:

@@ -7,10 +7,10 @@ Columns and their names are reSolve's (`init-events.ts`, `init-secrets.ts`, `fre
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from secrets import token_hex
 
-from eventferry.databases.names import Tables, is_text
+from eventferry.databases.names import Tables, fact, import_id_of, is_text
 from eventferry.errors import UsageError
 
 MAX_NAME = 64
@@ -49,35 +49,85 @@ class Names:
         """The 256 next counters."""
         return f"{self.tables.events}-threads"
 
-    @property
-    def stage_threads(self) -> str:
-        """The counters of an import's stage."""
-        return f"{self.tables.events}-import-threads"
+    def heads_of(self, owner: str) -> str:
+        """The next counters of the stage of an owner's import."""
+        return f"{self.tables.events}-heads-{owner}"
+
+    def import_of(self, owner: str) -> tuple[str, str, str]:
+        """All tables of an owner's import. The last is the first to be made and the last to go: it says whose the
+        others are."""
+        return self.tables.stage_of(owner), self.heads_of(owner), self.tables.progress_of(owner)
+
+    def mark(self, marker_id: str) -> str:
+        """The companion of a marker of ours."""
+        return f"{self.tables.events}-mark-{marker_id}"
 
     def merge_stage(self, stage_id: str) -> str:
         """The stage of a whole incremental import."""
         return f"{self.tables.events}-merge-{stage_id[-12:]}"
 
-    def fresh(self) -> dict[str, str]:
-        """For each table of a store a name that no other table has: for one to be made, or to be removed."""
-        token = token_hex(6)
+    def aside(self, token: str) -> dict[str, str]:
+        """For each table of a store, and for a marker and its companion, a name that no other table has: for one to be
+        made, or to be removed. Last comes the companion, whose comment holds the token."""
         own = (
             self.tables.events,
             self.threads,
             self.tables.snapshots,
             self.tables.subscribers,
             self.tables.secrets,
+            self.tables.open_import,
             self.tables.freeze,
+            self.mark(token),
         )
         return {name: f"{self.tables.events}-old-{token}-{place}" for place, name in enumerate(own)}
 
-    def is_left_over(self, name: str) -> bool:
-        """Whether a table has a name from `fresh`: it was about to be removed, or to be made."""
-        return re.fullmatch(rf"{re.escape(self.tables.events)}-old-[0-9a-f]{{12}}-[0-9]", name) is not None
+    def left_over(self, beside: Mapping[str, str]) -> list[str]:
+        """Which of the tables, by their names and comments, somebody was about to remove or to make.
 
-    def is_merge_stage(self, name: str) -> bool:
-        """Whether a table has a name from `merge_stage`."""
-        return re.fullmatch(rf"{re.escape(self.tables.events)}-merge-[0-9a-f]{{12}}", name) is not None
+        A name alone does not say so, for another store may be called as ours stand aside. But of those with one
+        token a comment holds it, or they are markers.
+        """
+        aside: dict[str, list[str]] = {}
+        for name in sorted(beside):
+            if (token := self._token(name, "old", "-[0-9]")) is not None:
+                aside.setdefault(token, []).append(name)
+        return [
+            name
+            for token, names in aside.items()
+            for name in names
+            if any(f"ID '{token}'" in beside[other] for other in names) or is_marker(beside[name])
+        ]
+
+    def imports(self, beside: Mapping[str, str]) -> list[str]:
+        """The owners of the imports that these tables, by their names and comments, belong to."""
+        owners = ((self.tables.owner_of(name), facts) for name, facts in sorted(beside.items()))
+        return [owner for owner, facts in owners if owner is not None and fact(facts, "STAGE", "id")]
+
+    def merge_stages(self, beside: Mapping[str, str]) -> list[str]:
+        """Those of the tables that are stages of whole incremental imports."""
+        return [
+            name
+            for name, facts in beside.items()
+            if self._token(name, "merge") is not None and fact(facts, "STAGE", "id") is not None
+        ]
+
+    def marks(self, beside: Mapping[str, str]) -> dict[str, str]:
+        """Those of the tables that are companions, each with its marker's id."""
+        found = {name: self._token(name, "mark") for name in beside}
+        return {
+            name: token
+            for name, token in found.items()
+            if token and fact(beside[name], "MARK", "id") == token
+        }
+
+    def _token(self, name: str, word: str, more: str = "") -> str | None:
+        found = re.fullmatch(rf"{re.escape(self.tables.events)}-{word}-([0-9a-f]{{12}}){more}", name)
+        return found[1] if found else None
+
+
+def is_marker(text: str) -> bool:
+    """Whether this is the comment of a marker: of a freeze, or of an open incremental import."""
+    return text.startswith("RESOLVE EVENT STORE ") or import_id_of(text) is not None
 
 
 # Keys stand apart from columns: those of an import's stage are built after its rows.
@@ -122,7 +172,7 @@ def snapshots_table(name: str) -> str:
     """Strings under keys. reSolve's key is unique by its first 255 bytes; this one by all that it has."""
     return f"""CREATE TABLE {quoted(name)} (
       `SnapshotKey` VARBINARY(3072) NOT NULL, `SnapshotContent` LONGBLOB, PRIMARY KEY (`SnapshotKey`)
-    ) ENGINE=InnoDB"""
+    ) ENGINE=InnoDB COMMENT=%s"""
 
 
 def subscribers_table(name: str, collation: str) -> str:
@@ -131,7 +181,7 @@ def subscribers_table(name: str, collation: str) -> str:
       `applicationName` {_text(collation)}, `eventSubscriber` {_text(collation)},
       `destination` {_json(collation)} NULL, `status` {_json(collation)} NULL,
       PRIMARY KEY (`applicationName`(384), `eventSubscriber`(384))
-    ) ENGINE=InnoDB"""
+    ) ENGINE=InnoDB COMMENT=%s"""
 
 
 def secrets_table(name: str, collation: str) -> str:
@@ -142,8 +192,8 @@ def secrets_table(name: str, collation: str) -> str:
     ) ENGINE=InnoDB"""
 
 
-def freeze_table(name: str) -> str:
-    """The freeze marker: its comment says whose."""
+def marker_table(name: str) -> str:
+    """The freeze marker, or the companion of a marker: its comment says whose."""
     return f"""CREATE TABLE {quoted(name)} (
       `surrogate` BIGINT NOT NULL, PRIMARY KEY (`surrogate`)
     ) ENGINE=InnoDB COMMENT=%s"""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from secrets import token_hex
 from typing import Any, Literal
 
@@ -22,11 +24,13 @@ from eventferry.database import (
     StageKind,
     SubscriberRow,
 )
+from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import TABLE_EXISTS, Values, duplicate_key, number_of
+from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_key, number_of
+from eventferry.databases.mysql.markers import Change, Marker
 from eventferry.databases.mysql.reading import CLOSED, MysqlReading
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import comment, fact, import_marker
+from eventferry.databases.names import comment, fact, import_marker, new_owner
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -55,35 +59,48 @@ class MysqlWriting(MysqlReading):
 
     def __init__(self, *reading: Any) -> None:
         super().__init__(*reading)
-        self._afterwards: list[tuple[str, Values]] = []
-        self._otherwise: list[tuple[str, Values]] = []
+        self._afterwards: list[Callable[[], object]] = []
+        self._otherwise: list[Callable[[], object]] = []
 
     # the transaction's end, for the worker thread
 
     def commit(self) -> None:
         """Make it so."""
         try:
-            self.connection.query("COMMIT")
+            self._settle()
         except BaseException:
             self.undo()
             raise
-        for definition in self._afterwards:
-            self.connection.define(*definition)
+        # It is done. What cannot be removed now, somebody removes later.
+        with contextlib.suppress(MySQLError, OSError):
+            for step in self._afterwards:
+                step()
         self.connection.end()
+
+    def _settle(self) -> None:
+        self.connection.query("COMMIT")
 
     def undo(self) -> None:
         """Leave nothing of it."""
         self.connection.roll_back()
-        for definition in reversed(self._otherwise):
-            self.connection.define(*definition)
+        for step in reversed(self._otherwise):
+            step()
         self.connection.end()
 
     def _make(self, name: str, statement: str, *values: object) -> None:
+        self._otherwise.append(partial(markers.drop, self.connection, name))
         self.connection.define(statement, values)
-        self._otherwise.append((f"DROP TABLE IF EXISTS {quoted(name)}", ()))
 
     def _drop_afterwards(self, *names: str) -> None:
-        self._afterwards += [(f"DROP TABLE IF EXISTS {quoted(name)}", ()) for name in names]
+        self._afterwards.append(partial(markers.drop, self.connection, *names))
+
+    def _changes(self, change: Change | None) -> bool:
+        """Take part in what was done to a marker; whether it was done."""
+        if change is None:
+            return False
+        self._afterwards.append(change.finish)
+        self._otherwise.append(change.undo)
+        return True
 
     # stages
 
@@ -106,78 +123,105 @@ class MysqlWriting(MysqlReading):
             table = self.names.merge_stage(stage_id)
             self._make(table, ddl.merge_stage_table(table, collation), facts)
             return Stage(stage_id, kind, table, owner, since)
-        if self.comment_of(self.tables.progress) is not None:
-            raise StoreBusyError("another import into this store is running")
+        if owner is None:
+            raise AssertionError("an import has an owner")
         self._sweep()
-        stage = self.tables.stage
-        self._make(stage, ddl.events_table(stage, collation, "`line` BIGINT NOT NULL"), store_comment())
-        self._make(self.names.stage_threads, ddl.threads_table(self.names.stage_threads))
-        self.connection.insert(
-            f"INSERT INTO {quoted(self.names.stage_threads)} VALUES ", ((thread, 0) for thread in range(256))
-        )
-        # The stage is there when this last table is.
-        self._make(self.tables.progress, ddl.progress_table(self.tables.progress), facts)
-        self.connection.execute(
-            f"INSERT INTO {quoted(self.tables.progress)}(`baseline`) VALUES (%s)", (baseline,)
-        )
-        return Stage(stage_id, kind, stage, owner, since, baseline)
+        table, heads, progress = self.names.import_of(owner)
+        self._make(progress, ddl.progress_table(progress), facts)
+        self._make(table, ddl.events_table(table, collation, "`line` BIGINT NOT NULL"), store_comment())
+        self._make(heads, ddl.threads_table(heads))
+        self.connection.insert(f"INSERT INTO {quoted(heads)} VALUES ", ((thread, 0) for thread in range(256)))
+        self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (baseline,))
+        return Stage(stage_id, kind, table, owner, since, baseline)
 
     def _make_open(self, stage_id: str, since: int, collation: str) -> Stage:
         table = self.tables.open_import
         self._drop_closed_import()
-        try:
-            self._make(table, ddl.open_import_table(table, collation), import_marker(stage_id))
-        except MySQLError as error:
-            if number_of(error) == TABLE_EXISTS:
-                raise ImportOpenError("an incremental import is open already") from None
-            raise
+        text = import_marker(stage_id)
+        new = Marker(table, text, stage_id[-12:])
+        definition = partial(ddl.open_import_table, collation=collation)
+        if not self._changes(markers.put(self.connection, self.names, new, definition)):
+            if self._is_foreign(table):
+                raise foreign_table(table, "an open incremental import")
+            raise ImportOpenError("an incremental import is open already")
         return Stage(stage_id, "open", table, None, since)
+
+    def _is_foreign(self, name: str) -> bool:
+        """Whether a table that is no marker has a marker's name."""
+        text = self.comment_of(name)
+        return text is not None and not ddl.is_marker(text)
 
     def _drop_closed_import(self) -> None:
         """Remove the table of an import that is merged or rolled back, where its process died before it did."""
-        table = self.tables.open_import
-        if self.comment_of(table) is None or self._open_import() is not None:
-            return
-        # Who closed it may still be about to drop it, and would drop the next one in its place.
-        self.connection.lock_pushes()
-        if self._open_import() is None:
-            self.connection.define(f"DROP TABLE IF EXISTS {quoted(table)}")
+        left = markers.found(self.connection, self.tables.open_import)
+        if left is not None and self._is_closed():
+            self._drop_import(left)
+
+    def _drop_import(self, left: Marker) -> None:
+        change = markers.take(self.connection, self.names, left)
+        if change is not None:
+            change.finish()
 
     def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
         # Whether it is closed is seen alike; but what this transaction has used it could not drop any more.
         return self.connection.query_apart(statement, values)
 
     def _sweep(self) -> None:
-        """Remove what an interrupted import left of its stage, and tables that a dead process was to remove."""
+        """Remove what is left of imports that were half made or half removed, companions whose markers another
+        program has removed, and tables that a dead process was to remove."""
         self._drop_closed_import()
-        for name in self._beside_the_events():
-            if name in (self.tables.stage, self.names.stage_threads) or self.names.is_left_over(name):
-                self.connection.define(f"DROP TABLE IF EXISTS {quoted(name)}")
+        beside = self._beside_the_events()
+        # Behind the look at the companions: those of markers that are there now were not all there then.
+        stand = [
+            found.token
+            for name in (self.tables.freeze, self.tables.open_import)
+            if (found := markers.found(self.connection, name)) is not None
+        ]
+        parts = (
+            name
+            for owner in self.names.imports(beside)
+            if not self._is_whole(owner, beside)
+            for name in self.names.import_of(owner)
+        )
+        lonely = (name for name, token in self.names.marks(beside).items() if token not in stand)
+        markers.drop(self.connection, *parts, *lonely, *self.names.left_over(beside))
 
-    def _beside_the_events(self) -> list[str]:
-        """The tables whose names begin with that of the events and a hyphen."""
+    def _is_whole(self, owner: str, beside: Mapping[str, str]) -> bool:
+        return all(name in beside for name in self.names.import_of(owner))
+
+    def _beside_the_events(self) -> dict[str, str]:
+        """The tables whose names begin with that of the events and a hyphen, and their comments."""
         rows = self.connection.query(
-            """SELECT table_name FROM information_schema.tables
+            """SELECT table_name, table_comment FROM information_schema.tables
             WHERE table_schema = %s AND LEFT(table_name, %s) = %s""",
             (self.connection.access.database, len(self.tables.events) + 1, f"{self.tables.events}-"),
         )
-        return [str(name) for (name,) in rows]
+        return {str(name): str(facts) for name, facts in rows}
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        facts = comment("STAGE", id=stage.id, owner=owner, since=stage.since)
-        before = self.comment_of(self.tables.progress)
-        alter = f"ALTER TABLE {quoted(self.tables.progress)} COMMENT = %s"
-        self._afterwards.append((alter, (facts,)))
-        self._otherwise.append((alter, (before,)))
-        return Stage(stage.id, stage.kind, stage.table, owner, stage.since, stage.baseline)
+        # This waits for what the former owner has begun. What it begins after it meets no table.
+        former = self.names.import_of(stage.owner or "")
+        table, *others = self.names.import_of(owner)
+        if not self.connection.rename(dict(zip(former, (table, *others), strict=True))):
+            raise StoreBusyError("another import into this store has begun just now")
+        return Stage(stage.id, stage.kind, table, owner, stage.since, stage.baseline)
 
     @threaded
     def overtake(self, stage: Stage) -> None:
-        # The first row by its key: behind it somebody may just be adding his.
-        self.connection.execute(
-            f"UPDATE {quoted(self.tables.progress)} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
-        )
+        left: Stage | None = stage
+        while left is not None:
+            try:
+                # The first row by its key: behind it somebody may just be adding his.
+                self.connection.execute(
+                    f"UPDATE {quoted(self._progress_of(left))} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
+                )
+            except MySQLError as error:
+                if number_of(error) != NO_TABLE:
+                    raise
+                left = self._stage("replace")  # it has gone just now, or somebody else has it
+            else:
+                return
 
     @threaded
     def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
@@ -189,18 +233,28 @@ class MysqlWriting(MysqlReading):
             return (
                 None if found is None else Stage(found.id, kind, self.tables.open_import, None, found.since)
             )
-        facts = self.comment_of(self.tables.progress)
-        if facts is None:
-            return None
-        baseline = self.connection.query(
-            f"SELECT `baseline` FROM {quoted(self.tables.progress)} WHERE `baseline` IS NOT NULL"
+        beside = self._beside_the_events()
+        for owner in self.names.imports(beside):
+            if self._is_whole(owner, beside):
+                try:
+                    return self._stage_of(owner, beside)
+                except MySQLError as error:
+                    if number_of(error) != NO_TABLE:  # it was over just now
+                        raise
+        return None
+
+    def _stage_of(self, owner: str, beside: Mapping[str, str]) -> Stage:
+        table, _, progress = self.names.import_of(owner)
+        # Apart, for what this transaction has used it could not rename or drop any more.
+        baseline = self.connection.query_apart(
+            f"SELECT `baseline` FROM {quoted(progress)} WHERE `baseline` IS NOT NULL"
         )
-        since = fact(facts, "STAGE", "since")
+        since = fact(beside[progress], "STAGE", "since")
         return Stage(
-            fact(facts, "STAGE", "id") or "",
-            kind,
-            self.tables.stage,
-            fact(facts, "STAGE", "owner"),
+            fact(beside[progress], "STAGE", "id") or "",
+            "replace",
+            table,
+            owner,
             int(since) if since else None,
             baseline[0][0] if baseline else None,
         )
@@ -208,16 +262,18 @@ class MysqlWriting(MysqlReading):
     @threaded
     def merge_stages(self) -> list[Stage]:
         stages = []
-        for name in self._beside_the_events():
-            facts = self.comment_of(name) if self.names.is_merge_stage(name) else None
-            if facts is not None and (stage_id := fact(facts, "STAGE", "id")) is not None:
-                stages.append(Stage(stage_id, "merge", name, fact(facts, "STAGE", "owner")))
+        beside = self._beside_the_events()
+        for name in self.names.merge_stages(beside):
+            facts = beside[name]
+            stages.append(
+                Stage(fact(facts, "STAGE", "id") or "", "merge", name, fact(facts, "STAGE", "owner"))
+            )
         return stages
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
         if stage.kind == "replace":
-            self._drop_afterwards(self.tables.progress, stage.table, self.names.stage_threads)
+            self._drop_afterwards(*self.names.import_of(stage.owner or ""))
             return
         if stage.kind == "open":
             self._lock_pushes(stage)
@@ -226,6 +282,9 @@ class MysqlWriting(MysqlReading):
                 VALUES (%s, {-(2**62)}, '', '')""",
                 (CLOSED,),
             )
+            if (left := markers.found(self.connection, stage.table)) is not None:
+                self._afterwards.append(partial(self._drop_import, left))
+            return
         self._drop_afterwards(stage.table)
 
     # replace
@@ -233,11 +292,12 @@ class MysqlWriting(MysqlReading):
     @threaded
     def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
         try:
-            if not self._load(stage, batch):
-                self.connection.insert(
-                    f"INSERT INTO {quoted(stage.table)}({_STAGE_COLUMNS}) VALUES ",
-                    itertools.chain.from_iterable(batch),
-                )
+            with self._its(stage):
+                if not self._load(stage, batch):
+                    self.connection.insert(
+                        f"INSERT INTO {quoted(stage.table)}({_STAGE_COLUMNS}) VALUES ",
+                        itertools.chain.from_iterable(batch),
+                    )
         except MySQLError as error:
             if number_of(error) == ER.BAD_FIELD_ERROR:  # its keys are built, and the lines' numbers are gone
                 raise ResumeError(
@@ -247,7 +307,7 @@ class MysqlWriting(MysqlReading):
             raise
         progress = batch.progress
         self.connection.execute(
-            f"""INSERT INTO {quoted(self.tables.progress)}(`byteOffset`, `line`, `events`, `digest`)
+            f"""INSERT INTO {quoted(self._progress_of(stage))}(`byteOffset`, `line`, `events`, `digest`)
             VALUES (%s, %s, %s, %s)""",
             (progress.byte_offset, progress.line, progress.events, progress.digest),
         )
@@ -281,23 +341,41 @@ class MysqlWriting(MysqlReading):
 
     @threaded
     def progress(self, stage: Stage) -> list[Progress]:
-        rows = self.connection.query(
-            f"""SELECT `byteOffset`, `line`, `events`, `digest` FROM {quoted(self.tables.progress)}
-            WHERE `byteOffset` IS NOT NULL ORDER BY `step`"""
-        )
+        with self._its(stage):
+            rows = self.connection.query_apart(
+                f"""SELECT `byteOffset`, `line`, `events`, `digest` FROM {quoted(self._progress_of(stage))}
+                WHERE `byteOffset` IS NOT NULL ORDER BY `step`"""
+            )
         return [Progress(*row) for row in rows]
+
+    def _progress_of(self, stage: Stage) -> str:
+        return self.tables.progress_of(stage.owner or "")
+
+    @contextlib.contextmanager
+    def _its(self, stage: Stage) -> Iterator[None]:
+        """The first step of a transaction that uses a stage: from then on the stage stays. Raises StoreBusyError if it
+        is not there any more."""
+        try:
+            yield
+        except MySQLError as error:
+            if number_of(error) == NO_TABLE and self.comment_of(stage.table) is None:
+                raise taken_for_dead() from None
+            raise
 
     @threaded
     def find_clash(self, stage: Stage) -> Clash | None:
         table = quoted(stage.table)
         if not self._has_column(stage.table, "line"):
+            if self.comment_of(stage.table) is None:
+                raise taken_for_dead()
             return None  # an import that died after this step goes on with its keys
         try:
-            # One pass over the rows builds all keys and takes the numbers of the lines out.
-            self.connection.define(
-                f"""ALTER TABLE {table} ADD {ddl.POSITION_KEY}, ADD {ddl.VERSION_KEY}, ADD {ddl.ORDER_KEY},
-                DROP COLUMN `line`"""
-            )
+            with self._its(stage):
+                # One pass over the rows builds all keys and takes the numbers of the lines out.
+                self.connection.define(
+                    f"""ALTER TABLE {table} ADD {ddl.POSITION_KEY}, ADD {ddl.VERSION_KEY}, ADD {ddl.ORDER_KEY},
+                    DROP COLUMN `line`"""
+                )
         except MySQLError as error:
             if duplicate_key(error) is None:
                 raise
@@ -330,19 +408,21 @@ class MysqlWriting(MysqlReading):
     @threaded
     def finish_indexes(self, stage: Stage) -> None:
         # The index for the order is built with the others, in one pass.
-        self.connection.execute(
-            f"""REPLACE INTO {quoted(self.names.stage_threads)}
-            SELECT threadId, MAX(threadCounter) + 1 FROM {quoted(stage.table)} GROUP BY threadId"""
-        )
+        with self._its(stage):
+            self.connection.execute(
+                f"""REPLACE INTO {quoted(self.names.heads_of(stage.owner or ""))}
+                SELECT threadId, MAX(threadCounter) + 1 FROM {quoted(stage.table)} GROUP BY threadId"""
+            )
 
     # merge
 
     @threaded
     def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        self.connection.insert(
-            f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ",
-            itertools.chain.from_iterable(batch),
-        )
+        with self._its(stage):
+            self.connection.insert(
+                f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ",
+                itertools.chain.from_iterable(batch),
+            )
 
     @threaded
     def pour(self, source: Stage, target: Stage, part: bytes) -> None:
@@ -351,14 +431,15 @@ class MysqlWriting(MysqlReading):
         if not parts and part != order.UNNAMED:
             raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
         # reSolve takes the events of one timestamp in order of rowid.
-        self.connection.execute(
-            f"""INSERT INTO {quoted(target.table)}
+        with self._its(source):
+            self.connection.execute(
+                f"""INSERT INTO {quoted(target.table)}
               (`rowid`, `timestamp`, `aggregateId`, `type`, `payload`{", `part`" if parts else ""})
             SELECT CONCAT(%(source)s, LPAD(`arrival`, 16, '0')), `timestamp`, `aggregateId`, `type`, `payload`
               {", %(part)s" if parts else ""}
             FROM {quoted(source.table)} ORDER BY `arrival`""",
-            {"source": source.id, "part": part},
-        )
+                {"source": source.id, "part": part},
+            )
 
     def _lock_pushes(self, stage: Stage) -> None:
         """One at a time adds to an open import, or ends it: until the transaction is over."""
@@ -492,9 +573,25 @@ class MysqlWriting(MysqlReading):
                 raise clash from None
 
 
-def store_comment() -> str:
+def store_comment(token: str | None = None) -> str:
     """The comment of a table of events that we make. Its random id changes when the events are replaced."""
-    return comment("STORE", id=token_hex(8))
+    return comment("STORE", id=token or new_owner())
+
+
+def taken_for_dead() -> StoreBusyError:
+    """The error for who finds its stage or its marker gone."""
+    return StoreBusyError(
+        "this import was taken for dead, for the connection that says it is running was lost, or the store was "
+        "dropped meanwhile: its stage or its marker is gone; nothing was replaced, and nothing added"
+    )
+
+
+def foreign_table(name: str, what: str) -> UnsupportedStoreError:
+    """The error for a table that another program, or another store, has under the name of a marker of ours."""
+    return UnsupportedStoreError(
+        f"the table {name!r} stands where this store's marker of {what} belongs, and is none: give one of "
+        "the two another name"
+    )
 
 
 def _field(text: bytes) -> bytes:

@@ -336,11 +336,11 @@ class SqliteWriting(SqliteReading):
                 refuse_foreign("this file", table, needed, columns)
 
     @threaded
-    def swap(self, stage: Stage) -> None:
-        self.changed_store = True
-        self.refuse_foreign_tables()
-        sqlite = self.connection.sqlite
-        triggers = sqlite.execute(
+    def refuse_what_would_be_lost(self) -> None:
+        self._refuse_what_would_be_lost()
+
+    def _refuse_what_would_be_lost(self) -> None:
+        triggers = self.connection.sqlite.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
             (self.tables.events,),
         ).fetchall()
@@ -349,6 +349,13 @@ class SqliteWriting(SqliteReading):
             raise UnsupportedStoreError(
                 f"the table {self.tables.events!r} has triggers, which replacing it would lose: {names}"
             )
+
+    @threaded
+    def swap(self, stage: Stage) -> None:
+        self._refuse_what_would_be_lost()
+        self.refuse_foreign_tables()
+        self.changed_store = True
+        sqlite = self.connection.sqlite
         sqlite.execute(f"DROP TABLE {self._events}")
         sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
         sqlite.execute(f"DROP TABLE {quoted(self.tables.progress)}")

@@ -1,0 +1,143 @@
+"""Markers: tables that say by being there that a store is frozen, or that an incremental import is open.
+
+A definition is part of no transaction, so whoever has decided to set or to remove a marker may have lost his locks by
+the time he does it. But RENAME TABLE takes many tables at once, and none if one of them is missing: it is how what was
+decided on is compared with what is there, and changed, in one step. So each marker of ours has a companion, an empty
+table whose name holds the marker's id, and both come and go together: a statement that names both meets that very
+marker or nothing.
+
+A marker that another program set has no companion. It is moved away by its own name, and back if it was another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from eventferry.databases.mysql import tables as ddl
+from eventferry.databases.mysql.connection import Connection
+from eventferry.databases.mysql.tables import Names, is_marker, quoted
+from eventferry.databases.names import comment, fact, import_id_of, new_owner
+
+COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
+"""The comment of a table. Both names as constants: only so does the server look at that table alone."""
+
+FREEZE = """SELECT table_comment FROM information_schema.tables
+  WHERE table_schema = %(database)s AND table_name = %(freeze)s AND LEFT(table_comment, 20) = 'RESOLVE EVENT STORE '"""
+"""The comment of the freeze marker. A table of that name that says something else is somebody's, and no marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """A marker.
+
+    Attributes:
+        table: its name, by which reSolve knows it.
+        text: its comment.
+        token: its id, by which its companion is named; of a marker that another program set, one made up.
+        is_ours: whether it has an id of its own.
+        owner: the running operation that set it; None if a user did.
+    """
+
+    table: str
+    text: str
+    token: str
+    is_ours: bool = True
+    owner: str | None = None
+
+
+def marker(table: str, text: str | None) -> Marker | None:
+    """The marker that a table is, by its comment; None if it is none."""
+    if text is None or not is_marker(text):
+        return None
+    import_id = import_id_of(text) or ""
+    token = import_token(import_id) or fact(text, "FREEZE", "id") or fact(text, "SWAP", "id")
+    owner = fact(text, "FREEZE", "owner") or fact(text, "SWAP", "owner")
+    return Marker(table, text, token or new_owner(), token is not None, owner)
+
+
+def import_token(import_id: str) -> str | None:
+    """What the companion of an open import is named by; None for one that reSolve opened."""
+    return import_id[-12:] if re.fullmatch("[0-9a-f]{32}", import_id) else None
+
+
+def found(connection: Connection, table: str) -> Marker | None:
+    """The marker of this name, if there is one."""
+    return marker(table, comment_of(connection, table))
+
+
+def comment_of(connection: Connection, table: str) -> str | None:
+    """A table's comment; None where there is no such table."""
+    rows = connection.query(COMMENT, (connection.access.database, table))
+    return str(rows[0][0]) if rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A marker that came, or went, or took another's place.
+
+    Attributes:
+        away: the tables that were moved away, and where to.
+        made: the tables that came, and what they were called before.
+    """
+
+    connection: Connection
+    away: dict[str, str]
+    made: dict[str, str]
+
+    def finish(self) -> None:
+        """Remove what was moved away."""
+        drop(self.connection, *self.away.values())
+
+    def undo(self) -> None:
+        """Have it as it was before, unless it was changed again."""
+        self.connection.rename({new: name for name, new in reversed((self.away | self.made).items())})
+        drop(self.connection, *self.made)
+
+
+def put(
+    connection: Connection,
+    names: Names,
+    new: Marker,
+    definition: Callable[[str], str],
+    instead: Marker | None = None,
+) -> Change | None:
+    """Set a marker of ours, in place of one that is there; None where something else stands there than was
+    thought."""
+    aside, mark = names.aside(new.token), names.mark(new.token)
+    change = Change(
+        connection,
+        {} if instead is None else _away(connection, names, instead),
+        {aside[new.table]: new.table, aside[mark]: mark},
+    )
+    connection.define(ddl.marker_table(aside[mark]), (comment("MARK", id=new.token),))
+    connection.define(definition(aside[new.table]), (new.text,))
+    if connection.rename(change.away | change.made, shows=(new.table, new.text)):
+        return change
+    drop(connection, *change.made)
+    return None
+
+
+def take(connection: Connection, names: Names, old: Marker) -> Change | None:
+    """Move this very marker away; None where it is not there any more."""
+    change = Change(connection, _away(connection, names, old), {})
+    if not connection.rename(change.away):
+        return None
+    if len(change.away) == 1 and comment_of(connection, change.away[old.table]) != old.text:
+        change.undo()  # another has come in its place, just now
+        return None
+    return change
+
+
+def drop(connection: Connection, *names: str) -> None:
+    """Remove tables that have names of their own."""
+    for name in names:
+        connection.define(f"DROP TABLE IF EXISTS {quoted(name)}")
+
+
+def _away(connection: Connection, names: Names, old: Marker) -> dict[str, str]:
+    aside, mark = names.aside(old.token), names.mark(old.token)
+    # Whoever removes a marker of ours by another program leaves its companion; whoever sets one has none.
+    has_mark = old.is_ours and comment_of(connection, mark) is not None
+    return {old.table: aside[old.table]} | ({mark: aside[mark]} if has_mark else {})
