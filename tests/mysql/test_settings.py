@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from eventferry import AUTO, MANUAL, ConcurrentError, ImportReport, check, open_store, pipeline
+from eventferry import AUTO, MANUAL, ConcurrentError, ImportReport, InputError, check, open_store, pipeline
 from tests.mysql.databases import Database, made_on
 from tests.servers import Server
 from tests.support import (
@@ -120,6 +120,44 @@ async def test_everything_works_whatever_is_set_on_the_server(worst: Database) -
         assert (await store.describe()).event_count == 1000
         await store.drop()
         assert not await store.exists()
+
+
+RULES = {
+    "innodb_force_primary_key": "1",
+    "innodb_default_row_format": "'redundant'",
+    "innodb_file_per_table": "1",
+}
+
+
+async def test_a_server_that_wants_keys_in_all_tables_gets_them(own_server: Server) -> None:
+    database = made_on(own_server.url(f"rules_{secrets.token_hex(4)}"))
+    database.run(*(f"SET GLOBAL {name} = {value}" for name, value in RULES.items()))
+    try:
+        async with open_store(database.url) as store:
+            await store.init()
+            await import_lines(store, make_lines(900))
+            async with store.import_events() as stream:
+                await stream.write(make_lines(500))
+                stream.stop()
+            async with store.import_events(resume=True) as stream:
+                await stream.write(make_lines(1000)[stream.byte_offset :])
+            assert await exported(store) == make_lines(1000)
+            new = [
+                {"type": "T", "aggregateId": "b", "timestamp": FAR_FUTURE, "payload": i} for i in range(30)
+            ]
+            assert await store.incremental_import(new) == ImportReport(30, 0, 0)
+            import_id = await store.begin_incremental_import()
+            await store.push_incremental_import(new, import_id, part="a")
+            await store.commit_incremental_import(import_id)
+            await store.freeze()
+            await store.unfreeze()
+            again = [make_event(i, threadCounter=i // 200) for i in range(300)]
+            with pytest.raises(InputError, match="stands in line"):
+                await import_lines(store, again[:200] + again[:100])
+    finally:
+        database.run(
+            "SET GLOBAL innodb_force_primary_key = 0", "SET GLOBAL innodb_default_row_format = 'dynamic'"
+        )
 
 
 async def test_an_import_takes_longer_than_a_statement_may(worst: Database) -> None:
