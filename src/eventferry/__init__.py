@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from eventferry.merge import ImportReport
     from eventferry.partition import Partition
     from eventferry.piping import pipeline
-    from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
+    from eventferry.results import (
+        Description,
+        ImportProgress,
+        OpenImportDescription,
+        Page,
+        SavedEvent,
+        Subscriber,
+    )
     from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
     from eventferry.store import EventLoader, EventStore
     from eventferry.verifying import Difference, VerifyReport, verify
@@ -40,6 +47,7 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "GatheredSecrets",
+    "ImportProgress",
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
@@ -75,7 +83,7 @@ _MODULES = {
     "merge": ("ImportReport",),
     "partition": ("Partition",),
     "piping": ("pipeline",),
-    "results": ("Description", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
+    "results": ("Description", "ImportProgress", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
     "secret": ("GatheredSecrets", "Secret", "SecretsPage", "SecretsReport"),
     "store": ("EventLoader", "EventStore"),
     "verifying": ("Difference", "VerifyReport", "verify"),

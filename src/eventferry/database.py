@@ -312,6 +312,12 @@ class Reading(Protocol):
         got to the end of the store.
         """
 
+    async def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        """The keys of the first `count` that `matching` would find: what it costs is not their number, but how many
+        there are."""
+
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         """Whether a segment holds an event with a higher timestamp than the segment's."""
 

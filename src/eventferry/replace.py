@@ -16,6 +16,21 @@ from eventferry.database import Database, Owner, Progress, Reading, RowBatch, So
 from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError, StoreFullError
 from eventferry.event import Limits
 from eventferry.lines import Lines
+from eventferry.results import ImportProgress
+
+
+async def progress(database: Database) -> ImportProgress | None:
+    """How far the import has come that is running or was interrupted, if there is one to go on with."""
+    async with database.writing(frozen="allow") as writing:
+        left = await writing.stage("replace")
+        history = [] if left is None else await writing.progress(left)
+    if left is None:
+        return None
+    is_running = left.owner is not None and await database.is_alive(left.owner)
+    if not history and not is_running:
+        return None
+    done = history[-1] if history else Progress()
+    return ImportProgress(imported=done.events, byte_offset=done.byte_offset, is_running=is_running)
 
 
 class Replacement:

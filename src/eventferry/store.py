@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from eventferry import cursor as vector
-from eventferry import partition, secret, stage
+from eventferry import partition, replace, secret, stage
 from eventferry.append import Appending
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
@@ -25,7 +25,14 @@ from eventferry.order import Pages
 from eventferry.partition import Partition
 from eventferry.payload import decode_payload, encode_payload, plain_text
 from eventferry.replace import Replacement
-from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
+from eventferry.results import (
+    Description,
+    ImportProgress,
+    OpenImportDescription,
+    Page,
+    SavedEvent,
+    Subscriber,
+)
 from eventferry.saving import Saving
 from eventferry.secret import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.stage import EventSource
@@ -417,6 +424,10 @@ class EventStore:
             max_line_bytes=max_line_bytes,
             ignore_unknown_keys=ignore_unknown_keys,
         )
+
+    async def import_progress(self) -> ImportProgress | None:
+        """How far an import has come that is running, or that `import_events(resume=True)` goes on with; None: none."""
+        return await replace.progress(self._database)
 
     async def incremental_import(
         self,

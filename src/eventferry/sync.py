@@ -275,6 +275,7 @@ class EventStore(_Face[awaited.EventStore]):
     load_events = _sync(awaited.EventStore.load_events)
     get_latest_event = _sync(awaited.EventStore.get_latest_event)
     get_cursor_until_event_types = _sync(awaited.EventStore.get_cursor_until_event_types)
+    import_progress = _sync(awaited.EventStore.import_progress)
     begin_incremental_import = _sync(awaited.EventStore.begin_incremental_import)
     commit_incremental_import = _sync(awaited.EventStore.commit_incremental_import)
     rollback_incremental_import = _sync(awaited.EventStore.rollback_incremental_import)

@@ -75,7 +75,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
         known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
         defaults: dict[str, Any] = {
             "application_name": "eventferry",
-            "connect_timeout": "30",
+            "connect_timeout": "10",
             # The system's own would find out after two hours that the network is gone.
             "keepalives_idle": "30",
             "keepalives_interval": "10",
