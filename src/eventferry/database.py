@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from eventferry.batch import Batch
+from eventferry.ending import Life
 from eventferry.event import Limits, NewRow, NewRowValues, NumberedRow, Row
 
 
@@ -312,6 +313,12 @@ class Reading(Protocol):
         got to the end of the store.
         """
 
+    async def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        """The keys of the first `count` that `matching` would find: what it costs is not their number, but how many
+        there are."""
+
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         """Whether a segment holds an event with a higher timestamp than the segment's."""
 
@@ -530,11 +537,15 @@ class Database(Protocol):
     """A store's database. Connects at the first call that needs it; opening never changes a store."""
 
     @property
+    def life(self) -> Life:
+        """What is under way on it. Every connection that is lent, and everything that takes a lock, is."""
+
+    @property
     def resource_names(self) -> dict[str, str]:
         """Where the store is, without a password: for messages and for `describe`."""
 
     async def close(self) -> None:
-        """Close all connections."""
+        """End what is under way, and close all connections."""
 
     async def exists(self) -> bool:
         """Whether the tables are there. Creates nothing."""

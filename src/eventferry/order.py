@@ -16,12 +16,13 @@ import sys
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, repeat
-from typing import NamedTuple
+from itertools import chain, islice, repeat
+from typing import Any, NamedTuple
 
 from eventferry import cursor as vector
 from eventferry.ahead import DEPTH, Ahead, Reader
-from eventferry.database import EVERYTHING, Filter, Key, Reading, Segment, Stretch
+from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment, Stretch
+from eventferry.ending import to_the_end
 from eventferry.errors import UsageError
 from eventferry.event import Event
 
@@ -32,6 +33,9 @@ WALK = 4096
 
 _PIECE = 128 * 1024
 """Bytes of lines that are made compact in one go."""
+
+_PLACES = 20_000
+"""Of how many events of aggregates, at most, it is looked up at once where they are."""
 
 MANY = 64
 """Threads of a page to look for the next events in; of more, they mostly are among the events that sort next, which
@@ -55,7 +59,8 @@ UNNAMED = b"\xff"
 
 def part_key(part: str | None) -> bytes:
     """The sort key of a part of an incremental import: whole numbers by their value, then other names by their
-    bytes, then what has no name.
+    bytes, then what has no name. A part is often called as its file is: bytes of that name that are not UTF-8 are
+    lone surrogates in Python (`os.fsdecode`), and the same bytes here.
     """
     if part is None:
         return UNNAMED
@@ -65,9 +70,12 @@ def part_key(part: str | None) -> bytes:
         digits = part.lstrip("0")
         return b"\x00%08d" % len(digits) + digits.encode() + b"\x00" + part.encode()
     try:
-        return b"\x01" + part.encode()
+        name = part.encode(errors="surrogateescape")
     except UnicodeEncodeError:
-        raise UsageError("the name of a part holds a lone surrogate, which is no character") from None
+        name = b""
+    if name.decode(errors="surrogateescape") != part:
+        raise UsageError("the name of a part holds a lone surrogate, which is no character")
+    return b"\x01" + name
 
 
 class Lines(NamedTuple):
@@ -115,6 +123,16 @@ async def _tidied(stretch: Stretch) -> bytes:
     return b"".join(pieces)
 
 
+async def _over(future: asyncio.Future[Any]) -> None:
+    """Wait until nothing is under way for it any more."""
+    await asyncio.gather(future, return_exceptions=True)
+
+
+async def _close(given_up: Iterable[Ahead]) -> None:
+    for each in given_up:
+        await each.close()
+
+
 class Pages:
     """Reads the order page by page; after each page `unread` says how far it has come.
 
@@ -141,6 +159,7 @@ class Pages:
         self._until = until
         self._decode = decode
         self._state: tuple[str, int] | None = None
+        self._places_of: tuple[str, int] | None = None
         self._may_have_grown = False
         self._is_still = True
         self._only = only
@@ -158,6 +177,8 @@ class Pages:
         self._bound: Key | None = None
         self._bound_known = not any(self.unread) and self._only.start_time is None
         self._may_be_early = self._only.start_time is not None
+        self._places: deque[Key] | None = None
+        self._places_are_all = False
 
     async def begin_again(self, unread: Sequence[int]) -> None:
         """Go back to where these counters are the next."""
@@ -168,8 +189,8 @@ class Pages:
         """Read nothing ahead any more; twice is fine."""
         self._give_up()
         given_up, self._given_up = self._given_up, []
-        for each in given_up:
-            await each.close()
+        if given_up:
+            await to_the_end(_close(given_up))
 
     def _give_up(self) -> None:
         """Want nothing of what is read ahead. In a reading nobody waits for that to end: it may need the reading's
@@ -278,7 +299,7 @@ class Pages:
             hides = await looking
         except BaseException:
             looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            await to_the_end(_over(looking))
             raise
         if hides:
             return await self._merged(reading, limit, max_bytes)
@@ -451,7 +472,7 @@ class Pages:
         following, self._following = self._following, None
         if following is not None:
             following[1].cancel()
-            await asyncio.gather(following[1], return_exceptions=True)
+            await to_the_end(_over(following[1]))
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where a thread falls and the page must be merged.
@@ -459,15 +480,45 @@ class Pages:
         `unread` moves behind the events found, and no further: what the filter left out is passed over again,
         by the index, and at no cost.
         """
-        positions, ended = await reading.matching(self.unread, self._until, self._only, limit, max_bytes)
+        if self._places is None:
+            positions, ended = await reading.matching(self.unread, self._until, self._only, limit, max_bytes)
+            if not ended:
+                self._places = deque()
+        else:
+            positions, ended = await self._at_places(reading, self._places, limit, max_bytes)
         after = list(self.unread)
         # Events of other aggregates were passed by; only one with a later time would move an event found.
         if await self._overtakes(reading, [position[:3] for position in positions], after):
+            self._places = None
             return None
         self.unread = after
         self.is_end = ended
         self._bound_known = False
         return self._lines(b"".join([line for *_, line in positions if line is not None]), len(positions))
+
+    async def _at_places(
+        self, reading: Reading, places: deque[Key], limit: int, max_bytes: int
+    ) -> tuple[list[Position], bool]:
+        """What `Reading.matching` would find, by what was looked up before: for each page anew, that would go through
+        all events of the aggregates, read and unread."""
+        if self._may_have_grown:
+            state = await reading.identity(), await reading.growth()
+            if state != self._places_of:
+                places.clear()
+                self._places_are_all = False
+            self._places_of = state
+        if not places and not self._places_are_all:
+            places += await reading.matching_keys(self.unread, self._until, self._only, _PLACES)
+            self._places_are_all = len(places) < _PLACES
+        wanted = list(islice(places, limit))
+        lines = await reading.lines_at([(key.thread_id, key.thread_counter) for key in wanted], max_bytes)
+        for _ in lines:
+            places.popleft()
+        found: list[Position] = [
+            (key.thread_id, key.thread_counter, key.timestamp, line)
+            for key, line in zip(wanted, lines, strict=False)
+        ]
+        return found, not places and self._places_are_all
 
     async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """A page by the merge itself."""

@@ -38,6 +38,7 @@ PAGE_SIZES = (1, 2, 3, 7, 50, 1000)
 def few_threads_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept for the next page is kept of small pages too; of those of one or two threads it is not."""
     monkeypatch.setattr(order_of_events, "MANY", 3)
+    monkeypatch.setattr(order_of_events, "_PLACES", 5)
 
 
 # The reference: the merge, as the words say it.
@@ -392,6 +393,37 @@ async def test_what_sorts_behind_a_page_is_read_where_the_next_page_can_use_it(
             if grows:
                 await store.save_event({"type": "T", "aggregateId": f"s{number}", "aggregateVersion": 1})
     assert len(asked) == (2 if grows else 8)
+
+
+async def test_pages_of_one_aggregate_bring_what_is_saved_and_replaced_meanwhile(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(
+            store, [make_event(i, aggregateId="one", aggregateVersion=i + 1) for i in range(40)]
+        )
+        cursor, found, version = None, [], 41
+        while True:
+            page = await store.load_events(limit=3, cursor=cursor, aggregate_ids=["one"])
+            if not page.events:
+                break
+            found += page.events
+            cursor = page.cursor
+            if version < 50:
+                await store.save_event({"type": "T", "aggregateId": "one", "aggregateVersion": version})
+                await store.save_event({"type": "T", "aggregateId": "two", "aggregateVersion": version})
+                version += 1
+        assert [event.aggregate_version for event in found] == list(range(1, 50))
+        await store.save_event({"type": "T", "aggregateId": "one", "aggregateVersion": 50})
+        more = await store.load_events(limit=3, cursor=cursor, aggregate_ids=["one"])
+        assert [event.aggregate_version for event in more.events] == [50]
+
+        first = await store.load_events(limit=3, cursor=None, aggregate_ids=["one"])
+        await store.load_events(limit=3, cursor=first.cursor, aggregate_ids=["one"])
+        await import_lines(
+            store,
+            [make_event(i, aggregateId="one", aggregateVersion=i + 1, type="NEW") for i in range(0, 40, 2)],
+        )
+        page = await store.load_events(limit=100, cursor=None, aggregate_ids=["one"])
+        assert [event.type for event in page.events] == ["NEW"] * 20
 
 
 async def test_an_event_appended_at_the_very_place_where_a_page_ended_comes_next(opened: Opened) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
 
+from eventferry.clock import now
 from eventferry.database import Save
 from eventferry.errors import StoreNotFoundError, UsageError
 
@@ -158,17 +159,22 @@ def frozen_marker(events: str) -> str:
     return f"RESOLVE EVENT STORE {events} FREEZE MARKER"
 
 
-def new_import_id(now: int) -> str:
+def new_import_id(since: int) -> str:
     """An id for an open incremental import: letters and digits, as reSolve's.
 
     Servers have no room for the moment beside it, so it begins with it (as RFC 9562's version 7 does).
     """
-    return f"{now:012x}{token_hex(10)}"
+    return f"{since:012x}{token_hex(10)}"
 
 
 def moment_of(import_id: str) -> int | None:
-    """When such an id was made, in ms since 1970; None for an id that reSolve made."""
-    return int(import_id[:12], 16) if _OUR_ID.fullmatch(import_id) else None
+    """When such an id was made, in ms since 1970; None for an id that reSolve made, which may look like ours, but then
+    tells a time that is yet to come."""
+    if _OUR_ID.fullmatch(import_id) is None:
+        return None
+    moment = int(import_id[:12], 16)
+    return moment if moment <= now() + _A_DAY else None
 
 
+_A_DAY = 86_400_000
 _OUR_ID = re.compile(r"[0-9a-f]{32}")

@@ -38,6 +38,7 @@ from eventferry.databases.mysql.writing import MysqlWriting, store_comment
 from eventferry.databases.names import Tables, comment, fact, new_owner, told
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
+from eventferry.ending import Life
 from eventferry.errors import (
     ConcurrentError,
     StoreBusyError,
@@ -145,7 +146,8 @@ class MysqlDatabase:
         self._access = Access(options, database, self._place, f"eventferry-{store}", busy_timeout)
         self._names = names
         self._tables = names.tables
-        self._pool = Pool(self._connect, max_connections, self._place)
+        self.life = Life(self._place)
+        self._pool = Pool(self._connect, max_connections, self.life)
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
         self._shape: Shape | None = None
@@ -347,13 +349,16 @@ class MysqlDatabase:
             return
 
     async def _create_database(self) -> None:
-        connection = await self._connect(database=False)
-        try:
-            await connection.run(
-                lambda: connection.execute(f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}")
-            )
-        finally:
-            await connection.close()
+        with self.life.running():
+            connection = await self._connect(database=False)
+            try:
+                await connection.run(
+                    lambda: connection.execute(
+                        f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}"
+                    )
+                )
+            finally:
+                await connection.close()
 
     def _create(self, connection: Connection) -> None:
         """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
@@ -536,15 +541,15 @@ class MysqlDatabase:
             connection.end()
 
     async def own(self) -> LockOwner:
-        self._pool.check_open()
-        connection = await self._connect()
-        owner = LockOwner(new_owner(), connection)
-        try:
-            await connection.run(lambda: connection.lock(owner_lock(owner.id), 0))
-        except BaseException:
-            await connection.close()
-            raise
-        return owner
+        with self.life.running():
+            connection = await self._connect()
+            owner = LockOwner(new_owner(), connection)
+            try:
+                await connection.run(lambda: connection.lock(owner_lock(owner.id), 0))
+            except BaseException:
+                await connection.close()
+                raise
+            return owner
 
     async def is_alive(self, owner: str) -> bool:
         async with self._pool.fresh() as connection:

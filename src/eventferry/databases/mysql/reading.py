@@ -9,7 +9,6 @@ from typing import Any
 
 from pymysql.err import MySQLError
 
-from eventferry.clock import now
 from eventferry.database import (
     EVERYTHING,
     FIRST,
@@ -37,7 +36,7 @@ from eventferry.databases.mysql.connection import (
 from eventferry.databases.mysql.markers import comment_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.names import Tables, fact, import_id_of, moment_of
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import give_in_turn, numbers_of
@@ -372,6 +371,19 @@ class MysqlReading:
         return rows, not cut and len(rows) < limit
 
     @threaded
+    def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        condition, values = self._conditions(only)
+        rows = self.connection.query(
+            f"""SELECT e.timestamp, e.threadCounter, e.threadId
+            FROM {self._events} AS e FORCE INDEX (`aggregate`)
+            WHERE {condition} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
+            values | {"unread": vector(unread), "until": vector(until), "count": count},
+        )
+        return [Key(*row) for row in rows]
+
+    @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
         for some in parts_of(segments, 256):
             parts = [
@@ -501,7 +513,7 @@ class MysqlReading:
         import_id = import_id_of(self.comment_of(self.tables.open_import) or "")
         if import_id is None or self._is_closed():
             return None
-        return OpenImport(import_id, since_of(import_id))
+        return OpenImport(import_id, moment_of(import_id))
 
     def _is_closed(self) -> bool:
         """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
@@ -663,11 +675,3 @@ def freeze_of(comment: str | None) -> Freeze | None:
         return None
     since = fact(comment, "FREEZE", "since")
     return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)
-
-
-def since_of(import_id: str) -> int | None:
-    """When an import was opened whose id begins with that, as ours do; None for an id of reSolve's."""
-    if re.fullmatch("[0-9a-f]{32}", import_id) is None:
-        return None
-    since = int(import_id[:12], 16)
-    return since if since <= now() + 86_400_000 else None

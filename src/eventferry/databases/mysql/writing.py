@@ -6,7 +6,6 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from secrets import token_hex
 from typing import Any, Literal
 
 from pymysql.constants import ER
@@ -30,7 +29,7 @@ from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_ke
 from eventferry.databases.mysql.markers import Change, Marker
 from eventferry.databases.mysql.reading import CLOSED, MysqlReading
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import comment, fact, import_marker, new_owner
+from eventferry.databases.names import comment, fact, import_marker, new_import_id, new_owner
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -114,7 +113,7 @@ class MysqlWriting(MysqlReading):
     ) -> Stage:
         since = now()
         # Begins with the time, for the comment of an open import has room for nothing but its id.
-        stage_id = f"{since:012x}{token_hex(10)}"
+        stage_id = new_import_id(since)
         collation = self.connection.text_collation()
         if kind == "open":
             return self._make_open(stage_id, since, collation)

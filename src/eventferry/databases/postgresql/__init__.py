@@ -29,6 +29,7 @@ from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSole
 from eventferry.databases.postgresql.tables import Names, columns, quoted
 from eventferry.databases.postgresql.writing import MADE_LIMITS, PostgresWriting
 from eventferry.databases.settings import seconds, whole_number
+from eventferry.ending import Life
 from eventferry.errors import (
     ConcurrentError,
     DatabaseError,
@@ -114,7 +115,8 @@ class PostgresDatabase:
         where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
         port = f":{known['port']}" if known.get("port") else ""
         self._name = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
-        self._pool: Pool[Connection] = Pool(lambda: Connection.open(info, self._name), size, self._name)
+        self.life = Life(self._name)
+        self._pool: Pool[Connection] = Pool(lambda: Connection.open(info, self._name), size, self.life)
         self._limits: Limits | None = None
         self._saver = Saver(names)
 
@@ -426,14 +428,15 @@ class PostgresDatabase:
         check_limits(self._limits, event.aggregate_id, event.type, event.payload)
 
     async def own(self) -> LockOwner:
-        async with self.reading():  # there is a store
-            pass
-        connection = await Connection.open(self._info, self._name)
-        try:
-            return await LockOwner.begin(connection)
-        except BaseException:
-            await connection.close()
-            raise
+        with self.life.running():
+            async with self.reading():  # there is a store
+                pass
+            connection = await Connection.open(self._info, self._name)
+            try:
+                return await LockOwner.begin(connection)
+            except BaseException:
+                await connection.close()
+                raise
 
     async def is_alive(self, owner: str) -> bool:
         async with self._pool.fresh() as connection:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
+import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -21,7 +21,9 @@ import psycopg
 from psycopg import generators, pq
 from psycopg.types.string import ByteaBinaryLoader
 
+from eventferry import forking
 from eventferry.databases.pace import Pace
+from eventferry.ending import to_the_end
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -70,6 +72,15 @@ class Connection:
         self._has_prepared = False
         self.pace = Pace()
         self._pages = 0
+        forking.ours(self)
+
+    def leave(self) -> object:
+        """In a child: the server hears the parent's end when that ends, not when its children do."""
+        with contextlib.suppress(psycopg.Error, OSError):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self.raw.pgconn.socket)
+            os.close(nowhere)
+        return self.raw
 
     @classmethod
     async def open(cls, conninfo: str, name: str) -> Connection:
@@ -153,8 +164,8 @@ class Connection:
         async with self.raw.lock:
             with self.named():
                 connection.send_query(";".join(statements).encode())
-                await self.raw.wait(generators.send(connection))
-                try:
+                try:  # psycopg may give the loop a turn at any wait, also at that for what is sent already
+                    await self.raw.wait(generators.send(connection))
                     while (result := await self._result()) is not None:
                         if result.status == pq.ExecStatus.FATAL_ERROR:
                             raise psycopg.errors.error_from_result(result)
@@ -220,24 +231,17 @@ class Connection:
             yield
         finally:
             if not (self.raw.closed or self.is_usable):
-                await self._end()
-
-    async def _end(self) -> None:
-        ending = asyncio.ensure_future(self._roll_back())
-        cancelled: asyncio.CancelledError | None = None
-        while not ending.done():  # a cancellation must not leave it half done, nor be lost
-            try:
-                await asyncio.wait([ending])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+                await to_the_end(self._roll_back())
 
     async def _roll_back(self) -> None:
+        is_over = False
         try:
-            await self.raw.execute("ROLLBACK")
-        except psycopg.Error:
-            await self.close()
+            with contextlib.suppress(psycopg.Error):
+                await self.raw.execute("ROLLBACK")
+                is_over = True
+        finally:
+            if not is_over:
+                await self.close()
 
     @contextmanager
     def named(self) -> Iterator[None]:

@@ -34,9 +34,11 @@ class LockOwner:
         By a ROLLBACK, which is answered: a server notices only some time later that a connection was closed, and
         until then the next command would take the owner for alive.
         """
-        async with self._connection.ended():
-            pass
-        await self._connection.close()
+        try:
+            async with self._connection.ended():
+                pass
+        finally:
+            await self._connection.close()
 
 
 async def is_alive(connection: Connection, owner: str) -> bool:

@@ -323,6 +323,18 @@ class PostgresReading:
               FROM (SELECT * FROM {self.names.events} WHERE {condition} ORDER BY {order} LIMIT %(walk)s) AS walked
             ) AS page WHERE behind - ({size}) < %(room)s ORDER BY {order}"""
 
+    async def matching_keys(
+        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[Key]:
+        condition, values = conditions(only)
+        rows = await self.connection.rows(
+            f"""SELECT "timestamp", "threadCounter", "threadId" FROM {self.names.events}
+            WHERE {condition} AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}
+            ORDER BY "timestamp" + 0, "threadCounter", "threadId" LIMIT %(count)s""",
+            values | {"unread": vector(unread), "until": vector(until), "count": count},
+        )
+        return [Key(*row) for row in rows]
+
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         rows = await self.connection.rows(
             f"""SELECT EXISTS (
