@@ -82,7 +82,8 @@ class NotFrozenError(EventferryError):
 
 
 class StoreBusyError(EventferryError):
-    """Somebody else held the store for longer than `busy_timeout`, or another import is running."""
+    """Somebody else held the store for longer than `busy_timeout`, or another import is running, or this one was taken
+    for dead because it lost the connection or file that says it is running: it changed nothing."""
 
 
 class StoreChangedError(EventferryError):

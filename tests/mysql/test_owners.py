@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +28,8 @@ from eventferry import (
 from eventferry.databases import mysql
 from eventferry.databases.mysql.connection import Connection
 from eventferry.importing import ImportStream
-from tests.mysql.databases import RESOLVE_FREEZE, Database
+from tests.mysql.databases import RESOLVE_FREEZE, Database, made_on
+from tests.servers import FOLDER, MariaDb, new_server
 from tests.support import exported, import_lines, line, make_event, make_lines
 
 OTHER = b"".join(
@@ -115,6 +119,24 @@ async def test_an_event_saved_while_an_import_waits_to_replace_is_not_lost(
         assert (await exported(store)).startswith(make_lines(5))
         assert (await store.describe()).event_count == 6
         assert (await store.describe()).is_frozen is freezes
+
+
+async def test_a_freeze_that_a_user_sets_while_a_freezing_import_waits_to_replace_stays(
+    database: Database,
+) -> None:
+    async with open_store(database.url) as store, open_store(database.url) as other:
+        await store.init()
+        await import_lines(store, make_lines(5))
+        stream = await begun(store, OTHER, freeze=True)
+        with reading(database) as let_go:
+            ending = asyncio.create_task(stream.close())
+            await until(lambda: renaming(database))
+            await other.freeze()
+            let_go()
+            with pytest.raises(StoreBusyError, match="nothing was replaced"):
+                await ending
+        assert await exported(store) == make_lines(5)
+        assert (await store.describe()).frozen_by == "user"
 
 
 async def test_an_import_whose_connection_dies_while_it_replaces_still_replaces(database: Database) -> None:
@@ -269,6 +291,30 @@ async def test_a_freeze_that_resolve_has_set_and_ended_leaves_nothing_of_ours_in
         await store.save_event(NEW)
         await import_lines(store, make_lines(3))
         assert not [name for name in database.tables() if "-mark-" in name]
+
+
+class Folding(MariaDb):
+    """A server as it is on Windows: names of tables are written in small letters."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--lower-case-table-names=1"]
+
+
+async def test_a_server_that_writes_names_in_small_letters_finds_what_is_beside_the_events() -> None:
+    server = new_server(Folding, Path(os.environ[FOLDER]) / f"mariadb-{secrets.token_hex(4)}")
+    try:
+        database = made_on(server.url("folding"))
+        async with open_store(database.url, events_table_name="Orders") as store:
+            await store.init()
+            dead = await begun(store, make_lines(300))
+            kill_import(database, dead)
+            async with store.import_events(resume=True) as stream:
+                assert stream.saved_events_count == 300
+            await import_lines(store, make_lines(5))
+            await store.drop()
+        assert database.tables() == set()
+    finally:
+        server.kill()
 
 
 def named(database: Database, events: str) -> EventStore:

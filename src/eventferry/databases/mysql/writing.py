@@ -192,12 +192,17 @@ class MysqlWriting(MysqlReading):
 
     def _beside_the_events(self) -> dict[str, str]:
         """The tables whose names begin with that of the events and a hyphen, and their comments."""
+        events = self.tables.events
         rows = self.connection.query(
-            """SELECT table_name, table_comment FROM information_schema.tables
+            """SELECT table_name, table_comment, @@lower_case_table_names FROM information_schema.tables
             WHERE table_schema = %s AND LEFT(table_name, %s) = %s""",
-            (self.connection.access.database, len(self.tables.events) + 1, f"{self.tables.events}-"),
+            (self.connection.access.database, len(events) + 1, f"{events}-"),
         )
-        return {str(name): str(facts) for name, facts in rows}
+        # A server that does not tell them apart by case may have written the events' name otherwise.
+        return {
+            f"{events}{name[len(events) :]}" if folds else str(name): str(facts)
+            for name, facts, folds in rows
+        }
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
