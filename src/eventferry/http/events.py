@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from decimal import Decimal
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from eventferry.event import MAX_SAFE_INTEGER
 from eventferry.http.bodies import refuse_empty
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.streams import LinesResponse
+from eventferry.payload import LARGE
 from eventferry.store import filter_of
 
 CURSOR_HEADER = "Eventferry-Cursor"
@@ -95,7 +97,9 @@ def _listed(lines: bytes, cursor: bytes) -> Response:
 
 
 async def _save(call: Call[NoQuery]) -> Response:
-    saved = await call.store.save_event(decoded_event(refuse_empty(await call.text())))
+    text = refuse_empty(await call.text())
+    event = decoded_event(text) if len(text) < LARGE else await asyncio.to_thread(decoded_event, text)
+    saved = await call.store.save_event(event)
     call.came_in(1)
     return JsonResponse(saved, 201)
 
@@ -162,7 +166,9 @@ def _exact(text: str) -> float | Decimal:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise InputError("this key stands twice", field=twice)
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InputError("this key stands twice", field=name)
+            seen.add(name)
     return members
