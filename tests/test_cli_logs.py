@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from eventferry.cli.records import JSON
 from tests.cli import Ferry, new_ferry
 from tests.places import Places
 from tests.servers import PASSWORD
@@ -118,3 +119,14 @@ with open_store("a.db") as store:
 """
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (child.stdout, child.stderr) == ("there\n", "")
+
+
+def test_an_error_in_json_has_its_traceback() -> None:
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        record = logging.LogRecord("eventferry", logging.ERROR, "", 0, "failed", None, sys.exc_info())
+    told = json.loads(JSON.format(record))
+    assert told["message"] == "failed"
+    assert told["traceback"].startswith("Traceback")
+    assert told["traceback"].endswith("RuntimeError: broken")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -211,3 +213,39 @@ def test_an_import_that_is_refused_at_its_first_line_makes_no_store(
     assert ferry.names() == {"folder"}
     if content == b"{oops}\n":
         assert "line 1" in told
+
+
+# a process that is short of files
+
+
+def test_too_many_open_files_are_no_lack_of_rights(ferry: Ferry) -> None:
+    ferry.store("a.db", 3)
+    script = """
+import asyncio, os, resource
+from eventferry import EventferryError, open_store
+
+async def main():
+    async with open_store("other.db") as other, open_store("a.db") as store:
+        await other.exists()  # which loads what is needed
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        files = []
+        try:
+            while True:
+                files.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+        try:
+            await store.describe()
+        except EventferryError as error:
+            told = error
+        for file in files:
+            os.close(file)
+        print(told)
+        print((await store.describe()).event_count)
+
+asyncio.run(main())
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=30)
+    words, count = told.stdout.decode().splitlines()
+    assert "as many files open as it may" in words
+    assert count == "3"

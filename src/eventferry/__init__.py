@@ -6,6 +6,7 @@ async with open_store("a.db") as a, open_store("b.db") as b:
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from eventferry.merge import ImportReport
     from eventferry.partition import Partition
     from eventferry.piping import pipeline
-    from eventferry.results import Description, OpenImportDescription, Page, SavedEvent, Subscriber
+    from eventferry.results import (
+        Description,
+        ImportProgress,
+        OpenImportDescription,
+        Page,
+        SavedEvent,
+        Subscriber,
+    )
     from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
     from eventferry.store import EventLoader, EventStore
     from eventferry.verifying import Difference, VerifyReport, verify
@@ -40,6 +48,7 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "GatheredSecrets",
+    "ImportProgress",
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
@@ -75,7 +84,7 @@ _MODULES = {
     "merge": ("ImportReport",),
     "partition": ("Partition",),
     "piping": ("pipeline",),
-    "results": ("Description", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
+    "results": ("Description", "ImportProgress", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
     "secret": ("GatheredSecrets", "Secret", "SecretsPage", "SecretsReport"),
     "store": ("EventLoader", "EventStore"),
     "verifying": ("Difference", "VerifyReport", "verify"),
@@ -116,4 +125,4 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
     from eventferry.databases import open_database
     from eventferry.store import EventStore
 
-    return EventStore(open_database(url, options), snapshot_bucket_size=snapshot_bucket_size)
+    return EventStore(partial(open_database, url, options), snapshot_bucket_size=snapshot_bucket_size)

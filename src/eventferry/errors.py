@@ -94,7 +94,7 @@ class StoreFullError(EventferryError):
 
 
 class StoreReplacedError(EventferryError):
-    """The events were replaced while an export was reading them."""
+    """The events were replaced while an export was reading them, or their file was while a store had it open."""
 
 
 class ReadOnlyStoreError(EventferryError):

@@ -17,11 +17,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eventferry import cursor as vector
 from eventferry.ahead import DEPTH, Ahead, Reader
 from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment, Stretch
+from eventferry.ending import to_the_end
 from eventferry.errors import UsageError
 from eventferry.event import Event
 
@@ -58,7 +59,8 @@ UNNAMED = b"\xff"
 
 def part_key(part: str | None) -> bytes:
     """The sort key of a part of an incremental import: whole numbers by their value, then other names by their
-    bytes, then what has no name.
+    bytes, then what has no name. A part is often called as its file is: bytes of that name that are not UTF-8 are
+    lone surrogates in Python (`os.fsdecode`), and the same bytes here.
     """
     if part is None:
         return UNNAMED
@@ -68,9 +70,12 @@ def part_key(part: str | None) -> bytes:
         digits = part.lstrip("0")
         return b"\x00%08d" % len(digits) + digits.encode() + b"\x00" + part.encode()
     try:
-        return b"\x01" + part.encode()
+        name = part.encode(errors="surrogateescape")
     except UnicodeEncodeError:
-        raise UsageError("the name of a part holds a lone surrogate, which is no character") from None
+        name = b""
+    if name.decode(errors="surrogateescape") != part:
+        raise UsageError("the name of a part holds a lone surrogate, which is no character")
+    return b"\x01" + name
 
 
 class Lines(NamedTuple):
@@ -116,6 +121,16 @@ async def _tidied(stretch: Stretch) -> bytes:
         start = end
         await asyncio.sleep(0)
     return b"".join(pieces)
+
+
+async def _over(future: asyncio.Future[Any]) -> None:
+    """Wait until nothing is under way for it any more."""
+    await asyncio.gather(future, return_exceptions=True)
+
+
+async def _close(given_up: Iterable[Ahead]) -> None:
+    for each in given_up:
+        await each.close()
 
 
 class Pages:
@@ -174,8 +189,8 @@ class Pages:
         """Read nothing ahead any more; twice is fine."""
         self._give_up()
         given_up, self._given_up = self._given_up, []
-        for each in given_up:
-            await each.close()
+        if given_up:
+            await to_the_end(_close(given_up))
 
     def _give_up(self) -> None:
         """Want nothing of what is read ahead. In a reading nobody waits for that to end: it may need the reading's
@@ -284,7 +299,7 @@ class Pages:
             hides = await looking
         except BaseException:
             looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            await to_the_end(_over(looking))
             raise
         if hides:
             return await self._merged(reading, limit, max_bytes)
@@ -457,7 +472,7 @@ class Pages:
         following, self._following = self._following, None
         if following is not None:
             following[1].cancel()
-            await asyncio.gather(following[1], return_exceptions=True)
+            await to_the_end(_over(following[1]))
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where a thread falls and the page must be merged.

@@ -1,7 +1,8 @@
-"""Whose process this is."""
+"""Whose process this is, and what is left to it."""
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -28,3 +29,18 @@ def make_ours() -> None:
     # A database's thread has little to do in Python: to hand out rows or to take an answer. To wait five milliseconds
     # for the parser each time takes a twentieth of an import.
     sys.setswitchinterval(0.001)
+
+
+def files_are_used_up() -> bool:
+    """Whether the few files that opening a store takes cannot be opened, for want of numbers and not of rights."""
+    opened: list[int] = []
+    try:
+        for _ in range(4):
+            descriptor = os.open(os.devnull, os.O_RDONLY)
+            opened.append(descriptor)
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return False

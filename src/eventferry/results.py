@@ -77,3 +77,17 @@ class Subscriber(msgspec.Struct, frozen=True, rename="camel"):
     event_subscriber: str
     destination: Any
     status: Any
+
+
+class ImportProgress(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """How far an import has come that is running, or was interrupted.
+
+    Attributes:
+        imported: how many events are staged.
+        byte_offset: of the source, behind the last line that is staged: where a resume goes on.
+        is_running: whether its process lives: nobody else can go on with it then.
+    """
+
+    imported: int
+    byte_offset: int
+    is_running: bool

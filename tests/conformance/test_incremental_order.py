@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import random
 from collections import Counter, defaultdict
 
@@ -15,6 +16,7 @@ from eventferry import (
     ConcurrentError,
     ImportReport,
     InputError,
+    UsageError,
 )
 from tests.conformance.incremental import (
     PER_EXAMPLE,
@@ -236,6 +238,19 @@ async def test_pushing_a_part_again_replaces_it_and_nothing_else(opened: Opened)
         report = await store.commit_incremental_import(import_id)
         assert report.imported == 10
         assert Counter(await payloads(store)) == Counter([12, 12, 20, 20, 5, 5, 30, 30, 31, 31])
+
+
+async def test_a_part_can_be_called_as_any_file_is(opened: Opened) -> None:
+    names = ["café", *map(os.fsdecode, (b"caf\xe9", b"caf\xe8", b"caf\xff", b"\xff", b"\xed\xa0\x80"))]
+    async with opened() as store:
+        import_id = await store.begin_incremental_import()
+        for place, name in enumerate([*names, *names]):
+            await store.push_incremental_import([at(100, place % len(names))], import_id, part=name)
+        for name in ("\ud800", os.fsdecode(b"\xc3") + os.fsdecode(b"\xa9")):  # no bytes, and those of é
+            with pytest.raises(UsageError, match="surrogate"):
+                await store.push_incremental_import([at(100, 99)], import_id, part=name)
+        assert (await store.commit_incremental_import(import_id)).imported == len(names)
+        assert set(await payloads(store)) == set(range(len(names)))
 
 
 async def test_a_part_pushed_again_with_nothing_in_it_is_gone(opened: Opened) -> None:

@@ -39,10 +39,13 @@ async def opened(folder: Path, events: int | bytes = 0, **options: Any) -> Async
 
 @asynccontextmanager
 async def client_of(store: EventStore, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a store's application, in this process; without tokens, unless they are given."""
+    """A client of a store's application, in this process; without tokens, unless they are given, and asking for
+    nothing packed."""
     app = create_app(store, **({"insecure": "tokens" not in options} | options))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url=URL, timeout=60) as client:
+    async with httpx.AsyncClient(
+        transport=transport, base_url=URL, timeout=60, headers={"Accept-Encoding": "identity"}
+    ) as client:
         yield client
 
 
@@ -88,8 +91,9 @@ class Server:
                 time.sleep(0.02)
 
     def client(self, **options: Any) -> httpx.Client:
-        """A client of it."""
-        return httpx.Client(base_url=self.url, timeout=60, **options)
+        """A client of it; what it gets is not packed, unless it asks for that."""
+        headers = {"Accept-Encoding": "identity"} | dict(options.pop("headers", {}))
+        return httpx.Client(base_url=self.url, timeout=60, headers=headers, **options)
 
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from eventferry import InputError
 from eventferry.http import ClientGoneError, Limits, RefusedError, request_blocks
 from eventferry.http.bodies import charset_of
-from eventferry.http.charsets import CHARSETS
+from eventferry.http.charsets import CHARSETS, known_charset
 from tests.http.service import lines_of, new_event, problem_of, service
 from tests.support import exported, make_lines
 
@@ -86,6 +86,104 @@ async def test_text_in_any_charset_arrives_exactly_cut_anywhere(
     assert arrived.decode("utf-8-sig" if charset.startswith("utf") else "utf-8") == text.removeprefix(
         "\ufeff"
     )
+
+
+WEB = {
+    "é": {
+        "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 utf-8 utf8 x-unicode20utf8",
+        "utf-16-le": "csunicode iso-10646-ucs-2 ucs-2 unicode unicodefeff utf-16 utf-16le",
+        "utf-16-be": "unicodefffe utf-16be",
+        "cp1252": "ansi_x3.4-1968 ascii cp1252 cp819 csisolatin1 ibm819 iso-8859-1 iso-ir-100 iso8859-1 iso88591 "
+        "iso_8859-1 iso_8859-1:1987 l1 latin1 us-ascii windows-1252 x-cp1252",
+        "mac-roman": "csmacintosh mac macintosh x-mac-roman",
+        "cp1254": "cp1254 csisolatin5 iso-8859-9 iso-ir-148 iso8859-9 iso88599 iso_8859-9 iso_8859-9:1989 l5 latin5 "
+        "windows-1254 x-cp1254",
+        "cp1258": "cp1258 windows-1258 x-cp1258",
+    },
+    "ł": {
+        "iso8859-2": "csisolatin2 iso-8859-2 iso-ir-101 iso8859-2 iso88592 iso_8859-2 iso_8859-2:1987 l2 latin2",
+        "iso8859-13": "iso-8859-13 iso8859-13 iso885913",
+        "iso8859-16": "iso-8859-16",
+        "cp1250": "cp1250 windows-1250 x-cp1250",
+        "cp1257": "cp1257 windows-1257 x-cp1257",
+    },
+    "ĝ": {
+        "iso8859-3": "csisolatin3 iso-8859-3 iso-ir-109 iso8859-3 iso88593 iso_8859-3 iso_8859-3:1988 l3 latin3"
+    },
+    "ģ": {
+        "iso8859-4": "csisolatin4 iso-8859-4 iso-ir-110 iso8859-4 iso88594 iso_8859-4 iso_8859-4:1988 l4 latin4"
+    },
+    "Ж": {
+        "ibm866": "866 cp866 csibm866 ibm866",
+        "iso8859-5": "csisolatincyrillic cyrillic iso-8859-5 iso-ir-144 iso8859-5 iso88595 iso_8859-5 iso_8859-5:1988",
+        "koi8-r": "cskoi8r koi koi8 koi8-r koi8_r",
+        "koi8-u": "koi8-ru koi8-u",
+        "cp1251": "cp1251 windows-1251 x-cp1251",
+        "mac-cyrillic": "x-mac-cyrillic x-mac-ukrainian",
+    },
+    "ع": {
+        "iso8859-6": "arabic asmo-708 csiso88596e csiso88596i csisolatinarabic ecma-114 iso-8859-6 iso-8859-6-e "
+        "iso-8859-6-i iso-ir-127 iso8859-6 iso88596 iso_8859-6 iso_8859-6:1987",
+        "cp1256": "cp1256 windows-1256 x-cp1256",
+    },
+    "ω": {
+        "iso8859-7": "csisolatingreek ecma-118 elot_928 greek greek8 iso-8859-7 iso-ir-126 iso8859-7 iso88597 "
+        "iso_8859-7 iso_8859-7:1987 sun_eu_greek",
+        "cp1253": "cp1253 windows-1253 x-cp1253",
+    },
+    "ש": {
+        "iso8859-8": "csiso88598e csisolatinhebrew hebrew iso-8859-8 iso-8859-8-e iso-ir-138 iso8859-8 iso88598 "
+        "iso_8859-8 iso_8859-8:1988 visual csiso88598i iso-8859-8-i logical",
+        "cp1255": "cp1255 windows-1255 x-cp1255",
+    },
+    "ŋ": {"iso8859-10": "csisolatin6 iso-8859-10 iso-ir-157 iso8859-10 iso885910 l6 latin6"},
+    "ŵ": {"iso8859-14": "iso-8859-14 iso8859-14 iso885914"},
+    "œ": {"iso8859-15": "csisolatin9 iso-8859-15 iso8859-15 iso885915 iso_8859-15 l9"},
+    "ท": {"cp874": "dos-874 iso-8859-11 iso8859-11 iso885911 tis-620 windows-874"},
+    "简": {
+        "gbk": "chinese csgb2312 csiso58gb231280 gb2312 gb_2312 gb_2312-80 gbk iso-ir-58 x-gbk gb18030",
+    },
+    "繁": {"big5": "big5 big5-hkscs cn-big5 csbig5 x-x-big5"},
+    "語": {
+        "euc_jp": "cseucpkdfmtjapanese euc-jp x-euc-jp",
+        "iso2022_jp": "csiso2022jp iso-2022-jp",
+        "shift_jis": "csshiftjis ms932 ms_kanji shift-jis shift_jis sjis windows-31j x-sjis",
+    },
+    "한": {
+        "euc_kr": "cseuckr csksc56011987 euc-kr iso-ir-149 korean ks_c_5601-1987 ks_c_5601-1989 ksc5601 ksc_5601 "
+        "windows-949",
+    },
+}
+"""The labels of the Encoding Standard, but those that mean a refusal: a character, and in what it is written."""
+
+
+@pytest.mark.parametrize(
+    ("character", "codec", "label"),
+    [
+        (character, codec, label)
+        for character, codecs in WEB.items()
+        for codec, labels in codecs.items()
+        for label in labels.split()
+    ],
+)
+async def test_a_charset_is_known_by_every_name_of_the_web(character: str, codec: str, label: str) -> None:
+    for name in (label, label.upper()):
+        charset = known_charset(name)
+        assert charset is not None
+        text = "[]" if charset == "ascii" else f'["{character}"]'
+        assert await read([text.encode(codec)], content_type=f"text/plain; charset={name}") == text.encode()
+
+
+async def test_koi8_ru_has_the_short_u_of_belarusian() -> None:
+    text = '["Ўў Жж"]'
+    encoded = text.replace("ў", "╝").replace("Ў", "╬").encode("koi8-u")
+    for pieces in ([encoded], [encoded[:3], encoded[3:]]):
+        assert await read(pieces, content_type="text/plain; charset=koi8-ru") == text.encode()
+
+
+@pytest.mark.parametrize("label", ["replacement", "x-user-defined", "hz-gb-2312", "iso-2022-cn"])
+def test_names_that_the_web_refuses_are_refused(label: str) -> None:
+    assert known_charset(label) is None
 
 
 @pytest.mark.parametrize("charset", CHARSETS)

@@ -106,12 +106,12 @@ def test_httpx_pipes_one_service_into_another(server: Server, tmp_path: Path) ->
     asyncio.run(made())
     with serving(f"sqlite:///{tmp_path}/b.db", tmp_path) as other:
         with httpx.stream("GET", f"{server.url}/export") as response:
-            told = httpx.post(f"{other.url}/import", content=response.iter_raw(), timeout=60)
+            told = httpx.post(f"{other.url}/import", content=response.iter_bytes(), timeout=60)
         assert told.json()["imported"] == 5000
         cursor = response.headers["eventferry-cursor"]
         httpx.post(f"{server.url}/incremental-import", json=[new_event(1)])
         with httpx.stream("GET", f"{server.url}/export", params={"cursor": cursor}) as response:
-            told = httpx.post(f"{other.url}/incremental-import", content=response.iter_raw(), timeout=60)
+            told = httpx.post(f"{other.url}/incremental-import", content=response.iter_bytes(), timeout=60)
         assert told.json()["imported"] == 1
 
         async def both() -> tuple[bytes, int]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,9 @@ import pytest
 from eventferry import InputError, StoreReplacedError
 from eventferry.http import Limits, create_app
 from eventferry.http.streams import PIECE, CutError
-from tests.http.service import opened, serving
-from tests.support import exported, import_lines, make_lines
+from eventferry.unpacking import zstd_module
+from tests.http.service import lines_of, new_event, opened, problem_of, service, serving
+from tests.support import exported, import_lines, make_event, make_lines
 
 FAR_MORE_THAN_IS_READ_AHEAD = 150_000
 
@@ -175,3 +179,98 @@ async def test_the_cut_is_never_before_where_an_export_began(tmp_path: Path) -> 
         assert await stream.begin() == ahead
         assert b"".join([block async for block in stream]) == b""
         assert stream.cursor == ahead
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [
+        ({"type": "TYPE_1"}, lambda event: event["type"] == "TYPE_1"),
+        ({"type": ["TYPE_1", "TYPE_2"]}, lambda event: event["type"] != "TYPE_0"),
+        ({"aggregateId": "aggregate-3"}, lambda event: event["aggregateId"] == "aggregate-3"),
+        ({"startTime": make_event(20)["timestamp"]}, lambda event: event["payload"]["number"] >= 20),
+        ({"finishTime": make_event(20)["timestamp"]}, lambda event: event["payload"]["number"] <= 20),
+        ({"limit": 7}, lambda event: event["payload"]["number"] < 7),
+    ],
+)
+async def test_an_export_takes_the_filters_that_pages_take(
+    tmp_path: Path, query: dict[str, Any], wanted: Callable[[dict[str, Any]], bool]
+) -> None:
+    async with service(tmp_path, 100) as (client, store):
+        response = await client.get("/export", params=query)
+        assert response.content == lines_of(event for event in map(make_event, range(100)) if wanted(event))
+        cut = (await store.describe(calculate_cursor=True)).cursor
+        # Behind a limit there is more, which nobody must skip.
+        assert response.headers.get("eventferry-cursor") == (None if "limit" in query else cut)
+
+
+async def test_an_export_of_a_selection_goes_on_from_its_cursor(tmp_path: Path) -> None:
+    async with service(tmp_path, 30) as (client, store):
+        first = await client.get("/export?type=ADDED")
+        assert first.content == b""
+        await store.incremental_import([new_event(1), new_event(2, type="OTHER")])
+        asking = {"type": "ADDED", "cursor": first.headers["eventferry-cursor"]}
+        assert [
+            json.loads(line)["type"] for line in (await client.get("/export", params=asking)).iter_lines()
+        ] == ["ADDED"]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "startTime=2&finishTime=1", "limit=1&limit=2", "types=a"])
+async def test_a_selection_that_is_none_is_refused_before_anything_goes_out(
+    tmp_path: Path, query: str
+) -> None:
+    async with service(tmp_path, 3) as (client, _):
+        assert (await client.get(f"/export?{query}")).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("asked", "coding"),
+    [
+        ("", None),
+        ("*", None),
+        ("br", None),
+        ("identity", None),
+        ("gzip", "gzip"),
+        ("x-gzip", "gzip"),
+        ("GZIP;q=0.5", "gzip"),
+        ("gzip, deflate, br, zstd", "zstd"),
+        ("zstd;q=0.1, gzip;q=0.9", "gzip"),
+        ("gzip;q=0, zstd;q=0", None),
+        ("gzip;q=0.2, identity;q=0.9", None),
+        ("gzip;q=nonsense", None),
+        ("gzip, *;q=0", "gzip"),
+    ],
+)
+async def test_an_export_is_packed_as_it_is_asked_for(tmp_path: Path, asked: str, coding: str | None) -> None:
+    async with service(tmp_path, 5000) as (client, _):
+        async with client.stream("GET", "/export", headers={"Accept-Encoding": asked}) as response:
+            assert response.headers.get("content-encoding") == coding
+            assert response.headers["vary"] == "Accept-Encoding"
+            raw = b"".join([block async for block in response.aiter_raw()])
+        if coding == "gzip":
+            assert len(raw) < 200_000
+            raw = gzip.decompress(raw)
+        elif coding == "zstd":
+            assert len(raw) < 200_000
+            raw = zstd_module().decompress(raw)
+        assert raw == make_lines(5000)
+
+
+async def test_an_export_that_nobody_could_read_is_refused(tmp_path: Path) -> None:
+    async with service(tmp_path, 3) as (client, _):
+        for asked in ("identity;q=0", "*;q=0", "br, identity;q=0"):
+            response = await client.get("/export", headers={"Accept-Encoding": asked})
+            assert response.status_code == 406
+            assert "gzip" in problem_of(response)["detail"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+async def test_a_packed_export_goes_into_another_store_as_it_is(tmp_path: Path, coding: str) -> None:
+    (tmp_path / "b").mkdir()
+    async with service(tmp_path, 3000) as (source, _), service(tmp_path / "b") as (target, _):
+        async with source.stream("GET", "/export", headers={"Accept-Encoding": coding}) as response:
+            packed = [block async for block in response.aiter_raw()]
+        cut = b"".join(packed)[:-9]
+        headers = {"Content-Encoding": coding}
+        assert (await target.post("/import", content=cut, headers=headers)).status_code == 422
+        told = await target.post("/import", content=b"".join(packed), headers=headers)
+        assert told.json()["imported"] == 3000

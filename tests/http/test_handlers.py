@@ -24,6 +24,7 @@ HANDLERS: dict[tuple[str, str], http.Handler[Any]] = {
     ("GET", "/export"): http.export_handler,
     ("POST", "/freeze"): http.freeze_handler,
     ("POST", "/unfreeze"): http.unfreeze_handler,
+    ("GET", "/import"): http.import_progress_handler,
     ("POST", "/import"): http.import_handler,
     ("POST", "/incremental-import"): http.incremental_import_handler,
     ("POST", "/begin"): http.begin_handler,

@@ -322,6 +322,31 @@ def test_an_import_that_runs_when_the_end_comes_is_whole_or_not_at_all(tmp_path:
     asyncio.run(usable())
 
 
+@pytest.mark.parametrize("words", [(), ("-v",), ("-vv",), ("--quiet",)])
+def test_with_log_format_json_every_line_is_an_object(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with serving(new_store(tmp_path), tmp_path, "--log-format", "json", *words) as server:
+        with server.client() as client:
+            client.get("/describe?secret")
+            client.post("/events", json={"type": "T", "aggregateId": "a", "aggregateVersion": 1})
+        address = urlsplit(server.url)
+        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            connection.recv(1000)
+        server.signal()
+        assert server.ended() == 0
+        told = [json.loads(line) for line in server.log.splitlines()]
+    assert "serving" in told[0]["message"]
+    assert told[-1]["message"] == "stopped"
+    assert any(record["level"] == "WARNING" and record["logger"] == "uvicorn.error" for record in told)
+    accesses = [record for record in told if record["logger"] == "eventferry.http.access"]
+    saved = [
+        (one["method"], one["route"], one["status"], one["cut"])
+        for one in accesses
+        if one["operation"] == "save"
+    ]
+    assert saved == ([] if "--quiet" in words else [("POST", "/events", 201, False)])
+
+
 def test_no_secret_and_no_token_ever_stands_in_a_log(tmp_path: Path) -> None:
     url = new_store(tmp_path, make_lines(3))
     tokens = TokenFile(tmp_path / "tokens.json")

@@ -81,7 +81,7 @@ class Storm:
             lines, end = 0, b""
             async with self._client.stream("GET", "/export") as response:
                 assert response.status_code == 200
-                async for block in response.aiter_raw(64 * 1024):
+                async for block in response.aiter_bytes(64 * 1024):
                     lines += block.count(b"\n")
                     end = block[-1:]
                     await asyncio.sleep(0 if self._is_over else self._pause)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import stat
 import threading
 from collections.abc import Callable
@@ -100,9 +101,9 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     for text in (b"", b"[]", b'{"tokens":[{"name":"a"}]}', b'{"tokens":[],"more":1}', b"\xff"):
         path.write_bytes(text)
         path.chmod(0o600)
-        with pytest.raises(EventferryError, match="no file of tokens"):
+        with pytest.raises(EventferryError, match="not a file of tokens"):
             TokenFile(path).tokens()
-    with pytest.raises(EventferryError, match="no file"):
+    with pytest.raises(EventferryError, match="not a file"):
         TokenFile(tmp_path).tokens()
 
 
@@ -155,6 +156,76 @@ def test_a_file_is_read_again_only_when_it_has_changed(
     assert len(reads) == 1
     TokenFile(tmp_path / "t.json").add("b", ["read"])
     assert len(file.tokens()) == 2
+
+
+@pytest.mark.parametrize("links", [1, 2])
+def test_what_is_revoked_through_a_link_is_revoked_in_the_file_it_leads_to(
+    tmp_path: Path, links: int
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "etc").mkdir()
+    file = tmp_path / "real" / "t.json"
+    link = tmp_path / "etc" / "t.json"
+    link.symlink_to("../real/t.json")
+    if links == 2:
+        (tmp_path / "etc" / "again").symlink_to("t.json")
+        link = tmp_path / "etc" / "again"
+    TokenFile(link).add("first", ["read"])  # before there is a file
+    running = TokenFile(file)
+    token = TokenFile(link).add("second", ["read"])
+    assert running.find(token) is not None
+    TokenFile(link).revoke("second")
+    assert running.find(token) is None
+    assert link.is_symlink()
+    assert [token.name for token in running.tokens()] == ["first"]
+    assert sorted(path.name for path in (tmp_path / "etc").iterdir()) == (
+        ["again", "t.json"] if links == 2 else ["t.json"]
+    )
+
+
+def test_mode_and_owner_of_the_file_stay(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    TokenFile(path).add("a", ["read"])
+    if os.geteuid() == 0:  # a service of its own user, an administrator who is root
+        os.chown(path, 65534, 65534)
+    path.chmod(0o400)
+    before = path.stat()
+    TokenFile(path).add("b", ["read"])
+    TokenFile(path).revoke("a")
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+def test_a_file_with_two_names_is_not_changed_under_one_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    token = TokenFile(path).add("a", ["read"])
+    (tmp_path / "other.json").hardlink_to(path)
+    with pytest.raises(EventferryError, match="hard link"):
+        TokenFile(path).revoke("a")
+    assert TokenFile(path).find(token) is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.json", "t.json"]
+
+
+def test_a_path_stays_the_same_file_when_the_process_goes_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    file = TokenFile("t.json")
+    token = file.add("a", ["read"])
+    monkeypatch.chdir(tmp_path / "two")
+    TokenFile("t.json").add("other", ["read"])
+    assert file.find(token) is not None
+    file.revoke("a")
+    assert [token.name for token in TokenFile("t.json").tokens()] == ["other"]
+
+
+def test_links_that_lead_in_a_circle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(EventferryError, match="cannot be"):
+        TokenFile(tmp_path / "a").add("x", ["read"])
 
 
 def test_scopes_are_checked_where_a_token_is_made(tmp_path: Path) -> None:

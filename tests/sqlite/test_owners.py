@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eventferry import (
+    EventStore,
     NotFrozenError,
     StoreBusyError,
+    StoreChangedError,
     StoreFrozenError,
     open_store,
 )
+from eventferry.databases.sqlite import liveness
 from tests.sqlite.files import (
     SAVED,
     file_hash,
@@ -172,3 +183,216 @@ async def test_readers_who_ask_at_once_agree_that_an_owner_is_dead(tmp_path: Pat
     ]
     answers = [await child.communicate() for child in children]
     assert [int(answer) for answer, _ in answers] == [0, 0, 0, 0]
+
+
+INCREMENT_AND_WAIT = """
+import asyncio, sys
+from eventferry import open_store
+
+async def blocks():
+    yield b'{"type":"T","timestamp":1,"aggregateId":"a"}\\n'
+    print(1, flush=True)
+    await asyncio.sleep(600)
+
+async def main():
+    async with open_store(sys.argv[1]) as store:
+        await store.incremental_import(blocks())
+
+asyncio.run(main())
+"""
+
+
+def owners_beside(path: Path) -> set[str]:
+    return {name for name in names_beside(path) if "-owner-" in name}
+
+
+async def test_the_next_operation_removes_the_lock_files_of_all_that_were_killed(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path, 20)
+    living = start(EXPORT_AND_WAIT, path)
+    try:
+        kept = owners_beside(path)
+        rows(
+            path, 'DROP TABLE "events-freeze"'
+        )  # what is frozen is not imported into, which is no part of this
+        dead = [start(INCREMENT_AND_WAIT, path) for _ in range(2)]
+        for child in dead:
+            kill(child)
+        assert len(owners_beside(path)) == len(kept) + 2
+        for name in ("a.db-owner-0123456789ab", "a.db-owner-notes", "other.db-owner-0123456789ab"):
+            (tmp_path / name).write_text("of somebody else")
+        async with open_store(url_of(path)) as store:
+            await store.incremental_import([])
+        assert owners_beside(path) == kept | {
+            "a.db-owner-0123456789ab",
+            "a.db-owner-notes",
+            "other.db-owner-0123456789ab",
+        }
+    finally:
+        kill(living)
+
+
+async def test_who_begins_while_others_sweep_owns_a_file_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.touch()
+    is_over = threading.Event()
+
+    def sweep() -> None:
+        while not is_over.is_set():
+            liveness.sweep(path)
+
+    sweepers = [threading.Thread(target=sweep) for _ in range(3)]
+    for sweeper in sweepers:
+        sweeper.start()
+    try:
+        for _ in range(300):
+            owner = liveness.FileOwner(path)
+            assert liveness.is_alive(path, owner.id)
+            assert liveness.lock_path(path, owner.id).exists()
+            await owner.release()
+            assert not liveness.is_alive(path, owner.id)
+    finally:
+        is_over.set()
+        for sweeper in sweepers:
+            sweeper.join()
+    liveness.sweep(path)
+    assert names_beside(path) == set()
+
+
+async def test_everybody_can_ask_whether_an_owner_lives_whatever_the_umask(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    before = os.umask(0o077)
+    try:
+        await make_store(path, 20)
+        async with open_store(url_of(path)) as store, store.import_events() as stream:
+            await stream.write(make_lines(30))
+            [owner] = owners_beside(path)
+            assert stat.S_IMODE((tmp_path / owner).stat().st_mode) == 0o644
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+async def test_a_process_that_is_stopped_keeps_what_it_owns(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path, 20)
+    child = start(IMPORT_AND_WAIT, path)
+    try:
+        child.send_signal(signal.SIGSTOP)
+        async with open_store(url_of(path)) as store:
+            assert (await store.describe()).is_frozen
+            with pytest.raises(StoreFrozenError):
+                await store.save_event(SAVED)
+            with pytest.raises((StoreBusyError, StoreFrozenError)):
+                await import_lines(store, make_lines(30))
+            assert await exported(store) == make_lines(20)
+    finally:
+        kill(child)
+
+
+# an owner that has lost its lock
+
+
+def lose_locks(path: Path) -> None:
+    """Take all locks away from their owners: as when somebody tidies up what lies beside the file."""
+    for name in owners_beside(path):
+        (path.parent / name).unlink()
+
+
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, database: Any, number: int, interfere: Callable[[], Awaitable[None]]
+) -> list[int]:
+    """Let something else happen before the transaction of that number; what is given is filled with their numbers."""
+    real = type(database).writing
+    begun: list[int] = []
+
+    @asynccontextmanager
+    async def writing(**options: Any) -> AsyncIterator[Any]:
+        begun.append(len(begun) + 1)
+        if len(begun) == number:
+            await interfere()
+        async with real(database, **options) as transaction:
+            yield transaction
+
+    for name in ("writing", "writing_alone", "replacing"):
+        monkeypatch.setattr(database, name, writing)
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("then", "freeze"), [("import", True), ("resume", False), ("drop", True), ("save", False)]
+)
+async def test_an_import_that_lost_its_lock_is_refused_whatever_happens_before_any_of_its_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str, freeze: bool
+) -> None:
+    lines, first_lines = make_lines(60), len(make_lines(40))
+    refused = 0
+    for number in itertools.count(1):
+        path = tmp_path / f"{number}.db"
+        await make_store(path, 20)
+        async with open_store(url_of(path)) as first, open_store(url_of(path)) as second:
+            begun = interrupted(
+                monkeypatch, first._database, number, partial(something_else, then, second, path)
+            )
+            stream = first.import_events(freeze=freeze)
+            try:
+                await stream.write(lines[:first_lines])
+                await stream._batches.commit()
+                await stream.write(lines[first_lines:])
+                await stream.close()
+            except (StoreBusyError, StoreChangedError):
+                refused += 1
+                stored = await exported(second)
+                if then == "save":
+                    assert b'"SAVED"' in stored
+                    assert stored.count(b"\n") == 21
+                else:
+                    assert stored == {"import": make_lines(30), "resume": make_lines(80), "drop": b""}[then]
+            else:
+                assert await exported(second) == lines
+            assert not (await second.describe()).is_frozen
+            await second.save_event(SAVED | {"aggregateVersion": 2})
+        assert {name for name in names_beside(path) if name.startswith(path.name)} == set(), number
+        assert len(rows(path, "SELECT name FROM sqlite_master WHERE type = 'table'")) == 4
+        if len(begun) < number:
+            break
+    print(f"{number - 1} transactions, refused at {refused} of them")
+    assert refused >= 4
+
+
+async def something_else(what: str, store: EventStore, path: Path) -> None:
+    lose_locks(path)
+    if what == "import":
+        await import_lines(store, make_lines(30))
+    elif what == "resume":
+        sink = store.import_events(resume=True)
+        await sink.begin()
+        await sink.write(make_lines(80)[sink.byte_offset :])
+        await sink.close()
+    elif what == "drop":
+        await store.drop()
+        await store.init()
+    else:
+        await store.save_event(SAVED)
+
+
+async def test_of_two_who_resume_at_once_one_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path, 20)
+    async with open_store(url_of(path)) as first:
+        stopped = first.import_events()
+        await stopped.write(make_lines(60))
+        stopped.stop()
+        await stopped.close()
+        stores = [open_store(url_of(path)) for _ in range(4)]
+        sinks = [store.import_events(resume=True) for store in stores]
+        begun = await asyncio.gather(*(sink.begin() for sink in sinks), return_exceptions=True)
+        [winner] = [sink for sink, error in zip(sinks, begun, strict=True) if error is None]
+        assert [type(error) for error in begun if error is not None] == [StoreBusyError] * 3
+        assert winner.byte_offset == len(make_lines(60))
+        await winner.write(make_lines(80)[winner.byte_offset :])
+        await winner.close()
+        assert await exported(first) == make_lines(80)
+        for store in stores:
+            await store.close()
+    assert names_beside(path) == set()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import shutil
+import sqlite3
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from eventferry import (
     AUTO,
     MANUAL,
     ReadOnlyStoreError,
+    StoreBusyError,
     open_store,
 )
 from tests.sqlite.files import (
@@ -217,3 +221,179 @@ def test_a_file_that_cannot_be_read_is_refused_by_name(open_folder: Path) -> Non
                 await store.describe()
 
     unprivileged(refused)
+
+
+class Turns:
+    """Two processes that take turns: this one and a child."""
+
+    def __init__(self) -> None:
+        self._to_child, self._to_parent = os.pipe(), os.pipe()
+
+    def for_child(self) -> None:
+        """In the parent: let the child go on, and wait until it has its turn behind it."""
+        os.write(self._to_child[1], b".")
+        self._read(self._to_parent[0])
+
+    def wait(self) -> None:
+        """In the child: wait for the next turn."""
+        self._read(self._to_child[0])
+
+    def _read(self, end: int) -> None:
+        assert select.select([end], [], [], 30)[0], "the other one has ended"
+        os.read(end, 1)
+
+    def is_over(self) -> None:
+        """In the child."""
+        os.write(self._to_parent[1], b".")
+
+
+def beside(function: Callable[[Turns], Any], parent: Callable[[Turns], Any]) -> None:
+    """Run the one in a child without rights, and the other here meanwhile."""
+    turns = Turns()
+    with ThreadPoolExecutor(1) as pool:
+        child = pool.submit(unprivileged, lambda: function(turns))
+        try:
+            result = parent(turns)
+            if asyncio.iscoroutine(result):
+                asyncio.run(result)
+        finally:
+            child.result(timeout=60)
+
+
+def test_a_log_is_found_through_a_link(open_folder: Path) -> None:
+    path = open_folder / "real" / "a.db"
+    path.parent.mkdir()
+    link = open_folder / "links" / "a.db"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    asyncio.run(make_store(path, 10))
+    with connect(path) as writer:
+        writer.execute(
+            'INSERT INTO "events" VALUES (?, ?, ?, ?, ?, ?, ?)', (9, 1, FAR_FUTURE, "new", 1, "T", "7")
+        )
+        no_writing(path)
+        link.parent.chmod(0o555)
+
+        async def reads() -> None:
+            async with open_store(url_of(link)) as store:
+                assert [event.payload for event in events_of(await exported(store))][-1] == 7
+
+        unprivileged(reads)
+
+
+def test_a_reader_of_a_closed_store_sees_what_is_written_later(open_folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs a second user")
+    path = open_folder / "a.db"
+    asyncio.run(make_store(path, 10))
+    no_writing(path)
+
+    async def follow(turns: Turns) -> None:
+        async with open_store(url_of(path)) as store:
+            for count in (10, 11, 12, 12):
+                turns.wait()
+                try:
+                    assert (await store.describe()).event_count == count
+                    assert len(await all_pages(store, 5)) == count
+                finally:
+                    turns.is_over()
+
+    async def write(turns: Turns) -> None:
+        turns.for_child()
+        async with open_store(url_of(path)) as store:
+            for version in (1, 2):
+                await store.save_event(SAVED | {"aggregateVersion": version})
+                no_writing(path)
+                turns.for_child()
+        turns.for_child()
+
+    beside(follow, write)
+
+
+def test_what_was_read_without_a_lock_while_somebody_wrote_is_not_given(open_folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs a second user")
+    path = open_folder / "a.db"
+    asyncio.run(make_store(path, 10))
+    no_writing(path)
+
+    async def read(turns: Turns) -> None:
+        async with open_store(url_of(path)) as store, store._database.reading() as reading:
+            assert await reading.growth() == 10
+            turns.wait()
+            try:
+                with pytest.raises(StoreBusyError, match="read again"):
+                    await reading.growth()
+            finally:
+                turns.is_over()
+
+    async def write(turns: Turns) -> None:
+        await asyncio.sleep(1)
+        async with open_store(url_of(path)) as store:
+            await store.save_event(SAVED)
+        turns.for_child()
+
+    beside(read, write)
+
+
+def test_reading_drops_no_lock_that_this_process_has_on_the_file(open_folder: Path) -> None:
+    """As closing any descriptor of the file would."""
+    if os.geteuid() != 0:
+        pytest.skip("needs a second user")
+    path = open_folder / "a.db"
+    asyncio.run(make_store(path, 10, journal_mode="delete"))
+    no_writing(path)
+
+    async def read(turns: Turns) -> None:
+        with connect(path) as other:
+            other.execute("BEGIN")
+            other.execute("SELECT count(*) FROM events").fetchone()
+            async with open_store(url_of(path)) as store:
+                await exported(store)
+                await store.describe()
+                turns.wait()
+                turns.is_over()
+                turns.wait()
+
+    def write(turns: Turns) -> None:
+        turns.for_child()
+        with connect(path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("DELETE FROM events")
+            try:
+                with pytest.raises(sqlite3.OperationalError, match="locked"):
+                    other.execute("COMMIT")
+            finally:
+                os.write(turns._to_child[1], b".")
+            other.execute("ROLLBACK")
+
+    beside(read, write)
+
+
+def test_an_owner_that_cannot_be_asked_is_named_with_what_to_do(open_folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs a second user")
+    path = open_folder / "a.db"
+    asyncio.run(make_store(path, 10))
+    open_folder.chmod(0o777)
+    with connect(path) as other:
+        other.execute(
+            'CREATE TABLE "events-freeze"(-- RESOLVE EVENT STORE "events" FREEZE MARKER\n'
+            "-- EVENTFERRY FREEZE OWNER '0123456789ab' SINCE '1'\nsurrogate)"
+        )
+    for made in open_folder.iterdir():
+        made.chmod(0o666)
+    lock = open_folder / "a.db-owner-0123456789ab"
+    lock.touch()
+    lock.chmod(0o600)
+
+    async def asks() -> None:
+        async with open_store(url_of(path)) as store:
+            with pytest.raises(
+                ReadOnlyStoreError, match=r"a\.db-owner-0123456789ab cannot be read.*remove it"
+            ):
+                await store.save_event(SAVED)
+            lock.unlink()
+            await store.save_event(SAVED)
+
+    unprivileged(asks)

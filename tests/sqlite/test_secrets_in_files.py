@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from pathlib import Path
@@ -98,3 +99,36 @@ async def test_delete_secret_says_so_when_a_reader_keeps_the_log_that_holds_it(t
         await store.set_secret("other", "x")
         await store.delete_secret("other")
         assert bytes_in_files(path, KEY) == []
+
+
+async def test_secrets_that_two_stores_delete_at_once_are_all_erased(tmp_path: Path) -> None:
+    """The log is folded in by one at a time: the other waits for that, as long as it may."""
+    path = tmp_path / "a.db"
+    await make_store(path)
+    stores = [open_store(url_of(path)) for _ in range(2)]
+    try:
+        for number in range(100):
+            await stores[0].set_secret(f"{number}", f"{KEY}{number}.")
+        await asyncio.gather(*(stores[number % 2].delete_secret(f"{number}") for number in range(100)))
+        assert bytes_in_files(path, KEY) == []
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_who_gives_up_waiting_for_a_log_to_be_folded_in_returns_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path), busy_timeout=60) as store:
+        await store.set_secret("id", KEY)
+        with connect(path) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM events").fetchone()
+            deleting = asyncio.create_task(store.delete_secret("id"))
+            await asyncio.sleep(0.5)
+            assert not deleting.done()
+            deleting.cancel()
+            async with asyncio.timeout(5):
+                await asyncio.wait([deleting])
+            reader.execute("COMMIT")
+        await store.save_snapshot("key", "content")

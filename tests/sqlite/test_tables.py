@@ -398,10 +398,11 @@ async def test_an_import_killed_between_its_indexes_and_its_swap_goes_on_with_on
         await stream.write(lines)
         stream.stop()
         await stream.close()
+    [(stage,)] = rows(path, "SELECT name FROM sqlite_master WHERE name LIKE 'events-stage-%'")
     with connect(path) as other:  # as the killed process left it: all events staged, their indexes made
-        other.execute('CREATE UNIQUE INDEX x ON "events-import"("threadId", "threadCounter")')
-        other.execute('CREATE UNIQUE INDEX y ON "events-import"("aggregateId", "aggregateVersion")')
-        other.execute('CREATE INDEX z ON "events-import"("timestamp", "threadCounter", "threadId")')
+        other.execute(f'CREATE UNIQUE INDEX x ON "{stage}"("threadId", "threadCounter")')
+        other.execute(f'CREATE UNIQUE INDEX y ON "{stage}"("aggregateId", "aggregateVersion")')
+        other.execute(f'CREATE INDEX z ON "{stage}"("timestamp", "threadCounter", "threadId")')
     async with open_store(url_of(path)) as store:
         await pipeline([lines], store.import_events(resume=True))
         assert await exported(store) == lines

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from eventferry.terminal import say
+
 if TYPE_CHECKING:
     import logging
 
 _LEVELS = ("WARNING", "INFO", "DEBUG")
 _KEY = "eventferry.log"
+_FORMAT = "eventferry.log-format"
 
 
 def logged(command: click.Command) -> click.Command:
@@ -48,9 +51,26 @@ def _verbose(context: click.Context, _: click.Parameter, count: int) -> None:
 
 def _format(context: click.Context, _: click.Parameter, name: str | None) -> None:
     if name is not None:
-        from eventferry.cli.records import JSON, TEXT
+        context.find_root().meta[_FORMAT] = name
+        _handler(context).setFormatter(formatter(context))
 
-        _handler(context).setFormatter(JSON if name == "json" else TEXT)
+
+def formatter(context: click.Context) -> logging.Formatter:
+    """How this run of the command line writes a record."""
+    from eventferry.cli.records import JSON, TEXT
+
+    return JSON if context.find_root().meta.get(_FORMAT) == "json" else TEXT
+
+
+def announce(context: click.Context, words: str) -> None:
+    """Say a line of words where they stand in a log: as a record of it, where that is JSON."""
+    if context.find_root().meta.get(_FORMAT) == "json":
+        import logging
+
+        words = formatter(context).format(
+            logging.LogRecord("eventferry", logging.INFO, "", 0, words, None, None)
+        )
+    say(words)
 
 
 def _handler(context: click.Context) -> logging.Handler:
@@ -59,10 +79,10 @@ def _handler(context: click.Context) -> logging.Handler:
     if _KEY not in root.meta:
         import logging
 
-        from eventferry.cli.records import TEXT, Said
+        from eventferry.cli.records import Said
 
         log, handler = logging.getLogger("eventferry"), Said(logging.WARNING)
-        handler.setFormatter(TEXT)
+        handler.setFormatter(formatter(context))
         log.addHandler(handler)
         root.meta[_KEY] = handler
         root.call_on_close(lambda: log.removeHandler(handler))

@@ -20,7 +20,7 @@ class Said(logging.Handler):
 
 
 class _Json(logging.Formatter):
-    """A record as one JSON object: what every record has, and the fields of its own."""
+    """A record as one JSON object: what every record has, an error's traceback, and the fields of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The object."""
@@ -31,6 +31,8 @@ class _Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
         return msgspec.json.encode(fields | own, enc_hook=str).decode()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from eventferry import open_store
+from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, json_option
 from eventferry.cli.words import print_json, print_words, run
 from eventferry.databases import without_password
@@ -67,7 +68,16 @@ _SIZE = click.IntRange(1)
     help="Seconds that running requests get after SIGTERM or Ctrl-C; 20 if not given.",
 )
 @click.option("--quiet", is_flag=True, help="Log only warnings and errors, no requests.")
-def serve(store: str, tokens: Path | None, exchange_dir: Path | None, quiet: bool, **options: Any) -> None:
+@click.pass_context
+def serve(
+    context: click.Context,
+    /,
+    store: str,
+    tokens: Path | None,
+    exchange_dir: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Serve a store over HTTP, until SIGTERM or Ctrl-C. Without --tokens on this machine only."""
     import logging
 
@@ -104,11 +114,11 @@ def serve(store: str, tokens: Path | None, exchange_dir: Path | None, quiet: boo
                 allowed_origins=allowed_origins,
             )
             with listen(serving) as listener:
-                log_to_stderr(logging.WARNING if quiet else logging.INFO)
+                log_to_stderr(logging.WARNING if quiet else logging.INFO, formatter(context))
                 who = "with a token" if tokens is not None else "without tokens: for this machine only"
-                say(f"serving {without_password(store)} on {url_of(listener, serving)} {who}")
+                announce(context, f"serving {without_password(store)} on {url_of(listener, serving)} {who}")
                 await serve_app(app, serving, listener)
-        say("stopped")
+        announce(context, "stopped")
 
     run(work())
 

@@ -24,8 +24,13 @@ async def _metrics(call: Call[NoQuery]) -> Response:
 async def _openapi(call: Call[NoQuery]) -> Response:
     from eventferry.http.openapi import description  # made of the table of routes, which this is in
 
+    service = call.service
     return JsonResponse(
-        description(call.request.scope.get("root_path", ""), with_tokens=call.service.has_tokens)
+        description(
+            call.request.scope.get("root_path", ""),
+            with_tokens=service.has_tokens,
+            with_exchange=service.exchange_dir is not None,
+        )
     )
 
 
@@ -33,7 +38,7 @@ async def _docs(call: Call[NoQuery]) -> Response:
     from eventferry.http.openapi import page
 
     return Response(
-        page(),
+        page(with_tokens=call.service.has_tokens, with_exchange=call.service.exchange_dir is not None),
         media_type="text/html",
         # Nothing is loaded from anywhere, and nothing runs: a token is in the hands of whoever reads this.
         headers={

@@ -38,7 +38,7 @@ MEDIA_TYPES = (
 """The media types of a body, beside every `text/…` and `…+json`."""
 
 
-class ClientGoneError(Exception):
+class ClientGoneError(ConnectionError):
     """The client has gone before its request was whole: there is nobody to answer."""
 
 
@@ -88,15 +88,18 @@ async def request_text(request: Request, limits: Limits) -> bytes:
 
 def charset_of(request: Request) -> str:
     """The charset that a request says its body has. Raises RefusedError."""
-    header = request.headers.get("content-type", "application/octet-stream")
+    given = request.headers.getlist("content-type") or ["application/octet-stream"]
     parsed = Message()
-    parsed["content-type"] = header
+    parsed["content-type"] = given[0]
+    charsets = [value for name, value in parsed.get_params([]) if name.lower() == "charset"]
+    if len(given) > 1 or len(charsets) > 1:
+        raise RefusedError(400, "unclear-type", "a request has one Content-Type, with one charset")
     media_type = parsed.get_content_type()
     if media_type not in MEDIA_TYPES and not media_type.startswith("text/") and "+json" not in media_type:
         raise RefusedError(
             415,
             "unsupported-media-type",
-            f"a body of {media_type} is none of events",
+            f"a body cannot be {media_type}: send text or JSON",
             {"Accept-Post": "application/x-ndjson, application/json, text/plain"},
         )
     named = parsed.get_param("charset", "utf-8")
@@ -106,20 +109,20 @@ def charset_of(request: Request) -> str:
         raise RefusedError(
             415,
             "unsupported-charset",
-            f"{str(name)[:40]!r} is no charset known here; these are: {', '.join(CHARSETS)}",
+            f"the charset {str(name)[:40]!r} is not supported; these are: {', '.join(CHARSETS)}",
         )
     return charset
 
 
 def coding_of(request: Request) -> str:
     """How a request says its body is packed. Raises RefusedError."""
-    named = request.headers.get("content-encoding", "identity").strip().lower()
+    named = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
     coding = {"x-gzip": "gzip", "": "identity"}.get(named, named)
     if coding not in CODINGS:
         raise RefusedError(
             415,
             "unsupported-encoding",
-            f"{named[:40]!r} is no encoding known here; these are: {', '.join(CODINGS)}",
+            f"the encoding {named[:40]!r} is not supported; these are: {', '.join(CODINGS)}, one at a time",
             {"Accept-Encoding": ", ".join(CODINGS)},
         )
     return coding

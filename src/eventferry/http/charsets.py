@@ -22,29 +22,67 @@ CHARSETS: tuple[str, ...] = (
     *("iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_2004", "iso2022_jp_3", "iso2022_jp_ext"),
     *("gb2312", "gbk", "gb18030", "big5", "big5hkscs", "cp950", "euc_kr", "cp949", "johab", "iso2022_kr"),
 )
-"""The charsets that a body can have, by Python's names; every alias that Python knows does as well."""
+"""The charsets that a body can have, by Python's names. Python's other names for them do as well, and the web's."""
 
 _KNOWN = frozenset(CHARSETS)
-_ALIASES = {
-    "windows-31j": "cp932",
-    "windows-874": "cp874",
-    "windows-949": "cp949",
-    "x-sjis": "shift_jis",
-    "x-euc-jp": "euc_jp",
-    "x-gbk": "gbk",
-    "x-mac-cyrillic": "mac-cyrillic",
-    "x-mac-roman": "mac-roman",
-    "iso-8859-8-i": "iso8859-8",
+
+_KOI8_RU = "koi8-ru"
+_SHORT_U = {ord("╝"): "ў", ord("╬"): "Ў"}
+"""Where KOI8-RU, which Python does not have, differs from KOI8-U."""
+
+_LABELS = {
+    "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
+    "utf-16": "csunicode iso-10646-ucs-2 ucs-2 unicode",
+    "utf-16-le": "unicodefeff",
+    "utf-16-be": "unicodefffe",
+    "iso8859-1": "iso88591",
+    "iso8859-2": "iso88592",
+    "iso8859-3": "iso88593",
+    "iso8859-4": "iso88594",
+    "iso8859-5": "iso88595",
+    "iso8859-6": "iso88596 csiso88596e csiso88596i iso-8859-6-e iso-8859-6-i",
+    "iso8859-7": "iso88597 sun_eu_greek",
+    "iso8859-8": "iso88598 csiso88598e iso-8859-8-e visual csiso88598i iso-8859-8-i logical",
+    "iso8859-9": "iso88599",
+    "iso8859-10": "iso885910",
+    "iso8859-11": "iso885911",
+    "iso8859-13": "iso885913",
+    "iso8859-14": "iso885914",
+    "iso8859-15": "iso885915 csisolatin9",
+    "koi8-r": "koi koi8",
+    "mac-roman": "csmacintosh mac x-mac-roman",
+    "mac-cyrillic": "x-mac-cyrillic x-mac-ukrainian",
+    "cp874": "dos-874 windows-874",
+    "cp1250": "x-cp1250",
+    "cp1251": "x-cp1251",
+    "cp1252": "x-cp1252",
+    "cp1253": "x-cp1253",
+    "cp1254": "x-cp1254",
+    "cp1255": "x-cp1255",
+    "cp1256": "x-cp1256",
+    "cp1257": "x-cp1257",
+    "cp1258": "x-cp1258",
+    "gbk": "csgb2312 gb_2312 gb_2312-80 x-gbk",
+    "big5": "cn-big5 x-x-big5",
+    "euc_jp": "cseucpkdfmtjapanese x-euc-jp",
+    "shift_jis": "x-sjis",
+    "cp932": "windows-31j",
+    "cp949": "cseuckr csksc56011987 iso-ir-149 ks_c_5601-1989 ksc_5601 windows-949",
 }
-"""Names that the web uses and Python does not know."""
-_AS_IT_IS = frozenset({"utf-8", "utf-8-sig"})
+_ALIASES = {label: charset for charset, labels in _LABELS.items() for label in labels.split()}
+"""Names that the web uses (the Encoding Standard's labels) and Python does not know."""
+UTF_8 = frozenset({"utf-8", "utf-8-sig"})
+"""What goes through as it is."""
 _WIDTHS = {"utf-16": 2, "utf-32": 4}
 
 
 def known_charset(name: str) -> str | None:
-    """Python's name of a charset; None if it is none of those that a body can have."""
+    """Python's name of a charset; None if a body cannot have it."""
+    name = name.strip().lower()
+    if name == _KOI8_RU:
+        return _KOI8_RU
     try:
-        found = codecs.lookup(_ALIASES.get(name.lower(), name)).name
+        found = codecs.lookup(_ALIASES.get(name, name)).name
     except (LookupError, ValueError, UnicodeError, ImportError):
         return None
     return found if found in _KNOWN else None
@@ -56,11 +94,12 @@ class Recoder:
     UTF-8 goes through as it is: whether it is any is checked where it becomes lines.
 
     Args:
-        charset: one of `CHARSETS`.
+        charset: what `known_charset` gave.
     """
 
     def __init__(self, charset: str) -> None:
-        self._charset = charset
+        self._charset = "koi8-u" if charset == _KOI8_RU else charset
+        self._changes = _SHORT_U if charset == _KOI8_RU else None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._start = b""
         self._consumed = 0
@@ -72,7 +111,7 @@ class Recoder:
         Raises:
             InputError: the bytes are none in this charset.
         """
-        if self._charset in _AS_IT_IS:
+        if self._charset in UTF_8:
             return block
         if self._decoder is None:
             block = self._start + block
@@ -84,7 +123,7 @@ class Recoder:
 
     def finish(self) -> bytes:
         """What is left. Raises InputError where the text ends inside a character."""
-        if self._charset in _AS_IT_IS:
+        if self._charset in UTF_8:
             return b""
         decoder = self._decoder or codecs.getincrementaldecoder(self._charset)()
         return self._decoded(decoder, b"" if self._decoder else self._start, final=True)
@@ -92,7 +131,7 @@ class Recoder:
     def _decoded(self, decoder: codecs.IncrementalDecoder, block: bytes, *, final: bool) -> bytes:
         try:
             text = decoder.decode(block, final)
-            whole = text.encode()
+            whole = (text if self._changes is None else text.translate(self._changes)).encode()
         except UnicodeError as error:
             raise self._refusal(error, block) from None
         self._consumed += len(block)

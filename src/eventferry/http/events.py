@@ -10,19 +10,20 @@ from typing import Annotated, Any
 import msgspec
 from starlette.responses import Response
 
-from eventferry import InputError, UsageError
+from eventferry import EventStore, InputError
 from eventferry.event import MAX_SAFE_INTEGER
+from eventferry.exporting import ExportStream
 from eventferry.http.bodies import refuse_empty
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
+from eventferry.http.packing import accepted_coding
 from eventferry.http.streams import LinesResponse
 from eventferry.payload import LARGE
-from eventferry.store import filter_of
 
 CURSOR_HEADER = "Eventferry-Cursor"
 DEFAULT_LIMIT = 1000
 MAX_LIMIT = 10_000
 PAGE_BYTES = 16 * 1024**2
-"""How many bytes of lines a page by cursor has at most (but at least one event): it is held whole."""
+"""How many bytes of lines a page has at most (but at least one event): it is held whole."""
 
 
 Time = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
@@ -39,21 +40,26 @@ class DescribeQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     estimate_counts: bool = False
 
 
-class PageQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters of a page."""
+class Selection(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """Which events: the parameters that a page and an export share."""
 
     cursor: Cursor | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     type: list[str] | None = None
     aggregate_id: list[str] | None = None
     start_time: Time | None = None
     finish_time: Time | None = None
 
 
-class ExportQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+class PageQuery(Selection):
+    """The parameters of a page."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+
+
+class ExportQuery(Selection):
     """The parameters of an export."""
 
-    cursor: Cursor | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)] | None = None
 
 
 async def _describe(call: Call[DescribeQuery]) -> Response:
@@ -66,34 +72,35 @@ async def _describe(call: Call[DescribeQuery]) -> Response:
     return JsonResponse(fields)
 
 
-async def _page(call: Call[PageQuery]) -> Response:
-    query = call.query
-    if query.start_time is not None or query.finish_time is not None:
-        if query.cursor is not None:
-            raise UsageError("a page goes by cursor or by startTime and finishTime, not by both")
-        only = filter_of(query.type, query.aggregate_id, query.start_time, query.finish_time)
-        found = await call.store._lines_by_time(only, query.limit, PAGE_BYTES)
-        call.went_out(len(found))
-        return _listed(b"".join(found), b"null")
-    async with call.store.export_events(
+def _selected(
+    store: EventStore, query: Selection, limit: int | None, buffer_size: int | None = None
+) -> ExportStream:
+    return store.export_events(
         cursor=query.cursor,
-        limit=query.limit,
-        buffer_size=PAGE_BYTES,
+        buffer_size=buffer_size,
         event_types=query.type,
         aggregate_ids=query.aggregate_id,
-    ) as export:
+        start_time=query.start_time,
+        finish_time=query.finish_time,
+        limit=limit,
+    )
+
+
+async def _page(call: Call[PageQuery]) -> Response:
+    query = call.query
+    # As lines: payloads go out as they are spelled in the store, and no event becomes an object on the way.
+    async with _selected(call.store, query, query.limit, PAGE_BYTES) as export:
         lines = b"".join([block async for block in export])
         call.went_out(export.exported)
-        return _listed(lines, b'"%s"' % export.cursor.encode())
-
-
-def _listed(lines: bytes, cursor: bytes) -> Response:
-    """A page, as lines: payloads go out as they are spelled in the store, and no event becomes an object on the way."""
-    return Response(
-        b'{"events":[%s],"cursor":%s}' % (lines.removesuffix(b"\n").replace(b"\n", b","), cursor),
-        media_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+        listed = b",".join(lines.splitlines())
+        by_time = query.start_time is not None or query.finish_time is not None
+        # Who follows a store goes on behind its end, too; a span of time has an end.
+        cursor = b"null" if by_time and export.is_end else b'"%s"' % export.cursor.encode()
+        return Response(
+            b'{"events":[%s],"cursor":%s}' % (listed, cursor),
+            media_type="application/json",
+            headers={"Cache-Control": "no-store"},
+        )
 
 
 async def _save(call: Call[NoQuery]) -> Response:
@@ -106,7 +113,8 @@ async def _save(call: Call[NoQuery]) -> Response:
 
 async def _export(call: Call[ExportQuery]) -> Response:
     metrics = call.service.metrics
-    export = call.store.export_events(cursor=call.query.cursor)
+    coding = accepted_coding(call.request.headers.getlist("accept-encoding"))
+    export = _selected(call.store, call.query, call.query.limit)
     cut = await export.begin()
     metrics.open_exports.inc()
 
@@ -116,7 +124,12 @@ async def _export(call: Call[ExportQuery]) -> Response:
         await export.aclose()
 
     return LinesResponse(
-        export, headers={CURSOR_HEADER: cut}, timeout=call.service.limits.timeout, ended=ended
+        export,
+        # Where a limit will end it, nobody knows yet: a cursor behind all of it would skip what did not come.
+        headers={"Vary": "Accept-Encoding"} | ({CURSOR_HEADER: cut} if call.query.limit is None else {}),
+        timeout=call.service.limits.timeout,
+        ended=ended,
+        coding=coding,
     )
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response
 
+from eventferry import ImportStream, ResumeError, UsageError
+from eventferry.event import MAX_SAFE_INTEGER
+from eventferry.http.bodies import ClientGoneError, charset_of
+from eventferry.http.charsets import UTF_8
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
+from eventferry.http.problems import RefusedError
 from eventferry.merge import ImportReport, Older
+
+OFFSET_HEADER = "Upload-Offset"
 
 
 class ImportQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -17,6 +24,8 @@ class ImportQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
     replace: bool = False
     freeze: bool = False
+    resume: bool = False
+    byte_offset: Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)] | None = None
     allow_empty: bool = False
     ignore_unknown_keys: bool = False
 
@@ -43,25 +52,58 @@ class CommitQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 async def _import(call: Call[ImportQuery]) -> Response:
     query = call.query
+    if query.resume and charset_of(call.request) not in UTF_8:
+        raise UsageError("an import that can be resumed comes in UTF-8: its place is a count of bytes")
+    if query.byte_offset is not None and not query.resume:
+        raise UsageError("byteOffset goes with resume=true")
     sink = call.store.import_events(
         replace=query.replace,
         freeze=query.freeze,
+        resume=query.resume,
         allow_empty=query.allow_empty,
         ignore_unknown_keys=query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
     await sink.begin()  # what refuses the import does before a byte of the body is asked for
     try:
-        async with aclosing(call.blocks()) as blocks:
-            async for block in blocks:
-                await sink.write(block)
+        await _take(sink, call)
         report = await sink.close()
-    except BaseException:
-        # Without saying why: nobody goes on with an upload that ended early, so nothing of it is kept.
-        await sink.abort()
+    except BaseException as error:
+        # Who did not ask to resume would not go on: then nothing of it is kept.
+        await sink.abort(_as_interruption(error) if query.resume else None)
         raise
     call.came_in(report.imported)
     return JsonResponse({"imported": report.imported, "byteOffset": report.byte_offset})
+
+
+async def _take(sink: ImportStream, call: Call[ImportQuery]) -> None:
+    """Let the body into an import: the whole source, or with `byteOffset` the rest of it."""
+    offset = call.query.byte_offset
+    if offset is not None and offset != sink.byte_offset:
+        raise ResumeError(f"the import goes on at byte {sink.byte_offset} of its source, not at {offset}")
+    async with aclosing(call.blocks()) as blocks:
+        async for block in blocks:
+            rest = block if offset is not None or sink.is_verified else await sink.verify(block)
+            if rest:
+                await sink.write(rest)
+    if offset is None and not sink.is_verified:
+        raise ResumeError("the source ends before the place where the import was interrupted")
+
+
+def _as_interruption(error: BaseException) -> BaseException:
+    """An error as an import takes it: what is wrong with a request (its body stands still, or is packed in an unknown
+    way) is not wrong with its source, so it is no worse than a connection that is lost.
+    """
+    return ClientGoneError() if isinstance(error, RefusedError) else error
+
+
+async def _progress(call: Call[NoQuery]) -> Response:
+    progress = await call.store.import_progress()
+    if progress is None:
+        raise RefusedError(404, "no-import", "no import is running, and none was interrupted")
+    response = JsonResponse(progress)
+    response.headers[OFFSET_HEADER] = str(progress.byte_offset)
+    return response
 
 
 async def _incremental(call: Call[IncrementalQuery]) -> Response:
@@ -83,11 +125,10 @@ async def _begin(call: Call[NoQuery]) -> Response:
 
 
 async def _part(call: Call[PartQuery]) -> Response:
-    path = call.request.path_params
     events = await call.store.push_incremental_import(
         call.blocks(),
-        path["id"],
-        part=path["part"],
+        call.path_text("id"),
+        part=call.path["part"].decode(errors="surrogateescape"),  # often the name of a file
         ignore_unknown_keys=call.query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
@@ -95,15 +136,13 @@ async def _part(call: Call[PartQuery]) -> Response:
 
 
 async def _commit(call: Call[CommitQuery]) -> Response:
-    report = await call.store.commit_incremental_import(
-        call.request.path_params["id"], older=call.query.older
-    )
+    report = await call.store.commit_incremental_import(call.path_text("id"), older=call.query.older)
     merged(call, report)
     return JsonResponse(report)
 
 
 async def _roll_back(call: Call[NoQuery]) -> Response:
-    await call.store.rollback_incremental_import(call.request.path_params["id"])
+    await call.store.rollback_incremental_import(call.path_text("id"))
     return Response(status_code=204)
 
 
@@ -114,6 +153,7 @@ def merged(call: Call[Any], report: ImportReport) -> None:
 
 
 import_handler = Handler("import", ImportQuery, _import, is_import=True)
+import_progress_handler = Handler("import-progress", NoQuery, _progress)
 incremental_import_handler = Handler("incremental-import", IncrementalQuery, _incremental, is_import=True)
 begin_handler = Handler("begin", NoQuery, _begin)
 part_handler = Handler("part", PartQuery, _part, is_import=True)

@@ -36,22 +36,24 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
     aggregate_version: int | None = None
 
 
-def description(root_path: str = "", *, with_tokens: bool = True) -> dict[str, Any]:
+def description(root_path: str, *, with_tokens: bool, with_exchange: bool) -> dict[str, Any]:
     """The service as OpenAPI describes it.
 
     Args:
         root_path: where the application is mounted.
         with_tokens: whether who calls must have a token.
+        with_exchange: whether the routes of reSolve's client are on.
     """
+    routes = _routes(with_exchange=with_exchange)
     shapes: list[Any] = [Problem]
-    for route in ROUTES:
+    for route in routes:
         shapes += [shape for shape in (route.answer.shape, route.body and route.body.json) if shape]
     shapes = sorted({shape for shape in shapes if shape is not dict}, key=str)
     _, schemas = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
     # Asked for only: without, the key is not there at all.
     schemas["Description"]["required"].remove("cursor")
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, with_tokens=with_tokens)
     return {
         "openapi": "3.1.0",
@@ -70,6 +72,10 @@ def description(root_path: str = "", *, with_tokens: bool = True) -> dict[str, A
             },
         },
     }
+
+
+def _routes(*, with_exchange: bool) -> list[Route]:
+    return [route for route in ROUTES if with_exchange or not route.is_plain]
 
 
 def _operation(route: Route, *, with_tokens: bool) -> dict[str, Any]:
@@ -173,19 +179,25 @@ table { border-collapse: collapse } td { padding: .1rem 1rem .1rem 0; vertical-a
 """
 
 
-def page() -> str:
-    """The same for people: one page that loads nothing."""
+_TOKENS = """<p>This page needs no token; the routes need one with the scope that they name. Whoever runs the service
+makes one (<code>eventferry token add NAME --scope read --tokens FILE</code>). Send it in a header:
+<code>curl -H "Authorization: Bearer TOKEN" …/describe</code></p>"""
+
+
+def page(*, with_tokens: bool, with_exchange: bool) -> str:
+    """The same for people: one page that loads nothing. The arguments are those of `description`."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eventferry</title>",
         f"<style>{_STYLE}</style><h1>eventferry {html.escape(eventferry.__version__)}</h1>",
+        *([_TOKENS] if with_tokens else []),
         "<p>The same for machines: <a href=openapi.json>openapi.json</a>.</p>",
     ]
-    parts += [_section(route) for route in ROUTES]
+    parts += [_section(route, with_tokens=with_tokens) for route in _routes(with_exchange=with_exchange)]
     return "\n".join([*parts, "</html>"])
 
 
-def _section(route: Route) -> str:
-    operation = _operation(route, with_tokens=True)
+def _section(route: Route, *, with_tokens: bool) -> str:
+    operation = _operation(route, with_tokens=with_tokens)
     rows = [
         (f"<code>{html.escape(parameter['name'])}</code>", html.escape(_kind(parameter["schema"])))
         for parameter in operation["parameters"]
@@ -194,10 +206,10 @@ def _section(route: Route) -> str:
         rows.append(("body", html.escape(operation["requestBody"]["description"])))
     rows += [(status, html.escape(told["description"])) for status, told in operation["responses"].items()]
     table = "".join(f"<tr><td>{name}</td><td>{what}</td></tr>" for name, what in rows)
-    scopes = ", ".join(route.scopes) or "none"
+    scopes = f" Scope: {', '.join(route.scopes) or 'none'}." if with_tokens else ""
     return (
         f"<h2><code>{route.method} {html.escape(route.path)}</code></h2>"
-        f"<p>{html.escape(route.summary)} Scope: {scopes}.</p><table>{table}</table>"
+        f"<p>{html.escape(route.summary)}{scopes}</p><table>{table}</table>"
     )
 
 

@@ -1,9 +1,13 @@
-"""Packed bodies: what they may be packed with, and a bound on what comes out."""
+"""Packed bodies: what they may be packed with, a bound on what comes out, and answers packed for who asks."""
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
 from eventferry.http.problems import RefusedError
-from eventferry.unpacking import Gzip, Identity, Unpacker, Zstd
+from eventferry.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
 
 CODINGS = ("gzip", "zstd", "identity")
 
@@ -52,3 +56,54 @@ class Bound:
             raise RefusedError(
                 413, "body-too-large", f"the body unpacks to more than {MAX_RATIO} times its size"
             )
+
+
+_BEST_FIRST = ("zstd", "gzip", "identity")
+
+
+def accepted_coding(headers: Sequence[str]) -> str:
+    """How to pack an answer to a request with these `Accept-Encoding`: as it is, where none is asked for by name.
+
+    Raises:
+        RefusedError: nothing that there is will do.
+    """
+    weights: dict[str, float] = {}
+    for item in ",".join(headers).lower().split(","):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        weights[name.removeprefix("x-")] = _weight(parameters)
+    weights.setdefault("identity", 0.0001 if weights.get("*") != 0 else 0)  # below every other that will do
+    best = max(_BEST_FIRST, key=lambda coding: weights.get(coding, 0))
+    if not weights.get(best):
+        raise RefusedError(406, "not-acceptable", f"an answer is packed as one of {', '.join(_BEST_FIRST)}")
+    return best
+
+
+def _weight(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return min(max(float(value), 0), 1)
+            except ValueError:
+                return 0
+    return 1
+
+
+class Packer(Protocol):
+    """Takes what goes out and gives what it packs to, some of it later."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What is ready, when this has come too."""
+
+    def flush(self) -> bytes:
+        """The rest."""
+
+
+def packer(coding: str) -> Packer | None:
+    """What packs for one of `CODINGS`; None for what goes out as it is."""
+    if coding == "gzip":
+        return zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    if coding == "zstd":
+        zstd: Any = zstd_module()
+        return cast(Packer, zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1}))
+    return None

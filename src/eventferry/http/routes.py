@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from eventferry import Description, Event, ImportReport, SecretsReport
+from eventferry import Description, Event, ImportProgress, ImportReport, SecretsReport
 from eventferry.event import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 from eventferry.http import events, exchange, imports, secrets
 from eventferry.http.about import docs_handler, healthz_handler, metrics_handler, openapi_handler
@@ -34,7 +34,7 @@ class SavedAnswer(msgspec.Struct):
 
 
 class PageAnswer(msgspec.Struct):
-    """A page; one by time has no cursor."""
+    """A page; the last one by time has no cursor."""
 
     events: list[Event]
     cursor: str | None
@@ -179,8 +179,11 @@ ROUTES: tuple[Route, ...] = (
         path="/events",
         scopes=("read",),
         handler=events.events_handler,
-        summary="A page of events: by cursor (none is the start), or by time.",
-        answer=Answer(what="The events in order, and the cursor behind them.", shape=PageAnswer),
+        summary="A page of events, from a cursor on (none is the start), of a span of time if wanted.",
+        answer=Answer(
+            what="The events in order, and the cursor behind them: null where a span of time is at its end.",
+            shape=PageAnswer,
+        ),
     ),
     Route(
         method="POST",
@@ -203,25 +206,39 @@ ROUTES: tuple[Route, ...] = (
         path="/export",
         scopes=("read",),
         handler=events.export_handler,
-        summary="All events from a cursor on, as lines.",
+        summary="All events from a cursor on, or those selected, as lines.",
         answer=Answer(
             what="The lines. Where the connection ends before the answer does, it broke off.",
             media_type=LINES,
             headers={
-                events.CURSOR_HEADER: "The cursor behind the state that is exported: a later export goes on there."
+                events.CURSOR_HEADER: "The cursor behind the state that is exported, if there is no limit: "
+                "a later export goes on there."
             },
         ),
-        refusals=(409,),
+        refusals=(406, 409),
     ),
     Route(
         method="POST",
         path="/import",
         scopes=("import",),
         handler=imports.import_handler,
-        summary="Import lines, replacing all events, all or nothing.",
+        summary="Import lines, replacing all events, all or nothing; resume=true goes on with what was interrupted.",
         answer=Answer(what="How many events came in.", shape=ImportedAnswer),
         body=Body(what="Events as lines, with positions and versions."),
         refusals=(*_WRITES, *_BODY),
+    ),
+    Route(
+        method="GET",
+        path="/import",
+        scopes=("import",),
+        handler=imports.import_progress_handler,
+        summary="How far the import has come that is running or was interrupted.",
+        answer=Answer(
+            what="How many events are staged, and where in its source a resume goes on.",
+            shape=ImportProgress,
+            headers={imports.OFFSET_HEADER: "The byte offset again, for HEAD."},
+        ),
+        refusals=(404,),
     ),
     Route(
         method="POST",
@@ -325,7 +342,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/openapi.json",
-        scopes=("read",),
+        scopes=(),
         handler=openapi_handler,
         summary="This description.",
         answer=Answer(what="OpenAPI 3.1.", shape=dict),
@@ -333,7 +350,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         method="GET",
         path="/docs",
-        scopes=("read",),
+        scopes=(),
         handler=docs_handler,
         summary="This description, for people.",
         answer=Answer(what="A page.", media_type=HTML),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 import ssl
 import sys
@@ -19,6 +20,7 @@ from math import ceil
 from types import FrameType
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -134,11 +136,34 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
         await asyncio.wait(left, timeout=_ABORT_SECONDS)
 
 
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+
+
+class _Requests(h11.Connection):
+    """What is read of a connection, each request by its path: in the absolute form (`GET http://host/path`), which
+    clients of proxies send, the host of the target is the one that counts (RFC 9112, 3.2.2).
+    """
+
+    def next_event(self) -> Any:
+        """As h11 has it."""
+        event = super().next_event()
+        if not isinstance(event, h11.Request) or not (found := _ABSOLUTE.fullmatch(event.target)):
+            return event
+        host, path = found.groups()
+        return h11.Request(
+            method=event.method,
+            headers=[(b"Host", host), *(pair for pair in event.headers if pair[0] != b"host")],
+            target=path if path.startswith(b"/") else b"/" + path,
+            http_version=event.http_version,
+        )
+
+
 class _Connection(H11Protocol):
     """A connection on which no request is under way only for a while.
 
     uvicorn waits for ever for a request's head that does not come or comes byte by byte, and takes what still comes of
-    the body of a request that was refused.
+    the body of a request that was refused. And it answers what is no HTTP with a 400 even in the middle of another
+    answer.
 
     Args:
         patience: seconds from the connection, or from the first byte behind an answer, to the whole head of a request.
@@ -146,6 +171,7 @@ class _Connection(H11Protocol):
 
     def __init__(self, *arguments: Any, patience: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.conn = _Requests(h11.SERVER)
         self._patience = patience
         self._due: asyncio.TimerHandle | None = None
 
@@ -161,6 +187,16 @@ class _Connection(H11Protocol):
             self._due = None
         elif is_idle and self._due is None:
             self._due = self.loop.call_later(self._patience, self.transport.close)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that this is no HTTP, where nothing else has been said yet, and read no more."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # whatever is answering stops: its request will not be whole
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._due is not None:
@@ -185,12 +221,13 @@ class _Expected(logging.Filter):
         return not isinstance(error, CutError | asyncio.CancelledError)
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Let the service's logs go to standard error, a line each; what has a time before it is for a log."""
+def log_to_stderr(level: int, formatter: logging.Formatter) -> None:
+    """Let the service's logs go to standard error, a record each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(formatter)
     handler.addFilter(_Expected())
-    for name, threshold in (("eventferry.http", level), ("uvicorn.error", max(level, logging.WARNING))):
+    warnings = max(level, logging.WARNING)
+    for name, threshold in (("eventferry.http", level), ("uvicorn.error", warnings), ("asyncio", warnings)):
         logger = logging.getLogger(name)
         logger.setLevel(threshold)
         logger.addHandler(handler)

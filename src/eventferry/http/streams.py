@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from eventferry.http.packing import packer
 
 log = logging.getLogger("eventferry.http")
 
@@ -30,6 +32,7 @@ class LinesResponse(Response):
         headers: of the answer.
         timeout: seconds in which a piece must be taken.
         ended: called, whatever happens, when it is over.
+        coding: how they are packed.
     """
 
     def __init__(
@@ -39,10 +42,15 @@ class LinesResponse(Response):
         headers: Mapping[str, str],
         timeout: float,
         ended: Callable[[], Awaitable[None]],
+        coding: str = "identity",
     ) -> None:
-        super().__init__(media_type=LINES, headers={"Cache-Control": "no-store", **headers})
+        super().__init__(
+            media_type=LINES,
+            headers={"Cache-Control": "no-store", **headers}
+            | ({} if coding == "identity" else {"Content-Encoding": coding}),
+        )
         del self.headers["content-length"]
-        self._blocks = blocks
+        self._blocks = _packed(blocks, coding)
         self._timeout = timeout
         self._ended = ended
 
@@ -66,6 +74,7 @@ class LinesResponse(Response):
             gone.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await gone
+            await self._blocks.aclose()
             await self._ended()
 
     async def _give(self, block: bytes, send: Send, gone: asyncio.Task[None]) -> None:
@@ -84,6 +93,18 @@ class LinesResponse(Response):
                     )
             except TimeoutError:
                 raise CutError(f"the client took nothing for {self._timeout:g} seconds") from None
+
+
+async def _packed(blocks: AsyncIterator[bytes], coding: str) -> AsyncGenerator[bytes, None]:
+    """The blocks packed, in a thread: packing one takes as long as many a request."""
+    packing = packer(coding)
+    async for block in blocks:
+        if packing is None:
+            yield block
+        elif packed := await asyncio.to_thread(packing.compress, block):
+            yield packed
+    if packing is not None:
+        yield await asyncio.to_thread(packing.flush)
 
 
 async def _until_gone(receive: Receive) -> None:

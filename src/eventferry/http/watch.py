@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from eventferry.http import tracing
 from eventferry.http.handling import CLIENT_GONE
 from eventferry.http.metrics import Metrics
+from eventferry.http.problems import RefusedError, problem
 
 log = logging.getLogger("eventferry.http.access")
 
@@ -28,12 +29,17 @@ class Seen:
         route: the template of its route; empty where it has none.
         operation: the name of its handler.
         user: the name of its token.
+        status: of its answer.
+        cut: whether its answer has no end: it broke off, or the client went before it could be given.
+        bytes_in: of its body, so far.
+        bytes_out: of its answer's, so far.
     """
 
     route: str = ""
     operation: str = ""
     user: str = ""
     status: int = CLIENT_GONE
+    cut: bool = True
     bytes_in: int = 0
     bytes_out: int = 0
 
@@ -76,15 +82,17 @@ class Watch:
                 MutableHeaders(scope=message)[tracing.HEADER] = trace.parent
             await send(message)
             request.bytes_out += len(message.get("body", b""))
+            request.cut = message["type"] != "http.response.body" or message.get("more_body", False)
 
-        cut = True
+        app = self._app
+        if (refusal := _unclear_length(scope, headers)) is not None:
+            app = problem(refusal)
         try:
-            await self._app(scope, counted_receive, counted_send)
-            cut = False
+            await app(scope, counted_receive, counted_send)
         finally:
-            self._tell(scope, request, trace, time.perf_counter() - start, cut=cut)
+            self._tell(scope, request, trace, time.perf_counter() - start)
 
-    def _tell(self, scope: Scope, request: Seen, trace: tracing.Trace, seconds: float, *, cut: bool) -> None:
+    def _tell(self, scope: Scope, request: Seen, trace: tracing.Trace, seconds: float) -> None:
         metrics = self._metrics
         # Whoever sends what is no route or no method of one must not make new series.
         method = scope["method"] if request.operation else ""
@@ -103,7 +111,7 @@ class Watch:
             "route": request.route,
             "operation": request.operation,
             "status": request.status,
-            "cut": cut,
+            "cut": request.cut,
             "seconds": round(seconds, 6),
             "bytes_in": request.bytes_in,
             "bytes_out": request.bytes_out,
@@ -112,6 +120,20 @@ class Watch:
             **tracing.fields(trace),
         }
         log.info(" ".join(f"{name}={_word(value)}" for name, value in fields.items()), extra=fields)
+
+
+def _unclear_length(scope: Scope, headers: Headers) -> RefusedError | None:
+    """Why it is unclear where a request ends, if it is: a proxy could see one request where this service sees two."""
+    coded, lengths = headers.getlist("transfer-encoding"), set(headers.getlist("content-length"))
+    if coded and lengths:
+        detail = "a request has Content-Length or Transfer-Encoding, not both"
+    elif coded and scope.get("http_version") == "1.0":
+        detail = "a request of HTTP/1.0 has no Transfer-Encoding"
+    elif len(lengths) > 1:
+        detail = "a request has one Content-Length"
+    else:
+        return None
+    return RefusedError(400, "unclear-length", detail, {"Connection": "close"})
 
 
 def _word(value: Any) -> str:

@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from eventferry import process
 from eventferry.database import Freeze, Frozen, Save, Saved
 from eventferry.databases import without_password
-from eventferry.databases.names import Tables, fact
+from eventferry.databases.names import Tables
 from eventferry.databases.settings import seconds
 from eventferry.databases.sqlite import library, liveness
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.file import File
+from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.liveness import FileOwner
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import SqliteReading, events_sql, no_store
+from eventferry.databases.sqlite.reading import SqliteReading
+from eventferry.databases.sqlite.recognizing import (
+    KnownStore,
+    known_store,
+    refuse_encoding,
+    refuse_part,
+    schema_version,
+)
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
+from eventferry.ending import Life, Running, to_the_end
 from eventferry.errors import (
     ConcurrentError,
     EventferryError,
@@ -38,7 +49,6 @@ from eventferry.errors import (
     MissingExtraError,
     ReadOnlyStoreError,
     SecretNotErasedError,
-    StoreClosedError,
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
@@ -100,23 +110,26 @@ class SqliteDatabase:
         for name in (tables.events, tables.snapshots, tables.secrets, tables.subscribers):
             quoted(name)
         # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
-        self._private = tempfile.TemporaryDirectory(prefix="eventferry-") if path == ":memory:" else None
-        self._path = Path(self._private.name, "memory.db") if self._private else Path(path)
+        self._private = tempfile.mkdtemp(prefix="eventferry-") if path == ":memory:" else None
+        self._remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
+        self._file = File(os.path.join(self._private, "memory.db") if self._private else path)
         self._tables = tables
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
-        self._closed = False
+        self.life = Life(str(self._file))
         self._writer: Connection | None = None
         self._write_lock = asyncio.Lock()
+        self._is_closed = False
         self._idle: list[Connection] = []
         self._reader_places = asyncio.Semaphore(_READERS)
+        self._known: KnownStore | None = None
         self._kept: _Kept | None = None
 
     @property
     def resource_names(self) -> dict[str, str]:
         return {
             # A file's name may hold bytes that are no text.
-            "databaseFile": os.fsencode(self._path).decode(errors="replace"),
+            "databaseFile": os.fsencode(str(self._file)).decode(errors="replace"),
             "eventsTableName": self._tables.events,
             "snapshotsTableName": self._tables.snapshots,
             "secretsTableName": self._tables.secrets,
@@ -124,70 +137,53 @@ class SqliteDatabase:
         }
 
     async def close(self) -> None:
-        self._closed = True
+        await self.life.end()
         connections = [*self._idle, *([self._writer] if self._writer else [])]
-        self._idle, self._writer = [], None
+        self._idle, self._writer, self._is_closed = [], None, True
+        await to_the_end(self._close(connections))
+
+    async def _close(self, connections: Sequence[Connection]) -> None:
         for connection in connections:
             await connection.close()
-        if self._private:
-            self._private.cleanup()
+        self._remove()
 
     # connections
 
-    def _connection(self, mode: str) -> Connection:
-        return Connection(self._path, mode, self._busy_timeout)
-
-    def _reading_mode(self) -> str:
-        """How to open the file for reading with the rights at hand, so that reading changes nothing.
-
-        A file in WAL mode needs its shared memory beside it even for reading. Where the folder cannot be
-        written, a closed file is read as one that nobody changes; one with a WAL that nobody folded in is
-        refused, for without the WAL it would be an old state.
-        """
-        if self._closed:
-            raise StoreClosedError(f"the store {self._path} is closed")
-        if not self._path.is_file():
-            raise StoreNotFoundError(f"there is no store at {self._path}")
-        folder_writable = os.access(self._path.parent, os.W_OK)
-        if folder_writable and os.access(self._path, os.W_OK):
-            return "rw"
-        try:
-            with self._path.open("rb") as file:
-                header = file.read(20)
-        except PermissionError as error:
-            raise ReadOnlyStoreError(f"{self._path} cannot be read: {error.strerror}") from None
-        if header[18:20] != _WAL_HEADER or folder_writable:
-            return "ro"
-        wal = self._path.with_name(f"{self._path.name}-wal")
-        if not wal.exists() or wal.stat().st_size == 0:
-            return "immutable"
-        if self._path.with_name(f"{self._path.name}-shm").exists():
-            return "ro"
-        raise ReadOnlyStoreError(
-            f"{self._path} has a write-ahead log beside it ({wal.name}) that must be folded in first, and its "
-            "folder cannot be written: open it once with the right to write, or copy both files elsewhere"
-        )
-
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[Connection]:
-        mode = self._reading_mode()
-        async with self._reader_places:
-            connection = self._idle.pop() if self._idle else self._connection(mode)
-            try:
-                yield connection
-            finally:
-                if self._closed:
-                    await connection.close()
-                else:
-                    self._idle.append(connection)
+        with self._running():
+            async with self._reader_places:
+                connection = (
+                    self._idle.pop() if self._idle else Connection(self._file, "read", self._busy_timeout)
+                )
+                is_good = True
+                try:
+                    yield connection
+                except ReadOnlyStoreError:
+                    is_good = False  # the next one is opened with the rights that are at hand then
+                    raise
+                finally:
+                    if self._is_closed or connection.is_immutable or not is_good:
+                        await connection.close()
+                    else:
+                        self._idle.append(connection)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[Connection]:
+        """The connection that writes, to oneself."""
+        with self._running():
+            async with self._write_lock:
+                yield self._open_writer()
+
+    def _running(self) -> Running:
+        if self._is_closed:  # even for what ends something
+            raise self.life.closed()
+        return self.life.running()
 
     def _open_writer(self) -> Connection:
-        if self._closed:
-            raise StoreClosedError(f"the store {self._path} is closed")
         if self._writer is None:
-            if not self._path.is_file():
-                raise StoreNotFoundError(f"there is no store at {self._path}")
-            self._writer = self._connection("rw")
+            self._file.look()
+            self._writer = Connection(self._file, "rw", self._busy_timeout)
         return self._writer
 
     def _begin(self, connection: Connection, frozen: str, owner: str | None) -> SqliteWriting:
@@ -197,27 +193,34 @@ class SqliteDatabase:
             self._journal_mode = None
         connection.begin(write=True)
         try:
+            self._file.check(to_write=True)
             connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
             # A table is renamed in place of another: views that name the other must not stop it.
             connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
-            sql = events_sql(connection.sqlite, self._tables)
-            if sql is None:
-                raise no_store(self._tables, self._path)
-            writing = SqliteWriting(connection, self._tables, sql)
+            store = self._known_store(connection)
+            refuse_part(store, self._tables, self._file)
+            writing = SqliteWriting(connection, self._tables, store.definition)
             self._check_freeze(writing, frozen, owner)
         except BaseException:
             connection.roll_back()
             raise
         return writing
 
+    def _known_store(self, connection: Connection) -> KnownStore:
+        """The store as it was found for a transaction before, as long as no definition in the file has changed. For
+        the worker thread."""
+        if self._known is None or self._known.version != schema_version(connection.sqlite):
+            self._known = known_store(connection.sqlite, self._tables, self._file)
+        return self._known
+
     def _check_freeze(self, writing: SqliteWriting, frozen: str, owner: str | None) -> None:
         marker = writing._freeze_marker()
         if marker is None or (owner is not None and marker.owner == owner):
             return
-        if marker.owner is not None and not liveness.is_alive(self._path, marker.owner):
+        if marker.owner is not None and not liveness.is_alive(self._file.path, marker.owner):
             writing._clear_freeze()
         elif frozen == "refuse":
-            raise StoreFrozenError(f"the store {self._path} is frozen{_by(marker)}: unfreeze it first")
+            raise StoreFrozenError(f"the store {self._file} is frozen{_by(marker)}: unfreeze it first")
 
     @staticmethod
     def _set_journal_mode(connection: Connection, mode: str) -> None:
@@ -235,8 +238,7 @@ class SqliteDatabase:
         if keep and not writing.leaves_nothing:
             writing.connection.commit()
             for owner in writing.dropped_owners:
-                if not liveness.is_alive(self._path, owner):
-                    liveness.forget(self._path, owner)
+                liveness.forget(self._file.path, owner)
             writing.dropped_owners.clear()
         else:
             writing.connection.roll_back()
@@ -245,22 +247,20 @@ class SqliteDatabase:
 
     async def exists(self) -> bool:
         try:
-            async with self._reader() as connection:
-                sql = await connection.run(lambda: events_sql(connection.sqlite, self._tables))
+            async with self.reading():
+                return True
         except StoreNotFoundError:
             return False
-        return sql is not None
 
     async def create(self) -> None:
-        if self._closed:
-            raise StoreClosedError(f"the store {self._path} is closed")
-        async with self._write_lock:
-            if self._writer is None:
-                if not self._path.parent.is_dir():
-                    raise StoreNotFoundError(f"the folder {self._path.parent} does not exist")
-                self._writer = self._connection("rwc")
-            writer = self._writer
-            await writer.run(partial(self._create, writer))
+        with self._running():
+            async with self._write_lock:
+                if self._writer is None:
+                    if not self._file.path.parent.is_dir():
+                        raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
+                    self._writer = Connection(self._file, "rwc", self._busy_timeout)
+                writer = self._writer
+                await writer.run(partial(self._create, writer))
 
     def _create(self, writer: Connection) -> None:
         if not writer.sqlite.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -268,6 +268,8 @@ class SqliteDatabase:
             self._journal_mode = None
         writer.begin(write=True)
         try:
+            self._file.check(to_write=True)
+            refuse_encoding(writer.sqlite, self._file)
             names = (
                 self._tables.events,
                 self._tables.snapshots,
@@ -282,7 +284,7 @@ class SqliteDatabase:
                 ).fetchone()
             ]
             if present:
-                raise StoreExistsError(f"{self._path} has a table {present[0]!r} already")
+                raise StoreExistsError(f"{self._file} has a table {present[0]!r} already")
             generation = ddl.generation(self._tables.events)
             for statement in (
                 ddl.events_table(self._tables.events),
@@ -305,22 +307,15 @@ class SqliteDatabase:
     def _drop(self, writing: SqliteWriting) -> None:
         writing.changed_store = True
         sqlite = writing.connection.sqlite
-        writing.refuse_foreign_tables()
         writing._clear_freeze()
-        owner = fact(writing._table_sql(self._tables.progress) or "", "STAGE", "owner")
-        if owner is not None:
-            writing.dropped_owners.append(owner)
-        for name in (
-            self._tables.stage,
-            self._tables.progress,
-            self._tables.open_import,
-            self._tables.events,
-            self._tables.snapshots,
-            self._tables.subscribers,
-        ):
-            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+        for stage in writing._stages():
+            writing._drop_stage(stage)
+        if writing._open_import() is not None:
+            sqlite.execute(f"DROP TABLE {quoted(self._tables.open_import)}")
+        for name in (self._tables.events, self._tables.snapshots, self._tables.subscribers):
+            sqlite.execute(f"DROP TABLE {quoted(name)}")
         sqlite.execute("PRAGMA secure_delete = ON").fetchone()
-        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self._tables.secrets)}")
+        sqlite.execute(f"DROP TABLE {quoted(self._tables.secrets)}")
         sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
     async def upgrade(self) -> list[str]:
@@ -339,11 +334,7 @@ class SqliteDatabase:
 
             def begin() -> SqliteReading:
                 connection.begin(write=False)
-                sql = events_sql(connection.sqlite, self._tables)
-                if sql is None:
-                    connection.roll_back()
-                    raise no_store(self._tables, self._path)
-                return SqliteReading(connection, self._tables, sql)
+                return SqliteReading(connection, self._tables, self._known_store(connection).definition)
 
             try:
                 yield await connection.run(begin)
@@ -354,8 +345,7 @@ class SqliteDatabase:
     async def writing(
         self, *, frozen: Frozen = "refuse", owner: str | None = None
     ) -> AsyncIterator[SqliteWriting]:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
             try:
                 writing = await writer.run(partial(self._begin, writer, frozen, owner))
             except asyncio.CancelledError:
@@ -377,8 +367,7 @@ class SqliteDatabase:
     groups_at_once = 1  # SQLite knows one writer
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
             return await writer.run(partial(self._save, writer, saves))
 
     def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
@@ -410,41 +399,33 @@ class SqliteDatabase:
         """
         if self._kept is not None:
             writer.begin(write=True)
-            if self._kept.data_version == _data_version(writer):
+            if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):
                 return self._kept
             writer.roll_back()
         writing = self._begin(writer, "refuse", None)
-        self._kept = _Kept(writing, writing._heads(), _data_version(writer))
+        self._kept = _Kept(writing, writing._heads(), writer.sqlite, _data_version(writer))
         return self._kept
 
     async def own(self) -> FileOwner:
-        self._open_writer()
+        with self._running():
+            self._file.check(to_write=True)
         try:
-            return FileOwner(self._path)
+            liveness.sweep(self._file.path)
+            return FileOwner(self._file.path)
         except OSError as error:
             raise ReadOnlyStoreError(
-                f"the folder of {self._path} cannot be written, which this needs for its lock: {error.strerror}"
+                f"no file can be made beside {self._file}, which this needs for its lock: {error.strerror}"
             ) from None
 
     async def is_alive(self, owner: str) -> bool:
-        return liveness.is_alive(self._path, owner)
+        return liveness.is_alive(self._file.path, owner)
 
     async def erase_journal(self) -> None:
-        async with self._write_lock:
-            writer = self._open_writer()
-
-            def checkpoint() -> int:
-                # In WAL mode the old page stands in the log until the log is folded in and cut to nothing.
-                writer.sqlite.execute(f"PRAGMA busy_timeout = {int(self._busy_timeout * 1000)}")
-                try:
-                    busy: int = writer.sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-                finally:
-                    writer.sqlite.execute("PRAGMA busy_timeout = 100")
-                return busy
-
-            if await writer.run(checkpoint):
+        async with self._alone() as writer:
+            # In WAL mode the old page stands in the log until the log is folded in and cut to nothing.
+            if not await writer.run(writer.checkpoint):
                 raise SecretNotErasedError(
-                    f"the secret is deleted, but a copy stands in {self._path.name}-wal until every reader of "
+                    f"the secret is deleted, but a copy stands in {self._file.path.name}-wal until every reader of "
                     "an older state has ended and somebody writes again"
                 )
 
@@ -455,7 +436,13 @@ class _Kept:
 
     writing: SqliteWriting
     heads: list[int]
+    sqlite: Sqlite
     data_version: int
+
+
+def _remove_folder(folder: str | None, process: int) -> None:
+    if folder is not None and process == os.getpid():  # a child's end does not end its parent's store
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _data_version(connection: Connection) -> int:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 import msgspec
 
+from eventferry import forking
 from eventferry.databases.pace import Pace
+from eventferry.databases.sqlite.file import File, identity_of
 from eventferry.databases.sqlite.library import Sqlite, code_of, connect
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
@@ -21,9 +24,11 @@ from eventferry.errors import (
     EventferryError,
     ReadOnlyStoreError,
     StoreBusyError,
+    StoreClosedError,
     StoreNotFoundError,
 )
 from eventferry.numbers import javascript_number
+from eventferry.process import files_are_used_up
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,25 +43,33 @@ _CACHE = 16_000
 _SLICE = 0.1
 """Seconds that SQLite itself waits for a lock before we look whether the caller has given up."""
 
+_PAUSE = 0.01
+"""Seconds until a checkpoint is tried again."""
+
 
 class Connection:
     """A connection and the thread that alone uses it.
 
     Args:
-        path: the database file.
-        mode: SQLite's: "rw", "ro", or "immutable" for a file that nobody can change.
+        file: the database file.
+        mode: "read" opens it with the rights at hand; "rw" to write, "rwc" makes it first where it is missing.
         busy_timeout: seconds to wait for a lock.
+
+    Attributes:
+        is_immutable: whether it reads a file in which writers would not see it: not to be kept.
     """
 
-    def __init__(self, path: Path, mode: str, busy_timeout: float) -> None:
-        self._uri = f"file:{quote(os.fsencode(path))}?" + (
-            "immutable=1" if mode == "immutable" else f"mode={mode}"
-        )
-        self._path = path
+    def __init__(self, file: File, mode: Literal["read", "rw", "rwc"], busy_timeout: float) -> None:
+        self._file = file
+        self._mode = mode
         self._busy_timeout = busy_timeout
+        self.is_immutable = False
+        self._untouched: os.stat_result | None = None
         self._worker = Worker("eventferry-sqlite", self._interrupt)
         self._sqlite: Sqlite | None = None
         self.pace = Pace()
+        forking.ours(self)
+        _connections.add(self)
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the worker thread; a cancelled call is interrupted, and waited for."""
@@ -81,13 +94,16 @@ class Connection:
         self.sqlite.execute("BEGIN")
         try:
             self._patiently(lambda: self.sqlite.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
+            self._file.check(to_write=False)
         except BaseException:
             self.roll_back()
             raise
 
     def commit(self) -> None:
-        """Commit, waiting for readers where the journal makes writers wait for them."""
+        """Commit, waiting for readers where the journal makes writers wait for them. What it commits is in the file
+        that stands at the path."""
         try:
+            self._file.check(to_write=True)
             self._patiently(lambda: self.sqlite.execute("COMMIT"))
         except BaseException:
             self.roll_back()
@@ -140,17 +156,102 @@ class Connection:
                 self._sqlite.close()
                 self._sqlite = None
 
-        await self.run(close)
-        self._worker.end()
+        await self._worker.end(close)
+
+    def let_go(self) -> None:
+        """Before a fork: close the file, until the next call, where nothing stands open in it."""
+
+        def close() -> None:
+            sqlite = self._sqlite
+            if sqlite is not None and not sqlite.in_transaction and not _has_temporary(sqlite):
+                sqlite.close()
+                self._sqlite = None
+
+        self._worker.between(close, _FORK)
+
+    def leave(self) -> object:
+        """In a child: a file that is open here cannot be opened anew, and closing it would end the parent's
+        transaction."""
+        if self._sqlite is not None:
+            with contextlib.suppress(OSError):
+                _inherited.add(identity_of(self._file.path.stat()))
+        return self._sqlite
+
+    def checkpoint(self) -> bool:
+        """Fold the log in and cut it to nothing, waiting for whoever reads an older state or folds it in just now;
+        whether that came about."""
+        deadline = time.monotonic() + self._busy_timeout
+        while self.sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if self._worker.given_up.is_set() or time.monotonic() >= deadline:
+                return False
+            time.sleep(_PAUSE)  # where another checkpoint is under way SQLite does not wait by itself
+        return True
 
     def _open(self) -> Sqlite:
-        connection = connect(
-            self._uri, _SLICE, {"eventferry_compact": _compact, "eventferry_number": javascript_number}
-        )
-        # Even this may have to wait: it reads the schema.
-        self._patiently(lambda: connection.execute(f"PRAGMA cache_size = -{_CACHE}"))
+        if _inherited and self._file.path.exists() and identity_of(self._file.path.stat()) in _inherited:
+            raise StoreClosedError(
+                f"{self._file} was in use when this process was forked from another, and SQLite cannot open a file "
+                "twice across a fork: fork when nothing is under way"
+            )
+        if self._mode == "read":
+            return self._open_to_read()
+        if self._mode == "rwc" and not self._file.was_opened:
+            return self._connect("mode=rwc")
+        return self._connect("mode=rw")
+
+    def _open_to_read(self) -> Sqlite:
+        """With the rights at hand, and so that reading changes nothing.
+
+        A file in WAL mode needs its shared memory beside it even for reading. Where the folder cannot be written, a
+        closed file is read as one that nobody changes, as long as nobody does; one with a log that nobody folded in is
+        refused, for without the log it would be an old state.
+        """
+        path = self._file.path
+        folder_writable = os.access(path.parent, os.W_OK)
+        if folder_writable and os.access(path, os.W_OK):
+            return self._connect("mode=rw")
+        untouched = self._file.look()
+        try:
+            return self._connect("mode=ro")
+        except Exception as error:
+            if folder_writable or code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+                raise
+        if not os.access(path, os.R_OK):
+            raise ReadOnlyStoreError(f"{self._file} cannot be read with the rights at hand")
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise ReadOnlyStoreError(
+                f"{self._file} has a write-ahead log beside it ({log.name}) that must be folded in first, and its "
+                "folder cannot be written: open it once with the right to write, or copy both files elsewhere"
+            )
+        connection = self._connect("immutable=1")
+        self.is_immutable, self._untouched = True, untouched
+        return connection
+
+    def _connect(self, how: str) -> Sqlite:
+        uri = f"file:{quote(os.fsencode(self._file.path))}?{how}"
+        while True:
+            before = None if how == "mode=rwc" else identity_of(self._file.look())
+            connection = connect(
+                uri, _SLICE, {"eventferry_compact": _compact, "eventferry_number": javascript_number}
+            )
+            try:
+                # Even this may have to wait: it reads the schema.
+                self._patiently(partial(connection.execute, f"PRAGMA cache_size = -{_CACHE}"))
+                opened = identity_of(self._file.look())
+                if before in (None, opened):
+                    self._file.note(opened)
+                    break
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()  # another file has come to the path meanwhile
         # Threads of their own sort beside the one that fills the sorter: an index of a million rows takes two thirds.
         connection.execute("PRAGMA threads = 2")
+        # As they are, unless the library was compiled otherwise. A replaced table must not take with it what refers to
+        # it, and what was acknowledged must be on the disk.
+        connection.execute("PRAGMA foreign_keys = OFF")
+        connection.execute("PRAGMA synchronous = FULL")
         return connection
 
     def _patiently(self, attempt: Callable[[], object]) -> None:
@@ -163,7 +264,7 @@ class Connection:
                     raise
                 if time.monotonic() >= deadline:
                     raise StoreBusyError(
-                        f"{self._path} is held by another writer for more than {self._busy_timeout:g} s "
+                        f"{self._file} is held by another writer for more than {self._busy_timeout:g} s "
                         "(the setting busy_timeout)"
                     ) from None
             else:
@@ -171,32 +272,72 @@ class Connection:
 
     def _translated(self, function: Callable[[], T]) -> T:
         try:
-            return function()
+            result = function()
         except Exception as error:
+            self._refuse_touched()
             if not code_of(error) and not isinstance(error, sqlite3.Error):
                 raise
             raise self._named(error) from error
+        self._refuse_touched()
+        return result
+
+    def _refuse_touched(self) -> None:
+        """What was read without a lock is right only if nobody has written to the file meanwhile."""
+        if self._untouched is None or self._sqlite is None or not self._sqlite.in_transaction:
+            return
+        now = self._file.look()
+        if (now.st_mtime_ns, now.st_size) != (self._untouched.st_mtime_ns, self._untouched.st_size):
+            raise StoreBusyError(
+                f"{self._file} was written to while it was read, and its folder cannot be written, which readers need "
+                "for their locks: read again"
+            )
 
     def _named(self, error: Exception) -> EventferryError:
         """Our error for one of SQLite's: by its code, and by its text only where there is no code of its own."""
+        if code_of(error) == sqlite3.SQLITE_CANTOPEN and files_are_used_up():
+            return DatabaseError(
+                "this process has as many files open as it may (ulimit -n), and the store is one more"
+            )
         code = code_of(error)
         if not code:
-            return DatabaseError(f"{self._path}: {error}")
+            return DatabaseError(f"{self._file}: {error}")
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return StoreBusyError(f"{self._path} is held by somebody else: {error}")
+            return StoreBusyError(f"{self._file} is held by somebody else: {error}")
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            return ReadOnlyStoreError(f"{self._path} cannot be written: {error}")
+            return ReadOnlyStoreError(f"{self._file} cannot be written: {error}")
         if code == sqlite3.SQLITE_CANTOPEN:
-            if not self._path.exists():
-                return StoreNotFoundError(f"there is no store at {self._path}")
-            return ReadOnlyStoreError(f"{self._path} cannot be opened with the rights at hand: {error}")
+            if not self._file.path.exists():
+                return StoreNotFoundError(f"there is no store at {self._file}")
+            return ReadOnlyStoreError(f"{self._file} cannot be opened with the rights at hand: {error}")
         if code == sqlite3.SQLITE_NOTADB:
-            return DatabaseError(f"{self._path} is not a SQLite database")
+            return DatabaseError(f"{self._file} is not a SQLite database")
         if code == sqlite3.SQLITE_FULL:
-            return DatabaseError(f"{self._path}: the disk is full; nothing of this step was kept")
+            return DatabaseError(f"{self._file}: the disk is full; nothing of this step was kept")
         if "no such table" in str(error):
-            return StoreNotFoundError(f"there is no store in {self._path} ({error})")
-        return DatabaseError(f"{self._path}: {error}")
+            return StoreNotFoundError(f"there is no store in {self._file} ({error})")
+        return DatabaseError(f"{self._file}: {error}")
+
+
+def _has_temporary(sqlite: Sqlite) -> bool:
+    return sqlite.execute("SELECT 1 FROM sqlite_temp_master").fetchone() is not None
+
+
+_FORK = 1.0
+"""Seconds that a fork waits for a connection that is at work."""
+
+_connections: WeakSet[Connection] = WeakSet()
+_inherited: set[tuple[int, int]] = set()
+"""The files that the process from which this one was forked had open at that moment: SQLite keeps in memory which locks
+a process has, and here takes the other's for ours."""
+
+
+def _let_go() -> None:
+    for connection in list(_connections):
+        connection.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_let_go)
 
 
 def _compact(payload: str) -> str:

@@ -1,15 +1,22 @@
 """Owners on SQLite: a file beside the database, locked for as long as its process lives.
 
-The operating system drops the lock with the process, however it dies; the file may stay, unlocked, and
-counts as nothing. It is removed together with what it owned.
+The operating system drops the lock with the process, however it dies; a process that is stopped keeps it. The file may
+stay, unlocked, and counts as nothing. It is removed with what it owned, or when the next owner begins.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import re
+import stat
 import sys
 from pathlib import Path
-from secrets import token_hex
+
+from eventferry import forking
+from eventferry.databases.names import new_owner
+from eventferry.errors import ReadOnlyStoreError
 
 if sys.platform == "win32":
     import msvcrt
@@ -30,6 +37,10 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+_ID = re.compile(r"[0-9a-f]{12}")
+
+
 def lock_path(database: Path, owner: str) -> Path:
     """The file that stands for an owner."""
     return database.with_name(f"{database.name}-owner-{owner}")
@@ -38,28 +49,66 @@ def lock_path(database: Path, owner: str) -> Path:
 class FileOwner:
     """A running operation on one database file."""
 
+    _descriptor: int | None = None
+
     def __init__(self, database: Path) -> None:
-        self.id = token_hex(8)
-        self._path = lock_path(database, self.id)
-        self._descriptor: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        _lock(self._descriptor)
+        while True:
+            self.id = new_owner()
+            self._path = lock_path(database, self.id)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                with contextlib.suppress(OSError, AttributeError):  # file systems and systems without modes
+                    # Everybody must be able to ask, whatever the umask: it would live for ever otherwise.
+                    os.fchmod(self._descriptor, 0o644)
+                _lock(self._descriptor)
+                if _is_at(self._path, self._descriptor):
+                    forking.ours(self)
+                    return
+            except BlockingIOError:
+                pass  # somebody who sweeps has come between
+            except BaseException:
+                self._end()
+                raise
+            self._end()
 
     async def release(self) -> None:
         """Remove the file and drop the lock; twice is fine."""
+        self._end()
+
+    def _end(self) -> None:
         if self._descriptor is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a file that stays is a dead owner's
+                self._path.unlink()
             os.close(self._descriptor)
             self._descriptor = None
+
+    def leave(self) -> FileOwner:
+        """In a child: the lock is the parent's, and must go when that does."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        return self
+
+    def __del__(self) -> None:
+        self._end()  # of an operation whose loop has ended
 
 
 def is_alive(database: Path, owner: str) -> bool:
     """Whether the owner's process holds its lock; creates and changes nothing."""
-    try:
-        descriptor = os.open(lock_path(database, owner), os.O_RDONLY)
-    except FileNotFoundError:
+    if not _ID.fullmatch(owner):
         return False
+    path = lock_path(database, owner)
+    try:
+        descriptor = os.open(path, _READ)
     except PermissionError:
-        return True  # somebody else's, and no way to ask: believe it
+        raise ReadOnlyStoreError(
+            f"whether an export, import or copy is running cannot be asked: {path} cannot be read. Give the right to "
+            "read it, or if none is running, remove it"
+        ) from None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return False
+        raise
     try:
         _ask(descriptor)
     except OSError:
@@ -71,5 +120,41 @@ def is_alive(database: Path, owner: str) -> bool:
 
 
 def forget(database: Path, owner: str) -> None:
-    """Remove the file of a dead owner."""
-    lock_path(database, owner).unlink(missing_ok=True)
+    """Remove the file of an owner, if it is dead."""
+    _remove_dead(lock_path(database, owner))
+
+
+def sweep(database: Path) -> None:
+    """Remove the files of all owners of a database that are dead: whose file is missing is dead as well."""
+    prefix = f"{database.name}-owner-"
+    with os.scandir(database.parent) as entries:
+        found = [
+            entry.path
+            for entry in entries
+            if entry.name.startswith(prefix) and _ID.fullmatch(entry.name, len(prefix))
+        ]
+    for path in found:
+        _remove_dead(Path(path))
+
+
+def _remove_dead(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, _READ)
+        try:
+            # As long as this is held, nobody becomes its owner; others may ask meanwhile, and hear that it is dead.
+            _ask(descriptor)
+            if _is_at(path, descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether a path still leads to the empty file that is open."""
+    opened = os.fstat(descriptor)
+    if not stat.S_ISREG(opened.st_mode) or opened.st_size:
+        return False
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), opened)
+    except FileNotFoundError:
+        return False

@@ -23,13 +23,11 @@ from eventferry.database import (
     SubscriberRow,
 )
 from eventferry.databases.inspecting import unique_faults
-from eventferry.databases.names import EVENT, Tables, fact, import_id_of, refuse_foreign
+from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
-from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
-from eventferry.errors import StoreNotFoundError
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -137,7 +135,7 @@ class SqliteReading:
 
     def _freeze_marker(self) -> Freeze | None:
         sql = self._table_sql(self.tables.freeze)
-        if sql is None:
+        if sql is None or "FREEZE MARKER" not in sql:  # a table of a neighbour's
             return None
         since = fact(sql, "FREEZE", "since")
         return Freeze(fact(sql, "FREEZE", "owner"), int(since) if since else None)
@@ -156,6 +154,9 @@ class SqliteReading:
 
     @threaded
     def growth(self) -> int:
+        return self._growth()
+
+    def _growth(self) -> int:
         [(stored,)] = self.connection.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
         return int(stored)
 
@@ -366,11 +367,12 @@ class SqliteReading:
         return self._open_import()
 
     def _open_import(self) -> OpenImport | None:
-        sql = self._table_sql(self.tables.open_import)
-        if sql is None:
+        sql = self._table_sql(self.tables.open_import) or ""
+        import_id = import_id_of(sql)
+        if import_id is None:  # none is open, or the table is a neighbour's
             return None
         since = fact(sql, "IMPORT", "since")
-        return OpenImport(import_id_of(sql) or "", int(since) if since else None)
+        return OpenImport(import_id, int(since) if since else None)
 
     @threaded
     def secret(self, secret_id: str) -> SecretRow | None:
@@ -432,28 +434,6 @@ class SqliteReading:
         found = [text for (text,) in ask(f"PRAGMA integrity_check({limit})")]
         faults = unique_faults(unique) + ([] if found == ["ok"] else found)
         return Inspection(faults[:limit], [])
-
-
-def events_sql(connection: Sqlite, tables: Tables) -> str | None:
-    """The definition of the events table, None where there is no store."""
-    row = connection.execute(
-        "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.events,)
-    ).fetchone()
-    if row is None:
-        return None
-    if fact(row[0], "STORE", "id") is None:
-        refuse_foreign("this file", tables.events, EVENT, columns_of(connection, tables.events))
-    return str(row[0])
-
-
-def columns_of(connection: Sqlite, table: str) -> list[str]:
-    """The columns of a table; none where there is no such table."""
-    return [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-
-
-def no_store(tables: Tables, path: object) -> StoreNotFoundError:
-    """The error for a file without the tables."""
-    return StoreNotFoundError(f"there is no store in {path}: it has no table {tables.events!r}")
 
 
 def _bound(bound: Key | None) -> dict[str, int]:

@@ -126,12 +126,10 @@ _MERGE_COLUMNS = """"threadId" BIGINT NULL,
       "part" BLOB NULL"""
 
 
-def progress_table(
-    name: str, stage_id: str, *, owner: str | None, since: int | None, baseline: str | None
-) -> str:
-    """How far an import has come: a row for each commit."""
+def progress_table(name: str, stage_id: str, *, since: int | None, baseline: str | None) -> str:
+    """How far an import has come: a row for each commit. Whose import it is stands in the name."""
     return f"""CREATE TABLE {quoted(name)}(
-      -- {comment("STAGE", id=stage_id, owner=owner, since=since, baseline=baseline)}
+      -- {comment("STAGE", id=stage_id, since=since, baseline=baseline)}
       "byteOffset" INTEGER NOT NULL,
       "line" INTEGER NOT NULL,
       "events" INTEGER NOT NULL,

@@ -25,18 +25,18 @@ from eventferry.database import (
     StageKind,
     SubscriberRow,
 )
-from eventferry.databases.names import Tables, beside_events, fact, refuse_foreign
+from eventferry.databases.names import EVENT, Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import KEPT, SqliteReading, columns_of, foreign
+from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
-from eventferry.errors import ConcurrentError, InputError, UnsupportedStoreError
+from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
 from eventferry.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
 
-_COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload"'
+_COLUMNS = ", ".join(map(quoted, EVENT))
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
 _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
 
@@ -67,6 +67,7 @@ class SqliteWriting(SqliteReading):
     def set_freeze(self, owner: str | None, since: int) -> None:
         # Only one transaction writes at a time, and this is it: nobody's write is under way.
         self._clear_freeze()
+        self._refuse_neighbour(self.tables.freeze)
         self.connection.sqlite.execute(ddl.freeze_table(self.tables, owner, since))
 
     @threaded
@@ -76,9 +77,22 @@ class SqliteWriting(SqliteReading):
     def _clear_freeze(self) -> None:
         self.changed_store = True
         marker = self._freeze_marker()
-        if marker is not None and marker.owner is not None:
+        if marker is None:
+            return
+        if marker.owner is not None:
             self.dropped_owners.append(marker.owner)
-        self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.freeze)}")
+        self.connection.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
+
+    def _refuse_neighbour(self, name: str) -> None:
+        """A name that a marker must have may be that of a table of another store or program. Case does not tell
+        tables apart."""
+        if self.connection.sqlite.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
+        ).fetchone():
+            raise UnsupportedStoreError(
+                f"the name {name!r}, which this needs beside {self.tables.events!r}, is that of a table of another "
+                "store or program in the file"
+            )
 
     # events
 
@@ -87,7 +101,11 @@ class SqliteWriting(SqliteReading):
         self.changed_store = True
         for row in rows:
             self._refuse_taken(row.aggregate_id, row.aggregate_version)
-            self.connection.sqlite.execute(f"INSERT INTO {self._events}{_INSERT_ROW}", row)
+            self._insert(row)
+
+    def _insert(self, row: Sequence[object]) -> None:
+        if self.connection.sqlite.change(f"INSERT INTO {self._events}{_INSERT_ROW}", row) != 1:
+            raise _left_out(self.tables.events)
 
     def _refuse_taken(self, aggregate_id: str, version: int) -> None:
         taken = self.connection.sqlite.execute(
@@ -112,9 +130,8 @@ class SqliteWriting(SqliteReading):
         counter = heads[thread]
         if counter > MAX_COUNTER:
             raise full_thread(thread)
-        self.connection.sqlite.execute(
-            f"INSERT INTO {self._events}{_INSERT_ROW}",
-            (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload),
+        self._insert(
+            (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload)
         )
         heads[thread] = counter + 1
         return thread, counter
@@ -181,12 +198,18 @@ class SqliteWriting(SqliteReading):
         # As reSolve's: letters and digits.
         stage_id = token_hex(16)
         if kind == "replace":
-            sqlite.execute(ddl.events_table(tables.stage))
+            if owner is None:
+                raise AssertionError("a stage without an owner")
+            if self._stages():
+                raise StoreBusyError("another import into this store is running")
+            stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
+            sqlite.execute(ddl.events_table(stage.table))
             sqlite.execute(
-                ddl.progress_table(tables.progress, stage_id, owner=owner, since=since, baseline=baseline)
+                ddl.progress_table(tables.progress_of(owner), stage_id, since=since, baseline=baseline)
             )
-            return Stage(stage_id, kind, tables.stage, owner, since, baseline)
+            return stage
         if kind == "open":
+            self._refuse_neighbour(tables.open_import)
             sqlite.execute(ddl.open_import_table(tables, stage_id, since))
             return Stage(stage_id, kind, tables.open_import, None, since)
         table = f"{tables.events}-merge-{stage_id}"
@@ -200,41 +223,62 @@ class SqliteWriting(SqliteReading):
             return (
                 None if found is None else Stage(found.id, "open", self.tables.open_import, None, found.since)
             )
-        sql = self._table_sql(self.tables.progress)
-        if sql is None:
-            return None
-        since = fact(sql, "STAGE", "since")
-        return Stage(
-            fact(sql, "STAGE", "id") or "",
-            "replace",
-            self.tables.stage,
-            fact(sql, "STAGE", "owner"),
-            int(since) if since else None,
-            fact(sql, "STAGE", "baseline"),
-        )
+        return next(iter(self._stages()), None)
+
+    def _stages(self) -> list[Stage]:
+        """The "replace" stage, found by the name of its progress and the comment in it. For the worker thread."""
+        progress = self.connection.sqlite.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE '%EVENTFERRY STAGE%'"
+        ).fetchall()
+        stages = []
+        for name, sql in progress:
+            owner, stage_id = self.tables.owner_of(name), fact(sql, "STAGE", "id")
+            if owner is None or stage_id is None:
+                continue
+            since = fact(sql, "STAGE", "since")
+            stages.append(
+                Stage(
+                    stage_id,
+                    "replace",
+                    self.tables.stage_of(owner),
+                    owner,
+                    int(since) if since else None,
+                    fact(sql, "STAGE", "baseline"),
+                )
+            )
+        return stages
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        adopted = replace(stage, owner=owner)
-        self._tell(adopted)
+        """From here on the former owner finds no table of its own any more."""
+        adopted = replace(stage, table=self.tables.stage_of(owner), owner=owner)
+        for former, name in (
+            (stage.table, adopted.table),
+            (self._progress_of(stage), self.tables.progress_of(owner)),
+        ):
+            self.connection.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
         if stage.owner is not None:
             self.dropped_owners.append(stage.owner)
         return adopted
 
+    def _progress_of(self, stage: Stage) -> str:
+        """The table of a "replace" stage's progress. Each step of an import names it, in the transaction in which it
+        acts. Raises StoreBusyError where it is gone: then the stage has another owner, or was dropped."""
+        name = self.tables.progress_of(stage.owner or "")
+        if self._table_sql(name) is None:
+            raise StoreBusyError(
+                "this import was taken for dead, and another has taken over or removed what it had staged; nothing was "
+                "replaced"
+            )
+        return name
+
     @threaded
     def overtake(self, stage: Stage) -> None:
-        self._tell(replace(stage, baseline=None))
-
-    def _tell(self, stage: Stage) -> None:
-        """What a stage is stands in the definition of its progress table, so that is made anew."""
-        sqlite, progress = self.connection.sqlite, self.tables.progress
+        """The baseline stands in the definition of the progress table, so that is made anew."""
+        sqlite, progress = self.connection.sqlite, self._progress_of(stage)
         former = f"{progress}-former"
         sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
-        sqlite.execute(
-            ddl.progress_table(
-                progress, stage.id, owner=stage.owner, since=stage.since, baseline=stage.baseline
-            )
-        )
+        sqlite.execute(ddl.progress_table(progress, stage.id, since=stage.since, baseline=None))
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
 
@@ -243,18 +287,22 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
-        self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
-        if stage.kind == "replace":
-            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress)}")
-            if stage.owner is not None:
-                self.dropped_owners.append(stage.owner)
+        self._drop_stage(stage)
+
+    def _drop_stage(self, stage: Stage) -> None:
+        sqlite = self.connection.sqlite
+        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
+        if stage.kind == "replace" and stage.owner is not None:
+            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress_of(stage.owner))}")
+            self.dropped_owners.append(stage.owner)
         else:
-            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {self._known(stage)}")
+            sqlite.execute(f"DROP TABLE IF EXISTS {self._known(stage)}")
 
     # replace
 
     @threaded
     def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
+        steps = quoted(self._progress_of(stage))
         # The rowid is the line number: a clash can name its two lines, at no cost.
         self._insert_parts(
             f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES ",
@@ -263,7 +311,7 @@ class SqliteWriting(SqliteReading):
         )
         progress = batch.progress
         self.connection.sqlite.execute(
-            f"INSERT INTO {quoted(self.tables.progress)} VALUES (?, ?, ?, ?)",
+            f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
             (progress.byte_offset, progress.line, progress.events, progress.digest),
         )
 
@@ -278,12 +326,14 @@ class SqliteWriting(SqliteReading):
     @threaded
     def progress(self, stage: Stage) -> list[Progress]:
         rows = self.connection.sqlite.execute(
-            f'SELECT "byteOffset", "line", "events", "digest" FROM {quoted(self.tables.progress)} ORDER BY rowid'
+            f"""SELECT "byteOffset", "line", "events", "digest" FROM {quoted(self._progress_of(stage))}
+            ORDER BY rowid"""
         )
         return [Progress(*row) for row in rows]
 
     @threaded
     def find_clash(self, stage: Stage) -> Clash | None:
+        self._progress_of(stage)
         present = self.indexed(stage.table)  # an import that died after this step goes on with them
         for statement, columns in ddl.unique_indexes(stage.table, ddl.generation(self.tables.events)):
             if columns in present:
@@ -318,6 +368,7 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def finish_indexes(self, stage: Stage) -> None:
+        self._progress_of(stage)
         self.add_order_index(stage.table)
 
     def add_order_index(self, table: str) -> list[str]:
@@ -328,37 +379,42 @@ class SqliteWriting(SqliteReading):
         self.connection.make_index(ddl.order_index(table, generation))
         return [f"{generation}-order"]
 
-    def refuse_foreign_tables(self) -> None:
-        """Refuse to remove what only has the name of one of a store's tables. For the worker thread."""
-        for table, needed in beside_events(self.tables, "content").items():
-            columns = columns_of(self.connection.sqlite, table)
-            if columns:
-                refuse_foreign("this file", table, needed, columns)
-
     @threaded
     def refuse_what_would_be_lost(self) -> None:
         self._refuse_what_would_be_lost()
 
     def _refuse_what_would_be_lost(self) -> None:
-        triggers = self.connection.sqlite.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
-            (self.tables.events,),
-        ).fetchall()
-        if triggers:
-            names = ", ".join(name for (name,) in triggers)
-            raise UnsupportedStoreError(
-                f"the table {self.tables.events!r} has triggers, which replacing it would lose: {names}"
-            )
+        """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
+        ask, events = self.connection.sqlite.execute, self.tables.events
+        for what, lost in (
+            (
+                "triggers",
+                ask(
+                    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
+                    (events,),
+                ),
+            ),
+            (
+                "columns of its own",
+                ask(
+                    "SELECT name FROM pragma_table_xinfo(?) WHERE name NOT IN (SELECT value FROM json_each(?))",
+                    (events, json.dumps(EVENT)),
+                ),
+            ),
+        ):
+            if names := ", ".join(name for (name,) in lost):
+                raise UnsupportedStoreError(
+                    f"the table {events!r} has {what}, which replacing it would lose: {names}"
+                )
 
     @threaded
     def swap(self, stage: Stage) -> None:
-        self._refuse_what_would_be_lost()
-        self.refuse_foreign_tables()
         self.changed_store = True
-        sqlite = self.connection.sqlite
+        sqlite, steps = self.connection.sqlite, quoted(self._progress_of(stage))
+        self._refuse_what_would_be_lost()
         sqlite.execute(f"DROP TABLE {self._events}")
         sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
-        sqlite.execute(f"DROP TABLE {quoted(self.tables.progress)}")
+        sqlite.execute(f"DROP TABLE {steps}")
         sqlite.execute(f"DELETE FROM {quoted(self.tables.snapshots)}")
         sqlite.execute(f"DELETE FROM {quoted(self.tables.subscribers)}")
         if stage.owner is not None:
@@ -507,7 +563,7 @@ class SqliteWriting(SqliteReading):
     @threaded
     def place(self, stage: Stage) -> int:
         self.changed_store = True
-        heads = self._heads()
+        heads, stored = self._heads(), self._growth()
         before = sum(heads)
         try:
             # No version behind the highest: the column refuses the null.
@@ -524,7 +580,10 @@ class SqliteWriting(SqliteReading):
             if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
                 raise
             raise self._refusal(stage, error) from None
-        return sum(heads) - before
+        placed = sum(heads) - before
+        if self._growth() - stored != placed:
+            raise _left_out(self.tables.events)
+        return placed
 
     def _refusal(self, stage: Stage, error: Exception) -> Exception:
         """What it means that the store did not take a staged event."""
@@ -588,7 +647,9 @@ class SqliteWriting(SqliteReading):
         """Pages of the secrets keep no remnant of what a statement deletes or moves."""
         self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         try:
-            self.connection.sqlite.executemany(statement, values)
+            for row in values:
+                if self.connection.sqlite.change(statement, row) != 1:
+                    raise _left_out(self.tables.secrets)
         finally:
             self.connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
@@ -638,3 +699,9 @@ class SqliteWriting(SqliteReading):
             f"DELETE FROM {quoted(self.tables.subscribers)} WHERE applicationName = ? AND eventSubscriber = ?",
             (application_name, event_subscriber),
         )
+
+
+def _left_out(table: str) -> UnsupportedStoreError:
+    return UnsupportedStoreError(
+        f"a trigger on the table {table!r} has left out what was to be stored; nothing of this step was kept"
+    )

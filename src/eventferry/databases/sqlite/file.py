@@ -1,0 +1,89 @@
+"""The file of a store: a path may lead to one file now and to another later, so the file itself is remembered."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TypeAlias
+
+from eventferry.errors import (
+    ReadOnlyStoreError,
+    StoreNotFoundError,
+    StoreReplacedError,
+    UnsupportedStoreError,
+)
+
+Identity: TypeAlias = tuple[int, int]
+"""Device and inode."""
+
+
+class File:
+    """What a store's path leads to.
+
+    No descriptor of the file is ever opened here: closing it would drop the locks that SQLite holds in this process.
+
+    Args:
+        path: as it was given.
+
+    Attributes:
+        path: the file itself, whatever links lead to it, and wherever this process goes: the journal and the locks
+            of owners stand beside it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._given = path
+        self._real = os.path.realpath(path)
+        self.path = Path(self._real)
+        self._opened: Identity | None = None
+
+    def __str__(self) -> str:
+        return self._given
+
+    @property
+    def was_opened(self) -> bool:
+        """Whether a connection has opened it."""
+        return self._opened is not None
+
+    def look(self) -> os.stat_result:
+        """What stands at the path now. Raises StoreNotFoundError."""
+        try:
+            found = os.stat(self._real)
+        except PermissionError as error:
+            raise ReadOnlyStoreError(f"{self} cannot be reached: {error.strerror}") from None
+        except OSError:
+            more = " any more: its file was removed" if self.was_opened else ""
+            raise StoreNotFoundError(f"there is no store at {self}{more}") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreNotFoundError(f"there is no store at {self}: it is not a file")
+        return found
+
+    def note(self, identity: Identity) -> None:
+        """A connection has opened this file. Raises StoreReplacedError if others have opened another one."""
+        if self._opened is None:
+            self._opened = identity
+        elif self._opened != identity:
+            raise StoreReplacedError(
+                f"{self} is another file than the one that was opened, which was replaced since (a backup that was "
+                "restored?): nothing of this call was kept; open the store again"
+            )
+
+    def check(self, *, to_write: bool) -> None:
+        """Raises unless the path leads to the file that was opened.
+
+        A file with several names is only read: SQLite puts its journal beside the name that it was given, so who
+        comes by another name does not see it.
+        """
+        found = self.look()
+        if identity_of(found) != self._opened:
+            self.note(identity_of(found))
+        if to_write and found.st_nlink > 1:
+            raise UnsupportedStoreError(
+                f"{self} has {found.st_nlink} names (hard links), under which writers do not see one another: "
+                "remove the others, or write to a copy"
+            )
+
+
+def identity_of(found: os.stat_result) -> Identity:
+    """Which file that is."""
+    return found.st_dev, found.st_ino
