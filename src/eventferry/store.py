@@ -171,9 +171,10 @@ class EventStore:
         """
         async with self._database.reading() as reading:
             counts = await reading.counts(estimated=estimate_counts)
-            marker = await self._living(await reading.freeze_marker())
+            marker = await reading.freeze_marker()
             left = await reading.open_import()
             cursor = vector.encode(await reading.heads()) if calculate_cursor else None
+        marker = await self._living(marker)
         return Description(
             event_count=counts.event_count,
             secret_count=counts.secret_count,

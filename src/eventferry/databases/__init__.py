@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qsl, unquote
@@ -41,20 +42,38 @@ class _Module(Protocol):
         """
 
 
+_ADDRESS = re.compile(
+    r"""//(?:[^@/?]*@)?                                            # a user and a password
+    ((?:\[[0-9A-Fa-f:.]*\]|[^\[\]@:/?\s]*)(?::[0-9]*)?             # a host and a port; of several with commas, each
+    (?:,(?:\[[0-9A-Fa-f:.]*\]|[^\[\]@:/?,\s]*)(?::[0-9]*)?)*
+    (?:/[^@?:]*)?)(\?[^@]*)?""",
+    re.VERBOSE,
+)
+"""What stands behind a server's scheme, where nothing in it can be a password: a ? or / in one would end the host."""
+
+_PASSWORD = re.compile(r"^.*:.*@", re.DOTALL)
+
+
 def is_store(place: str) -> bool:
-    """Whether a command-line argument names a store; any other is a file of lines."""
-    return "://" in place or PurePath(place).suffix in SQLITE_SUFFIXES
+    """Whether a command-line argument names a store; any other is a file of lines. A server's scheme that is not
+    followed by // names one too, which is told when it is opened."""
+    scheme, separator, _ = place.partition(":")
+    is_server = bool(separator) and _MODULES.get(scheme, "sqlite") != "sqlite"
+    return "://" in place or is_server or PurePath(place).suffix in SQLITE_SUFFIXES
 
 
 def without_password(place: str) -> str:
-    """A URL as it may be shown: no user and password before the host, and no options, which may hold one."""
-    scheme, separator, rest = place.partition(":/")
+    """A URL as it may be shown: no user and password before the host, and no options, which may hold one; where it is
+    not clear which is which, nothing behind the scheme."""
+    scheme, separator, rest = place.partition(":")
     if not separator or (scheme == "sqlite" and "@" not in rest and "password" not in rest):
         return place
-    address, _, query = rest.partition("?")
-    if "@" in address:
-        address = "/" + address.rpartition("@")[2].lstrip("/")
-    return f"{scheme}:/{address}" + ("?…" if query else "")
+    if scheme not in _MODULES and "://" not in place and _PASSWORD.search(place) is None:
+        return place  # a path
+    address = _ADDRESS.fullmatch(rest)
+    if address is None:
+        return f"{scheme}:…" if scheme in _MODULES else "…"
+    return f"{scheme}://{address[1]}" + ("?…" if address[2] else "")
 
 
 def open_database(url: str, options: dict[str, Any]) -> Database:
@@ -70,6 +89,8 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
         raise UsageError("a store's URL cannot hold the character U+0000")
     scheme, separator, rest = url.partition("://")
     if not separator:
+        if url.partition(":")[0] in _MODULES and ":" in url:
+            raise UsageError(f"a store's URL begins with {url.partition(':')[0]}://")
         scheme, address, query = "sqlite", url, ""
     else:
         path, _, query = rest.partition("?")
@@ -78,6 +99,11 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
             path.partition("/")[0].count("@") > 1
         ):  # a driver could take half a password for the host, and tell it
             raise UsageError(f"{without_password(url)}: an @ in a user's name or password is written %40")
+        if _MODULES.get(scheme, "sqlite") != "sqlite" and _ADDRESS.fullmatch(f"//{path}") is None:
+            raise UsageError(
+                f"{scheme}:… is no store's URL: {scheme}://user:password@host:port/database, and in a password "
+                "? is written %3F, / %2F, @ %40, : %3A"
+            )
     if scheme not in _MODULES:
         known = "sqlite:///path, postgresql://host/database, mysql://host/database"
         raise UsageError(f"{without_password(url)} is no store's URL: {known}")

@@ -7,11 +7,18 @@ whoever needs a connection makes it, and hears why there is none.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 from eventferry.ending import Life, to_the_end
+from eventferry.errors import StoreBusyError, StoreUnreachableError
+
+
+class FullServerError(StoreBusyError):
+    """The server takes no more connections now."""
 
 
 class Pooled(Protocol):
@@ -32,16 +39,22 @@ class Pool(Generic[C]):
     """Connections that are lent, at most `size` at a time, and kept for the next user.
 
     Args:
-        connect: makes a connection.
+        connect: makes a connection. Raises FullServerError where the server has no room for it.
         size: how many may be lent at once; whoever comes next waits.
         life: what is under way on the store: each lent connection is.
+        patience: seconds to wait for room on a server that has none for the first.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[C]], size: int, life: Life) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[C]], size: int, life: Life, *, patience: float = 0
+    ) -> None:
         self._connect = connect
         self._places = asyncio.Semaphore(size)
         self._life = life
+        self._patience = patience
         self._idle: list[C] = []
+        self._lent = 0
+        self._came_back = asyncio.Event()
         self._closed = False
 
     def _check_open(self) -> None:
@@ -53,26 +66,53 @@ class Pool(Generic[C]):
         """A connection for a while. One that is not usable afterwards is closed."""
         with self._life.running():
             async with self._places:
-                self._check_open()
-                connection = self._idle.pop() if self._idle else await self._connect()
+                connection = await self.take()
+                self._lent += 1
                 try:
                     yield connection
                 finally:
-                    if connection.is_usable and not self._closed:
-                        self._idle.append(connection)
-                    else:
-                        await connection.close()
+                    self._lent -= 1
+                    await self.give_back(connection)
 
-    @asynccontextmanager
-    async def fresh(self) -> AsyncIterator[C]:
-        """A connection of one's own, beside those that are lent: for who must not wait for them."""
-        with self._life.running():
+    async def take(self) -> C:
+        """A connection of the caller's, beside those that are lent, until it is given back.
+
+        Where the server refuses another, who has one waits for that: many calls on a server that is full are slow then,
+        and do not fail.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
             self._check_open()
-            connection = await self._connect()
+            if self._idle:
+                return self._idle.pop()
             try:
-                yield connection
-            finally:
-                await connection.close()
+                return await self._connect()
+            except (FullServerError, StoreUnreachableError) as error:
+                if self._idle:
+                    continue
+                if self._lent and await self._comes_back():
+                    continue
+                if not isinstance(error, FullServerError) or time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 -- to keep out of step
+
+    async def _comes_back(self) -> bool:
+        """Waits until one that is lent comes back; whether one did."""
+        self._came_back.clear()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await self._came_back.wait()
+        except TimeoutError:
+            return False
+
+    async def give_back(self, connection: C) -> None:
+        """A connection is not needed any more."""
+        is_kept = connection.is_usable and not self._closed
+        if is_kept:
+            self._idle.append(connection)
+        self._came_back.set()
+        if not is_kept:
+            await to_the_end(connection.close())
 
     async def forget_idle(self) -> None:
         """Close the idle ones: after one of them was found broken the others are not to be trusted."""
@@ -80,9 +120,9 @@ class Pool(Generic[C]):
         await to_the_end(_close(idle))
 
     async def close(self) -> None:
-        """End what is under way, and close all connections; twice is fine."""
-        await self._life.end()
+        """Close the idle connections now, and lent ones when they come back; twice is fine."""
         self._closed = True
+        self._came_back.set()
         await self.forget_idle()
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
+from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +30,7 @@ from eventferry.databases.mysql.connection import (
     number_of,
 )
 from eventferry.databases.mysql.markers import COMMENT, FREEZE
+from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces, freeze_of
 from eventferry.databases.mysql.saving import Found, Saver, store
 from eventferry.databases.mysql.shape import Shape, read_shape
@@ -36,6 +38,7 @@ from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, ow
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.mysql.writing import MysqlWriting, store_comment
 from eventferry.databases.names import Tables, comment, fact, new_owner, told
+from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.ending import Life
@@ -76,32 +79,56 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
     database = unquote(parts.path[1:])
     if not database or "/" in database:
         raise UsageError("the address of a MySQL store ends in the name of a database: mysql://host/database")
-    options: dict[str, Any] = {
+    path = settings.pop("read_default_file", None)
+    file = {} if path is None else read_options(str(path))
+    given = {
         "host": unquote(parts.hostname) if parts.hostname else None,
-        "port": port or 0,
         "user": unquote(parts.username) if parts.username else None,
+        "unix_socket": settings.pop("unix_socket", None),
+    }
+    if given["host"] or given["unix_socket"]:
+        file.pop("socket", None)
+    options: dict[str, Any] = {
+        "host": given["host"] or file.get("host"),
+        "port": port or whole_number({"port": file.get("port") or "3306"}, "port", 3306),
+        "user": given["user"] or file.get("user"),
         "connect_timeout": max(1, round(seconds(settings, "connect_timeout", 10.0))),
     }
-    options |= {
-        name: str(settings.pop(name)) for name in ("unix_socket", "read_default_file") if name in settings
-    }
-    password = unquote(parts.password) if parts.password else None
-    if password is None and "read_default_file" not in options:
+    if (unix_socket := given["unix_socket"] or file.get("socket")) is not None:
+        options["unix_socket"] = str(unix_socket)
+    password = unquote(parts.password) if parts.password else file.get("password")
+    if password is None and path is None:
         password = os.environ.get("MYSQL_PWD")
     if password is not None:
         options["password"] = password.encode()  # as text, PyMySQL would take it for Latin-1
-    options |= _tls(settings)
+    for name in _TLS:
+        if name not in settings and (value := file.get(name.replace("_", "-"))):
+            settings[name] = value
+    options |= _tls(settings, is_here="unix_socket" in options or _is_here(options["host"]))
     return MysqlDatabase(
         options,
         database,
         Names(tables),
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
-        max_connections=whole_number(settings, "max_connections", 16),
+        max_connections=whole_number(settings, "max_connections", 8),
+        read_timeout=seconds(settings, "read_timeout", 0.0),
+        keepalive=whole_number(settings, "keepalive", 30),
     )
 
 
-def _tls(settings: dict[str, Any]) -> dict[str, Any]:
-    """PyMySQL's options for TLS. With a certificate authority the server's certificate and name are checked."""
+def _is_here(host: str | None) -> bool:
+    """Whether a host is this machine: what is sent there passes no network."""
+    if host is None or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls(settings: dict[str, Any], *, is_here: bool) -> dict[str, Any]:
+    """The options for TLS. With a certificate authority the server's certificate and name are checked. Another machine
+    must have TLS in any case, unless it is said that it need not."""
     options: dict[str, Any] = {name: str(settings.pop(name)) for name in _TLS if name in settings}
     verify = settings.pop("ssl_verify", None)
     if verify not in (None, "identity", "ca", "none", "off"):
@@ -112,11 +139,12 @@ def _tls(settings: dict[str, Any]) -> dict[str, Any]:
         return {"ssl_disabled": True}
     if verify == "none":
         return {
-            "ssl": {"verify_mode": "none", "check_hostname": False} | {k[4:]: v for k, v in options.items()}
+            "demands_tls": True,
+            "ssl": {"verify_mode": "none", "check_hostname": False} | {k[4:]: v for k, v in options.items()},
         }
     if options or verify is not None:
         options |= {"ssl_verify_cert": True, "ssl_verify_identity": verify != "ca"}
-    return options
+    return options | {"demands_tls": bool(options) or not is_here}
 
 
 class MysqlDatabase:
@@ -128,6 +156,8 @@ class MysqlDatabase:
         names: of the tables.
         busy_timeout: seconds that a writer waits for another one.
         max_connections: how many connections work at once.
+        read_timeout: seconds that the server has for an answer.
+        keepalive: seconds of silence behind which it is looked whether the server is there.
     """
 
     def __init__(
@@ -138,16 +168,21 @@ class MysqlDatabase:
         *,
         busy_timeout: float,
         max_connections: int,
+        read_timeout: float = 0,
+        keepalive: int = 30,
     ) -> None:
         host = options.get("unix_socket") or options["host"] or "localhost"
         self._place = f"{host}:{options['port'] or 3306}/{database}"
         # Locks have names of 64 characters for the whole server.
         store = hashlib.sha256(f"{database}/{names.tables.events}".encode()).hexdigest()[:24]
-        self._access = Access(options, database, self._place, f"eventferry-{store}", busy_timeout)
+        self._access = Access(
+            options, database, self._place, f"eventferry-{store}", busy_timeout, read_timeout, keepalive
+        )
         self._names = names
         self._tables = names.tables
         self.life = Life(self._place)
-        self._pool = Pool(self._connect, max_connections, self.life)
+        self._pool = Pool(self._connect, max_connections, self.life, patience=busy_timeout)
+        self._owners = Owners(self._pool, NamedLocks())
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
         self._shape: Shape | None = None
@@ -166,6 +201,8 @@ class MysqlDatabase:
         }
 
     async def close(self) -> None:
+        await self.life.end()
+        await self._owners.close()
         await self._pool.close()
 
     async def _connect(self, *, database: bool = True) -> Connection:
@@ -542,33 +579,29 @@ class MysqlDatabase:
 
     async def own(self) -> LockOwner:
         with self.life.running():
-            connection = await self._connect()
-            owner = LockOwner(new_owner(), connection)
-            try:
-                await connection.run(lambda: connection.lock(owner_lock(owner.id), 0))
-            except BaseException:
-                await connection.close()
-                raise
-            return owner
+            return await self._owners.begin()
 
     async def is_alive(self, owner: str) -> bool:
-        async with self._pool.fresh() as connection:
-            return await connection.run(partial(_is_alive, connection, owner))
+        return await self._owners.is_alive(owner)
 
     async def erase_journal(self) -> None:
         """The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them."""
 
 
-class LockOwner:
-    """A running operation: a named lock of the server's, which goes with the connection that took it."""
+class NamedLocks:
+    """The locks of owners: named ones of the server's."""
 
-    def __init__(self, owner_id: str, connection: Connection) -> None:
-        self.id = owner_id
-        self._connection = connection
+    async def lock(self, connection: Connection, owner: str, *, is_first: bool) -> None:
+        await connection.ask(lambda: connection.lock(owner_lock(owner), 0))
 
-    async def release(self) -> None:
-        """Give the lock back; twice is fine."""
-        await self._connection.close()
+    async def unlock(self, connection: Connection, owner: str, *, is_last: bool) -> None:
+        if is_last:
+            await connection.ask(connection.end)
+        else:
+            await connection.ask(lambda: connection.query("SELECT RELEASE_LOCK(%s)", (owner_lock(owner),)))
+
+    async def is_locked(self, connection: Connection, owner: str) -> bool:
+        return await connection.ask(partial(_is_alive, connection, owner))
 
 
 _BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import random
@@ -19,6 +20,7 @@ from eventferry import forking
 from eventferry.database import Position
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.wire import Wire
+from eventferry.databases.pool import FullServerError
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -36,6 +38,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object] | Sequence[object]
 
+_SILENCE = 5
+"""Seconds that a server has for an answer to what takes it no time: the end of a transaction, a lock that is free."""
+
 _STEP = 0.05
 """Seconds between two attempts at what somebody else is in the way of."""
 
@@ -49,7 +54,9 @@ DEFINITION_CHANGED = 1412
 LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT = 1205, 1213, 3058, 3572
 _NO_DATABASE = 1049
 _NOT_ALLOWED = (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836)
-_UNREACHABLE = (0, 1040, 1045, 1053, 1129, 1130, 1152, 1184, 1203, 1698, 1927, 2003, 2006, 2013, 2026, 4031)
+_UNREACHABLE = (0, 1045, 1053, 1129, 1130, 1152, 1184, 1698, 1927, 2003, 2006, 2013, 2026, 2061, 4031)
+_LIMIT_OF_USER = 1226
+_FULL = (1040, 1203, _LIMIT_OF_USER)
 _NO_ROOM = (1021, 1030, 1114)
 _TOO_LONG = 1406
 BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
@@ -73,6 +80,8 @@ class Access:
         place: the database as messages name it.
         lock: the beginning of the names of the store's locks.
         busy_timeout: seconds to wait for whoever is in the way.
+        read_timeout: seconds that the server has for an answer; 0 for any number.
+        keepalive: seconds of silence behind which the system looks whether the server is there.
         loads: whether the server takes LOAD DATA LOCAL, as far as is known.
         max_packet: bytes of a statement and of a row.
     """
@@ -82,6 +91,8 @@ class Access:
     place: str
     lock: str
     busy_timeout: float
+    read_timeout: float = 0
+    keepalive: int = 30
     loads: bool = True
     max_packet: int = 16 * 1024 * 1024
 
@@ -121,6 +132,14 @@ class Connection:
         """Call `function` in the worker thread; a cancelled call's query is killed, and waited for."""
         return await self._worker.run(partial(self._translated, function))
 
+    async def ask(self, function: Callable[[], T]) -> T:
+        """The same, for what the server answers at once. Where no answer comes the connection is cut."""
+        try:
+            async with asyncio.timeout(_SILENCE):
+                return await self.run(function)
+        except TimeoutError:
+            raise StoreUnreachableError(f"{self.access.place} does not answer") from None
+
     @property
     def is_usable(self) -> bool:
         """Whether it is open and in no transaction, and nobody gave up what it did."""
@@ -145,17 +164,29 @@ class Connection:
 
         Where that does not help for long, the connection is killed: a server whose query is killed between two of
         several statements leaves out the rest without a word, and the client would wait for their results for ever.
+        Where that does not help either, or nobody answers, the connection is cut at this end.
         """
         self._is_spoilt = True  # a kill that came too late could meet the next user's query
         self._interrupts += 1
         kind = "QUERY" if self._interrupts <= _PATIENT_INTERRUPTS else "CONNECTION"
         wires = [wire for wire in (self._wire, self._definitions) if wire is not None and wire.open]
-        with contextlib.suppress(MySQLError, OSError):
-            killer = self._connected(None)
+        is_answered = self._interrupts <= 2 * _PATIENT_INTERRUPTS and self._kill(kind, wires)
+        if not is_answered:
             for wire in wires:
-                with contextlib.suppress(MySQLError):
-                    killer.query(f"KILL {kind} {_id(wire)}")
-            killer.close()
+                wire.cut()
+
+    def _kill(self, kind: str, wires: Sequence[Wire]) -> bool:
+        """Whether the server answers at all; that it has no room for one more is an answer."""
+        try:
+            with contextlib.closing(self._connected(None, patience=_KILL_SECONDS)) as killer:
+                for wire in wires:
+                    with contextlib.suppress(MySQLError):
+                        killer.query(f"KILL {kind} {_id(wire)}")
+        except OSError:
+            return False
+        except MySQLError as error:
+            return number_of(error) in _FULL
+        return True
 
     # for the worker thread
 
@@ -334,12 +365,11 @@ class Connection:
     def query_apart(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement apart from this connection's transaction, which so does not use the tables in it:
         a definition may follow."""
-        if self._definitions is None or not self._definitions.open:
-            self._definitions = self._connected(self._database, "lock_wait_timeout = 1")
-        definitions = self._definitions
 
         def attempt() -> list[tuple[Any, ...]]:
-            with definitions.cursor() as cursor:
+            if self._definitions is None or not self._definitions.open:
+                self._definitions = self._connected(self._database, "lock_wait_timeout = 1")
+            with self._definitions.cursor() as cursor:
                 cursor.execute(statement, values)
                 return list(cursor.fetchall())
 
@@ -352,7 +382,7 @@ class Connection:
             try:
                 return attempt()
             except OperationalError as error:
-                is_busy = error.args[0] in (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT)
+                is_busy = error.args[0] in (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT, *_FULL)
                 if not is_busy or self.given_up or time.monotonic() >= deadline:
                     raise
             time.sleep(_STEP)
@@ -363,11 +393,19 @@ class Connection:
             with contextlib.suppress(MySQLError):  # a connection that is lost has done so
                 self._wire.query("ROLLBACK")
 
-    def _connected(self, database: str | None, setting: str | None = None) -> Wire:
+    def _connected(
+        self, database: str | None, setting: str | None = None, *, patience: int | None = None
+    ) -> Wire:
+        """Connect. Until that has happened, or with `patience` ever after, the server has so many seconds to answer."""
+        options = self.access.options
+        seconds = patience or options["connect_timeout"]
         try:
             wire = Wire(
-                **self.access.options,
+                **options | {"connect_timeout": seconds},
+                read_timeout=seconds,
+                write_timeout=seconds,
                 database=database,
+                collation="utf8mb4_general_ci",  # whatever the server takes for that of utf8mb4
                 charset="utf8mb4",
                 autocommit=True,
                 local_infile=True,
@@ -376,20 +414,19 @@ class Connection:
             )
         except RuntimeError as error:  # a way to log in that needs one more package, without TLS
             raise MissingExtraError(f"{self.access.place}: {error}: pip install 'PyMySQL[rsa]'") from None
-        patience = max(1, math.ceil(self.access.busy_timeout))
-        settings = {
-            "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
-            "transaction_isolation" if _is_mysql(wire) else "tx_isolation": "'REPEATABLE-READ'",
-            "innodb_lock_wait_timeout": patience,
-            "lock_wait_timeout": patience,
-            "wait_timeout": _YEAR,
-            # What comes as one text: the 256 heads.
-            "group_concat_max_len": 2 * 1024**2,
-            # What is sorted by text is sorted by all of it.
-            "max_sort_length": 8192,
-        }
-        words = [f"{name} = {value}" for name, value in settings.items()] + ([setting] if setting else [])
-        wire.query(f"SET SESSION {', SESSION '.join(words)}")
+        try:
+            busy = max(1, math.ceil(self.access.busy_timeout))
+            settings = _SETTINGS | (_MYSQL_SETTINGS if _is_mysql(wire) else _MARIADB_SETTINGS)
+            settings |= {"innodb_lock_wait_timeout": busy, "lock_wait_timeout": busy}
+            words = [f"{name} = {value}" for name, value in settings.items()] + ([setting] if setting else [])
+            wire.query(f"SET SESSION {', SESSION '.join(words)}")
+            if patience is None:
+                timeouts: Any = wire
+                timeouts._read_timeout = timeouts._write_timeout = self.access.read_timeout or None
+            wire.keep_alive(self.access.keepalive)
+        except BaseException:
+            wire.cut()
+            raise
         return wire
 
     def _translated(self, function: Callable[[], T]) -> T:
@@ -415,6 +452,10 @@ class Connection:
             return ReadOnlyStoreError(
                 f"{place}: the user's rights or the server's state do not allow this: {text}"
             )
+        if number in _FULL and not (number == _LIMIT_OF_USER and "max_user_connections" not in text):
+            return FullServerError(f"{place} takes no more connections: {text}")
+        if number == _LIMIT_OF_USER:
+            return StoreBusyError(f"{place}: the server allows this user no more for now: {text}")
         if number in _UNREACHABLE:
             return StoreUnreachableError(f"{place}: {text or 'the connection broke'}")
         if number in _NO_ROOM:
@@ -431,7 +472,51 @@ _PATIENT_INTERRUPTS = 6
 """How often a query is killed before its connection is: they come half a second apart, and a statement that is
 killed may have to undo what it did."""
 
-_YEAR = 31536000
+_KILL_SECONDS = 3
+"""For a server to take a connection that kills another."""
+
+_SETTINGS: dict[str, str | int] = {
+    "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+    "wait_timeout": 31536000,
+    "net_read_timeout": 600,
+    "net_write_timeout": 600,
+    # What comes as one text: the 256 heads.
+    "group_concat_max_len": 2 * 1024**2,
+    # What is sorted by text is sorted by all of it.
+    "max_sort_length": 8192,
+    # A SELECT gives all rows, and a DELETE may be one without a key: a part of them doubles events.
+    "sql_select_limit": 2**64 - 1,
+    "sql_safe_updates": 0,
+    "sql_big_selects": 1,
+    "sql_auto_is_null": 0,
+    # A COMMIT neither begins another transaction nor ends the connection.
+    "completion_type": "'NO_CHAIN'",
+    "foreign_key_checks": 1,
+    "unique_checks": 1,
+    "low_priority_updates": 0,
+    # A table's time of creation, by which a store that has no id is known.
+    "time_zone": "'+00:00'",
+    # Which key a row violates stands in the words of the error.
+    "lc_messages": "'en_US'",
+}
+"""What of a user's, a server's or an init_connect's settings would change what our statements do: set on every
+connection that is opened."""
+
+_MARIADB_SETTINGS: dict[str, str | int] = {
+    "tx_isolation": "'REPEATABLE-READ'",
+    "max_statement_time": 0,
+    "idle_transaction_timeout": 0,
+    "idle_readonly_transaction_timeout": 0,
+    "idle_write_transaction_timeout": 0,
+    "alter_algorithm": "'DEFAULT'",
+    "innodb_strict_mode": 1,
+    "check_constraint_checks": 1,
+}
+_MYSQL_SETTINGS: dict[str, str | int] = {
+    "transaction_isolation": "'REPEATABLE-READ'",
+    "max_execution_time": 0,
+}
+
 _STATEMENT = 4 * 1024 * 1024
 
 

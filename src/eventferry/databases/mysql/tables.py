@@ -137,6 +137,10 @@ ORDER = ("timestamp", "threadCounter", "threadId")
 ORDER_KEY = "KEY `order` (`timestamp`, `threadCounter`, `threadId`)"
 
 
+_ENGINE = "ENGINE=InnoDB ROW_FORMAT=DYNAMIC"
+"""Whatever the server takes for a new table: an older format has no room for our keys."""
+
+
 def _text(collation: str, length: int = 700) -> str:
     return f"VARCHAR({length}) CHARACTER SET utf8mb4 COLLATE {collation} NOT NULL"
 
@@ -158,21 +162,21 @@ def events_table(name: str, collation: str, *more: str) -> str:
         f"`payload` {_json(collation)} NULL",
         *more,
     )
-    return f"CREATE TABLE {quoted(name)} ({', '.join(columns)}) ENGINE=InnoDB COMMENT=%s"
+    return f"CREATE TABLE {quoted(name)} ({', '.join(columns)}) {_ENGINE} COMMENT=%s"
 
 
 def threads_table(name: str) -> str:
     """The next counter of each thread."""
     return f"""CREATE TABLE {quoted(name)} (
       `threadId` BIGINT NOT NULL, `threadCounter` BIGINT NOT NULL, PRIMARY KEY (`threadId`)
-    ) ENGINE=InnoDB"""
+    ) {_ENGINE}"""
 
 
 def snapshots_table(name: str) -> str:
     """Strings under keys. reSolve's key is unique by its first 255 bytes; this one by all that it has."""
     return f"""CREATE TABLE {quoted(name)} (
       `SnapshotKey` VARBINARY(3072) NOT NULL, `SnapshotContent` LONGBLOB, PRIMARY KEY (`SnapshotKey`)
-    ) ENGINE=InnoDB COMMENT=%s"""
+    ) {_ENGINE} COMMENT=%s"""
 
 
 def subscribers_table(name: str, collation: str) -> str:
@@ -181,7 +185,7 @@ def subscribers_table(name: str, collation: str) -> str:
       `applicationName` {_text(collation)}, `eventSubscriber` {_text(collation)},
       `destination` {_json(collation)} NULL, `status` {_json(collation)} NULL,
       PRIMARY KEY (`applicationName`(384), `eventSubscriber`(384))
-    ) ENGINE=InnoDB COMMENT=%s"""
+    ) {_ENGINE} COMMENT=%s"""
 
 
 def secrets_table(name: str, collation: str) -> str:
@@ -189,14 +193,14 @@ def secrets_table(name: str, collation: str) -> str:
     return f"""CREATE TABLE {quoted(name)} (
       `idx` BIGINT NOT NULL, `id` {_text(collation)}, `secret` {_json(collation)} NULL,
       PRIMARY KEY (`id`), UNIQUE KEY `idx` (`idx`)
-    ) ENGINE=InnoDB"""
+    ) {_ENGINE}"""
 
 
 def marker_table(name: str) -> str:
     """The freeze marker, or the companion of a marker: its comment says whose."""
     return f"""CREATE TABLE {quoted(name)} (
       `surrogate` BIGINT NOT NULL, PRIMARY KEY (`surrogate`)
-    ) ENGINE=InnoDB COMMENT=%s"""
+    ) {_ENGINE} COMMENT=%s"""
 
 
 def open_import_table(name: str, collation: str) -> str:
@@ -214,7 +218,7 @@ def open_import_table(name: str, collation: str) -> str:
       `part` VARBINARY(3000) NULL,
       `arrival` BIGINT NOT NULL AUTO_INCREMENT,
       PRIMARY KEY (`rowid`), UNIQUE KEY (`arrival`), KEY (`part`), KEY (`timestamp`)
-    ) ENGINE=InnoDB COMMENT=%s"""
+    ) {_ENGINE} COMMENT=%s"""
 
 
 def merge_stage_table(name: str, collation: str) -> str:
@@ -230,7 +234,7 @@ def merge_stage_table(name: str, collation: str) -> str:
       `part` VARBINARY(3000) NULL,
       `arrival` BIGINT NOT NULL AUTO_INCREMENT,
       PRIMARY KEY (`arrival`), KEY (`timestamp`)
-    ) ENGINE=InnoDB COMMENT=%s"""
+    ) {_ENGINE} COMMENT=%s"""
 
 
 def progress_table(name: str) -> str:
@@ -240,4 +244,4 @@ def progress_table(name: str) -> str:
       `byteOffset` BIGINT NULL, `line` BIGINT NULL, `events` BIGINT NULL, `digest` VARBINARY(64) NULL,
       `baseline` LONGTEXT CHARACTER SET ascii NULL,
       PRIMARY KEY (`step`)
-    ) ENGINE=InnoDB COMMENT=%s"""
+    ) {_ENGINE} COMMENT=%s"""

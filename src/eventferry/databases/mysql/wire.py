@@ -6,6 +6,8 @@ itself, and stops where it has enough.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pymysql.connections import Connection as PyMysqlConnection
 from pymysql.connections import MySQLResult
-from pymysql.constants import COMMAND, CR, ER
+from pymysql.constants import CLIENT, COMMAND, CR, ER
 from pymysql.err import OperationalError, raise_mysql_exception
 
 from eventferry.database import Position
@@ -26,6 +28,7 @@ else:
 _CHUNK = 1024 * 1024
 _AT_ONCE = 64 * 1024
 _WHOLE_PACKET = 2**24 - 1
+_IN_CLEAR = (b"mysql_clear_password", b"dialog")
 _NULL, _END, _ERROR = 0xFB, 0xFE, 0xFF
 _LENGTH_BYTES = {0xFC: 3, 0xFD: 4, 0xFE: 9}
 _LITTLE = 4 * 1024 * 1024
@@ -50,9 +53,54 @@ class _Result(MySQLResult):
 
 
 class Wire(_PyMysqlConnection):
-    """A connection to a server."""
+    """A connection to a server.
+
+    Args:
+        demands_tls: refuse a server that offers no TLS, before it has been told who we are.
+        options: PyMySQL's.
+    """
 
     infile: Iterable[bytes] | None = None
+
+    def __init__(self, *, demands_tls: bool = False, **options: Any) -> None:
+        self._demands_tls = demands_tls
+        super().__init__(**options)
+
+    def _request_authentication(self) -> None:
+        wire: Any = self
+        if self._demands_tls and not wire.server_capabilities & CLIENT.SSL:
+            raise OperationalError(
+                CR.CR_SSL_CONNECTION_ERROR,
+                "the server offers no TLS; without it goes only what has ssl_verify=off",
+            )
+        super()._request_authentication()  # type: ignore[misc]
+
+    def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
+        wire: Any = self
+        if plugin_name in _IN_CLEAR and not wire._secure:
+            raise OperationalError(
+                CR.CR_AUTH_PLUGIN_ERR, "the server asks for the password in clear, without TLS"
+            )
+        return super()._process_auth(plugin_name, auth_packet, handler)  # type: ignore[misc]
+
+    def cut(self) -> None:
+        """Make whoever waits for the server hear that the connection is gone; from any thread."""
+        sock = getattr(self, "_sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Not TLS's own shutdown, which waits for the server.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def keep_alive(self, idle: int) -> None:
+        """Have the system look after so many seconds of silence whether the server is there, for as long again; and
+        break the connection if what was sent is not taken in a minute."""
+        sock = getattr(self, "_sock", None)
+        if sock is None or sock.family == socket.AF_UNIX:
+            return
+        settings = {"TCP_KEEPIDLE": idle, "TCP_KEEPALIVE": idle, "TCP_KEEPINTVL": max(idle // 3, 1)}
+        for name, value in (settings | {"TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}).items():
+            if (option := getattr(socket, name, None)) is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def escape(self, obj: object, mapping: Any = None) -> Any:
         """A value as a literal. A text doubles backslashes and quotes and nothing else: `Limits` counts on it."""

@@ -127,7 +127,9 @@ class MysqlWriting(MysqlReading):
         self._sweep()
         table, heads, progress = self.names.import_of(owner)
         self._make(progress, ddl.progress_table(progress), facts)
-        self._make(table, ddl.events_table(table, collation, "`line` BIGINT NOT NULL"), store_comment())
+        self._make(
+            table, ddl.events_table(table, collation, "`line` BIGINT NOT NULL PRIMARY KEY"), store_comment()
+        )
         self._make(heads, ddl.threads_table(heads))
         self.connection.insert(f"INSERT INTO {quoted(heads)} VALUES ", ((thread, 0) for thread in range(256)))
         self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (baseline,))
@@ -372,8 +374,8 @@ class MysqlWriting(MysqlReading):
             with self._its(stage):
                 # One pass over the rows builds all keys and takes the numbers of the lines out.
                 self.connection.define(
-                    f"""ALTER TABLE {table} ADD {ddl.POSITION_KEY}, ADD {ddl.VERSION_KEY}, ADD {ddl.ORDER_KEY},
-                    DROP COLUMN `line`"""
+                    f"""ALTER TABLE {table} DROP PRIMARY KEY, ADD {ddl.POSITION_KEY}, ADD {ddl.VERSION_KEY},
+                    ADD {ddl.ORDER_KEY}, DROP COLUMN `line`"""
                 )
         except MySQLError as error:
             if duplicate_key(error) is None:

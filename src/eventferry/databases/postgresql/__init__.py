@@ -18,11 +18,11 @@ from psycopg import conninfo
 
 from eventferry.database import Freeze, Frozen, Save, Saved
 from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign, told
+from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
-from eventferry.databases.postgresql import owners
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
-from eventferry.databases.postgresql.owners import LockOwner
+from eventferry.databases.postgresql.owners import AdvisoryLocks
 from eventferry.databases.postgresql.placing import Place, Saver, preferred
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSoleWriting
@@ -66,7 +66,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
     _, _, rest = address.partition("://")
     schema = str(settings.pop("database_name", "public"))
     busy_timeout = seconds(settings, "busy_timeout", 60.0)
-    size = whole_number(settings, "max_connections", 16)
+    size = whole_number(settings, "max_connections", 8)
     options = {name: str(settings.pop(name)) for name in list(settings)}
     if "@" in rest.partition("/")[2]:
         raise UsageError(
@@ -74,7 +74,15 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
         )
     try:
         known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
-        defaults: dict[str, Any] = {"application_name": "eventferry", "connect_timeout": "30"}
+        defaults: dict[str, Any] = {
+            "application_name": "eventferry",
+            "connect_timeout": "10",
+            # The system's own would find out after two hours that the network is gone.
+            "keepalives_idle": "30",
+            "keepalives_interval": "10",
+            "keepalives_count": "3",
+            "tcp_user_timeout": "60000",
+        }
         # What we send and read is UTF-8, whatever the environment, the role or the database has set.
         full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
     except (psycopg.Error, ValueError) as error:
@@ -108,7 +116,6 @@ class PostgresDatabase:
     def __init__(
         self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
     ) -> None:
-        self._info = info
         self._known = known
         self._names = names
         self._busy_timeout = busy_timeout
@@ -116,7 +123,11 @@ class PostgresDatabase:
         port = f":{known['port']}" if known.get("port") else ""
         self._name = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
         self.life = Life(self._name)
-        self._pool: Pool[Connection] = Pool(lambda: Connection.open(info, self._name), size, self.life)
+        self._pool: Pool[Connection] = Pool(
+            lambda: Connection.open(info, self._name), size, self.life, patience=busy_timeout
+        )
+        self._locks = AdvisoryLocks()
+        self._owners = Owners(self._pool, self._locks)
         self._limits: Limits | None = None
         self._saver = Saver(names)
 
@@ -135,35 +146,39 @@ class PostgresDatabase:
         }
 
     async def close(self) -> None:
+        await self.life.end()
+        await self._owners.close()
         await self._pool.close()
 
     # transactions
 
     @asynccontextmanager
-    async def _transaction(self, begin: str) -> AsyncIterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
-        """A connection on which `begin` was run, and what that gave. Nothing is left of it but what it commits.
+    async def _transaction(
+        self, mode: str = "READ COMMITTED", first: str = "SELECT"
+    ) -> AsyncIterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
+        """A connection with a transaction whose first statements were run, and what those gave. Nothing is left of it
+        but what it commits.
 
         A connection that was kept may have died with its server. Nothing was sent on it yet, so the next one is
         tried.
         """
         async with self._pool.connection() as connection, connection.ended():
             try:
-                results = await connection.run(begin)
+                results = await connection.run(f"{connection.begin(mode)}; {first}")
             except StoreUnreachableError:
                 await self._pool.forget_idle()
             else:
                 yield connection, results
                 return
         async with self._pool.connection() as connection, connection.ended():
-            yield connection, await connection.run(begin)
+            yield connection, await connection.run(f"{connection.begin(mode)}; {first}")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[PostgresReading]:
         # The lock comes before the snapshot: otherwise a swap in between would leave a reader of the new
         # table who sees none of its rows.
-        begin = f"""BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._patience};
-            LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"""
-        async with self._transaction(begin) as (connection, results):
+        first = f"{self._patience}; LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"
+        async with self._transaction("REPEATABLE READ READ ONLY", first) as (connection, results):
             yield self._begun(PostgresReading, connection, results)
 
     @asynccontextmanager
@@ -171,9 +186,9 @@ class PostgresDatabase:
         self, *, frozen: Frozen = "refuse", owner: str | None = None
     ) -> AsyncIterator[PostgresWriting]:
         # The lock is one that saves take too, and that a freeze waits for.
-        lock = f"LOCK TABLE {self._names.threads} IN ROW EXCLUSIVE MODE" if frozen == "refuse" else "SELECT"
-        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._patience}; {lock}; {self._facts}"
-        async with self._transaction(begin) as (connection, results):
+        mode = "ROW EXCLUSIVE" if frozen == "refuse" else "ACCESS SHARE"
+        first = f"{self._patience}; LOCK TABLE {self._names.threads} IN {mode} MODE; {self._facts}"
+        async with self._transaction(first=first) as (connection, results):
             writing = self._begun(PostgresWriting, connection, results)
             if frozen == "refuse":
                 await self._check_freeze(writing, frozen, owner)
@@ -204,13 +219,12 @@ class PostgresDatabase:
         and a scan of it, done once for each of a million staged rows, kept everybody out for an hour.
         """
         deadline = time.monotonic() + self._busy_timeout
-        begin = f"""BEGIN ISOLATION LEVEL READ COMMITTED;
-            SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
+        first = f"""SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
             LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience};
             SET LOCAL enable_seqscan = off; {self._facts}"""
         while True:
             try:
-                async with self._transaction(begin) as (connection, results):
+                async with self._transaction(first=first) as (connection, results):
                     deadline = 0
                     writing = self._begun(kind, connection, results)
                     await self._check_freeze(writing, frozen, owner)
@@ -226,9 +240,8 @@ class PostgresDatabase:
 
     @property
     def _patience(self) -> str:
-        """How long to wait for locks; and no compiling of what runs for milliseconds: with that, the look at what
-        hangs on the events took half a second before every swap."""
-        return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}; SET LOCAL jit = off"
+        """How long to wait for locks."""
+        return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}"
 
     @property
     def _facts(self) -> str:
@@ -249,13 +262,14 @@ class PostgresDatabase:
         return kind(connection, self._names, oid, told)
 
     async def _check_freeze(self, writing: PostgresWriting, frozen: Frozen, owner: str | None) -> None:
-        marker = await writing.freeze_marker()
-        if marker is None or (owner is not None and marker.owner == owner):
-            return
-        if marker.owner is not None and not await owners.is_alive(writing.connection, marker.owner):
-            await writing.execute([f"DROP TABLE IF EXISTS {self._names.freeze}"])
-        elif frozen == "refuse":
-            raise self._frozen(marker)
+        while (marker := await writing.freeze_marker()) is not None:
+            if owner is not None and marker.owner == owner:
+                return
+            if marker.owner is None or await self._locks.is_locked(writing.connection, marker.owner):
+                if frozen == "refuse":
+                    raise self._frozen(marker)
+                return
+            await writing.remove_freeze_of(marker.owner)
 
     def _frozen(self, marker: Freeze) -> StoreFrozenError:
         by = " by a running export, import or copy" if marker.owner is not None else ""
@@ -265,7 +279,7 @@ class PostgresDatabase:
 
     async def exists(self) -> bool:
         try:
-            async with self._transaction("BEGIN READ ONLY") as (connection, _):
+            async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
                 name = self._names.events.replace("%%", "%")
                 [[(oid,)]] = await connection.run("SELECT to_regclass(%s)::oid", (name,))
         except StoreNotFoundError:
@@ -282,7 +296,7 @@ class PostgresDatabase:
             tables.subscribers,
         ]
         schema = quoted(self._names.schema)
-        async with self._transaction("BEGIN") as (connection, _):
+        async with self._transaction() as (connection, _):
             [[(encoding,)], present, [(has_schema,)]] = await connection.run(
                 """SELECT getdatabaseencoding();
                 SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -313,10 +327,17 @@ class PostgresDatabase:
         names = self._names
         async with self._alone(PostgresSoleWriting, lock, "allow", None) as writing:
             await writing.refuse_foreign_tables()
-            merges = [names.of(stage.table) for stage in await writing.merge_stages()]
-            markers = [names.freeze, names.open_import, names.stage, names.progress, *merges]
             tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-            await writing.execute([f"DROP TABLE IF EXISTS {', '.join([*tables, *markers])}"])
+            if await writing.freeze_marker() is not None:
+                tables.append(names.freeze)
+            stages = [
+                await writing.stage("open"),
+                await writing.stage("replace"),
+                *await writing.merge_stages(),
+            ]
+            for stage in filter(None, stages):
+                tables += writing.tables_of(stage)
+            await writing.execute([f"DROP TABLE IF EXISTS {', '.join(tables)}"])
 
     async def upgrade(self) -> list[str]:
         """Builds the index beside the writers: not in a transaction, so a half built one may stand from before."""
@@ -325,10 +346,15 @@ class PostgresDatabase:
                 return []
         index = self._names.index("order")
         async with self._pool.connection() as connection:
-            await connection.run(f"DROP INDEX CONCURRENTLY IF EXISTS {self._names.of(index)}")
-            await connection.run(
-                f"CREATE INDEX CONCURRENTLY {quoted(index)} ON {self._names.events}({columns(ddl.ORDER)})"
-            )
+            # Of the session, for neither may be in a transaction.
+            await connection.run("SET statement_timeout = 0; SET lock_timeout = 0")
+            try:
+                await connection.run(f"DROP INDEX CONCURRENTLY IF EXISTS {self._names.of(index)}")
+                await connection.run(
+                    f"CREATE INDEX CONCURRENTLY {quoted(index)} ON {self._names.events}({columns(ddl.ORDER)})"
+                )
+            finally:
+                await connection.ask("RESET statement_timeout; RESET lock_timeout")
         return [index]
 
     async def limits(self) -> Limits:
@@ -384,7 +410,7 @@ class PostgresDatabase:
                 return saved
             async with self.writing():  # raises if the store is frozen, unless by who is dead
                 pass
-            async with self._transaction("BEGIN READ ONLY") as (connection, _):
+            async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
                 taken, place = await self._saver.find_place(connection, save)
             if taken:
                 raise ConcurrentError(save.event.aggregate_id, save.version)
@@ -406,7 +432,7 @@ class PostgresDatabase:
     async def _look_up(self, save: Save) -> Saved | None:
         """Where an event is stored. A freeze has waited for what was under way: either it is there now or it never
         will be."""
-        async with self._transaction("BEGIN READ ONLY") as (connection, _):
+        async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
             return await self._saver.look_up(connection, save)
 
     async def _fits(self, save: Save) -> bool:
@@ -431,16 +457,10 @@ class PostgresDatabase:
         with self.life.running():
             async with self.reading():  # there is a store
                 pass
-            connection = await Connection.open(self._info, self._name)
-            try:
-                return await LockOwner.begin(connection)
-            except BaseException:
-                await connection.close()
-                raise
+            return await self._owners.begin()
 
     async def is_alive(self, owner: str) -> bool:
-        async with self._pool.fresh() as connection:
-            return await owners.is_alive(connection, owner)
+        return await self._owners.is_alive(owner)
 
     async def erase_journal(self) -> None:
         """Nothing: see docs/postgresql.md for where a deleted secret may still stand, and for how long."""

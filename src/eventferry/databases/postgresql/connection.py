@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -18,11 +19,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import generators, pq, waiting
+from psycopg.abc import RV, PQGen
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry import forking
 from eventferry.databases.pace import Pace
+from eventferry.databases.pool import FullServerError
 from eventferry.ending import to_the_end
 from eventferry.errors import (
     DatabaseError,
@@ -40,8 +43,32 @@ BLOCK = 2000
 """How many rows a statement that streams its result fetches at a time."""
 
 
+_SILENCE = 5
+"""Seconds that a server has for an answer to what takes it no time: the end of a transaction, a lock that is free."""
+
 _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
+
+
+_SETTINGS = (
+    # A limit for an application's statements is none for an import, and a save that it ends may be stored.
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    # What a role's own functions and operators could be in the way of.
+    "SET LOCAL search_path = pg_catalog",
+    # Whoever may not see all events is told so, and does not take some for all.
+    "SET LOCAL row_security = off",
+    # To compile what runs for milliseconds took half a second before every swap.
+    "SET LOCAL jit = off",
+)
+"""What of a role's, a database's or a server's settings would change what our statements do. Each transaction begins
+with them: a setting of the session would not be there behind a pgbouncer, or be there for others."""
+
+_DURABLE = (
+    "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+)
+"""A save that returned is on the disk: else a crash would give its position to another event, behind cursors that were
+given out."""
 
 
 class Prepared(NamedTuple):
@@ -56,6 +83,30 @@ def prepared(types: str, statement: str) -> Prepared:
     text = f"({types}) AS {statement.replace('%%', '%')}"
     name = f"eventferry_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return Prepared(name, f"PREPARE {name}{text}")
+
+
+class _Raw(psycopg.AsyncConnection[Any]):
+    async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:  # noqa: ASYNC109 -- psycopg's
+        """As psycopg's own, but a call that is cancelled waits no longer than for `_SILENCE` for a server that is
+        silent: then the connection is cut."""
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
+        except asyncio.CancelledError:
+            if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                await self._interrupt(gen, interval)
+            raise
+
+    async def _interrupt(self, gen: PQGen[RV], interval: float) -> None:
+        try:
+            async with asyncio.timeout(_SILENCE):
+                await self.cancel_safe(timeout=_SILENCE)
+                await waiting.wait_async(gen, self.pgconn.socket, interval=interval)
+        except psycopg.errors.QueryCanceled:
+            pass
+        except BaseException as error:  # silent, or cancelled again: it is in an unknown state
+            self.pgconn.finish()
+            if not isinstance(error, Exception):
+                raise
 
 
 class Connection:
@@ -86,8 +137,11 @@ class Connection:
     async def open(cls, conninfo: str, name: str) -> Connection:
         """Connect. Raises StoreUnreachableError, StoreNotFoundError, StoreBusyError."""
         try:
-            raw = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+            raw = await _Raw.connect(conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
+            words = _words(error)
+            if any(sign in words for sign in _FULL):
+                raise FullServerError(f"{name} takes no more connections: {words}") from None
             raise _named(error, name) from None
         return cls(raw, name)
 
@@ -95,6 +149,20 @@ class Connection:
     def is_usable(self) -> bool:
         """Whether it is open and in no transaction."""
         return not self.raw.closed and self.raw.info.transaction_status is pq.TransactionStatus.IDLE
+
+    def begin(self, mode: str = "READ COMMITTED") -> str:
+        """The statements that begin a transaction, whatever is set for it elsewhere."""
+        begin = [f"BEGIN ISOLATION LEVEL {mode}", *_SETTINGS]
+        if self.raw.info.server_version >= 170000:
+            begin.append("SET LOCAL transaction_timeout = 0")
+        if "READ ONLY" not in mode:
+            begin.append(_DURABLE)  # a query: what is only read must be locked before the first one
+        return "; ".join(begin)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is in a transaction that can only be rolled back."""
+        return self.raw.info.transaction_status is pq.TransactionStatus.INERROR
 
     async def close(self) -> None:
         """Close it; what it was about is rolled back."""
@@ -146,11 +214,20 @@ class Connection:
         Without psycopg's cursors, which take as long as the server does for a save.
         """
         self.raw.pgconn.send_query(statements.encode())
-        results = await self.raw.wait(generators.execute(self.raw.pgconn))
-        for result in results:
-            if result.status == pq.ExecStatus.FATAL_ERROR:
-                raise psycopg.errors.error_from_result(result)
-        return [_rows(result) for result in results]
+        return _rows_of(await self.raw.wait(generators.execute(self.raw.pgconn)))
+
+    async def ask(self, statements: str) -> list[Rows]:
+        """The same, for statements that are answered at once, with our errors. Where no answer comes the connection
+        is cut, which rolls back what it was about as well."""
+        pgconn = self.raw.pgconn
+        with self.named():
+            try:
+                pgconn.send_query(statements.encode())
+                async with asyncio.timeout(_SILENCE):
+                    return _rows_of(await waiting.wait_async(generators.execute(pgconn), pgconn.socket))
+            except TimeoutError:
+                await self.close()
+                raise StoreUnreachableError(f"{self._name} does not answer") from None
 
     def written(self, statement: str, parameters: Parameters) -> str:
         """A statement with its values in it."""
@@ -164,8 +241,8 @@ class Connection:
         async with self.raw.lock:
             with self.named():
                 connection.send_query(";".join(statements).encode())
-                await self.raw.wait(generators.send(connection))
-                try:
+                try:  # psycopg may give the loop a turn at any wait, also at that for what is sent already
+                    await self.raw.wait(generators.send(connection))
                     while (result := await self._result()) is not None:
                         if result.status == pq.ExecStatus.FATAL_ERROR:
                             raise psycopg.errors.error_from_result(result)
@@ -236,8 +313,8 @@ class Connection:
     async def _roll_back(self) -> None:
         is_over = False
         try:
-            with contextlib.suppress(psycopg.Error):
-                await self.raw.execute("ROLLBACK")
+            with contextlib.suppress(EventferryError):
+                await self.ask("ROLLBACK")
                 is_over = True
         finally:
             if not is_over:
@@ -254,6 +331,13 @@ class Connection:
                     f"the connection to {self._name} broke: {_words(error)}"
                 ) from None
             raise _named(error, self._name) from error
+
+
+def _rows_of(results: Sequence[pq.abc.PGresult]) -> list[Rows]:
+    for result in results:
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+    return [_rows(result) for result in results]
 
 
 def _rows(result: pq.abc.PGresult) -> Rows:
@@ -276,8 +360,11 @@ def _words(error: psycopg.Error) -> str:
     return error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
 
 
+_FULL = ("too many clients", "connection slots are reserved", "too many connections", "no more connections")
+"""Of SQLSTATE 53300, which libpq does not tell before there is a connection; the last is pgbouncer's."""
+
 _NOT_FOUND = {"42P01", "3F000", "3D000"}
-_BUSY = {"55P03", "40P01", "40001", "53300", "57P03"}
+_BUSY = {"55P03", "40P01", "40001", "53300", "53400", "57P03"}
 _READ_ONLY = {"42501", "25006"}
 
 

@@ -1,58 +1,44 @@
-"""Owners on PostgreSQL: an advisory lock, held by a transaction on a connection of its own.
+"""The locks of owners on PostgreSQL: advisory ones.
 
-The lock goes with the connection, and that with its process. It belongs to a transaction, not to the session, so
-that a pgbouncer keeps the server's connection with it; the transaction does nothing and holds up no clean-up.
+They belong to the session, so that each can be given back alone, but the session is in a transaction as long as there
+are some, so that a pgbouncer keeps the server's connection with it; that does nothing and holds up no clean-up.
 """
 
 from __future__ import annotations
 
-from secrets import token_hex
+from eventferry.databases.postgresql.connection import Connection, Rows
 
-from eventferry.databases.postgresql.connection import Connection
+_MODE = "READ COMMITTED READ ONLY"
 
 
-class LockOwner:
-    """A running operation on one store."""
+class AdvisoryLocks:
+    """The locks of owners."""
 
-    def __init__(self, owner: str, connection: Connection) -> None:
-        self.id = owner
-        self._connection = connection
+    async def lock(self, connection: Connection, owner: str, *, is_first: bool) -> None:
+        lock = f"SELECT pg_advisory_lock({_key(owner)})"
+        await _ask(connection, f"{connection.begin(_MODE)}; {lock}" if is_first else lock)
 
-    @classmethod
-    async def begin(cls, connection: Connection) -> LockOwner:
-        """Take a lock that nobody has; the connection is the owner's from here on."""
-        owner = token_hex(8)
-        await connection.run(
-            f"""BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0;
-            SELECT pg_advisory_xact_lock({_key(owner)})"""
+    async def unlock(self, connection: Connection, owner: str, *, is_last: bool) -> None:
+        all_of_them = "SELECT pg_advisory_unlock_all(); COMMIT"
+        await _ask(connection, all_of_them if is_last else f"SELECT pg_advisory_unlock({_key(owner)})")
+
+    async def is_locked(self, connection: Connection, owner: str) -> bool:
+        """A standby knows nothing of the locks of its primary: there every owner is believed to live."""
+        key = _key(owner)
+        rows = await _ask(
+            connection,
+            f"""SELECT pg_is_in_recovery() OR EXISTS (
+              SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+              WHERE l.locktype = 'advisory' AND l.granted AND d.datname = current_database() AND l.objsubid = 1
+                AND l.classid::bigint = {key >> 32 & 0xFFFFFFFF} AND l.objid::bigint = {key & 0xFFFFFFFF})""",
         )
-        return cls(owner, connection)
-
-    async def release(self) -> None:
-        """Drop the lock; twice is fine.
-
-        By a ROLLBACK, which is answered: a server notices only some time later that a connection was closed, and
-        until then the next command would take the owner for alive.
-        """
-        try:
-            async with self._connection.ended():
-                pass
-        finally:
-            await self._connection.close()
+        return rows[-1] == [("t",)]
 
 
-async def is_alive(connection: Connection, owner: str) -> bool:
-    """Whether an owner's connection holds its lock; takes none itself. A standby knows nothing of the locks of
-    its primary: there every owner is believed to live."""
-    key = _key(owner)
-    [rows] = await connection.run(
-        """SELECT pg_is_in_recovery() OR EXISTS (
-          SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
-          WHERE l.locktype = 'advisory' AND l.granted AND d.datname = current_database() AND l.objsubid = 1
-            AND l.classid::bigint = %s AND l.objid::bigint = %s)""",
-        (key >> 32 & 0xFFFFFFFF, key & 0xFFFFFFFF),
-    )
-    return bool(rows[0][0])
+async def _ask(connection: Connection, statements: str) -> list[Rows]:
+    """Behind a statement that failed the transaction is begun anew; the locks outlive it."""
+    begin = f"ROLLBACK; {connection.begin(_MODE)}; " if connection.has_failed else ""
+    return await connection.ask(begin + statements)
 
 
 def _key(owner: str) -> int:

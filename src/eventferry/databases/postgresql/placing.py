@@ -110,7 +110,7 @@ class Saver:
             lock_timeout: how many milliseconds to wait for a lock.
         """
         begin = (
-            f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = {lock_timeout}; "
+            f"{connection.begin()}; SET LOCAL lock_timeout = {lock_timeout}; "
             # A plan that is kept outlives the time when the table was small.
             "SET LOCAL enable_seqscan = off"
         )
@@ -123,7 +123,7 @@ class Saver:
         try:
             with connection.named():
                 results = await connection.run_prepared(
-                    begin, f"{'; '.join(inserts)}; COMMIT; {look}", self._prepared
+                    begin, f"{'; '.join(inserts)}; COMMIT; {look}; COMMIT", self._prepared
                 )
         except DatabaseError as error:
             if not isinstance(error.__cause__, _OF_ONE):
@@ -131,8 +131,11 @@ class Saver:
             if len(saves) > 1:
                 return [None] * len(saves)
             raise self._refusal(*saves[0], error) from error.__cause__
-        counters = [int(rows[0][0] or 0) if rows else None for rows in results[-2 - len(saves) : -2]]
-        [(table, heads, next_transaction)] = results[-1]
+        looked = len(results) - 2
+        counters = [
+            int(rows[0][0] or 0) if rows else None for rows in results[looked - 3 - len(saves) : looked - 3]
+        ]
+        [(table, heads, next_transaction)] = results[looked]
         if heads is not None:
             known = [int(counter) for counter in heads[1:-1].split(",")]
         elif None in counters:
@@ -159,7 +162,9 @@ class Saver:
         save.
         """
         after = -1 if self._next < 0 else self._next + 1
-        return f"EXECUTE {self._look.name}({self._table}, {expected}, {after})"
+        # In a transaction of its own: a limit of the session's would make an error of a save that is committed.
+        look = f"EXECUTE {self._look.name}({self._table}, {expected}, {after})"
+        return f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = 0; {look}"
 
     async def add(self, connection: Connection, save: Save) -> Saved:
         """Store an event in a sole writing, which has checked whether the store is frozen."""

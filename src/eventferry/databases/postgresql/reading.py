@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from secrets import token_hex
 from typing import Any
@@ -29,7 +30,7 @@ from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.inspecting import Inspecting
 from eventferry.databases.postgresql.tables import Names
 from eventferry.databases.stretches import numbers_of
-from eventferry.errors import DatabaseError
+from eventferry.errors import DatabaseError, UnsupportedStoreError
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -129,6 +130,8 @@ class PostgresReading:
         comment = await self.table_comment(self.names.tables.freeze)
         if comment is None:
             return None
+        if _FREEZE.search(comment) is None:
+            raise _in_the_way(self.names.tables.freeze)
         since = fact(comment, "FREEZE", "since")
         return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)
 
@@ -436,7 +439,9 @@ class PostgresReading:
         comment = await self.table_comment(self.names.tables.open_import)
         if comment is None:
             return None
-        import_id = import_id_of(comment) or ""
+        import_id = import_id_of(comment)
+        if import_id is None:
+            raise _in_the_way(self.names.tables.open_import)
         return OpenImport(import_id, moment_of(import_id))
 
     async def secret(self, secret_id: str) -> SecretRow | None:
@@ -494,6 +499,16 @@ class PostgresReading:
 
     async def inspect(self, limit: int) -> Inspection:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)
+
+
+_FREEZE = re.compile(r"RESOLVE EVENT STORE .* FREEZE MARKER", re.DOTALL)
+
+
+def _in_the_way(table: str) -> UnsupportedStoreError:
+    return UnsupportedStoreError(
+        f"{table!r} is the name of a marker of this store, but what has it is none, perhaps another store's table: "
+        "one of the two needs other names"
+    )
 
 
 _BEHIND = f',"{token_hex(16)}",'.encode()

@@ -37,12 +37,43 @@ class PostgresSoleWriting(PostgresWriting):
     async def set_freeze(self, owner: str | None, since: int) -> None:
         told = comment("FREEZE", owner=owner, since=since)
         marker = f"{frozen_marker(self.names.tables.events)} {told}"
-        await self.execute(
-            [f"DROP TABLE IF EXISTS {self.names.freeze}", *ddl.freeze_table(self.names, marker)]
-        )
+        if await self.freeze_marker() is not None:
+            await self.clear_freeze()
+        await self.execute(ddl.freeze_table(self.names, marker))
 
     async def clear_freeze(self) -> None:
-        await self.execute([f"DROP TABLE IF EXISTS {self.names.freeze}"])
+        if await self.freeze_marker() is not None:
+            await self.execute([f"DROP TABLE {self.names.freeze}"])
+
+    async def refuse_what_would_be_lost(self) -> None:
+        """What hangs on the table of events and would not hang on the one that takes its place."""
+        [rows] = await self.connection.run(
+            """SELECT 'the trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
+            UNION ALL SELECT 'row security' FROM pg_class WHERE oid = %(oid)s AND relrowsecurity
+            UNION ALL SELECT 'the row security policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s
+            UNION ALL SELECT 'the publication ' || p.pubname FROM pg_publication_tables AS p
+              JOIN pg_class AS c ON c.relname = p.tablename JOIN pg_namespace AS n
+                ON n.oid = c.relnamespace AND n.nspname = p.schemaname WHERE c.oid = %(oid)s
+            UNION ALL SELECT 'the foreign key ' || conname FROM pg_constraint
+              WHERE contype = 'f' AND %(oid)s IN (conrelid, confrelid)
+            UNION ALL SELECT 'the check ' || conname FROM pg_constraint WHERE contype = 'c' AND conrelid = %(oid)s
+            UNION ALL SELECT pg_describe_object('pg_attrdef'::regclass, oid, 0) FROM pg_attrdef WHERE adrelid = %(oid)s
+            UNION ALL SELECT 'the statistics ' || stxname FROM pg_statistic_ext WHERE stxrelid = %(oid)s
+            UNION ALL SELECT DISTINCT pg_describe_object(classid, objid, 0) FROM pg_depend
+              WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = %(oid)s
+            UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
+            UNION ALL SELECT DISTINCT 'the view or rule on ' || r.ev_class::regclass::text
+              FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+              WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
+            UNION ALL SELECT 'the column ' || attname FROM pg_attribute
+              WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped AND attname <> ALL(%(columns)s)""",
+            {"oid": self._oid, "columns": [name.strip('" ') for name in COLUMNS.split(",")]},
+        )
+        if rows:
+            raise UnsupportedStoreError(
+                f"the table {self.names.tables.events!r} has what replacing it would lose: "
+                f"{', '.join(sorted(what for (what,) in rows))}"
+            )
 
     async def refuse_foreign_tables(self) -> None:
         """Refuse to remove what only has the name of one of a store's tables."""
@@ -113,14 +144,16 @@ class PostgresSoleWriting(PostgresWriting):
         at_its_times = f"""{self.names.events} WHERE "timestamp" = ANY(ARRAY(
           SELECT DISTINCT "timestamp" FROM {table} WHERE "timestamp" <= {self._latest}
         ))"""
-        await self.execute(
-            [
-                "SET LOCAL work_mem = '64MB'",
-                "SET LOCAL enable_nestloop = off",
-                "SET LOCAL default_statistics_target = 10",
-                f"ANALYZE {table}({_GROUP})",
-            ]
-        )
+        with self.its_own(stage):
+            await self.execute(
+                [
+                    f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
+                    "SET LOCAL work_mem = '64MB'",
+                    "SET LOCAL enable_nestloop = off",
+                    "SET LOCAL default_statistics_target = 10",
+                    f"ANALYZE {table}({_GROUP})",
+                ]
+            )
         count = await self.connection.change(
             f"""DELETE FROM {table} AS s USING (
               SELECT min("rowid") AS id FROM {table} WHERE "timestamp" <= {self._latest}
@@ -258,42 +291,13 @@ class PostgresSoleWriting(PostgresWriting):
         )
         return int(rows[0][0]) if rows else 0
 
-    async def refuse_what_would_be_lost(self) -> None:
-        """What hangs on the table of events and would not hang on the one that takes its place."""
-        [rows] = await self.connection.run(
-            """SELECT 'the trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
-            UNION ALL SELECT 'row security' FROM pg_class WHERE oid = %(oid)s AND relrowsecurity
-            UNION ALL SELECT 'the row security policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s
-            UNION ALL SELECT 'the publication ' || p.pubname FROM pg_publication_tables AS p
-              JOIN pg_class AS c ON c.relname = p.tablename JOIN pg_namespace AS n
-                ON n.oid = c.relnamespace AND n.nspname = p.schemaname WHERE c.oid = %(oid)s
-            UNION ALL SELECT 'the foreign key ' || conname FROM pg_constraint
-              WHERE contype = 'f' AND %(oid)s IN (conrelid, confrelid)
-            UNION ALL SELECT 'the check ' || conname FROM pg_constraint WHERE contype = 'c' AND conrelid = %(oid)s
-            UNION ALL SELECT pg_describe_object('pg_attrdef'::regclass, oid, 0) FROM pg_attrdef WHERE adrelid = %(oid)s
-            UNION ALL SELECT 'the statistics ' || stxname FROM pg_statistic_ext WHERE stxrelid = %(oid)s
-            UNION ALL SELECT DISTINCT pg_describe_object(classid, objid, 0) FROM pg_depend
-              WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = %(oid)s
-            UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
-            UNION ALL SELECT DISTINCT 'the view or rule on ' || r.ev_class::regclass::text
-              FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
-              WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
-            UNION ALL SELECT 'the column ' || attname FROM pg_attribute
-              WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped AND attname <> ALL(%(columns)s)""",
-            {"oid": self._oid, "columns": [name.strip('" ') for name in COLUMNS.split(",")]},
-        )
-        if rows:
-            raise UnsupportedStoreError(
-                f"the table {self.names.tables.events!r} has what replacing it would lose: "
-                f"{', '.join(sorted(what for (what,) in rows))}"
-            )
-
 
 class PostgresReplacing(PostgresSoleWriting):
     """A sole writing that nobody reads beside."""
 
     async def swap(self, stage: Stage) -> None:
-        await self.check_ours(stage)
+        table, progress = self.tables_of(stage)
+        await self.hold(stage)
         await self.refuse_foreign_tables()
         await self.refuse_what_would_be_lost()
         grants = await self._grants(stage)
@@ -301,9 +305,9 @@ class PostgresReplacing(PostgresSoleWriting):
         indexes = await self.indexed(stage.table)
         await self.execute(
             [
-                f'ALTER TABLE {self.names.stage} DROP COLUMN "line"',
+                f'ALTER TABLE {table} DROP COLUMN "line"',
                 f"DROP TABLE {self.names.events}",
-                f"ALTER TABLE {self.names.stage} RENAME TO {events}",
+                f"ALTER TABLE {table} RENAME TO {events}",
                 *(
                     f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
                     for key, suffix in (
@@ -312,7 +316,7 @@ class PostgresReplacing(PostgresSoleWriting):
                         (ddl.ORDER, "order"),
                     )
                 ),
-                f"DROP TABLE {self.names.progress}",
+                f"DROP TABLE {progress}",
                 f"DELETE FROM {self.names.snapshots}",
                 f"DELETE FROM {self.names.subscribers}",
                 f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((

@@ -15,6 +15,7 @@ MAX_NAME_BYTES = 63
 """PostgreSQL cuts longer names, and two that are cut alike would be one."""
 
 _LONGEST_SUFFIX = "-incremental-import"
+"""A stage's, with the twelve digits of its owner, is as long."""
 
 
 def quoted(name: str) -> str:
@@ -28,8 +29,12 @@ def quoted(name: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as an SQL literal, for statements that take no parameters."""
-    return "'" + text.replace("'", "''").replace("%", "%%") + "'"
+    """A text as an SQL literal, for statements that take no parameters.
+
+    What a backslash means between plain quotes depends on `standard_conforming_strings`; behind an E it does not.
+    """
+    escaped = text.replace("'", "''").replace("%", "%%")
+    return f"'{escaped}'" if "\\" not in text else " E'" + escaped.replace("\\", "\\\\") + "'"
 
 
 class Names:
@@ -62,12 +67,18 @@ class Names:
         self.subscribers = self.of(tables.subscribers)
         self.freeze = self.of(tables.freeze)
         self.open_import = self.of(tables.open_import)
-        self.stage = self.of(tables.stage)
-        self.progress = self.of(tables.progress)
 
     def of(self, table: str) -> str:
         """A table's name with its schema's."""
         return f"{quoted(self.schema)}.{quoted(table)}"
+
+    def stage_of(self, owner: str) -> str:
+        """The stage of an owner's import."""
+        return self.of(self.tables.stage_of(owner))
+
+    def progress_of(self, owner: str) -> str:
+        """How far that import has come."""
+        return self.of(self.tables.progress_of(owner))
 
     def index(self, suffix: str) -> str:
         """The name of an index of the events; reSolve knows a taken version by `aggregateIdAndVersion` in it.
@@ -135,21 +146,21 @@ def store_tables(names: Names, store_comment: str) -> list[str]:
     ]
 
 
-def stage_table(names: Names, store_comment: str) -> list[str]:
+def stage_table(stage: str, store_comment: str) -> list[str]:
     """Where the events of an import wait: the events to be, each with the number of its line."""
     return [
-        f'CREATE TABLE {names.stage}({_EVENT_COLUMNS}, "line" BIGINT NOT NULL)',
-        f"COMMENT ON TABLE {names.stage} IS {literal(store_comment)}",
+        f'CREATE TABLE {stage}({_EVENT_COLUMNS}, "line" BIGINT NOT NULL)',
+        f"COMMENT ON TABLE {stage} IS {literal(store_comment)}",
     ]
 
 
-def progress_table(names: Names, progress_comment: str) -> list[str]:
+def progress_table(progress: str, progress_comment: str) -> list[str]:
     """How far an import has come: a row for each commit."""
     return [
-        f"""CREATE TABLE {names.progress}(
+        f"""CREATE TABLE {progress}(
           "commit" BIGINT GENERATED ALWAYS AS IDENTITY,
           "byteOffset" BIGINT NOT NULL, "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL)""",
-        f"COMMENT ON TABLE {names.progress} IS {literal(progress_comment)}",
+        f"COMMENT ON TABLE {progress} IS {literal(progress_comment)}",
     ]
 
 
@@ -173,6 +184,7 @@ def open_import_table(names: Names, marker: str) -> list[str]:
           ALTER "threadId" DROP NOT NULL, ALTER "threadCounter" DROP NOT NULL, ALTER "aggregateVersion" DROP NOT NULL,
           ADD "sortedIdx" BIGINT, ADD "rowid" BIGSERIAL, ADD "part" BYTEA""",
         f"COMMENT ON TABLE {names.open_import} IS {literal(marker)}",
+        f"ALTER TABLE {names.open_import} REPLICA IDENTITY FULL",  # see merge_table
     ]
 
 
@@ -182,10 +194,14 @@ def merge_table(names: Names, table: str, merge_comment: str) -> list[str]:
     Not an unlogged one, although nobody needs it after a crash: where a transaction that made one was rolled back
     in the last half second before a crash, PostgreSQL 15 finds the emptied file of its main fork and does not start
     any more ("could not create file: File exists").
+
+    Rows are deleted from it, which the server refuses where it publishes all tables of the database and this one has
+    neither a key nor this identity. A key would cost each row its entry.
     """
     return [
         f"""CREATE TABLE {names.of(table)} AS
           SELECT "timestamp", "aggregateId", "type", "payload", "eventSize" FROM {names.events} WITH NO DATA""",
         f'ALTER TABLE {names.of(table)} ADD "rowid" BIGINT GENERATED ALWAYS AS IDENTITY, ADD "part" BYTEA',
+        f"ALTER TABLE {names.of(table)} REPLICA IDENTITY FULL",
         f"COMMENT ON TABLE {names.of(table)} IS {literal(merge_comment)}",
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from secrets import token_hex
 from typing import Literal, NamedTuple
@@ -58,6 +59,21 @@ class PostgresWriting(PostgresReading):
         """Run statements in one round trip."""
         await self.connection.run(";\n".join(statements))
 
+    async def remove_freeze_of(self, owner: str) -> None:
+        """Remove a dead owner's freeze, unless that has happened meanwhile and another has set one.
+
+        Of ours none can be set while this transaction has its lock on the table of threads; reSolve's takes no lock.
+        """
+        await self.execute(["SAVEPOINT as_found"])
+        try:
+            await self.execute([f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE"])
+        except StoreNotFoundError:
+            await self.execute(["ROLLBACK TO SAVEPOINT as_found"])
+            return
+        marker = await self.freeze_marker()
+        if marker is not None and marker.owner == owner:
+            await self.execute([f"DROP TABLE {self.names.freeze}"])
+
     # stages
 
     async def make_stage(
@@ -74,23 +90,26 @@ class PostgresWriting(PostgresReading):
                 raise ImportOpenError("an incremental import was opened meanwhile")
             await self.execute(ddl.open_import_table(self.names, import_marker(stage.id)))
             return stage
-        stage_id = token_hex(8)
         if kind == "merge":
+            stage_id = token_hex(8)
             table = f"{self._merge_prefix}{stage_id}"
             await self.execute(ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since)))
             return Stage(stage_id, kind, table, owner, since)
-        if await self.table_comment(self.names.tables.progress) is not None:
+        if owner is None:
+            raise AssertionError("an import has an owner")
+        if await self.stage("replace") is not None:
             raise StoreBusyError("another import into this store began meanwhile")
-        stage = Stage(stage_id, kind, self.names.tables.stage, owner, since, baseline)
+        told = comment("STAGE", since=since, baseline=baseline)
         await self.execute(
             [
-                # What a crash between two transactions can leave.
-                f"DROP TABLE IF EXISTS {self.names.stage}",
-                *ddl.stage_table(self.names, comment("STORE", id=token_hex(8))),
-                *ddl.progress_table(self.names, _told(stage)),
+                *ddl.stage_table(self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
+                *ddl.progress_table(self.names.progress_of(owner), told),
             ]
         )
-        return stage
+        return self._replace_stage(owner, since, baseline)
+
+    def _replace_stage(self, owner: str, since: int | None, baseline: str | None) -> Stage:
+        return Stage(owner, "replace", self.names.tables.stage_of(owner), owner, since, baseline)
 
     @property
     def _merge_prefix(self) -> str:
@@ -105,81 +124,100 @@ class PostgresWriting(PostgresReading):
                 if found is None
                 else Stage(found.id, "open", self.names.tables.open_import, None, found.since)
             )
-        told = await self.table_comment(self.names.tables.progress)
-        if told is None:
-            return None
-        since = fact(told, "STAGE", "since")
-        return Stage(
-            fact(told, "STAGE", "id") or "",
-            "replace",
-            self.names.tables.stage,
-            fact(told, "STAGE", "owner"),
-            int(since) if since else None,
-            fact(told, "STAGE", "baseline"),
-        )
+        tables = self.names.tables
+        for name, told in await self._tables_like(tables.progress_of("")):
+            owner, since = tables.owner_of(name), fact(told, "STAGE", "since")
+            if owner is not None and since is not None:
+                return self._replace_stage(owner, int(since), fact(told, "STAGE", "baseline"))
+        return None
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        adopted = replace(stage, owner=owner)
-        await self.execute([f"COMMENT ON TABLE {self.names.progress} IS {ddl.literal(_told(adopted))}"])
-        return adopted
+        """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
+        finds no table any more, and of two who adopt at once the second does not."""
+        tables = self.names.tables
+        former = stage.owner or ""
+        with self.its_own(stage):
+            await self.execute(
+                [
+                    f"ALTER TABLE {self.names.stage_of(former)} RENAME TO {quoted(tables.stage_of(owner))}",
+                    f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
+                ]
+            )
+        return self._replace_stage(owner, stage.since, stage.baseline)
 
     async def overtake(self, stage: Stage) -> None:
-        told = ddl.literal(_told(replace(stage, baseline=None)))
-        await self.execute([f"COMMENT ON TABLE {self.names.progress} IS {told}"])
+        _, steps = self.tables_of(stage)
+        told = ddl.literal(comment("STAGE", since=stage.since))
+        with self.its_own(stage):
+            await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
 
     async def merge_stages(self) -> list[Stage]:
-        [rows] = await self.connection.run(
-            "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
-            "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r'",
-            (quoted(self.names.schema).replace("%%", "%"), self._merge_prefix),
-        )
+        prefix = self._merge_prefix
         return [
             Stage(name[-16:], "merge", name, fact(told, "MERGE", "owner"))
-            for name, told in rows
-            if fact(told, "MERGE", "since") is not None
+            for name, told in await self._tables_like(prefix)
+            if _MERGE_ID.fullmatch(name, len(prefix)) and fact(told, "MERGE", "since") is not None
         ]
 
-    async def drop_stage(self, stage: Stage) -> None:
-        if stage.kind == "replace":
-            left = await self.stage("replace")
-            if left is None or left.id != stage.id:
-                return  # it was taken for dead, for the connection of its owner was lost
-            await self.execute([f"DROP TABLE IF EXISTS {self.names.stage}, {self.names.progress}"])
-        else:
-            await self.execute([f"DROP TABLE IF EXISTS {self.names.of(stage.table)}"])
+    async def _tables_like(self, prefix: str) -> list[tuple[str, str]]:
+        """The tables of the schema whose names begin so, with their comments: those tell whose they are, for another
+        store may be called as a stage of this one."""
+        [rows] = await self.connection.run(
+            "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
+            "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r' ORDER BY 1",
+            (quoted(self.names.schema).replace("%%", "%"), prefix),
+        )
+        return [(str(name), str(told)) for name, told in rows]
 
-    async def check_ours(self, stage: Stage) -> None:
-        """Refuse to touch another import's stage, in case ours was taken for dead because a connection was lost."""
+    async def drop_stage(self, stage: Stage) -> None:
+        """That of this very owner, or none: if it was taken for dead, its tables are gone or have other names."""
+        await self.execute([f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}"])
+
+    def tables_of(self, stage: Stage) -> list[str]:
+        """What a stage consists of."""
+        progress = [self.names.progress_of(stage.owner)] if stage.kind == "replace" and stage.owner else []
+        return [self.names.of(stage.table), *progress]
+
+    @contextmanager
+    def its_own(self, stage: Stage) -> Iterator[None]:
+        """Around what an owner does with its stage: its tables are not found if that was taken over or removed."""
         try:
-            await self.execute([f"LOCK TABLE {self.names.progress} IN ROW EXCLUSIVE MODE"])
-            left = await self.stage("replace")
+            yield
         except StoreNotFoundError as error:
+            if stage.kind == "open":
+                raise
             raise StoreBusyError(_TAKEN) from error
-        if left is None or (left.id, left.owner) != (stage.id, stage.owner):
-            raise StoreBusyError(_TAKEN)
 
     # replace
 
     async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
-        await self.check_ours(stage)
-        await self.connection.copy_in(
-            f'COPY {self.names.stage}({COLUMNS}, "line") FROM STDIN',
-            (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) async for part in batch),
-        )
-        progress = batch.progress
-        await self.connection.change(
-            f'INSERT INTO {self.names.progress}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
-            (progress.byte_offset, progress.line, progress.events, progress.digest),
-        )
+        table, steps = self.tables_of(stage)
+        with self.its_own(stage):
+            await self.connection.copy_in(
+                f'COPY {table}({COLUMNS}, "line") FROM STDIN',
+                (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) async for part in batch),
+            )
+            progress = batch.progress
+            await self.connection.change(
+                f'INSERT INTO {steps}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
+                (progress.byte_offset, progress.line, progress.events, progress.digest),
+            )
 
     async def progress(self, stage: Stage) -> list[Progress]:
-        rows = await self.connection.rows(
-            f'SELECT "byteOffset", "line", "events", "digest" FROM {self.names.progress} ORDER BY "commit"'
-        )
+        _, steps = self.tables_of(stage)
+        with self.its_own(stage):
+            rows = await self.connection.rows(
+                f'SELECT "byteOffset", "line", "events", "digest" FROM {steps} ORDER BY "commit"'
+            )
         return [Progress(*row) for row in rows]
 
+    async def hold(self, stage: Stage) -> None:
+        """Keep a "replace" stage from being taken over or removed for what is left of the transaction."""
+        with self.its_own(stage):
+            await self.execute([f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE"])
+
     async def find_clash(self, stage: Stage) -> Clash | None:
-        await self.check_ours(stage)
+        await self.hold(stage)
         present = await self.indexed(stage.table)  # an import that died after this step goes on with them
         prefix = token_hex(8)
         for name, key, statement in (
@@ -190,11 +228,11 @@ class PostgresWriting(PostgresReading):
                 continue
             built = await self._unique(
                 statement.format(
-                    table=self.names.stage, index=quoted(f"{prefix}-{name}"), columns=columns(key)
+                    table=self.names.of(stage.table), index=quoted(f"{prefix}-{name}"), columns=columns(key)
                 )
             )
             if not built:
-                return await self._first_clash(*key)
+                return await self._first_clash(stage, *key)
         return None
 
     async def _unique(self, statement: str) -> bool:
@@ -223,34 +261,36 @@ class PostgresWriting(PostgresReading):
         )
         return {tuple(names): index for names, index in rows if names}
 
-    async def _first_clash(self, first: str, second: str) -> Clash:
+    async def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
         key = columns((first, second))
         [[(line_a, line_b, a, b)]] = await self.connection.run(
             f"""SELECT min("line"), max("line"), {key} FROM (
               SELECT "line", {key}, row_number() OVER (PARTITION BY {key} ORDER BY "line") AS place
-              FROM {self.names.stage}
+              FROM {self.names.of(stage.table)}
             ) AS numbered WHERE place <= 2 GROUP BY {key} HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
         )
         return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
     async def finish_indexes(self, stage: Stage) -> None:
-        await self.check_ours(stage)
+        await self.hold(stage)
+        table = self.names.of(stage.table)
         statements = ["SET LOCAL maintenance_work_mem = '256MB'", "SET LOCAL default_statistics_target = 20"]
         if ddl.ORDER not in await self.indexed(stage.table):
             index = quoted(f"{token_hex(8)}-order")
-            statements.append(f"CREATE INDEX {index} ON {self.names.stage}({columns(ddl.ORDER)})")
+            statements.append(f"CREATE INDEX {index} ON {table}({columns(ddl.ORDER)})")
         # Without figures the planner guesses until autovacuum comes by. Until then those of a fifth of the usual sample
         # do. Those of payloads serve nobody, and take four fifths of the time.
         figures = columns((*ddl.ORDER, *ddl.VERSION, "type"))
-        await self.execute([*statements, f"ANALYZE {self.names.stage}({figures})"])
+        await self.execute([*statements, f"ANALYZE {table}({figures})"])
 
     # merge
 
     async def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        await self.connection.copy_in(
-            f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
-            (copied_new_rows(part) async for part in batch),
-        )
+        with self.its_own(stage):
+            await self.connection.copy_in(
+                f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
+                (copied_new_rows(part) async for part in batch),
+            )
 
     async def _has_parts(self, stage: Stage) -> bool:
         """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
@@ -262,7 +302,7 @@ class PostgresWriting(PostgresReading):
 
     async def part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
-        unnamed = f"'\\x{order.UNNAMED.hex()}'::bytea"
+        unnamed = f"decode('{order.UNNAMED.hex()}', 'hex')"
         return f'coalesce("part", {unnamed})' if await self._has_parts(stage) else unnamed
 
     async def _take(self, stage: Stage) -> None:
@@ -277,12 +317,13 @@ class PostgresWriting(PostgresReading):
             extra, value, parameters = ', "part"', ", %(part)s", {"part": part}
         elif part != order.UNNAMED:
             raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
-        await self.connection.change(
-            f"""INSERT INTO {self.names.of(target.table)}({_NEW_COLUMNS}{extra})
-            SELECT {_NEW_COLUMNS}{value}
-            FROM {self.names.of(source.table)} ORDER BY "rowid" """,
-            parameters,
-        )
+        with self.its_own(source):
+            await self.connection.change(
+                f"""INSERT INTO {self.names.of(target.table)}({_NEW_COLUMNS}{extra})
+                SELECT {_NEW_COLUMNS}{value}
+                FROM {self.names.of(source.table)} ORDER BY "rowid" """,
+                parameters,
+            )
 
     async def stage_limits(self, stage: Stage) -> Limits:
         return await self.column_limits(stage.table)
@@ -401,11 +442,12 @@ class PostgresWriting(PostgresReading):
             )
 
 
-_TAKEN = "this import's stage was taken over or removed: the connection that showed that this import lives was lost"
+_MERGE_ID = re.compile(r"[0-9a-f]{16}")
 
-
-def _told(stage: Stage) -> str:
-    return comment("STAGE", id=stage.id, owner=stage.owner, since=stage.since, baseline=stage.baseline)
+_TAKEN = (
+    "this import was taken for dead, for the connection that showed that it lives was lost: another has taken over or "
+    "removed what it had staged. Nothing of this one was stored"
+)
 
 
 def check_storable(field: str, text: str) -> None:

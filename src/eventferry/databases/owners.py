@@ -1,0 +1,132 @@
+"""Owners on a server: named locks, held on one connection that all owners of a store object share.
+
+The locks go with the connection, and that with its process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Generic, Protocol, TypeVar
+
+from eventferry.databases.names import new_owner
+from eventferry.databases.pool import Pool, Pooled
+from eventferry.ending import to_the_end
+from eventferry.errors import EventferryError, StoreUnreachableError
+
+C = TypeVar("C", bound=Pooled)
+D = TypeVar("D", contravariant=True)
+
+
+class Locks(Protocol[D]):
+    """How a server locks. Each is answered at once, or raises StoreUnreachableError."""
+
+    async def lock(self, connection: D, owner: str, *, is_first: bool) -> None:
+        """Take an owner's lock, the first on this connection or one more."""
+
+    async def unlock(self, connection: D, owner: str, *, is_last: bool) -> None:
+        """Give it back: the last, and what the first needed, or one of several."""
+
+    async def is_locked(self, connection: D, owner: str) -> bool:
+        """Whether anybody holds it; takes none."""
+
+
+class Owners(Generic[C]):
+    """The owners of one store object.
+
+    Args:
+        pool: of the store; it gives the connection that the locks are on.
+        locks: the server's.
+    """
+
+    def __init__(self, pool: Pool[C], locks: Locks[C]) -> None:
+        self._pool = pool
+        self._locks = locks
+        self._connection: C | None = None
+        self._held: set[str] = set()
+        self._turn = asyncio.Lock()
+
+    async def begin(self) -> LockOwner:
+        """Take a lock that nobody has."""
+        owner = new_owner()
+        async with self._turn:
+            self._held.add(owner)
+            try:
+                await self._lock(owner)
+            except BaseException:
+                await to_the_end(self._unlock(owner))
+                raise
+        return LockOwner(owner, self)
+
+    async def _lock(self, owner: str) -> None:
+        # To its end: a call that is cancelled must not cost the others their locks.
+        if self._connection is not None:
+            with contextlib.suppress(StoreUnreachableError):  # it died, and with it all locks on it
+                await to_the_end(self._locks.lock(self._connection, owner, is_first=False))
+                return
+            await self._give_up()
+        connection = await self._pool.take()
+        try:
+            await to_the_end(self._locks.lock(connection, owner, is_first=True))
+        except BaseException:
+            await connection.close()
+            raise
+        self._connection = connection
+
+    async def release(self, owner: str) -> None:
+        """Drop a lock; twice is fine.
+
+        By a statement, which is answered: a server notices only some time later that a connection was closed, and
+        until then the next command would take the owner for alive.
+        """
+        async with self._turn:
+            await self._unlock(owner)
+
+    async def _unlock(self, owner: str) -> None:
+        if owner not in self._held:
+            return
+        self._held.discard(owner)
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            await self._locks.unlock(connection, owner, is_last=not self._held)
+        except EventferryError:
+            await self._give_up()
+            return
+        if not self._held:
+            self._connection = None
+            await self._pool.give_back(connection)
+
+    async def _give_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def is_alive(self, owner: str) -> bool:
+        """Whether an owner, of whatever process, lives. On the owners' own connection where there is one: who asks may
+        hold the last of the pool's."""
+        async with self._turn:
+            if self._connection is not None:
+                with contextlib.suppress(StoreUnreachableError):
+                    return await to_the_end(self._locks.is_locked(self._connection, owner))
+                await self._give_up()
+        async with self._pool.connection() as connection:
+            return await self._locks.is_locked(connection, owner)
+
+    async def close(self) -> None:
+        """End them all."""
+        self._held.clear()
+        await self._give_up()
+
+
+class LockOwner:
+    """A running operation on one store."""
+
+    def __init__(self, owner: str, owners: Owners[Any]) -> None:
+        self.id = owner
+        self._owners = owners
+
+    async def release(self) -> None:
+        """Drop the lock; twice is fine."""
+        await to_the_end(self._owners.release(self.id))
