@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -247,6 +249,117 @@ def test_a_store_may_be_used_from_many_threads(tmp_path: Path) -> None:
         assert sorted((event.aggregate_id, event.aggregate_version) for event in found) == [
             (name, version) for name in "abcd" for version in range(1, 21)
         ]
+
+
+def test_iterators_and_transforms_run_in_the_thread_of_their_caller(tmp_path: Path) -> None:
+    seen: set[int] = set()
+
+    def noted(items: Iterable[Any]) -> Iterator[Any]:
+        try:
+            for item in items:
+                seen.add(threading.get_ident())
+                yield item
+        finally:
+            seen.add(threading.get_ident())
+
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        pipeline(noted([make_lines(2000)]), noted, store.import_events())
+        store.incremental_import(noted(make_event(9000 + number) for number in range(3000)))
+        store.incremental_import(noted([make_lines(5)]))
+        import_id = store.begin_incremental_import()
+        store.push_incremental_import(noted([make_event(9999)]), import_id)
+        store.load_events(limit=5, cursor=None, event_types=noted(["TYPE_1"]))
+        store.gather_secrets_from_events(noted([make_event(1)]))
+        sync.verify(store.export_events(), noted([make_lines(1)]))
+        with pytest.raises(InputError):
+            pipeline(noted([b"nonsense\n", make_lines(3)]), store.import_events(replace=True))
+        assert seen == {threading.get_ident()}
+
+
+def test_a_generator_of_events_may_read_from_a_store(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store, open_store(f"{tmp_path}/b.db") as other:
+        store.init()
+        other.init()
+        pipeline([make_lines(1000)], store.import_events())
+
+        def events() -> Iterator[Event]:
+            cursor = None
+            while (page := store.load_events(limit=30, cursor=cursor)).events:
+                yield from page.events
+                cursor = page.cursor
+
+        def again(blocks: Iterator[bytes]) -> Iterator[bytes]:
+            for block in blocks:
+                store.describe()
+                yield block
+
+        assert other.incremental_import(events()).imported == 1000
+        assert (
+            pipeline(store.export_events(), again, again, other.import_events(replace=True)).imported == 1000
+        )
+
+
+def test_an_export_of_secrets_says_how_far_it_is(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        for name in "abc":
+            store.set_secret(name, name)
+        export = store.export_secrets()
+        whole = b"".join(export)
+        assert (export.idx, export.exported) == (3, 3)
+        assert whole.count(b"\n") == 3
+        assert b"".join(store.export_secrets(idx=export.idx)) == b""
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from eventferry.sync import AUTO, open_store, pipeline
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def interrupted(call):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        call()
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("it went on")
+
+def slow():
+    yield b'{"threadCounter":0,"threadId":7,"type":"T","timestamp":1,"aggregateId":"b","aggregateVersion":1}\\n'
+    time.sleep(60)
+
+def waits(store):
+    with store.export_events(maintenance_mode=AUTO) as export:
+        next(export)
+        time.sleep(60)
+
+with open_store(sys.argv[1]) as store:
+    store.init()
+    for call in (
+        lambda: pipeline(slow(), store.import_events(freeze=True)),
+        lambda: waits(store),
+    ):
+        event = {"type": "T", "aggregateId": str(time.monotonic()), "aggregateVersion": 1}
+        interrupted(call)
+        # At once: nothing is left of it.
+        assert not store.describe().is_frozen
+        store.save_event(event)
+        with store.import_events(replace=True) as sink:
+            sink.write(b"".join(store.export_events()))
+print("whole")
+"""
+
+
+def test_ctrl_c_comes_back_when_nothing_is_left_of_the_call(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, f"{tmp_path}/a.db"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == (b"whole\n", 0), done.stderr.decode()
 
 
 async def test_it_works_where_an_event_loop_runs_already_as_in_a_notebook(tmp_path: Path) -> None:

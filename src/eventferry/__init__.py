@@ -6,6 +6,7 @@ async with open_store("a.db") as a, open_store("b.db") as b:
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -124,4 +125,4 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
     from eventferry.databases import open_database
     from eventferry.store import EventStore
 
-    return EventStore(open_database(url, options), snapshot_bucket_size=snapshot_bucket_size)
+    return EventStore(partial(open_database, url, options), snapshot_bucket_size=snapshot_bucket_size)

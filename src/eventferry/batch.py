@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from eventferry.ending import to_the_end
+
 R = TypeVar("R")
 P = TypeVar("P")
 
@@ -223,9 +225,7 @@ class Batches(Generic[R, P]):
         putting, self._putting = self._putting, None
         if putting is not None:
             putting.cancel()
-            await asyncio.wait([putting])
-            if not putting.cancelled():
-                putting.exception()
+            await to_the_end(_over(putting))
 
     def _hand_over(self, batch: Batch[R, P], *, whole: bool) -> None:
         """Hand over what rows there are; if only in whole parts, what is left waits for more."""
@@ -256,3 +256,7 @@ class Batches(Generic[R, P]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def _over(putting: asyncio.Task[None]) -> None:
+    await asyncio.gather(putting, return_exceptions=True)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from eventferry.batch import Batch
+from eventferry.ending import Life
 from eventferry.event import Limits, NewRow, NewRowValues, NumberedRow, Row
 
 
@@ -536,11 +537,15 @@ class Database(Protocol):
     """A store's database. Connects at the first call that needs it; opening never changes a store."""
 
     @property
+    def life(self) -> Life:
+        """What is under way on it. Every connection that is lent, and everything that takes a lock, is."""
+
+    @property
     def resource_names(self) -> dict[str, str]:
         """Where the store is, without a password: for messages and for `describe`."""
 
     async def close(self) -> None:
-        """Close all connections."""
+        """End what is under way, and close all connections."""
 
     async def exists(self) -> bool:
         """Whether the tables are there. Creates nothing."""

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner, Reading
+from eventferry.ending import to_the_end
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.operations import Operation
 from eventferry.order import Lines, Pages
@@ -59,15 +60,11 @@ class ExportStream:
     The last two bytes of a block are held back until the next block or the proper end: an export that dies
     ends inside an event, which no reader takes for an end.
 
+    One that is left (`break`) and forgotten ends by itself.
+
     Args:
         cut: whose events are exported and up to where; None: those that are there when it begins.
         jobs: how many slices are read at the same time.
-
-    Attributes:
-        cursor: behind the last event that was given out whole; an export from there goes on.
-        is_end: whether the end of the store was reached.
-        is_buffer_overflow: whether it ended because of `buffer_size`.
-        exported: how many events have been given out.
     """
 
     def __init__(
@@ -82,27 +79,27 @@ class ExportStream:
         cut: tuple[str, list[int]] | None = None,
         jobs: int = 1,
     ) -> None:
-        self._database = database
-        self._mode = maintenance_mode
-        self._room = buffer_size
-        self._limit = limit
-        self._only = only
-        self._unread = vector.decode(cursor)
-        self._owner: Owner | None = None
-        self._stopped = False
-        self._cut = cut
-        self._operation = Operation("export", database)
-        # The next page of an export with a limit depends on what came before it.
-        self._jobs = jobs if limit is None else 1
-        self._blocks = self._read()
-        self.is_end = False
-        self.is_buffer_overflow = False
-        self.exported = 0
+        self._export = _Export(database, cursor, maintenance_mode, buffer_size, limit, only, cut, jobs)
 
     @property
     def cursor(self) -> str:
-        """Behind the last event that was given out whole."""
-        return vector.encode(self._unread)
+        """Behind the last event that was given out whole; an export from there goes on."""
+        return vector.encode(self._export.unread)
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the end of the store was reached."""
+        return self._export.is_end
+
+    @property
+    def is_buffer_overflow(self) -> bool:
+        """Whether it ended because of `buffer_size`."""
+        return self._export.is_buffer_overflow
+
+    @property
+    def exported(self) -> int:
+        """How many events have been given out."""
+        return self._export.exported
 
     async def begin(self) -> str:
         """Fix the state that is exported, as asking for the first block does; twice is fine.
@@ -110,23 +107,28 @@ class ExportStream:
         Returns:
             The cursor behind that state: where a later export goes on when this one has come to its end.
         """
-        _, heads = await self._begun()
-        return vector.encode([max(counters) for counters in zip(heads, self._unread, strict=True)])
+        with self._export.life.running():
+            _, heads = await self._export.begun()
+        return vector.encode([max(counters) for counters in zip(heads, self._export.unread, strict=True)])
 
     def stop(self) -> None:
-        """End properly at the next block; `cursor` then says where to go on."""
-        self._stopped = True
+        """End properly at the next block, or behind the first; `cursor` then says where to go on."""
+        self._export.is_stopped = True
 
     def __aiter__(self) -> ExportStream:
         return self
 
     async def __anext__(self) -> bytes:
-        return await anext(self._blocks)
+        with self._export.life.running():
+            return await anext(self._export.blocks)
 
     async def aclose(self) -> None:
         """End now, and unfreeze what this export froze; twice is fine."""
-        await self._blocks.aclose()
-        await self._thaw()
+        await self._export.end()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_export"):
+            self._export.life.forget(self._export.end)
 
     async def __aenter__(self) -> ExportStream:
         return self
@@ -136,11 +138,58 @@ class ExportStream:
     ) -> None:
         await self.aclose()
 
+
+class _Export:
+    """What an export does. Its generators hold it, and not the stream: that can be forgotten."""
+
+    def __init__(
+        self,
+        database: Database,
+        cursor: str | None,
+        maintenance_mode: MaintenanceMode,
+        buffer_size: int | None,
+        limit: int | None,
+        only: Filter,
+        cut: tuple[str, list[int]] | None,
+        jobs: int,
+    ) -> None:
+        self._database = database
+        self._mode = maintenance_mode
+        self._room = buffer_size
+        self._limit = limit
+        self._only = only
+        self._owner: Owner | None = None
+        self._cut = cut
+        self._operation = Operation("export", database)
+        # The next page of an export with a limit depends on what came before it.
+        self._jobs = jobs if limit is None else 1
+        self.life = database.life
+        self.unread = vector.decode(cursor)
+        self.blocks = self._read()
+        self._leaving = asyncio.Lock()
+        self.is_stopped = False
+        self.is_end = False
+        self.is_buffer_overflow = False
+        self.exported = 0
+
+    async def end(self, error: BaseException | None = None) -> None:
+        """End now, and unfreeze what this export froze; twice is fine."""
+        if not self.life.is_inherited:
+            await to_the_end(self._leave())
+
+    async def _leave(self) -> None:
+        async with self._leaving:  # its user and its store may both end it
+            try:
+                await self.blocks.aclose()
+            finally:
+                self.life.remove(self.end)
+                await self._thaw()
+
     async def _read(self) -> AsyncGenerator[bytes, None]:
         self._operation.begin()
         try:
             held = b""
-            after = list(self._unread)
+            first = after = list(self.unread)
             is_end = False
             async with aclosing(self._pages()) as pages:
                 async for found, unread, is_last in pages:
@@ -155,35 +204,36 @@ class ExportStream:
                         held = lines.text[-2:]
                         # The last event is not out before its last two bytes are.
                         thread, counter = _last_place(lines)
-                        self._unread = [*after[:thread], counter, *after[thread + 1 :]]
+                        self.unread = [*after[:thread], counter, *after[thread + 1 :]]
                         self.exported += lines.number
                         # Whoever takes the block may take long: only that is held meanwhile.
                         del found, lines
                         yield out
                         del out
-                    if self._stopped or self.is_buffer_overflow:
+                    if self.is_buffer_overflow or (self.is_stopped and after != first):
                         break
-            self._unread = after
+            self.unread = after
             if held:
                 yield held
             self.is_end = is_end and not self.is_buffer_overflow
             await self._thaw()
             self._operation.end(
-                "stopped" if self._stopped and not self.is_end else "done", events=self.exported
+                "stopped" if self.is_stopped and not self.is_end else "done", events=self.exported
             )
         except BaseException as error:
             self._operation.fail(error, events=self.exported)
             raise
         finally:
+            self.life.remove(self.end)
             await self._thaw()
 
     async def _pages(self) -> AsyncGenerator[_Step, None]:
         """Page after page, of one slice or of several that are read at the same time."""
-        identity, heads = await self._begun()
-        if self._limit == 0 or self._stopped:
+        identity, heads = await self.begun()
+        if self._limit == 0:
             return
         bounds = await self._bounds(heads) if self._jobs > 1 and self._only.is_open else []
-        states = bounds or [self._unread, heads]
+        states = bounds or [self.unread, heads]
         slices = (
             self._slice(identity, since, until, is_last=until is states[-1])
             for since, until in pairwise(states)
@@ -195,9 +245,9 @@ class ExportStream:
 
     async def _bounds(self, heads: list[int]) -> list[list[int]]:
         """Between which states of the order the slices lie that are read at the same time."""
-        count = sum(max(head - counter, 0) for head, counter in zip(heads, self._unread, strict=True))
+        count = sum(max(head - counter, 0) for head, counter in zip(heads, self.unread, strict=True))
         async with self._database.reading() as reading:
-            return await cut_order(reading, min(-(-count // SLICE_EVENTS), MAX_SLICES), self._unread, heads)
+            return await cut_order(reading, min(-(-count // SLICE_EVENTS), MAX_SLICES), self.unread, heads)
 
     async def _slice(
         self, identity: str, since: list[int], until: list[int], *, is_last: bool
@@ -220,23 +270,20 @@ class ExportStream:
                 lines = await reading
                 read += lines.number
                 page = lines, list(pages.unread), is_last and pages.is_end
-                is_done = pages.is_end or not self._rest(read) or self._stopped
-                if not is_done and self._room is None:
+                is_done = pages.is_end or not self._rest(read)
+                is_ahead = self._room is None and not self.is_stopped
+                if not is_done and is_ahead:
                     reading = ask()
                 del lines
                 yield page
                 del page
                 if is_done:
                     return
-                if self._room is not None:
+                if not is_ahead:
                     reading = ask()
         finally:
-            if not reading.done():
-                reading.cancel()
-                await asyncio.wait([reading])
-            if not reading.cancelled():
-                reading.exception()  # seen: nobody waits for this page any more
-            await pages.close()
+            reading.cancel()
+            await to_the_end(_over(reading, pages))
 
     async def _page(self, pages: Pages, identity: str, limit: int) -> Lines:
         """The next page. Where the connection broke it is read again: that changes nothing and doubles nothing."""
@@ -266,8 +313,9 @@ class ExportStream:
         """How many events the next page may have when so many have been read."""
         return PAGE_EVENTS if self._limit is None else min(PAGE_EVENTS, self._limit - read)
 
-    async def _begun(self) -> tuple[str, list[int]]:
+    async def begun(self) -> tuple[str, list[int]]:
         """Whose events are exported, and up to where."""
+        self.life.add(self.end)
         if self._cut is None:
             try:
                 if self._mode is AUTO:
@@ -304,12 +352,14 @@ class ExportStream:
                 await writing.set_freeze(self._owner.id, now())
         if is_frozen:
             owner, self._owner = self._owner, None
-            await owner.release()
+            await to_the_end(owner.release())
 
     async def _thaw(self) -> None:
         owner, self._owner = self._owner, None
-        if owner is None:
-            return
+        if owner is not None:
+            await to_the_end(self._release(owner))
+
+    async def _release(self, owner: Owner) -> None:
         try:
             async with self._database.writing_alone(frozen="allow") as writing:
                 marker = await writing.freeze_marker()
@@ -317,6 +367,12 @@ class ExportStream:
                     await writing.clear_freeze()
         finally:
             await owner.release()
+
+
+async def _over(reading: asyncio.Future[Lines], pages: Pages) -> None:
+    """Wait until nothing is read any more; what is, nobody waits for."""
+    await asyncio.gather(reading, return_exceptions=True)
+    await pages.close()
 
 
 _PLACE = re.compile(rb'^\{"threadCounter":([0-9]+),"threadId":([0-9]+),', re.MULTILINE)

@@ -17,6 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
+from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, InputError, StoreClosedError
 from eventferry.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
 
@@ -65,16 +66,13 @@ async def detached(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
 
 async def _settled(future: asyncio.Future[Any]) -> None:
     """Wait until a future is over, however often this is cancelled: a thread that runs cannot be."""
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
+    await to_the_end(_over(future))
+
+
+async def _over(future: asyncio.Future[Any]) -> None:
+    await asyncio.wait([future])
     if not future.cancelled():
         future.exception()  # which has been seen now
-    if cancelled is not None:
-        raise cancelled
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:

@@ -18,6 +18,7 @@ import msgspec
 
 from eventferry.batch import SLICE, Batches
 from eventferry.database import Progress, RowBatch
+from eventferry.ending import Life, to_the_end
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -85,6 +86,7 @@ class ImportStream:
         self,
         target: Target,
         operation: Operation,
+        life: Life,
         *,
         byte_offset: int,
         max_line_bytes: int,
@@ -92,6 +94,7 @@ class ImportStream:
     ) -> None:
         self._target = target
         self._operation = operation
+        self._life = life
         self._max_line_bytes = max_line_bytes
         self._ignore_unknown_keys = ignore_unknown_keys
         self._splitter = LineSplitter(max_line_bytes, byte_offset=byte_offset)
@@ -99,6 +102,7 @@ class ImportStream:
         self._batches = Batches(self._put, self._progress, target.batch_bytes or sys.maxsize)
         self._lines: list[Lines] = []
         self._taken = self._done = Progress(byte_offset)
+        self._begun_at = byte_offset
         self._history: list[Progress] = []
         self._hash = hashlib.sha256()
         self._unhashed: list[bytes] = []
@@ -119,8 +123,16 @@ class ImportStream:
         return self._done.events
 
     def stop(self) -> None:
-        """Take in nothing more from the next commit on; a later import can go on at `byte_offset`."""
+        """Take in nothing more from the next commit on; a later import can go on at `byte_offset`.
+
+        One commit there is in any case: who stops each import before its first would never come to the end.
+        """
         self._stopped = True
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped and takes in nothing more."""
+        return self._stopped and self._taken.byte_offset > self._begun_at
 
     async def __aenter__(self) -> ImportStream:
         await self.begin()
@@ -144,21 +156,22 @@ class ImportStream:
             if not isinstance(block, bytearray | memoryview):
                 raise UsageError(f"a block is bytes, not {type(block).__name__}")
             block = bytes(block)
-        await self.begin()
-        try:
-            if self._stopped:
-                await self._batches.commit()
-                return
-            for start in range(0, len(block), SLICE):
-                piece = block[start : start + SLICE]
-                self._hash_whole_lines(piece)
-                await self._take(self._splitter.feed(piece))
-            if self._target.batch_bytes is None:
-                await self._batches.commit()
-                self._lines = []
-        except BaseException as error:
-            await self._abort_after(error)
-            raise
+        with self._life.running():
+            await self.begin()
+            try:
+                if self.is_stopped:
+                    await self._batches.commit()
+                    return
+                for start in range(0, len(block), SLICE):
+                    piece = block[start : start + SLICE]
+                    self._hash_whole_lines(piece)
+                    await self._take(self._splitter.feed(piece))
+                if self._stopped or self._target.batch_bytes is None:
+                    await self._batches.commit()
+                    self._lines = []
+            except BaseException as error:
+                await self._abort_after(error)
+                raise
 
     async def verify(self, block: bytes) -> bytes:
         """Check a block of the source's beginning against what was consumed before the resume.
@@ -193,37 +206,52 @@ class ImportStream:
         return not self._history
 
     async def close(self) -> StreamReport:
-        """Come to the end of the source and commit; the report. Twice is fine."""
+        """Commit: all of it, or if it was stopped what was taken in; the report. Twice is fine."""
+        return await self._close(is_end=not self._stopped)
+
+    async def finish(self) -> StreamReport:
+        """The same where the source is at its end for sure: a stop before anything was taken in has no effect."""
+        return await self._close(is_end=not self.is_stopped)
+
+    async def _close(self, *, is_end: bool) -> StreamReport:
         if self._report is not None:
             return self._report
-        await self.begin()
-        try:
-            if self._stopped:
+        with self._life.running():
+            await self.begin()
+            try:
+                if is_end:
+                    await self._finish_lines()
                 await self._batches.commit()
-                await self._target.abort(keep=True)
-            else:
-                await self._finish_lines()
-                await self._batches.commit()
-                await self._target.finish(self._done)
-        except BaseException as error:
-            await self._abort_after(error)
-            raise
+                if is_end:
+                    await self._target.finish(self._done)
+                else:
+                    await self._target.abort(keep=True)
+            except BaseException as error:
+                await self._abort_after(error)
+                raise
         self._state = "closed"
+        self._life.remove(self.abort)
         self._report = StreamReport(
-            imported=self._done.events, byte_offset=self._done.byte_offset, is_end=not self._stopped
+            imported=self._done.events, byte_offset=self._done.byte_offset, is_end=is_end
         )
-        self._operation.end("stopped" if self._stopped else "done", **counts_of(self._report))
+        self._operation.end("done" if is_end else "stopped", **counts_of(self._report))
         return self._report
 
     async def abort(self, error: BaseException | None = None) -> None:
         """End without an import; twice is fine."""
-        if self._state != "open":
+        if self._state != "open" or self._life.is_inherited:
             self._state = "aborted" if self._state == "new" else self._state
             return
         self._state = "aborted"
-        await self._batches.stop()
-        self._operation.fail(error, events=self._done.events)
-        await self._target.abort(keep=_is_interruption(error))
+        await to_the_end(self._leave(error))
+
+    async def _leave(self, error: BaseException | None) -> None:
+        try:
+            await self._batches.stop()
+        finally:
+            self._operation.fail(error, events=self._done.events)
+            self._life.remove(self.abort)
+            await self._target.abort(keep=_is_interruption(error))
 
     async def _abort_after(self, error: BaseException) -> None:
         """End because of an error, which is what the caller must hear, even if ending fails too."""
@@ -238,23 +266,28 @@ class ImportStream:
             return
         if self._state != "new":
             raise StoreClosedError(f"this import was {self._state}")
-        self._operation.begin()
-        try:
-            history = await self._target.begin()
-        except BaseException as error:
-            self._operation.fail(error)
-            raise
-        self._state = "open"
+        with self._life.running():
+            self._operation.begin()
+            try:
+                history = await self._target.begin()
+                self._state = "open"
+                self._life.add(self.abort)
+                limits = await self._target.limits()
+            except BaseException as error:
+                if self._state == "open":
+                    await self._abort_after(error)
+                else:
+                    self._operation.fail(error)
+                raise
         if history:
             self._history = history
             self._taken = self._done = history[-1]
+            self._begun_at = self._done.byte_offset
             self._hash = hashlib.sha256(self._done.digest)
             self._splitter = LineSplitter(
                 self._max_line_bytes, byte_offset=self._done.byte_offset, line=self._done.line
             )
-        self._decoder = LineDecoder(
-            await self._target.limits(), ignore_unknown_keys=self._ignore_unknown_keys
-        )
+        self._decoder = LineDecoder(limits, ignore_unknown_keys=self._ignore_unknown_keys)
 
     def _hash_whole_lines(self, block: bytes) -> None:
         """What is hashed is what a commit will hold; the beginning of a line waits for its end."""
@@ -307,5 +340,5 @@ class ImportStream:
 def _is_interruption(error: BaseException | None) -> bool:
     """Whether an import ended by something that a resume can go on from, not by what it was given."""
     if isinstance(error, EventferryError):
-        return isinstance(error, DatabaseError | StoreBusyError | ResumeError)
+        return isinstance(error, DatabaseError | StoreBusyError | StoreClosedError | ResumeError)
     return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | OSError)

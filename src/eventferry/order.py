@@ -17,11 +17,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice, repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eventferry import cursor as vector
 from eventferry.ahead import DEPTH, Ahead, Reader
 from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment, Stretch
+from eventferry.ending import to_the_end
 from eventferry.errors import UsageError
 from eventferry.event import Event
 
@@ -122,6 +123,16 @@ async def _tidied(stretch: Stretch) -> bytes:
     return b"".join(pieces)
 
 
+async def _over(future: asyncio.Future[Any]) -> None:
+    """Wait until nothing is under way for it any more."""
+    await asyncio.gather(future, return_exceptions=True)
+
+
+async def _close(given_up: Iterable[Ahead]) -> None:
+    for each in given_up:
+        await each.close()
+
+
 class Pages:
     """Reads the order page by page; after each page `unread` says how far it has come.
 
@@ -178,8 +189,8 @@ class Pages:
         """Read nothing ahead any more; twice is fine."""
         self._give_up()
         given_up, self._given_up = self._given_up, []
-        for each in given_up:
-            await each.close()
+        if given_up:
+            await to_the_end(_close(given_up))
 
     def _give_up(self) -> None:
         """Want nothing of what is read ahead. In a reading nobody waits for that to end: it may need the reading's
@@ -288,7 +299,7 @@ class Pages:
             hides = await looking
         except BaseException:
             looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            await to_the_end(_over(looking))
             raise
         if hides:
             return await self._merged(reading, limit, max_bytes)
@@ -461,7 +472,7 @@ class Pages:
         following, self._following = self._following, None
         if following is not None:
             following[1].cancel()
-            await asyncio.gather(following[1], return_exceptions=True)
+            await to_the_end(_over(following[1]))
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where a thread falls and the page must be merged.

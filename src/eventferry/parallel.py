@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from itertools import islice
 from typing import Generic, TypeVar
+
+from eventferry.ending import to_the_end
 
 T = TypeVar("T")
 
@@ -36,8 +37,7 @@ async def in_turn(sources: Iterable[AsyncGenerator[T, None]], jobs: int) -> Asyn
             running.popleft()
             running.extend(_Ahead(source) for source in islice(rest, 1))
     finally:
-        for each in running:
-            await each.close()
+        await to_the_end(_close(running))
 
 
 class _Ahead(Generic[T]):
@@ -65,8 +65,12 @@ class _Ahead(Generic[T]):
 
     async def close(self) -> None:
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.gather(self._task, return_exceptions=True)
+
+
+async def _close(running: Iterable[_Ahead[T]]) -> None:
+    for each in running:
+        await each.close()
 
 
 class _End:

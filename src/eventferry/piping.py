@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from typing import IO, Any, Protocol, TypeAlias, cast
 
+from eventferry.ending import to_the_end
 from eventferry.errors import ResumeError, UsageError
 from eventferry.files import FileSink, StreamSink, read_blocks
 from eventferry.importing import ImportStream
@@ -69,18 +70,28 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
                 block = await sink.verify(block)
             if block:
                 await sink.write(block)
+            if isinstance(sink, ImportStream) and sink.is_stopped:
+                break
         if isinstance(sink, ImportStream) and not sink.is_verified:
             raise ResumeError("the source ends before the place where the import was interrupted")
         # The source before the sink's end: an export may have to unfreeze what the sink is about to change.
         await _close(opened)
     except BaseException as error:
-        for ending in (_close(opened), sink.abort(error)):
-            try:
-                await ending
-            except Exception as another:  # the first error is what matters
-                error.add_note(f"ending failed too: {another}")
+        try:
+            await _close(opened)
+        except Exception as another:  # the first error is what matters
+            error.add_note(f"ending failed too: {another}")
+        finally:
+            await to_the_end(_abort(sink, error))
         raise
-    return await sink.close()
+    return await (sink.finish() if isinstance(sink, ImportStream) else sink.close())
+
+
+async def _abort(sink: Sink, error: BaseException) -> None:
+    try:
+        await sink.abort(error)
+    except Exception as another:
+        error.add_note(f"ending failed too: {another}")
 
 
 def _sink(target: Transform | Target) -> Sink:

@@ -6,6 +6,7 @@ meanwhile makes the swap refuse, so that nobody's event vanishes unseen.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 
@@ -13,7 +14,15 @@ from eventferry import cursor as vector
 from eventferry.batch import BATCH_BYTES
 from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
-from eventferry.errors import EmptyInputError, InputError, StoreBusyError, StoreChangedError, StoreFullError
+from eventferry.ending import to_the_end
+from eventferry.errors import (
+    EmptyInputError,
+    EventferryError,
+    InputError,
+    StoreBusyError,
+    StoreChangedError,
+    StoreFullError,
+)
 from eventferry.event import Limits
 from eventferry.lines import Lines
 from eventferry.results import ImportProgress
@@ -76,11 +85,28 @@ class Replacement:
                     )
                 if self._freeze:
                     await writing.set_freeze(owner.id, now())
-        except BaseException:
-            await owner.release()
+        except BaseException as error:
+            await to_the_end(self._give_up(owner, error))
             raise
         self._owner, self._stage = owner, stage
         return history
+
+    async def _give_up(self, owner: Owner, error: BaseException) -> None:
+        """End where it has not begun. A commit whose answer was not waited for may have happened all the same."""
+        try:
+            if not isinstance(error, Exception):
+                with contextlib.suppress(EventferryError):
+                    async with self._database.writing_alone(frozen="allow") as writing:
+                        stage = await writing.stage("replace")
+                        if (
+                            stage is not None
+                            and stage.owner == owner.id
+                            and not await writing.progress(stage)
+                        ):
+                            await writing.drop_stage(stage)
+                        await self._thaw(writing, owner)
+        finally:
+            await owner.release()
 
     async def _refuse_full(self, writing: SoleWriting) -> None:
         if not self._replace and await writing.latest_timestamp() is not None:
@@ -144,13 +170,16 @@ class Replacement:
             await replacing.swap(stage)
             await self._thaw(replacing, owner)
         self._stage = None
-        await owner.release()
+        await to_the_end(owner.release())
 
     async def abort(self, *, keep: bool) -> None:
         stage, owner = self._stage, self._owner
         if stage is None or owner is None:
             return
         self._stage = None
+        await to_the_end(self._leave(stage, owner, keep=keep))
+
+    async def _leave(self, stage: Stage, owner: Owner, *, keep: bool) -> None:
         try:
             async with self._database.writing_alone(frozen="allow") as writing:
                 if not keep:

@@ -10,13 +10,13 @@ anew. Each is then about half of those who save, or all would sit in one of them
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventferry.database import Database, Save, Saved
+from eventferry.ending import to_the_end
 
 _MOST = 256
 """Saves in a group."""
@@ -76,7 +76,8 @@ class Saving:
             return await waiting.answer
         except asyncio.CancelledError:
             if waiting.group is not None and all(one.answer.done() for one in waiting.group.saves):
-                await _stop(waiting.group.task)
+                waiting.group.task.cancel()
+                await to_the_end(_over(waiting.group.task))
             raise
 
     @property
@@ -155,9 +156,5 @@ class Saving:
         return saved
 
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait for its end, whatever else is cancelled meanwhile."""
-    task.cancel()
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait([task])
+async def _over(task: asyncio.Task[None]) -> None:
+    await asyncio.wait([task])

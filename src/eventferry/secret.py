@@ -212,7 +212,8 @@ class SecretsExport:
         return self
 
     async def __anext__(self) -> bytes:
-        return await anext(self._blocks)
+        with self._database.life.running():
+            return await anext(self._blocks)
 
     async def aclose(self) -> None:
         """End now."""

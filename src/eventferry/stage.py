@@ -6,7 +6,9 @@ own, and is never in the way of an open one.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +16,8 @@ from typing import Any, TypeAlias
 
 from eventferry import merge, order
 from eventferry.batch import BATCH_BYTES, PART, SLICE, Batches
-from eventferry.database import Database, NewRowBatch, Stage, Writing
+from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
+from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
 from eventferry.event import Event, EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
 from eventferry.lines import BOM, ArraySplitter, LineSplitter
@@ -115,15 +118,22 @@ async def _open_stage(writing: Writing, import_id: str) -> Stage:
 @asynccontextmanager
 async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[Stage, int]]:
     """A stage of our own that holds these events, and how many they are."""
-    owner = await database.own()
-    try:
-        await _drop_dead_stages(database)
-        async with database.writing() as writing:
-            stage = await writing.make_stage("merge", owner=owner.id)
+    with database.life.running():
+        owner = await database.own()
+        stage: Stage | None = None
         try:
+            await _drop_dead_stages(database)
+            async with database.writing() as writing:
+                stage = await writing.make_stage("merge", owner=owner.id)
             yield stage, await _fill(database, stage, pieces)
         finally:
-            # What was merged is in, and what failed is told, whatever becomes of the stage: a later import drops it.
+            await to_the_end(_leave(database, stage, owner))
+
+
+async def _leave(database: Database, stage: Stage | None, owner: Owner) -> None:
+    """What was merged is in, and what failed is told, whatever becomes of the stage: a later import drops it."""
+    try:
+        if stage is not None:
             with contextlib.suppress(EventferryError):
                 async with database.writing(frozen="allow") as writing:
                     await writing.drop_stage(stage)
@@ -144,6 +154,8 @@ async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) 
         async for rows, size in pieces:
             count += len(rows)
             await batches.give(rows, size)
+            if size >= BATCH_BYTES:  # of a source that may block the loop
+                await batches.commit()
         await batches.commit()
     except BaseException:
         await batches.stop()
@@ -174,11 +186,16 @@ async def _pieces(
             f"events are an iterator of dicts or Event objects, or an async one of those or of bytes, not "
             f"{type(events).__name__}"
         )
-    gathered = _Gathered(limits, ignore_unknown_keys=ignore_unknown_keys)
+    # An iterator may block the loop, and so whatever is under way. So it is asked for a whole batch while nothing is.
+    blocks_loop = isinstance(events, Iterable) and not isinstance(events, Sequence)
+    most = (sys.maxsize, BATCH_BYTES) if blocks_loop else (PART, SLICE)
+    gathered = _Gathered(limits, *most, ignore_unknown_keys=ignore_unknown_keys)
     if isinstance(events, Iterable):
         for event in events:
             if (piece := gathered.add(event)) is not None:
                 yield piece
+            elif gathered.count % PART == 0:
+                await asyncio.sleep(0)
     else:
         items = aiter(events)
         async for item in items:
@@ -198,12 +215,19 @@ _BYTES = (bytes, bytearray, memoryview)
 class _Gathered:
     """Events that are to become a piece.
 
+    Args:
+        limits: what they must keep to.
+        rows: of a piece, at most.
+        size: bytes of it, about.
+        ignore_unknown_keys: drop keys that an event does not have.
+
     Attributes:
         count: how many have been taken in.
     """
 
-    def __init__(self, limits: Limits, *, ignore_unknown_keys: bool) -> None:
+    def __init__(self, limits: Limits, rows: int, size: int, *, ignore_unknown_keys: bool) -> None:
         self._limits = limits
+        self._most = rows, size
         self._ignore_unknown_keys = ignore_unknown_keys
         self._rows: list[NewRow] = []
         self.count = 0
@@ -218,7 +242,8 @@ class _Gathered:
             raise InputError(error.reason, line=self.count, field=error.field, unit="event") from None
         self._rows.append(row)
         self._size += len(row.payload) + len(row.aggregate_id) + len(row.type)
-        return self.taken() if len(self._rows) == PART or self._size >= SLICE else None
+        rows, size = self._most
+        return self.taken() if len(self._rows) == rows or self._size >= size else None
 
     def taken(self) -> Piece | None:
         """What there is."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +14,7 @@ from eventferry import partition, replace, secret, stage
 from eventferry.append import Appending
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
+from eventferry.ending import to_the_end
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.event import Event, EventInput, decode_event, decode_events, versioned_row
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
@@ -76,19 +77,26 @@ class EventStore:
     Use it with `async with`, or call `close`. After that every call raises StoreClosedError.
     """
 
-    def __init__(self, database: Database, *, snapshot_bucket_size: int = 1) -> None:
+    def __init__(self, open_database: Callable[[], Database], *, snapshot_bucket_size: int = 1) -> None:
         if snapshot_bucket_size < 1:
             raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
+        self._open_database = open_database
+        self._begin()
+        self._bucket_size = snapshot_bucket_size
+        self._bucket_counts: dict[str, int] = {}
+
+    def _begin(self) -> None:
+        database = self._open_database()
         self._open: Database | None = database
         self._saving = Saving(database)
         self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
-        self._bucket_size = snapshot_bucket_size
-        self._bucket_counts: dict[str, int] = {}
 
     @property
     def _database(self) -> Database:
         if self._open is None:
             raise StoreClosedError("the store is closed")
+        if self._open.life.is_inherited:
+            self._begin()
         return self._open
 
     async def __aenter__(self) -> EventStore:
@@ -112,10 +120,15 @@ class EventStore:
         await self._database.drop()
 
     async def close(self) -> None:
-        """Close all connections; twice is fine."""
+        """Close the store; twice is fine.
+
+        No other call begins any more. Those that are under way are cancelled, and raise StoreClosedError when nothing
+        is left of them: each transaction is there whole or not at all. Imports and exports are ended as by a
+        cancellation: they unfreeze what they froze, and an import leaves what `resume=True` goes on with.
+        """
         database, self._open = self._open, None
-        if database is not None:
-            await database.close()
+        if database is not None and not database.life.is_inherited:
+            await to_the_end(database.close())
 
     async def exists(self) -> bool:
         """Whether the store is there; creates nothing."""
@@ -420,6 +433,7 @@ class EventStore:
         return ImportStream(
             target,
             Operation("import", self._database, mode=maintenance_mode.value),
+            self._database.life,
             byte_offset=byte_offset,
             max_line_bytes=max_line_bytes,
             ignore_unknown_keys=ignore_unknown_keys,

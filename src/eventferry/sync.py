@@ -5,7 +5,8 @@
     with open_store("a.db") as a, open_store("b.db") as b:
         pipeline(a.export_events(), b.import_events())
 
-All calls run in one event loop in a thread of its own, so a store can be used from any thread.
+All calls run in one event loop in a thread of its own, so a store can be used from any thread. What a caller gives to
+be iterated over, and transforms, run in the caller's thread.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from functools import partial
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 import eventferry
-from eventferry import AUTO, MANUAL, Event, errors
+from eventferry import AUTO, MANUAL, Event, errors, forking
 from eventferry import store as awaited
+from eventferry.batch import PART
 from eventferry.errors import *  # noqa: F403
 from eventferry.event import EventInput
 from eventferry.exporting import ExportStream as AwaitedExport
@@ -49,7 +55,50 @@ __all__ = [
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 S = TypeVar("S")
+
+
+_Step: TypeAlias = Callable[[], None]
+
+
+class _Here(threading.local):
+    """What a thread is asked to do while it waits for its calls."""
+
+    def __init__(self) -> None:
+        self.steps: SimpleQueue[_Step | None] = SimpleQueue()
+
+
+_HERE = _Here()
+
+
+class _Call(Generic[T]):
+    """A call in the loop, for which a thread waits."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], steps: SimpleQueue[_Step | None]) -> None:
+        self._coroutine = coroutine
+        self._steps = steps
+        self._task: asyncio.Task[T] | None = None
+        self.is_over = False
+
+    def begin(self) -> None:
+        """For the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, _: asyncio.Task[T]) -> None:
+        self.is_over = True
+        self._steps.put(None)
+
+    def cancel(self) -> None:
+        """For the loop."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def result(self) -> T:
+        """What it returned, or raised."""
+        assert self._task is not None  # noqa: S101 -- it is over
+        return self._task.result()
 
 
 class _Loop:
@@ -58,26 +107,121 @@ class _Loop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._begun())
+        """Run it, and meanwhile do what it asks of this thread.
+
+        Ctrl-C here cancels it there, and is raised when nothing is left of it; a second one does not wait for that.
+        """
+        loop, steps = self._begun(), _HERE.steps
+        call = _Call(coroutine, steps)
+        loop.call_soon_threadsafe(call.begin)
         try:
-            return future.result()
+            _wait(call, steps)
         except BaseException:
-            future.cancel()  # Ctrl-C in the caller's thread ends the call in the loop's too
+            loop.call_soon_threadsafe(call.cancel)
+            _wait(call, steps)
             raise
+        return call.result()
 
     def _begun(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None or self._process != os.getpid():
-                self._process = os.getpid()
+            if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._loop.run_forever, name="eventferry", daemon=True).start()
+                forking.ours(self)
             return self._loop
+
+    def leave(self) -> object:
+        """In a child: its thread is not there, and whoever held the lock is not either."""
+        loop, self._loop = self._loop, None
+        self._lock = threading.Lock()
+        return loop
+
+
+def _wait(call: _Call[Any], steps: SimpleQueue[_Step | None]) -> None:
+    while not call.is_over:  # a step may be another call's
+        if (step := steps.get()) is not None:
+            step()
 
 
 _LOOP = _Loop()
+
+
+class _Asked(Generic[T]):
+    """What an iterator of the caller's gives. It is asked in the caller's thread, which waits for the loop meanwhile:
+    it may itself use a store, or what belongs to that thread (a connection to a database, Django's).
+
+    Args:
+        here: the caller's thread.
+        items: makes the iterator.
+        at_once: how many items are asked for at a time at most, if they come quickly.
+    """
+
+    def __init__(
+        self, here: SimpleQueue[_Step | None], items: Callable[[], Iterator[T]], at_once: int = 1
+    ) -> None:
+        self._steps = here
+        self._make = items
+        self._items: Iterator[T] | None = None
+        self._at_once = at_once
+        self._found: deque[T] = deque()
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if not self._found:
+            self._found.extend(await self._ask(self._some))
+            if not self._found:
+                raise StopAsyncIteration
+        return self._found.popleft()
+
+    async def aclose(self) -> None:
+        """End the iterator."""
+        if isinstance(self._items, Generator):
+            await self._ask(self._items.close)
+
+    def _some(self) -> list[T]:
+        if self._items is None:
+            self._items = self._make()
+        some: list[T] = []
+        until = time.monotonic() + _QUICKLY
+        for item in self._items:
+            some.append(item)
+            if len(some) >= self._at_once or isinstance(item, bytes) or time.monotonic() > until:
+                break
+        return some
+
+    async def _ask(self, function: Callable[[], R]) -> R:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[R] = loop.create_future()
+
+        def tell(give: Callable[[Any], None], result: object) -> None:
+            if not answer.done():
+                give(result)
+
+        def step() -> None:
+            try:
+                result = function()
+            except Exception as error:
+                loop.call_soon_threadsafe(tell, answer.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(tell, answer.set_result, result)
+
+        self._steps.put(step)
+        return await answer
+
+
+_QUICKLY = 0.01
+"""Seconds for which a thread gathers items before it hands them over."""
+
+
+def _own(value: Any) -> Any:
+    """An argument. What is iterated over is the caller's, and so is the thread in which that is done."""
+    if isinstance(value, str | bytes | list | tuple | dict) or not hasattr(value, "__iter__"):
+        return value
+    return list(value)
 
 
 class _Face(Generic[S]):
@@ -96,7 +240,9 @@ def _sync(
     """The same method without await: parameters, result and documentation are the original's."""
 
     def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return _LOOP.run(method(self.inner, *args, **kwargs))
+        own: Any = [_own(value) for value in args]
+        named: Any = {name: _own(value) for name, value in kwargs.items()}
+        return _LOOP.run(method(self.inner, *own, **named))
 
     call.__name__ = method.__name__
     call.__doc__ = method.__doc__
@@ -172,12 +318,22 @@ class ExportStream(_Blocks[AwaitedExport]):
         return self.inner.exported
 
     def stop(self) -> None:
-        """End properly at the next block."""
+        """End properly at the next block, or behind the first."""
         self.inner.stop()
 
 
 class SecretsExport(_Blocks[AwaitedSecretsExport]):
     """An iterator of blocks of lines of secrets."""
+
+    @property
+    def idx(self) -> int:
+        """The next to be read; an export from there goes on."""
+        return self.inner.idx
+
+    @property
+    def exported(self) -> int:
+        """How many secrets have been given out."""
+        return self.inner.exported
 
 
 class ImportStream(_Face[AwaitedImport]):
@@ -189,12 +345,21 @@ class ImportStream(_Face[AwaitedImport]):
     abort = _sync(AwaitedImport.abort)
 
     def close(self) -> StreamReport:
-        """Come to the end of the source and commit; the report."""
+        """Commit: all of it, or if it was stopped what was taken in; the report."""
         return _LOOP.run(self.inner.close())
+
+    def finish(self) -> StreamReport:
+        """The same where the source is known to be at its end."""
+        return _LOOP.run(self.inner.finish())
 
     def stop(self) -> None:
         """Take in nothing more from the next commit on."""
         self.inner.stop()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped and takes in nothing more."""
+        return self.inner.is_stopped
 
     @property
     def is_verified(self) -> bool:
@@ -306,7 +471,7 @@ class EventStore(_Face[awaited.EventStore]):
         return EventLoader(
             _LOOP.run(
                 self.inner.get_event_loader(
-                    cursor=cursor, event_types=event_types, aggregate_ids=aggregate_ids
+                    cursor=cursor, event_types=_own(event_types), aggregate_ids=_own(aggregate_ids)
                 )
             )
         )
@@ -385,49 +550,34 @@ def _bare(stream: Any) -> Any:
 
 
 def _source(source: Any) -> Any:
-    """A plain iterator is asked in a thread, for it may itself wait for the loop; files are as they are."""
+    """A plain iterator is asked here; files are as they are."""
     bare = _bare(source)
     if isinstance(bare, str | os.PathLike) or hasattr(bare, "__aiter__") or hasattr(bare, "read"):
         return bare
-    return _later(iter(bare))
+    return _Asked(_HERE.steps, partial(iter, bare))
 
 
 def _events(events: Any) -> Any:
-    """An iterator of bytes becomes an awaited one; events stay as they are."""
+    """Events at hand stay as they are, and so does what is none; an iterator is asked here."""
     bare = _bare(events)
-    if hasattr(bare, "__aiter__"):
+    if isinstance(bare, str | bytes | Mapping) or not hasattr(bare, "__iter__"):
         return bare
-    if isinstance(bare, bytes | str):
+    if isinstance(bare, list | tuple) and not (bare and isinstance(bare[0], bytes)):
         return bare
-    rest = iter(bare)
-    first = next(rest, None)
-    if first is None:
-        return []
-    if isinstance(first, bytes):
-        return _later(_chain(first, rest))
-    return _chain(first, rest)
-
-
-def _chain(first: T, rest: Iterator[T]) -> Iterator[T]:
-    yield first
-    yield from rest
-
-
-async def _later(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The blocks of a plain iterator; it is asked in a thread, for it may itself wait for the loop."""
-    while (block := await asyncio.to_thread(next, blocks, None)) is not None:
-        yield block
+    return _Asked(_HERE.steps, partial(iter, bare), PART)
 
 
 def _awaited_transform(transform: Callable[[Iterator[bytes]], Iterable[bytes]]) -> Any:
+    here = _HERE.steps
+
     def run(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        return _later(iter(transform(_sooner(blocks))))
+        return _Asked(here, lambda: iter(transform(_sooner(blocks))))
 
     return run
 
 
 def _sooner(blocks: AsyncIterator[bytes]) -> Iterator[bytes]:
-    """The blocks of an awaited iterator, for a transform that runs in a thread beside the loop."""
+    """The blocks of an awaited iterator, for a transform."""
     while (block := _LOOP.run(_next(blocks))) is not None:
         yield block
 

@@ -15,6 +15,7 @@ from eventferry import (
     EventStore,
     ExportStream,
     InputError,
+    MaintenanceMode,
     StoreClosedError,
     StoreFrozenError,
     StoreNotFoundError,
@@ -120,14 +121,41 @@ async def test_a_stopped_export_ends_whole_and_its_cursor_goes_on(opened: Opened
         assert b"".join(parts) == MANY
 
 
-async def test_an_export_that_is_stopped_before_it_begins_gives_nothing(opened: Opened) -> None:
+@pytest.mark.parametrize(
+    "only", [{}, {"event_types": ["TYPE_1"]}, {"finish_time": LONG_AGO + 9000, "event_types": ["TYPE_1"]}]
+)
+async def test_exports_that_are_stopped_before_they_begin_come_to_the_end_block_by_block(
+    opened: Opened, only: dict[str, Any]
+) -> None:
     async with opened() as store:
-        await import_lines(store, LINES)
-        stream = store.export_events()
-        stream.stop()
-        assert await rest_of(stream) == b""
-        assert not stream.is_end
-        assert await exported(store, cursor=stream.cursor) == LINES
+        await import_lines(store, MANY)
+        whole = await exported(store, **only)
+        parts: list[bytes] = []
+        cursor, is_end = None, False
+        while not is_end:
+            stream = store.export_events(cursor=cursor, **only)
+            stream.stop()
+            parts.append(await rest_of(stream))
+            cursor, is_end = stream.cursor, stream.is_end
+            assert len(parts) < 100
+        assert len(parts) > 1
+        assert b"".join(parts) == whole
+
+
+@pytest.mark.parametrize("mode", [AUTO, MANUAL])
+async def test_an_export_that_is_left_and_forgotten_ends_by_itself(
+    opened: Opened, mode: MaintenanceMode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened() as store:
+        await import_lines(store, MANY)
+        for _ in range(5):
+            async for _block in store.export_events(maintenance_mode=mode):
+                break
+        async with asyncio.timeout(10):
+            while (await store.describe()).is_frozen:
+                await asyncio.sleep(0.01)
+        await store.save_event({"type": "T", "aggregateId": "new", "aggregateVersion": 1})
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_at_any_moment_the_cursor_is_behind_what_was_given_out_whole(opened: Opened) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from eventferry import (
+    AUTO,
     MANUAL,
     EmptyInputError,
     EventStore,
     ImportStream,
     InputError,
+    MaintenanceMode,
     ResumeError,
     StoreBusyError,
     StoreChangedError,
@@ -418,6 +420,55 @@ async def test_a_stopped_import_takes_in_nothing_more(opened: Opened) -> None:
             await stream.write(NEW + b"nonsense\n")
             report = await stream.close()
         assert (report.imported, report.byte_offset, report.is_end) == (200, len(NEW), False)
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+async def test_imports_that_are_stopped_before_they_begin_come_to_the_end_commit_by_commit(
+    opened: Opened, end: bytes
+) -> None:
+    source = NEW[:-1] + end
+    asked = 0
+
+    async def blocks() -> AsyncIterator[bytes]:
+        nonlocal asked
+        async for block in in_blocks(source, 2000):
+            asked += 1
+            yield block
+
+    async with opened() as store:
+        calls = 0
+        is_end = False
+        while not is_end:
+            calls += 1
+            stream = store.import_events(resume=True)
+            stream.stop()
+            asked = 0
+            report = await pipeline(blocks(), stream)
+            is_end = report.is_end
+            # Those that were taken in before, to see that it is the same source; one or two more, and none behind.
+            assert asked <= report.byte_offset // 2000 + 2
+            assert calls < 100
+        assert calls > 10
+        assert await exported(store) == NEW
+
+
+@pytest.mark.parametrize("mode", [AUTO, MANUAL])
+async def test_a_stopped_import_ends_its_pipeline(opened: Opened, mode: MaintenanceMode) -> None:
+    asked = 0
+
+    async def blocks() -> AsyncIterator[bytes]:
+        nonlocal asked
+        async for block in in_blocks(BIG):
+            asked += 1
+            if asked == 4:
+                stream.stop()
+            yield block
+
+    async with opened() as store:
+        stream = store.import_events(maintenance_mode=mode)
+        report = await pipeline(blocks(), stream)
+        assert not report.is_end
+        assert asked == 4
 
 
 async def test_an_import_may_be_stopped_and_resumed_again_and_again(opened: Opened) -> None:

@@ -180,8 +180,8 @@ async def test_a_save_that_ends_a_dead_freeze_leaves_the_freeze_that_a_user_has_
     async with open_store(database.url) as store, open_store(database.url) as other:
         await store.init()
         export = other.export_events(maintenance_mode=AUTO)
-        await export._begun()
-        kill_owner(database, export._owner.id)  # type: ignore[union-attr]
+        await export.begin()
+        kill_owner(database, export._export._owner.id)  # type: ignore[union-attr]
         monkeypatch.setattr(mysql, "_is_alive", look_and_let_somebody_freeze)
         with pytest.raises(StoreFrozenError):
             await store.save_event(NEW)

@@ -69,6 +69,15 @@ async def test_what_concerns_few_events_reads_few(database: Database) -> None:
     assert {name: count for name, count in read.items() if count > COUNT // 5} == {}
 
 
+async def test_new_events_of_a_large_aggregate_do_not_read_the_old_ones(database: Database) -> None:
+    old = b"".join(line(make_event(i, aggregateId="a", aggregateVersion=i + 1)) for i in range(COUNT))
+    new = [make_event(i, timestamp=4 * LONG_AGO + i, aggregateId="a") for i in range(50)]
+    async with open_store(database.url, max_connections=1) as store:
+        await store.init()
+        await import_lines(store, old)
+        assert await rows_read(store, lambda: store.incremental_import(new)) < COUNT // 5
+
+
 async def test_what_pages_of_one_large_aggregate_read_does_not_grow_with_its_square(
     database: Database,
 ) -> None:

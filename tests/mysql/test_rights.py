@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from contextlib import closing
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -134,12 +138,43 @@ async def test_a_password_may_hold_any_character(database: Database) -> None:
         assert not await store.exists()
 
 
+_TLS = 0x0800
+"""Among the capabilities that a server greets with."""
+
+
+@asynccontextmanager
+async def without_tls(database: Database) -> AsyncIterator[str]:
+    """The URL of a server that does not offer TLS: newer ones always do."""
+    server = urlsplit(database.url)
+
+    async def pass_on(source: StreamReader, target: StreamWriter) -> None:
+        while block := await source.read(65536):
+            target.write(block)
+        target.close()
+
+    async def meet(from_client: StreamReader, to_client: StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(server.hostname, server.port)
+        greeting = bytearray(await from_server.readexactly(4))
+        greeting += await from_server.readexactly(int.from_bytes(greeting[:3], "little"))
+        # Behind the version, which ends in a zero: a number, eight bytes of the nonce, and a zero.
+        place = greeting.index(0, 5) + 1 + 4 + 8 + 1
+        offered = int.from_bytes(greeting[place : place + 2], "little") & ~_TLS
+        greeting[place : place + 2] = offered.to_bytes(2, "little")
+        to_client.write(greeting)
+        await asyncio.gather(pass_on(from_server, to_client), pass_on(from_client, to_server))
+
+    async with await asyncio.start_server(meet, "127.0.0.1") as relay:
+        port = relay.sockets[0].getsockname()[1]
+        yield database.url.replace(f":{server.port}/", f":{port}/")
+
+
 async def test_tls_that_the_server_does_not_have_is_refused_when_it_is_asked_for(database: Database) -> None:
-    async with open_store(f"{database.url}?ssl_verify=none") as store:
-        with pytest.raises(EventferryError, match="offers no TLS"):
-            await store.describe()
-    async with open_store(f"{database.url}?ssl_verify=off") as store:
-        assert not await store.exists()
+    async with without_tls(database) as url:
+        async with open_store(f"{url}?ssl_verify=none") as store:
+            with pytest.raises(EventferryError, match="offers no TLS"):
+                await store.describe()
+        async with open_store(f"{url}?ssl_verify=off") as store:
+            assert not await store.exists()
 
 
 @pytest.mark.parametrize(

@@ -251,8 +251,8 @@ async def test_an_import_whose_connections_end_can_be_resumed(database: Database
         await stream.abort(StoreUnreachableError("the network is gone"))
         assert await exported(store) == OLD
         async with store.import_events(resume=True) as again:
-            assert again.byte_offset == reached
-            await again.write(NEW[reached:])
+            assert again.byte_offset >= reached  # more may have been staged until the connections ended
+            await again.write(NEW[again.byte_offset :])
         assert await exported(store) == NEW
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg.waiting
 import pytest
 from psycopg import sql
 
@@ -26,6 +27,7 @@ from eventferry import (
     UsageError,
     open_store,
 )
+from eventferry.database import EVERYTHING, Stretch
 from eventferry.results import SavedEvent
 from tests import servers
 from tests.postgresql.proxy import proxied
@@ -43,7 +45,7 @@ from tests.postgresql.schemas import (
     with_options,
 )
 from tests.servers import PASSWORD
-from tests.support import FAR_FUTURE, NewUrl, exported, import_lines, line, make_event, make_lines
+from tests.support import FAR_FUTURE, NewUrl, Opened, exported, import_lines, line, make_event, make_lines
 
 # no connection
 
@@ -466,3 +468,24 @@ async def test_an_incremental_import_that_is_in_is_no_failure_because_its_stage_
         # The next one drops what the one before left.
         assert (await store.incremental_import([at(FAR_FUTURE, 1)])).skipped_existing == 1
         assert tables(url) == STORE_TABLES
+
+
+async def test_what_is_read_ahead_may_be_given_up_at_any_step(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # psycopg gives the loop a turn whenever that has been busy for some time; now always.
+    monkeypatch.setattr(psycopg.waiting, "MAX_BUSY_TIME", 0)
+    async with opened() as store:
+        await import_lines(store, make_lines(600))
+        async with store._database.reading() as reading:
+
+            def read() -> asyncio.Future[Stretch]:
+                return asyncio.ensure_future(reading.in_order(None, None, None, EVERYTHING, 300, 10**6))
+
+            for steps in range(12):
+                ahead = read()
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+                assert (await read()).number == 300

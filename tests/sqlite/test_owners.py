@@ -374,3 +374,25 @@ async def something_else(what: str, store: EventStore, path: Path) -> None:
         await store.init()
     else:
         await store.save_event(SAVED)
+
+
+async def test_of_two_who_resume_at_once_one_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    await make_store(path, 20)
+    async with open_store(url_of(path)) as first:
+        stopped = first.import_events()
+        await stopped.write(make_lines(60))
+        stopped.stop()
+        await stopped.close()
+        stores = [open_store(url_of(path)) for _ in range(4)]
+        sinks = [store.import_events(resume=True) for store in stores]
+        begun = await asyncio.gather(*(sink.begin() for sink in sinks), return_exceptions=True)
+        [winner] = [sink for sink, error in zip(sinks, begun, strict=True) if error is None]
+        assert [type(error) for error in begun if error is not None] == [StoreBusyError] * 3
+        assert winner.byte_offset == len(make_lines(60))
+        await winner.write(make_lines(80)[winner.byte_offset :])
+        await winner.close()
+        assert await exported(first) == make_lines(80)
+        for store in stores:
+            await store.close()
+    assert names_beside(path) == set()

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from eventferry.databases.names import new_owner
 from eventferry.databases.pool import Pool, Pooled
+from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, StoreUnreachableError
 
-T = TypeVar("T")
 C = TypeVar("C", bound=Pooled)
 D = TypeVar("D", contravariant=True)
 
@@ -55,7 +54,7 @@ class Owners(Generic[C]):
             try:
                 await self._lock(owner)
             except BaseException:
-                await to_its_end(self._unlock(owner))
+                await to_the_end(self._unlock(owner))
                 raise
         return LockOwner(owner, self)
 
@@ -63,12 +62,12 @@ class Owners(Generic[C]):
         # To its end: a call that is cancelled must not cost the others their locks.
         if self._connection is not None:
             with contextlib.suppress(StoreUnreachableError):  # it died, and with it all locks on it
-                await to_its_end(self._locks.lock(self._connection, owner, is_first=False))
+                await to_the_end(self._locks.lock(self._connection, owner, is_first=False))
                 return
             await self._give_up()
         connection = await self._pool.take()
         try:
-            await to_its_end(self._locks.lock(connection, owner, is_first=True))
+            await to_the_end(self._locks.lock(connection, owner, is_first=True))
         except BaseException:
             await connection.close()
             raise
@@ -110,7 +109,7 @@ class Owners(Generic[C]):
         async with self._turn:
             if self._connection is not None:
                 with contextlib.suppress(StoreUnreachableError):
-                    return await to_its_end(self._locks.is_locked(self._connection, owner))
+                    return await to_the_end(self._locks.is_locked(self._connection, owner))
                 await self._give_up()
         async with self._pool.connection() as connection:
             return await self._locks.is_locked(connection, owner)
@@ -130,18 +129,4 @@ class LockOwner:
 
     async def release(self) -> None:
         """Drop the lock; twice is fine."""
-        await to_its_end(self._owners.release(self.id))
-
-
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Do what must not be left half done when its task is cancelled; nor is the cancellation lost."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    return task.result()
+        await to_the_end(self._owners.release(self.id))

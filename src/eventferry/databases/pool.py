@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
-from eventferry.errors import StoreBusyError, StoreClosedError, StoreUnreachableError
+from eventferry.ending import Life, to_the_end
+from eventferry.errors import StoreBusyError, StoreUnreachableError
 
 
 class FullServerError(StoreBusyError):
@@ -40,39 +41,38 @@ class Pool(Generic[C]):
     Args:
         connect: makes a connection. Raises FullServerError where the server has no room for it.
         size: how many may be lent at once; whoever comes next waits.
-        name: of the store, for the error after `close`.
+        life: what is under way on the store: each lent connection is.
         patience: seconds to wait for room on a server that has none for the first.
     """
 
     def __init__(
-        self, connect: Callable[[], Awaitable[C]], size: int, name: str, *, patience: float = 0
+        self, connect: Callable[[], Awaitable[C]], size: int, life: Life, *, patience: float = 0
     ) -> None:
         self._connect = connect
         self._places = asyncio.Semaphore(size)
-        self._name = name
+        self._life = life
         self._patience = patience
         self._idle: list[C] = []
         self._lent = 0
         self._came_back = asyncio.Event()
         self._closed = False
 
-    def check_open(self) -> None:
-        """Raises StoreClosedError after `close`."""
-        if self._closed:
-            raise StoreClosedError(f"the store {self._name} is closed")
+    def _check_open(self) -> None:
+        if self._closed:  # even for what ends something
+            raise self._life.closed()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[C]:
         """A connection for a while. One that is not usable afterwards is closed."""
-        self.check_open()
-        async with self._places:
-            connection = await self.take()
-            self._lent += 1
-            try:
-                yield connection
-            finally:
-                self._lent -= 1
-                await self.give_back(connection)
+        with self._life.running():
+            async with self._places:
+                connection = await self.take()
+                self._lent += 1
+                try:
+                    yield connection
+                finally:
+                    self._lent -= 1
+                    await self.give_back(connection)
 
     async def take(self) -> C:
         """A connection of the caller's, beside those that are lent, until it is given back.
@@ -82,7 +82,7 @@ class Pool(Generic[C]):
         """
         deadline = time.monotonic() + self._patience
         while True:
-            self.check_open()
+            self._check_open()
             if self._idle:
                 return self._idle.pop()
             try:
@@ -112,16 +112,20 @@ class Pool(Generic[C]):
             self._idle.append(connection)
         self._came_back.set()
         if not is_kept:
-            await connection.close()
+            await to_the_end(connection.close())
 
     async def forget_idle(self) -> None:
         """Close the idle ones: after one of them was found broken the others are not to be trusted."""
         idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.close()
+        await to_the_end(_close(idle))
 
     async def close(self) -> None:
         """Close the idle connections now, and lent ones when they come back; twice is fine."""
         self._closed = True
         self._came_back.set()
         await self.forget_idle()
+
+
+async def _close(connections: Iterable[Pooled]) -> None:
+    for connection in connections:
+        await connection.close()

@@ -10,6 +10,9 @@ from functools import partial, wraps
 from queue import SimpleQueue
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
+from eventferry.ending import to_the_end
+from eventferry.errors import StoreClosedError
+
 T = TypeVar("T")
 
 _AGAIN = 0.5
@@ -59,6 +62,21 @@ def from_thread(give: Callable[[T], None]) -> Callable[[T], None]:
     return hand_over
 
 
+class _Between:
+    """A call for which no loop waits."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self.over = threading.Event()
+
+    def make(self) -> None:
+        """For the thread."""
+        try:
+            self._function()
+        finally:
+            self.over.set()
+
+
 class Worker:
     """One thread for the calls of one connection.
 
@@ -74,13 +92,19 @@ class Worker:
 
     def __init__(self, name: str, interrupt: Callable[[], None]) -> None:
         self._name = name
-        self._calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self._calls: SimpleQueue[_Call[Any] | _Between | None] = SimpleQueue()
         self._is_begun = False
+        self._is_over = False
         self._interrupt = interrupt
         self.given_up = threading.Event()
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the thread; a cancelled call is interrupted, and waited for."""
+        if self._is_over:
+            raise StoreClosedError("the store was closed while it was in use")
+        return await self._made(function)
+
+    async def _made(self, function: Callable[[], T]) -> T:
         if not self._is_begun:
             self._is_begun = True
             threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
@@ -90,11 +114,10 @@ class Worker:
             return await call.answer
         except asyncio.CancelledError:
             self.given_up.set()
-            stopping = asyncio.ensure_future(self._stop(call.over))
-            while not stopping.done():  # a second cancellation must not leave the thread at work either
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([stopping])
-            self.given_up.clear()
+            try:
+                await to_the_end(self._stop(call.over))
+            finally:
+                self.given_up.clear()
             raise
 
     async def _stop(self, over: asyncio.Future[None]) -> None:
@@ -103,12 +126,30 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._interrupt)
             await asyncio.wait([over], timeout=_AGAIN)
 
-    def end(self) -> None:
-        """End the thread when it has nothing more to do."""
+    async def end(self, function: Callable[[], None]) -> None:
+        """Call `function`, the last, and end the thread; twice is fine."""
+        if self._is_over:
+            return
+        self._is_over = True
+        try:
+            if self._is_begun:
+                await self._made(function)
+        finally:
+            self._calls.put(None)
+
+    def between(self, function: Callable[[], None], seconds: float) -> None:
+        """Call `function`, which raises nothing, between two calls; from any other thread, which waits for so long."""
+        if self._is_begun and not self._is_over:
+            call = _Between(function)
+            self._calls.put(call)
+            call.over.wait(seconds)
+
+    def __del__(self) -> None:
+        # Of a connection that nobody has closed, since its loop has ended or its store was forgotten.
         self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[_Call[Any] | None]) -> None:
+def _work(calls: SimpleQueue[_Call[Any] | _Between | None]) -> None:
     while (call := calls.get()) is not None:
         call.make()
         # A result that came too late, a cursor, would stay open in here and be in the rollback's way.

@@ -41,6 +41,7 @@ from eventferry.databases.names import Tables, comment, fact, new_owner, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
+from eventferry.ending import Life
 from eventferry.errors import (
     ConcurrentError,
     StoreBusyError,
@@ -179,7 +180,8 @@ class MysqlDatabase:
         )
         self._names = names
         self._tables = names.tables
-        self._pool = Pool(self._connect, max_connections, self._place, patience=busy_timeout)
+        self.life = Life(self._place)
+        self._pool = Pool(self._connect, max_connections, self.life, patience=busy_timeout)
         self._owners = Owners(self._pool, NamedLocks())
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
@@ -199,6 +201,7 @@ class MysqlDatabase:
         }
 
     async def close(self) -> None:
+        await self.life.end()
         await self._owners.close()
         await self._pool.close()
 
@@ -383,13 +386,16 @@ class MysqlDatabase:
             return
 
     async def _create_database(self) -> None:
-        connection = await self._connect(database=False)
-        try:
-            await connection.run(
-                lambda: connection.execute(f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}")
-            )
-        finally:
-            await connection.close()
+        with self.life.running():
+            connection = await self._connect(database=False)
+            try:
+                await connection.run(
+                    lambda: connection.execute(
+                        f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}"
+                    )
+                )
+            finally:
+                await connection.close()
 
     def _create(self, connection: Connection) -> None:
         """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
@@ -572,8 +578,8 @@ class MysqlDatabase:
             connection.end()
 
     async def own(self) -> LockOwner:
-        self._pool.check_open()
-        return await self._owners.begin()
+        with self.life.running():
+            return await self._owners.begin()
 
     async def is_alive(self, owner: str) -> bool:
         return await self._owners.is_alive(owner)

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
+from eventferry import forking
 from eventferry.database import Position
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.wire import Wire
@@ -116,6 +117,14 @@ class Connection:
         self._is_spoilt = False
         self._interrupts = 0
         self._holds_locks = False
+        forking.ours(self)
+
+    def leave(self) -> object:
+        """In a child: the server hears the parent's end when that ends, not when its children do."""
+        for wire in (self._wire, self._definitions):
+            if wire is not None:
+                wire._force_close()  # type: ignore[attr-defined]
+        return self
 
     # for asyncio
 
@@ -148,8 +157,7 @@ class Connection:
                 if wire is not None and wire.open:
                     wire.close()
 
-        await self.run(close)
-        self._worker.end()
+        await self._worker.end(partial(self._translated, close))
 
     def interrupt(self) -> None:
         """Kill the query under way, from any thread; what is done so far in its transaction stays.

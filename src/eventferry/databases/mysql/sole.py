@@ -303,7 +303,8 @@ class MysqlSoleWriting(MysqlWriting):
           JOIN (SELECT DISTINCT e.timestamp, CRC32(e.aggregateId) AS hash FROM {at_staged_times}) AS k
           ON k.timestamp = s.timestamp AND k.hash = s.hash"""
         same = self.shape.same_column("e.aggregateId", "q.aggregateId")
-        # Places are worked out without the payloads, which would otherwise be sorted along.
+        # Places are worked out without the payloads, which would otherwise be sorted along. The latest version is
+        # asked for in the order of the whole key, or MySQL reads and sorts all versions of the aggregate.
         self.connection.execute(
             f"""UPDATE {table} AS s JOIN (
               SELECT q.arrival, q.threadId,
@@ -311,7 +312,7 @@ class MysqlSoleWriting(MysqlWriting):
                   AS threadCounter,
                 COALESCE((
                   SELECT e.aggregateVersion FROM {self._events} AS e WHERE {same}
-                  ORDER BY e.aggregateVersion DESC LIMIT 1
+                  ORDER BY e.aggregateId DESC, e.aggregateVersion DESC LIMIT 1
                 ), 0) + ROW_NUMBER() OVER (PARTITION BY q.aggregateId ORDER BY q.place) AS aggregateVersion
               FROM (
                 SELECT r.arrival, r.aggregateId,

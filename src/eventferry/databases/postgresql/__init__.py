@@ -29,6 +29,7 @@ from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSole
 from eventferry.databases.postgresql.tables import Names, columns, quoted
 from eventferry.databases.postgresql.writing import MADE_LIMITS, PostgresWriting
 from eventferry.databases.settings import seconds, whole_number
+from eventferry.ending import Life
 from eventferry.errors import (
     ConcurrentError,
     DatabaseError,
@@ -121,8 +122,9 @@ class PostgresDatabase:
         where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
         port = f":{known['port']}" if known.get("port") else ""
         self._name = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
+        self.life = Life(self._name)
         self._pool: Pool[Connection] = Pool(
-            lambda: Connection.open(info, self._name), size, self._name, patience=busy_timeout
+            lambda: Connection.open(info, self._name), size, self.life, patience=busy_timeout
         )
         self._locks = AdvisoryLocks()
         self._owners = Owners(self._pool, self._locks)
@@ -144,6 +146,7 @@ class PostgresDatabase:
         }
 
     async def close(self) -> None:
+        await self.life.end()
         await self._owners.close()
         await self._pool.close()
 
@@ -451,9 +454,10 @@ class PostgresDatabase:
         check_limits(self._limits, event.aggregate_id, event.type, event.payload)
 
     async def own(self) -> LockOwner:
-        async with self.reading():  # there is a store
-            pass
-        return await self._owners.begin()
+        with self.life.running():
+            async with self.reading():  # there is a store
+                pass
+            return await self._owners.begin()
 
     async def is_alive(self, owner: str) -> bool:
         return await self._owners.is_alive(owner)

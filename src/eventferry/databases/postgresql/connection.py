@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -22,9 +23,10 @@ from psycopg import generators, pq, waiting
 from psycopg.abc import RV, PQGen
 from psycopg.types.string import ByteaBinaryLoader
 
-from eventferry.databases.owners import to_its_end
+from eventferry import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.pool import FullServerError
+from eventferry.ending import to_the_end
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -121,6 +123,15 @@ class Connection:
         self._has_prepared = False
         self.pace = Pace()
         self._pages = 0
+        forking.ours(self)
+
+    def leave(self) -> object:
+        """In a child: the server hears the parent's end when that ends, not when its children do."""
+        with contextlib.suppress(psycopg.Error, OSError):
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, self.raw.pgconn.socket)
+            os.close(nowhere)
+        return self.raw
 
     @classmethod
     async def open(cls, conninfo: str, name: str) -> Connection:
@@ -230,8 +241,8 @@ class Connection:
         async with self.raw.lock:
             with self.named():
                 connection.send_query(";".join(statements).encode())
-                await self.raw.wait(generators.send(connection))
-                try:
+                try:  # psycopg may give the loop a turn at any wait, also at that for what is sent already
+                    await self.raw.wait(generators.send(connection))
                     while (result := await self._result()) is not None:
                         if result.status == pq.ExecStatus.FATAL_ERROR:
                             raise psycopg.errors.error_from_result(result)
@@ -297,13 +308,17 @@ class Connection:
             yield
         finally:
             if not (self.raw.closed or self.is_usable):
-                await to_its_end(self._roll_back())
+                await to_the_end(self._roll_back())
 
     async def _roll_back(self) -> None:
+        is_over = False
         try:
-            await self.ask("ROLLBACK")
-        except EventferryError:
-            await self.close()
+            with contextlib.suppress(EventferryError):
+                await self.ask("ROLLBACK")
+                is_over = True
+        finally:
+            if not is_over:
+                await self.close()
 
     @contextmanager
     def named(self) -> Iterator[None]:

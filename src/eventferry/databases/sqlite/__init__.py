@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from eventferry.databases.sqlite import library, liveness
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.file import File
+from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.liveness import FileOwner
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading
@@ -38,6 +41,7 @@ from eventferry.databases.sqlite.recognizing import (
 )
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
+from eventferry.ending import Life, Running, to_the_end
 from eventferry.errors import (
     ConcurrentError,
     EventferryError,
@@ -45,7 +49,6 @@ from eventferry.errors import (
     MissingExtraError,
     ReadOnlyStoreError,
     SecretNotErasedError,
-    StoreClosedError,
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
@@ -107,14 +110,16 @@ class SqliteDatabase:
         for name in (tables.events, tables.snapshots, tables.secrets, tables.subscribers):
             quoted(name)
         # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
-        self._private = tempfile.TemporaryDirectory(prefix="eventferry-") if path == ":memory:" else None
-        self._file = File(os.path.join(self._private.name, "memory.db") if self._private else path)
+        self._private = tempfile.mkdtemp(prefix="eventferry-") if path == ":memory:" else None
+        self._remove = weakref.finalize(self, _remove_folder, self._private, os.getpid())
+        self._file = File(os.path.join(self._private, "memory.db") if self._private else path)
         self._tables = tables
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
-        self._closed = False
+        self.life = Life(str(self._file))
         self._writer: Connection | None = None
         self._write_lock = asyncio.Lock()
+        self._is_closed = False
         self._idle: list[Connection] = []
         self._reader_places = asyncio.Semaphore(_READERS)
         self._known: KnownStore | None = None
@@ -132,41 +137,50 @@ class SqliteDatabase:
         }
 
     async def close(self) -> None:
-        self._closed = True
+        await self.life.end()
         connections = [*self._idle, *([self._writer] if self._writer else [])]
-        self._idle, self._writer = [], None
+        self._idle, self._writer, self._is_closed = [], None, True
+        await to_the_end(self._close(connections))
+
+    async def _close(self, connections: Sequence[Connection]) -> None:
         for connection in connections:
             await connection.close()
-        if self._private:
-            self._private.cleanup()
+        self._remove()
 
     # connections
 
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise StoreClosedError(f"the store {self._file} is closed")
-
     @asynccontextmanager
     async def _reader(self) -> AsyncIterator[Connection]:
-        self._refuse_closed()
-        async with self._reader_places:
-            connection = (
-                self._idle.pop() if self._idle else Connection(self._file, "read", self._busy_timeout)
-            )
-            is_good = True
-            try:
-                yield connection
-            except ReadOnlyStoreError:
-                is_good = False  # the next one is opened with the rights that are at hand then
-                raise
-            finally:
-                if self._closed or connection.is_immutable or not is_good:
-                    await connection.close()
-                else:
-                    self._idle.append(connection)
+        with self._running():
+            async with self._reader_places:
+                connection = (
+                    self._idle.pop() if self._idle else Connection(self._file, "read", self._busy_timeout)
+                )
+                is_good = True
+                try:
+                    yield connection
+                except ReadOnlyStoreError:
+                    is_good = False  # the next one is opened with the rights that are at hand then
+                    raise
+                finally:
+                    if self._is_closed or connection.is_immutable or not is_good:
+                        await connection.close()
+                    else:
+                        self._idle.append(connection)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[Connection]:
+        """The connection that writes, to oneself."""
+        with self._running():
+            async with self._write_lock:
+                yield self._open_writer()
+
+    def _running(self) -> Running:
+        if self._is_closed:  # even for what ends something
+            raise self.life.closed()
+        return self.life.running()
 
     def _open_writer(self) -> Connection:
-        self._refuse_closed()
         if self._writer is None:
             self._file.look()
             self._writer = Connection(self._file, "rw", self._busy_timeout)
@@ -239,14 +253,14 @@ class SqliteDatabase:
             return False
 
     async def create(self) -> None:
-        self._refuse_closed()
-        async with self._write_lock:
-            if self._writer is None:
-                if not self._file.path.parent.is_dir():
-                    raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
-                self._writer = Connection(self._file, "rwc", self._busy_timeout)
-            writer = self._writer
-            await writer.run(partial(self._create, writer))
+        with self._running():
+            async with self._write_lock:
+                if self._writer is None:
+                    if not self._file.path.parent.is_dir():
+                        raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
+                    self._writer = Connection(self._file, "rwc", self._busy_timeout)
+                writer = self._writer
+                await writer.run(partial(self._create, writer))
 
     def _create(self, writer: Connection) -> None:
         if not writer.sqlite.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -331,8 +345,7 @@ class SqliteDatabase:
     async def writing(
         self, *, frozen: Frozen = "refuse", owner: str | None = None
     ) -> AsyncIterator[SqliteWriting]:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
             try:
                 writing = await writer.run(partial(self._begin, writer, frozen, owner))
             except asyncio.CancelledError:
@@ -354,8 +367,7 @@ class SqliteDatabase:
     groups_at_once = 1  # SQLite knows one writer
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
             return await writer.run(partial(self._save, writer, saves))
 
     def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
@@ -387,16 +399,16 @@ class SqliteDatabase:
         """
         if self._kept is not None:
             writer.begin(write=True)
-            if self._kept.data_version == _data_version(writer):
+            if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):
                 return self._kept
             writer.roll_back()
         writing = self._begin(writer, "refuse", None)
-        self._kept = _Kept(writing, writing._heads(), _data_version(writer))
+        self._kept = _Kept(writing, writing._heads(), writer.sqlite, _data_version(writer))
         return self._kept
 
     async def own(self) -> FileOwner:
-        self._refuse_closed()
-        self._file.check(to_write=True)
+        with self._running():
+            self._file.check(to_write=True)
         try:
             liveness.sweep(self._file.path)
             return FileOwner(self._file.path)
@@ -409,8 +421,7 @@ class SqliteDatabase:
         return liveness.is_alive(self._file.path, owner)
 
     async def erase_journal(self) -> None:
-        async with self._write_lock:
-            writer = self._open_writer()
+        async with self._alone() as writer:
             # In WAL mode the old page stands in the log until the log is folded in and cut to nothing.
             if not await writer.run(writer.checkpoint):
                 raise SecretNotErasedError(
@@ -425,7 +436,13 @@ class _Kept:
 
     writing: SqliteWriting
     heads: list[int]
+    sqlite: Sqlite
     data_version: int
+
+
+def _remove_folder(folder: str | None, process: int) -> None:
+    if folder is not None and process == os.getpid():  # a child's end does not end its parent's store
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _data_version(connection: Connection) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -9,9 +10,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
+from weakref import WeakSet
 
 import msgspec
 
+from eventferry import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.sqlite.file import File, identity_of
 from eventferry.databases.sqlite.library import Sqlite, code_of, connect
@@ -21,6 +24,7 @@ from eventferry.errors import (
     EventferryError,
     ReadOnlyStoreError,
     StoreBusyError,
+    StoreClosedError,
     StoreNotFoundError,
 )
 from eventferry.numbers import javascript_number
@@ -64,6 +68,8 @@ class Connection:
         self._worker = Worker("eventferry-sqlite", self._interrupt)
         self._sqlite: Sqlite | None = None
         self.pace = Pace()
+        forking.ours(self)
+        _connections.add(self)
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the worker thread; a cancelled call is interrupted, and waited for."""
@@ -150,8 +156,26 @@ class Connection:
                 self._sqlite.close()
                 self._sqlite = None
 
-        await self.run(close)
-        self._worker.end()
+        await self._worker.end(close)
+
+    def let_go(self) -> None:
+        """Before a fork: close the file, until the next call, where nothing stands open in it."""
+
+        def close() -> None:
+            sqlite = self._sqlite
+            if sqlite is not None and not sqlite.in_transaction and not _has_temporary(sqlite):
+                sqlite.close()
+                self._sqlite = None
+
+        self._worker.between(close, _FORK)
+
+    def leave(self) -> object:
+        """In a child: a file that is open here cannot be opened anew, and closing it would end the parent's
+        transaction."""
+        if self._sqlite is not None:
+            with contextlib.suppress(OSError):
+                _inherited.add(identity_of(self._file.path.stat()))
+        return self._sqlite
 
     def checkpoint(self) -> bool:
         """Fold the log in and cut it to nothing, waiting for whoever reads an older state or folds it in just now;
@@ -164,6 +188,11 @@ class Connection:
         return True
 
     def _open(self) -> Sqlite:
+        if _inherited and self._file.path.exists() and identity_of(self._file.path.stat()) in _inherited:
+            raise StoreClosedError(
+                f"{self._file} was in use when this process was forked from another, and SQLite cannot open a file "
+                "twice across a fork: fork when nothing is under way"
+            )
         if self._mode == "read":
             return self._open_to_read()
         if self._mode == "rwc" and not self._file.was_opened:
@@ -287,6 +316,28 @@ class Connection:
         if "no such table" in str(error):
             return StoreNotFoundError(f"there is no store in {self._file} ({error})")
         return DatabaseError(f"{self._file}: {error}")
+
+
+def _has_temporary(sqlite: Sqlite) -> bool:
+    return sqlite.execute("SELECT 1 FROM sqlite_temp_master").fetchone() is not None
+
+
+_FORK = 1.0
+"""Seconds that a fork waits for a connection that is at work."""
+
+_connections: WeakSet[Connection] = WeakSet()
+_inherited: set[tuple[int, int]] = set()
+"""The files that the process from which this one was forked had open at that moment: SQLite keeps in memory which locks
+a process has, and here takes the other's for ours."""
+
+
+def _let_go() -> None:
+    for connection in list(_connections):
+        connection.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_let_go)
 
 
 def _compact(payload: str) -> str:

@@ -14,6 +14,7 @@ import stat
 import sys
 from pathlib import Path
 
+from eventferry import forking
 from eventferry.databases.names import new_owner
 from eventferry.errors import ReadOnlyStoreError
 
@@ -48,17 +49,20 @@ def lock_path(database: Path, owner: str) -> Path:
 class FileOwner:
     """A running operation on one database file."""
 
+    _descriptor: int | None = None
+
     def __init__(self, database: Path) -> None:
         while True:
             self.id = new_owner()
             self._path = lock_path(database, self.id)
-            self._descriptor: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
             try:
                 with contextlib.suppress(OSError, AttributeError):  # file systems and systems without modes
                     # Everybody must be able to ask, whatever the umask: it would live for ever otherwise.
                     os.fchmod(self._descriptor, 0o644)
                 _lock(self._descriptor)
                 if _is_at(self._path, self._descriptor):
+                    forking.ours(self)
                     return
             except BlockingIOError:
                 pass  # somebody who sweeps has come between
@@ -77,6 +81,16 @@ class FileOwner:
                 self._path.unlink()
             os.close(self._descriptor)
             self._descriptor = None
+
+    def leave(self) -> FileOwner:
+        """In a child: the lock is the parent's, and must go when that does."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        return self
+
+    def __del__(self) -> None:
+        self._end()  # of an operation whose loop has ended
 
 
 def is_alive(database: Path, owner: str) -> bool:

@@ -1,0 +1,195 @@
+"""Ends: what is begun is ended, whole, whatever is cancelled or closed meanwhile.
+
+A task can be cancelled at any await, once, twice, or over and over until it ends (as anyio does it: Starlette, FastAPI,
+`move_on_after`). So whatever must not stay half done is run by `to_the_end`, the one place where a cancellation waits.
+
+A store can be closed at any await. Its `Life` knows what is under way, and ends it: that is the one meaning of `close`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
+
+from eventferry.errors import EventferryError, StoreClosedError
+
+T = TypeVar("T")
+
+PATIENCE = 5.0
+"""Seconds that an ending may take for whose end somebody hurries: it may have to reach a server that is silent."""
+
+_WAITING: ContextVar[frozenset[asyncio.Task[Any]]] = ContextVar("eventferry_waiting", default=frozenset())
+"""The tasks that wait for the ending which runs here; none where none does."""
+
+
+async def to_the_end(ending: Coroutine[Any, Any, T]) -> T:
+    """Run an ending in a task of its own; a cancellation comes out when that is over.
+
+    After a cancellation the ending has `PATIENCE`, then it is cancelled itself: what holds a lock gives it back by
+    closing its connection, and what stays behind in the database is a dead owner's.
+    """
+    try:
+        loop, caller = asyncio.get_running_loop(), asyncio.current_task()
+    except RuntimeError:
+        # The loop has ended without its tasks, and this is one that is thrown away: locks go with their connections.
+        ending.close()
+        raise GeneratorExit from None
+    waiting = _WAITING.get() if caller is None else _WAITING.get() | {caller}
+    marker = _WAITING.set(waiting)
+    try:
+        task = loop.create_task(ending)
+    finally:
+        _WAITING.reset(marker)
+    cancelled: asyncio.CancelledError | None = None
+    deadline: float | None = None
+    while not task.done():
+        if deadline is None and caller is not None and caller.cancelling():
+            deadline = loop.time() + PATIENCE
+        try:
+            await asyncio.wait([task], timeout=None if deadline is None else max(deadline - loop.time(), 0))
+        except asyncio.CancelledError as error:
+            cancelled = error
+        if deadline is not None and loop.time() >= deadline and not task.done():
+            task.cancel()
+            deadline += PATIENCE
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        cancelled.add_note(f"ending failed too: {failure}")
+    raise cancelled
+
+
+End: TypeAlias = Callable[[BaseException], Coroutine[Any, Any, None]]
+"""Ends what is open between two calls, an import or an export, because of an error; twice is fine."""
+
+
+class Life:
+    """What is under way on one store object, from its first call to its `close`.
+
+    Args:
+        name: of the store, for errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._process = os.getpid()
+        self._is_over = False
+        self._running: dict[asyncio.Task[Any], Running] = {}
+        self._streams: dict[End, asyncio.AbstractEventLoop] = {}
+        self._forgotten: set[asyncio.Task[None]] = set()
+        self._changed: asyncio.Event | None = None
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is that of a process from which this one was forked."""
+        return self._process != os.getpid()
+
+    def check(self) -> None:
+        """Raises StoreClosedError where nothing may begin any more; only what ends something still may."""
+        if self.is_inherited:
+            raise StoreClosedError(
+                f"this belongs to the process from which this one was forked: open the store {self._name} here"
+            )
+        if self._is_over and not _WAITING.get():
+            raise self.closed()
+
+    def closed(self) -> StoreClosedError:
+        """The error of what `close` ends or refuses."""
+        return StoreClosedError(f"the store {self._name} is closed")
+
+    def running(self) -> Running:
+        """Something that is under way as long as the `with` block, in one task."""
+        return Running(self)
+
+    def add(self, stream: End) -> None:
+        """A stream is open: how it is ended."""
+        self._streams[stream] = asyncio.get_running_loop()
+
+    def remove(self, stream: End) -> None:
+        """It is over; twice is fine."""
+        self._streams.pop(stream, None)
+
+    def forget(self, stream: End) -> None:
+        """End a stream that its user has forgotten, if it is open. From any thread."""
+        loop = self._streams.get(stream)
+        if loop is None or self.is_inherited:
+            return
+
+        def begin() -> None:
+            task = loop.create_task(to_the_end(stream(GeneratorExit())))
+            self._forgotten.add(task)
+            task.add_done_callback(self._forgotten.discard)
+
+        with contextlib.suppress(RuntimeError):  # its loop has ended, and everything in it
+            loop.call_soon_threadsafe(begin)
+
+    async def end(self) -> None:
+        """Let nothing begin any more, and end what is under way: calls are cancelled, and raise StoreClosedError when
+        nothing is left of them; then streams that nobody is calling are ended."""
+        self._is_over = True
+        self._changed = asyncio.Event()
+        deadline = asyncio.get_running_loop().time() + 2 * PATIENCE
+        while others := self._others():
+            self._changed.clear()
+            for running in others:
+                running.cut()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+                    continue
+            break  # it does not react, and its connections are closed under it
+        if self._forgotten:
+            await asyncio.wait(self._forgotten)
+        here = asyncio.get_running_loop()
+        for stream in [stream for stream, loop in self._streams.items() if loop is here]:
+            with contextlib.suppress(EventferryError):  # whatever it leaves is a dead owner's
+                await stream(self.closed())
+
+    def _others(self) -> list[Running]:
+        """What is under way here, but for what waits for this end."""
+        loop, waiting = asyncio.get_running_loop(), _WAITING.get() | {asyncio.current_task()}
+        return [
+            running
+            for task, running in self._running.items()
+            if task not in waiting and not task.done() and task.get_loop() is loop
+        ]
+
+
+class Running:
+    """Something under way in a task; one within another in the same task is part of it."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._task: asyncio.Task[Any] | None = None
+        self._is_ending = bool(_WAITING.get())
+        self._cancelling = 0
+        self._is_cut = False
+
+    def __enter__(self) -> None:
+        self._life.check()
+        task = asyncio.current_task()
+        if task is not None and task not in self._life._running:
+            self._task, self._cancelling = task, task.cancelling()
+            self._life._running[task] = self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is None:
+            return
+        del self._life._running[self._task]
+        if self._life._changed is not None:
+            self._life._changed.set()
+        if self._is_cut and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise self._life.closed() from None
+
+    def cut(self) -> None:
+        """Cancel it, once; not what ends something, which is as good as over."""
+        if self._task is not None and not (self._is_cut or self._is_ending):
+            self._is_cut = True
+            self._task.cancel()

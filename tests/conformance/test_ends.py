@@ -1,0 +1,456 @@
+"""Every operation, cut short at every one of its awaits: cancelled, cancelled twice, cancelled over and over, its store
+closed, its loop ended. Nothing hangs, nothing is left, and the store is the old one or the new one, whole.
+
+The suite takes a stride through the awaits; all of them: `pytest -m storm tests/conformance/test_ends.py -s`, which
+prints how many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import itertools
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import anyio
+import psycopg
+import pymysql
+import pytest
+
+from eventferry import (
+    AUTO,
+    MANUAL,
+    EventStore,
+    StoreClosedError,
+    StoreNotFoundError,
+    open_store,
+    pipeline,
+)
+from tests.places import DATABASES, Places
+from tests.servers import shared_url
+from tests.support import exported, import_lines, line, make_event, make_lines
+
+LIMIT = 10.0
+"""Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
+other work."""
+
+OLD = make_lines(40)
+NEW = make_lines(90)
+SECRETS = b'{"secret":"b","id":"second","idx":7}\n{"secret":"c","id":"third","idx":8}\n'
+
+Run = Callable[[EventStore], Awaitable[object]]
+
+
+class Operation(NamedTuple):
+    """What is cut short, and what is done before: all at `store`."""
+
+    run: Run
+    before: Run | None = None
+
+
+async def blocks() -> AsyncIterator[bytes]:
+    for start in range(0, len(NEW), 4000):
+        yield NEW[start : start + 4000]
+        await asyncio.sleep(0)
+
+
+async def more() -> AsyncIterator[bytes]:
+    """Other aggregates than the old, behind them."""
+    for start in range(0, 60, 20):
+        yield b"".join(
+            line(make_event(i, threadCounter=900, aggregateId=f"more-{i}", aggregateVersion=1))
+            for i in range(start, start + 20)
+        )
+
+
+async def stopped_import(store: EventStore) -> None:
+    async with store.import_events(replace=True) as sink:
+        await sink.write(NEW[: len(NEW) // 2])
+        sink.stop()
+
+
+async def begun(store: EventStore) -> str:
+    return await store.begin_incremental_import()
+
+
+async def pushed(store: EventStore) -> None:
+    await store.push_incremental_import([make_event(1000), make_event(1001)], await begun(store))
+
+
+async def push(store: EventStore) -> None:
+    left = (await store.describe()).open_import
+    assert left is not None
+    await store.push_incremental_import([make_event(2000)], left.id, part="1")
+
+
+async def commit(store: EventStore) -> None:
+    left = (await store.describe()).open_import
+    assert left is not None
+    await store.commit_incremental_import(left.id)
+
+
+async def import_secrets(store: EventStore) -> None:
+    async with store.import_secrets() as sink:
+        await sink.write(SECRETS)
+
+
+OPERATIONS = {
+    "save": Operation(
+        lambda store: store.save_event({"type": "T", "aggregateId": "saved", "aggregateVersion": 1})
+    ),
+    "load": Operation(lambda store: store.load_events(limit=10, cursor=None)),
+    "describe": Operation(lambda store: store.describe(calculate_cursor=True)),
+    "export": Operation(exported),
+    "export frozen": Operation(lambda store: exported(store, maintenance_mode=AUTO)),
+    "export in parts": Operation(lambda store: exported(store, jobs=3)),
+    "import": Operation(lambda store: pipeline(blocks(), store.import_events(replace=True))),
+    "import frozen": Operation(
+        lambda store: pipeline(blocks(), store.import_events(freeze=True, replace=True))
+    ),
+    "import resumed": Operation(
+        lambda store: pipeline(blocks(), store.import_events(resume=True, freeze=True, replace=True)),
+        stopped_import,
+    ),
+    "import manual": Operation(lambda store: pipeline(more(), store.import_events(maintenance_mode=MANUAL))),
+    "incremental": Operation(
+        lambda store: store.incremental_import([make_event(1000 + i) for i in range(20)])
+    ),
+    "incremental begin": Operation(begun),
+    "incremental push": Operation(push, begun),
+    "incremental commit": Operation(commit, pushed),
+    "incremental rollback": Operation(lambda store: store.rollback_incremental_import(), pushed),
+    "set secret": Operation(lambda store: store.set_secret("new", "value")),
+    "delete secret": Operation(lambda store: store.delete_secret("first")),
+    "import secrets": Operation(import_secrets),
+    "freeze": Operation(lambda store: store.freeze()),
+    "unfreeze": Operation(lambda store: store.unfreeze(), lambda store: store.freeze()),
+    "init": Operation(lambda store: store.init(), lambda store: store.drop()),
+    "drop": Operation(lambda store: store.drop()),
+    "upgrade": Operation(lambda store: store.upgrade()),
+    "close": Operation(lambda store: store.close()),
+}
+
+
+class State(NamedTuple):
+    """All that a store holds, but for when it was stored."""
+
+    events: tuple[tuple[str, str, int], ...]
+    secrets: tuple[tuple[str, str | None], ...]
+    frozen_by: str | None
+    pushed: bool
+    exists: bool
+
+
+async def state_of(url: str) -> State:
+    async with open_store(url) as store:
+        if not await store.exists():
+            return State((), (), None, False, False)
+        page = await store.load_events(limit=10000, cursor=None)
+        secrets = await store.load_secrets(limit=100, include_deleted=True)
+        description = await store.describe()
+        return State(
+            # The ids of the events of secrets end in something that nobody knows before.
+            tuple(
+                (event.type, "" if "SECRET" in event.type else event.aggregate_id, event.aggregate_version)
+                for event in page.events
+            ),
+            tuple((secret.id, secret.secret) for secret in secrets.secrets),
+            description.frozen_by,
+            description.open_import is not None,
+            True,
+        )
+
+
+class Awaits:
+    """Counts the awaits of all tasks of a loop, and does something at one of them."""
+
+    def __init__(self, at: int, act: Callable[[], None]) -> None:
+        self.count = 0
+        self._at = at
+        self._act = act
+
+    def factory(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        counted = self.counted(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
+        return asyncio.Task(counted, loop=loop, **options)
+
+    async def counted(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return await _Driven(coroutine, self)
+
+    def one(self) -> None:
+        self.count += 1
+        if self.count == self._at:
+            self._act()
+
+
+class _Driven:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaits: Awaits) -> None:
+        self._coroutine = coroutine
+        self._awaits = awaits
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        send: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731
+        try:
+            while True:
+                try:
+                    future = send()
+                except StopIteration as end:
+                    return end.value
+                self._awaits.one()
+                try:
+                    sent = yield future
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    send = lambda error=error: self._coroutine.throw(error)  # type: ignore[misc]  # noqa: E731
+                else:
+                    send = lambda sent=sent: self._coroutine.send(sent)  # type: ignore[misc]  # noqa: E731
+        finally:
+            self._coroutine.close()
+
+
+async def over(task: asyncio.Task[Any]) -> BaseException | None:
+    """How a task ended; it must."""
+    _, pending = await asyncio.wait([task], timeout=LIMIT)
+    assert not pending, "it hangs"
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
+
+
+async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseException | None]:
+    """Do it and cut it short at an await, counted from 1. Whether it came to that; and how it ended."""
+    loop = asyncio.get_running_loop()
+    closing: list[asyncio.Task[None]] = []
+    children: list[int] = []
+    scope = anyio.CancelScope()
+
+    def act() -> None:
+        if way == "cancel":
+            task.cancel()
+        elif way == "cancel twice":
+            task.cancel()
+            for _ in range(3):
+                loop.call_soon(task.cancel)
+            loop.call_later(0.001, task.cancel)
+        elif way == "cancel by level":
+            scope.cancel()
+        elif way == "fork":
+            children.append(forked(store, url))
+        elif way == "close":
+            loop.set_task_factory(None)
+            # Not as a part of what this await belongs to.
+            closing.append(loop.create_task(store.close(), context=contextvars.Context()))
+
+    async def scoped() -> None:
+        with scope:
+            await run(store)
+
+    store = open_store(url)
+    awaits = Awaits(at, act)
+    loop.set_task_factory(awaits.factory)
+    try:
+        task = loop.create_task(scoped())
+        error = await over(task)
+    finally:
+        loop.set_task_factory(None)
+    for child in children:
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
+    for each in closing:
+        assert await over(each) is None
+    if not closing and run is not OPERATIONS["close"].run:
+        # The same store goes on working, and closes.
+        with suppress(StoreNotFoundError):
+            await store.describe()
+    assert await over(loop.create_task(store.close())) is None
+    with pytest.raises(StoreClosedError):
+        await store.describe()
+    return awaits.count >= at, error
+
+
+def forked(store: EventStore, url: str) -> int:
+    """A child that uses and closes the store of its parent; its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        signal.alarm(int(LIMIT))
+        asyncio.run(used_in_a_child(store, url))
+        gc.collect()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+async def used_in_a_child(store: EventStore, url: str) -> None:
+    with suppress(StoreClosedError, StoreNotFoundError):
+        async with store:
+            await store.load_events(limit=1, cursor=None)
+            await exported(store)
+
+
+def loop_ended(run: Run, url: str, at: int) -> bool:
+    """End the loop, at an await, without a word to its tasks. Whether it came to that."""
+    loop = asyncio.new_event_loop()
+    awaits = Awaits(at, loop.stop)
+    loop.set_task_factory(awaits.factory)
+    loop.set_exception_handler(lambda _, __: None)
+    store = open_store(url)
+    main: asyncio.Task[object] = loop.create_task(run(store))  # type: ignore[arg-type]
+    main.add_done_callback(lambda _: loop.stop())
+    loop.run_forever()
+    if main.done():
+        main.exception()
+    loop.close()
+    return awaits.count >= at
+
+
+def left_over(url: str, name: str) -> list[str]:
+    """What is there still: threads, connections, lock files."""
+    found = [each.name for each in threading.enumerate() if each.name.startswith("eventferry-")]
+    if url.startswith("sqlite"):
+        path = Path(unquote(url.removeprefix("sqlite:///").partition("?")[0]))
+        found += [each.name for each in path.parent.iterdir() if "-owner-" in each.name]
+    elif url.startswith("postgresql"):
+        with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
+            found += [
+                str(row)
+                for row in connection.execute(
+                    "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = %s", (name,)
+                )
+            ]
+    else:
+        address = urlsplit(shared_url("mariadb", ""))
+        with (
+            pymysql.connect(
+                host=address.hostname or "",
+                port=address.port or 0,
+                user=address.username or "",
+                password=address.password or "",
+            ) as wire,
+            wire.cursor() as cursor,
+        ):
+            cursor.execute("SELECT id, info FROM information_schema.processlist WHERE db = %s", (name,))
+            found += [str(row) for row in cursor.fetchall()]
+    return found
+
+
+def all_over(url: str, name: str) -> None:
+    """Nothing is left. A server and a thread take a moment to notice an end."""
+    deadline = time.monotonic() + LIMIT
+    while found := left_over(url, name):
+        gc.collect()
+        assert time.monotonic() < deadline, found
+        time.sleep(0.005)
+
+
+def named(url: str) -> tuple[str, str]:
+    """A URL whose connections the server knows by a name of their own."""
+    if url.startswith("postgresql"):
+        name = url.partition("database_name=")[2]
+        return f"{url}&application_name={name}&busy_timeout={LIMIT}", name
+    return f"{url}?busy_timeout={LIMIT}", urlsplit(url).path.lstrip("/")
+
+
+async def make(url: str, operation: Operation) -> None:
+    async with open_store(url) as store:
+        await store.init()
+        await import_lines(store, OLD)
+        await store.set_secret("first", "a")
+        if operation.before is not None:
+            await operation.before(store)
+
+
+async def next_command_works(url: str, state: State) -> None:
+    """Whoever comes next is in nobody's way."""
+    async with open_store(url) as store:
+        if not state.exists:
+            await store.init()
+            await store.drop()
+            return
+        if state.frozen_by is not None:
+            await store.unfreeze()
+            await store.freeze()
+            return
+        await import_lines(store, OLD, freeze=True, replace=True)
+        await store.save_event({"type": "T", "aggregateId": "next", "aggregateVersion": 1})
+
+
+def is_whole(name: str, found: State, old: State, new: State) -> bool:
+    if name == "import manual":  # block by block
+        return found._replace(events=()) == old._replace(events=()) and (
+            set(old.events) <= set(found.events) <= set(new.events) | set(old.events)
+        )
+    return found in (old, new)
+
+
+WAYS = ("cancel", "cancel twice", "cancel by level", "close", "loop", "fork")
+
+
+def walk(database: str, name: str, way: str, folder: Path, stride: int) -> int:
+    """Cut an operation short at its awaits, not at the same ones in each way; at how many."""
+    operation = OPERATIONS[name]
+    with Places(database, folder) as places:
+        url, place = named(places.new_url())
+        asyncio.run(make(url, operation))
+        old = asyncio.run(state_of(url))
+        asyncio.run(_done(url, operation.run))
+        new = asyncio.run(state_of(url))
+        is_fresh = False
+        for walked, at in enumerate(itertools.count(1 + WAYS.index(way) % stride, stride)):
+            if not is_fresh:
+                url, place = named(places.new_url())
+                asyncio.run(make(url, operation))
+            if way == "loop":
+                came = loop_ended(operation.run, url, at)
+                gc.collect()
+            else:
+                came, error = asyncio.run(cut_short(way, operation.run, url, at))
+                expected = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
+                assert error is None or isinstance(error, expected), repr(error)
+            where = f"{name} on {database}: {way} at await {at}"
+            all_over(url, place)
+            found = asyncio.run(state_of(url))
+            assert is_whole(name, found, old, new), f"{where}: {set(found) ^ set(old)}"
+            is_fresh = found == old and operation.before is not stopped_import
+            if not is_fresh or at % 7 == 1:
+                asyncio.run(next_command_works(url, found))
+                all_over(url, place)
+                is_fresh = False
+            if not came:
+                return walked
+    raise AssertionError
+
+
+async def _done(url: str, run: Run) -> None:
+    async with open_store(url) as store:
+        await run(store)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("database", DATABASES)
+def test_whatever_is_cut_short_leaves_nothing_behind(
+    database: str, name: str, way: str, tmp_path: Path
+) -> None:
+    walk(database, name, way, tmp_path, stride=11 if database == "sqlite" else 37)
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("database", DATABASES)
+def test_at_every_await_whatever_is_cut_short_leaves_nothing_behind(database: str, tmp_path: Path) -> None:
+    counts: dict[str, int] = {}
+    for name, way in itertools.product(OPERATIONS, WAYS):
+        counts[name] = counts.get(name, 0) + walk(database, name, way, tmp_path, stride=1)
+    print(f"\n{database}: {sum(counts.values())} awaits", counts)
