@@ -53,7 +53,7 @@ def create_app(
         allowed_origins: sites whose pages may call it, such as `https://admin.example`.
 
     Raises:
-        UsageError: neither tokens nor `insecure`, or a folder or rate that is none.
+        UsageError: neither tokens nor `insecure`, or a folder or rate that cannot be used.
         EventferryError: the file of tokens cannot be used.
     """
     if (tokens is None) != insecure:
@@ -65,7 +65,7 @@ def create_app(
         file.tokens()  # what is wrong with it must not come out with the first request
     folder = None if exchange_dir is None else Path(exchange_dir).resolve()
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"the folder of exchange {folder} is not there")
+        raise UsageError(f"the exchange folder {folder} does not exist")
     service = Service(store, limits or Limits(), Metrics(), folder, has_tokens=file is not None)
     guards = Guards(Sources.of(allowed_hosts, allowed_origins), file, Rate(rate) if rate else None)
     middleware = [Middleware(Watch, metrics=service.metrics)]

@@ -109,7 +109,7 @@ class Recoder:
         """The text of this block, as far as its characters are whole.
 
         Raises:
-            InputError: the bytes are none in this charset.
+            InputError: the bytes are not text in this charset.
         """
         if self._charset in UTF_8:
             return block
@@ -144,7 +144,7 @@ class Recoder:
             # The decoder may have carried the beginning of a character over from the block before.
             place += error.start - (len(error.object) - len(block))
             before = error.object[: error.start].decode(self._charset, "ignore").count("\n")
-        reason = error.reason if isinstance(error, UnicodeDecodeError) else "a lone surrogate is no character"
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else "a lone surrogate is not a character"
         return InputError(
             f"byte {max(place, 0)} of the body is not {self._charset}: {reason}",
             line=self._lines + before + 1,

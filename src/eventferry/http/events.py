@@ -155,18 +155,18 @@ def decoded_event(text: bytes) -> dict[str, Any]:
     """The event of a body, its numbers exact.
 
     Raises:
-        InputError: it is no JSON object, or a key stands twice in it.
+        InputError: it is not a JSON object, or a key stands twice in it.
     """
     try:
         event = json.loads(text.decode().removeprefix("\ufeff"), parse_float=_exact, object_pairs_hook=_once)
     except UnicodeDecodeError as error:
         raise InputError(f"byte {error.start} of the body is not UTF-8: {error.reason}") from None
     except ValueError as error:
-        raise InputError(f"the body is no JSON: {error}") from None
+        raise InputError(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise InputError("nests more deeply than can be read") from None
     if not isinstance(event, dict):
-        raise InputError("the body is no JSON object")
+        raise InputError("the body is not a JSON object")
     return event
 
 

@@ -80,7 +80,7 @@ def held(folder: Path, name: str) -> Path:
     """
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name or not parts:
-        raise RefusedError(400, "path-outside", f"{name!r} is no path inside the folder of exchange")
+        raise RefusedError(400, "path-outside", f"{name!r} is not a path inside the exchange folder")
     place = folder
     for part in parts:
         place = place / part
@@ -89,7 +89,7 @@ def held(folder: Path, name: str) -> Path:
         except FileNotFoundError:
             break
         except OSError as error:
-            raise RefusedError(400, "no-such-path", f"{name[:100]!r} is no path: {error.strerror}") from None
+            raise RefusedError(400, "no-such-path", f"{name[:100]!r} is not a path: {error.strerror}") from None
         if is_link:
             raise RefusedError(400, "path-outside", f"{name!r} is a link, or behind one")
     return folder.joinpath(*parts)

@@ -59,13 +59,13 @@ class Sources:
         )
 
     def check_host(self, scope: Scope) -> None:
-        """Refuse a name that is none of this service's. Raises RefusedError."""
+        """Refuse a name that is not one of this service's. Raises RefusedError."""
         host = Headers(scope=scope).get("host", "").lower()
         name = _without_port(host)
         # The address that the client has reached is no name that somebody could let point here.
         if name not in self.hosts and name != _address(scope):
             raise RefusedError(
-                403, "foreign-host", f"{host[:100]!r} is no name of this service (--allowed-host adds one)"
+                403, "foreign-host", f"{host[:100]!r} is not a name of this service (--allowed-host adds one)"
             )
 
     def check_origin(self, scope: Scope) -> None:
