@@ -350,8 +350,6 @@ async def test_any_table_name_that_can_be_quoted_works(new_url: NewUrl, name: st
         "freeze",
         "FREEZE",
         "threads",
-        "import",
-        "import-progress",
         "incremental-import",
         "stage-0123456789ab",
         "steps-0123456789ab",
@@ -370,7 +368,14 @@ async def test_no_table_can_be_called_as_what_stands_beside_another_store(
         open_store(new_url(), **options)
 
 
-NEIGHBOURS = ("orders-imports", "orders-old", "orders-stage", "orders-steps", "orders-merge-done")
+NEIGHBOURS = (
+    "orders-import",
+    "orders-import-progress",
+    "orders-old",
+    "orders-stage",
+    "orders-steps",
+    "orders-merge-done",
+)
 
 
 async def test_stores_with_names_that_begin_alike_do_each_other_no_harm(new_url: NewUrl) -> None:

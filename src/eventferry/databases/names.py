@@ -83,7 +83,7 @@ _BESIDE = re.compile(
 """What is put behind the name of the events, on any database."""
 
 _OF_A_NEIGHBOUR = re.compile(
-    r".+-(?:freeze|threads|import|import-progress|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
+    r".+-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
     re.IGNORECASE | re.DOTALL,
 )
 """What may stand beside the events of another store in the same database, whose name is what comes before it."""
