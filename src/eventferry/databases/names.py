@@ -45,16 +45,6 @@ class Tables:
         found = re.fullmatch(rf"{re.escape(self.events)}-steps-([0-9a-f]{{12}})", name)
         return found[1] if found else None
 
-    @property
-    def stage(self) -> str:
-        """Where the events of an import wait."""
-        return f"{self.events}-import"
-
-    @property
-    def progress(self) -> str:
-        """How far that import has come; also the marker of its owner."""
-        return f"{self.events}-import-progress"
-
 
 EVENT = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload")
 """The columns by which a table of events is known for one."""
