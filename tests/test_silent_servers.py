@@ -29,6 +29,7 @@ class Relay:
         self._target = host, port
         self._silent = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: list[asyncio.StreamWriter] = []
         self.port = 0
 
     def fall_silent(self) -> None:
@@ -40,6 +41,7 @@ class Relay:
         if self._silent.is_set():
             return
         far_reader, far_writer = await asyncio.open_connection(*self._target)
+        self._ends += (writer, far_writer)
         for source, sink in ((reader, far_writer), (far_reader, writer)):
             self._tasks.add(asyncio.create_task(self._pump(source, sink)))
 
@@ -56,6 +58,9 @@ class Relay:
             self.port = server.sockets[0].getsockname()[1]
             yield self
             self.fall_silent()
+            for end in self._ends:  # now the server hears of it, and lets go of what it has locked
+                end.transport.abort()
+            await asyncio.sleep(0.1)
 
 
 @asynccontextmanager

@@ -105,6 +105,27 @@ def check_payload(payload: bytes) -> None:
         )
 
 
+_MANY = 5_000
+"""Values in a payload that take milliseconds to write."""
+
+LARGE = 256 * 1024
+"""Bytes of a payload that take milliseconds to read."""
+
+
+def is_large(payload: Any) -> bool:
+    """Whether a value is so large that a thread should write it; looks at no more of it than it takes to tell."""
+    left = _MANY
+    waiting = [payload]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list | tuple):
+            left -= len(value)
+            if left < 0:
+                return True
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+    return False
+
+
 def encode_payload(payload: Any) -> bytes:
     """The JSON text of a Python value, as `json.loads` would give it back.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +17,7 @@ from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
 from eventferry.ending import to_the_end
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
-from eventferry.event import Event, EventInput, decode_event, decode_events, versioned_row
+from eventferry.event import Event, EventInput, NewRow, decode_event, decode_events, versioned_row
 from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.importing import ImportStream
 from eventferry.lines import DEFAULT_MAX_LINE_BYTES
@@ -24,7 +25,7 @@ from eventferry.merge import ImportReport, Older
 from eventferry.operations import Operation, counts_of, told
 from eventferry.order import Pages
 from eventferry.partition import Partition
-from eventferry.payload import decode_payload, encode_payload, plain_text
+from eventferry.payload import LARGE, decode_payload, encode_payload, is_large, plain_text
 from eventferry.replace import Replacement
 from eventferry.results import (
     Description,
@@ -89,6 +90,7 @@ class EventStore:
         database = self._open_database()
         self._open: Database | None = database
         self._saving = Saving(database)
+        self._checking = asyncio.Lock()
         self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
 
     @property
@@ -210,7 +212,7 @@ class EventStore:
             InputError: the event is not one.
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as they say.
         """
-        row, version = versioned_row(event)
+        row, version = await self._checked(event)
         row = row._replace(timestamp=max(now(), row.timestamp))
         saved = await self._saving.save(Save(row, version))
         stored = Event(
@@ -220,9 +222,19 @@ class EventStore:
             timestamp=row.timestamp,
             aggregate_id=row.aggregate_id,
             aggregate_version=version,
-            payload=decode_payload(row.payload),
+            payload=await _decoded(row.payload),
         )
         return SavedEvent(stored, vector.encode(saved.heads))
+
+    async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
+        """The row and the version of an event, a large one by a thread, which does not stop the loop. Whoever comes
+        meanwhile waits: events are stored in the order in which they came."""
+        payload = event.get("payload") if isinstance(event, Mapping) else getattr(event, "payload", None)
+        large = is_large(payload)
+        if not large and not self._checking.locked():
+            return versioned_row(event)
+        async with self._checking:
+            return await asyncio.to_thread(versioned_row, event) if large else versioned_row(event)
 
     async def load_events(
         self,
@@ -683,6 +695,12 @@ class EventStore:
 # `secret` is a parameter's name in the methods above.
 _set_secret = secret.set_secret
 _delete_secret = secret.delete_secret
+
+
+async def _decoded(payload: bytes) -> Any:
+    if len(payload) < LARGE:
+        return decode_payload(payload)
+    return await asyncio.to_thread(decode_payload, payload)
 
 
 def _check_count(name: str, count: int) -> None:

@@ -7,7 +7,7 @@ import math
 import multiprocessing
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from typing import Any
@@ -634,3 +634,38 @@ async def test_saving_into_a_store_dropped_by_somebody_else_is_refused_by_name(n
         await other.drop()
         with pytest.raises(StoreNotFoundError):
             await store.save_event(event_of("a", 2))
+
+
+async def longest_stop(work: Awaitable[object]) -> float:
+    """How much of the time of some work the loop stood still at a stretch, at most."""
+    task = asyncio.ensure_future(work)
+    begun = last = time.monotonic()
+    longest = 0.0
+    while not task.done():
+        await asyncio.wait([task], timeout=0.001)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    await task
+    return longest / (last - begun)
+
+
+async def test_a_save_of_very_many_values_does_not_stop_the_loop(opened: Opened) -> None:
+    payload = {f"key {i}": i * 1.5e-9 for i in range(200_000)}
+    async with opened() as store:
+        event = {"type": "T", "aggregateId": "a", "aggregateVersion": 1, "payload": payload}
+        assert await longest_stop(store.save_event(event)) < 0.25
+
+
+async def test_what_comes_behind_a_large_event_is_stored_behind_it(opened: Opened) -> None:
+    async with opened() as store:
+        events: list[dict[str, Any]] = [
+            {
+                "type": "T",
+                "aggregateId": "a",
+                "aggregateVersion": i + 1,
+                "payload": [0] * (9_000 if i == 1 else 1),
+            }
+            for i in range(6)
+        ]
+        await asyncio.gather(*map(store.save_event, events))
+        found = await all_pages(store, 100)
+        assert [event.aggregate_version for event in found] == [1, 2, 3, 4, 5, 6]

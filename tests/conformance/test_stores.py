@@ -14,6 +14,7 @@ from eventferry import (
     MANUAL,
     AlreadyFrozenError,
     EventStore,
+    InputError,
     NotFrozenError,
     StoreClosedError,
     StoreExistsError,
@@ -341,6 +342,62 @@ async def test_any_table_name_that_can_be_quoted_works(new_url: NewUrl, name: st
         await store.incremental_import([INCREMENTAL])
         assert len(await all_pages(store, 3)) == 11
         await store.drop()
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    [
+        "freeze",
+        "FREEZE",
+        "threads",
+        "import",
+        "import-progress",
+        "incremental-import",
+        "stage-0123456789ab",
+        "steps-0123456789ab",
+        "heads-0123456789ab",
+        "merge-0123456789ab",
+        "merge-0123456789abcdef",
+        "old-0123456789ab-1",
+    ],
+)
+@pytest.mark.parametrize("table", ["events", "snapshots", "secrets", "subscribers"])
+async def test_no_table_can_be_called_as_what_stands_beside_another_store(
+    new_url: NewUrl, table: str, suffix: str
+) -> None:
+    options: dict[str, Any] = {f"{table}_table_name": f"orders-{suffix}"}
+    with pytest.raises(UsageError, match="beside"):
+        open_store(new_url(), **options)
+
+
+NEIGHBOURS = ("orders-imports", "orders-old", "orders-stage", "orders-steps", "orders-merge-done")
+
+
+async def test_stores_with_names_that_begin_alike_do_each_other_no_harm(new_url: NewUrl) -> None:
+    def named(name: str) -> dict[str, Any]:
+        return {
+            f"{table}_table_name": name if table == "events" else f"{name}-{table}"
+            for table in ("events", "snapshots", "secrets", "subscribers")
+        }
+
+    url = new_url()
+    for neighbour in NEIGHBOURS:
+        async with open_store(url, **named(neighbour)) as store:
+            await store.init()
+            await import_lines(store, make_lines(3))
+    async with open_store(url, **named("orders")) as store:
+        await store.init()
+        await import_lines(store, make_lines(5))
+        await store.freeze()
+        await store.unfreeze()
+        await store.incremental_import([INCREMENTAL])
+        await store.rollback_incremental_import(await store.begin_incremental_import())
+        with pytest.raises(InputError):
+            await import_lines(store, b"nonsense")
+        await store.drop()
+    for neighbour in NEIGHBOURS:
+        async with open_store(url, **named(neighbour)) as store:
+            assert await exported(store) == make_lines(3)
 
 
 async def test_an_option_that_does_not_exist_is_refused_by_name(new_url: NewUrl) -> None:

@@ -451,6 +451,14 @@ async def test_a_page_ends_where_it_would_become_too_large(
         assert second["events"][0] == make_event(10)
 
 
+async def test_a_key_that_stands_twice_behind_very_many_is_refused_in_time(tmp_path: Path) -> None:
+    """Each compared with all before it, they took hours."""
+    keys = ",".join(f'"key {i}":0' for i in range(100_000))
+    async with service(tmp_path) as (client, _), asyncio.timeout(60):
+        refused = await client.post("/events", content=f'{{"payload":{{{keys},"key 99999":1}}}}')
+        assert problem_of(refused)["field"] == "key 99999"
+
+
 async def test_what_is_no_route_or_no_method_is_a_problem_too(tmp_path: Path) -> None:
     async with service(tmp_path) as (client, _):
         nowhere = await client.get("/nowhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import struct
 import threading
@@ -34,9 +35,10 @@ async def test_an_option_file_gives_what_the_address_does_not(
     name: str, database: Database, tmp_path: Path
 ) -> None:
     parts = urlsplit(database.url)
-    database.run("CREATE OR REPLACE USER opt@'127.0.0.1' IDENTIFIED BY 'a # \\\\''b'")
-    database.run(f"GRANT ALL ON `{database.name}`.* TO opt@'127.0.0.1'")
-    values = f'host = {parts.hostname}\nport={parts.port}\nuser=opt # me\npassword="a # \\\\\'b"'
+    user = f"opt_{secrets.token_hex(6)}"
+    database.run(f"CREATE USER {user}@'127.0.0.1' IDENTIFIED BY 'a # \\\\''b'")
+    database.run(f"GRANT ALL ON `{database.name}`.* TO {user}@'127.0.0.1'")
+    values = f'host = {parts.hostname}\nport={parts.port}\nuser={user} # me\npassword="a # \\\\\'b"'
     (tmp_path / "included.cnf").write_text(f"[client]\n{values}\n")
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "x.cnf").write_text("[client]\nuser=somebody\n")

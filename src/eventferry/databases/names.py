@@ -82,6 +82,12 @@ _BESIDE = re.compile(
 )
 """What is put behind the name of the events, on any database."""
 
+_OF_A_NEIGHBOUR = re.compile(
+    r".+-(?:freeze|threads|import|import-progress|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""What may stand beside the events of another store in the same database, whose name is what comes before it."""
+
 
 def is_text(name: str) -> bool:
     """Whether a name is one that can be written at all: half a surrogate pair cannot."""
@@ -90,7 +96,7 @@ def is_text(name: str) -> bool:
 
 def check_names(tables: Tables) -> None:
     """Refuses names by which two tables would be one: a store with its secrets in the marker of its freeze would be
-    frozen, and lose them when it is thawed.
+    frozen, and lose them when it is thawed. So would one whose table is called as the marker of another store.
 
     Case does not tell them apart either, for it does not on every database.
     """
@@ -99,9 +105,9 @@ def check_names(tables: Tables) -> None:
         if name.casefold() in [other.casefold() for other in names[:place]]:
             raise UsageError(f"two tables of a store cannot have one name: {name!r}")
         begins = name[: len(tables.events)].casefold() == tables.events.casefold()
-        if begins and _BESIDE.fullmatch(name, len(tables.events)):
+        if (begins and _BESIDE.fullmatch(name, len(tables.events))) or _OF_A_NEIGHBOUR.fullmatch(name):
             raise UsageError(
-                f"{name!r} cannot be the name of a table: it is one that stands beside the events"
+                f"{name!r} cannot be the name of a table: it is one that stands beside the events of a store"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from decimal import Decimal
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from eventferry.http.bodies import refuse_empty
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.packing import accepted_coding
 from eventferry.http.streams import LinesResponse
+from eventferry.payload import LARGE
 
 CURSOR_HEADER = "Eventferry-Cursor"
 DEFAULT_LIMIT = 1000
@@ -102,7 +104,9 @@ async def _page(call: Call[PageQuery]) -> Response:
 
 
 async def _save(call: Call[NoQuery]) -> Response:
-    saved = await call.store.save_event(decoded_event(refuse_empty(await call.text())))
+    text = refuse_empty(await call.text())
+    event = decoded_event(text) if len(text) < LARGE else await asyncio.to_thread(decoded_event, text)
+    saved = await call.store.save_event(event)
     call.came_in(1)
     return JsonResponse(saved, 201)
 
@@ -175,7 +179,9 @@ def _exact(text: str) -> float | Decimal:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise InputError("this key stands twice", field=twice)
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InputError("this key stands twice", field=name)
+            seen.add(name)
     return members

@@ -75,7 +75,7 @@ class File:
         comes by another name does not see it.
         """
         found = self.look()
-        if identity_of(found) != self._opened:
+        if (found.st_dev, found.st_ino) != self._opened:  # this is in the way of every save: no call more
             self.note(identity_of(found))
         if to_write and found.st_nlink > 1:
             raise UnsupportedStoreError(

@@ -55,6 +55,7 @@ class SqliteWriting(SqliteReading):
         # Kept here, not handed from thread to thread: an open statement passes an interrupt on to those after it,
         # so it must be closed before anything is rolled back.
         self._shared_rows = connection.sqlite.cursor()
+        self._insert_event = f"INSERT INTO {self._events}{_INSERT_ROW}"
 
     def close_statements(self) -> None:
         """Close what is still open, before the transaction ends. For the worker thread."""
@@ -104,7 +105,7 @@ class SqliteWriting(SqliteReading):
             self._insert(row)
 
     def _insert(self, row: Sequence[object]) -> None:
-        if self.connection.sqlite.change(f"INSERT INTO {self._events}{_INSERT_ROW}", row) != 1:
+        if self.connection.sqlite.change(self._insert_event, row) != 1:
             raise _left_out(self.tables.events)
 
     def _refuse_taken(self, aggregate_id: str, version: int) -> None:
