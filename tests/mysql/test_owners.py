@@ -329,6 +329,17 @@ def named(database: Database, events: str) -> EventStore:
     )
 
 
+async def make_events(database: Database, name: str) -> str:
+    """Nine events in a table that no store of ours can be told to have, but an older one or another program's can."""
+    async with named(database, "made") as store:
+        await store.init()
+        await import_lines(store, make_lines(9))
+        database.run(f"RENAME TABLE made TO `{name}`, `made-threads` TO `{name}-of-threads`")
+        for kind in ("snap", "secr", "subs"):
+            database.run(f"DROP TABLE made_{kind}")
+    return name
+
+
 @pytest.mark.parametrize(
     "suffix",
     [
@@ -344,9 +355,8 @@ def named(database: Database, events: str) -> EventStore:
 async def test_a_store_that_is_called_as_a_table_beside_another_stays_whole(
     database: Database, suffix: str
 ) -> None:
-    async with named(database, f"o{suffix}") as neighbour, named(database, "o") as store:
-        await neighbour.init()
-        await import_lines(neighbour, make_lines(9))
+    name = await make_events(database, f"o{suffix}")
+    async with named(database, "o") as store:
         await store.init()
         await import_lines(store, make_lines(5))
         await store.freeze()
@@ -355,18 +365,12 @@ async def test_a_store_that_is_called_as_a_table_beside_another_stays_whole(
         await store.begin_incremental_import()
         await store.rollback_incremental_import()
         await store.drop()
-        assert await exported(neighbour) == make_lines(9)
+    assert database.run(f"SELECT COUNT(*) FROM `{name}`") == [(9,)]
 
 
 async def test_a_store_that_is_called_as_the_marker_of_another_is_taken_for_none(database: Database) -> None:
-    async with (
-        named(database, "o-freeze") as frozen,
-        named(database, "o-incremental-import") as opened,
-        named(database, "o") as store,
-    ):
-        for neighbour in (frozen, opened):
-            await neighbour.init()
-            await import_lines(neighbour, make_lines(9))
+    names = [await make_events(database, name) for name in ("o-freeze", "o-incremental-import")]
+    async with named(database, "o") as store:
         await store.init()
         await store.save_event(NEW)
         assert not (await store.describe()).is_frozen
@@ -381,5 +385,5 @@ async def test_a_store_that_is_called_as_the_marker_of_another_is_taken_for_none
             await store.unfreeze()
         await store.rollback_incremental_import()
         assert (await store.describe()).event_count == 1
-        for neighbour in (frozen, opened):
-            assert await exported(neighbour) == make_lines(9)
+    for name in names:
+        assert database.run(f"SELECT COUNT(*) FROM `{name}`") == [(9,)]
