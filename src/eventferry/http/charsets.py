@@ -144,7 +144,9 @@ class Recoder:
             # The decoder may have carried the beginning of a character over from the block before.
             place += error.start - (len(error.object) - len(block))
             before = error.object[: error.start].decode(self._charset, "ignore").count("\n")
-        reason = error.reason if isinstance(error, UnicodeDecodeError) else "a lone surrogate is not a character"
+        reason = (
+            error.reason if isinstance(error, UnicodeDecodeError) else "a lone surrogate is not a character"
+        )
         return InputError(
             f"byte {max(place, 0)} of the body is not {self._charset}: {reason}",
             line=self._lines + before + 1,

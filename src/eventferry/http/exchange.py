@@ -89,7 +89,9 @@ def held(folder: Path, name: str) -> Path:
         except FileNotFoundError:
             break
         except OSError as error:
-            raise RefusedError(400, "no-such-path", f"{name[:100]!r} is not a path: {error.strerror}") from None
+            raise RefusedError(
+                400, "no-such-path", f"{name[:100]!r} is not a path: {error.strerror}"
+            ) from None
         if is_link:
             raise RefusedError(400, "path-outside", f"{name!r} is a link, or behind one")
     return folder.joinpath(*parts)
