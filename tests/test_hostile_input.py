@@ -741,7 +741,7 @@ async def test_any_name_of_a_table_works_throughout_or_is_refused_by_name(
     [
         *(
             {"secrets_table_name": f"b{end}"}
-            for end in ("-freeze", "-threads", "-import", "-merge-1", "-old-1-2")
+            for end in ("-freeze", "-threads", "-stage-0123456789ab", "-merge-1", "-old-1-2")
         ),
         *({option: "B-Incremental-Import"} for option in ("snapshots_table_name", "subscribers_table_name")),
         *(

@@ -67,9 +67,9 @@ def url_of(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def connect(path: Path, **options: Any) -> closing[sqlite3.Connection]:
+def connect(path: Path, timeout: float = 0.1, **options: Any) -> closing[sqlite3.Connection]:
     """Somebody else's connection to the file."""
-    return closing(sqlite3.connect(path, isolation_level=None, timeout=0.1, **options))
+    return closing(sqlite3.connect(path, isolation_level=None, timeout=timeout, **options))
 
 
 def rows(path: Path, statement: str, *parameters: object) -> list[tuple[Any, ...]]:

@@ -329,9 +329,6 @@ async def test_a_neighbour_whose_tables_are_called_as_a_marker_or_a_stage_is_lef
                 await call()
             found = rows(path, f'SELECT "aggregateId" FROM "orders{suffix}"')
             assert found == [("precious",)], call
-    async with open_store(url_of(path), **named(f"orders{suffix}")) as store:
-        await store.save_event(SAVED)
-        assert (await store.describe()).event_count == 2
 
 
 async def test_a_name_that_a_neighbour_has_is_refused_by_name(tmp_path: Path) -> None:

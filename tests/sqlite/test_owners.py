@@ -29,6 +29,7 @@ from eventferry import (
 from eventferry.databases.sqlite import liveness
 from tests.sqlite.files import (
     SAVED,
+    connect,
     file_hash,
     make_store,
     names_beside,
@@ -278,7 +279,12 @@ async def test_a_process_that_is_stopped_keeps_what_it_owns(tmp_path: Path) -> N
     await make_store(path, 20)
     child = start(IMPORT_AND_WAIT, path)
     try:
-        child.send_signal(signal.SIGSTOP)
+        with connect(
+            path, timeout=60
+        ) as other:  # nor may it be stopped in a transaction, which all would wait for
+            other.execute("BEGIN IMMEDIATE")
+            child.send_signal(signal.SIGSTOP)
+            other.execute("ROLLBACK")
         async with open_store(url_of(path)) as store:
             assert (await store.describe()).is_frozen
             with pytest.raises(StoreFrozenError):
