@@ -13,11 +13,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import psycopg
-
 from eventferry import AUTO, MANUAL, EventferryError, exporting, open_store, pipeline, stage
 from eventferry.databases import mysql, postgresql, sqlite
 from eventferry.databases.mysql.wire import Wire
+from eventferry.databases.postgresql.connection import _Raw
 from eventferry.databases.sqlite import library
 from eventferry.replace import Replacement
 
@@ -105,7 +104,7 @@ def paused_before(at: int, tell: Tell) -> Callable[[], int]:
     for name in ("execute", "executemany"):
         counted(library._Python, name)
     counted(Wire, "_execute_command")
-    counted(psycopg.AsyncConnection, "wait")
+    counted(_Raw, "wait")
     for database in (sqlite.SqliteDatabase, postgresql.PostgresDatabase, mysql.MysqlDatabase):
         owning(database)
     return lambda: count

@@ -11,8 +11,8 @@ import pytest
 from tests.faults.pauses import OTHERS, PAUSED, walk
 from tests.places import DATABASES
 
-PAIRS = 8
-PAUSES = 5
+PAIRS = 4
+PAUSES = 4
 
 
 @pytest.mark.parametrize("database", DATABASES)
