@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
-from eventferry import EventStore, ImportReport, StoreChangedError, open_store
+from eventferry import EventStore, ImportReport, StoreChangedError, open_store, sync
 from tests.conformance.incremental import at
 from tests.support import FAR_FUTURE, NewUrl, Opened, exported, import_lines, line, make_lines
 
@@ -57,6 +58,23 @@ async def test_the_source_of_an_incremental_import_may_itself_save_into_the_stor
             report = await store.incremental_import(events())
         assert report == ImportReport(imported=count)
         assert (await store.describe()).event_count == 20 + count + count // 1000
+
+
+async def test_an_iterator_of_events_may_block_the_loop_and_others_save_meanwhile(new_url: NewUrl) -> None:
+    url = new_url()
+    with sync.open_store(url, busy_timeout=10) as other:
+        other.init()
+
+        def events() -> Iterator[dict[str, Any]]:
+            for i in range(3000):
+                yield at(FAR_FUTURE, i) | {"payload": f"{i:0300}"}
+            # Nothing else of this loop goes on meanwhile: were a transaction open, this would wait for it in vain.
+            other.save_event({"type": "S", "aggregateId": "meanwhile", "aggregateVersion": 1})
+            yield at(FAR_FUTURE, 3000)
+
+        async with open_store(url) as store:
+            assert (await store.incremental_import(events())).imported == 3001
+        assert other.describe().event_count == 3002
 
 
 async def test_an_import_that_is_given_up_while_it_is_put_leaves_the_store_as_it_was(opened: Opened) -> None:
