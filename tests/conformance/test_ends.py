@@ -492,7 +492,6 @@ def test_whatever_is_cut_short_leaves_nothing_behind(
         print(name, walk(database, name, way, tmp_path, monkeypatch, some))
 
 
-@pytest.mark.skipif("sqlite" not in DATABASES, reason="about a file")
 def test_a_file_of_a_store_whose_loop_ended_is_free_while_a_traceback_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
