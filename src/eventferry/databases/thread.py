@@ -72,7 +72,8 @@ class _Between:
     def make(self) -> None:
         """For the thread."""
         try:
-            self._function()
+            with contextlib.suppress(Exception):  # there is nobody to tell
+                self._function()
         finally:
             self.over.set()
 
@@ -85,17 +86,19 @@ class Worker:
     Args:
         name: the thread's.
         interrupt: makes the call under way fail soon; called from other threads, also when there is none.
+        close: closes the connection, the last call in the thread; twice is fine.
 
     Attributes:
         given_up: set while a call goes on whose caller has given it up, for those that wait in steps.
     """
 
-    def __init__(self, name: str, interrupt: Callable[[], None]) -> None:
+    def __init__(self, name: str, interrupt: Callable[[], None], close: Callable[[], None]) -> None:
         self._name = name
         self._calls: SimpleQueue[_Call[Any] | _Between | None] = SimpleQueue()
         self._is_begun = False
         self._is_over = False
         self._interrupt = interrupt
+        self._close = close
         self.given_up = threading.Event()
 
     async def run(self, function: Callable[[], T]) -> T:
@@ -105,10 +108,15 @@ class Worker:
         return await self._made(function)
 
     async def _made(self, function: Callable[[], T]) -> T:
+        try:
+            call = _Call(function)
+        except RuntimeError:
+            # The loop has ended without its tasks, and this is one that is thrown away.
+            self._abandon()
+            raise GeneratorExit from None
         if not self._is_begun:
             self._is_begun = True
             threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
-        call = _Call(function)
         self._calls.put(call)
         try:
             return await call.answer
@@ -126,26 +134,36 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._interrupt)
             await asyncio.wait([over], timeout=_AGAIN)
 
-    async def end(self, function: Callable[[], None]) -> None:
-        """Call `function`, the last, and end the thread; twice is fine."""
+    async def end(self) -> None:
+        """Close the connection and end the thread; twice is fine."""
         if self._is_over:
             return
         self._is_over = True
         try:
             if self._is_begun:
-                await self._made(function)
+                await self._made(self._close)
         finally:
             self._calls.put(None)
 
     def between(self, function: Callable[[], None], seconds: float) -> None:
-        """Call `function`, which raises nothing, between two calls; from any other thread, which waits for so long."""
+        """Call `function` between two calls; from any other thread, which waits for so long."""
         if self._is_begun and not self._is_over:
             call = _Between(function)
             self._calls.put(call)
             call.over.wait(seconds)
 
     def __del__(self) -> None:
-        # Of a connection that nobody has closed, since its loop has ended or its store was forgotten.
+        if not self._is_over:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """End a connection that nobody has closed, since its loop has ended or its store was forgotten.
+
+        Closed it must be: a traceback may still refer to it, and its transaction and locks would live as long.
+        """
+        self._is_over = True
+        if self._is_begun:
+            self._calls.put(_Between(self._close))
         self._calls.put(None)
 
 

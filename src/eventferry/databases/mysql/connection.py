@@ -111,7 +111,7 @@ class Connection:
     def __init__(self, access: Access, database: str | None) -> None:
         self.access = access
         self._database = database
-        self._worker = Worker("eventferry-mysql", self.interrupt)
+        self._worker = Worker("eventferry-mysql", self.interrupt, partial(self._translated, self._close))
         self._wire: Wire | None = None
         self._definitions: Wire | None = None
         self._is_spoilt = False
@@ -151,13 +151,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close it; twice is fine."""
-
-        def close() -> None:
-            for wire in (self._wire, self._definitions):
-                if wire is not None and wire.open:
-                    wire.close()
-
-        await self._worker.end(partial(self._translated, close))
+        await self._worker.end()
 
     def interrupt(self) -> None:
         """Kill the query under way, from any thread; what is done so far in its transaction stays.
@@ -189,6 +183,11 @@ class Connection:
         return True
 
     # for the worker thread
+
+    def _close(self) -> None:
+        for wire in (self._wire, self._definitions):
+            if wire is not None and wire.open:
+                wire.close()
 
     def open(self) -> None:
         """Connect. Raises what the server says against it."""

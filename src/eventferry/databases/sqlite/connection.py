@@ -65,7 +65,7 @@ class Connection:
         self._busy_timeout = busy_timeout
         self.is_immutable = False
         self._untouched: os.stat_result | None = None
-        self._worker = Worker("eventferry-sqlite", self._interrupt)
+        self._worker = Worker("eventferry-sqlite", self._interrupt, self._close)
         self._sqlite: Sqlite | None = None
         self.pace = Pace()
         forking.ours(self)
@@ -150,13 +150,12 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection and end the thread."""
+        await self._worker.end()
 
-        def close() -> None:
-            if self._sqlite is not None:
-                self._sqlite.close()
-                self._sqlite = None
-
-        await self._worker.end(close)
+    def _close(self) -> None:
+        if self._sqlite is not None:
+            self._sqlite.close()
+            self._sqlite = None
 
     def let_go(self) -> None:
         """Before a fork: close the file, until the next call, where nothing stands open in it."""
