@@ -97,7 +97,8 @@ async def test_nothing_that_an_import_makes_is_unlogged(server: Own) -> None:
             await stream.write(OLD)
             seen.extend(name for (name,) in rows(url, MADE, schema_of(url)))
     assert any("merge" in name for name in seen)
-    assert any("import" in name for name in seen)
+    assert any("stage" in name for name in seen)
+    assert any("steps" in name for name in seen)
     assert [name for name in seen if name.startswith("unlogged")] == []
 
 

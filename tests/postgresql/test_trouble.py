@@ -202,7 +202,7 @@ async def test_backends_that_are_terminated_in_the_middle_double_and_lose_nothin
 
 
 def is_save(data: bytes) -> bool:
-    return b"COMMIT; EXECUTE" in data
+    return b"COMMIT; BEGIN" in data and b"EXECUTE" in data
 
 
 @pytest.mark.parametrize("passes_on", [True, False])

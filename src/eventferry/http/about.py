@@ -10,7 +10,7 @@ from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 
 
 async def _healthz(call: Call[NoQuery]) -> Response:
-    if not await call.store.exists():
+    if not await call.service.is_there():
         raise StoreNotFoundError("there is no store")
     return JsonResponse({"status": "ok"})
 

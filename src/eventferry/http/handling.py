@@ -6,11 +6,12 @@ store, an endpoint that takes a request. So each can be used alone, and all of t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from eventferry import EventferryError, EventStore, InputError, UsageError
+from eventferry import EventferryError, EventStore, InputError, StoreUnreachableError, UsageError
 from eventferry.http import tracing
 from eventferry.http.bodies import ClientGoneError, request_blocks, request_text
 from eventferry.http.limits import Limits
@@ -33,6 +34,9 @@ log = logging.getLogger("eventferry.http")
 
 CLIENT_GONE = 499
 """The status of a request whose client went away, in logs and metrics: nobody is answered with it."""
+
+HEALTH_SECONDS = 3.0
+"""In which a healthy store answers."""
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 """What Starlette and FastAPI take as the function of a route."""
@@ -56,6 +60,7 @@ class Service:
         exchange_dir: where the routes of reSolve's client read and write files; None: they are off.
         has_tokens: whether who calls must have a token.
         imports: how many are running.
+        looking: the look at the store that is under way, or was last.
     """
 
     store: EventStore
@@ -64,6 +69,30 @@ class Service:
     exchange_dir: Path | None = None
     has_tokens: bool = False
     imports: int = 0
+    looking: asyncio.Task[bool] | None = None
+
+    async def is_there(self) -> bool:
+        """Whether the store is there. All who ask at a time share one look at it: checks of a database that is silent
+        do not pile up.
+
+        Raises:
+            StoreUnreachableError: it does not answer in `HEALTH_SECONDS`.
+        """
+        look = self.looking
+        if look is None or look.done():
+            look = self.looking = asyncio.create_task(self._look())
+            # Where all who asked have gone, nobody else hears of its error.
+            look.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # The look itself ends later than its time: its connection is given up first.
+        done, _ = await asyncio.wait([look], timeout=HEALTH_SECONDS)
+        with suppress(TimeoutError):
+            if done:
+                return look.result()
+        raise StoreUnreachableError(f"the store does not answer within {HEALTH_SECONDS:g} seconds")
+
+    async def _look(self) -> bool:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            return await self.store.exists()
 
     @contextmanager
     def importing(self) -> Iterator[None]:

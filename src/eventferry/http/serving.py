@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import re
 import socket
 import ssl
 import sys
+import threading
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -34,7 +36,8 @@ DEFAULT_GRACE = 20.0
 """Seconds between the first signal and the cut: within what Kubernetes (30) and systemd (90) allow."""
 
 _KEEP_ALIVE = 30
-_ABORT_SECONDS = 30.0
+_UNDO_SECONDS = 5.0
+"""For what was cut to undo its work; with the grace, still within what Kubernetes allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +105,8 @@ def url_of(listener: socket.socket, serving: Serving) -> str:
 
 
 async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None:
-    """Serve until a signal ends it, and return when everything that ran is over.
+    """Serve until a signal ends it, and return when everything that ran is over. The process ends soon after, one way
+    or the other.
 
     Raises:
         EventferryError: the certificate or its key cannot be used.
@@ -128,12 +132,25 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
         raise EventferryError(f"the certificate or its key cannot be used: {error}") from None
     server = _Server(config)
     await server.serve(sockets=[listener])
+    _end_process_in(_UNDO_SECONDS)
     # What was cut is aborting its work in the store, which is closed only after that.
     left = [task for task in server.server_state.tasks if not task.done()]
     if left:
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=_ABORT_SECONDS)
+        await asyncio.wait(left)
+
+
+def _end_process_in(seconds: float) -> None:
+    """Whatever still waits then, a task, the end of the store or a thread, waits for a database that is silent."""
+
+    def end() -> None:
+        log.error("what was cut could not undo its work within %g seconds, and counts as absent", seconds)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
