@@ -492,7 +492,6 @@ _SETTINGS: dict[str, str | int] = {
     "completion_type": "'NO_CHAIN'",
     "foreign_key_checks": 1,
     "unique_checks": 1,
-    "low_priority_updates": 0,
     # A table's time of creation, by which a store that has no id is known.
     "time_zone": "'+00:00'",
     # Which key a row violates stands in the words of the error.
