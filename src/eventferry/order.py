@@ -238,6 +238,10 @@ class Pages:
                 size += len(lines.text)
                 if self._ahead is not None:
                     break
+        except BaseException:
+            if self._following is not None:
+                self._following[1].cancel()
+            raise
         finally:
             await self._end_following()
         if len(found) == 1:
@@ -468,10 +472,10 @@ class Pages:
         return self._following
 
     async def _end_following(self) -> None:
-        """Leave the reading to others; what was asked for is not wanted."""
+        """Leave the reading to others. What was asked for is not wanted, but waited for: a server that is told to stop
+        a statement ends the transaction with it, and there may be more to read."""
         following, self._following = self._following, None
         if following is not None:
-            following[1].cancel()
             await to_the_end(_over(following[1]))
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:

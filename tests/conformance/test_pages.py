@@ -145,6 +145,20 @@ async def test_the_cursor_of_a_page_is_that_of_get_next_cursor(opened: Opened) -
         assert second.cursor == store.get_next_cursor(first.cursor, second.events)
 
 
+async def test_pages_of_other_sizes_follow_one_another(opened: Opened) -> None:
+    # What was read ahead for a page of the size before is of no use then.
+    lines = make_lines(6000)
+    async with opened() as store:
+        await import_lines(store, lines)
+        loader = await store.get_event_loader(cursor=None)
+        found = [
+            event
+            for limit in (900, 900, 400, 800, 800, 300, 700, 700, 500)
+            for event in (await loader.load_events(limit)).events
+        ]
+        assert found == events_of(lines)
+
+
 async def test_at_the_end_a_page_is_empty_and_the_cursor_stays(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))

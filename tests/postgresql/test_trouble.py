@@ -27,7 +27,7 @@ from eventferry import (
     UsageError,
     open_store,
 )
-from eventferry.database import EVERYTHING, Stretch
+from eventferry.database import EVERYTHING, Reading, Stretch
 from eventferry.results import SavedEvent
 from tests import servers
 from tests.postgresql.proxy import proxied
@@ -470,22 +470,23 @@ async def test_an_incremental_import_that_is_in_is_no_failure_because_its_stage_
         assert tables(url) == STORE_TABLES
 
 
-async def test_what_is_read_ahead_may_be_given_up_at_any_step(
+async def test_a_question_that_is_given_up_leaves_the_connection_in_order(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # psycopg gives the loop a turn whenever that has been busy for some time; now always.
     monkeypatch.setattr(psycopg.waiting, "MAX_BUSY_TIME", 0)
     async with opened() as store:
         await import_lines(store, make_lines(600))
-        async with store._database.reading() as reading:
 
-            def read() -> asyncio.Future[Stretch]:
-                return asyncio.ensure_future(reading.in_order(None, None, None, EVERYTHING, 300, 10**6))
+        def read(reading: Reading) -> asyncio.Future[Stretch]:
+            return asyncio.ensure_future(reading.in_order(None, None, None, EVERYTHING, 300, 10**6))
 
-            for steps in range(12):
-                ahead = read()
+        for steps in range(12):
+            async with store._database.reading() as reading:
+                given_up = read(reading)
                 for _ in range(steps):
                     await asyncio.sleep(0)
-                ahead.cancel()
-                await asyncio.gather(ahead, return_exceptions=True)
-                assert (await read()).number == 300
+                given_up.cancel()
+                await asyncio.gather(given_up, return_exceptions=True)
+            async with store._database.reading() as reading:
+                assert (await read(reading)).number == 300
