@@ -15,10 +15,10 @@ import os
 import sys
 import time
 
-from eventferry import process
+from eventferry import own_process
 
 if "EVENTFERRY_BENCH_LIBRARY" not in os.environ:
-    process.make_ours()
+    own_process.make_ours()
 
 from benchmarks.steps import Steps
 from eventferry import EventStore, open_store, pipeline, read_blocks

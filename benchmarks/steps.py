@@ -17,16 +17,16 @@ from functools import wraps
 from typing import Any
 
 INSIDE = (
-    ("eventferry.importing", "ImportStream._hash_whole_lines", "Python: hash"),
-    ("eventferry.lines", "LineSplitter.feed", "Python: cut into lines"),
-    ("eventferry.lines", "Lines.rows", "Python: parse and check"),
-    ("eventferry.lines", "Lines.new_rows", "Python: parse and check"),
-    ("eventferry.batch", "Batch.wait_for_room", "the parser waits for the database"),
+    ("eventferry.importing.stream", "ImportStream._hash_whole_lines", "Python: hash"),
+    ("eventferry.lines.blocks", "LineSplitter.feed", "Python: cut into lines"),
+    ("eventferry.lines.blocks", "Lines.rows", "Python: parse and check"),
+    ("eventferry.lines.blocks", "Lines.new_rows", "Python: parse and check"),
+    ("eventferry.importing.batch", "Batch.wait_for_room", "the parser waits for the database"),
     ("eventferry.databases.postgresql.writing", "copied_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.postgresql.sole", "copied_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.postgresql.writing", "copied_new_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.mysql.writing", "_loaded", "Python: rows as LOAD DATA takes them"),
-    ("eventferry.order", "Pages._lines", "Python: lines of a page, or its events"),
+    ("eventferry.reading.order", "Pages._lines", "Python: lines of a page, or its events"),
     ("eventferry.databases.sqlite.connection", "Connection.begin", "thread: BEGIN"),
     ("eventferry.databases.sqlite.writing", "SqliteWriting.add", "thread: look and INSERT"),
     ("eventferry.databases.sqlite.connection", "Connection.commit", "thread: COMMIT"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from eventferry import EventStore, InputError, open_store, pipeline, read_blocks, verify
-from eventferry.canonical import canonical
+from eventferry.comparing.canonical import canonical
 from tests.places import DATABASES, Places
 from tests.support import LONG_AGO, NewUrl, exported, import_lines, line, make_event
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventferry import batch as batching
-from eventferry.batch import PART, Batch, Batches
+from eventferry.importing import batch as batching
+from eventferry.importing.batch import PART, Batch, Batches
 
 Rows: TypeAlias = Batch[int, int]
 

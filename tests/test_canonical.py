@@ -13,7 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from eventferry import InputError
-from eventferry.canonical import canonical, is_equal
+from eventferry.comparing.canonical import canonical, is_equal
 
 letters = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 

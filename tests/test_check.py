@@ -65,7 +65,7 @@ async def test_what_no_store_may_have_is_unsound(change: Any, field: str) -> Non
 
 
 async def test_versions_that_wait_in_files_are_looked_at_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.import_module("eventferry.checking"), "VERSIONS_IN_MEMORY", 7)
+    monkeypatch.setattr(importlib.import_module("eventferry.comparing.checking"), "VERSIONS_IN_MEMORY", 7)
     chance = random.Random(1)
     versions = [(f"aggregate-{i % 90}", i // 90 + 1) for i in range(2000)]
     chance.shuffle(versions)

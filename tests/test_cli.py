@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from eventferry import __version__, flights
+from eventferry import __version__
+from eventferry.demo import flights
 from tests.cli import CURSOR_LENGTH, Ferry, new_ferry
 from tests.support import LONG_AGO
 from tests.test_flights import CANCELLED, ON_TIME, make_archive, row

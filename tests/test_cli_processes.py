@@ -115,7 +115,7 @@ def test_help_loads_neither_a_database_nor_a_progress_bar(ferry: Ferry, words: l
         "eventferry.http",
         "backports.zstd",
         "eventferry.databases.sqlite",
-        "eventferry.demo",
+        "eventferry.demo.run",
         "asyncio",
         "logging",
         "msgspec",

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from eventferry.terminal import rate, visible
+from eventferry.cli.terminal import rate, visible
 from tests.cli import Ferry, new_ferry, process
 from tests.support import line, make_event, make_lines
 

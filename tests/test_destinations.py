@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from eventferry import EventferryError, open_store, pipeline, read_blocks
-from eventferry.files import FileSink
+from eventferry.lines.files import FileSink
 from tests.cli import PATIENCE, Ferry, environment, new_ferry, process
 from tests.support import make_lines
 

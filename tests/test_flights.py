@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventferry import flights
+from eventferry.demo import flights
 from eventferry.errors import EventferryError
 
 if TYPE_CHECKING:

@@ -33,13 +33,13 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from eventferry.canonical import canonical
+from eventferry.comparing.canonical import canonical
 from eventferry.databases.mysql.shape import refuse_number
 from eventferry.databases.postgresql.payloads import refuse_payload
-from eventferry.event import LineDecoder, decode_event
-from eventferry.lines import ArraySplitter, LineSplitter
-from eventferry.payload import MAX_DEPTH, encode_payload
-from eventferry.unpacking import Gzip, Zstd
+from eventferry.lines.blocks import ArraySplitter, LineSplitter
+from eventferry.lines.event import LineDecoder, decode_event
+from eventferry.lines.payload import MAX_DEPTH, encode_payload
+from eventferry.lines.unpacking import Gzip, Zstd
 from tests.cli import COMMAND, environment
 from tests.http.service import problem_of, service
 from tests.places import DATABASES, Places
@@ -511,8 +511,8 @@ def _blank_start(n: int) -> None:
             yield b" " * 99 + b"\n"
 
     async def run() -> None:
-        from eventferry.event import ROOMY
-        from eventferry.stage import _pieces
+        from eventferry.importing.incremental import _pieces
+        from eventferry.lines.event import ROOMY
 
         async for _ in _pieces(source(), ROOMY, ignore_unknown_keys=False, max_line_bytes=2**28):
             pass

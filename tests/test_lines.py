@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from eventferry import InputError
-from eventferry.event import LineDecoder, NewRow, NewRowValues
-from eventferry.lines import BOM, ArraySplitter, LineSplitter
+from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
+from eventferry.lines.event import LineDecoder, NewRow, NewRowValues
 
 Place = tuple[int, int, bytes]
 

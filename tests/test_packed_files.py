@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from eventferry import InputError, check, pipeline, read_blocks
-from eventferry.unpacking import Gzip, Unpacker, Zstd, zstd_module
+from eventferry.lines.unpacking import Gzip, Unpacker, Zstd, zstd_module
 from tests.cli import Ferry, new_ferry, process
 from tests.support import make_lines
 

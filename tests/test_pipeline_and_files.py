@@ -23,11 +23,11 @@ from eventferry import (
     InputError,
     StoreFrozenError,
     UsageError,
-    files,
     open_store,
     pipeline,
     read_blocks,
 )
+from eventferry.lines import files
 from tests.support import exported, import_lines, line, make_event, make_lines
 
 LINES = make_lines(300)

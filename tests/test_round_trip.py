@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from eventferry import flights, open_store, pipeline, verify
+from eventferry import open_store, pipeline, verify
+from eventferry.demo import flights
 from tests.places import Places
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventferry import EventStore, InputError, SecretDifference, open_store, sync, verify_secrets
-from eventferry.spill import Spill
+from eventferry.comparing.spill import Spill
 from tests.cli import Ferry, new_ferry
 from tests.places import DATABASES, Places
 

@@ -14,14 +14,16 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from eventferry.checking import CheckReport, Remark, check
-    from eventferry.event import Event
-    from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
-    from eventferry.files import read_blocks
-    from eventferry.importing import ImportStream, StreamReport
-    from eventferry.merge import ImportReport
-    from eventferry.partition import Partition
-    from eventferry.piping import pipeline
+    from eventferry.comparing.checking import CheckReport, Remark, check
+    from eventferry.comparing.verifying import Difference, VerifyReport, verify
+    from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
+    from eventferry.importing.merge import ImportReport
+    from eventferry.importing.stream import ImportStream, StreamReport
+    from eventferry.lines.event import Event
+    from eventferry.lines.files import read_blocks
+    from eventferry.lines.piping import pipeline
+    from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+    from eventferry.reading.partition import Partition
     from eventferry.results import (
         Description,
         ImportProgress,
@@ -30,10 +32,8 @@ if TYPE_CHECKING:
         SavedEvent,
         Subscriber,
     )
-    from eventferry.secret import GatheredSecrets, Secret, SecretsPage, SecretsReport
+    from eventferry.secrets import GatheredSecrets, Secret, SecretsPage, SecretsReport
     from eventferry.store import EventLoader, EventStore
-    from eventferry.verifying import Difference, VerifyReport, verify
-    from eventferry.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
 
 __version__ = "0.1.0"
 
@@ -76,19 +76,19 @@ __all__ = [
 
 
 _MODULES = {
-    "checking": ("CheckReport", "Remark", "check"),
-    "event": ("Event",),
-    "exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
-    "files": ("read_blocks",),
-    "importing": ("ImportStream", "StreamReport"),
-    "merge": ("ImportReport",),
-    "partition": ("Partition",),
-    "piping": ("pipeline",),
+    "comparing.checking": ("CheckReport", "Remark", "check"),
+    "lines.event": ("Event",),
+    "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
+    "lines.files": ("read_blocks",),
+    "importing.stream": ("ImportStream", "StreamReport"),
+    "importing.merge": ("ImportReport",),
+    "reading.partition": ("Partition",),
+    "lines.piping": ("pipeline",),
     "results": ("Description", "ImportProgress", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
-    "secret": ("GatheredSecrets", "Secret", "SecretsPage", "SecretsReport"),
+    "secrets": ("GatheredSecrets", "Secret", "SecretsPage", "SecretsReport"),
     "store": ("EventLoader", "EventStore"),
-    "verifying": ("Difference", "VerifyReport", "verify"),
-    "verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
+    "comparing.verifying": ("Difference", "VerifyReport", "verify"),
+    "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

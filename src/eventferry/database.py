@@ -20,9 +20,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from eventferry.batch import Batch
-from eventferry.ending import Life
-from eventferry.event import Limits, NewRow, NewRowValues, NumberedRow, Row
+from eventferry.importing.batch import Batch
+from eventferry.lifecycle import Life
+from eventferry.lines.event import Limits, NewRow, NewRowValues, NumberedRow, Row
 
 
 class Key(NamedTuple):

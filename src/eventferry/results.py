@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from eventferry.event import Event
+from eventferry.lines.event import Event
 
 
 class SavedEvent(msgspec.Struct, frozen=True):

@@ -11,22 +11,25 @@ from typing import Any
 import msgspec
 
 from eventferry import cursor as vector
-from eventferry import partition, replace, secret, stage
-from eventferry.append import Appending
+from eventferry import secrets
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
-from eventferry.ending import to_the_end
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
-from eventferry.event import Event, EventInput, NewRow, decode_event, decode_events, versioned_row
-from eventferry.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
-from eventferry.importing import ImportStream
-from eventferry.lines import DEFAULT_MAX_LINE_BYTES
-from eventferry.merge import ImportReport, Older
-from eventferry.operations import Operation, counts_of, told
-from eventferry.order import Pages
-from eventferry.partition import Partition
-from eventferry.payload import LARGE, decode_payload, encode_payload, is_large, plain_text
-from eventferry.replace import Replacement
+from eventferry.importing import incremental, replace
+from eventferry.importing.append import Appending
+from eventferry.importing.incremental import EventSource
+from eventferry.importing.merge import ImportReport, Older
+from eventferry.importing.replace import Replacement
+from eventferry.importing.stream import ImportStream
+from eventferry.lifecycle import to_the_end
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
+from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events, versioned_row
+from eventferry.lines.payload import LARGE, decode_payload, encode_payload, is_large, plain_text
+from eventferry.operation_log import Operation, counts_of, told
+from eventferry.reading import partition
+from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+from eventferry.reading.order import Pages
+from eventferry.reading.partition import Partition
 from eventferry.results import (
     Description,
     ImportProgress,
@@ -35,9 +38,8 @@ from eventferry.results import (
     SavedEvent,
     Subscriber,
 )
-from eventferry.saving import Saving
-from eventferry.secret import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
-from eventferry.stage import EventSource
+from eventferry.save import Saving
+from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 
 __all__ = ["EventLoader", "EventStore"]
 
@@ -479,7 +481,7 @@ class EventStore:
         """
         _check_size("max_line_bytes", max_line_bytes)
         with Operation("incremental-import", self._database, dry_run=dry_run) as operation:
-            report = await stage.whole(
+            report = await incremental.whole(
                 self._database,
                 events,
                 older,
@@ -493,7 +495,7 @@ class EventStore:
     @told("incremental begin")
     async def begin_incremental_import(self) -> str:
         """Open an incremental import; its id. Raises ImportOpenError if one is open."""
-        return await stage.begin(self._database)
+        return await incremental.begin(self._database)
 
     @told("incremental push")
     async def push_incremental_import(
@@ -518,7 +520,7 @@ class EventStore:
             ImportNotFoundError: no import with that id is open; nothing was changed.
         """
         _check_size("max_line_bytes", max_line_bytes)
-        return await stage.push(
+        return await incremental.push(
             self._database,
             import_id,
             events,
@@ -530,7 +532,7 @@ class EventStore:
     @told("incremental commit")
     async def commit_incremental_import(self, import_id: str, older: Older = "skip") -> ImportReport:
         """Merge the open import into the store, in one transaction. Raises as push and `incremental_import` do."""
-        return await stage.commit(self._database, import_id, older)
+        return await incremental.commit(self._database, import_id, older)
 
     @told("incremental rollback")
     async def rollback_incremental_import(self, import_id: str | None = None) -> None:
@@ -539,7 +541,7 @@ class EventStore:
         Args:
             import_id: drop only this one. Raises ImportNotFoundError where it is not open.
         """
-        await stage.roll_back(self._database, import_id)
+        await incremental.roll_back(self._database, import_id)
 
     # secrets
 
@@ -553,7 +555,7 @@ class EventStore:
         include_deleted: bool = False,
     ) -> SecretsPage:
         """A page of secrets from `idx` on; `SecretsPage.idx` is the next to ask for, None if none came."""
-        return await secret.load(
+        return await secrets.load(
             self._database,
             limit=limit,
             idx=idx,
@@ -598,7 +600,7 @@ class EventStore:
 
     async def gather_secrets_from_events(self, events: Iterable[EventInput]) -> GatheredSecrets:
         """The secrets that events set, as they stand now, and the ids of those that events deleted."""
-        return await secret.gather(self._database, events)
+        return await secrets.gather(self._database, events)
 
     # snapshots and subscribers
 
@@ -693,8 +695,8 @@ class EventStore:
 
 
 # `secret` is a parameter's name in the methods above.
-_set_secret = secret.set_secret
-_delete_secret = secret.delete_secret
+_set_secret = secrets.set_secret
+_delete_secret = secrets.delete_secret
 
 
 async def _decoded(payload: bytes) -> Any:

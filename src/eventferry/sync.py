@@ -23,19 +23,20 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 import eventferry
-from eventferry import AUTO, MANUAL, Event, errors, forking
+from eventferry import AUTO, MANUAL, Event, errors
 from eventferry import store as awaited
-from eventferry.batch import PART
+from eventferry.databases import forking
 from eventferry.errors import *  # noqa: F403
-from eventferry.event import EventInput
-from eventferry.exporting import ExportStream as AwaitedExport
-from eventferry.importing import ImportStream as AwaitedImport
-from eventferry.importing import StreamReport
-from eventferry.lines import DEFAULT_MAX_LINE_BYTES
-from eventferry.merge import ImportReport, Older
-from eventferry.secret import SecretsExport as AwaitedSecretsExport
-from eventferry.secret import SecretsImport as AwaitedSecretsImport
-from eventferry.secret import SecretsReport
+from eventferry.importing.batch import PART
+from eventferry.importing.merge import ImportReport, Older
+from eventferry.importing.stream import ImportStream as AwaitedImport
+from eventferry.importing.stream import StreamReport
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
+from eventferry.lines.event import EventInput
+from eventferry.reading.exporting import ExportStream as AwaitedExport
+from eventferry.secrets import SecretsExport as AwaitedSecretsExport
+from eventferry.secrets import SecretsImport as AwaitedSecretsImport
+from eventferry.secrets import SecretsReport
 
 __all__ = [
     "AUTO",

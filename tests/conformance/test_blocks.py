@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventferry import EventStore, open_store, pipeline
-from eventferry.canonical import canonical
+from eventferry.comparing.canonical import canonical
 from tests.support import KEYS, NewUrl, exported, line, make_event
 
 # U+0000 is left out: not every database can hold it.

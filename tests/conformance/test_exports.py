@@ -21,10 +21,10 @@ from eventferry import (
     StoreNotFoundError,
     StoreReplacedError,
     UsageError,
-    exporting,
     open_store,
     pipeline,
 )
+from eventferry.reading import exporting
 from tests.support import (
     LONG_AGO,
     NewUrl,

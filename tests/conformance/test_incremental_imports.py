@@ -20,7 +20,7 @@ from eventferry import (
     UsageError,
     open_store,
 )
-from eventferry import stage as staging
+from eventferry.importing import incremental as staging
 from tests.conformance.incremental import (
     JSON_VALUES,
     PER_EXAMPLE,

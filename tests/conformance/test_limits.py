@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eventferry import EventStore, UnsupportedStoreError
-from eventferry.order import thread_of
+from eventferry.reading.order import thread_of
 from tests.support import LONG_AGO, Opened, exported, import_lines, make_event
 
 LAST_COUNTER = 2**48 - 2

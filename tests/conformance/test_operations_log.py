@@ -26,7 +26,7 @@ from eventferry import (
     sync,
 )
 from eventferry.databases import open_database
-from eventferry.operations import Operation, told_elsewhere
+from eventferry.operation_log import Operation, told_elsewhere
 from tests.servers import PASSWORD
 from tests.support import (
     FAR_FUTURE,

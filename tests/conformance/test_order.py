@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eventferry import MANUAL, Event, EventStore, exporting
+from eventferry import MANUAL, Event, EventStore
 from eventferry import cursor as vector
-from eventferry import order as order_of_events
-from eventferry.order import Pages
+from eventferry.reading import exporting
+from eventferry.reading import order as order_of_events
+from eventferry.reading.order import Pages
 from tests.support import (
     FAR_FUTURE,
     LONG_AGO,

@@ -20,11 +20,11 @@ from eventferry import (
     Partition,
     StoreReplacedError,
     UsageError,
-    exporting,
     open_store,
     sync,
 )
-from eventferry.order import Pages
+from eventferry.reading import exporting
+from eventferry.reading.order import Pages
 from tests.conformance.test_order import (
     exported_in_parts,
     exported_with_stops,

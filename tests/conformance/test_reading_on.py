@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eventferry import EventStore
 from eventferry.database import Key, Stretch
-from eventferry.order import _tidied
+from eventferry.reading.order import _tidied
 from tests.support import Opened, exported, import_lines, make_event
 
 COUNT = 5

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from eventferry import StoreUnreachableError, exporting, open_store, verify
-from eventferry.importing import ImportStream
-from eventferry.replace import Replacement
+from eventferry import StoreUnreachableError, open_store, verify
+from eventferry.importing.replace import Replacement
+from eventferry.importing.stream import ImportStream
+from eventferry.reading import exporting
 from tests.faults.children import Child, make_ready
 from tests.postgresql.proxy import proxied
 from tests.support import NewUrl, exported, import_lines, make_lines

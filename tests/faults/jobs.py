@@ -13,12 +13,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from eventferry import AUTO, MANUAL, EventferryError, exporting, open_store, pipeline, stage
+from eventferry import AUTO, MANUAL, EventferryError, open_store, pipeline
 from eventferry.databases import mysql, postgresql, sqlite
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.postgresql.connection import _Raw
 from eventferry.databases.sqlite import library
-from eventferry.replace import Replacement
+from eventferry.importing import incremental as stage
+from eventferry.importing.replace import Replacement
+from eventferry.reading import exporting
 
 Tell: TypeAlias = Callable[..., None]
 Job: TypeAlias = Callable[..., Coroutine[Any, Any, None]]

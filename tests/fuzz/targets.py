@@ -21,16 +21,16 @@ from backports import zstd
 
 from eventferry import EmptyInputError, Event, EventStore, ImportReport, InputError, UsageError, open_store
 from eventferry import cursor as cursors
-from eventferry.canonical import canonical
+from eventferry.comparing.canonical import canonical
 from eventferry.databases.mysql.shape import refuse_number as refuse_in_mysql
 from eventferry.databases.postgresql.payloads import refuse_payload as refuse_in_postgresql
 from eventferry.databases.sqlite.numbers import refuse_number as refuse_in_sqlite
 from eventferry.errors import EventferryError
-from eventferry.event import LineDecoder
 from eventferry.http.charsets import CHARSETS, Recoder
 from eventferry.http.packing import CODINGS, unpacker
-from eventferry.lines import BOM, ArraySplitter, LineSplitter
-from eventferry.payload import compact, decode_payload, encode_payload
+from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
+from eventferry.lines.event import LineDecoder
+from eventferry.lines.payload import compact, decode_payload, encode_payload
 from tests.fuzz import reference
 from tests.fuzz.reference import RefusedError
 

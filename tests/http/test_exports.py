@@ -16,7 +16,7 @@ import pytest
 from eventferry import InputError, StoreReplacedError
 from eventferry.http import Limits, create_app
 from eventferry.http.streams import PIECE, CutError
-from eventferry.unpacking import zstd_module
+from eventferry.lines.unpacking import zstd_module
 from tests.http.service import lines_of, new_event, opened, problem_of, service, serving
 from tests.support import exported, import_lines, make_event, make_lines
 

@@ -15,7 +15,7 @@ import pytest
 from eventferry import EventStore, open_store
 from eventferry.http import create_app
 from eventferry.http.limits import Limits
-from eventferry.replace import Replacement
+from eventferry.importing.replace import Replacement
 from tests.http.service import client_of, problem_of, serving
 from tests.http.test_uploads import cut_upload
 from tests.places import DATABASES, Places

@@ -15,10 +15,10 @@ from eventferry import (
     InputError,
     StoreFrozenError,
     StoreReplacedError,
-    exporting,
     open_store,
 )
-from eventferry.order import thread_of
+from eventferry.reading import exporting
+from eventferry.reading.order import thread_of
 from tests.interop.both import (
     ORIGINAL_EVENTS,
     about,

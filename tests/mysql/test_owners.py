@@ -27,7 +27,7 @@ from eventferry import (
 )
 from eventferry.databases import mysql
 from eventferry.databases.mysql.connection import Connection
-from eventferry.importing import ImportStream
+from eventferry.importing.stream import ImportStream
 from tests.mysql.databases import RESOLVE_FREEZE, Database, made_on
 from tests.servers import FOLDER, MariaDb, new_server
 from tests.support import exported, import_lines, line, make_event, make_lines

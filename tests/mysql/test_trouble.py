@@ -17,11 +17,11 @@ from eventferry import (
     EventStore,
     ImportReport,
     StoreUnreachableError,
-    exporting,
     open_store,
 )
 from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.wire import Wire
+from eventferry.reading import exporting
 from tests.mysql.databases import Database, made_on
 from tests.servers import Server
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines

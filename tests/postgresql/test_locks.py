@@ -22,8 +22,8 @@ from eventferry import (
     StoreChangedError,
     StoreFrozenError,
     open_store,
-    order,
 )
+from eventferry.reading import order
 from tests.postgresql.schemas import (
     SAVED,
     STORE_TABLES,

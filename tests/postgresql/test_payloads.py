@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eventferry import MANUAL, InputError, open_store
-from eventferry.canonical import canonical
+from eventferry.comparing.canonical import canonical
 from eventferry.databases.postgresql.payloads import refuse_payload
 from tests.postgresql.schemas import STORE_TABLES, make_resolve_store, tables
 from tests.servers import shared_url

@@ -17,8 +17,8 @@ import click
 import eventferry
 from eventferry.cli import checks, events, incremental, secrets, service, stores
 from eventferry.cli.logs import logged
+from eventferry.cli.terminal import say
 from eventferry.errors import EventferryError, UsageError
-from eventferry.terminal import say
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,10 +12,10 @@ from eventferry.cli.options import (
     json_option,
 )
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
+from eventferry.cli.terminal import Meter, counted, say
 from eventferry.cli.words import moment_text, print_json, print_words, run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
-from eventferry.terminal import Meter, counted, say
 
 
 @click.command()
@@ -156,6 +156,6 @@ def _difference(difference: eventferry.Difference) -> str:
 )
 def demo(directory: Path) -> None:
     """Run the main job on 664,122 real events in DIR: export, import, incremental import, verify."""
-    from eventferry.demo import run_demo
+    from eventferry.demo.run import run_demo
 
     run(run_demo(directory))

@@ -20,9 +20,9 @@ from eventferry.cli.options import (
     replacing_options,
 )
 from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
+from eventferry.cli.terminal import Meter, is_terminal, rate, say
 from eventferry.cli.words import print_data, print_json, run
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
-from eventferry.terminal import Meter, is_terminal, rate, say
 
 
 @click.command()

@@ -20,8 +20,8 @@ from eventferry.cli.options import (
     older_option,
 )
 from eventferry.cli.places import made, on_store, source_of
+from eventferry.cli.terminal import Meter, counted, rate, say
 from eventferry.cli.words import print_json, print_words, run
-from eventferry.terminal import Meter, counted, rate, say
 
 _SKIPPED = 3
 """The exit status where events were skipped and that was to be a failure."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from eventferry.terminal import say
+from eventferry.cli.terminal import say
 
 if TYPE_CHECKING:
     import logging

@@ -13,14 +13,14 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from eventferry import open_store
 from eventferry.cli.options import refuse_broken_url
+from eventferry.cli.terminal import say
 from eventferry.cli.words import run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, StoreNotFoundError, UsageError
-from eventferry.terminal import say
 
 if TYPE_CHECKING:
     from eventferry import EventStore
-    from eventferry.files import FileSink
+    from eventferry.lines.files import FileSink
 
 T = TypeVar("T")
 
@@ -53,8 +53,8 @@ async def made(
 async def _begun(blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool) -> list[bytes]:
     """The first blocks of a source, with its first line. Raises InputError where that line is neither an event nor the
     beginning of an array."""
-    from eventferry.event import LineDecoder
-    from eventferry.lines import LineSplitter
+    from eventferry.lines.blocks import LineSplitter
+    from eventferry.lines.event import LineDecoder
 
     begun: list[bytes] = []
     splitter = LineSplitter()
@@ -104,7 +104,7 @@ async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncItera
 @asynccontextmanager
 async def lines_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """The same, without a word."""
-    from eventferry.files import read_blocks
+    from eventferry.lines.files import read_blocks
 
     if place == "-":
         # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
@@ -138,21 +138,21 @@ async def secrets_of(place: str) -> AsyncIterator[AsyncIterator[bytes]]:
 
 def _size(path: Path) -> int | None:
     """How many bytes a file will give, where that is known beforehand."""
-    from eventferry.files import PACKED
+    from eventferry.lines.files import PACKED
 
     return path.stat().st_size if path.suffix.lower() not in PACKED and path.is_file() else None
 
 
 def destination_of(place: str, *, private: bool = False) -> FileSink | IO[bytes]:
     """A file, or standard output."""
-    from eventferry.files import FileSink
+    from eventferry.lines.files import FileSink
 
     return _raw(sys.stdout) if place == "-" else FileSink(place, private=private)
 
 
 def is_standard_output(place: str) -> bool:
     """Whether a destination is standard output, by whatever name."""
-    from eventferry.files import descriptor_of
+    from eventferry.lines.files import descriptor_of
 
     return place == "-" or descriptor_of(place) == 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from eventferry.terminal import say
+from eventferry.cli.terminal import say
 
 
 class Said(logging.Handler):

@@ -11,8 +11,8 @@ from eventferry.cli.options import (
     json_option,
 )
 from eventferry.cli.places import destination_of, refuse_store, source_of
+from eventferry.cli.terminal import say
 from eventferry.cli.words import print_json, run
-from eventferry.terminal import say
 
 
 @click.command("export-secrets")

@@ -11,10 +11,10 @@ import click
 from eventferry import open_store
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, json_option
+from eventferry.cli.terminal import say
 from eventferry.cli.words import print_json, print_words, run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError, UsageError
-from eventferry.terminal import say
 
 TOKENS = click.Path(dir_okay=False, path_type=Path)
 _SIZE = click.IntRange(1)

@@ -13,10 +13,10 @@ from eventferry.cli.options import (
     json_option,
 )
 from eventferry.cli.places import on_store
+from eventferry.cli.terminal import say
 from eventferry.cli.words import moment_text, print_json, print_words, run
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
-from eventferry.terminal import say
 
 
 @click.command()

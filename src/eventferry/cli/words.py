@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eventferry.cli.terminal import say, visible
 from eventferry.errors import EventferryError
-from eventferry.terminal import say, visible
 
 if TYPE_CHECKING:
     import msgspec

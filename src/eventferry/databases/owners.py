@@ -11,8 +11,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from eventferry.databases.names import new_owner
 from eventferry.databases.pool import Pool, Pooled
-from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, StoreUnreachableError
+from eventferry.lifecycle import to_the_end
 
 C = TypeVar("C", bound=Pooled)
 D = TypeVar("D", contravariant=True)

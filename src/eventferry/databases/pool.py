@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
-from eventferry.ending import Life, to_the_end
 from eventferry.errors import StoreBusyError, StoreUnreachableError
+from eventferry.lifecycle import Life, to_the_end
 
 
 class FullServerError(StoreBusyError):

@@ -10,8 +10,8 @@ from functools import partial, wraps
 from queue import SimpleQueue
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from eventferry.ending import to_the_end
 from eventferry.errors import StoreClosedError
+from eventferry.lifecycle import to_the_end
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ import msgspec
 from starlette.responses import Response
 
 from eventferry import EventStore, InputError
-from eventferry.event import MAX_SAFE_INTEGER
-from eventferry.exporting import ExportStream
 from eventferry.http.bodies import refuse_empty
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.packing import accepted_coding
 from eventferry.http.streams import LinesResponse
-from eventferry.payload import LARGE
+from eventferry.lines.event import MAX_SAFE_INTEGER
+from eventferry.lines.payload import LARGE
+from eventferry.reading.exporting import ExportStream
 
 CURSOR_HEADER = "Eventferry-Cursor"
 DEFAULT_LIMIT = 1000

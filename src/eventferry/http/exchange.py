@@ -23,10 +23,10 @@ from eventferry import (
     pipeline,
     read_blocks,
 )
-from eventferry.files import FileSink
 from eventferry.http.handling import Call, Handler, NoQuery
 from eventferry.http.imports import merged
 from eventferry.http.problems import RefusedError, problem, words
+from eventferry.lines.files import FileSink
 
 EVENTS = "events.db"
 SECRETS = "secrets.db"

@@ -28,7 +28,7 @@ from eventferry.http.bodies import ClientGoneError, request_blocks, request_text
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
 from eventferry.http.problems import RefusedError, name_of, problem, status_of
-from eventferry.operations import told_elsewhere
+from eventferry.operation_log import told_elsewhere
 
 log = logging.getLogger("eventferry.http")
 

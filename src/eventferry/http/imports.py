@@ -9,12 +9,12 @@ import msgspec
 from starlette.responses import Response
 
 from eventferry import ImportStream, ResumeError, UsageError
-from eventferry.event import MAX_SAFE_INTEGER
 from eventferry.http.bodies import ClientGoneError, charset_of
 from eventferry.http.charsets import UTF_8
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.problems import RefusedError
-from eventferry.merge import ImportReport, Older
+from eventferry.importing.merge import ImportReport, Older
+from eventferry.lines.event import MAX_SAFE_INTEGER
 
 OFFSET_HEADER = "Upload-Offset"
 

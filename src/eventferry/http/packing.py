@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 from eventferry.http.problems import RefusedError
-from eventferry.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
+from eventferry.lines.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
 
 CODINGS = ("gzip", "zstd", "identity")
 

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 import msgspec
 
 from eventferry import Description, Event, ImportProgress, ImportReport, SecretsReport
-from eventferry.event import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 from eventferry.http import events, exchange, imports, secrets
 from eventferry.http.about import docs_handler, healthz_handler, metrics_handler, openapi_handler
 from eventferry.http.handling import Handler
 from eventferry.http.metrics import MEDIA_TYPE as METRICS
 from eventferry.http.streams import LINES
 from eventferry.http.tokens import Scope
+from eventferry.lines.event import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"

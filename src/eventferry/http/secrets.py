@@ -9,10 +9,10 @@ import msgspec
 from starlette.responses import Response
 
 from eventferry import SecretsReport
-from eventferry.event import MAX_SAFE_INTEGER
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.problems import RefusedError
 from eventferry.http.streams import LinesResponse
+from eventferry.lines.event import MAX_SAFE_INTEGER
 
 MAX_BYTES = 64 * 1024**2
 """How much a request may bring: secrets wait in memory until all are there."""

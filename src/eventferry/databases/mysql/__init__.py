@@ -41,7 +41,6 @@ from eventferry.databases.names import Tables, comment, fact, new_owner, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
-from eventferry.ending import Life
 from eventferry.errors import (
     ConcurrentError,
     StoreBusyError,
@@ -52,7 +51,8 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.event import Limits, check_limits, is_within
+from eventferry.lifecycle import Life
+from eventferry.lines.event import Limits, check_limits, is_within
 
 __all__ = ["MysqlDatabase", "open_url"]
 

@@ -16,8 +16,8 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
-from eventferry import forking
 from eventferry.database import Position
+from eventferry.databases import forking
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.pool import FullServerError
@@ -32,7 +32,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     StoreUnreachableError,
 )
-from eventferry.payload import JsonText
+from eventferry.lines.payload import JsonText
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -42,7 +42,7 @@ from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
-from eventferry.payload import compact
+from eventferry.lines.payload import compact
 
 WALK = 4096
 """How many events that a filter leaves out one call walks over at most, so that a reading stays short."""

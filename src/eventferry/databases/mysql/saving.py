@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pymysql.constants import ER
 from pymysql.err import MySQLError
 
-from eventferry import order
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save, Saved
 from eventferry.databases.mysql.connection import Connection, duplicate_key, number_of
@@ -17,7 +16,8 @@ from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.errors import ConcurrentError, DatabaseError, InputError
-from eventferry.event import full_thread
+from eventferry.lines.event import full_thread
+from eventferry.reading import order
 
 _LONG_AGO = -(2**63)
 

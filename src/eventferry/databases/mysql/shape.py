@@ -11,8 +11,8 @@ from typing import NoReturn
 from eventferry.databases.mysql.connection import Connection
 from eventferry.databases.mysql.tables import ORDER
 from eventferry.databases.names import EVENT, Tables, refuse_foreign
-from eventferry.event import Limits
-from eventferry.payload import may_have_long_exponent
+from eventferry.lines.event import Limits
+from eventferry.lines.payload import may_have_long_exponent
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pymysql.constants import ER
 from pymysql.err import MySQLError
 
-from eventferry import order
 from eventferry.clock import now
 from eventferry.database import (
     Clash,
@@ -41,7 +40,8 @@ from eventferry.errors import (
     StoreBusyError,
     UnsupportedStoreError,
 )
-from eventferry.event import Limits, NumberedRow
+from eventferry.lines.event import Limits, NumberedRow
+from eventferry.reading import order
 
 _NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)
 _STAGE_COLUMNS = (

@@ -29,7 +29,6 @@ from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSole
 from eventferry.databases.postgresql.tables import Names, columns, quoted
 from eventferry.databases.postgresql.writing import MADE_LIMITS, PostgresWriting
 from eventferry.databases.settings import seconds, whole_number
-from eventferry.ending import Life
 from eventferry.errors import (
     ConcurrentError,
     DatabaseError,
@@ -42,7 +41,8 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.event import Limits, check_limits
+from eventferry.lifecycle import Life
+from eventferry.lines.event import Limits, check_limits
 
 __all__ = ["PostgresDatabase", "open_url"]
 

@@ -23,10 +23,9 @@ from psycopg import generators, pq, waiting
 from psycopg.abc import RV, PQGen
 from psycopg.types.string import ByteaBinaryLoader
 
-from eventferry import forking
+from eventferry.databases import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.pool import FullServerError
-from eventferry.ending import to_the_end
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -35,6 +34,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     StoreUnreachableError,
 )
+from eventferry.lifecycle import to_the_end
 
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any]
 Texts: TypeAlias = list[bytes | None]

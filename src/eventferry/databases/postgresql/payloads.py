@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from eventferry.payload import exponent_shape, may_have_exponent
+from eventferry.lines.payload import exponent_shape, may_have_exponent
 
 # A quick look finds every case and some that are none; an exact one decides.
 _LONG_EXPONENT = re.compile(rb"[0-9][eE][+-]?[0-9]{4}")

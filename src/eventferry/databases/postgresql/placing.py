@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from eventferry import order
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save, Saved
 from eventferry.databases.postgresql.connection import Connection, prepared
 from eventferry.databases.postgresql.tables import COLUMNS, Names, literal
 from eventferry.databases.postgresql.writing import event_size
 from eventferry.errors import ConcurrentError, DatabaseError
-from eventferry.event import full_thread
+from eventferry.lines.event import full_thread
+from eventferry.reading import order
 
 
 class Place(NamedTuple):

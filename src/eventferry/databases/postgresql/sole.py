@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 
-from eventferry.batch import PART
 from eventferry.database import Save, Shared, Stage
 from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
 from eventferry.databases.parts import parts_of
@@ -19,7 +18,8 @@ from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
 from eventferry.errors import ConcurrentError, DatabaseError, UnsupportedStoreError
-from eventferry.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
+from eventferry.importing.batch import PART
+from eventferry.lines.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
 
 _CHUNK = 50_000
 _GROUP = '"timestamp", "aggregateId", "type"'

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 
 import psycopg
 
-from eventferry import order
 from eventferry.clock import now
 from eventferry.database import (
     Clash,
@@ -41,8 +40,9 @@ from eventferry.errors import (
     StoreNotFoundError,
     UnsupportedStoreError,
 )
-from eventferry.event import Limits, NewRowValues, NumberedRow
-from eventferry.payload import JsonText
+from eventferry.lines.event import Limits, NewRowValues, NumberedRow
+from eventferry.lines.payload import JsonText
+from eventferry.reading import order
 
 MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
 """Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""

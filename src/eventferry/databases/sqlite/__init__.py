@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-from eventferry import process
+from eventferry import own_process
 from eventferry.database import Freeze, Frozen, Save, Saved
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
@@ -41,7 +41,6 @@ from eventferry.databases.sqlite.recognizing import (
 )
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.sqlite.writing import SqliteWriting
-from eventferry.ending import Life, Running, to_the_end
 from eventferry.errors import (
     ConcurrentError,
     EventferryError,
@@ -55,11 +54,12 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.event import ROOMY, Limits
+from eventferry.lifecycle import Life, Running, to_the_end
+from eventferry.lines.event import ROOMY, Limits
 
 __all__ = ["SqliteDatabase", "open_url"]
 
-if process.is_ours:
+if own_process.is_ours:
     library.use_newer()
 
 _JOURNAL_MODES = ("wal", "delete", "truncate", "persist")

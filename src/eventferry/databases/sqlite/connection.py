@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from eventferry import forking
+from eventferry.databases import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.sqlite.file import File, identity_of
 from eventferry.databases.sqlite.library import Sqlite, code_of, connect
@@ -27,8 +27,8 @@ from eventferry.errors import (
     StoreClosedError,
     StoreNotFoundError,
 )
-from eventferry.numbers import javascript_number
-from eventferry.process import files_are_used_up
+from eventferry.lines.numbers import javascript_number
+from eventferry.own_process import files_are_used_up
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,7 +14,7 @@ import stat
 import sys
 from pathlib import Path
 
-from eventferry import forking
+from eventferry.databases import forking
 from eventferry.databases.names import new_owner
 from eventferry.errors import ReadOnlyStoreError
 

@@ -6,8 +6,8 @@ writes, and what would come out as another value must not go in.
 
 from __future__ import annotations
 
-from eventferry.canonical import canonical
-from eventferry.numbers import javascript_number
+from eventferry.comparing.canonical import canonical
+from eventferry.lines.numbers import javascript_number
 
 
 def refuse_number(payload: bytes) -> str | None:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from secrets import token_hex
 from typing import Any, Literal
 
-from eventferry import order
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
@@ -34,7 +33,8 @@ from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
-from eventferry.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
+from eventferry.lines.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
+from eventferry.reading import order
 
 _COLUMNS = ", ".join(map(quoted, EVENT))
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.

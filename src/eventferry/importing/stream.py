@@ -16,9 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from eventferry.batch import SLICE, Batches
 from eventferry.database import Progress, RowBatch
-from eventferry.ending import Life, to_the_end
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -28,9 +26,11 @@ from eventferry.errors import (
     StoreClosedError,
     UsageError,
 )
-from eventferry.event import Limits, LineDecoder
-from eventferry.lines import Lines, LineSplitter
-from eventferry.operations import Operation, counts_of
+from eventferry.importing.batch import SLICE, Batches
+from eventferry.lifecycle import Life, to_the_end
+from eventferry.lines.blocks import Lines, LineSplitter
+from eventferry.lines.event import Limits, LineDecoder
+from eventferry.operation_log import Operation, counts_of
 
 
 class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

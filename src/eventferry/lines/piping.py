@@ -6,10 +6,10 @@ import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from typing import IO, Any, Protocol, TypeAlias, cast
 
-from eventferry.ending import to_the_end
 from eventferry.errors import ResumeError, UsageError
-from eventferry.files import FileSink, StreamSink, read_blocks
-from eventferry.importing import ImportStream
+from eventferry.importing.stream import ImportStream
+from eventferry.lifecycle import to_the_end
+from eventferry.lines.files import FileSink, StreamSink, read_blocks
 
 
 class Sink(Protocol):

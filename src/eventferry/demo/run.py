@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from eventferry import EventferryError, flights, open_store, pipeline, read_blocks, verify
-from eventferry.terminal import Meter, rate, say
+from eventferry import EventferryError, open_store, pipeline, read_blocks, verify
+from eventferry.cli.terminal import Meter, rate, say
+from eventferry.demo import flights
 
 OVERLAP = 0.6
 """How much of the events the third store has before the incremental import brings all of them."""

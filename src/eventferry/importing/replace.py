@@ -11,10 +11,8 @@ import time
 from collections.abc import Sequence
 
 from eventferry import cursor as vector
-from eventferry.batch import BATCH_BYTES
 from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
-from eventferry.ending import to_the_end
 from eventferry.errors import (
     EmptyInputError,
     EventferryError,
@@ -23,8 +21,10 @@ from eventferry.errors import (
     StoreChangedError,
     StoreFullError,
 )
-from eventferry.event import Limits
-from eventferry.lines import Lines
+from eventferry.importing.batch import BATCH_BYTES
+from eventferry.lifecycle import to_the_end
+from eventferry.lines.blocks import Lines
+from eventferry.lines.event import Limits
 from eventferry.results import ImportProgress
 
 

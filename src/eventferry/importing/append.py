@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eventferry.canonical import is_equal
+from eventferry.comparing.canonical import is_equal
 from eventferry.database import Database, Progress, RowBatch, SoleWriting
 from eventferry.errors import ConcurrentError, InputError
-from eventferry.event import Limits, LineDecoder, Row
-from eventferry.lines import Lines
+from eventferry.lines.blocks import Lines
+from eventferry.lines.event import Limits, LineDecoder, Row
 
 
 class Appending:

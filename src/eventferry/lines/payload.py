@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from eventferry.errors import InputError
-from eventferry.numbers import javascript_number
+from eventferry.lines.numbers import javascript_number
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventferry.database import Database, Save, Saved
-from eventferry.ending import to_the_end
+from eventferry.lifecycle import to_the_end
 
 _MOST = 256
 """Saves in a group."""

@@ -20,12 +20,12 @@ from typing import TypeAlias
 from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner, Reading
-from eventferry.ending import to_the_end
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
-from eventferry.operations import Operation
-from eventferry.order import Lines, Pages
-from eventferry.parallel import in_turn
-from eventferry.partition import cut as cut_order
+from eventferry.lifecycle import to_the_end
+from eventferry.operation_log import Operation
+from eventferry.reading.order import Lines, Pages
+from eventferry.reading.parallel import in_turn
+from eventferry.reading.partition import cut as cut_order
 
 PAGE_EVENTS = 4096
 PAGE_BYTES = 768 * 1024

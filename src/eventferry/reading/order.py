@@ -20,11 +20,11 @@ from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 from eventferry import cursor as vector
-from eventferry.ahead import DEPTH, Ahead, Reader
 from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment, Stretch
-from eventferry.ending import to_the_end
 from eventferry.errors import UsageError
-from eventferry.event import Event
+from eventferry.lifecycle import to_the_end
+from eventferry.lines.event import Event
+from eventferry.reading.ahead import DEPTH, Ahead, Reader
 
 _EVERY_THREAD = range(vector.THREADS)
 _THREADS = frozenset(_EVERY_THREAD)

@@ -16,12 +16,12 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from eventferry.canonical import canonical
+from eventferry.comparing.canonical import canonical
+from eventferry.comparing.spill import Spill
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Shared, SoleWriting, Stage
 from eventferry.errors import OlderEventsError, UsageError
-from eventferry.event import full_thread
-from eventferry.spill import Spill
+from eventferry.lines.event import full_thread
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]
 OLDER: tuple[Older, ...] = ("skip", "reject", "accept")

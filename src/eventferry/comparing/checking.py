@@ -14,12 +14,12 @@ from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
+from eventferry.comparing.spill import Spill
 from eventferry.errors import DatabaseError, InputError, StoreUnreachableError
-from eventferry.event import LineDecoder, Row
-from eventferry.files import Blocks
-from eventferry.lines import LineSplitter
-from eventferry.piping import Source, Transform, blocks_of
-from eventferry.spill import Spill
+from eventferry.lines.blocks import LineSplitter
+from eventferry.lines.event import LineDecoder, Row
+from eventferry.lines.files import Blocks
+from eventferry.lines.piping import Source, Transform, blocks_of
 from eventferry.store import EventStore
 
 FIRST = 10

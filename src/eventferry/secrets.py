@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from eventferry.batch import PART
 from eventferry.clock import now
 from eventferry.database import Database, Frozen, Save, SecretRow, Writing
 from eventferry.errors import (
@@ -26,10 +25,11 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.event import MAX_SAFE_INTEGER, Event, EventInput, NewRow, check_text, has_lone_surrogate
-from eventferry.lines import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
-from eventferry.operations import Operation, counts_of
-from eventferry.payload import encode_payload, plain_text
+from eventferry.importing.batch import PART
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
+from eventferry.lines.event import MAX_SAFE_INTEGER, Event, EventInput, NewRow, check_text, has_lone_surrogate
+from eventferry.lines.payload import encode_payload, plain_text
+from eventferry.operation_log import Operation, counts_of
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
 DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105

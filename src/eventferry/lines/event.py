@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry.cursor import MAX_COUNTER
 from eventferry.errors import InputError, UnsupportedStoreError
-from eventferry.payload import (
+from eventferry.lines.payload import (
     ENCODER,
     SHALLOW,
     JsonText,

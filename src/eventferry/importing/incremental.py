@@ -14,14 +14,15 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Seq
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
-from eventferry import merge, order
-from eventferry.batch import BATCH_BYTES, PART, SLICE, Batches
 from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
-from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
-from eventferry.event import Event, EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
-from eventferry.lines import BOM, ArraySplitter, LineSplitter
-from eventferry.merge import ImportReport, Older
+from eventferry.importing import merge
+from eventferry.importing.batch import BATCH_BYTES, PART, SLICE, Batches
+from eventferry.importing.merge import ImportReport, Older
+from eventferry.lifecycle import to_the_end
+from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
+from eventferry.lines.event import Event, EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
+from eventferry.reading import order
 
 EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[EventInput] | AsyncIterable[bytes]
 """Events for an incremental import: dicts or `Event` objects; or blocks of bytes that hold lines, or one JSON

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
+from eventferry.comparing.spill import Spill
 from eventferry.errors import InputError
-from eventferry.lines import Lines, LineSplitter
-from eventferry.piping import Source, blocks_of
-from eventferry.spill import Spill
+from eventferry.lines.blocks import Lines, LineSplitter
+from eventferry.lines.piping import Source, blocks_of
 
 R = TypeVar("R")
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from itertools import islice
 from typing import Generic, TypeVar
 
-from eventferry.ending import to_the_end
+from eventferry.lifecycle import to_the_end
 
 T = TypeVar("T")
 

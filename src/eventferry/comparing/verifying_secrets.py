@@ -13,10 +13,19 @@ from typing import NamedTuple
 
 import msgspec
 
-from eventferry.meeting import ALONE, SIDES, WAITING_BYTES, Comparison, Findings, Kind, Side, meet
-from eventferry.piping import Source
-from eventferry.secret import decode_line
-from eventferry.spill import Spill
+from eventferry.comparing.side_by_side import (
+    ALONE,
+    SIDES,
+    WAITING_BYTES,
+    Comparison,
+    Findings,
+    Kind,
+    Side,
+    meet,
+)
+from eventferry.comparing.spill import Spill
+from eventferry.lines.piping import Source
+from eventferry.secrets import decode_line
 
 _OVERHEAD = 300
 """About what a waiting row costs beside its id."""

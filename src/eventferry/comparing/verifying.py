@@ -13,11 +13,20 @@ from typing import TypeAlias
 
 import msgspec
 
-from eventferry.canonical import canonical, is_equal
-from eventferry.event import LineDecoder, NewRow, Row
-from eventferry.meeting import ALONE, SIDES, WAITING_BYTES, Comparison, Findings, Kind, Side, meet
-from eventferry.piping import Source
-from eventferry.spill import Spill
+from eventferry.comparing.canonical import canonical, is_equal
+from eventferry.comparing.side_by_side import (
+    ALONE,
+    SIDES,
+    WAITING_BYTES,
+    Comparison,
+    Findings,
+    Kind,
+    Side,
+    meet,
+)
+from eventferry.comparing.spill import Spill
+from eventferry.lines.event import LineDecoder, NewRow, Row
+from eventferry.lines.piping import Source
 
 FIRST = 10
 """How many differences are told one by one."""

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from eventferry.ending import to_the_end
+from eventferry.lifecycle import to_the_end
 
 R = TypeVar("R")
 P = TypeVar("P")

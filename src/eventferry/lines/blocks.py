@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from eventferry.errors import InputError
-from eventferry.event import LineDecoder, NewRowValues, NumberedRow
+from eventferry.lines.event import LineDecoder, NewRowValues, NumberedRow
 
 DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
 """How long a line may be by default; far above any event, far below what would take the machine down."""

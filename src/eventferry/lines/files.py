@@ -17,9 +17,9 @@ from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
-from eventferry.ending import to_the_end
 from eventferry.errors import EventferryError, InputError, StoreClosedError
-from eventferry.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
+from eventferry.lifecycle import to_the_end
+from eventferry.lines.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
 
 BLOCK = 1024 * 1024
 

@@ -1,0 +1,1 @@
+"""Comparing: is a source sound, and are two sources equal?"""

@@ -1,0 +1,1 @@
+"""`eventferry demo`: the main job on real data."""

@@ -1,0 +1,1 @@
+"""Lines: events as JSON Lines, from bytes to rows and back."""
