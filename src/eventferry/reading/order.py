@@ -518,7 +518,7 @@ class Pages:
         if self._places is None:
             positions, ended = await reading.select(self._selection, limit, max_bytes)
             if not ended:
-                self._places = deque()
+                self._places, self._places_are_all = deque(), False
         else:
             positions, ended = await self._at_places(reading, self._places, limit, max_bytes)
         after = list(self.unread)
