@@ -39,9 +39,9 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.places import DATABASES, Places
-from tests.servers import shared_url
 from tests.support import exported, import_lines, line, make_event, make_lines
+from tests.support.places import DATABASES, Places
+from tests.support.servers import shared_url
 
 LIMIT = 10.0
 """Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
