@@ -37,7 +37,8 @@ from eventferry.comparing.canonical import canonical
 from eventferry.databases.mysql.shape import refuse_number
 from eventferry.databases.postgresql.payloads import refuse_payload
 from eventferry.lines.blocks import ArraySplitter, LineSplitter
-from eventferry.lines.event import LineDecoder, decode_event
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import decode_event
 from eventferry.lines.payload import MAX_DEPTH, encode_payload
 from eventferry.lines.unpacking import Gzip, Zstd
 from tests.support import NewUrl, Opened, exported, import_lines, make_event, make_lines, open_new
@@ -512,7 +513,7 @@ def _blank_start(n: int) -> None:
 
     async def run() -> None:
         from eventferry.importing.incremental import _pieces
-        from eventferry.lines.event import ROOMY
+        from eventferry.lines.limits import ROOMY
 
         async for _ in _pieces(source(), ROOMY, ignore_unknown_keys=False, max_line_bytes=2**28):
             pass

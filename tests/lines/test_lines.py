@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from eventferry import InputError
 from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
-from eventferry.lines.event import LineDecoder, NewRow, NewRowValues
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import NewRow, NewRowValues
 
 Place = tuple[int, int, bytes]
 
@@ -309,3 +310,50 @@ def test_lines_decoded_at_once_are_what_they_are_one_by_one(texts: list[bytes]) 
     one_by_one = what_comes_of(lambda: (row for _, row in lines.decoded(decoder.new_row)))
     assert what_comes_of(lambda: lines.new_rows(decoder)) == one_by_one
     assert isinstance(one_by_one, tuple) == any(text in BAD for text in texts)
+
+
+# why a line is refused
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "reason"),
+    [
+        (b'"T"', b"5", "type", "must be a string of at most 700 characters, not 5"),
+        (
+            b'"T"',
+            b'"%s"' % (b"x" * 701),
+            "type",
+            "must be a string of at most 700 characters, not a string of 701",
+        ),
+        (b'"T"', b'"\\ud800"', "type", "holds a lone surrogate"),
+        (b":2,", b':"now",', "timestamp", "9007199254740991, not a string"),
+        (b":2,", b":1.5,", "timestamp", "9007199254740991, not 1.5"),
+        (b":2,", b":%s," % (b"1" * 1000), "timestamp", "9007199254740991, not a number of 1000 characters"),
+        (b':1,"type', b':256,"type', "threadId", "must be a whole number from 0 to 255, not 256"),
+        (b'"a"', b"[[[]]]", "aggregateId", "must be a string of at most 700 characters, not an array"),
+        (b'"type":"T",', b"", "type", "is missing"),
+        (b'"type"', b'"types"', "types", "is not one of an event's seven"),
+        (b'"type"', b'"type":5,"type"', "type", "occurs twice"),
+        (b":4}", b":{'a':1}}", None, "is not valid JSON at byte 107 of the line"),
+        (b":4}", b":[4,-Infinity]}", "payload", "-Infinity is not a JSON value"),
+        (b":4}", b':"NaN}', None, "is not whole"),
+        (b":4}", b":4", None, "is not whole"),
+        (b"{", b"[{", None, "must be an object, not an array"),
+    ],
+)
+def test_a_refused_line_is_told_what_was_found_and_what_is_wanted(
+    old: bytes, new: bytes, field: str | None, reason: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        LineDecoder().row(WHOLE.replace(old, new, 1))
+    assert refused.value.field == field
+    assert reason in refused.value.reason
+
+
+@given(st.integers(0, len(WHOLE)), st.integers(0, 2), st.sampled_from(list(b'"\\{}[],:0 .-eu\0\xff')))
+def test_every_refusal_of_a_line_says_what_is_wrong(at: int, cut_off: int, byte: int) -> None:
+    broken = WHOLE[:at] + bytes([byte]) + WHOLE[at + cut_off :]
+    try:
+        LineDecoder().row(broken)
+    except InputError as error:
+        assert error.reason not in ("is not an event", "is not valid JSON")  # noqa: PT017 -- some still are events

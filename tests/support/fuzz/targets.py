@@ -29,7 +29,7 @@ from eventferry.errors import EventferryError
 from eventferry.http.charsets import CHARSETS, Recoder
 from eventferry.http.packing import CODINGS, unpacker
 from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
-from eventferry.lines.event import LineDecoder
+from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.payload import compact, decode_payload, encode_payload
 from tests.support.fuzz import reference
 from tests.support.fuzz.reference import RefusedError
