@@ -33,15 +33,15 @@ VERSIONS_IN_MEMORY = 200_000
 
 RemarkKind: TypeAlias = Literal[
     "malformed",
-    "doubled position",
-    "doubled version",
+    "duplicate position",
+    "duplicate version",
     "missing counters",
     "missing versions",
-    "falling timestamp",
+    "backward timestamp",
     "fault",
     "not checked",
 ]
-_UNSOUND: tuple[RemarkKind, ...] = ("malformed", "doubled position", "doubled version", "fault")
+_UNSOUND: tuple[RemarkKind, ...] = ("malformed", "duplicate position", "duplicate version", "fault")
 
 
 class Remark(msgspec.Struct, frozen=True, rename="camel"):
@@ -66,11 +66,11 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
         threads: how many threads they are in.
         aggregates: how many aggregates they are of.
         malformed: lines that are no events.
-        doubled_positions: events at a position that another one has.
-        doubled_versions: events with a version that another event of the aggregate has.
+        duplicate_positions: events at a position that another one has.
+        duplicate_versions: events with a version that another event of the aggregate has.
         missing_counters: counters left out within threads, from 0 on.
         missing_versions: versions left out within aggregates, from 1 on.
-        falling_timestamps: events with a lower timestamp than the one before in their thread.
+        backward_timestamps: events with a lower timestamp than the one before in their thread.
         faults: of a store, what the database finds wrong with its counters and indexes; at most about 100.
         unchecked: of a store, what the database could not look at; of a packed file, that it has no checksum.
         remarks: the first of each kind.
@@ -81,11 +81,11 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
     threads: int
     aggregates: int
     malformed: int
-    doubled_positions: int
-    doubled_versions: int
+    duplicate_positions: int
+    duplicate_versions: int
     missing_counters: int
     missing_versions: int
-    falling_timestamps: int
+    backward_timestamps: int
     faults: int
     unchecked: int
     remarks: list[Remark]
@@ -137,11 +137,11 @@ async def check(source: Source | EventStore, *transforms: Transform) -> CheckRep
         threads=len(threads.next_counters),
         aggregates=aggregates,
         malformed=remarks.counts["malformed"],
-        doubled_positions=remarks.counts["doubled position"],
-        doubled_versions=remarks.counts["doubled version"],
+        duplicate_positions=remarks.counts["duplicate position"],
+        duplicate_versions=remarks.counts["duplicate version"],
         missing_counters=remarks.counts["missing counters"],
         missing_versions=remarks.counts["missing versions"],
-        falling_timestamps=remarks.counts["falling timestamp"],
+        backward_timestamps=remarks.counts["backward timestamp"],
         faults=remarks.counts["fault"],
         unchecked=remarks.counts["not checked"],
         remarks=remarks.first,
@@ -206,14 +206,14 @@ class _Threads:
         expected = self.next_counters.get(thread, 0)
         place = f"thread {thread} counter {counter}"
         if counter < expected:
-            self._remarks.add("doubled position", f"{place} is there again, or comes too late")
+            self._remarks.add("duplicate position", f"{place} is there again, or comes too late")
             return
         if counter > expected:
             left_out = f"{expected}" if counter == expected + 1 else f"{expected} to {counter - 1}"
             self._remarks.add("missing counters", f"thread {thread} lacks {left_out}", counter - expected)
         before = self._timestamps.get(thread)
         if before is not None and row.timestamp < before:
-            self._remarks.add("falling timestamp", f"{place}: {row.timestamp} comes after {before}")
+            self._remarks.add("backward timestamp", f"{place}: {row.timestamp} comes after {before}")
         self._timestamps[thread] = row.timestamp
         self.next_counters[thread] = counter + 1
 
@@ -228,7 +228,7 @@ def _check_versions(versions: Iterable[tuple[str, int]], remarks: _Remarks) -> i
             aggregates += 1
             current, expected = aggregate_id, 1
         if version < expected:
-            remarks.add("doubled version", f"aggregate {aggregate_id!r} has version {version} again")
+            remarks.add("duplicate version", f"aggregate {aggregate_id!r} has version {version} again")
             continue
         if version > expected:
             left_out = f"{expected}" if version == expected + 1 else f"{expected} to {version - 1}"

@@ -54,7 +54,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         type: what happened.
         timestamp: when, in milliseconds since 1970.
         aggregate_id: to what it happened.
-        aggregate_version: the how manieth event of its aggregate, from 1.
+        aggregate_version: the number of the event within its aggregate, from 1.
         payload: any JSON value or None.
     """
 
@@ -213,7 +213,7 @@ def _reason(error: Exception, line: bytes) -> tuple[str, str | None]:
     text = str(error)
     if named := _NAMED.search(text):
         if "unknown" in text:
-            reason = "this key is none of an event's seven (ignore_unknown_keys drops such keys)"
+            reason = "unknown key (ignore_unknown_keys=True drops unknown keys)"
             return reason, _shown(named[1])
         return "is missing", named[1]
     if field := _FIELD.search(text):
