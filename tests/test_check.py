@@ -39,7 +39,7 @@ async def test_what_foreign_stores_may_have_is_told_and_sound() -> None:
     assert (report.missing_counters, report.missing_versions, report.backward_timestamps) == (3, 3, 1)
     assert [remark.text for remark in report.remarks] == [
         "thread 0 lacks 0 to 1",
-        "thread 0 counter 3: 40 comes after 50",
+        "thread 0 counter 3: 40 follows 50",
         "thread 0 lacks 4",
         "aggregate 'a' lacks 1 to 3",
     ]
