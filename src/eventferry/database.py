@@ -22,7 +22,8 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import Life
-from eventferry.lines.event import Limits, NewRow, NewRowValues, NumberedRow, Row
+from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
+from eventferry.lines.limits import Limits
 
 
 class Key(NamedTuple):
