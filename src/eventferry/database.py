@@ -23,7 +23,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 from eventferry.databases.dialect import Dialect, Value
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import Life
-from eventferry.lines.event import Limits, NewRow, NewRowValues, NumberedRow, Row
+from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
+from eventferry.lines.limits import Limits
 
 
 class Key(NamedTuple):

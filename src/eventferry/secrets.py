@@ -28,8 +28,10 @@ from eventferry.errors import (
 )
 from eventferry.importing.batch import PART
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
-from eventferry.lines.event import MAX_SAFE_INTEGER, Event, EventInput, NewRow, check_text, has_lone_surrogate
+from eventferry.lines.event import Event, EventInput, NewRow
+from eventferry.lines.limits import MAX_SAFE_INTEGER, check_text
 from eventferry.lines.payload import encode_payload, plain_text
+from eventferry.lines.spelling import has_lone_surrogate
 from eventferry.operation_log import Operation, counts_of
 from eventferry.state.small_tables import all_of, columns, left_out
 

@@ -23,7 +23,8 @@ from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
-from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events, versioned_row
+from eventferry.lines.converting import versioned_row
+from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events
 from eventferry.lines.payload import LARGE, decode_payload, encode_payload, is_large, plain_text
 from eventferry.operation_log import Operation, counts_of, told
 from eventferry.reading import partition

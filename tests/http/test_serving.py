@@ -22,9 +22,9 @@ import pytest
 
 from eventferry import open_store
 from eventferry.http import SCOPES, TokenFile
-from tests.cli import Ferry, new_ferry
-from tests.http.service import lines_of, new_event, serving
 from tests.support import exported, import_lines, make_lines
+from tests.support.cli import Ferry, new_ferry
+from tests.support.service import lines_of, new_event, serving
 
 ferry = pytest.fixture(new_ferry)
 

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from eventferry import AUTO, MANUAL, ConcurrentError, ImportReport, InputError, check, open_store, pipeline
-from tests.mysql.databases import Database, made_on
-from tests.servers import Server
 from tests.support import (
     FAR_FUTURE,
     all_pages,
@@ -20,6 +18,8 @@ from tests.support import (
     make_event,
     make_lines,
 )
+from tests.support.mysql import Database, made_on
+from tests.support.servers import Server
 
 WORST = {
     "sql_select_limit": "7",

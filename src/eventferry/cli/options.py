@@ -79,7 +79,7 @@ class MomentType(IntParam):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Milliseconds since 1970."""
-        from eventferry.lines.event import MAX_SAFE_INTEGER
+        from eventferry.lines.limits import MAX_SAFE_INTEGER
 
         if isinstance(value, int):
             return value

@@ -54,7 +54,7 @@ async def _begun(blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_k
     """The first blocks of a source, with its first line. Raises InputError where that line is neither an event nor the
     beginning of an array."""
     from eventferry.lines.blocks import LineSplitter
-    from eventferry.lines.event import LineDecoder
+    from eventferry.lines.decoder import LineDecoder
 
     begun: list[bytes] = []
     splitter = LineSplitter()

@@ -69,7 +69,7 @@ def canonical(payload: bytes) -> bytes:
     except RecursionError:
         raise InputError("the payload nests too deeply to be compared", field="payload") from None
     except (msgspec.DecodeError, UnicodeEncodeError):
-        raise InputError("holds a lone surrogate, which is no character", field="payload") from None
+        raise InputError("holds a lone surrogate, which is not a character", field="payload") from None
 
 
 def _quick(payload: bytes) -> bytes:

@@ -17,7 +17,8 @@ import msgspec
 from eventferry.comparing.spill import Spill
 from eventferry.errors import DatabaseError, InputError, StoreUnreachableError
 from eventferry.lines.blocks import LineSplitter
-from eventferry.lines.event import LineDecoder, Row
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import Row
 from eventferry.lines.files import Blocks
 from eventferry.lines.piping import Source, Transform, blocks_of
 from eventferry.store import EventStore

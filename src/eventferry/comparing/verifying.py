@@ -25,7 +25,8 @@ from eventferry.comparing.side_by_side import (
     meet,
 )
 from eventferry.comparing.spill import Spill
-from eventferry.lines.event import LineDecoder, NewRow, Row
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import NewRow, Row
 from eventferry.lines.piping import Source
 
 FIRST = 10

@@ -21,7 +21,7 @@ from eventferry.comparing.spill import Spill
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Shared, SoleWriting, Stage
 from eventferry.errors import OlderEventsError, UsageError
-from eventferry.lines.event import full_thread
+from eventferry.lines.limits import full_thread
 from eventferry.state.figures import latest_timestamp
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]

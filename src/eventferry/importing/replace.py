@@ -25,7 +25,7 @@ from eventferry.errors import (
 from eventferry.importing.batch import BATCH_BYTES
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import Lines
-from eventferry.lines.event import Limits
+from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
 from eventferry.state.figures import latest_timestamp
 

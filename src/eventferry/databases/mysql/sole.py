@@ -25,7 +25,8 @@ from eventferry.databases.mysql.writing import MysqlWriting, foreign_table, take
 from eventferry.databases.names import beside_events, comment, frozen_marker, new_owner, refuse_foreign
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
-from eventferry.lines.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
+from eventferry.lines.event import Row
+from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, last_version
 
 _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
 _BLOCK = 2000

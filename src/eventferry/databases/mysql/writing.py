@@ -36,7 +36,8 @@ from eventferry.errors import (
     StoreBusyError,
     UnsupportedStoreError,
 )
-from eventferry.lines.event import Limits, NumberedRow
+from eventferry.lines.event import NumberedRow
+from eventferry.lines.limits import Limits
 from eventferry.reading import order
 
 _NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)

@@ -19,7 +19,8 @@ from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
 from eventferry.errors import ConcurrentError, DatabaseError, UnsupportedStoreError
 from eventferry.importing.batch import PART
-from eventferry.lines.event import MAX_SAFE_INTEGER, Row, check_limits, last_version
+from eventferry.lines.event import Row
+from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, last_version
 
 _GROUP = '"timestamp", "aggregateId", "type"'
 _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId" AND k."type" = s."type"'

@@ -36,7 +36,8 @@ from eventferry.errors import (
     StoreNotFoundError,
     UnsupportedStoreError,
 )
-from eventferry.lines.event import Limits, NewRowValues, NumberedRow
+from eventferry.lines.event import NewRowValues, NumberedRow
+from eventferry.lines.limits import Limits
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
 

@@ -32,7 +32,8 @@ from eventferry.databases.sqlite.reading import KEPT, SqliteReading
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
-from eventferry.lines.event import MAX_SAFE_INTEGER, ROOMY, Limits, Row, full_thread, last_version
+from eventferry.lines.event import Row
+from eventferry.lines.limits import MAX_SAFE_INTEGER, ROOMY, Limits, full_thread, last_version
 from eventferry.reading import order
 
 _COLUMNS = ", ".join(map(quoted, EVENT))
