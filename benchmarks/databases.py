@@ -19,7 +19,7 @@ from typing import ClassVar, NamedTuple
 
 import psycopg
 import pymysql
-from tests.servers import MariaDb, Postgres, Server, new_server
+from tests.support.servers import MariaDb, Postgres, Server, new_server
 
 from benchmarks.make_events import make_events
 from eventferry.databases.mysql.reading import LINE as MYSQL_LINE

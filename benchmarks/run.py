@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from tests.interop.resolve import install
+from tests.support.interop.resolve import install
 
 from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
 from benchmarks.measurement import HEAD, Measurement, cells

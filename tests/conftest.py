@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import FOLDER, keep_servers, used
+from tests.support.servers import FOLDER, keep_servers, used
 
 
 def _in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:

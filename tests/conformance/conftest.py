@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from eventferry.databases.sqlite import library
-from tests.places import DATABASES, Places
 from tests.support import NewUrl, Opened, open_new
+from tests.support.places import DATABASES, Places
 
 LONG = {
     "test_the_buffer_bounds_the_whole_export_and_not_a_block",

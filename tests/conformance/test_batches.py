@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from eventferry import EventStore, ImportReport, StoreChangedError, open_store, sync
-from tests.conformance.incremental import at
 from tests.support import FAR_FUTURE, NewUrl, Opened, exported, import_lines, line, make_lines
+from tests.support.incremental import at
 
 OLD = make_lines(20)
 LARGE = make_lines(3000)

@@ -39,9 +39,9 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.places import DATABASES, Places
-from tests.servers import shared_url
 from tests.support import exported, import_lines, line, make_event, make_lines
+from tests.support.places import DATABASES, Places
+from tests.support.servers import shared_url
 
 LIMIT = 10.0
 """Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
@@ -52,6 +52,9 @@ DRAWN = 2
 
 PLACES = 2
 """At how many awaits it cuts each of them short."""
+
+ENDS: list[float] = []
+"""The seconds from each cut to the end of what was cut short."""
 
 OLD = make_lines(40)
 NEW = make_lines(90)
@@ -241,8 +244,10 @@ async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseEx
     closing: list[asyncio.Task[None]] = []
     children: list[int] = []
     scope = anyio.CancelScope()
+    acted: list[float] = []
 
     def act() -> None:
+        acted.append(time.monotonic())
         if way == "cancel":
             task.cancel()
         elif way == "cancel twice":
@@ -269,6 +274,7 @@ async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseEx
     try:
         task = loop.create_task(scoped())
         error = await over(task)
+        ENDS.extend(time.monotonic() - began for began in acted)
     finally:
         loop.set_task_factory(None)
     for child in children:
@@ -507,7 +513,8 @@ def test_at_every_await_whatever_is_cut_short_leaves_nothing_behind(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts: dict[str, int] = {}
+    ENDS.clear()
     for name, way in itertools.product(OPERATIONS, WAYS):
         walked = walk(database, name, way, tmp_path, monkeypatch, lambda _: itertools.count(1))
         counts[name] = counts.get(name, 0) + walked
-    print(f"\n{database}: {sum(counts.values())} awaits", counts)
+    print(f"\n{database}: {sum(counts.values())} awaits, the longest end {max(ENDS):.2f} s", counts)

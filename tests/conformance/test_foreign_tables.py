@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from eventferry import StoreExistsError, StoreNotFoundError, open_store
-from tests.conformance import raw
 from tests.conformance.test_stores import EVERY_USE, Use, each
-from tests.support import NewUrl, exported, import_lines, make_lines
+from tests.support import NewUrl, exported, import_lines, make_lines, raw
 
 FOREIGN = ("events", "snapshots", "secrets", "subscribers")
 BESIDE = [name for name in FOREIGN if name != "events"]

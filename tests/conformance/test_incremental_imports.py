@@ -21,7 +21,16 @@ from eventferry import (
     open_store,
 )
 from eventferry.importing import incremental as staging
-from tests.conformance.incremental import (
+from tests.support import (
+    FAR_FUTURE,
+    LONG_AGO,
+    NewUrl,
+    Opened,
+    exported,
+    import_lines,
+    make_lines,
+)
+from tests.support.incremental import (
     JSON_VALUES,
     PER_EXAMPLE,
     at,
@@ -35,15 +44,6 @@ from tests.conformance.incremental import (
     raw,
     spelled,
     state,
-)
-from tests.support import (
-    FAR_FUTURE,
-    LONG_AGO,
-    NewUrl,
-    Opened,
-    exported,
-    import_lines,
-    make_lines,
 )
 
 # what cannot be staged

@@ -21,7 +21,18 @@ from eventferry import (
     InputError,
     UsageError,
 )
-from tests.conformance.incremental import (
+from tests.support import (
+    FAR_FUTURE,
+    LONG_AGO,
+    Opened,
+    as_dict,
+    events_of,
+    exported,
+    import_lines,
+    line,
+    make_lines,
+)
+from tests.support.incremental import (
     JSON_VALUES,
     PER_EXAMPLE,
     at,
@@ -35,17 +46,6 @@ from tests.conformance.incremental import (
     raw,
     spelled,
     state,
-)
-from tests.support import (
-    FAR_FUTURE,
-    LONG_AGO,
-    Opened,
-    as_dict,
-    events_of,
-    exported,
-    import_lines,
-    line,
-    make_lines,
 )
 
 

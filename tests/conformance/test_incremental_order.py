@@ -18,14 +18,6 @@ from eventferry import (
     InputError,
     UsageError,
 )
-from tests.conformance.incremental import (
-    PER_EXAMPLE,
-    at,
-    check_no_gaps,
-    contents,
-    make_new,
-    payloads,
-)
 from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
@@ -34,6 +26,14 @@ from tests.support import (
     import_lines,
     make_event,
     make_lines,
+)
+from tests.support.incremental import (
+    PER_EXAMPLE,
+    at,
+    check_no_gaps,
+    contents,
+    make_new,
+    payloads,
 )
 
 # positions and versions

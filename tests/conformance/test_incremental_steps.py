@@ -16,13 +16,6 @@ from eventferry import (
     StoreFrozenError,
     open_store,
 )
-from tests.conformance.incremental import (
-    at,
-    contents,
-    make_new,
-    payloads,
-    state,
-)
 from tests.support import (
     FAR_FUTURE,
     NewUrl,
@@ -30,6 +23,13 @@ from tests.support import (
     exported,
     import_lines,
     make_lines,
+)
+from tests.support.incremental import (
+    at,
+    contents,
+    make_new,
+    payloads,
+    state,
 )
 
 

@@ -27,7 +27,6 @@ from eventferry import (
 )
 from eventferry.databases import open_database
 from eventferry.operation_log import Operation, told_elsewhere
-from tests.servers import PASSWORD
 from tests.support import (
     FAR_FUTURE,
     NewUrl,
@@ -37,6 +36,7 @@ from tests.support import (
     make_event,
     make_lines,
 )
+from tests.support.servers import PASSWORD
 
 HIDDEN = "h1dd3n-0f-C0urs3"
 SAVED: dict[str, Any] = {"type": "T", "aggregateId": "a", "aggregateVersion": 1, "payload": HIDDEN}

@@ -49,7 +49,7 @@ from tests.support import (
     make_event,
     make_lines,
 )
-from tests.workers import push_partition
+from tests.support.workers import push_partition
 
 
 async def read(store: EventStore, parts: Iterable[Partition]) -> list[bytes]:

@@ -15,9 +15,9 @@ from eventferry import StoreUnreachableError, open_store, verify
 from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.reading import exporting
-from tests.faults.children import Child, make_ready
-from tests.postgresql.proxy import proxied
 from tests.support import NewUrl, exported, import_lines, make_lines
+from tests.support.faults.children import Child, make_ready
+from tests.support.proxy import proxied
 
 STOPS = 100
 EVENTS = 6000

@@ -8,8 +8,8 @@ import random
 
 import pytest
 
-from tests.faults.pauses import OTHERS, PAUSED, walk
-from tests.places import DATABASES
+from tests.support.faults.pauses import OTHERS, PAUSED, walk
+from tests.support.places import DATABASES
 
 PAIRS = 4
 PAUSES = 4

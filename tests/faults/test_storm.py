@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.operations import OPERATIONS
-from tests.faults.storm import storm
-from tests.places import DATABASES
+from tests.support.faults.operations import OPERATIONS
+from tests.support.faults.storm import storm
+from tests.support.places import DATABASES
 
 KILLS = 2
 AT_ONCE = 5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.targets import TARGETS
+from tests.support.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).with_name("corpus")
 

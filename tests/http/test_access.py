@@ -13,8 +13,8 @@ import pytest
 from eventferry import EventferryError, UsageError
 from eventferry.http import SCOPES, Limits, TokenFile, create_app
 from eventferry.http.routes import ROUTES, Route
-from tests.http.service import URL, client_of, opened, problem_of, service
 from tests.support import exported
+from tests.support.service import URL, client_of, opened, problem_of, service
 
 OPEN_TO_ALL = {"/healthz", "/openapi.json", "/docs"}
 

@@ -22,8 +22,8 @@ from eventferry import InputError
 from eventferry.http import ClientGoneError, Limits, RefusedError, request_blocks
 from eventferry.http.bodies import charset_of
 from eventferry.http.charsets import CHARSETS, known_charset
-from tests.http.service import lines_of, new_event, problem_of, service
 from tests.support import exported, make_lines
+from tests.support.service import lines_of, new_event, problem_of, service
 
 SAMPLES = (
     '{"a":[1,"x\\n"]}\r\n ~|@#$^`\'äöüßéèñçøåÿ€£¥§ŁłŽžşğĞ αβγδω Привет мир їєґ '

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from eventferry import open_store
-from tests.http.service import Server, new_event, serving
 from tests.support import exported, import_lines, make_lines, program
+from tests.support.service import Server, new_event, serving
 
 
 @pytest.fixture

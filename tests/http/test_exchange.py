@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import pytest
 
 from eventferry import EventStore, open_store
-from tests.http.service import lines_of, new_event, service, serving
-from tests.interop.resolve import install
 from tests.support import FAR_FUTURE, exported, import_lines, make_event, make_lines
+from tests.support.interop.resolve import install
+from tests.support.service import lines_of, new_event, service, serving
 
 T = TypeVar("T")
 PATIENCE = 60

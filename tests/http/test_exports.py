@@ -17,8 +17,8 @@ from eventferry import InputError, StoreReplacedError
 from eventferry.http import Limits, create_app
 from eventferry.http.streams import PIECE, CutError
 from eventferry.lines.unpacking import zstd_module
-from tests.http.service import lines_of, new_event, opened, problem_of, service, serving
 from tests.support import exported, import_lines, make_event, make_lines
+from tests.support.service import lines_of, new_event, opened, problem_of, service, serving
 
 FAR_MORE_THAN_IS_READ_AHEAD = 150_000
 

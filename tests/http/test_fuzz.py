@@ -31,9 +31,9 @@ from schemathesis.specs.openapi.checks import (
 from eventferry import open_store
 from eventferry.http import create_app
 from eventferry.http.routes import ROUTES
-from tests.http.service import lines_of, new_event
-from tests.places import Places
 from tests.support import import_lines, make_lines
+from tests.support.places import Places
+from tests.support.service import lines_of, new_event
 
 CHECKS: list[Any] = [
     checks.not_a_server_error,

@@ -14,8 +14,8 @@ from starlette.routing import Mount, Route
 import eventferry.http as http
 from eventferry import EventStore
 from eventferry.http import create_app
-from tests.http.service import URL, lines_of, new_event, opened, problem_of
 from tests.support import exported, make_event, make_lines
+from tests.support.service import URL, lines_of, new_event, opened, problem_of
 
 HANDLERS: dict[tuple[str, str], http.Handler[Any]] = {
     ("GET", "/describe"): http.describe_handler,

@@ -11,7 +11,7 @@ import pytest
 
 from eventferry import EventStore
 from eventferry.http import create_app
-from tests.http.service import lines_of, new_event, opened, problem_of
+from tests.support.service import lines_of, new_event, opened, problem_of
 
 
 async def asked(

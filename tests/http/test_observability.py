@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from eventferry.http import current_trace, streams
-from tests.http.service import lines_of, new_event, service
 from tests.support import make_lines
+from tests.support.service import lines_of, new_event, service
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -16,10 +16,10 @@ from eventferry import EventStore, open_store
 from eventferry.http import create_app
 from eventferry.http.limits import Limits
 from eventferry.importing.replace import Replacement
-from tests.http.service import client_of, problem_of, serving
 from tests.http.test_uploads import cut_upload
-from tests.places import DATABASES, Places
 from tests.support import exported, import_lines, make_lines
+from tests.support.places import DATABASES, Places
+from tests.support.service import client_of, problem_of, serving
 
 COMMIT = 100_000
 SOURCE = make_lines(6000)

@@ -13,8 +13,8 @@ import pytest
 from eventferry import ImportStream, open_store
 from eventferry.http import TokenFile
 from eventferry.http.events import PAGE_BYTES
-from tests.http.service import client_of, lines_of, new_event, opened, problem_of, service
 from tests.support import as_dict, exported, make_event, make_lines
+from tests.support.service import client_of, lines_of, new_event, opened, problem_of, service
 
 
 async def test_describe_says_what_the_store_holds(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from eventferry import open_store
-from tests.http.service import serving
-from tests.places import Places
 from tests.support import import_lines, make_lines
+from tests.support.places import Places
+from tests.support.service import serving
 
 RELAY = """
 import asyncio, sys

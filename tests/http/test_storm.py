@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from eventferry import open_store
-from tests.http.service import Server, serving
-from tests.places import Places
 from tests.support import import_lines, make_lines
+from tests.support.places import Places
+from tests.support.service import Server, serving
 
 CLIENTS = 50
 MEMORY = 250 * 1024 * 1024

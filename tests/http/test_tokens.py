@@ -15,7 +15,7 @@ import pytest
 
 from eventferry import EventferryError, UsageError
 from eventferry.http import TokenFile
-from tests.cli import Ferry, new_ferry
+from tests.support.cli import Ferry, new_ferry
 
 ferry = pytest.fixture(new_ferry)
 

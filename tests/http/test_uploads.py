@@ -15,8 +15,8 @@ import pytest
 
 from eventferry import EventStore, open_store
 from eventferry.http import create_app
-from tests.http.service import lines_of, new_event, opened, serving
 from tests.support import exported, make_lines
+from tests.support.service import lines_of, new_event, opened, serving
 
 JSON = b'{"type":"T","aggregateId":"a","aggregateVersion":1}'
 UPLOADS = {

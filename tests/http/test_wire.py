@@ -13,8 +13,8 @@ import pytest
 
 from eventferry import open_store
 from eventferry.http import SCOPES, TokenFile
-from tests.http.service import Server, serving
 from tests.support import import_lines, make_lines
+from tests.support.service import Server, serving
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.both import write_by_resolve
-from tests.interop.resolve import ResolvePackages, install
-from tests.interop.stores import DATABASES, Stores
+from tests.support.interop.both import write_by_resolve
+from tests.support.interop.resolve import ResolvePackages, install
+from tests.support.interop.stores import DATABASES, Stores
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from eventferry import ImportNotFoundError, ImportOpenError, UnsupportedStoreError, open_store
-from tests.interop.both import (
+from tests.support import FAR_FUTURE, exported, make_lines
+from tests.support.interop.both import (
     about,
     assert_both_agree,
     assert_both_agree_on_events,
@@ -16,9 +17,8 @@ from tests.interop.both import (
     makers,
     new_event,
 )
-from tests.interop.resolve import ResolveError, ResolvePackages
-from tests.interop.stores import Stores, is_postgresql
-from tests.support import FAR_FUTURE, exported, make_lines
+from tests.support.interop.resolve import ResolveError, ResolvePackages
+from tests.support.interop.stores import Stores, is_postgresql
 
 pytestmark = pytest.mark.interop
 

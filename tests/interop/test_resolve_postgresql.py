@@ -19,7 +19,8 @@ from eventferry import (
 )
 from eventferry.reading import exporting
 from eventferry.reading.order import thread_of
-from tests.interop.both import (
+from tests.support import FAR_FUTURE, all_pages, exported, import_lines, line, make_event, make_lines
+from tests.support.interop.both import (
     ORIGINAL_EVENTS,
     about,
     assert_both_agree,
@@ -34,9 +35,8 @@ from tests.interop.both import (
     save_of,
     several,
 )
-from tests.interop.resolve import Resolve, ResolveError, ResolvePackages
-from tests.interop.stores import Stores, query, rows_and_tables, threads, transaction
-from tests.support import FAR_FUTURE, all_pages, exported, import_lines, line, make_event, make_lines
+from tests.support.interop.resolve import Resolve, ResolveError, ResolvePackages
+from tests.support.interop.stores import Stores, query, rows_and_tables, threads, transaction
 
 pytestmark = [
     pytest.mark.interop,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from eventferry import AUTO, EventStore, StoreExistsError, open_store
-from tests.interop.both import (
+from tests.support import FAR_FUTURE, all_pages, exported, import_lines, line, make_lines
+from tests.support.interop.both import (
     NOWHERE_TIED,
     ORIGINAL_EVENTS,
     assert_both_agree,
@@ -20,9 +21,8 @@ from tests.interop.both import (
     makers,
     save_of,
 )
-from tests.interop.resolve import ResolveError, ResolvePackages
-from tests.interop.stores import Stores
-from tests.support import FAR_FUTURE, all_pages, exported, import_lines, line, make_lines
+from tests.support.interop.resolve import ResolveError, ResolvePackages
+from tests.support.interop.stores import Stores
 
 pytestmark = pytest.mark.interop
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from eventferry import InputError, open_store
-from tests.interop.both import (
+from tests.support import FAR_FUTURE, all_pages, exported, line, make_event, make_lines
+from tests.support.interop.both import (
     FLOATS,
     about,
     assert_both_agree,
@@ -22,9 +23,8 @@ from tests.interop.both import (
     new_event,
     save_of,
 )
-from tests.interop.resolve import ResolvePackages
-from tests.interop.stores import Stores
-from tests.support import FAR_FUTURE, all_pages, exported, line, make_event, make_lines
+from tests.support.interop.resolve import ResolvePackages
+from tests.support.interop.stores import Stores
 
 pytestmark = [
     pytest.mark.interop,

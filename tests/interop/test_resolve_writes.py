@@ -13,7 +13,8 @@ from eventferry import (
     StoreNotFoundError,
     open_store,
 )
-from tests.interop.both import (
+from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+from tests.support.interop.both import (
     IMPORTED,
     about,
     assert_both_agree,
@@ -26,9 +27,8 @@ from tests.interop.both import (
     new_event,
     save_of,
 )
-from tests.interop.resolve import ResolveError, ResolvePackages
-from tests.interop.stores import Stores, tables
-from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+from tests.support.interop.resolve import ResolveError, ResolvePackages
+from tests.support.interop.stores import Stores, tables
 
 pytestmark = pytest.mark.interop
 

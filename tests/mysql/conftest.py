@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mysql.databases import Database, made_on
-from tests.places import Places
-from tests.servers import FOLDER, Server, new_server
+from tests.support.mysql import Database, made_on
+from tests.support.places import Places
+from tests.support.servers import FOLDER, Server, new_server
 
 
 @pytest.fixture

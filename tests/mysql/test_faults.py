@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from eventferry import check, open_store
-from tests.mysql.databases import Database
 from tests.mysql.test_rights import make_reader
 from tests.support import import_lines, make_lines
+from tests.support.mysql import Database
 
 
 async def fill(database: Database) -> None:

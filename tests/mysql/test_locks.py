@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from eventferry import ImportOpenError, NotFrozenError, StoreBusyError, StoreFrozenError, open_store
-from tests.mysql.databases import Database
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+from tests.support.mysql import Database
 
 MANY = b"".join(line(make_event(i, payload="x" * 500)) for i in range(20_000))
 

@@ -16,8 +16,8 @@ import pytest
 from eventferry import StoreUnreachableError, UsageError, open_store
 from eventferry.databases.mysql import _is_here
 from eventferry.databases.mysql.optionfile import read_options
-from tests.mysql.databases import Database
 from tests.support import import_lines, make_lines
+from tests.support.mysql import Database
 
 FILES = {
     "an option twice": "[client]\nuser=somebody\n{}",

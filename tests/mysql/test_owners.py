@@ -28,9 +28,9 @@ from eventferry import (
 from eventferry.databases import mysql
 from eventferry.databases.mysql.connection import Connection
 from eventferry.importing.stream import ImportStream
-from tests.mysql.databases import RESOLVE_FREEZE, Database, made_on
-from tests.servers import FOLDER, MariaDb, new_server
 from tests.support import exported, import_lines, line, make_event, make_lines
+from tests.support.mysql import RESOLVE_FREEZE, Database, made_on
+from tests.support.servers import FOLDER, MariaDb, new_server
 
 OTHER = b"".join(
     line(make_event(i, aggregateId=f"other-{i % 7}", aggregateVersion=i + 1)) for i in range(700)

@@ -7,8 +7,8 @@ from typing import Any
 
 from eventferry import EventStore, open_store
 from eventferry.databases.mysql import MysqlDatabase
-from tests.mysql.databases import Database
 from tests.support import LONG_AGO, all_pages, exported, import_lines, line, make_event
+from tests.support.mysql import Database
 
 COUNT = 20_000
 EVENTS = [

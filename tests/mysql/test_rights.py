@@ -20,9 +20,9 @@ from eventferry import (
     UsageError,
     open_store,
 )
-from tests.mysql.databases import Database
-from tests.servers import PASSWORD
 from tests.support import exported, import_lines, make_lines
+from tests.support.mysql import Database
+from tests.support.servers import PASSWORD
 
 SAVED = {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}
 

@@ -16,7 +16,6 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.mysql.databases import RESOLVE_FREEZE, RESOLVE_OPEN_IMPORT, Database
 from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
@@ -29,6 +28,7 @@ from tests.support import (
     make_event,
     make_lines,
 )
+from tests.support.mysql import RESOLVE_FREEZE, RESOLVE_OPEN_IMPORT, Database
 
 SAVED = {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}
 

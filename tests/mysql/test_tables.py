@@ -10,9 +10,9 @@ import pytest
 
 from eventferry import DatabaseError, InputError, UnsupportedStoreError, UsageError, open_store
 from eventferry.databases.mysql.wire import Wire
-from tests.mysql.databases import Database, made_on
-from tests.servers import Server
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+from tests.support.mysql import Database, made_on
+from tests.support.servers import Server
 
 STORE = {"events", "events-threads", "snapshots", "subscribers", "secrets"}
 HARD = [

@@ -22,9 +22,9 @@ from eventferry import (
 from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.wire import Wire
 from eventferry.reading import exporting
-from tests.mysql.databases import Database, made_on
-from tests.servers import Server
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+from tests.support.mysql import Database, made_on
+from tests.support.servers import Server
 
 OLD = make_lines(300)
 NEW = b"".join(

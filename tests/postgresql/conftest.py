@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.places import Places
-from tests.postgresql.schemas import Own
-from tests.servers import FOLDER, new_server
 from tests.support import NewUrl, Opened, open_new
+from tests.support.places import Places
+from tests.support.postgresql import Own
+from tests.support.servers import FOLDER, new_server
 
 
 @pytest.fixture

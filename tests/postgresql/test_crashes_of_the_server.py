@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from eventferry import DatabaseError, EventStore, ImportReport, StoreBusyError, open_store
-from tests.postgresql.schemas import (
+from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
+from tests.support.postgresql import (
     STORE_TABLES,
     Own,
     at,
@@ -20,7 +21,6 @@ from tests.postgresql.schemas import (
     schema_of,
     tables,
 )
-from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
 
 OLD = make_lines(300)
 NEW = b"".join(

@@ -8,9 +8,9 @@ from psycopg import sql
 
 from eventferry import DatabaseError, check, open_store
 from eventferry.databases.inspecting import index_fault
-from tests.postgresql.schemas import connect, make_resolve_store, make_store, rows, schema_of
 from tests.postgresql.test_rights import READER, role
 from tests.support import NewUrl, exported
+from tests.support.postgresql import connect, make_resolve_store, make_store, rows, schema_of
 
 
 @pytest.mark.parametrize(

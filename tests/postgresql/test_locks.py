@@ -24,7 +24,8 @@ from eventferry import (
     open_store,
 )
 from eventferry.reading import order
-from tests.postgresql.schemas import (
+from tests.support import FAR_FUTURE, NewUrl, exported, import_lines, line, make_event, make_lines
+from tests.support.postgresql import (
     SAVED,
     STORE_TABLES,
     at,
@@ -36,7 +37,6 @@ from tests.postgresql.schemas import (
     tables,
     with_options,
 )
-from tests.support import FAR_FUTURE, NewUrl, exported, import_lines, line, make_event, make_lines
 
 
 def new_event(aggregate: str, version: int = 1) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import pytest
 from psycopg import sql
 
 from eventferry import MANUAL, StoreExistsError, UnsupportedStoreError, UsageError, open_store
-from tests.postgresql.schemas import SAVED, at, import_in_steps, relations, rows, schema_of
-from tests.servers import shared_url
 from tests.support import FAR_FUTURE, NewUrl, exported, import_lines, make_lines
+from tests.support.postgresql import SAVED, at, import_in_steps, relations, rows, schema_of
+from tests.support.servers import shared_url
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from eventferry import (
     UnsupportedStoreError,
     open_store,
 )
-from tests.postgresql.schemas import (
+from tests.support import FAR_FUTURE, NewUrl, exported, import_lines, make_lines
+from tests.support.postgresql import (
     SAVED,
     STORE_TABLES,
     at,
@@ -29,7 +30,6 @@ from tests.postgresql.schemas import (
     tables,
     with_options,
 )
-from tests.support import FAR_FUTURE, NewUrl, exported, import_lines, make_lines
 
 
 def owner_of(stream: ImportStream) -> str:

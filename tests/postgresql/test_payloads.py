@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from eventferry import MANUAL, InputError, open_store
 from eventferry.comparing.canonical import canonical
 from eventferry.databases.postgresql.payloads import refuse_payload
-from tests.postgresql.schemas import STORE_TABLES, make_resolve_store, tables
-from tests.servers import shared_url
 from tests.support import NewUrl, exported, import_lines, line, make_event, make_lines
+from tests.support.postgresql import STORE_TABLES, make_resolve_store, tables
+from tests.support.servers import shared_url
 
 TOO_MUCH = 4_200_000
 """More characters than any payload of these tests may come out with."""

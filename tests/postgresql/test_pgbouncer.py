@@ -22,9 +22,8 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests import servers
-from tests.postgresql.schemas import SAVED, STORE_TABLES, at, check_no_gaps, rows, tables, with_options
-from tests.support import FAR_FUTURE, NewUrl, all_pages, exported, import_lines, make_lines
+from tests.support import FAR_FUTURE, NewUrl, all_pages, exported, import_lines, make_lines, servers
+from tests.support.postgresql import SAVED, STORE_TABLES, at, check_no_gaps, rows, tables, with_options
 
 SETTINGS = """
 [databases]

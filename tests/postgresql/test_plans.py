@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from eventferry import AUTO, MANUAL, EventStore, ImportReport, open_store
-from tests.postgresql.schemas import SAVED, Own, at, make_resolve_store, make_store, rows
 from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
@@ -21,6 +20,7 @@ from tests.support import (
     make_event,
     make_lines,
 )
+from tests.support.postgresql import SAVED, Own, at, make_resolve_store, make_store, rows
 
 COUNT = 50_000
 PAGE = 4096

@@ -24,9 +24,18 @@ from eventferry import (
     pipeline,
     verify,
 )
-from tests import servers
 from tests.conformance.test_stores import OTHER_WRITES, READS, WRITES_THAT_A_FREEZE_REFUSES, Use
-from tests.postgresql.schemas import (
+from tests.support import (
+    FAR_FUTURE,
+    NewUrl,
+    all_pages,
+    exported,
+    import_lines,
+    make_event,
+    make_lines,
+    servers,
+)
+from tests.support.postgresql import (
     SAVED,
     STORE_TABLES,
     Own,
@@ -38,8 +47,7 @@ from tests.postgresql.schemas import (
     tables,
     with_options,
 )
-from tests.servers import shared_url
-from tests.support import FAR_FUTURE, NewUrl, all_pages, exported, import_lines, make_event, make_lines
+from tests.support.servers import shared_url
 
 WRITES: dict[str, Use] = (
     WRITES_THAT_A_FREEZE_REFUSES

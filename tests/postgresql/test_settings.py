@@ -8,7 +8,16 @@ import secrets
 import pytest
 
 from eventferry import AUTO, MANUAL, ImportReport, ReadOnlyStoreError, check, open_store, pipeline
-from tests.postgresql.schemas import (
+from tests.support import (
+    FAR_FUTURE,
+    all_pages,
+    exported,
+    import_lines,
+    line,
+    make_event,
+    make_lines,
+)
+from tests.support.postgresql import (
     STORE_TABLES,
     Own,
     at,
@@ -22,15 +31,6 @@ from tests.postgresql.schemas import (
     schema_of,
     tables,
     with_options,
-)
-from tests.support import (
-    FAR_FUTURE,
-    all_pages,
-    exported,
-    import_lines,
-    line,
-    make_event,
-    make_lines,
 )
 
 WORST = {

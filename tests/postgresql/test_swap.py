@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from eventferry import EventStore, StoreBusyError, UnsupportedStoreError, open_store
-from tests.postgresql.schemas import (
+from tests.support import NewUrl, exported, import_lines, make_lines
+from tests.support.postgresql import (
     SAVED,
     STORE_TABLES,
     connect,
@@ -23,7 +24,6 @@ from tests.postgresql.schemas import (
     tables,
     with_options,
 )
-from tests.support import NewUrl, exported, import_lines, make_lines
 
 
 @contextmanager

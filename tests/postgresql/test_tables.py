@@ -12,7 +12,8 @@ from eventferry import (
     EventStore,
     open_store,
 )
-from tests.postgresql.schemas import (
+from tests.support import FAR_FUTURE, NewUrl, import_lines, make_event, make_lines
+from tests.support.postgresql import (
     SAVED,
     STORE_TABLES,
     at,
@@ -23,7 +24,6 @@ from tests.postgresql.schemas import (
     rows,
     tables,
 )
-from tests.support import FAR_FUTURE, NewUrl, import_lines, make_event, make_lines
 
 COLUMNS = {
     "events": [

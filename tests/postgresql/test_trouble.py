@@ -30,9 +30,18 @@ from eventferry import (
 from eventferry.database import EVERY_EVENT, Reading, Stretch
 from eventferry.reading.order import stretch_of
 from eventferry.results import SavedEvent
-from tests import servers
-from tests.postgresql.proxy import proxied
-from tests.postgresql.schemas import (
+from tests.support import (
+    FAR_FUTURE,
+    NewUrl,
+    Opened,
+    exported,
+    import_lines,
+    line,
+    make_event,
+    make_lines,
+    servers,
+)
+from tests.support.postgresql import (
     SAVED,
     STORE_TABLES,
     Own,
@@ -45,8 +54,8 @@ from tests.postgresql.schemas import (
     tables,
     with_options,
 )
-from tests.servers import PASSWORD
-from tests.support import FAR_FUTURE, NewUrl, Opened, exported, import_lines, line, make_event, make_lines
+from tests.support.proxy import proxied
+from tests.support.servers import PASSWORD
 
 # no connection
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eventferry import DatabaseError, check, open_store
-from tests.sqlite.files import connect, make_resolve_store, make_store, rows, url_of
+from tests.support.sqlite import connect, make_resolve_store, make_store, rows, url_of
 
 
 def without_an_index(path: Path, index: str, statement: str) -> None:

@@ -21,8 +21,8 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.sqlite.files import KEY, MODES, SAVED, at, make_store, names_beside, rows, url_of
 from tests.support import FAR_FUTURE, events_of, exported, import_lines, make_event, make_lines
+from tests.support.sqlite import KEY, MODES, SAVED, at, make_store, names_beside, rows, url_of
 
 
 def linked(path: Path) -> Path:

@@ -21,7 +21,8 @@ from eventferry import (
     UnsupportedStoreError,
     open_store,
 )
-from tests.sqlite.files import (
+from tests.support import FAR_FUTURE, exported, import_lines, make_event, make_lines
+from tests.support.sqlite import (
     KEY,
     RESOLVE_TABLES,
     SAVED,
@@ -34,7 +35,6 @@ from tests.sqlite.files import (
     rows,
     url_of,
 )
-from tests.support import FAR_FUTURE, exported, import_lines, make_event, make_lines
 
 
 def calls(store: EventStore) -> list[Callable[[], Any]]:

@@ -10,7 +10,13 @@ from eventferry import (
     UsageError,
     open_store,
 )
-from tests.sqlite.files import (
+from tests.support import (
+    all_pages,
+    exported,
+    import_lines,
+    make_lines,
+)
+from tests.support.sqlite import (
     MODES,
     SAVED,
     file_hash,
@@ -18,12 +24,6 @@ from tests.sqlite.files import (
     make_store,
     names_beside,
     url_of,
-)
-from tests.support import (
-    all_pages,
-    exported,
-    import_lines,
-    make_lines,
 )
 
 # journal modes

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from eventferry import open_store
-from tests.sqlite.files import check_no_gaps, make_store, url_of
 from tests.sqlite.test_locks import SAVE_MANY
 from tests.support import exported, make_lines
+from tests.support.sqlite import check_no_gaps, make_store, url_of
 
 TOLD = """
 import json, sys

@@ -20,7 +20,14 @@ from eventferry import (
     StoreExistsError,
     open_store,
 )
-from tests.sqlite.files import (
+from tests.support import (
+    FAR_FUTURE,
+    all_pages,
+    as_dict,
+    exported,
+    make_lines,
+)
+from tests.support.sqlite import (
     KEY,
     MODES,
     SAVED,
@@ -30,13 +37,6 @@ from tests.sqlite.files import (
     make_store,
     names_beside,
     url_of,
-)
-from tests.support import (
-    FAR_FUTURE,
-    all_pages,
-    as_dict,
-    exported,
-    make_lines,
 )
 
 

@@ -27,7 +27,12 @@ from eventferry import (
     open_store,
 )
 from eventferry.databases.sqlite import liveness
-from tests.sqlite.files import (
+from tests.support import (
+    exported,
+    import_lines,
+    make_lines,
+)
+from tests.support.sqlite import (
     SAVED,
     connect,
     file_hash,
@@ -35,11 +40,6 @@ from tests.sqlite.files import (
     names_beside,
     rows,
     url_of,
-)
-from tests.support import (
-    exported,
-    import_lines,
-    make_lines,
 )
 
 IMPORT_AND_WAIT = """

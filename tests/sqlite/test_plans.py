@@ -18,14 +18,6 @@ from eventferry import (
     open_store,
 )
 from eventferry.databases.sqlite import library
-from tests.sqlite.files import (
-    SAVED,
-    at,
-    connect,
-    make_resolve_store,
-    make_store,
-    url_of,
-)
 from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
@@ -35,6 +27,14 @@ from tests.support import (
     import_lines,
     make_event,
     make_lines,
+)
+from tests.support.sqlite import (
+    SAVED,
+    at,
+    connect,
+    make_resolve_store,
+    make_store,
+    url_of,
 )
 
 

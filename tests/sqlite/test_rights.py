@@ -24,7 +24,16 @@ from eventferry import (
     StoreBusyError,
     open_store,
 )
-from tests.sqlite.files import (
+from tests.support import (
+    FAR_FUTURE,
+    all_pages,
+    events_of,
+    exported,
+    import_lines,
+    make_event,
+    make_lines,
+)
+from tests.support.sqlite import (
     KEY,
     MODES,
     SAVED,
@@ -34,15 +43,6 @@ from tests.sqlite.files import (
     make_store,
     names_beside,
     url_of,
-)
-from tests.support import (
-    FAR_FUTURE,
-    all_pages,
-    events_of,
-    exported,
-    import_lines,
-    make_event,
-    make_lines,
 )
 
 

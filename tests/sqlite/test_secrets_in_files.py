@@ -13,7 +13,7 @@ from eventferry import (
     SecretNotErasedError,
     open_store,
 )
-from tests.sqlite.files import (
+from tests.support.sqlite import (
     KEY,
     connect,
     make_store,

@@ -21,7 +21,18 @@ from eventferry import (
     StoreFrozenError,
     open_store,
 )
-from tests.sqlite.files import (
+from tests.support import (
+    FAR_FUTURE,
+    all_pages,
+    as_dict,
+    events_of,
+    exported,
+    import_lines,
+    line,
+    make_event,
+    make_lines,
+)
+from tests.support.sqlite import (
     SAVED,
     at,
     check_no_gaps,
@@ -34,17 +45,6 @@ from tests.sqlite.files import (
     rows,
     unique_columns,
     url_of,
-)
-from tests.support import (
-    FAR_FUTURE,
-    all_pages,
-    as_dict,
-    events_of,
-    exported,
-    import_lines,
-    line,
-    make_event,
-    make_lines,
 )
 
 RESOLVE_INDEXES = {

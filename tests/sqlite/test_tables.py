@@ -28,7 +28,13 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.sqlite.files import (
+from tests.support import (
+    FAR_FUTURE,
+    exported,
+    import_lines,
+    make_lines,
+)
+from tests.support.sqlite import (
     KEY,
     SAVED,
     at,
@@ -40,12 +46,6 @@ from tests.sqlite.files import (
     rows,
     unique_columns,
     url_of,
-)
-from tests.support import (
-    FAR_FUTURE,
-    exported,
-    import_lines,
-    make_lines,
 )
 
 # places

@@ -15,7 +15,7 @@ from eventferry.http.bodies import refuse_empty
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.packing import accepted_coding
 from eventferry.http.streams import LinesResponse
-from eventferry.lines.event import MAX_SAFE_INTEGER
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.lines.payload import LARGE
 from eventferry.reading.exporting import ExportStream
 

@@ -14,7 +14,7 @@ from eventferry.http.charsets import UTF_8
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.problems import RefusedError
 from eventferry.importing.merge import ImportReport, Older
-from eventferry.lines.event import MAX_SAFE_INTEGER
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 OFFSET_HEADER = "Upload-Offset"
 

@@ -19,7 +19,7 @@ from eventferry.http.handling import Handler
 from eventferry.http.metrics import MEDIA_TYPE as METRICS
 from eventferry.http.streams import LINES
 from eventferry.http.tokens import Scope
-from eventferry.lines.event import MAX_ID_LENGTH, MAX_SAFE_INTEGER
+from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"

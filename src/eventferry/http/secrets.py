@@ -12,7 +12,7 @@ from eventferry import SecretsReport
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.problems import RefusedError
 from eventferry.http.streams import LinesResponse
-from eventferry.lines.event import MAX_SAFE_INTEGER
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 MAX_BYTES = 64 * 1024**2
 """How much a request may bring: secrets wait in memory until all are there."""

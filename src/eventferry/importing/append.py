@@ -12,7 +12,9 @@ from eventferry.comparing.canonical import is_equal
 from eventferry.database import Database, Progress, RowBatch, SoleWriting
 from eventferry.errors import ConcurrentError, InputError
 from eventferry.lines.blocks import Lines
-from eventferry.lines.event import Limits, LineDecoder, Row
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import Row
+from eventferry.lines.limits import Limits
 
 
 class Appending:

@@ -21,7 +21,10 @@ from eventferry.importing.batch import BATCH_BYTES, PART, SLICE, Batches
 from eventferry.importing.merge import ImportReport, Older
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
-from eventferry.lines.event import Event, EventInput, Limits, LineDecoder, NewRow, NewRowValues, new_row
+from eventferry.lines.converting import new_row
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import Event, EventInput, NewRow, NewRowValues
+from eventferry.lines.limits import Limits
 from eventferry.reading import order
 
 EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[EventInput] | AsyncIterable[bytes]

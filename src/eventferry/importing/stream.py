@@ -29,7 +29,8 @@ from eventferry.errors import (
 from eventferry.importing.batch import SLICE, Batches
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.lines.blocks import Lines, LineSplitter
-from eventferry.lines.event import Limits, LineDecoder
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.limits import Limits
 from eventferry.operation_log import Operation, counts_of
 
 
@@ -192,7 +193,7 @@ class ImportStream:
                 break
             if self._check.digest() != expected.digest:
                 error = ResumeError(
-                    "this is not the source that the import began with: import without resume to begin anew"
+                    "this is not the source that the import began with: import without resume=True to start over"
                 )
                 await self.abort(error)
                 raise error

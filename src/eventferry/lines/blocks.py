@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from eventferry.errors import InputError
-from eventferry.lines.event import LineDecoder, NewRowValues, NumberedRow
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import NewRowValues, NumberedRow
 
 DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
 """How long a line may be by default; far above any event, far below what would take the machine down."""

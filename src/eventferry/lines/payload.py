@@ -136,7 +136,7 @@ def encode_payload(payload: Any) -> bytes:
         odd = _check_json(payload)
         text = ENCODER.encode(_respelled(payload) if odd else payload)
     except UnicodeEncodeError:
-        raise InputError("holds a lone surrogate, which is no character", field="payload") from None
+        raise InputError("holds a lone surrogate, which is not a character", field="payload") from None
     except RecursionError:
         raise InputError("nests more deeply than can be written", field="payload") from None
     check_payload(text)

@@ -52,7 +52,7 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life
-from eventferry.lines.event import Limits, check_limits, is_within
+from eventferry.lines.limits import Limits, check_limits, is_within
 
 __all__ = ["MysqlDatabase", "open_url"]
 

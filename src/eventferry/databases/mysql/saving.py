@@ -16,7 +16,7 @@ from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.errors import ConcurrentError, DatabaseError, InputError
-from eventferry.lines.event import full_thread
+from eventferry.lines.limits import full_thread
 from eventferry.reading import order
 
 _LONG_AGO = -(2**63)

@@ -11,7 +11,7 @@ from typing import NoReturn
 from eventferry.databases.mysql.connection import Connection
 from eventferry.databases.mysql.tables import ORDER
 from eventferry.databases.names import EVENT, Tables, refuse_foreign
-from eventferry.lines.event import Limits
+from eventferry.lines.limits import Limits
 from eventferry.lines.payload import may_have_long_exponent
 
 

@@ -42,7 +42,7 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life
-from eventferry.lines.event import Limits, check_limits
+from eventferry.lines.limits import Limits, check_limits
 
 __all__ = ["PostgresDatabase", "open_url"]
 

@@ -17,7 +17,7 @@ from eventferry.databases.postgresql.connection import Connection, prepared
 from eventferry.databases.postgresql.tables import COLUMNS, Names, literal
 from eventferry.databases.postgresql.writing import event_size
 from eventferry.errors import ConcurrentError, DatabaseError
-from eventferry.lines.event import full_thread
+from eventferry.lines.limits import full_thread
 from eventferry.reading import order
 
 

@@ -55,7 +55,7 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life, Running, to_the_end
-from eventferry.lines.event import ROOMY, Limits
+from eventferry.lines.limits import ROOMY, Limits
 
 __all__ = ["SqliteDatabase", "open_url"]
 

@@ -1,0 +1,183 @@
+"""Lines become rows: many at once, and one by one where one of them needs a look of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import Any, TypeVar
+
+import msgspec
+
+from eventferry.errors import InputError
+from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
+from eventferry.lines.limits import (
+    LONE_SURROGATE,
+    ROOMY,
+    Limits,
+    Name,
+    ThreadCounter,
+    ThreadId,
+    Timestamp,
+    Version,
+    check_limits,
+    check_text,
+)
+from eventferry.lines.payload import ENCODER, SHALLOW, check_payload, compact, may_be_deep
+from eventferry.lines.refusal import refuse_duplicate_key, refused_line
+from eventferry.lines.spelling import (
+    PLAIN,
+    PLAIN_NEW,
+    UNICODE_ESCAPE,
+    field_at,
+    is_compact,
+    lone_surrogate,
+)
+
+_NULL = msgspec.Raw(b"null")
+_LEFT_OUT: Any = msgspec.UNSET
+"""Of a key that is not written where it was not read."""
+
+
+class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    thread_counter: ThreadCounter
+    thread_id: ThreadId
+    type: Name
+    timestamp: Timestamp
+    aggregate_id: Name
+    aggregate_version: Version
+    payload: msgspec.Raw = _NULL
+
+
+class _LenientLine(_Line, forbid_unknown_fields=False):
+    pass
+
+
+class _NewLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
+    thread_counter: msgspec.Raw = _LEFT_OUT  # positions and versions given are ignored
+    thread_id: msgspec.Raw = _LEFT_OUT
+    type: Name
+    timestamp: Timestamp
+    aggregate_id: Name
+    aggregate_version: msgspec.Raw = _LEFT_OUT
+    payload: msgspec.Raw = _NULL
+
+
+class _LenientNewLine(_NewLine, forbid_unknown_fields=False):
+    pass
+
+
+E = TypeVar("E", _Line, _NewLine)
+
+
+_PAYLOAD = attrgetter("payload")
+_ID = attrgetter("aggregate_id")
+_TYPE = attrgetter("type")
+
+
+class LineDecoder:
+    """Turns the bytes of one line into a row, or raises an `InputError` without a place.
+
+    Args:
+        limits: what the columns can hold.
+        ignore_unknown_keys: drop keys that an event does not have, instead of refusing the line.
+    """
+
+    def __init__(self, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> None:
+        self._limits = limits
+        self._limited = limits is not ROOMY  # the parser itself checks the roomy ones
+        self._line = msgspec.json.Decoder[_Line](_LenientLine if ignore_unknown_keys else _Line)
+        self._new = msgspec.json.Decoder[_NewLine](_LenientNewLine if ignore_unknown_keys else _NewLine)
+
+    def rows(self, lines: bytes, count: int, first: int) -> Sequence[NumberedRow] | None:
+        """The rows of `count` lines that end with a line feed each, all at once; None where one of them needs a look of
+        its own, because it is wrong or only spelled in another way than eventferry and reSolve spell a line.
+
+        Args:
+            lines: they.
+            count: how many they are.
+            first: the number of the first.
+        """
+        events = self._at_once(self._line, lines, count)
+        if events is None:
+            return None
+        return [
+            (
+                number,
+                event.thread_id,
+                event.thread_counter,
+                event.timestamp,
+                event.aggregate_id,
+                event.aggregate_version,
+                event.type,
+                event.payload,
+            )
+            for number, event in enumerate(events, first)
+        ]
+
+    def new_rows(self, lines: bytes, count: int) -> Sequence[NewRowValues] | None:
+        """The same for lines whose position and version are ignored and may be missing."""
+        events = self._at_once(self._new, lines, count)
+        if events is None:
+            return None
+        return [(event.timestamp, event.aggregate_id, event.type, event.payload) for event in events]
+
+    def _at_once(self, decoder: msgspec.json.Decoder[E], lines: bytes, count: int) -> list[E] | None:
+        if (b"\\" in lines and UNICODE_ESCAPE.search(lines) is not None) or not is_compact(lines):
+            return None
+        try:
+            events = decoder.decode_lines(lines)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            return None
+        # What comes out as it went in holds an event's keys in their order, and none of them twice.
+        if len(events) != count or ENCODER.encode_lines(events) != lines:
+            return None
+        return events if self._surely_pass(lines, events) else None
+
+    def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine]) -> bool:
+        longest = max(map(len, map(_PAYLOAD, events)))
+        if longest > SHALLOW and any(may_be_deep(bytes(event.payload)) for event in events):
+            return False
+        if self._limited and not self._limits.surely_fit(
+            max(map(len, map(_ID, events))), max(map(len, map(_TYPE, events)))
+        ):
+            return False
+        return self._limits.surely_take(lines, longest)
+
+    def row(self, line: bytes) -> Row:
+        """A line with all seven keys."""
+        event, payload = self._one(self._line, line)
+        return Row(
+            event.thread_id,
+            event.thread_counter,
+            event.timestamp,
+            event.aggregate_id,
+            event.aggregate_version,
+            event.type,
+            payload,
+        )
+
+    def new_row(self, line: bytes) -> NewRow:
+        """A line whose position and version are ignored and may be missing."""
+        event, payload = self._one(self._new, line)
+        return NewRow(event.timestamp, event.aggregate_id, event.type, payload)
+
+    def _one(self, decoder: msgspec.json.Decoder[E], line: bytes) -> tuple[E, bytes]:
+        """A line's event and its compact payload, checked."""
+        try:
+            event = decoder.decode(line)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            raise refused_line(line, decoder.type) from None
+        payload = bytes(event.payload)
+        plain = PLAIN.match(line) or PLAIN_NEW.match(line)
+        if plain is None or plain.end() + len(payload) + 1 != len(line):
+            refuse_duplicate_key(line)
+        payload = compact(payload)
+        check_payload(payload)
+        if b"\\u" in line:
+            if (place := lone_surrogate(line)) is not None:
+                raise InputError(LONE_SURROGATE, field=field_at(line, place))
+            check_text("aggregateId", event.aggregate_id)
+            check_text("type", event.type)
+        if self._limited:
+            check_limits(self._limits, event.aggregate_id, event.type, payload)
+        return event, payload

@@ -1,0 +1,116 @@
+"""What may stand in an event: what no database can hold, and what the columns of one store cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from eventferry.cursor import MAX_COUNTER
+from eventferry.errors import InputError, UnsupportedStoreError
+from eventferry.lines.event import NewRow
+from eventferry.lines.payload import may_have_long_exponent
+
+MAX_SAFE_INTEGER = 2**53 - 1
+"""The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
+
+MAX_ID_LENGTH = 700
+"""Characters in an aggregateId or a type, as reSolve declares its columns."""
+
+ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
+ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
+Version = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
+Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
+
+LONE_SURROGATE = "holds a lone surrogate, which is not a character"
+
+_BYTES_OF_A_CHARACTER = 4
+"""In UTF-8, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the columns of one store can hold.
+
+    Attributes:
+        id_length: characters in an aggregateId.
+        type_length: characters in a type.
+        max_id_bytes: bytes in an aggregateId; None: as many as its characters take.
+        refuse_payload: says why a payload would not survive in the payload column; None if it would.
+            None instead of a function: every payload survives.
+        all_survive: given lines and the length of the longest payload in them, whether each surely survives, and none
+            has a number with an exponent of more digits than any may have; quick. None instead of a function: each
+            must be looked at, where there is `refuse_payload`.
+    """
+
+    id_length: int = MAX_ID_LENGTH
+    type_length: int = MAX_ID_LENGTH
+    max_id_bytes: int | None = None
+    refuse_payload: Callable[[bytes], str | None] | None = None
+    all_survive: Callable[[bytes, int], bool] | None = None
+
+    def surely_take(self, lines: bytes, longest: int) -> bool:
+        """Whether surely no payload of these lines is refused; for some it may say no although none is."""
+        if self.all_survive is not None:
+            return self.all_survive(lines, longest)
+        return self.refuse_payload is None and not may_have_long_exponent(lines)
+
+    def surely_fit(self, longest_id: int, longest_type: int) -> bool:
+        """Whether an aggregateId and a type of so many characters fit, whatever the characters are."""
+        if longest_id > self.id_length or longest_type > self.type_length:
+            return False
+        return self.max_id_bytes is None or longest_id * _BYTES_OF_A_CHARACTER <= self.max_id_bytes
+
+
+ROOMY = Limits()
+"""The limits of tables that eventferry makes."""
+
+
+def check_text(field: str, value: str) -> None:
+    """Refuses a string that no database here keeps alike: with U+0000, or with half a surrogate pair."""
+    if "\0" in value:
+        raise InputError("holds the character U+0000", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(LONE_SURROGATE, field=field) from None
+
+
+def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: bytes) -> None:
+    """Refuses what the columns of a store cannot hold."""
+    if len(aggregate_id) > limits.id_length:
+        raise InputError(f"is longer than {limits.id_length} characters", field="aggregateId")
+    if limits.max_id_bytes is not None and len(aggregate_id.encode()) > limits.max_id_bytes:
+        raise InputError(f"is longer than {limits.max_id_bytes} bytes", field="aggregateId")
+    if len(event_type) > limits.type_length:
+        raise InputError(f"is longer than {limits.type_length} characters", field="type")
+    if limits.refuse_payload is not None and (reason := limits.refuse_payload(payload)) is not None:
+        raise InputError(reason, field="payload")
+
+
+def is_within(limits: Limits, row: NewRow) -> bool:
+    """Whether the columns of a store can hold an event."""
+    try:
+        check_limits(limits, row.aggregate_id, row.type, row.payload)
+    except InputError:
+        return False
+    return True
+
+
+def full_thread(thread: int) -> UnsupportedStoreError:
+    """The error for an event that would go behind the highest counter."""
+    return UnsupportedStoreError(
+        f"thread {thread} is full: its last event has the counter {MAX_COUNTER}, the highest that a cursor can "
+        "hold. Nothing was stored"
+    )
+
+
+def last_version(aggregate_id: str) -> UnsupportedStoreError:
+    """The error for an event that would go behind the highest version."""
+    return UnsupportedStoreError(
+        f"the aggregate {aggregate_id!r} has an event of version {MAX_SAFE_INTEGER}, the highest possible: no "
+        "event can follow it. Nothing was stored"
+    )

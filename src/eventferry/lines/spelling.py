@@ -1,0 +1,86 @@
+"""How a line is spelled: the spelling of eventferry and reSolve, escapes, duplicate keys, white space."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+# A line as eventferry and reSolve write it: such a line cannot hold a key twice and needs no second look.
+PLAIN = re.compile(
+    rb'\{"threadCounter":[0-9]+,"threadId":[0-9]+,"type":"[^"\\]*","timestamp":-?[0-9]+,'
+    rb'"aggregateId":"[^"\\]*","aggregateVersion":[0-9]+,"payload":'
+)
+PLAIN_NEW = re.compile(
+    rb'\{"type":"[^"\\]*","timestamp":-?[0-9]+,"aggregateId":"[^"\\]*",'
+    rb'(?:"aggregateVersion":[0-9]+,)?"payload":'
+)
+UNICODE_ESCAPE = re.compile(rb"\\u")
+
+_KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a whole pair
+    rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\."
+)
+
+
+def lone_surrogate(text: bytes) -> int | None:
+    """Where a JSON text has the escape of half a surrogate pair; None where it has none."""
+    if _SURROGATE.search(text) is None:
+        return None
+    return next((match.start() for match in _ESCAPES.finditer(text) if match["lone"] is not None), None)
+
+
+def has_lone_surrogate(text: bytes) -> bool:
+    """Whether a JSON text has the escape of half a surrogate pair."""
+    return lone_surrogate(text) is not None
+
+
+def duplicate_key(line: bytes) -> str | None:
+    """A key of an event that occurs twice in the outermost object of a line.
+
+    Where none does, the members account for every byte of the compact line. Only otherwise is each looked at,
+    for a key may also just be spelled with escapes.
+    """
+    text = msgspec.json.format(line, indent=-1)
+    members = _MEMBERS.decode(text)
+    if len(text) == 1 + sum(len(key.encode()) + len(memoryview(value)) + 4 for key, value in members.items()):
+        return None
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> None:
+        nonlocal pairs
+        pairs = found
+
+    json.loads(text, object_pairs_hook=keep, parse_int=len, parse_float=len)
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen and key in _KEYS:
+            return key
+        seen.add(key)
+    return None
+
+
+def field_at(line: bytes, offset: int) -> str | None:
+    """The key whose value the byte at `offset` belongs to, as far as can be told where the line is not JSON."""
+    if (plain := PLAIN.match(line) or PLAIN_NEW.match(line)) is not None and offset >= plain.end():
+        return "payload"
+    places = {key: line.rfind(b'"%s":' % key.encode(), 0, offset) for key in _KEYS}
+    key = max(places, key=lambda name: places[name])
+    return key if places[key] >= 0 else None
+
+
+def is_compact(lines: bytes) -> bool:
+    """Whether no token of any line has white space around it; for lines that are JSON."""
+    if b" " not in lines and b"\t" not in lines and b"\r" not in lines:
+        return True
+    array = b"[" + lines[:-1].replace(b"\n", b",") + b"]"
+    try:
+        return msgspec.json.format(array, indent=-1) == array
+    except (msgspec.DecodeError, RecursionError):
+        return False

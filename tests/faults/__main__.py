@@ -1,8 +1,0 @@
-"""`python -m tests.faults`. The program stands in a module of its own, which its processes can import."""
-
-import sys
-
-from tests.faults.program import main
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,75 @@
+"""Fresh places for stores, on every database; what was made there is removed at the end."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+from tests.support.servers import ON, shared_url
+
+DATABASES = (ON,) if ON else ("sqlite", "postgresql", "mariadb")
+"""What is tested: what the machine has, or the one that `EVENTFERRY_TEST_ON` names."""
+
+
+class Places:
+    """A factory of URLs of stores that are not made yet.
+
+    Args:
+        database: one of `DATABASES`.
+        folder: for files.
+    """
+
+    def __init__(self, database: str, folder: Path) -> None:
+        self.database = database
+        self._folder = folder
+        self._names: list[str] = []
+
+    def new_url(self) -> str:
+        """A URL of a fresh place."""
+        name = f"test_{secrets.token_hex(6)}"
+        self._names.append(name)
+        if self.database == "sqlite":
+            return f"sqlite:///{self._folder / name}.db"
+        if "postgresql" in self.database:
+            return shared_url(self.database, f"postgres?database_name={name}")
+        return shared_url(self.database, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._names and "postgresql" in self.database:
+            drop_schemas(self._names)
+        elif self._names and self.database != "sqlite":
+            drop_databases(self._names)
+
+
+def drop_schemas(names: list[str]) -> None:
+    """Remove schemas of the shared PostgreSQL, if they are there."""
+    import psycopg
+    from psycopg import sql
+
+    with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
+        connection.execute("SET client_min_messages = error")
+        for name in names:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+
+
+def drop_databases(names: list[str]) -> None:
+    """Remove databases of the shared MariaDB or MySQL, if they are there."""
+    import pymysql
+
+    address = urlsplit(shared_url("mariadb", ""))
+    with (
+        pymysql.connect(
+            host=address.hostname or "",
+            port=address.port or 0,
+            user=address.username or "",
+            password=address.password or "",
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        for name in names:
+            cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
