@@ -60,7 +60,7 @@ class Stretch(NamedTuple):
     Attributes:
         threads: of all of them, including those that the filter leaves out.
         counters: likewise.
-        passing: the indexes, within these two, of the events that the filter lets pass; None if all of them do.
+        passing: a 1 for each event that the filter lets pass, and a 0 for each other; None if all of them pass.
         printed: the lines of those that pass, as the database prints JSON.
         tidied: turns such lines into what an export gives. That can wait until the next events are on their way.
         number: how many lines there are.
@@ -70,7 +70,7 @@ class Stretch(NamedTuple):
 
     threads: Sequence[int]
     counters: Sequence[int]
-    passing: Sequence[int] | None
+    passing: bytes | None
     printed: bytes
     tidied: Callable[[bytes], bytes]
     number: int

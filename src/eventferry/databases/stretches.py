@@ -8,12 +8,18 @@ import msgspec
 
 from eventferry.database import Key, Position, Stretch
 
+_FLAGS = bytes.maketrans(b"01", b"\0\1")
 _NUMBERS = msgspec.json.Decoder(list[int])
 
 
 def numbers_of(text: bytes) -> list[int]:
     """Whole numbers separated by commas."""
     return _NUMBERS.decode(b"[%b]" % text)
+
+
+def flags_of(digits: bytes) -> bytes:
+    """`Stretch.passing`, from the digits 0 and 1."""
+    return digits.translate(_FLAGS)
 
 
 def give_in_turn(

@@ -115,7 +115,7 @@ def compact_text(payload: bytes) -> bytes:
 def _stretch(rows: Sequence[Position], only: Filter, *, is_end: bool) -> Stretch:
     lines = [line for *_, line in rows if line is not None]
     threads, counters, *_ = zip(*rows, strict=True) if rows else ((), ())
-    passing = None if only.is_open else [place for place, (*_, line) in enumerate(rows) if line is not None]
+    passing = None if only.is_open else bytes(line is not None for *_, line in rows)
     last = rows[-1][2] if rows else 0
     return Stretch(threads, counters, passing, b"".join(lines), bytes, len(lines), last, is_end)
 

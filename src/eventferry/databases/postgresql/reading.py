@@ -29,7 +29,7 @@ from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.dialect import PostgresDialect, is_storable
 from eventferry.databases.postgresql.inspecting import Inspecting
 from eventferry.databases.postgresql.tables import Names
-from eventferry.databases.stretches import numbers_of, page_of
+from eventferry.databases.stretches import flags_of, numbers_of, page_of
 from eventferry.errors import DatabaseError, UnsupportedStoreError
 
 WALK = 4096
@@ -193,7 +193,7 @@ class PostgresReading:
                 stretch = Stretch(
                     found,
                     numbers_of(counters[1:-1]),
-                    None if is_open else numbers_of((passing or b"{}")[1:-1]),
+                    None if is_open else flags_of(passing or b""),
                     text or b"",
                     compacted_lines,
                     number,
@@ -242,12 +242,9 @@ class PostgresReading:
           ) AS walk"""
         passing = "NULL"
         if not selection.only.is_open:
-            events = f"""(
-                SELECT *, count(*) FILTER (WHERE {condition}) OVER before AS given,
-                  row_number() OVER before - 1 AS place
-                FROM {events} WINDOW before AS (ROWS UNBOUNDED PRECEDING)
-              ) AS page WHERE given <= %(limit)s"""
-            passing = f"array_agg(place) FILTER (WHERE {condition})"
+            given = f"count(*) FILTER (WHERE {condition}) OVER (ROWS UNBOUNDED PRECEDING)"
+            events = f"(SELECT *, {given} AS given FROM {events}) AS page WHERE given <= %(limit)s"
+            passing = f"string_agg(CASE WHEN {condition} THEN '1' ELSE '0' END, '')"
         line = f"""CASE WHEN "eventSize" < %(far)s AND {condition} THEN {_WHOLE_LINE} END"""
         # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
         bound = {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))

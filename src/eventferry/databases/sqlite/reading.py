@@ -27,7 +27,7 @@ from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
+from eventferry.databases.stretches import flags_of, give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 
 WALK = 4096
@@ -178,13 +178,11 @@ class SqliteReading:
         threads, counters, passing, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        threads, counters, passing = (
-            numbers_of((numbers or "").encode()) for numbers in (threads, counters, passing)
-        )
+        threads, counters = (numbers_of((numbers or "").encode()) for numbers in (threads, counters))
         return Stretch(
             threads,
             counters,
-            None if only.is_open else passing,
+            None if only.is_open else flags_of((passing or "").encode()),
             lines or b"",
             bytes,
             count,
@@ -204,10 +202,10 @@ class SqliteReading:
         passing = "NULL"
         if not is_open:
             events = f"""SELECT * FROM (
-              SELECT *, count(line) OVER walk AS given, row_number() OVER walk - 1 AS place
-              FROM ({events}) WINDOW walk AS (ROWS UNBOUNDED PRECEDING)
+              SELECT *, count(line) OVER (ROWS UNBOUNDED PRECEDING) AS given
+              FROM ({events})
             ) WHERE given <= :limit"""
-            passing = "group_concat(CASE WHEN line IS NOT NULL THEN place END)"
+            passing = "group_concat(line IS NOT NULL, '')"
         return f"""SELECT group_concat(threadId), group_concat(threadCounter), {passing},
           CAST(group_concat(line, '') AS BLOB), count(*), count(line), max(timestamp) FROM ({events})"""
 
