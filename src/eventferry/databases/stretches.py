@@ -23,8 +23,8 @@ def flags_of(digits: bytes) -> bytes:
 
 
 def give_in_turn(
-    read: Callable[[Key | None, int], Stretch],
-    bound: Key | None,
+    read: Callable[[Key, int], Stretch],
+    bound: Key,
     limit: int,
     count: int,
     give: Callable[[Stretch], None],

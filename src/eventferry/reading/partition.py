@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.database import Database, Key, Reading
-from eventferry.reading.order import next_keys, states_at
+from eventferry.reading.questions import next_keys, states_at
 
 _SAMPLES = 16
 """Events looked at for each slice: so the slices' sizes come near one another."""

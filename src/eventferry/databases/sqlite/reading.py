@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 from eventferry.database import (
-    FIRST,
     Filter,
     Freeze,
     Inspection,
@@ -151,7 +150,7 @@ class SqliteReading:
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
@@ -161,10 +160,10 @@ class SqliteReading:
         read = partial(self._stretch, selection, max_bytes)
         await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
 
-    def _stretch(self, selection: Selection, max_bytes: int, bound: Key | None, limit: int) -> Stretch:
+    def _stretch(self, selection: Selection, max_bytes: int, bound: Key, limit: int) -> Stretch:
         only = selection.only
         condition, values = _matching(selection)
-        values |= {"limit": limit} | _bound(bound)
+        values |= {"limit": limit} | _from(selection, bound)
         rows = min(limit if only.is_open else max(limit, WALK), self.connection.pace.rows(max_bytes))
         statement = self._stretch_sql(selection, condition)
         while True:
@@ -196,9 +195,8 @@ class SqliteReading:
         is_open = selection.only.is_open
         line = self._text if is_open else f"CASE WHEN {condition} THEN {self._text} END"
         events = f"""SELECT timestamp, threadCounter, threadId, {line} AS line FROM {self._events}
-            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread)
-              AND {_is_selected(selection)}
-            ORDER BY timestamp, threadCounter, threadId LIMIT :walk"""
+            WHERE {_FROM_KEY if selection.thread is None else _IN_THREAD} AND {_is_selected(selection)}
+            ORDER BY {_BY_KEY if selection.thread is None else "threadCounter"} LIMIT :walk"""
         passing = "NULL"
         if not is_open:
             events = f"""SELECT * FROM (
@@ -332,6 +330,18 @@ def _is_selected(selection: Selection) -> str:
     return "TRUE" if selection.since is None else _UNREAD
 
 
-def _bound(bound: Key | None) -> dict[str, int]:
-    key = bound or FIRST
-    return {"bound_time": key.timestamp, "bound_counter": key.thread_counter, "bound_thread": key.thread_id}
+_BY_KEY = "timestamp, threadCounter, threadId"
+_FROM_KEY = f"({_BY_KEY}) >= (:bound_time, :bound_counter, :bound_thread)"
+_IN_THREAD = "threadId = :bound_thread AND threadCounter >= :bound_counter AND threadCounter < :end_counter"
+
+
+def _from(selection: Selection, bound: Key) -> dict[str, int]:
+    """The values of `_FROM_KEY` or `_IN_THREAD`."""
+    if selection.thread is not None:
+        begin, end = selection.counters_from(bound)
+        return {"bound_thread": selection.thread, "bound_counter": begin, "end_counter": end}
+    return {
+        "bound_time": bound.timestamp,
+        "bound_counter": bound.thread_counter,
+        "bound_thread": bound.thread_id,
+    }
