@@ -15,11 +15,12 @@ These words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from eventferry.databases.dialect import Dialect, Value
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import Life
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
@@ -125,17 +126,6 @@ class OpenImport:
     since: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The figures that `describe` gives."""
-
-    event_count: int
-    secret_count: int
-    set_secret_count: int
-    deleted_secret_count: int
-    last_event_timestamp: int
-
-
 class Save(NamedTuple):
     """An event that is about to be saved, with its final timestamp, and its version."""
 
@@ -149,23 +139,6 @@ class Saved(NamedTuple):
     thread_id: int
     thread_counter: int
     heads: list[int]
-
-
-class SecretRow(NamedTuple):
-    """A row of the registry of secrets; a deleted secret stays with `secret` None."""
-
-    idx: int
-    id: str
-    secret: str | None
-
-
-class SubscriberRow(NamedTuple):
-    """A row of the registry of read models; destination and status are JSON texts."""
-
-    application_name: str
-    event_subscriber: str
-    destination: bytes
-    status: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +208,7 @@ class Shared(NamedTuple):
 
     group: tuple[int, str, str]
     staged: int | None
-    """The row's number in the stage; None for an event of the store."""
+    """The row's number in the stage, in `Dialect.arrival`; None for an event of the store."""
     payload: bytes
 
 
@@ -254,6 +227,13 @@ class Inspection:
 
 class Reading(Protocol):
     """One consistent state of the store, for a short time."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How statements for `ask` and `Writing.change` are written."""
+
+    async def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a small statement."""
 
     async def identity(self) -> str:
         """Something that changes when the events are replaced."""
@@ -341,27 +321,8 @@ class Reading(Protocol):
     async def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
         """Per thread the first unread counter with an event of one of the types."""
 
-    async def counts(self, *, estimated: bool) -> Counts:
-        """The figures for `describe`."""
-
     async def open_import(self) -> OpenImport | None:
         """The open incremental import, if there is one."""
-
-    async def secret(self, secret_id: str) -> SecretRow | None:
-        """A row of secrets."""
-
-    async def secrets(
-        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
-    ) -> list[SecretRow]:
-        """Rows of secrets from idx `start` on, in order of idx."""
-
-    async def snapshot(self, key: str) -> str | None:
-        """A snapshot's content."""
-
-    async def subscribers(
-        self, application_name: str | None, event_subscriber: str | None
-    ) -> list[SubscriberRow]:
-        """The registry of read models."""
 
     async def inspect(self, limit: int) -> Inspection:
         """Whether counters and indexes agree with the events: with the right to read, and changing nothing.
@@ -404,9 +365,6 @@ class Writing(Reading, Protocol):
     async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
         """Put rows into a "replace" stage, as they come, and note how far it has come with them."""
 
-    async def progress(self, stage: Stage) -> list[Progress]:
-        """What each commit of the stage noted, in order."""
-
     async def overtake(self, stage: Stage) -> None:
         """Take a "replace" stage's baseline away: the store is not what it was when the import began."""
 
@@ -429,35 +387,13 @@ class Writing(Reading, Protocol):
     async def drop_part(self, stage: Stage, part: bytes) -> None:
         """Remove what a part brought."""
 
-    # secrets
-    async def hold_secrets(self) -> int:
-        """Let nobody else change secrets before the transaction ends, saves go on; the idx behind the highest."""
+    # the small tables
+    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Run a small statement; how many rows it found or changed."""
 
-    async def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
-        """Rows of secrets that have one of these ids or one of these idx."""
-
-    async def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
-        """Add rows, whose ids and idx are free.
-
-        Raises:
-            InputError: the columns cannot hold a row; `line` is its place among these, from 1.
-        """
-
-    async def erase_secrets(self, ids: Sequence[str]) -> None:
-        """Make rows tombstones."""
-
-    # snapshots, subscribers
-    async def put_snapshot(self, key: str, content: str) -> None:
-        """Insert or replace a snapshot."""
-
-    async def delete_snapshot(self, key: str) -> None:
-        """Remove a snapshot."""
-
-    async def put_subscriber(self, row: SubscriberRow) -> None:
-        """Insert or replace a subscriber."""
-
-    async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        """Remove a subscriber."""
+    async def hold_secrets(self) -> None:
+        """Let nobody else change secrets before the transaction ends, saves go on. What is deleted from here on leaves
+        no remnant in the table."""
 
 
 class SoleWriting(Writing, Protocol):
@@ -486,26 +422,20 @@ class SoleWriting(Writing, Protocol):
         """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
 
     # merge
-    async def discard_known(self, stage: Stage) -> int:
+    async def discard_known(self, stage: Stage) -> tuple[Stage, int]:
         """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads
         are the same bytes (or the column keeps values and no spellings, and they are the same to it), and the
-        event is the only one of its group (timestamp, aggregateId, type) in the stage. How many those were.
+        event is the only one of its group (timestamp, aggregateId, type) in the stage.
 
         It comes first: what it finds in the store serves the other steps.
+
+        Returns:
+            The stage that the other steps take, and how many events were taken out.
         """
 
     def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         """Groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
         the other, the staged rows in order of arrival. Blocks may cut a group."""
-
-    async def discard(self, stage: Stage, staged: Iterable[int]) -> None:
-        """Take these rows out of the stage."""
-
-    async def latest_timestamp(self) -> int | None:
-        """The highest timestamp in the store."""
-
-    async def older(self, stage: Stage, than: int, *, discard: bool) -> int:
-        """How many staged events have a lower timestamp; with `discard` they are taken out."""
 
     async def place(self, stage: Stage) -> int:
         """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.

@@ -13,7 +13,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
+from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.importing import incremental, replace
 from eventferry.importing.append import Appending
@@ -41,6 +41,7 @@ from eventferry.results import (
 )
 from eventferry.save import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
+from eventferry.state import figures, snapshots, subscribers
 
 __all__ = ["EventLoader", "EventStore"]
 
@@ -175,7 +176,7 @@ class EventStore:
             estimate_counts: let a server estimate the number of events instead of counting them.
         """
         async with self._database.reading() as reading:
-            counts = await reading.counts(estimated=estimate_counts)
+            counts = await figures.counts(reading, estimated=estimate_counts)
             marker = await reading.freeze_marker()
             left = await reading.open_import()
             cursor = vector.encode(await reading.heads()) if calculate_cursor else None
@@ -569,7 +570,7 @@ class EventStore:
     async def get_secret(self, id: str) -> str | None:
         """A secret; None if there is none or it was deleted."""
         async with self._database.reading() as reading:
-            row = await reading.secret(_text("id", id))
+            row = await secrets.get(reading, _text("id", id))
         return row.secret if row is not None else None
 
     @told("set-secret")
@@ -609,7 +610,7 @@ class EventStore:
     async def load_snapshot(self, key: str) -> str | None:
         """The snapshot under a key; None if there is none."""
         async with self._database.reading() as reading:
-            return await reading.snapshot(_text("key", key))
+            return await snapshots.load(reading, _text("key", key))
 
     @told("save-snapshot", logging.DEBUG)
     async def save_snapshot(self, key: str, content: str) -> None:
@@ -621,13 +622,13 @@ class EventStore:
             return
         self._bucket_counts.pop(key, None)
         async with self._database.writing(frozen="allow") as writing:
-            await writing.put_snapshot(key, content)
+            await snapshots.save(writing, key, content)
 
     @told("drop-snapshot", logging.DEBUG)
     async def drop_snapshot(self, key: str) -> None:
         """Remove the snapshot under exactly this key, if there is one."""
         async with self._database.writing(frozen="allow") as writing:
-            await writing.delete_snapshot(_text("key", key))
+            await snapshots.drop(writing, _text("key", key))
 
     @told("ensure-subscriber", logging.DEBUG)
     async def ensure_event_subscriber(
@@ -649,22 +650,22 @@ class EventStore:
         event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
         async with self._database.writing(frozen="allow") as writing:
-            if update_only:
-                present = await writing.subscribers(application_name, event_subscriber)
-                if not present:
-                    return False
-                destination_text = present[0].destination
-            await writing.put_subscriber(
-                SubscriberRow(application_name, event_subscriber, destination_text, status_text)
+            return await subscribers.save(
+                writing,
+                application_name,
+                event_subscriber,
+                None if update_only else destination_text,
+                status_text,
             )
-        return True
 
     @told("remove-subscriber", logging.DEBUG)
     async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
         """Remove a read model from the registry, if it is there."""
         async with self._database.writing(frozen="allow") as writing:
-            await writing.delete_subscriber(
-                _text("application_name", application_name), _text("event_subscriber", event_subscriber)
+            await subscribers.drop(
+                writing,
+                _text("application_name", application_name),
+                _text("event_subscriber", event_subscriber),
             )
 
     async def get_event_subscribers(
@@ -672,19 +673,11 @@ class EventStore:
     ) -> list[Subscriber]:
         """The matching rows of the registry; all without arguments."""
         async with self._database.reading() as reading:
-            rows = await reading.subscribers(
+            return await subscribers.load(
+                reading,
                 None if application_name is None else _text("application_name", application_name),
                 None if event_subscriber is None else _text("event_subscriber", event_subscriber),
             )
-        return [
-            Subscriber(
-                row.application_name,
-                row.event_subscriber,
-                decode_payload(row.destination),
-                decode_payload(row.status),
-            )
-            for row in rows
-        ]
 
     async def _inspect(self, limit: int) -> Inspection:
         """What is wrong with counters and indexes, for `check`."""

@@ -13,18 +13,16 @@ from eventferry.database import (
     EVERYTHING,
     FIRST,
     NOTHING,
-    Counts,
     Filter,
     Freeze,
     Inspection,
     Key,
     OpenImport,
     Position,
-    SecretRow,
     Segment,
     Stretch,
-    SubscriberRow,
 )
+from eventferry.databases.dialect import Value
 from eventferry.databases.inspecting import counter_faults, index_fault, unique_faults
 from eventferry.databases.mysql.connection import (
     DEFINITION_CHANGED,
@@ -33,6 +31,7 @@ from eventferry.databases.mysql.connection import (
     Values,
     number_of,
 )
+from eventferry.databases.mysql.dialect import MysqlDialect
 from eventferry.databases.mysql.markers import comment_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
@@ -133,6 +132,7 @@ class MysqlReading:
     ) -> None:
         self.connection = connection
         self.names = names
+        self.dialect = MysqlDialect(names.tables, connection.access.database)
         self.shape = shape
         self._identity = identity
         self._paces = paces
@@ -143,6 +143,10 @@ class MysqlReading:
     def tables(self) -> Tables:
         """The names that the store's address gives."""
         return self.names.tables
+
+    @threaded
+    def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        return self.connection.query(statement, values)
 
     async def identity(self) -> str:
         return self._identity
@@ -490,22 +494,6 @@ class MysqlReading:
         return dict(rows)
 
     @threaded
-    def counts(self, *, estimated: bool) -> Counts:
-        secrets = quoted(self.tables.secrets)
-        count = f"(SELECT COUNT(*) FROM {self._events})"
-        if estimated:
-            count = """(SELECT table_rows FROM information_schema.tables
-              WHERE table_schema = %(database)s AND table_name = %(events)s)"""
-        [row] = self.connection.query(
-            f"""SELECT {count}, (SELECT COUNT(*) FROM {secrets}),
-              (SELECT COUNT(*) FROM {secrets} WHERE secret IS NOT NULL),
-              (SELECT COUNT(*) FROM {secrets} WHERE secret IS NULL),
-              COALESCE((SELECT MAX(timestamp) FROM {self._events}), 0)""",
-            {"database": self.connection.access.database, "events": self.tables.events},
-        )
-        return Counts(*row)
-
-    @threaded
     def open_import(self) -> OpenImport | None:
         return self._open_import()
 
@@ -532,50 +520,6 @@ class MysqlReading:
 
     def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
         return self.connection.query(statement, values)
-
-    @threaded
-    def secret(self, secret_id: str) -> SecretRow | None:
-        rows = self.connection.query(
-            f"SELECT idx, id, secret FROM {quoted(self.tables.secrets)} WHERE {self.shape.same('id', '%(id)s')}",
-            {"id": secret_id},
-        )
-        return SecretRow(*rows[0]) if rows else None
-
-    @threaded
-    def secrets(
-        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
-    ) -> list[SecretRow]:
-        if ids is not None and not ids:
-            return []
-        named = "TRUE" if ids is None else self.shape.among("id", "ids")
-        kept = "TRUE" if include_deleted else "secret IS NOT NULL"
-        rows = self.connection.query(
-            f"""SELECT idx, id, secret FROM {quoted(self.tables.secrets)}
-            WHERE idx >= %(start)s AND {kept} AND {named} ORDER BY idx LIMIT %(limit)s OFFSET %(skip)s""",
-            {"start": start, "limit": limit, "skip": skip} | self.shape.values_among("ids", ids or ()),
-        )
-        return [SecretRow(*row) for row in rows]
-
-    @threaded
-    def snapshot(self, key: str) -> str | None:
-        rows = self.connection.query(
-            f"SELECT SnapshotContent FROM {quoted(self.tables.snapshots)} WHERE SnapshotKey = %s",
-            (key.encode(),),
-        )
-        return None if not rows or rows[0][0] is None else bytes(rows[0][0]).decode()
-
-    @threaded
-    def subscribers(self, application_name: str | None, event_subscriber: str | None) -> list[SubscriberRow]:
-        given = {"applicationName": application_name, "eventSubscriber": event_subscriber}
-        wanted = [self.shape.same(name, f"%({name})s") for name, value in given.items() if value is not None]
-        rows = self.connection.query(
-            f"""SELECT applicationName, eventSubscriber,
-              CAST(IFNULL(destination, 'null') AS BINARY), CAST(IFNULL(status, 'null') AS BINARY)
-            FROM {quoted(self.tables.subscribers)} WHERE {" AND ".join(wanted) or "TRUE"}
-            ORDER BY CAST(applicationName AS BINARY), CAST(eventSubscriber AS BINARY)""",
-            given,
-        )
-        return [SubscriberRow(a, s, compact_text(d), compact_text(t)) for a, s, d, t in rows]
 
     @threaded
     def inspect(self, limit: int) -> Inspection:

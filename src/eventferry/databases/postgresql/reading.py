@@ -13,20 +13,19 @@ from eventferry.database import (
     EVERYTHING,
     FIRST,
     NOTHING,
-    Counts,
     Filter,
     Freeze,
     Inspection,
     Key,
     OpenImport,
     Position,
-    SecretRow,
     Segment,
     Stretch,
-    SubscriberRow,
 )
+from eventferry.databases.dialect import Value
 from eventferry.databases.names import fact, import_id_of, moment_of
 from eventferry.databases.postgresql.connection import Connection, Texts
+from eventferry.databases.postgresql.dialect import PostgresDialect, is_storable
 from eventferry.databases.postgresql.inspecting import Inspecting
 from eventferry.databases.postgresql.tables import Names
 from eventferry.databases.stretches import numbers_of
@@ -93,11 +92,6 @@ def _storable(texts: Sequence[str]) -> list[str]:
     return [text for text in texts if is_storable(text)]
 
 
-def is_storable(text: str) -> bool:
-    """Whether PostgreSQL can hold a text."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 class PostgresReading:
     """A read transaction on one connection.
 
@@ -111,8 +105,13 @@ class PostgresReading:
     def __init__(self, connection: Connection, names: Names, oid: int, comment: str) -> None:
         self.connection = connection
         self.names = names
+        self.dialect = PostgresDialect(names)
         self._oid = oid
         self._comment = comment
+
+    async def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        [rows] = await self.connection.run(statement, values)
+        return rows
 
     async def identity(self) -> str:
         return fact(self._comment, "STORE", "id") or f"oid {self._oid}"
@@ -421,20 +420,6 @@ class PostgresReading:
         )
         return dict(rows)
 
-    async def counts(self, *, estimated: bool) -> Counts:
-        # reltuples is -1 in a table that nothing has looked at yet.
-        count = (
-            f"(SELECT CASE WHEN reltuples < 0 THEN (SELECT count(*) FROM {self.names.events}) "
-            f"ELSE reltuples::bigint END FROM pg_class WHERE oid = {self._oid})"
-            if estimated
-            else f"(SELECT count(*) FROM {self.names.events})"
-        )
-        rows = await self.connection.rows(
-            f"""SELECT {count}, count(*), count("secret"), count(*) - count("secret"),
-              coalesce((SELECT max("timestamp") FROM {self.names.events}), 0) FROM {self.names.secrets}"""
-        )
-        return Counts(*rows[0])
-
     async def open_import(self) -> OpenImport | None:
         comment = await self.table_comment(self.names.tables.open_import)
         if comment is None:
@@ -443,59 +428,6 @@ class PostgresReading:
         if import_id is None:
             raise _in_the_way(self.names.tables.open_import)
         return OpenImport(import_id, moment_of(import_id))
-
-    async def secret(self, secret_id: str) -> SecretRow | None:
-        if not is_storable(secret_id):
-            return None
-        [rows] = await self.connection.run(
-            f'SELECT "idx", "id", "secret" FROM {self.names.secrets} WHERE "id" = %s', (secret_id,)
-        )
-        return SecretRow(*rows[0]) if rows else None
-
-    async def secrets(
-        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
-    ) -> list[SecretRow]:
-        [rows] = await self.connection.run(
-            f"""SELECT "idx", "id", "secret" FROM {self.names.secrets}
-            WHERE "idx" >= %(start)s AND (%(deleted)s OR "secret" IS NOT NULL)
-              AND (%(any)s OR "id" = ANY(%(ids)s::text[]))
-            ORDER BY "idx" LIMIT %(limit)s OFFSET %(skip)s""",
-            {
-                "start": start,
-                "deleted": include_deleted,
-                "any": ids is None,
-                "ids": _storable(ids or ()),
-                "limit": limit,
-                "skip": skip,
-            },
-        )
-        return [SecretRow(*row) for row in rows]
-
-    async def snapshot(self, key: str) -> str | None:
-        if not is_storable(key):
-            return None
-        [rows] = await self.connection.run(
-            f'SELECT "snapshotContent" FROM {self.names.snapshots} WHERE "snapshotKey" = %s', (key,)
-        )
-        return rows[0][0] if rows else None
-
-    async def subscribers(
-        self, application_name: str | None, event_subscriber: str | None
-    ) -> list[SubscriberRow]:
-        if not is_storable(f"{application_name or ''}{event_subscriber or ''}"):
-            return []
-        [rows] = await self.connection.run(
-            f"""SELECT "applicationName", "eventSubscriber", "destination"::text, "status"::text
-            FROM {self.names.subscribers}
-            WHERE (%(application)s::text IS NULL OR "applicationName" = %(application)s)
-              AND (%(subscriber)s::text IS NULL OR "eventSubscriber" = %(subscriber)s)
-            ORDER BY "applicationName" COLLATE "C", "eventSubscriber" COLLATE "C" """,
-            {"application": application_name, "subscriber": event_subscriber},
-        )
-        return [
-            SubscriberRow(application, subscriber, destination.encode(), status.encode())
-            for application, subscriber, destination, status in rows
-        ]
 
     async def inspect(self, limit: int) -> Inspection:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)

@@ -10,21 +10,20 @@ from typing import Any
 from eventferry.database import (
     EVERYTHING,
     FIRST,
-    Counts,
     Filter,
     Freeze,
     Inspection,
     Key,
     OpenImport,
     Position,
-    SecretRow,
     Segment,
     Stretch,
-    SubscriberRow,
 )
+from eventferry.databases.dialect import Value
 from eventferry.databases.inspecting import unique_faults
 from eventferry.databases.names import Tables, fact, import_id_of
 from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
@@ -55,19 +54,6 @@ def vector(counters: Sequence[int] | None) -> bytes:
 # In tables that eventferry made, the payload is as it came. Only an incremental import by the real reSolve, which
 # stages in a column of numeric affinity, can leave a bare number there.
 KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
-
-
-# In foreign tables the column may have numeric affinity, and a writer may have left white space.
-def foreign(column: str) -> str:
-    """The JSON text of a column of a foreign table, as an SQL expression."""
-    return f"""CASE typeof({column})
-      WHEN 'text' THEN CASE
-        WHEN instr({column}, ' ') OR instr({column}, char(9)) OR instr({column}, char(10)) OR instr({column}, char(13))
-        THEN eventferry_compact({column}) ELSE {column} END
-      WHEN 'integer' THEN {column}
-      WHEN 'real' THEN eventferry_number({column})
-      WHEN 'null' THEN 'null'
-      ELSE CAST({column} AS TEXT) END"""
 
 
 _FOREIGN = foreign("payload")
@@ -106,12 +92,17 @@ class SqliteReading:
     def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
         self.connection = connection
         self.tables = tables
+        self.dialect = SqliteDialect(tables)
         self._events = quoted(tables.events)
         self._id = fact(events_sql, "STORE", "id")
         self.is_ours = self._id is not None
         self._text = line_of(KEPT if self.is_ours else _FOREIGN)
         self._line = f"CAST({self._text} AS BLOB)"
         self._payload = KEPT if self.is_ours else _FOREIGN
+
+    @threaded
+    def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        return self.connection.sqlite.execute(bound(statement), values).fetchall()
 
     def _table_sql(self, name: str) -> str | None:
         found = self.connection.sqlite.execute(
@@ -351,18 +342,6 @@ class SqliteReading:
         return dict(rows.fetchall())
 
     @threaded
-    def counts(self, *, estimated: bool) -> Counts:
-        secrets = quoted(self.tables.secrets)
-        row = self.connection.sqlite.execute(
-            f"""SELECT (SELECT count(*) FROM {self._events}),
-              (SELECT count(*) FROM {secrets}),
-              (SELECT count(*) FROM {secrets} WHERE secret IS NOT NULL),
-              (SELECT count(*) FROM {secrets} WHERE secret IS NULL),
-              coalesce((SELECT max(timestamp) FROM {self._events}), 0)"""
-        ).fetchone()
-        return Counts(*row)
-
-    @threaded
     def open_import(self) -> OpenImport | None:
         return self._open_import()
 
@@ -373,52 +352,6 @@ class SqliteReading:
             return None
         since = fact(sql, "IMPORT", "since")
         return OpenImport(import_id, int(since) if since else None)
-
-    @threaded
-    def secret(self, secret_id: str) -> SecretRow | None:
-        row = self.connection.sqlite.execute(
-            f"SELECT idx, id, secret FROM {quoted(self.tables.secrets)} WHERE id = ?", (secret_id,)
-        ).fetchone()
-        return SecretRow(*row) if row else None
-
-    @threaded
-    def secrets(
-        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
-    ) -> list[SecretRow]:
-        rows = self.connection.sqlite.execute(
-            f"""SELECT idx, id, secret FROM {quoted(self.tables.secrets)}
-            WHERE idx >= :start AND (:deleted OR secret IS NOT NULL)
-              AND (:ids IS NULL OR id IN (SELECT value FROM json_each(:ids)))
-            ORDER BY idx LIMIT :limit OFFSET :skip""",
-            {
-                "start": start,
-                "deleted": include_deleted,
-                "ids": None if ids is None else json.dumps(list(ids)),
-                "limit": limit,
-                "skip": skip,
-            },
-        )
-        return [SecretRow(*row) for row in rows]
-
-    @threaded
-    def snapshot(self, key: str) -> str | None:
-        row = self.connection.sqlite.execute(
-            f"SELECT content FROM {quoted(self.tables.snapshots)} WHERE snapshotKey = ?", (key,)
-        ).fetchone()
-        return row[0] if row else None
-
-    @threaded
-    def subscribers(self, application_name: str | None, event_subscriber: str | None) -> list[SubscriberRow]:
-        rows = self.connection.sqlite.execute(
-            f"""SELECT applicationName, eventSubscriber,
-              CAST({foreign("destination")} AS BLOB), CAST({foreign("status")} AS BLOB)
-            FROM {quoted(self.tables.subscribers)}
-            WHERE (:application IS NULL OR applicationName = :application)
-              AND (:subscriber IS NULL OR eventSubscriber = :subscriber)
-            ORDER BY applicationName, eventSubscriber""",
-            {"application": application_name, "subscriber": event_subscriber},
-        )
-        return [SubscriberRow(*row) for row in rows]
 
     @threaded
     def inspect(self, limit: int) -> Inspection:
