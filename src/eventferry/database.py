@@ -15,11 +15,12 @@ These words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from eventferry.databases.dialect import Dialect, Value
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import Life
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
@@ -38,24 +39,38 @@ FIRST = Key(-(2**63), -1, -1)
 """No event sorts before it."""
 
 Position: TypeAlias = tuple[int, int, int, bytes | None]
-"""An event as the order sees it: thread, counter, timestamp and its line, None where a filter leaves it out."""
+"""An event as the order sees it: thread, counter, timestamp, and its line if that was asked for."""
+
+
+class State(NamedTuple):
+    """What tells whether a store is still as it was.
+
+    Attributes:
+        identity: changes when the events are replaced.
+        growth: rises when events are stored.
+    """
+
+    identity: str
+    growth: int
 
 
 class Stretch(NamedTuple):
-    """Events one after the other in order of their keys, as a database gives many at once.
+    """Consecutive events in order of their keys.
 
     Attributes:
-        threads: of all of them, also of those that a filter leaves out.
+        threads: of all of them, including those that the filter leaves out.
         counters: likewise.
-        printed: the lines of those that the filter lets pass, as the database prints JSON.
-        tidied: makes them what an export gives. That can wait until the next events are on their way.
-        number: how many lines.
+        passing: the indexes, within these two, of the events that the filter lets pass; None if all of them do.
+        printed: the lines of those that pass, as the database prints JSON.
+        tidied: turns such lines into what an export gives. That can wait until the next events are on their way.
+        number: how many lines there are.
         last: the timestamp of the last event.
         is_end: whether the store holds nothing behind them.
     """
 
     threads: Sequence[int]
     counters: Sequence[int]
+    passing: Sequence[int] | None
     printed: bytes
     tidied: Callable[[bytes], bytes]
     number: int
@@ -68,7 +83,7 @@ class Stretch(NamedTuple):
         return Key(self.last, self.counters[-1], self.threads[-1] + 1)
 
 
-NOTHING = Stretch((), (), b"", bytes, 0, 0, is_end=True)
+NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)
 """No event is left."""
 
 
@@ -104,6 +119,23 @@ class Filter:
 EVERYTHING = Filter()
 
 
+class Selection(NamedTuple):
+    """Which events a question is about.
+
+    Attributes:
+        since: the 256 counters to begin at; None includes what has been read.
+        until: the 256 counters to end before; None for no end.
+        only: which of these to give.
+    """
+
+    since: Sequence[int] | None = None
+    until: Sequence[int] | None = None
+    only: Filter = EVERYTHING
+
+
+EVERY_EVENT = Selection()
+
+
 @dataclass(frozen=True, slots=True)
 class Freeze:
     """The marker that makes writes fail.
@@ -125,17 +157,6 @@ class OpenImport:
     since: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The figures that `describe` gives."""
-
-    event_count: int
-    secret_count: int
-    set_secret_count: int
-    deleted_secret_count: int
-    last_event_timestamp: int
-
-
 class Save(NamedTuple):
     """An event that is about to be saved, with its final timestamp, and its version."""
 
@@ -149,23 +170,6 @@ class Saved(NamedTuple):
     thread_id: int
     thread_counter: int
     heads: list[int]
-
-
-class SecretRow(NamedTuple):
-    """A row of the registry of secrets; a deleted secret stays with `secret` None."""
-
-    idx: int
-    id: str
-    secret: str | None
-
-
-class SubscriberRow(NamedTuple):
-    """A row of the registry of read models; destination and status are JSON texts."""
-
-    application_name: str
-    event_subscriber: str
-    destination: bytes
-    status: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +239,7 @@ class Shared(NamedTuple):
 
     group: tuple[int, str, str]
     staged: int | None
-    """The row's number in the stage; None for an event of the store."""
+    """The row's number in the stage, in `Dialect.arrival`; None for an event of the store."""
     payload: bytes
 
 
@@ -255,8 +259,15 @@ class Inspection:
 class Reading(Protocol):
     """One consistent state of the store, for a short time."""
 
-    async def identity(self) -> str:
-        """Something that changes when the events are replaced."""
+    @property
+    def dialect(self) -> Dialect:
+        """How statements for `ask` and `Writing.change` are written."""
+
+    async def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a small statement."""
+
+    async def state(self) -> State:
+        """Which events these are, and a number that rises with them."""
 
     async def freeze_marker(self) -> Freeze | None:
         """The marker, if there is one."""
@@ -264,104 +275,74 @@ class Reading(Protocol):
     async def heads(self) -> list[int]:
         """The 256 next counters."""
 
-    async def growth(self) -> int:
-        """A number that is a higher one when events have been stored."""
-
-    async def first_unread(
-        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
-    ) -> list[Key]:
-        """The key of the first event at or after `unread` (and below `until`) of each of `threads` that has one."""
-
-    async def least_counters(
-        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
-    ) -> list[tuple[int, int, int]]:
-        """(i, thread, counter): the least counter of the thread's unread events of a stretch of time.
-
-        `times` rise. Stretch i begins at times[i] and ends before the next; the last has no end.
-        """
-
-    async def in_order(
+    async def read_on(
         self,
         bound: Key | None,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
+        selection: Selection,
         limit: int,
         max_bytes: int,
-    ) -> Stretch:
-        """Events in order of their key, from `bound` on: those from `unread` on and below `until`, or where `unread`
-        is None, all.
-
-        Ends after `limit` lines at the latest, or when about `max_bytes` of lines are reached (at least one), or
-        after a number of events of the database's choice.
-        """
-
-    async def read_on(
-        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+        count: int,
+        give: Callable[[Stretch], None],
     ) -> None:
-        """All events in order of their key, from `bound` on: `count` stretches one behind the other, each given as
-        soon as it is there, while the database goes on with the next.
+        """Read events in order of their keys, in consecutive stretches.
 
-        Each ends as above; all together after `limit` events, or at the end of the store, which is always told.
+        Each stretch is given as soon as it has arrived, while the database reads the next. A stretch ends when its
+        lines reach about `max_bytes` (it has at least one event), or after a number of events of the database's
+        choice. The end of the store is always reported: by the last stretch, or by an empty one.
+
+        Args:
+            bound: the least key; None for no bound.
+            selection: which events. Those that the filter leaves out are walked over and have no line.
+            limit: of all lines together.
+            max_bytes: of the lines of one stretch.
+            count: how many stretches at most.
+            give: called with each stretch, in the event loop.
         """
 
-    async def matching(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    async def select(
+        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        """Unread events that match, in order of their key, found by the index on aggregateId.
+        """Events that match, sorted by their keys. Where the filter names aggregates they are found by the index on
+        aggregateId.
 
-        Ends after `limit` lines, or when `max_bytes` of lines are reached (at least one). The flag says whether it
-        got to the end of the store.
+        Args:
+            selection: which events.
+            limit: at most this many.
+            max_bytes: end when the lines reach this size (at least one event); None: no lines, only positions.
+            backwards: highest key first.
+
+        Returns:
+            The events, and whether no further one matches.
         """
-
-    async def matching_keys(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[Key]:
-        """The keys of the first `count` that `matching` would find: what it costs is not their number, but how many
-        there are."""
-
-    async def any_later(self, segments: Sequence[Segment]) -> bool:
-        """Whether a segment holds an event with a higher timestamp than the segment's."""
-
-    async def in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[tuple[Key, bool]]:
-        """Of each thread the next `count` events, in order of counter; with whether the filter lets them pass."""
 
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
 
-    async def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
-        """Matching events in order of (timestamp, counter, thread): at most `limit`, or until `max_bytes` are reached
-        (at least one)."""
+    async def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
+        """The next `count` events of each thread, ordered by counter within a thread, each with whether the filter
+        lets it pass.
 
-    async def latest_line(self, only: Filter) -> bytes | None:
-        """The matching event with the highest key."""
+        Args:
+            unread: which threads, and the counter to begin at in each.
+            until: the 256 counters to end before; None for no end.
+            only: the filter.
+            count: per thread.
+        """
 
-    async def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
-        """Per thread the first unread counter with an event of one of the types."""
+    async def any_later(self, segments: Sequence[Segment]) -> bool:
+        """Whether a segment holds an event with a higher timestamp than the segment's."""
 
-    async def counts(self, *, estimated: bool) -> Counts:
-        """The figures for `describe`."""
+    async def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+        """(i, thread, counter): the least counter in each thread among the events that match, by span of time.
+
+        `times` rise. Span i begins at times[i] and ends before the next; the last has no end. Without times there is
+        one span, which holds all events.
+        """
 
     async def open_import(self) -> OpenImport | None:
         """The open incremental import, if there is one."""
-
-    async def secret(self, secret_id: str) -> SecretRow | None:
-        """A row of secrets."""
-
-    async def secrets(
-        self, start: int, limit: int, skip: int, ids: Sequence[str] | None, *, include_deleted: bool
-    ) -> list[SecretRow]:
-        """Rows of secrets from idx `start` on, in order of idx."""
-
-    async def snapshot(self, key: str) -> str | None:
-        """A snapshot's content."""
-
-    async def subscribers(
-        self, application_name: str | None, event_subscriber: str | None
-    ) -> list[SubscriberRow]:
-        """The registry of read models."""
 
     async def inspect(self, limit: int) -> Inspection:
         """Whether counters and indexes agree with the events: with the right to read, and changing nothing.
@@ -404,9 +385,6 @@ class Writing(Reading, Protocol):
     async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
         """Put rows into a "replace" stage, as they come, and note how far it has come with them."""
 
-    async def progress(self, stage: Stage) -> list[Progress]:
-        """What each commit of the stage noted, in order."""
-
     async def overtake(self, stage: Stage) -> None:
         """Take a "replace" stage's baseline away: the store is not what it was when the import began."""
 
@@ -429,35 +407,13 @@ class Writing(Reading, Protocol):
     async def drop_part(self, stage: Stage, part: bytes) -> None:
         """Remove what a part brought."""
 
-    # secrets
-    async def hold_secrets(self) -> int:
-        """Let nobody else change secrets before the transaction ends, saves go on; the idx behind the highest."""
+    # the small tables
+    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Run a small statement; how many rows it found or changed."""
 
-    async def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
-        """Rows of secrets that have one of these ids or one of these idx."""
-
-    async def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
-        """Add rows, whose ids and idx are free.
-
-        Raises:
-            InputError: the columns cannot hold a row; `line` is its place among these, from 1.
-        """
-
-    async def erase_secrets(self, ids: Sequence[str]) -> None:
-        """Make rows tombstones."""
-
-    # snapshots, subscribers
-    async def put_snapshot(self, key: str, content: str) -> None:
-        """Insert or replace a snapshot."""
-
-    async def delete_snapshot(self, key: str) -> None:
-        """Remove a snapshot."""
-
-    async def put_subscriber(self, row: SubscriberRow) -> None:
-        """Insert or replace a subscriber."""
-
-    async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        """Remove a subscriber."""
+    async def hold_secrets(self) -> None:
+        """Let nobody else change secrets before the transaction ends, saves go on. What is deleted from here on leaves
+        no remnant in the table."""
 
 
 class SoleWriting(Writing, Protocol):
@@ -486,26 +442,20 @@ class SoleWriting(Writing, Protocol):
         """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
 
     # merge
-    async def discard_known(self, stage: Stage) -> int:
+    async def discard_known(self, stage: Stage) -> tuple[Stage, int]:
         """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads
         are the same bytes (or the column keeps values and no spellings, and they are the same to it), and the
-        event is the only one of its group (timestamp, aggregateId, type) in the stage. How many those were.
+        event is the only one of its group (timestamp, aggregateId, type) in the stage.
 
         It comes first: what it finds in the store serves the other steps.
+
+        Returns:
+            The stage that the other steps take, and how many events were taken out.
         """
 
     def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         """Groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
         the other, the staged rows in order of arrival. Blocks may cut a group."""
-
-    async def discard(self, stage: Stage, staged: Iterable[int]) -> None:
-        """Take these rows out of the stage."""
-
-    async def latest_timestamp(self) -> int | None:
-        """The highest timestamp in the store."""
-
-    async def older(self, stage: Stage, than: int, *, discard: bool) -> int:
-        """How many staged events have a lower timestamp; with `discard` they are taken out."""
 
     async def place(self, stage: Stage) -> int:
         """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.

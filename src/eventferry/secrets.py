@@ -9,14 +9,15 @@ from __future__ import annotations
 import secrets as randomness
 import string
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any
 
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Frozen, Save, SecretRow, Writing
+from eventferry.database import Database, Frozen, Reading, Save, Writing
+from eventferry.databases.dialect import Column, Condition
 from eventferry.errors import (
     InputError,
     SecretConflictError,
@@ -32,6 +33,7 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER, check_text
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.spelling import has_lone_surrogate
 from eventferry.operation_log import Operation, counts_of
+from eventferry.state.small_tables import all_of, columns, left_out
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
 DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105
@@ -124,15 +126,14 @@ async def set_secret(database: Database, secret_id: str, secret: str) -> None:
     """Add a secret and store the event that says so."""
     secret_id, secret = _checked(secret_id, secret)
     async with database.writing_alone() as writing:
-        idx = _next(await writing.hold_secrets())
-        present = await writing.secret(secret_id)
+        await writing.hold_secrets()
+        table = await _Table.of(writing)
+        idx = _next(await table.free())
+        present = await get(writing, secret_id)
         if present is not None:
             was = "was deleted" if present.secret is None else "is set"
             raise SecretExistsError(f"the secret {secret_id!r} {was}, and an id is used once")
-        try:
-            await writing.insert_secrets([SecretRow(idx, secret_id, secret)])
-        except InputError as error:
-            raise InputError(error.reason, field=error.field) from None
+        await table.insert([(None, Secret(secret, secret_id, idx))])
         await writing.add_event(_event_about(SET_SECRET, secret_id))
 
 
@@ -140,12 +141,12 @@ async def delete_secret(database: Database, secret_id: str) -> bool:
     """Make a secret a tombstone and store the event that says so; False, and no event, if there was none."""
     async with database.writing_alone() as writing:
         await writing.hold_secrets()
-        present = await writing.secret(secret_id)
+        present = await get(writing, secret_id)
         if present is None:
             return False
         was_there = present.secret is not None
         if was_there:
-            await writing.erase_secrets([secret_id])
+            await (await _Table.of(writing)).erase([secret_id])
             await writing.add_event(_event_about(DELETE_SECRET, secret_id))
     # Also where it was deleted before: the call that did it may have had to say that it could not do this.
     await database.erase_journal()
@@ -166,8 +167,8 @@ async def load(
         if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
             raise UsageError(f"{name} is a whole number from 0, not {number!r}")
     async with database.reading() as reading:
-        rows = await reading.secrets(idx or 0, limit, skip or 0, ids, include_deleted=include_deleted)
-    return SecretsPage([_public(row) for row in rows], rows[-1].idx + 1 if rows else None)
+        rows = await _page(reading, idx or 0, limit, skip or 0, ids, include_deleted=include_deleted)
+    return SecretsPage(rows, rows[-1].idx + 1 if rows else None)
 
 
 async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSecrets:
@@ -187,12 +188,132 @@ async def gather(database: Database, events: Iterable[EventInput]) -> GatheredSe
             raise InputError(f"an event {event_type} names the id of a secret", field="payload")
         (named if event_type == SET_SECRET else deleted).append(payload["id"])
     async with database.reading() as reading:
-        rows = await reading.secrets(0, len(named), 0, named, include_deleted=True)
-    return GatheredSecrets([_public(row) for row in rows], deleted)
+        rows = await _page(reading, 0, len(named), 0, named, include_deleted=True)
+    return GatheredSecrets(rows, deleted)
 
 
-def _public(row: SecretRow) -> Secret:
-    return Secret(row.secret, row.id, row.idx)
+_COLUMNS = "secret, id, idx"
+
+
+async def get(reading: Reading, secret_id: str) -> Secret | None:
+    """A row of secrets; None if there is none."""
+    rows = await _page(reading, 0, 1, 0, [secret_id], include_deleted=True)
+    return rows[0] if rows else None
+
+
+async def _page(
+    reading: Reading,
+    start: int,
+    limit: int,
+    skip: int,
+    ids: Sequence[str] | None = None,
+    *,
+    include_deleted: bool,
+) -> list[Secret]:
+    """Rows from idx `start` on, in order of idx."""
+    dialect = reading.dialect
+    wanted = [Condition("idx >= %s", (start,))]
+    if not include_deleted:
+        wanted.append(Condition("secret IS NOT NULL"))
+    if ids is not None:
+        wanted.append(dialect.among("id", ids))
+    where = all_of(*wanted)
+    rows = await reading.ask(
+        f"""SELECT {_COLUMNS} FROM {dialect.table(dialect.tables.secrets)} WHERE {where.text}
+        ORDER BY idx LIMIT %s OFFSET %s""",
+        (*where.values, limit, skip),
+    )
+    return [Secret(*row) for row in rows]
+
+
+class _Table:
+    """The table of secrets in a write transaction that holds it.
+
+    Args:
+        writing: the transaction.
+        known: the columns.
+    """
+
+    def __init__(self, writing: Writing, known: Mapping[str, Column]) -> None:
+        self._writing = writing
+        self._name = writing.dialect.tables.secrets
+        self._table = writing.dialect.table(self._name)
+        self._id_length = known["id"].length
+        self._keeps_tombstones = known["secret"].is_nullable
+
+    @classmethod
+    async def of(cls, writing: Writing) -> _Table:
+        """The table of this transaction's store."""
+        return cls(writing, await columns(writing, writing.dialect.tables.secrets))
+
+    async def free(self) -> int:
+        """The idx behind the highest."""
+        [(free,)] = await self._writing.ask(f"SELECT coalesce(max(idx), -1) + 1 FROM {self._table}")
+        return int(free)
+
+    async def among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[Secret]:
+        """Rows that have one of these ids or one of these idx."""
+        named = self._writing.dialect.among("id", ids)
+        rows = await self._writing.ask(
+            f"""SELECT {_COLUMNS} FROM {self._table} WHERE {named.text}
+            UNION SELECT {_COLUMNS} FROM {self._table} WHERE idx IN ({", ".join(map(str, numbers))})""",
+            named.values,
+        )
+        return [Secret(*row) for row in rows]
+
+    async def insert(self, rows: Sequence[tuple[int | None, Secret]]) -> None:
+        """Add rows whose ids and idx are free, each with the number of its line.
+
+        Raises:
+            InputError: the columns cannot hold a row.
+        """
+        for number, row in rows:
+            if self._id_length is not None and len(row.id) > self._id_length:
+                raise InputError("is longer than the store's column", line=number, field="id")
+        if not self._keeps_tombstones and any(row.secret is None for _, row in rows):
+            raise UnsupportedStoreError(
+                f"the table {self._name!r} cannot say that a secret was deleted: reSolve made it so"
+            )
+        for some in _in_statements([row for _, row in rows]):
+            marks = ", ".join(["(%s, %s, %s)"] * len(some))
+            inserted = await self._writing.change(
+                f"INSERT INTO {self._table}({_COLUMNS}) VALUES {marks}",
+                [value for row in some for value in (row.secret, row.id, row.idx)],
+            )
+            if inserted != len(some):
+                raise left_out(self._name)
+        if rows and (statement := self._writing.dialect.after_secrets) is not None:
+            await self._writing.ask(statement)
+
+    async def erase(self, ids: Sequence[str]) -> None:
+        """Make rows tombstones; where the table cannot hold such, remove them."""
+        named = self._writing.dialect.among("id", ids)
+        what = (
+            f"UPDATE {self._table} SET secret = NULL"
+            if self._keeps_tombstones
+            else f"DELETE FROM {self._table}"
+        )
+        if await self._writing.change(f"{what} WHERE {named.text}", named.values) != len(ids):
+            raise left_out(self._name)
+
+
+def _in_statements(rows: Sequence[Secret]) -> Iterator[list[Secret]]:
+    """Rows in pieces that fit in a statement, whatever a server takes for one; a long row alone."""
+    some: list[Secret] = []
+    size = 0
+    for row in rows:
+        more = len(row.secret or "") + len(row.id)
+        if some and size + more > _STATEMENT:
+            yield some
+            some, size = [], 0
+        some.append(row)
+        size += more
+    if some:
+        yield some
+
+
+_STATEMENT = 128 * 1024
+"""Characters of a statement that inserts secrets, about."""
 
 
 class SecretsExport:
@@ -226,11 +347,11 @@ class SecretsExport:
             held = b""
             while True:
                 async with self._database.reading() as reading:
-                    rows = await reading.secrets(self.idx, PAGE, 0, None, include_deleted=self._tombstones)
+                    rows = await _page(reading, self.idx, PAGE, 0, include_deleted=self._tombstones)
                 if not rows:
                     break
                 # As in an export of events, an end that is none must not look like one.
-                block = held + b"".join(msgspec.json.encode(_public(row)) + b"\n" for row in rows)
+                block = held + b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
                 held = block[-2:]
                 self.idx = rows[-1].idx + 1
                 self.exported += len(rows)
@@ -331,13 +452,15 @@ class SecretsImport:
 
     async def _store(self, writing: Writing) -> SecretsReport:
         counts: Counter[str] = Counter()
-        free = await writing.hold_secrets()
+        await writing.hold_secrets()
+        table = await _Table.of(writing)
+        free = await table.free()
         for start in range(0, len(self._lines), PART):
             part = self._lines[start : start + PART]
-            rows = await writing.secrets_among([line.id for _, line in part], [line.idx for _, line in part])
+            rows = await table.among([line.id for _, line in part], [line.idx for _, line in part])
             known = {row.id: row.secret for row in rows}
             taken = {row.idx for row in rows}
-            new: list[tuple[int, SecretRow]] = []
+            new: list[tuple[int | None, Secret]] = []
             erased: list[str] = []
             for number, line in part:
                 if line.id not in known:
@@ -345,7 +468,7 @@ class SecretsImport:
                     free = max(free, idx + 1)
                     taken.add(idx)
                     known[line.id] = line.secret
-                    new.append((number, SecretRow(idx, line.id, line.secret)))
+                    new.append((number, Secret(line.secret, line.id, idx)))
                     counts["imported"] += 1
                     continue
                 present = known[line.id]
@@ -362,18 +485,7 @@ class SecretsImport:
                         f"line {number}: the store holds another secret with the id {line.id!r}; "
                         "nothing was imported"
                     )
-            await _insert(writing, new)
+            await table.insert(new)
             if erased:
-                await writing.erase_secrets(erased)
+                await table.erase(erased)
         return SecretsReport(**counts)
-
-
-async def _insert(writing: Writing, rows: Sequence[tuple[int, SecretRow]]) -> None:
-    """Add rows, each with the number of its line."""
-    if not rows:
-        return
-    try:
-        await writing.insert_secrets([row for _, row in rows])
-    except InputError as error:
-        number = rows[(error.line or 1) - 1][0]
-        raise InputError(error.reason, line=number, field=error.field) from None

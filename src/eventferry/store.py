@@ -13,7 +13,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, SubscriberRow
+from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, Selection
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.importing import incremental, replace
 from eventferry.importing.append import Appending
@@ -41,6 +41,7 @@ from eventferry.results import (
 )
 from eventferry.save import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
+from eventferry.state import figures, snapshots, subscribers
 
 __all__ = ["EventLoader", "EventStore"]
 
@@ -175,7 +176,7 @@ class EventStore:
             estimate_counts: let a server estimate the number of events instead of counting them.
         """
         async with self._database.reading() as reading:
-            counts = await reading.counts(estimated=estimate_counts)
+            counts = await figures.counts(reading, estimated=estimate_counts)
             marker = await reading.freeze_marker()
             left = await reading.open_import()
             cursor = vector.encode(await reading.heads()) if calculate_cursor else None
@@ -280,8 +281,7 @@ class EventStore:
         if cursor is msgspec.UNSET:
             if not by_time:
                 raise UsageError("give a cursor (None is the start), or start_time or finish_time")
-            lines = await self._lines_by_time(only, limit, _PAGE_BYTES)
-            return Page([decode_event(line) for line in lines], None)
+            return Page(await self._selected(only, limit), None)
         if by_time:
             raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
         # Who reads on from the end of a page need not look for its beginning again.
@@ -292,9 +292,12 @@ class EventStore:
             del self._read_up_to[next(iter(self._read_up_to))]
         return page
 
-    async def _lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
+    async def _selected(self, only: Filter, limit: int, *, backwards: bool = False) -> list[Event]:
         async with self._database.reading() as reading:
-            return [] if only.is_empty else await reading.lines_by_time(only, limit, max_bytes)
+            if only.is_empty:
+                return []
+            found, _ = await reading.select(Selection(only=only), limit, _PAGE_BYTES, backwards=backwards)
+        return [decode_event(line) for *_, line in found if line is not None]
 
     async def _page(self, pages: Pages, limit: int) -> Page:
         # What was the end at the last look need not be any more.
@@ -318,10 +321,8 @@ class EventStore:
         self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
     ) -> Event | None:
         """The matching event with the highest timestamp; None if no event matches."""
-        only = filter_of(event_types, aggregate_ids)
-        async with self._database.reading() as reading:
-            line = None if only.is_empty else await reading.latest_line(only)
-        return decode_event(line) if line is not None else None
+        found = await self._selected(filter_of(event_types, aggregate_ids), 1, backwards=True)
+        return found[0] if found else None
 
     def get_next_cursor(self, cursor: str | None, events: Iterable[Event]) -> str:
         """The cursor after `events` have been read from `cursor` on."""
@@ -337,7 +338,8 @@ class EventStore:
         unread = vector.decode(cursor)
         async with self._database.reading() as reading:
             heads = await reading.heads()
-            first = await reading.first_of_types(unread, wanted)
+            matching = Selection(unread, only=Filter(event_types=wanted))
+            first = {thread: counter for _, thread, counter in await reading.least_counters([], matching)}
         return vector.encode([first.get(thread, head) for thread, head in enumerate(heads)])
 
     # export and import
@@ -580,7 +582,7 @@ class EventStore:
     async def get_secret(self, id: str) -> str | None:
         """A secret; None if there is none or it was deleted."""
         async with self._database.reading() as reading:
-            row = await reading.secret(_text("id", id))
+            row = await secrets.get(reading, _text("id", id))
         return row.secret if row is not None else None
 
     @told("set-secret")
@@ -620,7 +622,7 @@ class EventStore:
     async def load_snapshot(self, key: str) -> str | None:
         """The snapshot under a key; None if there is none."""
         async with self._database.reading() as reading:
-            return await reading.snapshot(_text("key", key))
+            return await snapshots.load(reading, _text("key", key))
 
     @told("save-snapshot", logging.DEBUG)
     async def save_snapshot(self, key: str, content: str) -> None:
@@ -632,13 +634,13 @@ class EventStore:
             return
         self._bucket_counts.pop(key, None)
         async with self._database.writing(frozen="allow") as writing:
-            await writing.put_snapshot(key, content)
+            await snapshots.save(writing, key, content)
 
     @told("drop-snapshot", logging.DEBUG)
     async def drop_snapshot(self, key: str) -> None:
         """Remove the snapshot under exactly this key, if there is one."""
         async with self._database.writing(frozen="allow") as writing:
-            await writing.delete_snapshot(_text("key", key))
+            await snapshots.drop(writing, _text("key", key))
 
     @told("ensure-subscriber", logging.DEBUG)
     async def ensure_event_subscriber(
@@ -660,22 +662,22 @@ class EventStore:
         event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
         async with self._database.writing(frozen="allow") as writing:
-            if update_only:
-                present = await writing.subscribers(application_name, event_subscriber)
-                if not present:
-                    return False
-                destination_text = present[0].destination
-            await writing.put_subscriber(
-                SubscriberRow(application_name, event_subscriber, destination_text, status_text)
+            return await subscribers.save(
+                writing,
+                application_name,
+                event_subscriber,
+                None if update_only else destination_text,
+                status_text,
             )
-        return True
 
     @told("remove-subscriber", logging.DEBUG)
     async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
         """Remove a read model from the registry, if it is there."""
         async with self._database.writing(frozen="allow") as writing:
-            await writing.delete_subscriber(
-                _text("application_name", application_name), _text("event_subscriber", event_subscriber)
+            await subscribers.drop(
+                writing,
+                _text("application_name", application_name),
+                _text("event_subscriber", event_subscriber),
             )
 
     async def get_event_subscribers(
@@ -683,19 +685,11 @@ class EventStore:
     ) -> list[Subscriber]:
         """The matching rows of the registry; all without arguments."""
         async with self._database.reading() as reading:
-            rows = await reading.subscribers(
+            return await subscribers.load(
+                reading,
                 None if application_name is None else _text("application_name", application_name),
                 None if event_subscriber is None else _text("event_subscriber", event_subscriber),
             )
-        return [
-            Subscriber(
-                row.application_name,
-                row.event_subscriber,
-                decode_payload(row.destination),
-                decode_payload(row.status),
-            )
-            for row in rows
-        ]
 
     async def _inspect(self, limit: int) -> Inspection:
         """What is wrong with counters and indexes, for `check`."""

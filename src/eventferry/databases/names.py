@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
 from eventferry.clock import now
-from eventferry.database import Save
 from eventferry.errors import StoreNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from eventferry.database import Save
 
 
 @dataclass(frozen=True, slots=True)

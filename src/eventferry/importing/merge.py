@@ -22,6 +22,7 @@ from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Shared, SoleWriting, Stage
 from eventferry.errors import OlderEventsError, UsageError
 from eventferry.lines.limits import full_thread
+from eventferry.state.figures import latest_timestamp
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]
 OLDER: tuple[Older, ...] = ("skip", "reject", "accept")
@@ -60,7 +61,7 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
         OlderEventsError: there are some and `older` is "reject".
         UnsupportedStoreError: there is no counter or version left for one; nothing of it is stored.
     """
-    existing = await writing.discard_known(stage)
+    stage, existing = await writing.discard_known(stage)
     known = array("q")
     async with aclosing(writing.shared(stage)) as blocks:
         with _Group() as group:
@@ -70,12 +71,11 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
                         known.extend(group.known())
                     group.add(row)
             known.extend(group.known())
-    if known:
-        await writing.discard(stage, known)
-    latest = await writing.latest_timestamp()
+    await _discard(writing, stage, known)
+    latest = await latest_timestamp(writing)
     skipped = 0
     if latest is not None and older != "accept":
-        skipped = await writing.older(stage, latest, discard=older == "skip")
+        skipped = await _older(writing, stage, latest, discard=older == "skip")
         if skipped and older == "reject":
             raise OlderEventsError(
                 f"the batch has events older than the store's latest, of timestamp {latest}: {skipped}; "
@@ -86,6 +86,29 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
         if head > MAX_COUNTER + 1:
             raise full_thread(thread)
     return ImportReport(placed, existing + len(known), skipped)
+
+
+_CHUNK = 10_000
+
+
+async def _discard(writing: SoleWriting, stage: Stage, staged: Sequence[int]) -> None:
+    """Take these rows out of the stage."""
+    dialect = writing.dialect
+    for start in range(0, len(staged), _CHUNK):
+        numbers = ", ".join(map(str, staged[start : start + _CHUNK]))
+        await writing.change(
+            f"DELETE FROM {dialect.table(stage.table)} WHERE {dialect.arrival} IN ({numbers})"
+        )
+
+
+async def _older(writing: SoleWriting, stage: Stage, than: int, *, discard: bool) -> int:
+    """How many staged events have a lower timestamp; with `discard` they are taken out."""
+    dialect = writing.dialect
+    older = f"FROM {dialect.table(stage.table)} WHERE {dialect.column('timestamp')} < %s"
+    if discard:
+        return await writing.change(f"DELETE {older}", (than,))
+    [(count,)] = await writing.ask(f"SELECT count(*) {older}", (than,))
+    return int(count)
 
 
 class _Group:

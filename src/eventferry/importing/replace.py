@@ -20,19 +20,21 @@ from eventferry.errors import (
     StoreBusyError,
     StoreChangedError,
     StoreFullError,
+    StoreNotFoundError,
 )
 from eventferry.importing.batch import BATCH_BYTES
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import Lines
 from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
+from eventferry.state.figures import latest_timestamp
 
 
 async def progress(database: Database) -> ImportProgress | None:
     """How far the import has come that is running or was interrupted, if there is one to go on with."""
     async with database.writing(frozen="allow") as writing:
         left = await writing.stage("replace")
-        history = [] if left is None else await writing.progress(left)
+        history = [] if left is None else await _history(writing, left)
     if left is None:
         return None
     is_running = left.owner is not None and await database.is_alive(left.owner)
@@ -101,7 +103,7 @@ class Replacement:
                         if (
                             stage is not None
                             and stage.owner == owner.id
-                            and not await writing.progress(stage)
+                            and not await _history(writing, stage)
                         ):
                             await writing.drop_stage(stage)
                         await self._thaw(writing, owner)
@@ -109,7 +111,7 @@ class Replacement:
             await owner.release()
 
     async def _refuse_full(self, writing: SoleWriting) -> None:
-        if not self._replace and await writing.latest_timestamp() is not None:
+        if not self._replace and await latest_timestamp(writing) is not None:
             raise StoreFullError(
                 "the store already holds events: use replace=True to replace them, "
                 "or an incremental import to add to them"
@@ -125,7 +127,7 @@ class Replacement:
         if self._resume:
             # How far it came is known when its former owner cannot go on with it any more.
             adopted = await writing.adopt_stage(left, owner.id)
-            if history := await writing.progress(adopted):
+            if history := await _history(writing, adopted):
                 return adopted, history
             left = adopted
         await writing.drop_stage(left)
@@ -203,7 +205,24 @@ class Replacement:
 
 async def _state(reading: Reading) -> str:
     """What a store is, as far as a swap must know: whose events, and how many in each thread."""
-    return f"{await reading.identity()} {vector.encode(await reading.heads())}"
+    return f"{(await reading.state()).identity} {vector.encode(await reading.heads())}"
+
+
+async def _history(writing: Writing, stage: Stage) -> list[Progress]:
+    """What each commit of a stage noted, in order."""
+    dialect = writing.dialect
+    columns = ", ".join(map(dialect.column, ("byteOffset", "line", "events", "digest")))
+    try:
+        rows = await writing.ask(
+            f"""SELECT {columns} FROM {dialect.table(dialect.tables.progress_of(stage.owner or ""))}
+            WHERE {dialect.column("byteOffset")} IS NOT NULL ORDER BY {columns}"""
+        )
+    except StoreNotFoundError:
+        raise StoreBusyError(
+            "this import was taken for dead, and another has taken over or removed what it had staged; nothing was "
+            "replaced"
+        ) from None
+    return [Progress(*row) for row in rows]
 
 
 def _running(stage: Stage) -> StoreBusyError:

@@ -23,7 +23,6 @@ from eventferry.databases.mysql.saving import Found, Saver, taken
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.writing import MysqlWriting, foreign_table, taken_for_dead
 from eventferry.databases.names import beside_events, comment, frozen_marker, new_owner, refuse_foreign
-from eventferry.databases.parts import parts_of
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row
@@ -39,7 +38,6 @@ class MysqlSoleWriting(MysqlWriting):
     def __init__(self, *reading: Any) -> None:
         super().__init__(*reading)
         self._leaves_nothing = False
-        self._copies: dict[str, Stage] = {}
         self._shared_rows: SSCursor | None = None
 
     def commit(self) -> None:
@@ -174,13 +172,13 @@ class MysqlSoleWriting(MysqlWriting):
     # merge
 
     @threaded
-    def discard_known(self, stage: Stage) -> int:
+    def discard_known(self, stage: Stage) -> tuple[Stage, int]:
         """Finds none: the comparison of bytes is `shared`'s, which reads both sides in one go."""
         if stage.kind == "open":
             self.connection.lock_pushes()
             if not self._has_column(stage.table, "arrival"):
-                self._copies[stage.id] = self._copy(stage)
-        return 0
+                return self._copy(stage), 0
+        return stage, 0
 
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         await self._find_shared(stage)
@@ -195,7 +193,7 @@ class MysqlSoleWriting(MysqlWriting):
         All that stands at a timestamp of both sides comes, sorted by timestamp and a hash; groups are made here, byte
         by byte, whatever the columns' collations are.
         """
-        table = self._table(stage)
+        table = quoted(stage.table)
         cursor: SSCursor = self.connection.wire.cursor(SSCursor)
         with self._its(stage):
             cursor.execute(
@@ -214,9 +212,6 @@ class MysqlSoleWriting(MysqlWriting):
             )
         self._shared_rows = cursor
         self._shared_blocks = self._blocks_of(groupby(iter(cursor.fetchone, None), key=itemgetter(0, 6)))
-
-    def _table(self, stage: Stage) -> str:
-        return quoted(self._copies.get(stage.id, stage).table)
 
     def _copy(self, stage: Stage) -> Stage:
         """A stage that the real reSolve opened, in a table like ours: it has no numbers and no parts."""
@@ -275,26 +270,8 @@ class MysqlSoleWriting(MysqlWriting):
             self._shared_rows = None
 
     @threaded
-    def discard(self, stage: Stage, staged: Iterable[int]) -> None:
-        for some in parts_of(list(map(str, staged)), _BLOCK):
-            self.connection.execute(f"DELETE FROM {self._table(stage)} WHERE arrival IN ({', '.join(some)})")
-
-    @threaded
-    def latest_timestamp(self) -> int | None:
-        [(latest,)] = self.connection.query(f"SELECT MAX(timestamp) FROM {self._events}")
-        return None if latest is None else int(latest)
-
-    @threaded
-    def older(self, stage: Stage, than: int, *, discard: bool) -> int:
-        table = self._table(stage)
-        if discard:
-            return self.connection.execute(f"DELETE FROM {table} WHERE timestamp < %s", (than,))
-        [(count,)] = self.connection.query(f"SELECT COUNT(*) FROM {table} WHERE timestamp < %s", (than,))
-        return int(count)
-
-    @threaded
     def place(self, stage: Stage) -> int:
-        table = self._table(stage)
+        table = quoted(stage.table)
         at_staged_times = f"""(SELECT DISTINCT timestamp FROM {table}) AS d
           STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp"""
         # Aggregates meet by their hash, which is short enough for an index; if two had the same one, an event

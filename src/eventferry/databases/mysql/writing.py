@@ -15,13 +15,11 @@ from eventferry.clock import now
 from eventferry.database import (
     Clash,
     NewRowBatch,
-    Progress,
     RowBatch,
-    SecretRow,
     Stage,
     StageKind,
-    SubscriberRow,
 )
+from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_key, number_of
@@ -32,10 +30,8 @@ from eventferry.databases.names import comment, fact, import_marker, new_import_
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
-    EventferryError,
     ImportNotFoundError,
     ImportOpenError,
-    InputError,
     ResumeError,
     StoreBusyError,
     UnsupportedStoreError,
@@ -346,15 +342,6 @@ class MysqlWriting(MysqlReading):
             raise DatabaseError(f"the server took {loaded} of {count} rows: {said[0][2] if said else ''}")
         return True
 
-    @threaded
-    def progress(self, stage: Stage) -> list[Progress]:
-        with self._its(stage):
-            rows = self.connection.query_apart(
-                f"""SELECT `byteOffset`, `line`, `events`, `digest` FROM {quoted(self._progress_of(stage))}
-                WHERE `byteOffset` IS NOT NULL ORDER BY `step`"""
-            )
-        return [Progress(*row) for row in rows]
-
     def _progress_of(self, stage: Stage) -> str:
         return self.tables.progress_of(stage.owner or "")
 
@@ -465,119 +452,15 @@ class MysqlWriting(MysqlReading):
         if self._has_column(stage.table, "part"):
             self.connection.execute(f"DELETE FROM {quoted(stage.table)} WHERE `part` = %s", (part,))
 
-    # secrets
+    # the small tables
 
     @threaded
-    def hold_secrets(self) -> int:
+    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        return self.connection.execute(statement, values)
+
+    @threaded
+    def hold_secrets(self) -> None:
         self.connection.lock_secrets()
-        [(free,)] = self.connection.query(
-            f"SELECT COALESCE(MAX(idx), -1) + 1 FROM {quoted(self.tables.secrets)}"
-        )
-        return int(free)
-
-    @threaded
-    def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
-        if not ids:
-            return []
-        table, named = quoted(self.tables.secrets), self.shape.among("id", "ids")
-        rows = self.connection.query(
-            f"""SELECT idx, id, secret FROM {table} WHERE {named}
-            UNION SELECT idx, id, secret FROM {table} WHERE idx IN %(numbers)s""",
-            {"numbers": tuple(numbers)} | self.shape.values_among("ids", ids),
-        )
-        return [SecretRow(*row) for row in rows]
-
-    @threaded
-    def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
-        if any(row.secret is None for row in rows) and not self._keeps_tombstones():
-            raise UnsupportedStoreError(
-                f"the table {self.tables.secrets!r} cannot say that a secret was deleted: reSolve made it so"
-            )
-        head = f"INSERT INTO {quoted(self.tables.secrets)}(idx, id, secret) VALUES "
-        try:
-            self.connection.insert(head, rows)
-        except MySQLError as error:
-            if number_of(error) != ER.DATA_TOO_LONG:
-                raise
-            [(length,)] = self.connection.query(
-                """SELECT character_maximum_length FROM information_schema.columns
-                WHERE table_schema = %s AND table_name = %s AND column_name = 'id'""",
-                (self.connection.access.database, self.tables.secrets),
-            )
-            place = next((place for place, row in enumerate(rows, 1) if len(row.id) > length), 1)
-            raise InputError("is longer than the store's column", line=place, field="id") from None
-
-    @threaded
-    def erase_secrets(self, ids: Sequence[str]) -> None:
-        table, named = quoted(self.tables.secrets), self.shape.among("id", "ids")
-        change = f"UPDATE {table} SET secret = NULL" if self._keeps_tombstones() else f"DELETE FROM {table}"
-        self.connection.execute(f"{change} WHERE {named}", self.shape.values_among("ids", ids))
-
-    def _keeps_tombstones(self) -> bool:
-        return self.connection.query(
-            """SELECT is_nullable FROM information_schema.columns
-            WHERE table_schema = %s AND table_name = %s AND column_name = 'secret'""",
-            (self.connection.access.database, self.tables.secrets),
-        ) == [("YES",)]
-
-    # snapshots, subscribers
-
-    @threaded
-    def put_snapshot(self, key: str, content: str) -> None:
-        self._put(
-            self.tables.snapshots,
-            {"SnapshotKey": key.encode()},
-            {"SnapshotContent": content.encode()},
-            UnsupportedStoreError(
-                f"a snapshot's key begins as {key[:40]!r}… does, and this table tells no more"
-            ),
-        )
-
-    @threaded
-    def delete_snapshot(self, key: str) -> None:
-        self.connection.execute(
-            f"DELETE FROM {quoted(self.tables.snapshots)} WHERE `SnapshotKey` = %s", (key.encode(),)
-        )
-
-    @threaded
-    def put_subscriber(self, row: SubscriberRow) -> None:
-        self._put(
-            self.tables.subscribers,
-            {"applicationName": row.application_name, "eventSubscriber": row.event_subscriber},
-            {"destination": row.destination.decode(), "status": row.status.decode()},
-            UnsupportedStoreError(
-                f"the table of subscribers takes the names of {row.event_subscriber!r} and of another for the same"
-            ),
-        )
-
-    @threaded
-    def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        self.connection.execute(
-            f"""DELETE FROM {quoted(self.tables.subscribers)} WHERE
-            {self.shape.same("applicationName", "%(application)s")}
-            AND {self.shape.same("eventSubscriber", "%(subscriber)s")}""",
-            {"application": application_name, "subscriber": event_subscriber},
-        )
-
-    def _put(self, table: str, key: dict[str, Any], content: dict[str, Any], clash: EventferryError) -> None:
-        """Insert or replace a row; `clash` where the table's key takes another row's for the same."""
-        same = " AND ".join(self.shape.same(name, f"%({name})s") for name in key)
-        changes = ", ".join(f"`{name}` = %({name})s" for name in content)
-        if self.connection.execute(f"UPDATE {quoted(table)} SET {changes} WHERE {same}", key | content):
-            return
-        names = key | content
-        try:
-            self.connection.execute(
-                f"""INSERT INTO {quoted(table)}({", ".join(f"`{name}`" for name in names)})
-                VALUES ({", ".join(f"%({name})s" for name in names)})""",
-                names,
-            )
-        except MySQLError as error:
-            if duplicate_key(error) is None:
-                raise
-            # Somebody may have been quicker; but if it is not this row, the key cannot tell them apart.
-            if not self.connection.execute(f"UPDATE {quoted(table)} SET {changes} WHERE {same}", names):
-                raise clash from None
 
 
 def store_comment(token: str | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -22,7 +22,6 @@ from eventferry.importing.batch import PART
 from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, last_version
 
-_CHUNK = 50_000
 _GROUP = '"timestamp", "aggregateId", "type"'
 _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId" AND k."type" = s."type"'
 
@@ -129,7 +128,7 @@ class PostgresSoleWriting(PostgresWriting):
 
     # merge
 
-    async def discard_known(self, stage: Stage) -> int:
+    async def discard_known(self, stage: Stage) -> tuple[Stage, int]:
         """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
         incremental import costs what its batch costs, however large the store is. The array is what keeps the planner
         from turning the looks into a scan of the events.
@@ -171,7 +170,7 @@ class PostgresSoleWriting(PostgresWriting):
                 f"ANALYZE {known}({_GROUP})",
             ]
         )
-        return count
+        return stage, count
 
     async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
@@ -201,25 +200,6 @@ class PostgresSoleWriting(PostgresWriting):
     @staticmethod
     def _known(stage: Stage) -> str:
         return f"pg_temp.{quoted(f'{stage.id}-known')}"
-
-    async def discard(self, stage: Stage, staged: Iterable[int]) -> None:
-        for some in parts_of(list(staged), _CHUNK):
-            await self.connection.change(
-                f'DELETE FROM {self.names.of(stage.table)} WHERE "rowid" = ANY(%s::bigint[])', (some,)
-            )
-
-    async def latest_timestamp(self) -> int | None:
-        [(latest,)] = await self.connection.rows(f"SELECT {self._latest}")
-        return None if latest is None else int(latest)
-
-    async def older(self, stage: Stage, than: int, *, discard: bool) -> int:
-        table = self.names.of(stage.table)
-        if discard:
-            return await self.connection.change(f'DELETE FROM {table} WHERE "timestamp" < %s', (than,))
-        [(count,)] = await self.connection.rows(
-            f'SELECT count(*) FROM {table} WHERE "timestamp" < %s', (than,)
-        )
-        return int(count)
 
     async def place(self, stage: Stage) -> int:
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)

@@ -15,13 +15,11 @@ from eventferry.clock import now
 from eventferry.database import (
     Clash,
     NewRowBatch,
-    Progress,
     RowBatch,
-    SecretRow,
     Stage,
     StageKind,
-    SubscriberRow,
 )
+from eventferry.databases.dialect import Value
 from eventferry.databases.names import (
     comment,
     fact,
@@ -30,12 +28,10 @@ from eventferry.databases.names import (
 )
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
-from eventferry.databases.postgresql.reading import PostgresReading, is_storable
+from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.errors import (
-    DatabaseError,
     ImportOpenError,
-    InputError,
     StoreBusyError,
     StoreNotFoundError,
     UnsupportedStoreError,
@@ -204,14 +200,6 @@ class PostgresWriting(PostgresReading):
                 (progress.byte_offset, progress.line, progress.events, progress.digest),
             )
 
-    async def progress(self, stage: Stage) -> list[Progress]:
-        _, steps = self.tables_of(stage)
-        with self.its_own(stage):
-            rows = await self.connection.rows(
-                f'SELECT "byteOffset", "line", "events", "digest" FROM {steps} ORDER BY "commit"'
-            )
-        return [Progress(*row) for row in rows]
-
     async def hold(self, stage: Stage) -> None:
         """Keep a "replace" stage from being taken over or removed for what is left of the transaction."""
         with self.its_own(stage):
@@ -350,97 +338,14 @@ class PostgresWriting(PostgresReading):
                 f'DELETE FROM {self.names.of(stage.table)} WHERE "part" = %s', (part,)
             )
 
-    # secrets
+    # the small tables
 
-    async def hold_secrets(self) -> int:
+    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        return await self.connection.change(statement, values)
+
+    async def hold_secrets(self) -> None:
         # reSolve's writers wait for it too.
         await self.execute([f"LOCK TABLE {self.names.secrets} IN SHARE ROW EXCLUSIVE MODE"])
-        [(free,)] = await self.connection.rows(
-            f'SELECT coalesce(max("idx"), -1) + 1 FROM {self.names.secrets}'
-        )
-        return int(free)
-
-    async def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
-        # One look at an index for each, however many secrets there are.
-        [rows] = await self.connection.run(
-            f"""SELECT s.* FROM unnest(%(ids)s::text[]) AS wanted(id) CROSS JOIN LATERAL (
-              SELECT "idx", "id", "secret" FROM {self.names.secrets} WHERE "id" = wanted.id OFFSET 0
-            ) AS s UNION SELECT s.* FROM unnest(%(numbers)s::bigint[]) AS wanted(idx) CROSS JOIN LATERAL (
-              SELECT "idx", "id", "secret" FROM {self.names.secrets} WHERE "idx" = wanted.idx OFFSET 0
-            ) AS s""",
-            {"ids": list(ids), "numbers": list(numbers)},
-        )
-        return [SecretRow(*row) for row in rows]
-
-    async def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
-        idx, ids, secrets = (list(column) for column in zip(*rows, strict=True))
-        await self.execute(["SAVEPOINT before"])
-        try:
-            # reSolve takes the next number from the sequence, so that must stay ahead of what is given here.
-            await self.connection.run(
-                f"""INSERT INTO {self.names.secrets}("idx", "id", "secret")
-                SELECT * FROM unnest(%(idx)s::bigint[], %(ids)s::text[], %(secrets)s::text[]);
-                SELECT setval(pg_get_serial_sequence(%(table)s, 'idx'), max("idx") + 1, false)
-                FROM {self.names.secrets} WHERE pg_get_serial_sequence(%(table)s, 'idx') IS NOT NULL""",
-                {"idx": idx, "ids": ids, "secrets": secrets, "table": self.names.secrets.replace("%%", "%")},
-            )
-        except DatabaseError as error:
-            if not isinstance(error.__cause__, psycopg.errors.StringDataRightTruncation):
-                raise
-            await self.execute(["ROLLBACK TO SAVEPOINT before"])
-            [(length,)] = await self.connection.rows(
-                "SELECT atttypmod - 4 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'id'",
-                (self.names.secrets.replace("%%", "%"),),
-            )
-            place = next((place for place, name in enumerate(ids, 1) if len(name) > length), 1)
-            raise InputError("is longer than the store's column", line=place, field="id") from None
-
-    async def erase_secrets(self, ids: Sequence[str]) -> None:
-        await self.connection.change(
-            f'UPDATE {self.names.secrets} SET "secret" = NULL WHERE "id" = ANY(%s::text[])', (list(ids),)
-        )
-
-    # snapshots, subscribers
-
-    async def put_snapshot(self, key: str, content: str) -> None:
-        check_storable("key", key)
-        check_storable("content", content)
-        await self.connection.change(
-            f"""INSERT INTO {self.names.snapshots}("snapshotKey", "snapshotContent") VALUES (%s, %s)
-            ON CONFLICT ("snapshotKey") DO UPDATE SET "snapshotContent" = excluded."snapshotContent" """,
-            (key, content),
-        )
-
-    async def delete_snapshot(self, key: str) -> None:
-        if is_storable(key):
-            await self.connection.change(
-                f'DELETE FROM {self.names.snapshots} WHERE "snapshotKey" = %s', (key,)
-            )
-
-    async def put_subscriber(self, row: SubscriberRow) -> None:
-        for field, name in (
-            ("applicationName", row.application_name),
-            ("eventSubscriber", row.event_subscriber),
-        ):
-            check_storable(field, name)
-            if len(name) > ddl.MAX_SUBSCRIBER_LENGTH:
-                raise InputError(f"is longer than {ddl.MAX_SUBSCRIBER_LENGTH} characters", field=field)
-        for field, payload in (("destination", row.destination), ("status", row.status)):
-            if (reason := refuse_payload(payload)) is not None:
-                raise InputError(reason, field=field)
-        await self.connection.change(
-            f"""INSERT INTO {self.names.subscribers}("applicationName", "eventSubscriber", "destination", "status")
-            VALUES (%s, %s, %s, %s) ON CONFLICT ("applicationName", "eventSubscriber")
-            DO UPDATE SET "destination" = excluded."destination", "status" = excluded."status" """,
-            (row.application_name, row.event_subscriber, row.destination.decode(), row.status.decode()),
-        )
-
-    async def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        if is_storable(application_name + event_subscriber):
-            await self.connection.change(
-                f'DELETE FROM {self.names.subscribers} WHERE "applicationName" = %s AND "eventSubscriber" = %s',
-                (application_name, event_subscriber),
-            )
 
 
 _MERGE_ID = re.compile(r"[0-9a-f]{16}")
@@ -449,14 +354,6 @@ _TAKEN = (
     "this import was taken for dead, for the connection that showed that it lives was lost: another has taken over or "
     "removed what it had staged. Nothing of this one was stored"
 )
-
-
-def check_storable(field: str, text: str) -> None:
-    """Refuses a text that PostgreSQL cannot hold."""
-    if not is_storable(text):
-        raise InputError(
-            "holds the character U+0000 or a lone surrogate, which PostgreSQL cannot hold", field=field
-        )
 
 
 _MORE = 66 + len("'',1,'',''")

@@ -15,21 +15,20 @@ from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Clash,
     NewRowBatch,
-    Progress,
     RowBatch,
     Save,
-    SecretRow,
     Shared,
     Stage,
     StageKind,
-    SubscriberRow,
 )
+from eventferry.databases.dialect import Value
 from eventferry.databases.names import EVENT, Tables, fact
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.dialect import bound, foreign
 from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.reading import KEPT, SqliteReading, foreign
+from eventferry.databases.sqlite.reading import KEPT, SqliteReading
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
@@ -326,14 +325,6 @@ class SqliteWriting(SqliteReading):
             )
 
     @threaded
-    def progress(self, stage: Stage) -> list[Progress]:
-        rows = self.connection.sqlite.execute(
-            f"""SELECT "byteOffset", "line", "events", "digest" FROM {quoted(self._progress_of(stage))}
-            ORDER BY rowid"""
-        )
-        return [Progress(*row) for row in rows]
-
-    @threaded
     def find_clash(self, stage: Stage) -> Clash | None:
         self._progress_of(stage)
         present = self.indexed(stage.table)  # an import that died after this step goes on with them
@@ -469,7 +460,7 @@ class SqliteWriting(SqliteReading):
             self.connection.sqlite.execute(f'DELETE FROM {quoted(stage.table)} WHERE "part" = ?', (part,))
 
     @threaded
-    def discard_known(self, stage: Stage) -> int:
+    def discard_known(self, stage: Stage) -> tuple[Stage, int]:
         """What stands at the staged timestamps is found by the order's index, so an incremental import costs
         what its batch costs, however large the store is; then the groups meet through indexes on both sides.
         """
@@ -489,7 +480,7 @@ class SqliteWriting(SqliteReading):
         self.connection.make_index(
             f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
         )
-        return self.connection.sqlite.change(
+        count = self.connection.sqlite.change(
             f"""DELETE FROM {table} WHERE rowid IN (
               SELECT s.rowid FROM (
                 SELECT min(rowid) AS id FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {known})
@@ -500,6 +491,7 @@ class SqliteWriting(SqliteReading):
               )
             )"""
         )
+        return stage, count
 
     @staticmethod
     def _staged_payload(stage: Stage) -> str:
@@ -538,29 +530,6 @@ class SqliteWriting(SqliteReading):
     @staticmethod
     def _known(stage: Stage) -> str:
         return quoted(f"{stage.id}-known")
-
-    @threaded
-    def discard(self, stage: Stage, staged: Iterable[int]) -> None:
-        self.connection.sqlite.executemany(
-            f"DELETE FROM {quoted(stage.table)} WHERE rowid = ?", ((rowid,) for rowid in staged)
-        )
-
-    @threaded
-    def latest_timestamp(self) -> int | None:
-        latest: int | None = self.connection.sqlite.execute(
-            f"SELECT max(timestamp) FROM {self._events}"
-        ).fetchone()[0]
-        return latest
-
-    @threaded
-    def older(self, stage: Stage, than: int, *, discard: bool) -> int:
-        table = quoted(stage.table)
-        if discard:
-            return self.connection.sqlite.change(f"DELETE FROM {table} WHERE timestamp < ?", (than,))
-        count: int = self.connection.sqlite.execute(
-            f"SELECT count(*) FROM {table} WHERE timestamp < ?", (than,)
-        ).fetchone()[0]
-        return count
 
     @threaded
     def place(self, stage: Stage) -> int:
@@ -625,82 +594,17 @@ class SqliteWriting(SqliteReading):
         ).fetchone()
         return 0 if latest is None else int(latest[0])
 
-    # secrets, snapshots, subscribers
+    # the small tables
 
     @threaded
-    def hold_secrets(self) -> int:
-        # Only one transaction writes at a time, and this is it.
-        free: int = self.connection.sqlite.execute(
-            f"SELECT coalesce(max(idx), -1) + 1 FROM {quoted(self.tables.secrets)}"
-        ).fetchone()[0]
-        return free
+    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        return self.connection.sqlite.change(bound(statement), values)
 
     @threaded
-    def secrets_among(self, ids: Sequence[str], numbers: Sequence[int]) -> list[SecretRow]:
-        table = quoted(self.tables.secrets)
-        rows = self.connection.sqlite.execute(
-            f"""SELECT idx, id, secret FROM {table} WHERE id IN (SELECT value FROM json_each(:ids))
-            UNION SELECT idx, id, secret FROM {table} WHERE idx IN (SELECT value FROM json_each(:numbers))""",
-            {"ids": json.dumps(list(ids)), "numbers": json.dumps(list(numbers))},
-        )
-        return [SecretRow(*row) for row in rows]
-
-    def _change_secrets(self, statement: str, values: Iterable[Sequence[object]]) -> None:
-        """Pages of the secrets keep no remnant of what a statement deletes or moves."""
+    def hold_secrets(self) -> None:
+        # Only one transaction writes at a time, and this is it. The next one takes the setting back.
+        self.changed_store = True
         self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
-        try:
-            for row in values:
-                if self.connection.sqlite.change(statement, row) != 1:
-                    raise _left_out(self.tables.secrets)
-        finally:
-            self.connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
-
-    @threaded
-    def insert_secrets(self, rows: Sequence[SecretRow]) -> None:
-        self._change_secrets(
-            f"INSERT INTO {quoted(self.tables.secrets)}(idx, id, secret) VALUES (?, ?, ?)", rows
-        )
-
-    @threaded
-    def erase_secrets(self, ids: Sequence[str]) -> None:
-        self._change_secrets(
-            f"UPDATE {quoted(self.tables.secrets)} SET secret = NULL WHERE id = ?", [(name,) for name in ids]
-        )
-
-    @threaded
-    def put_snapshot(self, key: str, content: str) -> None:
-        self.connection.sqlite.execute(
-            f"REPLACE INTO {quoted(self.tables.snapshots)}(snapshotKey, content) VALUES (?, ?)",
-            (key, content),
-        )
-
-    @threaded
-    def delete_snapshot(self, key: str) -> None:
-        self.connection.sqlite.execute(
-            f"DELETE FROM {quoted(self.tables.snapshots)} WHERE snapshotKey = ?", (key,)
-        )
-
-    @threaded
-    def put_subscriber(self, row: SubscriberRow) -> None:
-        columns = self.connection.sqlite.execute(
-            f"PRAGMA table_info({quoted(self.tables.subscribers)})"
-        ).fetchall()
-        values = {"destination": row.destination, "status": row.status}
-        for _, name, declared, *_ in columns:
-            if declared != "TEXT" and name in values and (reason := refuse_number(values[name])) is not None:
-                raise InputError(reason, field=name)
-        self.connection.sqlite.execute(
-            f"""REPLACE INTO {quoted(self.tables.subscribers)}(applicationName, eventSubscriber, destination, status)
-            VALUES (?, ?, CAST(? AS TEXT), CAST(? AS TEXT))""",
-            row,
-        )
-
-    @threaded
-    def delete_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        self.connection.sqlite.execute(
-            f"DELETE FROM {quoted(self.tables.subscribers)} WHERE applicationName = ? AND eventSubscriber = ?",
-            (application_name, event_subscriber),
-        )
 
 
 def _left_out(table: str) -> UnsupportedStoreError:

@@ -1,0 +1,103 @@
+"""The small dialect: in what statements on a store's small tables differ from database to database.
+
+Such a statement is written once, above the boundary, and runs by `Reading.ask` or `Writing.change`. Values are bound
+as `%s`, names are put in by `table` and `column`, and a per cent sign is doubled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from eventferry.databases.names import Tables
+
+Value: TypeAlias = int | str | bytes | None
+
+
+class Condition(NamedTuple):
+    """A condition in a statement, and the values that it binds."""
+
+    text: str
+    values: tuple[Value, ...] = ()
+
+
+class Column(NamedTuple):
+    """What is known of a column.
+
+    Attributes:
+        name: the column's.
+        length: characters that it holds at most; None: any number.
+        is_nullable: whether it takes null.
+        kind: its type, as the database calls it.
+    """
+
+    name: str
+    length: int | None
+    is_nullable: bool
+    kind: str
+
+
+class Dialect:
+    """How statements are written, as most databases do it.
+
+    Args:
+        tables: the names of the store's tables.
+    """
+
+    snapshot_key = "snapshotKey"
+    snapshot_content = "snapshotContent"
+
+    arrival = "rowid"
+    """The column by which the rows of a "merge" or "open" stage are told apart."""
+
+    insert_tells = True
+    """Whether an insert with `if_absent` tells by its count that the row was there."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    def table(self, name: str) -> str:
+        """A table's name as it stands in a statement."""
+        raise NotImplementedError
+
+    def column(self, name: str) -> str:
+        """A column's name as it stands in a statement."""
+        return f'"{name}"'
+
+    def columns(self, table: str) -> tuple[str, tuple[Value, ...]]:
+        """A statement that gives the columns of a table, each as the fields of `Column`; none where there is no such
+        table."""
+        raise NotImplementedError
+
+    def among(self, column: str, texts: Sequence[str]) -> Condition:
+        """That a column is one of these texts, byte by byte."""
+        kept = tuple(text for text in texts if self.refuse_text(text) is None)
+        if not kept:
+            return Condition("1 = 0")
+        return Condition(f"{self.column(column)} IN ({', '.join(['%s'] * len(kept))})", kept)
+
+    def json(self, column: str) -> str:
+        """The JSON text of a column."""
+        raise NotImplementedError
+
+    def if_absent(self, key: Sequence[str]) -> str:
+        """What at the end of an INSERT makes it leave out a row whose key is taken."""
+        return "ON CONFLICT DO NOTHING"
+
+    def refuse_text(self, text: str) -> str | None:
+        """Why no column can hold a text; None if one can."""
+        return None
+
+    def refuse_json(self, payload: bytes, column: Column) -> str | None:
+        """Why a JSON value would not survive in a column; None if it would."""
+        return None
+
+    @property
+    def estimate(self) -> str | None:
+        """An expression that estimates the number of events; None where counting is all there is."""
+        return None
+
+    @property
+    def after_secrets(self) -> str | None:
+        """What must run when secrets were inserted; None where nothing must."""
+        return None

@@ -1,0 +1,64 @@
+"""How small statements are written for PostgreSQL."""
+
+from __future__ import annotations
+
+from eventferry.databases.dialect import Column, Dialect, Value
+from eventferry.databases.postgresql.payloads import refuse_payload
+from eventferry.databases.postgresql.tables import Names, literal
+
+
+class PostgresDialect(Dialect):
+    """PostgreSQL's.
+
+    Args:
+        names: of the tables and their schema.
+    """
+
+    def __init__(self, names: Names) -> None:
+        super().__init__(names.tables)
+        self._names = names
+
+    def table(self, name: str) -> str:
+        return self._names.of(name)
+
+    def columns(self, table: str) -> tuple[str, tuple[Value, ...]]:
+        return (
+            """SELECT attname::text, CASE WHEN atttypmod > 4 THEN atttypmod - 4 END, NOT attnotnull,
+              format_type(atttypid, NULL) FROM pg_attribute
+            WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped""",
+            (self.value(table),),
+        )
+
+    def value(self, table: str) -> str:
+        """A table's name as `to_regclass` takes it."""
+        return self.table(table).replace("%%", "%")
+
+    def json(self, column: str) -> str:
+        return f"convert_to({self.column(column)}::text, 'UTF8')"
+
+    def refuse_text(self, text: str) -> str | None:
+        if is_storable(text):
+            return None
+        return "holds the character U+0000 or a lone surrogate, which PostgreSQL cannot hold"
+
+    def refuse_json(self, payload: bytes, column: Column) -> str | None:
+        return refuse_payload(payload)
+
+    @property
+    def estimate(self) -> str:
+        # reltuples is -1 in a table that nothing has looked at yet.
+        events = self.table(self.tables.events)
+        return f"""(SELECT CASE WHEN reltuples < 0 THEN (SELECT count(*) FROM {events}) ELSE reltuples::bigint END
+          FROM pg_class WHERE oid = {literal(self.value(self.tables.events))}::regclass)"""
+
+    @property
+    def after_secrets(self) -> str:
+        """reSolve takes the next number from the sequence, so that must stay ahead of what is given here."""
+        secrets = self.table(self.tables.secrets)
+        sequence = f"pg_get_serial_sequence({literal(self.value(self.tables.secrets))}, 'idx')"
+        return f"""SELECT setval({sequence}, max("idx") + 1, false) FROM {secrets} WHERE {sequence} IS NOT NULL"""
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL can hold a text."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,0 +1,56 @@
+"""How small statements are written for SQLite."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from eventferry.databases.dialect import Column, Condition, Dialect, Value
+from eventferry.databases.sqlite.numbers import refuse_number
+from eventferry.databases.sqlite.tables import quoted
+
+_MARK = re.compile("%(.)")
+
+
+def bound(statement: str) -> str:
+    """A statement of the dialect as SQLite takes it."""
+    return _MARK.sub(lambda found: "?" if found[1] == "s" else found[1], statement)
+
+
+# In foreign tables the column may have numeric affinity, and a writer may have left white space.
+def foreign(column: str) -> str:
+    """The JSON text of a column of a foreign table, as an SQL expression."""
+    return f"""CASE typeof({column})
+      WHEN 'text' THEN CASE
+        WHEN instr({column}, ' ') OR instr({column}, char(9)) OR instr({column}, char(10)) OR instr({column}, char(13))
+        THEN eventferry_compact({column}) ELSE {column} END
+      WHEN 'integer' THEN {column}
+      WHEN 'real' THEN eventferry_number({column})
+      WHEN 'null' THEN 'null'
+      ELSE CAST({column} AS TEXT) END"""
+
+
+class SqliteDialect(Dialect):
+    """SQLite's."""
+
+    snapshot_content = "content"
+
+    def table(self, name: str) -> str:
+        return quoted(name).replace("%", "%%")
+
+    def columns(self, table: str) -> tuple[str, tuple[Value, ...]]:
+        # No declared length is a limit here.
+        return """SELECT name, NULL, "notnull" = 0, type FROM pragma_table_info(%s)""", (table,)
+
+    def among(self, column: str, texts: Sequence[str]) -> Condition:
+        # As one value, for of those a statement takes some thousands at most.
+        return Condition(
+            f"{self.column(column)} IN (SELECT value FROM json_each(%s))", (json.dumps(list(texts)),)
+        )
+
+    def json(self, column: str) -> str:
+        return f"CAST({foreign(self.column(column))} AS BLOB)"
+
+    def refuse_json(self, payload: bytes, column: Column) -> str | None:
+        return None if column.kind == "TEXT" else refuse_number(payload)

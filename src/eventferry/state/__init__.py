@@ -1,0 +1,1 @@
+"""What a store holds beside its events: secrets, snapshots, subscribers, figures, freezes."""
