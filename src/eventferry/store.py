@@ -217,6 +217,17 @@ class EventStore:
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.
         """
         row, version = await self._checked(event)
+        saved = await self._save(row, version)
+        payload = await _decoded(row.payload)
+        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.cursor)
+
+    @told("save-event", logging.DEBUG)
+    async def _save_row(self, row: NewRow, version: int) -> SavedEvent:
+        """The same for the service, which reads events as rows."""
+        return await self._save(row, version)
+
+    async def _save(self, row: NewRow, version: int) -> SavedEvent:
+        """Save an event that is a row already. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
         row = row._replace(timestamp=max(now(), row.timestamp))
         saved = await self._saving.save(Save(row, version))
         stored = Event(
@@ -226,7 +237,7 @@ class EventStore:
             timestamp=row.timestamp,
             aggregate_id=row.aggregate_id,
             aggregate_version=version,
-            payload=await _decoded(row.payload),
+            payload=msgspec.Raw(row.payload),
         )
         return SavedEvent(stored, vector.encode(saved.heads))
 

@@ -701,6 +701,7 @@ async def test_events_dated_in_the_future_come_each_once_when_imported_in_few_th
         assert await exported(store) == lines_of(expected)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("threads", [1, 4, 256])
 async def test_a_large_store_with_falls_reads_the_same_at_every_page_size(
     opened: Opened, threads: int
@@ -731,6 +732,7 @@ async def test_an_export_of_many_blocks_stopped_at_each_and_resumed_is_whole(
         assert await exported(store) == expected
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "chosen",
     [

@@ -24,6 +24,7 @@ from eventferry.cli.places import destination_of, is_standard_output, made, refu
 from eventferry.cli.running import run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
+from eventferry.lines.page import json_page
 
 
 @click.command()
@@ -32,6 +33,7 @@ from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 @click.option(
     "--limit",
     type=click.IntRange(1),
+    metavar="N",
     default=DEFAULT_LIMIT,
     show_default=True,
     help="Print at most this many.",
@@ -49,9 +51,8 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
             if not as_json:
                 await eventferry.pipeline(export, destination_of("-"))
                 return export.cursor
-            text = b"".join([block async for block in export])
-            listed = b",".join(text.splitlines())
-            print_data(b'{"events":[%s],"cursor":"%s"}' % (listed, export.cursor.encode()))
+            blocks = [block async for block in export]
+            print_data(json_page(blocks, export.cursor))
             return export.cursor
 
     cursor = run(work())
@@ -102,6 +103,7 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
 @click.option(
     "--byte-offset",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
     show_default=True,
     help="Skip this many bytes of SRC. Needs --manual.",

@@ -1,45 +1,43 @@
-"""What every handler shares: parameters checked, errors answered, operations counted and limited.
+"""What all handlers share: they check parameters, answer errors, and count and limit operations.
 
-A handler is written as one function from a `Call` to an answer. `Handler` makes of it what a framework mounts: given a
-store, an endpoint that takes a request. So each can be used alone, and all of them together make the service.
+A handler is a function from a `Call` to a response. `Handler` turns it into an endpoint that frameworks can mount. So
+each can be used alone, and all of them together are the service.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
-from urllib.parse import quote, unquote, unquote_to_bytes
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
 
-from eventferry import EventferryError, EventStore, InputError, StoreUnreachableError, UsageError
+from eventferry import EventferryError, EventStore, InputError, StoreUnreachableError
 from eventferry.http import tracing
 from eventferry.http.bodies import ClientGoneError, request_blocks, request_text
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
+from eventferry.http.parameters import as_text, parsed_query, path_parameters
 from eventferry.http.problems import RefusedError, name_of, problem, status_of
 from eventferry.operation_log import told_elsewhere
 
 log = logging.getLogger("eventferry.http")
 
 CLIENT_GONE = 499
-"""The status of a request whose client went away, in logs and metrics: nobody is answered with it."""
+"""The status of a request whose client disconnected, in logs and metrics only."""
 
 HEALTH_SECONDS = 3.0
-"""In which a healthy store answers."""
+"""Seconds in which a healthy store answers."""
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
-"""What Starlette and FastAPI take as the function of a route."""
+"""A function that Starlette and FastAPI accept for a route."""
 
 
 class NoQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,16 +49,16 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 @dataclass(slots=True)
 class Service:
-    """A store with what is around it: shared by the handlers of one service.
+    """The state that the handlers of one service share.
 
     Attributes:
-        store: whose service it is.
-        limits: what it takes.
-        metrics: what it counts.
-        exchange_dir: where the routes of reSolve's client read and write files; None: they are off.
-        has_tokens: whether who calls must have a token.
-        imports: how many are running.
-        looking: the look at the store that is under way, or was last.
+        store: the store.
+        limits: the limits of the service.
+        metrics: the metrics of the service.
+        exchange_dir: where the routes of reSolve's client read and write files; None if they are off.
+        has_tokens: whether clients must present a token.
+        imports: number of running imports.
+        looking: the current or latest health check.
     """
 
     store: EventStore
@@ -72,18 +70,18 @@ class Service:
     looking: asyncio.Task[bool] | None = None
 
     async def is_there(self) -> bool:
-        """Whether the store is there. All who ask at a time share one look at it: checks of a database that is silent
-        do not pile up.
+        """Whether the store exists. Concurrent calls share one check, so that checks of an unresponsive database do not
+        pile up.
 
         Raises:
-            StoreUnreachableError: it does not answer in `HEALTH_SECONDS`.
+            StoreUnreachableError: it does not answer within `HEALTH_SECONDS`.
         """
         look = self.looking
         if look is None or look.done():
             look = self.looking = asyncio.create_task(self._look())
-            # Where all who asked have gone, nobody else hears of its error.
+            # If all callers are gone, nobody else retrieves its error.
             look.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # The look itself ends later than its time: its connection is given up first.
+        # The check itself may end later: first it gives up its connection.
         done, _ = await asyncio.wait([look], timeout=HEALTH_SECONDS)
         with suppress(TimeoutError):
             if done:
@@ -96,12 +94,12 @@ class Service:
 
     @contextmanager
     def importing(self) -> Iterator[None]:
-        """A place among the imports that may run at once. Raises RefusedError where none is free."""
+        """Count a running import. Raises RefusedError if there are too many."""
         if self.imports >= self.limits.max_imports:
             raise RefusedError(
                 429,
                 "too-many-imports",
-                f"{self.imports} imports are running, and no more may at once",
+                f"{self.imports} imports are running, which is the limit",
                 {"Retry-After": "5"},
             )
         self.imports += 1
@@ -118,11 +116,11 @@ class Call(Generic[Q]):
     """One request to one handler.
 
     Attributes:
-        request: as it came.
-        path: the parameters in its path, as the bytes that they stand for.
-        query: its other parameters, checked.
-        service: whose handler it is.
-        operation: the handler's name, for metrics and logs.
+        request: the request.
+        path: the parameters in its path, unescaped.
+        query: the parameters in its query, checked.
+        service: the service of the handler.
+        operation: the name of the handler, for metrics and logs.
     """
 
     request: Request
@@ -133,12 +131,12 @@ class Call(Generic[Q]):
 
     @property
     def store(self) -> EventStore:
-        """The store that is asked."""
+        """The store of the service."""
         return self.service.store
 
     def path_text(self, name: str) -> str:
-        """A parameter in the path that is text. Raises UsageError where it is none."""
-        return _text(self.path[name], f"the parameter {name!r}")
+        """A path parameter as text. Raises UsageError if it is not UTF-8."""
+        return as_text(self.path[name], f"the parameter {name!r}")
 
     def blocks(self) -> AsyncGenerator[bytes, None]:
         """The body as blocks of UTF-8."""
@@ -149,26 +147,26 @@ class Call(Generic[Q]):
         return await request_text(self.request, self.service.limits)
 
     def came_in(self, events: int) -> None:
-        """Count events that are in the store now."""
+        """Count and log events that were stored."""
         self.service.metrics.events.labels(self.operation, "in").inc(events)
         _tell(logging.INFO, self.operation, f"events={events}", {"events": events})
 
     def went_out(self, events: int) -> None:
-        """Count events that were given out."""
+        """Count events that were sent to the client."""
         self.service.metrics.events.labels(self.operation, "out").inc(events)
 
 
 @dataclass(frozen=True, slots=True)
 class Handler(Generic[Q]):
-    """An operation over HTTP. Called with a store it gives an endpoint.
+    """An operation over HTTP. Called with a store, it returns an endpoint.
 
     Attributes:
-        operation: its name, for metrics and logs.
-        query: the parameters that it takes.
-        answer: does it.
-        is_import: whether it counts among the imports that may run at once.
-        is_private: whether what it handles must not stand in a log, not even in an error's words.
-        refusal: how it tells an error.
+        operation: the name of the operation, for metrics and logs.
+        query: the type of its query parameters.
+        answer: the function that does it.
+        is_import: whether the limit of concurrent imports applies.
+        is_private: whether its data must not appear in a log, not even in the message of an error.
+        refusal: turns an error into a response.
     """
 
     operation: str
@@ -186,15 +184,15 @@ class Handler(Generic[Q]):
         metrics: Metrics | None = None,
         exchange_dir: Path | None = None,
     ) -> Endpoint:
-        """The endpoint of a store, for the routes of an application: `Route(path, handler(store))`."""
+        """An endpoint for the routes of an application: `Route(path, handler(store))`."""
         return self.bound(Service(store, limits or Limits(), metrics or Metrics(), exchange_dir))
 
     def bound(self, service: Service) -> Endpoint:
-        """The endpoint that shares a service's limits and metrics with others."""
+        """An endpoint that shares limits and metrics with the others of a service."""
 
         async def endpoint(request: Request) -> Response:
             try:
-                with told_elsewhere():  # in this log
+                with told_elsewhere():  # the service logs operations itself
                     return await self._answered(request, service)
             except ClientGoneError:
                 service.metrics.refused.labels(self.operation, "client-gone").inc()
@@ -220,7 +218,7 @@ class Handler(Generic[Q]):
         status = status_of(error)
         fields = {"problem": name_of(error), "status": status}
         if status < 500:
-            # A line of input could stand in an error's words, a secret even: a log gets its kind and its place.
+            # The message may quote input, even a secret: only the kind and the line number are logged.
             place = f" line={error.line}" if isinstance(error, InputError) and error.line else ""
             _tell(logging.INFO, self.operation, f"refused={name_of(error)}{place}", fields)
         elif isinstance(error, EventferryError) and status == 503:
@@ -235,14 +233,14 @@ class Handler(Generic[Q]):
 def _tell(
     level: int, operation: str, what: str, fields: dict[str, Any], error: Exception | None = None
 ) -> None:
-    """A line in the log of operations, with the trace that it belongs to."""
+    """Log an operation, with its trace."""
     trace = tracing.fields(tracing.current_trace())
     words = " ".join((f"operation={operation}", *(f"{key}={value}" for key, value in trace.items()), what))
     log.log(level, "%s", words, exc_info=error, extra={"operation": operation, **trace, **fields})
 
 
 class _Silence(Response):
-    """The answer to a client that has gone: nothing."""
+    """The response to a client that has disconnected: nothing."""
 
     def __init__(self) -> None:
         super().__init__(status_code=CLIENT_GONE)
@@ -252,7 +250,7 @@ class _Silence(Response):
 
 
 class JsonResponse(Response):
-    """A value as JSON, its numbers as they are."""
+    """A value as JSON, with exact numbers."""
 
     media_type = "application/json"
 
@@ -261,96 +259,3 @@ class JsonResponse(Response):
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-MAX_PARAMETERS = 10_000
-
-
-def parsed_query(query: bytes, shape: type[Q]) -> Q:
-    """The parameters of a request. Raises UsageError for one that is wrong, unknown or there twice."""
-    lists = {item.encode_name for item in msgspec.structs.fields(shape) if _is_list(item.type)}
-    given: dict[str, Any] = {}
-    pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&") if pair]
-    if len(pairs) > MAX_PARAMETERS:
-        raise UsageError(f"a request has at most {MAX_PARAMETERS} parameters")
-    for written, _, escaped in pairs:
-        what = f"the name of the parameter {written.decode('latin-1')!r:.60}"
-        name = _text(_unescaped(written, what), what)
-        what = f"the parameter {name!r:.60}"
-        value = _text(_unescaped(escaped, what), what)
-        if name in lists:
-            given.setdefault(name, []).append(value)
-        elif name in given:
-            raise UsageError(f"the parameter {name!r:.60} is given twice")
-        else:
-            given[name] = value
-    try:
-        return msgspec.convert(given, shape, strict=False)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        if "unknown field" in text:
-            known = ", ".join(item.encode_name for item in msgspec.structs.fields(shape)) or "none"
-            raise UsageError(
-                f"{text.replace('Object contains unknown field', 'no such parameter:')} (known: {known})"
-            ) from None
-        reason, _, place = text.partition(" - at `$.")
-        name = place.rstrip("`")
-        raise UsageError(f"the parameter {name}: {reason}" if name else reason) from None
-
-
-def path_parameters(scope: Scope) -> dict[str, bytes]:
-    """The parameters in the path of a request, exactly.
-
-    Servers decode a path with U+FFFD for what is not UTF-8, and make `%2F` a slash: two names would become one. So
-    they are taken from the path as it came.
-
-    Raises:
-        UsageError: a path that could be taken for another.
-    """
-    left = {name: str(value) for name, value in scope.get("path_params", {}).items()}
-    raw_path: bytes | None = scope.get("raw_path")
-    if raw_path is None:
-        raw_path = quote(scope["path"]).encode()
-        for name, decoded in left.items():
-            if "\ufffd" in decoded:  # of what, nobody can tell any more
-                raise UsageError(f"the parameter {name!r} is not UTF-8")
-    found: dict[str, bytes] = {}
-    # From the end: what stands before the routes of an application that is mounted is not ours.
-    for segment in reversed(raw_path.partition(b"?")[0].split(b"/")):
-        name = next(reversed(left), "")
-        is_name = bool(name) and unquote(segment.decode("utf-8", "replace")) == left[name]
-        value = _unescaped(segment, f"the parameter {name!r}" if is_name else "the path")
-        if b"/" in value:
-            raise UsageError("a name in the path holds a slash (%2F), which no name can")
-        if is_name:
-            found[name] = value
-            del left[name]
-        elif not _text(value, "the path").isprintable():
-            raise UsageError("the path holds a control character")
-    return found
-
-
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-
-
-def _unescaped(escaped: bytes, what: str) -> bytes:
-    """The bytes that percent-encoding stands for, exactly. Raises UsageError where it stands for none."""
-    if _BROKEN_ESCAPE.search(escaped):
-        raise UsageError(f"{what} holds a % that begins no escape: %25 is a %")
-    value = unquote_to_bytes(escaped)
-    if b"\0" in value:
-        raise UsageError(f"{what} holds the character U+0000")
-    return value
-
-
-def _text(value: bytes, what: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{what} is not UTF-8 at byte {error.start}: {error.reason}") from None
-
-
-def _is_list(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) is list or any(
-        _is_list(part) for part in getattr(kind, "__args__", ())
-    )

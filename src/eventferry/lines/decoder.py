@@ -66,9 +66,20 @@ class _LenientNewLine(_NewLine, forbid_unknown_fields=False):
     pass
 
 
-E = TypeVar("E", _Line, _NewLine)
+class _SavedLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
+    thread_counter: msgspec.Raw = _LEFT_OUT  # the store gives the position
+    thread_id: msgspec.Raw = _LEFT_OUT
+    type: Name
+    timestamp: Timestamp = 0
+    aggregate_id: Name
+    aggregate_version: Version
+    payload: msgspec.Raw = _NULL
 
 
+E = TypeVar("E", _Line, _NewLine, _SavedLine)
+
+
+_SAVED = msgspec.json.Decoder(_SavedLine)
 _PAYLOAD = attrgetter("payload")
 _ID = attrgetter("aggregate_id")
 _TYPE = attrgetter("type")
@@ -114,6 +125,11 @@ class LineDecoder:
             for number, event in enumerate(events, first)
         ]
 
+    def whole_rows(self, lines: bytes, count: int) -> Sequence[Row] | None:
+        """The same without numbers, and each payload as bytes of its own."""
+        events = self._at_once(self._line, lines, count)
+        return None if events is None else [_whole_row(event, bytes(event.payload)) for event in events]
+
     def new_rows(self, lines: bytes, count: int) -> Sequence[NewRowValues] | None:
         """The same for lines whose position and version are ignored and may be missing."""
         events = self._at_once(self._new, lines, count)
@@ -133,7 +149,7 @@ class LineDecoder:
             return None
         return events if self._surely_pass(lines, events) else None
 
-    def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine]) -> bool:
+    def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine | _SavedLine]) -> bool:
         longest = max(map(len, map(_PAYLOAD, events)))
         if longest > SHALLOW and any(may_be_deep(bytes(event.payload)) for event in events):
             return False
@@ -145,21 +161,17 @@ class LineDecoder:
 
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""
-        event, payload = self._one(self._line, line)
-        return Row(
-            event.thread_id,
-            event.thread_counter,
-            event.timestamp,
-            event.aggregate_id,
-            event.aggregate_version,
-            event.type,
-            payload,
-        )
+        return _whole_row(*self._one(self._line, line))
 
     def new_row(self, line: bytes) -> NewRow:
         """A line whose position and version are ignored and may be missing."""
         event, payload = self._one(self._new, line)
         return NewRow(event.timestamp, event.aggregate_id, event.type, payload)
+
+    def saved_row(self, line: bytes) -> tuple[NewRow, int]:
+        """A line to be saved, as its row and its version. The position is ignored; without a timestamp it is 0."""
+        event, payload = self._one(_SAVED, line)
+        return NewRow(event.timestamp, event.aggregate_id, event.type, payload), event.aggregate_version
 
     def _one(self, decoder: msgspec.json.Decoder[E], line: bytes) -> tuple[E, bytes]:
         """A line's event and its compact payload, checked."""
@@ -181,3 +193,15 @@ class LineDecoder:
         if self._limited:
             check_limits(self._limits, event.aggregate_id, event.type, payload)
         return event, payload
+
+
+def _whole_row(event: _Line, payload: bytes) -> Row:
+    return Row(
+        event.thread_id,
+        event.thread_counter,
+        event.timestamp,
+        event.aggregate_id,
+        event.aggregate_version,
+        event.type,
+        payload,
+    )
