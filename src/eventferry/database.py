@@ -15,7 +15,7 @@ These words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
@@ -473,6 +473,10 @@ class Replacing(SoleWriting, Protocol):
         """The stage takes the place of the events; snapshots and subscribers, which describe the old, go."""
 
 
+Undo: TypeAlias = Callable[[], Awaitable[None]]
+"""Undoes something, as far as nobody has made use of it."""
+
+
 class Owner(Protocol):
     """A running operation: holds a lock that dies with its process."""
 
@@ -501,8 +505,13 @@ class Database(Protocol):
     async def exists(self) -> bool:
         """Whether the tables are there. Creates nothing."""
 
-    async def create(self) -> None:
-        """Make the tables. Raises StoreExistsError."""
+    async def create(self) -> Undo | None:
+        """Make the tables. Raises StoreExistsError.
+
+        Returns:
+            What removes again the file that this made, unless anything is in it or anybody else has it open; None
+            if it made no file.
+        """
 
     async def drop(self) -> None:
         """Remove the tables with everything in them. Raises StoreNotFoundError."""

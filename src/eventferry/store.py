@@ -13,7 +13,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, Selection
+from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, Selection, Undo
 from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
 from eventferry.importing import incremental, replace
 from eventferry.importing.append import Appending
@@ -95,6 +95,7 @@ class EventStore:
         self._open: Database | None = database
         self._saving = Saving(database)
         self._checking = asyncio.Lock()
+        self._undo_init: Undo | None = None
         self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
 
     @property
@@ -118,7 +119,15 @@ class EventStore:
     @told("init")
     async def init(self) -> None:
         """Create the store. Raises StoreExistsError."""
-        await self._database.create()
+        self._undo_init = await self._database.create()
+
+    @told("undo-init")
+    async def undo_init(self) -> None:
+        """Remove the file that `init` of this object created, unless anything is stored in it or anybody else has it
+        open. On a server this does nothing."""
+        undo, self._undo_init = self._undo_init, None
+        if undo is not None:
+            await undo()
 
     @told("drop")
     async def drop(self) -> None:
