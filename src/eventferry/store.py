@@ -84,7 +84,7 @@ class EventStore:
 
     def __init__(self, open_database: Callable[[], Database], *, snapshot_bucket_size: int = 1) -> None:
         if snapshot_bucket_size < 1:
-            raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
+            raise UsageError(f"snapshot_bucket_size must be at least 1, not {snapshot_bucket_size!r}")
         self._open_database = open_database
         self._begin()
         self._bucket_size = snapshot_bucket_size
@@ -166,7 +166,7 @@ class EventStore:
         async with self._database.writing_alone(frozen="allow") as writing:
             marker = await writing.freeze_marker()
             if marker is not None and marker.owner is None:
-                raise AlreadyFrozenError("the store is frozen already")
+                raise AlreadyFrozenError("the store is already frozen")
             await writing.set_freeze(None, now())
 
     @told("unfreeze")
@@ -289,10 +289,10 @@ class EventStore:
         by_time = start_time is not None or finish_time is not None
         if cursor is msgspec.UNSET:
             if not by_time:
-                raise UsageError("give a cursor (None is the start), or start_time or finish_time")
+                raise UsageError("give a cursor (None is the start), start_time or finish_time")
             return Page(await self._selected(only, limit), None)
         if by_time:
-            raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
+            raise UsageError("give a cursor, or start_time and finish_time, but not both")
         # Who reads on from the end of a page need not look for its beginning again.
         pages = self._read_up_to.pop((cursor, only), None) or _pages(cursor, only)
         page = await self._page(pages, limit)
@@ -417,7 +417,7 @@ class EventStore:
             StoreReplacedError: during iteration: the events were replaced since `partitions`.
         """
         if not isinstance(part, Partition):
-            raise UsageError(f"a partition is what partitions gave, not {type(part).__name__}")
+            raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
         return ExportStream(
             self._database,
             cursor=part.since,
@@ -459,7 +459,7 @@ class EventStore:
         if _mode(maintenance_mode) is MANUAL:
             if freeze or resume or allow_empty or not replace:
                 raise UsageError(
-                    "freeze, resume, allow_empty and replace are for an import that replaces (AUTO)"
+                    "freeze, resume, allow_empty and replace=False cannot be combined with MANUAL"
                 )
             target: Appending | Replacement = Appending(self._database)
         else:
@@ -666,7 +666,7 @@ class EventStore:
             False if `update_only` is set and it is not registered.
         """
         if update_only == (destination is not None):
-            raise UsageError("give a destination, or update_only: one of the two")
+            raise UsageError("give either a destination or update_only")
         application_name = _text("application_name", application_name)
         event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
@@ -723,30 +723,30 @@ async def _decoded(payload: bytes) -> Any:
 
 def _check_count(name: str, count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UsageError(f"{name} is a whole number from 1, not {count!r}")
+        raise UsageError(f"{name} must be an integer of at least 1, not {count!r}")
 
 
 def _check_size(name: str, size: int | None) -> None:
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
-        raise UsageError(f"{name} is a whole number from 0, not {size!r}")
+        raise UsageError(f"{name} must be an integer of at least 0, not {size!r}")
 
 
 def _text(name: str, value: str) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"{name} is a string, not {type(value).__name__}")
+        raise UsageError(f"{name} must be a string, not {type(value).__name__}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UsageError(f"{name} holds a lone surrogate, which is no character")
+        raise UsageError(f"{name} contains a lone surrogate, which is not a character")
     return plain_text(value)
 
 
 def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
-        raise UsageError(f"{name} is a list of strings, not one string")
+        raise UsageError(f"{name} must be a list of strings, not a string")
     try:
         names = tuple(values)
     except TypeError:
-        raise UsageError(f"{name} is a list of strings, not {values!r}") from None
-    return tuple(_text(f"each of {name}", value) for value in names)
+        raise UsageError(f"{name} must be a list of strings, not {values!r}") from None
+    return tuple(_text(f"each element of {name}", value) for value in names)
 
 
 def _pages(cursor: str | None, only: Filter) -> Pages:
@@ -762,7 +762,7 @@ def filter_of(
     """The filter for the arguments of a call. Raises UsageError."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
-            raise UsageError(f"{name} is in whole milliseconds since 1970, not {moment!r}")
+            raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
     if start_time is not None and finish_time is not None and start_time > finish_time:
         raise UsageError("start_time is later than finish_time")
     return Filter(
@@ -775,5 +775,5 @@ def filter_of(
 
 def _mode(mode: MaintenanceMode) -> MaintenanceMode:
     if not isinstance(mode, MaintenanceMode):
-        raise UsageError(f"maintenance_mode is AUTO or MANUAL, not {mode!r}")
+        raise UsageError(f"maintenance_mode must be AUTO or MANUAL, not {mode!r}")
     return mode
