@@ -29,7 +29,7 @@ from eventferry.lines.payload import LARGE, decode_payload, encode_payload, is_l
 from eventferry.operation_log import Operation, counts_of, told
 from eventferry.reading import partition
 from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
-from eventferry.reading.order import Pages
+from eventferry.reading.pages import Pages
 from eventferry.reading.partition import Partition
 from eventferry.results import (
     Description,

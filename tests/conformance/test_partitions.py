@@ -24,7 +24,7 @@ from eventferry import (
     sync,
 )
 from eventferry.reading import exporting
-from eventferry.reading.order import Pages
+from eventferry.reading.pages import Pages
 from tests.conformance.test_order import (
     exported_in_parts,
     exported_with_stops,
