@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload
 
 from eventferry.databases.dialect import Dialect, Value
 from eventferry.importing.batch import Batch
@@ -118,14 +118,6 @@ class Freeze:
     since: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class OpenImport:
-    """The incremental import that `begin_incremental_import` opened."""
-
-    id: str
-    since: int | None
-
-
 class Save(NamedTuple):
     """An event that is about to be saved, with its final timestamp, and its version."""
 
@@ -167,6 +159,9 @@ NewRowBatch: TypeAlias = Batch[NewRowValues, None]
 
 StageKind: TypeAlias = Literal["replace", "merge", "open"]
 """What an import, an incremental import and `begin_incremental_import` stage."""
+
+WritingKind: TypeAlias = Literal["shared", "exclusive", "replacing"]
+"""What a write transaction keeps out: nobody who saves, or them, or readers too."""
 
 Frozen: TypeAlias = Literal["refuse", "allow"]
 """What a write does on a frozen store."""
@@ -238,8 +233,8 @@ class Reading(Protocol):
     async def identity(self) -> str:
         """Something that changes when the events are replaced."""
 
-    async def freeze_marker(self) -> Freeze | None:
-        """The marker, if there is one."""
+    async def freeze(self) -> Freeze | None:
+        """The marker of a freeze, if there is one, whoever set it."""
 
     async def heads(self) -> list[int]:
         """The 256 next counters."""
@@ -321,8 +316,8 @@ class Reading(Protocol):
     async def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
         """Per thread the first unread counter with an event of one of the types."""
 
-    async def open_import(self) -> OpenImport | None:
-        """The open incremental import, if there is one."""
+    async def stages(self, kind: StageKind) -> list[Stage]:
+        """The stages of that kind that outlive their process. Of "replace" and "open" there is at most one."""
 
     async def inspect(self, limit: int) -> Inspection:
         """Whether counters and indexes agree with the events: with the right to read, and changing nothing.
@@ -350,12 +345,6 @@ class Writing(Reading, Protocol):
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
         each further one raises StoreBusyError. So does this, if somebody was quicker."""
-
-    async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        """The stage of that kind, if there is one."""
-
-    async def merge_stages(self) -> list[Stage]:
-        """The "merge" stages that outlive their process, where the database has such."""
 
     async def drop_stage(self, stage: Stage) -> None:
         """Remove a stage, together with what else this transaction does. It is out of use for what is left of
@@ -387,6 +376,9 @@ class Writing(Reading, Protocol):
     async def drop_part(self, stage: Stage, part: bytes) -> None:
         """Remove what a part brought."""
 
+    async def drop_freeze(self, marker: Freeze) -> bool:
+        """Remove this very marker; whether it stood there still, and now none does."""
+
     # the small tables
     async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         """Run a small statement; how many rows it found or changed."""
@@ -402,11 +394,8 @@ class SoleWriting(Writing, Protocol):
     async def roll_back_at_end(self) -> None:
         """Leave nothing, although no error is raised (for a dry run)."""
 
-    async def set_freeze(self, owner: str | None, since: int) -> None:
-        """Set the marker, in place of one that is there. No write is under way: it would stand in the way."""
-
-    async def clear_freeze(self) -> None:
-        """Remove the marker."""
+    async def set_freeze(self, marker: Freeze) -> None:
+        """Set a marker, in place of one that is there. No write is under way: it would stand in the way."""
 
     async def refuse_what_would_be_lost(self) -> None:
         """Raises UnsupportedStoreError if the events have what a swap could not carry over. The swap looks again."""
@@ -500,22 +489,35 @@ class Database(Protocol):
     def reading(self) -> AbstractAsyncContextManager[Reading]:
         """A read transaction. Raises StoreNotFoundError."""
 
+    @overload
     def writing(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
+        self, kind: Literal["shared"] = "shared", *, frozen: Frozen = "refuse"
+    ) -> AbstractAsyncContextManager[Writing]: ...
+
+    @overload
+    def writing(
+        self, kind: Literal["exclusive"], *, frozen: Frozen = "refuse"
+    ) -> AbstractAsyncContextManager[SoleWriting]: ...
+
+    @overload
+    def writing(
+        self, kind: Literal["replacing"], *, frozen: Frozen = "refuse"
+    ) -> AbstractAsyncContextManager[Replacing]: ...
+
+    def writing(
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse"
     ) -> AbstractAsyncContextManager[Writing]:
-        """A write transaction.
+        """A write transaction: "shared" with saves, or "exclusive", which has the events to itself and keeps no reader
+        out, or "replacing", which is an exclusive one that waits for readers too, in short attempts, so that nobody
+        queues behind it.
 
-        A freeze whose owner is dead is removed first. Raises StoreFrozenError if another freeze than that of
-        `owner` stands and `frozen` does not allow it, StoreBusyError after `busy_timeout`, StoreNotFoundError.
+        Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
+        before the end.
+
+        Raises:
+            StoreBusyError: after `busy_timeout`.
+            StoreNotFoundError: as it says.
         """
-
-    def writing_alone(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AbstractAsyncContextManager[SoleWriting]:
-        """A write transaction that has the events to itself. Waits for writers, keeps no reader out."""
-
-    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[Replacing]:
-        """A sole writing for a swap. Waits for readers in short attempts, so that nobody queues behind it."""
 
     @property
     def groups_at_once(self) -> int:
@@ -532,6 +534,7 @@ class Database(Protocol):
             in the way of may be left out, and is None. One alone is stored, or the error says why not.
 
         Raises:
+            StoreFrozenError: the marker of a freeze stands, whoever set it.
             ConcurrentError: of one alone: the version is taken.
             InputError: of one alone: the store's columns cannot hold the event.
         """

@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventferry.database import Database, Save, Saved
+from eventferry.errors import StoreFrozenError
 from eventferry.lifecycle import to_the_end
+from eventferry.state.owners import writing
 
 _MOST = 256
 """Saves in a group."""
@@ -130,7 +132,7 @@ class Saving:
     async def _store(self, saves: Sequence[_Waiting]) -> None:
         """Store a group and answer everybody in it: those that were left out alone, after the others."""
         try:
-            stored = await self._database.save([one.save for one in saves])
+            stored = await self._saved([one.save for one in saves])
         except asyncio.CancelledError:
             for one in saves:
                 one.answer.cancel()
@@ -151,9 +153,17 @@ class Saving:
                 await self._store([one])
 
     async def _alone(self, save: Save) -> Saved:
-        [saved] = await self._database.save([save])
+        [saved] = await self._saved([save])
         assert saved is not None  # noqa: S101 -- only of several one may be left out
         return saved
+
+    async def _saved(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
+        while True:
+            try:
+                return await self._database.save(saves)
+            except StoreFrozenError:
+                async with writing(self._database):  # refuses, unless the freeze was a dead owner's
+                    pass
 
 
 async def _over(task: asyncio.Task[None]) -> None:

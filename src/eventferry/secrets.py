@@ -33,6 +33,7 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER, check_text
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.spelling import has_lone_surrogate
 from eventferry.operation_log import Operation, counts_of
+from eventferry.state import owners
 from eventferry.state.small_tables import all_of, columns, left_out
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
@@ -125,7 +126,7 @@ def _next(idx: int) -> int:
 async def set_secret(database: Database, secret_id: str, secret: str) -> None:
     """Add a secret and store the event that says so."""
     secret_id, secret = _checked(secret_id, secret)
-    async with database.writing_alone() as writing:
+    async with owners.writing(database, "exclusive") as writing:
         await writing.hold_secrets()
         table = await _Table.of(writing)
         idx = _next(await table.free())
@@ -139,7 +140,7 @@ async def set_secret(database: Database, secret_id: str, secret: str) -> None:
 
 async def delete_secret(database: Database, secret_id: str) -> bool:
     """Make a secret a tombstone and store the event that says so; False, and no event, if there was none."""
-    async with database.writing_alone() as writing:
+    async with owners.writing(database, "exclusive") as writing:
         await writing.hold_secrets()
         present = await get(writing, secret_id)
         if present is None:
@@ -429,7 +430,7 @@ class SecretsImport:
             self._state = "aborted"
             with self._operation as operation:
                 self._take(self._splitter.finish())
-                async with self._database.writing(frozen=self._frozen) as writing:
+                async with owners.writing(self._database, frozen=self._frozen) as writing:
                     self._report = await self._store(writing)
                 self._lines = []
                 self._state = "closed"

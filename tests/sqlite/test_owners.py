@@ -313,15 +313,14 @@ def interrupted(
     begun: list[int] = []
 
     @asynccontextmanager
-    async def writing(**options: Any) -> AsyncIterator[Any]:
+    async def writing(*kind: Any, **options: Any) -> AsyncIterator[Any]:
         begun.append(len(begun) + 1)
         if len(begun) == number:
             await interfere()
-        async with real(database, **options) as transaction:
+        async with real(database, *kind, **options) as transaction:
             yield transaction
 
-    for name in ("writing", "writing_alone", "replacing"):
-        monkeypatch.setattr(database, name, writing)
+    monkeypatch.setattr(database, "writing", writing)
     return begun
 
 

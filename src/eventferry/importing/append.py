@@ -15,6 +15,7 @@ from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import Limits
+from eventferry.state import owners
 
 
 class Appending:
@@ -27,7 +28,7 @@ class Appending:
     batch_bytes = None
 
     async def begin(self) -> list[Progress]:
-        async with self._database.writing(frozen="allow"):
+        async with owners.writing(self._database, frozen="allow"):
             return []
 
     async def limits(self) -> Limits:
@@ -37,7 +38,7 @@ class Appending:
         # All before the transaction: nobody else can write while it is open.
         rows = [(row[0], Row(*row[1:7], bytes(row[7]))) async for part in batch for row in part]
         try:
-            async with self._database.writing_alone(frozen="allow") as writing:
+            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
                 await self._append(writing, rows)
         except InputError as error:
             raise _placed(error, lines) from None
@@ -50,7 +51,7 @@ class Appending:
 
     async def _append(self, writing: SoleWriting, rows: Sequence[tuple[int, Row]]) -> None:
         heads = await writing.heads()
-        is_frozen = await writing.freeze_marker() is not None
+        is_frozen = await writing.freeze() is not None
         present = await self._present(
             writing, [row for _, row in rows if row.thread_counter < heads[row.thread_id]]
         )
@@ -86,8 +87,7 @@ class Appending:
             raise InputError(str(error), line=line, field="aggregateVersion") from None
         if any(row.thread_counter < heads[row.thread_id] for _, row in missing):
             # The heads don't show it to an import that is on its way to replace the events.
-            stage = await writing.stage("replace")
-            if stage is not None:
+            for stage in await writing.stages("replace"):
                 await writing.overtake(stage)
 
     async def _present(self, writing: SoleWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymysql.err import MySQLError
 
-from eventferry.database import Frozen, Save, Saved
+from eventferry.database import Frozen, Save, Saved, WritingKind
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import (
@@ -29,9 +29,9 @@ from eventferry.databases.mysql.connection import (
     Connection,
     number_of,
 )
-from eventferry.databases.mysql.markers import COMMENT, FREEZE
+from eventferry.databases.mysql.markers import COMMENT, FREEZE, freeze_of
 from eventferry.databases.mysql.optionfile import read_options
-from eventferry.databases.mysql.reading import MysqlReading, Paces, freeze_of
+from eventferry.databases.mysql.reading import MysqlReading, Paces
 from eventferry.databases.mysql.saving import Found, Saver, store
 from eventferry.databases.mysql.shape import Shape, read_shape
 from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, owner_lock
@@ -56,7 +56,6 @@ from eventferry.lines.limits import Limits, check_limits, is_within
 
 __all__ = ["MysqlDatabase", "open_url"]
 
-R = TypeVar("R", bound=MysqlReading)
 T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
 
@@ -234,9 +233,10 @@ class MysqlDatabase:
             yield begun
 
     def _enter(
-        self, kind: type[R], connection: Connection, statement: str
-    ) -> tuple[R, list[list[tuple[Any, ...]]]]:
-        """Run the statements that begin a transaction, and look at the events. For the worker thread."""
+        self, connection: Connection, statement: str
+    ) -> tuple[tuple[Any, ...], list[list[tuple[Any, ...]]]]:
+        """Run the statements that begin a transaction, and look at the events: what a reading has, and what the
+        statements gave. For the worker thread."""
         tables, database = self._tables, self._access.database
         results = connection.results(
             f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
@@ -248,7 +248,7 @@ class MysqlDatabase:
         [(text, created)] = results[-2]
         identity = fact(text, "STORE", "id")
         shape = self._shape_of(connection, identity or f"made {created}", is_ours=identity is not None)
-        return kind(connection, self._names, shape, identity or f"made {created}", self._paces), results
+        return (connection, self._names, shape, identity or f"made {created}", self._paces), results
 
     def _shape_of(self, connection: Connection, identity: str, *, is_ours: bool) -> Shape:
         shape = self._shapes.get(identity)
@@ -273,23 +273,31 @@ class MysqlDatabase:
             while True:
                 try:
                     reading, _ = self._enter(
-                        MysqlReading, connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+                        connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
                     )
                 except MySQLError as error:
                     if number_of(error) != DEFINITION_CHANGED or connection.given_up:
                         raise
                     connection.roll_back()  # the events were replaced between the snapshot and the look at them
                 else:
-                    return reading
+                    return MysqlReading(*reading)
         except BaseException:
             connection.roll_back()
             raise
 
+    def writing(
+        self,
+        kind: WritingKind = "shared",
+        *,
+        frozen: Frozen = "refuse",
+    ) -> AbstractAsyncContextManager[Any]:
+        if kind == "shared":
+            return self._writing(MysqlWriting, _BEGIN)
+        return self._writing(MysqlSoleWriting if kind == "exclusive" else MysqlReplacing, self._begin_alone)
+
     @asynccontextmanager
-    async def _writing(
-        self, kind: type[W], begin: str, frozen: Frozen, owner: str | None
-    ) -> AsyncIterator[W]:
-        async with self._begun(partial(self._begin_writing, kind, begin, frozen, owner)) as writing:
+    async def _writing(self, kind: type[W], begin: str) -> AsyncIterator[W]:
+        async with self._begun(partial(self._begin_writing, kind, begin)) as writing:
             try:
                 yield writing
             except BaseException:
@@ -297,18 +305,16 @@ class MysqlDatabase:
                 raise
             await writing.connection.run(writing.commit)
 
-    def _begin_writing(
-        self, kind: type[W], begin: str, frozen: Frozen, owner: str | None, connection: Connection
-    ) -> W:
+    def _begin_writing(self, kind: type[W], begin: str, connection: Connection) -> W:
         deadline = time.monotonic() + self._access.busy_timeout
         while True:
             try:
                 if kind is MysqlWriting:
                     connection.hold_off_freezes()
-                writing, results = connection.patiently(partial(self._enter, kind, connection, begin))
+                reading, results = connection.patiently(partial(self._enter, connection, begin))
                 marker = results[-1][0][0] if results[-1] else None
-                if self._may_go_on(connection, marker, frozen, owner):
-                    return writing
+                if not self._is_swapped(connection, marker):
+                    return kind(*reading, freeze=freeze_of(marker))
             except BaseException:
                 connection.roll_back()
                 connection.end()
@@ -322,42 +328,18 @@ class MysqlDatabase:
             raise StoreBusyError(f"the events in {self._place} are being replaced")
         time.sleep(_SWAP_STEP)
 
-    def _may_go_on(
-        self, connection: Connection, marker: str | None, frozen: Frozen, owner: str | None
-    ) -> bool:
-        """Whether a write may; False where it must wait for a swap. Raises StoreFrozenError."""
-        if marker is None:
-            return True
-        found = markers.marker(self._tables.freeze, marker)
-        if found is None or (found.owner is not None and found.owner == owner):
-            return True
-        if found.owner is not None and not _is_alive(connection, found.owner):
-            if (change := markers.take(connection, self._names, found)) is None:
-                return False  # somebody was quicker, and another marker may stand there
-            change.finish()
-            return True
-        if freeze_of(marker) is None:
+    def _is_swapped(self, connection: Connection, text: str | None) -> bool:
+        """Whether the marker is that of a swap, which whoever writes waits for. One whose owner is dead is moved out
+        of the way: then nothing is swapped any more."""
+        found = markers.marker(self._tables.freeze, text)
+        if found is None or freeze_of(text) is not None:
             return False
-        if frozen == "refuse":
-            by = " by a running export, import or copy" if found.owner is not None else ""
-            raise StoreFrozenError(f"the store {self._place} is frozen{by}: unfreeze it first")
-        return True
-
-    def writing(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AbstractAsyncContextManager[MysqlWriting]:
-        return self._writing(MysqlWriting, _BEGIN, frozen, owner)
-
-    def writing_alone(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AbstractAsyncContextManager[MysqlSoleWriting]:
-        return self._writing(MysqlSoleWriting, self._begin_alone, frozen, owner)
-
-    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[MysqlReplacing]:
-        return self._replacing("refuse", owner)
-
-    def _replacing(self, frozen: Frozen, owner: str | None) -> AbstractAsyncContextManager[MysqlReplacing]:
-        return self._writing(MysqlReplacing, self._begin_alone, frozen, owner)
+        if found.owner is None or _is_alive(connection, found.owner):
+            return True
+        if (change := markers.take(connection, self._names, found)) is None:
+            return True  # somebody was quicker, and another marker may stand there
+        change.finish()
+        return False
 
     @property
     def _begin_alone(self) -> str:
@@ -439,7 +421,7 @@ class MysqlDatabase:
 
     async def drop(self) -> None:
         # The events are away with the first statement; what is dropped after it is nobody's any more.
-        async with self._replacing("allow", None) as writing:
+        async with self._writing(MysqlReplacing, self._begin_alone) as writing:
             await writing.remove_all()
 
     async def upgrade(self) -> list[str]:
@@ -470,7 +452,7 @@ class MysqlDatabase:
         )
 
     async def _has_order(self) -> bool:
-        async with self.writing_alone(frozen="allow") as writing:
+        async with self._writing(MysqlSoleWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
 
     @property
@@ -564,10 +546,12 @@ class MysqlDatabase:
                     raise saver.refusal(connection, place, error) from None
                 if not isinstance(saved, Found):
                     return saved
-                if not self._may_go_on(connection, saved.marker, "refuse", None):
-                    self._wait_for_swap(connection, deadline)
-                elif saved.marker is None:
+                if saved.marker is None:
                     place = saver.next_place(connection, saved)
+                elif freeze_of(saved.marker) is not None:
+                    raise StoreFrozenError(f"the store {self._place} is frozen")
+                elif self._is_swapped(connection, saved.marker):
+                    self._wait_for_swap(connection, deadline)
         except (ConcurrentError, StoreFrozenError):
             stored = saver.stored(connection) if again else None
             if stored is None:

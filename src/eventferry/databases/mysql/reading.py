@@ -7,8 +7,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from pymysql.err import MySQLError
-
 from eventferry.database import (
     EVERYTHING,
     FIRST,
@@ -17,25 +15,24 @@ from eventferry.database import (
     Freeze,
     Inspection,
     Key,
-    OpenImport,
     Position,
     Segment,
+    Stage,
+    StageKind,
     Stretch,
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.inspecting import counter_faults, index_fault, unique_faults
+from eventferry.databases.mysql import markers
 from eventferry.databases.mysql.connection import (
-    DEFINITION_CHANGED,
-    NO_TABLE,
     Connection,
     Values,
-    number_of,
 )
 from eventferry.databases.mysql.dialect import MysqlDialect
-from eventferry.databases.mysql.markers import comment_of
+from eventferry.databases.mysql.markers import comment_of, freeze_of
 from eventferry.databases.mysql.shape import Shape
-from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import Tables, fact, import_id_of, moment_of
+from eventferry.databases.mysql.tables import Names, quoted
+from eventferry.databases.names import Tables
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import give_in_turn, numbers_of
@@ -152,15 +149,12 @@ class MysqlReading:
         return self._identity
 
     @threaded
-    def freeze_marker(self) -> Freeze | None:
-        return self._freeze_marker()
+    def freeze(self) -> Freeze | None:
+        return freeze_of(self.comment_of(self.tables.freeze))
 
     def comment_of(self, table: str) -> str | None:
         """A table's comment; None where there is no such table. For the worker thread."""
         return comment_of(self.connection, table)
-
-    def _freeze_marker(self) -> Freeze | None:
-        return freeze_of(self.comment_of(self.tables.freeze))
 
     @threaded
     def heads(self) -> list[int]:
@@ -494,31 +488,14 @@ class MysqlReading:
         return dict(rows)
 
     @threaded
-    def open_import(self) -> OpenImport | None:
-        return self._open_import()
+    def stages(self, kind: StageKind) -> list[Stage]:
+        return self._stages(kind)
 
-    def _open_import(self) -> OpenImport | None:
-        import_id = import_id_of(self.comment_of(self.tables.open_import) or "")
-        if import_id is None or self._is_closed():
-            return None
-        return OpenImport(import_id, moment_of(import_id))
+    def _stages(self, kind: StageKind) -> list[Stage]:
+        return markers.stages(self.connection, self.names, kind, self._look)
 
-    def _is_closed(self) -> bool:
-        """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
-        try:
-            return bool(
-                self._look_into_open_import(
-                    f"SELECT 1 FROM {quoted(self.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)
-                )
-            )
-        except MySQLError as error:
-            if number_of(error) == DEFINITION_CHANGED:
-                return False  # it was opened after this reading began
-            if number_of(error) == NO_TABLE:
-                return True
-            raise
-
-    def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+    def _look(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Look into a table that another transaction may be about to rename or drop."""
         return self.connection.query(statement, values)
 
     @threaded
@@ -590,10 +567,6 @@ def _hash(names: Sequence[str]) -> str:
 
 ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
 
-CLOSED = "closed"
-"""The rowid of a row by which the transaction of a merge says that the stage is out of use: a table cannot be
-dropped in a transaction, and the drop that follows may be lost."""
-
 # A bound on the whole key is not seen through by MariaDB, which would read the table from its beginning.
 _FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
   OR e.threadCounter > %(counter)s OR (e.threadCounter = %(counter)s AND e.threadId >= %(thread)s))"""
@@ -611,11 +584,3 @@ def heads_of(text: str | None, names: Names) -> list[int]:
             f"the table {names.threads!r} has {len(heads)} rows, not 256: this is no whole store"
         )
     return heads
-
-
-def freeze_of(comment: str | None) -> Freeze | None:
-    """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
-    if comment is None or not is_marker(comment) or fact(comment, "SWAP", "owner") is not None:
-        return None
-    since = fact(comment, "FREEZE", "since")
-    return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)

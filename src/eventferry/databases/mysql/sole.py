@@ -13,7 +13,7 @@ from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
 from eventferry.clock import now
-from eventferry.database import Save, Shared, Stage
+from eventferry.database import Freeze, Save, Shared, Stage
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import duplicate_key
@@ -21,8 +21,15 @@ from eventferry.databases.mysql.markers import Marker
 from eventferry.databases.mysql.reading import compact_text, entry, vector
 from eventferry.databases.mysql.saving import Found, Saver, taken
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.mysql.writing import MysqlWriting, foreign_table, taken_for_dead
-from eventferry.databases.names import beside_events, comment, frozen_marker, new_owner, refuse_foreign
+from eventferry.databases.mysql.writing import MysqlWriting, foreign_table
+from eventferry.databases.names import (
+    beside_events,
+    comment,
+    frozen_marker,
+    new_owner,
+    refuse_foreign,
+    taken_for_dead,
+)
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row
@@ -35,8 +42,8 @@ _BLOCK = 2000
 class MysqlSoleWriting(MysqlWriting):
     """A write transaction that holds the rows of all threads: nobody else stores an event before it ends."""
 
-    def __init__(self, *reading: Any) -> None:
-        super().__init__(*reading)
+    def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
+        super().__init__(*reading, freeze=freeze)
         self._leaves_nothing = False
         self._shared_rows: SSCursor | None = None
 
@@ -54,11 +61,15 @@ class MysqlSoleWriting(MysqlWriting):
         self._leaves_nothing = True
 
     @threaded
-    def set_freeze(self, owner: str | None, since: int) -> None:
+    def set_freeze(self, marker: Freeze) -> None:
         # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
         self.connection.wait_for_writings()
-        while not self._mark("FREEZE", owner, since, markers.found(self.connection, self.tables.freeze)):
+        since = marker.since or now()
+        while not self._mark(
+            "FREEZE", marker.owner, since, markers.found(self.connection, self.tables.freeze)
+        ):
             pass  # what stood there has gone just now, or come
+        self._freeze = marker
 
     def _mark(
         self, words: str, owner: str | None, since: int, instead: Marker | None = None
@@ -72,16 +83,6 @@ class MysqlSoleWriting(MysqlWriting):
         if self._is_foreign(self.tables.freeze):
             raise foreign_table(self.tables.freeze, "a freeze")
         return None
-
-    @threaded
-    def clear_freeze(self) -> None:
-        # Before the end: behind it somebody else's freeze may stand there already, and would go with the marker.
-        self._clear_freeze()
-
-    def _clear_freeze(self) -> None:
-        before = markers.found(self.connection, self.tables.freeze)
-        if before is not None:
-            self._changes(markers.take(self.connection, self.names, before))
 
     @threaded
     def refuse_what_would_be_lost(self) -> None:
@@ -359,8 +360,8 @@ class MysqlReplacing(MysqlSoleWriting):
     renamed.
     """
 
-    def __init__(self, *reading: Any) -> None:
-        super().__init__(*reading)
+    def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
+        super().__init__(*reading, freeze=freeze)
         self._renames: dict[str, str] = {}
         self._shows: tuple[str, str] | None = None
 
@@ -404,7 +405,7 @@ class MysqlReplacing(MysqlSoleWriting):
         self._shows = aside[self.tables.events], texts[self.tables.events] or ""
         if (left := markers.found(self.connection, self.tables.open_import)) is not None:
             self._afterwards.append(partial(self._drop_import, left))
-        beside = self._beside_the_events()
+        beside = markers.beside_the_events(self.connection, self.names)
         self._drop_afterwards(
             *(name for owner in self.names.imports(beside) for name in self.names.import_of(owner)),
             *self.names.merge_stages(beside),
@@ -419,11 +420,10 @@ class MysqlReplacing(MysqlSoleWriting):
         self._renames = former | arriving
         self._drop_afterwards(*former.values())
 
-    def _clear_freeze(self) -> None:
-        if (
-            not self._renames
-        ):  # else it keeps writers out until the tables have their names, and goes with them
-            super()._clear_freeze()
+    async def drop_freeze(self, marker: Freeze) -> bool:
+        if self._renames:  # it keeps writers out until the tables have their names, and goes with them
+            return True
+        return await super().drop_freeze(marker)
 
     def _settle(self) -> None:
         super()._settle()

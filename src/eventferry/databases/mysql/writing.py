@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from pymysql.constants import ER
 from pymysql.err import MySQLError
@@ -14,6 +14,7 @@ from pymysql.err import MySQLError
 from eventferry.clock import now
 from eventferry.database import (
     Clash,
+    Freeze,
     NewRowBatch,
     RowBatch,
     Stage,
@@ -23,10 +24,10 @@ from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_key, number_of
-from eventferry.databases.mysql.markers import Change, Marker
-from eventferry.databases.mysql.reading import CLOSED, MysqlReading
+from eventferry.databases.mysql.markers import Change, Marker, freeze_of
+from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import comment, fact, import_marker, new_import_id, new_owner
+from eventferry.databases.names import comment, import_marker, new_import_id, new_owner, taken_for_dead
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -51,10 +52,15 @@ class MysqlWriting(MysqlReading):
 
     Tables are made at once, apart from the transaction, and removed when it has ended: what it did, and what it
     did not do, is done to them then.
+
+    Args:
+        reading: what a reading has.
+        freeze: the marker that stood when the transaction had its locks.
     """
 
-    def __init__(self, *reading: Any) -> None:
+    def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
         super().__init__(*reading)
+        self._freeze = freeze
         self._afterwards: list[Callable[[], object]] = []
         self._otherwise: list[Callable[[], object]] = []
 
@@ -97,6 +103,23 @@ class MysqlWriting(MysqlReading):
         self._afterwards.append(change.finish)
         self._otherwise.append(change.undo)
         return True
+
+    # markers
+
+    async def freeze(self) -> Freeze | None:
+        return self._freeze
+
+    @threaded
+    def drop_freeze(self, marker: Freeze) -> bool:
+        # Before the end: behind it somebody else's freeze may stand there already, and would go with the marker.
+        found = markers.found(self.connection, self.tables.freeze)
+        if found is not None and freeze_of(found.text) == marker:
+            if self._changes(markers.take(self.connection, self.names, found)):
+                found = None
+            else:  # somebody was quicker, and another marker may stand there
+                found = markers.found(self.connection, self.tables.freeze)
+        self._freeze = None if found is None else freeze_of(found.text)
+        return found is None
 
     # stages
 
@@ -152,7 +175,7 @@ class MysqlWriting(MysqlReading):
     def _drop_closed_import(self) -> None:
         """Remove the table of an import that is merged or rolled back, where its process died before it did."""
         left = markers.found(self.connection, self.tables.open_import)
-        if left is not None and self._is_closed():
+        if left is not None and markers.is_closed(self.names, self._look):
             self._drop_import(left)
 
     def _drop_import(self, left: Marker) -> None:
@@ -160,15 +183,15 @@ class MysqlWriting(MysqlReading):
         if change is not None:
             change.finish()
 
-    def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
-        # Whether it is closed is seen alike; but what this transaction has used it could not drop any more.
+    def _look(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        # Apart, for what this transaction has used it could not rename or drop any more.
         return self.connection.query_apart(statement, values)
 
     def _sweep(self) -> None:
         """Remove what is left of imports that were half made or half removed, companions whose markers another
         program has removed, and tables that a dead process was to remove."""
         self._drop_closed_import()
-        beside = self._beside_the_events()
+        beside = markers.beside_the_events(self.connection, self.names)
         # Behind the look at the companions: those of markers that are there now were not all there then.
         stand = [
             found.token
@@ -178,28 +201,11 @@ class MysqlWriting(MysqlReading):
         parts = (
             name
             for owner in self.names.imports(beside)
-            if not self._is_whole(owner, beside)
+            if not markers.is_whole(self.names, owner, beside)
             for name in self.names.import_of(owner)
         )
         lonely = (name for name, token in self.names.marks(beside).items() if token not in stand)
         markers.drop(self.connection, *parts, *lonely, *self.names.left_over(beside))
-
-    def _is_whole(self, owner: str, beside: Mapping[str, str]) -> bool:
-        return all(name in beside for name in self.names.import_of(owner))
-
-    def _beside_the_events(self) -> dict[str, str]:
-        """The tables whose names begin with that of the events and a hyphen, and their comments."""
-        events = self.tables.events
-        rows = self.connection.query(
-            """SELECT table_name, table_comment, @@lower_case_table_names FROM information_schema.tables
-            WHERE table_schema = %s AND LEFT(table_name, %s) = %s""",
-            (self.connection.access.database, len(events) + 1, f"{events}-"),
-        )
-        # A server that does not tell them apart by case may have written the events' name otherwise.
-        return {
-            f"{events}{name[len(events) :]}" if folds else str(name): str(facts)
-            for name, facts, folds in rows
-        }
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
@@ -212,66 +218,19 @@ class MysqlWriting(MysqlReading):
 
     @threaded
     def overtake(self, stage: Stage) -> None:
-        left: Stage | None = stage
-        while left is not None:
+        left = [stage]
+        while left:
             try:
                 # The first row by its key: behind it somebody may just be adding his.
                 self.connection.execute(
-                    f"UPDATE {quoted(self._progress_of(left))} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
+                    f"UPDATE {quoted(self._progress_of(left[0]))} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
                 )
             except MySQLError as error:
                 if number_of(error) != NO_TABLE:
                     raise
-                left = self._stage("replace")  # it has gone just now, or somebody else has it
+                left = self._stages("replace")  # it has gone just now, or somebody else has it
             else:
                 return
-
-    @threaded
-    def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        return self._stage(kind)
-
-    def _stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        if kind == "open":
-            found = self._open_import()
-            return (
-                None if found is None else Stage(found.id, kind, self.tables.open_import, None, found.since)
-            )
-        beside = self._beside_the_events()
-        for owner in self.names.imports(beside):
-            if self._is_whole(owner, beside):
-                try:
-                    return self._stage_of(owner, beside)
-                except MySQLError as error:
-                    if number_of(error) != NO_TABLE:  # it was over just now
-                        raise
-        return None
-
-    def _stage_of(self, owner: str, beside: Mapping[str, str]) -> Stage:
-        table, _, progress = self.names.import_of(owner)
-        # Apart, for what this transaction has used it could not rename or drop any more.
-        baseline = self.connection.query_apart(
-            f"SELECT `baseline` FROM {quoted(progress)} WHERE `baseline` IS NOT NULL"
-        )
-        since = fact(beside[progress], "STAGE", "since")
-        return Stage(
-            fact(beside[progress], "STAGE", "id") or "",
-            "replace",
-            table,
-            owner,
-            int(since) if since else None,
-            baseline[0][0] if baseline else None,
-        )
-
-    @threaded
-    def merge_stages(self) -> list[Stage]:
-        stages = []
-        beside = self._beside_the_events()
-        for name in self.names.merge_stages(beside):
-            facts = beside[name]
-            stages.append(
-                Stage(fact(facts, "STAGE", "id") or "", "merge", name, fact(facts, "STAGE", "owner"))
-            )
-        return stages
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
@@ -283,7 +242,7 @@ class MysqlWriting(MysqlReading):
             self.connection.execute(
                 f"""INSERT INTO {quoted(stage.table)}(`rowid`, `timestamp`, `aggregateId`, `type`)
                 VALUES (%s, {-(2**62)}, '', '')""",
-                (CLOSED,),
+                (markers.CLOSED,),
             )
             if (left := markers.found(self.connection, stage.table)) is not None:
                 self._afterwards.append(partial(self._drop_import, left))
@@ -438,8 +397,7 @@ class MysqlWriting(MysqlReading):
     def _lock_pushes(self, stage: Stage) -> None:
         """One at a time adds to an open import, or ends it: until the transaction is over."""
         self.connection.lock_pushes()
-        found = self._open_import()
-        if found is None or found.id != stage.id:
+        if stage.id not in [found.id for found in self._stages("open")]:
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 
     @threaded
@@ -466,14 +424,6 @@ class MysqlWriting(MysqlReading):
 def store_comment(token: str | None = None) -> str:
     """The comment of a table of events that we make. Its random id changes when the events are replaced."""
     return comment("STORE", id=token or new_owner())
-
-
-def taken_for_dead() -> StoreBusyError:
-    """The error for who finds its stage or its marker gone."""
-    return StoreBusyError(
-        "this import was taken for dead, for the connection that says it is running was lost, or the store was "
-        "dropped meanwhile: its stage or its marker is gone; nothing was replaced, and nothing added"
-    )
 
 
 def foreign_table(name: str, what: str) -> UnsupportedStoreError:

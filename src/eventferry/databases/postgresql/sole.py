@@ -9,10 +9,11 @@ from typing import Any
 
 import psycopg
 
-from eventferry.database import Save, Shared, Stage
-from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
+from eventferry.database import Freeze, Save, Shared, Stage
+from eventferry.databases.names import beside_events, refuse_foreign
 from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.markers import freeze_comment
 from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
@@ -34,16 +35,11 @@ class PostgresSoleWriting(PostgresWriting):
     async def roll_back_at_end(self) -> None:
         self.leaves_nothing = True
 
-    async def set_freeze(self, owner: str | None, since: int) -> None:
-        told = comment("FREEZE", owner=owner, since=since)
-        marker = f"{frozen_marker(self.names.tables.events)} {told}"
-        if await self.freeze_marker() is not None:
-            await self.clear_freeze()
-        await self.execute(ddl.freeze_table(self.names, marker))
-
-    async def clear_freeze(self) -> None:
-        if await self.freeze_marker() is not None:
-            await self.execute([f"DROP TABLE {self.names.freeze}"])
+    async def set_freeze(self, marker: Freeze) -> None:
+        if self._freeze is not None:
+            await self.drop_freeze(self._freeze)
+        await self.execute(ddl.freeze_table(self.names, freeze_comment(self.names, marker)))
+        self._freeze = marker
 
     async def refuse_what_would_be_lost(self) -> None:
         """What hangs on the table of events and would not hang on the one that takes its place."""

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from secrets import token_hex
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 
 from eventferry.clock import now
 from eventferry.database import (
     Clash,
+    Freeze,
     NewRowBatch,
     RowBatch,
     Stage,
@@ -22,11 +23,12 @@ from eventferry.database import (
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import (
     comment,
-    fact,
     import_marker,
     new_import_id,
+    taken_for_dead,
 )
 from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.markers import replace_stage
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
@@ -50,26 +52,40 @@ _ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
 
 class PostgresWriting(PostgresReading):
-    """A write transaction on one connection."""
+    """A write transaction on one connection.
+
+    Args:
+        reading: what a reading has.
+        freeze: the marker that stood when the transaction had its locks.
+    """
+
+    def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
+        super().__init__(*reading)
+        self._freeze = freeze
 
     async def execute(self, statements: Iterable[str]) -> None:
         """Run statements in one round trip."""
         await self.connection.run(";\n".join(statements))
 
-    async def remove_freeze_of(self, owner: str) -> None:
-        """Remove a dead owner's freeze, unless that has happened meanwhile and another has set one.
+    async def freeze(self) -> Freeze | None:
+        return self._freeze
 
-        Of ours none can be set while this transaction has its lock on the table of threads; reSolve's takes no lock.
-        """
+    async def drop_freeze(self, marker: Freeze) -> bool:
+        """Of ours none can be set while this transaction has its lock on the table of threads; reSolve's takes no
+        lock, so the marker is locked, and then its comment is read again."""
         await self.execute(["SAVEPOINT as_found"])
         try:
             await self.execute([f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE"])
         except StoreNotFoundError:
             await self.execute(["ROLLBACK TO SAVEPOINT as_found"])
-            return
-        marker = await self.freeze_marker()
-        if marker is not None and marker.owner == owner:
-            await self.execute([f"DROP TABLE {self.names.freeze}"])
+            self._freeze = None
+            return True
+        self._freeze = await super().freeze()
+        if self._freeze != marker:
+            return False
+        await self.execute([f"DROP TABLE {self.names.freeze}"])
+        self._freeze = None
+        return True
 
     # stages
 
@@ -89,12 +105,12 @@ class PostgresWriting(PostgresReading):
             return stage
         if kind == "merge":
             stage_id = token_hex(8)
-            table = f"{self._merge_prefix}{stage_id}"
+            table = f"{self.names.merge_prefix}{stage_id}"
             await self.execute(ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since)))
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
-        if await self.stage("replace") is not None:
+        if await self.stages("replace"):
             raise StoreBusyError("another import into this store began meanwhile")
         told = comment("STAGE", since=since, baseline=baseline)
         await self.execute(
@@ -103,30 +119,10 @@ class PostgresWriting(PostgresReading):
                 *ddl.progress_table(self.names.progress_of(owner), told),
             ]
         )
-        return self._replace_stage(owner, since, baseline)
+        return replace_stage(self.names, owner, since, baseline)
 
     def _replace_stage(self, owner: str, since: int | None, baseline: str | None) -> Stage:
         return Stage(owner, "replace", self.names.tables.stage_of(owner), owner, since, baseline)
-
-    @property
-    def _merge_prefix(self) -> str:
-        """What the names of "merge" stages begin with; the id must fit in behind it."""
-        return self.names.index(f"merge-{'0' * 16}")[:-16]
-
-    async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        if kind == "open":
-            found = await self.open_import()
-            return (
-                None
-                if found is None
-                else Stage(found.id, "open", self.names.tables.open_import, None, found.since)
-            )
-        tables = self.names.tables
-        for name, told in await self._tables_like(tables.progress_of("")):
-            owner, since = tables.owner_of(name), fact(told, "STAGE", "since")
-            if owner is not None and since is not None:
-                return self._replace_stage(owner, int(since), fact(told, "STAGE", "baseline"))
-        return None
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
@@ -140,31 +136,13 @@ class PostgresWriting(PostgresReading):
                     f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
                 ]
             )
-        return self._replace_stage(owner, stage.since, stage.baseline)
+        return replace_stage(self.names, owner, stage.since, stage.baseline)
 
     async def overtake(self, stage: Stage) -> None:
         _, steps = self.tables_of(stage)
         told = ddl.literal(comment("STAGE", since=stage.since))
         with self.its_own(stage):
             await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
-
-    async def merge_stages(self) -> list[Stage]:
-        prefix = self._merge_prefix
-        return [
-            Stage(name[-16:], "merge", name, fact(told, "MERGE", "owner"))
-            for name, told in await self._tables_like(prefix)
-            if _MERGE_ID.fullmatch(name, len(prefix)) and fact(told, "MERGE", "since") is not None
-        ]
-
-    async def _tables_like(self, prefix: str) -> list[tuple[str, str]]:
-        """The tables of the schema whose names begin so, with their comments: those tell whose they are, for another
-        store may be called as a stage of this one."""
-        [rows] = await self.connection.run(
-            "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
-            "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r' ORDER BY 1",
-            (quoted(self.names.schema).replace("%%", "%"), prefix),
-        )
-        return [(str(name), str(told)) for name, told in rows]
 
     async def drop_stage(self, stage: Stage) -> None:
         """That of this very owner, or none: if it was taken for dead, its tables are gone or have other names."""
@@ -183,7 +161,7 @@ class PostgresWriting(PostgresReading):
         except StoreNotFoundError as error:
             if stage.kind == "open":
                 raise
-            raise StoreBusyError(_TAKEN) from error
+            raise taken_for_dead() from error
 
     # replace
 
@@ -346,14 +324,6 @@ class PostgresWriting(PostgresReading):
     async def hold_secrets(self) -> None:
         # reSolve's writers wait for it too.
         await self.execute([f"LOCK TABLE {self.names.secrets} IN SHARE ROW EXCLUSIVE MODE"])
-
-
-_MERGE_ID = re.compile(r"[0-9a-f]{16}")
-
-_TAKEN = (
-    "this import was taken for dead, for the connection that showed that it lives was lost: another has taken over or "
-    "removed what it had staged. Nothing of this one was stored"
-)
 
 
 _MORE = 66 + len("'',1,'',''")

@@ -13,14 +13,14 @@ import sqlite3
 import tempfile
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from eventferry import own_process
-from eventferry.database import Freeze, Frozen, Save, Saved
+from eventferry.database import Frozen, Save, Saved, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
 from eventferry.databases.settings import seconds
@@ -39,7 +39,7 @@ from eventferry.databases.sqlite.recognizing import (
     refuse_part,
     schema_version,
 )
-from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.sqlite.tables import quoted, stages
 from eventferry.databases.sqlite.writing import SqliteWriting
 from eventferry.errors import (
     ConcurrentError,
@@ -186,8 +186,8 @@ class SqliteDatabase:
             self._writer = Connection(self._file, "rw", self._busy_timeout)
         return self._writer
 
-    def _begin(self, connection: Connection, frozen: str, owner: str | None) -> SqliteWriting:
-        """A write transaction on a store that may be written. For the worker thread."""
+    def _begin(self, connection: Connection) -> SqliteWriting:
+        """A write transaction on a whole store. For the worker thread."""
         if self._journal_mode is not None:
             self._set_journal_mode(connection, self._journal_mode)
             self._journal_mode = None
@@ -199,12 +199,10 @@ class SqliteDatabase:
             connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
             store = self._known_store(connection)
             refuse_part(store, self._tables, self._file)
-            writing = SqliteWriting(connection, self._tables, store.definition)
-            self._check_freeze(writing, frozen, owner)
         except BaseException:
             connection.roll_back()
             raise
-        return writing
+        return SqliteWriting(connection, self._tables, store.definition)
 
     def _known_store(self, connection: Connection) -> KnownStore:
         """The store as it was found for a transaction before, as long as no definition in the file has changed. For
@@ -212,15 +210,6 @@ class SqliteDatabase:
         if self._known is None or self._known.version != schema_version(connection.sqlite):
             self._known = known_store(connection.sqlite, self._tables, self._file)
         return self._known
-
-    def _check_freeze(self, writing: SqliteWriting, frozen: str, owner: str | None) -> None:
-        marker = writing._freeze_marker()
-        if marker is None or (owner is not None and marker.owner == owner):
-            return
-        if marker.owner is not None and not liveness.is_alive(self._file.path, marker.owner):
-            writing._clear_freeze()
-        elif frozen == "refuse":
-            raise StoreFrozenError(f"the store {self._file} is frozen{_by(marker)}: unfreeze it first")
 
     @staticmethod
     def _set_journal_mode(connection: Connection, mode: str) -> None:
@@ -301,17 +290,17 @@ class SqliteDatabase:
             raise
 
     async def drop(self) -> None:
-        async with self.writing(frozen="allow") as writing:
+        async with self.writing() as writing:
             await writing.connection.run(partial(self._drop, writing))
 
     def _drop(self, writing: SqliteWriting) -> None:
         writing.changed_store = True
         sqlite = writing.connection.sqlite
-        writing._clear_freeze()
-        for stage in writing._stages():
-            writing._drop_stage(stage)
-        if writing._open_import() is not None:
-            sqlite.execute(f"DROP TABLE {quoted(self._tables.open_import)}")
+        if (marker := writing._freeze()) is not None:
+            writing._drop_freeze(marker)
+        for kind in ("replace", "open"):
+            for stage in stages(sqlite, self._tables, kind):
+                writing._drop_stage(stage)
         for name in (self._tables.events, self._tables.snapshots, self._tables.subscribers):
             sqlite.execute(f"DROP TABLE {quoted(name)}")
         sqlite.execute("PRAGMA secure_delete = ON").fetchone()
@@ -319,8 +308,11 @@ class SqliteDatabase:
         sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
     async def upgrade(self) -> list[str]:
-        async with self.writing(frozen="allow") as writing:
-            return await writing.connection.run(partial(writing.add_order_index, self._tables.events))
+        async with self.writing() as writing:
+            added: list[str] = await writing.connection.run(
+                partial(writing.add_order_index, self._tables.events)
+            )
+        return added
 
     made_limits = ROOMY
 
@@ -343,11 +335,14 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def writing(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AsyncIterator[SqliteWriting]:
+        self,
+        kind: WritingKind = "shared",
+        *,
+        frozen: Frozen = "refuse",
+    ) -> AsyncIterator[Any]:
         async with self._alone() as writer:
             try:
-                writing = await writer.run(partial(self._begin, writer, frozen, owner))
+                writing = await writer.run(partial(self._begin, writer))
             except asyncio.CancelledError:
                 # It may have begun all the same, just before it could hear of it.
                 await writer.run(writer.roll_back)
@@ -358,11 +353,6 @@ class SqliteDatabase:
                 await writer.run(partial(self._end, writing, keep=False))
                 raise
             await writer.run(partial(self._end, writing, keep=True))
-
-    writing_alone = writing  # SQLite knows no other kind of write, and readers are never in its way
-
-    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[SqliteWriting]:
-        return self.writing(owner=owner)
 
     groups_at_once = 1  # SQLite knows one writer
 
@@ -402,7 +392,9 @@ class SqliteDatabase:
             if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):
                 return self._kept
             writer.roll_back()
-        writing = self._begin(writer, "refuse", None)
+        writing = self._begin(writer)
+        if writing._freeze() is not None:
+            raise StoreFrozenError(f"the store {self._file} is frozen")
         self._kept = _Kept(writing, writing._heads(), writer.sqlite, _data_version(writer))
         return self._kept
 
@@ -448,7 +440,3 @@ def _remove_folder(folder: str | None, process: int) -> None:
 def _data_version(connection: Connection) -> int:
     version: int = connection.sqlite.execute("PRAGMA data_version").fetchone()[0]
     return version
-
-
-def _by(marker: Freeze) -> str:
-    return " by a running export, import or copy" if marker.owner is not None else ""

@@ -14,17 +14,18 @@ from eventferry.database import (
     Freeze,
     Inspection,
     Key,
-    OpenImport,
     Position,
     Segment,
+    Stage,
+    StageKind,
     Stretch,
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.inspecting import unique_faults
-from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
-from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.sqlite.tables import quoted, stages
 from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
 
@@ -121,10 +122,10 @@ class SqliteReading:
         return f"page {root}"
 
     @threaded
-    def freeze_marker(self) -> Freeze | None:
-        return self._freeze_marker()
+    def freeze(self) -> Freeze | None:
+        return self._freeze()
 
-    def _freeze_marker(self) -> Freeze | None:
+    def _freeze(self) -> Freeze | None:
         sql = self._table_sql(self.tables.freeze)
         if sql is None or "FREEZE MARKER" not in sql:  # a table of a neighbour's
             return None
@@ -342,16 +343,8 @@ class SqliteReading:
         return dict(rows.fetchall())
 
     @threaded
-    def open_import(self) -> OpenImport | None:
-        return self._open_import()
-
-    def _open_import(self) -> OpenImport | None:
-        sql = self._table_sql(self.tables.open_import) or ""
-        import_id = import_id_of(sql)
-        if import_id is None:  # none is open, or the table is a neighbour's
-            return None
-        since = fact(sql, "IMPORT", "since")
-        return OpenImport(import_id, int(since) if since else None)
+    def stages(self, kind: StageKind) -> list[Stage]:
+        return stages(self.connection.sqlite, self.tables, kind)
 
     @threaded
     def inspect(self, limit: int) -> Inspection:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from secrets import token_hex
 
-from eventferry.databases.names import Tables, comment, import_marker, is_text
+from eventferry.database import Stage, StageKind
+from eventferry.databases.names import Tables, comment, fact, import_id_of, import_marker, is_text
+from eventferry.databases.sqlite.library import Sqlite
 from eventferry.errors import UsageError
 
 
@@ -92,7 +94,7 @@ def secrets_table(name: str) -> str:
     )"""
 
 
-def freeze_table(tables: Tables, owner: str | None, since: int) -> str:
+def freeze_table(tables: Tables, owner: str | None, since: int | None) -> str:
     """The freeze marker, with reSolve's comment and ours."""
     return f"""CREATE TABLE {quoted(tables.freeze)}(
       -- RESOLVE EVENT STORE {quoted(tables.events)} FREEZE MARKER
@@ -135,3 +137,38 @@ def progress_table(name: str, stage_id: str, *, since: int | None, baseline: str
       "events" INTEGER NOT NULL,
       "digest" BLOB NOT NULL
     )"""
+
+
+def stages(sqlite: Sqlite, tables: Tables, kind: StageKind) -> list[Stage]:
+    """The stages of a kind that outlive their process: those of merges are temporary tables."""
+    if kind == "merge":
+        return []
+    if kind == "open":
+        rows = sqlite.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.open_import,)
+        )
+        return [
+            Stage(import_id, "open", tables.open_import, None, _moment(sql, "IMPORT"))
+            for (sql,) in rows
+            if (import_id := import_id_of(sql)) is not None  # otherwise the table is a neighbour's
+        ]
+    progress = sqlite.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE '%EVENTFERRY STAGE%'"
+    )
+    return [
+        Stage(
+            stage_id,
+            "replace",
+            tables.stage_of(owner),
+            owner,
+            _moment(sql, "STAGE"),
+            fact(sql, "STAGE", "baseline"),
+        )
+        for name, sql in progress.fetchall()
+        if (owner := tables.owner_of(name)) is not None and (stage_id := fact(sql, "STAGE", "id")) is not None
+    ]
+
+
+def _moment(sql: str, words: str) -> int | None:
+    since = fact(sql, words, "since")
+    return int(since) if since else None

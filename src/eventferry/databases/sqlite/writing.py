@@ -8,12 +8,13 @@ import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Any
 
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Clash,
+    Freeze,
     NewRowBatch,
     RowBatch,
     Save,
@@ -22,14 +23,14 @@ from eventferry.database import (
     StageKind,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import EVENT, Tables, fact
+from eventferry.databases.names import EVENT, Tables, taken_for_dead
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import bound, foreign
 from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import KEPT, SqliteReading
-from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.sqlite.tables import quoted, stages
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
 from eventferry.lines.event import Row
@@ -65,21 +66,23 @@ class SqliteWriting(SqliteReading):
         self.leaves_nothing = True
 
     @threaded
-    def set_freeze(self, owner: str | None, since: int) -> None:
+    def set_freeze(self, marker: Freeze) -> None:
         # Only one transaction writes at a time, and this is it: nobody's write is under way.
-        self._clear_freeze()
+        if (before := self._freeze()) is not None:
+            self._drop_freeze(before)
         self._refuse_neighbour(self.tables.freeze)
-        self.connection.sqlite.execute(ddl.freeze_table(self.tables, owner, since))
+        self.changed_store = True
+        self.connection.sqlite.execute(ddl.freeze_table(self.tables, marker.owner, marker.since))
 
     @threaded
-    def clear_freeze(self) -> None:
-        self._clear_freeze()
+    def drop_freeze(self, marker: Freeze) -> bool:
+        if self._freeze() != marker:
+            return False
+        self._drop_freeze(marker)
+        return True
 
-    def _clear_freeze(self) -> None:
+    def _drop_freeze(self, marker: Freeze) -> None:
         self.changed_store = True
-        marker = self._freeze_marker()
-        if marker is None:
-            return
         if marker.owner is not None:
             self.dropped_owners.append(marker.owner)
         self.connection.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
@@ -201,7 +204,7 @@ class SqliteWriting(SqliteReading):
         if kind == "replace":
             if owner is None:
                 raise AssertionError("a stage without an owner")
-            if self._stages():
+            if stages(sqlite, tables, "replace"):
                 raise StoreBusyError("another import into this store is running")
             stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
             sqlite.execute(ddl.events_table(stage.table))
@@ -216,38 +219,6 @@ class SqliteWriting(SqliteReading):
         table = f"{tables.events}-merge-{stage_id}"
         sqlite.execute(ddl.merge_stage_table(table))
         return Stage(stage_id, kind, table, owner, since)
-
-    @threaded
-    def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        if kind == "open":
-            found = self._open_import()
-            return (
-                None if found is None else Stage(found.id, "open", self.tables.open_import, None, found.since)
-            )
-        return next(iter(self._stages()), None)
-
-    def _stages(self) -> list[Stage]:
-        """The "replace" stage, found by the name of its progress and the comment in it. For the worker thread."""
-        progress = self.connection.sqlite.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE '%EVENTFERRY STAGE%'"
-        ).fetchall()
-        stages = []
-        for name, sql in progress:
-            owner, stage_id = self.tables.owner_of(name), fact(sql, "STAGE", "id")
-            if owner is None or stage_id is None:
-                continue
-            since = fact(sql, "STAGE", "since")
-            stages.append(
-                Stage(
-                    stage_id,
-                    "replace",
-                    self.tables.stage_of(owner),
-                    owner,
-                    int(since) if since else None,
-                    fact(sql, "STAGE", "baseline"),
-                )
-            )
-        return stages
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
@@ -267,10 +238,7 @@ class SqliteWriting(SqliteReading):
         acts. Raises StoreBusyError where it is gone: then the stage has another owner, or was dropped."""
         name = self.tables.progress_of(stage.owner or "")
         if self._table_sql(name) is None:
-            raise StoreBusyError(
-                "this import was taken for dead, and another has taken over or removed what it had staged; nothing was "
-                "replaced"
-            )
+            raise taken_for_dead()
         return name
 
     @threaded
@@ -282,9 +250,6 @@ class SqliteWriting(SqliteReading):
         sqlite.execute(ddl.progress_table(progress, stage.id, since=stage.since, baseline=None))
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
-
-    async def merge_stages(self) -> list[Stage]:
-        return []  # they are temporary tables, gone with their connection
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
