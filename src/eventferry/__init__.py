@@ -1,4 +1,4 @@
-"""Move events between event stores without losing or doubling one.
+"""Move events between event stores without losing or duplicating any.
 
 async with open_store("a.db") as a, open_store("b.db") as b:
     await pipeline(a.export_events(), b.import_events())
@@ -94,7 +94,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is used when it is used: a command that only prints its help needs none of it."""
+    """Import names when they are used: a command that only prints its help needs none of them."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"eventferry.{_HOMES[name]}"), name)
@@ -107,20 +107,18 @@ def __dir__() -> list[str]:
 
 
 def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
-    """An event store; connects at the first call that needs it.
+    """Open an event store. It connects at the first call that needs it.
 
     Args:
-        url: `sqlite:///path` (three slashes relative, four absolute), a plain path ending in .db, .sqlite or
-            .sqlite3, or `sqlite://:memory:` for a private one that goes with `close`; `postgresql://…` as libpq
-            understands it; `mysql://user@host/database`, also as `mariadb://…`.
-        snapshot_bucket_size: keep every nth snapshot of a key.
-        options: also as the URL's query: events_table_name, snapshots_table_name, secrets_table_name,
-            subscribers_table_name; busy_timeout (seconds, 60); SQLite: journal_mode (wal, delete, …; by default
-            a new file gets wal and another keeps its own); servers: max_connections (16) and what docs/postgresql.md
-            and docs/mysql.md say.
+        url: `sqlite:///path` (three slashes for a relative path, four for an absolute one) or a plain path;
+            `sqlite://:memory:` for a private store that is gone after `close`; `postgresql://…` as libpq understands
+            it; `mysql://user@host/database` or `mariadb://…`.
+        snapshot_bucket_size: store every nth snapshot of a key only.
+        options: may also be given in the query of the URL. Names of tables: events_table_name, snapshots_table_name,
+            secrets_table_name, subscribers_table_name; and the options of the database, see its page in docs/.
 
     Raises:
-        UsageError: the URL or an option is not understood.
+        UsageError: the URL or an option is not valid.
     """
     from eventferry.databases import open_database
     from eventferry.store import EventStore

@@ -1,4 +1,4 @@
-"""The command `eventferry`, also as `python -m eventferry`."""
+"""The command `eventferry`, also `python -m eventferry`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 
 def run() -> None:
-    """Run the command line and exit with its status."""
+    """Run the command line and exit with its exit status."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # The first process of a container has no default action: it would not hear them before its work begins.
+        # The first process of a container has no default action for signals: without a handler it would ignore them.
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
@@ -24,7 +24,7 @@ def run() -> None:
     except ImportError as error:
         if error.name != "click":
             raise
-        sys.exit("eventferry: the command line needs its extra: pip install 'eventferry[cli]'")
+        sys.exit("eventferry: the command line needs the extra 'cli': pip install 'eventferry[cli]'")
     sys.exit(status)
 
 

@@ -38,31 +38,31 @@ class EventferryError(Exception):
 
 
 class UsageError(EventferryError, ValueError):
-    """Arguments that are wrong, or that do not go together; nothing was done."""
+    """The arguments are wrong, or cannot be combined. Nothing was done."""
 
 
 class MissingExtraError(EventferryError, ImportError):
-    """A package that this operation needs is not installed; the message says what to install."""
+    """A package that this operation needs is not installed. The message says what to install."""
 
 
 class DatabaseError(EventferryError):
-    """The database refused or failed in a way that has no name of its own here."""
+    """The database failed or refused in a way that has no error class of its own."""
 
 
 class StoreUnreachableError(DatabaseError):
-    """The database server cannot be reached, refuses the login, or the connection broke."""
+    """The database server cannot be reached or refuses the login, or the connection was lost."""
 
 
 class UnsupportedStoreError(EventferryError):
-    """The store has something that this operation would lose or damage; the message names it."""
+    """The operation would lose or damage something in the store. The message names it."""
 
 
 class StoreExistsError(EventferryError):
-    """`init` of a store that is there already."""
+    """`init`: the store exists already."""
 
 
 class StoreNotFoundError(EventferryError):
-    """There is no store at that place."""
+    """There is no store at this location."""
 
 
 class StoreClosedError(EventferryError):
@@ -70,91 +70,91 @@ class StoreClosedError(EventferryError):
 
 
 class StoreFrozenError(EventferryError):
-    """The store is frozen: nothing may be written until `unfreeze`."""
+    """The store is frozen: writes fail until `unfreeze`."""
 
 
 class AlreadyFrozenError(EventferryError):
-    """`freeze` of a store that is frozen."""
+    """`freeze`: the store is frozen already."""
 
 
 class NotFrozenError(EventferryError):
-    """`unfreeze` of a store that is not frozen."""
+    """`unfreeze`: the store is not frozen."""
 
 
 class StoreBusyError(EventferryError):
-    """Somebody else held the store for longer than `busy_timeout`, or another import is running, or this one was taken
-    for dead because it lost the connection or file that says it is running: it changed nothing."""
+    """Another writer held the store for longer than `busy_timeout`; or another import is running; or this operation
+    lost the lock that shows that it is alive. Nothing was changed."""
 
 
 class StoreChangedError(EventferryError):
-    """Somebody saved events while an import was on its way; nothing was replaced."""
+    """Events were saved during an import. Nothing was replaced."""
 
 
 class StoreFullError(EventferryError):
-    """An import that must not replace events met a store that holds some; nothing was replaced."""
+    """The store holds events, and the import was not allowed to replace any. Nothing was replaced."""
 
 
 class StoreReplacedError(EventferryError):
-    """The events were replaced while an export was reading them, or their file was while a store had it open."""
+    """The events were replaced during an export, or the file of an open store was replaced."""
 
 
 class ReadOnlyStoreError(EventferryError):
-    """The store cannot be written (or not even opened safely) with the rights at hand."""
+    """Permission denied: the store cannot be written, or cannot even be opened safely."""
 
 
 class ConcurrentError(EventferryError):
-    """The aggregate already has an event of that version.
+    """The aggregate already has an event with this version.
 
     Attributes:
         aggregate_id: the aggregate.
-        aggregate_version: the version that is taken.
+        aggregate_version: the version.
     """
 
     def __init__(self, aggregate_id: str, aggregate_version: int) -> None:
-        super().__init__(f"aggregate {aggregate_id!r} has an event of version {aggregate_version} already")
+        super().__init__(f"aggregate {aggregate_id!r} already has an event with version {aggregate_version}")
         self.aggregate_id = aggregate_id
         self.aggregate_version = aggregate_version
 
 
 class ImportOpenError(EventferryError):
-    """An incremental import is open already; the message says since when and how to end it."""
+    """An incremental import is open already. The message says since when, and how to end it."""
 
 
 class ImportNotFoundError(EventferryError):
-    """No incremental import with that id is open; nothing was changed."""
+    """No incremental import with this id is open. Nothing was changed."""
 
 
 class OlderEventsError(EventferryError):
-    """Events older than the latest of the store came in with `older="reject"`; nothing was changed."""
+    """Some events are older than the store's latest event, and `older` is "reject". Nothing was changed."""
 
 
 class EmptyInputError(EventferryError):
-    """An import of no events would have replaced the events of a store that holds some."""
+    """The input has no events, and the import would have removed all events of the store."""
 
 
 class ResumeError(EventferryError):
-    """The source is not the one that the interrupted import began with."""
+    """The source is not the one that the interrupted import began with. Nothing was changed."""
 
 
 class SecretExistsError(EventferryError):
-    """The id of a secret was used before; an id is used once, also after its secret was deleted."""
+    """A secret with this id exists or existed. An id is used only once, even after its secret was deleted."""
 
 
 class SecretConflictError(EventferryError):
-    """An import of secrets brings another secret for an id that the store holds; nothing was changed."""
+    """The store holds another secret with the same id as an imported one. Nothing was changed."""
 
 
 class SecretNotErasedError(EventferryError):
-    """The secret was deleted, but a copy of it may still stand in the database's journal."""
+    """The secret was deleted, but the database's journal may still contain a copy of it."""
 
 
 class InputError(EventferryError):
-    """Input that cannot become an event (or a secret).
+    """The input is not a valid event (or secret).
 
     Attributes:
-        line: number of the line in the input, from 1; for a list or a JSON array the place in it, from 1.
-        byte_offset: where that line begins in the input, in bytes; None where the input has no bytes.
-        field: the key that is wrong, as it is spelled in a line; None where it is the line as a whole.
+        line: the line number, from 1; for a list or a JSON array, the number of the element.
+        byte_offset: where that line begins in the input, in bytes; None if the input is not bytes.
+        field: the key that is wrong, as spelled in a line; None if the line as a whole is wrong.
         reason: what is wrong, without the place.
     """
 

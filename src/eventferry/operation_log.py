@@ -1,8 +1,8 @@
-"""What operations tell, by the standard library's logging: a record when one begins (DEBUG) and one when it is over.
+"""Logs operations with the standard library's logging: one record when an operation begins (DEBUG), one when it ends.
 
-A record has a plain sentence for people and the same as fields for machines: `operation`, `store`, `outcome`,
-`seconds`, `error` (the name of a class) and counts. An error's own words are not in it, for they may quote what came
-in; neither is anything of an event or a secret, nor more of a store's address than where it is.
+A record has a sentence for people, and the same as fields for machines: `operation`, `store`, `outcome`, `seconds`,
+`error` (a class name) and counts. It never contains the message of an error, which may quote input, nor anything of an
+event or a secret, nor a user or password of a store's URL.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TOLD_ELSEWHERE: ContextVar[bool] = ContextVar("eventferry_told_elsewhere", defa
 
 @contextmanager
 def told_elsewhere() -> Iterator[None]:
-    """For who tells of operations in a log of its own: what is begun inside is told here at DEBUG only."""
+    """For callers with an operation log of their own: operations that begin inside are logged here at DEBUG only."""
     token = _TOLD_ELSEWHERE.set(True)
     try:
         yield
@@ -42,7 +42,7 @@ def told_elsewhere() -> Iterator[None]:
 
 
 def place_of(database: Database) -> str:
-    """Where a store is, in one word."""
+    """The location of a store, without its table names."""
     names = [
         value for name, value in database.resource_names.items() if value and not name.endswith("TableName")
     ]
@@ -50,16 +50,16 @@ def place_of(database: Database) -> str:
 
 
 class Operation:
-    """One operation, from its beginning to its end; what comes after its end is not told.
+    """One operation, from begin to end. Calls after the end are ignored.
 
     Args:
-        name: what it is called on the command line.
-        database: the store's.
-        level: of the record of its end. What is told at DEBUG has no record of its beginning.
+        name: of the operation, as on the command line.
+        database: of the store.
+        level: of the last record. An operation at DEBUG has no first record.
         facts: fields of all its records.
 
     Attributes:
-        counts: what it has done, for the record of its end.
+        counts: fields of the last record.
     """
 
     def __init__(self, name: str, database: Database, *, level: int = logging.INFO, **facts: Any) -> None:
@@ -73,27 +73,27 @@ class Operation:
         self.counts: dict[str, int] = {}
 
     def begin(self) -> None:
-        """It begins; twice is fine."""
+        """Begin. Calling it again does nothing."""
         if self._began is None:
             self._began = time.perf_counter()
             if self._has_beginning:
                 self._tell(logging.DEBUG, "begins", {"outcome": "begun"})
 
     def end(self, outcome: str = "done", **counts: int) -> None:
-        """It is over."""
+        """End successfully."""
         self.counts |= counts
         self._over(self._level, outcome, {"outcome": outcome})
 
     def fail(self, error: BaseException | None, **counts: int) -> None:
-        """It is over without what it was for: by an error, or given up."""
+        """End without success: by an error, or given up (None, or cancelled)."""
         self.counts |= counts
         if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
-            # Who reads only the beginning of an export has not failed.
+            # Reading only the beginning of an export is not a failure.
             level = self._level if isinstance(error, GeneratorExit) else self._failure
             self._over(level, "given up", {"outcome": "given up"})
             return
         name = type(error).__name__
-        # A version that is taken is an answer, which its caller waits for.
+        # For a save, a version conflict is an ordinary result.
         level = self._level if isinstance(error, ConcurrentError) else self._failure
         self._over(level, f"failed: {name}", {"outcome": "failed", "error": name})
 
@@ -133,7 +133,7 @@ _SAID = ("outcome", "error")
 
 
 def _printable(text: str) -> str:
-    """A name in a line of a log: whatever is in it, it stays one line."""
+    """A name on one line of a log, whatever it contains."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
@@ -150,7 +150,7 @@ def told(
 ) -> Callable[
     [Callable[Concatenate[S, P], Coroutine[Any, Any, T]]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
 ]:
-    """Makes a method of a store an operation that is told; its counts are those of what it returns."""
+    """Decorator that logs a method of a store as an operation, with the counts of its result."""
 
     def decorate(
         method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
@@ -168,7 +168,7 @@ def told(
 
 
 def counts_of(result: object) -> dict[str, int]:
-    """The counts in what an operation returned: of a report its whole numbers; a bare number is one of events."""
+    """The counts in a result: the integers of a report, or a plain integer as the number of events."""
     if isinstance(result, msgspec.Struct):
         fields = ((name, getattr(result, name)) for name in result.__struct_fields__)
         return {name: value for name, value in fields if type(value) is int}

@@ -1,4 +1,4 @@
-"""What the methods of a store return."""
+"""The results of a store's methods."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from eventferry.lines.event import Event
 
 
 class SavedEvent(msgspec.Struct, frozen=True):
-    """What `save_event` returns.
+    """The result of `save_event`.
 
     Attributes:
-        event: as it is stored, with its position and its timestamp.
-        cursor: the heads as committed: whoever has read everything up to here has read the event too.
+        event: the event as stored, with its position and timestamp.
+        cursor: the heads right after the commit: a reader that has reached this cursor has read the event.
     """
 
     event: Event
@@ -26,7 +26,7 @@ class Page(msgspec.Struct, frozen=True):
 
     Attributes:
         events: in order.
-        cursor: behind the page; None for a page by time, which has none.
+        cursor: the cursor after the page; None for a page by time.
     """
 
     events: list[Event]
@@ -34,27 +34,27 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class OpenImportDescription(msgspec.Struct, frozen=True):
-    """An open incremental import: its id, and since when, in ms since 1970 (None: reSolve opened it)."""
+    """An open incremental import: its id, and when it began, in ms since 1970 (None if reSolve began it)."""
 
     id: str
     since: int | None
 
 
 class Description(msgspec.Struct, frozen=True, rename="camel"):
-    """What `describe` returns.
+    """The result of `describe`.
 
     Attributes:
-        event_count: events in the store.
-        secret_count: rows of secrets.
-        set_secret_count: those that hold a secret.
-        deleted_secret_count: those that are tombstones.
-        last_event_timestamp: the highest timestamp, 0 if the store is empty.
+        event_count: number of events.
+        secret_count: number of secrets, including tombstones.
+        set_secret_count: number of secrets that are not deleted.
+        deleted_secret_count: number of tombstones.
+        last_event_timestamp: the highest timestamp; 0 if the store is empty.
         is_frozen: whether writes fail.
-        resource_names: where the store is.
+        resource_names: the location of the store and the names of its tables.
         frozen_by: "user", or "operation" for a running export, import or copy; None if not frozen.
-        frozen_since: in ms since 1970; None where the marker does not say.
-        open_import: the open incremental import.
-        cursor: the 256 heads, if asked for.
+        frozen_since: in ms since 1970; None if not frozen or not known.
+        open_import: the open incremental import, or None.
+        cursor: the cursor after the last event, if asked for.
     """
 
     event_count: int
@@ -71,7 +71,7 @@ class Description(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Subscriber(msgspec.Struct, frozen=True, rename="camel"):
-    """A row of reSolve's registry of read models; destination and status are any JSON values."""
+    """A row of reSolve's registry of read models. `destination` and `status` are any JSON values."""
 
     application_name: str
     event_subscriber: str
@@ -80,12 +80,12 @@ class Subscriber(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class ImportProgress(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """How far an import has come that is running, or was interrupted.
+    """The progress of an import that is running or was interrupted.
 
     Attributes:
-        imported: how many events are staged.
-        byte_offset: of the source, behind the last line that is staged: where a resume goes on.
-        is_running: whether its process lives: nobody else can go on with it then.
+        imported: number of staged events.
+        byte_offset: the offset in the source after the last staged line, where a resume continues.
+        is_running: whether its process is alive; then nobody else can resume it.
     """
 
     imported: int

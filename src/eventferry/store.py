@@ -1,4 +1,4 @@
-"""The event store: a thin face. Each word of the picture has its own module behind it."""
+"""The event store: a thin facade. Each of its operations has its own module."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ __all__ = ["EventLoader", "EventStore"]
 _PAGE_BYTES = 64 * 1024 * 1024
 
 _REMEMBERED = 16
-"""Of how many readers a store remembers where their last page ended."""
+"""For how many readers a store remembers where their last page ended."""
 
 
 class EventLoader:
-    """Pages one after another from a cursor on; made by `EventStore.get_event_loader`."""
+    """Loads one page after another, from a cursor on; created by `EventStore.get_event_loader`."""
 
     def __init__(self, store: EventStore, pages: Pages) -> None:
         self._store = store
@@ -61,25 +61,25 @@ class EventLoader:
 
     @property
     def cursor(self) -> str:
-        """Behind what was loaded."""
+        """The cursor after the loaded events."""
         return vector.encode(self._pages.unread)
 
     async def load_events(self, limit: int) -> Page:
-        """The next events, at most `limit`; none where there are no more (yet)."""
+        """The next events, at most `limit`. An empty page means that there are no more at the moment."""
         if self._closed:
             raise StoreClosedError("this event loader is closed")
         _check_count("limit", limit)
         return await self._store._page(self._pages, limit)
 
     async def close(self) -> None:
-        """End; twice is fine."""
+        """Close the loader. Calling it again does nothing."""
         self._closed = True
 
 
 class EventStore:
-    """An event store in a database; made by `open_store`. Connects at the first call that needs it.
+    """An event store in a database; created by `open_store`. It connects at the first call that needs it.
 
-    Use it with `async with`, or call `close`. After that every call raises StoreClosedError.
+    Use it with `async with`, or call `close`. After that, every call raises StoreClosedError.
     """
 
     def __init__(self, open_database: Callable[[], Database], *, snapshot_bucket_size: int = 1) -> None:
@@ -117,42 +117,42 @@ class EventStore:
 
     @told("init")
     async def init(self) -> None:
-        """Make the store. Raises StoreExistsError."""
+        """Create the store. Raises StoreExistsError."""
         await self._database.create()
 
     @told("drop")
     async def drop(self) -> None:
-        """Remove the store with everything in it. Raises StoreNotFoundError."""
+        """Remove the store and everything in it. Raises StoreNotFoundError."""
         await self._database.drop()
 
     async def close(self) -> None:
-        """Close the store; twice is fine.
+        """Close the store. Calling it again does nothing.
 
-        No other call begins any more. Those that are under way are cancelled, and raise StoreClosedError when nothing
-        is left of them: each transaction is there whole or not at all. Imports and exports are ended as by a
-        cancellation: they unfreeze what they froze, and an import leaves what `resume=True` goes on with.
+        New calls are refused. Running calls are cancelled: each transaction is committed or rolled back, and then they
+        raise StoreClosedError. Running imports and exports end as if cancelled: they unfreeze what they froze, and an
+        import can be continued with `resume=True`.
         """
         database, self._open = self._open, None
         if database is not None and not database.life.is_inherited:
             await to_the_end(database.close())
 
     async def exists(self) -> bool:
-        """Whether the store is there; creates nothing."""
+        """Whether the store exists. Creates nothing."""
         return await self._database.exists()
 
     @told("upgrade")
     async def upgrade(self) -> list[str]:
-        """Give a store that reSolve made the index for the order of events; the names of what was added."""
+        """Add the index for the order of events to a store created by reSolve; returns the names of what was added."""
         return await self._database.upgrade()
 
     @told("freeze")
     async def freeze(self) -> None:
-        """Make writes fail until `unfreeze`. Returns when writes that had begun are over.
+        """Make writes fail until `unfreeze`. Returns when all writes that had begun have ended.
 
-        The freeze of a running operation becomes the caller's: it stays when the operation ends.
+        If a running operation has frozen the store, the freeze becomes the caller's and stays when the operation ends.
 
         Raises:
-            AlreadyFrozenError: a user froze the store before.
+            AlreadyFrozenError: a user has frozen the store already.
         """
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
             marker = await writing.freeze()
@@ -162,7 +162,7 @@ class EventStore:
 
     @told("unfreeze")
     async def unfreeze(self) -> None:
-        """Let writes in again. Raises NotFrozenError."""
+        """Allow writes again. Raises NotFrozenError."""
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
             marker = await writing.freeze()
             if marker is None:
@@ -170,11 +170,11 @@ class EventStore:
             await writing.drop_freeze(marker)
 
     async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
-        """Figures about the store.
+        """Describe the store: counts, location, freeze, open import.
 
         Args:
-            calculate_cursor: give the 256 heads too.
-            estimate_counts: let a server estimate instead of counting.
+            calculate_cursor: include the cursor after the last event.
+            estimate_counts: let a server estimate the number of events instead of counting them.
         """
         async with self._database.reading() as reading:
             counts = await figures.counts(reading, estimated=estimate_counts)
@@ -200,16 +200,16 @@ class EventStore:
 
     @told("save-event", logging.DEBUG)
     async def save_event(self, event: EventInput) -> SavedEvent:
-        """Store one event, durably. Calls that are made while others are under way share their transactions.
+        """Store one event durably. Concurrent calls share transactions.
 
         Args:
-            event: with type, aggregateId, aggregateVersion, and timestamp and payload if it has them. The
-                stored timestamp is the higher of this one and now.
+            event: with type, aggregateId and aggregateVersion; timestamp and payload are optional. The stored timestamp
+                is the given one or now, whichever is higher.
 
         Raises:
-            ConcurrentError: the aggregate has an event of that version; any version not taken is accepted.
-            InputError: the event is not one.
-            StoreFrozenError, StoreBusyError, StoreNotFoundError: as they say.
+            ConcurrentError: the aggregate already has an event with this version. Any other version is accepted.
+            InputError: the event is not valid.
+            StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.
         """
         row, version = await self._checked(event)
         row = row._replace(timestamp=max(now(), row.timestamp))
@@ -226,8 +226,8 @@ class EventStore:
         return SavedEvent(stored, vector.encode(saved.heads))
 
     async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
-        """The row and the version of an event, a large one by a thread, which does not stop the loop. Whoever comes
-        meanwhile waits: events are stored in the order in which they came."""
+        """The row and the version of an event. A large event is checked in a worker thread, so as not to block the
+        event loop; later events wait for it, since events are stored in the order of the calls."""
         payload = event.get("payload") if isinstance(event, Mapping) else getattr(event, "payload", None)
         large = is_large(payload)
         if not large and not self._checking.locked():
@@ -245,19 +245,19 @@ class EventStore:
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
     ) -> Page:
-        """A page of events, by cursor or by time.
+        """Load a page of events, by cursor or by time.
 
         Args:
-            limit: at most so many events, from 1. A page also ends at 64 MiB (after at least one event).
-            cursor: read on from here; None is the start.
-            start_time: by time instead: from this timestamp on, in ms since 1970.
-            finish_time: up to and including this timestamp.
-            event_types: only these; an empty list matches nothing, and the given cursor comes back.
-            aggregate_ids: only of these, likewise.
+            limit: maximum number of events, from 1. A page also ends at 64 MiB, after at least one event.
+            cursor: start at this cursor; None is the start of the store.
+            start_time: load by time instead: events at or after this timestamp, in ms since 1970.
+            finish_time: events at or before this timestamp.
+            event_types: only events of these types. An empty list matches nothing; the given cursor is returned.
+            aggregate_ids: only events of these aggregates, likewise.
 
         Returns:
-            The events, by cursor in the order of docs/order.md, by time in order of their timestamps; and the
-            cursor behind them.
+            The events, and the cursor after them. By cursor they come in the order of docs/order.md, by time in the
+            order of their timestamps.
         """
         _check_count("limit", limit)
         only = filter_of(event_types, aggregate_ids, start_time, finish_time)
@@ -295,14 +295,14 @@ class EventStore:
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
     ) -> EventLoader:
-        """Something that loads page after page and remembers how far it is."""
+        """A loader that loads page after page and remembers its cursor."""
         await self._probe()
         return EventLoader(self, _pages(cursor, filter_of(event_types, aggregate_ids)))
 
     async def get_latest_event(
         self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
     ) -> Event | None:
-        """The event with the highest timestamp among those that match."""
+        """The matching event with the highest timestamp; None if no event matches."""
         only = filter_of(event_types, aggregate_ids)
         async with self._database.reading() as reading:
             line = None if only.is_empty else await reading.latest_line(only)
@@ -313,8 +313,8 @@ class EventStore:
         return vector.after(cursor, events)
 
     async def get_cursor_until_event_types(self, cursor: str | None, event_types: Iterable[str]) -> str:
-        """The cursor that stops, in each thread, before the first event of one of the types; at the thread's end
-        where there is none. Raises UsageError for an empty list.
+        """The cursor that lies, in each thread, before the first event of one of the types, or at the thread's end if
+        there is none. Raises UsageError for an empty list.
         """
         wanted = _names("event_types", event_types)
         if not wanted:
@@ -339,23 +339,22 @@ class EventStore:
         limit: int | None = None,
         jobs: int = 1,
     ) -> ExportStream:
-        """The store's events as an async iterator of blocks of lines.
+        """Export events as JSON Lines: an async iterator of blocks.
 
         Args:
-            cursor: begin here; None is the start.
-            maintenance_mode: MANUAL lets writers go on; AUTO freezes the store for the duration.
-            buffer_size: end after the last event that fits into so many bytes (at least one).
-            event_types: only these.
-            aggregate_ids: only of these.
-            start_time: only from this timestamp on, in ms since 1970.
-            finish_time: only up to and including this timestamp.
-            limit: end after so many events.
-            jobs: read with so many connections at the same time, a few MB ahead for each. The events come as with
-                one. It pays where each answer of a server takes long; an export with a filter or a limit reads
-                with one all the same.
+            cursor: start at this cursor; None is the start of the store.
+            maintenance_mode: MANUAL lets writers go on; AUTO freezes the store during the export.
+            buffer_size: stop after the last event that fits into this many bytes, after at least one event.
+            event_types: only events of these types.
+            aggregate_ids: only events of these aggregates.
+            start_time: only events at or after this timestamp, in ms since 1970.
+            finish_time: only events at or before this timestamp.
+            limit: stop after this many events.
+            jobs: number of connections that read in parallel, each a few MB ahead. The output is the same. This helps
+                if the server's answers take long; with a filter or a limit, one connection is used.
 
         Raises:
-            StoreReplacedError: while iterating: the events were replaced meanwhile.
+            StoreReplacedError: during iteration: the events were replaced.
         """
         _check_size("buffer_size", buffer_size)
         _check_size("limit", limit)
@@ -371,25 +370,25 @@ class EventStore:
         )
 
     async def partitions(self, n: int, since: str | None = None, until: str | None = None) -> list[Partition]:
-        """Cut the events between two cursors into slices of about one size, for as many readers.
+        """Divide the events between two cursors into partitions of similar size, for parallel readers.
 
-        One after another they are the export from `since` on, byte for byte, and each can be read as often as
-        wanted, by any process that can open the store. Finding them reads an index of the order once.
+        Concatenated, they are the export from `since` on, byte for byte. Any process that can open the store can read
+        each of them, as often as needed. This call scans the index of the order once.
 
         Args:
-            n: at most so many. Events of one timestamp stay in one slice, so fewer may come back, and none where
-                nothing is to be read.
-            since: begin at this cursor; None is the start.
-            until: end at this cursor; None is the end of the store now.
+            n: maximum number of partitions. Events with equal timestamps stay in one partition, so there may be fewer,
+                or none if there are no events.
+            since: start at this cursor; None is the start of the store.
+            until: end at this cursor; None is the current end of the store.
         """
         _check_count("n", n)
         return await partition.partitions(self._database, n, since, until)
 
     def read_partition(self, part: Partition) -> ExportStream:
-        """The events of a slice as an async iterator of blocks of lines, the same whenever it is read.
+        """Export the events of a partition. The output is always the same.
 
         Raises:
-            StoreReplacedError: while iterating: the events are not those that were cut.
+            StoreReplacedError: during iteration: the events were replaced since `partitions`.
         """
         if not isinstance(part, Partition):
             raise UsageError(f"a partition is what partitions gave, not {type(part).__name__}")
@@ -414,20 +413,20 @@ class EventStore:
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
         replace: bool = True,
     ) -> ImportStream:
-        """A sink for blocks of lines.
+        """Import events from JSON Lines: a sink for blocks.
 
         Args:
-            byte_offset: where in the source the first block begins; it skips nothing.
-            maintenance_mode: AUTO replaces all events, all or nothing. MANUAL appends, committing as it goes.
-            freeze: AUTO: keep writers out for the duration.
-            resume: AUTO: go on with what an interrupted import left; `byte_offset` then says where.
-            allow_empty: AUTO: let an import of no events empty the store.
-            ignore_unknown_keys: drop keys that an event does not have, instead of refusing the line.
-            max_line_bytes: refuse a longer line.
-            replace: AUTO: False refuses the import where the store holds events, also those that come meanwhile.
+            byte_offset: the offset of the first block in the source, for messages and reports. Nothing is skipped.
+            maintenance_mode: AUTO replaces all events, all or nothing. MANUAL appends, and commits on the way.
+            freeze: AUTO: freeze the store during the import.
+            resume: AUTO: continue an interrupted import; `byte_offset` of the stream then says where.
+            allow_empty: AUTO: allow an import without events, which empties the store.
+            ignore_unknown_keys: drop unknown keys of events instead of refusing them.
+            max_line_bytes: refuse longer lines.
+            replace: AUTO: False refuses the import if the store holds events at its beginning or end.
 
         Raises:
-            UsageError: options that do not go together.
+            UsageError: the options cannot be combined.
         """
         _check_size("byte_offset", byte_offset)
         _check_size("max_line_bytes", max_line_bytes)
@@ -451,7 +450,7 @@ class EventStore:
         )
 
     async def import_progress(self) -> ImportProgress | None:
-        """How far an import has come that is running, or that `import_events(resume=True)` goes on with; None: none."""
+        """The progress of an import that is running or can be resumed; None if there is none."""
         return await replace.progress(self._database)
 
     async def incremental_import(
@@ -462,19 +461,20 @@ class EventStore:
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> ImportReport:
-        """Import what the store lacks, in one transaction.
+        """Add the events that the store lacks, in one transaction. Importing the same events again changes nothing.
 
         Args:
-            events: dicts or `Event` objects, or an async iterator of bytes (lines, or one JSON array). Positions
-                and versions in them are ignored; new ones are given.
-            older: what becomes of events older than the store's latest: "skip", "reject" the batch, "accept".
-            dry_run: change nothing, only report.
-            ignore_unknown_keys: drop keys that an event does not have, instead of refusing the event.
-            max_line_bytes: refuse a longer line, or element of an array.
+            events: dicts or `Event` objects, or an async iterator of bytes (JSON Lines, or one JSON array). Their
+                positions and versions are ignored; the store assigns new ones.
+            older: what to do with events older than the store's latest event: "skip" them, "reject" everything, or
+                "accept" them.
+            dry_run: report what would happen, and change nothing.
+            ignore_unknown_keys: drop unknown keys of events instead of refusing them.
+            max_line_bytes: refuse longer lines, or longer elements of an array.
 
         Raises:
-            OlderEventsError: there are older ones and `older` is "reject"; nothing was imported.
-            InputError: an event is not one; nothing was imported.
+            OlderEventsError: some events are older, and `older` is "reject". Nothing was imported.
+            InputError: an event is not valid. Nothing was imported.
         """
         _check_size("max_line_bytes", max_line_bytes)
         with Operation("incremental-import", self._database, dry_run=dry_run) as operation:
@@ -491,7 +491,7 @@ class EventStore:
 
     @told("incremental begin")
     async def begin_incremental_import(self) -> str:
-        """Open an incremental import; its id. Raises ImportOpenError if one is open."""
+        """Begin an incremental import in steps; returns its id. Raises ImportOpenError if one is open."""
         return await incremental.begin(self._database)
 
     @told("incremental push")
@@ -503,18 +503,19 @@ class EventStore:
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> int:
-        """Add events to the open import; how many. A push is whole or not at all, and pushes may be parallel.
+        """Add events to the open import; returns their number. A push is all or nothing. Pushes may run in parallel.
 
         Args:
             events: as for `incremental_import`.
-            import_id: what begin returned.
-            part: a name; pushing the same part again replaces it, so a push whose answer was lost can be sent
-                again. Named parts come first, whole numbers by value, then other names by their bytes.
-            ignore_unknown_keys: drop keys that an event does not have, instead of refusing the event.
-            max_line_bytes: refuse a longer line, or element of an array.
+            import_id: the result of `begin_incremental_import`.
+            part: the name of the push. Pushing the same part again replaces it, so it is safe to retry. For events with
+                equal timestamps, parts are merged in this order: numbers by value, other names by their bytes, and
+                then pushes without a name.
+            ignore_unknown_keys: drop unknown keys of events instead of refusing them.
+            max_line_bytes: refuse longer lines, or longer elements of an array.
 
         Raises:
-            ImportNotFoundError: no import with that id is open; nothing was changed.
+            ImportNotFoundError: no import with this id is open. Nothing was changed.
         """
         _check_size("max_line_bytes", max_line_bytes)
         return await incremental.push(
@@ -528,15 +529,15 @@ class EventStore:
 
     @told("incremental commit")
     async def commit_incremental_import(self, import_id: str, older: Older = "skip") -> ImportReport:
-        """Merge the open import into the store, in one transaction. Raises as push and `incremental_import` do."""
+        """Merge the pushed events into the store, in one transaction. Raises as push and `incremental_import` do."""
         return await incremental.commit(self._database, import_id, older)
 
     @told("incremental rollback")
     async def rollback_incremental_import(self, import_id: str | None = None) -> None:
-        """Drop the open import; fine if there is none.
+        """Discard the open import. Does nothing if none is open.
 
         Args:
-            import_id: drop only this one. Raises ImportNotFoundError where it is not open.
+            import_id: discard only this one. Raises ImportNotFoundError if it is not open.
         """
         await incremental.roll_back(self._database, import_id)
 
@@ -551,7 +552,7 @@ class EventStore:
         ids: Sequence[str] | None = None,
         include_deleted: bool = False,
     ) -> SecretsPage:
-        """A page of secrets from `idx` on; `SecretsPage.idx` is the next to ask for, None if none came."""
+        """A page of secrets from `idx` on. `SecretsPage.idx` is where the next one begins; None after an empty page."""
         return await secrets.load(
             self._database,
             limit=limit,
@@ -562,53 +563,53 @@ class EventStore:
         )
 
     async def get_secret(self, id: str) -> str | None:
-        """A secret; None if there is none, or it was deleted."""
+        """A secret; None if there is none or it was deleted."""
         async with self._database.reading() as reading:
             row = await secrets.get(reading, _text("id", id))
         return row.secret if row is not None else None
 
     @told("set-secret")
     async def set_secret(self, id: str, secret: str) -> None:
-        """Add a secret, and the event RESOLVE_SET_SECRET. Raises SecretExistsError: an id is used once."""
+        """Add a secret, and an event RESOLVE_SET_SECRET. Raises SecretExistsError if the id was ever used."""
         await _set_secret(self._database, id, secret)
 
     @told("delete-secret")
     async def delete_secret(self, id: str) -> bool:
-        """Delete a secret, with the event RESOLVE_DELETE_SECRET; False, and no event, if there was none.
+        """Delete a secret, and add an event RESOLVE_DELETE_SECRET. Returns False, and adds no event, if there is none.
 
         Raises:
-            SecretNotErasedError: it is deleted, but a copy may still stand in the database's journal.
+            SecretNotErasedError: it is deleted, but the database's journal may still contain a copy.
         """
         return await _delete_secret(self._database, _text("id", id))
 
     def export_secrets(self, idx: int | None = None, tombstones: bool = False) -> SecretsExport:
-        """The secrets as an async iterator of blocks of lines; deleted ones only if asked for."""
+        """Export secrets as JSON Lines: an async iterator of blocks. Deleted secrets are included with `tombstones`."""
         return SecretsExport(self._database, idx=idx, tombstones=tombstones)
 
     def import_secrets(self, maintenance_mode: MaintenanceMode = AUTO) -> SecretsImport:
-        """A sink for such lines. Equal rows are skipped, deleted secrets stay deleted.
+        """Import secrets from JSON Lines: a sink for blocks. Equal rows are skipped, and deleted secrets stay deleted.
 
         Args:
-            maintenance_mode: MANUAL writes to a frozen store too, as an import of events does.
+            maintenance_mode: MANUAL also works on a frozen store, as for events.
         """
         return SecretsImport(
             self._database, frozen="allow" if _mode(maintenance_mode) is MANUAL else "refuse"
         )
 
     async def gather_secrets_from_events(self, events: Iterable[EventInput]) -> GatheredSecrets:
-        """The secrets that events set, as they stand now, and the ids of those that events deleted."""
+        """The current rows of the secrets that these events set, and the ids of the secrets that they deleted."""
         return await secrets.gather(self._database, events)
 
     # snapshots and subscribers
 
     async def load_snapshot(self, key: str) -> str | None:
-        """The snapshot under a key."""
+        """The snapshot under a key; None if there is none."""
         async with self._database.reading() as reading:
             return await snapshots.load(reading, _text("key", key))
 
     @told("save-snapshot", logging.DEBUG)
     async def save_snapshot(self, key: str, content: str) -> None:
-        """Keep a snapshot; with `snapshot_bucket_size` n only every nth call for a key is kept."""
+        """Store a snapshot. With `snapshot_bucket_size` n, only every nth call for a key stores it."""
         key, content = _text("key", key), _text("content", content)
         count = self._bucket_counts.get(key, 0) + 1
         if count < self._bucket_size:
@@ -620,7 +621,7 @@ class EventStore:
 
     @told("drop-snapshot", logging.DEBUG)
     async def drop_snapshot(self, key: str) -> None:
-        """Remove the snapshot under exactly this key; fine if there is none."""
+        """Remove the snapshot under exactly this key, if there is one."""
         async with owners.writing(self._database, frozen="allow") as writing:
             await snapshots.drop(writing, _text("key", key))
 
@@ -633,10 +634,10 @@ class EventStore:
         status: Any = None,
         update_only: bool = False,
     ) -> bool:
-        """Register a read model, or with `update_only` change the status of one that is registered.
+        """Register a read model, or with `update_only` change the status of a registered one.
 
         Returns:
-            False if `update_only` and it is not registered.
+            False if `update_only` is set and it is not registered.
         """
         if update_only == (destination is not None):
             raise UsageError("give a destination, or update_only: one of the two")
@@ -654,7 +655,7 @@ class EventStore:
 
     @told("remove-subscriber", logging.DEBUG)
     async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
-        """Remove a read model from the registry; fine if it is not there."""
+        """Remove a read model from the registry, if it is there."""
         async with owners.writing(self._database, frozen="allow") as writing:
             await subscribers.drop(
                 writing,
@@ -665,7 +666,7 @@ class EventStore:
     async def get_event_subscribers(
         self, application_name: str | None = None, event_subscriber: str | None = None
     ) -> list[Subscriber]:
-        """The registry, or the part of it that matches."""
+        """The matching rows of the registry; all without arguments."""
         async with self._database.reading() as reading:
             return await subscribers.load(
                 reading,
@@ -674,7 +675,7 @@ class EventStore:
             )
 
     async def _inspect(self, limit: int) -> Inspection:
-        """What the database finds wrong with counters and indexes; `check` tells it."""
+        """What is wrong with counters and indexes, for `check`."""
         async with self._database.reading() as reading:
             return await reading.inspect(limit)
 
@@ -732,7 +733,7 @@ def filter_of(
     start_time: int | None = None,
     finish_time: int | None = None,
 ) -> Filter:
-    """The filter of a call's arguments. Raises UsageError."""
+    """The filter for the arguments of a call. Raises UsageError."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
             raise UsageError(f"{name} is in whole milliseconds since 1970, not {moment!r}")

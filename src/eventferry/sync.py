@@ -5,8 +5,8 @@
     with open_store("a.db") as a, open_store("b.db") as b:
         pipeline(a.export_events(), b.import_events())
 
-All calls run in one event loop in a thread of its own, so a store can be used from any thread. What a caller gives to
-be iterated over, and transforms, run in the caller's thread.
+All calls run in one event loop in its own worker thread, so a store can be used from any thread. The caller's iterators
+and transforms run in the caller's thread.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _Step: TypeAlias = Callable[[], None]
 
 
 class _Here(threading.local):
-    """What a thread is asked to do while it waits for its calls."""
+    """The work that a thread is asked to do while it waits for its calls."""
 
     def __init__(self) -> None:
         self.steps: SimpleQueue[_Step | None] = SimpleQueue()
@@ -74,7 +74,7 @@ _HERE = _Here()
 
 
 class _Call(Generic[T]):
-    """A call in the loop, for which a thread waits."""
+    """A call that runs in the loop while a thread waits for it."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], steps: SimpleQueue[_Step | None]) -> None:
         self._coroutine = coroutine
@@ -83,7 +83,7 @@ class _Call(Generic[T]):
         self.is_over = False
 
     def begin(self) -> None:
-        """For the loop."""
+        """Start the task; called in the loop."""
         self._task = asyncio.get_running_loop().create_task(self._coroutine)
         self._task.add_done_callback(self._end)
 
@@ -92,27 +92,27 @@ class _Call(Generic[T]):
         self._steps.put(None)
 
     def cancel(self) -> None:
-        """For the loop."""
+        """Cancel the task; called in the loop."""
         if self._task is not None:
             self._task.cancel()
 
     def result(self) -> T:
-        """What it returned, or raised."""
-        assert self._task is not None  # noqa: S101 -- it is over
+        """Return its result, or raise its error."""
+        assert self._task is not None  # noqa: S101 -- it has ended
         return self._task.result()
 
 
 class _Loop:
-    """An event loop in a thread, begun at first use; anew in a process that was forked."""
+    """An event loop in a worker thread, started at first use; a forked process starts its own."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run it, and meanwhile do what it asks of this thread.
+        """Run a coroutine in the loop, and meanwhile do the work that it asks this thread to do.
 
-        Ctrl-C here cancels it there, and is raised when nothing is left of it; a second one does not wait for that.
+        Ctrl-C cancels the coroutine and is raised when that has ended; a second one is raised at once.
         """
         loop, steps = self._begun(), _HERE.steps
         call = _Call(coroutine, steps)
@@ -134,7 +134,7 @@ class _Loop:
             return self._loop
 
     def leave(self) -> object:
-        """In a child: its thread is not there, and whoever held the lock is not either."""
+        """In a forked child: neither the worker thread nor the holder of the lock exists there."""
         loop, self._loop = self._loop, None
         self._lock = threading.Lock()
         return loop
@@ -150,13 +150,13 @@ _LOOP = _Loop()
 
 
 class _Asked(Generic[T]):
-    """What an iterator of the caller's gives. It is asked in the caller's thread, which waits for the loop meanwhile:
-    it may itself use a store, or what belongs to that thread (a connection to a database, Django's).
+    """An async iterator over the items of a caller's iterator. The iterator runs in the caller's thread, which is
+    waiting for the loop. So it may use a store, or objects that belong to that thread, such as a database connection.
 
     Args:
-        here: the caller's thread.
-        items: makes the iterator.
-        at_once: how many items are asked for at a time at most, if they come quickly.
+        here: the work queue of the caller's thread.
+        items: creates the iterator.
+        at_once: the maximum number of items to take at once, if they come quickly.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class _Asked(Generic[T]):
         return self._found.popleft()
 
     async def aclose(self) -> None:
-        """End the iterator."""
+        """Close the iterator."""
         if isinstance(self._items, Generator):
             await self._ask(self._items.close)
 
@@ -215,18 +215,18 @@ class _Asked(Generic[T]):
 
 
 _QUICKLY = 0.01
-"""Seconds for which a thread gathers items before it hands them over."""
+"""Seconds for which a thread collects items before it hands them over."""
 
 
 def _own(value: Any) -> Any:
-    """An argument. What is iterated over is the caller's, and so is the thread in which that is done."""
+    """An argument for the loop. Iterables are read here, in the caller's thread."""
     if isinstance(value, str | bytes | list | tuple | dict) or not hasattr(value, "__iter__"):
         return value
     return list(value)
 
 
 class _Face(Generic[S]):
-    """What stands before an awaited object."""
+    """Wraps an object with async methods."""
 
     def __init__(self, inner: S) -> None:
         self.inner = inner
@@ -238,7 +238,7 @@ F = TypeVar("F", bound=_Face[Any])
 def _sync(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
-    """The same method without await: parameters, result and documentation are the original's."""
+    """The same method without await, with the same parameters, result and documentation."""
 
     def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
         own: Any = [_own(value) for value in args]
@@ -254,7 +254,7 @@ def _sync(
 def _opening(
     method: Callable[Concatenate[Any, P], Any], face: Callable[[Any], F]
 ) -> Callable[Concatenate[Any, P], F]:
-    """A method that gives a stream; here it gives the stream's face."""
+    """A method that returns a stream; here it returns the wrapped stream."""
 
     def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> F:
         return face(method(self.inner, *args, **kwargs))
@@ -289,7 +289,7 @@ class _Blocks(_Face[B]):
         self.close()
 
     def close(self) -> None:
-        """End now; twice is fine."""
+        """Stop the export. Calling it again does nothing."""
         _LOOP.run(self.inner.aclose())
 
 
@@ -300,7 +300,7 @@ class ExportStream(_Blocks[AwaitedExport]):
 
     @property
     def cursor(self) -> str:
-        """Behind the last event that was given out whole."""
+        """The cursor after the last complete event that was returned."""
         return self.inner.cursor
 
     @property
@@ -310,16 +310,16 @@ class ExportStream(_Blocks[AwaitedExport]):
 
     @property
     def is_buffer_overflow(self) -> bool:
-        """Whether it ended because of `buffer_size`."""
+        """Whether the export ended because of `buffer_size`."""
         return self.inner.is_buffer_overflow
 
     @property
     def exported(self) -> int:
-        """How many events have been given out."""
+        """The number of events returned so far."""
         return self.inner.exported
 
     def stop(self) -> None:
-        """End properly at the next block, or behind the first."""
+        """End regularly at the next block, but not before the first one."""
         self.inner.stop()
 
 
@@ -328,17 +328,17 @@ class SecretsExport(_Blocks[AwaitedSecretsExport]):
 
     @property
     def idx(self) -> int:
-        """The next to be read; an export from there goes on."""
+        """The `idx` from which another export continues."""
         return self.inner.idx
 
     @property
     def exported(self) -> int:
-        """How many secrets have been given out."""
+        """The number of secrets returned so far."""
         return self.inner.exported
 
 
 class ImportStream(_Face[AwaitedImport]):
-    """A sink for blocks of lines; leaving `with` normally commits, an exception aborts."""
+    """A sink for blocks of lines. Leaving `with` normally commits; an exception aborts."""
 
     begin = _sync(AwaitedImport.begin)
     write = _sync(AwaitedImport.write)
@@ -346,35 +346,35 @@ class ImportStream(_Face[AwaitedImport]):
     abort = _sync(AwaitedImport.abort)
 
     def close(self) -> StreamReport:
-        """Commit: all of it, or if it was stopped what was taken in; the report."""
+        """Commit everything, or after `stop` what was read until then; returns the report."""
         return _LOOP.run(self.inner.close())
 
     def finish(self) -> StreamReport:
-        """The same where the source is known to be at its end."""
+        """The same, if the source is known to be at its end."""
         return _LOOP.run(self.inner.finish())
 
     def stop(self) -> None:
-        """Take in nothing more from the next commit on."""
+        """Stop reading at the next commit."""
         self.inner.stop()
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was stopped and takes in nothing more."""
+        """Whether the import has stopped."""
         return self.inner.is_stopped
 
     @property
     def is_verified(self) -> bool:
-        """Whether all that was consumed before a resume has been seen again."""
+        """Whether everything read before the interruption has been compared with the source."""
         return self.inner.is_verified
 
     @property
     def byte_offset(self) -> int:
-        """Of the source, behind the last line that is committed."""
+        """The offset in the source after the last committed line."""
         return self.inner.byte_offset
 
     @property
     def saved_events_count(self) -> int:
-        """How many events are committed."""
+        """The number of committed events."""
         return self.inner.saved_events_count
 
     def __enter__(self) -> ImportStream:
@@ -394,7 +394,7 @@ class SecretsImport(_Face[AwaitedSecretsImport]):
     abort = _sync(AwaitedSecretsImport.abort)
 
     def close(self) -> SecretsReport:
-        """Store them; the report."""
+        """Store the secrets; returns the report."""
         return _LOOP.run(self.inner.close())
 
     def __enter__(self) -> SecretsImport:
@@ -407,19 +407,19 @@ class SecretsImport(_Face[AwaitedSecretsImport]):
 
 
 class EventLoader(_Face[awaited.EventLoader]):
-    """Pages one after another from a cursor on."""
+    """Loads one page after another, from a cursor on."""
 
     load_events = _sync(awaited.EventLoader.load_events)
     close = _sync(awaited.EventLoader.close)
 
     @property
     def cursor(self) -> str:
-        """Behind what was loaded."""
+        """The cursor after the loaded events."""
         return self.inner.cursor
 
 
 class EventStore(_Face[awaited.EventStore]):
-    """An event store in a database; made by `open_store`. Use it with `with`, or call `close`."""
+    """An event store in a database; created by `open_store`. Use it with `with`, or call `close`."""
 
     def __enter__(self) -> EventStore:
         return self
@@ -468,7 +468,7 @@ class EventStore(_Face[awaited.EventStore]):
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
     ) -> EventLoader:
-        """Something that loads page after page and remembers how far it is."""
+        """A loader that loads page after page and remembers its cursor."""
         return EventLoader(
             _LOOP.run(
                 self.inner.get_event_loader(
@@ -492,7 +492,7 @@ class EventStore(_Face[awaited.EventStore]):
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> ImportReport:
-        """Import what the store lacks; events are dicts or `Event` objects, or a stream of blocks of bytes."""
+        """Add the events that the store lacks: dicts or `Event` objects, or an iterator of blocks of bytes."""
         return _LOOP.run(
             self.inner.incremental_import(
                 _events(events), older, dry_run, ignore_unknown_keys, max_line_bytes
@@ -507,7 +507,7 @@ class EventStore(_Face[awaited.EventStore]):
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> int:
-        """Add events to the open import; how many."""
+        """Add events to the open import; returns their number."""
         return _LOOP.run(
             self.inner.push_incremental_import(
                 _events(events), import_id, part, ignore_unknown_keys, max_line_bytes
@@ -516,14 +516,14 @@ class EventStore(_Face[awaited.EventStore]):
 
 
 def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
-    """An event store; arguments as of `eventferry.open_store`."""
+    """Open an event store, as `eventferry.open_store` does."""
     return EventStore(eventferry.open_store(url, snapshot_bucket_size=snapshot_bucket_size, **options))
 
 
 def pipeline(source: Any, *rest: Any) -> Any:
-    """Send all of a source through transforms into a sink; as `eventferry.pipeline`.
+    """Send a source through transforms into a sink, as `eventferry.pipeline` does.
 
-    Sources, sinks and files as there. A transform is a function from an iterator of blocks to one.
+    Sources, sinks and files are the same. A transform is a function from an iterator of blocks to another one.
     """
     *transforms, sink = rest or (None,)
     steps = [_awaited_transform(transform) for transform in transforms]
@@ -531,18 +531,18 @@ def pipeline(source: Any, *rest: Any) -> Any:
 
 
 def check(source: Any) -> eventferry.CheckReport:
-    """Look at a store, or at one source of lines; as `eventferry.check`."""
+    """Check a store, or one source of lines, as `eventferry.check` does."""
     bare = _bare(source)
     return _LOOP.run(eventferry.check(bare if isinstance(bare, awaited.EventStore) else _source(source)))
 
 
 def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:
-    """Compare two sources of lines; as `eventferry.verify`."""
+    """Compare two sources of lines, as `eventferry.verify` does."""
     return _LOOP.run(eventferry.verify(_source(source), _source(other), content=content))
 
 
 def verify_secrets(source: Any, other: Any, *, content: bool = False) -> eventferry.SecretsVerifyReport:
-    """Compare two sources of lines of secrets; as `eventferry.verify_secrets`."""
+    """Compare two sources of lines of secrets, as `eventferry.verify_secrets` does."""
     return _LOOP.run(eventferry.verify_secrets(_source(source), _source(other), content=content))
 
 
@@ -551,7 +551,7 @@ def _bare(stream: Any) -> Any:
 
 
 def _source(source: Any) -> Any:
-    """A plain iterator is asked here; files are as they are."""
+    """Plain iterators are read in this thread; files are passed on."""
     bare = _bare(source)
     if isinstance(bare, str | os.PathLike) or hasattr(bare, "__aiter__") or hasattr(bare, "read"):
         return bare
@@ -559,7 +559,7 @@ def _source(source: Any) -> Any:
 
 
 def _events(events: Any) -> Any:
-    """Events at hand stay as they are, and so does what is none; an iterator is asked here."""
+    """Lists of events, and values that are not events at all, are passed on; iterators are read in this thread."""
     bare = _bare(events)
     if isinstance(bare, str | bytes | Mapping) or not hasattr(bare, "__iter__"):
         return bare
@@ -578,7 +578,7 @@ def _awaited_transform(transform: Callable[[Iterator[bytes]], Iterable[bytes]]) 
 
 
 def _sooner(blocks: AsyncIterator[bytes]) -> Iterator[bytes]:
-    """The blocks of an awaited iterator, for a transform."""
+    """The blocks of an async iterator, for a transform."""
     while (block := _LOOP.run(_next(blocks))) is not None:
         yield block
 

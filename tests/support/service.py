@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import httpx
 from eventferry import EventStore, open_store
 from eventferry.http import create_app
 from tests.support import import_lines, line, make_event
-from tests.support.cli import COMMAND, environment
+from tests.support.cli import COMMAND, environment, hear_signals
 
 URL = "http://127.0.0.1"
 START_SECONDS = 30
@@ -111,8 +111,14 @@ class Server:
 
 
 @contextmanager
-def serving(store: str, folder: Path, *words: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """A server of a store on a free port; it does not outlive the test."""
+def serving(
+    store: str,
+    folder: Path,
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    prepare: Callable[[], None] = hear_signals,
+) -> Iterator[Server]:
+    """A server of a store on a free port; it does not outlive the test. `prepare` runs in its process at the start."""
     log = folder / f"serve-{time.monotonic_ns()}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -121,6 +127,7 @@ def serving(store: str, folder: Path, *words: str, env: Mapping[str, str] | None
             stdout=file,
             stderr=file,
             env=environment() if env is None else dict(env),
+            preexec_fn=prepare,
         )
         server = Server(process, log)
         try:

@@ -1,8 +1,8 @@
-"""The command line: a thin layer over the library, with the same words.
+"""The command line: a thin layer over the library, with the same names.
 
-Data goes to standard output, words to standard error. Exit status: 0 done; 1 failed, refused or unequal;
-2 wrong usage; 3 done, but older events were skipped (--fail-if-skipped); 129, 130 and 143 ended by SIGHUP, Ctrl-C and
-SIGTERM; 141 the reader of a pipe has gone.
+Data goes to standard output, messages to standard error. Exit status: 0 success; 1 failed, refused or unequal;
+2 usage error; 3 success, but older events were skipped (--fail-if-skipped); 129, 130 and 143 ended by SIGHUP, Ctrl-C
+and SIGTERM; 141 broken pipe.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 
 import click
@@ -24,11 +25,11 @@ from eventferry.errors import EventferryError, UsageError
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(eventferry.__version__)
 def cli() -> None:
-    """Move events between event stores, without losing or doubling one.
+    """Move events between event stores without losing or duplicating any.
 
     A STORE is a URL (sqlite:///relative.db, sqlite:////absolute.db, postgresql://host/database,
     mysql://host/database) or a path ending in .db, .sqlite or .sqlite3.
-    SRC and DEST are files of lines (.gz and .zst are packed and unpacked), or - for standard input and output.
+    SRC and DEST are JSON Lines files (.gz and .zst are compressed), or - for standard input and output.
     """
 
 
@@ -57,9 +58,9 @@ logged(cli)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; the exit status. Never a traceback."""
+    """Run the command line and return the exit status. Never prints a traceback."""
     try:
-        # Not cli.main(): that keeps a closed pipe to itself, and takes an end of file for Ctrl-C.
+        # Not cli.main(): that hides a broken pipe, and treats an end of file as Ctrl-C.
         with cli.make_context(
             "eventferry", sys.argv[1:] if arguments is None else list(arguments)
         ) as context:
@@ -73,8 +74,8 @@ def main(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        for words in shown.getvalue().rstrip("\n").split("\n"):
-            say(words)
+        for message in shown.getvalue().rstrip("\n").split("\n"):
+            say(message)
         return error.exit_code
     except UsageError as error:
         _tell(error)
@@ -96,34 +97,39 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         say(
             f"eventferry: this should not happen: {type(error).__name__}: {error} "
-            "(EVENTFERRY_TRACEBACK=1 shows where; please report it)"
+            "(please report it; EVENTFERRY_TRACEBACK=1 shows the traceback)"
         )
         return 1
     return 0
 
 
 _OPTIONS = {
-    "ignore_unknown_keys drops such keys": "--ignore-unknown-keys drops such keys",
-    "allow_empty (--allow-empty) empties it": "--allow-empty empties it",
-    "with freeze to keep writers out": "with --freeze to keep writers out",
-    "without resume to begin anew": "without --resume to begin anew",
-    "start_time is later than finish_time": "--from is later than --until",
-    "each of event_types holds": "--type holds",
-    "each of aggregate_ids holds": "--aggregate-id holds",
-    " (the setting max_line_bytes)": "",
+    "start_time": "--from",
+    "finish_time": "--until",
+    "event_types": "--type",
+    "aggregate_ids": "--aggregate-id",
 }
-"""Words of the library's errors that name an option of its own, and those that name the command's."""
+"""The command's options that are not spelled like the library's parameters."""
+
+_PARAMETER = re.compile(
+    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True"
+    r"|(ignore_unknown_keys|start_time|finish_time|event_types|aggregate_ids)(?:=True)?)(?![\w'\"])"
+)
+"""Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""
 
 
 def _tell(error: Exception) -> None:
-    words = str(error)
-    for ours, theirs in _OPTIONS.items():
-        words = words.replace(ours, theirs)
-    say(f"eventferry: {words}")
+    """Print an error, with the command's options in place of the library's parameters."""
+    message = _PARAMETER.sub(lambda found: _option(found[1] or found[2]), str(error))
+    say(f"eventferry: {message.replace(' (the setting max_line_bytes)', '')}")
+
+
+def _option(parameter: str) -> str:
+    return _OPTIONS.get(parameter) or f"--{parameter.replace('_', '-')}"
 
 
 def _forget_output() -> None:
-    """Nobody takes the output any more: what Python would still flush at its end goes nowhere."""
+    """Nobody reads the output any more: send what Python flushes at exit to nowhere."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

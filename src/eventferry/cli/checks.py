@@ -11,9 +11,10 @@ import eventferry
 from eventferry.cli.options import (
     json_option,
 )
+from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
+from eventferry.cli.running import run
 from eventferry.cli.terminal import Meter, counted, say
-from eventferry.cli.words import moment_text, print_json, print_words, run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 
@@ -21,21 +22,21 @@ from eventferry.errors import UsageError
 @click.command()
 @click.argument("a")
 @click.argument("b", required=False)
-@click.option("--content", is_flag=True, help="Compare what happened, not positions: for merged stores.")
+@click.option("--content", is_flag=True, help="Ignore positions and versions, which differ in merged stores.")
 @click.option(
     "--secrets",
     is_flag=True,
-    help="Secrets too; files are then files of secrets, and nothing else is compared.",
+    help="Also compare secrets. Files then hold secrets, and only those are compared.",
 )
 @json_option
 def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -> None:
-    """Compare two stores or exported files (or -); status 1 if they differ.
+    """Compare two stores or exported files; the exit status is 1 if they differ.
 
-    With one alone: look whether it is sound.
+    With one argument, check it for duplicates, gaps and damage. - is standard input.
     """
     if b is None:
         if content or secrets:
-            raise UsageError(f"--{'content' if content else 'secrets'} compares two")
+            raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
         _check(a, as_json=as_json)
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
@@ -58,14 +59,14 @@ def _check(a: str, *, as_json: bool) -> None:
         print_json(report)
     else:
         for remark in report.remarks:
-            print_words(f"{remark.kind}: {remark.text}")
+            print_line(f"{remark.kind}: {remark.text}")
         counts = {
             "malformed": report.malformed,
-            "doubled positions": report.doubled_positions,
-            "doubled versions": report.doubled_versions,
+            "duplicate positions": report.duplicate_positions,
+            "duplicate versions": report.duplicate_versions,
             "missing counters": report.missing_counters,
             "missing versions": report.missing_versions,
-            "falling timestamps": report.falling_timestamps,
+            "backward timestamps": report.backward_timestamps,
             "faults": report.faults,
             "not checked": report.unchecked,
         }
@@ -111,7 +112,7 @@ def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> 
 
 def _tell(report: eventferry.VerifyReport, b: str) -> None:
     for difference in report.differences:
-        print_words(_difference(difference))
+        print_line(_difference(difference))
     if report.equal:
         say(f"equal: {counted(report.events, 'event')}")
     else:
@@ -126,7 +127,7 @@ def _tell_secrets(report: eventferry.SecretsVerifyReport, b: str) -> None:
         where = f"deleted in {'A' if difference.deleted else 'B'}"
         fields = [where if field == "deleted" else field for field in difference.fields]
         told = f" ({', '.join(fields)})" if fields else ""
-        print_words(f"{difference.kind}{told}: secret {difference.id!r}")
+        print_line(f"{difference.kind}{told}: secret {difference.id!r}")
     if report.equal:
         say(f"equal: {counted(report.secrets, 'secret')}")
     else:
@@ -155,7 +156,7 @@ def _difference(difference: eventferry.Difference) -> str:
     "directory", metavar="[DIR]", default="demo", type=click.Path(file_okay=False, path_type=Path)
 )
 def demo(directory: Path) -> None:
-    """Run the main job on 664,122 real events in DIR: export, import, incremental import, verify."""
+    """Export, import, incrementally import and verify 664,122 real events in DIR."""
     from eventferry.demo.run import run_demo
 
     run(run_demo(directory))

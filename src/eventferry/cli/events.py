@@ -1,4 +1,4 @@
-"""Events: events, export, import, copy."""
+"""The commands events, export, import and copy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from eventferry.cli.options import (
     json_option,
     replacing_options,
 )
+from eventferry.cli.output import print_data, print_json
 from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
-from eventferry.cli.terminal import Meter, is_terminal, rate, say
-from eventferry.cli.words import print_data, print_json, run
+from eventferry.cli.running import run
+from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 
 
@@ -29,11 +30,15 @@ from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 @click.argument("store", type=STORE)
 @filters
 @click.option(
-    "--limit", type=click.IntRange(1), default=DEFAULT_LIMIT, show_default=True, help="At most so many."
+    "--limit",
+    type=click.IntRange(1),
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    help="Print at most this many.",
 )
 @json_option
 def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
-    """Print events as lines, and on standard error the cursor behind them."""
+    """Print events as JSON Lines, and the cursor after them on standard error."""
     only = filter_of(**filters)
 
     async def work() -> str:
@@ -58,12 +63,12 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @click.argument("store", type=STORE)
 @click.argument("dest")
 @filters
-@click.option("--freeze", is_flag=True, help="Keep writers out meanwhile.")
+@click.option("--freeze", is_flag=True, help="Freeze the store during the export.")
 @jobs_option
 @json_option
 def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
-    """Write events as lines to a file that appears, whole, at the end."""
-    refuse_store(dest, "copy STORE STORE goes from store to store")
+    """Write events as JSON Lines to a file, which appears when it is complete."""
+    refuse_store(dest, "use copy to go from store to store")
     only = filter_of(**filters)
 
     async def work() -> tuple[int, str, float]:
@@ -71,7 +76,7 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
             stream = opened.export_events(
                 maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
             )
-            # How many events there are is worth counting only where somebody watches.
+            # Counting takes time: only for somebody who watches.
             whole = is_terminal() and not any(only.values())
             total = (await opened.describe()).event_count if whole else None
             with Meter("exporting", total, lambda: stream.exported) as meter:
@@ -90,15 +95,24 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
 @click.argument("store", type=STORE)
 @replacing_options
 @click.option(
-    "--manual", is_flag=True, help="Append as it comes, committing as it goes; also to a frozen store."
+    "--manual",
+    is_flag=True,
+    help="Append instead of replacing, and commit on the way; works on a frozen store.",
 )
 @click.option(
-    "--byte-offset", type=click.IntRange(0), default=0, help="With --manual: skip so many bytes of SRC."
+    "--byte-offset",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Skip this many bytes of SRC. Needs --manual.",
 )
 def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any) -> None:
-    """Import lines into a store, replacing its events, all or nothing; a missing store is made."""
+    """Replace the events of a store by those of SRC, all or nothing.
+
+    A missing store is created.
+    """
     if byte_offset and not manual:
-        raise UsageError("--byte-offset goes with --manual; an interrupted import goes on with --resume")
+        raise UsageError("--byte-offset needs --manual; to continue an interrupted import, use --resume")
     if manual:
         run(_append(src, store, byte_offset, options))
     else:
@@ -111,7 +125,10 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
 @jobs_option
 @replacing_options
 def copy(src: str, store: str, jobs: int, **options: Any) -> None:
-    """Copy the events of one store to another, all or nothing; a missing one is made."""
+    """Replace the events of one store by those of another, all or nothing.
+
+    A missing TO_STORE is created.
+    """
     run(_replace(src, store, options, jobs))
 
 
@@ -135,7 +152,7 @@ async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1)
             try:
                 report = await eventferry.pipeline(blocks, meter, sink)
             except (asyncio.CancelledError, StoreUnreachableError):
-                say("--resume goes on with it")
+                say("the import was interrupted: run it again with --resume to continue")
                 raise
         _tell(report, meter.seconds, as_json=options["as_json"])
 
@@ -144,9 +161,7 @@ async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any
     import asyncio
 
     if options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]:
-        raise UsageError(
-            "--manual appends: --replace, --allow-empty, --resume and --freeze do not go with it"
-        )
+        raise UsageError("--manual cannot be combined with --replace, --allow-empty, --resume or --freeze")
     unknown = options["ignore_unknown_keys"]
     async with (
         source_of(src) as (source, total),
@@ -162,13 +177,16 @@ async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any
             try:
                 report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), sink)
             except (EventferryError, asyncio.CancelledError):
-                say(f"{sink.saved_events_count:,} events are in; go on with --byte-offset {sink.byte_offset}")
+                say(
+                    f"{counted(sink.saved_events_count, 'event')} committed; "
+                    f"continue with --byte-offset {sink.byte_offset}"
+                )
                 raise
         _tell(report, meter.seconds, as_json=options["as_json"])
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
-    """A transform that leaves the first bytes out."""
+    """A transform that drops the first bytes."""
 
     async def skip(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         left = count
@@ -177,7 +195,7 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
                 yield block[left:]
             left = max(left - len(block), 0)
         if left:
-            raise EventferryError(f"--byte-offset {count} lies behind the end of the input")
+            raise EventferryError(f"--byte-offset {count} is beyond the end of the input")
 
     return skip
 

@@ -1,4 +1,4 @@
-"""Incremental imports, whole and in steps."""
+"""The commands for incremental imports, whole and in steps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from eventferry.cli.options import (
     json_option,
     older_option,
 )
+from eventferry.cli.output import print_json, print_line
 from eventferry.cli.places import made, on_store, source_of
+from eventferry.cli.running import run
 from eventferry.cli.terminal import Meter, counted, rate, say
-from eventferry.cli.words import print_json, print_words, run
 
 _SKIPPED = 3
-"""The exit status where events were skipped and that was to be a failure."""
+"""The exit status if older events were skipped and --fail-if-skipped was given."""
 
 
 @click.command("incremental-import")
@@ -32,7 +33,7 @@ _SKIPPED = 3
 @click.argument("store", type=STORE)
 @older_option
 @fail_if_skipped_option
-@click.option("--dry-run", is_flag=True, help="Change nothing, only report.")
+@click.option("--dry-run", is_flag=True, help="Report what would happen, and change nothing.")
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
@@ -46,9 +47,10 @@ def incremental_import(
     ignore_unknown_keys: bool,
     as_json: bool,
 ) -> None:
-    """Import what is new, from lines or one JSON array; a missing store is made.
+    """Add the events that a store lacks, from JSON Lines or one JSON array.
 
-    What the store holds is skipped, and so is what is older than its latest event, unless --older says otherwise.
+    Duplicates are skipped, and so are events older than the store's latest event, unless --older says otherwise.
+    A missing store is created.
     """
 
     async def work() -> tuple[eventferry.ImportReport, float]:
@@ -69,7 +71,7 @@ def incremental_import(
 
 @asynccontextmanager
 async def _target(store: str, *, dry_run: bool) -> AsyncIterator[eventferry.EventStore]:
-    """The store to merge into; for a dry run an empty one stands in for one that is missing."""
+    """The store to merge into. A dry run uses an empty one in place of a missing one."""
     async with open_store(store) as opened:
         if not dry_run or await opened.exists():
             yield opened
@@ -93,12 +95,13 @@ def _tell_merged(
         seen = report.imported + report.skipped_existing + report.skipped_older
         did = "would import" if dry_run else "imported"
         say(
-            f"{did} {report.imported:,}, skipped {report.skipped_existing:,} that are there; {rate(seen, seconds)}"
+            f"{did} {report.imported:,}, skipped {counted(report.skipped_existing, 'duplicate')}; "
+            f"{rate(seen, seconds)}"
         )
     if report.skipped_older:
         say(
-            f"warning: skipped {counted(report.skipped_older, 'event')} older than the store's latest event: "
-            "--older accept takes them in"
+            f"warning: skipped {counted(report.skipped_older, 'event')} older than the store's latest event; "
+            "--older accept imports them"
         )
         if fail_if_skipped:
             sys.exit(_SKIPPED)
@@ -106,25 +109,25 @@ def _tell_merged(
 
 @click.group()
 def incremental() -> None:
-    """An incremental import in steps: begin, push, commit or rollback."""
+    """Run an incremental import in steps: begin, push, commit or rollback."""
 
 
 @incremental.command()
 @click.argument("store", type=STORE)
 def begin(store: str) -> None:
-    """Open an incremental import and print its id."""
+    """Begin an incremental import and print its id."""
 
-    print_words(on_store(store, eventferry.EventStore.begin_incremental_import))
+    print_line(on_store(store, eventferry.EventStore.begin_incremental_import))
 
 
 @incremental.command()
 @click.argument("import_id", metavar="ID")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@click.option("--part", help="A name; pushing the same part again replaces it.")
+@click.option("--part", help="Name of this push. Pushing the same part again replaces it.")
 @ignore_unknown_keys_option
 def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_keys: bool) -> None:
-    """Add events to the open import."""
+    """Add events to an open import."""
 
     async def work() -> int:
         async with source_of(src) as (blocks, total), open_store(store) as opened:
@@ -143,7 +146,7 @@ def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_
 @fail_if_skipped_option
 @json_option
 def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_json: bool) -> None:
-    """Merge the open import into the store."""
+    """Merge the pushed events into the store."""
 
     async def work() -> tuple[eventferry.ImportReport, float]:
         async with open_store(store) as opened:
@@ -157,7 +160,7 @@ def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_jso
 @incremental.command()
 @click.argument("store", type=STORE)
 def rollback(store: str) -> None:
-    """Drop the open import."""
+    """Discard the open import."""
 
     on_store(store, eventferry.EventStore.rollback_incremental_import)
     say("rolled back")

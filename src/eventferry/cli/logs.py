@@ -1,4 +1,4 @@
-"""-v and --log-format: the log of operations on standard error."""
+"""-v and --log-format: the operation log on standard error."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _FORMAT = "eventferry.log-format"
 
 
 def logged(command: click.Command) -> click.Command:
-    """Give a command, and those of a group, the options of the log."""
+    """Add the log options to a command, or to all commands of a group."""
     command.params += [
         click.Option(
             ["-v", "--verbose"],
             count=True,
             expose_value=False,
             callback=_verbose,
-            help="Log operations; twice: their beginnings and saves too.",
+            help="Log operations; -vv also logs when they begin, and saves.",
         ),
         click.Option(
             ["--log-format"],
             type=click.Choice(["text", "json"]),
             expose_value=False,
             callback=_format,
-            help="How the log is written.",
+            help="Format of the log.",
         ),
     ]
     for each in command.commands.values() if isinstance(command, click.Group) else ():
@@ -56,25 +56,25 @@ def _format(context: click.Context, _: click.Parameter, name: str | None) -> Non
 
 
 def formatter(context: click.Context) -> logging.Formatter:
-    """How this run of the command line writes a record."""
+    """The log formatter of this run."""
     from eventferry.cli.records import JSON, TEXT
 
     return JSON if context.find_root().meta.get(_FORMAT) == "json" else TEXT
 
 
-def announce(context: click.Context, words: str) -> None:
-    """Say a line of words where they stand in a log: as a record of it, where that is JSON."""
+def announce(context: click.Context, message: str) -> None:
+    """Print a message; as a log record if the log is in JSON."""
     if context.find_root().meta.get(_FORMAT) == "json":
         import logging
 
-        words = formatter(context).format(
-            logging.LogRecord("eventferry", logging.INFO, "", 0, words, None, None)
+        message = formatter(context).format(
+            logging.LogRecord("eventferry", logging.INFO, "", 0, message, None, None)
         )
-    say(words)
+    say(message)
 
 
 def _handler(context: click.Context) -> logging.Handler:
-    """The handler of this run of the command line, made when it is first asked for."""
+    """The log handler of this run, created at first use."""
     root = context.find_root()
     if _KEY not in root.meta:
         import logging

@@ -1,4 +1,4 @@
-"""What commands take: stores, moments, filters, and the options that several of them share."""
+"""Types of arguments (stores, times), and the options that several commands share."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ DEFAULT_LIMIT = 1000
 
 
 def shown(place: str) -> str:
-    """An argument as it may be repeated: nothing of it that may be a password."""
+    """An argument as a message may repeat it: without anything that may be a password."""
     before, at, host = place.rpartition("@")
     if "://" in place or not at or ":" not in before:
         return without_password(place)
-    return f"…@{host}"  # a URL without its scheme, or with a scheme that lacks its slashes
+    return f"…@{host}"  # a URL without scheme, or without the slashes after it
 
 
 _LOST_SLASHES = re.compile(r"(postgres(ql)?|mysql|mariadb|sqlite)(:|/)")
 
 
 def refuse_broken_url(place: str) -> None:
-    """Refuse what is meant as the URL of a store and would be taken for the name of a file: it may hold a password."""
+    """Refuse a mistyped store URL, which would be taken for a file name: it may hold a password."""
     is_meant = _LOST_SLASHES.match(place) or (shown(place) != place and not os.path.isdir(Path(place).parent))
     if is_meant and not is_store(place) and not os.path.lexists(place):
         raise UsageError(
-            f"{shown(place)!r} is neither a file nor the URL of a store: that is "
-            "scheme://user:password@host/database, with both slashes"
+            f"{shown(place)!r} is neither a file nor a store URL, "
+            "which looks like scheme://user:password@host/database"
         )
 
 
 class StoreType(StrParam):
-    """A store: a URL, or a path that ends as a SQLite file does."""
+    """A store: a URL, or a path with an ending of SQLite files."""
 
     name = "store"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse what is no store."""
+        """Refuse anything else."""
         if not is_store(value):
             self.fail(
-                f"{shown(value)!r} is no store: that is a URL such as sqlite:///path or "
+                f"{shown(value)!r} is not a store. A store is a URL such as sqlite:///path or "
                 "postgresql://host/database, or a path ending in .db, .sqlite or .sqlite3",
                 param,
                 ctx,
@@ -66,10 +66,10 @@ class StoreType(StrParam):
 
 
 class MomentType(IntParam):
-    """A moment: ISO 8601 (UTC where it names no zone), or milliseconds since 1970.
+    """A time: ISO 8601 (UTC if it has no time zone), or milliseconds since 1970.
 
     Args:
-        up: whether a moment between two milliseconds is the later one: events from then on are not before it.
+        up: round up to whole milliseconds, so that no event before that time matches "from"; otherwise down.
     """
 
     name = "time"
@@ -90,7 +90,11 @@ class MomentType(IntParam):
                 return int(value)
             moment = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is no time: 2026-01-31T12:00:00Z, or milliseconds since 1970", param, ctx)
+            self.fail(
+                f"{value!r} is not a time such as 2026-01-31T12:00:00Z, nor milliseconds since 1970",
+                param,
+                ctx,
+            )
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         since = moment - _EPOCH
@@ -105,24 +109,30 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 def filters(command: Command) -> Command:
-    """The filters of `events` and `export`."""
+    """Add the filters of `events` and `export`."""
     for option in reversed(
         (
             click.option(
-                "--type", "types", multiple=True, metavar="TYPE", help="Only this type (repeatable)."
+                "--type",
+                "types",
+                multiple=True,
+                metavar="TYPE",
+                help="Only events of this type (repeatable).",
             ),
             click.option(
                 "--aggregate-id",
                 "ids",
                 multiple=True,
                 metavar="ID",
-                help="Only of this aggregate (repeatable).",
+                help="Only events of this aggregate (repeatable).",
             ),
-            click.option("--from", "start", type=MomentType(up=True), help="Only from this time on."),
             click.option(
-                "--until", "finish", type=MomentType(up=False), help="Only up to and including this time."
+                "--from", "start", type=MomentType(up=True), help="Only events at or after this time."
             ),
-            click.option("--cursor", help="Go on from here."),
+            click.option(
+                "--until", "finish", type=MomentType(up=False), help="Only events at or before this time."
+            ),
+            click.option("--cursor", help="Start at this cursor; not with --from or --until."),
         )
     ):
         command = option(command)
@@ -132,9 +142,9 @@ def filters(command: Command) -> Command:
 def filter_of(
     types: tuple[str, ...], ids: tuple[str, ...], start: int | None, finish: int | None, cursor: str | None
 ) -> dict[str, Any]:
-    """What `filters` gave, as the arguments of an export. Raises UsageError for a cursor beside times."""
+    """The values of `filters` as arguments of an export. Raises UsageError for a cursor together with times."""
     if cursor is not None and (start is not None or finish is not None):
-        raise UsageError("--cursor does not go together with --from and --until")
+        raise UsageError("--cursor cannot be combined with --from or --until")
     return {
         "event_types": types or None,
         "aggregate_ids": ids or None,
@@ -144,11 +154,11 @@ def filter_of(
     }
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="The report as JSON on standard output.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 ignore_unknown_keys_option = click.option(
-    "--ignore-unknown-keys", is_flag=True, help="Drop keys that an event does not have, instead of refusing."
+    "--ignore-unknown-keys", is_flag=True, help="Drop unknown keys of events instead of refusing them."
 )
 
 
@@ -157,18 +167,20 @@ jobs_option = click.option(
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Read the store with so many connections; pays on servers.",
+    help="Read the store with this many connections; useful with servers.",
 )
 
 
 def replacing_options(command: Command) -> Command:
-    """The options of `import` and `copy`."""
+    """Add the options of `import` and `copy`."""
     for option in reversed(
         (
-            click.option("--replace", is_flag=True, help="Replace the events of a store that holds some."),
-            click.option("--allow-empty", is_flag=True, help="Let an input without events empty the store."),
-            click.option("--resume", is_flag=True, help="Go on where an interrupted import was."),
-            click.option("--freeze", is_flag=True, help="Keep writers out meanwhile."),
+            click.option("--replace", is_flag=True, help="Allow replacing the events of a store."),
+            click.option(
+                "--allow-empty", is_flag=True, help="Allow an input without events, which empties the store."
+            ),
+            click.option("--resume", is_flag=True, help="Continue an interrupted import of the same source."),
+            click.option("--freeze", is_flag=True, help="Freeze the store during the import."),
             ignore_unknown_keys_option,
             json_option,
         )
@@ -178,7 +190,7 @@ def replacing_options(command: Command) -> Command:
 
 
 fail_if_skipped_option = click.option(
-    "--fail-if-skipped", is_flag=True, help="Status 3 where older events were skipped; what came in stays."
+    "--fail-if-skipped", is_flag=True, help="Exit with status 3 if older events were skipped."
 )
 
 
@@ -187,5 +199,5 @@ older_option = click.option(
     type=click.Choice(("skip", "reject", "accept")),
     default="skip",
     show_default=True,
-    help="What becomes of events older than the store's latest.",
+    help="What to do with events older than the store's latest event.",
 )

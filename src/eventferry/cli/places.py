@@ -1,4 +1,4 @@
-"""Where events come from and go to: stores, files, standard input and output."""
+"""Sources and destinations of events: stores, files, standard input and output."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from eventferry import open_store
 from eventferry.cli.options import refuse_broken_url
+from eventferry.cli.running import run
 from eventferry.cli.terminal import say
-from eventferry.cli.words import run
 from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, StoreNotFoundError, UsageError
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]]) -> T:
-    """Open a store, call one method of it, close it."""
+    """Open a store, call one of its methods, and close it."""
 
     async def work() -> T:
         async with open_store(store) as opened:
@@ -39,9 +39,9 @@ def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]])
 async def made(
     store: EventStore, blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool
 ) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Make a missing store, but not for input that is refused at its beginning; the blocks, all of them.
+    """Create a missing store, unless the first line of the input is refused; yields all blocks.
 
-    `placed`: its events have positions.
+    `placed`: events have positions.
     """
     if not await store.exists():
         begun = await _begun(blocks, placed=placed, ignore_unknown_keys=ignore_unknown_keys)
@@ -51,7 +51,7 @@ async def made(
 
 
 async def _begun(blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool) -> list[bytes]:
-    """The first blocks of a source, with its first line. Raises InputError where that line is neither an event nor the
+    """The first blocks of a source, up to its first line. Raises InputError if that line is neither an event nor the
     beginning of an array."""
     from eventferry.lines.blocks import LineSplitter
     from eventferry.lines.decoder import LineDecoder
@@ -82,32 +82,32 @@ async def _joined(begun: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterat
 
 @asynccontextmanager
 async def store_at(place: str) -> AsyncIterator[EventStore]:
-    """A store that is there."""
+    """A store that exists."""
     async with open_store(place) as store:
-        if not await store.exists():  # before a missing target is made
+        if not await store.exists():  # before a missing target is created
             raise StoreNotFoundError(f"there is no store at {without_password(place)}")
         yield store
 
 
 @asynccontextmanager
 async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """Blocks of lines from a file, standard input or a store; and how many bytes, where that is known.
+    """Blocks of lines from a file, standard input or a store; and their total bytes, if known.
 
-    A store is read with `jobs` connections. Of a file it is said, at the end, if a wrong bit in it would go unseen.
+    A store is read with `jobs` connections. Warns at the end about a compressed file without a checksum.
     """
     async with lines_of(place, jobs) as (lines, total):
         yield lines, total
         if getattr(lines, "is_unchecked", False):
-            say(f"warning: {place} has no checksum: a wrong bit in it can go unseen")
+            say(f"warning: {place} has no checksum, so damage may go unnoticed")
 
 
 @asynccontextmanager
 async def lines_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """The same, without a word."""
+    """The same without the warning."""
     from eventferry.lines.files import read_blocks
 
     if place == "-":
-        # The raw file: a read that Ctrl-C left behind must not hold a lock that Python wants at its end.
+        # The raw file: a read abandoned by Ctrl-C must not hold a lock that Python needs at exit.
         yield read_blocks(_raw(sys.stdin)), None
     elif is_store(place):
         async with store_at(place) as store, contextlib.aclosing(store.export_events(jobs=jobs)) as export:
@@ -124,7 +124,7 @@ async def lines_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterat
 
 @asynccontextmanager
 async def secrets_of(place: str) -> AsyncIterator[AsyncIterator[bytes]]:
-    """Lines of secrets, deleted ones too, from a store, a file or standard input."""
+    """Lines of secrets, including tombstones, from a store, a file or standard input."""
     if is_store(place):
         async with (
             store_at(place) as store,
@@ -137,7 +137,7 @@ async def secrets_of(place: str) -> AsyncIterator[AsyncIterator[bytes]]:
 
 
 def _size(path: Path) -> int | None:
-    """How many bytes a file will give, where that is known beforehand."""
+    """How many bytes reading a file will give, if known beforehand."""
     from eventferry.lines.files import PACKED
 
     return path.stat().st_size if path.suffix.lower() not in PACKED and path.is_file() else None
@@ -151,7 +151,7 @@ def destination_of(place: str, *, private: bool = False) -> FileSink | IO[bytes]
 
 
 def is_standard_output(place: str) -> bool:
-    """Whether a destination is standard output, by whatever name."""
+    """Whether a destination is standard output under any name."""
     from eventferry.lines.files import descriptor_of
 
     return place == "-" or descriptor_of(place) == 1
@@ -164,7 +164,7 @@ def _raw(stream: Any) -> IO[bytes]:
 
 
 def refuse_store(place: str, instead: str) -> None:
-    """Refuse a store where a file is meant."""
+    """Refuse a store where a file is expected."""
     if is_store(place):
         raise UsageError(f"{without_password(place)} is a store: {instead}")
     refuse_broken_url(place)

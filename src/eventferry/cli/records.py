@@ -1,4 +1,4 @@
-"""How a record of the log is said; loaded only where somebody asks for the log."""
+"""How log records are printed; imported only if the log is wanted."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from eventferry.cli.terminal import say
 
 
 class Said(logging.Handler):
-    """Says each record."""
+    """Prints each record to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say it."""
+        """Print a record."""
         say(self.format(record))
 
 
 class _Json(logging.Formatter):
-    """A record as one JSON object: what every record has, an error's traceback, and the fields of its own."""
+    """A record as one JSON object: the common fields, the traceback of an error, and its own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object."""
+        """The JSON text."""
         own = {name: value for name, value in vars(record).items() if name not in _COMMON}
         fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),

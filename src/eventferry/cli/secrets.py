@@ -1,4 +1,4 @@
-"""Secrets: export-secrets, import-secrets."""
+"""The commands export-secrets and import-secrets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from eventferry.cli.options import (
     STORE,
     json_option,
 )
+from eventferry.cli.output import print_json
 from eventferry.cli.places import destination_of, refuse_store, source_of
-from eventferry.cli.terminal import say
-from eventferry.cli.words import print_json, run
+from eventferry.cli.running import run
+from eventferry.cli.terminal import counted, say
 
 
 @click.command("export-secrets")
 @click.argument("store", type=STORE)
 @click.argument("dest")
-@click.option("--tombstones", is_flag=True, help="Deleted secrets too.")
+@click.option("--tombstones", is_flag=True, help="Include deleted secrets.")
 def export_secrets(store: str, dest: str, tombstones: bool) -> None:
-    """Write secrets as lines to a file that only you can read."""
-    refuse_store(dest, "secrets go to a file")
+    """Write secrets as JSON Lines to a file that only you can read."""
+    refuse_store(dest, "secrets are exported to a file")
 
     async def work() -> int:
         async with open_store(store) as opened:
@@ -29,7 +30,7 @@ def export_secrets(store: str, dest: str, tombstones: bool) -> None:
             await eventferry.pipeline(stream, destination_of(dest, private=True))
             return stream.exported
 
-    say(f"exported {run(work()):,} secrets")
+    say(f"exported {counted(run(work()), 'secret')}")
 
 
 @click.command("import-secrets")
@@ -37,8 +38,8 @@ def export_secrets(store: str, dest: str, tombstones: bool) -> None:
 @click.argument("store", type=STORE)
 @json_option
 def import_secrets(src: str, store: str, as_json: bool) -> None:
-    """Import secrets from lines; deleted ones stay deleted."""
-    refuse_store(src, "secrets come from a file")
+    """Import secrets from JSON Lines. Deleted secrets stay deleted."""
+    refuse_store(src, "secrets are imported from a file")
 
     async def work() -> eventferry.SecretsReport:
         async with source_of(src) as (blocks, _), open_store(store) as opened:
@@ -50,6 +51,6 @@ def import_secrets(src: str, store: str, as_json: bool) -> None:
         print_json(report)
         return
     say(
-        f"imported {report.imported:,} secrets, skipped {report.skipped_existing:,} that are there and "
-        f"{report.skipped_deleted:,} that this store has deleted, deleted {report.deleted:,}"
+        f"imported {counted(report.imported, 'secret')}, skipped {report.skipped_existing:,} existing and "
+        f"{report.skipped_deleted:,} deleted in this store, deleted {report.deleted:,}"
     )

@@ -1,4 +1,4 @@
-"""The HTTP service: serve, and the tokens of those who may call it."""
+"""The commands serve and token."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import click
 from eventferry import open_store
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, json_option
+from eventferry.cli.output import print_json, print_line
+from eventferry.cli.running import run
 from eventferry.cli.terminal import say
-from eventferry.cli.words import print_json, print_words, run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError, UsageError
 
@@ -22,52 +23,79 @@ _SIZE = click.IntRange(1)
 
 @click.command()
 @click.argument("store", type=STORE)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Listen here; with --tokens anywhere.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any that is free."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address to listen on. Others than loopback need --tokens.",
 )
-@click.option("--tokens", type=TOKENS, metavar="FILE", help="Who may call: made by `token add`.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on; 0 picks a free one.",
+)
+@click.option("--tokens", type=TOKENS, metavar="FILE", help="Require tokens from this file; see `token add`.")
 @click.option(
     "--exchange-dir",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     metavar="DIR",
-    help="Let reSolve's module-admin export to and import from this folder.",
+    help="Allow reSolve's module-admin to export to and import from this directory.",
 )
-@click.option("--tls-cert", type=click.Path(dir_okay=False), metavar="FILE", help="Certificates (PEM).")
-@click.option("--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="Their key (PEM).")
 @click.option(
-    "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="A name of this service."
+    "--tls-cert",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Serve HTTPS with this certificate (PEM).",
+)
+@click.option(
+    "--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="Private key of the certificate (PEM)."
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host name by which clients call this service (repeatable).",
 )
 @click.option(
     "--allowed-origin",
     "allowed_origins",
     multiple=True,
     metavar="URL",
-    help="A site whose pages may call it.",
+    help="A web site whose pages may call this service (repeatable).",
 )
 @click.option(
     "--trusted-proxy",
     "trusted_proxies",
     multiple=True,
     metavar="ADDRESS",
-    help="A proxy whose X-Forwarded-For is believed.",
+    help="A proxy whose X-Forwarded-For is trusted (repeatable).",
 )
-@click.option("--max-body-bytes", type=_SIZE, help="Of a request, over the wire; 64 GiB if not given.")
-@click.option("--max-unpacked-bytes", type=_SIZE, help="Of a packed body, unpacked; 256 GiB if not given.")
-@click.option("--max-event-bytes", type=_SIZE, help="Of one event; 16 MiB if not given.")
-@click.option("--max-imports", type=click.IntRange(1), help="At once; 8 if not given.")
-@click.option("--rate", metavar="N/PERIOD", help="Requests of one token or address: 100/minute, 20/second.")
+@click.option(
+    "--max-body-bytes", type=_SIZE, help="Limit of a request body as it is sent.  [default: 64 GiB]"
+)
+@click.option(
+    "--max-unpacked-bytes", type=_SIZE, help="Limit of a decompressed request body.  [default: 256 GiB]"
+)
+@click.option("--max-event-bytes", type=_SIZE, help="Limit of one event.  [default: 16 MiB]")
+@click.option("--max-imports", type=click.IntRange(1), help="Limit of concurrent imports.  [default: 8]")
+@click.option(
+    "--rate", metavar="N/PERIOD", help="Limit of requests per token or address: 100/minute, 20/second."
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    help="Seconds in which a client must send or take a piece; 60 if not given.",
+    help="Seconds for a client to send or receive the next piece.  [default: 60]",
 )
 @click.option(
     "--grace",
     type=click.FloatRange(0),
-    help="Seconds that running requests get after SIGTERM or Ctrl-C; 20 if not given.",
+    help="Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
 )
-@click.option("--quiet", is_flag=True, help="Log only warnings and errors, no requests.")
+@click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -78,7 +106,10 @@ def serve(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Serve a store over HTTP, until SIGTERM or Ctrl-C. Without --tokens on this machine only."""
+    """Serve a store over HTTP until SIGTERM or Ctrl-C.
+
+    Without --tokens, only on this machine.
+    """
     import logging
 
     from eventferry.http import Limits, TokenFile, create_app
@@ -89,11 +120,11 @@ def serve(
     host = given["host"]
     if tokens is None and not is_loopback(host):
         raise UsageError(
-            f"--host {host} lets others reach this service, so it needs --tokens FILE "
-            "(eventferry token add makes one); without, it listens on this machine only"
+            f"--host {host} needs --tokens FILE (see eventferry token add), because others can reach it; "
+            "without tokens the service listens on this machine only"
         )
     if (options["tls_cert"] is None) != (options["tls_key"] is None):
-        raise UsageError("--tls-cert and --tls-key go together")
+        raise UsageError("--tls-cert and --tls-key must be used together")
     allowed_hosts, rate = given.pop("allowed_hosts"), given.pop("rate", None)
     allowed_origins = given.pop("allowed_origins")
     limits = Limits(**{name: given.pop(name) for name in list(given) if name in Limits.__slots__})
@@ -115,7 +146,7 @@ def serve(
             )
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if quiet else logging.INFO, formatter(context))
-                who = "with a token" if tokens is not None else "without tokens: for this machine only"
+                who = "with tokens" if tokens is not None else "without tokens, on this machine only"
                 announce(context, f"serving {without_password(store)} on {url_of(listener, serving)} {who}")
                 await serve_app(app, serving, listener)
         announce(context, "stopped")
@@ -125,12 +156,10 @@ def serve(
 
 @click.group()
 def token() -> None:
-    """The tokens of those who may call a service: add, list, revoke."""
+    """Manage the tokens of a service: add, list, revoke."""
 
 
-_tokens_option = click.option(
-    "--tokens", type=TOKENS, metavar="FILE", required=True, help="The file of tokens."
-)
+_tokens_option = click.option("--tokens", type=TOKENS, metavar="FILE", required=True, help="The token file.")
 
 
 @token.command("add")
@@ -142,23 +171,23 @@ _tokens_option = click.option(
     multiple=True,
     required=True,
     metavar="SCOPE",
-    help="What it may do: read, write, import, secrets (repeatable, or with commas).",
+    help="read, write, import or secrets (repeatable, or separated by commas).",
 )
 @_tokens_option
 def add(name: str, scopes: tuple[str, ...], tokens: Path) -> None:
-    """Make a token and print it: nothing else will ever show it again."""
+    """Create a token and print it. It cannot be shown again."""
     from eventferry.http.tokens import TokenFile
 
     wanted = [scope.strip() for given in scopes for scope in given.split(",")]
-    print_words(TokenFile(tokens).add(name, wanted))
-    say(f"{name} may {', '.join(wanted)}; keep the token: {tokens} holds only its hash")
+    print_line(TokenFile(tokens).add(name, wanted))
+    say(f"{name} has the scopes {', '.join(wanted)}; keep the token, since {tokens} holds only its hash")
 
 
 @token.command("list")
 @_tokens_option
 @json_option
 def list_(tokens: Path, as_json: bool) -> None:
-    """Print names, scopes and when they were made."""
+    """List names, scopes and creation times."""
     from eventferry.http.tokens import TokenFile
 
     found = TokenFile(tokens).tokens()
@@ -170,14 +199,14 @@ def list_(tokens: Path, as_json: bool) -> None:
     width = max((len(one.name) for one in found), default=0)
     for one in found:
         made = datetime.fromtimestamp(one.created, UTC).isoformat()
-        print_words(f"{one.name:<{width}}  {','.join(one.scopes)}  {made}")
+        print_line(f"{one.name:<{width}}  {','.join(one.scopes)}  {made}")
 
 
 @token.command()
 @click.argument("name")
 @_tokens_option
 def revoke(name: str, tokens: Path) -> None:
-    """Take a token out: a running service refuses it from the next request on."""
+    """Remove a token. A running service refuses it from the next request on."""
     from eventferry.http.tokens import TokenFile
 
     TokenFile(tokens).revoke(name)

@@ -1,4 +1,4 @@
-"""The store itself: init, drop, upgrade, freeze, unfreeze, describe."""
+"""The commands init, drop, upgrade, freeze, unfreeze and describe."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from eventferry.cli.options import (
     STORE,
     json_option,
 )
+from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import on_store
+from eventferry.cli.running import run
 from eventferry.cli.terminal import say
-from eventferry.cli.words import moment_text, print_json, print_words, run
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
 
@@ -22,19 +23,19 @@ from eventferry.errors import UsageError
 @click.command()
 @click.argument("store", type=STORE)
 def init(store: str) -> None:
-    """Make a store."""
+    """Create a store."""
 
     on_store(store, eventferry.EventStore.init)
-    say(f"made the store {without_password(store)}")
+    say(f"created the store {without_password(store)}")
 
 
 @click.command()
 @click.argument("store", type=STORE)
-@click.option("--yes", is_flag=True, help="Yes, drop it.")
+@click.option("--yes", is_flag=True, help="Confirm; without it nothing is removed.")
 def drop(store: str, yes: bool) -> None:
-    """Remove a store with everything in it."""
+    """Remove a store and everything in it."""
     if not yes:
-        raise UsageError("drop removes all events, secrets and snapshots: say --yes")
+        raise UsageError("drop removes all events, secrets and snapshots: add --yes to confirm")
 
     on_store(store, eventferry.EventStore.drop)
     say(f"dropped the store {without_password(store)}")
@@ -43,16 +44,16 @@ def drop(store: str, yes: bool) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 def upgrade(store: str) -> None:
-    """Give a store that reSolve made the index that reading in order needs."""
+    """Add the index for reading in order to a store created by reSolve."""
 
     added = on_store(store, eventferry.EventStore.upgrade)
-    say(f"added {', '.join(added)}" if added else "nothing was missing")
+    say(f"added {', '.join(added)}" if added else "nothing to add")
 
 
 @click.command()
 @click.argument("store", type=STORE)
 def freeze(store: str) -> None:
-    """Make writes fail until unfreeze."""
+    """Make all writes fail until unfreeze."""
 
     on_store(store, eventferry.EventStore.freeze)
     say(f"froze the store {without_password(store)}")
@@ -61,7 +62,7 @@ def freeze(store: str) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 def unfreeze(store: str) -> None:
-    """Let writes in again."""
+    """Allow writes again."""
 
     on_store(store, eventferry.EventStore.unfreeze)
     say(f"unfroze the store {without_password(store)}")
@@ -70,10 +71,10 @@ def unfreeze(store: str) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 @json_option
-@click.option("--cursor", is_flag=True, help="Also the cursor behind the last event.")
-@click.option("--estimate-counts", is_flag=True, help="Let a server estimate how many events there are.")
+@click.option("--cursor", is_flag=True, help="Include the cursor after the last event.")
+@click.option("--estimate-counts", is_flag=True, help="Let a server estimate the number of events.")
 def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> None:
-    """Say what a store holds."""
+    """Show what a store holds."""
     import msgspec
 
     async def work() -> eventferry.Description:
@@ -94,7 +95,7 @@ def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> 
     for name, value in fields.items():
         if name in ("lastEventTimestamp", "frozenSince") and value:
             value = f"{value} ({moment_text(value)})"
-        print_words(f"{name:<{width}}  {_word(value)}")
+        print_line(f"{name:<{width}}  {_word(value)}")
 
 
 def _word(value: Any) -> str:

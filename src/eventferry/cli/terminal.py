@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: a progress bar, and words; all of it on standard error."""
+"""Messages and the progress bar, on standard error."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
 
 
 MANY = 1000
-"""How many events make a rate worth telling: that of fewer is the start's and not theirs."""
+"""From how many events on a rate is shown: for fewer, startup dominates."""
 
 
 def visible(text: str) -> str:
-    """A text as one line for people: what would move a terminal, break the line or turn it around is escaped.
+    """A text as one line for people: terminal control, line breaks and direction marks are escaped.
 
-    Ids and types of events, names of files and the words of servers may hold anything. The escapes are those of JSON,
-    so that a JSON object stays one; a byte of a file's name that is no text becomes half a surrogate pair.
+    Ids and types of events, file names and messages of servers may contain anything. The escapes are those of JSON, so
+    a JSON object stays valid. A byte of a file name that is not UTF-8 is shown as a lone surrogate.
     """
     if text.isprintable():
         return text
-    import json  # hardly ever
+    import json  # rarely needed
 
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
-def say(words: str) -> None:
-    """A line of words."""
+def say(message: str) -> None:
+    """Print a message on one line."""
     if sys.stderr is None:
         return
     try:
-        print(visible(words), file=sys.stderr, flush=True)
-    except OSError:  # nobody is there any more to hear it, which is no reason to stop
+        print(visible(message), file=sys.stderr, flush=True)
+    except OSError:  # nobody reads it any more, which is no reason to stop
         with contextlib.suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
@@ -49,18 +49,18 @@ def counted(count: int, what: str) -> str:
 
 
 def rate(count: int, seconds: float) -> str:
-    """How many, how long and, of many, how fast: `650,000 events in 2.1 s (309,524/s)`."""
+    """Count, duration and, for many events, the rate: `650,000 events in 2.1 s (309,524/s)`."""
     told = f"{counted(count, 'event')} in {seconds:.1f} s"
     return told if count < MANY else f"{told} ({round(count / max(seconds, 1e-9)):,}/s)"
 
 
 class Meter:
-    """Counts the bytes of blocks that pass; on a terminal as a bar with rate and time left.
+    """Counts the bytes of passing blocks; on a terminal, shows a bar with rate and time left.
 
     Args:
-        title: what is going on.
-        total: how many will pass, where that is known: bytes, or what `count` counts.
-        count: how many events have passed, where a bar of events is wanted and not of bytes.
+        title: of the bar.
+        total: expected bytes, or events if `count` is given; None if not known.
+        count: returns the number of events so far, for a bar that counts events instead of bytes.
     """
 
     def __init__(self, title: str, total: int | None = None, count: Callable[[], int] | None = None) -> None:
@@ -76,7 +76,7 @@ class Meter:
     def __enter__(self) -> Meter:
         if is_terminal():
             self._bar = _bar()
-            self._task = self._bar.add_task(self._title, total=self._total, words="")
+            self._task = self._bar.add_task(self._title, total=self._total, status="")
             self._context = self._bar
         self._context.__enter__()
         self._began = time.monotonic()
@@ -89,19 +89,19 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the start."""
         return time.monotonic() - self._began
 
     async def __call__(self, blocks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-        """A transform for `pipeline` that changes nothing and counts."""
+        """A transform for `pipeline` that only counts."""
         async for block in blocks:
             self.bytes += len(block)
             if self._bar is not None:
                 done = self.bytes if self._count is None else self._count()
-                self._bar.update(self._task, completed=done, words=self._words(done))
+                self._bar.update(self._task, completed=done, status=self._status(done))
             yield block
 
-    def _words(self, done: int) -> str:
+    def _status(self, done: int) -> str:
         each_second = round(done / max(self.seconds, 0.001))
         if self._count is not None:
             return f"{counted(done, 'event')}, {each_second:,}/s"
@@ -111,19 +111,19 @@ class Meter:
 
 
 def is_terminal() -> bool:
-    """Whether words go to a person."""
+    """Whether standard error is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _bar() -> Progress:
-    # Imported only where a bar is drawn: it takes longer than many a command.
+    # Imported only if a bar is drawn: the import takes longer than many commands.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

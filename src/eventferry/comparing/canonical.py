@@ -1,8 +1,8 @@
-"""One canonical form of a JSON value, so that two payloads can be compared as values.
+"""A canonical form of JSON values, for comparing payloads by value.
 
-Key order, white space, escapes and the spelling of numbers don't matter (1.0 = 1 = 1e0, exactly, without a
-float in between), the types do (true is not 1, "1" is not 1). Where an object has a key twice the last one
-counts, as in every database here and in JavaScript.
+Key order, white space, escapes and the spelling of numbers do not matter (1.0 = 1 = 1e0, exactly, without floats);
+types do (true is not 1, "1" is not 1). If an object has a duplicate key, the last value counts, as in all databases
+here and in JavaScript.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import msgspec
 from eventferry.errors import InputError
 
 _PLAIN_DIGITS = 18
-"""A whole number of at most so many digits is written out; any other with its exponent."""
+"""Integers of at most this many digits are written out; other numbers get an exponent."""
 
 _LONG = re.compile(rb"[0-9]{%d}" % (_PLAIN_DIGITS + 1))
 
 
 def _number(text: str) -> msgspec.Raw:
-    """A number in normal form: 15 for 1.50e1, and where it is not whole, or long, without zeros at the end and with
-    the exponent of its last digit: 15e-1 for 1.50.
+    """A number in normal form: 15 for 1.50e1. If it is long or not an integer, it is written without trailing zeros and
+    with an exponent: 15e-1 for 1.50.
 
-    Worked on as text: 1e999999999 must not become a billion digits.
+    This works on the text: 1e999999999 must not become a billion digits.
     """
     mantissa, _, exponent = text.replace("E", "e").partition("e")
     sign = "-" if mantissa.startswith("-") else ""
@@ -42,7 +42,7 @@ def _number(text: str) -> msgspec.Raw:
 
 def _exponent(text: str) -> int:
     digits = text.lstrip("+-").lstrip("0") or "0"
-    if len(digits) > 4000:  # Python makes no int of it; only a foreign writer can have let it in
+    if len(digits) > 4000:  # Python refuses to convert it; only another writer can have stored it
         raise InputError("a number has an exponent of more than 4,000 digits", field="payload")
     return int(digits) * (-1 if text.startswith("-") else 1)
 
@@ -52,33 +52,34 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def canonical(payload: bytes) -> bytes:
-    """The canonical form of a JSON text; equal values, and only they, have equal forms.
+    """The canonical form of a JSON text. Two values are equal exactly if their forms are equal.
 
     Args:
-        payload: a well-formed JSON text in UTF-8.
+        payload: well-formed JSON in UTF-8.
 
     Raises:
-        InputError: it nests deeper than Python can follow, has an enormous exponent or holds half a character. Nothing
-            like it comes in.
+        InputError: it is nested too deeply, has an enormous exponent or contains a lone surrogate. Eventferry does not
+            let such payloads in.
     """
     try:
-        # Without long numbers it is fast: a whole number is read without asking us, and written as it is.
+        # Fast if there are no long integers: msgspec decodes and encodes short ones without our hook.
         if _LONG.search(payload) is None:
             return _quick(payload)
         return _ENCODER.encode(json.loads(payload, parse_int=_number, parse_float=_number))
     except RecursionError:
-        raise InputError("the payload nests too deeply to be compared", field="payload") from None
+        raise InputError("the payload is nested too deeply to be compared", field="payload") from None
     except (msgspec.DecodeError, UnicodeEncodeError):
         raise InputError("holds a lone surrogate, which is not a character", field="payload") from None
 
 
 def _quick(payload: bytes) -> bytes:
-    """A form that equal values have mostly, and others never: long numbers are spelled as they came."""
+    """A form that is never equal for different values, and mostly equal for equal ones: long integers are kept as they
+    are spelled."""
     return _ENCODER.encode(_DECODER.decode(payload))
 
 
 def is_equal(payload: bytes, other: bytes) -> bool:
-    """Whether two JSON texts are the same value. Raises as `canonical`."""
+    """Whether two JSON texts have the same value. Raises as `canonical` does."""
     if payload == other:
         return True
     with contextlib.suppress(RecursionError, msgspec.DecodeError):

@@ -1,9 +1,8 @@
-"""Check: is one source sound, all by itself?
+"""Check: is a single source sound?
 
-Looks at every line once: whether it is an event, whether a position or a version of an aggregate is there twice
-(unsound), and where counters or versions are left out or timestamps fall within a thread (told, for foreign stores
-may have that, and eventferry keeps it as it comes). Of a store, the database itself is asked too: whether its counters
-and indexes agree with the events.
+Reads every line once. Malformed lines, duplicate positions and duplicate versions make a source unsound. Gaps in
+counters or versions, and timestamps that go backwards, are only reported: foreign stores may have them, and eventferry
+keeps them as they are. For a store, the database also checks that counters and indexes agree with the events.
 """
 
 from __future__ import annotations
@@ -24,33 +23,33 @@ from eventferry.lines.piping import Source, Transform, blocks_of
 from eventferry.store import EventStore
 
 FIRST = 10
-"""How many remarks of each kind are told one by one."""
+"""How many remarks of each kind are reported one by one."""
 
 MAX_FAULTS = 100
-"""After how many faults a database need not look for more."""
+"""After how many faults a database stops looking for more."""
 
 VERSIONS_IN_MEMORY = 200_000
-"""How many versions are kept in memory; more of them wait in files."""
+"""How many versions are kept in memory; more are written to temporary files."""
 
 RemarkKind: TypeAlias = Literal[
     "malformed",
-    "doubled position",
-    "doubled version",
+    "duplicate position",
+    "duplicate version",
     "missing counters",
     "missing versions",
-    "falling timestamp",
+    "backward timestamp",
     "fault",
     "not checked",
 ]
-_UNSOUND: tuple[RemarkKind, ...] = ("malformed", "doubled position", "doubled version", "fault")
+_UNSOUND: tuple[RemarkKind, ...] = ("malformed", "duplicate position", "duplicate version", "fault")
 
 
 class Remark(msgspec.Struct, frozen=True, rename="camel"):
-    """Something about one place.
+    """One finding.
 
     Attributes:
-        kind: what it is.
-        text: it in words, with the place.
+        kind: of the finding.
+        text: a description with the place.
     """
 
     kind: RemarkKind
@@ -61,20 +60,20 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
     """What `check` returns.
 
     Attributes:
-        sound: whether every line is an event, no position and no version is there twice, and the database finds
+        sound: True if every line is an event, there are no duplicate positions or versions, and the database finds
             no fault.
-        events: how many there are.
-        threads: how many threads they are in.
-        aggregates: how many aggregates they are of.
-        malformed: lines that are no events.
-        doubled_positions: events at a position that another one has.
-        doubled_versions: events with a version that another event of the aggregate has.
-        missing_counters: counters left out within threads, from 0 on.
-        missing_versions: versions left out within aggregates, from 1 on.
-        falling_timestamps: events with a lower timestamp than the one before in their thread.
-        faults: of a store, what the database finds wrong with its counters and indexes; at most about 100.
-        unchecked: of a store, what the database could not look at; of a packed file, that it has no checksum.
-        remarks: the first of each kind.
+        events: number of events.
+        threads: number of threads with events.
+        aggregates: number of aggregates.
+        malformed: lines that are not events.
+        duplicate_positions: events whose position another event has.
+        duplicate_versions: events whose version another event of the aggregate has.
+        missing_counters: gaps in the counters of threads, counted from 0.
+        missing_versions: gaps in the versions of aggregates, counted from 1.
+        backward_timestamps: events with a lower timestamp than the event before in their thread.
+        faults: for a store, what is wrong with its counters and indexes; at most about 100.
+        unchecked: for a store, what could not be checked; for a compressed file, 1 if it has no checksum.
+        remarks: the first remarks of each kind.
     """
 
     sound: bool
@@ -82,24 +81,24 @@ class CheckReport(msgspec.Struct, frozen=True, rename="camel"):
     threads: int
     aggregates: int
     malformed: int
-    doubled_positions: int
-    doubled_versions: int
+    duplicate_positions: int
+    duplicate_versions: int
     missing_counters: int
     missing_versions: int
-    falling_timestamps: int
+    backward_timestamps: int
     faults: int
     unchecked: int
     remarks: list[Remark]
 
 
 async def check(source: Source | EventStore, *transforms: Transform) -> CheckReport:
-    """Look at a store, or at one source of lines.
+    """Check a store, or one source of lines.
 
     Args:
-        source: a store, whose lines, counters and indexes are looked at, with no more than the right to read; or
-            lines alone, as of a pipeline: any iterator of blocks, a file or its path. Events of a thread come in
-            order of their counters, as every export gives them.
-        transforms: what the blocks of lines pass on their way, as in a pipeline.
+        source: a store, whose events, counters and indexes are checked (this needs only permission to read); or a
+            source as for `pipeline`: an iterator of blocks, a file or its path. The events of each thread must come
+            in the order of their counters, as exports write them.
+        transforms: applied to the blocks, as in `pipeline`.
     """
     remarks = _Remarks()
     if isinstance(source, EventStore):
@@ -126,7 +125,7 @@ async def check(source: Source | EventStore, *transforms: Transform) -> CheckRep
                     spill.put(versions)
                     versions = []
         if isinstance(reading, Blocks) and reading.is_unchecked:
-            remarks.add("not checked", "the packed file has no checksum: a wrong bit in it can go unseen")
+            remarks.add("not checked", "the compressed file has no checksum, so damage may go unnoticed")
         if spill.is_used:
             spill.put(versions)
             aggregates = sum(_check_versions(part, remarks) for part in spill.files())
@@ -138,11 +137,11 @@ async def check(source: Source | EventStore, *transforms: Transform) -> CheckRep
         threads=len(threads.next_counters),
         aggregates=aggregates,
         malformed=remarks.counts["malformed"],
-        doubled_positions=remarks.counts["doubled position"],
-        doubled_versions=remarks.counts["doubled version"],
+        duplicate_positions=remarks.counts["duplicate position"],
+        duplicate_versions=remarks.counts["duplicate version"],
         missing_counters=remarks.counts["missing counters"],
         missing_versions=remarks.counts["missing versions"],
-        falling_timestamps=remarks.counts["falling timestamp"],
+        backward_timestamps=remarks.counts["backward timestamp"],
         faults=remarks.counts["fault"],
         unchecked=remarks.counts["not checked"],
         remarks=remarks.first,
@@ -156,10 +155,10 @@ async def _rows(blocks: AsyncIterator[bytes], remarks: _Remarks) -> AsyncGenerat
             for row in _decoded(splitter.feed(block).texts, decoder, remarks):
                 yield row
     except DatabaseError as error:
-        # Where the database has found faults already, that reading ends at one is no news.
+        # If the database has found faults already, a failing read is one more of them.
         if isinstance(error, StoreUnreachableError) or not remarks.counts["fault"]:
             raise
-        remarks.add("fault", f"the events cannot be read to their end: {error}")
+        remarks.add("fault", f"the events cannot be read completely: {error}")
         return
     for row in _decoded(splitter.finish().texts, decoder, remarks):
         yield row
@@ -177,7 +176,7 @@ def _decoded(texts: Iterable[bytes], decoder: LineDecoder, remarks: _Remarks) ->
 
 
 class _Remarks:
-    """How many remarks there are of each kind, and the first ones."""
+    """The number of remarks of each kind, and the first ones."""
 
     def __init__(self) -> None:
         self.counts: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
@@ -186,7 +185,7 @@ class _Remarks:
         self._told: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
 
     def add(self, kind: RemarkKind, text: str, count: int = 1) -> None:
-        """Count something, and tell it if it is among the first of its kind."""
+        """Count a remark, and keep it if it is among the first of its kind."""
         self.counts[kind] += count
         if self._told[kind] < FIRST:
             self._told[kind] += 1
@@ -194,7 +193,7 @@ class _Remarks:
 
 
 class _Threads:
-    """How far each thread has come."""
+    """The progress of each thread."""
 
     def __init__(self, remarks: _Remarks) -> None:
         self._remarks = remarks
@@ -202,25 +201,25 @@ class _Threads:
         self.next_counters: dict[int, int] = {}
 
     def add(self, row: Row) -> None:
-        """The next event, of whichever thread."""
+        """Check the next event."""
         thread, counter = row.thread_id, row.thread_counter
         expected = self.next_counters.get(thread, 0)
         place = f"thread {thread} counter {counter}"
         if counter < expected:
-            self._remarks.add("doubled position", f"{place} is there again, or comes too late")
+            self._remarks.add("duplicate position", f"{place} is repeated, or out of order")
             return
         if counter > expected:
-            left_out = f"{expected}" if counter == expected + 1 else f"{expected} to {counter - 1}"
-            self._remarks.add("missing counters", f"thread {thread} lacks {left_out}", counter - expected)
+            missing = f"{expected}" if counter == expected + 1 else f"{expected} to {counter - 1}"
+            self._remarks.add("missing counters", f"thread {thread} lacks {missing}", counter - expected)
         before = self._timestamps.get(thread)
         if before is not None and row.timestamp < before:
-            self._remarks.add("falling timestamp", f"{place}: {row.timestamp} comes after {before}")
+            self._remarks.add("backward timestamp", f"{place}: {row.timestamp} follows {before}")
         self._timestamps[thread] = row.timestamp
         self.next_counters[thread] = counter + 1
 
 
 def _check_versions(versions: Iterable[tuple[str, int]], remarks: _Remarks) -> int:
-    """Look at the versions of whole aggregates; how many aggregates there are."""
+    """Check the versions of whole aggregates; returns the number of aggregates."""
     aggregates = 0
     current: str | None = None
     expected = 1
@@ -229,12 +228,10 @@ def _check_versions(versions: Iterable[tuple[str, int]], remarks: _Remarks) -> i
             aggregates += 1
             current, expected = aggregate_id, 1
         if version < expected:
-            remarks.add("doubled version", f"aggregate {aggregate_id!r} has version {version} again")
+            remarks.add("duplicate version", f"aggregate {aggregate_id!r} has version {version} again")
             continue
         if version > expected:
-            left_out = f"{expected}" if version == expected + 1 else f"{expected} to {version - 1}"
-            remarks.add(
-                "missing versions", f"aggregate {aggregate_id!r} lacks {left_out}", version - expected
-            )
+            missing = f"{expected}" if version == expected + 1 else f"{expected} to {version - 1}"
+            remarks.add("missing versions", f"aggregate {aggregate_id!r} lacks {missing}", version - expected)
         expected = version + 1
     return aggregates

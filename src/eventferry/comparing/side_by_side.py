@@ -1,7 +1,7 @@
-"""Two sources of lines side by side: what has met its equal is forgotten.
+"""Reads two sources side by side and matches their rows; matched rows are dropped.
 
-What waits for its equal waits in memory, and beyond a bound in files, so that two sources in any order, however
-unlike, take no more.
+Unmatched rows wait in memory, and beyond a limit in temporary files. So memory is bounded, in whatever order the rows
+come and however much the sources differ.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ Side: TypeAlias = Literal[0, 1]
 SIDES: tuple[Side, Side] = (0, 1)
 
 WAITING_BYTES = 48 * 1024 * 1024
-"""How much may wait in memory, as it is counted here; with what Python adds it is about twice as much."""
+"""Size of the rows that may wait in memory; with Python's overhead it is about twice as much."""
 
 FIRST = 10
-"""How many differences are told one by one."""
+"""How many differences are reported one by one."""
 
 Kind: TypeAlias = Literal["missing", "extra", "changed"]
 ALONE: tuple[Kind, Kind] = ("missing", "extra")
-"""What a row without an equal is, by its side."""
+"""The kind of difference of an unmatched row, by its side."""
 
 _AT_ONCE = 1024
-"""How many lines of each side are looked at between two looks at how much waits."""
+"""How many lines of each side are read between two checks of the waiting size."""
 
 
 class Finding(Protocol):
-    """A difference, of whatever."""
+    """A difference of any type."""
 
     @property
     def kind(self) -> Kind:
-        """What it is."""
+        """The kind of difference."""
 
 
 D = TypeVar("D", bound=Finding)
 
 
 class Findings(Generic[D]):
-    """The differences: how many of each kind, and the first of all.
+    """The number of differences of each kind, and the first ones.
 
     Args:
-        place: where a difference stands among others.
+        place: the sort key of a difference.
     """
 
     def __init__(self, place: Callable[[D], tuple[Any, ...]]) -> None:
@@ -72,33 +72,33 @@ class Findings(Generic[D]):
 
     @property
     def are_none(self) -> bool:
-        """Whether there is no difference."""
+        """Whether there are no differences."""
         return not any(self.counts.values())
 
 
 class Comparison(Generic[R]):
-    """The rows of two sides that have not met their equal yet.
+    """The rows of both sides that have not been matched yet.
 
     Attributes:
-        waiting: about how many bytes they take.
+        waiting: their approximate size in bytes.
     """
 
     waiting: int = 0
 
     def are_equal(self, row: R, other: R) -> bool:
-        """Whether two rows are no difference; for rows that came side by side, before either waits."""
+        """Whether two rows match; for rows that come at the same place, before either waits."""
         raise NotImplementedError
 
     def add(self, row: R, side: Side) -> None:
-        """Let a row meet its equal, or wait for it."""
+        """Match a row with a waiting one, or let it wait."""
         raise NotImplementedError
 
     def take(self) -> Iterator[tuple[R, Side]]:
-        """All rows that wait; none waits any more."""
+        """Remove and return all waiting rows."""
         raise NotImplementedError
 
     def note_alone(self, row: R, side: Side) -> None:
-        """A row has no equal."""
+        """Note an unmatched row."""
         raise NotImplementedError
 
 
@@ -110,12 +110,12 @@ async def meet(
     spill: Spill[tuple[R, Side]],
     waiting_bytes: int,
 ) -> tuple[int, int]:
-    """Read both to their ends, in turns, and let all rows meet; how many each side had.
+    """Read both sources in turns and match all rows; returns the number of rows of each.
 
-    Two lines of the same bytes have met as soon as they are seen, and one of them need not be read.
+    If both have the same bytes at the same place, only one of the two lines is decoded.
 
     Raises:
-        InputError: a line is no row.
+        InputError: a line cannot be decoded.
     """
     async with AsyncExitStack() as stack:
         left, right = _Lines(blocks_of(source), stack), _Lines(blocks_of(other), stack)
@@ -147,7 +147,7 @@ def _end(comparison: Comparison[R]) -> None:
 
 
 def _pair(left: _Lines, right: _Lines, decode: Callable[[bytes], R], comparison: Comparison[R]) -> None:
-    """Take as many lines of both sides as both have."""
+    """Compare as many lines as both sides have available."""
     size = min(left.left, right.left, _AT_ONCE)
     ours, theirs = left.take(size), right.take(size)
     lines, number = left, 0
@@ -167,7 +167,7 @@ def _pair(left: _Lines, right: _Lines, decode: Callable[[bytes], R], comparison:
 
 
 class _Lines:
-    """The lines of a source that are not blank, block by block."""
+    """The lines of a source without blank ones, block by block."""
 
     def __init__(self, blocks: AsyncIterator[bytes], stack: AsyncExitStack) -> None:
         self._blocks = blocks
@@ -182,18 +182,18 @@ class _Lines:
 
     @property
     def left(self) -> int:
-        """How many lines are at hand."""
+        """How many lines are available."""
         return len(self._texts) - self.at
 
     async def fill(self) -> bool:
-        """Have lines at hand; False where there are no more."""
+        """Make lines available; False at the end of the source."""
         while self.at == len(self._texts):
             if self._is_over:
                 return False
             block = await anext(self._blocks, None)
             self._is_over = block is None
             self._lines = self._splitter.finish() if block is None else self._splitter.feed(block)
-            # Most lines begin with a brace: only others are looked at for being blank.
+            # Most lines begin with a brace: only others may be blank.
             self._texts = [
                 text for text in self._lines.texts if text and (text[0] > 32 or not text.isspace())
             ]
@@ -202,12 +202,12 @@ class _Lines:
         return True
 
     def take(self, size: int) -> list[bytes]:
-        """The next lines."""
+        """Take the next lines."""
         self.at += size
         return self._texts[self.at - size : self.at]
 
     def rows(self, decode: Callable[[bytes], R]) -> Iterator[R]:
-        """The rows of some of the lines at hand."""
+        """Decode some of the available lines."""
         start = self.at
         for place, text in enumerate(self.take(min(self.left, _AT_ONCE)), start):
             try:
@@ -217,7 +217,7 @@ class _Lines:
             yield row
 
     def placed(self, error: InputError, place: int) -> InputError:
-        """The error with the place of a line, given as its place among those of this block that are not blank."""
+        """The error with its line number and offset; `place` counts the lines of this block without blank ones."""
         numbers = [
             number
             for number, text in enumerate(self._lines.texts, start=self._lines.line)

@@ -1,5 +1,5 @@
-"""Records that wait in files, dealt so that all that belong together are in one: each is then looked at alone,
-in memory."""
+"""Spills records to temporary files. Records with equal keys go to the same file, so that each file can be processed on
+its own, in memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FILES = 64
 
 
 class Spill(Generic[R]):
-    """Files of the temporary directory, gone with the `with` block.
+    """Temporary files, removed at the end of the `with` block.
 
     Args:
-        shape: the type of a record, as msgspec takes it.
-        key: what must be equal for two records to belong together.
+        shape: the msgspec type of a record.
+        key: the key of a record.
     """
 
     def __init__(self, shape: Any, key: Callable[[R], Hashable]) -> None:
@@ -41,11 +41,11 @@ class Spill(Generic[R]):
 
     @property
     def is_used(self) -> bool:
-        """Whether anything was put away."""
+        """Whether any records were written."""
         return bool(self._files)
 
     def put(self, records: Iterable[R]) -> None:
-        """Put records away."""
+        """Write records."""
         if not self._files:
             self._files = [
                 self._stack.enter_context(TemporaryFile())  # noqa: SIM115 -- the stack closes it
@@ -56,7 +56,7 @@ class Spill(Generic[R]):
             self._files[hash(self._key(record)) % _FILES].write(len(text).to_bytes(4, "big") + text)
 
     def files(self) -> Iterator[Iterator[R]]:
-        """The records of one file after another, as they were put away."""
+        """The records of each file, in the order in which they were written."""
         for file in self._files:
             file.seek(0)
             yield self._records(file)

@@ -1,8 +1,8 @@
 """Verify: are two sources of events equal?
 
-By identity: every field of every event, at its position. By content, for stores that were merged and so have
-other positions: the multiset of (timestamp, aggregateId, type, payload). Payloads are compared as JSON values.
-Each side is read once: how they meet stands in `meeting.py`.
+By position: every field of every event. By content, for merged stores, which have other positions: the multiset of
+(timestamp, aggregateId, type, payload). Payloads are compared as JSON values. Each source is read once; see
+`side_by_side.py`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from eventferry.lines.event import NewRow, Row
 from eventferry.lines.piping import Source
 
 FIRST = 10
-"""How many differences are told one by one."""
+"""How many differences are reported one by one."""
 
 _OVERHEAD = 250
-"""About what a waiting row costs beside its texts."""
+"""Approximate size of a waiting row, beside its strings."""
 
 
 class Difference(msgspec.Struct, frozen=True, rename="camel"):
@@ -42,8 +42,8 @@ class Difference(msgspec.Struct, frozen=True, rename="camel"):
     Attributes:
         kind: "missing" (only the first source has the event), "extra" (only the second), "changed".
         timestamp, aggregate_id, type: of the event.
-        thread_id, thread_counter, aggregate_version: likewise; None in a comparison of content.
-        fields: of a changed event, the fields that differ.
+        thread_id, thread_counter, aggregate_version: of the event; None if content is compared.
+        fields: for a changed event, the fields that differ.
     """
 
     kind: Kind
@@ -60,13 +60,13 @@ class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
     """What `verify` returns.
 
     Attributes:
-        equal: whether there is no difference.
-        events: how many the first source has.
-        other_events: how many the second has.
-        missing: events that only the first has.
-        extra: events that only the second has.
-        changed: events that both have at a position, but not alike.
-        differences: the first of them.
+        equal: True if there are no differences.
+        events: number of events of the first source.
+        other_events: number of events of the second source.
+        missing: events that only the first source has.
+        extra: events that only the second source has.
+        changed: events that differ at the same position.
+        differences: the first differences.
     """
 
     equal: bool
@@ -88,15 +88,14 @@ async def verify(
     """Compare two sources of lines.
 
     Args:
-        source: as of a pipeline: a store's export, any iterator of blocks, a file or its path.
-        other: what should be equal to it.
+        source: as for `pipeline`: a store's export, an iterator of blocks, a file or its path.
+        other: the source to compare it with.
         content: compare the multiset of (timestamp, aggregateId, type, payload) instead of all fields; lines then
-            need no positions and versions.
-        waiting_bytes: how much of what has not met its equal yet may wait in memory; the rest waits in files
-            of the temporary directory.
+            need no positions or versions.
+        waiting_bytes: memory for events that have not been matched yet; more are written to temporary files.
 
     Raises:
-        InputError: a line is no event.
+        InputError: a line is not an event.
     """
     decoder = LineDecoder()
     findings = Findings(_place)
@@ -120,7 +119,7 @@ async def verify(
 
 
 def _value_of(record: tuple[NewRow, Side]) -> Hashable:
-    """Not the group alone: a million events may be of one."""
+    """Not only the group: it may hold a million events."""
     return *record[0][:3], canonical(record[0].payload)
 
 
@@ -144,7 +143,7 @@ def _size(row: _Row) -> int:
 
 
 class _ByPosition(Comparison[Row]):
-    """Two rows at one position belong together, and where they differ they are one that was changed."""
+    """Rows with the same position match; if other fields differ, the event was changed."""
 
     def __init__(self, findings: Findings[Difference]) -> None:
         self._findings = findings
@@ -187,10 +186,10 @@ _Group: TypeAlias = tuple[int, str, str]
 
 
 class _Payloads:
-    """The payloads of one side's events in one group, told apart by their bytes, and by value where it matters.
+    """The payloads of one source in one group, compared by bytes first, and by value if needed.
 
-    The canonical form costs far more than the rest of the comparison, so it is made only in a group in which the
-    bytes alone did not decide, and once for each text.
+    The canonical form is far more expensive than the rest of the comparison. So it is computed only in groups where
+    the bytes did not match, and once per text.
     """
 
     def __init__(self) -> None:
@@ -201,13 +200,13 @@ class _Payloads:
         return bool(self._counts)
 
     def add(self, payload: bytes) -> None:
-        """One more."""
+        """Add a payload."""
         if payload not in self._counts and self._texts is not None:
             self._texts.setdefault(canonical(payload), []).append(payload)
         self._counts[payload] = self._counts.get(payload, 0) + 1
 
     def take(self, payload: bytes) -> bytes | None:
-        """Take one of equal value out; None if there is none."""
+        """Remove and return a payload of equal value; None if there is none."""
         text = payload if payload in self._counts else self._of_equal_value(payload)
         if text is None:
             return None
@@ -227,14 +226,14 @@ class _Payloads:
         return texts[0] if texts else None
 
     def all(self) -> Iterator[bytes]:
-        """Each as often as it is there."""
+        """All payloads, repeated as often as they occur."""
         for payload, count in self._counts.items():
             for _ in range(count):
                 yield payload
 
 
 class _ByContent(Comparison[NewRow]):
-    """Rows of equal timestamp, aggregateId, type and payload belong together."""
+    """Rows with equal timestamp, aggregateId, type and payload match."""
 
     def __init__(self, findings: Findings[Difference]) -> None:
         self._findings = findings

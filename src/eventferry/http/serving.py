@@ -12,10 +12,13 @@ import ipaddress
 import logging
 import os
 import re
+import signal
 import socket
 import ssl
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -26,6 +29,7 @@ import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import HANDLED_SIGNALS
 
 from eventferry.errors import EventferryError
 from eventferry.http.streams import CutError
@@ -222,8 +226,22 @@ class _Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM while serving, except those that were ignored when the process started: nohup and
+        a shell's `&` do that. They are not raised again at the end."""
+        before = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
+        handled = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+        for number in handled:
+            signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number in handled:
+                signal.signal(number, before[number])
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal of any kind ends in order, the second at once; and neither is raised again afterwards."""
+        """The first signal ends the service gracefully, the second one at once."""
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True

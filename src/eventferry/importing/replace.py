@@ -108,7 +108,8 @@ class Replacement:
     async def _refuse_full(self, writing: SoleWriting) -> None:
         if not self._replace and await latest_timestamp(writing) is not None:
             raise StoreFullError(
-                "the store holds events: replace (--replace) replaces them, incremental-import adds to them"
+                "the store already holds events: use replace=True to replace them, "
+                "or an incremental import to add to them"
             )
 
     async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
@@ -141,7 +142,7 @@ class Replacement:
             async with self._database.reading() as reading:
                 if any(await reading.heads()):
                     raise EmptyInputError(
-                        "the input holds no events, and the store does: allow_empty (--allow-empty) empties it"
+                        "the input has no events, but the store does: use allow_empty=True to empty it"
                     )
         async with owners.writing(self._database, frozen="allow") as writing:
             clash = await writing.find_clash(stage)
@@ -160,8 +161,8 @@ class Replacement:
             baseline = left[0].baseline if left else stage.baseline
             if baseline != await _state(replacing):
                 raise StoreChangedError(
-                    "events were saved while the import was on its way; nothing was replaced. "
-                    "Import again, with freeze to keep writers out meanwhile"
+                    "events were saved during the import; nothing was replaced. "
+                    "Import again, with freeze=True to keep writers out"
                 )
             await replacing.swap(stage)
             await owners.thaw(replacing, owner.id)

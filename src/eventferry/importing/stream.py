@@ -193,7 +193,7 @@ class ImportStream:
                 break
             if self._check.digest() != expected.digest:
                 error = ResumeError(
-                    "this is not the source that the import began with: import without resume to begin anew"
+                    "this is not the source that the import began with: import without resume=True to start over"
                 )
                 await self.abort(error)
                 raise error

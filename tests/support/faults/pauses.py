@@ -540,14 +540,18 @@ async def walk(
     """
     make_ready()
     tallies: Tallies = {}
-    with made(database) as world, tempfile.TemporaryDirectory(prefix="eventferry-pauses-") as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        for operation, beside in pairs:
-            each = Walk(world, folder, PAUSED[operation], OTHERS[beside])
-            await each.run(some)
-            tallies[operation, beside] = each.pauses, each.refused
-            tell(f"{database}: {operation}, {beside} beside it: {each.pauses} pauses, {each.refused} refused")
+    # A world for each of the paused: what their walks leave would fill it.
+    for operation, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+        with made(database) as world, tempfile.TemporaryDirectory(prefix="eventferry-pauses-") as name:
+            folder = Path(name)
+            folder.chmod(0o777)
+            for _, beside in group:
+                each = Walk(world, folder, PAUSED[operation], OTHERS[beside])
+                await each.run(some)
+                tallies[operation, beside] = each.pauses, each.refused
+                tell(
+                    f"{database}: {operation}, {beside} beside it: {each.pauses} pauses, {each.refused} refused"
+                )
     return tallies
 
 

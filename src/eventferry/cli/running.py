@@ -1,0 +1,46 @@
+"""Runs the work of a command, which signals cancel."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+import click
+
+from eventferry.cli.terminal import say
+
+ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a command like Ctrl-C."""
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Do a command's work. Ctrl-C, SIGTERM and SIGHUP cancel it, unless they were ignored when the process started."""
+    import asyncio
+
+    received: list[int] = []
+
+    async def cancellable() -> Any:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def end(number: int, _: object) -> None:
+            received.append(number)
+            if len(received) > 1 or task is None:
+                raise KeyboardInterrupt  # like a second Ctrl-C
+            loop.call_soon_threadsafe(task.cancel)
+
+        for number in before:
+            signal.signal(number, end)
+        return await work
+
+    before = {number: handler for number in ENDS if (handler := signal.getsignal(number)) != signal.SIG_IGN}
+    try:
+        return asyncio.run(cancellable())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        if not received:
+            raise
+        say(f"eventferry: ended by {signal.Signals(received[0]).name}")
+        raise click.exceptions.Exit(128 + received[0]) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
