@@ -156,6 +156,9 @@ RowBatch: TypeAlias = Batch[NumberedRow, Progress]
 NewRowBatch: TypeAlias = Batch[NewRowValues, None]
 """Events on their way into a "merge" stage."""
 
+StageBatch: TypeAlias = Batch[Any, Any]
+"""One of the two."""
+
 
 StageKind: TypeAlias = Literal["replace", "merge", "open"]
 """What an import, an incremental import and `begin_incremental_import` stage."""
@@ -205,6 +208,21 @@ class Shared(NamedTuple):
     staged: int | None
     """The row's number in the stage, in `Dialect.arrival`; None for an event of the store."""
     payload: bytes
+
+
+class Comparison(NamedTuple):
+    """What a stage shares with the store.
+
+    Attributes:
+        stage: the one that the other steps of the merge take.
+        known: how many events were taken out of it, since the store holds them beyond doubt.
+        shared: groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
+            the other, the staged rows in order of arrival. Blocks may cut a group.
+    """
+
+    stage: Stage
+    known: int
+    shared: AsyncGenerator[list[Shared], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +337,10 @@ class Reading(Protocol):
     async def stages(self, kind: StageKind) -> list[Stage]:
         """The stages of that kind that outlive their process. Of "replace" and "open" there is at most one."""
 
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        """What the columns of a stage can hold, for an "open" one also those of the store behind it; without one, those
+        of the events."""
+
     async def inspect(self, limit: int) -> Inspection:
         """Whether counters and indexes agree with the events: with the right to read, and changing nothing.
 
@@ -332,6 +354,14 @@ class Reading(Protocol):
 class Writing(Reading, Protocol):
     """A write transaction that touches no event: saves go on meanwhile."""
 
+    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Run a small statement; how many rows it found or changed."""
+
+    async def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
+        """Set the marker of a freeze, replace it by another or remove it, if `before` is what stands there still;
+        whether it was done. Only an exclusive transaction sets one: then no write is under way."""
+
+    # stages
     async def make_stage(
         self,
         kind: StageKind,
@@ -340,91 +370,56 @@ class Writing(Reading, Protocol):
         baseline: str | None = None,
     ) -> Stage:
         """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second
-        raises StoreBusyError or ImportOpenError."""
+        raises StoreBusyError or ImportOpenError.
+
+        Raises:
+            UnsupportedStoreError: a "replace" stage: the events have what a swap could not carry over. The swap looks
+                again.
+        """
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
-        each further one raises StoreBusyError. So does this, if somebody was quicker."""
+        each further one raises StoreBusyError. So does this, if somebody was quicker. Raises UnsupportedStoreError as
+        `make_stage` does."""
 
     async def drop_stage(self, stage: Stage) -> None:
         """Remove a stage, together with what else this transaction does. It is out of use for what is left of
         the transaction; another of its kind is made in the next one."""
 
-    # replace
-    async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
-        """Put rows into a "replace" stage, as they come, and note how far it has come with them."""
+    async def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
+        """Put rows into a stage: into a "replace" one as they come, with a note of how far it has come with them; into
+        a "merge" one behind those that it holds."""
 
-    async def overtake(self, stage: Stage) -> None:
-        """Take a "replace" stage's baseline away: the store is not what it was when the import began."""
-
-    async def find_clash(self, stage: Stage) -> Clash | None:
-        """Make the stage's unique indexes; where that is impossible, which lines clash."""
-
-    async def finish_indexes(self, stage: Stage) -> None:
-        """Make the stage's other indexes."""
-
-    # merge
-    async def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        """Put events into a "merge" stage, as they come, behind those that it holds."""
-
-    async def stage_limits(self, stage: Stage) -> Limits:
-        """What the columns of an "open" stage, and of the store behind it, can hold."""
+    async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        """Make some of the indexes of a "replace" stage, as far as they are not there yet; where rows are not unique,
+        which lines clash."""
 
     async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key."""
-
-    async def drop_part(self, stage: Stage, part: bytes) -> None:
-        """Remove what a part brought."""
-
-    async def drop_freeze(self, marker: Freeze) -> bool:
-        """Remove this very marker; whether it stood there still, and now none does."""
-
-    # the small tables
-    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        """Run a small statement; how many rows it found or changed."""
-
-    async def hold_secrets(self) -> None:
-        """Let nobody else change secrets before the transaction ends, saves go on. What is deleted from here on leaves
-        no remnant in the table."""
+        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key. What a named
+        part brought before is removed."""
 
 
 class SoleWriting(Writing, Protocol):
     """A write transaction that has the events to itself: what it reads, nobody else can change before it ends."""
 
-    async def roll_back_at_end(self) -> None:
-        """Leave nothing, although no error is raised (for a dry run)."""
-
-    async def set_freeze(self, marker: Freeze) -> None:
-        """Set a marker, in place of one that is there. No write is under way: it would stand in the way."""
-
-    async def refuse_what_would_be_lost(self) -> None:
-        """Raises UnsupportedStoreError if the events have what a swap could not carry over. The swap looks again."""
-
-    async def append(self, rows: Sequence[Row]) -> None:
+    async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         """Store events at their positions.
+
+        With `fills_gaps`, some of these lie below their threads' heads, where an import that is on its way to
+        replace the events does not see them by the heads: so its stage loses its baseline.
 
         Raises:
             ConcurrentError: a version of an aggregate is taken.
         """
 
-    async def add_event(self, save: Save) -> None:
-        """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
-
     # merge
-    async def discard_known(self, stage: Stage) -> tuple[Stage, int]:
+    async def compare(self, stage: Stage) -> Comparison:
         """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads
         are the same bytes (or the column keeps values and no spellings, and they are the same to it), and the
         event is the only one of its group (timestamp, aggregateId, type) in the stage.
 
         It comes first: what it finds in the store serves the other steps.
-
-        Returns:
-            The stage that the other steps take, and how many events were taken out.
         """
-
-    def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
-        """Groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
-        the other, the staged rows in order of arrival. Blocks may cut a group."""
 
     async def place(self, stage: Stage) -> int:
         """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.
@@ -467,9 +462,6 @@ class Database(Protocol):
     async def close(self) -> None:
         """End what is under way, and close all connections."""
 
-    async def exists(self) -> bool:
-        """Whether the tables are there. Creates nothing."""
-
     async def create(self) -> None:
         """Make the tables. Raises StoreExistsError."""
 
@@ -479,40 +471,34 @@ class Database(Protocol):
     async def upgrade(self) -> list[str]:
         """Add what a foreign store lacks for speed; the names of what was added."""
 
-    @property
-    def made_limits(self) -> Limits:
-        """What the columns of tables that eventferry makes in this database can hold."""
-
-    async def limits(self) -> Limits:
-        """What the columns of the store's tables can hold."""
-
     def reading(self) -> AbstractAsyncContextManager[Reading]:
         """A read transaction. Raises StoreNotFoundError."""
 
     @overload
     def writing(
-        self, kind: Literal["shared"] = "shared", *, frozen: Frozen = "refuse"
+        self, kind: Literal["shared"] = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Writing]: ...
 
     @overload
     def writing(
-        self, kind: Literal["exclusive"], *, frozen: Frozen = "refuse"
+        self, kind: Literal["exclusive"], *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[SoleWriting]: ...
 
     @overload
     def writing(
-        self, kind: Literal["replacing"], *, frozen: Frozen = "refuse"
+        self, kind: Literal["replacing"], *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Replacing]: ...
 
     def writing(
-        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse"
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Writing]:
         """A write transaction: "shared" with saves, or "exclusive", which has the events to itself and keeps no reader
         out, or "replacing", which is an exclusive one that waits for readers too, in short attempts, so that nobody
         queues behind it.
 
         Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
-        before the end.
+        before the end. With `secrets` nobody else changes secrets before the end, and what is deleted leaves no remnant
+        in their table.
 
         Raises:
             StoreBusyError: after `busy_timeout`.

@@ -14,7 +14,13 @@ from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save
-from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
+from eventferry.errors import (
+    AlreadyFrozenError,
+    NotFrozenError,
+    StoreClosedError,
+    StoreNotFoundError,
+    UsageError,
+)
 from eventferry.importing import incremental, replace
 from eventferry.importing.append import Appending
 from eventferry.importing.incremental import EventSource
@@ -138,7 +144,11 @@ class EventStore:
 
     async def exists(self) -> bool:
         """Whether the store exists. Creates nothing."""
-        return await self._database.exists()
+        try:
+            await self._probe()
+        except StoreNotFoundError:
+            return False
+        return True
 
     @told("upgrade")
     async def upgrade(self) -> list[str]:
@@ -167,7 +177,7 @@ class EventStore:
             marker = await writing.freeze()
             if marker is None:
                 raise NotFrozenError("the store is not frozen")
-            await writing.drop_freeze(marker)
+            await writing.change_freeze(marker, None)
 
     async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
         """Describe the store: counts, location, freeze, open import.

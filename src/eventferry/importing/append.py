@@ -32,7 +32,8 @@ class Appending:
             return []
 
     async def limits(self) -> Limits:
-        return await self._database.limits()
+        async with self._database.reading() as reading:
+            return await reading.limits()
 
     async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
         # All before the transaction: nobody else can write while it is open.
@@ -78,17 +79,16 @@ class Appending:
             present[position] = row
             missing.append((line, row))
         try:
-            await writing.append([row for _, row in missing])
+            await writing.append(
+                [row for _, row in missing],
+                fills_gaps=any(row.thread_counter < heads[row.thread_id] for _, row in missing),
+            )
         except ConcurrentError as error:
             taken = error.aggregate_id, error.aggregate_version
             clashing = [line for line, row in missing if (row.aggregate_id, row.aggregate_version) == taken]
             # The first of two new lines had nothing to clash with.
             line = clashing[min(1, len(clashing) - 1)]
             raise InputError(str(error), line=line, field="aggregateVersion") from None
-        if any(row.thread_counter < heads[row.thread_id] for _, row in missing):
-            # The heads don't show it to an import that is on its way to replace the events.
-            for stage in await writing.stages("replace"):
-                await writing.overtake(stage)
 
     async def _present(self, writing: SoleWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
         """What the store holds at the rows' positions."""

@@ -59,13 +59,11 @@ async def push(
     """Add events to the open import; how many. All of them or, on an error, none."""
     key = order.part_key(part)
     async with owners.writing(database) as writing:
-        limits = await writing.stage_limits(await _open_stage(writing, import_id))
+        limits = await writing.limits(await _open_stage(writing, import_id))
     pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
     async with _staged(database, pieces) as (stage, count):
         async with owners.writing(database) as writing:
             target = await _open_stage(writing, import_id)
-            if part is not None:
-                await writing.drop_part(target, key)
             await writing.pour(stage, target, key)
         return count
 
@@ -101,17 +99,26 @@ async def whole(
 ) -> ImportReport:
     """Begin, push and commit in one, on a stage of its own."""
     merge.check_older(older)
+    async with database.reading() as reading:
+        limits = await reading.limits()
     pieces = _pieces(
         events,
-        await database.limits(),
+        limits,
         ignore_unknown_keys=ignore_unknown_keys,
         max_line_bytes=max_line_bytes,
     )
-    async with _staged(database, pieces) as (stage, _), owners.writing(database, "exclusive") as writing:
-        report = await merge.merge(writing, stage, older)
-        if dry_run:
-            await writing.roll_back_at_end()
-        return report
+    report = ImportReport()
+    async with _staged(database, pieces) as (stage, _):
+        with contextlib.suppress(_DryRun):
+            async with owners.writing(database, "exclusive") as writing:
+                report = await merge.merge(writing, stage, older)
+                if dry_run:
+                    raise _DryRun
+    return report
+
+
+class _DryRun(Exception):  # noqa: N818 -- no error: it rolls the transaction back
+    """Ends a transaction of which nothing is to be kept."""
 
 
 async def _open_stage(writing: Writing, import_id: str) -> Stage:
@@ -152,7 +159,7 @@ async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) 
 
     async def put(batch: NewRowBatch) -> None:
         async with owners.writing(database) as writing:
-            await writing.stage_new_rows(stage, batch)
+            await writing.stage_rows(stage, batch)
 
     batches: Batches[NewRowValues, None] = Batches(put, lambda: None, BATCH_BYTES)
     count = 0

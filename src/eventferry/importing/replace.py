@@ -77,7 +77,6 @@ class Replacement:
                 stage, history = await self._take_over(writing, owner)
             async with owners.writing(self._database, "exclusive") as writing:
                 await self._refuse_full(writing)
-                await writing.refuse_what_would_be_lost()
                 if stage is None:
                     for other in await writing.stages("replace"):  # begun since just now
                         raise owners.running(other)
@@ -128,7 +127,8 @@ class Replacement:
         return None, []
 
     async def limits(self) -> Limits:
-        return self._database.made_limits  # a stage is a table that we make
+        async with self._database.reading() as reading:
+            return await reading.limits(self._its_stage)
 
     async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
         async with owners.writing(self._database, frozen="allow") as writing:
@@ -145,7 +145,7 @@ class Replacement:
                         "the input has no events, but the store does: use allow_empty=True to empty it"
                     )
         async with owners.writing(self._database, frozen="allow") as writing:
-            clash = await writing.find_clash(stage)
+            clash = await writing.make_indexes(stage, "unique")
             if clash is not None:
                 raise InputError(
                     f"{clash.what} stands in line {clash.first_line} already",
@@ -153,7 +153,7 @@ class Replacement:
                     field=clash.field,
                 )
         async with owners.writing(self._database, frozen="allow") as writing:
-            await writing.finish_indexes(stage)
+            await writing.make_indexes(stage, "other")
         async with owners.writing(self._database, "replacing", owner=owner.id) as replacing:
             await self._refuse_full(replacing)
             # Read again: who fills a gap, which the heads don't show, takes it away.

@@ -37,23 +37,39 @@ def writing(
     *,
     frozen: Frozen = "refuse",
     owner: str | None = None,
+    secrets: bool = False,
 ) -> AbstractAsyncContextManager[Writing]: ...
 
 
 @overload
 def writing(
-    database: Database, kind: Literal["exclusive"], *, frozen: Frozen = "refuse", owner: str | None = None
+    database: Database,
+    kind: Literal["exclusive"],
+    *,
+    frozen: Frozen = "refuse",
+    owner: str | None = None,
+    secrets: bool = False,
 ) -> AbstractAsyncContextManager[SoleWriting]: ...
 
 
 @overload
 def writing(
-    database: Database, kind: Literal["replacing"], *, frozen: Frozen = "refuse", owner: str | None = None
+    database: Database,
+    kind: Literal["replacing"],
+    *,
+    frozen: Frozen = "refuse",
+    owner: str | None = None,
+    secrets: bool = False,
 ) -> AbstractAsyncContextManager[Replacing]: ...
 
 
 def writing(
-    database: Database, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", owner: str | None = None
+    database: Database,
+    kind: WritingKind = "shared",
+    *,
+    frozen: Frozen = "refuse",
+    owner: str | None = None,
+    secrets: bool = False,
 ) -> AbstractAsyncContextManager[Any]:
     """A write transaction on a store that may be written.
 
@@ -62,26 +78,27 @@ def writing(
         kind: of the transaction; see `Database.writing`.
         frozen: "allow" writes to a frozen store too.
         owner: the operation that writes; its own freeze is not in its way.
+        secrets: keep everybody else from changing secrets.
 
     Raises:
         StoreFrozenError: a user, or an operation that lives, has frozen the store.
         StoreBusyError, StoreNotFoundError: as they say.
     """
-    return _writing(database, kind, frozen, owner)
+    return _writing(database, kind, frozen, owner, secrets)
 
 
 @asynccontextmanager
 async def _writing(
-    database: Database, kind: WritingKind, frozen: Frozen, owner: str | None
+    database: Database, kind: WritingKind, frozen: Frozen, owner: str | None, secrets: bool
 ) -> AsyncIterator[Any]:
     is_alive: dict[str, bool] = {}
     while True:
-        async with database.writing(kind, frozen=frozen) as transaction:
+        async with database.writing(kind, frozen=frozen, secrets=secrets) as transaction:
             # One that no freeze waits for must not remove any.
             looks = kind != "shared" or frozen == "refuse"
             marker: Freeze | None = await transaction.freeze() if looks else None
             if marker is not None and is_alive.get(marker.owner or "") is False:
-                marker = None if await transaction.drop_freeze(marker) else marker
+                marker = None if await transaction.change_freeze(marker, None) else marker
             if marker is None or (owner is not None and marker.owner == owner):
                 yield transaction
                 return
@@ -107,14 +124,16 @@ async def living(database: Database, marker: Freeze | None) -> Freeze | None:
 
 async def freeze(writing: SoleWriting, owner: str | None) -> None:
     """Freeze the store: for an operation, or None: for a user, whose freeze takes over that of an operation."""
-    await writing.set_freeze(Freeze(owner, now()))
+    marker = Freeze(owner, now())
+    while not await writing.change_freeze(await writing.freeze(), marker):
+        pass  # another program has set or removed one just now
 
 
 async def thaw(writing: SoleWriting, owner: str) -> None:
     """Remove the freeze of this operation, if it stands."""
     marker = await writing.freeze()
     if marker is not None and marker.owner == owner:
-        await writing.drop_freeze(marker)
+        await writing.change_freeze(marker, None)
 
 
 async def refuse_living(database: Database, stage: Stage) -> None:

@@ -32,8 +32,8 @@ from eventferry.databases.mysql.connection import (
 from eventferry.databases.mysql.markers import COMMENT, FREEZE, freeze_of
 from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces
-from eventferry.databases.mysql.saving import Found, Saver, store
-from eventferry.databases.mysql.shape import Shape, read_shape
+from eventferry.databases.mysql.saving import BEGIN, Found, Saver, store
+from eventferry.databases.mysql.shape import OURS, Shape, read_shape
 from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, owner_lock
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.mysql.writing import MysqlWriting, store_comment
@@ -52,7 +52,7 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life
-from eventferry.lines.limits import Limits, check_limits, is_within
+from eventferry.lines.limits import check_limits, is_within
 
 __all__ = ["MysqlDatabase", "open_url"]
 
@@ -253,7 +253,7 @@ class MysqlDatabase:
     def _shape_of(self, connection: Connection, identity: str, *, is_ours: bool) -> Shape:
         shape = self._shapes.get(identity)
         if shape is None:
-            shape = _OURS if is_ours else read_shape(connection, self._tables)
+            shape = OURS if is_ours else read_shape(connection, self._tables)
             if len(self._shapes) == _SHAPES:
                 self._shapes.clear()
             self._shapes[identity] = shape
@@ -290,15 +290,19 @@ class MysqlDatabase:
         kind: WritingKind = "shared",
         *,
         frozen: Frozen = "refuse",
+        secrets: bool = False,
     ) -> AbstractAsyncContextManager[Any]:
         if kind == "shared":
-            return self._writing(MysqlWriting, _BEGIN)
-        return self._writing(MysqlSoleWriting if kind == "exclusive" else MysqlReplacing, self._begin_alone)
+            return self._writing(MysqlWriting, BEGIN, secrets=secrets)
+        alone = MysqlSoleWriting if kind == "exclusive" else MysqlReplacing
+        return self._writing(alone, self._begin_alone, secrets=secrets)
 
     @asynccontextmanager
-    async def _writing(self, kind: type[W], begin: str) -> AsyncIterator[W]:
+    async def _writing(self, kind: type[W], begin: str, *, secrets: bool = False) -> AsyncIterator[W]:
         async with self._begun(partial(self._begin_writing, kind, begin)) as writing:
             try:
+                if secrets:
+                    await writing.connection.run(writing.connection.lock_secrets)
                 yield writing
             except BaseException:
                 await writing.connection.run(writing.undo)
@@ -344,19 +348,9 @@ class MysqlDatabase:
     @property
     def _begin_alone(self) -> str:
         # In order of the threads, as everybody does: nobody waits for one who waits for him.
-        return f"{_BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
+        return f"{BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
 
     # the boundary
-
-    async def exists(self) -> bool:
-        def look(connection: Connection) -> bool:
-            return bool(connection.query(COMMENT, (self._access.database, self._tables.events)))
-
-        try:
-            async with self._begun(look) as found:
-                return found
-        except StoreNotFoundError:
-            return False
 
     async def create(self) -> None:
         try:
@@ -455,14 +449,6 @@ class MysqlDatabase:
         async with self._writing(MysqlSoleWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
 
-    @property
-    def made_limits(self) -> Limits:
-        return _OURS.limits(self._access.max_packet)
-
-    async def limits(self) -> Limits:
-        async with self.reading() as reading:
-            return reading.shape.limits(self._access.max_packet)
-
     groups_at_once = 1
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
@@ -498,9 +484,7 @@ class MysqlDatabase:
             if is_within(limits, save.event)
         }
         try:
-            found = store(
-                connection, self._names, [(saver, saver.preferred) for saver in savers.values()], alone=False
-            )
+            found = store(connection, self._names, [(saver, saver.preferred) for saver in savers.values()])
         except MySQLError as error:
             # Because of which event is found out one by one.
             if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
@@ -533,7 +517,7 @@ class MysqlDatabase:
         try:
             while True:
                 try:
-                    saved = saver.store(connection, place, alone=False)
+                    saved = saver.store(connection, place)
                 except MySQLError as error:
                     connection.roll_back()
                     number = number_of(error)
@@ -586,10 +570,6 @@ class NamedLocks:
 
     async def is_locked(self, connection: Connection, owner: str) -> bool:
         return await connection.ask(partial(_is_alive, connection, owner))
-
-
-_BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
-_OURS = Shape(is_ours=True, collation="", order_key="order")
 
 
 def _is_alive(connection: Connection, owner: str) -> bool:

@@ -30,7 +30,7 @@ from eventferry.databases.mysql.connection import (
 )
 from eventferry.databases.mysql.dialect import MysqlDialect
 from eventferry.databases.mysql.markers import comment_of, freeze_of
-from eventferry.databases.mysql.shape import Shape
+from eventferry.databases.mysql.shape import OURS, Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables
 from eventferry.databases.pace import Pace
@@ -38,6 +38,7 @@ from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
+from eventferry.lines.limits import Limits
 from eventferry.lines.payload import compact
 
 WALK = 4096
@@ -497,6 +498,10 @@ class MysqlReading:
     def _look(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """Look into a table that another transaction may be about to rename or drop."""
         return self.connection.query(statement, values)
+
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        shape = OURS if stage is not None and stage.kind == "replace" else self.shape
+        return shape.limits(self.connection.access.max_packet)
 
     @threaded
     def inspect(self, limit: int) -> Inspection:

@@ -79,6 +79,10 @@ class Shape:
         return Limits(self.id_length, self.type_length, refuse_payload=refuse, all_survive=all_survive)
 
 
+OURS = Shape(is_ours=True, collation="", order_key="order")
+"""The shape of tables that eventferry makes."""
+
+
 def read_shape(connection: Connection, tables: Tables) -> Shape:
     """The shape of tables that somebody else made."""
     columns = {

@@ -13,19 +13,18 @@ from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
 from eventferry.clock import now
-from eventferry.database import Freeze, Save, Shared, Stage
+from eventferry.database import Comparison, Freeze, Shared, Stage
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import duplicate_key
+from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
 from eventferry.databases.mysql.markers import Marker
 from eventferry.databases.mysql.reading import compact_text, entry, vector
-from eventferry.databases.mysql.saving import Found, Saver, taken
+from eventferry.databases.mysql.saving import taken
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.mysql.writing import MysqlWriting, foreign_table
+from eventferry.databases.mysql.writing import MysqlWriting
 from eventferry.databases.names import (
     beside_events,
     comment,
-    frozen_marker,
     new_owner,
     refuse_foreign,
     taken_for_dead,
@@ -33,7 +32,7 @@ from eventferry.databases.names import (
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row
-from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, last_version
+from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 
 _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
 _BLOCK = 2000
@@ -44,65 +43,11 @@ class MysqlSoleWriting(MysqlWriting):
 
     def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
         super().__init__(*reading, freeze=freeze)
-        self._leaves_nothing = False
         self._shared_rows: SSCursor | None = None
-
-    def commit(self) -> None:
-        if self._leaves_nothing:
-            self.undo()
-        else:
-            super().commit()
 
     def undo(self) -> None:
         self._close_shared()
         super().undo()
-
-    async def roll_back_at_end(self) -> None:
-        self._leaves_nothing = True
-
-    @threaded
-    def set_freeze(self, marker: Freeze) -> None:
-        # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
-        self.connection.wait_for_writings()
-        since = marker.since or now()
-        while not self._mark(
-            "FREEZE", marker.owner, since, markers.found(self.connection, self.tables.freeze)
-        ):
-            pass  # what stood there has gone just now, or come
-        self._freeze = marker
-
-    def _mark(
-        self, words: str, owner: str | None, since: int, instead: Marker | None = None
-    ) -> Marker | None:
-        """Set the marker; None where another one stands there than was thought."""
-        token = new_owner()
-        text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
-        new = Marker(self.tables.freeze, text, token, owner=owner)
-        if self._changes(markers.put(self.connection, self.names, new, ddl.marker_table, instead)):
-            return new
-        if self._is_foreign(self.tables.freeze):
-            raise foreign_table(self.tables.freeze, "a freeze")
-        return None
-
-    @threaded
-    def refuse_what_would_be_lost(self) -> None:
-        self._refuse_what_would_be_lost()
-
-    def _refuse_what_would_be_lost(self) -> None:
-        names = {"database": self.connection.access.database, "events": self.tables.events}
-        found = self.connection.query(
-            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
-            WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
-            UNION ALL
-            SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
-            FROM information_schema.referential_constraints
-            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
-            names,
-        )
-        if found:
-            raise UnsupportedStoreError(
-                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
-            )
 
     def _refuse_foreign_tables(self) -> None:
         """Refuse to remove what only has the name of one of a store's tables."""
@@ -117,7 +62,7 @@ class MysqlSoleWriting(MysqlWriting):
     # events
 
     @threaded
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         if not rows:
             return
         head = f"INSERT INTO {self._events}({_COLUMNS}) VALUES "
@@ -140,6 +85,24 @@ class MysqlSoleWriting(MysqlWriting):
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
         self._set_heads(heads)
+        if fills_gaps:
+            self._overtake()
+
+    def _overtake(self) -> None:
+        """Take away the baseline of the import that is on its way to replace the events, if there is one."""
+        left = self._stages("replace")
+        while left:
+            try:
+                # The first row by its key: behind it somebody may just be adding his.
+                self.connection.execute(
+                    f"UPDATE {quoted(self._progress_of(left[0]))} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
+                )
+            except MySQLError as error:
+                if number_of(error) != NO_TABLE:
+                    raise
+                left = self._stages("replace")  # it has gone just now, or somebody else has it
+            else:
+                return
 
     def _taken(self, aggregate_id: str, version: int) -> Exception:
         return taken(self.connection, self.names, self.shape, aggregate_id, version)
@@ -150,38 +113,22 @@ class MysqlSoleWriting(MysqlWriting):
             {"heads": vector(heads)},
         )
 
-    @threaded
-    def add_event(self, save: Save) -> None:
-        event = save.event
-        check_limits(
-            self.shape.limits(self.connection.access.max_packet),
-            event.aggregate_id,
-            event.type,
-            event.payload,
-        )
-        saver = Saver(self.names, self.shape, save)
-        place = saver.preferred
-        while True:
-            try:
-                saved = saver.store(self.connection, place, alone=True)
-            except MySQLError as error:
-                raise saver.refusal(self.connection, place, error) from None
-            if not isinstance(saved, Found):
-                return
-            place = saver.next_place(self.connection, saved)
-
     # merge
 
+    async def compare(self, stage: Stage) -> Comparison:
+        """The comparison of bytes is `_shared`'s, which reads both sides in one go."""
+        stage = await self._comparable(stage)
+        return Comparison(stage, 0, self._shared(stage))
+
     @threaded
-    def discard_known(self, stage: Stage) -> tuple[Stage, int]:
-        """Finds none: the comparison of bytes is `shared`'s, which reads both sides in one go."""
+    def _comparable(self, stage: Stage) -> Stage:
         if stage.kind == "open":
             self.connection.lock_pushes()
             if not self._has_column(stage.table, "arrival"):
-                return self._copy(stage), 0
-        return stage, 0
+                return self._copy(stage)
+        return stage
 
-    async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
+    async def _shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         await self._find_shared(stage)
         while block := await self._fetch_shared():
             yield block
@@ -420,10 +367,10 @@ class MysqlReplacing(MysqlSoleWriting):
         self._renames = former | arriving
         self._drop_afterwards(*former.values())
 
-    async def drop_freeze(self, marker: Freeze) -> bool:
+    async def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
         if self._renames:  # it keeps writers out until the tables have their names, and goes with them
             return True
-        return await super().drop_freeze(marker)
+        return await super().change_freeze(before, after)
 
     def _settle(self) -> None:
         super()._settle()
@@ -434,11 +381,6 @@ class MysqlReplacing(MysqlSoleWriting):
 def _mark(table: str) -> str:
     """A hash of what a group has beside its timestamp, by which its rows are sorted next to one another."""
     return f"CRC32(CAST({table}.aggregateId AS BINARY)) * 4294967296 + CRC32(CAST({table}.type AS BINARY))"
-
-
-def _shown(name: str) -> str:
-    """A quoted name as it stands in a comment."""
-    return quoted(name).replace("%%", "%")
 
 
 def owner_lock(owner: str) -> str:

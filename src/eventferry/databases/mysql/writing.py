@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pymysql.constants import ER
 from pymysql.err import MySQLError
@@ -15,9 +15,8 @@ from eventferry.clock import now
 from eventferry.database import (
     Clash,
     Freeze,
-    NewRowBatch,
-    RowBatch,
     Stage,
+    StageBatch,
     StageKind,
 )
 from eventferry.databases.dialect import Value
@@ -27,7 +26,14 @@ from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_ke
 from eventferry.databases.mysql.markers import Change, Marker, freeze_of
 from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import comment, import_marker, new_import_id, new_owner, taken_for_dead
+from eventferry.databases.names import (
+    comment,
+    frozen_marker,
+    import_marker,
+    new_import_id,
+    new_owner,
+    taken_for_dead,
+)
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -38,13 +44,13 @@ from eventferry.errors import (
     UnsupportedStoreError,
 )
 from eventferry.lines.event import NumberedRow
-from eventferry.lines.limits import Limits
 from eventferry.reading import order
 
 _NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)
 _STAGE_COLUMNS = (
     "`line`, `threadId`, `threadCounter`, `timestamp`, `aggregateId`, `aggregateVersion`, `type`, `payload`"
 )
+_NEW_COLUMNS = "`timestamp`, `aggregateId`, `type`, `payload`"
 
 
 class MysqlWriting(MysqlReading):
@@ -110,16 +116,32 @@ class MysqlWriting(MysqlReading):
         return self._freeze
 
     @threaded
-    def drop_freeze(self, marker: Freeze) -> bool:
+    def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
         # Before the end: behind it somebody else's freeze may stand there already, and would go with the marker.
         found = markers.found(self.connection, self.tables.freeze)
-        if found is not None and freeze_of(found.text) == marker:
-            if self._changes(markers.take(self.connection, self.names, found)):
-                found = None
-            else:  # somebody was quicker, and another marker may stand there
-                found = markers.found(self.connection, self.tables.freeze)
-        self._freeze = None if found is None else freeze_of(found.text)
-        return found is None
+        if before != (None if found is None else freeze_of(found.text)):
+            is_done = False
+        elif after is not None:
+            # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
+            self.connection.wait_for_writings()
+            is_done = self._mark("FREEZE", after.owner, after.since or now(), found) is not None
+        else:
+            is_done = found is None or self._changes(markers.take(self.connection, self.names, found))
+        self._freeze = after if is_done else freeze_of(self.comment_of(self.tables.freeze))
+        return is_done
+
+    def _mark(
+        self, words: str, owner: str | None, since: int, instead: Marker | None = None
+    ) -> Marker | None:
+        """Set the marker; None where another one stands there than was thought."""
+        token = new_owner()
+        text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
+        new = Marker(self.tables.freeze, text, token, owner=owner)
+        if self._changes(markers.put(self.connection, self.names, new, ddl.marker_table, instead)):
+            return new
+        if self._is_foreign(self.tables.freeze):
+            raise foreign_table(self.tables.freeze, "a freeze")
+        return None
 
     # stages
 
@@ -144,6 +166,7 @@ class MysqlWriting(MysqlReading):
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
+        self._refuse_what_would_be_lost()
         self._sweep()
         table, heads, progress = self.names.import_of(owner)
         self._make(progress, ddl.progress_table(progress), facts)
@@ -209,28 +232,13 @@ class MysqlWriting(MysqlReading):
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
+        self._refuse_what_would_be_lost()
         # This waits for what the former owner has begun. What it begins after it meets no table.
         former = self.names.import_of(stage.owner or "")
         table, *others = self.names.import_of(owner)
         if not self.connection.rename(dict(zip(former, (table, *others), strict=True))):
             raise StoreBusyError("another import into this store has begun just now")
         return Stage(stage.id, stage.kind, table, owner, stage.since, stage.baseline)
-
-    @threaded
-    def overtake(self, stage: Stage) -> None:
-        left = [stage]
-        while left:
-            try:
-                # The first row by its key: behind it somebody may just be adding his.
-                self.connection.execute(
-                    f"UPDATE {quoted(self._progress_of(left[0]))} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
-                )
-            except MySQLError as error:
-                if number_of(error) != NO_TABLE:
-                    raise
-                left = self._stages("replace")  # it has gone just now, or somebody else has it
-            else:
-                return
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
@@ -249,15 +257,32 @@ class MysqlWriting(MysqlReading):
             return
         self._drop_afterwards(stage.table)
 
+    def _refuse_what_would_be_lost(self) -> None:
+        names = {"database": self.connection.access.database, "events": self.tables.events}
+        found = self.connection.query(
+            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
+            WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
+            UNION ALL
+            SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
+            FROM information_schema.referential_constraints
+            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
+            names,
+        )
+        if found:
+            raise UnsupportedStoreError(
+                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
+            )
+
     # replace
 
     @threaded
-    def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
+    def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
+        columns = _STAGE_COLUMNS if stage.kind == "replace" else _NEW_COLUMNS
         try:
             with self._its(stage):
-                if not self._load(stage, batch):
+                if stage.kind != "replace" or not self._load(stage, batch):
                     self.connection.insert(
-                        f"INSERT INTO {quoted(stage.table)}({_STAGE_COLUMNS}) VALUES ",
+                        f"INSERT INTO {quoted(stage.table)}({columns}) VALUES ",
                         itertools.chain.from_iterable(batch),
                     )
         except MySQLError as error:
@@ -267,14 +292,15 @@ class MysqlWriting(MysqlReading):
                     "import without resume to begin anew"
                 ) from None
             raise
-        progress = batch.progress
-        self.connection.execute(
-            f"""INSERT INTO {quoted(self._progress_of(stage))}(`byteOffset`, `line`, `events`, `digest`)
-            VALUES (%s, %s, %s, %s)""",
-            (progress.byte_offset, progress.line, progress.events, progress.digest),
-        )
+        if stage.kind == "replace":
+            progress = batch.progress
+            self.connection.execute(
+                f"""INSERT INTO {quoted(self._progress_of(stage))}(`byteOffset`, `line`, `events`, `digest`)
+                VALUES (%s, %s, %s, %s)""",
+                (progress.byte_offset, progress.line, progress.events, progress.digest),
+            )
 
-    def _load(self, stage: Stage, batch: RowBatch) -> bool:
+    def _load(self, stage: Stage, batch: StageBatch) -> bool:
         """Put rows in by LOAD DATA LOCAL; False where the server does not allow that."""
         if not self.connection.access.loads:
             return False
@@ -316,7 +342,10 @@ class MysqlWriting(MysqlReading):
             raise
 
     @threaded
-    def find_clash(self, stage: Stage) -> Clash | None:
+    def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        if which == "other":
+            self._fill_heads(stage)  # the index for the order is built with the unique ones, in one pass
+            return None
         table = quoted(stage.table)
         if not self._has_column(stage.table, "line"):
             if self.comment_of(stage.table) is None:
@@ -358,9 +387,7 @@ class MysqlWriting(MysqlReading):
         line_a, line_b, a, b = rows[0]
         return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
-    @threaded
-    def finish_indexes(self, stage: Stage) -> None:
-        # The index for the order is built with the others, in one pass.
+    def _fill_heads(self, stage: Stage) -> None:
         with self._its(stage):
             self.connection.execute(
                 f"""REPLACE INTO {quoted(self.names.heads_of(stage.owner or ""))}
@@ -370,19 +397,13 @@ class MysqlWriting(MysqlReading):
     # merge
 
     @threaded
-    def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        with self._its(stage):
-            self.connection.insert(
-                f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ",
-                itertools.chain.from_iterable(batch),
-            )
-
-    @threaded
     def pour(self, source: Stage, target: Stage, part: bytes) -> None:
         self._lock_pushes(target)
         parts = self._has_column(target.table, "part")
         if not parts and part != order.UNNAMED:
             raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+        if parts and part != order.UNNAMED:
+            self.connection.execute(f"DELETE FROM {quoted(target.table)} WHERE `part` = %s", (part,))
         # reSolve takes the events of one timestamp in order of rowid.
         with self._its(source):
             self.connection.execute(
@@ -400,25 +421,16 @@ class MysqlWriting(MysqlReading):
         if stage.id not in [found.id for found in self._stages("open")]:
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 
-    @threaded
-    def stage_limits(self, stage: Stage) -> Limits:
-        return self.shape.limits(self.connection.access.max_packet)
-
-    @threaded
-    def drop_part(self, stage: Stage, part: bytes) -> None:
-        self._lock_pushes(stage)
-        if self._has_column(stage.table, "part"):
-            self.connection.execute(f"DELETE FROM {quoted(stage.table)} WHERE `part` = %s", (part,))
-
     # the small tables
 
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return self.connection.execute(statement, values)
 
-    @threaded
-    def hold_secrets(self) -> None:
-        self.connection.lock_secrets()
+
+def _shown(name: str) -> str:
+    """A quoted name as it stands in a comment."""
+    return quoted(name).replace("%%", "%")
 
 
 def store_comment(token: str | None = None) -> str:

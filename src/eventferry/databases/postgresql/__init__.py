@@ -28,7 +28,7 @@ from eventferry.databases.postgresql.placing import Place, Saver, preferred
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSoleWriting
 from eventferry.databases.postgresql.tables import Names, columns, quoted
-from eventferry.databases.postgresql.writing import MADE_LIMITS, PostgresWriting
+from eventferry.databases.postgresql.writing import PostgresWriting
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
     ConcurrentError,
@@ -37,7 +37,6 @@ from eventferry.errors import (
     StoreBusyError,
     StoreExistsError,
     StoreFrozenError,
-    StoreNotFoundError,
     StoreUnreachableError,
     UnsupportedStoreError,
     UsageError,
@@ -111,8 +110,6 @@ class PostgresDatabase:
         size: how many connections work at once.
     """
 
-    made_limits = MADE_LIMITS
-
     def __init__(
         self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
     ) -> None:
@@ -182,25 +179,30 @@ class PostgresDatabase:
             yield PostgresReading(connection, self._names, *self._facts_of(results[-1]))
 
     def writing(
-        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse"
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Any]:
+        # reSolve's writers wait for it too.
+        then = f"LOCK TABLE {self._names.secrets} IN SHARE ROW EXCLUSIVE MODE" if secrets else "SELECT"
         if kind == "shared":
-            return self._shared(frozen)
+            return self._shared(frozen, then)
         if kind == "exclusive":
-            return self._alone(PostgresSoleWriting, "")
-        return self._alone(PostgresReplacing, f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;")
+            return self._alone(PostgresSoleWriting, "", then)
+        return self._alone(
+            PostgresReplacing, f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;", then
+        )
 
     @asynccontextmanager
-    async def _shared(self, frozen: Frozen) -> AsyncIterator[PostgresWriting]:
+    async def _shared(self, frozen: Frozen, then: str = "SELECT") -> AsyncIterator[PostgresWriting]:
         # The lock is one that saves take too, and that a freeze waits for.
         mode, freeze = ("ROW EXCLUSIVE", self._freeze) if frozen == "refuse" else ("ACCESS SHARE", _NONE)
-        first = f"{self._patience}; LOCK TABLE {self._names.threads} IN {mode} MODE; {self._facts}; {freeze}"
+        lock = f"LOCK TABLE {self._names.threads} IN {mode} MODE"
+        first = f"{self._patience}; {lock}; {then}; {self._facts}; {freeze}"
         async with self._transaction(first=first) as (connection, results):
             yield self._begun_writing(PostgresWriting, connection, results)
             await connection.run("COMMIT")
 
     @asynccontextmanager
-    async def _alone(self, kind: type[W], lock: str) -> AsyncIterator[W]:
+    async def _alone(self, kind: type[W], lock: str, then: str = "SELECT") -> AsyncIterator[W]:
         """A transaction that no save and no other sole writing happens beside.
 
         Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
@@ -211,7 +213,7 @@ class PostgresDatabase:
         """
         deadline = time.monotonic() + self._busy_timeout
         first = f"""SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
-            LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience};
+            LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience}; {then};
             SET LOCAL enable_seqscan = off; {self._facts}; {self._freeze}"""
         while True:
             try:
@@ -219,9 +221,7 @@ class PostgresDatabase:
                     deadline = 0
                     writing = self._begun_writing(kind, connection, results)
                     yield writing
-                    await connection.run(
-                        "ROLLBACK" if getattr(writing, "leaves_nothing", False) else "COMMIT"
-                    )
+                    await connection.run("COMMIT")
                     return
             except StoreBusyError:
                 if time.monotonic() >= deadline:
@@ -267,15 +267,6 @@ class PostgresDatabase:
         return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
 
     # the boundary
-
-    async def exists(self) -> bool:
-        try:
-            async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
-                name = self._names.events.replace("%%", "%")
-                [[(oid,)]] = await connection.run("SELECT to_regclass(%s)::oid", (name,))
-        except StoreNotFoundError:
-            return False
-        return oid is not None
 
     async def create(self) -> None:
         tables = self._names.tables
@@ -343,10 +334,6 @@ class PostgresDatabase:
             finally:
                 await connection.ask("RESET statement_timeout; RESET lock_timeout")
         return [index]
-
-    async def limits(self) -> Limits:
-        async with self._shared("allow") as writing:
-            return await writing.column_limits(self._names.tables.events)
 
     groups_at_once = 2
 
@@ -440,7 +427,8 @@ class PostgresDatabase:
             with contextlib.suppress(InputError):
                 check_limits(self._limits, event.aggregate_id, event.type, event.payload)
                 return
-        self._limits = await self.limits()
+        async with self._shared("allow") as writing:
+            self._limits = await writing.limits()
         check_limits(self._limits, event.aggregate_id, event.type, event.payload)
 
     async def own(self) -> LockOwner:

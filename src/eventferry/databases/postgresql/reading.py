@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -33,9 +34,11 @@ from eventferry.databases.postgresql.markers import (
     open_import_of,
     replace_stage_of,
 )
+from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
 from eventferry.databases.stretches import numbers_of
 from eventferry.errors import DatabaseError
+from eventferry.lines.limits import Limits
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -96,6 +99,10 @@ def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
 def _storable(texts: Sequence[str]) -> list[str]:
     """Those of the texts that PostgreSQL could hold: no other can be found there, nor can it be asked for."""
     return [text for text in texts if is_storable(text)]
+
+
+MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
+"""Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
 
 
 class PostgresReading:
@@ -433,6 +440,22 @@ class PostgresReading:
         stage_of = merge_stage_of if kind == "merge" else replace_stage_of
         found = (stage_of(self.names, str(name), str(told)) for name, told in rows)
         return [stage for stage in found if stage is not None]
+
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        if stage is not None and stage.kind == "replace":
+            return MADE_LIMITS
+        table = self.names.tables.events if stage is None else stage.table
+        [rows] = await self.connection.run(
+            "SELECT attname, atttypmod - 4 FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname IN ('aggregateId', 'type') AND atttypmod > 4",
+            (self.names.of(table).replace("%%", "%"),),
+        )
+        lengths = {name: min(length, MADE_LIMITS.id_length) for name, length in rows}
+        return replace(
+            MADE_LIMITS,
+            id_length=lengths.get("aggregateId", MADE_LIMITS.id_length),
+            type_length=lengths.get("type", MADE_LIMITS.type_length),
+        )
 
     async def inspect(self, limit: int) -> Inspection:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)

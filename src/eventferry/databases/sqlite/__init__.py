@@ -30,7 +30,6 @@ from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.file import File
 from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.liveness import FileOwner
-from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.reading import SqliteReading
 from eventferry.databases.sqlite.recognizing import (
     KnownStore,
@@ -55,7 +54,6 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life, Running, to_the_end
-from eventferry.lines.limits import ROOMY, Limits
 
 __all__ = ["SqliteDatabase", "open_url"]
 
@@ -186,15 +184,20 @@ class SqliteDatabase:
             self._writer = Connection(self._file, "rw", self._busy_timeout)
         return self._writer
 
-    def _begin(self, connection: Connection) -> SqliteWriting:
-        """A write transaction on a whole store. For the worker thread."""
+    def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteWriting:
+        """A write transaction on a whole store. For the worker thread.
+
+        Args:
+            connection: to write with.
+            secrets: whether pages keep no remnant of what is deleted or moved.
+        """
         if self._journal_mode is not None:
             self._set_journal_mode(connection, self._journal_mode)
             self._journal_mode = None
         connection.begin(write=True)
         try:
             self._file.check(to_write=True)
-            connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
+            connection.sqlite.execute(f"PRAGMA secure_delete = {'ON' if secrets else 'OFF'}").fetchone()
             # A table is renamed in place of another: views that name the other must not stop it.
             connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
             store = self._known_store(connection)
@@ -202,7 +205,11 @@ class SqliteDatabase:
         except BaseException:
             connection.roll_back()
             raise
-        return SqliteWriting(connection, self._tables, store.definition)
+        writing = SqliteWriting(connection, self._tables, store.definition)
+        writing.changed_store = (
+            secrets  # a save that goes on with what is known would go on with the setting too
+        )
+        return writing
 
     def _known_store(self, connection: Connection) -> KnownStore:
         """The store as it was found for a transaction before, as long as no definition in the file has changed. For
@@ -224,7 +231,7 @@ class SqliteDatabase:
         writing.close_statements()
         if writing.changed_store:
             self._kept = None
-        if keep and not writing.leaves_nothing:
+        if keep:
             writing.connection.commit()
             for owner in writing.dropped_owners:
                 liveness.forget(self._file.path, owner)
@@ -233,13 +240,6 @@ class SqliteDatabase:
             writing.connection.roll_back()
 
     # the boundary
-
-    async def exists(self) -> bool:
-        try:
-            async with self.reading():
-                return True
-        except StoreNotFoundError:
-            return False
 
     async def create(self) -> None:
         with self._running():
@@ -314,12 +314,6 @@ class SqliteDatabase:
             )
         return added
 
-    made_limits = ROOMY
-
-    async def limits(self) -> Limits:
-        async with self.reading() as reading:
-            return ROOMY if reading.is_ours else Limits(refuse_payload=refuse_number)
-
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteReading]:
         async with self._reader() as connection:
@@ -339,10 +333,11 @@ class SqliteDatabase:
         kind: WritingKind = "shared",
         *,
         frozen: Frozen = "refuse",
+        secrets: bool = False,
     ) -> AsyncIterator[Any]:
         async with self._alone() as writer:
             try:
-                writing = await writer.run(partial(self._begin, writer))
+                writing = await writer.run(partial(self._begin, writer, secrets=secrets))
             except asyncio.CancelledError:
                 # It may have begun all the same, just before it could hear of it.
                 await writer.run(writer.roll_back)

@@ -25,9 +25,11 @@ from eventferry.databases.inspecting import unique_faults
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
+from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.tables import quoted, stages
 from eventferry.databases.stretches import give_in_turn, numbers_of
 from eventferry.databases.thread import from_thread, threaded
+from eventferry.lines.limits import ROOMY, Limits
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -345,6 +347,19 @@ class SqliteReading:
     @threaded
     def stages(self, kind: StageKind) -> list[Stage]:
         return stages(self.connection.sqlite, self.tables, kind)
+
+    @threaded
+    def limits(self, stage: Stage | None = None) -> Limits:
+        if stage is not None and stage.kind == "replace":
+            return ROOMY
+        # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
+        is_ours = self.is_ours and (stage is None or self._has_parts(stage))
+        return ROOMY if is_ours else Limits(refuse_payload=refuse_number)
+
+    def _has_parts(self, stage: Stage) -> bool:
+        """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
+        names = self.connection.sqlite.execute(f"PRAGMA table_info({quoted(stage.table)})").fetchall()
+        return any(name == "part" for _, name, *_ in names)
 
     @threaded
     def inspect(self, limit: int) -> Inspection:

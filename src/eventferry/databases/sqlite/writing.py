@@ -8,18 +8,18 @@ import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Any
+from typing import Any, Literal
 
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Clash,
+    Comparison,
     Freeze,
-    NewRowBatch,
-    RowBatch,
     Save,
     Shared,
     Stage,
+    StageBatch,
     StageKind,
 )
 from eventferry.databases.dialect import Value
@@ -34,12 +34,19 @@ from eventferry.databases.sqlite.tables import quoted, stages
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, InputError, StoreBusyError, UnsupportedStoreError
 from eventferry.lines.event import Row
-from eventferry.lines.limits import MAX_SAFE_INTEGER, ROOMY, Limits, full_thread, last_version
+from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread, last_version
 from eventferry.reading import order
 
 _COLUMNS = ", ".join(map(quoted, EVENT))
 # A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
 _INSERT_ROW = f"({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
+
+_STAGED = {
+    # The rowid is the line number: a clash can name its two lines, at no cost.
+    "replace": (f"(rowid, {_COLUMNS})", "(?,?,?,?,?,?,?,CAST(?AS TEXT))"),
+    "merge": ('("timestamp", "aggregateId", "type", "payload")', "(?, ?, ?, CAST(? AS TEXT))"),
+}
+"""Into which columns rows go, and how one is written."""
 
 _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
 
@@ -49,7 +56,6 @@ class SqliteWriting(SqliteReading):
 
     def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
         super().__init__(connection, tables, events_sql)
-        self.leaves_nothing = False
         # Whether what a save relies on from the save before may be another now.
         self.changed_store = False
         self.dropped_owners: list[str] = []
@@ -62,23 +68,17 @@ class SqliteWriting(SqliteReading):
         """Close what is still open, before the transaction ends. For the worker thread."""
         self._shared_rows.close()
 
-    async def roll_back_at_end(self) -> None:
-        self.leaves_nothing = True
-
     @threaded
-    def set_freeze(self, marker: Freeze) -> None:
+    def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
         # Only one transaction writes at a time, and this is it: nobody's write is under way.
-        if (before := self._freeze()) is not None:
-            self._drop_freeze(before)
-        self._refuse_neighbour(self.tables.freeze)
-        self.changed_store = True
-        self.connection.sqlite.execute(ddl.freeze_table(self.tables, marker.owner, marker.since))
-
-    @threaded
-    def drop_freeze(self, marker: Freeze) -> bool:
-        if self._freeze() != marker:
+        if self._freeze() != before:
             return False
-        self._drop_freeze(marker)
+        if before is not None:
+            self._drop_freeze(before)
+        if after is not None:
+            self._refuse_neighbour(self.tables.freeze)
+            self.changed_store = True
+            self.connection.sqlite.execute(ddl.freeze_table(self.tables, after.owner, after.since))
         return True
 
     def _drop_freeze(self, marker: Freeze) -> None:
@@ -101,11 +101,14 @@ class SqliteWriting(SqliteReading):
     # events
 
     @threaded
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         self.changed_store = True
         for row in rows:
             self._refuse_taken(row.aggregate_id, row.aggregate_version)
             self._insert(row)
+        if fills_gaps:
+            for stage in stages(self.connection.sqlite, self.tables, "replace"):
+                self._overtake(stage)
 
     def _insert(self, row: Sequence[object]) -> None:
         if self.connection.sqlite.change(self._insert_event, row) != 1:
@@ -118,11 +121,6 @@ class SqliteWriting(SqliteReading):
         ).fetchone()
         if taken:
             raise ConcurrentError(aggregate_id, version)
-
-    @threaded
-    def add_event(self, save: Save) -> None:
-        self.changed_store = True
-        self.add(save, self._heads())
 
     def add(self, save: Save, heads: list[int]) -> tuple[int, int]:
         """Store one event; its thread and counter. `heads` are the store's, and are moved behind it. What it
@@ -204,6 +202,7 @@ class SqliteWriting(SqliteReading):
         if kind == "replace":
             if owner is None:
                 raise AssertionError("a stage without an owner")
+            self._refuse_what_would_be_lost()
             if stages(sqlite, tables, "replace"):
                 raise StoreBusyError("another import into this store is running")
             stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
@@ -223,6 +222,7 @@ class SqliteWriting(SqliteReading):
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """From here on the former owner finds no table of its own any more."""
+        self._refuse_what_would_be_lost()
         adopted = replace(stage, table=self.tables.stage_of(owner), owner=owner)
         for former, name in (
             (stage.table, adopted.table),
@@ -241,8 +241,7 @@ class SqliteWriting(SqliteReading):
             raise taken_for_dead()
         return name
 
-    @threaded
-    def overtake(self, stage: Stage) -> None:
+    def _overtake(self, stage: Stage) -> None:
         """The baseline stands in the definition of the progress table, so that is made anew."""
         sqlite, progress = self.connection.sqlite, self._progress_of(stage)
         former = f"{progress}-former"
@@ -267,19 +266,16 @@ class SqliteWriting(SqliteReading):
     # replace
 
     @threaded
-    def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
-        steps = quoted(self._progress_of(stage))
-        # The rowid is the line number: a clash can name its two lines, at no cost.
-        self._insert_parts(
-            f"INSERT INTO {quoted(stage.table)}(rowid, {_COLUMNS}) VALUES ",
-            "(?,?,?,?,?,?,?,CAST(?AS TEXT))",
-            batch,
-        )
-        progress = batch.progress
-        self.connection.sqlite.execute(
-            f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
-            (progress.byte_offset, progress.line, progress.events, progress.digest),
-        )
+    def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
+        head, row = _STAGED[stage.kind]
+        steps = quoted(self._progress_of(stage)) if stage.kind == "replace" else None
+        self._insert_parts(f"INSERT INTO {quoted(stage.table)}{head} VALUES ", row, batch)
+        if steps is not None:
+            progress = batch.progress
+            self.connection.sqlite.execute(
+                f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
+                (progress.byte_offset, progress.line, progress.events, progress.digest),
+            )
 
     def _insert_parts(self, head: str, row: str, parts: Iterable[Sequence[tuple[Any, ...]]]) -> None:
         """Insert rows, each part by one statement: Python's lock is not held while it runs, so what comes next is
@@ -290,8 +286,11 @@ class SqliteWriting(SqliteReading):
             )
 
     @threaded
-    def find_clash(self, stage: Stage) -> Clash | None:
+    def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
         self._progress_of(stage)
+        if which == "other":
+            self.add_order_index(stage.table)
+            return None
         present = self.indexed(stage.table)  # an import that died after this step goes on with them
         for statement, columns in ddl.unique_indexes(stage.table, ddl.generation(self.tables.events)):
             if columns in present:
@@ -324,11 +323,6 @@ class SqliteWriting(SqliteReading):
         ).fetchone()
         return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
-    @threaded
-    def finish_indexes(self, stage: Stage) -> None:
-        self._progress_of(stage)
-        self.add_order_index(stage.table)
-
     def add_order_index(self, table: str) -> list[str]:
         """Make the index for the order where it is missing; its name. For the worker thread."""
         if ddl.ORDER in self.indexed(table):
@@ -336,10 +330,6 @@ class SqliteWriting(SqliteReading):
         generation = ddl.generation(self.tables.events)
         self.connection.make_index(ddl.order_index(table, generation))
         return [f"{generation}-order"]
-
-    @threaded
-    def refuse_what_would_be_lost(self) -> None:
-        self._refuse_what_would_be_lost()
 
     def _refuse_what_would_be_lost(self) -> None:
         """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
@@ -380,29 +370,20 @@ class SqliteWriting(SqliteReading):
 
     # merge
 
-    def _has_parts(self, stage: Stage) -> bool:
-        """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
-        names = self.connection.sqlite.execute(f"PRAGMA table_info({quoted(stage.table)})").fetchall()
-        return any(name == "part" for _, name, *_ in names)
-
     def _part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
         unnamed = f"x'{order.UNNAMED.hex()}'"
         return f"coalesce(part, {unnamed})" if self._has_parts(stage) else unnamed
 
     @threaded
-    def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        self._insert_parts(
-            f'INSERT INTO {quoted(stage.table)}("timestamp", "aggregateId", "type", "payload") VALUES ',
-            "(?, ?, ?, CAST(? AS TEXT))",
-            batch,
-        )
-
-    @threaded
     def pour(self, source: Stage, target: Stage, part: bytes) -> None:
         extra, value = "", ""
         if self._has_parts(target):
             extra, value = ', "part"', ", :part"
+            if part != order.UNNAMED:
+                self.connection.sqlite.execute(
+                    f'DELETE FROM {quoted(target.table)} WHERE "part" = ?', (part,)
+                )
         elif part != order.UNNAMED:
             raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
         # reSolve works a row's thread out when it is pushed, and needs it.
@@ -413,19 +394,11 @@ class SqliteWriting(SqliteReading):
             {"part": part},
         )
 
-    @threaded
-    def stage_limits(self, stage: Stage) -> Limits:
-        # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
-        kept = self.is_ours and self._has_parts(stage)
-        return ROOMY if kept else Limits(refuse_payload=refuse_number)
+    async def compare(self, stage: Stage) -> Comparison:
+        return Comparison(stage, await self._discard_known(stage), self._shared(stage))
 
     @threaded
-    def drop_part(self, stage: Stage, part: bytes) -> None:
-        if self._has_parts(stage):
-            self.connection.sqlite.execute(f'DELETE FROM {quoted(stage.table)} WHERE "part" = ?', (part,))
-
-    @threaded
-    def discard_known(self, stage: Stage) -> tuple[Stage, int]:
+    def _discard_known(self, stage: Stage) -> int:
         """What stands at the staged timestamps is found by the order's index, so an incremental import costs
         what its batch costs, however large the store is; then the groups meet through indexes on both sides.
         """
@@ -445,7 +418,7 @@ class SqliteWriting(SqliteReading):
         self.connection.make_index(
             f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
         )
-        count = self.connection.sqlite.change(
+        return self.connection.sqlite.change(
             f"""DELETE FROM {table} WHERE rowid IN (
               SELECT s.rowid FROM (
                 SELECT min(rowid) AS id FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {known})
@@ -456,14 +429,13 @@ class SqliteWriting(SqliteReading):
               )
             )"""
         )
-        return stage, count
 
     @staticmethod
     def _staged_payload(stage: Stage) -> str:
         """The JSON text of a staged event; into an "open" stage reSolve may have put it in its own way."""
         return "s.payload" if stage.kind == "merge" else f"coalesce({foreign('s.payload')}, 'null')"
 
-    async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
+    async def _shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         await self._find_shared(stage)
         while block := await self._fetch_shared():
             yield block
@@ -564,12 +536,6 @@ class SqliteWriting(SqliteReading):
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return self.connection.sqlite.change(bound(statement), values)
-
-    @threaded
-    def hold_secrets(self) -> None:
-        # Only one transaction writes at a time, and this is it. The next one takes the setting back.
-        self.changed_store = True
-        self.connection.sqlite.execute("PRAGMA secure_delete = ON").fetchone()
 
 
 def _left_out(table: str) -> UnsupportedStoreError:
