@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.servers import FOLDER, keep_servers, used
+from tests.support.servers import FOLDER, keep_servers, memory, used
 
 
 def _in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:
@@ -32,10 +32,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The process that was started by hand keeps the servers; its workers find them by the environment."""
+    """The process that was started by hand keeps the servers; its workers find them by the environment.
+
+    Where memory has room, the files of the tests stand there too.
+    """
     if FOLDER not in os.environ:
         keeper = keep_servers()
         config.add_cleanup(keeper.kill if keeper.stdin is None else keeper.stdin.close)
+        folder = memory()
+        if folder is not None:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from eventferry.comparing.checking import CheckReport, Remark, check
     from eventferry.comparing.verifying import Difference, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
-    from eventferry.importing.merge import ImportReport
+    from eventferry.importing.merge import ImportReport, Older
     from eventferry.importing.stream import ImportStream, StreamReport
-    from eventferry.lines.event import Event
+    from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
-    from eventferry.lines.piping import pipeline
+    from eventferry.lines.piping import Sink, pipeline
     from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
     from eventferry.reading.partition import Partition
     from eventferry.results import (
@@ -32,7 +32,14 @@ if TYPE_CHECKING:
         SavedEvent,
         Subscriber,
     )
-    from eventferry.secrets import GatheredSecrets, Secret, SecretsPage, SecretsReport
+    from eventferry.secrets import (
+        GatheredSecrets,
+        Secret,
+        SecretsExport,
+        SecretsImport,
+        SecretsPage,
+        SecretsReport,
+    )
     from eventferry.store import EventLoader, EventStore
 
 __version__ = "0.1.0"
@@ -44,6 +51,7 @@ __all__ = [
     "Description",
     "Difference",
     "Event",
+    "EventInput",
     "EventLoader",
     "EventStore",
     "ExportStream",
@@ -52,6 +60,7 @@ __all__ = [
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
+    "Older",
     "OpenImportDescription",
     "Page",
     "Partition",
@@ -59,9 +68,12 @@ __all__ = [
     "SavedEvent",
     "Secret",
     "SecretDifference",
+    "SecretsExport",
+    "SecretsImport",
     "SecretsPage",
     "SecretsReport",
     "SecretsVerifyReport",
+    "Sink",
     "StreamReport",
     "Subscriber",
     "VerifyReport",
@@ -77,15 +89,22 @@ __all__ = [
 
 _MODULES = {
     "comparing.checking": ("CheckReport", "Remark", "check"),
-    "lines.event": ("Event",),
+    "lines.event": ("Event", "EventInput"),
     "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),
-    "importing.merge": ("ImportReport",),
+    "importing.merge": ("ImportReport", "Older"),
     "reading.partition": ("Partition",),
-    "lines.piping": ("pipeline",),
+    "lines.piping": ("Sink", "pipeline"),
     "results": ("Description", "ImportProgress", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
-    "secrets": ("GatheredSecrets", "Secret", "SecretsPage", "SecretsReport"),
+    "secrets": (
+        "GatheredSecrets",
+        "Secret",
+        "SecretsExport",
+        "SecretsImport",
+        "SecretsPage",
+        "SecretsReport",
+    ),
     "store": ("EventLoader", "EventStore"),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),

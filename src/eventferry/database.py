@@ -15,7 +15,7 @@ These words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload
@@ -39,24 +39,38 @@ FIRST = Key(-(2**63), -1, -1)
 """No event sorts before it."""
 
 Position: TypeAlias = tuple[int, int, int, bytes | None]
-"""An event as the order sees it: thread, counter, timestamp and its line, None where a filter leaves it out."""
+"""An event as the order sees it: thread, counter, timestamp, and its line if that was asked for."""
+
+
+class State(NamedTuple):
+    """What tells whether a store is still as it was.
+
+    Attributes:
+        identity: changes when the events are replaced.
+        growth: rises when events are stored.
+    """
+
+    identity: str
+    growth: int
 
 
 class Stretch(NamedTuple):
-    """Events one after the other in order of their keys, as a database gives many at once.
+    """Consecutive events in order of their keys.
 
     Attributes:
-        threads: of all of them, also of those that a filter leaves out.
+        threads: of all of them, including those that the filter leaves out.
         counters: likewise.
-        printed: the lines of those that the filter lets pass, as the database prints JSON.
-        tidied: makes them what an export gives. That can wait until the next events are on their way.
-        number: how many lines.
+        passing: the indexes, within these two, of the events that the filter lets pass; None if all of them do.
+        printed: the lines of those that pass, as the database prints JSON.
+        tidied: turns such lines into what an export gives. That can wait until the next events are on their way.
+        number: how many lines there are.
         last: the timestamp of the last event.
         is_end: whether the store holds nothing behind them.
     """
 
     threads: Sequence[int]
     counters: Sequence[int]
+    passing: Sequence[int] | None
     printed: bytes
     tidied: Callable[[bytes], bytes]
     number: int
@@ -69,7 +83,7 @@ class Stretch(NamedTuple):
         return Key(self.last, self.counters[-1], self.threads[-1] + 1)
 
 
-NOTHING = Stretch((), (), b"", bytes, 0, 0, is_end=True)
+NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)
 """No event is left."""
 
 
@@ -103,6 +117,23 @@ class Filter:
 
 
 EVERYTHING = Filter()
+
+
+class Selection(NamedTuple):
+    """Which events a question is about.
+
+    Attributes:
+        since: the 256 counters to begin at; None includes what has been read.
+        until: the 256 counters to end before; None for no end.
+        only: which of these to give.
+    """
+
+    since: Sequence[int] | None = None
+    until: Sequence[int] | None = None
+    only: Filter = EVERYTHING
+
+
+EVERY_EVENT = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +279,8 @@ class Reading(Protocol):
     async def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """The rows of a small statement."""
 
-    async def identity(self) -> str:
-        """Something that changes when the events are replaced."""
+    async def state(self) -> State:
+        """Which events these are, and a number that rises with them."""
 
     async def freeze(self) -> Freeze | None:
         """The marker of a freeze, if there is one, whoever set it."""
@@ -257,82 +288,71 @@ class Reading(Protocol):
     async def heads(self) -> list[int]:
         """The 256 next counters."""
 
-    async def growth(self) -> int:
-        """A number that is a higher one when events have been stored."""
-
-    async def first_unread(
-        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
-    ) -> list[Key]:
-        """The key of the first event at or after `unread` (and below `until`) of each of `threads` that has one."""
-
-    async def least_counters(
-        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
-    ) -> list[tuple[int, int, int]]:
-        """(i, thread, counter): the least counter of the thread's unread events of a stretch of time.
-
-        `times` rise. Stretch i begins at times[i] and ends before the next; the last has no end.
-        """
-
-    async def in_order(
+    async def read_on(
         self,
         bound: Key | None,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
+        selection: Selection,
         limit: int,
         max_bytes: int,
-    ) -> Stretch:
-        """Events in order of their key, from `bound` on: those from `unread` on and below `until`, or where `unread`
-        is None, all.
-
-        Ends after `limit` lines at the latest, or when about `max_bytes` of lines are reached (at least one), or
-        after a number of events of the database's choice.
-        """
-
-    async def read_on(
-        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+        count: int,
+        give: Callable[[Stretch], None],
     ) -> None:
-        """All events in order of their key, from `bound` on: `count` stretches one behind the other, each given as
-        soon as it is there, while the database goes on with the next.
+        """Read events in order of their keys, in consecutive stretches.
 
-        Each ends as above; all together after `limit` events, or at the end of the store, which is always told.
+        Each stretch is given as soon as it has arrived, while the database reads the next. A stretch ends when its
+        lines reach about `max_bytes` (it has at least one event), or after a number of events of the database's
+        choice. The end of the store is always reported: by the last stretch, or by an empty one.
+
+        Args:
+            bound: the least key; None for no bound.
+            selection: which events. Those that the filter leaves out are walked over and have no line.
+            limit: of all lines together.
+            max_bytes: of the lines of one stretch.
+            count: how many stretches at most.
+            give: called with each stretch, in the event loop.
         """
 
-    async def matching(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    async def select(
+        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        """Unread events that match, in order of their key, found by the index on aggregateId.
+        """Events that match, sorted by their keys. Where the filter names aggregates they are found by the index on
+        aggregateId.
 
-        Ends after `limit` lines, or when `max_bytes` of lines are reached (at least one). The flag says whether it
-        got to the end of the store.
+        Args:
+            selection: which events.
+            limit: at most this many.
+            max_bytes: end when the lines reach this size (at least one event); None: no lines, only positions.
+            backwards: highest key first.
+
+        Returns:
+            The events, and whether no further one matches.
         """
-
-    async def matching_keys(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[Key]:
-        """The keys of the first `count` that `matching` would find: what it costs is not their number, but how many
-        there are."""
-
-    async def any_later(self, segments: Sequence[Segment]) -> bool:
-        """Whether a segment holds an event with a higher timestamp than the segment's."""
-
-    async def in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[tuple[Key, bool]]:
-        """Of each thread the next `count` events, in order of counter; with whether the filter lets them pass."""
 
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
 
-    async def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
-        """Matching events in order of (timestamp, counter, thread): at most `limit`, or until `max_bytes` are reached
-        (at least one)."""
+    async def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
+        """The next `count` events of each thread, ordered by counter within a thread, each with whether the filter
+        lets it pass.
 
-    async def latest_line(self, only: Filter) -> bytes | None:
-        """The matching event with the highest key."""
+        Args:
+            unread: which threads, and the counter to begin at in each.
+            until: the 256 counters to end before; None for no end.
+            only: the filter.
+            count: per thread.
+        """
 
-    async def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
-        """Per thread the first unread counter with an event of one of the types."""
+    async def any_later(self, segments: Sequence[Segment]) -> bool:
+        """Whether a segment holds an event with a higher timestamp than the segment's."""
+
+    async def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+        """(i, thread, counter): the least counter in each thread among the events that match, by span of time.
+
+        `times` rise. Span i begins at times[i] and ends before the next; the last has no end. Without times there is
+        one span, which holds all events.
+        """
 
     async def stages(self, kind: StageKind) -> list[Stage]:
         """The stages of that kind that outlive their process. Of "replace" and "open" there is at most one."""

@@ -13,7 +13,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save
+from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save, Selection
 from eventferry.errors import (
     AlreadyFrozenError,
     NotFrozenError,
@@ -222,6 +222,17 @@ class EventStore:
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.
         """
         row, version = await self._checked(event)
+        saved = await self._save(row, version)
+        payload = await _decoded(row.payload)
+        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.cursor)
+
+    @told("save-event", logging.DEBUG)
+    async def _save_row(self, row: NewRow, version: int) -> SavedEvent:
+        """The same for the service, which reads events as rows."""
+        return await self._save(row, version)
+
+    async def _save(self, row: NewRow, version: int) -> SavedEvent:
+        """Save an event that is a row already. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
         row = row._replace(timestamp=max(now(), row.timestamp))
         saved = await self._saving.save(Save(row, version))
         stored = Event(
@@ -231,7 +242,7 @@ class EventStore:
             timestamp=row.timestamp,
             aggregate_id=row.aggregate_id,
             aggregate_version=version,
-            payload=await _decoded(row.payload),
+            payload=msgspec.Raw(row.payload),
         )
         return SavedEvent(stored, vector.encode(saved.heads))
 
@@ -275,8 +286,7 @@ class EventStore:
         if cursor is msgspec.UNSET:
             if not by_time:
                 raise UsageError("give a cursor (None is the start), or start_time or finish_time")
-            lines = await self._lines_by_time(only, limit, _PAGE_BYTES)
-            return Page([decode_event(line) for line in lines], None)
+            return Page(await self._selected(only, limit), None)
         if by_time:
             raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
         # Who reads on from the end of a page need not look for its beginning again.
@@ -287,9 +297,12 @@ class EventStore:
             del self._read_up_to[next(iter(self._read_up_to))]
         return page
 
-    async def _lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
+    async def _selected(self, only: Filter, limit: int, *, backwards: bool = False) -> list[Event]:
         async with self._database.reading() as reading:
-            return [] if only.is_empty else await reading.lines_by_time(only, limit, max_bytes)
+            if only.is_empty:
+                return []
+            found, _ = await reading.select(Selection(only=only), limit, _PAGE_BYTES, backwards=backwards)
+        return [decode_event(line) for *_, line in found if line is not None]
 
     async def _page(self, pages: Pages, limit: int) -> Page:
         # What was the end at the last look need not be any more.
@@ -313,10 +326,8 @@ class EventStore:
         self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
     ) -> Event | None:
         """The matching event with the highest timestamp; None if no event matches."""
-        only = filter_of(event_types, aggregate_ids)
-        async with self._database.reading() as reading:
-            line = None if only.is_empty else await reading.latest_line(only)
-        return decode_event(line) if line is not None else None
+        found = await self._selected(filter_of(event_types, aggregate_ids), 1, backwards=True)
+        return found[0] if found else None
 
     def get_next_cursor(self, cursor: str | None, events: Iterable[Event]) -> str:
         """The cursor after `events` have been read from `cursor` on."""
@@ -332,7 +343,8 @@ class EventStore:
         unread = vector.decode(cursor)
         async with self._database.reading() as reading:
             heads = await reading.heads()
-            first = await reading.first_of_types(unread, wanted)
+            matching = Selection(unread, only=Filter(event_types=wanted))
+            first = {thread: counter for _, thread, counter in await reading.least_counters([], matching)}
         return vector.encode([first.get(thread, head) for thread, head in enumerate(heads)])
 
     # export and import

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Itera
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeAlias, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, overload
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
@@ -33,6 +33,7 @@ from eventferry.importing.stream import ImportStream as AwaitedImport
 from eventferry.importing.stream import StreamReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
+from eventferry.lines.piping import File, Report, Report_co
 from eventferry.reading.exporting import ExportStream as AwaitedExport
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
@@ -520,7 +521,28 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
     return EventStore(eventferry.open_store(url, snapshot_bucket_size=snapshot_bucket_size, **options))
 
 
-def pipeline(source: Any, *rest: Any) -> Any:
+class _Sink(Protocol[Report_co]):
+    """What has a report at its end: an `ImportStream` or a `SecretsImport` of this module."""
+
+    def write(self, block: bytes) -> None: ...
+
+    def close(self) -> Report_co: ...
+
+    def abort(self, error: BaseException | None = None) -> None: ...
+
+
+_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]]
+
+
+@overload
+def pipeline(source: Any, *rest: *tuple[*tuple[_Transform, ...], _Sink[Report]]) -> Report: ...
+
+
+@overload
+def pipeline(source: Any, *rest: _Transform | File) -> None: ...
+
+
+def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
     """Send a source through transforms into a sink, as `eventferry.pipeline` does.
 
     Sources, sinks and files are the same. A transform is a function from an iterator of blocks to another one.

@@ -85,6 +85,7 @@ async def refusal_if_any(store: EventStore, source: bytes) -> InputError | None:
 # the rows of the table, in order
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("block", [None, 1000, 7])
 @pytest.mark.parametrize(
     "bad",
@@ -171,6 +172,7 @@ async def test_a_line_over_the_limit_is_named_with_the_setting(opened: Opened, b
         assert "max_line_bytes" in error.reason
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("missing", [2, 3, 10, len(LINES[-1]) - 1])
 async def test_a_truncated_last_line_is_an_input_that_ends_inside_an_event(
     opened: Opened, missing: int
@@ -187,6 +189,7 @@ async def test_a_last_line_without_a_line_feed_is_whole(opened: Opened) -> None:
         assert await exported(store) == NEW
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "field", ["threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion"]
 )
@@ -206,6 +209,7 @@ async def test_a_missing_field_is_named_by_an_incremental_import_too(opened: Ope
         assert (refused.value.line, refused.value.field) == (8, field)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "source",
     [
@@ -359,6 +363,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bad", "field"), WRONG)
 async def test_what_no_database_can_hold_is_named_by_line_and_field(
     opened: Opened, bad: bytes, field: str
@@ -372,6 +377,7 @@ IGNORED = ("threadId", "threadCounter", "aggregateVersion")
 """What an incremental import does not look at."""
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("bad", "field"), [wrong for wrong in WRONG if wrong.values[1] not in IGNORED])
 async def test_what_no_database_can_hold_is_named_by_an_incremental_import_too(
     opened: Opened, bad: bytes, field: str
@@ -428,6 +434,7 @@ async def test_wrong_dicts_are_named_by_place_and_field(
         assert refused.value.field == field
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("version", [0, -1, 1.5, "1", None, True, ..., 2**53])
 async def test_a_wrong_version_is_not_saved(opened: Opened, version: Any) -> None:
     event = {"type": "T", "aggregateId": "a", "aggregateVersion": version, "payload": None}
@@ -439,6 +446,7 @@ async def test_a_wrong_version_is_not_saved(opened: Opened, version: Any) -> Non
         assert refused.value.field == "aggregateVersion"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("bad", [b"\xff", b"\xed\xa0\x80", b"\xc3", b"\xf0\x9f"])
 @pytest.mark.parametrize("block", [None, 7])
 async def test_bytes_that_are_not_utf8_are_named_by_line_and_offset(
@@ -503,6 +511,7 @@ async def test_a_missing_payload_is_null(opened: Opened) -> None:
         assert await exported(store) == line(make_event(0, payload=None))
 
 
+@pytest.mark.once
 async def test_however_a_line_is_broken_it_is_refused_by_its_number(opened: Opened) -> None:
     whole = LINES[0].rstrip(b"\n")
     async with full(opened) as store:
@@ -514,6 +523,7 @@ async def test_however_a_line_is_broken_it_is_refused_by_its_number(opened: Open
                 assert error.line in (1, 3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("space", ["", " "])
 @pytest.mark.parametrize("payload_first", [False, True])
 async def test_what_nests_too_deeply_is_refused_by_its_number_however_near_the_limit(

@@ -7,6 +7,7 @@ import json
 import random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -118,6 +119,7 @@ async def through(a: EventStore, b: EventStore, lines: list[bytes], chance: rand
     return len(came) + len(went)
 
 
+@pytest.mark.once
 def test_ten_thousand_random_blocks_go_through_unchanged(new_url: NewUrl) -> None:
     blocks = 0
     with asyncio.Runner() as runner:
@@ -139,6 +141,7 @@ def test_ten_thousand_random_blocks_go_through_unchanged(new_url: NewUrl) -> Non
     assert blocks >= 10_000
 
 
+@pytest.mark.once
 def test_any_two_blocks_that_a_byte_order_mark_or_a_line_is_cut_into_give_the_same(new_url: NewUrl) -> None:
     whole = line(make_event(0, type="é", aggregateId="🛳", payload="日"))
     source = b"\xef\xbb\xbf" + whole.rstrip() + b"\r\n\n"

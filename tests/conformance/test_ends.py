@@ -26,7 +26,6 @@ from urllib.parse import unquote, urlsplit
 
 import anyio
 import psycopg
-import pymysql
 import pytest
 
 from eventferry import (
@@ -39,7 +38,7 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.support import exported, import_lines, line, make_event, make_lines
+from tests.support import exported, import_lines, line, make_event, make_lines, mysql
 from tests.support.places import DATABASES, Places
 from tests.support.servers import shared_url
 
@@ -358,16 +357,7 @@ def left_over(url: str, name: str, before: set[threading.Thread]) -> list[str]:
                 )
             ]
     else:
-        address = urlsplit(shared_url("mariadb", ""))
-        with (
-            pymysql.connect(
-                host=address.hostname or "",
-                port=address.port or 0,
-                user=address.username or "",
-                password=address.password or "",
-            ) as wire,
-            wire.cursor() as cursor,
-        ):
+        with mysql.connect(shared_url("mariadb", "")) as wire, wire.cursor() as cursor:
             cursor.execute("SELECT id, info FROM information_schema.processlist WHERE db = %s", (name,))
             found += [str(row) for row in cursor.fetchall()]
     return found

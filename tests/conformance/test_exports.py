@@ -37,6 +37,8 @@ from tests.support import (
     make_lines,
 )
 
+pytestmark = pytest.mark.newer_sqlite
+
 LINES = make_lines(300)
 ZERO = "A" * 2048
 # Larger than one block of an export, so that one stands in the middle after the first.
@@ -216,6 +218,7 @@ async def test_a_buffer_that_holds_all_does_not_overflow(opened: Opened) -> None
         assert not stream.is_buffer_overflow
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("size", [10_000, 1_500_000, 2_500_000])
 async def test_the_buffer_bounds_the_whole_export_and_not_a_block(opened: Opened, size: int) -> None:
     async with opened() as store:
@@ -260,6 +263,7 @@ async def test_a_buffer_counts_only_what_the_filter_lets_pass(opened: Opened) ->
         assert len(parts) > 10
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "options",
     [

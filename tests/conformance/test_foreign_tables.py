@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eventferry import StoreExistsError, StoreNotFoundError, open_store
-from tests.conformance.test_stores import EVERY_USE, Use, each
+from tests.conformance.test_stores import EVERY_USE, refused
 from tests.support import NewUrl, exported, import_lines, make_lines, raw
 
 FOREIGN = ("events", "snapshots", "secrets", "subscribers")
@@ -26,15 +26,14 @@ def is_untouched(url: str, *names: str) -> bool:
     return all(raw.run(url, f'SELECT * FROM "{name}"') == [(1, "precious")] for name in names)
 
 
-@each(EVERY_USE | {"upgrade": lambda store: store.upgrade()})
-async def test_tables_of_another_program_are_no_store(new_url: NewUrl, use: Use) -> None:
+async def test_tables_of_another_program_are_no_store(new_url: NewUrl) -> None:
     url = new_url()
     make_foreign(url, *FOREIGN)
     async with open_store(url) as store:
-        with pytest.raises(StoreNotFoundError):
-            await use(store)
-    assert raw.tables(url) == set(FOREIGN)
-    assert is_untouched(url, *FOREIGN)
+        for name, use in (EVERY_USE | {"upgrade": lambda store: store.upgrade()}).items():
+            await refused(store, StoreNotFoundError, name, use)
+            assert raw.tables(url) == set(FOREIGN), name
+            assert is_untouched(url, *FOREIGN), name
 
 
 async def test_init_beside_them_is_refused(new_url: NewUrl) -> None:

@@ -29,6 +29,8 @@ from eventferry import (
 )
 from tests.support import LONG_AGO, NewUrl, Opened, exported, import_lines, line, make_event, make_lines
 
+pytestmark = pytest.mark.newer_sqlite
+
 OLD = make_lines(300)
 NEW = b"".join(
     line(make_event(i, type="NEW", aggregateId=f"new-{i % 7}", aggregateVersion=i + 1)) for i in range(200)
@@ -502,6 +504,7 @@ async def test_a_resumed_import_knows_the_lines_by_their_numbers(opened: Opened)
         assert refused.value.line == 21
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "other",
     [
@@ -794,6 +797,7 @@ async def test_manual_takes_a_gap_that_the_source_has_for_what_it_is(opened: Ope
 # the use of the stream
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "options",
     [

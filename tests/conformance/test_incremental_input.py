@@ -162,6 +162,7 @@ TRICKY = [
 ]
 
 
+@pytest.mark.once
 async def test_a_json_array_may_be_cut_anywhere(opened: Opened) -> None:
     async with opened() as store:
         cuts = 0
@@ -204,6 +205,7 @@ async def test_bytes_may_be_cut_anywhere(
         assert [meaning(text) for text in found] == [meaning(spelled(payload, random.Random(seed)))] * 5
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "text",
     [
@@ -273,6 +275,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 # what does not go in
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("changes", "field"), BAD)
 async def test_an_event_that_is_none_is_refused_by_place_and_field(
     opened: Opened, changes: dict[str, Any], field: str
@@ -305,6 +308,7 @@ async def test_an_event_that_is_none_is_refused_by_place_and_field(
         assert await store.commit_incremental_import(import_id) == ImportReport(0, 0, 0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("missing", ["type", "timestamp", "aggregateId"])
 async def test_an_event_that_lacks_a_field_is_refused_by_its_name(opened: Opened, missing: str) -> None:
     lacking = {key: value for key, value in make_new(1).items() if key != missing}
@@ -316,6 +320,7 @@ async def test_an_event_that_lacks_a_field_is_refused_by_its_name(opened: Opened
         assert await exported(store) == b""
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "payload", [float("nan"), float("inf"), "\ud800", {"\udc00": 1}, {1, 2}, b"bytes", type], ids=repr
 )
@@ -327,6 +332,7 @@ async def test_a_payload_that_is_no_json_value_is_refused(opened: Opened, payloa
         assert await exported(store) == b""
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "text",
     [

@@ -145,6 +145,7 @@ async def test_an_event_comes_behind_those_that_its_aggregate_has_at_its_timesta
         assert versions == [51, 52]
 
 
+@pytest.mark.once
 @PER_EXAMPLE
 @given(
     rounds=st.lists(

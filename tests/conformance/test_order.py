@@ -396,6 +396,12 @@ async def test_what_sorts_behind_a_page_is_read_where_the_next_page_can_use_it(
     assert len(asked) == (2 if grows else 8)
 
 
+async def test_pages_of_one_aggregate_whose_timestamps_go_backwards_bring_all_of_it(opened: Opened) -> None:
+    events = history([(0, 0, shift, "A", "one") for shift in (0, 0, -2, 0)], 1, LONG_AGO, 0)
+    async with filled(opened, events) as store:
+        assert await loaded(store, 1, aggregate_ids=["one"]) == merged(events)
+
+
 async def test_pages_of_one_aggregate_bring_what_is_saved_and_replaced_meanwhile(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(
@@ -694,6 +700,7 @@ async def test_events_dated_in_the_future_come_each_once_when_imported_in_few_th
         assert await exported(store) == lines_of(expected)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("threads", [1, 4, 256])
 async def test_a_large_store_with_falls_reads_the_same_at_every_page_size(
     opened: Opened, threads: int
@@ -724,6 +731,7 @@ async def test_an_export_of_many_blocks_stopped_at_each_and_resumed_is_whole(
         assert await exported(store) == expected
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "chosen",
     [

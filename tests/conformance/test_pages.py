@@ -67,6 +67,7 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("arguments", [pytest.param(given, id=name) for name, given in WRONG.items()])
 async def test_wrong_arguments_of_a_page_are_refused_by_name(
     opened: Opened, arguments: dict[str, Any]
@@ -76,6 +77,7 @@ async def test_wrong_arguments_of_a_page_are_refused_by_name(
             await store.load_events(**arguments)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("limit", [0, -1, 1.5, True, "1", None])
 async def test_a_wrong_limit_of_an_event_loader_is_refused_by_name(opened: Opened, limit: Any) -> None:
     async with opened() as store:
@@ -90,6 +92,7 @@ async def test_an_event_loader_from_something_that_is_no_cursor_is_refused_by_na
             await store.get_event_loader(cursor="abc")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -614,6 +617,7 @@ async def test_the_cursor_until_no_types_is_refused_by_name(opened: Opened, type
             await store.get_cursor_until_event_types(None, types)
 
 
+@pytest.mark.once
 async def test_a_page_of_large_events_may_end_early_but_the_cursor_goes_on(opened: Opened) -> None:
     payload = {"text": "x" * 5_000_000}
     async with opened() as store:

@@ -85,6 +85,7 @@ async def test_between_two_cursors_they_are_what_an_export_brings_from_the_one_u
         assert b"".join(await read(store, parts)) == lines_of(order[since:until])
 
 
+@pytest.mark.once
 @modest(12)
 @given(
     events=histories(),
@@ -118,6 +119,7 @@ async def test_those_of_a_large_store_are_of_about_one_size(opened: Opened, thre
         assert min(sizes) > 9_000 / 8 / 1.5
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("threads", [1, 4, 256])
 async def test_those_of_a_large_store_whose_threads_fall_are_the_export(opened: Opened, threads: int) -> None:
     events = large_history(threads, 9_000, threads=threads)
@@ -164,6 +166,7 @@ async def test_events_of_one_timestamp_are_one(opened: Opened) -> None:
         assert await read(store, [part]) == [await exported(store)]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("n", [0, -1, True, "2", None, 1.0])
 async def test_how_many_is_a_whole_number_from_1(opened: Opened, n: Any) -> None:
     async with opened() as store:
@@ -418,6 +421,7 @@ async def test_slices_that_wait_for_their_turn_are_read_only_a_few_pages_ahead(
             )  # four that wait, one that waits to wait, one being read, one given out
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("jobs", [0, -1, True, "2", None])
 async def test_how_many_jobs_is_a_whole_number_from_1(opened: Opened, jobs: Any) -> None:
     async with opened() as store:

@@ -38,6 +38,8 @@ from tests.support import (
     make_event,
 )
 
+pytestmark = pytest.mark.newer_sqlite
+
 
 def event_of(aggregate: str, version: int, **changes: Any) -> dict[str, Any]:
     return {"type": "T", "aggregateId": aggregate, "aggregateVersion": version} | changes
@@ -353,6 +355,7 @@ INVALID: dict[str, tuple[str | None, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("field", "event"), [pytest.param(*case, id=name) for name, case in INVALID.items()])
 async def test_an_invalid_event_is_refused_by_its_field_and_changes_nothing(
     opened: Opened, field: str, event: dict[str, Any]
@@ -367,6 +370,7 @@ async def test_an_invalid_event_is_refused_by_its_field_and_changes_nothing(
         assert sum(vector.decode(saved.cursor)) == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("event", [None, 5, "text", b"{}", [], [1], True])
 async def test_something_that_is_no_event_is_refused_by_name(opened: Opened, event: Any) -> None:
     async with opened() as store:

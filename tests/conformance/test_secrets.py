@@ -161,6 +161,7 @@ async def test_what_is_refused_or_absent_stores_no_event(opened: Opened) -> None
         assert len(await secrets_of(store)) == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("wrong", ["a\0b", "\ud800", 5, None, b"bytes"], ids=repr)
 async def test_what_is_no_text_is_refused_by_field(opened: Opened, wrong: Any) -> None:
     async with opened() as store:
@@ -250,6 +251,7 @@ async def test_a_page_can_skip_and_choose_by_id(opened: Opened) -> None:
         assert await store.load_secrets(limit=9, skip=99) == SecretsPage([], None)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "wrong", [{"limit": -1}, {"limit": 1.5}, {"limit": 1, "idx": -1}, {"limit": 1, "skip": "x"}], ids=repr
 )
@@ -291,6 +293,7 @@ async def test_gathering_is_not_put_off_by_events_of_secrets_that_are_not_there(
         assert await store.gather_secrets_from_events(events) == GatheredSecrets([], ["elsewhere"])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("payload", [None, {}, {"id": 5}, {"id": None}, "id", []], ids=repr)
 @pytest.mark.parametrize("event_type", ["RESOLVE_SET_SECRET", "RESOLVE_DELETE_SECRET"])
 async def test_an_event_about_secrets_that_names_none_is_refused_by_field(
@@ -526,6 +529,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("broken", "named"), BROKEN)
 async def test_a_line_that_is_no_secret_is_refused_by_its_place_and_without_quoting_it(
     opened: Opened, broken: str, named: str | None

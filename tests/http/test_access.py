@@ -12,7 +12,8 @@ import pytest
 
 from eventferry import EventferryError, UsageError
 from eventferry.http import SCOPES, Limits, TokenFile, create_app
-from eventferry.http.routes import ROUTES, Route
+from eventferry.http.route import Route
+from eventferry.http.routes import ROUTES
 from tests.support import exported
 from tests.support.service import URL, client_of, opened, problem_of, service
 

@@ -84,7 +84,7 @@ def test_others_are_let_in_with_tokens_only(ferry: Ferry, host: str) -> None:
     [
         (["nowhere.db"], 1, "no store"),
         (["a.db", "--tokens", "nowhere.json"], 1, "cannot be read"),
-        (["a.db", "--tls-cert", "a.db"], 2, "go together"),
+        (["a.db", "--tls-cert", "a.db"], 2, "must be used together"),
         (["a.db", "--tls-cert", "a.db", "--tls-key", "a.db"], 1, "certificate"),
         (["a.db", "--exchange-dir", "nowhere"], 2, "exchange-dir"),
         (["a.db", "--rate", "often"], 2, "rate"),

@@ -192,9 +192,9 @@ async def test_an_export_goes_into_any_sink(tmp_path: Path) -> None:
     store = await store_at(tmp_path / "a.db", LINES)
     memory, sink = io.BytesIO(), Sink()
     path = tmp_path / "1.jsonl"
-    assert await pipeline(store.export_events(), memory) is None
+    assert await pipeline(store.export_events(), memory) is None  # type: ignore[func-returns-value]
     assert await pipeline(store.export_events(), sink) == "the report"
-    assert await pipeline(store.export_events(), str(path)) is None
+    assert await pipeline(store.export_events(), str(path)) is None  # type: ignore[func-returns-value]
     with (tmp_path / "2.jsonl").open("wb") as file:
         await pipeline(store.export_events(), file)
         assert not file.closed

@@ -319,11 +319,11 @@ def test_what_was_read_without_a_lock_while_somebody_wrote_is_not_given(open_fol
 
     async def read(turns: Turns) -> None:
         async with open_store(url_of(path)) as store, store._database.reading() as reading:
-            assert await reading.growth() == 10
+            assert (await reading.state()).growth == 10
             turns.wait()
             try:
                 with pytest.raises(StoreBusyError, match="read again"):
-                    await reading.growth()
+                    await reading.state()
             finally:
                 turns.is_over()
 

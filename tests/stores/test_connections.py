@@ -11,11 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
-import pymysql
 import pytest
 
 from eventferry import EventStore, StoreBusyError, open_store
-from tests.support import FAR_FUTURE, exported, import_lines, make_lines
+from tests.support import FAR_FUTURE, exported, import_lines, make_lines, mysql
 from tests.support.places import Places
 
 SERVERS = ("postgresql", "mariadb")
@@ -39,18 +38,7 @@ class User:
         address = self._root
         host, port, user, password = address.hostname, address.port, address.username, address.password
         if address.scheme == "mysql":
-            with (
-                contextlib.closing(
-                    pymysql.connect(
-                        host=host or "",
-                        port=port or 0,
-                        user=user or "",
-                        password=password or "",
-                        autocommit=True,
-                    )
-                ) as raw,
-                raw.cursor() as cursor,
-            ):
+            with contextlib.closing(mysql.connect(address.geturl())) as raw, raw.cursor() as cursor:
                 cursor.execute(statement)
                 return list(cursor.fetchall())
         with psycopg.connect(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 from tests.support.servers import ON, shared_url
 
@@ -59,17 +58,8 @@ def drop_schemas(names: list[str]) -> None:
 
 def drop_databases(names: list[str]) -> None:
     """Remove databases of the shared MariaDB or MySQL, if they are there."""
-    import pymysql
+    from tests.support.mysql import connect
 
-    address = urlsplit(shared_url("mariadb", ""))
-    with (
-        pymysql.connect(
-            host=address.hostname or "",
-            port=address.port or 0,
-            user=address.username or "",
-            password=address.password or "",
-        ) as connection,
-        connection.cursor() as cursor,
-    ):
+    with connect(shared_url("mariadb", "")) as connection, connection.cursor() as cursor:
         for name in names:
             cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")

@@ -41,16 +41,9 @@ def _connection(url: str) -> Any:
         connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         connection.execute(f'SET search_path = "{schema}"')
         return connection
-    import pymysql
+    from tests.support import mysql
 
-    server = pymysql.connect(
-        host=address.hostname or "",
-        port=address.port or 0,
-        user=address.username or "",
-        password=address.password or "",
-        autocommit=True,
-        init_command="SET sql_mode = 'ANSI_QUOTES'",
-    )
+    server = mysql.connect(url, init_command="SET sql_mode = 'ANSI_QUOTES'")
     with server.cursor() as cursor:
         cursor.execute(f'CREATE DATABASE IF NOT EXISTS "{address.path[1:]}"')
     server.select_db(address.path[1:])

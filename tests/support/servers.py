@@ -352,12 +352,15 @@ def new_server(kind: str | type[Server], folder: Path) -> Server:
     return server
 
 
+def memory() -> Path | None:
+    """A folder in memory, if there is one with room: whoever syncs every commit is several times as fast there."""
+    folder = Path("/dev/shm")
+    return folder if folder.is_dir() and shutil.disk_usage(folder).free > _ROOMY else None
+
+
 def keep_servers() -> subprocess.Popen[bytes]:
     """Make the folder for the servers of this test run, with a keeper that ends them with this process."""
-    memory = Path("/dev/shm")
-    # Servers that sync every commit are several times as fast in memory.
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > _ROOMY
-    folder = Path(tempfile.mkdtemp(prefix="eventferry-servers-", dir=memory if roomy else None))
+    folder = Path(tempfile.mkdtemp(prefix="eventferry-servers-", dir=memory()))
     folder.chmod(0o755)
     os.environ[FOLDER] = str(folder)
     return subprocess.Popen(

@@ -24,6 +24,7 @@ from eventferry.cli.places import destination_of, is_standard_output, made, refu
 from eventferry.cli.running import run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
+from eventferry.lines.page import json_page
 
 
 @click.command()
@@ -49,9 +50,8 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
             if not as_json:
                 await eventferry.pipeline(export, destination_of("-"))
                 return export.cursor
-            text = b"".join([block async for block in export])
-            listed = b",".join(text.splitlines())
-            print_data(b'{"events":[%s],"cursor":"%s"}' % (listed, export.cursor.encode()))
+            blocks = [block async for block in export]
+            print_data(json_page(blocks, export.cursor))
             return export.cursor
 
     cursor = run(work())

@@ -1,18 +1,18 @@
-"""What the databases do alike to give stretches of the order."""
+"""What the databases do alike to read the order: numbers, stretches, pages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from eventferry.database import Key, Stretch
+from eventferry.database import Key, Position, Stretch
 
 _NUMBERS = msgspec.json.Decoder(list[int])
 
 
 def numbers_of(text: bytes) -> list[int]:
-    """Whole numbers that commas part."""
+    """Whole numbers separated by commas."""
     return _NUMBERS.decode(b"[%b]" % text)
 
 
@@ -23,12 +23,33 @@ def give_in_turn(
     count: int,
     give: Callable[[Stretch], None],
 ) -> None:
-    """`Reading.read_on`, by one question for each stretch: `read` takes where it begins and how many events it has
-    at most."""
+    """`Reading.read_on`, by one statement for each stretch: `read` takes where it begins and how many lines it may
+    have."""
     for _ in range(count):
         stretch = read(bound, limit)
         give(stretch)
-        limit -= len(stretch.threads)
+        limit -= stretch.number
         if stretch.is_end or not limit:
             break
         bound = stretch.behind
+
+
+def page_of(
+    rows: Iterable[Position], limit: int, max_bytes: int | None, *, is_cut: bool = False
+) -> tuple[list[Position], bool]:
+    """`Reading.select`: rows until there are `limit` of them or their lines reach `max_bytes`. The rest is not fetched.
+
+    Args:
+        rows: at most `limit`.
+        limit: at most this many.
+        max_bytes: of lines; None where the rows have none.
+        is_cut: whether the database left out rows, for their size.
+    """
+    page: list[Position] = []
+    size = 0
+    for row in rows:
+        page.append(row)
+        size += len(row[3] or b"")
+        if max_bytes is not None and size >= max_bytes:
+            return page, False
+    return page, not is_cut and len(page) < limit

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
 from eventferry import StoreNotFoundError
 from eventferry.http import metrics
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
+from eventferry.http.openapi import description, page
+from eventferry.http.route import Route
 
 
 async def _healthz(call: Call[NoQuery]) -> Response:
@@ -21,26 +25,18 @@ async def _metrics(call: Call[NoQuery]) -> Response:
     )
 
 
-async def _openapi(call: Call[NoQuery]) -> Response:
-    from eventferry.http.openapi import description  # made of the table of routes, which this is in
-
-    service = call.service
-    return JsonResponse(
-        description(
-            call.request.scope.get("root_path", ""),
-            with_tokens=service.has_tokens,
-            with_exchange=service.exchange_dir is not None,
-        )
-    )
+async def openapi(call: Call[NoQuery], routes: Sequence[Route]) -> Response:
+    """Answer with the OpenAPI description of the routes."""
+    root_path = call.request.scope.get("root_path", "")
+    return JsonResponse(description(_present(call, routes), root_path, with_tokens=call.service.has_tokens))
 
 
-async def _docs(call: Call[NoQuery]) -> Response:
-    from eventferry.http.openapi import page
-
+async def docs(call: Call[NoQuery], routes: Sequence[Route]) -> Response:
+    """Answer with the description of the routes as a page."""
     return Response(
-        page(with_tokens=call.service.has_tokens, with_exchange=call.service.exchange_dir is not None),
+        page(_present(call, routes), with_tokens=call.service.has_tokens),
         media_type="text/html",
-        # Nothing is loaded from anywhere, and nothing runs: a token is in the hands of whoever reads this.
+        # The page loads nothing and runs nothing: its readers may hold a token.
         headers={
             "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
             "X-Content-Type-Options": "nosniff",
@@ -48,7 +44,10 @@ async def _docs(call: Call[NoQuery]) -> Response:
     )
 
 
+def _present(call: Call[NoQuery], routes: Sequence[Route]) -> list[Route]:
+    """The routes of this service: those of reSolve's client may be off."""
+    return [route for route in routes if call.service.exchange_dir is not None or not route.is_plain]
+
+
 healthz_handler = Handler("healthz", NoQuery, _healthz)
 metrics_handler = Handler("metrics", NoQuery, _metrics)
-openapi_handler = Handler("openapi", NoQuery, _openapi)
-docs_handler = Handler("docs", NoQuery, _docs)

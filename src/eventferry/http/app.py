@@ -22,7 +22,8 @@ from eventferry.http.handling import Service
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
 from eventferry.http.problems import RefusedError, name_of, problem
-from eventferry.http.routes import ROUTES, Route
+from eventferry.http.route import Route
+from eventferry.http.routes import ROUTES
 from eventferry.http.tokens import TokenFile
 from eventferry.http.watch import Watch, seen
 

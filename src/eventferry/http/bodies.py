@@ -1,7 +1,7 @@
-"""Bodies: what a client sends, as blocks of UTF-8, whatever its charset, however it is packed, as large as it is.
+"""Request bodies as blocks of UTF-8, in any charset, compressed or not, of any size.
 
-One after another: the bytes of the wire, with limits on size and patience; unpacked, with a bound; as text. Nothing is
-ever held but a block.
+The bytes of the connection are gathered into blocks, decompressed and decoded, with limits on size and time. Only one
+block is in memory at a time.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from email.message import Message
 
 from starlette.requests import Request
 
-from eventferry.errors import InputError
 from eventferry.http.charsets import CHARSETS, Recoder, known_charset
 from eventferry.http.limits import Limits
 from eventferry.http.packing import CODINGS, Bound, unpacker
 from eventferry.http.problems import RefusedError
 
 BLOCK = 256 * 1024
-"""How much of a body is handed on at once: servers give it in much smaller pieces."""
+"""Size of the blocks that are handed on. Servers deliver a body in much smaller pieces."""
 
 PATIENCE_BYTES = 16 * 1024
-"""How much of a body must come within the limit on time, so that a byte a minute does not hold a place for ever."""
+"""How much of a body must arrive within the timeout, so that a client cannot keep a request alive byte by byte."""
 
 MEDIA_TYPES = (
     "application/x-ndjson",
@@ -32,26 +31,25 @@ MEDIA_TYPES = (
     "application/json-lines",
     "application/jsonlines",
     "application/octet-stream",
-    # What curl says where nobody tells it what to say.
-    "application/x-www-form-urlencoded",
+    "application/x-www-form-urlencoded",  # curl's default
 )
-"""The media types of a body, beside every `text/…` and `…+json`."""
+"""The media types of a body, in addition to all `text/…` and `…+json`."""
 
 
 class ClientGoneError(ConnectionError):
-    """The client has gone before its request was whole: there is nobody to answer."""
+    """The client disconnected before its request was complete, so there is nobody to answer."""
 
 
 async def request_blocks(request: Request, limits: Limits | None = None) -> AsyncGenerator[bytes, None]:
-    """The body of a request as blocks of UTF-8, as `incremental_import` and `import_events` take them.
+    """The body of a request as blocks of UTF-8, for `incremental_import` and `import_events`.
 
-    The text may be in any of `CHARSETS`, as the request's `Content-Type` says, and be packed with gzip or zstd, as its
-    `Content-Encoding` says.
+    The text may be in any of `CHARSETS`, as given by `Content-Type`, and compressed with gzip or zstd, as given by
+    `Content-Encoding`.
 
     Raises:
-        RefusedError: a charset, media type or encoding that is not known, or a body that is too large or too slow.
-        InputError: the body is not what its headers say.
-        ClientGoneError: the client went away.
+        RefusedError: the charset, media type or encoding is not supported, or the body is too large or too slow.
+        InputError: the body does not match its headers.
+        ClientGoneError: the client disconnected.
     """
     limits = limits or Limits()
     recoder = Recoder(charset_of(request))
@@ -65,9 +63,7 @@ async def request_blocks(request: Request, limits: Limits | None = None) -> Asyn
                 bound.came_out(len(piece))
             if text := recoder.feed(piece):
                 yield text
-            if (
-                coding != "identity"
-            ):  # which can be work without end: very many parts with next to nothing in them
+            if coding != "identity":  # a body can have very many compressed parts with almost nothing in them
                 await asyncio.sleep(0)
     unpacking.finish()
     if text := recoder.finish():
@@ -75,31 +71,33 @@ async def request_blocks(request: Request, limits: Limits | None = None) -> Asyn
 
 
 async def request_text(request: Request, limits: Limits) -> bytes:
-    """A whole body as UTF-8, for what is one value. Raises as `request_blocks` does."""
+    """The whole body of a request as UTF-8, for a single value. Raises as `request_blocks` does."""
     pieces: list[bytes] = []
     size = 0
     async for block in request_blocks(request, limits):
         size += len(block)
         if size > limits.max_event_bytes:
-            raise RefusedError(413, "body-too-large", f"an event has at most {limits.max_event_bytes} bytes")
+            raise RefusedError(
+                413, "body-too-large", f"an event may have at most {limits.max_event_bytes} bytes"
+            )
         pieces.append(block)
     return b"".join(pieces)
 
 
 def charset_of(request: Request) -> str:
-    """The charset that a request says its body has. Raises RefusedError."""
+    """The charset of a body, from the headers. Raises RefusedError."""
     given = request.headers.getlist("content-type") or ["application/octet-stream"]
     parsed = Message()
     parsed["content-type"] = given[0]
     charsets = [value for name, value in parsed.get_params([]) if name.lower() == "charset"]
     if len(given) > 1 or len(charsets) > 1:
-        raise RefusedError(400, "unclear-type", "a request has one Content-Type, with one charset")
+        raise RefusedError(400, "unclear-type", "a request must have only one Content-Type, with one charset")
     media_type = parsed.get_content_type()
     if media_type not in MEDIA_TYPES and not media_type.startswith("text/") and "+json" not in media_type:
         raise RefusedError(
             415,
             "unsupported-media-type",
-            f"a body cannot be {media_type}: send text or JSON",
+            f"a body of type {media_type} is not supported: send text or JSON",
             {"Accept-Post": "application/x-ndjson, application/json, text/plain"},
         )
     named = parsed.get_param("charset", "utf-8")
@@ -109,27 +107,27 @@ def charset_of(request: Request) -> str:
         raise RefusedError(
             415,
             "unsupported-charset",
-            f"the charset {str(name)[:40]!r} is not supported; these are: {', '.join(CHARSETS)}",
+            f"the charset {str(name)[:40]!r} is not supported; supported charsets: {', '.join(CHARSETS)}",
         )
     return charset
 
 
 def coding_of(request: Request) -> str:
-    """How a request says its body is packed. Raises RefusedError."""
+    """The content encoding of a body, from the headers. Raises RefusedError."""
     named = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
     coding = {"x-gzip": "gzip", "": "identity"}.get(named, named)
     if coding not in CODINGS:
         raise RefusedError(
             415,
             "unsupported-encoding",
-            f"the encoding {named[:40]!r} is not supported; these are: {', '.join(CODINGS)}, one at a time",
+            f"the encoding {named[:40]!r} is not supported; use one of {', '.join(CODINGS)}",
             {"Accept-Encoding": ", ".join(CODINGS)},
         )
     return coding
 
 
 async def _wire(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """The bytes as they come, gathered to blocks."""
+    """The bytes as they arrive, gathered into blocks."""
     too_large = RefusedError(
         413,
         "body-too-large",
@@ -138,47 +136,42 @@ async def _wire(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.max_body_bytes:
         raise too_large
-    gathered: list[bytes] = []
-    waiting = size = 0
+    pieces: list[bytes] = []
+    gathered = size = 0
     more = True
     while more:
-        data, more = await _piece(request, limits.timeout)
-        size += len(data)
+        came, more = await _take(request, pieces, limits.timeout)
+        size += came
+        gathered += came
         if size > limits.max_body_bytes:
             raise too_large
-        gathered.append(data)
-        waiting += len(data)
-        if waiting >= BLOCK or not more:
-            yield b"".join(gathered)
-            gathered, waiting = [], 0
+        if gathered >= BLOCK or not more:
+            yield b"".join(pieces)
+            pieces.clear()
+            gathered = 0
 
 
-async def _piece(request: Request, patience: float) -> tuple[bytes, bool]:
-    """A piece of the body, large enough to be worth the time that it took; and whether there is more."""
-    pieces: list[bytes] = []
-    count = 0
+async def _take(request: Request, pieces: list[bytes], patience: float) -> tuple[int, bool]:
+    """Append pieces of the body, at least `PATIENCE_BYTES` unless it ends; returns their size, and whether it goes on.
+
+    Raises RefusedError after `patience` seconds.
+    """
+    came = 0
+    more = True
     try:
         async with asyncio.timeout(patience):
-            while True:
+            while more and came < PATIENCE_BYTES:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
                 pieces.append(message.get("body", b""))
-                count += len(pieces[-1])
+                came += len(pieces[-1])
                 more = message.get("more_body", False)
-                if not more or count >= PATIENCE_BYTES:
-                    return b"".join(pieces), more
     except TimeoutError:
         raise RefusedError(
             408,
             "body-too-slow",
-            f"the body did not go on for {patience:g} seconds",
+            f"the body did not make progress for {patience:g} seconds",
             {"Connection": "close"},
         ) from None
-
-
-def refuse_empty(text: bytes) -> bytes:
-    """A body that must hold something. Raises InputError."""
-    if not text.strip():
-        raise InputError("the body is empty")
-    return text
+    return came, more

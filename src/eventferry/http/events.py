@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from decimal import Decimal
+import codecs
 from typing import Annotated, Any
 
 import msgspec
 from starlette.responses import Response
 
 from eventferry import EventStore, InputError
-from eventferry.http.bodies import refuse_empty
 from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.packing import accepted_coding
 from eventferry.http.streams import LinesResponse
+from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.limits import MAX_SAFE_INTEGER
+from eventferry.lines.page import json_page
 from eventferry.lines.payload import LARGE
 from eventferry.reading.exporting import ExportStream
 
@@ -23,7 +23,7 @@ CURSOR_HEADER = "Eventferry-Cursor"
 DEFAULT_LIMIT = 1000
 MAX_LIMIT = 10_000
 PAGE_BYTES = 16 * 1024**2
-"""How many bytes of lines a page has at most (but at least one event): it is held whole."""
+"""The maximum size of a page, except that a page has at least one event. It is held in memory."""
 
 
 Time = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
@@ -41,7 +41,7 @@ class DescribeQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 
 class Selection(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """Which events: the parameters that a page and an export share."""
+    """The parameters that pages and exports share: which events."""
 
     cursor: Cursor | None = None
     type: list[str] | None = None
@@ -88,25 +88,24 @@ def _selected(
 
 async def _page(call: Call[PageQuery]) -> Response:
     query = call.query
-    # As lines: payloads go out as they are spelled in the store, and no event becomes an object on the way.
     async with _selected(call.store, query, query.limit, PAGE_BYTES) as export:
-        lines = b"".join([block async for block in export])
+        blocks = [block async for block in export]
         call.went_out(export.exported)
-        listed = b",".join(lines.splitlines())
         by_time = query.start_time is not None or query.finish_time is not None
-        # Who follows a store goes on behind its end, too; a span of time has an end.
-        cursor = b"null" if by_time and export.is_end else b'"%s"' % export.cursor.encode()
-        return Response(
-            b'{"events":[%s],"cursor":%s}' % (listed, cursor),
-            media_type="application/json",
-            headers={"Cache-Control": "no-store"},
-        )
+        # A period ends, and then there is no next page. Without one, more events may come.
+        cursor = None if by_time and export.is_end else export.cursor
+    return Response(
+        json_page(blocks, cursor), media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
 
 
 async def _save(call: Call[NoQuery]) -> Response:
-    text = refuse_empty(await call.text())
-    event = decoded_event(text) if len(text) < LARGE else await asyncio.to_thread(decoded_event, text)
-    saved = await call.store.save_event(event)
+    text = (await call.text()).removeprefix(codecs.BOM_UTF8)
+    if not text.strip():
+        raise InputError("the body is empty")
+    decode = LineDecoder().saved_row
+    row, version = decode(text) if len(text) < LARGE else await asyncio.to_thread(decode, text)
+    saved = await call.store._save_row(row, version)
     call.came_in(1)
     return JsonResponse(saved, 201)
 
@@ -125,7 +124,7 @@ async def _export(call: Call[ExportQuery]) -> Response:
 
     return LinesResponse(
         export,
-        # Where a limit will end it, nobody knows yet: a cursor behind all of it would skip what did not come.
+        # With a limit it is not known yet where the export will end: this cursor would skip events.
         headers={"Vary": "Accept-Encoding"} | ({CURSOR_HEADER: cut} if call.query.limit is None else {}),
         timeout=call.service.limits.timeout,
         ended=ended,
@@ -149,39 +148,3 @@ save_handler = Handler("save", NoQuery, _save)
 export_handler = Handler("export", ExportQuery, _export)
 freeze_handler = Handler("freeze", NoQuery, _freeze)
 unfreeze_handler = Handler("unfreeze", NoQuery, _unfreeze)
-
-
-def decoded_event(text: bytes) -> dict[str, Any]:
-    """The event of a body, its numbers exact.
-
-    Raises:
-        InputError: it is not a JSON object, or a key stands twice in it.
-    """
-    try:
-        event = json.loads(text.decode().removeprefix("\ufeff"), parse_float=_exact, object_pairs_hook=_once)
-    except UnicodeDecodeError as error:
-        raise InputError(f"byte {error.start} of the body is not UTF-8: {error.reason}") from None
-    except ValueError as error:
-        raise InputError(f"the body is not JSON: {error}") from None
-    except RecursionError:
-        raise InputError("nests more deeply than can be read") from None
-    if not isinstance(event, dict):
-        raise InputError("the body is not a JSON object")
-    return event
-
-
-def _exact(text: str) -> float | Decimal:
-    """A float where that spells the number as it came, else the number itself."""
-    number = float(text)
-    return number if repr(number) == text else Decimal(text)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise InputError("this key stands twice", field=name)
-            seen.add(name)
-    return members

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
-from urllib.parse import quote, unquote, unquote_to_bytes
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
 
-from eventferry import EventferryError, EventStore, InputError, StoreUnreachableError, UsageError
+from eventferry import EventferryError, EventStore, InputError, StoreUnreachableError
 from eventferry.http import tracing
 from eventferry.http.bodies import ClientGoneError, request_blocks, request_text
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
+from eventferry.http.parameters import as_text, parsed_query, path_parameters
 from eventferry.http.problems import RefusedError, name_of, problem, status_of
 from eventferry.operation_log import told_elsewhere
 
@@ -138,7 +136,7 @@ class Call(Generic[Q]):
 
     def path_text(self, name: str) -> str:
         """A parameter in the path that is text. Raises UsageError where it is none."""
-        return _text(self.path[name], f"the parameter {name!r}")
+        return as_text(self.path[name], f"the parameter {name!r}")
 
     def blocks(self) -> AsyncGenerator[bytes, None]:
         """The body as blocks of UTF-8."""
@@ -261,96 +259,3 @@ class JsonResponse(Response):
 
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-MAX_PARAMETERS = 10_000
-
-
-def parsed_query(query: bytes, shape: type[Q]) -> Q:
-    """The parameters of a request. Raises UsageError for one that is wrong, unknown or there twice."""
-    lists = {item.encode_name for item in msgspec.structs.fields(shape) if _is_list(item.type)}
-    given: dict[str, Any] = {}
-    pairs = [pair.replace(b"+", b" ").partition(b"=") for pair in query.split(b"&") if pair]
-    if len(pairs) > MAX_PARAMETERS:
-        raise UsageError(f"a request has at most {MAX_PARAMETERS} parameters")
-    for written, _, escaped in pairs:
-        what = f"the name of the parameter {written.decode('latin-1')!r:.60}"
-        name = _text(_unescaped(written, what), what)
-        what = f"the parameter {name!r:.60}"
-        value = _text(_unescaped(escaped, what), what)
-        if name in lists:
-            given.setdefault(name, []).append(value)
-        elif name in given:
-            raise UsageError(f"the parameter {name!r:.60} is given twice")
-        else:
-            given[name] = value
-    try:
-        return msgspec.convert(given, shape, strict=False)
-    except msgspec.ValidationError as error:
-        text = str(error)
-        if "unknown field" in text:
-            known = ", ".join(item.encode_name for item in msgspec.structs.fields(shape)) or "none"
-            raise UsageError(
-                f"{text.replace('Object contains unknown field', 'no such parameter:')} (known: {known})"
-            ) from None
-        reason, _, place = text.partition(" - at `$.")
-        name = place.rstrip("`")
-        raise UsageError(f"the parameter {name}: {reason}" if name else reason) from None
-
-
-def path_parameters(scope: Scope) -> dict[str, bytes]:
-    """The parameters in the path of a request, exactly.
-
-    Servers decode a path with U+FFFD for what is not UTF-8, and make `%2F` a slash: two names would become one. So
-    they are taken from the path as it came.
-
-    Raises:
-        UsageError: a path that could be taken for another.
-    """
-    left = {name: str(value) for name, value in scope.get("path_params", {}).items()}
-    raw_path: bytes | None = scope.get("raw_path")
-    if raw_path is None:
-        raw_path = quote(scope["path"]).encode()
-        for name, decoded in left.items():
-            if "\ufffd" in decoded:  # of what, nobody can tell any more
-                raise UsageError(f"the parameter {name!r} is not UTF-8")
-    found: dict[str, bytes] = {}
-    # From the end: what stands before the routes of an application that is mounted is not ours.
-    for segment in reversed(raw_path.partition(b"?")[0].split(b"/")):
-        name = next(reversed(left), "")
-        is_name = bool(name) and unquote(segment.decode("utf-8", "replace")) == left[name]
-        value = _unescaped(segment, f"the parameter {name!r}" if is_name else "the path")
-        if b"/" in value:
-            raise UsageError("a name in the path holds a slash (%2F), which no name can")
-        if is_name:
-            found[name] = value
-            del left[name]
-        elif not _text(value, "the path").isprintable():
-            raise UsageError("the path holds a control character")
-    return found
-
-
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-
-
-def _unescaped(escaped: bytes, what: str) -> bytes:
-    """The bytes that percent-encoding stands for, exactly. Raises UsageError where it stands for none."""
-    if _BROKEN_ESCAPE.search(escaped):
-        raise UsageError(f"{what} holds a % that begins no escape: %25 is a %")
-    value = unquote_to_bytes(escaped)
-    if b"\0" in value:
-        raise UsageError(f"{what} holds the character U+0000")
-    return value
-
-
-def _text(value: bytes, what: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{what} is not UTF-8 at byte {error.start}: {error.reason}") from None
-
-
-def _is_list(kind: Any) -> bool:
-    return getattr(kind, "__origin__", None) is list or any(
-        _is_list(part) for part in getattr(kind, "__args__", ())
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 
 import eventferry
 from eventferry.http.problems import MEDIA_TYPE as PROBLEM
-from eventferry.http.routes import JSON, ROUTES, TEXT, Answer, Body, Route
+from eventferry.http.route import JSON, TEXT, Answer, Body, Route
 from eventferry.http.streams import LINES
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -36,7 +37,7 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
     aggregate_version: int | None = None
 
 
-def description(root_path: str, *, with_tokens: bool, with_exchange: bool) -> dict[str, Any]:
+def description(routes: Sequence[Route], root_path: str, *, with_tokens: bool) -> dict[str, Any]:
     """The service as OpenAPI describes it.
 
     Args:
@@ -44,7 +45,6 @@ def description(root_path: str, *, with_tokens: bool, with_exchange: bool) -> di
         with_tokens: whether who calls must have a token.
         with_exchange: whether the routes of reSolve's client are on.
     """
-    routes = _routes(with_exchange=with_exchange)
     shapes: list[Any] = [Problem]
     for route in routes:
         shapes += [shape for shape in (route.answer.shape, route.body and route.body.json) if shape]
@@ -72,10 +72,6 @@ def description(root_path: str, *, with_tokens: bool, with_exchange: bool) -> di
             },
         },
     }
-
-
-def _routes(*, with_exchange: bool) -> list[Route]:
-    return [route for route in ROUTES if with_exchange or not route.is_plain]
 
 
 def _operation(route: Route, *, with_tokens: bool) -> dict[str, Any]:
@@ -184,7 +180,7 @@ makes one (<code>eventferry token add NAME --scope read --tokens FILE</code>). S
 <code>curl -H "Authorization: Bearer TOKEN" …/describe</code></p>"""
 
 
-def page(*, with_tokens: bool, with_exchange: bool) -> str:
+def page(routes: Sequence[Route], *, with_tokens: bool) -> str:
     """The same for people: one page that loads nothing. The arguments are those of `description`."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eventferry</title>",
@@ -192,7 +188,7 @@ def page(*, with_tokens: bool, with_exchange: bool) -> str:
         *([_TOKENS] if with_tokens else []),
         "<p>The same for machines: <a href=openapi.json>openapi.json</a>.</p>",
     ]
-    parts += [_section(route, with_tokens=with_tokens) for route in _routes(with_exchange=with_exchange)]
+    parts += [_section(route, with_tokens=with_tokens) for route in routes]
     return "\n".join([*parts, "</html>"])
 
 

@@ -6,24 +6,17 @@ in it does not exist; what is in it cannot go without a scope.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 
 from eventferry import Description, Event, ImportProgress, ImportReport, SecretsReport
-from eventferry.http import events, exchange, imports, secrets
-from eventferry.http.about import docs_handler, healthz_handler, metrics_handler, openapi_handler
-from eventferry.http.handling import Handler
+from eventferry.http import about, events, exchange, imports, secrets
+from eventferry.http.handling import Handler, NoQuery
 from eventferry.http.metrics import MEDIA_TYPE as METRICS
+from eventferry.http.route import HTML, TEXT, Answer, Body, Route
 from eventferry.http.streams import LINES
-from eventferry.http.tokens import Scope
 from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER
-
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-HTML = "text/html; charset=utf-8"
 
 
 class SavedAnswer(msgspec.Struct):
@@ -91,72 +84,6 @@ class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     payload: Any = None
     thread_counter: Any = None
     thread_id: Any = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
-    """What a request brings.
-
-    Attributes:
-        what: in a sentence.
-        json: the shape of it as one JSON value; None: it comes as lines only.
-        lines: whether it can come as lines.
-    """
-
-    what: str
-    json: Any = None
-    lines: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """An answer of a request that was done.
-
-    Attributes:
-        status: of it.
-        what: in a sentence.
-        media_type: of its body; None: it has none.
-        shape: of its JSON.
-        headers: that it has, and what they say.
-    """
-
-    status: int = 200
-    what: str
-    media_type: str | None = JSON
-    shape: type | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """A route.
-
-    Attributes:
-        method: of HTTP.
-        path: with `{names}`.
-        scopes: what a token must have; none: no token is needed.
-        handler: does it.
-        summary: in a sentence.
-        answer: where it was done.
-        refusals: statuses beside those that every route can have.
-        body: what is sent; None: nothing.
-        is_plain: whether it is one of reSolve's client: a GET that changes something, answered in plain text.
-    """
-
-    method: str
-    path: str
-    scopes: Sequence[Scope]
-    handler: Handler[Any]
-    summary: str
-    answer: Answer
-    refusals: Sequence[int] = ()
-    body: Body | None = None
-    is_plain: bool = False
-
-    @property
-    def changes(self) -> bool:
-        """Whether no page of another site may send it."""
-        return self.method != "GET" or self.is_plain
 
 
 _LINES_OR_ARRAY = Body(
@@ -327,7 +254,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path="/healthz",
         scopes=(),
-        handler=healthz_handler,
+        handler=about.healthz_handler,
         summary="Whether the store answers.",
         answer=Answer(what="It does.", shape=HealthAnswer),
     ),
@@ -335,7 +262,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path="/metrics",
         scopes=("read",),
-        handler=metrics_handler,
+        handler=about.metrics_handler,
         summary="Metrics for Prometheus.",
         answer=Answer(what="The metrics.", media_type=METRICS),
     ),
@@ -343,7 +270,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path="/openapi.json",
         scopes=(),
-        handler=openapi_handler,
+        handler=Handler("openapi", NoQuery, lambda call: about.openapi(call, ROUTES)),
         summary="This description.",
         answer=Answer(what="OpenAPI 3.1.", shape=dict),
     ),
@@ -351,7 +278,7 @@ ROUTES: tuple[Route, ...] = (
         method="GET",
         path="/docs",
         scopes=(),
-        handler=docs_handler,
+        handler=Handler("docs", NoQuery, lambda call: about.docs(call, ROUTES)),
         summary="This description, for people.",
         answer=Answer(what="A page.", media_type=HTML),
     ),

@@ -194,7 +194,7 @@ class Replacement:
 
 async def _state(reading: Reading) -> str:
     """What a store is, as far as a swap must know: whose events, and how many in each thread."""
-    return f"{await reading.identity()} {vector.encode(await reading.heads())}"
+    return f"{(await reading.state()).identity} {vector.encode(await reading.heads())}"
 
 
 async def _history(writing: Writing, stage: Stage) -> list[Progress]:

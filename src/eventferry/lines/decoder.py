@@ -66,9 +66,20 @@ class _LenientNewLine(_NewLine, forbid_unknown_fields=False):
     pass
 
 
-E = TypeVar("E", _Line, _NewLine)
+class _SavedLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
+    thread_counter: msgspec.Raw = _LEFT_OUT  # the store gives the position
+    thread_id: msgspec.Raw = _LEFT_OUT
+    type: Name
+    timestamp: Timestamp = 0
+    aggregate_id: Name
+    aggregate_version: Version
+    payload: msgspec.Raw = _NULL
 
 
+E = TypeVar("E", _Line, _NewLine, _SavedLine)
+
+
+_SAVED = msgspec.json.Decoder(_SavedLine)
 _PAYLOAD = attrgetter("payload")
 _ID = attrgetter("aggregate_id")
 _TYPE = attrgetter("type")
@@ -133,7 +144,7 @@ class LineDecoder:
             return None
         return events if self._surely_pass(lines, events) else None
 
-    def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine]) -> bool:
+    def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine | _SavedLine]) -> bool:
         longest = max(map(len, map(_PAYLOAD, events)))
         if longest > SHALLOW and any(may_be_deep(bytes(event.payload)) for event in events):
             return False
@@ -160,6 +171,11 @@ class LineDecoder:
         """A line whose position and version are ignored and may be missing."""
         event, payload = self._one(self._new, line)
         return NewRow(event.timestamp, event.aggregate_id, event.type, payload)
+
+    def saved_row(self, line: bytes) -> tuple[NewRow, int]:
+        """A line to be saved, as its row and its version. The position is ignored; without a timestamp it is 0."""
+        event, payload = self._one(_SAVED, line)
+        return NewRow(event.timestamp, event.aggregate_id, event.type, payload), event.aggregate_version
 
     def _one(self, decoder: msgspec.json.Decoder[E], line: bytes) -> tuple[E, bytes]:
         """A line's event and its compact payload, checked."""

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from typing import IO, Any, Protocol, TypeAlias, cast
+from typing import IO, Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 from eventferry.errors import ResumeError, UsageError
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.files import FileSink, StreamSink, read_blocks
 
+Report = TypeVar("Report")
+Report_co = TypeVar("Report_co", covariant=True)
 
-class Sink(Protocol):
+
+class Sink(Protocol[Report_co]):
     """The end of a pipeline."""
 
     async def write(self, block: bytes) -> None:
         """Take a block."""
 
-    async def close(self) -> Any:
-        """It was all; the report."""
+    async def close(self) -> Report_co:
+        """All blocks have been written: finish, and report."""
 
     async def abort(self, error: BaseException | None = None) -> None:
-        """It ends early."""
+        """The pipeline failed: leave nothing half done."""
 
 
 Source: TypeAlias = AsyncIterable[bytes] | Iterable[bytes] | str | os.PathLike[str] | IO[bytes]
@@ -31,19 +34,27 @@ Source: TypeAlias = AsyncIterable[bytes] | Iterable[bytes] | str | os.PathLike[s
 Transform: TypeAlias = Callable[[AsyncIterator[bytes]], AsyncIterable[bytes]]
 """Makes blocks of blocks."""
 
-Target: TypeAlias = Sink | str | os.PathLike[str] | IO[bytes]
-"""A sink, an open file, or the path of one that appears, whole, at the end."""
+File: TypeAlias = str | os.PathLike[str] | IO[bytes]
+"""An open file, or the path of one that appears, whole, at the end."""
 
 
-async def pipeline(source: Source, *rest: Transform | Target) -> Any:
+@overload
+async def pipeline(source: Source, *rest: *tuple[*tuple[Transform, ...], Sink[Report]]) -> Report: ...
+
+
+@overload
+async def pipeline(source: Source, *rest: Transform | File) -> None: ...
+
+
+async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
     """Send all of a source through transforms into a sink.
 
     Args:
         source: where the bytes come from.
-        rest: transforms, and last the sink.
+        rest: transforms, and last the sink: a `Sink`, an open file, or the path of one.
 
     Returns:
-        The sink's report.
+        The sink's report; None for a file.
 
     Raises:
         The first error of any of them. By then everything is closed, and the sink has aborted.
@@ -87,18 +98,18 @@ async def pipeline(source: Source, *rest: Transform | Target) -> Any:
     return await (sink.finish() if isinstance(sink, ImportStream) else sink.close())
 
 
-async def _abort(sink: Sink, error: BaseException) -> None:
+async def _abort(sink: Sink[Any], error: BaseException) -> None:
     try:
         await sink.abort(error)
     except Exception as another:
         error.add_note(f"ending failed too: {another}")
 
 
-def _sink(target: Transform | Target) -> Sink:
+def _sink(target: Transform | Sink[Any] | File) -> Sink[Any]:
     if isinstance(target, str | os.PathLike):
         return FileSink(target)
     if hasattr(target, "abort"):
-        return cast(Sink, target)
+        return cast("Sink[Any]", target)
     if hasattr(target, "write"):
         return StreamSink(cast("IO[bytes]", target))
     raise UsageError(f"the last of a pipeline is a sink or a file, not {type(target).__name__}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
-from eventferry.database import Key, Reading, Stretch
+from eventferry.database import EVERY_EVENT, Key, Reading, Stretch
 
 DEPTH = 12
 """How many stretches are at hand at most."""
@@ -114,4 +114,6 @@ class Ahead:
             given = 0
             async with self._open() as reading:
                 while not (is_end or self._is_enough or given >= _AT_A_TIME):
-                    await reading.read_on(bound, left, self._max_bytes, DEPTH - len(self.hand), give)
+                    await reading.read_on(
+                        bound, EVERY_EVENT, left, self._max_bytes, DEPTH - len(self.hand), give
+                    )

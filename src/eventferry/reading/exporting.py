@@ -305,7 +305,7 @@ class _Export:
     @asynccontextmanager
     async def _reading(self, identity: str) -> AsyncIterator[Reading]:
         async with self._database.reading() as reading:
-            if await reading.identity() != identity:
+            if (await reading.state()).identity != identity:
                 raise StoreReplacedError("the events were replaced while they were being exported")
             yield reading
 
@@ -321,7 +321,7 @@ class _Export:
                 if self._mode is AUTO:
                     await self._freeze()
                 async with self._database.reading() as reading:
-                    self._cut = await reading.identity(), await reading.heads()
+                    self._cut = (await reading.state()).identity, await reading.heads()
             except BaseException:
                 await self._thaw()
                 raise

@@ -20,7 +20,17 @@ from itertools import chain, islice, repeat
 from typing import Any, NamedTuple
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Filter, Key, Position, Reading, Segment, Stretch
+from eventferry.database import (
+    EVERYTHING,
+    Filter,
+    Key,
+    Position,
+    Reading,
+    Segment,
+    Selection,
+    State,
+    Stretch,
+)
 from eventferry.errors import UsageError
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.event import Event
@@ -86,6 +96,26 @@ class Lines(NamedTuple):
     events: Sequence[Event] = ()
 
 
+async def stretch_of(
+    reading: Reading, bound: Key | None, selection: Selection, limit: int, max_bytes: int
+) -> Stretch:
+    """The next stretch, alone."""
+    found: list[Stretch] = []
+    await reading.read_on(bound, selection, limit, max_bytes, 1, found.append)
+    return found[0]
+
+
+async def next_keys(
+    reading: Reading,
+    unread: Sequence[int],
+    until: Sequence[int] | None,
+    threads: Iterable[int] = _EVERY_THREAD,
+) -> list[Key]:
+    """The key of the next unread event of each of these threads that has one."""
+    starts = {thread: unread[thread] for thread in threads}
+    return [key for key, _ in await reading.in_threads(starts, until, EVERYTHING, 1)]
+
+
 async def states_at(
     reading: Reading, times: Sequence[int], since: Sequence[int], until: Sequence[int]
 ) -> list[list[int]]:
@@ -97,7 +127,7 @@ async def states_at(
     state = [max(counters) for counters in zip(since, until, strict=True)]
     states: list[list[int]] = []
     # From the last time on: what is least behind a time is the least of all stretches from there on.
-    found = sorted(await reading.least_counters(times, since, until), reverse=True)
+    found = sorted(await reading.least_counters(times, Selection(since, until)), reverse=True)
     at = 0
     for stretch in reversed(range(len(times))):
         while at < len(found) and found[at][0] == stretch:
@@ -158,8 +188,8 @@ class Pages:
     ) -> None:
         self._until = until
         self._decode = decode
-        self._state: tuple[str, int] | None = None
-        self._places_of: tuple[str, int] | None = None
+        self._state: State | None = None
+        self._places_of: State | None = None
         self._may_have_grown = False
         self._is_still = True
         self._only = only
@@ -255,10 +285,10 @@ class Pages:
         Where it mostly has not, what is needed then is asked for in the same breath, and the database is at it while
         what was kept is made into events. Where it has grown since the page before, it grows on, and nothing is kept.
         """
-        looking = asyncio.ensure_future(reading.growth())
+        looking = asyncio.ensure_future(reading.state())
         if self._kept is not None and not self._kept[1].is_end:
             self._read_following(reading, self._kept[1].behind, limit)
-        state = await reading.identity(), await looking
+        state = await looking
         self._is_still = state == self._state or not any(self.unread)
         if not self._is_still:
             self._bound_known = False
@@ -287,9 +317,7 @@ class Pages:
         overtakes = False
         if after is None:
             if not self._are_unread(stretch):
-                stretch = await reading.in_order(
-                    self._bound, self.unread, self._until, self._only, limit, max_bytes
-                )
+                stretch = await stretch_of(reading, self._bound, self._selection, limit, max_bytes)
             after = list(self.unread)
             # Every unread event was walked over, so a counter that was passed by must be a gap, whatever its time.
             places = zip(stretch.threads, stretch.counters, repeat(_LONG_AGO))
@@ -339,7 +367,7 @@ class Pages:
             # Threads fall here: then they often do, and what is read ahead is seldom what comes next.
             self._reader = None
             self._give_up()
-        stretch = await reading.in_order(self._bound, None, None, self._only, limit, max_bytes)
+        stretch = await stretch_of(reading, self._bound, Selection(only=self._only), limit, max_bytes)
         left = self._left - len(stretch.threads)
         if self._reader is not None and not stretch.is_end and left > 0:
             self._ahead = Ahead(self._reader, stretch.behind, left, max_bytes)
@@ -370,6 +398,10 @@ class Pages:
         )
 
     @property
+    def _selection(self) -> Selection:
+        return Selection(self.unread, self._until, self._only)
+
+    @property
     def _left(self) -> int:
         """How many unread events there can be at most."""
         if self._until is None:
@@ -382,9 +414,8 @@ class Pages:
         They can only stand behind a higher event of their own thread. Without this look every export of an
         early day would walk to the end of the store.
         """
-        rest = await reading.in_order(
-            Key(self._first_time(), -1, -1), self.unread, self._until, EVERYTHING, 1, 1
-        )
+        first = Key(self._first_time(), -1, -1)
+        rest = await stretch_of(reading, first, Selection(self.unread, self._until), 1, 1)
         finish = self._only.finish_time
         ahead = bool(rest.threads) and finish is not None and rest.last <= finish
         self._bound_known = not ahead
@@ -399,13 +430,13 @@ class Pages:
         """
         self._may_be_early = False
         start = self._first_time()
-        first = await reading.first_unread(self.unread, self._until, _EVERY_THREAD)
+        first = await next_keys(reading, self.unread, self._until)
         if first and min(first).timestamp < start:
             until = await reading.heads() if self._until is None else self._until
             [self.unread] = await states_at(reading, [start], self.unread, until)
 
     async def _find_bound(self, reading: Reading) -> bool:
-        keys = await reading.first_unread(self.unread, self._until, _EVERY_THREAD)
+        keys = await next_keys(reading, self.unread, self._until)
         if keys:
             self._bound = min(keys)
         self._bound_known = True
@@ -461,13 +492,13 @@ class Pages:
                 self._kept = None
         if bound is None or not threads:
             return False
-        return any(key < bound for key in await reading.first_unread(after, self._until, threads))
+        return any(key < bound for key in await next_keys(reading, after, self._until, threads))
 
     def _read_following(
         self, reading: Reading, bound: Key, limit: int
     ) -> tuple[Key, asyncio.Future[Stretch]]:
         """Ask for what sorts behind a page; to see what is next in its threads, and for the next page."""
-        stretch = reading.in_order(bound, None, None, self._only, limit, _KEPT_BYTES)
+        stretch = stretch_of(reading, bound, Selection(only=self._only), limit, _KEPT_BYTES)
         self._following = bound, asyncio.ensure_future(stretch)
         return self._following
 
@@ -485,9 +516,9 @@ class Pages:
         by the index, and at no cost.
         """
         if self._places is None:
-            positions, ended = await reading.matching(self.unread, self._until, self._only, limit, max_bytes)
+            positions, ended = await reading.select(self._selection, limit, max_bytes)
             if not ended:
-                self._places = deque()
+                self._places, self._places_are_all = deque(), False
         else:
             positions, ended = await self._at_places(reading, self._places, limit, max_bytes)
         after = list(self.unread)
@@ -503,26 +534,27 @@ class Pages:
     async def _at_places(
         self, reading: Reading, places: deque[Key], limit: int, max_bytes: int
     ) -> tuple[list[Position], bool]:
-        """What `Reading.matching` would find, by what was looked up before: for each page anew, that would go through
+        """What `Reading.select` would find, by what was looked up before: for each page anew, that would go through
         all events of the aggregates, read and unread."""
         if self._may_have_grown:
-            state = await reading.identity(), await reading.growth()
+            state = await reading.state()
             if state != self._places_of:
                 places.clear()
                 self._places_are_all = False
             self._places_of = state
         if not places and not self._places_are_all:
-            places += await reading.matching_keys(self.unread, self._until, self._only, _PLACES)
+            found, _ = await reading.select(self._selection, _PLACES, None)
+            places += [Key(timestamp, counter, thread) for thread, counter, timestamp, _ in found]
             self._places_are_all = len(places) < _PLACES
         wanted = list(islice(places, limit))
         lines = await reading.lines_at([(key.thread_id, key.thread_counter) for key in wanted], max_bytes)
         for _ in lines:
             places.popleft()
-        found: list[Position] = [
+        positions: list[Position] = [
             (key.thread_id, key.thread_counter, key.timestamp, line)
             for key, line in zip(wanted, lines, strict=False)
         ]
-        return found, not places and self._places_are_all
+        return positions, not places and self._places_are_all
 
     async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
         """A page by the merge itself."""

@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.database import Database, Key, Reading
-from eventferry.reading.order import states_at
+from eventferry.reading.order import next_keys, states_at
 
 _SAMPLES = 16
 """Events looked at for each slice: so the slices' sizes come near one another."""
@@ -50,12 +50,12 @@ async def partitions(database: Database, n: int, since: str | None, until: str |
     """At most n slices, of about one size, of what lies between two cursors; None: the start, and the end now."""
     begin = vector.decode(since)
     async with database.reading() as reading:
-        identity, end = await reading.identity(), await reading.heads()
+        state, end = await reading.state(), await reading.heads()
         if until is not None:  # what is not there yet cannot be read the same again
             end = [min(counters) for counters in zip(end, vector.decode(until), strict=True)]
         bounds = [vector.encode(bound) for bound in await cut(reading, n, begin, end)]
     return [
-        Partition(number, len(bounds) - 1, identity, first, behind)
+        Partition(number, len(bounds) - 1, state.identity, first, behind)
         for number, (first, behind) in enumerate(pairwise(bounds), 1)
     ]
 
@@ -68,7 +68,7 @@ async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[in
     """
     since = list(since)
     until = [max(counters) for counters in zip(since, until, strict=True)]
-    first = await reading.first_unread(since, until, range(vector.THREADS))
+    first = await next_keys(reading, since, until)
     if not first:
         return []
     times = await _times(reading, n, since, until, first) if n > 1 else []
@@ -94,7 +94,7 @@ async def _times(
         for rank, thread in enumerate(threads):
             length = until[thread] - since[thread]
             at[thread] += length * (look * len(threads) + rank) // (looks * len(threads))
-        samples.update(await reading.first_unread(at, until, threads))
+        samples.update(await next_keys(reading, at, until, threads))
     weights = {thread: until[thread] - since[thread] for thread in threads}
     total = sum(weights[key.thread_id] for key in samples)
     times = [min(first).timestamp]  # before it there is nothing

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
-import pymysql
 from psycopg import sql
 
+from tests.support import mysql
 from tests.support.postgresql import Own
 from tests.support.proxy import Proxy, proxied
 from tests.support.servers import FOLDER, PASSWORD, Server, new_server
@@ -366,19 +366,7 @@ class MariaDbWorld(ServerWorld):
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
         """Of an administrator's connection, in autocommit."""
-        address = urlsplit(self.server.url(""))
-        with (
-            closing(
-                pymysql.connect(
-                    host=address.hostname or "",
-                    port=address.port or 0,
-                    user=address.username or "",
-                    password=address.password or "",
-                    autocommit=True,
-                )
-            ) as connection,
-            connection.cursor() as cursor,
-        ):
+        with closing(mysql.connect(self.server.url(""))) as connection, connection.cursor() as cursor:
             yield cursor
 
     def _run(self, *statements: str) -> list[tuple[Any, ...]]:

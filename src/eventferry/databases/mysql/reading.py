@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eventferry.database import (
-    EVERYTHING,
     FIRST,
     NOTHING,
     Filter,
@@ -17,8 +16,10 @@ from eventferry.database import (
     Key,
     Position,
     Segment,
+    Selection,
     Stage,
     StageKind,
+    State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
@@ -35,7 +36,7 @@ from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
-from eventferry.databases.stretches import give_in_turn, numbers_of
+from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
 from eventferry.lines.limits import Limits
@@ -109,10 +110,12 @@ def compact_text(payload: bytes) -> bytes:
         return payload
 
 
-def _stretch(rows: Sequence[Position], *, is_end: bool) -> Stretch:
+def _stretch(rows: Sequence[Position], only: Filter, *, is_end: bool) -> Stretch:
     lines = [line for *_, line in rows if line is not None]
     threads, counters, *_ = zip(*rows, strict=True) if rows else ((), ())
-    return Stretch(threads, counters, b"".join(lines), bytes, len(lines), rows[-1][2] if rows else 0, is_end)
+    passing = None if only.is_open else [place for place, (*_, line) in enumerate(rows) if line is not None]
+    last = rows[-1][2] if rows else 0
+    return Stretch(threads, counters, passing, b"".join(lines), bytes, len(lines), last, is_end)
 
 
 class Paces:
@@ -146,8 +149,10 @@ class MysqlReading:
     def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         return self.connection.query(statement, values)
 
-    async def identity(self) -> str:
-        return self._identity
+    @threaded
+    def state(self) -> State:
+        [(stored,)] = self.connection.query(f"SELECT COALESCE(SUM(threadCounter), 0) FROM {self._threads}")
+        return State(self._identity, int(stored))
 
     @threaded
     def freeze(self) -> Freeze | None:
@@ -165,88 +170,40 @@ class MysqlReading:
         [(text,)] = self.connection.query(f"SELECT {ALL_HEADS} FROM {self._threads}")
         return heads_of(text, self.names)
 
-    @threaded
-    def growth(self) -> int:
-        [(stored,)] = self.connection.query(f"SELECT COALESCE(SUM(threadCounter), 0) FROM {self._threads}")
-        return int(stored)
-
-    @threaded
-    def first_unread(
-        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
-    ) -> list[Key]:
-        if not threads:
-            return []
-        # Mostly the event at the counter itself is there, and 256 of those are found in a millisecond.
-        ends = list(until or [_OPEN_END] * 256)
-        wanted = ", ".join(f"({int(thread)}, {int(unread[thread])})" for thread in threads)
-        rows = self.connection.query(
-            f"""SELECT e.timestamp, e.threadCounter, e.threadId FROM {self._events} AS e FORCE INDEX (PRIMARY)
-            WHERE (e.threadId, e.threadCounter) IN ({wanted})"""
-        )
-        keys = {thread: Key(timestamp, counter, thread) for timestamp, counter, thread in rows}
-        found = [key for key in keys.values() if key.thread_counter < ends[key.thread_id]]
-        # Where it is not, either the thread ends there or the store has a gap.
-        missing = [thread for thread in threads if thread not in keys]
-        heads = self._heads() if missing else []
-        behind = {
-            thread: unread[thread] for thread in missing if unread[thread] < min(heads[thread], ends[thread])
-        }
-        return found + [key for key, _ in self._in_threads(behind, until, "TRUE", {}, 1)]
-
-    @threaded
-    def least_counters(
-        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
-    ) -> list[tuple[int, int, int]]:
-        return self.connection.query(
-            f"""SELECT INTERVAL(e.timestamp, {", ".join(str(int(time)) for time in times)}) - 1 AS stretch,
-              e.threadId, MIN(e.threadCounter)
-            FROM {self._events} AS e WHERE e.timestamp >= %(first)s AND {_UNREAD}
-            GROUP BY stretch, e.threadId ORDER BY NULL""",
-            {"first": times[0], "unread": vector(unread), "until": vector(until)},
-        )
-
-    @threaded
-    def in_order(
+    async def read_on(
         self,
         bound: Key | None,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
+        selection: Selection,
         limit: int,
         max_bytes: int,
-    ) -> Stretch:
-        key = bound or FIRST
-        values = {} if unread is None else {"unread": vector(unread), "until": vector(until)}
-        is_unread = "TRUE" if unread is None else _UNREAD
-        if only.is_open and self.shape.is_ours:
-            found: list[Stretch] = []
-            self._line_by_line(key, is_unread, values, limit, max_bytes, 1, found.append)
-            return found[0]
-        return self._row_by_row(key, is_unread, values, only, limit, max_bytes)
-
-    async def read_on(
-        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+        count: int,
+        give: Callable[[Stretch], None],
     ) -> None:
-        await self._read_on(bound or FIRST, limit, max_bytes, count, from_thread(give))
+        await self._read_on(bound or FIRST, selection, limit, max_bytes, count, from_thread(give))
 
     @threaded
     def _read_on(
-        self, key: Key, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
+        self,
+        key: Key,
+        selection: Selection,
+        limit: int,
+        max_bytes: int,
+        count: int,
+        give: Callable[[Stretch], None],
     ) -> None:
-        if self.shape.is_ours:
-            self._line_by_line(key, "TRUE", {}, limit, max_bytes, count, give)
+        if selection.only.is_open and self.shape.is_ours:
+            self._line_by_line(key, selection, limit, max_bytes, count, give)
             return
 
         def read(begin: Key | None, left: int) -> Stretch:
-            return self._row_by_row(begin or FIRST, "TRUE", {}, EVERYTHING, left, max_bytes)
+            return self._row_by_row(begin or FIRST, selection, left, max_bytes)
 
         give_in_turn(read, key, limit, count, give)
 
     def _line_by_line(
         self,
         key: Key,
-        is_unread: str,
-        values: dict[str, Any],
+        selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
@@ -274,8 +231,8 @@ class MysqlReading:
 
         cut = self.connection.lines(
             f"""SELECT CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp), {LINE} FROM {self._events} AS e
-            WHERE {_FROM_KEY} AND {is_unread} {_IN_ORDER} LIMIT %(rows)s""",
-            values | _key(key) | {"rows": rows},
+            WHERE {_FROM_KEY} AND {_is_selected(selection)} {_IN_ORDER} LIMIT %(rows)s""",
+            self._values(selection) | _key(key) | {"rows": rows},
             (count + 1) * max_bytes,
             take,
         )
@@ -289,30 +246,28 @@ class MysqlReading:
         text = b"".join(lines)
         self._paces.full.note(len(lines), len(text))
         numbers = numbers_of(b",".join(places))
-        return Stretch(numbers[::3], numbers[1::3], text, bytes, len(lines), numbers[-1], is_end)
+        return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), numbers[-1], is_end)
 
-    def _row_by_row(
-        self, key: Key, is_unread: str, values: dict[str, Any], only: Filter, limit: int, max_bytes: int
-    ) -> Stretch:
-        condition, more = self._conditions(only)
-        values = values | more
-        line = LINE if only.is_open else f"CASE WHEN {condition} THEN {LINE} END"
+    def _row_by_row(self, key: Key, selection: Selection, limit: int, max_bytes: int) -> Stretch:
+        only = selection.only
+        values = self._values(selection)
+        line = LINE if only.is_open else f"CASE WHEN {self._condition(only)} THEN {LINE} END"
         walk = limit if only.is_open else max(limit, WALK)
         pace = self._paces.full if only.is_open else self._paces.filtered
         page: list[Position] = []
         least = 16
         while True:
             count = min(walk - len(page), max(pace.rows(max_bytes), least))
-            within = self._within(key, is_unread, count, values)
+            within = self._within(key, selection, count, values)
             rows, cut = self._positions(
                 f"""SELECT e.threadId, e.threadCounter, e.timestamp, {line} FROM {self._events} AS e
-                WHERE {_FROM_KEY} AND {within} AND {is_unread} {_IN_ORDER} LIMIT %(count)s""",
+                WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER} LIMIT %(count)s""",
                 values | _key(key) | {"count": count},
                 limit,
                 max_bytes,
             )
             if not rows:
-                return _stretch(page, is_end=True)
+                return _stretch(page, only, is_end=True)
             page += rows
             lines = [row[3] for row in rows if row[3] is not None]
             size = sum(map(len, lines))
@@ -322,15 +277,15 @@ class MysqlReading:
             if not lines:
                 least *= 4
             if not cut and len(rows) < count:
-                return _stretch(page, is_end=True)
+                return _stretch(page, only, is_end=True)
             thread, counter, timestamp, _ = rows[-1]
             # Behind the filter's last time nothing matches any more.
             is_past = only.finish_time is not None and timestamp > only.finish_time
             if limit == 0 or max_bytes <= 0 or len(page) >= walk or is_past:
-                return _stretch(page, is_end=False)
+                return _stretch(page, only, is_end=False)
             key = Key(timestamp, counter, thread + 1)
 
-    def _within(self, key: Key, is_unread: str, count: int, values: dict[str, Any]) -> str:
+    def _within(self, key: Key, selection: Selection, count: int, values: dict[str, Any]) -> str:
         """In a store without the index for the order, the last timestamp that the next events have.
 
         Only with that does the server sort those of equal timestamps instead of all that is left.
@@ -339,7 +294,7 @@ class MysqlReading:
             return "TRUE"
         last = self.connection.query(
             f"""SELECT e.timestamp FROM {self._events} AS e
-            WHERE {_FROM_KEY} AND {is_unread} ORDER BY e.timestamp LIMIT 1 OFFSET %(count)s""",
+            WHERE {_FROM_KEY} AND {_is_selected(selection)} ORDER BY e.timestamp LIMIT 1 OFFSET %(count)s""",
             values | _key(key) | {"count": count - 1},
         )
         values["last"] = last[0][0] if last else 2**63 - 1
@@ -354,33 +309,21 @@ class MysqlReading:
         return [(a, b, c, None if line is None else compact_line(line)) for a, b, c, line in rows], cut
 
     @threaded
-    def matching(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    def select(
+        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        condition, values = self._conditions(only)
+        only = selection.only
         # Left to itself the server might walk the whole order: the events of an aggregate are few.
-        rows, cut = self._positions(
-            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE}
-            FROM {self._events} AS e FORCE INDEX (`aggregate`)
-            WHERE {condition} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
-            values | {"unread": vector(unread), "until": vector(until), "count": limit},
+        hint = "" if only.aggregate_ids is None else "FORCE INDEX (`aggregate`)"
+        rows, is_cut = self._positions(
+            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {"NULL" if max_bytes is None else LINE}
+            FROM {self._events} AS e {hint} WHERE {self._condition(only)} AND {_is_selected(selection)}
+            {_BACKWARDS if backwards else _IN_ORDER} LIMIT %(count)s""",
+            self._values(selection) | {"count": limit},
             limit,
-            max_bytes,
+            2**62 if max_bytes is None else max_bytes,
         )
-        return rows, not cut and len(rows) < limit
-
-    @threaded
-    def matching_keys(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[Key]:
-        condition, values = self._conditions(only)
-        rows = self.connection.query(
-            f"""SELECT e.timestamp, e.threadCounter, e.threadId
-            FROM {self._events} AS e FORCE INDEX (`aggregate`)
-            WHERE {condition} AND {_UNREAD} {_IN_ORDER} LIMIT %(count)s""",
-            values | {"unread": vector(unread), "until": vector(until), "count": count},
-        )
-        return [Key(*row) for row in rows]
+        return page_of(rows, limit, max_bytes, is_cut=is_cut)
 
     @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
@@ -398,29 +341,35 @@ class MysqlReading:
     def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        condition, values = self._conditions(only)
-        return self._in_threads(unread, until, condition, values, count)
-
-    def _in_threads(
-        self,
-        unread: Mapping[int, int],
-        until: Sequence[int] | None,
-        condition: str,
-        values: dict[str, Any],
-        count: int,
-    ) -> list[tuple[Key, bool]]:
         if not unread:
             return []
+        condition, values = self._condition(only), self._values(Selection(only=only))
+        ends = until or [_OPEN_END] * 256
+        found: list[tuple[Key, bool]] = []
+        if count == 1:
+            # Mostly the event at the counter itself is there, and 256 of those are found in a millisecond.
+            wanted = ", ".join(f"({int(thread)}, {int(start)})" for thread, start in unread.items())
+            rows = self.connection.query(
+                f"""SELECT e.timestamp, e.threadCounter, e.threadId, {condition}
+                FROM {self._events} AS e FORCE INDEX (PRIMARY) WHERE (e.threadId, e.threadCounter) IN ({wanted})""",
+                values,
+            )
+            found = [(Key(*key), bool(passes)) for *key, passes in rows if key[1] < ends[key[2]]]
+            # Where it is not, either the thread ends there or the store has a gap.
+            missing = unread.keys() - {thread for *_, thread, _ in rows}
+            heads = self._heads() if missing else []
+            unread = {thread: unread[thread] for thread in missing if unread[thread] < heads[thread]}
         # One small statement for each thread, all in one: only so does each stop where it has enough.
         parts = [
             f"""(SELECT e.timestamp, e.threadCounter, e.threadId, {condition} FROM {self._events} AS e
             WHERE e.threadId = {int(thread)} AND e.threadCounter >= {int(start)}
-              AND e.threadCounter < {_OPEN_END if until is None else int(until[thread])}
+              AND e.threadCounter < {int(ends[thread])}
             ORDER BY e.threadCounter LIMIT {int(count)})"""
             for thread, start in unread.items()
+            if start < ends[thread]
         ]
-        rows = self.connection.query(" UNION ALL ".join(parts), values)
-        found = [(Key(*key), bool(passes)) for *key, passes in rows]
+        rows = self.connection.query(" UNION ALL ".join(parts), values) if parts else []
+        found += [(Key(*key), bool(passes)) for *key, passes in rows]
         return sorted(found, key=lambda each: (each[0].thread_id, each[0].thread_counter))
 
     @threaded
@@ -454,39 +403,16 @@ class MysqlReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
-        condition, values = self._conditions(only)
-        rows, _ = self._positions(
-            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} FROM {self._events} AS e
-            WHERE {condition} {_IN_ORDER} LIMIT %(count)s""",
-            values | {"count": limit},
-            limit,
-            max_bytes,
+    def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+        spans = ", ".join(str(int(time)) for time in times)
+        return self.connection.query(
+            f"""SELECT {f"INTERVAL(e.timestamp, {spans}) - 1" if times else "0"} AS span,
+              e.threadId, MIN(e.threadCounter)
+            FROM {self._events} AS e WHERE {"e.timestamp >= %(first)s" if times else "TRUE"}
+              AND {_is_selected(selection)} AND {self._condition(selection.only)}
+            GROUP BY span, e.threadId ORDER BY NULL""",
+            self._values(selection) | {"first": min(times, default=0)},
         )
-        return [line for *_, line in rows if line is not None]
-
-    @threaded
-    def latest_line(self, only: Filter) -> bytes | None:
-        condition, values = self._conditions(only)
-        hint = "FORCE INDEX (`aggregate`)" if only.aggregate_ids is not None else ""
-        rows, _ = self._positions(
-            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE} FROM {self._events} AS e {hint}
-            WHERE {condition} {_BACKWARDS} LIMIT 1""",
-            values,
-            1,
-            2**62,
-        )
-        return rows[0][3] if rows else None
-
-    @threaded
-    def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
-        rows = self.connection.query(
-            f"""SELECT e.threadId, MIN(e.threadCounter) FROM {self._events} AS e
-            WHERE {self.shape.among("e.type", "types")} AND e.threadCounter >= {entry("unread", "e.threadId")}
-            GROUP BY e.threadId""",
-            {"unread": vector(unread)} | self.shape.values_among("types", event_types),
-        )
-        return dict(rows)
 
     @threaded
     def stages(self, kind: StageKind) -> list[Stage]:
@@ -545,24 +471,36 @@ class MysqlReading:
             faults += [fault] if fault else []
         return Inspection(faults[:limit], unchecked)
 
-    def _conditions(self, only: Filter) -> tuple[str, dict[str, Any]]:
-        """A filter as an SQL condition and its values."""
+    def _condition(self, only: Filter) -> str:
+        """A filter as an SQL condition."""
         parts: list[str] = []
-        values: dict[str, Any] = {}
         for column, name, wanted in (
             ("e.type", "types", only.event_types),
             ("e.aggregateId", "aggregates", only.aggregate_ids),
         ):
             if wanted is not None:
                 parts.append(self.shape.among(column, name) if wanted else "FALSE")
-                values |= self.shape.values_among(name, wanted)
         if only.start_time is not None:
             parts.append("e.timestamp >= %(start)s")
-            values["start"] = only.start_time
         if only.finish_time is not None:
             parts.append("e.timestamp <= %(finish)s")
-            values["finish"] = only.finish_time
-        return " AND ".join(parts) or "TRUE", values
+        return " AND ".join(parts) or "TRUE"
+
+    def _values(self, selection: Selection) -> dict[str, Any]:
+        """The values of a selection, its filter included."""
+        only = selection.only
+        values: dict[str, Any] = {"start": only.start_time, "finish": only.finish_time}
+        for name, wanted in (("types", only.event_types), ("aggregates", only.aggregate_ids)):
+            if wanted is not None:
+                values |= self.shape.values_among(name, wanted)
+        if selection.since is not None:
+            values |= {"unread": vector(selection.since), "until": vector(selection.until)}
+        return values
+
+
+def _is_selected(selection: Selection) -> str:
+    """The condition on counters."""
+    return "TRUE" if selection.since is None else _UNREAD
 
 
 def _hash(names: Sequence[str]) -> str:

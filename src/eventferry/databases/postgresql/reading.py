@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from eventferry.database import (
-    EVERYTHING,
     FIRST,
     NOTHING,
     Filter,
@@ -19,8 +18,10 @@ from eventferry.database import (
     Key,
     Position,
     Segment,
+    Selection,
     Stage,
     StageKind,
+    State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
@@ -36,7 +37,7 @@ from eventferry.databases.postgresql.markers import (
 )
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
-from eventferry.databases.stretches import numbers_of
+from eventferry.databases.stretches import numbers_of, page_of
 from eventferry.errors import DatabaseError
 from eventferry.lines.limits import Limits
 
@@ -47,7 +48,7 @@ _OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
 
 # A vector of 256 counters travels as one array; an array of fixed-width numbers is looked up in no time.
 NEXT_COUNTER = '(%(unread)s::bigint[])["threadId" + 1]'
-_END_COUNTER = '(%(until)s::bigint[])["threadId" + 1]'
+_UNREAD = f'"threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < (%(until)s::bigint[])["threadId" + 1]'
 
 LINE = """'{"threadCounter":' || "threadCounter" || ',"threadId":' || "threadId"
       || ',"type":' || to_json("type")::text || ',"timestamp":' || "timestamp"
@@ -96,6 +97,23 @@ def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
     return " AND ".join(parts) or "TRUE", values
 
 
+def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
+    """The condition of a selection's filter, and the values of the whole selection."""
+    condition, values = conditions(selection.only)
+    if selection.since is not None:
+        values |= {"unread": vector(selection.since), "until": vector(selection.until)}
+    return condition, values
+
+
+def _is_selected(selection: Selection) -> str:
+    """The condition on counters."""
+    return "TRUE" if selection.since is None else _UNREAD
+
+
+def _starts(unread: Mapping[int, int]) -> dict[str, str]:
+    return {"threads": vector([*unread]), "starts": vector([*unread.values()])}
+
+
 def _storable(texts: Sequence[str]) -> list[str]:
     """Those of the texts that PostgreSQL could hold: no other can be found there, nor can it be asked for."""
     return [text for text in texts if is_storable(text)]
@@ -126,8 +144,11 @@ class PostgresReading:
         [rows] = await self.connection.run(statement, values)
         return rows
 
-    async def identity(self) -> str:
-        return fact(self._comment, "STORE", "id") or f"oid {self._oid}"
+    async def state(self) -> State:
+        [[(stored,)]] = await self.connection.run(
+            f'SELECT coalesce(sum("threadCounter"), 0)::bigint FROM {self.names.threads}'
+        )
+        return State(fact(self._comment, "STORE", "id") or f"oid {self._oid}", int(stored))
 
     async def table_comment(self, table: str) -> str | None:
         """A table's comment, empty if it has none; None if there is no such table."""
@@ -149,78 +170,23 @@ class PostgresReading:
             raise DatabaseError(f"{self.names.threads} has {len(rows)} rows, not 256: this is no whole store")
         return [head for (head,) in rows]
 
-    async def growth(self) -> int:
-        [[(stored,)]] = await self.connection.run(
-            f'SELECT coalesce(sum("threadCounter"), 0)::bigint FROM {self.names.threads}'
-        )
-        return int(stored)
-
-    async def first_unread(
-        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
-    ) -> list[Key]:
-        ends = [2**62] * 256 if until is None else until
-        # Mostly the event at the counter itself is there: to join by equality takes half the time.
-        rows = await self.connection.rows(
-            f"""SELECT e."timestamp", e."threadCounter", e."threadId"
-            FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
-            JOIN {self.names.events} AS e ON e."threadId" = wanted.id AND e."threadCounter" = wanted.start""",
-            {"threads": vector([*threads]), "starts": vector([unread[thread] for thread in threads])},
-        )
-        found = [Key(*row) for row in rows if row[1] < ends[row[2]]]
-        # Where it is not, either the thread ends there or the store has a gap.
-        missing = set(threads) - {thread for *_, thread in rows}
-        behind = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
-        return found + [key for key, _ in await self.in_threads(behind, until, EVERYTHING, 1)]
-
-    async def least_counters(
-        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
-    ) -> list[tuple[int, int, int]]:
-        return await self.connection.rows(
-            f"""SELECT width_bucket("timestamp", %(times)s::bigint[]) - 1, "threadId", min("threadCounter")
-            FROM {self.names.events}
-            WHERE "timestamp" >= %(first)s::bigint
-              AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}
-            GROUP BY 1, 2""",
-            {"times": list(times), "first": times[0], "unread": vector(unread), "until": vector(until)},
-        )
-
-    async def in_order(
+    async def read_on(
         self,
         bound: Key | None,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
-        limit: int,
-        max_bytes: int,
-    ) -> Stretch:
-        found: list[Stretch] = []
-        await self._read(bound or FIRST, unread, until, only, limit, max_bytes, 1, found.append)
-        return found[0]
-
-    async def read_on(
-        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
-    ) -> None:
-        await self._read(bound or FIRST, None, None, EVERYTHING, limit, max_bytes, count, give)
-
-    async def _read(
-        self,
-        key: Key,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
+        selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        """Stretches from a key on; several only where every event is wanted, of `limit` together."""
+        key = bound or FIRST
+        is_open = selection.only.is_open
         pace = self.connection.pace
-        left = limit if only.is_open else max(limit, WALK)
-        rows = large = 0
+        rows = walk = large = 0
 
         def take(row: Texts) -> None:
-            nonlocal key, left, count, large
-            threads, counters, text, lines, last, first_large, *_ = row
+            nonlocal key, limit, walk, count, large
+            threads, counters, passing, text, lines, last, first_large, *_ = row
             if large or not count:
                 return  # it goes on from what was not given, or from the end
             if first_large is not None:
@@ -230,10 +196,11 @@ class PostgresReading:
             if threads is not None and counters is not None:
                 number, found = int(lines or 0), numbers_of(threads[1:-1])  # as arrays are printed
                 pace.note(number, len(text or b""))
-                is_end = len(found) < min(rows, left) and (only.is_open or number < limit)
+                is_end = len(found) < min(rows, walk) and (is_open or number < limit)
                 stretch = Stretch(
                     found,
                     numbers_of(counters[1:-1]),
+                    None if is_open else numbers_of((passing or b"{}")[1:-1]),
                     text or b"",
                     compacted_lines,
                     number,
@@ -241,108 +208,154 @@ class PostgresReading:
                     is_end,
                 )
                 key = stretch.behind
-            left -= len(stretch.threads)
-            count = 0 if stretch.is_end or not left else count - 1
+            limit -= stretch.number
+            walk -= len(stretch.threads)
+            count = 0 if stretch.is_end or not limit else count - 1
             give(stretch)
 
         await self.connection.expect_pages(count)
         while count:
-            rows, large = min(left, pace.rows(max_bytes)), 0
+            walk = limit if is_open else max(limit, WALK)
+            rows, large = min(walk, pace.rows(max_bytes)), 0
             # An event that is larger by far than those before is not built, so that no page takes memory without
             # bound: the page ends before it, and where it is the first it comes alone.
             far = 2**31 - 1 if rows == 1 else max(_MOST_BYTES, 2 * max_bytes) // rows
+            # How many lines a filter leaves for the next stretch is not known before.
+            ahead = min(count * rows, walk) if is_open else rows
             statements = [
-                self._stretch(
-                    None if place else key, unread, until, only, limit, min(rows, left - place), far
-                )
-                for place in range(0, min(count * rows, left), rows)
+                self._stretch(None if place else key, selection, limit, min(rows, walk - place), far)
+                for place in range(0, ahead, rows)
             ]
             await self.connection.each(statements, take)
             if large:
                 pace.cut(max(large - 1, 1))
 
-    def _stretch(
-        self,
-        key: Key | None,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
-        limit: int,
-        rows: int,
-        far: int,
-    ) -> str:
+    def _stretch(self, key: Key | None, selection: Selection, limit: int, rows: int, far: int) -> str:
         """A statement for events from a key on, or from behind those that the statement before it found. All come in
-        one row, for a row costs the client more than a line costs the server; its sixth column is the number of the
+        one row, for a row costs the client more than a line costs the server; its seventh column is the number of the
         first event, of those that the filter lets pass, that is as large as `far`."""
-        condition, values = conditions(only)
+        condition, values = _matching(selection)
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
-        is_unread = f'("threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER})::int <> 0'
+        is_selected = f"({_is_selected(selection)})::int <> 0"
         begin = (
             "%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint" if key is not None else _BEHIND_LAST
         )
         events = f"""(
             SELECT * FROM {self.names.events}
             WHERE ("timestamp", "threadCounter", "threadId") >= ({begin})
-              AND {"TRUE" if unread is None else is_unread}
+              AND {is_selected}
             ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(rows)s
           ) AS walk"""
-        if not only.is_open:
-            given = f"count(*) FILTER (WHERE {condition}) OVER (ROWS UNBOUNDED PRECEDING)"
-            events = f"(SELECT *, {given} AS given FROM {events}) AS page WHERE given <= %(limit)s"
+        passing = "NULL"
+        if not selection.only.is_open:
+            events = f"""(
+                SELECT *, count(*) FILTER (WHERE {condition}) OVER before AS given,
+                  row_number() OVER before - 1 AS place
+                FROM {events} WINDOW before AS (ROWS UNBOUNDED PRECEDING)
+              ) AS page WHERE given <= %(limit)s"""
+            passing = f"array_agg(place) FILTER (WHERE {condition})"
         line = f"""CASE WHEN "eventSize" < %(far)s AND {condition} THEN {_WHOLE_LINE} END"""
         # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
         bound = {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))
         return self.connection.written(
-            f"""SELECT array_agg("threadId"), array_agg("threadCounter"), string_agg({line}, ''),
+            f"""SELECT array_agg("threadId"), array_agg("threadCounter"), {passing}, string_agg({line}, ''),
               count(*) FILTER (WHERE {condition}), max("timestamp"),
               array_position(array_agg("eventSize" < %(far)s OR NOT ({condition})), FALSE), {_KEEP_LAST}
             FROM {events}""",
-            values
-            | ({} if unread is None else {"unread": vector(unread), "until": vector(until)})
-            | bound
-            | {"rows": rows, "limit": limit, "far": far},
+            values | bound | {"rows": rows, "limit": limit, "far": far},
         )
 
-    async def matching(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    async def select(
+        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        condition, values = conditions(only)
+        condition, values = _matching(selection)
+        condition = f"{condition} AND {_is_selected(selection)}"
         # An expression keeps the planner from walking the whole order: the events of an aggregate are few.
-        rows = await self.connection.rows(
-            self._page_sql(
-                f'{condition} AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}',
-                '"timestamp" + 0, "threadCounter", "threadId"',
-                _SIZE,
-                LINE,
-            ),
-            values | {"unread": vector(unread), "until": vector(until), "walk": limit, "room": max_bytes},
+        time = '"timestamp"' if selection.only.aggregate_ids is None else '"timestamp" + 0'
+        order = ", ".join(
+            f"{column} DESC" if backwards else column for column in (time, '"threadCounter"', '"threadId"')
         )
-        return _page(rows, limit, limit, max_bytes)
+        if max_bytes is None:
+            rows = await self.connection.rows(
+                f"""SELECT "threadId", "threadCounter", "timestamp", NULL FROM {self.names.events}
+                WHERE {condition} ORDER BY {order} LIMIT %(limit)s""",
+                values | {"limit": limit},
+            )
+            return page_of(rows, limit, None)
+        # The sizes that the store keeps are added up as the page is read, so that nothing behind its end is sent;
+        # `behind` is the sum with the row itself. The limit stands below the sum, which looks one row ahead: behind
+        # the last event asked for that row may be far away.
+        rows = await self.connection.rows(
+            f"""SELECT "threadId", "threadCounter", "timestamp", {LINE}, behind FROM (
+              SELECT *, sum({_SIZE}::int) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS behind
+              FROM (SELECT * FROM {self.names.events} WHERE {condition} ORDER BY {order} LIMIT %(limit)s) AS walked
+            ) AS page WHERE behind - {_SIZE} < %(room)s ORDER BY {order}""",
+            values | {"limit": limit, "room": max_bytes},
+        )
+        page = ((thread, counter, time, compacted(line)) for thread, counter, time, line, _ in rows)
+        return page_of(page, limit, max_bytes, is_cut=bool(rows) and rows[-1][4] >= max_bytes)
 
-    def _page_sql(self, condition: str, order: str, size: str, line: str) -> str:
-        """A page of at most `walk` events that ends where `room` bytes are reached.
+    async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
+        rows = await self.connection.rows(
+            f"""SELECT {LINE} FROM (
+              SELECT e.*, place, sum({_SIZE}::int) OVER (ORDER BY place) - {_SIZE} AS before
+              FROM unnest(%(threads)s::bigint[], %(counters)s::bigint[])
+                WITH ORDINALITY AS wanted(thread, counter, place)
+              CROSS JOIN LATERAL (
+                SELECT * FROM {self.names.events} WHERE "threadId" = thread AND "threadCounter" = counter OFFSET 0
+              ) AS e
+            ) AS found WHERE before < %(room)s ORDER BY place""",
+            {
+                "threads": vector([thread for thread, _ in positions]),
+                "counters": vector([counter for _, counter in positions]),
+                "room": max_bytes,
+            },
+        )
+        return [compacted(line) for (line,) in rows]
 
-        The sizes that the store keeps are added up as the page is read, so that nothing behind the end is sent;
-        `behind` is the sum with the row itself. The limit stands below the sum, which looks one row ahead: behind
-        the last event asked for that row may be far away.
-        """
-        return f"""SELECT "threadId", "threadCounter", "timestamp", {line}, behind FROM (
-              SELECT *, sum(({size})::int) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING) AS behind
-              FROM (SELECT * FROM {self.names.events} WHERE {condition} ORDER BY {order} LIMIT %(walk)s) AS walked
-            ) AS page WHERE behind - ({size}) < %(room)s ORDER BY {order}"""
+    async def _next_in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter
+    ) -> list[tuple[Key, bool]]:
+        condition, values = conditions(only)
+        ends = [2**62] * 256 if until is None else until
+        # Mostly the event at the counter itself is there: to join by equality takes half the time.
+        rows = await self.connection.rows(
+            f"""SELECT e."timestamp", e."threadCounter", e."threadId", {condition}
+            FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
+            JOIN {self.names.events} AS e ON e."threadId" = wanted.id AND e."threadCounter" = wanted.start""",
+            values | _starts(unread),
+        )
+        found = [(Key(*key), bool(passes)) for *key, passes in rows if key[1] < ends[key[2]]]
+        # Where it is not, either the thread ends there or the store has a gap.
+        missing = unread.keys() - {thread for *_, thread, _ in rows}
+        behind = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
+        if not behind:
+            return found
+        return found + await self._in_threads(behind, until, only, 1)
 
-    async def matching_keys(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[Key]:
+    async def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
+        if count == 1:
+            return await self._next_in_threads(unread, until, only)
+        return await self._in_threads(unread, until, only, count) if unread else []
+
+    async def _in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
         condition, values = conditions(only)
         rows = await self.connection.rows(
-            f"""SELECT "timestamp", "threadCounter", "threadId" FROM {self.names.events}
-            WHERE {condition} AND "threadCounter" >= {NEXT_COUNTER} AND "threadCounter" < {_END_COUNTER}
-            ORDER BY "timestamp" + 0, "threadCounter", "threadId" LIMIT %(count)s""",
-            values | {"unread": vector(unread), "until": vector(until), "count": count},
+            f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
+            CROSS JOIN LATERAL (
+              SELECT "timestamp", "threadCounter", "threadId", {condition} AS passes FROM {self.names.events}
+              WHERE "threadId" = wanted.id AND "threadCounter" >= wanted.start
+                AND "threadCounter" < (%(until)s::bigint[])[wanted.id + 1]
+              ORDER BY "threadCounter" LIMIT %(count)s
+            ) AS e ORDER BY e."threadId", e."threadCounter" """,
+            values | _starts(unread) | {"until": vector(until), "count": count},
         )
-        return [Key(*row) for row in rows]
+        return [(Key(*key), bool(passes)) for *key, passes in rows]
 
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         rows = await self.connection.rows(
@@ -358,74 +371,16 @@ class PostgresReading:
         )
         return bool(rows[0][0])
 
-    async def in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[tuple[Key, bool]]:
-        if not unread:
-            return []
-        condition, values = conditions(only)
-        rows = await self.connection.rows(
-            f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
-            CROSS JOIN LATERAL (
-              SELECT "timestamp", "threadCounter", "threadId", {condition} AS passes FROM {self.names.events}
-              WHERE "threadId" = wanted.id AND "threadCounter" >= wanted.start
-                AND "threadCounter" < (%(until)s::bigint[])[wanted.id + 1]
-              ORDER BY "threadCounter" LIMIT %(count)s
-            ) AS e ORDER BY e."threadId", e."threadCounter" """,
-            values
-            | {
-                "threads": list(unread),
-                "starts": list(unread.values()),
-                "until": vector(until),
-                "count": count,
-            },
+    async def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+        condition, values = _matching(selection)
+        span = 'width_bucket("timestamp", %(times)s::bigint[]) - 1' if times else "0"
+        return await self.connection.rows(
+            f"""SELECT {span}, "threadId", min("threadCounter") FROM {self.names.events}
+            WHERE {'"timestamp" >= %(first)s::bigint' if times else "TRUE"}
+              AND {_is_selected(selection)} AND {condition}
+            GROUP BY 1, 2""",
+            values | {"times": list(times), "first": min(times, default=0)},
         )
-        return [(Key(*key), bool(passes)) for *key, passes in rows]
-
-    async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
-        rows = await self.connection.rows(
-            f"""SELECT {LINE} FROM (
-              SELECT e.*, place, sum({_SIZE}::int) OVER (ORDER BY place) - {_SIZE} AS before
-              FROM unnest(%(threads)s::bigint[], %(counters)s::bigint[])
-                WITH ORDINALITY AS wanted(thread, counter, place)
-              CROSS JOIN LATERAL (
-                SELECT * FROM {self.names.events} WHERE "threadId" = thread AND "threadCounter" = counter OFFSET 0
-              ) AS e
-            ) AS found WHERE before < %(room)s ORDER BY place""",
-            {
-                "threads": [thread for thread, _ in positions],
-                "counters": [counter for _, counter in positions],
-                "room": max_bytes,
-            },
-        )
-        return [compacted(line) for (line,) in rows]
-
-    async def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
-        condition, values = conditions(only)
-        rows = await self.connection.rows(
-            self._page_sql(condition, '"timestamp", "threadCounter", "threadId"', _SIZE, LINE),
-            values | {"walk": limit, "room": max_bytes},
-        )
-        page, _ = _page(rows, limit, limit, max_bytes)
-        return [line for *_, line in page if line is not None]
-
-    async def latest_line(self, only: Filter) -> bytes | None:
-        condition, values = conditions(only)
-        time = '"timestamp" + 0' if only.aggregate_ids is not None else '"timestamp"'
-        rows = await self.connection.rows(
-            f"""SELECT {LINE} FROM {self.names.events} WHERE {condition}
-            ORDER BY {time} DESC, "threadCounter" DESC, "threadId" DESC LIMIT 1""",
-            values,
-        )
-        return compacted(rows[0][0]) if rows else None
-
-    async def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
-        rows = await self.connection.rows(
-            f"""SELECT "threadId", min("threadCounter") FROM {self.names.events}
-            WHERE "type" = ANY(%(types)s::text[]) AND "threadCounter" >= {NEXT_COUNTER} GROUP BY "threadId" """,
-            {"types": _storable(event_types), "unread": vector(unread)},
-        )
-        return dict(rows)
 
     async def stages(self, kind: StageKind) -> list[Stage]:
         tables = self.names.tables
@@ -480,21 +435,3 @@ def compacted(line: bytes) -> bytes:
         return msgspec.json.format(line, indent=-1) + b"\n"
     except RecursionError:
         return line + b"\n"
-
-
-def _page(rows: list[Any], limit: int, walk: int, max_bytes: int) -> tuple[list[Position], bool]:
-    """Rows until `limit` lines or `max_bytes`. The flag: nothing more is there."""
-    page: list[Position] = []
-    lines = 0
-    is_cut = bool(rows) and rows[-1][4] >= max_bytes
-    for thread, counter, timestamp, line, _ in rows:
-        if line is None:
-            page.append((thread, counter, timestamp, None))
-            continue
-        compact = compacted(line)
-        page.append((thread, counter, timestamp, compact))
-        lines += 1
-        max_bytes -= len(compact)
-        if lines == limit or max_bytes <= 0:
-            return page, False
-    return page, not is_cut and len(page) < walk

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from eventferry.database import (
-    EVERYTHING,
     FIRST,
     Filter,
     Freeze,
@@ -16,8 +16,10 @@ from eventferry.database import (
     Key,
     Position,
     Segment,
+    Selection,
     Stage,
     StageKind,
+    State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
@@ -27,7 +29,7 @@ from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
 from eventferry.databases.sqlite.numbers import refuse_number
 from eventferry.databases.sqlite.tables import quoted, stages
-from eventferry.databases.stretches import give_in_turn, numbers_of
+from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.lines.limits import ROOMY, Limits
 
@@ -113,10 +115,10 @@ class SqliteReading:
         ).fetchone()
         return found[0] if found else None
 
-    async def identity(self) -> str:
-        return self._id or await self._root_page()
-
     @threaded
+    def state(self) -> State:
+        return State(self._id or self._root_page(), self._growth())
+
     def _root_page(self) -> str:
         (root,) = self.connection.sqlite.execute(
             "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
@@ -146,73 +148,28 @@ class SqliteReading:
         )
         return [head for (head,) in rows]
 
-    @threaded
-    def growth(self) -> int:
-        return self._growth()
-
     def _growth(self) -> int:
         [(stored,)] = self.connection.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
         return int(stored)
 
-    @threaded
-    def first_unread(
-        self, unread: Sequence[int], until: Sequence[int] | None, threads: Collection[int]
-    ) -> list[Key]:
-        # The bounds are of the wanted thread, not of the row's: only so the index leads straight to the row.
-        rows = self.connection.sqlite.execute(
-            f"""SELECT timestamp, threadCounter, threadId FROM {self._events} WHERE rowid IN (
-              SELECT (
-                SELECT rowid FROM {self._events}
-                WHERE threadId = wanted.value
-                  AND threadCounter >= {_entry("unread", "wanted.value")}
-                  AND threadCounter < {_entry("until", "wanted.value")}
-                ORDER BY threadCounter LIMIT 1
-              ) FROM json_each(:threads) AS wanted
-            )""",
-            {"unread": vector(unread), "until": vector(until), "threads": json.dumps(list(threads))},
-        )
-        return [Key(*row) for row in rows]
-
-    @threaded
-    def least_counters(
-        self, times: Sequence[int], unread: Sequence[int], until: Sequence[int]
-    ) -> list[tuple[int, int, int]]:
-        # One stretch after another: what is grouped at a time is small, and the index is gone through once.
-        statement = f"""SELECT :stretch, threadId, min(threadCounter) FROM {self._events}
-          WHERE timestamp >= :first AND timestamp < :next
-            AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
-          GROUP BY threadId"""
-        values = {"unread": vector(unread), "until": vector(until)}
-        found: list[tuple[int, int, int]] = []
-        for stretch, (first, behind) in enumerate(zip(times, [*times[1:], 2**63 - 1], strict=True)):
-            bounds = {"stretch": stretch, "first": first, "next": behind}
-            found += self.connection.sqlite.execute(statement, values | bounds)
-        return found
-
     async def read_on(
-        self, bound: Key | None, limit: int, max_bytes: int, count: int, give: Callable[[Stretch], None]
-    ) -> None:
-        def read(begin: Key | None, left: int) -> Stretch:
-            return self._in_order(begin, None, None, EVERYTHING, left, max_bytes)
-
-        await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
-
-    def _in_order(
         self,
         bound: Key | None,
-        unread: Sequence[int] | None,
-        until: Sequence[int] | None,
-        only: Filter,
+        selection: Selection,
         limit: int,
         max_bytes: int,
-    ) -> Stretch:
-        condition, values = conditions(only)
-        values |= {"unread": vector(unread), "until": vector(until), "limit": limit} | _bound(bound)
-        line = self._text if only.is_open else f"CASE WHEN {condition} THEN {self._text} END"
+        count: int,
+        give: Callable[[Stretch], None],
+    ) -> None:
+        read = partial(self._stretch, selection, max_bytes)
+        await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
+
+    def _stretch(self, selection: Selection, max_bytes: int, bound: Key | None, limit: int) -> Stretch:
+        only = selection.only
+        condition, values = _matching(selection)
+        values |= {"limit": limit} | _bound(bound)
         rows = min(limit if only.is_open else max(limit, WALK), self.connection.pace.rows(max_bytes))
-        statement = self._stretch_sql(
-            line, "TRUE" if unread is None else _UNREAD, is_filtered=not only.is_open
-        )
+        statement = self._stretch_sql(selection, condition)
         while True:
             found = self.connection.within(
                 max_bytes if rows > 1 else None, statement, values | {"walk": rows}
@@ -221,82 +178,57 @@ class SqliteReading:
                 break
             rows = max(rows // 4, 1)  # events much larger than those before
             self.connection.pace.cut(rows)
-        threads, counters, lines, walked, count, last = found
+        threads, counters, passing, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        threads, counters = (numbers_of((numbers or "").encode()) for numbers in (threads, counters))
-        return Stretch(threads, counters, lines or b"", bytes, count, last or 0, is_end)
+        threads, counters, passing = (
+            numbers_of((numbers or "").encode()) for numbers in (threads, counters, passing)
+        )
+        return Stretch(
+            threads,
+            counters,
+            None if only.is_open else passing,
+            lines or b"",
+            bytes,
+            count,
+            last or 0,
+            is_end,
+        )
 
-    in_order = threaded(_in_order)
-
-    def _stretch_sql(self, line: str, is_unread: str, *, is_filtered: bool) -> str:
+    def _stretch_sql(self, selection: Selection, condition: str) -> str:
         """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
         that is there."""
+        is_open = selection.only.is_open
+        line = self._text if is_open else f"CASE WHEN {condition} THEN {self._text} END"
         events = f"""SELECT timestamp, threadCounter, threadId, {line} AS line FROM {self._events}
-            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread) AND {is_unread}
+            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread)
+              AND {_is_selected(selection)}
             ORDER BY timestamp, threadCounter, threadId LIMIT :walk"""
-        if is_filtered:
+        passing = "NULL"
+        if not is_open:
             events = f"""SELECT * FROM (
-              SELECT *, count(line) OVER (ROWS UNBOUNDED PRECEDING) AS given
-              FROM ({events})
+              SELECT *, count(line) OVER walk AS given, row_number() OVER walk - 1 AS place
+              FROM ({events}) WINDOW walk AS (ROWS UNBOUNDED PRECEDING)
             ) WHERE given <= :limit"""
-        return f"""SELECT group_concat(threadId), group_concat(threadCounter), CAST(group_concat(line, '') AS BLOB),
-          count(*), count(line), max(timestamp) FROM ({events})"""
+            passing = "group_concat(CASE WHEN line IS NOT NULL THEN place END)"
+        return f"""SELECT group_concat(threadId), group_concat(threadCounter), {passing},
+          CAST(group_concat(line, '') AS BLOB), count(*), count(line), max(timestamp) FROM ({events})"""
 
     @threaded
-    def matching(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int, max_bytes: int
+    def select(
+        self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        condition, values = conditions(only)
+        condition, values = _matching(selection)
         # +timestamp keeps the planner from walking the whole order: the events of an aggregate are few.
+        time = "timestamp" if selection.only.aggregate_ids is None else "+timestamp"
+        down = " DESC" if backwards else ""
         rows = self.connection.sqlite.execute(
-            f"""SELECT threadId, threadCounter, timestamp, {self._line} FROM {self._events}
-            WHERE {condition} AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
-            ORDER BY +timestamp, threadCounter, threadId LIMIT :limit""",
-            values | {"unread": vector(unread), "until": vector(until), "limit": limit},
+            f"""SELECT threadId, threadCounter, timestamp, {"NULL" if max_bytes is None else self._line}
+            FROM {self._events} WHERE {condition} AND {_is_selected(selection)}
+            ORDER BY {time}{down}, threadCounter{down}, threadId{down} LIMIT :limit""",
+            values | {"limit": limit},
         )
-        return _page(rows, limit, limit, max_bytes)
-
-    @threaded
-    def matching_keys(
-        self, unread: Sequence[int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[Key]:
-        condition, values = conditions(only)
-        rows = self.connection.sqlite.execute(
-            f"""SELECT timestamp, threadCounter, threadId FROM {self._events}
-            WHERE {condition} AND threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}
-            ORDER BY +timestamp, threadCounter, threadId LIMIT :limit""",
-            values | {"unread": vector(unread), "until": vector(until), "limit": count},
-        )
-        return [Key(*row) for row in rows]
-
-    @threaded
-    def any_later(self, segments: Sequence[Segment]) -> bool:
-        statement = f"""SELECT EXISTS (SELECT 1 FROM {self._events}
-          WHERE threadId = ? AND threadCounter >= ? AND threadCounter < ? AND timestamp > ?)"""
-        return any(self.connection.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
-
-    @threaded
-    def in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[tuple[Key, bool]]:
-        condition, values = conditions(only)
-        found: list[tuple[Key, bool]] = []
-        for thread, start in unread.items():
-            rows = self.connection.sqlite.execute(
-                f"""SELECT timestamp, threadCounter, threadId, {condition} FROM {self._events}
-                WHERE threadId = :thread AND threadCounter >= :first AND threadCounter < :last
-                ORDER BY threadCounter LIMIT :count""",
-                values
-                | {
-                    "thread": thread,
-                    "first": start,
-                    "last": _OPEN_END[thread] if until is None else until[thread],
-                    "count": count,
-                },
-            )
-            found += [(Key(*key), bool(passes)) for *key, passes in rows]
-        return found
+        return page_of(rows, limit, max_bytes)
 
     @threaded
     def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
@@ -313,36 +245,56 @@ class SqliteReading:
         return lines
 
     @threaded
-    def lines_by_time(self, only: Filter, limit: int, max_bytes: int) -> list[bytes]:
+    def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
+    ) -> list[tuple[Key, bool]]:
         condition, values = conditions(only)
-        rows = self.connection.sqlite.execute(
-            f"""SELECT threadId, threadCounter, timestamp, {self._line} FROM {self._events} WHERE {condition}
-            ORDER BY timestamp, threadCounter, threadId LIMIT :limit""",
-            values | {"limit": limit},
-        )
-        page, _ = _page(rows, limit, limit, max_bytes)
-        return [line for *_, line in page if line is not None]
+        ends = _OPEN_END if until is None else until
+        wanted = [(thread, start, ends[thread]) for thread, start in unread.items()]
+        if count == 1:
+            # All in one statement. The bounds are of the wanted thread, not of the row's: only so the index leads
+            # straight to the row.
+            rows = self.connection.sqlite.execute(
+                f"""SELECT timestamp, threadCounter, threadId, {condition} FROM {self._events} WHERE rowid IN (
+                  SELECT (
+                    SELECT rowid FROM {self._events}
+                    WHERE threadId = json_extract(value, '$[0]')
+                      AND threadCounter >= json_extract(value, '$[1]')
+                      AND threadCounter < json_extract(value, '$[2]')
+                    ORDER BY threadCounter LIMIT 1
+                  ) FROM json_each(:wanted)
+                )""",
+                values | {"wanted": json.dumps(wanted)},
+            )
+            return [(Key(*key), bool(passes)) for *key, passes in rows]
+        statement = f"""SELECT timestamp, threadCounter, threadId, {condition} FROM {self._events}
+          WHERE threadId = :thread AND threadCounter >= :first AND threadCounter < :last
+          ORDER BY threadCounter LIMIT :count"""
+        found: list[tuple[Key, bool]] = []
+        for thread, first, last in wanted:
+            bounds = {"thread": thread, "first": first, "last": last, "count": count}
+            rows = self.connection.sqlite.execute(statement, values | bounds)
+            found += [(Key(*key), bool(passes)) for *key, passes in rows]
+        return found
 
     @threaded
-    def latest_line(self, only: Filter) -> bytes | None:
-        condition, values = conditions(only)
-        order = "+timestamp" if only.aggregate_ids is not None else "timestamp"
-        row = self.connection.sqlite.execute(
-            f"""SELECT {self._line} FROM {self._events} WHERE {condition}
-            ORDER BY {order} DESC, threadCounter DESC, threadId DESC LIMIT 1""",
-            values,
-        ).fetchone()
-        return row[0] if row else None
+    def any_later(self, segments: Sequence[Segment]) -> bool:
+        statement = f"""SELECT EXISTS (SELECT 1 FROM {self._events}
+          WHERE threadId = ? AND threadCounter >= ? AND threadCounter < ? AND timestamp > ?)"""
+        return any(self.connection.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
 
     @threaded
-    def first_of_types(self, unread: Sequence[int], event_types: Sequence[str]) -> dict[int, int]:
-        rows = self.connection.sqlite.execute(
-            f"""SELECT threadId, min(threadCounter) FROM {self._events}
-            WHERE type IN (SELECT value FROM json_each(:types)) AND threadCounter >= {NEXT_COUNTER}
-            GROUP BY threadId""",
-            {"types": json.dumps(event_types), "unread": vector(unread)},
-        )
-        return dict(rows.fetchall())
+    def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
+        # One span after another: what is grouped at a time is small, and the index is gone through once.
+        condition, values = _matching(selection)
+        within = "timestamp >= :first AND timestamp < :next" if times else "TRUE"
+        statement = f"""SELECT :span, threadId, min(threadCounter) FROM {self._events}
+          WHERE {within} AND {_is_selected(selection)} AND {condition} GROUP BY threadId"""
+        found: list[tuple[int, int, int]] = []
+        for span, (first, behind) in enumerate(pairwise([*times, 2**63 - 1]) if times else [(0, 0)]):
+            bounds = {"span": span, "first": first, "next": behind}
+            found += self.connection.sqlite.execute(statement, values | bounds)
+        return found
 
     @threaded
     def stages(self, kind: StageKind) -> list[Stage]:
@@ -377,21 +329,19 @@ class SqliteReading:
         return Inspection(faults[:limit], [])
 
 
+def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
+    """The condition of a selection's filter, and the values of the whole selection."""
+    condition, values = conditions(selection.only)
+    if selection.since is not None:
+        values |= {"unread": vector(selection.since), "until": vector(selection.until)}
+    return condition, values
+
+
+def _is_selected(selection: Selection) -> str:
+    """The condition on counters."""
+    return "TRUE" if selection.since is None else _UNREAD
+
+
 def _bound(bound: Key | None) -> dict[str, int]:
     key = bound or FIRST
     return {"bound_time": key.timestamp, "bound_counter": key.thread_counter, "bound_thread": key.thread_id}
-
-
-def _page(rows: Iterable[Position], limit: int, walk: int, max_bytes: int) -> tuple[list[Position], bool]:
-    """Rows until `limit` lines or `max_bytes`; the rest is never fetched. The flag: nothing more is there."""
-    page: list[Position] = []
-    lines = 0
-    for row in rows:
-        page.append(row)
-        line = row[3]
-        if line is not None:
-            lines += 1
-            max_bytes -= len(line)
-            if lines == limit or max_bytes <= 0:
-                return page, False
-    return page, len(page) < walk

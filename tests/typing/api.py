@@ -1,0 +1,108 @@
+"""What type checkers must know of the public API: scripts/check has them read this file, and nothing runs it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, assert_type
+
+import eventferry
+from eventferry import (
+    CheckReport,
+    Description,
+    Event,
+    EventInput,
+    EventLoader,
+    EventStore,
+    ExportStream,
+    ImportReport,
+    ImportStream,
+    Older,
+    Page,
+    Partition,
+    SavedEvent,
+    SecretsExport,
+    SecretsImport,
+    SecretsReport,
+    Sink,
+    StreamReport,
+    VerifyReport,
+    check,
+    open_store,
+    pipeline,
+    sync,
+    verify,
+)
+
+
+class Counting:
+    """A sink of one's own."""
+
+    async def write(self, block: bytes) -> None: ...
+
+    async def close(self) -> int:
+        return 0
+
+    async def abort(self, error: BaseException | None = None) -> None: ...
+
+
+async def packed(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for block in blocks:
+        yield gzip.compress(block)
+
+
+async def streams(a: EventStore, b: EventStore) -> None:
+    assert_type(a.export_events(), ExportStream)
+    assert_type(a.import_events(), ImportStream)
+    assert_type(a.export_secrets(), SecretsExport)
+    assert_type(a.import_secrets(), SecretsImport)
+    assert_type(await pipeline(a.export_events(), b.import_events()), StreamReport)
+    assert_type(await pipeline(a.export_events(), packed, packed, packed, b.import_events()), StreamReport)
+    assert_type(await pipeline("secrets.jsonl", b.import_secrets()), SecretsReport)
+    assert_type(await pipeline(a.export_events(), packed, Counting()), int)
+    sink: Sink[int] = Counting()
+    assert_type(await pipeline([b"{}"], sink), int)
+    await pipeline(a.export_events(), Path("events.jsonl"))
+    await pipeline(a.export_events(), packed, io.BytesIO())
+    assert_type(await verify(a.export_events(), "events.jsonl"), VerifyReport)
+    assert_type(await check(a), CheckReport)
+
+
+async def events(older: Older, event: EventInput) -> None:
+    async with open_store("a.db") as store:
+        assert_type(store, EventStore)
+        page = await store.load_events(limit=10, cursor=None)
+        assert_type(page, Page)
+        assert_type(page.events[0], Event)
+        assert_type(page.events[0].payload, Any)
+        assert_type(page.cursor, str | None)
+        assert_type(await store.save_event(event), SavedEvent)
+        assert_type(
+            await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1}), SavedEvent
+        )
+        assert_type(await store.incremental_import([event], older=older), ImportReport)
+        assert_type(await store.get_event_loader(cursor=None), EventLoader)
+        assert_type(await store.describe(), Description)
+        assert_type(await store.get_secret("id"), str | None)
+        assert_type(await store.partitions(4), list[Partition])
+
+
+def synchronous(blocks: Iterator[bytes]) -> None:
+    def upper(lines: Iterator[bytes]) -> Iterator[bytes]:
+        return (line.upper() for line in lines)
+
+    with sync.open_store("a.db") as a, sync.open_store("b.db") as b:
+        assert_type(a, sync.EventStore)
+        assert_type(sync.pipeline(a.export_events(), upper, b.import_events()), StreamReport)
+        assert_type(sync.pipeline(blocks, b.import_secrets()), SecretsReport)
+        sync.pipeline(a.export_events(), "events.jsonl")
+        assert_type(a.load_events(limit=1, cursor=None), Page)
+
+
+def wrong(store: EventStore) -> None:
+    """What is no use of the API is an error: a comment that silences nothing is one too."""
+    store.export_events(maintenance_mode="auto")  # type: ignore[arg-type]
+    store.import_events(resume="yes")  # type: ignore[arg-type]
+    eventferry.open_store(5)  # type: ignore[arg-type]
