@@ -456,6 +456,9 @@ class Replacing(SoleWriting, Protocol):
     async def swap(self, stage: Stage) -> None:
         """The stage takes the place of the events; snapshots and subscribers, which describe the old, go."""
 
+    async def drop(self) -> None:
+        """Remove the store's tables with everything in them and beside them."""
+
 
 class Owner(Protocol):
     """A running operation: holds a lock that dies with its process."""
@@ -484,9 +487,6 @@ class Database(Protocol):
 
     async def create(self) -> None:
         """Make the tables. Raises StoreExistsError."""
-
-    async def drop(self) -> None:
-        """Remove the tables with everything in them. Raises StoreNotFoundError."""
 
     async def upgrade(self) -> list[str]:
         """Add what a foreign store lacks for speed; the names of what was added."""

@@ -19,6 +19,7 @@ from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Database, Frozen, Reading, Segment, SoleWriting, Writing
 from eventferry.databases.dialect import Column, Condition
+from eventferry.databases.names import left_out
 from eventferry.errors import (
     InputError,
     SecretConflictError,
@@ -36,7 +37,7 @@ from eventferry.lines.spelling import has_lone_surrogate
 from eventferry.operation_log import Operation, counts_of
 from eventferry.reading.order import thread_of
 from eventferry.state import owners
-from eventferry.state.small_tables import all_of, columns, left_out
+from eventferry.state.small_tables import all_of, columns
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
 DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105

@@ -47,7 +47,7 @@ from eventferry.results import (
 )
 from eventferry.save import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
-from eventferry.state import figures, owners, snapshots, subscribers
+from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 
 __all__ = ["EventLoader", "EventStore"]
 
@@ -129,7 +129,9 @@ class EventStore:
     @told("drop")
     async def drop(self) -> None:
         """Remove the store and everything in it. Raises StoreNotFoundError."""
-        await self._database.drop()
+        async with owners.writing(self._database, "replacing", frozen="allow") as writing:
+            await small_tables.refuse_foreign_tables(writing, self._database.life.name)
+            await writing.drop()
 
     async def close(self) -> None:
         """Close the store. Calling it again does nothing.

@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from eventferry.clock import now
-from eventferry.errors import StoreBusyError, StoreNotFoundError, UsageError
+from eventferry.errors import StoreBusyError, StoreNotFoundError, UnsupportedStoreError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.database import Save
@@ -140,6 +140,13 @@ def taken_for_dead() -> StoreBusyError:
     return StoreBusyError(
         "this import was taken for dead, for the lock that says it is running was lost, or the store was dropped "
         "meanwhile: its stage or its marker is gone; nothing was replaced, and nothing added"
+    )
+
+
+def left_out(table: str) -> UnsupportedStoreError:
+    """The error for a statement that changed fewer rows than it names."""
+    return UnsupportedStoreError(
+        f"a trigger on the table {table!r} has left out what was to be stored; nothing of this step was kept"
     )
 
 

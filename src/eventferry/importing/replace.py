@@ -27,6 +27,7 @@ from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
 from eventferry.state import owners
 from eventferry.state.figures import latest_timestamp
+from eventferry.state.small_tables import refuse_foreign_tables
 
 
 async def progress(database: Database) -> ImportProgress | None:
@@ -164,6 +165,7 @@ class Replacement:
                     "events were saved during the import; nothing was replaced. "
                     "Import again, with freeze=True to keep writers out"
                 )
+            await refuse_foreign_tables(replacing, self._database.life.name)
             await replacing.swap(stage)
             await owners.thaw(replacing, owner.id)
         self._stage = None

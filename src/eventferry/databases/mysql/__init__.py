@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from pymysql.err import MySQLError
 
 from eventferry.database import Frozen, Save, Saved, WritingKind
-from eventferry.databases.mysql import markers
+from eventferry.databases.mysql import markers, owners
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import (
     BROKEN,
@@ -30,13 +30,14 @@ from eventferry.databases.mysql.connection import (
     number_of,
 )
 from eventferry.databases.mysql.markers import COMMENT, FREEZE, freeze_of
+from eventferry.databases.mysql.merge import MysqlSoleWriting
 from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces
-from eventferry.databases.mysql.saving import BEGIN, Found, Saver, store
+from eventferry.databases.mysql.save import BEGIN, Found, Saver, store
 from eventferry.databases.mysql.shape import OURS, Shape, read_shape
-from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, owner_lock
+from eventferry.databases.mysql.stage import MysqlWriting, store_comment
+from eventferry.databases.mysql.swap import MysqlReplacing
 from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.databases.mysql.writing import MysqlWriting, store_comment
 from eventferry.databases.names import Tables, comment, fact, new_owner, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
@@ -181,7 +182,7 @@ class MysqlDatabase:
         self._tables = names.tables
         self.life = Life(self._place)
         self._pool = Pool(self._connect, max_connections, self.life, patience=busy_timeout)
-        self._owners = Owners(self._pool, NamedLocks())
+        self._owners = Owners(self._pool, owners.NamedLocks())
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
         self._shape: Shape | None = None
@@ -338,7 +339,7 @@ class MysqlDatabase:
         found = markers.marker(self._tables.freeze, text)
         if found is None or freeze_of(text) is not None:
             return False
-        if found.owner is None or _is_alive(connection, found.owner):
+        if found.owner is None or owners.is_alive(connection, found.owner):
             return True
         if (change := markers.take(connection, self._names, found)) is None:
             return True  # somebody was quicker, and another marker may stand there
@@ -412,11 +413,6 @@ class MysqlDatabase:
 
     def _there_already(self, name: str) -> StoreExistsError:
         return StoreExistsError(f"{self._place} has a table {name!r} already")
-
-    async def drop(self) -> None:
-        # The events are away with the first statement; what is dropped after it is nobody's any more.
-        async with self._writing(MysqlReplacing, self._begin_alone) as writing:
-            await writing.remove_all()
 
     async def upgrade(self) -> list[str]:
         if await self._has_order():
@@ -554,27 +550,6 @@ class MysqlDatabase:
 
     async def erase_journal(self) -> None:
         """The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them."""
-
-
-class NamedLocks:
-    """The locks of owners: named ones of the server's."""
-
-    async def lock(self, connection: Connection, owner: str, *, is_first: bool) -> None:
-        await connection.ask(lambda: connection.lock(owner_lock(owner), 0))
-
-    async def unlock(self, connection: Connection, owner: str, *, is_last: bool) -> None:
-        if is_last:
-            await connection.ask(connection.end)
-        else:
-            await connection.ask(lambda: connection.query("SELECT RELEASE_LOCK(%s)", (owner_lock(owner),)))
-
-    async def is_locked(self, connection: Connection, owner: str) -> bool:
-        return await connection.ask(partial(_is_alive, connection, owner))
-
-
-def _is_alive(connection: Connection, owner: str) -> bool:
-    """Whether somebody holds an owner's lock."""
-    return connection.query("SELECT IS_USED_LOCK(%s)", (owner_lock(owner),)) != [(None,)]
 
 
 def _was_connected(error: StoreUnreachableError) -> bool:

@@ -10,25 +10,26 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from secrets import token_hex
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import psycopg
 from psycopg import conninfo
 
-from eventferry.database import Frozen, Save, Saved, StageKind, WritingKind
+from eventferry.database import Frozen, Save, Saved, WritingKind
 from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.databases.postgresql.markers import freeze_of
+from eventferry.databases.postgresql.merge import PostgresSoleWriting
 from eventferry.databases.postgresql.owners import AdvisoryLocks
-from eventferry.databases.postgresql.placing import Place, Saver, preferred
 from eventferry.databases.postgresql.reading import PostgresReading
-from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSoleWriting
+from eventferry.databases.postgresql.save import Place, Saver, preferred
+from eventferry.databases.postgresql.stage import PostgresWriting
+from eventferry.databases.postgresql.swap import PostgresReplacing
 from eventferry.databases.postgresql.tables import Names, columns, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
     ConcurrentError,
@@ -303,19 +304,6 @@ class PostgresDatabase:
                 ):
                     raise StoreExistsError(f"{self._name} was made by somebody else meanwhile") from None
                 raise
-
-    async def drop(self) -> None:
-        lock = f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;"
-        names = self._names
-        async with self._alone(PostgresSoleWriting, lock) as writing:
-            await writing.refuse_foreign_tables()
-            tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-            if await writing.freeze() is not None:
-                tables.append(names.freeze)
-            for kind in get_args(StageKind):
-                for stage in await writing.stages(kind):
-                    tables += writing.tables_of(stage)
-            await writing.execute([f"DROP TABLE IF EXISTS {', '.join(tables)}"])
 
     async def upgrade(self) -> list[str]:
         """Builds the index beside the writers: not in a transaction, so a half built one may stand from before."""

@@ -28,7 +28,7 @@ from eventferry.databases.dialect import Value
 from eventferry.databases.names import fact
 from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.dialect import PostgresDialect, is_storable
-from eventferry.databases.postgresql.inspecting import Inspecting
+from eventferry.databases.postgresql.inspect import Inspecting
 from eventferry.databases.postgresql.markers import (
     freeze_of,
     merge_stage_of,

@@ -24,22 +24,23 @@ from eventferry.database import Frozen, Save, Saved, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
 from eventferry.databases.settings import seconds
-from eventferry.databases.sqlite import library, liveness
+from eventferry.databases.sqlite import library, owners
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.file import File
 from eventferry.databases.sqlite.library import Sqlite
-from eventferry.databases.sqlite.liveness import FileOwner
+from eventferry.databases.sqlite.owners import FileOwner
 from eventferry.databases.sqlite.reading import SqliteReading
-from eventferry.databases.sqlite.recognizing import (
+from eventferry.databases.sqlite.save import Saver
+from eventferry.databases.sqlite.shape import (
     KnownStore,
     known_store,
     refuse_encoding,
     refuse_part,
     schema_version,
 )
-from eventferry.databases.sqlite.tables import quoted, stages
-from eventferry.databases.sqlite.writing import SqliteWriting
+from eventferry.databases.sqlite.swap import SqliteReplacing
+from eventferry.databases.sqlite.tables import quoted
 from eventferry.errors import (
     ConcurrentError,
     EventferryError,
@@ -184,7 +185,7 @@ class SqliteDatabase:
             self._writer = Connection(self._file, "rw", self._busy_timeout)
         return self._writer
 
-    def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteWriting:
+    def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:
         """A write transaction on a whole store. For the worker thread.
 
         Args:
@@ -205,7 +206,7 @@ class SqliteDatabase:
         except BaseException:
             connection.roll_back()
             raise
-        writing = SqliteWriting(connection, self._tables, store.definition)
+        writing = SqliteReplacing(connection, self._tables, store.definition)
         writing.changed_store = (
             secrets  # a save that goes on with what is known would go on with the setting too
         )
@@ -226,7 +227,7 @@ class SqliteDatabase:
         if mode.lower() == "persist":  # the journal stays, but not what stood in it: it may be a secret
             connection.sqlite.execute("PRAGMA journal_size_limit = 0").fetchone()
 
-    def _end(self, writing: SqliteWriting, *, keep: bool) -> None:
+    def _end(self, writing: SqliteReplacing, *, keep: bool) -> None:
         """Commit or roll back. For the worker thread."""
         writing.close_statements()
         if writing.changed_store:
@@ -234,7 +235,7 @@ class SqliteDatabase:
         if keep:
             writing.connection.commit()
             for owner in writing.dropped_owners:
-                liveness.forget(self._file.path, owner)
+                owners.forget(self._file.path, owner)
             writing.dropped_owners.clear()
         else:
             writing.connection.roll_back()
@@ -288,24 +289,6 @@ class SqliteDatabase:
         except BaseException:
             writer.roll_back()
             raise
-
-    async def drop(self) -> None:
-        async with self.writing() as writing:
-            await writing.connection.run(partial(self._drop, writing))
-
-    def _drop(self, writing: SqliteWriting) -> None:
-        writing.changed_store = True
-        sqlite = writing.connection.sqlite
-        if (marker := writing._freeze()) is not None:
-            writing._drop_freeze(marker)
-        for kind in ("replace", "open"):
-            for stage in stages(sqlite, self._tables, kind):
-                writing._drop_stage(stage)
-        for name in (self._tables.events, self._tables.snapshots, self._tables.subscribers):
-            sqlite.execute(f"DROP TABLE {quoted(name)}")
-        sqlite.execute("PRAGMA secure_delete = ON").fetchone()
-        sqlite.execute(f"DROP TABLE {quoted(self._tables.secrets)}")
-        sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
 
     async def upgrade(self) -> list[str]:
         async with self.writing() as writing:
@@ -362,7 +345,7 @@ class SqliteDatabase:
             places: list[tuple[int, int] | None] = []
             for save in saves:
                 try:
-                    places.append(kept.writing.add(save, kept.heads))
+                    places.append(kept.saver.add(save))
                 except (ConcurrentError, InputError, UnsupportedStoreError) as error:
                     refusal = error
                     places.append(None)
@@ -373,7 +356,7 @@ class SqliteDatabase:
             raise
         if refusal is not None and len(saves) == 1:
             raise refusal
-        heads = list(kept.heads)
+        heads = list(kept.saver.heads)
         return [place and Saved(*place, heads) for place in places]
 
     def _begin_save(self, writer: Connection) -> _Kept:
@@ -390,14 +373,14 @@ class SqliteDatabase:
         writing = self._begin(writer)
         if writing._freeze() is not None:
             raise StoreFrozenError(f"the store {self._file} is frozen")
-        self._kept = _Kept(writing, writing._heads(), writer.sqlite, _data_version(writer))
+        self._kept = _Kept(writing, Saver(writing), writer.sqlite, _data_version(writer))
         return self._kept
 
     async def own(self) -> FileOwner:
         with self._running():
             self._file.check(to_write=True)
         try:
-            liveness.sweep(self._file.path)
+            owners.sweep(self._file.path)
             return FileOwner(self._file.path)
         except OSError as error:
             raise ReadOnlyStoreError(
@@ -405,7 +388,7 @@ class SqliteDatabase:
             ) from None
 
     async def is_alive(self, owner: str) -> bool:
-        return liveness.is_alive(self._file.path, owner)
+        return owners.is_alive(self._file.path, owner)
 
     async def erase_journal(self) -> None:
         async with self._alone() as writer:
@@ -421,8 +404,8 @@ class SqliteDatabase:
 class _Kept:
     """What a save found out about the store."""
 
-    writing: SqliteWriting
-    heads: list[int]
+    writing: SqliteReplacing
+    saver: Saver
     sqlite: Sqlite
     data_version: int
 

@@ -23,12 +23,13 @@ from eventferry.database import (
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.inspecting import unique_faults
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
-from eventferry.databases.sqlite.numbers import refuse_number
-from eventferry.databases.sqlite.tables import quoted, stages
+from eventferry.databases.sqlite.inspect import inspect
+from eventferry.databases.sqlite.markers import freeze_of, stages
+from eventferry.databases.sqlite.payloads import refuse_number
+from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.lines.limits import ROOMY, Limits
@@ -130,17 +131,14 @@ class SqliteReading:
         return self._freeze()
 
     def _freeze(self) -> Freeze | None:
-        sql = self._table_sql(self.tables.freeze)
-        if sql is None or "FREEZE MARKER" not in sql:  # a table of a neighbour's
-            return None
-        since = fact(sql, "FREEZE", "since")
-        return Freeze(fact(sql, "FREEZE", "owner"), int(since) if since else None)
+        return freeze_of(self._table_sql(self.tables.freeze))
 
     @threaded
     def heads(self) -> list[int]:
-        return self._heads()
+        return self.all_heads()
 
-    def _heads(self) -> list[int]:
+    def all_heads(self) -> list[int]:
+        """The 256 next counters. For the worker thread."""
         rows = self.connection.sqlite.execute(
             f"""WITH RECURSIVE thread(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM thread WHERE id < 255)
             SELECT coalesce((SELECT max(threadCounter) FROM {self._events} WHERE threadId = thread.id), -1) + 1
@@ -315,18 +313,7 @@ class SqliteReading:
 
     @threaded
     def inspect(self, limit: int) -> Inspection:
-        """SQLite's own check of the whole file: pages, the order of every index, and every row's entry in each."""
-        ask = self.connection.sqlite.execute
-        unique = [
-            tuple(column for _, _, column in ask("SELECT * FROM pragma_index_info(?)", (name,)))
-            for name, is_unique, is_partial in ask(
-                'SELECT name, "unique", partial FROM pragma_index_list(?)', (self.tables.events,)
-            ).fetchall()
-            if is_unique and not is_partial
-        ]
-        found = [text for (text,) in ask(f"PRAGMA integrity_check({limit})")]
-        faults = unique_faults(unique) + ([] if found == ["ok"] else found)
-        return Inspection(faults[:limit], [])
+        return inspect(self.connection.sqlite, self.tables, limit)
 
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from secrets import token_hex
 
-from eventferry.database import Stage, StageKind
-from eventferry.databases.names import Tables, comment, fact, import_id_of, import_marker, is_text
-from eventferry.databases.sqlite.library import Sqlite
+from eventferry.database import Stage
+from eventferry.databases.names import Tables, comment, import_marker, is_text
 from eventferry.errors import UsageError
 
 
@@ -139,36 +138,6 @@ def progress_table(name: str, stage_id: str, *, since: int | None, baseline: str
     )"""
 
 
-def stages(sqlite: Sqlite, tables: Tables, kind: StageKind) -> list[Stage]:
-    """The stages of a kind that outlive their process: those of merges are temporary tables."""
-    if kind == "merge":
-        return []
-    if kind == "open":
-        rows = sqlite.execute(
-            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.open_import,)
-        )
-        return [
-            Stage(import_id, "open", tables.open_import, None, _moment(sql, "IMPORT"))
-            for (sql,) in rows
-            if (import_id := import_id_of(sql)) is not None  # otherwise the table is a neighbour's
-        ]
-    progress = sqlite.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE '%EVENTFERRY STAGE%'"
-    )
-    return [
-        Stage(
-            stage_id,
-            "replace",
-            tables.stage_of(owner),
-            owner,
-            _moment(sql, "STAGE"),
-            fact(sql, "STAGE", "baseline"),
-        )
-        for name, sql in progress.fetchall()
-        if (owner := tables.owner_of(name)) is not None and (stage_id := fact(sql, "STAGE", "id")) is not None
-    ]
-
-
-def _moment(sql: str, words: str) -> int | None:
-    since = fact(sql, words, "since")
-    return int(since) if since else None
+def known(stage: Stage) -> str:
+    """Where a merge keeps what the store holds at the times of its stage."""
+    return f"{stage.id}-known"

@@ -1,21 +1,20 @@
-"""Writing events in a PostgreSQL schema, alone: appends, merges, freezes, secrets, and the swap."""
+"""Exclusive write transactions in a PostgreSQL schema: appended blocks, and the merge of an incremental import."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import psycopg
 
 from eventferry.database import Comparison, Shared, Stage
-from eventferry.databases.names import beside_events, comment, refuse_foreign
+from eventferry.databases.names import comment
 from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
+from eventferry.databases.postgresql.stage import PostgresWriting, copied_rows
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
 from eventferry.errors import ConcurrentError, DatabaseError
 from eventferry.importing.batch import PART
 from eventferry.lines.event import Row
@@ -27,17 +26,6 @@ _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateI
 
 class PostgresSoleWriting(PostgresWriting):
     """A write transaction that holds the lock by which the events are its own."""
-
-    async def refuse_foreign_tables(self) -> None:
-        """Refuse to remove what only has the name of one of a store's tables."""
-        for table, needed in beside_events(self.names.tables, "snapshotContent").items():
-            [rows] = await self.connection.run(
-                "SELECT attname::text FROM pg_attribute "
-                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-                (self.names.of(table).replace("%%", "%"),),
-            )
-            if rows:
-                refuse_foreign(self.names.schema, table, needed, (name for (name,) in rows))
 
     # events
 
@@ -233,74 +221,6 @@ class PostgresSoleWriting(PostgresWriting):
         return int(rows[0][0]) if rows else 0
 
 
-class PostgresReplacing(PostgresSoleWriting):
-    """A sole writing that nobody reads beside."""
-
-    async def swap(self, stage: Stage) -> None:
-        table, progress = self.tables_of(stage)
-        await self.hold(stage)
-        await self.refuse_foreign_tables()
-        await self.refuse_what_would_be_lost()
-        grants = await self._grants(stage)
-        events = quoted(self.names.tables.events)
-        indexes = await self.indexed(stage.table)
-        await self.execute(
-            [
-                f'ALTER TABLE {table} DROP COLUMN "line"',
-                f"DROP TABLE {self.names.events}",
-                f"ALTER TABLE {table} RENAME TO {events}",
-                *(
-                    f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
-                    for key, suffix in (
-                        (ddl.POSITION, "pkey"),
-                        (ddl.VERSION, "aggregateIdAndVersion"),
-                        (ddl.ORDER, "order"),
-                    )
-                ),
-                f"DROP TABLE {progress}",
-                f"DELETE FROM {self.names.snapshots}",
-                f"DELETE FROM {self.names.subscribers}",
-                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
-                  SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = t."threadId"
-                ), 0)""",
-                *grants,
-            ]
-        )
-
-    async def _grants(self, stage: Stage) -> list[str]:
-        """Statements that give the stage, under its new name, the owner and the rights of the events, and no others:
-        default privileges may have given it some when it was made."""
-        [[(owner,)], too_many, rights] = await self.connection.run(
-            """SELECT relowner::regrole::text FROM pg_class WHERE oid = %(oid)s;
-            SELECT DISTINCT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC') FROM pg_class,
-              aclexplode(relacl) WHERE oid = to_regclass(%(stage)s) AND grantee <> relowner;
-            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type,
-              is_grantable AND grantee <> relowner, NULL
-            FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner))) WHERE oid = %(oid)s
-            UNION ALL
-            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type, is_grantable, attname
-            FROM pg_attribute, aclexplode(attacl) WHERE attrelid = %(oid)s AND NOT attisdropped""",
-            {"oid": self._oid, "stage": self.names.of(stage.table).replace("%%", "%")},
-        )
-        return [
-            f"ALTER TABLE {self.names.events} OWNER TO {_role(owner)}",
-            *(
-                f"REVOKE ALL ON {self.names.events} FROM {_role(grantee)}"
-                for grantee in [owner, *(grantee for (grantee,) in too_many)]
-            ),
-            *(
-                f"GRANT {privilege}{f' ({quoted(column)})' if column else ''} ON {self.names.events} "
-                f"TO {_role(grantee)}{' WITH GRANT OPTION' if grantable else ''}"
-                for grantee, privilege, grantable, column in rights
-            ),
-        ]
-
-
 async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:
     for part in parts_of(rows, PART):
         yield copied_rows([(0, *row) for row in part], itertools.repeat(b"\n"))
-
-
-def _role(name: Any) -> str:
-    """A role as regrole prints it, quoted where that is needed."""
-    return str(name).replace("%", "%%")
