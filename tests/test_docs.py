@@ -157,6 +157,33 @@ def run_console(block: Block, directory: Path) -> None:
             pytest.fail(f"{place}: status {outcome.status}, not {command.status}", pytrace=False)
 
 
+def test_the_references_say_what_the_code_does() -> None:
+    checked = run([sys.executable, str(ROOT / "scripts" / "write-docs"), "--check"], ROOT)
+    assert checked.returncode == 0, f"{checked.stdout}Run: .venv/bin/python scripts/write-docs"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    anchors = {page: anchors_of(page.read_text(encoding="utf-8")) for page in PAGES}
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in link:
+                name, _, anchor = link.partition("#")
+                target = (page.parent / name).resolve() if name else page
+                assert target.exists(), f"{page.name}: {link}"
+                assert not anchor or anchor in anchors.get(target, ()), f"{page.name}: {link}"
+
+
+def anchors_of(page: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#+ (.*)$", FENCE.sub("", page), re.MULTILINE):
+        anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        found[anchor] = found.get(anchor, -1) + 1
+        if found[anchor]:
+            found[f"{anchor}-{found[anchor]}"] = 0
+    return set(found)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_examples_of_a_page_run_and_print_what_it_shows(page: Path, tmp_path: Path) -> None:
     printed: str | None = None  # by the Python block right above, where there is one

@@ -11,6 +11,7 @@ import pytest
 from eventferry.databases.sqlite import library
 from tests.support import NewUrl, Opened, open_new
 from tests.support.places import DATABASES, Places
+from tests.support.servers import ON
 
 NEWER = "newer-sqlite"
 """SQLite by the library that the command and the service use."""
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.scale)
 
 
-@pytest.fixture(params=(*DATABASES, NEWER))
+@pytest.fixture(params=DATABASES if ON else (*DATABASES, NEWER))
 def new_url(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[NewUrl]:

@@ -148,8 +148,8 @@ def test_the_real_client_sends_its_token_as_a_password(tmp_path: Path, admin: li
     store = f"sqlite:///{tmp_path}/store.db"
     with serving(store, tmp_path, "--exchange-dir", str(tmp_path), "--tokens", str(tokens.path)) as server:
         host = server.url.removeprefix("http://")
-        assert "needs a token" in say(admin, f"http://{host}/api", "event-store", "freeze")
-        assert "not known" in say(admin, f"http://user:nonsense@{host}/api", "event-store", "freeze")
+        assert "a token is required" in say(admin, f"http://{host}/api", "event-store", "freeze")
+        assert "unknown" in say(admin, f"http://user:nonsense@{host}/api", "event-store", "freeze")
         assert "scope write" in say(admin, f"http://user:{little}@{host}/api", "event-store", "freeze")
         assert (
             say(admin, f"http://user:{token}@{host}/api", "event-store", "freeze") == "EventStore is frozen"

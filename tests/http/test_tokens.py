@@ -101,7 +101,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     for text in (b"", b"[]", b'{"tokens":[{"name":"a"}]}', b'{"tokens":[],"more":1}', b"\xff"):
         path.write_bytes(text)
         path.chmod(0o600)
-        with pytest.raises(EventferryError, match="not a file of tokens"):
+        with pytest.raises(EventferryError, match="not a token file"):
             TokenFile(path).tokens()
     with pytest.raises(EventferryError, match="not a file"):
         TokenFile(tmp_path).tokens()

@@ -91,17 +91,21 @@ CALLS: dict[str, Callable[[EventStore], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("database", SERVERS)
-@pytest.mark.parametrize("name", CALLS)
-async def test_a_call_whose_time_is_over_ends_although_the_server_is_silent(
-    database: str, name: str, tmp_path: Path
+async def test_calls_whose_time_is_over_end_although_the_server_is_silent(
+    database: str, tmp_path: Path
 ) -> None:
-    async with behind_a_relay(database, tmp_path) as (store, relay):
-        relay.fall_silent()
-        start = time.monotonic()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await CALLS[name](store)
-        assert time.monotonic() - start < BOUND
+    async def ends(name: str) -> None:
+        async with behind_a_relay(database, tmp_path) as (store, relay):
+            relay.fall_silent()
+            start = time.monotonic()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await CALLS[name](store)
+            assert time.monotonic() - start < BOUND, name
+
+    async with asyncio.TaskGroup() as at_once:  # each waits for its own server, for seconds
+        for name in CALLS:
+            at_once.create_task(ends(name), name=name)
 
 
 @pytest.mark.parametrize("database", SERVERS)

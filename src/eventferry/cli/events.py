@@ -33,6 +33,7 @@ from eventferry.lines.page import json_page
 @click.option(
     "--limit",
     type=click.IntRange(1),
+    metavar="N",
     default=DEFAULT_LIMIT,
     show_default=True,
     help="Print at most this many.",
@@ -102,6 +103,7 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
 @click.option(
     "--byte-offset",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
     show_default=True,
     help="Skip this many bytes of SRC. Needs --manual.",

@@ -124,7 +124,7 @@ def begin(store: str) -> None:
 @click.argument("import_id", metavar="ID")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@click.option("--part", help="Name of this push. Pushing the same part again replaces it.")
+@click.option("--part", metavar="NAME", help="Name of this push. Pushing the same part again replaces it.")
 @ignore_unknown_keys_option
 def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_keys: bool) -> None:
     """Add events to an open import."""

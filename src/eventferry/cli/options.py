@@ -132,7 +132,9 @@ def filters(command: Command) -> Command:
             click.option(
                 "--until", "finish", type=MomentType(up=False), help="Only events at or before this time."
             ),
-            click.option("--cursor", help="Start at this cursor; not with --from or --until."),
+            click.option(
+                "--cursor", metavar="CURSOR", help="Start at this cursor; not with --from or --until."
+            ),
         )
     ):
         command = option(command)
@@ -165,6 +167,7 @@ ignore_unknown_keys_option = click.option(
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1),
+    metavar="N",
     default=1,
     show_default=True,
     help="Read the store with this many connections; useful with servers.",

@@ -33,6 +33,7 @@ _SIZE = click.IntRange(1)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
+    metavar="N",
     default=8080,
     show_default=True,
     help="Port to listen on; 0 picks a free one.",
@@ -75,24 +76,34 @@ _SIZE = click.IntRange(1)
     help="A proxy whose X-Forwarded-For is trusted (repeatable).",
 )
 @click.option(
-    "--max-body-bytes", type=_SIZE, help="Limit of a request body as it is sent.  [default: 64 GiB]"
+    "--max-body-bytes",
+    type=_SIZE,
+    metavar="N",
+    help="Limit of a request body as it is sent.  [default: 64 GiB]",
 )
 @click.option(
-    "--max-unpacked-bytes", type=_SIZE, help="Limit of a decompressed request body.  [default: 256 GiB]"
+    "--max-unpacked-bytes",
+    type=_SIZE,
+    metavar="N",
+    help="Limit of a decompressed request body.  [default: 256 GiB]",
 )
-@click.option("--max-event-bytes", type=_SIZE, help="Limit of one event.  [default: 16 MiB]")
-@click.option("--max-imports", type=click.IntRange(1), help="Limit of concurrent imports.  [default: 8]")
+@click.option("--max-event-bytes", type=_SIZE, metavar="N", help="Limit of one event.  [default: 16 MiB]")
+@click.option(
+    "--max-imports", type=click.IntRange(1), metavar="N", help="Limit of concurrent imports.  [default: 8]"
+)
 @click.option(
     "--rate", metavar="N/PERIOD", help="Limit of requests per token or address: 100/minute, 20/second."
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
     help="Seconds for a client to send or receive the next piece.  [default: 60]",
 )
 @click.option(
     "--grace",
     type=click.FloatRange(0),
+    metavar="SECONDS",
     help="Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
 )
 @click.option("--quiet", is_flag=True, help="Log warnings and errors only.")

@@ -1,8 +1,8 @@
 """The HTTP service of an event store.
 
-`create_app` makes an ASGI application of a store; `eventferry serve` serves it. Each handler can be used alone: called
-with a store it gives an endpoint for a route of Starlette or FastAPI. `request_blocks` reads the body of a request of
-yours, in whatever charset it comes.
+`create_app` turns a store into an ASGI application; `eventferry serve` serves it. Each handler can also be used alone:
+called with a store, it returns an endpoint for a route of Starlette or FastAPI. `request_blocks` reads the body of any
+request, in any charset.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from eventferry.errors import MissingExtraError
 try:
     import starlette  # noqa: F401
 except ImportError:
-    raise MissingExtraError("the service needs its extra: pip install 'eventferry[http]'") from None
+    raise MissingExtraError("the service needs the extra 'http': pip install 'eventferry[http]'") from None
 
 from eventferry.errors import StoreFullError
 from eventferry.http.app import create_app

@@ -1,4 +1,4 @@
-"""Handlers about the service itself: health, metrics, its description."""
+"""Handlers about the service itself: health, metrics and descriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application: the table of routes made into ASGI, each route behind its guards."""
+"""The ASGI application: the table of routes, each behind its guards."""
 
 from __future__ import annotations
 
@@ -39,34 +39,34 @@ def create_app(
     allowed_hosts: Collection[str] = (),
     allowed_origins: Collection[str] = (),
 ) -> Starlette:
-    """The service of a store, as an ASGI application: to be served, or mounted in another one.
+    """The service of a store as an ASGI application, to be served or mounted in another one.
 
-    The store stays its owner's: who opened it closes it.
+    The application does not close the store; that remains the caller's task.
 
     Args:
-        store: whose service it is.
-        tokens: the file of tokens; who calls must have one.
-        insecure: without tokens: yes, whoever reaches it may do everything.
-        exchange_dir: the folder where reSolve's own client may name files; without it its routes are off.
-        limits: on bodies, imports at once, patience.
-        rate: how many requests one token (without tokens: one address) may send, such as `100/minute`.
-        allowed_hosts: names that the service is called by, beside the loopback ones.
-        allowed_origins: sites whose pages may call it, such as `https://admin.example`.
+        store: the store.
+        tokens: the token file; clients must present a token.
+        insecure: must be True to run without tokens: then everybody who can connect may do everything.
+        exchange_dir: the directory where reSolve's own client may name files; without it, its routes are off.
+        limits: limits on bodies, concurrent imports and waiting times.
+        rate: limit of requests per token (without tokens, per address), such as `100/minute`.
+        allowed_hosts: host names of the service, besides the loopback names.
+        allowed_origins: web sites whose pages may call the service, such as `https://admin.example`.
 
     Raises:
-        UsageError: neither tokens nor `insecure`, or a folder or rate that cannot be used.
-        EventferryError: the file of tokens cannot be used.
+        UsageError: neither `tokens` nor `insecure` is given, or the directory or rate is not valid.
+        EventferryError: the token file cannot be used.
     """
     if (tokens is None) != insecure:
         raise UsageError(
-            "a service needs tokens, or insecure=True where whoever reaches it may do everything: one of the two"
+            "give tokens, or insecure=True if everybody who can connect may do everything; one of the two"
         )
     file = TokenFile(tokens) if isinstance(tokens, str | os.PathLike) else tokens
     if file is not None:
-        file.tokens()  # what is wrong with it must not come out with the first request
+        file.tokens()  # fail now, not at the first request
     folder = None if exchange_dir is None else Path(exchange_dir).resolve()
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"the exchange folder {folder} does not exist")
+        raise UsageError(f"the exchange directory {folder} does not exist")
     service = Service(store, limits or Limits(), Metrics(), folder, has_tokens=file is not None)
     guards = Guards(Sources.of(allowed_hosts, allowed_origins), file, Rate(rate) if rate else None)
     middleware = [Middleware(Watch, metrics=service.metrics)]
@@ -85,29 +85,29 @@ def create_app(
         for path in dict.fromkeys(route.path for route in ROUTES)
     }
     app = Starlette(
-        # Litestar puts a slash behind the path of whatever it mounts.
+        # Litestar appends a slash to the path of a mounted application.
         routes=[Place(form, at) for path, at in paths.items() for form in (path, f"{path}/")],
         middleware=middleware,
         exception_handlers={HTTPException: _not_routed},
     )
-    app.router.redirect_slashes = False  # a request with a body should say where it goes
+    app.router.redirect_slashes = False  # a request with a body should not be redirected
     return app
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
-    """What the router says, as a problem."""
+    """An error of the router, as a problem."""
     if not isinstance(error, HTTPException):
         raise error
     return problem(RefusedError(error.status_code, "not-found", error.detail, error.headers))
 
 
 class _Path:
-    """All that one path answers, as ASGI.
+    """All routes of one path, as an ASGI application.
 
     Args:
-        routes: of that path, one for each method.
-        service: whose they are.
-        guards: what a request must pass.
+        routes: the routes, one per method.
+        service: their service.
+        guards: the checks that each request must pass.
     """
 
     def __init__(self, routes: Sequence[Route], service: Service, guards: Guards) -> None:
@@ -143,4 +143,6 @@ class _Path:
         allow = {"Allow": ", ".join(sorted({*self._routes, "OPTIONS"}))}
         if method == "OPTIONS":
             return Response(status_code=204, headers=allow)
-        return problem(RefusedError(405, "method-not-allowed", f"this route has no {method[:20]}", allow))
+        return problem(
+            RefusedError(405, "method-not-allowed", f"this route does not support {method[:20]}", allow)
+        )

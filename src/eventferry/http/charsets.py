@@ -1,7 +1,7 @@
-"""Charsets: from the text of a body, in whatever encoding it came, to UTF-8.
+"""Converts the text of a body from any charset to UTF-8.
 
-Only encodings of text are known by name here. Python would also look up `zlib`, `unicode_escape` or `idna`, and what
-those make of a body is decided by whoever sent it.
+Only text encodings are accepted. Python would also look up `zlib`, `unicode_escape` or `idna`, with which the sender
+could produce anything.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CHARSETS: tuple[str, ...] = (
     *("iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_2004", "iso2022_jp_3", "iso2022_jp_ext"),
     *("gb2312", "gbk", "gb18030", "big5", "big5hkscs", "cp950", "euc_kr", "cp949", "johab", "iso2022_kr"),
 )
-"""The charsets that a body can have, by Python's names. Python's other names for them do as well, and the web's."""
+"""The supported charsets, by Python's names. Python's and the web's other names for them are accepted too."""
 
 _KNOWN = frozenset(CHARSETS)
 
 _KOI8_RU = "koi8-ru"
 _SHORT_U = {ord("╝"): "ў", ord("╬"): "Ў"}
-"""Where KOI8-RU, which Python does not have, differs from KOI8-U."""
+"""The differences between KOI8-RU, which Python does not have, and KOI8-U."""
 
 _LABELS = {
     "utf-8": "unicode-1-1-utf-8 unicode11utf8 unicode20utf8 x-unicode20utf8",
@@ -70,14 +70,14 @@ _LABELS = {
     "cp949": "cseuckr csksc56011987 iso-ir-149 ks_c_5601-1989 ksc_5601 windows-949",
 }
 _ALIASES = {label: charset for charset, labels in _LABELS.items() for label in labels.split()}
-"""Names that the web uses (the Encoding Standard's labels) and Python does not know."""
+"""The labels of the Encoding Standard that Python does not know."""
 UTF_8 = frozenset({"utf-8", "utf-8-sig"})
-"""What goes through as it is."""
+"""The charsets that need no conversion."""
 _WIDTHS = {"utf-16": 2, "utf-32": 4}
 
 
 def known_charset(name: str) -> str | None:
-    """Python's name of a charset; None if a body cannot have it."""
+    """Python's name of a charset; None if it is not supported."""
     name = name.strip().lower()
     if name == _KOI8_RU:
         return _KOI8_RU
@@ -89,12 +89,12 @@ def known_charset(name: str) -> str | None:
 
 
 class Recoder:
-    """Makes UTF-8 of blocks of text, which may be cut anywhere, in the middle of a character too.
+    """Converts blocks of text to UTF-8. Blocks may end anywhere, even inside a character.
 
-    UTF-8 goes through as it is: whether it is any is checked where it becomes lines.
+    UTF-8 is passed on unchecked: it is checked when it is split into lines.
 
     Args:
-        charset: what `known_charset` gave.
+        charset: a result of `known_charset`.
     """
 
     def __init__(self, charset: str) -> None:
@@ -106,10 +106,10 @@ class Recoder:
         self._lines = 0
 
     def feed(self, block: bytes) -> bytes:
-        """The text of this block, as far as its characters are whole.
+        """Convert a block, up to its last complete character.
 
         Raises:
-            InputError: the bytes are not text in this charset.
+            InputError: the bytes are not valid in this charset.
         """
         if self._charset in UTF_8:
             return block
@@ -122,7 +122,7 @@ class Recoder:
         return self._decoded(self._decoder, block, final=False)
 
     def finish(self) -> bytes:
-        """What is left. Raises InputError where the text ends inside a character."""
+        """Convert the rest. Raises InputError if the text ends inside a character."""
         if self._charset in UTF_8:
             return b""
         decoder = self._decoder or codecs.getincrementaldecoder(self._charset)()
@@ -141,7 +141,7 @@ class Recoder:
     def _refusal(self, error: UnicodeError, block: bytes) -> InputError:
         place, before = self._consumed, 0
         if isinstance(error, UnicodeDecodeError):
-            # The decoder may have carried the beginning of a character over from the block before.
+            # The decoder may have kept the beginning of a character from the previous block.
             place += error.start - (len(error.object) - len(block))
             before = error.object[: error.start].decode(self._charset, "ignore").count("\n")
         reason = (
@@ -154,9 +154,9 @@ class Recoder:
 
 
 def _byte_order(charset: str, start: bytes) -> str:
-    """The codec of a charset, with its byte order where neither its name nor a mark says that.
+    """The codec of a charset, with the byte order if neither the name nor a byte order mark gives it.
 
-    What comes in is JSON, so it begins with an ASCII character: the zeros beside it tell.
+    The text is JSON, so it begins with an ASCII character; the position of its zero byte shows the byte order.
     """
     width = _WIDTHS.get(charset)
     if width is None:

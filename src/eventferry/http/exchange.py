@@ -1,7 +1,7 @@
-"""The routes of reSolve's own client, `module-admin`: it names files on the server, which reads and writes them.
+"""The routes of reSolve's own client, `module-admin`. It names files on the server, which the server reads and writes.
 
-So these routes are off unless a folder is named for them, and nothing outside that folder can be named. The client
-sends GET whatever it changes, reads no status and prints the answer, which is plain text.
+So these routes are off unless a directory is configured for them, and nothing outside of it can be named. The client
+always sends GET, even for changes, ignores the status, and prints the answer, which is plain text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from eventferry import (
 )
 from eventferry.http.handling import Call, Handler, NoQuery
 from eventferry.http.imports import merged
-from eventferry.http.problems import RefusedError, problem, words
+from eventferry.http.problems import RefusedError, message_of, problem
 from eventferry.lines.files import FileSink
 
 EVENTS = "events.db"
@@ -44,7 +44,7 @@ class DirectoryQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel")
 
     @property
     def mode(self) -> MaintenanceMode:
-        """The library's word for it."""
+        """As a parameter of the library."""
         return MANUAL if self.maintenance_mode == "manual" else AUTO
 
 
@@ -55,32 +55,32 @@ class PathQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def plain(error: Exception) -> Response:
-    """A problem as that client can show it."""
+    """A problem as plain text, which that client can show."""
     told = problem(error)
     headers = {
         name: value for name, value in told.headers.items() if name not in ("content-type", "content-length")
     }
-    return PlainTextResponse(f"Error: {words(error)}", told.status_code, headers)
+    return PlainTextResponse(f"Error: {message_of(error)}", told.status_code, headers)
 
 
 def folder_of(call: Call[Any]) -> Path:
-    """The folder of exchange. Raises RefusedError where there is none, and so none of these routes."""
+    """The exchange directory. Raises RefusedError if there is none, because then these routes are off."""
     if call.service.exchange_dir is None:
         raise RefusedError(
-            404, "exchange-off", "these routes are off: serve --exchange-dir DIR turns them on"
+            404, "exchange-off", "these routes are off; serve --exchange-dir DIR turns them on"
         )
     return call.service.exchange_dir
 
 
 def held(folder: Path, name: str) -> Path:
-    """A place inside the folder of exchange.
+    """A path inside the exchange directory.
 
     Raises:
-        RefusedError: the place is outside of it, or behind a link, which could lead there.
+        RefusedError: the path is outside of it, or goes through a link, which could lead outside.
     """
     parts = PurePosixPath(name).parts
     if name.startswith("/") or ".." in parts or "\\" in name or not parts:
-        raise RefusedError(400, "path-outside", f"{name!r} is not a path inside the exchange folder")
+        raise RefusedError(400, "path-outside", f"{name!r} is not a path inside the exchange directory")
     place = folder
     for part in parts:
         place = place / part
@@ -90,16 +90,16 @@ def held(folder: Path, name: str) -> Path:
             break
         except OSError as error:
             raise RefusedError(
-                400, "no-such-path", f"{name[:100]!r} is not a path: {error.strerror}"
+                400, "no-such-path", f"{name[:100]!r} is not a valid path: {error.strerror}"
             ) from None
         if is_link:
-            raise RefusedError(400, "path-outside", f"{name!r} is a link, or behind one")
+            raise RefusedError(400, "path-outside", f"{name!r} goes through a link")
     return folder.joinpath(*parts)
 
 
 def _file(folder: Path, name: str) -> Path:
     place = held(folder, name)
-    # A pipe or a device could be waited for without end.
+    # Reading a pipe or a device might never end.
     if not place.exists() or not stat.S_ISREG(place.stat().st_mode):
         raise RefusedError(404, "no-such-file", f'No such file or directory "{name}"')
     return place
@@ -110,7 +110,9 @@ def _made(folder: Path, name: str) -> Path:
     try:
         place.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise RefusedError(400, "no-such-directory", f'"{name}" cannot be made: {error.strerror}') from None
+        raise RefusedError(
+            400, "no-such-directory", f'"{name}" cannot be created: {error.strerror}'
+        ) from None
     for file in (EVENTS, SECRETS):
         held(folder, f"{name}/{file}")
     return place
@@ -132,7 +134,7 @@ async def _import(call: Call[DirectoryQuery]) -> Response:
     secrets = await asyncio.to_thread(_file, folder, f"{directory}/{SECRETS}")
     sink = call.store.import_secrets(call.query.mode)
     try:
-        # Read before any event is replaced: a bad line among the secrets then changes nothing.
+        # Secrets are read before any event is replaced, so that a malformed line changes nothing.
         async for block in read_blocks(secrets):
             await sink.write(block)
         report = await pipeline(

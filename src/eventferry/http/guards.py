@@ -1,7 +1,6 @@
-"""Who may call a route: hosts and origins, tokens and their scopes, and how often.
+"""Decides who may call a route: hosts and origins, tokens and their scopes, rates.
 
-As plain ASGI around each route's handler, so that streams stay streams; and around each, so that a route cannot be
-reached without.
+The checks run before the handler of each route, so that no route can be reached without them.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ _OWN_SITE = ("same-origin", "none")
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """From where requests may come.
+    """The allowed sources of requests.
 
-    A page in someone's browser can send requests here, also to a service that only that machine reaches: as a form, as
-    a picture, or, by a name that it lets point to this machine, as if it were of this very site. Browsers say so, in
-    `Origin`, `Sec-Fetch-Site` and `Host`; nothing else sends the first two.
+    A web page in a browser can send requests to a service that only its machine can reach: as a form, as an image, or
+    as the same site, under a name that its owner lets point to that machine (DNS rebinding). Browsers reveal this in
+    `Origin`, `Sec-Fetch-Site` and `Host`; other clients do not send the first two.
 
     Attributes:
-        hosts: names that this service is called by.
-        origins: sites whose pages may call it.
+        hosts: host names of this service.
+        origins: web sites whose pages may call it.
     """
 
     hosts: frozenset[str]
@@ -52,24 +51,26 @@ class Sources:
 
     @classmethod
     def of(cls, hosts: Collection[str], origins: Collection[str]) -> Sources:
-        """The loopback names and these."""
+        """The given names, and the loopback names."""
         return cls(
             frozenset(host.lower() for host in (*LOOPBACK_HOSTS, *hosts)),
             frozenset(origin.lower().rstrip("/") for origin in origins),
         )
 
     def check_host(self, scope: Scope) -> None:
-        """Refuse a name that is not one of this service's. Raises RefusedError."""
+        """Raises RefusedError if the host name is not one of this service."""
         host = Headers(scope=scope).get("host", "").lower()
         name = _without_port(host)
-        # The address that the client has reached is no name that somebody could let point here.
+        # An address cannot be used for DNS rebinding, so the one that the client connected to is allowed.
         if name not in self.hosts and name != _address(scope):
             raise RefusedError(
-                403, "foreign-host", f"{host[:100]!r} is not a name of this service (--allowed-host adds one)"
+                403,
+                "foreign-host",
+                f"{host[:100]!r} is not a host name of this service (--allowed-host adds one)",
             )
 
     def check_origin(self, scope: Scope) -> None:
-        """Refuse what a page of another site sends. Raises RefusedError."""
+        """Raises RefusedError if a page of another site sent the request."""
         headers = Headers(scope=scope)
         origins = [origin.lower() for origin in headers.getlist("origin")]
         own = {f"http://{headers.get('host', '')}".lower(), f"https://{headers.get('host', '')}".lower()}
@@ -78,7 +79,7 @@ class Sources:
                 raise RefusedError(
                     403,
                     "foreign-origin",
-                    f"pages of {origin[:100]!r} may not call this service (--allowed-origin lets them)",
+                    f"pages of {origin[:100]!r} may not call this service (--allowed-origin allows it)",
                 )
         for site in headers.getlist("sec-fetch-site"):
             if site.lower() not in _OWN_SITE and not self.origins.intersection(origins):
@@ -92,7 +93,7 @@ def _without_port(host: str) -> str:
 
 
 def _address(scope: Scope) -> str:
-    """The address of this end of the connection, as a Host header has it."""
+    """The server's address of the connection, as in a Host header."""
     server = scope.get("server")
     address = str(server[0]).lower() if server else ""
     try:
@@ -102,21 +103,21 @@ def _address(scope: Scope) -> str:
 
 
 class Rate:
-    """How many requests a client may send.
+    """Limits the requests of each client.
 
     Args:
-        rate: as in `100/minute`, `20/second`.
+        rate: such as `100/minute` or `20/second`.
     """
 
     def __init__(self, rate: str) -> None:
         try:
             self._item: RateLimitItem = parse_rate(rate)
         except ValueError:
-            raise UsageError(f"a rate is like 100/minute or 20/second, not {rate!r}") from None
+            raise UsageError(f"a rate looks like 100/minute or 20/second, not {rate!r}") from None
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def check(self, client: str) -> None:
-        """Count a request. Raises RefusedError where there were too many."""
+        """Count a request. Raises RefusedError if there were too many."""
         if await self._limiter.hit(self._item, client):
             return
         window = await self._limiter.get_window_stats(self._item, client)
@@ -128,12 +129,12 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """Everything that a request must pass.
+    """The checks that each request must pass.
 
     Attributes:
-        sources: from where it may come.
-        tokens: who may call; None: everybody.
-        rate: how often; None: as often as one likes.
+        sources: allowed hosts and origins.
+        tokens: the token file; None to allow everybody.
+        rate: the rate limit; None for no limit.
     """
 
     sources: Sources
@@ -141,13 +142,13 @@ class Guards:
     rate: Rate | None
 
     async def check(self, scope: Scope, scopes: Sequence[TokenScope], *, changes: bool, basic: bool) -> None:
-        """Let a request pass, or raise RefusedError.
+        """Check a request. Raises RefusedError.
 
         Args:
-            scope: of the request.
-            scopes: what its token must have; none: it needs no token.
-            changes: whether it changes something, or makes the server's files do.
-            basic: whether the token may come as a password (HTTP Basic), for a client that cannot do otherwise.
+            scope: the ASGI scope of the request.
+            scopes: the scopes that its token must have; empty if it needs no token.
+            changes: whether the request changes the store or files of the server.
+            basic: whether the token may be sent as a password (HTTP Basic), for clients that support nothing else.
         """
         if not scopes:
             return
@@ -159,7 +160,7 @@ class Guards:
         try:
             name = self._authorized(scope, scopes, basic=basic)
         except RefusedError:
-            # Guesses count too, by where they come from.
+            # Failed attempts count too, by address.
             if self.rate is not None:
                 await self.rate.check(f"address {address}")
             raise
@@ -172,30 +173,30 @@ class Guards:
             return ""
         presented = _presented(Headers(scope=scope), basic=basic)
         if presented is None:
-            raise _unauthorized("this needs a token: Authorization: Bearer TOKEN", "")
+            raise _unauthorized("a token is required: Authorization: Bearer TOKEN", "")
         try:
             token = self.tokens.find(presented)
         except EventferryError as error:
-            log.error("nobody is let in: %s", error)  # noqa: TRY400 -- the words say it all
+            log.error("all requests are refused: %s", error)  # noqa: TRY400 -- the message is sufficient
             raise RefusedError(
-                503, "no-tokens", "the service cannot read its tokens; its log says why"
+                503, "no-tokens", "the service cannot read its token file; see its log"
             ) from None
         if token is None:
-            raise _unauthorized("this token is not known, or was revoked", ', error="invalid_token"')
+            raise _unauthorized("the token is unknown or was revoked", ', error="invalid_token"')
         missing = [wanted for wanted in scopes if wanted not in token.scopes]
         if missing:
             challenge = f'Bearer realm="eventferry", error="insufficient_scope", scope="{" ".join(scopes)}"'
             raise RefusedError(
                 403,
                 "scope-too-small",
-                f"this needs a token with the scope {' and '.join(missing)}",
+                f"a token with the scope {' and '.join(missing)} is required",
                 {"WWW-Authenticate": challenge},
             )
         return token.name
 
 
 def _unauthorized(detail: str, error: str) -> RefusedError:
-    # Never a challenge for Basic: a browser would ask for the password and then send it along by itself.
+    # Never a challenge for Basic: a browser would ask for the password and then send it with every request.
     return RefusedError(
         401, "unauthorized", detail, {"WWW-Authenticate": f'Bearer realm="eventferry"{error}'}
     )

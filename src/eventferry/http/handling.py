@@ -1,7 +1,7 @@
-"""What every handler shares: parameters checked, errors answered, operations counted and limited.
+"""What all handlers share: they check parameters, answer errors, and count and limit operations.
 
-A handler is written as one function from a `Call` to an answer. `Handler` makes of it what a framework mounts: given a
-store, an endpoint that takes a request. So each can be used alone, and all of them together make the service.
+A handler is a function from a `Call` to a response. `Handler` turns it into an endpoint that frameworks can mount. So
+each can be used alone, and all of them together are the service.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from eventferry.operation_log import told_elsewhere
 log = logging.getLogger("eventferry.http")
 
 CLIENT_GONE = 499
-"""The status of a request whose client went away, in logs and metrics: nobody is answered with it."""
+"""The status of a request whose client disconnected, in logs and metrics only."""
 
 HEALTH_SECONDS = 3.0
-"""In which a healthy store answers."""
+"""Seconds in which a healthy store answers."""
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
-"""What Starlette and FastAPI take as the function of a route."""
+"""A function that Starlette and FastAPI accept for a route."""
 
 
 class NoQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,16 +49,16 @@ Q = TypeVar("Q", bound=msgspec.Struct)
 
 @dataclass(slots=True)
 class Service:
-    """A store with what is around it: shared by the handlers of one service.
+    """The state that the handlers of one service share.
 
     Attributes:
-        store: whose service it is.
-        limits: what it takes.
-        metrics: what it counts.
-        exchange_dir: where the routes of reSolve's client read and write files; None: they are off.
-        has_tokens: whether who calls must have a token.
-        imports: how many are running.
-        looking: the look at the store that is under way, or was last.
+        store: the store.
+        limits: the limits of the service.
+        metrics: the metrics of the service.
+        exchange_dir: where the routes of reSolve's client read and write files; None if they are off.
+        has_tokens: whether clients must present a token.
+        imports: number of running imports.
+        looking: the current or latest health check.
     """
 
     store: EventStore
@@ -70,18 +70,18 @@ class Service:
     looking: asyncio.Task[bool] | None = None
 
     async def is_there(self) -> bool:
-        """Whether the store is there. All who ask at a time share one look at it: checks of a database that is silent
-        do not pile up.
+        """Whether the store exists. Concurrent calls share one check, so that checks of an unresponsive database do not
+        pile up.
 
         Raises:
-            StoreUnreachableError: it does not answer in `HEALTH_SECONDS`.
+            StoreUnreachableError: it does not answer within `HEALTH_SECONDS`.
         """
         look = self.looking
         if look is None or look.done():
             look = self.looking = asyncio.create_task(self._look())
-            # Where all who asked have gone, nobody else hears of its error.
+            # If all callers are gone, nobody else retrieves its error.
             look.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # The look itself ends later than its time: its connection is given up first.
+        # The check itself may end later: first it gives up its connection.
         done, _ = await asyncio.wait([look], timeout=HEALTH_SECONDS)
         with suppress(TimeoutError):
             if done:
@@ -94,12 +94,12 @@ class Service:
 
     @contextmanager
     def importing(self) -> Iterator[None]:
-        """A place among the imports that may run at once. Raises RefusedError where none is free."""
+        """Count a running import. Raises RefusedError if there are too many."""
         if self.imports >= self.limits.max_imports:
             raise RefusedError(
                 429,
                 "too-many-imports",
-                f"{self.imports} imports are running, and no more may at once",
+                f"{self.imports} imports are running, which is the limit",
                 {"Retry-After": "5"},
             )
         self.imports += 1
@@ -116,11 +116,11 @@ class Call(Generic[Q]):
     """One request to one handler.
 
     Attributes:
-        request: as it came.
-        path: the parameters in its path, as the bytes that they stand for.
-        query: its other parameters, checked.
-        service: whose handler it is.
-        operation: the handler's name, for metrics and logs.
+        request: the request.
+        path: the parameters in its path, unescaped.
+        query: the parameters in its query, checked.
+        service: the service of the handler.
+        operation: the name of the handler, for metrics and logs.
     """
 
     request: Request
@@ -131,11 +131,11 @@ class Call(Generic[Q]):
 
     @property
     def store(self) -> EventStore:
-        """The store that is asked."""
+        """The store of the service."""
         return self.service.store
 
     def path_text(self, name: str) -> str:
-        """A parameter in the path that is text. Raises UsageError where it is none."""
+        """A path parameter as text. Raises UsageError if it is not UTF-8."""
         return as_text(self.path[name], f"the parameter {name!r}")
 
     def blocks(self) -> AsyncGenerator[bytes, None]:
@@ -147,26 +147,26 @@ class Call(Generic[Q]):
         return await request_text(self.request, self.service.limits)
 
     def came_in(self, events: int) -> None:
-        """Count events that are in the store now."""
+        """Count and log events that were stored."""
         self.service.metrics.events.labels(self.operation, "in").inc(events)
         _tell(logging.INFO, self.operation, f"events={events}", {"events": events})
 
     def went_out(self, events: int) -> None:
-        """Count events that were given out."""
+        """Count events that were sent to the client."""
         self.service.metrics.events.labels(self.operation, "out").inc(events)
 
 
 @dataclass(frozen=True, slots=True)
 class Handler(Generic[Q]):
-    """An operation over HTTP. Called with a store it gives an endpoint.
+    """An operation over HTTP. Called with a store, it returns an endpoint.
 
     Attributes:
-        operation: its name, for metrics and logs.
-        query: the parameters that it takes.
-        answer: does it.
-        is_import: whether it counts among the imports that may run at once.
-        is_private: whether what it handles must not stand in a log, not even in an error's words.
-        refusal: how it tells an error.
+        operation: the name of the operation, for metrics and logs.
+        query: the type of its query parameters.
+        answer: the function that does it.
+        is_import: whether the limit of concurrent imports applies.
+        is_private: whether its data must not appear in a log, not even in the message of an error.
+        refusal: turns an error into a response.
     """
 
     operation: str
@@ -184,15 +184,15 @@ class Handler(Generic[Q]):
         metrics: Metrics | None = None,
         exchange_dir: Path | None = None,
     ) -> Endpoint:
-        """The endpoint of a store, for the routes of an application: `Route(path, handler(store))`."""
+        """An endpoint for the routes of an application: `Route(path, handler(store))`."""
         return self.bound(Service(store, limits or Limits(), metrics or Metrics(), exchange_dir))
 
     def bound(self, service: Service) -> Endpoint:
-        """The endpoint that shares a service's limits and metrics with others."""
+        """An endpoint that shares limits and metrics with the others of a service."""
 
         async def endpoint(request: Request) -> Response:
             try:
-                with told_elsewhere():  # in this log
+                with told_elsewhere():  # the service logs operations itself
                     return await self._answered(request, service)
             except ClientGoneError:
                 service.metrics.refused.labels(self.operation, "client-gone").inc()
@@ -218,7 +218,7 @@ class Handler(Generic[Q]):
         status = status_of(error)
         fields = {"problem": name_of(error), "status": status}
         if status < 500:
-            # A line of input could stand in an error's words, a secret even: a log gets its kind and its place.
+            # The message may quote input, even a secret: only the kind and the line number are logged.
             place = f" line={error.line}" if isinstance(error, InputError) and error.line else ""
             _tell(logging.INFO, self.operation, f"refused={name_of(error)}{place}", fields)
         elif isinstance(error, EventferryError) and status == 503:
@@ -233,14 +233,14 @@ class Handler(Generic[Q]):
 def _tell(
     level: int, operation: str, what: str, fields: dict[str, Any], error: Exception | None = None
 ) -> None:
-    """A line in the log of operations, with the trace that it belongs to."""
+    """Log an operation, with its trace."""
     trace = tracing.fields(tracing.current_trace())
     words = " ".join((f"operation={operation}", *(f"{key}={value}" for key, value in trace.items()), what))
     log.log(level, "%s", words, exc_info=error, extra={"operation": operation, **trace, **fields})
 
 
 class _Silence(Response):
-    """The answer to a client that has gone: nothing."""
+    """The response to a client that has disconnected: nothing."""
 
     def __init__(self) -> None:
         super().__init__(status_code=CLIENT_GONE)
@@ -250,7 +250,7 @@ class _Silence(Response):
 
 
 class JsonResponse(Response):
-    """A value as JSON, its numbers as they are."""
+    """A value as JSON, with exact numbers."""
 
     media_type = "application/json"
 

@@ -1,4 +1,4 @@
-"""Handlers of imports: whole, incremental, and incremental in steps."""
+"""Handlers of imports, and of incremental imports, whole and in steps."""
 
 from __future__ import annotations
 
@@ -53,9 +53,11 @@ class CommitQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 async def _import(call: Call[ImportQuery]) -> Response:
     query = call.query
     if query.resume and charset_of(call.request) not in UTF_8:
-        raise UsageError("an import that can be resumed comes in UTF-8: its place is a count of bytes")
+        raise UsageError(
+            "an import with resume=true must be in UTF-8, because it is resumed at a byte offset"
+        )
     if query.byte_offset is not None and not query.resume:
-        raise UsageError("byteOffset goes with resume=true")
+        raise UsageError("byteOffset needs resume=true")
     sink = call.store.import_events(
         replace=query.replace,
         freeze=query.freeze,
@@ -64,12 +66,12 @@ async def _import(call: Call[ImportQuery]) -> Response:
         ignore_unknown_keys=query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
-    await sink.begin()  # what refuses the import does before a byte of the body is asked for
+    await sink.begin()  # if the import is refused, then before the client sends its body
     try:
         await _take(sink, call)
         report = await sink.close()
     except BaseException as error:
-        # Who did not ask to resume would not go on: then nothing of it is kept.
+        # Without resume=true nothing is kept: the client could not continue.
         await sink.abort(_as_interruption(error) if query.resume else None)
         raise
     call.came_in(report.imported)
@@ -77,22 +79,22 @@ async def _import(call: Call[ImportQuery]) -> Response:
 
 
 async def _take(sink: ImportStream, call: Call[ImportQuery]) -> None:
-    """Let the body into an import: the whole source, or with `byteOffset` the rest of it."""
+    """Write the body to an import: the whole source, or with `byteOffset` the rest of it."""
     offset = call.query.byte_offset
     if offset is not None and offset != sink.byte_offset:
-        raise ResumeError(f"the import goes on at byte {sink.byte_offset} of its source, not at {offset}")
+        raise ResumeError(f"the import continues at byte {sink.byte_offset} of its source, not at {offset}")
     async with aclosing(call.blocks()) as blocks:
         async for block in blocks:
             rest = block if offset is not None or sink.is_verified else await sink.verify(block)
             if rest:
                 await sink.write(rest)
     if offset is None and not sink.is_verified:
-        raise ResumeError("the source ends before the place where the import was interrupted")
+        raise ResumeError("the source ends before the point where the import was interrupted")
 
 
 def _as_interruption(error: BaseException) -> BaseException:
-    """An error as an import takes it: what is wrong with a request (its body stands still, or is packed in an unknown
-    way) is not wrong with its source, so it is no worse than a connection that is lost.
+    """An error as the import should see it. A refused request (its body is too slow, or has an unknown encoding) says
+    nothing about the source, so it counts as a lost connection, after which the import can be resumed.
     """
     return ClientGoneError() if isinstance(error, RefusedError) else error
 
@@ -100,7 +102,7 @@ def _as_interruption(error: BaseException) -> BaseException:
 async def _progress(call: Call[NoQuery]) -> Response:
     progress = await call.store.import_progress()
     if progress is None:
-        raise RefusedError(404, "no-import", "no import is running, and none was interrupted")
+        raise RefusedError(404, "no-import", "no import is running or interrupted")
     response = JsonResponse(progress)
     response.headers[OFFSET_HEADER] = str(progress.byte_offset)
     return response
@@ -147,7 +149,7 @@ async def _roll_back(call: Call[NoQuery]) -> Response:
 
 
 def merged(call: Call[Any], report: ImportReport) -> None:
-    """Count what an incremental import did."""
+    """Count the results of an incremental import."""
     call.came_in(report.imported)
     call.service.metrics.skipped_some(report.skipped_existing, report.skipped_older)
 

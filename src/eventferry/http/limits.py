@@ -1,4 +1,4 @@
-"""What a service takes from one request, and from all of them together."""
+"""The limits of a service, for one request and for all together."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Limits:
     """The limits of a service.
 
     Attributes:
-        max_body_bytes: of a request's body, as it comes over the wire.
-        max_unpacked_bytes: what a compressed body may unpack to.
-        max_event_bytes: of one event: a line, an element of an array, the body of a save.
-        max_imports: requests that bring events in, at once.
-        timeout: seconds in which a client must send or take a piece of a body; whoever stands still longer is cut off.
+        max_body_bytes: size of a request body as it is sent.
+        max_unpacked_bytes: size of a compressed body after decompression.
+        max_event_bytes: size of one event: a line, an element of an array, or the body of a save.
+        max_imports: number of concurrent requests that import events.
+        timeout: seconds in which a client must send or receive the next piece of a body, before it is disconnected.
     """
 
     max_body_bytes: int = 64 * _GIB
@@ -30,4 +30,4 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("max_body_bytes", "max_unpacked_bytes", "max_event_bytes", "max_imports", "timeout"):
             if getattr(self, name) <= 0:
-                raise UsageError(f"{name} is more than 0, not {getattr(self, name)!r}")
+                raise UsageError(f"{name} must be greater than 0, not {getattr(self, name)!r}")

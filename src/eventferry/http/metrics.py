@@ -1,4 +1,4 @@
-"""Metrics: what the service counts, for Prometheus."""
+"""The metrics of the service, for Prometheus."""
 
 from __future__ import annotations
 
@@ -10,60 +10,58 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 
 
 class Metrics:
-    """The counts of one service, in a registry of their own: two services in a process do not mix."""
+    """The metrics of one service, in their own registry: a process may run several services."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
         self.requests = Counter(
             "eventferry_requests",
-            "Requests, by route and status; 499: the client had gone.",
+            "Requests by method, route and status; 499: the client disconnected.",
             ("method", "route", "status"),
             registry=registry,
         )
         self.seconds = Histogram(
             "eventferry_operation_seconds",
-            "How long operations took, from the request's head to the answer's end.",
+            "Duration of operations, from the head of the request to the end of the answer.",
             ("operation",),
             buckets=_SECONDS,
             registry=registry,
         )
         self.bytes = Counter(
             "eventferry_bytes",
-            "Bytes of bodies over the wire, in and out.",
+            "Bytes of bodies as sent and received.",
             ("operation", "direction"),
             registry=registry,
         )
         self.events = Counter(
             "eventferry_events",
-            "Events that came into the store, and that were given out.",
+            "Events stored, and events sent to clients.",
             ("operation", "direction"),
             registry=registry,
         )
         self.skipped = Counter(
             "eventferry_skipped_events",
-            "Events that incremental imports left out, because they were there already or are older.",
+            "Events skipped by incremental imports, as duplicates or as older ones.",
             ("reason",),
             registry=registry,
         )
         self.refused = Counter(
             "eventferry_refused",
-            "Requests that were refused, by operation and problem.",
+            "Refused requests by operation and problem.",
             ("operation", "problem"),
             registry=registry,
         )
         self.open_imports = Gauge(
-            "eventferry_open_imports", "Requests that are bringing events in right now.", registry=registry
+            "eventferry_open_imports", "Importing requests in progress.", registry=registry
         )
-        self.open_exports = Gauge(
-            "eventferry_open_exports", "Exports that are being given out right now.", registry=registry
-        )
+        self.open_exports = Gauge("eventferry_open_exports", "Exports in progress.", registry=registry)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
 
     def skipped_some(self, existing: int, older: int) -> None:
-        """What an incremental import left out."""
+        """Count the skipped events of an incremental import."""
         self.skipped.labels("existing").inc(existing)
         self.skipped.labels("older").inc(older)

@@ -1,4 +1,4 @@
-"""The description of the service, for machines (OpenAPI 3.1) and people, made of the table of routes."""
+"""Describes the service for machines (OpenAPI 3.1) and for people, from the table of routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": 
 
 
 class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
-    """Why a request was not done (RFC 9457)."""
+    """Why a request failed (RFC 9457)."""
 
     type: str
     title: str
@@ -38,19 +38,19 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 def description(routes: Sequence[Route], root_path: str, *, with_tokens: bool) -> dict[str, Any]:
-    """The service as OpenAPI describes it.
+    """The OpenAPI description.
 
     Args:
+        routes: the routes to describe.
         root_path: where the application is mounted.
-        with_tokens: whether who calls must have a token.
-        with_exchange: whether the routes of reSolve's client are on.
+        with_tokens: whether clients must present a token.
     """
     shapes: list[Any] = [Problem]
     for route in routes:
         shapes += [shape for shape in (route.answer.shape, route.body and route.body.json) if shape]
     shapes = sorted({shape for shape in shapes if shape is not dict}, key=str)
     _, schemas = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
-    # Asked for only: without, the key is not there at all.
+    # The key is only there if asked for.
     schemas["Description"]["required"].remove("cursor")
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -60,7 +60,7 @@ def description(routes: Sequence[Route], root_path: str, *, with_tokens: bool) -
         "info": {
             "title": "eventferry",
             "version": eventferry.__version__,
-            "description": "Moves events into and out of an event store, without losing or doubling one.",
+            "description": "Moves events into and out of an event store without losing or duplicating any.",
         },
         "servers": [{"url": root_path or "/"}],
         "paths": paths,
@@ -98,8 +98,8 @@ def _request_body(body: Body) -> dict[str, Any]:
         (schema,), _ = msgspec.json.schema_components([body.json], ref_template=_REFERENCE)
         content[JSON] = {"schema": schema}
     return {
-        "description": f"{body.what} In any charset that Content-Type names; Content-Encoding gzip or zstd.",
-        "required": not body.lines,  # no lines at all are lines, too
+        "description": f"{body.what} In any charset given by Content-Type; Content-Encoding may be gzip or zstd.",
+        "required": not body.lines,  # JSON Lines may be empty
         "content": content,
     }
 
@@ -130,7 +130,7 @@ def _query_parameters(route: Route) -> list[dict[str, Any]]:
 
 
 def _without_null(shape: dict[str, Any]) -> dict[str, Any]:
-    """A parameter's schema: one that is not there is null, but null cannot be written in a query."""
+    """The schema of a parameter without null, which a query cannot express: an absent parameter is null."""
     kept = {key: value for key, value in shape.items() if not (key == "default" and value is None)}
     options = [option for option in kept.pop("anyOf", ()) if option != {"type": "null"}]
     return kept | options[0] if options else kept
@@ -175,18 +175,18 @@ table { border-collapse: collapse } td { padding: .1rem 1rem .1rem 0; vertical-a
 """
 
 
-_TOKENS = """<p>This page needs no token; the routes need one with the scope that they name. Whoever runs the service
-makes one (<code>eventferry token add NAME --scope read --tokens FILE</code>). Send it in a header:
+_TOKENS = """<p>This page needs no token. A route needs a token with the scopes it lists. The operator of the service
+creates tokens (<code>eventferry token add NAME --scope read --tokens FILE</code>). Send the token in a header:
 <code>curl -H "Authorization: Bearer TOKEN" …/describe</code></p>"""
 
 
 def page(routes: Sequence[Route], *, with_tokens: bool) -> str:
-    """The same for people: one page that loads nothing. The arguments are those of `description`."""
+    """The description for people: a page that loads nothing else. The arguments are those of `description`."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eventferry</title>",
         f"<style>{_STYLE}</style><h1>eventferry {html.escape(eventferry.__version__)}</h1>",
         *([_TOKENS] if with_tokens else []),
-        "<p>The same for machines: <a href=openapi.json>openapi.json</a>.</p>",
+        "<p>For machines: <a href=openapi.json>openapi.json</a>.</p>",
     ]
     parts += [_section(route, with_tokens=with_tokens) for route in routes]
     return "\n".join([*parts, "</html>"])
@@ -213,4 +213,4 @@ def _kind(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     kind = str(schema.get("type", "text"))
-    return f"{kind} (any of them, repeated)" if kind == "array" else kind
+    return f"{kind} (repeatable, matches any)" if kind == "array" else kind

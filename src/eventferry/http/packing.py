@@ -1,4 +1,4 @@
-"""Packed bodies: what they may be packed with, a bound on what comes out, and answers packed for who asks."""
+"""Content encodings: decompresses request bodies, within limits, and compresses answers."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from eventferry.lines.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_modu
 CODINGS = ("gzip", "zstd", "identity")
 
 MAX_RATIO = 200
-"""How much larger than what came in a body may become: events pack some 5 to 50 times smaller, a bomb 1,000 times
-and more."""
+"""The maximum compression ratio of a body. Events compress 5 to 50 times; a decompression bomb 1,000 times or more."""
 
 ALWAYS_BYTES = 16 * 1024**2
-"""What a body may unpack to whatever the ratio: a small one can be very regular."""
+"""Bytes that a body may decompress to, whatever the ratio: a small body can be very regular."""
 
 _ZSTD_WINDOW_LOG = 23
 """8 MiB: the largest window that `Content-Encoding: zstd` may use (RFC 9659)."""
 
 
 def unpacker(coding: str) -> Unpacker:
-    """What unpacks one of `CODINGS`."""
+    """The decompressor for one of `CODINGS`."""
     if coding == "gzip":
         return Gzip("the body")
     return Zstd("the body", _ZSTD_WINDOW_LOG) if coding == "zstd" else Identity()
 
 
 class Bound:
-    """Refuses a body that unpacks to too much.
+    """Refuses a body that decompresses to too much.
 
     Args:
-        max_bytes: what it may unpack to, at most.
+        max_bytes: the maximum size after decompression.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -42,19 +41,19 @@ class Bound:
         self._unpacked = 0
 
     def came_in(self, count: int) -> None:
-        """So many packed bytes came in."""
+        """Count compressed bytes."""
         self._packed += count
 
     def came_out(self, count: int) -> None:
-        """So many bytes came out of them. Raises RefusedError."""
+        """Count decompressed bytes. Raises RefusedError if there are too many."""
         self._unpacked += count
         if self._unpacked > self._max_bytes:
             raise RefusedError(
-                413, "body-too-large", f"the body unpacks to more than {self._max_bytes} bytes"
+                413, "body-too-large", f"the body decompresses to more than {self._max_bytes} bytes"
             )
         if self._unpacked > max(ALWAYS_BYTES, MAX_RATIO * self._packed):
             raise RefusedError(
-                413, "body-too-large", f"the body unpacks to more than {MAX_RATIO} times its size"
+                413, "body-too-large", f"the body decompresses to more than {MAX_RATIO} times its size"
             )
 
 
@@ -62,19 +61,19 @@ _BEST_FIRST = ("zstd", "gzip", "identity")
 
 
 def accepted_coding(headers: Sequence[str]) -> str:
-    """How to pack an answer to a request with these `Accept-Encoding`: as it is, where none is asked for by name.
+    """The content encoding for an answer, from the `Accept-Encoding` headers; not compressed unless asked for.
 
     Raises:
-        RefusedError: nothing that there is will do.
+        RefusedError: the client accepts none of the encodings.
     """
     weights: dict[str, float] = {}
     for item in ",".join(headers).lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
         weights[name.removeprefix("x-")] = _weight(parameters)
-    weights.setdefault("identity", 0.0001 if weights.get("*") != 0 else 0)  # below every other that will do
+    weights.setdefault("identity", 0.0001 if weights.get("*") != 0 else 0)  # below all others
     best = max(_BEST_FIRST, key=lambda coding: weights.get(coding, 0))
     if not weights.get(best):
-        raise RefusedError(406, "not-acceptable", f"an answer is packed as one of {', '.join(_BEST_FIRST)}")
+        raise RefusedError(406, "not-acceptable", f"answers are available as {', '.join(_BEST_FIRST)}")
     return best
 
 
@@ -90,17 +89,17 @@ def _weight(parameters: Sequence[str]) -> float:
 
 
 class Packer(Protocol):
-    """Takes what goes out and gives what it packs to, some of it later."""
+    """Compresses a stream."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """What is ready, when this has come too."""
+        """Add data; returns the output that is ready."""
 
     def flush(self) -> bytes:
-        """The rest."""
+        """Return the rest of the output."""
 
 
 def packer(coding: str) -> Packer | None:
-    """What packs for one of `CODINGS`; None for what goes out as it is."""
+    """The compressor for one of `CODINGS`; None for identity."""
     if coding == "gzip":
         return zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
     if coding == "zstd":

@@ -1,7 +1,7 @@
-"""Problems: what an answer says when a request was not done (RFC 9457).
+"""Problems: why a request failed (RFC 9457).
 
-One table says which status an error has. What is not in it is no error of a request: it is answered with 500, says
-nothing of the inside, and is logged.
+One table gives the status of each error. Other errors are not the client's: they are answered with 500 without any
+details, and logged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = logging.getLogger("eventferry.http")
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
-"""Seconds, as a header: whoever waits for a busy store has waited already."""
+"""Seconds, for the header. It is short, because the request has waited for the store already."""
 
 STATUSES: dict[type[EventferryError], int] = {
     errors.UsageError: 400,
@@ -51,27 +51,27 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.StoreNotFoundError: 503,
     errors.StoreUnreachableError: 503,
 }
-"""The status of each error that a request can meet."""
+"""The status of each error of a request."""
 
-_UNUSABLE = "the store cannot be used right now; the service's log says more"
+_UNUSABLE = "the store is not available; see the log of the service"
 
-_WORDS: dict[type[EventferryError], str] = {
-    errors.StoreBusyError: "somebody else is writing, or importing, for long; nothing was changed: try again",
-    errors.StoreFrozenError: "the store is frozen: nothing is written until it is unfrozen",
+_MESSAGES: dict[type[EventferryError], str] = {
+    errors.StoreBusyError: "the store is busy with another write or import; nothing was changed, try again",
+    errors.StoreFrozenError: "the store is frozen: writes fail until it is unfrozen",
     errors.ReadOnlyStoreError: _UNUSABLE,
     errors.StoreClosedError: _UNUSABLE,
     errors.StoreNotFoundError: _UNUSABLE,
     errors.StoreUnreachableError: _UNUSABLE,
 }
-"""What is said instead of words that are for those who run the service: hosts, users and paths stand in them."""
+"""Messages for clients, in place of messages for the operator, which contain hosts, users and paths."""
 
 
 class RefusedError(EventferryError):
-    """A request that the service itself refuses, before the store is asked.
+    """The service itself refuses a request, before it reaches the store.
 
     Attributes:
         status: of the answer.
-        name: what it is, for machines.
+        name: of the problem, for machines.
         headers: of the answer.
     """
 
@@ -83,20 +83,20 @@ class RefusedError(EventferryError):
 
 
 class ProblemResponse(Response):
-    """An answer that says why a request was not done."""
+    """The answer to a failed request."""
 
     media_type = MEDIA_TYPE
 
 
 def status_of(error: Exception) -> int:
-    """The status of the answer to a request that met this error."""
+    """The HTTP status for an error."""
     if isinstance(error, RefusedError):
         return error.status
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
 def problem(error: Exception) -> ProblemResponse:
-    """The answer to a request that met this error."""
+    """The answer for an error."""
     status = status_of(error)
     headers = dict(error.headers) if isinstance(error, RefusedError) else {}
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -111,12 +111,12 @@ async def problem_response(request: Request, error: Exception) -> Response:
     return problem(error)
 
 
-def words(error: Exception) -> str:
-    """What may be said of an error to whoever sent the request."""
+def message_of(error: Exception) -> str:
+    """The message of an error for the client."""
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return "the service met an error that is not the request's; its log says more"
-    return next((_WORDS[kind] for kind in type(error).__mro__ if kind in _WORDS), str(error))
+        return "internal error of the service; see its log"
+    return next((_MESSAGES[kind] for kind in type(error).__mro__ if kind in _MESSAGES), str(error))
 
 
 def _members(error: Exception, status: int) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _members(error: Exception, status: int) -> dict[str, Any]:
         "type": f"urn:eventferry:{name_of(error)}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": words(error),
+        "detail": message_of(error),
     }
     if isinstance(error, InputError):
         members["detail"] = error.reason
@@ -136,7 +136,7 @@ def _members(error: Exception, status: int) -> dict[str, Any]:
 
 
 def name_of(error: Exception) -> str:
-    """The name of an error for machines: `store-frozen` of StoreFrozenError."""
+    """The name of an error for machines: `store-frozen` for StoreFrozenError."""
     if isinstance(error, RefusedError):
         return error.name
     if status_of(error) == HTTPStatus.INTERNAL_SERVER_ERROR:

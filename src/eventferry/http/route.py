@@ -1,4 +1,4 @@
-"""What a route of the service is: its handler, who may call it, and its description."""
+"""The type of a route: its handler, who may call it, and its description."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What a request brings.
+    """The body of a request.
 
     Attributes:
-        what: in a sentence.
-        json: the shape of it as one JSON value; None: it comes as lines only.
-        lines: whether it can come as lines.
+        what: a description.
+        json: its type as one JSON value; None if it must be JSON Lines.
+        lines: whether it may be JSON Lines.
     """
 
     what: str
@@ -31,14 +31,14 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An answer of a request that was done.
+    """The answer to a successful request.
 
     Attributes:
-        status: of it.
-        what: in a sentence.
-        media_type: of its body; None: it has none.
-        shape: of its JSON.
-        headers: that it has, and what they say.
+        status: of the answer.
+        what: a description.
+        media_type: of its body; None if it has no body.
+        shape: the type of its JSON.
+        headers: additional headers and their descriptions.
     """
 
     status: int = 200
@@ -53,15 +53,15 @@ class Route:
     """A route.
 
     Attributes:
-        method: of HTTP.
-        path: with `{names}`.
-        scopes: what a token must have; none: no token is needed.
-        handler: does it.
-        summary: in a sentence.
-        answer: where it was done.
-        refusals: statuses beside those that every route can have.
-        body: what is sent; None: nothing.
-        is_plain: whether it is one of reSolve's client: a GET that changes something, answered in plain text.
+        method: the HTTP method.
+        path: the path, with parameters as `{name}`.
+        scopes: the scopes that a token must have; empty if no token is needed.
+        handler: the handler.
+        summary: a description in one sentence.
+        answer: the answer to a successful request.
+        refusals: statuses in addition to those that every route can have.
+        body: the body of the request; None if it has none.
+        is_plain: whether it is a route of reSolve's client: a GET that may change something, answered in plain text.
     """
 
     method: str
@@ -76,5 +76,5 @@ class Route:
 
     @property
     def changes(self) -> bool:
-        """Whether no page of another site may send it."""
+        """Whether a request may change something, so that pages of other sites must not send it."""
         return self.method != "GET" or self.is_plain

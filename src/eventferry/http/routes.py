@@ -1,7 +1,6 @@
-"""The table of routes: what a service answers, who may ask, and what the answers are.
+"""The table of routes.
 
-From it come the application's routes, their guards, the OpenAPI description and the page of documentation. What is not
-in it does not exist; what is in it cannot go without a scope.
+The routes of the application, their guards, the OpenAPI description and the documentation page are all made from it.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 
 
 class SavedAnswer(msgspec.Struct):
-    """The answer to a save."""
+    """A saved event, and the cursor after it."""
 
     event: Event
     cursor: str
 
 
 class PageAnswer(msgspec.Struct):
-    """A page; the last one by time has no cursor."""
+    """A page of events. The last page of a period has no cursor."""
 
     events: list[Event]
     cursor: str | None
 
 
 class ImportedAnswer(msgspec.Struct, rename="camel"):
-    """The report of an import: how many events, and how many bytes of UTF-8 they were."""
+    """The report of an import: the number of events, and the bytes of the source in UTF-8."""
 
     imported: int
     byte_offset: int
@@ -47,13 +46,13 @@ class BegunAnswer(msgspec.Struct):
 
 
 class PartAnswer(msgspec.Struct):
-    """How many events a part brought."""
+    """The number of events of a part."""
 
     events: int
 
 
 class HealthAnswer(msgspec.Struct):
-    """Whether the store answers."""
+    """The health of the service."""
 
     status: str
 
@@ -63,7 +62,7 @@ _Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEG
 
 
 class NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """An event that comes in incrementally; its position and version are ignored."""
+    """An event for an incremental import. Its position and version are ignored."""
 
     type: _Name
     timestamp: _Timestamp
@@ -75,7 +74,7 @@ class NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """An event to save; its position is ignored."""
+    """An event to save. Its position is ignored."""
 
     type: _Name
     aggregate_id: _Name
@@ -87,7 +86,7 @@ class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
 
 
 _LINES_OR_ARRAY = Body(
-    what="Events as lines, or as one JSON array; positions and versions are ignored.", json=list[NewEvent]
+    what="Events as JSON Lines or as one JSON array. Positions and versions are ignored.", json=list[NewEvent]
 )
 _WRITES = (409, 423)
 _BODY = (408, 413, 415, 422)
@@ -98,17 +97,17 @@ ROUTES: tuple[Route, ...] = (
         path="/describe",
         scopes=("read",),
         handler=events.describe_handler,
-        summary="Figures about the store.",
-        answer=Answer(what="What the store holds; cursor only if asked for.", shape=Description),
+        summary="Describe the store.",
+        answer=Answer(what="What the store holds. The cursor is included if asked for.", shape=Description),
     ),
     Route(
         method="GET",
         path="/events",
         scopes=("read",),
         handler=events.events_handler,
-        summary="A page of events, from a cursor on (none is the start), of a span of time if wanted.",
+        summary="Get a page of events, from a cursor on; without one, from the start or from a time.",
         answer=Answer(
-            what="The events in order, and the cursor behind them: null where a span of time is at its end.",
+            what="The events in order, and the cursor after them, which is null at the end of a period.",
             shape=PageAnswer,
         ),
     ),
@@ -118,11 +117,9 @@ ROUTES: tuple[Route, ...] = (
         scopes=("write",),
         handler=events.save_handler,
         summary="Save one event.",
-        answer=Answer(
-            status=201, what="The event as it is stored, and the cursor behind it.", shape=SavedAnswer
-        ),
+        answer=Answer(status=201, what="The event as stored, and the cursor after it.", shape=SavedAnswer),
         body=Body(
-            what="An event: type, aggregateId, aggregateVersion, and timestamp and payload if it has them.",
+            what="An event with type, aggregateId and aggregateVersion; timestamp and payload are optional.",
             json=EventToSave,
             lines=False,
         ),
@@ -133,13 +130,13 @@ ROUTES: tuple[Route, ...] = (
         path="/export",
         scopes=("read",),
         handler=events.export_handler,
-        summary="All events from a cursor on, or those selected, as lines.",
+        summary="Export all or selected events as JSON Lines, from a cursor on.",
         answer=Answer(
-            what="The lines. Where the connection ends before the answer does, it broke off.",
+            what="JSON Lines. If the connection ends before the answer does, the export is truncated.",
             media_type=LINES,
             headers={
-                events.CURSOR_HEADER: "The cursor behind the state that is exported, if there is no limit: "
-                "a later export goes on there."
+                events.CURSOR_HEADER: "The cursor after the exported state, from which a later export can continue; "
+                "absent if there is a limit."
             },
         ),
         refusals=(406, 409),
@@ -149,9 +146,9 @@ ROUTES: tuple[Route, ...] = (
         path="/import",
         scopes=("import",),
         handler=imports.import_handler,
-        summary="Import lines, replacing all events, all or nothing; resume=true goes on with what was interrupted.",
-        answer=Answer(what="How many events came in.", shape=ImportedAnswer),
-        body=Body(what="Events as lines, with positions and versions."),
+        summary="Replace all events, all or nothing; resume=true continues an interrupted import.",
+        answer=Answer(what="The number of imported events.", shape=ImportedAnswer),
+        body=Body(what="Events as JSON Lines, with positions and versions."),
         refusals=(*_WRITES, *_BODY),
     ),
     Route(
@@ -159,11 +156,11 @@ ROUTES: tuple[Route, ...] = (
         path="/import",
         scopes=("import",),
         handler=imports.import_progress_handler,
-        summary="How far the import has come that is running or was interrupted.",
+        summary="Get the progress of a running or interrupted import.",
         answer=Answer(
-            what="How many events are staged, and where in its source a resume goes on.",
+            what="The number of staged events, and the offset in the source where a resume continues.",
             shape=ImportProgress,
-            headers={imports.OFFSET_HEADER: "The byte offset again, for HEAD."},
+            headers={imports.OFFSET_HEADER: "The byte offset, for HEAD requests."},
         ),
         refusals=(404,),
     ),
@@ -172,8 +169,8 @@ ROUTES: tuple[Route, ...] = (
         path="/incremental-import",
         scopes=("import",),
         handler=imports.incremental_import_handler,
-        summary="Import what the store lacks, in one step.",
-        answer=Answer(what="What came in and what was skipped.", shape=ImportReport),
+        summary="Add the events that the store lacks, in one transaction.",
+        answer=Answer(what="The numbers of imported and skipped events.", shape=ImportReport),
         body=_LINES_OR_ARRAY,
         refusals=(*_WRITES, *_BODY),
     ),
@@ -182,7 +179,7 @@ ROUTES: tuple[Route, ...] = (
         path="/incremental-imports",
         scopes=("import",),
         handler=imports.begin_handler,
-        summary="Open an incremental import in parts.",
+        summary="Begin an incremental import in parts.",
         answer=Answer(status=201, what="Its id.", shape=BegunAnswer),
         refusals=_WRITES,
     ),
@@ -191,8 +188,8 @@ ROUTES: tuple[Route, ...] = (
         path="/incremental-imports/{id}/parts/{part}",
         scopes=("import",),
         handler=imports.part_handler,
-        summary="Send a part; sent again it replaces the part.",
-        answer=Answer(what="How many events it has.", shape=PartAnswer),
+        summary="Send a part. Sending it again replaces it.",
+        answer=Answer(what="The number of events of the part.", shape=PartAnswer),
         body=_LINES_OR_ARRAY,
         refusals=(404, *_WRITES, *_BODY),
     ),
@@ -201,8 +198,8 @@ ROUTES: tuple[Route, ...] = (
         path="/incremental-imports/{id}/commit",
         scopes=("import",),
         handler=imports.commit_handler,
-        summary="Merge the parts into the store, in one step.",
-        answer=Answer(what="What came in and what was skipped.", shape=ImportReport),
+        summary="Merge the parts into the store, in one transaction.",
+        answer=Answer(what="The numbers of imported and skipped events.", shape=ImportReport),
         refusals=(404, *_WRITES),
     ),
     Route(
@@ -210,8 +207,8 @@ ROUTES: tuple[Route, ...] = (
         path="/incremental-imports/{id}",
         scopes=("import",),
         handler=imports.rollback_handler,
-        summary="Drop an open incremental import.",
-        answer=Answer(status=204, what="It is gone.", media_type=None),
+        summary="Discard an open incremental import.",
+        answer=Answer(status=204, what="It was discarded.", media_type=None),
         refusals=(404,),
     ),
     Route(
@@ -228,8 +225,8 @@ ROUTES: tuple[Route, ...] = (
         path="/unfreeze",
         scopes=("write",),
         handler=events.unfreeze_handler,
-        summary="Let writes in again.",
-        answer=Answer(status=204, what="The store is not frozen any more.", media_type=None),
+        summary="Allow writes again.",
+        answer=Answer(status=204, what="The store is no longer frozen.", media_type=None),
         refusals=(409,),
     ),
     Route(
@@ -237,17 +234,17 @@ ROUTES: tuple[Route, ...] = (
         path="/secrets",
         scopes=("secrets",),
         handler=secrets.secrets_handler,
-        summary="The secrets as lines.",
-        answer=Answer(what="Lines of secret, id and idx.", media_type=LINES),
+        summary="Export the secrets as JSON Lines.",
+        answer=Answer(what="JSON Lines with secret, id and idx.", media_type=LINES),
     ),
     Route(
         method="POST",
         path="/secrets",
         scopes=("secrets",),
         handler=secrets.import_secrets_handler,
-        summary="Import secrets from lines, all or nothing.",
-        answer=Answer(what="What came in and what was skipped.", shape=SecretsReport),
-        body=Body(what="Lines of secret, id and idx."),
+        summary="Import secrets, all or nothing.",
+        answer=Answer(what="The numbers of imported, skipped and deleted secrets.", shape=SecretsReport),
+        body=Body(what="JSON Lines with secret, id and idx."),
         refusals=(*_WRITES, *_BODY),
     ),
     Route(
@@ -255,15 +252,15 @@ ROUTES: tuple[Route, ...] = (
         path="/healthz",
         scopes=(),
         handler=about.healthz_handler,
-        summary="Whether the store answers.",
-        answer=Answer(what="It does.", shape=HealthAnswer),
+        summary="Check that the store answers.",
+        answer=Answer(what="The store answers.", shape=HealthAnswer),
     ),
     Route(
         method="GET",
         path="/metrics",
         scopes=("read",),
         handler=about.metrics_handler,
-        summary="Metrics for Prometheus.",
+        summary="Get metrics for Prometheus.",
         answer=Answer(what="The metrics.", media_type=METRICS),
     ),
     Route(
@@ -271,7 +268,7 @@ ROUTES: tuple[Route, ...] = (
         path="/openapi.json",
         scopes=(),
         handler=Handler("openapi", NoQuery, lambda call: about.openapi(call, ROUTES)),
-        summary="This description.",
+        summary="Get this description.",
         answer=Answer(what="OpenAPI 3.1.", shape=dict),
     ),
     Route(
@@ -279,7 +276,7 @@ ROUTES: tuple[Route, ...] = (
         path="/docs",
         scopes=(),
         handler=Handler("docs", NoQuery, lambda call: about.docs(call, ROUTES)),
-        summary="This description, for people.",
+        summary="Get this description for people.",
         answer=Answer(what="A page.", media_type=HTML),
     ),
     Route(
@@ -287,7 +284,7 @@ ROUTES: tuple[Route, ...] = (
         path="/api/event-store/export",
         scopes=("read", "secrets"),
         handler=exchange.exchange_export_handler,
-        summary="reSolve's client: export events and secrets into a directory of the folder of exchange.",
+        summary="reSolve's client: export events and secrets to a directory inside the exchange directory.",
         answer=Answer(what="ok", media_type=TEXT),
         refusals=(404, 409, 423),
         is_plain=True,
@@ -307,7 +304,7 @@ ROUTES: tuple[Route, ...] = (
         path="/api/event-store/incremental-import",
         scopes=("import",),
         handler=exchange.exchange_incremental_import_handler,
-        summary="reSolve's client: import what the store lacks from a file.",
+        summary="reSolve's client: add the events that the store lacks, from a file.",
         answer=Answer(what="ok", media_type=TEXT),
         refusals=(404, 409, 422, 423),
         is_plain=True,
@@ -327,7 +324,7 @@ ROUTES: tuple[Route, ...] = (
         path="/api/event-store/unfreeze",
         scopes=("write",),
         handler=exchange.exchange_unfreeze_handler,
-        summary="reSolve's client: let writes in again.",
+        summary="reSolve's client: allow writes again.",
         answer=Answer(what="EventStore is unfrozen, or is already unfrozen.", media_type=TEXT),
         refusals=(404,),
         is_plain=True,

@@ -1,4 +1,4 @@
-"""Handlers of secrets: they go out and come in as lines, and stand in no log."""
+"""Handlers of secrets, which are exported and imported as JSON Lines, and never logged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eventferry.http.streams import LinesResponse
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 MAX_BYTES = 64 * 1024**2
-"""How much a request may bring: secrets wait in memory until all are there."""
+"""The maximum size of a request: imported secrets are held in memory."""
 
 
 class SecretsQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -27,7 +27,7 @@ class SecretsQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 async def _export(call: Call[SecretsQuery]) -> Response:
     export = call.store.export_secrets(idx=call.query.idx, tombstones=call.query.tombstones)
-    # What is wrong with the store must come out before an answer begins.
+    # Errors of the store must be found before the answer begins.
     await call.store.load_secrets(limit=1, idx=call.query.idx)
     return LinesResponse(export, headers={}, timeout=call.service.limits.timeout, ended=export.aclose)
 
@@ -41,7 +41,7 @@ async def _import(call: Call[NoQuery]) -> Response:
                 size += len(block)
                 if size > MAX_BYTES:
                     raise RefusedError(
-                        413, "body-too-large", f"at most {MAX_BYTES} bytes of secrets come at once"
+                        413, "body-too-large", f"a request may have at most {MAX_BYTES} bytes of secrets"
                     )
                 await sink.write(block)
         report: SecretsReport = await sink.close()

@@ -1,8 +1,8 @@
-"""Serving an application: uvicorn, with an end that loses nothing.
+"""Serves an application with uvicorn, and shuts down gracefully.
 
-At the first signal nothing new is let in, and what is running may come to its end: an export to its last event, an
-import to its swap. What has not by then is cut: an export inside an event, so that nobody takes it for whole; an import
-without a trace. A second signal cuts at once.
+At the first signal, new requests are refused, and running ones may finish: an export with its last event, an import
+with its swap. Those that take too long are cut: an export inside an event, so that nobody takes it for complete; an
+import without a trace. A second signal cuts them at once.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from eventferry.http.streams import CutError
 log = logging.getLogger("eventferry.http")
 
 DEFAULT_GRACE = 20.0
-"""Seconds between the first signal and the cut: within what Kubernetes (30) and systemd (90) allow."""
+"""Seconds that requests may run after the first signal: less than Kubernetes (30) and systemd (90) allow."""
 
 _KEEP_ALIVE = 30
 _UNDO_SECONDS = 5.0
-"""For what was cut to undo its work; with the grace, still within what Kubernetes allows."""
+"""Seconds for cut requests to undo their work. Together with the grace, still less than Kubernetes allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """How to serve.
+    """The settings of a server.
 
     Attributes:
-        host: to listen on.
-        port: likewise; 0: any that is free.
-        tls_cert: a file of certificates (PEM); None: without TLS.
-        tls_key: the file of their key.
-        timeout: seconds after which a client that takes nothing is cut off.
-        grace: seconds that running requests get after the first signal.
-        trusted_proxies: addresses whose X-Forwarded-For is believed.
+        host: the address to listen on.
+        port: the port to listen on; 0 picks a free one.
+        tls_cert: a certificate file (PEM); None to serve without TLS.
+        tls_key: the file of its private key.
+        timeout: seconds after which a client that receives nothing is disconnected.
+        grace: seconds that requests may run after the first signal.
+        trusted_proxies: addresses whose X-Forwarded-For is trusted.
     """
 
     host: str = "127.0.0.1"
@@ -68,7 +68,7 @@ class Serving:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a service that listens there."""
+    """Whether a service on this address can be reached from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -76,7 +76,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(serving: Serving) -> socket.socket:
-    """The socket of a service. Raises EventferryError where it cannot listen there."""
+    """Create the listening socket. Raises EventferryError if that is not possible."""
     try:
         family, *_, address = socket.getaddrinfo(
             serving.host, serving.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -85,7 +85,7 @@ def listen(serving: Serving) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                # Whoever takes nothing of what was sent is forgotten by the system, too.
+                # The operating system, too, gives up on a client that receives nothing.
                 listener.setsockopt(
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(serving.timeout * 1000)
                 )
@@ -102,15 +102,15 @@ def listen(serving: Serving) -> socket.socket:
 
 
 def url_of(listener: socket.socket, serving: Serving) -> str:
-    """Where a service is."""
+    """The URL of a service."""
     scheme = "http" if serving.tls_cert is None else "https"
     host = f"[{serving.host}]" if ":" in serving.host else serving.host
     return f"{scheme}://{host}:{listener.getsockname()[1]}"
 
 
 async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None:
-    """Serve until a signal ends it, and return when everything that ran is over. The process ends soon after, one way
-    or the other.
+    """Serve until a signal, and return when all requests have ended. The process must end after that, and is ended if
+    it does not.
 
     Raises:
         EventferryError: the certificate or its key cannot be used.
@@ -137,7 +137,7 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
     server = _Server(config)
     await server.serve(sockets=[listener])
     _end_process_in(_UNDO_SECONDS)
-    # What was cut is aborting its work in the store, which is closed only after that.
+    # Cut requests are still undoing their work in the store, which must not be closed before.
     left = [task for task in server.server_state.tasks if not task.done()]
     if left:
         for task in left:
@@ -146,10 +146,10 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
 
 
 def _end_process_in(seconds: float) -> None:
-    """Whatever still waits then, a task, the end of the store or a thread, waits for a database that is silent."""
+    """End the process after a while: if something still waits then, it waits for an unresponsive database."""
 
     def end() -> None:
-        log.error("what was cut could not undo its work within %g seconds, and counts as absent", seconds)
+        log.error("cut requests could not undo their work within %g seconds; it counts as absent", seconds)
         os._exit(1)
 
     timer = threading.Timer(seconds, end)
@@ -161,12 +161,12 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 
 
 class _Requests(h11.Connection):
-    """What is read of a connection, each request by its path: in the absolute form (`GET http://host/path`), which
-    clients of proxies send, the host of the target is the one that counts (RFC 9112, 3.2.2).
+    """Reads requests from a connection, and normalizes the absolute form (`GET http://host/path`), which clients of
+    proxies send: its host replaces the Host header (RFC 9112, 3.2.2).
     """
 
     def next_event(self) -> Any:
-        """As h11 has it."""
+        """The next event, as in h11."""
         event = super().next_event()
         if not isinstance(event, h11.Request) or not (found := _ABSOLUTE.fullmatch(event.target)):
             return event
@@ -180,14 +180,13 @@ class _Requests(h11.Connection):
 
 
 class _Connection(H11Protocol):
-    """A connection on which no request is under way only for a while.
+    """A connection that may be without a request only for a while.
 
-    uvicorn waits for ever for a request's head that does not come or comes byte by byte, and takes what still comes of
-    the body of a request that was refused. And it answers what is no HTTP with a 400 even in the middle of another
-    answer.
+    uvicorn waits forever for the head of a request that does not arrive or arrives byte by byte, and keeps reading the
+    body of a refused request. It also answers invalid HTTP with a 400 in the middle of another answer.
 
     Args:
-        patience: seconds from the connection, or from the first byte behind an answer, to the whole head of a request.
+        patience: seconds from connecting, or from the first byte after an answer, to the complete head of a request.
     """
 
     def __init__(self, *arguments: Any, patience: float, **options: Any) -> None:
@@ -210,9 +209,9 @@ class _Connection(H11Protocol):
             self._due = self.loop.call_later(self._patience, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
-        """Say that this is no HTTP, where nothing else has been said yet, and read no more."""
+        """Answer invalid HTTP, unless another answer has begun, and stop reading."""
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # whatever is answering stops: its request will not be whole
+            self.cycle.disconnected = True  # the running handler stops: its request will never be complete
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
@@ -248,16 +247,16 @@ class _Server(uvicorn.Server):
 
 
 class _Expected(logging.Filter):
-    """Keeps back what uvicorn says of an answer that was cut on purpose: the service has told it already."""
+    """Suppresses uvicorn's messages about answers that were cut on purpose, which the service has logged already."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to tell."""
+        """Whether to log a record."""
         error = record.exc_info[1] if record.exc_info else None
         return not isinstance(error, CutError | asyncio.CancelledError)
 
 
 def log_to_stderr(level: int, formatter: logging.Formatter) -> None:
-    """Let the service's logs go to standard error, a record each."""
+    """Send the logs of the service to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     handler.addFilter(_Expected())

@@ -1,4 +1,4 @@
-"""Answers that are streams: blocks go out as fast as the client takes them, and nothing is held but one block."""
+"""Streamed answers: blocks are sent as fast as the client receives them, and only one is in memory."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ log = logging.getLogger("eventferry.http")
 LINES = "application/x-ndjson"
 
 PIECE = 64 * 1024
-"""How much is given to the server at once: a slow client is one that does not take even this in time."""
+"""Bytes that are sent at once. A client that does not receive this much within the timeout is too slow."""
 
 
 class CutError(Exception):
-    """An answer broke off in the middle. Servers then cut the connection, so that nobody takes it for an end."""
+    """An answer was cut. The server then closes the connection, so that the client notices."""
 
 
 class LinesResponse(Response):
-    """Lines as they come from a store.
+    """JSON Lines, streamed from a store.
 
     Args:
         blocks: the lines.
-        headers: of the answer.
-        timeout: seconds in which a piece must be taken.
-        ended: called, whatever happens, when it is over.
-        coding: how they are packed.
+        headers: additional headers.
+        timeout: seconds in which the client must receive each piece.
+        ended: called at the end, whatever happens.
+        coding: the content encoding.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class LinesResponse(Response):
         self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the lines; raises CutError where that cannot be done to the end."""
+        """Send the lines. Raises CutError if not all can be sent."""
         gone = asyncio.create_task(_until_gone(receive))
         try:
             await send(
@@ -81,7 +81,7 @@ class LinesResponse(Response):
         view = memoryview(block)
         for start in range(0, len(block), PIECE):
             if gone.done():
-                raise CutError("the client has gone")
+                raise CutError("the client has disconnected")
             try:
                 async with asyncio.timeout(self._timeout):
                     await send(
@@ -92,11 +92,11 @@ class LinesResponse(Response):
                         }
                     )
             except TimeoutError:
-                raise CutError(f"the client took nothing for {self._timeout:g} seconds") from None
+                raise CutError(f"the client received nothing for {self._timeout:g} seconds") from None
 
 
 async def _packed(blocks: AsyncIterator[bytes], coding: str) -> AsyncGenerator[bytes, None]:
-    """The blocks packed, in a thread: packing one takes as long as many a request."""
+    """Compress the blocks, in a worker thread, so as not to block the event loop."""
     packing = packer(coding)
     async for block in blocks:
         if packing is None:

@@ -1,8 +1,8 @@
-"""Tokens: who may do what, in a file that holds only their hashes.
+"""Tokens and their scopes, in a file that holds only hashes of the tokens.
 
-The file is JSON, readable by its owner alone, and is written beside itself and renamed into place, so a reader sees the
-old one or the new one. Where its path is a link, the file that it leads to is replaced: a service may know that by
-another path. A service reads the file again when it has changed: a revoked token ends with the next request.
+The file is JSON and readable by its owner only. It is replaced by a rename, so that readers see either the old file or
+the new one. If its path is a link, the target is replaced: the service may know it by another path. The service reads
+the file again when it has changed, so a revoked token is refused from the next request on.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Scope: TypeAlias = Literal["read", "write", "import", "secrets"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 PREFIX = "eventferry_"
-"""So that whoever finds a token knows what it is: people, and the scanners that look for keys in repositories."""
+"""Identifies a token, for people and for scanners that look for keys in repositories."""
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What the file knows of a token.
+    """A token in the file.
 
     Attributes:
-        name: whose it is.
+        name: of its owner.
         scopes: what it may do.
-        sha256: of the token.
+        sha256: the hash of the token.
         created: in seconds since 1970.
     """
 
@@ -51,22 +51,22 @@ class _Content(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class TokenFile:
-    """A file of tokens.
+    """A token file.
 
     Args:
-        path: the file.
+        path: of the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()  # a process may change its folder
+        self.path = Path(path).absolute()  # the process may change its directory
         self._seen: tuple[int, ...] | None = None
         self._tokens: list[Token] = []
 
     def tokens(self) -> list[Token]:
-        """The tokens as they are now.
+        """The current tokens.
 
         Raises:
-            EventferryError: the file cannot be read, is not a file of tokens, or others may read it.
+            EventferryError: the file cannot be read, is not a token file, or is accessible to others.
         """
         try:
             found = self.path.stat()
@@ -79,47 +79,45 @@ class TokenFile:
                 self._seen = state
         except OSError as error:
             self._seen = None
-            raise EventferryError(
-                f"the file of tokens {self.path} cannot be read: {error.strerror}"
-            ) from None
+            raise EventferryError(f"the token file {self.path} cannot be read: {error.strerror}") from None
         return self._tokens
 
     def find(self, token: str) -> Token | None:
-        """What the file knows of a token; None for one that is not in it. Raises as `tokens` does."""
+        """Look up a token; None if it is not in the file. Raises as `tokens` does."""
         digest = hash_of(token)
         found = None
-        for candidate in self.tokens():  # all of them: how long it takes tells nothing
+        for candidate in self.tokens():  # always all of them, so that the time reveals nothing
             if hmac.compare_digest(candidate.sha256, digest):
                 found = candidate
         return found
 
     def add(self, name: str, scopes: Sequence[str]) -> str:
-        """Make a token; the file is made where it is not there.
+        """Create and return a token. Creates the file if it is missing.
 
         Raises:
-            UsageError: no name, no scope, or a name that has a token already.
+            UsageError: the name or a scope is not valid, or the name has a token already.
         """
         if not name or not name.isprintable() or len(name) > 100:
-            raise UsageError("the name of a token is text of at most 100 characters in one line")
+            raise UsageError("the name of a token must be 1 to 100 printable characters")
         unknown = set(scopes) - set(SCOPES)
         if not scopes or unknown:
-            raise UsageError(f"a token has scopes, of these: {', '.join(SCOPES)}")
+            raise UsageError(f"a token needs one or more of these scopes: {', '.join(SCOPES)}")
         token = PREFIX + secrets.token_urlsafe(32)
         with self._alone() as place:
             tokens = self.tokens() if place.exists() else []
             if any(other.name == name for other in tokens):
-                raise UsageError(f"{name} has a token already: revoke it first")
+                raise UsageError(f"{name} already has a token: revoke it first")
             ordered = tuple(scope for scope in SCOPES if scope in scopes)
             self._write(place, [*tokens, Token(name, ordered, hash_of(token), int(time.time()))])
         return token
 
     def revoke(self, name: str) -> None:
-        """Take a token out. Raises UsageError where nobody of that name has one."""
+        """Remove a token. Raises UsageError if there is none with this name."""
         with self._alone() as place:
             tokens = self.tokens()
             left = [token for token in tokens if token.name != name]
             if len(left) == len(tokens):
-                raise UsageError(f"{name} has no token in {self.path}")
+                raise UsageError(f"{self.path} has no token for {name}")
             self._write(place, left)
 
     def _read(self, mode: int) -> list[Token]:
@@ -127,12 +125,12 @@ class TokenFile:
             raise EventferryError(f"{self.path} is not a file")
         if mode & 0o077:
             raise EventferryError(
-                f"others may read or write the file of tokens {self.path} (mode {stat.S_IMODE(mode):04o}): chmod 600 it"
+                f"the token file {self.path} is accessible to others (mode {stat.S_IMODE(mode):04o}): chmod 600 it"
             )
         try:
             return msgspec.json.decode(self.path.read_bytes(), type=_Content).tokens
         except msgspec.MsgspecError as error:
-            raise EventferryError(f"{self.path} is not a file of tokens: {error}") from None
+            raise EventferryError(f"{self.path} is not a token file: {error}") from None
 
     def _write(self, place: Path, tokens: list[Token]) -> None:
         beside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.part")
@@ -141,12 +139,12 @@ class TokenFile:
             old = place.stat() if place.exists() else None
             if old is not None and old.st_nlink > 1:
                 raise EventferryError(
-                    f"{self.path} has another name (a hard link), under which nothing would change: remove one of them"
+                    f"{self.path} has another hard link, which would keep the old content: remove one of the two"
                 )
             descriptor = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 if old is not None:
-                    # Whoever changes it may be another than the service that reads it.
+                    # The user who changes the file may not be the one who runs the service.
                     if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
                         os.fchown(descriptor, old.st_uid, old.st_gid)
                     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
@@ -162,12 +160,12 @@ class TokenFile:
 
     @contextmanager
     def _alone(self) -> Iterator[Path]:
-        """Where the file is; nobody else changes it meanwhile. Its folder is locked: the file itself is replaced."""
+        """The resolved path, while nobody else changes the file. Locks the directory, since the file is replaced."""
         try:
             place = self.path.resolve()
             folder = os.open(place.parent, os.O_RDONLY)
         except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "its links lead in a circle"
+            reason = error.strerror if isinstance(error, OSError) else "too many levels of symbolic links"
             raise EventferryError(f"{self.path} cannot be written: {reason}") from None
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
@@ -178,5 +176,5 @@ class TokenFile:
 
 
 def hash_of(token: str) -> str:
-    """What the file holds of a token. No salt and no slow hash: a token is 256 random bits, not a password."""
+    """The hash of a token. It needs no salt and no slow hash function: a token is 256 random bits, not a password."""
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()

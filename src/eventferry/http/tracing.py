@@ -1,4 +1,4 @@
-"""Trace context (W3C): a request's trace goes into logs, on into whatever is called, and back in the answer."""
+"""W3C Trace Context: the trace of a request is logged, passed on to handlers, and returned in the answer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ HEADER = "traceparent"
 STATE_HEADER = "tracestate"
 
 _PARENT = re.compile(
-    r"(?!ff)(?:00(?=.{53}$)|(?!00)[0-9a-f]{2})"  # what is behind the flags, only later versions may have
+    r"(?!ff)(?:00(?=.{53}$)|(?!00)[0-9a-f]{2})"  # only later versions may have more after the flags
     r"-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Where a request stands in a trace.
+    """The span of a request.
 
     Attributes:
-        trace_id: of the whole.
-        span_id: of this request.
-        flags: as they came.
-        state: what other systems want to have passed on.
+        trace_id: the id of the trace.
+        span_id: the id of this request's span.
+        flags: as received.
+        state: the `tracestate` of other systems, as received.
     """
 
     trace_id: str
@@ -34,7 +34,7 @@ class Trace:
 
     @property
     def parent(self) -> str:
-        """The header for whatever this request calls."""
+        """The `traceparent` header for requests that this one makes."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
 
@@ -42,17 +42,17 @@ _CURRENT: ContextVar[Trace | None] = ContextVar("eventferry_trace", default=None
 
 
 def current_trace() -> Trace | None:
-    """The trace of the request that is being answered; None outside of one."""
+    """The trace of the current request; None outside of a request."""
     return _CURRENT.get()
 
 
 def fields(trace: Trace | None) -> dict[str, str]:
-    """What a log says of a trace."""
+    """The fields of a trace in a log record."""
     return {} if trace is None else {"trace_id": trace.trace_id, "span_id": trace.span_id}
 
 
 def enter(parent: str | None, state: str | None) -> Trace:
-    """Begin a span: of the trace that a request belongs to, or of a new one."""
+    """Begin a span, in the trace of a request or in a new trace."""
     found = _PARENT.fullmatch(parent or "")
     span = secrets.token_hex(8)
     trace = Trace(found[1], span, found[2], state) if found else Trace(secrets.token_hex(16), span)

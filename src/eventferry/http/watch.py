@@ -1,4 +1,4 @@
-"""What is seen of every request: a line in the access log, metrics, its trace. No query, no token, no body."""
+"""Logs, counts and traces every request. The access log contains no query, token or body."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _SEEN = "eventferry.seen"
 
 @dataclass(slots=True)
 class Seen:
-    """What a request turns out to be while it is answered.
+    """What becomes known about a request while it is answered.
 
     Attributes:
-        route: the template of its route; empty where it has none.
+        route: the path template of its route; empty if there is none.
         operation: the name of its handler.
         user: the name of its token.
-        status: of its answer.
-        cut: whether its answer has no end: it broke off, or the client went before it could be given.
-        bytes_in: of its body, so far.
-        bytes_out: of its answer's, so far.
+        status: of the answer.
+        cut: whether the answer is incomplete: it was cut, or the client disconnected before it.
+        bytes_in: size of the request body so far.
+        bytes_out: size of the answer's body so far.
     """
 
     route: str = ""
@@ -45,16 +45,16 @@ class Seen:
 
 
 def seen(scope: Scope) -> Seen:
-    """What is seen of a request."""
+    """The record of a request."""
     return cast(Seen, scope.setdefault(_SEEN, Seen()))
 
 
 class Watch:
-    """The outermost layer of a service.
+    """The outermost middleware of a service.
 
     Args:
-        app: what is inside.
-        metrics: where to count.
+        app: the application inside.
+        metrics: the metrics of the service.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -62,7 +62,7 @@ class Watch:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, and tell of it when it is over."""
+        """Pass a request on, and log it when it has ended."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -94,7 +94,7 @@ class Watch:
 
     def _tell(self, scope: Scope, request: Seen, trace: tracing.Trace, seconds: float) -> None:
         metrics = self._metrics
-        # Whoever sends what is no route or no method of one must not make new series.
+        # Requests for unknown routes or methods must not create new time series.
         method = scope["method"] if request.operation else ""
         metrics.requests.labels(method, request.route, request.status).inc()
         if request.operation:
@@ -104,7 +104,7 @@ class Watch:
         client = scope.get("client") or ("",)
         fields: dict[str, Any] = {
             "method": scope["method"],
-            # As it came over the wire: there is no line feed in it, and no other way to forge a line.
+            # As received: it contains no line feed with which a log line could be forged.
             "path": (scope.get("raw_path") or quote(scope["path"]).encode()).decode(
                 "ascii", "backslashreplace"
             ),
@@ -123,14 +123,14 @@ class Watch:
 
 
 def _unclear_length(scope: Scope, headers: Headers) -> RefusedError | None:
-    """Why it is unclear where a request ends, if it is: a proxy could see one request where this service sees two."""
+    """The error if the length of a request is ambiguous: a proxy might see one request where this service sees two."""
     coded, lengths = headers.getlist("transfer-encoding"), set(headers.getlist("content-length"))
     if coded and lengths:
-        detail = "a request has Content-Length or Transfer-Encoding, not both"
+        detail = "a request must not have both Content-Length and Transfer-Encoding"
     elif coded and scope.get("http_version") == "1.0":
-        detail = "a request of HTTP/1.0 has no Transfer-Encoding"
+        detail = "a request of HTTP/1.0 must not have Transfer-Encoding"
     elif len(lengths) > 1:
-        detail = "a request has one Content-Length"
+        detail = "a request must have only one Content-Length"
     else:
         return None
     return RefusedError(400, "unclear-length", detail, {"Connection": "close"})

@@ -6,16 +6,73 @@ the byte offset that was reached, or simply from the start: what is there counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TypeAlias
 
 from eventferry.comparing.canonical import is_equal
-from eventferry.database import Database, Progress, RowBatch, SoleWriting
+from eventferry.database import Database, Progress, SoleWriting
 from eventferry.errors import ConcurrentError, InputError
 from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import Limits
 from eventferry.state import owners
+
+Placed: TypeAlias = tuple[int, Row]
+"""The number of a line, and its row."""
+
+
+class Blocks:
+    """The rows of a block, which one transaction appends.
+
+    Args:
+        append: does so.
+        progress: how far the source has come with the rows that were given.
+        done: is told how far it is committed.
+    """
+
+    def __init__(
+        self,
+        append: Callable[[Sequence[Placed]], Coroutine[None, None, None]],
+        progress: Callable[[], Progress],
+        done: Callable[[Progress], None],
+    ) -> None:
+        self._append = append
+        self._progress = progress
+        self._done = done
+        self._lines: list[Lines] = []
+        self._rows: list[Placed] = []
+        self._appending = asyncio.Lock()
+
+    def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[Placed]:
+        self._lines.append(lines)
+        return list(lines.whole_rows(decoder))
+
+    async def give(self, rows: Sequence[Placed], size: int) -> None:
+        self._rows.extend(rows)
+        await asyncio.sleep(0)  # whatever else the loop does must not wait for parsing
+
+    async def end_block(self) -> None:
+        await self.commit()
+
+    async def commit(self) -> None:
+        lines, rows = self._lines, self._rows
+        self._lines, self._rows = [], []
+        if not lines:
+            return
+        progress = self._progress()
+        async with self._appending:
+            try:
+                await self._append(rows)
+            except InputError as error:
+                raise _placed(error, lines) from None
+            self._done(progress)
+
+    async def stop(self) -> None:
+        self._lines, self._rows = [], []
+        async with self._appending:  # a transaction that another task is in the middle of
+            pass
 
 
 class Appending:
@@ -25,8 +82,6 @@ class Appending:
         self._database = database
         self._stored = LineDecoder()
 
-    batch_bytes = None
-
     async def begin(self) -> list[Progress]:
         async with owners.writing(self._database, frozen="allow"):
             return []
@@ -35,14 +90,8 @@ class Appending:
         async with self._database.reading() as reading:
             return await reading.limits()
 
-    async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
-        # All before the transaction: nobody else can write while it is open.
-        rows = [(row[0], Row(*row[1:7], bytes(row[7]))) async for part in batch for row in part]
-        try:
-            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-                await self._append(writing, rows)
-        except InputError as error:
-            raise _placed(error, lines) from None
+    def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Blocks:
+        return Blocks(self._append, progress, done)
 
     async def finish(self, progress: Progress) -> None:
         """Every block is committed already."""
@@ -50,13 +99,17 @@ class Appending:
     async def abort(self, *, keep: bool) -> None:
         """What is committed stays: that is what this mode is for."""
 
-    async def _append(self, writing: SoleWriting, rows: Sequence[tuple[int, Row]]) -> None:
+    async def _append(self, rows: Sequence[Placed]) -> None:
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            await self._append_missing(writing, rows)
+
+    async def _append_missing(self, writing: SoleWriting, rows: Sequence[Placed]) -> None:
         heads = await writing.heads()
         is_frozen = await writing.freeze() is not None
         present = await self._present(
             writing, [row for _, row in rows if row.thread_counter < heads[row.thread_id]]
         )
-        missing: list[tuple[int, Row]] = []
+        missing: list[Placed] = []
         for line, row in rows:
             position = row.thread_id, row.thread_counter
             stored = present.get(position)

@@ -7,7 +7,7 @@ meanwhile makes the swap refuse, so that nobody's event vanishes unseen.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
 from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
@@ -20,9 +20,11 @@ from eventferry.errors import (
     StoreFullError,
     StoreNotFoundError,
 )
-from eventferry.importing.batch import BATCH_BYTES
+from eventferry.importing.batch import BATCH_BYTES, Batches
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import Lines
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
 from eventferry.state import owners
@@ -42,6 +44,16 @@ async def progress(database: Database) -> ImportProgress | None:
         return None
     done = history[-1] if history else Progress()
     return ImportProgress(imported=done.events, byte_offset=done.byte_offset, is_running=is_running)
+
+
+class Staging(Batches[NumberedRow, Progress]):
+    """The rows of an import on their way into its stage."""
+
+    def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[NumberedRow]:
+        return list(lines.rows(decoder))
+
+    async def end_block(self) -> None:
+        """Blocks don't matter here: batches are committed by their size."""
 
 
 class Replacement:
@@ -65,8 +77,6 @@ class Replacement:
         self._allow_empty = allow_empty
         self._owner: Owner | None = None
         self._stage: Stage | None = None
-
-    batch_bytes: int | None = BATCH_BYTES
 
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()
@@ -131,9 +141,15 @@ class Replacement:
         async with self._database.reading() as reading:
             return await reading.limits(self._its_stage)
 
-    async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
-        async with owners.writing(self._database, frozen="allow") as writing:
-            await writing.stage_rows(self._its_stage, batch)
+    batch_bytes = BATCH_BYTES
+
+    def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Staging:
+        async def put(batch: RowBatch) -> None:
+            async with owners.writing(self._database, frozen="allow") as writing:
+                await writing.stage_rows(self._its_stage, batch)
+            done(batch.progress)
+
+        return Staging(put, progress, self.batch_bytes)
 
     async def finish(self, progress: Progress) -> None:
         stage, owner = self._its_stage, self._owner

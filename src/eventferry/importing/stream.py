@@ -1,22 +1,20 @@
 """Import: blocks of lines become events of a store.
 
-The stream cuts blocks into lines and lines into rows; where the rows go is its target's business: a stage that
-replaces the events (`replace.py`), or the events themselves (`append.py`).
+The stream cuts blocks into lines. Its target makes rows of them and takes these: into a stage that replaces the events
+(`replace.py`), or into the events themselves (`append.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from eventferry.database import Progress, RowBatch
+from eventferry.database import Progress
 from eventferry.errors import (
     DatabaseError,
     EventferryError,
@@ -26,7 +24,8 @@ from eventferry.errors import (
     StoreClosedError,
     UsageError,
 )
-from eventferry.importing.batch import SLICE, Batches
+from eventferry.importing.batch import SLICE
+from eventferry.importing.resuming import Consumed
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
@@ -49,12 +48,27 @@ class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     is_end: bool
 
 
+class Intake(Protocol):
+    """Takes rows and commits them."""
+
+    def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[Any]:
+        """Lines as the rows that `give` takes. Raises InputError."""
+
+    async def give(self, rows: Sequence[Any], size: int) -> None:
+        """Take rows, of so many bytes of the source."""
+
+    async def end_block(self) -> None:
+        """A block that the caller wrote is over."""
+
+    async def commit(self) -> None:
+        """Wait until all that was given is committed."""
+
+    async def stop(self) -> None:
+        """Commit nothing more, and wait until what is under way has ended. Raises nothing."""
+
+
 class Target(Protocol):
     """Where the rows of an import go."""
-
-    @property
-    def batch_bytes(self) -> int | None:
-        """How much of the source at least goes into one commit. None: each block of it, as it comes."""
 
     async def begin(self) -> list[Progress]:
         """Make ready; what was done before, where this goes on with something."""
@@ -62,8 +76,13 @@ class Target(Protocol):
     async def limits(self) -> Limits:
         """What the target's columns can hold."""
 
-    async def put(self, batch: RowBatch, lines: Sequence[Lines]) -> None:
-        """Take a batch; commit it together with its progress. `lines`: of a block, those that it is made of."""
+    def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Intake:
+        """What takes the rows.
+
+        Args:
+            progress: how far the source has come with all that was given.
+            done: is told how far it is committed.
+        """
 
     async def finish(self, progress: Progress) -> None:
         """All is in."""
@@ -100,15 +119,10 @@ class ImportStream:
         self._ignore_unknown_keys = ignore_unknown_keys
         self._splitter = LineSplitter(max_line_bytes, byte_offset=byte_offset)
         self._decoder = LineDecoder()
-        self._batches = Batches(self._put, self._progress, target.batch_bytes or sys.maxsize)
-        self._lines: list[Lines] = []
+        self._batches = target.intake(self._progress, self._note)
         self._taken = self._done = Progress(byte_offset)
         self._begun_at = byte_offset
-        self._history: list[Progress] = []
-        self._hash = hashlib.sha256()
-        self._unhashed: list[bytes] = []
-        self._check = hashlib.sha256()
-        self._verified = 0
+        self._consumed = Consumed()
         self._state = "new"
         self._stopped = False
         self._report: StreamReport | None = None
@@ -165,11 +179,9 @@ class ImportStream:
                     return
                 for start in range(0, len(block), SLICE):
                     piece = block[start : start + SLICE]
-                    self._hash_whole_lines(piece)
+                    self._consumed.add(piece)
                     await self._take(self._splitter.feed(piece))
-                if self._stopped or self._target.batch_bytes is None:
-                    await self._batches.commit()
-                    self._lines = []
+                await (self._batches.commit() if self._stopped else self._batches.end_block())
             except BaseException as error:
                 await self._abort_after(error)
                 raise
@@ -183,28 +195,16 @@ class ImportStream:
             ResumeError: this is not the source that the import began with.
         """
         await self.begin()
-        while self._history and block:
-            expected = self._history[0]
-            room = expected.byte_offset - self._verified
-            part, block = block[:room], block[room:]
-            self._check.update(part)
-            self._verified += len(part)
-            if self._verified < expected.byte_offset:
-                break
-            if self._check.digest() != expected.digest:
-                error = ResumeError(
-                    "this is not the source that the import began with: import without resume=True to start over"
-                )
-                await self.abort(error)
-                raise error
-            self._check = hashlib.sha256(expected.digest)
-            self._history.pop(0)
-        return block
+        try:
+            return self._consumed.verify(block)
+        except ResumeError as error:
+            await self.abort(error)
+            raise
 
     @property
     def is_verified(self) -> bool:
         """Whether all that was consumed before a resume has been seen again."""
-        return not self._history
+        return self._consumed.is_verified
 
     async def close(self) -> StreamReport:
         """Commit: all of it, or if it was stopped what was taken in; the report. Twice is fine."""
@@ -281,41 +281,26 @@ class ImportStream:
                     self._operation.fail(error)
                 raise
         if history:
-            self._history = history
+            self._consumed = Consumed(history)
             self._taken = self._done = history[-1]
             self._begun_at = self._done.byte_offset
-            self._hash = hashlib.sha256(self._done.digest)
             self._splitter = LineSplitter(
                 self._max_line_bytes, byte_offset=self._done.byte_offset, line=self._done.line
             )
         self._decoder = LineDecoder(limits, ignore_unknown_keys=self._ignore_unknown_keys)
 
-    def _hash_whole_lines(self, block: bytes) -> None:
-        """What is hashed is what a commit will hold; the beginning of a line waits for its end."""
-        end = block.rfind(b"\n") + 1
-        if end:
-            for piece in self._unhashed:
-                self._hash.update(piece)
-            self._hash.update(block[:end])
-            self._unhashed = []
-        if end < len(block):
-            self._unhashed.append(block[end:])
-
     async def _take(self, lines: Lines) -> None:
         if not lines.count:
             return
-        rows = list(lines.rows(self._decoder))
+        rows = self._batches.rows(lines, self._decoder)
         self._taken = Progress(lines.end, lines.line + lines.count, self._taken.events + len(rows))
-        if self._target.batch_bytes is None:
-            self._lines.append(lines)
         await self._batches.give(rows, lines.end - lines.byte_offset)
 
     async def _finish_lines(self) -> None:
         last = self._splitter.finish()
         if not last.count:
             return
-        for piece in self._unhashed:
-            self._hash.update(piece)
+        self._consumed.add_last_line()
         try:
             await self._take(last)
         except InputError as error:
@@ -329,13 +314,11 @@ class ImportStream:
 
     def _progress(self) -> Progress:
         """How far the source has come with what was taken in."""
-        digest = self._hash.digest()
-        self._hash = hashlib.sha256(digest)
-        return replace(self._taken, digest=digest)
+        return replace(self._taken, digest=self._consumed.digest())
 
-    async def _put(self, batch: RowBatch) -> None:
-        await self._target.put(batch, self._lines)
-        self._done = batch.progress
+    def _note(self, done: Progress) -> None:
+        """What is committed now."""
+        self._done = done
 
 
 def _is_interruption(error: BaseException | None) -> bool:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from eventferry.errors import InputError
 from eventferry.lines.decoder import LineDecoder
-from eventferry.lines.event import NewRowValues, NumberedRow
+from eventferry.lines.event import NewRowValues, NumberedRow, Row
 
 DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
 """How long a line may be by default; far above any event, far below what would take the machine down."""
@@ -74,6 +74,14 @@ class Lines:
             if rows is not None:
                 return rows
         return ((number, *row) for number, row in self.decoded(decoder.row))
+
+    def whole_rows(self, decoder: LineDecoder) -> Iterable[tuple[int, Row]]:
+        """The same as (line number, row), each with its payload as bytes of its own."""
+        if self.count:
+            rows = decoder.whole_rows(self.text + b"\n", self.count)
+            if rows is not None:
+                return enumerate(rows, self.line)
+        return self.decoded(decoder.row)
 
     def new_rows(self, decoder: LineDecoder) -> Iterable[NewRowValues]:
         """The same for lines whose position and version are ignored and may be missing, without their numbers."""

@@ -125,6 +125,11 @@ class LineDecoder:
             for number, event in enumerate(events, first)
         ]
 
+    def whole_rows(self, lines: bytes, count: int) -> Sequence[Row] | None:
+        """The same without numbers, and each payload as bytes of its own."""
+        events = self._at_once(self._line, lines, count)
+        return None if events is None else [_whole_row(event, bytes(event.payload)) for event in events]
+
     def new_rows(self, lines: bytes, count: int) -> Sequence[NewRowValues] | None:
         """The same for lines whose position and version are ignored and may be missing."""
         events = self._at_once(self._new, lines, count)
@@ -156,16 +161,7 @@ class LineDecoder:
 
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""
-        event, payload = self._one(self._line, line)
-        return Row(
-            event.thread_id,
-            event.thread_counter,
-            event.timestamp,
-            event.aggregate_id,
-            event.aggregate_version,
-            event.type,
-            payload,
-        )
+        return _whole_row(*self._one(self._line, line))
 
     def new_row(self, line: bytes) -> NewRow:
         """A line whose position and version are ignored and may be missing."""
@@ -197,3 +193,15 @@ class LineDecoder:
         if self._limited:
             check_limits(self._limits, event.aggregate_id, event.type, payload)
         return event, payload
+
+
+def _whole_row(event: _Line, payload: bytes) -> Row:
+    return Row(
+        event.thread_id,
+        event.thread_counter,
+        event.timestamp,
+        event.aggregate_id,
+        event.aggregate_version,
+        event.type,
+        payload,
+    )

@@ -57,7 +57,7 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
         The sink's report; None for a file.
 
     Raises:
-        The first error of any of them. By then everything is closed, and the sink has aborted.
+        Exception: the first error of any of them. By then everything is closed, and the sink has aborted.
     """
     if not rest:
         raise UsageError("a pipeline has a source and a sink")
