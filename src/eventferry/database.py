@@ -269,6 +269,18 @@ class Inspection:
     unchecked: list[str]
 
 
+class Traits(NamedTuple):
+    """What is fixed about a database.
+
+    Attributes:
+        resource_names: where the store is, without a password: for messages and for `describe`.
+        saves_at_once: how many calls of `save` at a time are faster than one after the other.
+    """
+
+    resource_names: dict[str, str]
+    saves_at_once: int
+
+
 class Reading(Protocol):
     """One consistent state of the store, for a short time."""
 
@@ -479,8 +491,8 @@ class Database(Protocol):
         """What is under way on it. Every connection that is lent, and everything that takes a lock, is."""
 
     @property
-    def resource_names(self) -> dict[str, str]:
-        """Where the store is, without a password: for messages and for `describe`."""
+    def traits(self) -> Traits:
+        """What is fixed about it."""
 
     async def close(self) -> None:
         """End what is under way, and close all connections."""
@@ -524,10 +536,6 @@ class Database(Protocol):
             StoreBusyError: after `busy_timeout`.
             StoreNotFoundError: as it says.
         """
-
-    @property
-    def groups_at_once(self) -> int:
-        """How many calls of `save` at a time are faster than one after the other."""
 
     async def save(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
         """Store events durably, one after the other in one transaction, as `writing` would.

@@ -55,6 +55,7 @@ class Saving:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._at_once = database.traits.saves_at_once
         self._waiting: deque[_Waiting] = deque()
         self._groups = 0
         self._count = 0
@@ -85,7 +86,7 @@ class Saving:
     @property
     def _is_free(self) -> bool:
         """Whether a group can begin. What waits nevertheless is of aggregates that are under way."""
-        return self._groups < self._database.groups_at_once
+        return self._groups < self._at_once
 
     def _began(self, saves: Sequence[Save]) -> None:
         self._groups += 1
@@ -112,7 +113,7 @@ class Saving:
         """What waits, in order of arrival, as far as it fits in a group and is no other's part of the work."""
         group: list[_Waiting] = []
         passed: list[_Waiting] = []
-        most = min(_MOST, math.ceil((self._count + len(self._waiting)) / self._database.groups_at_once))
+        most = min(_MOST, math.ceil((self._count + len(self._waiting)) / self._at_once))
         size = 0
         while self._waiting and len(group) < most:
             one = self._waiting.popleft()

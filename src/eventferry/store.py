@@ -201,7 +201,7 @@ class EventStore:
             deleted_secret_count=counts.deleted_secret_count,
             last_event_timestamp=counts.last_event_timestamp,
             is_frozen=marker is not None,
-            resource_names=self._database.resource_names,
+            resource_names=self._database.traits.resource_names,
             frozen_by=None if marker is None else "user" if marker.owner is None else "operation",
             frozen_since=None if marker is None else marker.since,
             open_import=OpenImportDescription(left[0].id, left[0].since) if left else None,

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymysql.err import MySQLError
 
-from eventferry.database import Frozen, Save, Saved, WritingKind
+from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases.mysql import markers, owners
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import (
@@ -188,9 +188,9 @@ class MysqlDatabase:
         self._shape: Shape | None = None
 
     @property
-    def resource_names(self) -> dict[str, str]:
+    def traits(self) -> Traits:
         host = self._access.options.get("unix_socket") or self._access.options["host"] or "localhost"
-        return {
+        names = {
             "host": str(host),
             "port": str(self._access.options["port"] or 3306),
             "database": self._access.database,
@@ -199,6 +199,7 @@ class MysqlDatabase:
             "secretsTableName": self._tables.secrets,
             "subscribersTableName": self._tables.subscribers,
         }
+        return Traits(names, saves_at_once=1)
 
     async def close(self) -> None:
         await self.life.end()
@@ -444,8 +445,6 @@ class MysqlDatabase:
     async def _has_order(self) -> bool:
         async with self._writing(MysqlSoleWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
-
-    groups_at_once = 1
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None

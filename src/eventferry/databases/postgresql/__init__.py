@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import conninfo
 
-from eventferry.database import Frozen, Save, Saved, WritingKind
+from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
@@ -130,9 +130,9 @@ class PostgresDatabase:
         self._saver = Saver(names)
 
     @property
-    def resource_names(self) -> dict[str, str]:
+    def traits(self) -> Traits:
         tables = self._names.tables
-        return {
+        names = {
             "host": str(self._known.get("host") or ""),
             "port": str(self._known.get("port") or ""),
             "database": str(self._known.get("dbname") or ""),
@@ -142,6 +142,7 @@ class PostgresDatabase:
             "secretsTableName": tables.secrets,
             "subscribersTableName": tables.subscribers,
         }
+        return Traits(names, saves_at_once=2)
 
     async def close(self) -> None:
         await self.life.end()
@@ -322,8 +323,6 @@ class PostgresDatabase:
             finally:
                 await connection.ask("RESET statement_timeout; RESET lock_timeout")
         return [index]
-
-    groups_at_once = 2
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None

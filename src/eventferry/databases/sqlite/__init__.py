@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from eventferry import own_process
-from eventferry.database import Frozen, Save, Saved, WritingKind
+from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
 from eventferry.databases.settings import seconds
@@ -125,8 +125,8 @@ class SqliteDatabase:
         self._kept: _Kept | None = None
 
     @property
-    def resource_names(self) -> dict[str, str]:
-        return {
+    def traits(self) -> Traits:
+        names = {
             # A file's name may hold bytes that are no text.
             "databaseFile": os.fsencode(str(self._file)).decode(errors="replace"),
             "eventsTableName": self._tables.events,
@@ -134,6 +134,7 @@ class SqliteDatabase:
             "secretsTableName": self._tables.secrets,
             "subscribersTableName": self._tables.subscribers,
         }
+        return Traits(names, saves_at_once=1)  # one writer is all there is
 
     async def close(self) -> None:
         await self.life.end()
@@ -331,8 +332,6 @@ class SqliteDatabase:
                 await writer.run(partial(self._end, writing, keep=False))
                 raise
             await writer.run(partial(self._end, writing, keep=True))
-
-    groups_at_once = 1  # SQLite knows one writer
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         async with self._alone() as writer:
