@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from eventferry import Event, EventStore
@@ -107,25 +109,43 @@ async def test_what_is_left_unread_in_one_thread_is_read_so_too(opened: Opened, 
     assert merges == []
 
 
+async def come(store: EventStore, thread: int, timestamp: int, **fields: Any) -> None:
+    """Store the first event of a thread."""
+    event = make_event(
+        0, threadId=thread, threadCounter=0, timestamp=timestamp, **{"aggregateId": f"t{thread}"} | fields
+    )
+    await store.freeze()
+    await import_lines(store, [event], maintenance_mode=exporting.MANUAL)
+    await store.unfreeze()
+
+
 async def test_an_event_that_comes_meanwhile_in_another_thread_is_not_passed_by(opened: Opened) -> None:
     events = back_and_forth(COUNT)
-
-    async def come(store: EventStore, thread: int, counter: int, timestamp: int) -> None:
-        event = make_event(
-            0, threadId=thread, threadCounter=counter, timestamp=timestamp, aggregateId=f"{thread}-{counter}"
-        )
-        await store.freeze()
-        await import_lines(store, [event], maintenance_mode=exporting.MANUAL)
-        await store.unfreeze()
-
     async with opened() as store:
         await import_lines(store, events)
         loader = await store.get_event_loader(cursor=None)
         assert len((await loader.load_events(1_000)).events) == 1_000
         assert len((await loader.load_events(500)).events) == 500
-        await come(store, 3, 0, LONG_AGO)
+        await come(store, 3, LONG_AGO)
         first, second = (await loader.load_events(2)).events
         assert (first.thread_id, second.thread_counter) == (3, 1_500)
-        await come(store, 4, 0, LONG_AGO + 10**9)
+        await come(store, 4, LONG_AGO + 10**9)
         rest = (await loader.load_events(COUNT)).events
         assert [event.thread_id for event in rest] == [THREAD] * 1_499 + [4]
+
+
+async def test_nor_is_one_of_the_aggregate_that_is_read(opened: Opened) -> None:
+    events = [
+        event | {"aggregateId": f"a{i % 5}", "aggregateVersion": i // 5 + 1}
+        for i, event in enumerate(back_and_forth(300))
+    ]
+    async with opened() as store:
+        await import_lines(store, events)
+        loader = await store.get_event_loader(cursor=None, aggregate_ids=["a4"])
+        assert [e.thread_counter for e in (await loader.load_events(20)).events] == [*range(4, 100, 5)]
+        await come(store, 3, LONG_AGO, aggregateId="a4", aggregateVersion=1_000)
+        found = (await loader.load_events(20)).events
+        assert [(e.thread_id, e.thread_counter) for e in found] == [
+            (3, 0),
+            *((THREAD, counter) for counter in range(104, 199, 5)),
+        ]
