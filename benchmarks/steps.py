@@ -26,7 +26,7 @@ INSIDE = (
     ("eventferry.databases.postgresql.merge", "copied_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.postgresql.stage", "copied_new_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.mysql.stage", "_loaded", "Python: rows as LOAD DATA takes them"),
-    ("eventferry.reading.order", "Pages._lines", "Python: lines of a page, or its events"),
+    ("eventferry.reading.pages", "Pages._lines", "Python: lines of a page, or its events"),
     ("eventferry.databases.sqlite.connection", "Connection.begin", "thread: BEGIN"),
     ("eventferry.databases.sqlite.save", "Saver.add", "thread: look and INSERT"),
     ("eventferry.databases.sqlite.connection", "Connection.commit", "thread: COMMIT"),

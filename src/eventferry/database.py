@@ -15,7 +15,7 @@ These words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload
@@ -60,17 +60,17 @@ class Stretch(NamedTuple):
     Attributes:
         threads: of all of them, including those that the filter leaves out.
         counters: likewise.
-        passing: the indexes, within these two, of the events that the filter lets pass; None if all of them do.
+        passing: a 1 for each event that the filter lets pass, and a 0 for each other; None if all of them pass.
         printed: the lines of those that pass, as the database prints JSON.
         tidied: turns such lines into what an export gives. That can wait until the next events are on their way.
         number: how many lines there are.
-        last: the timestamp of the last event.
+        last: their highest timestamp.
         is_end: whether the store holds nothing behind them.
     """
 
     threads: Sequence[int]
     counters: Sequence[int]
-    passing: Sequence[int] | None
+    passing: bytes | None
     printed: bytes
     tidied: Callable[[bytes], bytes]
     number: int
@@ -79,7 +79,8 @@ class Stretch(NamedTuple):
 
     @property
     def behind(self) -> Key:
-        """The least key behind it; it is not empty."""
+        """The least key behind it, if they are in order of their keys; of one thread only the counter counts. It is
+        not empty."""
         return Key(self.last, self.counters[-1], self.threads[-1] + 1)
 
 
@@ -126,11 +127,20 @@ class Selection(NamedTuple):
         since: the 256 counters to begin at; None includes what has been read.
         until: the 256 counters to end before; None for no end.
         only: which of these to give.
+        thread: the one thread that is meant, by `Reading.read_on` alone; None for all of them.
     """
 
     since: Sequence[int] | None = None
     until: Sequence[int] | None = None
     only: Filter = EVERYTHING
+    thread: int | None = None
+
+    def counters_from(self, bound: Key) -> tuple[int, int]:
+        """Where the events of `thread` begin that are not before the bound, and where they end."""
+        thread = self.thread or 0
+        begin = bound.thread_counter + (bound.thread_id > thread)
+        since = 0 if self.since is None else self.since[thread]
+        return max(begin, since), 2**62 if self.until is None else self.until[thread]
 
 
 EVERY_EVENT = Selection()
@@ -302,21 +312,22 @@ class Reading(Protocol):
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        """Read events in order of their keys, in consecutive stretches.
+        """Read events in order of their keys, in consecutive stretches; those of one thread in order of their
+        counters.
 
         Each stretch is given as soon as it has arrived, while the database reads the next. A stretch ends when its
         lines reach about `max_bytes` (it has at least one event), or after a number of events of the database's
         choice. The end of the store is always reported: by the last stretch, or by an empty one.
 
         Args:
-            bound: the least key; None for no bound.
+            bound: the least key; of one thread, its counter is the least one.
             selection: which events. Those that the filter leaves out are walked over and have no line.
             limit: of all lines together.
             max_bytes: of the lines of one stretch.
@@ -472,6 +483,10 @@ class Replacing(SoleWriting, Protocol):
         """Remove the store's tables with everything in them and beside them."""
 
 
+Undo: TypeAlias = Callable[[], Awaitable[None]]
+"""Undoes something, as far as nobody has made use of it."""
+
+
 class Owner(Protocol):
     """A running operation: holds a lock that dies with its process."""
 
@@ -497,8 +512,13 @@ class Database(Protocol):
     async def close(self) -> None:
         """End what is under way, and close all connections."""
 
-    async def create(self) -> None:
-        """Make the tables. Raises StoreExistsError."""
+    async def create(self) -> Undo | None:
+        """Make the tables. Raises StoreExistsError.
+
+        Returns:
+            What removes again the file that this made, unless anything is in it or anybody else has it open; None
+            if it made no file.
+        """
 
     async def upgrade(self) -> list[str]:
         """Add what a foreign store lacks for speed; the names of what was added."""

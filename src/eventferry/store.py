@@ -13,7 +13,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save, Selection
+from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save, Selection, Undo
 from eventferry.errors import (
     AlreadyFrozenError,
     NotFrozenError,
@@ -35,7 +35,7 @@ from eventferry.lines.payload import LARGE, decode_payload, encode_payload, is_l
 from eventferry.operation_log import Operation, counts_of, told
 from eventferry.reading import partition
 from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
-from eventferry.reading.order import Pages
+from eventferry.reading.pages import Pages
 from eventferry.reading.partition import Partition
 from eventferry.results import (
     Description,
@@ -90,7 +90,7 @@ class EventStore:
 
     def __init__(self, open_database: Callable[[], Database], *, snapshot_bucket_size: int = 1) -> None:
         if snapshot_bucket_size < 1:
-            raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
+            raise UsageError(f"snapshot_bucket_size must be at least 1, not {snapshot_bucket_size!r}")
         self._open_database = open_database
         self._begin()
         self._bucket_size = snapshot_bucket_size
@@ -101,6 +101,7 @@ class EventStore:
         self._open: Database | None = database
         self._saving = Saving(database)
         self._checking = asyncio.Lock()
+        self._undo_init: Undo | None = None
         self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
 
     @property
@@ -124,7 +125,15 @@ class EventStore:
     @told("init")
     async def init(self) -> None:
         """Create the store. Raises StoreExistsError."""
-        await self._database.create()
+        self._undo_init = await self._database.create()
+
+    @told("undo-init")
+    async def undo_init(self) -> None:
+        """Remove the file that `init` of this object created, unless anything is stored in it or anybody else has it
+        open. On a server this does nothing."""
+        undo, self._undo_init = self._undo_init, None
+        if undo is not None:
+            await undo()
 
     @told("drop")
     async def drop(self) -> None:
@@ -169,7 +178,7 @@ class EventStore:
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
             marker = await writing.freeze()
             if marker is not None and marker.owner is None:
-                raise AlreadyFrozenError("the store is frozen already")
+                raise AlreadyFrozenError("the store is already frozen")
             await owners.freeze(writing, None)
 
     @told("unfreeze")
@@ -287,10 +296,10 @@ class EventStore:
         by_time = start_time is not None or finish_time is not None
         if cursor is msgspec.UNSET:
             if not by_time:
-                raise UsageError("give a cursor (None is the start), or start_time or finish_time")
+                raise UsageError("give a cursor (None is the start), start_time or finish_time")
             return Page(await self._selected(only, limit), None)
         if by_time:
-            raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
+            raise UsageError("give a cursor, or start_time and finish_time, but not both")
         # Who reads on from the end of a page need not look for its beginning again.
         pages = self._read_up_to.pop((cursor, only), None) or _pages(cursor, only)
         page = await self._page(pages, limit)
@@ -415,7 +424,7 @@ class EventStore:
             StoreReplacedError: during iteration: the events were replaced since `partitions`.
         """
         if not isinstance(part, Partition):
-            raise UsageError(f"a partition is what partitions gave, not {type(part).__name__}")
+            raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
         return ExportStream(
             self._database,
             cursor=part.since,
@@ -457,7 +466,7 @@ class EventStore:
         if _mode(maintenance_mode) is MANUAL:
             if freeze or resume or allow_empty or not replace:
                 raise UsageError(
-                    "freeze, resume, allow_empty and replace are for an import that replaces (AUTO)"
+                    "freeze, resume, allow_empty and replace=False cannot be combined with MANUAL"
                 )
             target: Appending | Replacement = Appending(self._database)
         else:
@@ -664,7 +673,7 @@ class EventStore:
             False if `update_only` is set and it is not registered.
         """
         if update_only == (destination is not None):
-            raise UsageError("give a destination, or update_only: one of the two")
+            raise UsageError("give either a destination or update_only")
         application_name = _text("application_name", application_name)
         event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
@@ -721,30 +730,30 @@ async def _decoded(payload: bytes) -> Any:
 
 def _check_count(name: str, count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UsageError(f"{name} is a whole number from 1, not {count!r}")
+        raise UsageError(f"{name} must be an integer of at least 1, not {count!r}")
 
 
 def _check_size(name: str, size: int | None) -> None:
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
-        raise UsageError(f"{name} is a whole number from 0, not {size!r}")
+        raise UsageError(f"{name} must be an integer of at least 0, not {size!r}")
 
 
 def _text(name: str, value: str) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"{name} is a string, not {type(value).__name__}")
+        raise UsageError(f"{name} must be a string, not {type(value).__name__}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UsageError(f"{name} holds a lone surrogate, which is no character")
+        raise UsageError(f"{name} contains a lone surrogate, which is not a character")
     return plain_text(value)
 
 
 def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
-        raise UsageError(f"{name} is a list of strings, not one string")
+        raise UsageError(f"{name} must be a list of strings, not a string")
     try:
         names = tuple(values)
     except TypeError:
-        raise UsageError(f"{name} is a list of strings, not {values!r}") from None
-    return tuple(_text(f"each of {name}", value) for value in names)
+        raise UsageError(f"{name} must be a list of strings, not {values!r}") from None
+    return tuple(_text(f"each element of {name}", value) for value in names)
 
 
 def _pages(cursor: str | None, only: Filter) -> Pages:
@@ -760,7 +769,7 @@ def filter_of(
     """The filter for the arguments of a call. Raises UsageError."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
-            raise UsageError(f"{name} is in whole milliseconds since 1970, not {moment!r}")
+            raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
     if start_time is not None and finish_time is not None and start_time > finish_time:
         raise UsageError("start_time is later than finish_time")
     return Filter(
@@ -773,5 +782,5 @@ def filter_of(
 
 def _mode(mode: MaintenanceMode) -> MaintenanceMode:
     if not isinstance(mode, MaintenanceMode):
-        raise UsageError(f"maintenance_mode is AUTO or MANUAL, not {mode!r}")
+        raise UsageError(f"maintenance_mode must be AUTO or MANUAL, not {mode!r}")
     return mode

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from eventferry.database import (
-    FIRST,
     NOTHING,
     Filter,
     Freeze,
@@ -113,8 +112,8 @@ def compact_text(payload: bytes) -> bytes:
 def _stretch(rows: Sequence[Position], only: Filter, *, is_end: bool) -> Stretch:
     lines = [line for *_, line in rows if line is not None]
     threads, counters, *_ = zip(*rows, strict=True) if rows else ((), ())
-    passing = None if only.is_open else [place for place, (*_, line) in enumerate(rows) if line is not None]
-    last = rows[-1][2] if rows else 0
+    passing = None if only.is_open else bytes(line is not None for *_, line in rows)
+    last = max((row[2] for row in rows), default=0)
     return Stretch(threads, counters, passing, b"".join(lines), bytes, len(lines), last, is_end)
 
 
@@ -172,14 +171,14 @@ class MysqlReading:
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        await self._read_on(bound or FIRST, selection, limit, max_bytes, count, from_thread(give))
+        await self._read_on(bound, selection, limit, max_bytes, count, from_thread(give))
 
     @threaded
     def _read_on(
@@ -195,8 +194,8 @@ class MysqlReading:
             self._line_by_line(key, selection, limit, max_bytes, count, give)
             return
 
-        def read(begin: Key | None, left: int) -> Stretch:
-            return self._row_by_row(begin or FIRST, selection, left, max_bytes)
+        def read(begin: Key, left: int) -> Stretch:
+            return self._row_by_row(begin, selection, left, max_bytes)
 
         give_in_turn(read, key, limit, count, give)
 
@@ -231,8 +230,8 @@ class MysqlReading:
 
         cut = self.connection.lines(
             f"""SELECT CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp), {LINE} FROM {self._events} AS e
-            WHERE {_FROM_KEY} AND {_is_selected(selection)} {_IN_ORDER} LIMIT %(rows)s""",
-            self._values(selection) | _key(key) | {"rows": rows},
+            {_walk(selection)} LIMIT %(rows)s""",
+            self._values(selection) | _from(selection, key) | {"rows": rows},
             (count + 1) * max_bytes,
             take,
         )
@@ -246,7 +245,7 @@ class MysqlReading:
         text = b"".join(lines)
         self._paces.full.note(len(lines), len(text))
         numbers = numbers_of(b",".join(places))
-        return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), numbers[-1], is_end)
+        return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), max(numbers[2::3]), is_end)
 
     def _row_by_row(self, key: Key, selection: Selection, limit: int, max_bytes: int) -> Stretch:
         only = selection.only
@@ -261,8 +260,8 @@ class MysqlReading:
             within = self._within(key, selection, count, values)
             rows, cut = self._positions(
                 f"""SELECT e.threadId, e.threadCounter, e.timestamp, {line} FROM {self._events} AS e
-                WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER} LIMIT %(count)s""",
-                values | _key(key) | {"count": count},
+                {_walk(selection, within)} LIMIT %(count)s""",
+                values | _from(selection, key) | {"count": count},
                 limit,
                 max_bytes,
             )
@@ -290,7 +289,7 @@ class MysqlReading:
 
         Only with that does the server sort those of equal timestamps instead of all that is left.
         """
-        if self.shape.order_key is not None:
+        if self.shape.order_key is not None or selection.thread is not None:
             return "TRUE"
         last = self.connection.query(
             f"""SELECT e.timestamp FROM {self._events} AS e
@@ -470,6 +469,24 @@ ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
 # A bound on the whole key is not seen through by MariaDB, which would read the table from its beginning.
 _FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
   OR e.threadCounter > %(counter)s OR (e.threadCounter = %(counter)s AND e.threadId >= %(thread)s))"""
+
+
+_IN_THREAD = "e.threadId = %(thread)s AND e.threadCounter >= %(counter)s AND e.threadCounter < %(end)s"
+
+
+def _walk(selection: Selection, within: str = "TRUE") -> str:
+    """Which events `read_on` walks over, and in which order."""
+    if selection.thread is None:
+        return f"WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER}"
+    return f"FORCE INDEX (PRIMARY) WHERE {_IN_THREAD} AND {_is_selected(selection)} ORDER BY e.threadCounter"
+
+
+def _from(selection: Selection, key: Key) -> dict[str, int]:
+    """The values of `_walk`."""
+    if selection.thread is None:
+        return _key(key)
+    begin, end = selection.counters_from(key)
+    return {"thread": selection.thread, "counter": begin, "end": end}
 
 
 def _key(key: Key) -> dict[str, int]:

@@ -289,7 +289,7 @@ class MysqlWriting(MysqlReading):
             if number_of(error) == ER.BAD_FIELD_ERROR:  # its keys are built, and the lines' numbers are gone
                 raise ResumeError(
                     "the source has grown since the import was interrupted, which had come to its end: "
-                    "import without resume to begin anew"
+                    "import without resume=True to start over"
                 ) from None
             raise
         if stage.kind == "replace":

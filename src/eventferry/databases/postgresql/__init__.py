@@ -70,7 +70,8 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
     options = {name: str(settings.pop(name)) for name in list(settings)}
     if "@" in rest.partition("/")[2]:
         raise UsageError(
-            "this is no URL of a PostgreSQL store: a / in a password is written %2F, and an @ behind the host %40"
+            "this is not a valid URL of a PostgreSQL store: write %2F for a / in a password, "
+            "and %40 for an @ after the host"
         )
     try:
         known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
@@ -87,7 +88,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
         full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
     except (psycopg.Error, ValueError) as error:
         words = _without_quotes_of(rest, str(error).strip())
-        raise UsageError(f"this is no URL of a PostgreSQL store: {words}") from None
+        raise UsageError(f"this is not a valid URL of a PostgreSQL store: {words}") from None
     return PostgresDatabase(full, known, Names(schema, tables), busy_timeout=busy_timeout, size=size)
 
 

@@ -37,7 +37,7 @@ from eventferry.databases.postgresql.markers import (
 )
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
-from eventferry.databases.stretches import numbers_of, page_of
+from eventferry.databases.stretches import flags_of, numbers_of, page_of
 from eventferry.errors import DatabaseError
 from eventferry.lines.limits import Limits
 
@@ -65,9 +65,10 @@ where more is asked for, the double of that."""
 _KEEP_LAST = """set_config('eventferry.time', max("timestamp")::text, true),
   set_config('eventferry.counter', (array_agg("threadCounter"))[count(*)]::text, true),
   set_config('eventferry.thread', (array_agg("threadId"))[count(*)]::text, true)"""
-_BEHIND_LAST = """nullif(current_setting('eventferry.time'), '')::bigint,
-  nullif(current_setting('eventferry.counter'), '')::bigint,
-  nullif(current_setting('eventferry.thread'), '')::bigint + 1"""
+_KEPT_TIME, _KEPT_COUNTER, _KEPT_THREAD = (
+    f"nullif(current_setting('eventferry.{name}'), '')::bigint" for name in ("time", "counter", "thread")
+)
+_BY_KEY = '"timestamp", "threadCounter", "threadId"'
 
 _SIZE = '("eventSize" + 50)'
 """About the bytes of a line: the names of its keys are longer than what `eventSize` reckons for them."""
@@ -172,20 +173,19 @@ class PostgresReading:
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        key = bound or FIRST
         is_open = selection.only.is_open
         pace = self.connection.pace
         rows = walk = large = 0
 
         def take(row: Texts) -> None:
-            nonlocal key, limit, walk, count, large
+            nonlocal bound, limit, walk, count, large
             threads, counters, passing, text, lines, last, first_large, *_ = row
             if large or not count:
                 return  # it goes on from what was not given, or from the end
@@ -200,14 +200,14 @@ class PostgresReading:
                 stretch = Stretch(
                     found,
                     numbers_of(counters[1:-1]),
-                    None if is_open else numbers_of((passing or b"{}")[1:-1]),
+                    None if is_open else flags_of(passing or b""),
                     text or b"",
                     compacted_lines,
                     number,
                     int(last or 0),
                     is_end,
                 )
-                key = stretch.behind
+                bound = stretch.behind
             limit -= stretch.number
             walk -= len(stretch.threads)
             count = 0 if stretch.is_end or not limit else count - 1
@@ -223,7 +223,7 @@ class PostgresReading:
             # How many lines a filter leaves for the next stretch is not known before.
             ahead = min(count * rows, walk) if is_open else rows
             statements = [
-                self._stretch(None if place else key, selection, limit, min(rows, walk - place), far)
+                self._stretch(None if place else bound, selection, limit, min(rows, walk - place), far)
                 for place in range(0, ahead, rows)
             ]
             await self.connection.each(statements, take)
@@ -238,26 +238,33 @@ class PostgresReading:
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
         is_selected = f"({_is_selected(selection)})::int <> 0"
-        begin = (
-            "%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint" if key is not None else _BEHIND_LAST
-        )
+        if selection.thread is None:
+            order = _BY_KEY
+            begin = (
+                f"({_BY_KEY}) > ({_KEPT_TIME}, {_KEPT_COUNTER}, {_KEPT_THREAD})"
+                if key is None
+                else f"({_BY_KEY}) >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)"
+            )
+            # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
+            bound = (
+                {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))
+            )
+        else:
+            order = '"threadCounter"'
+            first, end = selection.counters_from(key or FIRST)
+            bound = {"thread": str(selection.thread), "counter": str(first), "end": str(end)}
+            counter = f"{_KEPT_COUNTER} + 1" if key is None else "%(counter)s::bigint"
+            begin = f'"threadId" = %(thread)s::bigint AND {order} >= {counter} AND {order} < %(end)s::bigint'
         events = f"""(
             SELECT * FROM {self.names.events}
-            WHERE ("timestamp", "threadCounter", "threadId") >= ({begin})
-              AND {is_selected}
-            ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(rows)s
+            WHERE {begin} AND {is_selected} ORDER BY {order} LIMIT %(rows)s
           ) AS walk"""
         passing = "NULL"
         if not selection.only.is_open:
-            events = f"""(
-                SELECT *, count(*) FILTER (WHERE {condition}) OVER before AS given,
-                  row_number() OVER before - 1 AS place
-                FROM {events} WINDOW before AS (ROWS UNBOUNDED PRECEDING)
-              ) AS page WHERE given <= %(limit)s"""
-            passing = f"array_agg(place) FILTER (WHERE {condition})"
+            given = f"count(*) FILTER (WHERE {condition}) OVER (ROWS UNBOUNDED PRECEDING)"
+            events = f"(SELECT *, {given} AS given FROM {events}) AS page WHERE given <= %(limit)s"
+            passing = f"string_agg(CASE WHEN {condition} THEN '1' ELSE '0' END, '')"
         line = f"""CASE WHEN "eventSize" < %(far)s AND {condition} THEN {_WHOLE_LINE} END"""
-        # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
-        bound = {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))
         return self.connection.written(
             f"""SELECT array_agg("threadId"), array_agg("threadCounter"), {passing}, string_agg({line}, ''),
               count(*) FILTER (WHERE {condition}), max("timestamp"),

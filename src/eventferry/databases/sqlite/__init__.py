@@ -20,14 +20,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from eventferry import own_process
-from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
+from eventferry.database import Frozen, Save, Saved, Traits, Undo, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
 from eventferry.databases.settings import seconds
-from eventferry.databases.sqlite import library, owners
+from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
-from eventferry.databases.sqlite.file import File
+from eventferry.databases.sqlite.file import File, Identity
 from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.owners import FileOwner
 from eventferry.databases.sqlite.reading import SqliteReading
@@ -243,15 +243,24 @@ class SqliteDatabase:
 
     # the boundary
 
-    async def create(self) -> None:
+    async def create(self) -> Undo | None:
         with self._running():
             async with self._write_lock:
+                made: Identity | None = None
                 if self._writer is None:
                     if not self._file.path.parent.is_dir():
                         raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
+                    made = undoing.make_file(self._file)
                     self._writer = Connection(self._file, "rwc", self._busy_timeout)
                 writer = self._writer
                 await writer.run(partial(self._create, writer))
+                return None if made is None else partial(self._undo_create, made)
+
+    async def _undo_create(self, made: Identity) -> None:
+        async with self._alone() as writer:
+            while self._idle:
+                await self._idle.pop().close()
+            await writer.run(partial(undoing.remove_unused, writer, self._file, made, self._tables))
 
     def _create(self, writer: Connection) -> None:
         if not writer.sqlite.execute("SELECT 1 FROM sqlite_master").fetchone():

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 from eventferry.database import (
-    FIRST,
     Filter,
     Freeze,
     Inspection,
@@ -30,7 +29,7 @@ from eventferry.databases.sqlite.inspect import inspect
 from eventferry.databases.sqlite.markers import freeze_of, stages
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
+from eventferry.databases.stretches import flags_of, give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.lines.limits import ROOMY, Limits
 
@@ -152,7 +151,7 @@ class SqliteReading:
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
@@ -162,10 +161,10 @@ class SqliteReading:
         read = partial(self._stretch, selection, max_bytes)
         await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
 
-    def _stretch(self, selection: Selection, max_bytes: int, bound: Key | None, limit: int) -> Stretch:
+    def _stretch(self, selection: Selection, max_bytes: int, bound: Key, limit: int) -> Stretch:
         only = selection.only
         condition, values = _matching(selection)
-        values |= {"limit": limit} | _bound(bound)
+        values |= {"limit": limit} | _from(selection, bound)
         rows = min(limit if only.is_open else max(limit, WALK), self.connection.pace.rows(max_bytes))
         statement = self._stretch_sql(selection, condition)
         while True:
@@ -179,13 +178,11 @@ class SqliteReading:
         threads, counters, passing, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        threads, counters, passing = (
-            numbers_of((numbers or "").encode()) for numbers in (threads, counters, passing)
-        )
+        threads, counters = (numbers_of((numbers or "").encode()) for numbers in (threads, counters))
         return Stretch(
             threads,
             counters,
-            None if only.is_open else passing,
+            None if only.is_open else flags_of((passing or "").encode()),
             lines or b"",
             bytes,
             count,
@@ -199,16 +196,15 @@ class SqliteReading:
         is_open = selection.only.is_open
         line = self._text if is_open else f"CASE WHEN {condition} THEN {self._text} END"
         events = f"""SELECT timestamp, threadCounter, threadId, {line} AS line FROM {self._events}
-            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread)
-              AND {_is_selected(selection)}
-            ORDER BY timestamp, threadCounter, threadId LIMIT :walk"""
+            WHERE {_FROM_KEY if selection.thread is None else _IN_THREAD} AND {_is_selected(selection)}
+            ORDER BY {_BY_KEY if selection.thread is None else "threadCounter"} LIMIT :walk"""
         passing = "NULL"
         if not is_open:
             events = f"""SELECT * FROM (
-              SELECT *, count(line) OVER walk AS given, row_number() OVER walk - 1 AS place
-              FROM ({events}) WINDOW walk AS (ROWS UNBOUNDED PRECEDING)
+              SELECT *, count(line) OVER (ROWS UNBOUNDED PRECEDING) AS given
+              FROM ({events})
             ) WHERE given <= :limit"""
-            passing = "group_concat(CASE WHEN line IS NOT NULL THEN place END)"
+            passing = "group_concat(line IS NOT NULL, '')"
         return f"""SELECT group_concat(threadId), group_concat(threadCounter), {passing},
           CAST(group_concat(line, '') AS BLOB), count(*), count(line), max(timestamp) FROM ({events})"""
 
@@ -329,6 +325,18 @@ def _is_selected(selection: Selection) -> str:
     return "TRUE" if selection.since is None else _UNREAD
 
 
-def _bound(bound: Key | None) -> dict[str, int]:
-    key = bound or FIRST
-    return {"bound_time": key.timestamp, "bound_counter": key.thread_counter, "bound_thread": key.thread_id}
+_BY_KEY = "timestamp, threadCounter, threadId"
+_FROM_KEY = f"({_BY_KEY}) >= (:bound_time, :bound_counter, :bound_thread)"
+_IN_THREAD = "threadId = :bound_thread AND threadCounter >= :bound_counter AND threadCounter < :end_counter"
+
+
+def _from(selection: Selection, bound: Key) -> dict[str, int]:
+    """The values of `_FROM_KEY` or `_IN_THREAD`."""
+    if selection.thread is not None:
+        begin, end = selection.counters_from(bound)
+        return {"bound_thread": selection.thread, "bound_counter": begin, "end_counter": end}
+    return {
+        "bound_time": bound.timestamp,
+        "bound_counter": bound.thread_counter,
+        "bound_thread": bound.thread_id,
+    }
