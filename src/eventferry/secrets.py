@@ -17,7 +17,7 @@ import msgspec
 
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import Database, Frozen, Reading, Segment, SoleWriting, Writing
+from eventferry.database import Database, ExclusiveWriting, Frozen, Reading, Segment, Writing
 from eventferry.databases.dialect import Column, Condition
 from eventferry.databases.names import left_out
 from eventferry.errors import (
@@ -105,7 +105,7 @@ def _event_about(event_type: str, secret_id: str) -> NewRow:
     return NewRow(now(), f"{event_type}_{secret_id}_{salt}", event_type, encode_payload({"id": secret_id}))
 
 
-async def _append(writing: SoleWriting, event: NewRow) -> None:
+async def _append(writing: ExclusiveWriting, event: NewRow) -> None:
     """Store the first event of an aggregate, in its thread or the next whose last timestamp is not later."""
     timestamp, aggregate_id, event_type, payload = event
     check_limits(await writing.limits(), aggregate_id, event_type, payload)

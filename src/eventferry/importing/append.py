@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeAlias
 
 from eventferry.comparing.canonical import is_equal
-from eventferry.database import Database, Progress, SoleWriting
+from eventferry.database import Database, ExclusiveWriting, Progress
 from eventferry.errors import ConcurrentError, InputError
 from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
@@ -103,7 +103,7 @@ class Appending:
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
             await self._append_missing(writing, rows)
 
-    async def _append_missing(self, writing: SoleWriting, rows: Sequence[Placed]) -> None:
+    async def _append_missing(self, writing: ExclusiveWriting, rows: Sequence[Placed]) -> None:
         heads = await writing.heads()
         is_frozen = await writing.freeze() is not None
         present = await self._present(
@@ -143,7 +143,7 @@ class Appending:
             line = clashing[min(1, len(clashing) - 1)]
             raise InputError(str(error), line=line, field="aggregateVersion") from None
 
-    async def _present(self, writing: SoleWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
+    async def _present(self, writing: ExclusiveWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
         """What the store holds at the rows' positions."""
         wanted = [(row.thread_id, row.thread_counter) for row in rows]
         stored = [self._stored.row(line) for line in await writing.lines_at(wanted, max_bytes=2**62)]

@@ -19,7 +19,7 @@ import msgspec
 from eventferry.comparing.canonical import canonical
 from eventferry.comparing.spill import Spill
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import Shared, SoleWriting, Stage
+from eventferry.database import ExclusiveWriting, Shared, Stage
 from eventferry.errors import OlderEventsError, UsageError
 from eventferry.lines.limits import full_thread
 from eventferry.state.figures import latest_timestamp
@@ -48,7 +48,7 @@ def check_older(older: str) -> None:
         raise UsageError(f"older is one of {', '.join(OLDER)}, not {older!r}")
 
 
-async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportReport:
+async def merge(writing: ExclusiveWriting, stage: Stage, older: Older) -> ImportReport:
     """Merge a stage into the store.
 
     Args:
@@ -91,7 +91,7 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
 _CHUNK = 10_000
 
 
-async def _discard(writing: SoleWriting, stage: Stage, staged: Sequence[int]) -> None:
+async def _discard(writing: ExclusiveWriting, stage: Stage, staged: Sequence[int]) -> None:
     """Take these rows out of the stage."""
     dialect = writing.dialect
     for start in range(0, len(staged), _CHUNK):
@@ -101,7 +101,7 @@ async def _discard(writing: SoleWriting, stage: Stage, staged: Sequence[int]) ->
         )
 
 
-async def _older(writing: SoleWriting, stage: Stage, than: int, *, discard: bool) -> int:
+async def _older(writing: ExclusiveWriting, stage: Stage, than: int, *, discard: bool) -> int:
     """How many staged events have a lower timestamp; with `discard` they are taken out."""
     dialect = writing.dialect
     older = f"FROM {dialect.table(stage.table)} WHERE {dialect.column('timestamp')} < %s"

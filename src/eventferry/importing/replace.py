@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
+from eventferry.database import Database, ExclusiveWriting, Owner, Progress, Reading, RowBatch, Stage, Writing
 from eventferry.errors import (
     EmptyInputError,
     EventferryError,
@@ -115,7 +115,7 @@ class Replacement:
         finally:
             await owner.release()
 
-    async def _refuse_full(self, writing: SoleWriting) -> None:
+    async def _refuse_full(self, writing: ExclusiveWriting) -> None:
         if not self._replace and await latest_timestamp(writing) is not None:
             raise StoreFullError(
                 "the store already holds events: use replace=True to replace them, "
