@@ -13,8 +13,14 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, Selection, Undo
-from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
+from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save, Selection, Undo
+from eventferry.errors import (
+    AlreadyFrozenError,
+    NotFrozenError,
+    StoreClosedError,
+    StoreNotFoundError,
+    UsageError,
+)
 from eventferry.importing import incremental, replace
 from eventferry.importing.append import Appending
 from eventferry.importing.incremental import EventSource
@@ -41,7 +47,7 @@ from eventferry.results import (
 )
 from eventferry.save import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
-from eventferry.state import figures, snapshots, subscribers
+from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 
 __all__ = ["EventLoader", "EventStore"]
 
@@ -132,7 +138,9 @@ class EventStore:
     @told("drop")
     async def drop(self) -> None:
         """Remove the store and everything in it. Raises StoreNotFoundError."""
-        await self._database.drop()
+        async with owners.writing(self._database, "replacing", frozen="allow") as writing:
+            await small_tables.refuse_foreign_tables(writing, self._database.life.name)
+            await writing.drop()
 
     async def close(self) -> None:
         """Close the store. Calling it again does nothing.
@@ -147,7 +155,11 @@ class EventStore:
 
     async def exists(self) -> bool:
         """Whether the store exists. Creates nothing."""
-        return await self._database.exists()
+        try:
+            await self._probe()
+        except StoreNotFoundError:
+            return False
+        return True
 
     @told("upgrade")
     async def upgrade(self) -> list[str]:
@@ -163,19 +175,20 @@ class EventStore:
         Raises:
             AlreadyFrozenError: a user has frozen the store already.
         """
-        async with self._database.writing_alone(frozen="allow") as writing:
-            marker = await writing.freeze_marker()
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            marker = await writing.freeze()
             if marker is not None and marker.owner is None:
                 raise AlreadyFrozenError("the store is already frozen")
-            await writing.set_freeze(None, now())
+            await owners.freeze(writing, None)
 
     @told("unfreeze")
     async def unfreeze(self) -> None:
         """Allow writes again. Raises NotFrozenError."""
-        async with self._database.writing_alone(frozen="allow") as writing:
-            if await writing.freeze_marker() is None:
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            marker = await writing.freeze()
+            if marker is None:
                 raise NotFrozenError("the store is not frozen")
-            await writing.clear_freeze()
+            await writing.change_freeze(marker, None)
 
     async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
         """Describe the store: counts, location, freeze, open import.
@@ -186,10 +199,10 @@ class EventStore:
         """
         async with self._database.reading() as reading:
             counts = await figures.counts(reading, estimated=estimate_counts)
-            marker = await reading.freeze_marker()
-            left = await reading.open_import()
+            marker = await reading.freeze()
+            left = await reading.stages("open")
             cursor = vector.encode(await reading.heads()) if calculate_cursor else None
-        marker = await self._living(marker)
+        marker = await owners.living(self._database, marker)
         return Description(
             event_count=counts.event_count,
             secret_count=counts.secret_count,
@@ -197,18 +210,12 @@ class EventStore:
             deleted_secret_count=counts.deleted_secret_count,
             last_event_timestamp=counts.last_event_timestamp,
             is_frozen=marker is not None,
-            resource_names=self._database.resource_names,
+            resource_names=self._database.traits.resource_names,
             frozen_by=None if marker is None else "user" if marker.owner is None else "operation",
             frozen_since=None if marker is None else marker.since,
-            open_import=None if left is None else OpenImportDescription(left.id, left.since),
+            open_import=OpenImportDescription(left[0].id, left[0].since) if left else None,
             cursor=cursor,
         )
-
-    async def _living(self, marker: Freeze | None) -> Freeze | None:
-        """The freeze, or None if its owner is dead."""
-        if marker is None or marker.owner is None or await self._database.is_alive(marker.owner):
-            return marker
-        return None
 
     # events
 
@@ -642,13 +649,13 @@ class EventStore:
             self._bucket_counts[key] = count
             return
         self._bucket_counts.pop(key, None)
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             await snapshots.save(writing, key, content)
 
     @told("drop-snapshot", logging.DEBUG)
     async def drop_snapshot(self, key: str) -> None:
         """Remove the snapshot under exactly this key, if there is one."""
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             await snapshots.drop(writing, _text("key", key))
 
     @told("ensure-subscriber", logging.DEBUG)
@@ -670,7 +677,7 @@ class EventStore:
         application_name = _text("application_name", application_name)
         event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             return await subscribers.save(
                 writing,
                 application_name,
@@ -682,7 +689,7 @@ class EventStore:
     @told("remove-subscriber", logging.DEBUG)
     async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
         """Remove a read model from the registry, if it is there."""
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             await subscribers.drop(
                 writing,
                 _text("application_name", application_name),

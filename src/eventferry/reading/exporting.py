@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import TypeAlias
 
 from eventferry import cursor as vector
-from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner, Reading
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lifecycle import to_the_end
@@ -25,6 +24,7 @@ from eventferry.operation_log import Operation
 from eventferry.reading.ahead import in_turn
 from eventferry.reading.pages import NO_LINES, Lines, Pages
 from eventferry.reading.partition import cut as cut_order
+from eventferry.state import owners
 
 PAGE_EVENTS = 4096
 PAGE_BYTES = 768 * 1024
@@ -333,10 +333,10 @@ class _Export:
     async def _freeze(self) -> None:
         """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""
         self._owner = await self._database.own()
-        async with self._database.writing_alone(frozen="allow") as writing:
-            is_frozen = await writing.freeze_marker() is not None
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            is_frozen = await writing.freeze() is not None
             if not is_frozen:
-                await writing.set_freeze(self._owner.id, now())
+                await owners.freeze(writing, self._owner.id)
         if is_frozen:
             owner, self._owner = self._owner, None
             await to_the_end(owner.release())
@@ -348,9 +348,7 @@ class _Export:
 
     async def _release(self, owner: Owner) -> None:
         try:
-            async with self._database.writing_alone(frozen="allow") as writing:
-                marker = await writing.freeze_marker()
-                if marker is not None and marker.owner == owner.id:
-                    await writing.clear_freeze()
+            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+                await owners.thaw(writing, owner.id)
         finally:
             await owner.release()

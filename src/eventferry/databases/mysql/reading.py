@@ -7,40 +7,38 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pymysql.err import MySQLError
-
 from eventferry.database import (
     NOTHING,
     Filter,
     Freeze,
     Inspection,
     Key,
-    OpenImport,
     Position,
     Segment,
     Selection,
+    Stage,
+    StageKind,
     State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.inspecting import counter_faults, index_fault, unique_faults
+from eventferry.databases.mysql import markers
 from eventferry.databases.mysql.connection import (
-    DEFINITION_CHANGED,
-    NO_TABLE,
     Connection,
     Values,
-    number_of,
 )
 from eventferry.databases.mysql.dialect import MysqlDialect
-from eventferry.databases.mysql.markers import comment_of
-from eventferry.databases.mysql.shape import Shape
-from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import Tables, fact, import_id_of, moment_of
+from eventferry.databases.mysql.inspect import inspect
+from eventferry.databases.mysql.markers import comment_of, freeze_of
+from eventferry.databases.mysql.shape import OURS, Shape
+from eventferry.databases.mysql.tables import Names, quoted
+from eventferry.databases.names import Tables
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
+from eventferry.lines.limits import Limits
 from eventferry.lines.payload import compact
 
 WALK = 4096
@@ -156,15 +154,12 @@ class MysqlReading:
         return State(self._identity, int(stored))
 
     @threaded
-    def freeze_marker(self) -> Freeze | None:
-        return self._freeze_marker()
+    def freeze(self) -> Freeze | None:
+        return freeze_of(self.comment_of(self.tables.freeze))
 
     def comment_of(self, table: str) -> str | None:
         """A table's comment; None where there is no such table. For the worker thread."""
         return comment_of(self.connection, table)
-
-    def _freeze_marker(self) -> Freeze | None:
-        return freeze_of(self.comment_of(self.tables.freeze))
 
     @threaded
     def heads(self) -> list[int]:
@@ -419,74 +414,23 @@ class MysqlReading:
         )
 
     @threaded
-    def open_import(self) -> OpenImport | None:
-        return self._open_import()
+    def stages(self, kind: StageKind) -> list[Stage]:
+        return self._stages(kind)
 
-    def _open_import(self) -> OpenImport | None:
-        import_id = import_id_of(self.comment_of(self.tables.open_import) or "")
-        if import_id is None or self._is_closed():
-            return None
-        return OpenImport(import_id, moment_of(import_id))
+    def _stages(self, kind: StageKind) -> list[Stage]:
+        return markers.stages(self.connection, self.names, kind, self._look)
 
-    def _is_closed(self) -> bool:
-        """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
-        try:
-            return bool(
-                self._look_into_open_import(
-                    f"SELECT 1 FROM {quoted(self.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)
-                )
-            )
-        except MySQLError as error:
-            if number_of(error) == DEFINITION_CHANGED:
-                return False  # it was opened after this reading began
-            if number_of(error) == NO_TABLE:
-                return True
-            raise
-
-    def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+    def _look(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Look into a table that another transaction may be about to rename or drop."""
         return self.connection.query(statement, values)
+
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        shape = OURS if stage is not None and stage.kind == "replace" else self.shape
+        return shape.limits(self.connection.access.max_packet)
 
     @threaded
     def inspect(self, limit: int) -> Inspection:
-        """Every index by a scan of its own against the table, in one snapshot.
-
-        Not CHECK TABLE: that commits the transaction, and where it finds something it marks the table as broken.
-        """
-        query = self.connection.query
-        indexes: dict[str, list[str]] = {}
-        unique, partial = set(), set()
-        for name, column, other_twice, part in query(
-            """SELECT index_name, column_name, non_unique, sub_part FROM information_schema.statistics
-            WHERE table_schema = %s AND table_name = %s ORDER BY index_name, seq_in_index""",
-            (self.connection.access.database, self.tables.events),
-        ):
-            indexes.setdefault(name, []).append(column)
-            if part is not None:
-                partial.add(name)
-            if not other_twice:
-                unique.add(name)
-        faults = unique_faults(indexes[name] for name in unique - partial)
-        unchecked = []
-        readable = [name for name in indexes if name != "PRIMARY"]
-        sums = "".join(f", SUM({_hash(indexes[name])})" for name in readable)
-        rows = query(
-            f"""SELECT threadId, MAX(threadCounter), COUNT(*){sums} FROM {self._events}
-            {"FORCE INDEX (PRIMARY)" if "PRIMARY" in indexes else ""} GROUP BY threadId"""
-        )
-        counters = query(f"SELECT threadId, threadCounter FROM {self._threads} ORDER BY threadId")
-        faults += counter_faults(counters, {thread: highest for thread, highest, *_ in rows})
-        count = sum(row[2] for row in rows)
-        for place, name in enumerate(readable, start=3):
-            scan = f"""SELECT COUNT(*), COALESCE(SUM({_hash(indexes[name])}), 0)
-              FROM {self._events} FORCE INDEX ({quoted(name)})"""
-            plan = query(f"EXPLAIN FORMAT=TRADITIONAL {scan}")  # MySQL 9 draws a tree otherwise
-            if not any(name in step and "Using index" in str(step[-1]) for step in plan):
-                unchecked.append(f"the index {name!r}: the server would not read it alone")
-                continue
-            [(entries, total)] = query(scan)
-            fault = index_fault(name, (entries, int(total)), (count, int(sum(row[place] for row in rows))))
-            faults += [fault] if fault else []
-        return Inspection(faults[:limit], unchecked)
+        return inspect(self.connection, self.names, limit)
 
     def _condition(self, only: Filter) -> str:
         """A filter as an SQL condition."""
@@ -520,16 +464,7 @@ def _is_selected(selection: Selection) -> str:
     return "TRUE" if selection.since is None else _UNREAD
 
 
-def _hash(names: Sequence[str]) -> str:
-    """A hash of several columns, as an SQL expression."""
-    return f"CRC32(CONCAT_WS(',', {', '.join(map(quoted, names))}))"
-
-
 ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
-
-CLOSED = "closed"
-"""The rowid of a row by which the transaction of a merge says that the stage is out of use: a table cannot be
-dropped in a transaction, and the drop that follows may be lost."""
 
 # A bound on the whole key is not seen through by MariaDB, which would read the table from its beginning.
 _FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
@@ -566,11 +501,3 @@ def heads_of(text: str | None, names: Names) -> list[int]:
             f"the table {names.threads!r} has {len(heads)} rows, not 256: this is no whole store"
         )
     return heads
-
-
-def freeze_of(comment: str | None) -> Freeze | None:
-    """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
-    if comment is None or not is_marker(comment) or fact(comment, "SWAP", "owner") is not None:
-        return None
-    since = fact(comment, "FREEZE", "since")
-    return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -16,21 +16,30 @@ from eventferry.database import (
     Freeze,
     Inspection,
     Key,
-    OpenImport,
     Position,
     Segment,
     Selection,
+    Stage,
+    StageKind,
     State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import fact, import_id_of, moment_of
+from eventferry.databases.names import fact
 from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.dialect import PostgresDialect, is_storable
-from eventferry.databases.postgresql.inspecting import Inspecting
-from eventferry.databases.postgresql.tables import Names
+from eventferry.databases.postgresql.inspect import Inspecting
+from eventferry.databases.postgresql.markers import (
+    freeze_of,
+    merge_stage_of,
+    open_import_of,
+    replace_stage_of,
+)
+from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
+from eventferry.databases.postgresql.tables import Names, quoted
 from eventferry.databases.stretches import flags_of, numbers_of, page_of
-from eventferry.errors import DatabaseError, UnsupportedStoreError
+from eventferry.errors import DatabaseError
+from eventferry.lines.limits import Limits
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -111,6 +120,10 @@ def _storable(texts: Sequence[str]) -> list[str]:
     return [text for text in texts if is_storable(text)]
 
 
+MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
+"""Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
+
+
 class PostgresReading:
     """A read transaction on one connection.
 
@@ -147,14 +160,8 @@ class PostgresReading:
         )
         return str(rows[0][0][0]) if rows[0] else None
 
-    async def freeze_marker(self) -> Freeze | None:
-        comment = await self.table_comment(self.names.tables.freeze)
-        if comment is None:
-            return None
-        if _FREEZE.search(comment) is None:
-            raise _in_the_way(self.names.tables.freeze)
-        since = fact(comment, "FREEZE", "since")
-        return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)
+    async def freeze(self) -> Freeze | None:
+        return freeze_of(self.names, await self.table_comment(self.names.tables.freeze))
 
     async def heads(self) -> list[int]:
         rows = await self.connection.rows(
@@ -382,27 +389,38 @@ class PostgresReading:
             values | {"times": list(times), "first": min(times, default=0)},
         )
 
-    async def open_import(self) -> OpenImport | None:
-        comment = await self.table_comment(self.names.tables.open_import)
-        if comment is None:
-            return None
-        import_id = import_id_of(comment)
-        if import_id is None:
-            raise _in_the_way(self.names.tables.open_import)
-        return OpenImport(import_id, moment_of(import_id))
+    async def stages(self, kind: StageKind) -> list[Stage]:
+        tables = self.names.tables
+        if kind == "open":
+            return open_import_of(self.names, await self.table_comment(tables.open_import))
+        prefix = self.names.merge_prefix if kind == "merge" else tables.progress_of("")
+        [rows] = await self.connection.run(
+            "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
+            "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r' ORDER BY 1",
+            (quoted(self.names.schema).replace("%%", "%"), prefix),
+        )
+        stage_of = merge_stage_of if kind == "merge" else replace_stage_of
+        found = (stage_of(self.names, str(name), str(told)) for name, told in rows)
+        return [stage for stage in found if stage is not None]
+
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        if stage is not None and stage.kind == "replace":
+            return MADE_LIMITS
+        table = self.names.tables.events if stage is None else stage.table
+        [rows] = await self.connection.run(
+            "SELECT attname, atttypmod - 4 FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname IN ('aggregateId', 'type') AND atttypmod > 4",
+            (self.names.of(table).replace("%%", "%"),),
+        )
+        lengths = {name: min(length, MADE_LIMITS.id_length) for name, length in rows}
+        return replace(
+            MADE_LIMITS,
+            id_length=lengths.get("aggregateId", MADE_LIMITS.id_length),
+            type_length=lengths.get("type", MADE_LIMITS.type_length),
+        )
 
     async def inspect(self, limit: int) -> Inspection:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)
-
-
-_FREEZE = re.compile(r"RESOLVE EVENT STORE .* FREEZE MARKER", re.DOTALL)
-
-
-def _in_the_way(table: str) -> UnsupportedStoreError:
-    return UnsupportedStoreError(
-        f"{table!r} is the name of a marker of this store, but what has it is none, perhaps another store's table: "
-        "one of the two needs other names"
-    )
 
 
 _BEHIND = f',"{token_hex(16)}",'.encode()
