@@ -22,19 +22,19 @@ INSIDE = (
     ("eventferry.lines.blocks", "Lines.rows", "Python: parse and check"),
     ("eventferry.lines.blocks", "Lines.new_rows", "Python: parse and check"),
     ("eventferry.importing.batch", "Batch.wait_for_room", "the parser waits for the database"),
-    ("eventferry.databases.postgresql.writing", "copied_rows", "Python: rows as COPY takes them"),
-    ("eventferry.databases.postgresql.sole", "copied_rows", "Python: rows as COPY takes them"),
-    ("eventferry.databases.postgresql.writing", "copied_new_rows", "Python: rows as COPY takes them"),
-    ("eventferry.databases.mysql.writing", "_loaded", "Python: rows as LOAD DATA takes them"),
-    ("eventferry.reading.order", "Pages._lines", "Python: lines of a page, or its events"),
+    ("eventferry.databases.postgresql.stage", "copied_rows", "Python: rows as COPY takes them"),
+    ("eventferry.databases.postgresql.merge", "copied_rows", "Python: rows as COPY takes them"),
+    ("eventferry.databases.postgresql.stage", "copied_new_rows", "Python: rows as COPY takes them"),
+    ("eventferry.databases.mysql.stage", "_loaded", "Python: rows as LOAD DATA takes them"),
+    ("eventferry.reading.pages", "Pages._lines", "Python: lines of a page, or its events"),
     ("eventferry.databases.sqlite.connection", "Connection.begin", "thread: BEGIN"),
-    ("eventferry.databases.sqlite.writing", "SqliteWriting.add", "thread: look and INSERT"),
+    ("eventferry.databases.sqlite.save", "Saver.add", "thread: look and INSERT"),
     ("eventferry.databases.sqlite.connection", "Connection.commit", "thread: COMMIT"),
     ("eventferry.databases.postgresql.connection", "Connection.exchange", "round trip"),
 )
 """Functions and methods below or above the boundary that are watched too: module, name, and what they are called."""
 
-OPENINGS = ("reading", "writing", "writing_alone", "replacing")
+OPENINGS = ("reading", "writing")
 
 
 class Steps:

@@ -56,7 +56,7 @@ Seconds of CPU in each operation of ours, beside the seconds that it took.
 STEPS = """The steps of an operation on 100,000 events, in one more run: each call of [the boundary](boundary.md),
 and what Python does (also in the database's thread). Those of less than a fiftieth are left out. Steps overlap, and
 some lie within another, so they do not add up: where two things are done at a time, both have their seconds here, and
-those of `stage_rows` and `stage_new_rows` are also those in which they wait for the next rows.
+those of `stage_rows` are also those in which it waits for the next rows.
 """
 
 WHY_NOT_MORE = """What that says about the targets that are missed, and what would be needed:

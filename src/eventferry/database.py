@@ -15,10 +15,10 @@ These words run through it:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload
 
 from eventferry.databases.dialect import Dialect, Value
 from eventferry.importing.batch import Batch
@@ -60,17 +60,17 @@ class Stretch(NamedTuple):
     Attributes:
         threads: of all of them, including those that the filter leaves out.
         counters: likewise.
-        passing: the indexes, within these two, of the events that the filter lets pass; None if all of them do.
+        passing: a 1 for each event that the filter lets pass, and a 0 for each other; None if all of them pass.
         printed: the lines of those that pass, as the database prints JSON.
         tidied: turns such lines into what an export gives. That can wait until the next events are on their way.
         number: how many lines there are.
-        last: the timestamp of the last event.
+        last: their highest timestamp.
         is_end: whether the store holds nothing behind them.
     """
 
     threads: Sequence[int]
     counters: Sequence[int]
-    passing: Sequence[int] | None
+    passing: bytes | None
     printed: bytes
     tidied: Callable[[bytes], bytes]
     number: int
@@ -79,7 +79,8 @@ class Stretch(NamedTuple):
 
     @property
     def behind(self) -> Key:
-        """The least key behind it; it is not empty."""
+        """The least key behind it, if they are in order of their keys; of one thread only the counter counts. It is
+        not empty."""
         return Key(self.last, self.counters[-1], self.threads[-1] + 1)
 
 
@@ -126,11 +127,20 @@ class Selection(NamedTuple):
         since: the 256 counters to begin at; None includes what has been read.
         until: the 256 counters to end before; None for no end.
         only: which of these to give.
+        thread: the one thread that is meant, by `Reading.read_on` alone; None for all of them.
     """
 
     since: Sequence[int] | None = None
     until: Sequence[int] | None = None
     only: Filter = EVERYTHING
+    thread: int | None = None
+
+    def counters_from(self, bound: Key) -> tuple[int, int]:
+        """Where the events of `thread` begin that are not before the bound, and where they end."""
+        thread = self.thread or 0
+        begin = bound.thread_counter + (bound.thread_id > thread)
+        since = 0 if self.since is None else self.since[thread]
+        return max(begin, since), 2**62 if self.until is None else self.until[thread]
 
 
 EVERY_EVENT = Selection()
@@ -146,14 +156,6 @@ class Freeze:
     """
 
     owner: str | None
-    since: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenImport:
-    """The incremental import that `begin_incremental_import` opened."""
-
-    id: str
     since: int | None
 
 
@@ -195,9 +197,15 @@ RowBatch: TypeAlias = Batch[NumberedRow, Progress]
 NewRowBatch: TypeAlias = Batch[NewRowValues, None]
 """Events on their way into a "merge" stage."""
 
+StageBatch: TypeAlias = Batch[Any, Any]
+"""One of the two."""
+
 
 StageKind: TypeAlias = Literal["replace", "merge", "open"]
 """What an import, an incremental import and `begin_incremental_import` stage."""
+
+WritingKind: TypeAlias = Literal["shared", "exclusive", "replacing"]
+"""What a write transaction keeps out: nobody who saves, or them, or readers too."""
 
 Frozen: TypeAlias = Literal["refuse", "allow"]
 """What a write does on a frozen store."""
@@ -243,6 +251,21 @@ class Shared(NamedTuple):
     payload: bytes
 
 
+class Comparison(NamedTuple):
+    """What a stage shares with the store.
+
+    Attributes:
+        stage: the one that the other steps of the merge take.
+        known: how many events were taken out of it, since the store holds them beyond doubt.
+        shared: groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
+            the other, the staged rows in order of arrival. Blocks may cut a group.
+    """
+
+    stage: Stage
+    known: int
+    shared: AsyncGenerator[list[Shared], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
     """What a database finds when it looks at the store's tables.
@@ -254,6 +277,18 @@ class Inspection:
 
     faults: list[str]
     unchecked: list[str]
+
+
+class Traits(NamedTuple):
+    """What is fixed about a database.
+
+    Attributes:
+        resource_names: where the store is, without a password: for messages and for `describe`.
+        saves_at_once: how many calls of `save` at a time are faster than one after the other.
+    """
+
+    resource_names: dict[str, str]
+    saves_at_once: int
 
 
 class Reading(Protocol):
@@ -269,29 +304,30 @@ class Reading(Protocol):
     async def state(self) -> State:
         """Which events these are, and a number that rises with them."""
 
-    async def freeze_marker(self) -> Freeze | None:
-        """The marker, if there is one."""
+    async def freeze(self) -> Freeze | None:
+        """The marker of a freeze, if there is one, whoever set it."""
 
     async def heads(self) -> list[int]:
         """The 256 next counters."""
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        """Read events in order of their keys, in consecutive stretches.
+        """Read events in order of their keys, in consecutive stretches; those of one thread in order of their
+        counters.
 
         Each stretch is given as soon as it has arrived, while the database reads the next. A stretch ends when its
         lines reach about `max_bytes` (it has at least one event), or after a number of events of the database's
         choice. The end of the store is always reported: by the last stretch, or by an empty one.
 
         Args:
-            bound: the least key; None for no bound.
+            bound: the least key; of one thread, its counter is the least one.
             selection: which events. Those that the filter leaves out are walked over and have no line.
             limit: of all lines together.
             max_bytes: of the lines of one stretch.
@@ -341,8 +377,12 @@ class Reading(Protocol):
         one span, which holds all events.
         """
 
-    async def open_import(self) -> OpenImport | None:
-        """The open incremental import, if there is one."""
+    async def stages(self, kind: StageKind) -> list[Stage]:
+        """The stages of that kind that outlive their process. Of "replace" and "open" there is at most one."""
+
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        """What the columns of a stage can hold, for an "open" one also those of the store behind it; without one, those
+        of the events."""
 
     async def inspect(self, limit: int) -> Inspection:
         """Whether counters and indexes agree with the events: with the right to read, and changing nothing.
@@ -357,6 +397,14 @@ class Reading(Protocol):
 class Writing(Reading, Protocol):
     """A write transaction that touches no event: saves go on meanwhile."""
 
+    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Run a small statement; how many rows it found or changed."""
+
+    async def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
+        """Set the marker of a freeze, replace it by another or remove it, if `before` is what stands there still;
+        whether it was done. Only an exclusive transaction sets one: then no write is under way."""
+
+    # stages
     async def make_stage(
         self,
         kind: StageKind,
@@ -365,97 +413,56 @@ class Writing(Reading, Protocol):
         baseline: str | None = None,
     ) -> Stage:
         """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second
-        raises StoreBusyError or ImportOpenError."""
+        raises StoreBusyError or ImportOpenError.
+
+        Raises:
+            UnsupportedStoreError: a "replace" stage: the events have what a swap could not carry over. The swap looks
+                again.
+        """
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
-        each further one raises StoreBusyError. So does this, if somebody was quicker."""
-
-    async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        """The stage of that kind, if there is one."""
-
-    async def merge_stages(self) -> list[Stage]:
-        """The "merge" stages that outlive their process, where the database has such."""
+        each further one raises StoreBusyError. So does this, if somebody was quicker. Raises UnsupportedStoreError as
+        `make_stage` does."""
 
     async def drop_stage(self, stage: Stage) -> None:
         """Remove a stage, together with what else this transaction does. It is out of use for what is left of
         the transaction; another of its kind is made in the next one."""
 
-    # replace
-    async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
-        """Put rows into a "replace" stage, as they come, and note how far it has come with them."""
+    async def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
+        """Put rows into a stage: into a "replace" one as they come, with a note of how far it has come with them; into
+        a "merge" one behind those that it holds."""
 
-    async def overtake(self, stage: Stage) -> None:
-        """Take a "replace" stage's baseline away: the store is not what it was when the import began."""
-
-    async def find_clash(self, stage: Stage) -> Clash | None:
-        """Make the stage's unique indexes; where that is impossible, which lines clash."""
-
-    async def finish_indexes(self, stage: Stage) -> None:
-        """Make the stage's other indexes."""
-
-    # merge
-    async def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        """Put events into a "merge" stage, as they come, behind those that it holds."""
-
-    async def stage_limits(self, stage: Stage) -> Limits:
-        """What the columns of an "open" stage, and of the store behind it, can hold."""
+    async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        """Make some of the indexes of a "replace" stage, as far as they are not there yet; where rows are not unique,
+        which lines clash."""
 
     async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key."""
-
-    async def drop_part(self, stage: Stage, part: bytes) -> None:
-        """Remove what a part brought."""
-
-    # the small tables
-    async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        """Run a small statement; how many rows it found or changed."""
-
-    async def hold_secrets(self) -> None:
-        """Let nobody else change secrets before the transaction ends, saves go on. What is deleted from here on leaves
-        no remnant in the table."""
+        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key. What a named
+        part brought before is removed."""
 
 
 class SoleWriting(Writing, Protocol):
     """A write transaction that has the events to itself: what it reads, nobody else can change before it ends."""
 
-    async def roll_back_at_end(self) -> None:
-        """Leave nothing, although no error is raised (for a dry run)."""
-
-    async def set_freeze(self, owner: str | None, since: int) -> None:
-        """Set the marker, in place of one that is there. No write is under way: it would stand in the way."""
-
-    async def clear_freeze(self) -> None:
-        """Remove the marker."""
-
-    async def refuse_what_would_be_lost(self) -> None:
-        """Raises UnsupportedStoreError if the events have what a swap could not carry over. The swap looks again."""
-
-    async def append(self, rows: Sequence[Row]) -> None:
+    async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         """Store events at their positions.
+
+        With `fills_gaps`, some of these lie below their threads' heads, where an import that is on its way to
+        replace the events does not see them by the heads: so its stage loses its baseline.
 
         Raises:
             ConcurrentError: a version of an aggregate is taken.
         """
 
-    async def add_event(self, save: Save) -> None:
-        """Store one event behind its thread's head, as `Database.save` does, in this transaction."""
-
     # merge
-    async def discard_known(self, stage: Stage) -> tuple[Stage, int]:
+    async def compare(self, stage: Stage) -> Comparison:
         """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads
         are the same bytes (or the column keeps values and no spellings, and they are the same to it), and the
         event is the only one of its group (timestamp, aggregateId, type) in the stage.
 
         It comes first: what it finds in the store serves the other steps.
-
-        Returns:
-            The stage that the other steps take, and how many events were taken out.
         """
-
-    def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
-        """Groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
-        the other, the staged rows in order of arrival. Blocks may cut a group."""
 
     async def place(self, stage: Stage) -> int:
         """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.
@@ -471,6 +478,13 @@ class Replacing(SoleWriting, Protocol):
 
     async def swap(self, stage: Stage) -> None:
         """The stage takes the place of the events; snapshots and subscribers, which describe the old, go."""
+
+    async def drop(self) -> None:
+        """Remove the store's tables with everything in them and beside them."""
+
+
+Undo: TypeAlias = Callable[[], Awaitable[None]]
+"""Undoes something, as far as nobody has made use of it."""
 
 
 class Owner(Protocol):
@@ -492,54 +506,56 @@ class Database(Protocol):
         """What is under way on it. Every connection that is lent, and everything that takes a lock, is."""
 
     @property
-    def resource_names(self) -> dict[str, str]:
-        """Where the store is, without a password: for messages and for `describe`."""
+    def traits(self) -> Traits:
+        """What is fixed about it."""
 
     async def close(self) -> None:
         """End what is under way, and close all connections."""
 
-    async def exists(self) -> bool:
-        """Whether the tables are there. Creates nothing."""
+    async def create(self) -> Undo | None:
+        """Make the tables. Raises StoreExistsError.
 
-    async def create(self) -> None:
-        """Make the tables. Raises StoreExistsError."""
-
-    async def drop(self) -> None:
-        """Remove the tables with everything in them. Raises StoreNotFoundError."""
+        Returns:
+            What removes again the file that this made, unless anything is in it or anybody else has it open; None
+            if it made no file.
+        """
 
     async def upgrade(self) -> list[str]:
         """Add what a foreign store lacks for speed; the names of what was added."""
 
-    @property
-    def made_limits(self) -> Limits:
-        """What the columns of tables that eventferry makes in this database can hold."""
-
-    async def limits(self) -> Limits:
-        """What the columns of the store's tables can hold."""
-
     def reading(self) -> AbstractAsyncContextManager[Reading]:
         """A read transaction. Raises StoreNotFoundError."""
 
+    @overload
     def writing(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
+        self, kind: Literal["shared"] = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
+    ) -> AbstractAsyncContextManager[Writing]: ...
+
+    @overload
+    def writing(
+        self, kind: Literal["exclusive"], *, frozen: Frozen = "refuse", secrets: bool = False
+    ) -> AbstractAsyncContextManager[SoleWriting]: ...
+
+    @overload
+    def writing(
+        self, kind: Literal["replacing"], *, frozen: Frozen = "refuse", secrets: bool = False
+    ) -> AbstractAsyncContextManager[Replacing]: ...
+
+    def writing(
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Writing]:
-        """A write transaction.
+        """A write transaction: "shared" with saves, or "exclusive", which has the events to itself and keeps no reader
+        out, or "replacing", which is an exclusive one that waits for readers too, in short attempts, so that nobody
+        queues behind it.
 
-        A freeze whose owner is dead is removed first. Raises StoreFrozenError if another freeze than that of
-        `owner` stands and `frozen` does not allow it, StoreBusyError after `busy_timeout`, StoreNotFoundError.
+        Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
+        before the end. With `secrets` nobody else changes secrets before the end, and what is deleted leaves no remnant
+        in their table.
+
+        Raises:
+            StoreBusyError: after `busy_timeout`.
+            StoreNotFoundError: as it says.
         """
-
-    def writing_alone(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AbstractAsyncContextManager[SoleWriting]:
-        """A write transaction that has the events to itself. Waits for writers, keeps no reader out."""
-
-    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[Replacing]:
-        """A sole writing for a swap. Waits for readers in short attempts, so that nobody queues behind it."""
-
-    @property
-    def groups_at_once(self) -> int:
-        """How many calls of `save` at a time are faster than one after the other."""
 
     async def save(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
         """Store events durably, one after the other in one transaction, as `writing` would.
@@ -552,6 +568,7 @@ class Database(Protocol):
             in the way of may be left out, and is None. One alone is stored, or the error says why not.
 
         Raises:
+            StoreFrozenError: the marker of a freeze stands, whoever set it.
             ConcurrentError: of one alone: the version is taken.
             InputError: of one alone: the store's columns cannot hold the event.
         """

@@ -73,10 +73,13 @@ class Life:
 
     Args:
         name: of the store, for errors.
+
+    Attributes:
+        name: likewise.
     """
 
     def __init__(self, name: str) -> None:
-        self._name = name
+        self.name = name
         self._process = os.getpid()
         self._is_over = False
         self._running: dict[asyncio.Task[Any], Running] = {}
@@ -93,14 +96,14 @@ class Life:
         """Raises StoreClosedError where nothing may begin any more; only what ends something still may."""
         if self.is_inherited:
             raise StoreClosedError(
-                f"this belongs to the process from which this one was forked: open the store {self._name} here"
+                f"this belongs to the process from which this one was forked: open the store {self.name} here"
             )
         if self._is_over and not _WAITING.get():
             raise self.closed()
 
     def closed(self) -> StoreClosedError:
         """The error of what `close` ends or refuses."""
-        return StoreClosedError(f"the store {self._name} is closed")
+        return StoreClosedError(f"the store {self.name} is closed")
 
     def running(self) -> Running:
         """Something that is under way as long as the `with` block, in one task."""

@@ -44,7 +44,9 @@ def told_elsewhere() -> Iterator[None]:
 def place_of(database: Database) -> str:
     """The location of a store, without its table names."""
     names = [
-        value for name, value in database.resource_names.items() if value and not name.endswith("TableName")
+        value
+        for name, value in database.traits.resource_names.items()
+        if value and not name.endswith("TableName")
     ]
     return "/".join(names)
 

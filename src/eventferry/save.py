@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventferry.database import Database, Save, Saved
+from eventferry.errors import StoreFrozenError
 from eventferry.lifecycle import to_the_end
+from eventferry.state.owners import writing
 
 _MOST = 256
 """Saves in a group."""
@@ -53,6 +55,7 @@ class Saving:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._at_once = database.traits.saves_at_once
         self._waiting: deque[_Waiting] = deque()
         self._groups = 0
         self._count = 0
@@ -83,7 +86,7 @@ class Saving:
     @property
     def _is_free(self) -> bool:
         """Whether a group can begin. What waits nevertheless is of aggregates that are under way."""
-        return self._groups < self._database.groups_at_once
+        return self._groups < self._at_once
 
     def _began(self, saves: Sequence[Save]) -> None:
         self._groups += 1
@@ -110,7 +113,7 @@ class Saving:
         """What waits, in order of arrival, as far as it fits in a group and is no other's part of the work."""
         group: list[_Waiting] = []
         passed: list[_Waiting] = []
-        most = min(_MOST, math.ceil((self._count + len(self._waiting)) / self._database.groups_at_once))
+        most = min(_MOST, math.ceil((self._count + len(self._waiting)) / self._at_once))
         size = 0
         while self._waiting and len(group) < most:
             one = self._waiting.popleft()
@@ -130,7 +133,7 @@ class Saving:
     async def _store(self, saves: Sequence[_Waiting]) -> None:
         """Store a group and answer everybody in it: those that were left out alone, after the others."""
         try:
-            stored = await self._database.save([one.save for one in saves])
+            stored = await self._saved([one.save for one in saves])
         except asyncio.CancelledError:
             for one in saves:
                 one.answer.cancel()
@@ -151,9 +154,17 @@ class Saving:
                 await self._store([one])
 
     async def _alone(self, save: Save) -> Saved:
-        [saved] = await self._database.save([save])
+        [saved] = await self._saved([save])
         assert saved is not None  # noqa: S101 -- only of several one may be left out
         return saved
+
+    async def _saved(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
+        while True:
+            try:
+                return await self._database.save(saves)
+            except StoreFrozenError:
+                async with writing(self._database):  # refuses, unless the freeze was a dead owner's
+                    pass
 
 
 async def _over(task: asyncio.Task[None]) -> None:

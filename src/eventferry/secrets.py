@@ -16,8 +16,10 @@ from typing import Annotated, Any
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Frozen, Reading, Save, Writing
+from eventferry.cursor import MAX_COUNTER
+from eventferry.database import Database, Frozen, Reading, Segment, SoleWriting, Writing
 from eventferry.databases.dialect import Column, Condition
+from eventferry.databases.names import left_out
 from eventferry.errors import (
     InputError,
     SecretConflictError,
@@ -28,12 +30,14 @@ from eventferry.errors import (
 )
 from eventferry.importing.batch import PART
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
-from eventferry.lines.event import Event, EventInput, NewRow
-from eventferry.lines.limits import MAX_SAFE_INTEGER, check_text
+from eventferry.lines.event import Event, EventInput, NewRow, Row
+from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, check_text, full_thread
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.spelling import has_lone_surrogate
 from eventferry.operation_log import Operation, counts_of
-from eventferry.state.small_tables import all_of, columns, left_out
+from eventferry.reading.order import thread_of
+from eventferry.state import owners
+from eventferry.state.small_tables import all_of, columns
 
 SET_SECRET = "RESOLVE_SET_SECRET"  # noqa: S105 -- the type of an event
 DELETE_SECRET = "RESOLVE_DELETE_SECRET"  # noqa: S105
@@ -94,13 +98,27 @@ class SecretsReport(msgspec.Struct, frozen=True, rename="camel"):
     deleted: int = 0
 
 
-def _event_about(event_type: str, secret_id: str) -> Save:
+def _event_about(event_type: str, secret_id: str) -> NewRow:
     """reSolve's `makeSetSecretEvent` / `makeDeleteSecretEvent`: an aggregate of its own for each."""
     alphabet = string.ascii_letters + string.digits + "_-"
     salt = "".join(randomness.choice(alphabet) for _ in range(10))
-    return Save(
-        NewRow(now(), f"{event_type}_{secret_id}_{salt}", event_type, encode_payload({"id": secret_id})), 1
-    )
+    return NewRow(now(), f"{event_type}_{secret_id}_{salt}", event_type, encode_payload({"id": secret_id}))
+
+
+async def _append(writing: SoleWriting, event: NewRow) -> None:
+    """Store the first event of an aggregate, in its thread or the next whose last timestamp is not later."""
+    timestamp, aggregate_id, event_type, payload = event
+    check_limits(await writing.limits(), aggregate_id, event_type, payload)
+    heads = await writing.heads()
+    preferred = thread_of(aggregate_id)
+    for thread in (*range(preferred, 256), *range(preferred)):
+        if not await writing.any_later([Segment(thread, heads[thread] - 1, heads[thread], timestamp)]):
+            break
+    else:
+        thread = preferred
+    if heads[thread] > MAX_COUNTER:
+        raise full_thread(thread)
+    await writing.append([Row(thread, heads[thread], timestamp, aggregate_id, 1, event_type, payload)])
 
 
 def _checked(secret_id: str, secret: str) -> tuple[str, str]:
@@ -125,8 +143,7 @@ def _next(idx: int) -> int:
 async def set_secret(database: Database, secret_id: str, secret: str) -> None:
     """Add a secret and store the event that says so."""
     secret_id, secret = _checked(secret_id, secret)
-    async with database.writing_alone() as writing:
-        await writing.hold_secrets()
+    async with owners.writing(database, "exclusive", secrets=True) as writing:
         table = await _Table.of(writing)
         idx = _next(await table.free())
         present = await get(writing, secret_id)
@@ -134,20 +151,19 @@ async def set_secret(database: Database, secret_id: str, secret: str) -> None:
             was = "was deleted" if present.secret is None else "is set"
             raise SecretExistsError(f"the secret {secret_id!r} {was}, and an id is used once")
         await table.insert([(None, Secret(secret, secret_id, idx))])
-        await writing.add_event(_event_about(SET_SECRET, secret_id))
+        await _append(writing, _event_about(SET_SECRET, secret_id))
 
 
 async def delete_secret(database: Database, secret_id: str) -> bool:
     """Make a secret a tombstone and store the event that says so; False, and no event, if there was none."""
-    async with database.writing_alone() as writing:
-        await writing.hold_secrets()
+    async with owners.writing(database, "exclusive", secrets=True) as writing:
         present = await get(writing, secret_id)
         if present is None:
             return False
         was_there = present.secret is not None
         if was_there:
             await (await _Table.of(writing)).erase([secret_id])
-            await writing.add_event(_event_about(DELETE_SECRET, secret_id))
+            await _append(writing, _event_about(DELETE_SECRET, secret_id))
     # Also where it was deleted before: the call that did it may have had to say that it could not do this.
     await database.erase_journal()
     return was_there
@@ -429,7 +445,7 @@ class SecretsImport:
             self._state = "aborted"
             with self._operation as operation:
                 self._take(self._splitter.finish())
-                async with self._database.writing(frozen=self._frozen) as writing:
+                async with owners.writing(self._database, frozen=self._frozen, secrets=True) as writing:
                     self._report = await self._store(writing)
                 self._lines = []
                 self._state = "closed"
@@ -452,7 +468,6 @@ class SecretsImport:
 
     async def _store(self, writing: Writing) -> SecretsReport:
         counts: Counter[str] = Counter()
-        await writing.hold_secrets()
         table = await _Table.of(writing)
         free = await table.free()
         for start in range(0, len(self._lines), PART):

@@ -13,8 +13,14 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Freeze, Inspection, Save, Selection
-from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreClosedError, UsageError
+from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save, Selection, Undo
+from eventferry.errors import (
+    AlreadyFrozenError,
+    NotFrozenError,
+    StoreClosedError,
+    StoreNotFoundError,
+    UsageError,
+)
 from eventferry.importing import incremental, replace
 from eventferry.importing.append import Appending
 from eventferry.importing.incremental import EventSource
@@ -29,7 +35,7 @@ from eventferry.lines.payload import LARGE, decode_payload, encode_payload, is_l
 from eventferry.operation_log import Operation, counts_of, told
 from eventferry.reading import partition
 from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
-from eventferry.reading.order import Pages
+from eventferry.reading.pages import Pages
 from eventferry.reading.partition import Partition
 from eventferry.results import (
     Description,
@@ -41,7 +47,7 @@ from eventferry.results import (
 )
 from eventferry.save import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
-from eventferry.state import figures, snapshots, subscribers
+from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 
 __all__ = ["EventLoader", "EventStore"]
 
@@ -84,7 +90,7 @@ class EventStore:
 
     def __init__(self, open_database: Callable[[], Database], *, snapshot_bucket_size: int = 1) -> None:
         if snapshot_bucket_size < 1:
-            raise UsageError(f"snapshot_bucket_size is a whole number from 1, not {snapshot_bucket_size!r}")
+            raise UsageError(f"snapshot_bucket_size must be at least 1, not {snapshot_bucket_size!r}")
         self._open_database = open_database
         self._begin()
         self._bucket_size = snapshot_bucket_size
@@ -95,6 +101,7 @@ class EventStore:
         self._open: Database | None = database
         self._saving = Saving(database)
         self._checking = asyncio.Lock()
+        self._undo_init: Undo | None = None
         self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
 
     @property
@@ -118,12 +125,22 @@ class EventStore:
     @told("init")
     async def init(self) -> None:
         """Create the store. Raises StoreExistsError."""
-        await self._database.create()
+        self._undo_init = await self._database.create()
+
+    @told("undo-init")
+    async def undo_init(self) -> None:
+        """Remove the file that `init` of this object created, unless anything is stored in it or anybody else has it
+        open. On a server this does nothing."""
+        undo, self._undo_init = self._undo_init, None
+        if undo is not None:
+            await undo()
 
     @told("drop")
     async def drop(self) -> None:
         """Remove the store and everything in it. Raises StoreNotFoundError."""
-        await self._database.drop()
+        async with owners.writing(self._database, "replacing", frozen="allow") as writing:
+            await small_tables.refuse_foreign_tables(writing, self._database.life.name)
+            await writing.drop()
 
     async def close(self) -> None:
         """Close the store. Calling it again does nothing.
@@ -138,7 +155,11 @@ class EventStore:
 
     async def exists(self) -> bool:
         """Whether the store exists. Creates nothing."""
-        return await self._database.exists()
+        try:
+            await self._probe()
+        except StoreNotFoundError:
+            return False
+        return True
 
     @told("upgrade")
     async def upgrade(self) -> list[str]:
@@ -154,19 +175,20 @@ class EventStore:
         Raises:
             AlreadyFrozenError: a user has frozen the store already.
         """
-        async with self._database.writing_alone(frozen="allow") as writing:
-            marker = await writing.freeze_marker()
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            marker = await writing.freeze()
             if marker is not None and marker.owner is None:
-                raise AlreadyFrozenError("the store is frozen already")
-            await writing.set_freeze(None, now())
+                raise AlreadyFrozenError("the store is already frozen")
+            await owners.freeze(writing, None)
 
     @told("unfreeze")
     async def unfreeze(self) -> None:
         """Allow writes again. Raises NotFrozenError."""
-        async with self._database.writing_alone(frozen="allow") as writing:
-            if await writing.freeze_marker() is None:
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            marker = await writing.freeze()
+            if marker is None:
                 raise NotFrozenError("the store is not frozen")
-            await writing.clear_freeze()
+            await writing.change_freeze(marker, None)
 
     async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
         """Describe the store: counts, location, freeze, open import.
@@ -177,10 +199,10 @@ class EventStore:
         """
         async with self._database.reading() as reading:
             counts = await figures.counts(reading, estimated=estimate_counts)
-            marker = await reading.freeze_marker()
-            left = await reading.open_import()
+            marker = await reading.freeze()
+            left = await reading.stages("open")
             cursor = vector.encode(await reading.heads()) if calculate_cursor else None
-        marker = await self._living(marker)
+        marker = await owners.living(self._database, marker)
         return Description(
             event_count=counts.event_count,
             secret_count=counts.secret_count,
@@ -188,18 +210,12 @@ class EventStore:
             deleted_secret_count=counts.deleted_secret_count,
             last_event_timestamp=counts.last_event_timestamp,
             is_frozen=marker is not None,
-            resource_names=self._database.resource_names,
+            resource_names=self._database.traits.resource_names,
             frozen_by=None if marker is None else "user" if marker.owner is None else "operation",
             frozen_since=None if marker is None else marker.since,
-            open_import=None if left is None else OpenImportDescription(left.id, left.since),
+            open_import=OpenImportDescription(left[0].id, left[0].since) if left else None,
             cursor=cursor,
         )
-
-    async def _living(self, marker: Freeze | None) -> Freeze | None:
-        """The freeze, or None if its owner is dead."""
-        if marker is None or marker.owner is None or await self._database.is_alive(marker.owner):
-            return marker
-        return None
 
     # events
 
@@ -280,10 +296,10 @@ class EventStore:
         by_time = start_time is not None or finish_time is not None
         if cursor is msgspec.UNSET:
             if not by_time:
-                raise UsageError("give a cursor (None is the start), or start_time or finish_time")
+                raise UsageError("give a cursor (None is the start), start_time or finish_time")
             return Page(await self._selected(only, limit), None)
         if by_time:
-            raise UsageError("a page goes by cursor or by start_time and finish_time, not by both")
+            raise UsageError("give a cursor, or start_time and finish_time, but not both")
         # Who reads on from the end of a page need not look for its beginning again.
         pages = self._read_up_to.pop((cursor, only), None) or _pages(cursor, only)
         page = await self._page(pages, limit)
@@ -408,7 +424,7 @@ class EventStore:
             StoreReplacedError: during iteration: the events were replaced since `partitions`.
         """
         if not isinstance(part, Partition):
-            raise UsageError(f"a partition is what partitions gave, not {type(part).__name__}")
+            raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
         return ExportStream(
             self._database,
             cursor=part.since,
@@ -450,7 +466,7 @@ class EventStore:
         if _mode(maintenance_mode) is MANUAL:
             if freeze or resume or allow_empty or not replace:
                 raise UsageError(
-                    "freeze, resume, allow_empty and replace are for an import that replaces (AUTO)"
+                    "freeze, resume, allow_empty and replace=False cannot be combined with MANUAL"
                 )
             target: Appending | Replacement = Appending(self._database)
         else:
@@ -633,13 +649,13 @@ class EventStore:
             self._bucket_counts[key] = count
             return
         self._bucket_counts.pop(key, None)
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             await snapshots.save(writing, key, content)
 
     @told("drop-snapshot", logging.DEBUG)
     async def drop_snapshot(self, key: str) -> None:
         """Remove the snapshot under exactly this key, if there is one."""
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             await snapshots.drop(writing, _text("key", key))
 
     @told("ensure-subscriber", logging.DEBUG)
@@ -657,11 +673,11 @@ class EventStore:
             False if `update_only` is set and it is not registered.
         """
         if update_only == (destination is not None):
-            raise UsageError("give a destination, or update_only: one of the two")
+            raise UsageError("give either a destination or update_only")
         application_name = _text("application_name", application_name)
         event_subscriber = _text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             return await subscribers.save(
                 writing,
                 application_name,
@@ -673,7 +689,7 @@ class EventStore:
     @told("remove-subscriber", logging.DEBUG)
     async def remove_event_subscriber(self, application_name: str, event_subscriber: str) -> None:
         """Remove a read model from the registry, if it is there."""
-        async with self._database.writing(frozen="allow") as writing:
+        async with owners.writing(self._database, frozen="allow") as writing:
             await subscribers.drop(
                 writing,
                 _text("application_name", application_name),
@@ -714,30 +730,30 @@ async def _decoded(payload: bytes) -> Any:
 
 def _check_count(name: str, count: int) -> None:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UsageError(f"{name} is a whole number from 1, not {count!r}")
+        raise UsageError(f"{name} must be an integer of at least 1, not {count!r}")
 
 
 def _check_size(name: str, size: int | None) -> None:
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
-        raise UsageError(f"{name} is a whole number from 0, not {size!r}")
+        raise UsageError(f"{name} must be an integer of at least 0, not {size!r}")
 
 
 def _text(name: str, value: str) -> str:
     if not isinstance(value, str):
-        raise UsageError(f"{name} is a string, not {type(value).__name__}")
+        raise UsageError(f"{name} must be a string, not {type(value).__name__}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UsageError(f"{name} holds a lone surrogate, which is no character")
+        raise UsageError(f"{name} contains a lone surrogate, which is not a character")
     return plain_text(value)
 
 
 def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
-        raise UsageError(f"{name} is a list of strings, not one string")
+        raise UsageError(f"{name} must be a list of strings, not a string")
     try:
         names = tuple(values)
     except TypeError:
-        raise UsageError(f"{name} is a list of strings, not {values!r}") from None
-    return tuple(_text(f"each of {name}", value) for value in names)
+        raise UsageError(f"{name} must be a list of strings, not {values!r}") from None
+    return tuple(_text(f"each element of {name}", value) for value in names)
 
 
 def _pages(cursor: str | None, only: Filter) -> Pages:
@@ -753,7 +769,7 @@ def filter_of(
     """The filter for the arguments of a call. Raises UsageError."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
-            raise UsageError(f"{name} is in whole milliseconds since 1970, not {moment!r}")
+            raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
     if start_time is not None and finish_time is not None and start_time > finish_time:
         raise UsageError("start_time is later than finish_time")
     return Filter(
@@ -766,5 +782,5 @@ def filter_of(
 
 def _mode(mode: MaintenanceMode) -> MaintenanceMode:
     if not isinstance(mode, MaintenanceMode):
-        raise UsageError(f"maintenance_mode is AUTO or MANUAL, not {mode!r}")
+        raise UsageError(f"maintenance_mode must be AUTO or MANUAL, not {mode!r}")
     return mode

@@ -431,6 +431,7 @@ class EventStore(_Face[awaited.EventStore]):
         self.close()
 
     init = _sync(awaited.EventStore.init)
+    undo_init = _sync(awaited.EventStore.undo_init)
     drop = _sync(awaited.EventStore.drop)
     close = _sync(awaited.EventStore.close)
     exists = _sync(awaited.EventStore.exists)

@@ -310,3 +310,12 @@ def test_a_large_event_passes(ferry: Ferry) -> None:
     ferry.done("import", source, "a.db")
     ferry.done("export", "a.db", "out.jsonl.zst")
     assert ferry.done("verify", "out.jsonl.zst", source).status == 0
+
+
+@pytest.mark.parametrize("options", [("import",), ("import", "--manual"), ("incremental-import",)])
+def test_a_line_that_is_refused_in_the_middle_leaves_no_new_file(
+    ferry: Ferry, options: tuple[str, ...]
+) -> None:
+    source = ferry.file("in.jsonl", make_lines(300) + b"no event\n" + make_lines(300))
+    assert "line 301" in ferry.refused(options[0], source, "new.db", *options[1:])
+    assert ferry.names() == {source}

@@ -57,7 +57,7 @@ async def test_whichever_batch_cannot_be_put_into_the_stage_the_import_fails_and
         await import_lines(store, make_lines(30))
         async with store._database.writing() as writing:
             kind = type(writing)
-        put, batches = kind.stage_new_rows, itertools.count(1)
+        put, batches = kind.stage_rows, itertools.count(1)
 
         async def fails_once(writing: Any, stage: Any, batch: Any) -> None:
             if next(batches) == nth:
@@ -65,7 +65,7 @@ async def test_whichever_batch_cannot_be_put_into_the_stage_the_import_fails_and
             await put(writing, stage, batch)
 
         with monkeypatch.context() as failing:
-            failing.setattr(kind, "stage_new_rows", fails_once)
+            failing.setattr(kind, "stage_rows", fails_once)
             failing.setattr(staging, "BATCH_BYTES", 1)
             failing.setattr(staging, "PART", 10)
             with pytest.raises(StoreUnreachableError):

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from eventferry import MANUAL, Event, EventStore
 from eventferry import cursor as vector
-from eventferry.reading import exporting
-from eventferry.reading import order as order_of_events
-from eventferry.reading.order import Pages
+from eventferry.reading import aggregates, exporting
+from eventferry.reading import pages as pages_of_events
+from eventferry.reading.pages import Pages
+from eventferry.reading.stretches import Stretches
 from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
@@ -38,8 +39,8 @@ PAGE_SIZES = (1, 2, 3, 7, 50, 1000)
 @pytest.fixture(autouse=True)
 def few_threads_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept for the next page is kept of small pages too; of those of one or two threads it is not."""
-    monkeypatch.setattr(order_of_events, "MANY", 3)
-    monkeypatch.setattr(order_of_events, "_PLACES", 5)
+    monkeypatch.setattr(pages_of_events, "MANY", 3)
+    monkeypatch.setattr(aggregates, "_PLACES", 5)
 
 
 # The reference: the merge, as the words say it.
@@ -380,13 +381,13 @@ async def test_what_sorts_behind_a_page_is_read_where_the_next_page_can_use_it(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, grows: bool
 ) -> None:
     asked: list[Any] = []
-    read_following = Pages._read_following
+    looking = Stretches._looking
 
-    def noted(pages: Pages, *args: Any) -> Any:
+    def noted(stretches: Stretches, *args: Any) -> Any:
         asked.append(args)
-        return read_following(pages, *args)
+        return looking(stretches, *args)
 
-    monkeypatch.setattr(Pages, "_read_following", noted)
+    monkeypatch.setattr(Stretches, "_looking", noted)
     async with filled(opened, large_history(1, 200, falls=False)) as store:
         cursor: str | None = None
         for number in range(8):

@@ -24,7 +24,7 @@ from eventferry import (
     sync,
 )
 from eventferry.reading import exporting
-from eventferry.reading.order import Pages
+from eventferry.reading.pages import Pages
 from tests.conformance.test_order import (
     exported_in_parts,
     exported_with_stops,
@@ -170,7 +170,7 @@ async def test_events_of_one_timestamp_are_one(opened: Opened) -> None:
 @pytest.mark.parametrize("n", [0, -1, True, "2", None, 1.0])
 async def test_how_many_is_a_whole_number_from_1(opened: Opened, n: Any) -> None:
     async with opened() as store:
-        with pytest.raises(UsageError, match="n is a whole number from 1"):
+        with pytest.raises(UsageError, match="n must be an integer of at least 1"):
             await store.partitions(n)
 
 
@@ -425,5 +425,5 @@ async def test_slices_that_wait_for_their_turn_are_read_only_a_few_pages_ahead(
 @pytest.mark.parametrize("jobs", [0, -1, True, "2", None])
 async def test_how_many_jobs_is_a_whole_number_from_1(opened: Opened, jobs: Any) -> None:
     async with opened() as store:
-        with pytest.raises(UsageError, match="jobs is a whole number from 1"):
+        with pytest.raises(UsageError, match="jobs must be an integer of at least 1"):
             store.export_events(jobs=jobs)

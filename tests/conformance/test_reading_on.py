@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from eventferry import EventStore
-from eventferry.database import EVERY_EVENT, Key, Stretch
-from eventferry.reading.order import _tidied
+from eventferry.database import EVERY_EVENT, FIRST, Stretch
+from eventferry.reading.pages import tidied
 from tests.support import Opened, exported, import_lines, make_event
 
 COUNT = 5
@@ -15,12 +15,12 @@ async def read_on(store: EventStore, limit: int = 2**31) -> tuple[list[list[Stre
     """The answers, and the lines in all of them."""
     answers: list[list[Stretch]] = []
     text = b""
-    bound: Key | None = None
+    bound = FIRST
     async with store._database.reading() as reading:
         while limit and not (answers and answers[-1][-1].is_end):
             found: list[Stretch] = []
             await reading.read_on(bound, EVERY_EVENT, limit, MAX_BYTES, COUNT, found.append)
-            text += b"".join([await _tidied(stretch) for stretch in found])
+            text += b"".join([await tidied(stretch) for stretch in found])
             bound = found[-1].behind if found[-1].threads else bound
             limit -= sum(len(stretch.threads) for stretch in found)
             answers.append(found)

@@ -426,7 +426,7 @@ async def test_a_busy_store_is_told_with_when_to_come_again(tmp_path: Path) -> N
         opened(tmp_path, busy_timeout=0.1) as store,
         client_of(store) as client,
     ):
-        async with holder._database.writing_alone():
+        async with holder._database.writing("exclusive"):
             response = await client.post(
                 "/events", json={"type": "T", "aggregateId": "a", "aggregateVersion": 1}
             )

@@ -34,7 +34,7 @@ from eventferry import (
     pipeline,
 )
 from eventferry.comparing.canonical import canonical
-from eventferry.databases.mysql.shape import refuse_number
+from eventferry.databases.mysql.payloads import refuse_number
 from eventferry.databases.postgresql.payloads import refuse_payload
 from eventferry.lines.blocks import ArraySplitter, LineSplitter
 from eventferry.lines.decoder import LineDecoder

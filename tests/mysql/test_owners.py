@@ -25,7 +25,7 @@ from eventferry import (
     check,
     open_store,
 )
-from eventferry.databases import mysql
+from eventferry.databases.mysql import owners
 from eventferry.databases.mysql.connection import Connection
 from eventferry.importing.stream import ImportStream
 from tests.support import exported, import_lines, line, make_event, make_lines
@@ -183,7 +183,7 @@ async def test_an_answer_that_is_lost_when_the_events_are_replaced_is_no_failure
 async def test_a_save_that_ends_a_dead_freeze_leaves_the_freeze_that_a_user_has_set_meanwhile(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    is_alive = mysql._is_alive
+    is_alive = owners.is_alive
     looks: list[str] = []
 
     async def freeze() -> None:
@@ -204,7 +204,7 @@ async def test_a_save_that_ends_a_dead_freeze_leaves_the_freeze_that_a_user_has_
         export = other.export_events(maintenance_mode=AUTO)
         await export.begin()
         kill_owner(database, export._export._owner.id)  # type: ignore[union-attr]
-        monkeypatch.setattr(mysql, "_is_alive", look_and_let_somebody_freeze)
+        monkeypatch.setattr(owners, "is_alive", look_and_let_somebody_freeze)
         with pytest.raises(StoreFrozenError):
             await store.save_event(NEW)
         assert looks

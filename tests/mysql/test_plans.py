@@ -7,7 +7,7 @@ from typing import Any
 
 from eventferry import EventStore, open_store
 from eventferry.databases.mysql import MysqlDatabase
-from tests.support import LONG_AGO, all_pages, exported, import_lines, line, make_event
+from tests.support import LONG_AGO, all_pages, back_and_forth, exported, import_lines, line, make_event
 from tests.support.mysql import Database
 
 COUNT = 20_000
@@ -108,3 +108,14 @@ async def test_pages_of_tables_without_the_index_do_not_read_all_that_is_left(da
             for limit in (500, 50)
         ]
     assert many - few < 36 * 1500  # each page has a look at every thread, whatever the store holds
+
+
+async def test_one_thread_is_read_by_its_counters_whatever_its_timestamps(database: Database) -> None:
+    count = 5_000
+    async with open_store(database.url, max_connections=1) as store:
+        await store.init()
+        await import_lines(store, b"".join(map(line, back_and_forth(count))))
+        assert await rows_read(store, lambda: exported(store)) < 2 * count
+        pages = await rows_read(store, lambda: all_pages(store, 500))
+    # Each page looks at the 256 next counters, and the first is read twice.
+    assert pages < 2 * count + 20 * 256

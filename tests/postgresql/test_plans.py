@@ -14,6 +14,7 @@ from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
     all_pages,
+    back_and_forth,
     events_of,
     exported,
     import_lines,
@@ -183,3 +184,20 @@ async def test_no_page_save_or_incremental_import_walks_over_all_events(
             assert scans(found) == [], name
             worst = max(found, key=read)
             assert read(worst) <= most, f"{name}: {json.dumps(worst, indent=1)}"
+
+
+async def test_one_thread_is_read_by_its_counters_whatever_its_timestamps(explaining: Own) -> None:
+    url, count = explaining.new_url(), 5_000
+    plans = Plans(explaining)
+    await make_store(url)
+    async with open_store(url) as store:
+        await import_lines(store, back_and_forth(count))
+        rows(url, 'ANALYZE "events"')
+        plans.new()
+        await exported(store)
+        found = plans.new()
+        assert sum(map(read, found)) < 1.2 * count
+        assert scans(found) == []
+        await all_pages(store, 500)
+        # The first page is read twice, and a merge is begun once.
+        assert sum(map(read, plans.new())) < 1.5 * count

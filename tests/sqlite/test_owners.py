@@ -26,7 +26,7 @@ from eventferry import (
     StoreFrozenError,
     open_store,
 )
-from eventferry.databases.sqlite import liveness
+from eventferry.databases.sqlite import owners
 from tests.support import (
     exported,
     import_lines,
@@ -240,23 +240,23 @@ async def test_who_begins_while_others_sweep_owns_a_file_that_is_there(tmp_path:
 
     def sweep() -> None:
         while not is_over.is_set():
-            liveness.sweep(path)
+            owners.sweep(path)
 
     sweepers = [threading.Thread(target=sweep) for _ in range(3)]
     for sweeper in sweepers:
         sweeper.start()
     try:
         for _ in range(300):
-            owner = liveness.FileOwner(path)
-            assert liveness.is_alive(path, owner.id)
-            assert liveness.lock_path(path, owner.id).exists()
+            owner = owners.FileOwner(path)
+            assert owners.is_alive(path, owner.id)
+            assert owners.lock_path(path, owner.id).exists()
             await owner.release()
-            assert not liveness.is_alive(path, owner.id)
+            assert not owners.is_alive(path, owner.id)
     finally:
         is_over.set()
         for sweeper in sweepers:
             sweeper.join()
-    liveness.sweep(path)
+    owners.sweep(path)
     assert names_beside(path) == set()
 
 
@@ -313,15 +313,14 @@ def interrupted(
     begun: list[int] = []
 
     @asynccontextmanager
-    async def writing(**options: Any) -> AsyncIterator[Any]:
+    async def writing(*kind: Any, **options: Any) -> AsyncIterator[Any]:
         begun.append(len(begun) + 1)
         if len(begun) == number:
             await interfere()
-        async with real(database, **options) as transaction:
+        async with real(database, *kind, **options) as transaction:
             yield transaction
 
-    for name in ("writing", "writing_alone", "replacing"):
-        monkeypatch.setattr(database, name, writing)
+    monkeypatch.setattr(database, "writing", writing)
     return begun
 
 

@@ -22,6 +22,7 @@ from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
     all_pages,
+    back_and_forth,
     events_of,
     exported,
     import_lines,
@@ -154,3 +155,24 @@ async def import_in_steps(store: EventStore) -> None:
     import_id = await store.begin_incremental_import()
     await store.push_incremental_import([at(FAR_FUTURE, 1, "aggregate-1"), at(FAR_FUTURE + 1, 2)], import_id)
     assert await store.commit_incremental_import(import_id) == ImportReport(1, 1, 0)
+
+
+async def test_one_thread_is_read_by_its_counters_whatever_its_timestamps(
+    tmp_path: Path, plans: list[tuple[str, str]]
+) -> None:
+    async with open_store(url_of(tmp_path / "a.db")) as store:
+        await store.init()
+        await import_lines(store, back_and_forth(2000))
+        plans.clear()
+        await all_pages(store, 200)
+        await exported(store)
+    stretches = [
+        (sql, detail) for sql, detail in plans if "LIMIT :walk" in sql and '"events"' in detail + sql
+    ]
+    by_counter = [detail for sql, detail in stretches if "ORDER BY threadCounter" in sql]
+    assert any("threadId=? AND threadCounter>?" in detail for detail in by_counter)
+    assert not any("TEMP B-TREE" in detail for detail in by_counter)
+    assert scans(plans) == []
+    # Only the first page was read in order of timestamps; one merge was begun, and found a single thread.
+    assert len({sql for sql, _ in stretches if "ORDER BY timestamp" in sql}) == 1
+    assert sum("LIMIT :count" in sql for sql, _ in plans) <= 256

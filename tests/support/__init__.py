@@ -82,6 +82,20 @@ def make_lines(n: int) -> bytes:
     return b"".join(line(make_event(i)) for i in range(n))
 
 
+def back_and_forth(count: int, *, thread: int = 77, gaps: bool = False) -> list[dict[str, Any]]:
+    """Events of one thread, of which each fifteenth is 7 ms before the one before it."""
+    return [
+        make_event(
+            i,
+            threadId=thread,
+            threadCounter=3 * i if gaps else i,
+            timestamp=LONG_AGO + 2 * i - (9 if i % 15 == 14 else 0),
+            type=f"TYPE_{i % 3}",
+        )
+        for i in range(count)
+    ]
+
+
 def events_of(lines: bytes) -> list[Event]:
     """The events of lines."""
     return [

@@ -41,13 +41,22 @@ async def made(
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """Create a missing store, unless the first line of the input is refused; yields all blocks.
 
+    If the block raises, a store that is still empty is removed again.
+
     `placed`: events have positions.
     """
     if not await store.exists():
         begun = await _begun(blocks, placed=placed, ignore_unknown_keys=ignore_unknown_keys)
         await store.init()
         blocks = _joined(begun, blocks)
-    yield blocks
+    try:
+        yield blocks
+    except EventferryError as error:
+        try:
+            await store.undo_init()
+        except EventferryError as another:
+            error.add_note(f"the empty store was not removed: {another}")
+        raise
 
 
 async def _begun(blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool) -> list[bytes]:

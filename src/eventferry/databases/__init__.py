@@ -1,4 +1,4 @@
-"""The databases, by the scheme of a store's URL. A database's module is imported only when it is used."""
+"""The databases, by the scheme of a store's URL. The module of a database is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _MODULES = {
 
 
 class _Module(Protocol):
-    """What the module of a database has."""
+    """The functions of a database's module."""
 
     def open_url(self, address: str, tables: Tables, settings: dict[str, Any]) -> Database:
-        """The database at an address, which is a URL without its query, or a plain path.
+        """The database at an address: a URL without its query, or a plain path.
 
-        Takes the settings that it knows out of `settings`; what it leaves there is refused. Connects to nothing.
+        Removes the settings that it knows from `settings`; any others are refused. Does not connect.
         """
 
 
@@ -49,22 +49,22 @@ _ADDRESS = re.compile(
     (?:/[^@?:]*)?)(\?[^@]*)?""",
     re.VERBOSE,
 )
-"""What stands behind a server's scheme, where nothing in it can be a password: a ? or / in one would end the host."""
+"""The rest of a server's URL, if it is clear what may be a password: an unescaped ? or / in one would end the host."""
 
 _PASSWORD = re.compile(r"^.*:.*@", re.DOTALL)
 
 
 def is_store(place: str) -> bool:
-    """Whether a command-line argument names a store; any other is a file of lines. A server's scheme that is not
-    followed by // names one too, which is told when it is opened."""
+    """Whether a command-line argument is a store; any other is a file. A server's scheme without // counts as a store,
+    and is refused when it is opened."""
     scheme, separator, _ = place.partition(":")
     is_server = bool(separator) and _MODULES.get(scheme, "sqlite") != "sqlite"
     return "://" in place or is_server or PurePath(place).suffix in SQLITE_SUFFIXES
 
 
 def without_password(place: str) -> str:
-    """A URL as it may be shown: no user and password before the host, and no options, which may hold one; where it is
-    not clear which is which, nothing behind the scheme."""
+    """A URL without user and password, and without options, which may contain one. If it is not clear what may be a
+    password, only the scheme."""
     scheme, separator, rest = place.partition(":")
     if not separator or (scheme == "sqlite" and "@" not in rest and "password" not in rest):
         return place
@@ -77,43 +77,41 @@ def without_password(place: str) -> str:
 
 
 def open_database(url: str, options: dict[str, Any]) -> Database:
-    """The database of a URL; connects to nothing yet.
+    """The database of a URL. Does not connect.
 
     Raises:
-        UsageError: the URL or an option is not understood.
+        UsageError: the URL or an option is not valid.
         MissingExtraError: the database's driver is not installed.
     """
     from eventferry.databases.names import Tables, check_names
 
     if "\0" in unquote(url):
-        raise UsageError("a store's URL cannot hold the character U+0000")
+        raise UsageError("a store URL must not contain the character U+0000")
     scheme, separator, rest = url.partition("://")
     if not separator:
         if url.partition(":")[0] in _MODULES and ":" in url:
-            raise UsageError(f"a store's URL begins with {url.partition(':')[0]}://")
+            raise UsageError(f"a store URL begins with {url.partition(':')[0]}://")
         scheme, address, query = "sqlite", url, ""
     else:
         path, _, query = rest.partition("?")
         address = f"{scheme}://{path}"
-        if (
-            path.partition("/")[0].count("@") > 1
-        ):  # a driver could take half a password for the host, and tell it
-            raise UsageError(f"{without_password(url)}: an @ in a user's name or password is written %40")
+        if path.partition("/")[0].count("@") > 1:  # a driver could show half a password as the host
+            raise UsageError(f"{without_password(url)}: write %40 for an @ in a user name or password")
         if _MODULES.get(scheme, "sqlite") != "sqlite" and _ADDRESS.fullmatch(f"//{path}") is None:
             raise UsageError(
-                f"{scheme}:… is no store's URL: {scheme}://user:password@host:port/database, and in a password "
-                "? is written %3F, / %2F, @ %40, : %3A"
+                f"{scheme}:… is not a store URL, which looks like {scheme}://user:password@host:port/database; "
+                "in a password, write %3F for ?, %2F for /, %40 for @ and %3A for :"
             )
     if scheme not in _MODULES:
-        known = "sqlite:///path, postgresql://host/database, mysql://host/database"
-        raise UsageError(f"{without_password(url)} is no store's URL: {known}")
+        known = "sqlite:///path, postgresql://host/database or mysql://host/database"
+        raise UsageError(f"{without_password(url)} is not a store URL, which looks like {known}")
     try:
         given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
     except ValueError:
-        raise UsageError(f"the options of {without_password(url)} are not of the form name=value") from None
+        raise UsageError(f"the options of {without_password(url)} must have the form name=value") from None
     both = given.keys() & options.keys()
     if both:
-        raise UsageError(f"{', '.join(sorted(both))}: given in the URL and beside it")
+        raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
     settings = given | options
     tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
     check_names(tables)

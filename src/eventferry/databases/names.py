@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from eventferry.clock import now
-from eventferry.errors import StoreNotFoundError, UsageError
+from eventferry.errors import StoreBusyError, StoreNotFoundError, UnsupportedStoreError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.database import Save
@@ -133,6 +133,21 @@ def fact(text: str, words: str, name: str) -> str | None:
     """A fact from such a comment."""
     found = re.search(rf"EVENTFERRY {words}[^\n]*? {name.upper()} '((?:[^']|'')*)'", text)
     return found[1].replace("''", "'") if found else None
+
+
+def taken_for_dead() -> StoreBusyError:
+    """The error for an operation that finds its stage or its marker gone."""
+    return StoreBusyError(
+        "this import was taken for dead, for the lock that says it is running was lost, or the store was dropped "
+        "meanwhile: its stage or its marker is gone; nothing was replaced, and nothing added"
+    )
+
+
+def left_out(table: str) -> UnsupportedStoreError:
+    """The error for a statement that changed fewer rows than it names."""
+    return UnsupportedStoreError(
+        f"a trigger on the table {table!r} has left out what was to be stored; nothing of this step was kept"
+    )
 
 
 def told(saves: Sequence[Save]) -> str:

@@ -1,4 +1,4 @@
-"""Settings of a store, which come as text from a URL or as values beside it."""
+"""Settings of a store, given as text in a URL or as keyword arguments."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from eventferry.errors import UsageError
 
 
 def seconds(settings: dict[str, Any], name: str, default: float) -> float:
-    """Take a number of seconds out of the settings."""
+    """Remove a number of seconds from the settings."""
     given = settings.pop(name, default)
     try:
         number = float(given)
     except (TypeError, ValueError):
         number = -1.0
     if not 0 <= number <= 1e6:
-        raise UsageError(f"{name} is a number of seconds from 0, not {given!r}")
+        raise UsageError(f"{name} must be a number of seconds, at least 0, not {given!r}")
     return number
 
 
 def whole_number(settings: dict[str, Any], name: str, default: int) -> int:
-    """Take a whole number from 1 out of the settings."""
+    """Remove an integer of at least 1 from the settings."""
     given = settings.pop(name, default)
     text = str(given)
     if isinstance(given, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**6):
-        raise UsageError(f"{name} is a whole number from 1, not {given!r}")
+        raise UsageError(f"{name} must be an integer of at least 1, not {given!r}")
     return int(text)

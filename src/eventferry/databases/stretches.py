@@ -8,6 +8,7 @@ import msgspec
 
 from eventferry.database import Key, Position, Stretch
 
+_FLAGS = bytes.maketrans(b"01", b"\0\1")
 _NUMBERS = msgspec.json.Decoder(list[int])
 
 
@@ -16,9 +17,14 @@ def numbers_of(text: bytes) -> list[int]:
     return _NUMBERS.decode(b"[%b]" % text)
 
 
+def flags_of(digits: bytes) -> bytes:
+    """`Stretch.passing`, from the digits 0 and 1."""
+    return digits.translate(_FLAGS)
+
+
 def give_in_turn(
-    read: Callable[[Key | None, int], Stretch],
-    bound: Key | None,
+    read: Callable[[Key, int], Stretch],
+    bound: Key,
     limit: int,
     count: int,
     give: Callable[[Stretch], None],

@@ -58,11 +58,11 @@ async def run_demo(directory: Path) -> None:
         with Meter("importing", exported.stat().st_size) as meter:
             after = await merged.incremental_import(meter(read_blocks(exported)))
         say(
-            f"  {third}: had {before.imported:,}, skipped {after.skipped_existing:,} duplicates, "
-            f"imported {after.imported:,}: {rate(after.skipped_existing + after.imported, meter.seconds)}"
+            f"  {third}: had {before.imported:,}, skipped {after.skipped_existing:,}, imported "
+            f"{after.imported:,}: {rate(after.skipped_existing + after.imported, meter.seconds)}"
         )
         again = await merged.incremental_import(read_blocks(exported))
-        say(f"  again: skipped {again.skipped_existing:,} duplicates, imported {again.imported:,}")
+        say(f"  once more: skipped {again.skipped_existing:,}, imported {again.imported:,}")
 
         say("Verifying")
         with Meter("comparing") as meter:
@@ -71,7 +71,7 @@ async def run_demo(directory: Path) -> None:
         if not (by_identity.equal and by_content.equal) or again.imported:
             raise EventferryError("the stores are not equal: this is a bug, please report it")
         say(
-            "  all three stores are equal, with no event lost or duplicated: 2 times "
+            "  all three stores are equal, nothing lost or duplicated: 2 times "
             f"{rate(by_content.events, meter.seconds)}"
         )
     say(f"Done in {time.monotonic() - began:.0f} s. To look around:")

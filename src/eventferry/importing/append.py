@@ -17,6 +17,7 @@ from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import Limits
+from eventferry.state import owners
 
 Placed: TypeAlias = tuple[int, Row]
 """The number of a line, and its row."""
@@ -82,11 +83,12 @@ class Appending:
         self._stored = LineDecoder()
 
     async def begin(self) -> list[Progress]:
-        async with self._database.writing(frozen="allow"):
+        async with owners.writing(self._database, frozen="allow"):
             return []
 
     async def limits(self) -> Limits:
-        return await self._database.limits()
+        async with self._database.reading() as reading:
+            return await reading.limits()
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Blocks:
         return Blocks(self._append, progress, done)
@@ -98,12 +100,12 @@ class Appending:
         """What is committed stays: that is what this mode is for."""
 
     async def _append(self, rows: Sequence[Placed]) -> None:
-        async with self._database.writing_alone(frozen="allow") as writing:
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
             await self._append_missing(writing, rows)
 
     async def _append_missing(self, writing: SoleWriting, rows: Sequence[Placed]) -> None:
         heads = await writing.heads()
-        is_frozen = await writing.freeze_marker() is not None
+        is_frozen = await writing.freeze() is not None
         present = await self._present(
             writing, [row for _, row in rows if row.thread_counter < heads[row.thread_id]]
         )
@@ -130,18 +132,16 @@ class Appending:
             present[position] = row
             missing.append((line, row))
         try:
-            await writing.append([row for _, row in missing])
+            await writing.append(
+                [row for _, row in missing],
+                fills_gaps=any(row.thread_counter < heads[row.thread_id] for _, row in missing),
+            )
         except ConcurrentError as error:
             taken = error.aggregate_id, error.aggregate_version
             clashing = [line for line, row in missing if (row.aggregate_id, row.aggregate_version) == taken]
             # The first of two new lines had nothing to clash with.
             line = clashing[min(1, len(clashing) - 1)]
             raise InputError(str(error), line=line, field="aggregateVersion") from None
-        if any(row.thread_counter < heads[row.thread_id] for _, row in missing):
-            # The heads don't show it to an import that is on its way to replace the events.
-            stage = await writing.stage("replace")
-            if stage is not None:
-                await writing.overtake(stage)
 
     async def _present(self, writing: SoleWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
         """What the store holds at the rows' positions."""

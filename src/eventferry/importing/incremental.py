@@ -26,6 +26,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, EventInput, NewRow, NewRowValues
 from eventferry.lines.limits import Limits
 from eventferry.reading import order
+from eventferry.state import owners
 
 EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[EventInput] | AsyncIterable[bytes]
 """Events for an incremental import: dicts or `Event` objects; or blocks of bytes that hold lines, or one JSON
@@ -37,8 +38,8 @@ Piece: TypeAlias = tuple[Sequence[NewRowValues], int]
 
 async def begin(database: Database) -> str:
     """Open an incremental import; its id."""
-    async with database.writing_alone() as writing:
-        if (left := await writing.open_import()) is not None:
+    async with owners.writing(database, "exclusive") as writing:
+        for left in await writing.stages("open"):
             since = f" since {_moment(left.since)}" if left.since else ""
             raise ImportOpenError(
                 f"an incremental import is open{since}: commit {left.id} or roll it back before another begins"
@@ -57,14 +58,12 @@ async def push(
 ) -> int:
     """Add events to the open import; how many. All of them or, on an error, none."""
     key = order.part_key(part)
-    async with database.writing() as writing:
-        limits = await writing.stage_limits(await _open_stage(writing, import_id))
+    async with owners.writing(database) as writing:
+        limits = await writing.limits(await _open_stage(writing, import_id))
     pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
     async with _staged(database, pieces) as (stage, count):
-        async with database.writing() as writing:
+        async with owners.writing(database) as writing:
             target = await _open_stage(writing, import_id)
-            if part is not None:
-                await writing.drop_part(target, key)
             await writing.pour(stage, target, key)
         return count
 
@@ -72,7 +71,7 @@ async def push(
 async def commit(database: Database, import_id: str, older: Older) -> ImportReport:
     """Merge the open import into the store."""
     merge.check_older(older)
-    async with database.writing_alone() as writing:
+    async with owners.writing(database, "exclusive") as writing:
         stage = await _open_stage(writing, import_id)
         report = await merge.merge(writing, stage, older)
         await writing.drop_stage(stage)
@@ -81,11 +80,12 @@ async def commit(database: Database, import_id: str, older: Older) -> ImportRepo
 
 async def roll_back(database: Database, import_id: str | None = None) -> None:
     """Drop the open import, on a frozen store too; fine if there is none, unless it is named."""
-    async with database.writing_alone(frozen="allow") as writing:
+    async with owners.writing(database, "exclusive", frozen="allow") as writing:
         if import_id is not None:
             await writing.drop_stage(await _open_stage(writing, import_id))
-        elif (stage := await writing.stage("open")) is not None:
-            await writing.drop_stage(stage)
+        else:
+            for stage in await writing.stages("open"):
+                await writing.drop_stage(stage)
 
 
 async def whole(
@@ -99,24 +99,33 @@ async def whole(
 ) -> ImportReport:
     """Begin, push and commit in one, on a stage of its own."""
     merge.check_older(older)
+    async with database.reading() as reading:
+        limits = await reading.limits()
     pieces = _pieces(
         events,
-        await database.limits(),
+        limits,
         ignore_unknown_keys=ignore_unknown_keys,
         max_line_bytes=max_line_bytes,
     )
-    async with _staged(database, pieces) as (stage, _), database.writing_alone() as writing:
-        report = await merge.merge(writing, stage, older)
-        if dry_run:
-            await writing.roll_back_at_end()
-        return report
+    report = ImportReport()
+    async with _staged(database, pieces) as (stage, _):
+        with contextlib.suppress(_DryRun):
+            async with owners.writing(database, "exclusive") as writing:
+                report = await merge.merge(writing, stage, older)
+                if dry_run:
+                    raise _DryRun
+    return report
+
+
+class _DryRun(Exception):  # noqa: N818 -- no error: it rolls the transaction back
+    """Ends a transaction of which nothing is to be kept."""
 
 
 async def _open_stage(writing: Writing, import_id: str) -> Stage:
-    stage = await writing.stage("open")
-    if stage is None or stage.id != import_id:
-        raise ImportNotFoundError(f"no incremental import with the id {import_id} is open")
-    return stage
+    for stage in await writing.stages("open"):
+        if stage.id == import_id:
+            return stage
+    raise ImportNotFoundError(f"no incremental import with the id {import_id} is open")
 
 
 @asynccontextmanager
@@ -126,8 +135,8 @@ async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIter
         owner = await database.own()
         stage: Stage | None = None
         try:
-            await _drop_dead_stages(database)
-            async with database.writing() as writing:
+            await owners.drop_dead_stages(database)
+            async with owners.writing(database) as writing:
                 stage = await writing.make_stage("merge", owner=owner.id)
             yield stage, await _fill(database, stage, pieces)
         finally:
@@ -139,7 +148,7 @@ async def _leave(database: Database, stage: Stage | None, owner: Owner) -> None:
     try:
         if stage is not None:
             with contextlib.suppress(EventferryError):
-                async with database.writing(frozen="allow") as writing:
+                async with owners.writing(database, frozen="allow") as writing:
                     await writing.drop_stage(stage)
     finally:
         await owner.release()
@@ -149,8 +158,8 @@ async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) 
     """Put all events into a stage while they are parsed; how many they are."""
 
     async def put(batch: NewRowBatch) -> None:
-        async with database.writing() as writing:
-            await writing.stage_new_rows(stage, batch)
+        async with owners.writing(database) as writing:
+            await writing.stage_rows(stage, batch)
 
     batches: Batches[NewRowValues, None] = Batches(put, lambda: None, BATCH_BYTES)
     count = 0
@@ -165,21 +174,6 @@ async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) 
         await batches.stop()
         raise
     return count
-
-
-async def _drop_dead_stages(database: Database) -> None:
-    """Remove what incremental imports left whose process died.
-
-    Whether an owner lives is asked outside of a transaction, for on a server that takes a connection of its own:
-    many at once, each in a transaction, would wait for one another where a pool of few is in between.
-    """
-    async with database.writing() as writing:
-        left = await writing.merge_stages()
-    dead = [stage for stage in left if stage.owner is None or not await database.is_alive(stage.owner)]
-    if dead:
-        async with database.writing() as writing:
-            for stage in dead:
-                await writing.drop_stage(stage)
 
 
 async def _pieces(

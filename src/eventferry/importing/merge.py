@@ -61,9 +61,9 @@ async def merge(writing: SoleWriting, stage: Stage, older: Older) -> ImportRepor
         OlderEventsError: there are some and `older` is "reject".
         UnsupportedStoreError: there is no counter or version left for one; nothing of it is stored.
     """
-    stage, existing = await writing.discard_known(stage)
+    stage, existing, shared = await writing.compare(stage)
     known = array("q")
-    async with aclosing(writing.shared(stage)) as blocks:
+    async with aclosing(shared) as blocks:
         with _Group() as group:
             async for block in blocks:
                 for row in block:

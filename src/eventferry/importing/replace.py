@@ -7,11 +7,9 @@ meanwhile makes the swap refuse, so that nobody's event vanishes unseen.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.clock import now
 from eventferry.database import Database, Owner, Progress, Reading, RowBatch, SoleWriting, Stage, Writing
 from eventferry.errors import (
     EmptyInputError,
@@ -29,13 +27,15 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
+from eventferry.state import owners
 from eventferry.state.figures import latest_timestamp
+from eventferry.state.small_tables import refuse_foreign_tables
 
 
 async def progress(database: Database) -> ImportProgress | None:
     """How far the import has come that is running or was interrupted, if there is one to go on with."""
-    async with database.writing(frozen="allow") as writing:
-        left = await writing.stage("replace")
+    async with owners.writing(database, frozen="allow") as writing:
+        left = next(iter(await writing.stages("replace")), None)
         history = [] if left is None else await _history(writing, left)
     if left is None:
         return None
@@ -81,22 +81,21 @@ class Replacement:
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()
         try:
-            async with self._database.writing_alone() as writing:
+            async with owners.writing(self._database, "exclusive") as writing:
                 await self._refuse_full(writing)  # before anything is touched
             # Not alone: it may wait for the former owner's last step, and saves need not.
-            async with self._database.writing() as writing:
+            async with owners.writing(self._database) as writing:
                 stage, history = await self._take_over(writing, owner)
-            async with self._database.writing_alone() as writing:
+            async with owners.writing(self._database, "exclusive") as writing:
                 await self._refuse_full(writing)
-                await writing.refuse_what_would_be_lost()
                 if stage is None:
-                    if (other := await writing.stage("replace")) is not None:  # begun since just now
-                        raise _running(other)
+                    for other in await writing.stages("replace"):  # begun since just now
+                        raise owners.running(other)
                     stage = await writing.make_stage(
                         "replace", owner=owner.id, baseline=await _state(writing)
                     )
                 if self._freeze:
-                    await writing.set_freeze(owner.id, now())
+                    await owners.freeze(writing, owner.id)
         except BaseException as error:
             await to_the_end(self._give_up(owner, error))
             raise
@@ -108,15 +107,11 @@ class Replacement:
         try:
             if not isinstance(error, Exception):
                 with contextlib.suppress(EventferryError):
-                    async with self._database.writing_alone(frozen="allow") as writing:
-                        stage = await writing.stage("replace")
-                        if (
-                            stage is not None
-                            and stage.owner == owner.id
-                            and not await _history(writing, stage)
-                        ):
-                            await writing.drop_stage(stage)
-                        await self._thaw(writing, owner)
+                    async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+                        for stage in await writing.stages("replace"):
+                            if stage.owner == owner.id and not await _history(writing, stage):
+                                await writing.drop_stage(stage)
+                        await owners.thaw(writing, owner.id)
         finally:
             await owner.release()
 
@@ -129,11 +124,10 @@ class Replacement:
 
     async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
         """What an interrupted import left: to go on with, or out of the way."""
-        left = await writing.stage("replace")
+        left = next(iter(await writing.stages("replace")), None)
         if left is None:
             return None, []
-        if left.owner is not None and await self._database.is_alive(left.owner):
-            raise _running(left)
+        await owners.refuse_living(self._database, left)
         if self._resume:
             # How far it came is known when its former owner cannot go on with it any more.
             adopted = await writing.adopt_stage(left, owner.id)
@@ -144,13 +138,14 @@ class Replacement:
         return None, []
 
     async def limits(self) -> Limits:
-        return self._database.made_limits  # a stage is a table that we make
+        async with self._database.reading() as reading:
+            return await reading.limits(self._its_stage)
 
     batch_bytes = BATCH_BYTES
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Staging:
         async def put(batch: RowBatch) -> None:
-            async with self._database.writing(frozen="allow") as writing:
+            async with owners.writing(self._database, frozen="allow") as writing:
                 await writing.stage_rows(self._its_stage, batch)
             done(batch.progress)
 
@@ -166,28 +161,29 @@ class Replacement:
                     raise EmptyInputError(
                         "the input has no events, but the store does: use allow_empty=True to empty it"
                     )
-        async with self._database.writing(frozen="allow") as writing:
-            clash = await writing.find_clash(stage)
+        async with owners.writing(self._database, frozen="allow") as writing:
+            clash = await writing.make_indexes(stage, "unique")
             if clash is not None:
                 raise InputError(
                     f"{clash.what} stands in line {clash.first_line} already",
                     line=clash.second_line,
                     field=clash.field,
                 )
-        async with self._database.writing(frozen="allow") as writing:
-            await writing.finish_indexes(stage)
-        async with self._database.replacing(owner=owner.id) as replacing:
+        async with owners.writing(self._database, frozen="allow") as writing:
+            await writing.make_indexes(stage, "other")
+        async with owners.writing(self._database, "replacing", owner=owner.id) as replacing:
             await self._refuse_full(replacing)
             # Read again: who fills a gap, which the heads don't show, takes it away.
-            left = await replacing.stage("replace")
-            baseline = left.baseline if left is not None and left.id == stage.id else stage.baseline
+            left = [one for one in await replacing.stages("replace") if one.id == stage.id]
+            baseline = left[0].baseline if left else stage.baseline
             if baseline != await _state(replacing):
                 raise StoreChangedError(
                     "events were saved during the import; nothing was replaced. "
                     "Import again, with freeze=True to keep writers out"
                 )
+            await refuse_foreign_tables(replacing, self._database.life.name)
             await replacing.swap(stage)
-            await self._thaw(replacing, owner)
+            await owners.thaw(replacing, owner.id)
         self._stage = None
         await to_the_end(owner.release())
 
@@ -200,17 +196,12 @@ class Replacement:
 
     async def _leave(self, stage: Stage, owner: Owner, *, keep: bool) -> None:
         try:
-            async with self._database.writing_alone(frozen="allow") as writing:
+            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
                 if not keep:
                     await writing.drop_stage(stage)
-                await self._thaw(writing, owner)
+                await owners.thaw(writing, owner.id)
         finally:
             await owner.release()
-
-    async def _thaw(self, writing: SoleWriting, owner: Owner) -> None:
-        marker = await writing.freeze_marker()
-        if marker is not None and marker.owner == owner.id:
-            await writing.clear_freeze()
 
     @property
     def _its_stage(self) -> Stage:
@@ -239,11 +230,3 @@ async def _history(writing: Writing, stage: Stage) -> list[Progress]:
             "replaced"
         ) from None
     return [Progress(*row) for row in rows]
-
-
-def _running(stage: Stage) -> StoreBusyError:
-    return StoreBusyError(f"another import into this store is running{_since(stage.since)}")
-
-
-def _since(since: int | None) -> str:
-    return f" since {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(since / 1000))} UTC" if since else ""

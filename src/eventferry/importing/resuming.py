@@ -66,7 +66,7 @@ class Consumed:
                 break
             if self._seen.digest() != expected.digest:
                 raise ResumeError(
-                    "this is not the source that the import began with: import without resume to begin anew"
+                    "this is not the source that the import began with: import without resume=True to start over"
                 )
             self._seen = hashlib.sha256(expected.digest)
             self._unseen.popleft()

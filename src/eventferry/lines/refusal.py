@@ -50,7 +50,7 @@ class Fault(NamedTuple):
     def reason(self) -> str:
         """In words, without the field."""
         if self.problem == "unknown":
-            return "this key is not one of an event's seven (ignore_unknown_keys drops such keys)"
+            return "unknown key (ignore_unknown_keys=True drops unknown keys)"
         return "is missing" if self.problem == "missing" else f"must be {self.wanted}, not {self.found}"
 
 

@@ -1,67 +1,48 @@
-"""What sorts behind a page, read before it is asked for.
-
-A task of its own reads stretch after stretch in order of their keys, and stops to read when enough of them are at
-hand. It does not know what has been read before, nor whether threads fall: whoever takes the stretches checks that.
-"""
+"""Reading ahead: a task reads items before they are asked for, and stops when enough of them are at hand."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
-from typing import TypeAlias
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import aclosing
+from functools import partial
+from itertools import islice
+from typing import Generic, TypeVar
 
-from eventferry.database import EVERY_EVENT, Key, Reading, Stretch
+from eventferry.lifecycle import to_the_end
 
-DEPTH = 12
-"""How many stretches are at hand at most."""
+T = TypeVar("T")
 
-_AT_A_TIME = 24
-"""How many stretches one reading gives at most, so that it stays short. It ends sooner where enough are at hand: no
-reading is open while its reader waits for anything but the database."""
-
-
-Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
-"""Opens a reading."""
+_ROOM = 4
+"""How many items of a source wait until its turn comes, where several are read at the same time."""
 
 
-class Ahead:
-    """Stretches of all events, read from a key on while others are used.
+class Ahead(Generic[T]):
+    """Items that a task of its own reads.
 
     Args:
-        reading: opens a reading.
-        bound: the least key; None for no bound.
-        left: how many events there are at most.
-        max_bytes: about how many bytes of lines a stretch may have.
+        read: reads them: gives each to `give`, and waits in `room` where it holds nothing open.
+        enough: how many items are enough to read no more for now.
 
     Attributes:
-        bound: where the first stretch at hand begins.
-        hand: the stretches that have been read and not been taken.
+        hand: the items that have been read and not been taken.
     """
 
-    def __init__(
-        self,
-        reading: Reader,
-        bound: Key | None,
-        left: int,
-        max_bytes: int,
-    ) -> None:
-        self.bound = bound
-        self.hand: deque[Stretch] = deque()
-        self._open = reading
-        self._max_bytes = max_bytes
+    def __init__(self, read: Callable[[Ahead[T]], Awaitable[None]], enough: int) -> None:
+        self.hand: deque[T] = deque()
+        self._enough = enough
         self._wanted = 0
         self._came = asyncio.Event()
         self._taken = asyncio.Event()
-        self._task = asyncio.ensure_future(self._read(bound, left))
+        self._task = asyncio.ensure_future(read(self))
         self._task.add_done_callback(lambda _: self._came.set())
 
     async def reach(self, count: int) -> bool:
-        """Wait until so many stretches are at hand; False where so many don't come.
+        """Wait until this many items are at hand; False if there are not that many.
 
-        Not inside a reading: where connections are few, this may need that one's. Raises what reading met with, when
-        all before that has been taken.
+        Raises:
+            Exception: what the task met with, once everything before it has been taken.
         """
         self._wanted = count
         while len(self.hand) < count and not self._task.done():
@@ -72,48 +53,71 @@ class Ahead:
             raise error
         return len(self.hand) >= count
 
-    def take(self) -> Stretch:
-        """The first stretch at hand."""
-        stretch = self.hand.popleft()
-        if stretch.threads:
-            self.bound = stretch.behind
+    def take(self) -> T:
+        """The first item at hand."""
         self._taken.set()
-        return stretch
+        return self.hand.popleft()
+
+    async def over(self) -> None:
+        """Wait until nothing is read any more."""
+        await asyncio.gather(self._task, return_exceptions=True)
 
     def stop(self) -> None:
-        """Read no more."""
+        """Read no more, without waiting for the end of it."""
         self._task.cancel()
 
     async def close(self) -> None:
-        """Read no more, and wait until nothing is open; twice is fine."""
+        """Read no more; twice is fine."""
         self.stop()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await self.over()
+
+    # for the task
+
+    def give(self, item: T) -> None:
+        """Put an item behind the others."""
+        self.hand.append(item)
+        self._came.set()
 
     @property
-    def _is_enough(self) -> bool:
-        """Whether it is not worth while to read yet: many stretches are one question to the database."""
-        return len(self.hand) >= max(DEPTH // 2, self._wanted)
+    def is_enough(self) -> bool:
+        """Whether nothing more needs to be read for now."""
+        return len(self.hand) >= max(self._enough, self._wanted)
 
-    async def _read(self, bound: Key | None, left: int) -> None:
-        is_end = False
-        given = 0
+    async def room(self) -> None:
+        """Wait until more is needed."""
+        while self.is_enough:
+            self._taken.clear()
+            await self._taken.wait()
 
-        def give(stretch: Stretch) -> None:
-            nonlocal bound, left, is_end, given
-            self.hand.append(stretch)
-            self._came.set()
-            given += 1
-            left -= len(stretch.threads)
-            is_end = stretch.is_end or not left
-            bound = stretch.behind if stretch.threads else bound
 
-        while not is_end:
-            while self._is_enough:
-                self._taken.clear()
-                await self._taken.wait()
-            given = 0
-            async with self._open() as reading:
-                while not (is_end or self._is_enough or given >= _AT_A_TIME):
-                    await reading.read_on(
-                        bound, EVERY_EVENT, left, self._max_bytes, DEPTH - len(self.hand), give
-                    )
+async def in_turn(sources: Iterable[AsyncGenerator[T, None]], jobs: int) -> AsyncGenerator[T, None]:
+    """Everything that the sources give, one source after another, while up to `jobs` of them are being read ahead.
+
+    Of a single one, one item is read ahead. The first error, in this order, ends it; whatever ends it closes all
+    sources.
+    """
+    rest = iter(sources)
+    enough = 1 if jobs == 1 else _ROOM
+    running = deque(Ahead(partial(_read, source), enough) for source in islice(rest, jobs))
+    try:
+        while running:
+            while await running[0].reach(1):
+                yield running[0].take()
+            running.popleft()
+            running.extend(Ahead(partial(_read, source), enough) for source in islice(rest, 1))
+    finally:
+        await to_the_end(close_all(running))
+
+
+async def _read(source: AsyncGenerator[T, None], ahead: Ahead[T]) -> None:
+    async with aclosing(source):
+        async for item in source:
+            ahead.give(item)
+            del item
+            await ahead.room()
+
+
+async def close_all(given_up: Iterable[Ahead[T]]) -> None:
+    """Read no more in any of them."""
+    for each in given_up:
+        await each.close()

@@ -8,8 +8,7 @@ consistent state, however long reading it takes. The next page is read while the
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from enum import Enum
 from functools import partial
@@ -18,14 +17,14 @@ from types import TracebackType
 from typing import TypeAlias
 
 from eventferry import cursor as vector
-from eventferry.clock import now
 from eventferry.database import Database, Filter, Owner, Reading
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation
-from eventferry.reading.order import Lines, Pages
-from eventferry.reading.parallel import in_turn
+from eventferry.reading.ahead import in_turn
+from eventferry.reading.pages import NO_LINES, Lines, Pages
 from eventferry.reading.partition import cut as cut_order
+from eventferry.state import owners
 
 PAGE_EVENTS = 4096
 PAGE_BYTES = 768 * 1024
@@ -198,12 +197,12 @@ class _Export:
                     # With a last time the cursor stays at the events given out, not behind later ones that were
                     # only passed by: whoever goes on from it without the filter must get those.
                     lags = self.is_buffer_overflow or self._only.finish_time is not None
-                    after = _behind(lines, after) if lags else unread
+                    after = lines.behind(after) if lags else unread
                     if lines.number:
                         out = b"".join((held, memoryview(lines.text)[:-2]))
                         held = lines.text[-2:]
                         # The last event is not out before its last two bytes are.
-                        thread, counter = _last_place(lines)
+                        thread, counter = lines.threads[-1], lines.counters[-1]
                         self.unread = [*after[:thread], counter, *after[thread + 1 :]]
                         self.exported += lines.number
                         # Whoever takes the block may take long: only that is held meanwhile.
@@ -238,7 +237,9 @@ class _Export:
             self._slice(identity, since, until, is_last=until is states[-1])
             for since, until in pairwise(states)
         )
-        async with aclosing(in_turn(slices, self._jobs)) as pages:
+        # Nothing is read ahead that `buffer_size` may have no room for.
+        is_ahead = self._room is None or self._jobs > 1
+        async with aclosing(in_turn(slices, self._jobs) if is_ahead else next(slices)) as pages:
             async for page in pages:
                 yield page
                 del page
@@ -252,38 +253,24 @@ class _Export:
     async def _slice(
         self, identity: str, since: list[int], until: list[int], *, is_last: bool
     ) -> AsyncGenerator[_Step, None]:
-        """Page after page of a slice; the next one is read meanwhile, unless it is known not to be wanted."""
+        """Page after page of a slice."""
         # Each of several slices is read while others are checked, without more.
         is_alone = self._jobs == 1 and self._limit is None and self._room is None and self._only.is_open
         pages = Pages(since, until, self._only, partial(self._reading, identity) if is_alone else None)
         read = 0
-        if pages.is_end:
-            yield Lines(b"", 0), list(pages.unread), is_last
-            return
-
-        def ask() -> asyncio.Future[Lines]:
-            return asyncio.ensure_future(self._page(pages, identity, self._rest(read)))
-
-        reading = ask()
         try:
             while True:
-                lines = await reading
+                lines = NO_LINES if pages.is_end else await self._page(pages, identity, self._rest(read))
                 read += lines.number
-                page = lines, list(pages.unread), is_last and pages.is_end
                 is_done = pages.is_end or not self._rest(read)
-                is_ahead = self._room is None and not self.is_stopped
-                if not is_done and is_ahead:
-                    reading = ask()
+                step = lines, list(pages.unread), is_last and pages.is_end
                 del lines
-                yield page
-                del page
+                yield step
+                del step
                 if is_done:
                     return
-                if not is_ahead:
-                    reading = ask()
         finally:
-            reading.cancel()
-            await to_the_end(_over(reading, pages))
+            await pages.close()
 
     async def _page(self, pages: Pages, identity: str, limit: int) -> Lines:
         """The next page. Where the connection broke it is read again: that changes nothing and doubles nothing."""
@@ -341,15 +328,15 @@ class _Export:
             self._room -= size
             end += size
             count += 1
-        return Lines(lines.text[:end], count)
+        return Lines(lines.text[:end], lines.threads[:count], lines.counters[:count])
 
     async def _freeze(self) -> None:
         """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""
         self._owner = await self._database.own()
-        async with self._database.writing_alone(frozen="allow") as writing:
-            is_frozen = await writing.freeze_marker() is not None
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            is_frozen = await writing.freeze() is not None
             if not is_frozen:
-                await writing.set_freeze(self._owner.id, now())
+                await owners.freeze(writing, self._owner.id)
         if is_frozen:
             owner, self._owner = self._owner, None
             await to_the_end(owner.release())
@@ -361,35 +348,7 @@ class _Export:
 
     async def _release(self, owner: Owner) -> None:
         try:
-            async with self._database.writing_alone(frozen="allow") as writing:
-                marker = await writing.freeze_marker()
-                if marker is not None and marker.owner == owner.id:
-                    await writing.clear_freeze()
+            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+                await owners.thaw(writing, owner.id)
         finally:
             await owner.release()
-
-
-async def _over(reading: asyncio.Future[Lines], pages: Pages) -> None:
-    """Wait until nothing is read any more; what is, nobody waits for."""
-    await asyncio.gather(reading, return_exceptions=True)
-    await pages.close()
-
-
-_PLACE = re.compile(rb'^\{"threadCounter":([0-9]+),"threadId":([0-9]+),', re.MULTILINE)
-
-
-def _places(text: bytes) -> Iterator[tuple[int, int]]:
-    """Thread and counter of each line: a line that a store gives begins with them."""
-    return ((int(found[2]), int(found[1])) for found in _PLACE.finditer(text))
-
-
-def _last_place(lines: Lines) -> tuple[int, int]:
-    [place] = _places(lines.text[lines.text.rfind(b"\n", 0, -1) + 1 :])
-    return place
-
-
-def _behind(lines: Lines, unread: list[int]) -> list[int]:
-    after = list(unread)
-    for thread, counter in _places(lines.text):
-        after[thread] = counter + 1
-    return after

@@ -15,8 +15,8 @@ from itertools import pairwise
 import msgspec
 
 from eventferry import cursor as vector
-from eventferry.database import Database, Key, Reading
-from eventferry.reading.order import next_keys, states_at
+from eventferry.database import EVERYTHING, Database, Key, Reading
+from eventferry.reading.questions import next_keys, states_at
 
 _SAMPLES = 16
 """Events looked at for each slice: so the slices' sizes come near one another."""
@@ -64,18 +64,34 @@ async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[in
     """Between which states of the merge n slices of about one size lie, or fewer: n + 1 states, from the first to
     the last; none where nothing is unread.
 
-    Events of one timestamp cannot be cut apart.
+    Events of one timestamp cannot be cut apart, unless all are in one thread.
     """
     since = list(since)
     until = [max(counters) for counters in zip(since, until, strict=True)]
     first = await next_keys(reading, since, until)
     if not first:
         return []
+    if len(first) == 1:
+        return await _of_one_thread(reading, n, since, until, first[0].thread_id)
     times = await _times(reading, n, since, until, first) if n > 1 else []
     states = [since]
     for state in await states_at(reading, times, since, until):
         if state != states[-1]:
             states.append(state)
+    return [*states, until]
+
+
+async def _of_one_thread(
+    reading: Reading, n: int, since: list[int], until: list[int], thread: int
+) -> list[list[int]]:
+    """The order of one thread is that of its counters, so each of them is a state of it."""
+    states = [since]
+    for part in range(1, n):
+        at = since[thread] + (until[thread] - since[thread]) * part // n
+        found = await reading.in_threads({thread: at}, until, EVERYTHING, 1)
+        for key, _ in found:  # none where the store has a gap up to the end
+            if key.thread_counter > states[-1][thread]:
+                states.append([*since[:thread], key.thread_counter, *since[thread + 1 :]])
     return [*states, until]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from eventferry.database import Reading, Writing
 from eventferry.databases.dialect import Column, Condition, Dialect
+from eventferry.databases.names import beside_events, refuse_foreign
 from eventferry.errors import InputError, UnsupportedStoreError
 
 
@@ -29,11 +30,12 @@ def check_text(dialect: Dialect, field: str, text: str) -> None:
         raise InputError(reason, field=field)
 
 
-def left_out(table: str) -> UnsupportedStoreError:
-    """The error for a statement that changed fewer rows than it names."""
-    return UnsupportedStoreError(
-        f"a trigger on the table {table!r} has left out what was to be stored; nothing of this step was kept"
-    )
+async def refuse_foreign_tables(reading: Reading, place: str) -> None:
+    """Raises StoreNotFoundError where a table only has the name of one of a store's: it must not be removed."""
+    dialect = reading.dialect
+    for table, needed in beside_events(dialect.tables, dialect.snapshot_content).items():
+        if known := await columns(reading, table):
+            refuse_foreign(place, table, needed, known)
 
 
 async def put(

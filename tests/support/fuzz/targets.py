@@ -22,9 +22,9 @@ from backports import zstd
 from eventferry import EmptyInputError, Event, EventStore, ImportReport, InputError, UsageError, open_store
 from eventferry import cursor as cursors
 from eventferry.comparing.canonical import canonical
-from eventferry.databases.mysql.shape import refuse_number as refuse_in_mysql
+from eventferry.databases.mysql.payloads import refuse_number as refuse_in_mysql
 from eventferry.databases.postgresql.payloads import refuse_payload as refuse_in_postgresql
-from eventferry.databases.sqlite.numbers import refuse_number as refuse_in_sqlite
+from eventferry.databases.sqlite.payloads import refuse_number as refuse_in_sqlite
 from eventferry.errors import EventferryError
 from eventferry.http.charsets import CHARSETS, Recoder
 from eventferry.http.packing import CODINGS, unpacker

@@ -15,8 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from pymysql.err import MySQLError
 
-from eventferry.database import Frozen, Save, Saved
-from eventferry.databases.mysql import markers
+from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
+from eventferry.databases.mysql import markers, owners
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import (
     BROKEN,
@@ -29,14 +29,15 @@ from eventferry.databases.mysql.connection import (
     Connection,
     number_of,
 )
-from eventferry.databases.mysql.markers import COMMENT, FREEZE
+from eventferry.databases.mysql.markers import COMMENT, FREEZE, freeze_of
+from eventferry.databases.mysql.merge import MysqlSoleWriting
 from eventferry.databases.mysql.optionfile import read_options
-from eventferry.databases.mysql.reading import MysqlReading, Paces, freeze_of
-from eventferry.databases.mysql.saving import Found, Saver, store
-from eventferry.databases.mysql.shape import Shape, read_shape
-from eventferry.databases.mysql.sole import MysqlReplacing, MysqlSoleWriting, owner_lock
+from eventferry.databases.mysql.reading import MysqlReading, Paces
+from eventferry.databases.mysql.save import BEGIN, Found, Saver, store
+from eventferry.databases.mysql.shape import OURS, Shape, read_shape
+from eventferry.databases.mysql.stage import MysqlWriting, store_comment
+from eventferry.databases.mysql.swap import MysqlReplacing
 from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.databases.mysql.writing import MysqlWriting, store_comment
 from eventferry.databases.names import Tables, comment, fact, new_owner, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
@@ -52,11 +53,10 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life
-from eventferry.lines.limits import Limits, check_limits, is_within
+from eventferry.lines.limits import check_limits, is_within
 
 __all__ = ["MysqlDatabase", "open_url"]
 
-R = TypeVar("R", bound=MysqlReading)
 T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
 
@@ -182,15 +182,15 @@ class MysqlDatabase:
         self._tables = names.tables
         self.life = Life(self._place)
         self._pool = Pool(self._connect, max_connections, self.life, patience=busy_timeout)
-        self._owners = Owners(self._pool, NamedLocks())
+        self._owners = Owners(self._pool, owners.NamedLocks())
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
         self._shape: Shape | None = None
 
     @property
-    def resource_names(self) -> dict[str, str]:
+    def traits(self) -> Traits:
         host = self._access.options.get("unix_socket") or self._access.options["host"] or "localhost"
-        return {
+        names = {
             "host": str(host),
             "port": str(self._access.options["port"] or 3306),
             "database": self._access.database,
@@ -199,6 +199,7 @@ class MysqlDatabase:
             "secretsTableName": self._tables.secrets,
             "subscribersTableName": self._tables.subscribers,
         }
+        return Traits(names, saves_at_once=1)
 
     async def close(self) -> None:
         await self.life.end()
@@ -234,9 +235,10 @@ class MysqlDatabase:
             yield begun
 
     def _enter(
-        self, kind: type[R], connection: Connection, statement: str
-    ) -> tuple[R, list[list[tuple[Any, ...]]]]:
-        """Run the statements that begin a transaction, and look at the events. For the worker thread."""
+        self, connection: Connection, statement: str
+    ) -> tuple[tuple[Any, ...], list[list[tuple[Any, ...]]]]:
+        """Run the statements that begin a transaction, and look at the events: what a reading has, and what the
+        statements gave. For the worker thread."""
         tables, database = self._tables, self._access.database
         results = connection.results(
             f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
@@ -248,12 +250,12 @@ class MysqlDatabase:
         [(text, created)] = results[-2]
         identity = fact(text, "STORE", "id")
         shape = self._shape_of(connection, identity or f"made {created}", is_ours=identity is not None)
-        return kind(connection, self._names, shape, identity or f"made {created}", self._paces), results
+        return (connection, self._names, shape, identity or f"made {created}", self._paces), results
 
     def _shape_of(self, connection: Connection, identity: str, *, is_ours: bool) -> Shape:
         shape = self._shapes.get(identity)
         if shape is None:
-            shape = _OURS if is_ours else read_shape(connection, self._tables)
+            shape = OURS if is_ours else read_shape(connection, self._tables)
             if len(self._shapes) == _SHAPES:
                 self._shapes.clear()
             self._shapes[identity] = shape
@@ -273,42 +275,52 @@ class MysqlDatabase:
             while True:
                 try:
                     reading, _ = self._enter(
-                        MysqlReading, connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+                        connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
                     )
                 except MySQLError as error:
                     if number_of(error) != DEFINITION_CHANGED or connection.given_up:
                         raise
                     connection.roll_back()  # the events were replaced between the snapshot and the look at them
                 else:
-                    return reading
+                    return MysqlReading(*reading)
         except BaseException:
             connection.roll_back()
             raise
 
+    def writing(
+        self,
+        kind: WritingKind = "shared",
+        *,
+        frozen: Frozen = "refuse",
+        secrets: bool = False,
+    ) -> AbstractAsyncContextManager[Any]:
+        if kind == "shared":
+            return self._writing(MysqlWriting, BEGIN, secrets=secrets)
+        alone = MysqlSoleWriting if kind == "exclusive" else MysqlReplacing
+        return self._writing(alone, self._begin_alone, secrets=secrets)
+
     @asynccontextmanager
-    async def _writing(
-        self, kind: type[W], begin: str, frozen: Frozen, owner: str | None
-    ) -> AsyncIterator[W]:
-        async with self._begun(partial(self._begin_writing, kind, begin, frozen, owner)) as writing:
+    async def _writing(self, kind: type[W], begin: str, *, secrets: bool = False) -> AsyncIterator[W]:
+        async with self._begun(partial(self._begin_writing, kind, begin)) as writing:
             try:
+                if secrets:
+                    await writing.connection.run(writing.connection.lock_secrets)
                 yield writing
             except BaseException:
                 await writing.connection.run(writing.undo)
                 raise
             await writing.connection.run(writing.commit)
 
-    def _begin_writing(
-        self, kind: type[W], begin: str, frozen: Frozen, owner: str | None, connection: Connection
-    ) -> W:
+    def _begin_writing(self, kind: type[W], begin: str, connection: Connection) -> W:
         deadline = time.monotonic() + self._access.busy_timeout
         while True:
             try:
                 if kind is MysqlWriting:
                     connection.hold_off_freezes()
-                writing, results = connection.patiently(partial(self._enter, kind, connection, begin))
+                reading, results = connection.patiently(partial(self._enter, connection, begin))
                 marker = results[-1][0][0] if results[-1] else None
-                if self._may_go_on(connection, marker, frozen, owner):
-                    return writing
+                if not self._is_swapped(connection, marker):
+                    return kind(*reading, freeze=freeze_of(marker))
             except BaseException:
                 connection.roll_back()
                 connection.end()
@@ -322,59 +334,25 @@ class MysqlDatabase:
             raise StoreBusyError(f"the events in {self._place} are being replaced")
         time.sleep(_SWAP_STEP)
 
-    def _may_go_on(
-        self, connection: Connection, marker: str | None, frozen: Frozen, owner: str | None
-    ) -> bool:
-        """Whether a write may; False where it must wait for a swap. Raises StoreFrozenError."""
-        if marker is None:
-            return True
-        found = markers.marker(self._tables.freeze, marker)
-        if found is None or (found.owner is not None and found.owner == owner):
-            return True
-        if found.owner is not None and not _is_alive(connection, found.owner):
-            if (change := markers.take(connection, self._names, found)) is None:
-                return False  # somebody was quicker, and another marker may stand there
-            change.finish()
-            return True
-        if freeze_of(marker) is None:
+    def _is_swapped(self, connection: Connection, text: str | None) -> bool:
+        """Whether the marker is that of a swap, which whoever writes waits for. One whose owner is dead is moved out
+        of the way: then nothing is swapped any more."""
+        found = markers.marker(self._tables.freeze, text)
+        if found is None or freeze_of(text) is not None:
             return False
-        if frozen == "refuse":
-            by = " by a running export, import or copy" if found.owner is not None else ""
-            raise StoreFrozenError(f"the store {self._place} is frozen{by}: unfreeze it first")
-        return True
-
-    def writing(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AbstractAsyncContextManager[MysqlWriting]:
-        return self._writing(MysqlWriting, _BEGIN, frozen, owner)
-
-    def writing_alone(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AbstractAsyncContextManager[MysqlSoleWriting]:
-        return self._writing(MysqlSoleWriting, self._begin_alone, frozen, owner)
-
-    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[MysqlReplacing]:
-        return self._replacing("refuse", owner)
-
-    def _replacing(self, frozen: Frozen, owner: str | None) -> AbstractAsyncContextManager[MysqlReplacing]:
-        return self._writing(MysqlReplacing, self._begin_alone, frozen, owner)
+        if found.owner is None or owners.is_alive(connection, found.owner):
+            return True
+        if (change := markers.take(connection, self._names, found)) is None:
+            return True  # somebody was quicker, and another marker may stand there
+        change.finish()
+        return False
 
     @property
     def _begin_alone(self) -> str:
         # In order of the threads, as everybody does: nobody waits for one who waits for him.
-        return f"{_BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
+        return f"{BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
 
     # the boundary
-
-    async def exists(self) -> bool:
-        def look(connection: Connection) -> bool:
-            return bool(connection.query(COMMENT, (self._access.database, self._tables.events)))
-
-        try:
-            async with self._begun(look) as found:
-                return found
-        except StoreNotFoundError:
-            return False
 
     async def create(self) -> None:
         try:
@@ -437,11 +415,6 @@ class MysqlDatabase:
     def _there_already(self, name: str) -> StoreExistsError:
         return StoreExistsError(f"{self._place} has a table {name!r} already")
 
-    async def drop(self) -> None:
-        # The events are away with the first statement; what is dropped after it is nobody's any more.
-        async with self._replacing("allow", None) as writing:
-            await writing.remove_all()
-
     async def upgrade(self) -> list[str]:
         if await self._has_order():
             return []
@@ -470,18 +443,8 @@ class MysqlDatabase:
         )
 
     async def _has_order(self) -> bool:
-        async with self.writing_alone(frozen="allow") as writing:
+        async with self._writing(MysqlSoleWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
-
-    @property
-    def made_limits(self) -> Limits:
-        return _OURS.limits(self._access.max_packet)
-
-    async def limits(self) -> Limits:
-        async with self.reading() as reading:
-            return reading.shape.limits(self._access.max_packet)
-
-    groups_at_once = 1
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None
@@ -516,9 +479,7 @@ class MysqlDatabase:
             if is_within(limits, save.event)
         }
         try:
-            found = store(
-                connection, self._names, [(saver, saver.preferred) for saver in savers.values()], alone=False
-            )
+            found = store(connection, self._names, [(saver, saver.preferred) for saver in savers.values()])
         except MySQLError as error:
             # Because of which event is found out one by one.
             if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
@@ -551,7 +512,7 @@ class MysqlDatabase:
         try:
             while True:
                 try:
-                    saved = saver.store(connection, place, alone=False)
+                    saved = saver.store(connection, place)
                 except MySQLError as error:
                     connection.roll_back()
                     number = number_of(error)
@@ -564,10 +525,12 @@ class MysqlDatabase:
                     raise saver.refusal(connection, place, error) from None
                 if not isinstance(saved, Found):
                     return saved
-                if not self._may_go_on(connection, saved.marker, "refuse", None):
-                    self._wait_for_swap(connection, deadline)
-                elif saved.marker is None:
+                if saved.marker is None:
                     place = saver.next_place(connection, saved)
+                elif freeze_of(saved.marker) is not None:
+                    raise StoreFrozenError(f"the store {self._place} is frozen")
+                elif self._is_swapped(connection, saved.marker):
+                    self._wait_for_swap(connection, deadline)
         except (ConcurrentError, StoreFrozenError):
             stored = saver.stored(connection) if again else None
             if stored is None:
@@ -586,31 +549,6 @@ class MysqlDatabase:
 
     async def erase_journal(self) -> None:
         """The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them."""
-
-
-class NamedLocks:
-    """The locks of owners: named ones of the server's."""
-
-    async def lock(self, connection: Connection, owner: str, *, is_first: bool) -> None:
-        await connection.ask(lambda: connection.lock(owner_lock(owner), 0))
-
-    async def unlock(self, connection: Connection, owner: str, *, is_last: bool) -> None:
-        if is_last:
-            await connection.ask(connection.end)
-        else:
-            await connection.ask(lambda: connection.query("SELECT RELEASE_LOCK(%s)", (owner_lock(owner),)))
-
-    async def is_locked(self, connection: Connection, owner: str) -> bool:
-        return await connection.ask(partial(_is_alive, connection, owner))
-
-
-_BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
-_OURS = Shape(is_ours=True, collation="", order_key="order")
-
-
-def _is_alive(connection: Connection, owner: str) -> bool:
-    """Whether somebody holds an owner's lock."""
-    return connection.query("SELECT IS_USED_LOCK(%s)", (owner_lock(owner),)) != [(None,)]
 
 
 def _was_connected(error: StoreUnreachableError) -> bool:

@@ -12,13 +12,23 @@ A marker that another program set has no companion. It is moved away by its own 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+from pymysql.err import MySQLError
+
+from eventferry.database import Freeze, Stage, StageKind
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import Connection
+from eventferry.databases.mysql.connection import (
+    DEFINITION_CHANGED,
+    NO_TABLE,
+    Connection,
+    Values,
+    number_of,
+)
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import comment, fact, import_id_of, new_owner
+from eventferry.databases.names import comment, fact, import_id_of, moment_of, new_owner
 
 COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 """The comment of a table. Both names as constants: only so does the server look at that table alone."""
@@ -65,6 +75,98 @@ def import_token(import_id: str) -> str | None:
 def found(connection: Connection, table: str) -> Marker | None:
     """The marker of this name, if there is one."""
     return marker(table, comment_of(connection, table))
+
+
+def freeze_of(comment: str | None) -> Freeze | None:
+    """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
+    if comment is None or not is_marker(comment) or fact(comment, "SWAP", "owner") is not None:
+        return None
+    return Freeze(fact(comment, "FREEZE", "owner"), _moment(comment, "FREEZE"))
+
+
+def _moment(comment: str, words: str) -> int | None:
+    since = fact(comment, words, "since")
+    return int(since) if since else None
+
+
+Look: TypeAlias = Callable[[str, Values], list[tuple[Any, ...]]]
+"""Asks a table that another transaction may be about to rename or drop."""
+
+CLOSED = "closed"
+"""The rowid of a row by which the transaction of a merge says that the stage is out of use: a table cannot be
+dropped in a transaction, and the drop that follows may be lost."""
+
+
+def is_closed(names: Names, look: Look) -> bool:
+    """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
+    try:
+        return bool(look(f"SELECT 1 FROM {quoted(names.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)))
+    except MySQLError as error:
+        if number_of(error) == DEFINITION_CHANGED:
+            return False  # it was opened after this reading began
+        if number_of(error) == NO_TABLE:
+            return True
+        raise
+
+
+def beside_the_events(connection: Connection, names: Names) -> dict[str, str]:
+    """The tables whose names begin with that of the events and a hyphen, and their comments."""
+    events = names.tables.events
+    rows = connection.query(
+        """SELECT table_name, table_comment, @@lower_case_table_names FROM information_schema.tables
+        WHERE table_schema = %s AND LEFT(table_name, %s) = %s""",
+        (connection.access.database, len(events) + 1, f"{events}-"),
+    )
+    # A server that does not tell them apart by case may have written the events' name otherwise.
+    return {
+        f"{events}{name[len(events) :]}" if folds else str(name): str(facts) for name, facts, folds in rows
+    }
+
+
+def is_whole(names: Names, owner: str, beside: Mapping[str, str]) -> bool:
+    """Whether all tables of an owner's import are there."""
+    return all(name in beside for name in names.import_of(owner))
+
+
+def stages(connection: Connection, names: Names, kind: StageKind, look: Look) -> list[Stage]:
+    """The stages of a kind."""
+    if kind == "open":
+        table = names.tables.open_import
+        import_id = import_id_of(comment_of(connection, table) or "")
+        if import_id is None or is_closed(names, look):
+            return []
+        return [Stage(import_id, kind, table, None, moment_of(import_id))]
+    beside = beside_the_events(connection, names)
+    if kind == "merge":
+        return [
+            Stage(fact(beside[name], "STAGE", "id") or "", kind, name, fact(beside[name], "STAGE", "owner"))
+            for name in names.merge_stages(beside)
+        ]
+    found = (
+        _replace_stage(names, owner, beside, look)
+        for owner in names.imports(beside)
+        if is_whole(names, owner, beside)
+    )
+    return [stage for stage in found if stage is not None][:1]
+
+
+def _replace_stage(names: Names, owner: str, beside: Mapping[str, str], look: Look) -> Stage | None:
+    """The stage of an owner's import; None if that was over just now."""
+    table, _, progress = names.import_of(owner)
+    try:
+        baseline = look(f"SELECT `baseline` FROM {quoted(progress)} WHERE `baseline` IS NOT NULL", ())
+    except MySQLError as error:
+        if number_of(error) != NO_TABLE:
+            raise
+        return None
+    return Stage(
+        fact(beside[progress], "STAGE", "id") or "",
+        "replace",
+        table,
+        owner,
+        _moment(beside[progress], "STAGE"),
+        baseline[0][0] if baseline else None,
+    )
 
 
 def comment_of(connection: Connection, table: str) -> str | None:

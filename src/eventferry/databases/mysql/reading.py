@@ -7,41 +7,38 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pymysql.err import MySQLError
-
 from eventferry.database import (
-    FIRST,
     NOTHING,
     Filter,
     Freeze,
     Inspection,
     Key,
-    OpenImport,
     Position,
     Segment,
     Selection,
+    Stage,
+    StageKind,
     State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.inspecting import counter_faults, index_fault, unique_faults
+from eventferry.databases.mysql import markers
 from eventferry.databases.mysql.connection import (
-    DEFINITION_CHANGED,
-    NO_TABLE,
     Connection,
     Values,
-    number_of,
 )
 from eventferry.databases.mysql.dialect import MysqlDialect
-from eventferry.databases.mysql.markers import comment_of
-from eventferry.databases.mysql.shape import Shape
-from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import Tables, fact, import_id_of, moment_of
+from eventferry.databases.mysql.inspect import inspect
+from eventferry.databases.mysql.markers import comment_of, freeze_of
+from eventferry.databases.mysql.shape import OURS, Shape
+from eventferry.databases.mysql.tables import Names, quoted
+from eventferry.databases.names import Tables
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
+from eventferry.lines.limits import Limits
 from eventferry.lines.payload import compact
 
 WALK = 4096
@@ -115,8 +112,8 @@ def compact_text(payload: bytes) -> bytes:
 def _stretch(rows: Sequence[Position], only: Filter, *, is_end: bool) -> Stretch:
     lines = [line for *_, line in rows if line is not None]
     threads, counters, *_ = zip(*rows, strict=True) if rows else ((), ())
-    passing = None if only.is_open else [place for place, (*_, line) in enumerate(rows) if line is not None]
-    last = rows[-1][2] if rows else 0
+    passing = None if only.is_open else bytes(line is not None for *_, line in rows)
+    last = max((row[2] for row in rows), default=0)
     return Stretch(threads, counters, passing, b"".join(lines), bytes, len(lines), last, is_end)
 
 
@@ -157,15 +154,12 @@ class MysqlReading:
         return State(self._identity, int(stored))
 
     @threaded
-    def freeze_marker(self) -> Freeze | None:
-        return self._freeze_marker()
+    def freeze(self) -> Freeze | None:
+        return freeze_of(self.comment_of(self.tables.freeze))
 
     def comment_of(self, table: str) -> str | None:
         """A table's comment; None where there is no such table. For the worker thread."""
         return comment_of(self.connection, table)
-
-    def _freeze_marker(self) -> Freeze | None:
-        return freeze_of(self.comment_of(self.tables.freeze))
 
     @threaded
     def heads(self) -> list[int]:
@@ -177,14 +171,14 @@ class MysqlReading:
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        await self._read_on(bound or FIRST, selection, limit, max_bytes, count, from_thread(give))
+        await self._read_on(bound, selection, limit, max_bytes, count, from_thread(give))
 
     @threaded
     def _read_on(
@@ -200,8 +194,8 @@ class MysqlReading:
             self._line_by_line(key, selection, limit, max_bytes, count, give)
             return
 
-        def read(begin: Key | None, left: int) -> Stretch:
-            return self._row_by_row(begin or FIRST, selection, left, max_bytes)
+        def read(begin: Key, left: int) -> Stretch:
+            return self._row_by_row(begin, selection, left, max_bytes)
 
         give_in_turn(read, key, limit, count, give)
 
@@ -236,8 +230,8 @@ class MysqlReading:
 
         cut = self.connection.lines(
             f"""SELECT CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp), {LINE} FROM {self._events} AS e
-            WHERE {_FROM_KEY} AND {_is_selected(selection)} {_IN_ORDER} LIMIT %(rows)s""",
-            self._values(selection) | _key(key) | {"rows": rows},
+            {_walk(selection)} LIMIT %(rows)s""",
+            self._values(selection) | _from(selection, key) | {"rows": rows},
             (count + 1) * max_bytes,
             take,
         )
@@ -251,7 +245,7 @@ class MysqlReading:
         text = b"".join(lines)
         self._paces.full.note(len(lines), len(text))
         numbers = numbers_of(b",".join(places))
-        return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), numbers[-1], is_end)
+        return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), max(numbers[2::3]), is_end)
 
     def _row_by_row(self, key: Key, selection: Selection, limit: int, max_bytes: int) -> Stretch:
         only = selection.only
@@ -266,8 +260,8 @@ class MysqlReading:
             within = self._within(key, selection, count, values)
             rows, cut = self._positions(
                 f"""SELECT e.threadId, e.threadCounter, e.timestamp, {line} FROM {self._events} AS e
-                WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER} LIMIT %(count)s""",
-                values | _key(key) | {"count": count},
+                {_walk(selection, within)} LIMIT %(count)s""",
+                values | _from(selection, key) | {"count": count},
                 limit,
                 max_bytes,
             )
@@ -295,7 +289,7 @@ class MysqlReading:
 
         Only with that does the server sort those of equal timestamps instead of all that is left.
         """
-        if self.shape.order_key is not None:
+        if self.shape.order_key is not None or selection.thread is not None:
             return "TRUE"
         last = self.connection.query(
             f"""SELECT e.timestamp FROM {self._events} AS e
@@ -420,74 +414,23 @@ class MysqlReading:
         )
 
     @threaded
-    def open_import(self) -> OpenImport | None:
-        return self._open_import()
+    def stages(self, kind: StageKind) -> list[Stage]:
+        return self._stages(kind)
 
-    def _open_import(self) -> OpenImport | None:
-        import_id = import_id_of(self.comment_of(self.tables.open_import) or "")
-        if import_id is None or self._is_closed():
-            return None
-        return OpenImport(import_id, moment_of(import_id))
+    def _stages(self, kind: StageKind) -> list[Stage]:
+        return markers.stages(self.connection, self.names, kind, self._look)
 
-    def _is_closed(self) -> bool:
-        """Whether the open import is none any more: its merge says so in its own transaction, and drops it later."""
-        try:
-            return bool(
-                self._look_into_open_import(
-                    f"SELECT 1 FROM {quoted(self.tables.open_import)} WHERE `rowid` = %s", (CLOSED,)
-                )
-            )
-        except MySQLError as error:
-            if number_of(error) == DEFINITION_CHANGED:
-                return False  # it was opened after this reading began
-            if number_of(error) == NO_TABLE:
-                return True
-            raise
-
-    def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
+    def _look(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Look into a table that another transaction may be about to rename or drop."""
         return self.connection.query(statement, values)
+
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        shape = OURS if stage is not None and stage.kind == "replace" else self.shape
+        return shape.limits(self.connection.access.max_packet)
 
     @threaded
     def inspect(self, limit: int) -> Inspection:
-        """Every index by a scan of its own against the table, in one snapshot.
-
-        Not CHECK TABLE: that commits the transaction, and where it finds something it marks the table as broken.
-        """
-        query = self.connection.query
-        indexes: dict[str, list[str]] = {}
-        unique, partial = set(), set()
-        for name, column, other_twice, part in query(
-            """SELECT index_name, column_name, non_unique, sub_part FROM information_schema.statistics
-            WHERE table_schema = %s AND table_name = %s ORDER BY index_name, seq_in_index""",
-            (self.connection.access.database, self.tables.events),
-        ):
-            indexes.setdefault(name, []).append(column)
-            if part is not None:
-                partial.add(name)
-            if not other_twice:
-                unique.add(name)
-        faults = unique_faults(indexes[name] for name in unique - partial)
-        unchecked = []
-        readable = [name for name in indexes if name != "PRIMARY"]
-        sums = "".join(f", SUM({_hash(indexes[name])})" for name in readable)
-        rows = query(
-            f"""SELECT threadId, MAX(threadCounter), COUNT(*){sums} FROM {self._events}
-            {"FORCE INDEX (PRIMARY)" if "PRIMARY" in indexes else ""} GROUP BY threadId"""
-        )
-        counters = query(f"SELECT threadId, threadCounter FROM {self._threads} ORDER BY threadId")
-        faults += counter_faults(counters, {thread: highest for thread, highest, *_ in rows})
-        count = sum(row[2] for row in rows)
-        for place, name in enumerate(readable, start=3):
-            scan = f"""SELECT COUNT(*), COALESCE(SUM({_hash(indexes[name])}), 0)
-              FROM {self._events} FORCE INDEX ({quoted(name)})"""
-            plan = query(f"EXPLAIN FORMAT=TRADITIONAL {scan}")  # MySQL 9 draws a tree otherwise
-            if not any(name in step and "Using index" in str(step[-1]) for step in plan):
-                unchecked.append(f"the index {name!r}: the server would not read it alone")
-                continue
-            [(entries, total)] = query(scan)
-            fault = index_fault(name, (entries, int(total)), (count, int(sum(row[place] for row in rows))))
-            faults += [fault] if fault else []
-        return Inspection(faults[:limit], unchecked)
+        return inspect(self.connection, self.names, limit)
 
     def _condition(self, only: Filter) -> str:
         """A filter as an SQL condition."""
@@ -521,20 +464,29 @@ def _is_selected(selection: Selection) -> str:
     return "TRUE" if selection.since is None else _UNREAD
 
 
-def _hash(names: Sequence[str]) -> str:
-    """A hash of several columns, as an SQL expression."""
-    return f"CRC32(CONCAT_WS(',', {', '.join(map(quoted, names))}))"
-
-
 ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
-
-CLOSED = "closed"
-"""The rowid of a row by which the transaction of a merge says that the stage is out of use: a table cannot be
-dropped in a transaction, and the drop that follows may be lost."""
 
 # A bound on the whole key is not seen through by MariaDB, which would read the table from its beginning.
 _FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
   OR e.threadCounter > %(counter)s OR (e.threadCounter = %(counter)s AND e.threadId >= %(thread)s))"""
+
+
+_IN_THREAD = "e.threadId = %(thread)s AND e.threadCounter >= %(counter)s AND e.threadCounter < %(end)s"
+
+
+def _walk(selection: Selection, within: str = "TRUE") -> str:
+    """Which events `read_on` walks over, and in which order."""
+    if selection.thread is None:
+        return f"WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER}"
+    return f"FORCE INDEX (PRIMARY) WHERE {_IN_THREAD} AND {_is_selected(selection)} ORDER BY e.threadCounter"
+
+
+def _from(selection: Selection, key: Key) -> dict[str, int]:
+    """The values of `_walk`."""
+    if selection.thread is None:
+        return _key(key)
+    begin, end = selection.counters_from(key)
+    return {"thread": selection.thread, "counter": begin, "end": end}
 
 
 def _key(key: Key) -> dict[str, int]:
@@ -549,11 +501,3 @@ def heads_of(text: str | None, names: Names) -> list[int]:
             f"the table {names.threads!r} has {len(heads)} rows, not 256: this is no whole store"
         )
     return heads
-
-
-def freeze_of(comment: str | None) -> Freeze | None:
-    """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
-    if comment is None or not is_marker(comment) or fact(comment, "SWAP", "owner") is not None:
-        return None
-    since = fact(comment, "FREEZE", "since")
-    return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)

@@ -8,7 +8,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -16,18 +16,20 @@ from urllib.parse import quote
 import psycopg
 from psycopg import conninfo
 
-from eventferry.database import Freeze, Frozen, Save, Saved
+from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign, told
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.markers import freeze_of
+from eventferry.databases.postgresql.merge import PostgresSoleWriting
 from eventferry.databases.postgresql.owners import AdvisoryLocks
-from eventferry.databases.postgresql.placing import Place, Saver, preferred
 from eventferry.databases.postgresql.reading import PostgresReading
-from eventferry.databases.postgresql.sole import PostgresReplacing, PostgresSoleWriting
+from eventferry.databases.postgresql.save import Place, Saver, preferred
+from eventferry.databases.postgresql.stage import PostgresWriting
+from eventferry.databases.postgresql.swap import PostgresReplacing
 from eventferry.databases.postgresql.tables import Names, columns, quoted
-from eventferry.databases.postgresql.writing import MADE_LIMITS, PostgresWriting
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
     ConcurrentError,
@@ -36,7 +38,6 @@ from eventferry.errors import (
     StoreBusyError,
     StoreExistsError,
     StoreFrozenError,
-    StoreNotFoundError,
     StoreUnreachableError,
     UnsupportedStoreError,
     UsageError,
@@ -46,7 +47,6 @@ from eventferry.lines.limits import Limits, check_limits
 
 __all__ = ["PostgresDatabase", "open_url"]
 
-R = TypeVar("R", bound=PostgresReading)
 W = TypeVar("W", bound=PostgresWriting)
 
 _ATTEMPT = 0.2
@@ -70,7 +70,8 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
     options = {name: str(settings.pop(name)) for name in list(settings)}
     if "@" in rest.partition("/")[2]:
         raise UsageError(
-            "this is no URL of a PostgreSQL store: a / in a password is written %2F, and an @ behind the host %40"
+            "this is not a valid URL of a PostgreSQL store: write %2F for a / in a password, "
+            "and %40 for an @ after the host"
         )
     try:
         known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
@@ -87,7 +88,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
         full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
     except (psycopg.Error, ValueError) as error:
         words = _without_quotes_of(rest, str(error).strip())
-        raise UsageError(f"this is no URL of a PostgreSQL store: {words}") from None
+        raise UsageError(f"this is not a valid URL of a PostgreSQL store: {words}") from None
     return PostgresDatabase(full, known, Names(schema, tables), busy_timeout=busy_timeout, size=size)
 
 
@@ -111,8 +112,6 @@ class PostgresDatabase:
         size: how many connections work at once.
     """
 
-    made_limits = MADE_LIMITS
-
     def __init__(
         self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
     ) -> None:
@@ -132,9 +131,9 @@ class PostgresDatabase:
         self._saver = Saver(names)
 
     @property
-    def resource_names(self) -> dict[str, str]:
+    def traits(self) -> Traits:
         tables = self._names.tables
-        return {
+        names = {
             "host": str(self._known.get("host") or ""),
             "port": str(self._known.get("port") or ""),
             "database": str(self._known.get("dbname") or ""),
@@ -144,6 +143,7 @@ class PostgresDatabase:
             "secretsTableName": tables.secrets,
             "subscribersTableName": tables.subscribers,
         }
+        return Traits(names, saves_at_once=2)
 
     async def close(self) -> None:
         await self.life.end()
@@ -179,37 +179,33 @@ class PostgresDatabase:
         # table who sees none of its rows.
         first = f"{self._patience}; LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"
         async with self._transaction("REPEATABLE READ READ ONLY", first) as (connection, results):
-            yield self._begun(PostgresReading, connection, results)
+            yield PostgresReading(connection, self._names, *self._facts_of(results[-1]))
+
+    def writing(
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
+    ) -> AbstractAsyncContextManager[Any]:
+        # reSolve's writers wait for it too.
+        then = f"LOCK TABLE {self._names.secrets} IN SHARE ROW EXCLUSIVE MODE" if secrets else "SELECT"
+        if kind == "shared":
+            return self._shared(frozen, then)
+        if kind == "exclusive":
+            return self._alone(PostgresSoleWriting, "", then)
+        return self._alone(
+            PostgresReplacing, f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;", then
+        )
 
     @asynccontextmanager
-    async def writing(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AsyncIterator[PostgresWriting]:
+    async def _shared(self, frozen: Frozen, then: str = "SELECT") -> AsyncIterator[PostgresWriting]:
         # The lock is one that saves take too, and that a freeze waits for.
-        mode = "ROW EXCLUSIVE" if frozen == "refuse" else "ACCESS SHARE"
-        first = f"{self._patience}; LOCK TABLE {self._names.threads} IN {mode} MODE; {self._facts}"
+        mode, freeze = ("ROW EXCLUSIVE", self._freeze) if frozen == "refuse" else ("ACCESS SHARE", _NONE)
+        lock = f"LOCK TABLE {self._names.threads} IN {mode} MODE"
+        first = f"{self._patience}; {lock}; {then}; {self._facts}; {freeze}"
         async with self._transaction(first=first) as (connection, results):
-            writing = self._begun(PostgresWriting, connection, results)
-            if frozen == "refuse":
-                await self._check_freeze(writing, frozen, owner)
-            yield writing
+            yield self._begun_writing(PostgresWriting, connection, results)
             await connection.run("COMMIT")
 
     @asynccontextmanager
-    async def writing_alone(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AsyncIterator[PostgresSoleWriting]:
-        async with self._alone(PostgresSoleWriting, "", frozen, owner) as writing:
-            yield writing
-
-    @asynccontextmanager
-    async def replacing(self, *, owner: str) -> AsyncIterator[PostgresReplacing]:
-        lock = f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;"
-        async with self._alone(PostgresReplacing, lock, "refuse", owner) as writing:
-            yield writing
-
-    @asynccontextmanager
-    async def _alone(self, kind: type[W], lock: str, frozen: Frozen, owner: str | None) -> AsyncIterator[W]:
+    async def _alone(self, kind: type[W], lock: str, then: str = "SELECT") -> AsyncIterator[W]:
         """A transaction that no save and no other sole writing happens beside.
 
         Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
@@ -220,18 +216,15 @@ class PostgresDatabase:
         """
         deadline = time.monotonic() + self._busy_timeout
         first = f"""SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
-            LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience};
-            SET LOCAL enable_seqscan = off; {self._facts}"""
+            LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience}; {then};
+            SET LOCAL enable_seqscan = off; {self._facts}; {self._freeze}"""
         while True:
             try:
                 async with self._transaction(first=first) as (connection, results):
                     deadline = 0
-                    writing = self._begun(kind, connection, results)
-                    await self._check_freeze(writing, frozen, owner)
+                    writing = self._begun_writing(kind, connection, results)
                     yield writing
-                    await connection.run(
-                        "ROLLBACK" if getattr(writing, "leaves_nothing", False) else "COMMIT"
-                    )
+                    await connection.run("COMMIT")
                     return
             except StoreBusyError:
                 if time.monotonic() >= deadline:
@@ -254,37 +247,29 @@ class PostgresDatabase:
               WHERE oid = {name}::regclass
             ) AS c"""
 
-    def _begun(self, kind: type[R], connection: Connection, results: list[list[tuple[Any, ...]]]) -> R:
-        """What a transaction is, whose last result are the facts. Raises StoreNotFoundError."""
-        [(oid, told, present)] = results[-1]
+    @property
+    def _freeze(self) -> str:
+        """The comment of the freeze marker, if there is one."""
+        name = ddl.literal(self._names.freeze.replace("%%", "%"))
+        return f"""SELECT coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c
+            WHERE c.oid = to_regclass({name})"""
+
+    def _facts_of(self, facts: list[tuple[Any, ...]]) -> tuple[int, str]:
+        """The events' oid and comment. Raises StoreNotFoundError."""
+        [(oid, told, present)] = facts
         if present is not None:
             refuse_foreign(self._name, self._names.tables.events, (*EVENT, "eventSize"), present)
-        return kind(connection, self._names, oid, told)
+        return oid, told
 
-    async def _check_freeze(self, writing: PostgresWriting, frozen: Frozen, owner: str | None) -> None:
-        while (marker := await writing.freeze_marker()) is not None:
-            if owner is not None and marker.owner == owner:
-                return
-            if marker.owner is None or await self._locks.is_locked(writing.connection, marker.owner):
-                if frozen == "refuse":
-                    raise self._frozen(marker)
-                return
-            await writing.remove_freeze_of(marker.owner)
-
-    def _frozen(self, marker: Freeze) -> StoreFrozenError:
-        by = " by a running export, import or copy" if marker.owner is not None else ""
-        return StoreFrozenError(f"the store {self._name} is frozen{by}: unfreeze it first")
+    def _begun_writing(
+        self, kind: type[W], connection: Connection, results: list[list[tuple[Any, ...]]]
+    ) -> W:
+        """A transaction, by what its first statements gave."""
+        *_, facts, marker = results
+        freeze = freeze_of(self._names, marker[0][0] if marker else None)
+        return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
 
     # the boundary
-
-    async def exists(self) -> bool:
-        try:
-            async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
-                name = self._names.events.replace("%%", "%")
-                [[(oid,)]] = await connection.run("SELECT to_regclass(%s)::oid", (name,))
-        except StoreNotFoundError:
-            return False
-        return oid is not None
 
     async def create(self) -> None:
         tables = self._names.tables
@@ -322,26 +307,9 @@ class PostgresDatabase:
                     raise StoreExistsError(f"{self._name} was made by somebody else meanwhile") from None
                 raise
 
-    async def drop(self) -> None:
-        lock = f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;"
-        names = self._names
-        async with self._alone(PostgresSoleWriting, lock, "allow", None) as writing:
-            await writing.refuse_foreign_tables()
-            tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-            if await writing.freeze_marker() is not None:
-                tables.append(names.freeze)
-            stages = [
-                await writing.stage("open"),
-                await writing.stage("replace"),
-                *await writing.merge_stages(),
-            ]
-            for stage in filter(None, stages):
-                tables += writing.tables_of(stage)
-            await writing.execute([f"DROP TABLE IF EXISTS {', '.join(tables)}"])
-
     async def upgrade(self) -> list[str]:
         """Builds the index beside the writers: not in a transaction, so a half built one may stand from before."""
-        async with self.writing(frozen="allow") as writing:
+        async with self._shared("allow") as writing:
             if ddl.ORDER in await writing.indexed(self._names.tables.events):
                 return []
         index = self._names.index("order")
@@ -356,12 +324,6 @@ class PostgresDatabase:
             finally:
                 await connection.ask("RESET statement_timeout; RESET lock_timeout")
         return [index]
-
-    async def limits(self) -> Limits:
-        async with self.writing(frozen="allow") as writing:
-            return await writing.column_limits(self._names.tables.events)
-
-    groups_at_once = 2
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None
@@ -408,13 +370,16 @@ class PostgresDatabase:
                 raise
             if saved is not None:
                 return saved
-            async with self.writing():  # raises if the store is frozen, unless by who is dead
-                pass
+            async with self._shared("refuse") as writing:
+                if await writing.freeze() is not None:
+                    raise StoreFrozenError(f"the store {self._name} is frozen")
             async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
                 taken, place = await self._saver.find_place(connection, save)
             if taken:
                 raise ConcurrentError(save.event.aggregate_id, save.version)
-        async with self.writing_alone() as writing:
+        async with self._alone(PostgresSoleWriting, "") as writing:
+            if await writing.freeze() is not None:
+                raise StoreFrozenError(f"the store {self._name} is frozen")
             return await self._saver.add(writing.connection, save)
 
     async def _store(self, saves: Sequence[tuple[Save, Place]]) -> list[Saved | None]:
@@ -450,7 +415,8 @@ class PostgresDatabase:
             with contextlib.suppress(InputError):
                 check_limits(self._limits, event.aggregate_id, event.type, event.payload)
                 return
-        self._limits = await self.limits()
+        async with self._shared("allow") as writing:
+            self._limits = await writing.limits()
         check_limits(self._limits, event.aggregate_id, event.type, event.payload)
 
     async def own(self) -> LockOwner:
@@ -464,6 +430,9 @@ class PostgresDatabase:
 
     async def erase_journal(self) -> None:
         """Nothing: see docs/postgresql.md for where a deleted secret may still stand, and for how long."""
+
+
+_NONE = "SELECT NULL WHERE FALSE"
 
 
 def _milliseconds(seconds: float) -> int:

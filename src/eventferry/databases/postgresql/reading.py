@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
@@ -16,21 +16,30 @@ from eventferry.database import (
     Freeze,
     Inspection,
     Key,
-    OpenImport,
     Position,
     Segment,
     Selection,
+    Stage,
+    StageKind,
     State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import fact, import_id_of, moment_of
+from eventferry.databases.names import fact
 from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.dialect import PostgresDialect, is_storable
-from eventferry.databases.postgresql.inspecting import Inspecting
-from eventferry.databases.postgresql.tables import Names
-from eventferry.databases.stretches import numbers_of, page_of
-from eventferry.errors import DatabaseError, UnsupportedStoreError
+from eventferry.databases.postgresql.inspect import Inspecting
+from eventferry.databases.postgresql.markers import (
+    freeze_of,
+    merge_stage_of,
+    open_import_of,
+    replace_stage_of,
+)
+from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
+from eventferry.databases.postgresql.tables import Names, quoted
+from eventferry.databases.stretches import flags_of, numbers_of, page_of
+from eventferry.errors import DatabaseError
+from eventferry.lines.limits import Limits
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -56,9 +65,10 @@ where more is asked for, the double of that."""
 _KEEP_LAST = """set_config('eventferry.time', max("timestamp")::text, true),
   set_config('eventferry.counter', (array_agg("threadCounter"))[count(*)]::text, true),
   set_config('eventferry.thread', (array_agg("threadId"))[count(*)]::text, true)"""
-_BEHIND_LAST = """nullif(current_setting('eventferry.time'), '')::bigint,
-  nullif(current_setting('eventferry.counter'), '')::bigint,
-  nullif(current_setting('eventferry.thread'), '')::bigint + 1"""
+_KEPT_TIME, _KEPT_COUNTER, _KEPT_THREAD = (
+    f"nullif(current_setting('eventferry.{name}'), '')::bigint" for name in ("time", "counter", "thread")
+)
+_BY_KEY = '"timestamp", "threadCounter", "threadId"'
 
 _SIZE = '("eventSize" + 50)'
 """About the bytes of a line: the names of its keys are longer than what `eventSize` reckons for them."""
@@ -110,6 +120,10 @@ def _storable(texts: Sequence[str]) -> list[str]:
     return [text for text in texts if is_storable(text)]
 
 
+MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
+"""Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
+
+
 class PostgresReading:
     """A read transaction on one connection.
 
@@ -146,14 +160,8 @@ class PostgresReading:
         )
         return str(rows[0][0][0]) if rows[0] else None
 
-    async def freeze_marker(self) -> Freeze | None:
-        comment = await self.table_comment(self.names.tables.freeze)
-        if comment is None:
-            return None
-        if _FREEZE.search(comment) is None:
-            raise _in_the_way(self.names.tables.freeze)
-        since = fact(comment, "FREEZE", "since")
-        return Freeze(fact(comment, "FREEZE", "owner"), int(since) if since else None)
+    async def freeze(self) -> Freeze | None:
+        return freeze_of(self.names, await self.table_comment(self.names.tables.freeze))
 
     async def heads(self) -> list[int]:
         rows = await self.connection.rows(
@@ -165,20 +173,19 @@ class PostgresReading:
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        key = bound or FIRST
         is_open = selection.only.is_open
         pace = self.connection.pace
         rows = walk = large = 0
 
         def take(row: Texts) -> None:
-            nonlocal key, limit, walk, count, large
+            nonlocal bound, limit, walk, count, large
             threads, counters, passing, text, lines, last, first_large, *_ = row
             if large or not count:
                 return  # it goes on from what was not given, or from the end
@@ -193,14 +200,14 @@ class PostgresReading:
                 stretch = Stretch(
                     found,
                     numbers_of(counters[1:-1]),
-                    None if is_open else numbers_of((passing or b"{}")[1:-1]),
+                    None if is_open else flags_of(passing or b""),
                     text or b"",
                     compacted_lines,
                     number,
                     int(last or 0),
                     is_end,
                 )
-                key = stretch.behind
+                bound = stretch.behind
             limit -= stretch.number
             walk -= len(stretch.threads)
             count = 0 if stretch.is_end or not limit else count - 1
@@ -216,7 +223,7 @@ class PostgresReading:
             # How many lines a filter leaves for the next stretch is not known before.
             ahead = min(count * rows, walk) if is_open else rows
             statements = [
-                self._stretch(None if place else key, selection, limit, min(rows, walk - place), far)
+                self._stretch(None if place else bound, selection, limit, min(rows, walk - place), far)
                 for place in range(0, ahead, rows)
             ]
             await self.connection.each(statements, take)
@@ -231,26 +238,33 @@ class PostgresReading:
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
         is_selected = f"({_is_selected(selection)})::int <> 0"
-        begin = (
-            "%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint" if key is not None else _BEHIND_LAST
-        )
+        if selection.thread is None:
+            order = _BY_KEY
+            begin = (
+                f"({_BY_KEY}) > ({_KEPT_TIME}, {_KEPT_COUNTER}, {_KEPT_THREAD})"
+                if key is None
+                else f"({_BY_KEY}) >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)"
+            )
+            # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
+            bound = (
+                {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))
+            )
+        else:
+            order = '"threadCounter"'
+            first, end = selection.counters_from(key or FIRST)
+            bound = {"thread": str(selection.thread), "counter": str(first), "end": str(end)}
+            counter = f"{_KEPT_COUNTER} + 1" if key is None else "%(counter)s::bigint"
+            begin = f'"threadId" = %(thread)s::bigint AND {order} >= {counter} AND {order} < %(end)s::bigint'
         events = f"""(
             SELECT * FROM {self.names.events}
-            WHERE ("timestamp", "threadCounter", "threadId") >= ({begin})
-              AND {is_selected}
-            ORDER BY "timestamp", "threadCounter", "threadId" LIMIT %(rows)s
+            WHERE {begin} AND {is_selected} ORDER BY {order} LIMIT %(rows)s
           ) AS walk"""
         passing = "NULL"
         if not selection.only.is_open:
-            events = f"""(
-                SELECT *, count(*) FILTER (WHERE {condition}) OVER before AS given,
-                  row_number() OVER before - 1 AS place
-                FROM {events} WINDOW before AS (ROWS UNBOUNDED PRECEDING)
-              ) AS page WHERE given <= %(limit)s"""
-            passing = f"array_agg(place) FILTER (WHERE {condition})"
+            given = f"count(*) FILTER (WHERE {condition}) OVER (ROWS UNBOUNDED PRECEDING)"
+            events = f"(SELECT *, {given} AS given FROM {events}) AS page WHERE given <= %(limit)s"
+            passing = f"string_agg(CASE WHEN {condition} THEN '1' ELSE '0' END, '')"
         line = f"""CASE WHEN "eventSize" < %(far)s AND {condition} THEN {_WHOLE_LINE} END"""
-        # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
-        bound = {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))
         return self.connection.written(
             f"""SELECT array_agg("threadId"), array_agg("threadCounter"), {passing}, string_agg({line}, ''),
               count(*) FILTER (WHERE {condition}), max("timestamp"),
@@ -375,27 +389,38 @@ class PostgresReading:
             values | {"times": list(times), "first": min(times, default=0)},
         )
 
-    async def open_import(self) -> OpenImport | None:
-        comment = await self.table_comment(self.names.tables.open_import)
-        if comment is None:
-            return None
-        import_id = import_id_of(comment)
-        if import_id is None:
-            raise _in_the_way(self.names.tables.open_import)
-        return OpenImport(import_id, moment_of(import_id))
+    async def stages(self, kind: StageKind) -> list[Stage]:
+        tables = self.names.tables
+        if kind == "open":
+            return open_import_of(self.names, await self.table_comment(tables.open_import))
+        prefix = self.names.merge_prefix if kind == "merge" else tables.progress_of("")
+        [rows] = await self.connection.run(
+            "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
+            "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r' ORDER BY 1",
+            (quoted(self.names.schema).replace("%%", "%"), prefix),
+        )
+        stage_of = merge_stage_of if kind == "merge" else replace_stage_of
+        found = (stage_of(self.names, str(name), str(told)) for name, told in rows)
+        return [stage for stage in found if stage is not None]
+
+    async def limits(self, stage: Stage | None = None) -> Limits:
+        if stage is not None and stage.kind == "replace":
+            return MADE_LIMITS
+        table = self.names.tables.events if stage is None else stage.table
+        [rows] = await self.connection.run(
+            "SELECT attname, atttypmod - 4 FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname IN ('aggregateId', 'type') AND atttypmod > 4",
+            (self.names.of(table).replace("%%", "%"),),
+        )
+        lengths = {name: min(length, MADE_LIMITS.id_length) for name, length in rows}
+        return replace(
+            MADE_LIMITS,
+            id_length=lengths.get("aggregateId", MADE_LIMITS.id_length),
+            type_length=lengths.get("type", MADE_LIMITS.type_length),
+        )
 
     async def inspect(self, limit: int) -> Inspection:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)
-
-
-_FREEZE = re.compile(r"RESOLVE EVENT STORE .* FREEZE MARKER", re.DOTALL)
-
-
-def _in_the_way(table: str) -> UnsupportedStoreError:
-    return UnsupportedStoreError(
-        f"{table!r} is the name of a marker of this store, but what has it is none, perhaps another store's table: "
-        "one of the two needs other names"
-    )
 
 
 _BEHIND = f',"{token_hex(16)}",'.encode()

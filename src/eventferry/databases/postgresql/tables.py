@@ -80,6 +80,11 @@ class Names:
         """How far that import has come."""
         return self.of(self.tables.progress_of(owner))
 
+    @property
+    def merge_prefix(self) -> str:
+        """What the names of "merge" stages begin with; the id must fit in behind it."""
+        return self.index(f"merge-{'0' * 16}")[:-16]
+
     def index(self, suffix: str) -> str:
         """The name of an index of the events; reSolve knows a taken version by `aggregateIdAndVersion` in it.
 

@@ -13,34 +13,34 @@ import sqlite3
 import tempfile
 import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
 from eventferry import own_process
-from eventferry.database import Freeze, Frozen, Save, Saved
+from eventferry.database import Frozen, Save, Saved, Traits, Undo, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
 from eventferry.databases.settings import seconds
-from eventferry.databases.sqlite import library, liveness
+from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
-from eventferry.databases.sqlite.file import File
+from eventferry.databases.sqlite.file import File, Identity
 from eventferry.databases.sqlite.library import Sqlite
-from eventferry.databases.sqlite.liveness import FileOwner
-from eventferry.databases.sqlite.numbers import refuse_number
+from eventferry.databases.sqlite.owners import FileOwner
 from eventferry.databases.sqlite.reading import SqliteReading
-from eventferry.databases.sqlite.recognizing import (
+from eventferry.databases.sqlite.save import Saver
+from eventferry.databases.sqlite.shape import (
     KnownStore,
     known_store,
     refuse_encoding,
     refuse_part,
     schema_version,
 )
+from eventferry.databases.sqlite.swap import SqliteReplacing
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.sqlite.writing import SqliteWriting
 from eventferry.errors import (
     ConcurrentError,
     EventferryError,
@@ -55,7 +55,6 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life, Running, to_the_end
-from eventferry.lines.limits import ROOMY, Limits
 
 __all__ = ["SqliteDatabase", "open_url"]
 
@@ -126,8 +125,8 @@ class SqliteDatabase:
         self._kept: _Kept | None = None
 
     @property
-    def resource_names(self) -> dict[str, str]:
-        return {
+    def traits(self) -> Traits:
+        names = {
             # A file's name may hold bytes that are no text.
             "databaseFile": os.fsencode(str(self._file)).decode(errors="replace"),
             "eventsTableName": self._tables.events,
@@ -135,6 +134,7 @@ class SqliteDatabase:
             "secretsTableName": self._tables.secrets,
             "subscribersTableName": self._tables.subscribers,
         }
+        return Traits(names, saves_at_once=1)  # one writer is all there is
 
     async def close(self) -> None:
         await self.life.end()
@@ -186,24 +186,31 @@ class SqliteDatabase:
             self._writer = Connection(self._file, "rw", self._busy_timeout)
         return self._writer
 
-    def _begin(self, connection: Connection, frozen: str, owner: str | None) -> SqliteWriting:
-        """A write transaction on a store that may be written. For the worker thread."""
+    def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:
+        """A write transaction on a whole store. For the worker thread.
+
+        Args:
+            connection: to write with.
+            secrets: whether pages keep no remnant of what is deleted or moved.
+        """
         if self._journal_mode is not None:
             self._set_journal_mode(connection, self._journal_mode)
             self._journal_mode = None
         connection.begin(write=True)
         try:
             self._file.check(to_write=True)
-            connection.sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
+            connection.sqlite.execute(f"PRAGMA secure_delete = {'ON' if secrets else 'OFF'}").fetchone()
             # A table is renamed in place of another: views that name the other must not stop it.
             connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
             store = self._known_store(connection)
             refuse_part(store, self._tables, self._file)
-            writing = SqliteWriting(connection, self._tables, store.definition)
-            self._check_freeze(writing, frozen, owner)
         except BaseException:
             connection.roll_back()
             raise
+        writing = SqliteReplacing(connection, self._tables, store.definition)
+        writing.changed_store = (
+            secrets  # a save that goes on with what is known would go on with the setting too
+        )
         return writing
 
     def _known_store(self, connection: Connection) -> KnownStore:
@@ -213,15 +220,6 @@ class SqliteDatabase:
             self._known = known_store(connection.sqlite, self._tables, self._file)
         return self._known
 
-    def _check_freeze(self, writing: SqliteWriting, frozen: str, owner: str | None) -> None:
-        marker = writing._freeze_marker()
-        if marker is None or (owner is not None and marker.owner == owner):
-            return
-        if marker.owner is not None and not liveness.is_alive(self._file.path, marker.owner):
-            writing._clear_freeze()
-        elif frozen == "refuse":
-            raise StoreFrozenError(f"the store {self._file} is frozen{_by(marker)}: unfreeze it first")
-
     @staticmethod
     def _set_journal_mode(connection: Connection, mode: str) -> None:
         (now_mode,) = connection.sqlite.execute(f"PRAGMA journal_mode = {mode}").fetchone()
@@ -230,37 +228,39 @@ class SqliteDatabase:
         if mode.lower() == "persist":  # the journal stays, but not what stood in it: it may be a secret
             connection.sqlite.execute("PRAGMA journal_size_limit = 0").fetchone()
 
-    def _end(self, writing: SqliteWriting, *, keep: bool) -> None:
+    def _end(self, writing: SqliteReplacing, *, keep: bool) -> None:
         """Commit or roll back. For the worker thread."""
         writing.close_statements()
         if writing.changed_store:
             self._kept = None
-        if keep and not writing.leaves_nothing:
+        if keep:
             writing.connection.commit()
             for owner in writing.dropped_owners:
-                liveness.forget(self._file.path, owner)
+                owners.forget(self._file.path, owner)
             writing.dropped_owners.clear()
         else:
             writing.connection.roll_back()
 
     # the boundary
 
-    async def exists(self) -> bool:
-        try:
-            async with self.reading():
-                return True
-        except StoreNotFoundError:
-            return False
-
-    async def create(self) -> None:
+    async def create(self) -> Undo | None:
         with self._running():
             async with self._write_lock:
+                made: Identity | None = None
                 if self._writer is None:
                     if not self._file.path.parent.is_dir():
                         raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
+                    made = undoing.make_file(self._file)
                     self._writer = Connection(self._file, "rwc", self._busy_timeout)
                 writer = self._writer
                 await writer.run(partial(self._create, writer))
+                return None if made is None else partial(self._undo_create, made)
+
+    async def _undo_create(self, made: Identity) -> None:
+        async with self._alone() as writer:
+            while self._idle:
+                await self._idle.pop().close()
+            await writer.run(partial(undoing.remove_unused, writer, self._file, made, self._tables))
 
     def _create(self, writer: Connection) -> None:
         if not writer.sqlite.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -300,33 +300,12 @@ class SqliteDatabase:
             writer.roll_back()
             raise
 
-    async def drop(self) -> None:
-        async with self.writing(frozen="allow") as writing:
-            await writing.connection.run(partial(self._drop, writing))
-
-    def _drop(self, writing: SqliteWriting) -> None:
-        writing.changed_store = True
-        sqlite = writing.connection.sqlite
-        writing._clear_freeze()
-        for stage in writing._stages():
-            writing._drop_stage(stage)
-        if writing._open_import() is not None:
-            sqlite.execute(f"DROP TABLE {quoted(self._tables.open_import)}")
-        for name in (self._tables.events, self._tables.snapshots, self._tables.subscribers):
-            sqlite.execute(f"DROP TABLE {quoted(name)}")
-        sqlite.execute("PRAGMA secure_delete = ON").fetchone()
-        sqlite.execute(f"DROP TABLE {quoted(self._tables.secrets)}")
-        sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
-
     async def upgrade(self) -> list[str]:
-        async with self.writing(frozen="allow") as writing:
-            return await writing.connection.run(partial(writing.add_order_index, self._tables.events))
-
-    made_limits = ROOMY
-
-    async def limits(self) -> Limits:
-        async with self.reading() as reading:
-            return ROOMY if reading.is_ours else Limits(refuse_payload=refuse_number)
+        async with self.writing() as writing:
+            added: list[str] = await writing.connection.run(
+                partial(writing.add_order_index, self._tables.events)
+            )
+        return added
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteReading]:
@@ -343,11 +322,15 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def writing(
-        self, *, frozen: Frozen = "refuse", owner: str | None = None
-    ) -> AsyncIterator[SqliteWriting]:
+        self,
+        kind: WritingKind = "shared",
+        *,
+        frozen: Frozen = "refuse",
+        secrets: bool = False,
+    ) -> AsyncIterator[Any]:
         async with self._alone() as writer:
             try:
-                writing = await writer.run(partial(self._begin, writer, frozen, owner))
+                writing = await writer.run(partial(self._begin, writer, secrets=secrets))
             except asyncio.CancelledError:
                 # It may have begun all the same, just before it could hear of it.
                 await writer.run(writer.roll_back)
@@ -358,13 +341,6 @@ class SqliteDatabase:
                 await writer.run(partial(self._end, writing, keep=False))
                 raise
             await writer.run(partial(self._end, writing, keep=True))
-
-    writing_alone = writing  # SQLite knows no other kind of write, and readers are never in its way
-
-    def replacing(self, *, owner: str) -> AbstractAsyncContextManager[SqliteWriting]:
-        return self.writing(owner=owner)
-
-    groups_at_once = 1  # SQLite knows one writer
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         async with self._alone() as writer:
@@ -377,7 +353,7 @@ class SqliteDatabase:
             places: list[tuple[int, int] | None] = []
             for save in saves:
                 try:
-                    places.append(kept.writing.add(save, kept.heads))
+                    places.append(kept.saver.add(save))
                 except (ConcurrentError, InputError, UnsupportedStoreError) as error:
                     refusal = error
                     places.append(None)
@@ -388,7 +364,7 @@ class SqliteDatabase:
             raise
         if refusal is not None and len(saves) == 1:
             raise refusal
-        heads = list(kept.heads)
+        heads = list(kept.saver.heads)
         return [place and Saved(*place, heads) for place in places]
 
     def _begin_save(self, writer: Connection) -> _Kept:
@@ -402,15 +378,17 @@ class SqliteDatabase:
             if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):
                 return self._kept
             writer.roll_back()
-        writing = self._begin(writer, "refuse", None)
-        self._kept = _Kept(writing, writing._heads(), writer.sqlite, _data_version(writer))
+        writing = self._begin(writer)
+        if writing._freeze() is not None:
+            raise StoreFrozenError(f"the store {self._file} is frozen")
+        self._kept = _Kept(writing, Saver(writing), writer.sqlite, _data_version(writer))
         return self._kept
 
     async def own(self) -> FileOwner:
         with self._running():
             self._file.check(to_write=True)
         try:
-            liveness.sweep(self._file.path)
+            owners.sweep(self._file.path)
             return FileOwner(self._file.path)
         except OSError as error:
             raise ReadOnlyStoreError(
@@ -418,7 +396,7 @@ class SqliteDatabase:
             ) from None
 
     async def is_alive(self, owner: str) -> bool:
-        return liveness.is_alive(self._file.path, owner)
+        return owners.is_alive(self._file.path, owner)
 
     async def erase_journal(self) -> None:
         async with self._alone() as writer:
@@ -434,8 +412,8 @@ class SqliteDatabase:
 class _Kept:
     """What a save found out about the store."""
 
-    writing: SqliteWriting
-    heads: list[int]
+    writing: SqliteReplacing
+    saver: Saver
     sqlite: Sqlite
     data_version: int
 
@@ -448,7 +426,3 @@ def _remove_folder(folder: str | None, process: int) -> None:
 def _data_version(connection: Connection) -> int:
     version: int = connection.sqlite.execute("PRAGMA data_version").fetchone()[0]
     return version
-
-
-def _by(marker: Freeze) -> str:
-    return " by a running export, import or copy" if marker.owner is not None else ""

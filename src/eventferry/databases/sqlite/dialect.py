@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from eventferry.databases.dialect import Column, Condition, Dialect, Value
-from eventferry.databases.sqlite.numbers import refuse_number
+from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
 
 _MARK = re.compile("%(.)")

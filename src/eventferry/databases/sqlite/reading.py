@@ -9,26 +9,29 @@ from itertools import pairwise
 from typing import Any
 
 from eventferry.database import (
-    FIRST,
     Filter,
     Freeze,
     Inspection,
     Key,
-    OpenImport,
     Position,
     Segment,
     Selection,
+    Stage,
+    StageKind,
     State,
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.inspecting import unique_faults
-from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
+from eventferry.databases.sqlite.inspect import inspect
+from eventferry.databases.sqlite.markers import freeze_of, stages
+from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
+from eventferry.databases.stretches import flags_of, give_in_turn, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
+from eventferry.lines.limits import ROOMY, Limits
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -123,21 +126,18 @@ class SqliteReading:
         return f"page {root}"
 
     @threaded
-    def freeze_marker(self) -> Freeze | None:
-        return self._freeze_marker()
+    def freeze(self) -> Freeze | None:
+        return self._freeze()
 
-    def _freeze_marker(self) -> Freeze | None:
-        sql = self._table_sql(self.tables.freeze)
-        if sql is None or "FREEZE MARKER" not in sql:  # a table of a neighbour's
-            return None
-        since = fact(sql, "FREEZE", "since")
-        return Freeze(fact(sql, "FREEZE", "owner"), int(since) if since else None)
+    def _freeze(self) -> Freeze | None:
+        return freeze_of(self._table_sql(self.tables.freeze))
 
     @threaded
     def heads(self) -> list[int]:
-        return self._heads()
+        return self.all_heads()
 
-    def _heads(self) -> list[int]:
+    def all_heads(self) -> list[int]:
+        """The 256 next counters. For the worker thread."""
         rows = self.connection.sqlite.execute(
             f"""WITH RECURSIVE thread(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM thread WHERE id < 255)
             SELECT coalesce((SELECT max(threadCounter) FROM {self._events} WHERE threadId = thread.id), -1) + 1
@@ -151,7 +151,7 @@ class SqliteReading:
 
     async def read_on(
         self,
-        bound: Key | None,
+        bound: Key,
         selection: Selection,
         limit: int,
         max_bytes: int,
@@ -161,10 +161,10 @@ class SqliteReading:
         read = partial(self._stretch, selection, max_bytes)
         await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
 
-    def _stretch(self, selection: Selection, max_bytes: int, bound: Key | None, limit: int) -> Stretch:
+    def _stretch(self, selection: Selection, max_bytes: int, bound: Key, limit: int) -> Stretch:
         only = selection.only
         condition, values = _matching(selection)
-        values |= {"limit": limit} | _bound(bound)
+        values |= {"limit": limit} | _from(selection, bound)
         rows = min(limit if only.is_open else max(limit, WALK), self.connection.pace.rows(max_bytes))
         statement = self._stretch_sql(selection, condition)
         while True:
@@ -178,13 +178,11 @@ class SqliteReading:
         threads, counters, passing, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        threads, counters, passing = (
-            numbers_of((numbers or "").encode()) for numbers in (threads, counters, passing)
-        )
+        threads, counters = (numbers_of((numbers or "").encode()) for numbers in (threads, counters))
         return Stretch(
             threads,
             counters,
-            None if only.is_open else passing,
+            None if only.is_open else flags_of((passing or "").encode()),
             lines or b"",
             bytes,
             count,
@@ -198,16 +196,15 @@ class SqliteReading:
         is_open = selection.only.is_open
         line = self._text if is_open else f"CASE WHEN {condition} THEN {self._text} END"
         events = f"""SELECT timestamp, threadCounter, threadId, {line} AS line FROM {self._events}
-            WHERE (timestamp, threadCounter, threadId) >= (:bound_time, :bound_counter, :bound_thread)
-              AND {_is_selected(selection)}
-            ORDER BY timestamp, threadCounter, threadId LIMIT :walk"""
+            WHERE {_FROM_KEY if selection.thread is None else _IN_THREAD} AND {_is_selected(selection)}
+            ORDER BY {_BY_KEY if selection.thread is None else "threadCounter"} LIMIT :walk"""
         passing = "NULL"
         if not is_open:
             events = f"""SELECT * FROM (
-              SELECT *, count(line) OVER walk AS given, row_number() OVER walk - 1 AS place
-              FROM ({events}) WINDOW walk AS (ROWS UNBOUNDED PRECEDING)
+              SELECT *, count(line) OVER (ROWS UNBOUNDED PRECEDING) AS given
+              FROM ({events})
             ) WHERE given <= :limit"""
-            passing = "group_concat(CASE WHEN line IS NOT NULL THEN place END)"
+            passing = "group_concat(line IS NOT NULL, '')"
         return f"""SELECT group_concat(threadId), group_concat(threadCounter), {passing},
           CAST(group_concat(line, '') AS BLOB), count(*), count(line), max(timestamp) FROM ({events})"""
 
@@ -294,31 +291,25 @@ class SqliteReading:
         return found
 
     @threaded
-    def open_import(self) -> OpenImport | None:
-        return self._open_import()
+    def stages(self, kind: StageKind) -> list[Stage]:
+        return stages(self.connection.sqlite, self.tables, kind)
 
-    def _open_import(self) -> OpenImport | None:
-        sql = self._table_sql(self.tables.open_import) or ""
-        import_id = import_id_of(sql)
-        if import_id is None:  # none is open, or the table is a neighbour's
-            return None
-        since = fact(sql, "IMPORT", "since")
-        return OpenImport(import_id, int(since) if since else None)
+    @threaded
+    def limits(self, stage: Stage | None = None) -> Limits:
+        if stage is not None and stage.kind == "replace":
+            return ROOMY
+        # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
+        is_ours = self.is_ours and (stage is None or self._has_parts(stage))
+        return ROOMY if is_ours else Limits(refuse_payload=refuse_number)
+
+    def _has_parts(self, stage: Stage) -> bool:
+        """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
+        names = self.connection.sqlite.execute(f"PRAGMA table_info({quoted(stage.table)})").fetchall()
+        return any(name == "part" for _, name, *_ in names)
 
     @threaded
     def inspect(self, limit: int) -> Inspection:
-        """SQLite's own check of the whole file: pages, the order of every index, and every row's entry in each."""
-        ask = self.connection.sqlite.execute
-        unique = [
-            tuple(column for _, _, column in ask("SELECT * FROM pragma_index_info(?)", (name,)))
-            for name, is_unique, is_partial in ask(
-                'SELECT name, "unique", partial FROM pragma_index_list(?)', (self.tables.events,)
-            ).fetchall()
-            if is_unique and not is_partial
-        ]
-        found = [text for (text,) in ask(f"PRAGMA integrity_check({limit})")]
-        faults = unique_faults(unique) + ([] if found == ["ok"] else found)
-        return Inspection(faults[:limit], [])
+        return inspect(self.connection.sqlite, self.tables, limit)
 
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
@@ -334,6 +325,18 @@ def _is_selected(selection: Selection) -> str:
     return "TRUE" if selection.since is None else _UNREAD
 
 
-def _bound(bound: Key | None) -> dict[str, int]:
-    key = bound or FIRST
-    return {"bound_time": key.timestamp, "bound_counter": key.thread_counter, "bound_thread": key.thread_id}
+_BY_KEY = "timestamp, threadCounter, threadId"
+_FROM_KEY = f"({_BY_KEY}) >= (:bound_time, :bound_counter, :bound_thread)"
+_IN_THREAD = "threadId = :bound_thread AND threadCounter >= :bound_counter AND threadCounter < :end_counter"
+
+
+def _from(selection: Selection, bound: Key) -> dict[str, int]:
+    """The values of `_FROM_KEY` or `_IN_THREAD`."""
+    if selection.thread is not None:
+        begin, end = selection.counters_from(bound)
+        return {"bound_thread": selection.thread, "bound_counter": begin, "end_counter": end}
+    return {
+        "bound_time": bound.timestamp,
+        "bound_counter": bound.thread_counter,
+        "bound_thread": bound.thread_id,
+    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from secrets import token_hex
 
+from eventferry.database import Stage
 from eventferry.databases.names import Tables, comment, import_marker, is_text
 from eventferry.errors import UsageError
 
@@ -92,7 +93,7 @@ def secrets_table(name: str) -> str:
     )"""
 
 
-def freeze_table(tables: Tables, owner: str | None, since: int) -> str:
+def freeze_table(tables: Tables, owner: str | None, since: int | None) -> str:
     """The freeze marker, with reSolve's comment and ours."""
     return f"""CREATE TABLE {quoted(tables.freeze)}(
       -- RESOLVE EVENT STORE {quoted(tables.events)} FREEZE MARKER
@@ -135,3 +136,8 @@ def progress_table(name: str, stage_id: str, *, since: int | None, baseline: str
       "events" INTEGER NOT NULL,
       "digest" BLOB NOT NULL
     )"""
+
+
+def known(stage: Stage) -> str:
+    """Where a merge keeps what the store holds at the times of its stage."""
+    return f"{stage.id}-known"

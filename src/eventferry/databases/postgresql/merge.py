@@ -1,26 +1,24 @@
-"""Writing events in a PostgreSQL schema, alone: appends, merges, freezes, secrets, and the swap."""
+"""Exclusive write transactions in a PostgreSQL schema: appended blocks, and the merge of an incremental import."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import psycopg
 
-from eventferry.database import Save, Shared, Stage
-from eventferry.databases.names import beside_events, comment, frozen_marker, refuse_foreign
+from eventferry.database import Comparison, Shared, Stage
+from eventferry.databases.names import comment
 from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
-from eventferry.databases.postgresql.placing import Saver
 from eventferry.databases.postgresql.reading import vector
+from eventferry.databases.postgresql.stage import PostgresWriting, copied_rows
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
-from eventferry.databases.postgresql.writing import PostgresWriting, copied_rows
-from eventferry.errors import ConcurrentError, DatabaseError, UnsupportedStoreError
+from eventferry.errors import ConcurrentError, DatabaseError
 from eventferry.importing.batch import PART
 from eventferry.lines.event import Row
-from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, last_version
+from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 
 _GROUP = '"timestamp", "aggregateId", "type"'
 _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId" AND k."type" = s."type"'
@@ -29,66 +27,9 @@ _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateI
 class PostgresSoleWriting(PostgresWriting):
     """A write transaction that holds the lock by which the events are its own."""
 
-    leaves_nothing = False
-
-    async def roll_back_at_end(self) -> None:
-        self.leaves_nothing = True
-
-    async def set_freeze(self, owner: str | None, since: int) -> None:
-        told = comment("FREEZE", owner=owner, since=since)
-        marker = f"{frozen_marker(self.names.tables.events)} {told}"
-        if await self.freeze_marker() is not None:
-            await self.clear_freeze()
-        await self.execute(ddl.freeze_table(self.names, marker))
-
-    async def clear_freeze(self) -> None:
-        if await self.freeze_marker() is not None:
-            await self.execute([f"DROP TABLE {self.names.freeze}"])
-
-    async def refuse_what_would_be_lost(self) -> None:
-        """What hangs on the table of events and would not hang on the one that takes its place."""
-        [rows] = await self.connection.run(
-            """SELECT 'the trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
-            UNION ALL SELECT 'row security' FROM pg_class WHERE oid = %(oid)s AND relrowsecurity
-            UNION ALL SELECT 'the row security policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s
-            UNION ALL SELECT 'the publication ' || p.pubname FROM pg_publication_tables AS p
-              JOIN pg_class AS c ON c.relname = p.tablename JOIN pg_namespace AS n
-                ON n.oid = c.relnamespace AND n.nspname = p.schemaname WHERE c.oid = %(oid)s
-            UNION ALL SELECT 'the foreign key ' || conname FROM pg_constraint
-              WHERE contype = 'f' AND %(oid)s IN (conrelid, confrelid)
-            UNION ALL SELECT 'the check ' || conname FROM pg_constraint WHERE contype = 'c' AND conrelid = %(oid)s
-            UNION ALL SELECT pg_describe_object('pg_attrdef'::regclass, oid, 0) FROM pg_attrdef WHERE adrelid = %(oid)s
-            UNION ALL SELECT 'the statistics ' || stxname FROM pg_statistic_ext WHERE stxrelid = %(oid)s
-            UNION ALL SELECT DISTINCT pg_describe_object(classid, objid, 0) FROM pg_depend
-              WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = %(oid)s
-            UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
-            UNION ALL SELECT DISTINCT 'the view or rule on ' || r.ev_class::regclass::text
-              FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
-              WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
-            UNION ALL SELECT 'the column ' || attname FROM pg_attribute
-              WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped AND attname <> ALL(%(columns)s)""",
-            {"oid": self._oid, "columns": [name.strip('" ') for name in COLUMNS.split(",")]},
-        )
-        if rows:
-            raise UnsupportedStoreError(
-                f"the table {self.names.tables.events!r} has what replacing it would lose: "
-                f"{', '.join(sorted(what for (what,) in rows))}"
-            )
-
-    async def refuse_foreign_tables(self) -> None:
-        """Refuse to remove what only has the name of one of a store's tables."""
-        for table, needed in beside_events(self.names.tables, "snapshotContent").items():
-            [rows] = await self.connection.run(
-                "SELECT attname::text FROM pg_attribute "
-                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-                (self.names.of(table).replace("%%", "%"),),
-            )
-            if rows:
-                refuse_foreign(self.names.schema, table, needed, (name for (name,) in rows))
-
     # events
 
-    async def append(self, rows: Sequence[Row]) -> None:
+    async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         if not rows:
             return
         await self._refuse_taken(rows)
@@ -104,6 +45,15 @@ class PostgresSoleWriting(PostgresWriting):
             WHERE "threadCounter" < (%(heads)s::bigint[])["threadId" + 1]""",
             {"heads": vector(heads)},
         )
+        if fills_gaps:
+            for stage in await self.stages("replace"):
+                await self._overtake(stage)
+
+    async def _overtake(self, stage: Stage) -> None:
+        _, steps = self.tables_of(stage)
+        told = ddl.literal(comment("STAGE", since=stage.since))
+        with self.its_own(stage):
+            await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
 
     async def _refuse_taken(self, rows: Sequence[Row]) -> None:
         found = await self.connection.rows(
@@ -121,14 +71,12 @@ class PostgresSoleWriting(PostgresWriting):
                 raise ConcurrentError(*version)
             taken.add(version)
 
-    async def add_event(self, save: Save) -> None:
-        limits = await self.column_limits(self.names.tables.events)
-        check_limits(limits, save.event.aggregate_id, save.event.type, save.event.payload)
-        await Saver(self.names).add(self.connection, save)
-
     # merge
 
-    async def discard_known(self, stage: Stage) -> tuple[Stage, int]:
+    async def compare(self, stage: Stage) -> Comparison:
+        return Comparison(stage, await self._discard_known(stage), self._shared(stage))
+
+    async def _discard_known(self, stage: Stage) -> int:
         """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
         incremental import costs what its batch costs, however large the store is. The array is what keeps the planner
         from turning the looks into a scan of the events.
@@ -170,9 +118,9 @@ class PostgresSoleWriting(PostgresWriting):
                 f"ANALYZE {known}({_GROUP})",
             ]
         )
-        return stage, count
+        return count
 
-    async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
+    async def _shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         table, known, part = self.names.of(stage.table), self._known(stage), await self.part_of(stage)
         left = f'{table} AS s WHERE s."timestamp" <= {self._latest}'
         blocks = self.connection.blocks(
@@ -273,74 +221,6 @@ class PostgresSoleWriting(PostgresWriting):
         return int(rows[0][0]) if rows else 0
 
 
-class PostgresReplacing(PostgresSoleWriting):
-    """A sole writing that nobody reads beside."""
-
-    async def swap(self, stage: Stage) -> None:
-        table, progress = self.tables_of(stage)
-        await self.hold(stage)
-        await self.refuse_foreign_tables()
-        await self.refuse_what_would_be_lost()
-        grants = await self._grants(stage)
-        events = quoted(self.names.tables.events)
-        indexes = await self.indexed(stage.table)
-        await self.execute(
-            [
-                f'ALTER TABLE {table} DROP COLUMN "line"',
-                f"DROP TABLE {self.names.events}",
-                f"ALTER TABLE {table} RENAME TO {events}",
-                *(
-                    f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
-                    for key, suffix in (
-                        (ddl.POSITION, "pkey"),
-                        (ddl.VERSION, "aggregateIdAndVersion"),
-                        (ddl.ORDER, "order"),
-                    )
-                ),
-                f"DROP TABLE {progress}",
-                f"DELETE FROM {self.names.snapshots}",
-                f"DELETE FROM {self.names.subscribers}",
-                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
-                  SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = t."threadId"
-                ), 0)""",
-                *grants,
-            ]
-        )
-
-    async def _grants(self, stage: Stage) -> list[str]:
-        """Statements that give the stage, under its new name, the owner and the rights of the events, and no others:
-        default privileges may have given it some when it was made."""
-        [[(owner,)], too_many, rights] = await self.connection.run(
-            """SELECT relowner::regrole::text FROM pg_class WHERE oid = %(oid)s;
-            SELECT DISTINCT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC') FROM pg_class,
-              aclexplode(relacl) WHERE oid = to_regclass(%(stage)s) AND grantee <> relowner;
-            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type,
-              is_grantable AND grantee <> relowner, NULL
-            FROM pg_class, aclexplode(coalesce(relacl, acldefault('r', relowner))) WHERE oid = %(oid)s
-            UNION ALL
-            SELECT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC'), privilege_type, is_grantable, attname
-            FROM pg_attribute, aclexplode(attacl) WHERE attrelid = %(oid)s AND NOT attisdropped""",
-            {"oid": self._oid, "stage": self.names.of(stage.table).replace("%%", "%")},
-        )
-        return [
-            f"ALTER TABLE {self.names.events} OWNER TO {_role(owner)}",
-            *(
-                f"REVOKE ALL ON {self.names.events} FROM {_role(grantee)}"
-                for grantee in [owner, *(grantee for (grantee,) in too_many)]
-            ),
-            *(
-                f"GRANT {privilege}{f' ({quoted(column)})' if column else ''} ON {self.names.events} "
-                f"TO {_role(grantee)}{' WITH GRANT OPTION' if grantable else ''}"
-                for grantee, privilege, grantable, column in rights
-            ),
-        ]
-
-
 async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:
     for part in parts_of(rows, PART):
         yield copied_rows([(0, *row) for row in part], itertools.repeat(b"\n"))
-
-
-def _role(name: Any) -> str:
-    """A role as regrole prints it, quoted where that is needed."""
-    return str(name).replace("%", "%%")

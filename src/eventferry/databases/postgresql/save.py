@@ -14,8 +14,8 @@ import psycopg
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save, Saved
 from eventferry.databases.postgresql.connection import Connection, prepared
+from eventferry.databases.postgresql.stage import event_size
 from eventferry.databases.postgresql.tables import COLUMNS, Names, literal
-from eventferry.databases.postgresql.writing import event_size
 from eventferry.errors import ConcurrentError, DatabaseError
 from eventferry.lines.limits import full_thread
 from eventferry.reading import order

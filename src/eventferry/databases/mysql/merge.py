@@ -1,10 +1,9 @@
-"""Writing with the events to oneself: freezes, merges, secrets, and the swap."""
+"""Exclusive write transactions on MySQL: appended blocks, and the merge of an incremental import."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -12,21 +11,20 @@ from typing import Any
 from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
-from eventferry.clock import now
-from eventferry.database import Save, Shared, Stage
-from eventferry.databases.mysql import markers
+from eventferry.database import Comparison, Freeze, Shared, Stage
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import duplicate_key
-from eventferry.databases.mysql.markers import Marker
+from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
 from eventferry.databases.mysql.reading import compact_text, entry, vector
-from eventferry.databases.mysql.saving import Found, Saver, taken
+from eventferry.databases.mysql.save import taken
+from eventferry.databases.mysql.stage import MysqlWriting
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.mysql.writing import MysqlWriting, foreign_table, taken_for_dead
-from eventferry.databases.names import beside_events, comment, frozen_marker, new_owner, refuse_foreign
+from eventferry.databases.names import (
+    comment,
+)
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row
-from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, last_version
+from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 
 _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload"
 _BLOCK = 2000
@@ -35,88 +33,18 @@ _BLOCK = 2000
 class MysqlSoleWriting(MysqlWriting):
     """A write transaction that holds the rows of all threads: nobody else stores an event before it ends."""
 
-    def __init__(self, *reading: Any) -> None:
-        super().__init__(*reading)
-        self._leaves_nothing = False
+    def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
+        super().__init__(*reading, freeze=freeze)
         self._shared_rows: SSCursor | None = None
-
-    def commit(self) -> None:
-        if self._leaves_nothing:
-            self.undo()
-        else:
-            super().commit()
 
     def undo(self) -> None:
         self._close_shared()
         super().undo()
 
-    async def roll_back_at_end(self) -> None:
-        self._leaves_nothing = True
-
-    @threaded
-    def set_freeze(self, owner: str | None, since: int) -> None:
-        # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
-        self.connection.wait_for_writings()
-        while not self._mark("FREEZE", owner, since, markers.found(self.connection, self.tables.freeze)):
-            pass  # what stood there has gone just now, or come
-
-    def _mark(
-        self, words: str, owner: str | None, since: int, instead: Marker | None = None
-    ) -> Marker | None:
-        """Set the marker; None where another one stands there than was thought."""
-        token = new_owner()
-        text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
-        new = Marker(self.tables.freeze, text, token, owner=owner)
-        if self._changes(markers.put(self.connection, self.names, new, ddl.marker_table, instead)):
-            return new
-        if self._is_foreign(self.tables.freeze):
-            raise foreign_table(self.tables.freeze, "a freeze")
-        return None
-
-    @threaded
-    def clear_freeze(self) -> None:
-        # Before the end: behind it somebody else's freeze may stand there already, and would go with the marker.
-        self._clear_freeze()
-
-    def _clear_freeze(self) -> None:
-        before = markers.found(self.connection, self.tables.freeze)
-        if before is not None:
-            self._changes(markers.take(self.connection, self.names, before))
-
-    @threaded
-    def refuse_what_would_be_lost(self) -> None:
-        self._refuse_what_would_be_lost()
-
-    def _refuse_what_would_be_lost(self) -> None:
-        names = {"database": self.connection.access.database, "events": self.tables.events}
-        found = self.connection.query(
-            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
-            WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
-            UNION ALL
-            SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
-            FROM information_schema.referential_constraints
-            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
-            names,
-        )
-        if found:
-            raise UnsupportedStoreError(
-                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
-            )
-
-    def _refuse_foreign_tables(self) -> None:
-        """Refuse to remove what only has the name of one of a store's tables."""
-        for table, needed in beside_events(self.tables, "SnapshotContent").items():
-            rows = self.connection.query(
-                "SELECT column_name FROM information_schema.columns WHERE table_schema = %s AND table_name = %s",
-                (self.connection.access.database, table),
-            )
-            if rows:
-                refuse_foreign(self.connection.access.place, table, needed, (name for (name,) in rows))
-
     # events
 
     @threaded
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         if not rows:
             return
         head = f"INSERT INTO {self._events}({_COLUMNS}) VALUES "
@@ -139,6 +67,24 @@ class MysqlSoleWriting(MysqlWriting):
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
         self._set_heads(heads)
+        if fills_gaps:
+            self._overtake()
+
+    def _overtake(self) -> None:
+        """Take away the baseline of the import that is on its way to replace the events, if there is one."""
+        left = self._stages("replace")
+        while left:
+            try:
+                # The first row by its key: behind it somebody may just be adding his.
+                self.connection.execute(
+                    f"UPDATE {quoted(self._progress_of(left[0]))} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
+                )
+            except MySQLError as error:
+                if number_of(error) != NO_TABLE:
+                    raise
+                left = self._stages("replace")  # it has gone just now, or somebody else has it
+            else:
+                return
 
     def _taken(self, aggregate_id: str, version: int) -> Exception:
         return taken(self.connection, self.names, self.shape, aggregate_id, version)
@@ -149,38 +95,22 @@ class MysqlSoleWriting(MysqlWriting):
             {"heads": vector(heads)},
         )
 
-    @threaded
-    def add_event(self, save: Save) -> None:
-        event = save.event
-        check_limits(
-            self.shape.limits(self.connection.access.max_packet),
-            event.aggregate_id,
-            event.type,
-            event.payload,
-        )
-        saver = Saver(self.names, self.shape, save)
-        place = saver.preferred
-        while True:
-            try:
-                saved = saver.store(self.connection, place, alone=True)
-            except MySQLError as error:
-                raise saver.refusal(self.connection, place, error) from None
-            if not isinstance(saved, Found):
-                return
-            place = saver.next_place(self.connection, saved)
-
     # merge
 
+    async def compare(self, stage: Stage) -> Comparison:
+        """The comparison of bytes is `_shared`'s, which reads both sides in one go."""
+        stage = await self._comparable(stage)
+        return Comparison(stage, 0, self._shared(stage))
+
     @threaded
-    def discard_known(self, stage: Stage) -> tuple[Stage, int]:
-        """Finds none: the comparison of bytes is `shared`'s, which reads both sides in one go."""
+    def _comparable(self, stage: Stage) -> Stage:
         if stage.kind == "open":
             self.connection.lock_pushes()
             if not self._has_column(stage.table, "arrival"):
-                return self._copy(stage), 0
-        return stage, 0
+                return self._copy(stage)
+        return stage
 
-    async def shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
+    async def _shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
         await self._find_shared(stage)
         while block := await self._fetch_shared():
             yield block
@@ -350,97 +280,6 @@ class MysqlSoleWriting(MysqlWriting):
         return int(latest[0][0]) if latest else 0
 
 
-class MysqlReplacing(MysqlSoleWriting):
-    """A sole writing whose tables are renamed behind its end: for a swap, or to remove the store.
-
-    RENAME TABLE cannot be part of a transaction, and waits for those that have used the tables, its own too. So this
-    one sets a marker, which keeps out whoever waits for it, and ends first. Then all tables get their names together
-    with the marker: whoever takes the owner for dead takes the marker away before he stores anything, and nothing is
-    renamed.
-    """
-
-    def __init__(self, *reading: Any) -> None:
-        super().__init__(*reading)
-        self._renames: dict[str, str] = {}
-        self._shows: tuple[str, str] | None = None
-
-    @threaded
-    def swap(self, stage: Stage) -> None:
-        self._refuse_foreign_tables()
-        self._refuse_what_would_be_lost()
-        owner = stage.owner or ""
-        marker = markers.found(self.connection, self.tables.freeze) or self._mark("SWAP", owner, now())
-        comes = self.comment_of(stage.table)
-        if marker is None or comes is None or marker.owner != owner:
-            raise taken_for_dead()
-        token, collation = new_owner(), self.connection.text_collation()
-        made, facts = self.names.aside(token), comment("MADE", id=token)
-        snapshots, subscribers = made[self.tables.snapshots], made[self.tables.subscribers]
-        self._make(snapshots, ddl.snapshots_table(snapshots), facts)
-        self._make(subscribers, ddl.subscribers_table(subscribers, collation), facts)
-        arriving = {
-            self.tables.events: stage.table,
-            self.names.threads: self.names.heads_of(owner),
-            self.tables.snapshots: snapshots,
-            self.tables.subscribers: subscribers,
-        }
-        self._rename(marker, list(arriving), {new: name for name, new in arriving.items()})
-        self._shows = self.tables.events, comes
-        self._drop_afterwards(self.tables.progress_of(owner))
-
-    @threaded
-    def remove_all(self) -> None:
-        """Remove the store when this transaction has ended; what is beside it goes behind that."""
-        self._refuse_foreign_tables()
-        owner = new_owner()
-        self.connection.lock(owner_lock(owner), 0)
-        marker = None
-        while marker is None:
-            stands = markers.found(self.connection, self.tables.freeze)
-            marker = self._mark("SWAP", owner, now(), stands)
-        aside = self.names.aside(marker.token)
-        texts = {name: self.comment_of(name) for name in aside if name != self.tables.open_import}
-        self._rename(marker, [name for name, text in texts.items() if text is not None], {})
-        self._shows = aside[self.tables.events], texts[self.tables.events] or ""
-        if (left := markers.found(self.connection, self.tables.open_import)) is not None:
-            self._afterwards.append(partial(self._drop_import, left))
-        beside = self._beside_the_events()
-        self._drop_afterwards(
-            *(name for owner in self.names.imports(beside) for name in self.names.import_of(owner)),
-            *self.names.merge_stages(beside),
-            *(name for name in self.names.marks(beside) if name != self.names.mark(marker.token)),
-            *self.names.left_over(beside),
-        )
-
-    def _rename(self, marker: Marker, leaving: Iterable[str], arriving: dict[str, str]) -> None:
-        aside = self.names.aside(marker.token)
-        with_marker = dict.fromkeys((*leaving, self.tables.freeze, self.names.mark(marker.token)))
-        former = {name: aside[name] for name in with_marker}
-        self._renames = former | arriving
-        self._drop_afterwards(*former.values())
-
-    def _clear_freeze(self) -> None:
-        if (
-            not self._renames
-        ):  # else it keeps writers out until the tables have their names, and goes with them
-            super()._clear_freeze()
-
-    def _settle(self) -> None:
-        super()._settle()
-        if self._renames and not self.connection.rename(self._renames, shows=self._shows):
-            raise taken_for_dead()
-
-
 def _mark(table: str) -> str:
     """A hash of what a group has beside its timestamp, by which its rows are sorted next to one another."""
     return f"CRC32(CAST({table}.aggregateId AS BINARY)) * 4294967296 + CRC32(CAST({table}.type AS BINARY))"
-
-
-def _shown(name: str) -> str:
-    """A quoted name as it stands in a comment."""
-    return quoted(name).replace("%%", "%")
-
-
-def owner_lock(owner: str) -> str:
-    """The name of the lock that an owner holds."""
-    return f"eventferry-{owner}"

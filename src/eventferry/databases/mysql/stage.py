@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -14,19 +14,26 @@ from pymysql.err import MySQLError
 from eventferry.clock import now
 from eventferry.database import (
     Clash,
-    NewRowBatch,
-    RowBatch,
+    Freeze,
     Stage,
+    StageBatch,
     StageKind,
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_key, number_of
-from eventferry.databases.mysql.markers import Change, Marker
-from eventferry.databases.mysql.reading import CLOSED, MysqlReading
+from eventferry.databases.mysql.markers import Change, Marker, freeze_of
+from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import comment, fact, import_marker, new_import_id, new_owner
+from eventferry.databases.names import (
+    comment,
+    frozen_marker,
+    import_marker,
+    new_import_id,
+    new_owner,
+    taken_for_dead,
+)
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -37,13 +44,13 @@ from eventferry.errors import (
     UnsupportedStoreError,
 )
 from eventferry.lines.event import NumberedRow
-from eventferry.lines.limits import Limits
 from eventferry.reading import order
 
 _NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)
 _STAGE_COLUMNS = (
     "`line`, `threadId`, `threadCounter`, `timestamp`, `aggregateId`, `aggregateVersion`, `type`, `payload`"
 )
+_NEW_COLUMNS = "`timestamp`, `aggregateId`, `type`, `payload`"
 
 
 class MysqlWriting(MysqlReading):
@@ -51,10 +58,15 @@ class MysqlWriting(MysqlReading):
 
     Tables are made at once, apart from the transaction, and removed when it has ended: what it did, and what it
     did not do, is done to them then.
+
+    Args:
+        reading: what a reading has.
+        freeze: the marker that stood when the transaction had its locks.
     """
 
-    def __init__(self, *reading: Any) -> None:
+    def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
         super().__init__(*reading)
+        self._freeze = freeze
         self._afterwards: list[Callable[[], object]] = []
         self._otherwise: list[Callable[[], object]] = []
 
@@ -98,6 +110,39 @@ class MysqlWriting(MysqlReading):
         self._otherwise.append(change.undo)
         return True
 
+    # markers
+
+    async def freeze(self) -> Freeze | None:
+        return self._freeze
+
+    @threaded
+    def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
+        # Before the end: behind it somebody else's freeze may stand there already, and would go with the marker.
+        found = markers.found(self.connection, self.tables.freeze)
+        if before != (None if found is None else freeze_of(found.text)):
+            is_done = False
+        elif after is not None:
+            # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
+            self.connection.wait_for_writings()
+            is_done = self._mark("FREEZE", after.owner, after.since or now(), found) is not None
+        else:
+            is_done = found is None or self._changes(markers.take(self.connection, self.names, found))
+        self._freeze = after if is_done else freeze_of(self.comment_of(self.tables.freeze))
+        return is_done
+
+    def _mark(
+        self, words: str, owner: str | None, since: int, instead: Marker | None = None
+    ) -> Marker | None:
+        """Set the marker; None where another one stands there than was thought."""
+        token = new_owner()
+        text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
+        new = Marker(self.tables.freeze, text, token, owner=owner)
+        if self._changes(markers.put(self.connection, self.names, new, ddl.marker_table, instead)):
+            return new
+        if self._is_foreign(self.tables.freeze):
+            raise foreign_table(self.tables.freeze, "a freeze")
+        return None
+
     # stages
 
     @threaded
@@ -121,6 +166,7 @@ class MysqlWriting(MysqlReading):
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
+        self._refuse_what_would_be_lost()
         self._sweep()
         table, heads, progress = self.names.import_of(owner)
         self._make(progress, ddl.progress_table(progress), facts)
@@ -152,7 +198,7 @@ class MysqlWriting(MysqlReading):
     def _drop_closed_import(self) -> None:
         """Remove the table of an import that is merged or rolled back, where its process died before it did."""
         left = markers.found(self.connection, self.tables.open_import)
-        if left is not None and self._is_closed():
+        if left is not None and markers.is_closed(self.names, self._look):
             self._drop_import(left)
 
     def _drop_import(self, left: Marker) -> None:
@@ -160,15 +206,15 @@ class MysqlWriting(MysqlReading):
         if change is not None:
             change.finish()
 
-    def _look_into_open_import(self, statement: str, values: Values) -> list[tuple[Any, ...]]:
-        # Whether it is closed is seen alike; but what this transaction has used it could not drop any more.
+    def _look(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        # Apart, for what this transaction has used it could not rename or drop any more.
         return self.connection.query_apart(statement, values)
 
     def _sweep(self) -> None:
         """Remove what is left of imports that were half made or half removed, companions whose markers another
         program has removed, and tables that a dead process was to remove."""
         self._drop_closed_import()
-        beside = self._beside_the_events()
+        beside = markers.beside_the_events(self.connection, self.names)
         # Behind the look at the companions: those of markers that are there now were not all there then.
         stand = [
             found.token
@@ -178,100 +224,21 @@ class MysqlWriting(MysqlReading):
         parts = (
             name
             for owner in self.names.imports(beside)
-            if not self._is_whole(owner, beside)
+            if not markers.is_whole(self.names, owner, beside)
             for name in self.names.import_of(owner)
         )
         lonely = (name for name, token in self.names.marks(beside).items() if token not in stand)
         markers.drop(self.connection, *parts, *lonely, *self.names.left_over(beside))
 
-    def _is_whole(self, owner: str, beside: Mapping[str, str]) -> bool:
-        return all(name in beside for name in self.names.import_of(owner))
-
-    def _beside_the_events(self) -> dict[str, str]:
-        """The tables whose names begin with that of the events and a hyphen, and their comments."""
-        events = self.tables.events
-        rows = self.connection.query(
-            """SELECT table_name, table_comment, @@lower_case_table_names FROM information_schema.tables
-            WHERE table_schema = %s AND LEFT(table_name, %s) = %s""",
-            (self.connection.access.database, len(events) + 1, f"{events}-"),
-        )
-        # A server that does not tell them apart by case may have written the events' name otherwise.
-        return {
-            f"{events}{name[len(events) :]}" if folds else str(name): str(facts)
-            for name, facts, folds in rows
-        }
-
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
+        self._refuse_what_would_be_lost()
         # This waits for what the former owner has begun. What it begins after it meets no table.
         former = self.names.import_of(stage.owner or "")
         table, *others = self.names.import_of(owner)
         if not self.connection.rename(dict(zip(former, (table, *others), strict=True))):
             raise StoreBusyError("another import into this store has begun just now")
         return Stage(stage.id, stage.kind, table, owner, stage.since, stage.baseline)
-
-    @threaded
-    def overtake(self, stage: Stage) -> None:
-        left: Stage | None = stage
-        while left is not None:
-            try:
-                # The first row by its key: behind it somebody may just be adding his.
-                self.connection.execute(
-                    f"UPDATE {quoted(self._progress_of(left))} SET `baseline` = NULL ORDER BY `step` LIMIT 1"
-                )
-            except MySQLError as error:
-                if number_of(error) != NO_TABLE:
-                    raise
-                left = self._stage("replace")  # it has gone just now, or somebody else has it
-            else:
-                return
-
-    @threaded
-    def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        return self._stage(kind)
-
-    def _stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        if kind == "open":
-            found = self._open_import()
-            return (
-                None if found is None else Stage(found.id, kind, self.tables.open_import, None, found.since)
-            )
-        beside = self._beside_the_events()
-        for owner in self.names.imports(beside):
-            if self._is_whole(owner, beside):
-                try:
-                    return self._stage_of(owner, beside)
-                except MySQLError as error:
-                    if number_of(error) != NO_TABLE:  # it was over just now
-                        raise
-        return None
-
-    def _stage_of(self, owner: str, beside: Mapping[str, str]) -> Stage:
-        table, _, progress = self.names.import_of(owner)
-        # Apart, for what this transaction has used it could not rename or drop any more.
-        baseline = self.connection.query_apart(
-            f"SELECT `baseline` FROM {quoted(progress)} WHERE `baseline` IS NOT NULL"
-        )
-        since = fact(beside[progress], "STAGE", "since")
-        return Stage(
-            fact(beside[progress], "STAGE", "id") or "",
-            "replace",
-            table,
-            owner,
-            int(since) if since else None,
-            baseline[0][0] if baseline else None,
-        )
-
-    @threaded
-    def merge_stages(self) -> list[Stage]:
-        stages = []
-        beside = self._beside_the_events()
-        for name in self.names.merge_stages(beside):
-            facts = beside[name]
-            stages.append(
-                Stage(fact(facts, "STAGE", "id") or "", "merge", name, fact(facts, "STAGE", "owner"))
-            )
-        return stages
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
@@ -283,39 +250,57 @@ class MysqlWriting(MysqlReading):
             self.connection.execute(
                 f"""INSERT INTO {quoted(stage.table)}(`rowid`, `timestamp`, `aggregateId`, `type`)
                 VALUES (%s, {-(2**62)}, '', '')""",
-                (CLOSED,),
+                (markers.CLOSED,),
             )
             if (left := markers.found(self.connection, stage.table)) is not None:
                 self._afterwards.append(partial(self._drop_import, left))
             return
         self._drop_afterwards(stage.table)
 
+    def _refuse_what_would_be_lost(self) -> None:
+        names = {"database": self.connection.access.database, "events": self.tables.events}
+        found = self.connection.query(
+            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
+            WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
+            UNION ALL
+            SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
+            FROM information_schema.referential_constraints
+            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
+            names,
+        )
+        if found:
+            raise UnsupportedStoreError(
+                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
+            )
+
     # replace
 
     @threaded
-    def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
+    def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
+        columns = _STAGE_COLUMNS if stage.kind == "replace" else _NEW_COLUMNS
         try:
             with self._its(stage):
-                if not self._load(stage, batch):
+                if stage.kind != "replace" or not self._load(stage, batch):
                     self.connection.insert(
-                        f"INSERT INTO {quoted(stage.table)}({_STAGE_COLUMNS}) VALUES ",
+                        f"INSERT INTO {quoted(stage.table)}({columns}) VALUES ",
                         itertools.chain.from_iterable(batch),
                     )
         except MySQLError as error:
             if number_of(error) == ER.BAD_FIELD_ERROR:  # its keys are built, and the lines' numbers are gone
                 raise ResumeError(
                     "the source has grown since the import was interrupted, which had come to its end: "
-                    "import without resume to begin anew"
+                    "import without resume=True to start over"
                 ) from None
             raise
-        progress = batch.progress
-        self.connection.execute(
-            f"""INSERT INTO {quoted(self._progress_of(stage))}(`byteOffset`, `line`, `events`, `digest`)
-            VALUES (%s, %s, %s, %s)""",
-            (progress.byte_offset, progress.line, progress.events, progress.digest),
-        )
+        if stage.kind == "replace":
+            progress = batch.progress
+            self.connection.execute(
+                f"""INSERT INTO {quoted(self._progress_of(stage))}(`byteOffset`, `line`, `events`, `digest`)
+                VALUES (%s, %s, %s, %s)""",
+                (progress.byte_offset, progress.line, progress.events, progress.digest),
+            )
 
-    def _load(self, stage: Stage, batch: RowBatch) -> bool:
+    def _load(self, stage: Stage, batch: StageBatch) -> bool:
         """Put rows in by LOAD DATA LOCAL; False where the server does not allow that."""
         if not self.connection.access.loads:
             return False
@@ -357,7 +342,10 @@ class MysqlWriting(MysqlReading):
             raise
 
     @threaded
-    def find_clash(self, stage: Stage) -> Clash | None:
+    def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        if which == "other":
+            self._fill_heads(stage)  # the index for the order is built with the unique ones, in one pass
+            return None
         table = quoted(stage.table)
         if not self._has_column(stage.table, "line"):
             if self.comment_of(stage.table) is None:
@@ -399,9 +387,7 @@ class MysqlWriting(MysqlReading):
         line_a, line_b, a, b = rows[0]
         return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
-    @threaded
-    def finish_indexes(self, stage: Stage) -> None:
-        # The index for the order is built with the others, in one pass.
+    def _fill_heads(self, stage: Stage) -> None:
         with self._its(stage):
             self.connection.execute(
                 f"""REPLACE INTO {quoted(self.names.heads_of(stage.owner or ""))}
@@ -411,19 +397,13 @@ class MysqlWriting(MysqlReading):
     # merge
 
     @threaded
-    def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        with self._its(stage):
-            self.connection.insert(
-                f"INSERT INTO {quoted(stage.table)}(`timestamp`, `aggregateId`, `type`, `payload`) VALUES ",
-                itertools.chain.from_iterable(batch),
-            )
-
-    @threaded
     def pour(self, source: Stage, target: Stage, part: bytes) -> None:
         self._lock_pushes(target)
         parts = self._has_column(target.table, "part")
         if not parts and part != order.UNNAMED:
             raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+        if parts and part != order.UNNAMED:
+            self.connection.execute(f"DELETE FROM {quoted(target.table)} WHERE `part` = %s", (part,))
         # reSolve takes the events of one timestamp in order of rowid.
         with self._its(source):
             self.connection.execute(
@@ -438,19 +418,8 @@ class MysqlWriting(MysqlReading):
     def _lock_pushes(self, stage: Stage) -> None:
         """One at a time adds to an open import, or ends it: until the transaction is over."""
         self.connection.lock_pushes()
-        found = self._open_import()
-        if found is None or found.id != stage.id:
+        if stage.id not in [found.id for found in self._stages("open")]:
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
-
-    @threaded
-    def stage_limits(self, stage: Stage) -> Limits:
-        return self.shape.limits(self.connection.access.max_packet)
-
-    @threaded
-    def drop_part(self, stage: Stage, part: bytes) -> None:
-        self._lock_pushes(stage)
-        if self._has_column(stage.table, "part"):
-            self.connection.execute(f"DELETE FROM {quoted(stage.table)} WHERE `part` = %s", (part,))
 
     # the small tables
 
@@ -458,22 +427,15 @@ class MysqlWriting(MysqlReading):
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return self.connection.execute(statement, values)
 
-    @threaded
-    def hold_secrets(self) -> None:
-        self.connection.lock_secrets()
+
+def _shown(name: str) -> str:
+    """A quoted name as it stands in a comment."""
+    return quoted(name).replace("%%", "%")
 
 
 def store_comment(token: str | None = None) -> str:
     """The comment of a table of events that we make. Its random id changes when the events are replaced."""
     return comment("STORE", id=token or new_owner())
-
-
-def taken_for_dead() -> StoreBusyError:
-    """The error for who finds its stage or its marker gone."""
-    return StoreBusyError(
-        "this import was taken for dead, for the connection that says it is running was lost, or the store was "
-        "dropped meanwhile: its stage or its marker is gone; nothing was replaced, and nothing added"
-    )
 
 
 def foreign_table(name: str, what: str) -> UnsupportedStoreError:

@@ -19,6 +19,7 @@ from eventferry.errors import ConcurrentError, DatabaseError, InputError
 from eventferry.lines.limits import full_thread
 from eventferry.reading import order
 
+BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
 _LONG_AGO = -(2**63)
 
 
@@ -56,9 +57,9 @@ class Saver:
         self._events, self._threads = quoted(names.tables.events), quoted(names.threads)
         self.preferred = Place(order.thread_of(save.event.aggregate_id), in_time=True)
 
-    def store(self, connection: Connection, place: Place, *, alone: bool) -> Saved | Found:
+    def store(self, connection: Connection, place: Place) -> Saved | Found:
         """Store the event in this thread if it belongs there; see `store`."""
-        [stored] = store(connection, self._names, [(self, place)], alone=alone)
+        [stored] = store(connection, self._names, [(self, place)])
         return stored
 
     def statements(self, connection: Connection, place: Place) -> str:
@@ -67,7 +68,7 @@ class Saver:
         same = self._shape.same("e.aggregateId", "%(aggregate)s")
         statements = f"""
         SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
-        SET @marker = IF(@alone, NULL, ({FREEZE}));
+        SET @marker = ({FREEZE});
         SET @last = (SELECT timestamp FROM {self._events}
           WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
         SET @at_once = (
@@ -153,28 +154,23 @@ class Saver:
         return Saved(thread, counter, heads_of(heads, self._names))
 
 
-def store(
-    connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]], *, alone: bool
-) -> list[Saved | Found]:
+def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | Found]:
     """Store events in these threads, those that belong there.
 
-    Alone: in the transaction under way, which has all threads to itself. Else in one of its own, that has ended
-    whether they could be stored or not.
+    In a transaction of its own, which has ended whether they could be stored or not.
 
     The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked
     for after that, because whoever sets it holds all rows.
     """
     threads = quoted(names.threads)
-    begin = "" if alone else "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION;"
     # In order of the threads, as everybody does: nobody waits for one who waits for him.
     numbers = ", ".join({str(place.thread) for _, place in saves})
     lock = f"SELECT COUNT(*) INTO @locked FROM {threads} WHERE threadId IN ({numbers}) ORDER BY threadId FOR UPDATE;"
     # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
-    end = "" if alone else "COMMIT;"
     parts = [
-        f"SET @alone = {alone}; {begin} {lock if len(saves) > 1 else ''}".replace("%%", "%"),
+        f"{BEGIN}; {lock if len(saves) > 1 else ''}".replace("%%", "%"),
         *[saver.statements(connection, place) for saver, place in saves],
-        f"{end} SELECT {ALL_HEADS} FROM {threads}".replace("%%", "%"),
+        f"COMMIT; SELECT {ALL_HEADS} FROM {threads}".replace("%%", "%"),
     ]
     *rows, [(heads,)] = [found for found in connection.results("".join(parts), None) if found]
     after = heads_of(heads, names)

@@ -5,29 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from secrets import token_hex
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import psycopg
 
 from eventferry.clock import now
 from eventferry.database import (
     Clash,
-    NewRowBatch,
-    RowBatch,
+    Freeze,
     Stage,
+    StageBatch,
     StageKind,
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import (
     comment,
-    fact,
     import_marker,
     new_import_id,
+    taken_for_dead,
 )
 from eventferry.databases.postgresql import tables as ddl
-from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
+from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.errors import (
@@ -37,12 +36,8 @@ from eventferry.errors import (
     UnsupportedStoreError,
 )
 from eventferry.lines.event import NewRowValues, NumberedRow
-from eventferry.lines.limits import Limits
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
-
-MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
-"""Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
 
 _NEW_COLUMNS = '"timestamp", "aggregateId", "type", "payload", "eventSize"'
 _SPECIAL = re.compile(rb"[\\\t\n\r]")
@@ -50,26 +45,45 @@ _ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
 
 class PostgresWriting(PostgresReading):
-    """A write transaction on one connection."""
+    """A write transaction on one connection.
+
+    Args:
+        reading: what a reading has.
+        freeze: the marker that stood when the transaction had its locks.
+    """
+
+    def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
+        super().__init__(*reading)
+        self._freeze = freeze
 
     async def execute(self, statements: Iterable[str]) -> None:
         """Run statements in one round trip."""
         await self.connection.run(";\n".join(statements))
 
-    async def remove_freeze_of(self, owner: str) -> None:
-        """Remove a dead owner's freeze, unless that has happened meanwhile and another has set one.
+    async def freeze(self) -> Freeze | None:
+        return self._freeze
 
-        Of ours none can be set while this transaction has its lock on the table of threads; reSolve's takes no lock.
-        """
+    async def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
+        """Of ours none can be set while this transaction has its lock on the table of threads. reSolve's takes no lock,
+        so a marker is locked, and then its comment is read again."""
+        if before is not None and await self._hold_freeze() != before:
+            return False
+        statements = [f"DROP TABLE {self.names.freeze}"] if before is not None else []
+        if after is not None:
+            statements += ddl.freeze_table(self.names, freeze_comment(self.names, after))
+        await self.execute(statements)
+        self._freeze = after
+        return True
+
+    async def _hold_freeze(self) -> Freeze | None:
+        """The marker that stands, which nobody else can change before the transaction ends."""
         await self.execute(["SAVEPOINT as_found"])
         try:
             await self.execute([f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE"])
         except StoreNotFoundError:
             await self.execute(["ROLLBACK TO SAVEPOINT as_found"])
-            return
-        marker = await self.freeze_marker()
-        if marker is not None and marker.owner == owner:
-            await self.execute([f"DROP TABLE {self.names.freeze}"])
+        self._freeze = await super().freeze()
+        return self._freeze
 
     # stages
 
@@ -89,12 +103,13 @@ class PostgresWriting(PostgresReading):
             return stage
         if kind == "merge":
             stage_id = token_hex(8)
-            table = f"{self._merge_prefix}{stage_id}"
+            table = f"{self.names.merge_prefix}{stage_id}"
             await self.execute(ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since)))
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
-        if await self.stage("replace") is not None:
+        await self.refuse_what_would_be_lost()
+        if await self.stages("replace"):
             raise StoreBusyError("another import into this store began meanwhile")
         told = comment("STAGE", since=since, baseline=baseline)
         await self.execute(
@@ -103,34 +118,15 @@ class PostgresWriting(PostgresReading):
                 *ddl.progress_table(self.names.progress_of(owner), told),
             ]
         )
-        return self._replace_stage(owner, since, baseline)
+        return replace_stage(self.names, owner, since, baseline)
 
     def _replace_stage(self, owner: str, since: int | None, baseline: str | None) -> Stage:
         return Stage(owner, "replace", self.names.tables.stage_of(owner), owner, since, baseline)
 
-    @property
-    def _merge_prefix(self) -> str:
-        """What the names of "merge" stages begin with; the id must fit in behind it."""
-        return self.names.index(f"merge-{'0' * 16}")[:-16]
-
-    async def stage(self, kind: Literal["replace", "open"]) -> Stage | None:
-        if kind == "open":
-            found = await self.open_import()
-            return (
-                None
-                if found is None
-                else Stage(found.id, "open", self.names.tables.open_import, None, found.since)
-            )
-        tables = self.names.tables
-        for name, told in await self._tables_like(tables.progress_of("")):
-            owner, since = tables.owner_of(name), fact(told, "STAGE", "since")
-            if owner is not None and since is not None:
-                return self._replace_stage(owner, int(since), fact(told, "STAGE", "baseline"))
-        return None
-
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
         finds no table any more, and of two who adopt at once the second does not."""
+        await self.refuse_what_would_be_lost()
         tables = self.names.tables
         former = stage.owner or ""
         with self.its_own(stage):
@@ -140,31 +136,7 @@ class PostgresWriting(PostgresReading):
                     f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
                 ]
             )
-        return self._replace_stage(owner, stage.since, stage.baseline)
-
-    async def overtake(self, stage: Stage) -> None:
-        _, steps = self.tables_of(stage)
-        told = ddl.literal(comment("STAGE", since=stage.since))
-        with self.its_own(stage):
-            await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
-
-    async def merge_stages(self) -> list[Stage]:
-        prefix = self._merge_prefix
-        return [
-            Stage(name[-16:], "merge", name, fact(told, "MERGE", "owner"))
-            for name, told in await self._tables_like(prefix)
-            if _MERGE_ID.fullmatch(name, len(prefix)) and fact(told, "MERGE", "since") is not None
-        ]
-
-    async def _tables_like(self, prefix: str) -> list[tuple[str, str]]:
-        """The tables of the schema whose names begin so, with their comments: those tell whose they are, for another
-        store may be called as a stage of this one."""
-        [rows] = await self.connection.run(
-            "SELECT c.relname, coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c "
-            "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r' ORDER BY 1",
-            (quoted(self.names.schema).replace("%%", "%"), prefix),
-        )
-        return [(str(name), str(told)) for name, told in rows]
+        return replace_stage(self.names, owner, stage.since, stage.baseline)
 
     async def drop_stage(self, stage: Stage) -> None:
         """That of this very owner, or none: if it was taken for dead, its tables are gone or have other names."""
@@ -183,18 +155,54 @@ class PostgresWriting(PostgresReading):
         except StoreNotFoundError as error:
             if stage.kind == "open":
                 raise
-            raise StoreBusyError(_TAKEN) from error
+            raise taken_for_dead() from error
+
+    async def refuse_what_would_be_lost(self) -> None:
+        """What hangs on the table of events and would not hang on the one that takes its place."""
+        [rows] = await self.connection.run(
+            """SELECT 'the trigger ' || tgname FROM pg_trigger WHERE tgrelid = %(oid)s AND NOT tgisinternal
+            UNION ALL SELECT 'row security' FROM pg_class WHERE oid = %(oid)s AND relrowsecurity
+            UNION ALL SELECT 'the row security policy ' || polname FROM pg_policy WHERE polrelid = %(oid)s
+            UNION ALL SELECT 'the publication ' || p.pubname FROM pg_publication_tables AS p
+              JOIN pg_class AS c ON c.relname = p.tablename JOIN pg_namespace AS n
+                ON n.oid = c.relnamespace AND n.nspname = p.schemaname WHERE c.oid = %(oid)s
+            UNION ALL SELECT 'the foreign key ' || conname FROM pg_constraint
+              WHERE contype = 'f' AND %(oid)s IN (conrelid, confrelid)
+            UNION ALL SELECT 'the check ' || conname FROM pg_constraint WHERE contype = 'c' AND conrelid = %(oid)s
+            UNION ALL SELECT pg_describe_object('pg_attrdef'::regclass, oid, 0) FROM pg_attrdef WHERE adrelid = %(oid)s
+            UNION ALL SELECT 'the statistics ' || stxname FROM pg_statistic_ext WHERE stxrelid = %(oid)s
+            UNION ALL SELECT DISTINCT pg_describe_object(classid, objid, 0) FROM pg_depend
+              WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_class'::regclass AND refobjid = %(oid)s
+            UNION ALL SELECT 'inheritance' FROM pg_inherits WHERE %(oid)s IN (inhrelid, inhparent)
+            UNION ALL SELECT DISTINCT 'the view or rule on ' || r.ev_class::regclass::text
+              FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+              WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s
+            UNION ALL SELECT 'the column ' || attname FROM pg_attribute
+              WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped AND attname <> ALL(%(columns)s)""",
+            {"oid": self._oid, "columns": [name.strip('" ') for name in COLUMNS.split(",")]},
+        )
+        if rows:
+            raise UnsupportedStoreError(
+                f"the table {self.names.tables.events!r} has what replacing it would lose: "
+                f"{', '.join(sorted(what for (what,) in rows))}"
+            )
 
     # replace
 
-    async def stage_rows(self, stage: Stage, batch: RowBatch) -> None:
-        table, steps = self.tables_of(stage)
+    async def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
+        table = self.names.of(stage.table)
         with self.its_own(stage):
+            if stage.kind == "merge":
+                await self.connection.copy_in(
+                    f"COPY {table}({_NEW_COLUMNS}) FROM STDIN",
+                    (copied_new_rows(part) async for part in batch),
+                )
+                return
             await self.connection.copy_in(
                 f'COPY {table}({COLUMNS}, "line") FROM STDIN',
                 (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) async for part in batch),
             )
-            progress = batch.progress
+            progress, steps = batch.progress, self.names.progress_of(stage.owner or "")
             await self.connection.change(
                 f'INSERT INTO {steps}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
                 (progress.byte_offset, progress.line, progress.events, progress.digest),
@@ -205,8 +213,11 @@ class PostgresWriting(PostgresReading):
         with self.its_own(stage):
             await self.execute([f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE"])
 
-    async def find_clash(self, stage: Stage) -> Clash | None:
+    async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
         await self.hold(stage)
+        if which == "other":
+            await self._make_other_indexes(stage)
+            return None
         present = await self.indexed(stage.table)  # an import that died after this step goes on with them
         prefix = token_hex(8)
         for name, key, statement in (
@@ -260,8 +271,7 @@ class PostgresWriting(PostgresReading):
         )
         return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
-    async def finish_indexes(self, stage: Stage) -> None:
-        await self.hold(stage)
+    async def _make_other_indexes(self, stage: Stage) -> None:
         table = self.names.of(stage.table)
         statements = ["SET LOCAL maintenance_work_mem = '256MB'", "SET LOCAL default_statistics_target = 20"]
         if ddl.ORDER not in await self.indexed(stage.table):
@@ -273,13 +283,6 @@ class PostgresWriting(PostgresReading):
         await self.execute([*statements, f"ANALYZE {table}({figures})"])
 
     # merge
-
-    async def stage_new_rows(self, stage: Stage, batch: NewRowBatch) -> None:
-        with self.its_own(stage):
-            await self.connection.copy_in(
-                f"COPY {self.names.of(stage.table)}({_NEW_COLUMNS}) FROM STDIN",
-                (copied_new_rows(part) async for part in batch),
-            )
 
     async def _has_parts(self, stage: Stage) -> bool:
         """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
@@ -304,6 +307,10 @@ class PostgresWriting(PostgresReading):
         extra, value, parameters = "", "", {}
         if await self._has_parts(target):
             extra, value, parameters = ', "part"', ", %(part)s", {"part": part}
+            if part != order.UNNAMED:
+                await self.connection.change(
+                    f'DELETE FROM {self.names.of(target.table)} WHERE "part" = %s', (part,)
+                )
         elif part != order.UNNAMED:
             raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
         with self.its_own(source):
@@ -314,46 +321,10 @@ class PostgresWriting(PostgresReading):
                 parameters,
             )
 
-    async def stage_limits(self, stage: Stage) -> Limits:
-        return await self.column_limits(stage.table)
-
-    async def column_limits(self, table: str) -> Limits:
-        """What the columns of a table can hold."""
-        [rows] = await self.connection.run(
-            "SELECT attname, atttypmod - 4 FROM pg_attribute "
-            "WHERE attrelid = to_regclass(%s) AND attname IN ('aggregateId', 'type') AND atttypmod > 4",
-            (self.names.of(table).replace("%%", "%"),),
-        )
-        lengths = {name: min(length, MADE_LIMITS.id_length) for name, length in rows}
-        return replace(
-            MADE_LIMITS,
-            id_length=lengths.get("aggregateId", MADE_LIMITS.id_length),
-            type_length=lengths.get("type", MADE_LIMITS.type_length),
-        )
-
-    async def drop_part(self, stage: Stage, part: bytes) -> None:
-        await self._take(stage)
-        if await self._has_parts(stage):
-            await self.connection.change(
-                f'DELETE FROM {self.names.of(stage.table)} WHERE "part" = %s', (part,)
-            )
-
     # the small tables
 
     async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return await self.connection.change(statement, values)
-
-    async def hold_secrets(self) -> None:
-        # reSolve's writers wait for it too.
-        await self.execute([f"LOCK TABLE {self.names.secrets} IN SHARE ROW EXCLUSIVE MODE"])
-
-
-_MERGE_ID = re.compile(r"[0-9a-f]{16}")
-
-_TAKEN = (
-    "this import was taken for dead, for the connection that showed that it lives was lost: another has taken over or "
-    "removed what it had staged. Nothing of this one was stored"
-)
 
 
 _MORE = 66 + len("'',1,'',''")

@@ -1,0 +1,49 @@
+"""What the definitions of tables say: a freeze, an open import, whose a stage is."""
+
+from __future__ import annotations
+
+from eventferry.database import Freeze, Stage, StageKind
+from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.sqlite.library import Sqlite
+
+
+def freeze_of(sql: str | None) -> Freeze | None:
+    """The freeze that a marker's definition tells; None where there is none, or the table is a neighbour's."""
+    if sql is None or "FREEZE MARKER" not in sql:
+        return None
+    return Freeze(fact(sql, "FREEZE", "owner"), _moment(sql, "FREEZE"))
+
+
+def stages(sqlite: Sqlite, tables: Tables, kind: StageKind) -> list[Stage]:
+    """The stages of a kind that outlive their process: those of merges are temporary tables."""
+    if kind == "merge":
+        return []
+    if kind == "open":
+        rows = sqlite.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.open_import,)
+        )
+        return [
+            Stage(import_id, "open", tables.open_import, None, _moment(sql, "IMPORT"))
+            for (sql,) in rows
+            if (import_id := import_id_of(sql)) is not None  # otherwise the table is a neighbour's
+        ]
+    progress = sqlite.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE '%EVENTFERRY STAGE%'"
+    )
+    return [
+        Stage(
+            stage_id,
+            "replace",
+            tables.stage_of(owner),
+            owner,
+            _moment(sql, "STAGE"),
+            fact(sql, "STAGE", "baseline"),
+        )
+        for name, sql in progress.fetchall()
+        if (owner := tables.owner_of(name)) is not None and (stage_id := fact(sql, "STAGE", "id")) is not None
+    ]
+
+
+def _moment(sql: str, words: str) -> int | None:
+    since = fact(sql, words, "since")
+    return int(since) if since else None

@@ -1,0 +1,198 @@
+"""Write transactions on SQLite that touch the events: appended blocks, and the merge of an incremental import."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import AsyncGenerator, Iterator, Sequence
+
+from eventferry.database import (
+    Comparison,
+    Shared,
+    Stage,
+)
+from eventferry.databases.names import left_out
+from eventferry.databases.sqlite import tables as ddl
+from eventferry.databases.sqlite.dialect import foreign
+from eventferry.databases.sqlite.library import code_of
+from eventferry.databases.sqlite.markers import stages
+from eventferry.databases.sqlite.reading import KEPT
+from eventferry.databases.sqlite.stage import COLUMNS, SqliteWriting
+from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.thread import threaded
+from eventferry.errors import ConcurrentError
+from eventferry.lines.event import Row
+from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
+
+_SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
+
+
+class SqliteSoleWriting(SqliteWriting):
+    """A write transaction that changes events."""
+
+    @threaded
+    def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
+        self.changed_store = True
+        for row in rows:
+            self._refuse_taken(row.aggregate_id, row.aggregate_version)
+            self.insert(row)
+        if fills_gaps:
+            for stage in stages(self.connection.sqlite, self.tables, "replace"):
+                self._overtake(stage)
+
+    def insert(self, row: Sequence[object]) -> None:
+        """Store an event at its position. For the worker thread."""
+        if self.connection.sqlite.change(self._insert_event, row) != 1:
+            raise left_out(self.tables.events)
+
+    def _refuse_taken(self, aggregate_id: str, version: int) -> None:
+        taken = self.connection.sqlite.execute(
+            f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?",
+            (aggregate_id, version),
+        ).fetchone()
+        if taken:
+            raise ConcurrentError(aggregate_id, version)
+
+    def _overtake(self, stage: Stage) -> None:
+        """The baseline stands in the definition of the progress table, so that is made anew."""
+        sqlite, progress = self.connection.sqlite, self._progress_of(stage)
+        former = f"{progress}-former"
+        sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
+        sqlite.execute(ddl.progress_table(progress, stage.id, since=stage.since, baseline=None))
+        sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
+        sqlite.execute(f"DROP TABLE {quoted(former)}")
+
+    # merge
+
+    async def compare(self, stage: Stage) -> Comparison:
+        return Comparison(stage, await self._discard_known(stage), self._shared(stage))
+
+    @threaded
+    def _discard_known(self, stage: Stage) -> int:
+        """What stands at the staged timestamps is found by the order's index, so an incremental import costs
+        what its batch costs, however large the store is; then the groups meet through indexes on both sides.
+        """
+        table, known = quoted(stage.table), quoted(ddl.known(stage))
+        index_home = "temp." if stage.kind == "merge" else ""
+        index = quoted(f"{stage.table}-group")
+        self.connection.make_index(
+            f'CREATE INDEX {index_home}{index} ON {table}("timestamp", "aggregateId", "type")'
+        )
+        self.connection.sqlite.execute(
+            f"""CREATE TEMP TABLE {known} AS
+            SELECT e.timestamp, e.aggregateId, e.type, coalesce({self._payload}, 'null') AS payload
+            FROM (
+              SELECT DISTINCT timestamp FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {self._events})
+            ) AS s CROSS JOIN {self._events} AS e WHERE e.timestamp = s.timestamp"""
+        )
+        self.connection.make_index(
+            f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
+        )
+        return self.connection.sqlite.change(
+            f"""DELETE FROM {table} WHERE rowid IN (
+              SELECT s.rowid FROM (
+                SELECT min(rowid) AS id FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {known})
+                GROUP BY timestamp, aggregateId, type HAVING count(*) = 1
+              ) AS alone CROSS JOIN {table} AS s ON s.rowid = alone.id
+              WHERE EXISTS (
+                SELECT 1 FROM {known} AS k WHERE {_SAME_GROUP} AND k.payload = {self._staged_payload(stage)}
+              )
+            )"""
+        )
+
+    @staticmethod
+    def _staged_payload(stage: Stage) -> str:
+        """The JSON text of a staged event; into an "open" stage reSolve may have put it in its own way."""
+        return "s.payload" if stage.kind == "merge" else f"coalesce({foreign('s.payload')}, 'null')"
+
+    async def _shared(self, stage: Stage) -> AsyncGenerator[list[Shared], None]:
+        await self._find_shared(stage)
+        while block := await self._fetch_shared():
+            yield block
+
+    @threaded
+    def _find_shared(self, stage: Stage) -> None:
+        table, known = quoted(stage.table), quoted(ddl.known(stage))
+        left = f"{table} AS s WHERE s.timestamp <= (SELECT max(timestamp) FROM {known})"
+        self._shared_rows = self.connection.sqlite.execute(
+            f"""SELECT s.timestamp AS t, s.aggregateId AS a, s.type AS y, 0 AS side, {self._part_of(stage)} AS p,
+              s.rowid AS r, CAST({self._staged_payload(stage)} AS BLOB)
+            FROM {left} AND EXISTS (SELECT 1 FROM {known} AS k WHERE {_SAME_GROUP})
+            UNION ALL
+            SELECT k.timestamp, k.aggregateId, k.type, 1, NULL, NULL, CAST(k.payload AS BLOB)
+            FROM (SELECT DISTINCT timestamp, aggregateId, type FROM {left}) AS s
+            CROSS JOIN {known} AS k ON {_SAME_GROUP}
+            ORDER BY t, a, y, side, p, r"""
+        )
+
+    @threaded
+    def _fetch_shared(self) -> list[Shared]:
+        return [
+            Shared((timestamp, aggregate_id, event_type), rowid, payload)
+            for timestamp, aggregate_id, event_type, _, _, rowid, payload in itertools.islice(
+                self._shared_rows, 2000
+            )
+        ]
+
+    @threaded
+    def place(self, stage: Stage) -> int:
+        self.changed_store = True
+        heads, stored = self.all_heads(), self._growth()
+        before = sum(heads)
+        try:
+            # No version behind the highest: the column refuses the null.
+            self.connection.sqlite.executemany(
+                f"""INSERT INTO {self._events}({COLUMNS}) VALUES (
+                  ?1, ?2, ?3, ?4,
+                  (SELECT nullif(coalesce(max(aggregateVersion), 0), {MAX_SAFE_INTEGER}) + 1
+                    FROM {self._events} WHERE aggregateId = ?4),
+                  ?5, CAST(?6 AS TEXT)
+                )""",
+                self._placed(stage, heads),
+            )
+        except Exception as error:
+            if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
+                raise
+            raise self._refusal(stage, error) from None
+        placed = sum(heads) - before
+        if self._growth() - stored != placed:
+            raise left_out(self.tables.events)
+        return placed
+
+    def _refusal(self, stage: Stage, error: Exception) -> Exception:
+        """What it means that the store did not take a staged event."""
+        at_its_end = self.connection.sqlite.execute(
+            f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
+              SELECT 1 FROM {self._events} AS e
+              WHERE e.aggregateId = s.aggregateId AND e.aggregateVersion = {MAX_SAFE_INTEGER}
+            ) LIMIT 1"""
+        ).fetchone()
+        return error if at_its_end is None else last_version(at_its_end[0])
+
+    def _placed(
+        self, stage: Stage, heads: list[int]
+    ) -> Iterator[tuple[int, int, int, str, str, bytes | None]]:
+        """What the stage holds, in order, with thread and counter; moves `heads` behind it. For the worker thread."""
+        behind_all = self._thread_of_the_latest()
+        table, known = quoted(stage.table), quoted(ddl.known(stage))
+        rows = self.connection.sqlite.execute(
+            f"""SELECT timestamp IN (
+                SELECT s.timestamp FROM {table} AS s
+                WHERE s.timestamp <= (SELECT max(timestamp) FROM {known}) AND EXISTS (
+                  SELECT 1 FROM {known} AS k WHERE k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId
+                )
+              ), timestamp, aggregateId, type, CAST({KEPT} AS BLOB)
+            FROM {table} ORDER BY timestamp, {self._part_of(stage)}, rowid"""
+        )
+        for is_crowded, timestamp, aggregate_id, event_type, payload in rows:
+            thread = behind_all if is_crowded else timestamp % len(heads)
+            yield thread, heads[thread], timestamp, aggregate_id, event_type, payload
+            heads[thread] += 1
+
+    def _thread_of_the_latest(self) -> int:
+        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
+        latest = self.connection.sqlite.execute(
+            f"""SELECT threadId FROM {self._events}
+            ORDER BY timestamp DESC, threadCounter DESC, threadId DESC LIMIT 1"""
+        ).fetchone()
+        return 0 if latest is None else int(latest[0])

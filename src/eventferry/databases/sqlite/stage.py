@@ -1,0 +1,285 @@
+"""Writing a store in a SQLite file: one writer at a time, whole transactions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from secrets import token_hex
+from typing import Any, Literal
+
+from eventferry.clock import now
+from eventferry.database import (
+    Clash,
+    Freeze,
+    Stage,
+    StageBatch,
+    StageKind,
+)
+from eventferry.databases.dialect import Value
+from eventferry.databases.names import EVENT, Tables, taken_for_dead
+from eventferry.databases.sqlite import tables as ddl
+from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.dialect import bound
+from eventferry.databases.sqlite.library import code_of
+from eventferry.databases.sqlite.markers import stages
+from eventferry.databases.sqlite.reading import SqliteReading
+from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.thread import threaded
+from eventferry.errors import StoreBusyError, UnsupportedStoreError
+from eventferry.reading import order
+
+COLUMNS = ", ".join(map(quoted, EVENT))
+# A payload is bound as bytes and called text by SQLite: it never becomes a Python string.
+_INSERT_ROW = f"({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
+
+_STAGED = {
+    # The rowid is the line number: a clash can name its two lines, at no cost.
+    "replace": (f"(rowid, {COLUMNS})", "(?,?,?,?,?,?,?,CAST(?AS TEXT))"),
+    "merge": ('("timestamp", "aggregateId", "type", "payload")', "(?, ?, ?, CAST(? AS TEXT))"),
+}
+"""Into which columns rows go, and how one is written."""
+
+_SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
+
+
+class SqliteWriting(SqliteReading):
+    """A write transaction on one connection."""
+
+    def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
+        super().__init__(connection, tables, events_sql)
+        # Whether what a save relies on from the save before may be another now.
+        self.changed_store = False
+        self.dropped_owners: list[str] = []
+        # Kept here, not handed from thread to thread: an open statement passes an interrupt on to those after it,
+        # so it must be closed before anything is rolled back.
+        self._shared_rows = connection.sqlite.cursor()
+        self._insert_event = f"INSERT INTO {self._events}{_INSERT_ROW}"
+
+    def close_statements(self) -> None:
+        """Close what is still open, before the transaction ends. For the worker thread."""
+        self._shared_rows.close()
+
+    @threaded
+    def change_freeze(self, before: Freeze | None, after: Freeze | None) -> bool:
+        # Only one transaction writes at a time, and this is it: nobody's write is under way.
+        if self._freeze() != before:
+            return False
+        if before is not None:
+            self._drop_freeze(before)
+        if after is not None:
+            self._refuse_neighbour(self.tables.freeze)
+            self.changed_store = True
+            self.connection.sqlite.execute(ddl.freeze_table(self.tables, after.owner, after.since))
+        return True
+
+    def _drop_freeze(self, marker: Freeze) -> None:
+        self.changed_store = True
+        if marker.owner is not None:
+            self.dropped_owners.append(marker.owner)
+        self.connection.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
+
+    def _refuse_neighbour(self, name: str) -> None:
+        """A name that a marker must have may be that of a table of another store or program. Case does not tell
+        tables apart."""
+        if self.connection.sqlite.execute(
+            "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
+        ).fetchone():
+            raise UnsupportedStoreError(
+                f"the name {name!r}, which this needs beside {self.tables.events!r}, is that of a table of another "
+                "store or program in the file"
+            )
+
+    # stages
+
+    @threaded
+    def make_stage(
+        self,
+        kind: StageKind,
+        *,
+        owner: str | None = None,
+        baseline: str | None = None,
+    ) -> Stage:
+        sqlite, tables, since = self.connection.sqlite, self.tables, now()
+        # As reSolve's: letters and digits.
+        stage_id = token_hex(16)
+        if kind == "replace":
+            if owner is None:
+                raise AssertionError("a stage without an owner")
+            self._refuse_what_would_be_lost()
+            if stages(sqlite, tables, "replace"):
+                raise StoreBusyError("another import into this store is running")
+            stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
+            sqlite.execute(ddl.events_table(stage.table))
+            sqlite.execute(
+                ddl.progress_table(tables.progress_of(owner), stage_id, since=since, baseline=baseline)
+            )
+            return stage
+        if kind == "open":
+            self._refuse_neighbour(tables.open_import)
+            sqlite.execute(ddl.open_import_table(tables, stage_id, since))
+            return Stage(stage_id, kind, tables.open_import, None, since)
+        table = f"{tables.events}-merge-{stage_id}"
+        sqlite.execute(ddl.merge_stage_table(table))
+        return Stage(stage_id, kind, table, owner, since)
+
+    @threaded
+    def adopt_stage(self, stage: Stage, owner: str) -> Stage:
+        """From here on the former owner finds no table of its own any more."""
+        self._refuse_what_would_be_lost()
+        adopted = replace(stage, table=self.tables.stage_of(owner), owner=owner)
+        for former, name in (
+            (stage.table, adopted.table),
+            (self._progress_of(stage), self.tables.progress_of(owner)),
+        ):
+            self.connection.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
+        if stage.owner is not None:
+            self.dropped_owners.append(stage.owner)
+        return adopted
+
+    def _progress_of(self, stage: Stage) -> str:
+        """The table of a "replace" stage's progress. Each step of an import names it, in the transaction in which it
+        acts. Raises StoreBusyError where it is gone: then the stage has another owner, or was dropped."""
+        name = self.tables.progress_of(stage.owner or "")
+        if self._table_sql(name) is None:
+            raise taken_for_dead()
+        return name
+
+    @threaded
+    def drop_stage(self, stage: Stage) -> None:
+        self._drop_stage(stage)
+
+    def _drop_stage(self, stage: Stage) -> None:
+        sqlite = self.connection.sqlite
+        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
+        if stage.kind == "replace" and stage.owner is not None:
+            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress_of(stage.owner))}")
+            self.dropped_owners.append(stage.owner)
+        else:
+            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(ddl.known(stage))}")
+
+    # replace
+
+    @threaded
+    def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
+        head, row = _STAGED[stage.kind]
+        steps = quoted(self._progress_of(stage)) if stage.kind == "replace" else None
+        self._insert_parts(f"INSERT INTO {quoted(stage.table)}{head} VALUES ", row, batch)
+        if steps is not None:
+            progress = batch.progress
+            self.connection.sqlite.execute(
+                f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
+                (progress.byte_offset, progress.line, progress.events, progress.digest),
+            )
+
+    def _insert_parts(self, head: str, row: str, parts: Iterable[Sequence[tuple[Any, ...]]]) -> None:
+        """Insert rows, each part by one statement: Python's lock is not held while it runs, so what comes next is
+        parsed meanwhile. For the worker thread."""
+        for part in parts:
+            self.connection.sqlite.execute(
+                head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part))
+            )
+
+    @threaded
+    def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        self._progress_of(stage)
+        if which == "other":
+            self.add_order_index(stage.table)
+            return None
+        present = self.indexed(stage.table)  # an import that died after this step goes on with them
+        for statement, columns in ddl.unique_indexes(stage.table, ddl.generation(self.tables.events)):
+            if columns in present:
+                continue
+            try:
+                self.connection.make_index(statement)
+            except Exception as error:
+                if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
+                    raise
+                return self._first_clash(stage, *columns)
+        return None
+
+    def indexed(self, table: str) -> set[tuple[str, ...]]:
+        """The columns of each index of a table. For the worker thread."""
+        sqlite = self.connection.sqlite
+        # As values, for `quoted` refuses the names that SQLite gives the indexes of constraints.
+        names = sqlite.execute("SELECT name FROM pragma_index_list(?)", (table,)).fetchall()
+        return {
+            tuple(column for (column,) in sqlite.execute("SELECT name FROM pragma_index_info(?)", name))
+            for name in names
+        }
+
+    def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
+        line_a, line_b, a, b = self.connection.sqlite.execute(
+            f"""SELECT min(rowid), max(rowid), {quoted(first)}, {quoted(second)} FROM (
+              SELECT rowid, {quoted(first)}, {quoted(second)},
+                row_number() OVER (PARTITION BY {quoted(first)}, {quoted(second)} ORDER BY rowid) AS place
+              FROM {quoted(stage.table)}
+            ) WHERE place <= 2 GROUP BY 3, 4 HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
+        ).fetchone()
+        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
+
+    def add_order_index(self, table: str) -> list[str]:
+        """Make the index for the order where it is missing; its name. For the worker thread."""
+        if ddl.ORDER in self.indexed(table):
+            return []
+        generation = ddl.generation(self.tables.events)
+        self.connection.make_index(ddl.order_index(table, generation))
+        return [f"{generation}-order"]
+
+    def _refuse_what_would_be_lost(self) -> None:
+        """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
+        ask, events = self.connection.sqlite.execute, self.tables.events
+        for what, lost in (
+            (
+                "triggers",
+                ask(
+                    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
+                    (events,),
+                ),
+            ),
+            (
+                "columns of its own",
+                ask(
+                    "SELECT name FROM pragma_table_xinfo(?) WHERE name NOT IN (SELECT value FROM json_each(?))",
+                    (events, json.dumps(EVENT)),
+                ),
+            ),
+        ):
+            if names := ", ".join(name for (name,) in lost):
+                raise UnsupportedStoreError(
+                    f"the table {events!r} has {what}, which replacing it would lose: {names}"
+                )
+
+    # merge
+
+    def _part_of(self, stage: Stage) -> str:
+        """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
+        unnamed = f"x'{order.UNNAMED.hex()}'"
+        return f"coalesce(part, {unnamed})" if self._has_parts(stage) else unnamed
+
+    @threaded
+    def pour(self, source: Stage, target: Stage, part: bytes) -> None:
+        extra, value = "", ""
+        if self._has_parts(target):
+            extra, value = ', "part"', ", :part"
+            if part != order.UNNAMED:
+                self.connection.sqlite.execute(
+                    f'DELETE FROM {quoted(target.table)} WHERE "part" = ?', (part,)
+                )
+        elif part != order.UNNAMED:
+            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+        # reSolve works a row's thread out when it is pushed, and needs it.
+        self.connection.sqlite.execute(
+            f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
+            SELECT ((timestamp % 256) + 256) % 256, timestamp, aggregateId, type, payload{value}
+            FROM {quoted(source.table)} ORDER BY rowid""",
+            {"part": part},
+        )
+
+    # the small tables
+
+    @threaded
+    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        return self.connection.sqlite.change(bound(statement), values)

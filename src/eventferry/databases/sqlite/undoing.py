@@ -1,0 +1,68 @@
+"""Removing again a file that was made for a store, as long as nobody has used it.
+
+In WAL mode every connection holds a lock on the file for as long as it is open. So whoever can leave that mode has the
+file to himself. Then the file is locked against everybody who comes, looked at once more, and removed. A connection
+that waits for that lock finds an empty file without a name, into which SQLite writes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+
+from eventferry.databases.names import Tables
+from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.file import File, Identity, identity_of
+from eventferry.databases.sqlite.library import Sqlite, code_of
+from eventferry.databases.sqlite.tables import quoted
+
+
+def make_file(file: File) -> Identity | None:
+    """Make an empty file where there is none; which one that is, None if there is one or it cannot be made."""
+    try:
+        # Nobody here can have opened it, so closing this descriptor drops no lock of SQLite's.
+        descriptor = os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    except OSError:  # SQLite says what is wrong
+        return None
+    try:
+        return identity_of(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def remove_unused(connection: Connection, file: File, made: Identity, tables: Tables) -> None:
+    """Remove the file that was made, unless it holds anything or somebody else has it open. For the worker thread.
+
+    The connection must be the only one of this store object.
+    """
+    sqlite = connection.sqlite
+    if not _is_unused(sqlite, tables) or sqlite.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        return
+    try:
+        sqlite.execute("PRAGMA journal_mode = DELETE").fetchone()
+        sqlite.execute("BEGIN EXCLUSIVE")
+        if _is_unused(sqlite, tables):
+            found = os.lstat(file.path)
+            if identity_of(found) == made and found.st_nlink == 1:
+                os.unlink(file.path)
+                return
+    except OSError:
+        pass  # it is away already, or stays
+    except Exception as error:
+        if code_of(error) not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise
+    finally:
+        connection.roll_back()
+    with contextlib.suppress(Exception):  # somebody else is using it, in one mode as in the other
+        sqlite.execute("PRAGMA journal_mode = WAL").fetchone()
+
+
+def _is_unused(sqlite: Sqlite, tables: Tables) -> bool:
+    names = {tables.events, tables.snapshots, tables.secrets, tables.subscribers}
+    found = sqlite.execute(
+        "SELECT name FROM sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    )
+    if {name for (name,) in found.fetchall()} != names:
+        return False
+    return not any(sqlite.execute(f"SELECT 1 FROM {quoted(name)} LIMIT 1").fetchone() for name in names)

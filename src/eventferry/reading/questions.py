@@ -1,0 +1,44 @@
+"""What readers ask a reading about the order, beside its stretches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from eventferry import cursor as vector
+from eventferry.database import EVERYTHING, Key, Reading, Selection
+
+EVERY_THREAD = range(vector.THREADS)
+
+
+async def next_keys(
+    reading: Reading,
+    unread: Sequence[int],
+    until: Sequence[int] | None,
+    threads: Iterable[int] = EVERY_THREAD,
+) -> list[Key]:
+    """The key of the next unread event of each of these threads that has one."""
+    starts = {thread: unread[thread] for thread in threads}
+    return [key for key, _ in await reading.in_threads(starts, until, EVERYTHING, 1)]
+
+
+async def states_at(
+    reading: Reading, times: Sequence[int], since: Sequence[int], until: Sequence[int]
+) -> list[list[int]]:
+    """For each of these times, which rise: the state of the merge of the unread events when all is out that comes
+    before any event of that time or a later one. Each thread then stands at its first such event.
+    """
+    if not times:
+        return []
+    state = [max(counters) for counters in zip(since, until, strict=True)]
+    states: list[list[int]] = []
+    # From the last time on: what is least behind a time is the least of all spans from there on.
+    found = sorted(await reading.least_counters(times, Selection(since, until)), reverse=True)
+    at = 0
+    for span in reversed(range(len(times))):
+        while at < len(found) and found[at][0] == span:
+            _, thread, counter = found[at]
+            if thread in EVERY_THREAD:  # a foreign table may hold an event in what is no thread
+                state[thread] = min(state[thread], counter)
+            at += 1
+        states.append(list(state))
+    return states[::-1]

@@ -1,0 +1,165 @@
+"""Owners: whose a freeze or a stage is, and what becomes of what a dead owner left.
+
+A running operation is an owner: it holds a lock that dies with its process, and what it sets or stages carries its id.
+What a dead owner left counts as absent. Readers leave it alone; the next write removes it.
+
+Whether an owner lives is asked between transactions, for on a server that takes a connection of its own: many at once,
+each in a transaction, would wait for one another where a pool of few is in between. What follows from the answer is
+done in another transaction. That is safe: an id is never used twice, a dead owner does not come back, and the database
+removes only what carries this very id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Literal, overload
+
+from eventferry.clock import now
+from eventferry.database import (
+    Database,
+    Freeze,
+    Frozen,
+    Replacing,
+    SoleWriting,
+    Stage,
+    Writing,
+    WritingKind,
+)
+from eventferry.errors import StoreBusyError, StoreFrozenError
+
+
+@overload
+def writing(
+    database: Database,
+    kind: Literal["shared"] = "shared",
+    *,
+    frozen: Frozen = "refuse",
+    owner: str | None = None,
+    secrets: bool = False,
+) -> AbstractAsyncContextManager[Writing]: ...
+
+
+@overload
+def writing(
+    database: Database,
+    kind: Literal["exclusive"],
+    *,
+    frozen: Frozen = "refuse",
+    owner: str | None = None,
+    secrets: bool = False,
+) -> AbstractAsyncContextManager[SoleWriting]: ...
+
+
+@overload
+def writing(
+    database: Database,
+    kind: Literal["replacing"],
+    *,
+    frozen: Frozen = "refuse",
+    owner: str | None = None,
+    secrets: bool = False,
+) -> AbstractAsyncContextManager[Replacing]: ...
+
+
+def writing(
+    database: Database,
+    kind: WritingKind = "shared",
+    *,
+    frozen: Frozen = "refuse",
+    owner: str | None = None,
+    secrets: bool = False,
+) -> AbstractAsyncContextManager[Any]:
+    """A write transaction on a store that may be written.
+
+    Args:
+        database: the store's.
+        kind: of the transaction; see `Database.writing`.
+        frozen: "allow" writes to a frozen store too.
+        owner: the operation that writes; its own freeze is not in its way.
+        secrets: keep everybody else from changing secrets.
+
+    Raises:
+        StoreFrozenError: a user, or an operation that lives, has frozen the store.
+        StoreBusyError, StoreNotFoundError: as they say.
+    """
+    return _writing(database, kind, frozen, owner, secrets)
+
+
+@asynccontextmanager
+async def _writing(
+    database: Database, kind: WritingKind, frozen: Frozen, owner: str | None, secrets: bool
+) -> AsyncIterator[Any]:
+    is_alive: dict[str, bool] = {}
+    while True:
+        async with database.writing(kind, frozen=frozen, secrets=secrets) as transaction:
+            # One that no freeze waits for must not remove any.
+            looks = kind != "shared" or frozen == "refuse"
+            marker: Freeze | None = await transaction.freeze() if looks else None
+            if marker is not None and is_alive.get(marker.owner or "") is False:
+                marker = None if await transaction.change_freeze(marker, None) else marker
+            if marker is None or (owner is not None and marker.owner == owner):
+                yield transaction
+                return
+            if marker.owner is None or is_alive.get(marker.owner):
+                if frozen == "refuse":
+                    raise _frozen(database, marker)
+                yield transaction
+                return
+        is_alive[marker.owner] = await database.is_alive(marker.owner)
+
+
+def _frozen(database: Database, marker: Freeze) -> StoreFrozenError:
+    by = " by a running export, import or copy" if marker.owner is not None else ""
+    return StoreFrozenError(f"the store {database.life.name} is frozen{by}: unfreeze it first")
+
+
+async def living(database: Database, marker: Freeze | None) -> Freeze | None:
+    """A freeze as it counts: that of a dead owner is none."""
+    if marker is None or marker.owner is None or await database.is_alive(marker.owner):
+        return marker
+    return None
+
+
+async def freeze(writing: SoleWriting, owner: str | None) -> None:
+    """Freeze the store: for an operation, or None: for a user, whose freeze takes over that of an operation."""
+    marker = Freeze(owner, now())
+    while not await writing.change_freeze(await writing.freeze(), marker):
+        pass  # another program has set or removed one just now
+
+
+async def thaw(writing: SoleWriting, owner: str) -> None:
+    """Remove the freeze of this operation, if it stands."""
+    marker = await writing.freeze()
+    if marker is not None and marker.owner == owner:
+        await writing.change_freeze(marker, None)
+
+
+async def refuse_living(database: Database, stage: Stage) -> None:
+    """Raises StoreBusyError where the owner of an import's stage lives."""
+    if stage.owner is not None and await database.is_alive(stage.owner):
+        raise running(stage)
+
+
+def running(stage: Stage) -> StoreBusyError:
+    """The error for an import in whose way another one is."""
+    since = stage.since and time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stage.since / 1000))
+    return StoreBusyError(
+        "another import into this store is running" + (f" since {since} UTC" if since else "")
+    )
+
+
+async def drop_dead_stages(database: Database) -> None:
+    """Remove what incremental imports left whose process died."""
+    async with writing(database) as transaction:
+        left = await transaction.stages("merge")
+    dead = await _dead(database, left)
+    if dead:
+        async with writing(database) as transaction:
+            for stage in dead:
+                await transaction.drop_stage(stage)
+
+
+async def _dead(database: Database, stages: Iterable[Stage]) -> list[Stage]:
+    return [stage for stage in stages if stage.owner is None or not await database.is_alive(stage.owner)]
