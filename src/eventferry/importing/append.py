@@ -116,7 +116,7 @@ class Appending:
             if stored is not None:
                 if not _equal(stored, row):
                     raise InputError(
-                        f"another event stands at counter {row.thread_counter} of thread {row.thread_id}",
+                        f"another event is stored at counter {row.thread_counter} of thread {row.thread_id}",
                         line=line,
                         field="threadCounter",
                     )
@@ -124,7 +124,7 @@ class Appending:
             if row.thread_counter < heads[row.thread_id] and not is_frozen:
                 # A reader may have passed this place already and would never see the event.
                 raise InputError(
-                    f"counter {row.thread_counter} of thread {row.thread_id} lies below the thread's head and is "
+                    f"counter {row.thread_counter} of thread {row.thread_id} is below the thread's head and is "
                     "missing in the store: freeze the store to fill it in",
                     line=line,
                     field="threadCounter",

@@ -165,7 +165,7 @@ class Replacement:
             clash = await writing.make_indexes(stage, "unique")
             if clash is not None:
                 raise InputError(
-                    f"{clash.what} stands in line {clash.first_line} already",
+                    f"{clash.what} is already in line {clash.first_line}",
                     line=clash.second_line,
                     field=clash.field,
                 )
@@ -226,7 +226,7 @@ async def _history(writing: Writing, stage: Stage) -> list[Progress]:
         )
     except StoreNotFoundError:
         raise StoreBusyError(
-            "this import was taken for dead, and another has taken over or removed what it had staged; nothing was "
+            "this import was considered dead, and another has taken over or removed what it had staged; nothing was "
             "replaced"
         ) from None
     return [Progress(*row) for row in rows]
