@@ -110,10 +110,10 @@ def compact_text(payload: bytes) -> bytes:
 
 
 def _stretch(rows: Sequence[Position], only: Filter, *, is_end: bool) -> Stretch:
-    lines = [line for *_, line in rows if line is not None]
-    threads, counters, *_ = zip(*rows, strict=True) if rows else ((), ())
-    passing = None if only.is_open else bytes(line is not None for *_, line in rows)
-    last = max((row[2] for row in rows), default=0)
+    threads, counters, times, found = zip(*rows, strict=True) if rows else ((), (), (), ())
+    lines = list(filter(None, found))
+    passing = None if only.is_open else bytes(map(bool, found))
+    last = max(times, default=0)
     return Stretch(threads, counters, passing, b"".join(lines), bytes, len(lines), last, is_end)
 
 
