@@ -322,12 +322,9 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def writing(
-        self,
-        kind: WritingKind = "shared",
-        *,
-        frozen: Frozen = "refuse",
-        secrets: bool = False,
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AsyncIterator[Any]:
+        # SQLite knows one kind of write: nobody else writes meanwhile, and readers are never in its way.
         async with self._alone() as writer:
             try:
                 writing = await writer.run(partial(self._begin, writer, secrets=secrets))
