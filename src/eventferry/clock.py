@@ -1,4 +1,4 @@
-"""The clock, as events and markers tell it."""
+"""The clock for timestamps of events and markers."""
 
 from __future__ import annotations
 

@@ -1,16 +1,13 @@
 """The boundary: what a database must supply. Everything else is written once, above it.
 
-A database is a module under `eventferry.databases` that implements `Database`. It holds SQL, a connection
-and locks; no streams, no comparison, no reports. How each of the three does every primitive stands in
+A database is a folder under `eventferry.databases` that implements `Database`. It holds SQL, a connection and locks; no
+streams, no comparison, no reports. What goes into which of its files, and how each of the three does it, is in
 docs/boundary.md.
 
-These words run through it:
-
-- a *reading* is a short read transaction: all its calls see one state of the store;
-- a *writing* is a short write transaction: it commits when its block ends, and leaves nothing when it raises;
-- a *sole writing* has the events to itself: no save and no other sole writing happens meanwhile. A writing that
-  only stages, or changes what is not an event, lets saves go on;
-- a *stage* is a table of events that wait inside the database.
+- A read transaction is short; all its calls see one state of the store.
+- A write transaction is short; it commits when its block ends, and leaves nothing when that raises. A shared one
+  touches no event, so saves go on meanwhile; an exclusive one has the events to itself.
+- A stage is a table of events that wait inside the database.
 """
 
 from __future__ import annotations
@@ -395,7 +392,7 @@ class Reading(Protocol):
 
 
 class Writing(Reading, Protocol):
-    """A write transaction that touches no event: saves go on meanwhile."""
+    """A shared write transaction: it touches no event, and saves go on meanwhile."""
 
     async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         """Run a small statement; how many rows it found or changed."""
@@ -442,8 +439,8 @@ class Writing(Reading, Protocol):
         part brought before is removed."""
 
 
-class SoleWriting(Writing, Protocol):
-    """A write transaction that has the events to itself: what it reads, nobody else can change before it ends."""
+class ExclusiveWriting(Writing, Protocol):
+    """An exclusive write transaction: what it reads of the events, nobody else can change before it ends."""
 
     async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         """Store events at their positions.
@@ -473,8 +470,8 @@ class SoleWriting(Writing, Protocol):
         """
 
 
-class Replacing(SoleWriting, Protocol):
-    """A sole writing that readers, too, make way for."""
+class Replacing(ExclusiveWriting, Protocol):
+    """An exclusive write transaction that readers make way for too."""
 
     async def swap(self, stage: Stage) -> None:
         """The stage takes the place of the events; snapshots and subscribers, which describe the old, go."""
@@ -534,7 +531,7 @@ class Database(Protocol):
     @overload
     def writing(
         self, kind: Literal["exclusive"], *, frozen: Frozen = "refuse", secrets: bool = False
-    ) -> AbstractAsyncContextManager[SoleWriting]: ...
+    ) -> AbstractAsyncContextManager[ExclusiveWriting]: ...
 
     @overload
     def writing(

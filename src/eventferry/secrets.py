@@ -17,7 +17,7 @@ import msgspec
 
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import Database, Frozen, Reading, Segment, SoleWriting, Writing
+from eventferry.database import Database, ExclusiveWriting, Frozen, Reading, Segment, Writing
 from eventferry.databases.dialect import Column, Condition
 from eventferry.databases.names import left_out
 from eventferry.errors import (
@@ -105,7 +105,7 @@ def _event_about(event_type: str, secret_id: str) -> NewRow:
     return NewRow(now(), f"{event_type}_{secret_id}_{salt}", event_type, encode_payload({"id": secret_id}))
 
 
-async def _append(writing: SoleWriting, event: NewRow) -> None:
+async def _append(writing: ExclusiveWriting, event: NewRow) -> None:
     """Store the first event of an aggregate, in its thread or the next whose last timestamp is not later."""
     timestamp, aggregate_id, event_type, payload = event
     check_limits(await writing.limits(), aggregate_id, event_type, payload)
@@ -391,12 +391,12 @@ _LINES = msgspec.json.Decoder(SecretLine)
 def decode_line(text: bytes) -> SecretLine:
     """A line of secrets. Raises an InputError without a place, and without anything of the secret."""
     if has_lone_surrogate(text):
-        raise InputError("holds a lone surrogate, which is no character")
+        raise InputError("holds a lone surrogate, which is not a character")
     try:
         line = _LINES.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # Not the parser's words alone: they could quote the secret.
-        raise InputError(f"is no secret: {str(error).splitlines()[0]}") from None
+        raise InputError(f"is not a secret: {str(error).splitlines()[0]}") from None
     check_text("id", line.id)
     check_text("secret", line.secret or "")
     return line
@@ -429,7 +429,7 @@ class SecretsImport:
             await self.abort(error)
 
     async def write(self, block: bytes) -> None:
-        """Take a block. Raises InputError for a line that is no secret."""
+        """Take a block. Raises InputError for a line that is not a secret."""
         if self._state != "open":
             raise StoreClosedError("this import of secrets is over")
         try:

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             continue
         database = item.callspec.params.get("new_url")
         is_repetition = database in REPEATED and item.get_closest_marker("once")
-        is_seldom = database == NEWER and not item.get_closest_marker("newer_sqlite")
+        is_seldom = database == NEWER and not item.get_closest_marker("both_libraries")
         if is_repetition or is_seldom:
             item.add_marker(pytest.mark.scale)
 

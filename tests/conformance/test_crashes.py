@@ -30,6 +30,8 @@ from eventferry import (
 )
 from tests.support import FAR_FUTURE, LONG_AGO, NewUrl, exported, import_lines, line, make_event, make_lines
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 OLD = make_lines(300)

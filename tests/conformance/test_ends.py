@@ -42,6 +42,8 @@ from tests.support import exported, import_lines, line, make_event, make_lines, 
 from tests.support.places import DATABASES, Places
 from tests.support.servers import shared_url
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 10.0
 """Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
 other work."""

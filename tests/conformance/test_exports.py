@@ -37,7 +37,7 @@ from tests.support import (
     make_lines,
 )
 
-pytestmark = pytest.mark.newer_sqlite
+pytestmark = pytest.mark.both_libraries
 
 LINES = make_lines(300)
 ZERO = "A" * 2048

@@ -29,7 +29,7 @@ from eventferry import (
 )
 from tests.support import LONG_AGO, NewUrl, Opened, exported, import_lines, line, make_event, make_lines
 
-pytestmark = pytest.mark.newer_sqlite
+pytestmark = pytest.mark.both_libraries
 
 OLD = make_lines(300)
 NEW = b"".join(

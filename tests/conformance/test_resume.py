@@ -19,6 +19,8 @@ from tests.support import NewUrl, exported, import_lines, make_lines
 from tests.support.faults.children import Child, make_ready
 from tests.support.proxy import proxied
 
+pytestmark = pytest.mark.slow
+
 STOPS = 100
 EVENTS = 6000
 COMMIT = 2_000

@@ -38,7 +38,7 @@ from tests.support import (
     make_event,
 )
 
-pytestmark = pytest.mark.newer_sqlite
+pytestmark = pytest.mark.both_libraries
 
 
 def event_of(aggregate: str, version: int, **changes: Any) -> dict[str, Any]:

@@ -11,6 +11,8 @@ import pytest
 from tests.support.faults.pauses import OTHERS, PAUSED, walk
 from tests.support.places import DATABASES
 
+pytestmark = pytest.mark.slow
+
 PAIRS = 4
 PAUSES = 4
 

@@ -13,6 +13,8 @@ from tests.support.faults.operations import OPERATIONS
 from tests.support.faults.storm import storm
 from tests.support.places import DATABASES
 
+pytestmark = pytest.mark.slow
+
 KILLS = 2
 AT_ONCE = 5
 """So many of the operations, drawn anew in every run, that it does not take long."""

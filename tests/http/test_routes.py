@@ -177,6 +177,18 @@ async def test_a_version_that_is_taken_is_a_conflict_that_names_it(tmp_path: Pat
         assert (told["aggregateId"], told["aggregateVersion"]) == ("aggregate-0", 1)
 
 
+@pytest.mark.parametrize("wrong", [b"\xff", b"\xed\xa0\x80", b"caf\xe9", b"\xc0\x80"])
+@pytest.mark.parametrize("key", ["type", "aggregateId", "payload", "threadId"])
+async def test_a_saved_event_that_is_not_utf_8_is_refused(tmp_path: Path, key: str, wrong: bytes) -> None:
+    event = {"type": "T", "aggregateId": "a", "aggregateVersion": 1} | {key: "WRONG"}
+    async with service(tmp_path) as (client, store):
+        for text in (json.dumps(event), json.dumps(event | {"payload": {"WRONG": "x" * 300_000}})):
+            response = await client.post("/events", content=text.encode().replace(b"WRONG", wrong))
+            assert response.status_code == 422
+            assert "UTF-8" in problem_of(response)["detail"]
+        assert (await store.describe()).event_count == 0
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

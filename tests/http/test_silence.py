@@ -21,6 +21,8 @@ from tests.support import import_lines, make_lines
 from tests.support.places import Places
 from tests.support.service import serving
 
+pytestmark = pytest.mark.slow
+
 RELAY = """
 import asyncio, sys
 async def pump(reader, writer):

@@ -17,6 +17,8 @@ from tests.support import import_lines, make_lines
 from tests.support.places import Places
 from tests.support.service import Server, serving
 
+pytestmark = pytest.mark.slow
+
 CLIENTS = 50
 MEMORY = 250 * 1024 * 1024
 """More than a hundred connections, each with its block, take; far less than what goes through."""

@@ -254,7 +254,7 @@ async def test_an_import_that_waits_for_a_reader_keeps_no_save_waiting_for_long(
             waits = [wait for task in saving for wait in await task]
             reads = [wait for task in readers for wait in await task]
             assert not importing.done()
-        with pytest.raises(Exception, match="events were saved while"):
+        with pytest.raises(Exception, match="events were saved during"):
             await importing
     assert len(waits) > 40
     assert max(waits) < 1.5

@@ -25,6 +25,8 @@ from tests.support import LONG_AGO, exported
 from tests.support.crowd import Act, Command, Crowd
 from tests.support.places import DATABASES, Places
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 
 SIZE = 4

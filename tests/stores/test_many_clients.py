@@ -16,6 +16,8 @@ from eventferry import Event, open_store
 from tests.support import NewUrl
 from tests.support.places import Places
 
+pytestmark = pytest.mark.slow
+
 DATABASES = ("postgresql", "mariadb")
 
 # Of the tasks of all processes: each saves events of an aggregate of its own, and fights for those of another.

@@ -13,6 +13,8 @@ import pytest
 from eventferry.comparing.side_by_side import WAITING_BYTES
 from tests.support.places import DATABASES, Places
 
+pytestmark = pytest.mark.slow
+
 MEGABYTE = 1024 * 1024
 
 # The peak of this process alone: on Linux that of getrusage begins with its parent's.

@@ -17,6 +17,8 @@ from eventferry import EventStore, StoreUnreachableError, open_store
 from tests.support import exported, import_lines, make_lines
 from tests.support.places import Places
 
+pytestmark = pytest.mark.slow
+
 SERVERS = ("postgresql", "mariadb")
 BOUND = 20
 """Seconds, far more than a silent server is waited for: the tests may be slow, but not for ever."""

@@ -1,4 +1,4 @@
-"""verify, and demo."""
+"""The commands verify and demo."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 import click
 
 import eventferry
-from eventferry.cli.options import (
-    json_option,
-)
+from eventferry.cli.options import json_option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
 from eventferry.cli.running import run
@@ -30,9 +28,9 @@ from eventferry.errors import UsageError
 )
 @json_option
 def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -> None:
-    """Compare two stores or exported files; the exit status is 1 if they differ.
+    """Compare two stores or files, or check one.
 
-    With one argument, check it for duplicates, gaps and damage. - is standard input.
+    The exit status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
     """
     if b is None:
         if content or secrets:
@@ -156,7 +154,10 @@ def _difference(difference: eventferry.Difference) -> str:
     "directory", metavar="[DIR]", default="demo", type=click.Path(file_okay=False, path_type=Path)
 )
 def demo(directory: Path) -> None:
-    """Export, import, incrementally import and verify 664,122 real events in DIR."""
+    """Run a demo on 664,122 real events in DIR.
+
+    They are exported, imported, imported incrementally, and verified.
+    """
     from eventferry.demo.run import run_demo
 
     run(run_demo(directory))

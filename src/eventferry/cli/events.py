@@ -40,7 +40,10 @@ from eventferry.lines.page import json_page
 )
 @json_option
 def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
-    """Print events as JSON Lines, and the cursor after them on standard error."""
+    """Print events as JSON Lines.
+
+    The cursor after them is printed on standard error.
+    """
     only = filter_of(**filters)
 
     async def work() -> str:
@@ -68,7 +71,10 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @jobs_option
 @json_option
 def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
-    """Write events as JSON Lines to a file, which appears when it is complete."""
+    """Export events to a JSON Lines file.
+
+    The file appears when it is complete.
+    """
     refuse_store(dest, "use copy to go from store to store")
     only = filter_of(**filters)
 
@@ -109,9 +115,9 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
     help="Skip this many bytes of SRC. Needs --manual.",
 )
 def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any) -> None:
-    """Replace the events of a store by those of SRC, all or nothing.
+    """Replace a store's events by those of SRC.
 
-    A missing store is created.
+    This is all or nothing. A missing store is created.
     """
     if byte_offset and not manual:
         raise UsageError("--byte-offset needs --manual; to continue an interrupted import, use --resume")
@@ -127,9 +133,9 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
 @jobs_option
 @replacing_options
 def copy(src: str, store: str, jobs: int, **options: Any) -> None:
-    """Replace the events of one store by those of another, all or nothing.
+    """Replace a store's events by another store's.
 
-    A missing TO_STORE is created.
+    This is all or nothing. A missing TO_STORE is created.
     """
     run(_replace(src, store, options, jobs))
 

@@ -47,10 +47,10 @@ def incremental_import(
     ignore_unknown_keys: bool,
     as_json: bool,
 ) -> None:
-    """Add the events that a store lacks, from JSON Lines or one JSON array.
+    """Add the events that a store lacks.
 
-    Duplicates are skipped, and so are events older than the store's latest event, unless --older says otherwise.
-    A missing store is created.
+    SRC has JSON Lines or one JSON array. Duplicates are skipped, and so are events older than the store's latest event,
+    unless --older says otherwise. A missing store is created.
     """
 
     async def work() -> tuple[eventferry.ImportReport, float]:
@@ -109,7 +109,10 @@ def _tell_merged(
 
 @click.group()
 def incremental() -> None:
-    """Run an incremental import in steps: begin, push, commit or rollback."""
+    """Import incrementally in several steps.
+
+    The steps are begin, push (as often as needed, also in parallel), and commit or rollback.
+    """
 
 
 @incremental.command()

@@ -6,10 +6,7 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.options import (
-    STORE,
-    json_option,
-)
+from eventferry.cli.options import STORE, json_option
 from eventferry.cli.output import print_json
 from eventferry.cli.places import destination_of, refuse_store, source_of
 from eventferry.cli.running import run
@@ -21,7 +18,10 @@ from eventferry.cli.terminal import counted, say
 @click.argument("dest")
 @click.option("--tombstones", is_flag=True, help="Include deleted secrets.")
 def export_secrets(store: str, dest: str, tombstones: bool) -> None:
-    """Write secrets as JSON Lines to a file that only you can read."""
+    """Export secrets to a JSON Lines file.
+
+    Only you can read the file.
+    """
     refuse_store(dest, "secrets are exported to a file")
 
     async def work() -> int:
@@ -38,7 +38,10 @@ def export_secrets(store: str, dest: str, tombstones: bool) -> None:
 @click.argument("store", type=STORE)
 @json_option
 def import_secrets(src: str, store: str, as_json: bool) -> None:
-    """Import secrets from JSON Lines. Deleted secrets stay deleted."""
+    """Import secrets from a JSON Lines file.
+
+    Deleted secrets stay deleted.
+    """
     refuse_store(src, "secrets are imported from a file")
 
     async def work() -> eventferry.SecretsReport:

@@ -8,10 +8,7 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.options import (
-    STORE,
-    json_option,
-)
+from eventferry.cli.options import STORE, json_option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import on_store
 from eventferry.cli.running import run
@@ -44,7 +41,10 @@ def drop(store: str, yes: bool) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 def upgrade(store: str) -> None:
-    """Add the index for reading in order to a store created by reSolve."""
+    """Add a missing index to a store of reSolve.
+
+    It makes reading in order faster.
+    """
 
     added = on_store(store, eventferry.EventStore.upgrade)
     say(f"added {', '.join(added)}" if added else "nothing to add")

@@ -7,7 +7,7 @@ come and however much the sources differ.
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -102,7 +102,47 @@ class Comparison(Generic[R]):
         raise NotImplementedError
 
 
-async def meet(
+class ByKey(Comparison[R]):
+    """Rows with the same key match, one with one, even if they differ otherwise.
+
+    Args:
+        key: of a row.
+        size: of a row, in bytes, approximately.
+    """
+
+    def __init__(self, key: Callable[[R], Hashable], size: Callable[[R], int]) -> None:
+        self._key_of = key
+        self._size_of = size
+        self._sides: tuple[dict[Hashable, list[R]], dict[Hashable, list[R]]] = ({}, {})
+
+    def note_changed(self, row: R, other: R) -> None:
+        """Note the differences, if any, between a row of the first source and one of the second with its key."""
+        raise NotImplementedError
+
+    def add(self, row: R, side: Side) -> None:
+        """Match a row with a waiting one, or let it wait."""
+        key, others = self._key_of(row), self._sides[1 - side]
+        waiting = others.get(key)
+        if waiting is None:
+            self._sides[side].setdefault(key, []).append(row)
+            self.waiting += self._size_of(row)
+            return
+        other = waiting.pop(0)
+        if not waiting:
+            del others[key]
+        self.waiting -= self._size_of(other)
+        self.note_changed(*((other, row) if side else (row, other)))
+
+    def take(self) -> Iterator[tuple[R, Side]]:
+        """Remove and return all waiting rows."""
+        sides, self._sides, self.waiting = self._sides, ({}, {}), 0
+        for side in SIDES:
+            for rows in sides[side].values():
+                for row in rows:
+                    yield row, side
+
+
+async def compare(
     source: Source,
     other: Source,
     decode: Callable[[bytes], R],
@@ -120,7 +160,7 @@ async def meet(
     async with AsyncExitStack() as stack:
         left, right = _Lines(blocks_of(source), stack), _Lines(blocks_of(other), stack)
         while (has_left := await left.fill()) & (has_right := await right.fill()):
-            _pair(left, right, decode, comparison)
+            _compare_pairs(left, right, decode, comparison)
             if comparison.waiting > waiting_bytes:
                 spill.put(comparison.take())
         for lines, side, has_more in ((left, SIDES[0], has_left), (right, SIDES[1], has_right)):
@@ -135,18 +175,20 @@ async def meet(
         for rows in spill.files():
             for row, side in rows:
                 comparison.add(row, side)
-            _end(comparison)
+            _note_rest(comparison)
     else:
-        _end(comparison)
+        _note_rest(comparison)
     return left.count, right.count
 
 
-def _end(comparison: Comparison[R]) -> None:
+def _note_rest(comparison: Comparison[R]) -> None:
     for row, side in comparison.take():
         comparison.note_alone(row, side)
 
 
-def _pair(left: _Lines, right: _Lines, decode: Callable[[bytes], R], comparison: Comparison[R]) -> None:
+def _compare_pairs(
+    left: _Lines, right: _Lines, decode: Callable[[bytes], R], comparison: Comparison[R]
+) -> None:
     """Compare as many lines as both sides have available."""
     size = min(left.left, right.left, _AT_ONCE)
     ours, theirs = left.take(size), right.take(size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
+from operator import itemgetter
 from typing import TypeAlias
 
 import msgspec
@@ -18,19 +19,17 @@ from eventferry.comparing.side_by_side import (
     ALONE,
     SIDES,
     WAITING_BYTES,
+    ByKey,
     Comparison,
     Findings,
     Kind,
     Side,
-    meet,
+    compare,
 )
 from eventferry.comparing.spill import Spill
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow, Row
 from eventferry.lines.piping import Source
-
-FIRST = 10
-"""How many differences are reported one by one."""
 
 _OVERHEAD = 250
 """Approximate size of a waiting row, beside its strings."""
@@ -102,11 +101,11 @@ async def verify(
     if content:
         with Spill(tuple[NewRow, Side], key=_value_of) as new_rows:
             by_content = _ByContent(findings)
-            seen = await meet(source, other, decoder.new_row, by_content, new_rows, waiting_bytes)
+            seen = await compare(source, other, decoder.new_row, by_content, new_rows, waiting_bytes)
     else:
         with Spill(tuple[Row, Side], key=_position_of) as rows:
             by_position = _ByPosition(findings)
-            seen = await meet(source, other, decoder.row, by_position, rows, waiting_bytes)
+            seen = await compare(source, other, decoder.row, by_position, rows, waiting_bytes)
     return VerifyReport(
         equal=findings.are_none,
         events=seen[0],
@@ -142,44 +141,27 @@ def _size(row: _Row) -> int:
     return len(row.payload) + len(row.aggregate_id) + len(row.type) + _OVERHEAD
 
 
-class _ByPosition(Comparison[Row]):
+class _ByPosition(ByKey[Row]):
     """Rows with the same position match; if other fields differ, the event was changed."""
 
     def __init__(self, findings: Findings[Difference]) -> None:
+        super().__init__(itemgetter(0, 1), _size)
         self._findings = findings
-        self._sides: tuple[dict[Hashable, list[Row]], dict[Hashable, list[Row]]] = ({}, {})
 
     def are_equal(self, row: Row, other: Row) -> bool:
         return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
 
+    def note_changed(self, row: Row, other: Row) -> None:
+        if row == other:
+            return
+        fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
+        if not is_equal(row.payload, other.payload):
+            fields.append("payload")
+        if fields:
+            self._findings.note(_difference("changed", row, tuple(fields)))
+
     def note_alone(self, row: Row, side: Side) -> None:
         self._findings.note(_difference(ALONE[side], row))
-
-    def add(self, row: Row, side: Side) -> None:
-        others = self._sides[1 - side]
-        key = row[:2]
-        found = others.get(key)
-        if found is None:
-            self._sides[side].setdefault(key, []).append(row)
-            self.waiting += _size(row)
-            return
-        other = found.pop(0)
-        if not found:
-            del others[key]
-        self.waiting -= _size(other)
-        if row != other:
-            fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
-            if not is_equal(row.payload, other.payload):
-                fields.append("payload")
-            if fields:
-                self._findings.note(_difference("changed", other if side else row, tuple(fields)))
-
-    def take(self) -> Iterator[tuple[Row, Side]]:
-        sides, self._sides, self.waiting = self._sides, ({}, {}), 0
-        for side in SIDES:
-            for rows in sides[side].values():
-                for row in rows:
-                    yield row, side
 
 
 _Group: TypeAlias = tuple[int, str, str]
@@ -249,11 +231,11 @@ class _ByContent(Comparison[NewRow]):
         group = row.timestamp, row.aggregate_id, row.type
         others = self._sides[1 - side].get(group)
         if others is not None:
-            met = others.take(row.payload)
-            if met is not None:
+            equal = others.take(row.payload)
+            if equal is not None:
                 if not others:
                     del self._sides[1 - side][group]
-                self.waiting -= _size(row) - len(row.payload) + len(met)
+                self.waiting -= _size(row) - len(row.payload) + len(equal)
                 return
         own = self._sides[side].get(group)
         if own is None:

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import secrets as randomness
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
 
 from eventferry.comparing.side_by_side import (
     ALONE,
-    SIDES,
     WAITING_BYTES,
-    Comparison,
+    ByKey,
     Findings,
     Kind,
     Side,
-    meet,
+    compare,
 )
 from eventferry.comparing.spill import Spill
 from eventferry.lines.piping import Source
@@ -102,7 +102,7 @@ async def verify_secrets(
 
     findings = Findings(_place)
     with Spill(tuple[_Row, Side], key=_id_of) as spill:
-        seen = await meet(source, other, decode, _ById(findings), spill, waiting_bytes)
+        seen = await compare(source, other, decode, _ById(findings), spill, waiting_bytes)
     return SecretsVerifyReport(
         equal=findings.are_none,
         secrets=seen[0],
@@ -122,53 +122,31 @@ def _place(difference: SecretDifference) -> tuple[str, str]:
     return difference.id, difference.kind
 
 
-class _ById(Comparison[_Row]):
+class _ById(ByKey[_Row]):
     """Rows with the same id match; if they differ, the secret was changed."""
 
     def __init__(self, findings: Findings[SecretDifference]) -> None:
+        super().__init__(itemgetter(0), lambda row: len(row.id) + _OVERHEAD)
         self._findings = findings
-        self._sides: tuple[dict[str, list[_Row]], dict[str, list[_Row]]] = ({}, {})
 
     def are_equal(self, row: _Row, other: _Row) -> bool:
         return row == other
 
-    def add(self, row: _Row, side: Side) -> None:
-        others = self._sides[1 - side]
-        waiting = others.get(row.id)
-        if waiting is None:
-            self._sides[side].setdefault(row.id, []).append(row)
-            self.waiting += _size(row)
-            return
-        other = waiting.pop(0)
-        if not waiting:
-            del others[row.id]
-        self.waiting -= _size(other)
-        first, second = (other, row) if side else (row, other)
+    def note_changed(self, row: _Row, other: _Row) -> None:
         fields = []
-        if (first.mark is None) != (second.mark is None):
+        if (row.mark is None) != (other.mark is None):
             fields.append("deleted")
-        elif first.mark != second.mark:
+        elif row.mark != other.mark:
             fields.append("secret")
-        if first.idx != second.idx:
+        if row.idx != other.idx:
             fields.append("idx")
         if fields:
             self._findings.note(
-                SecretDifference("changed", row.id, first.mark is None, second.mark is None, tuple(fields))
+                SecretDifference("changed", row.id, row.mark is None, other.mark is None, tuple(fields))
             )
-
-    def take(self) -> Iterator[tuple[_Row, Side]]:
-        sides, self._sides, self.waiting = self._sides, ({}, {}), 0
-        for side in SIDES:
-            for rows in sides[side].values():
-                for row in rows:
-                    yield row, side
 
     def note_alone(self, row: _Row, side: Side) -> None:
         deleted = row.mark is None
         self._findings.note(
             SecretDifference(ALONE[side], row.id, None if side else deleted, deleted if side else None)
         )
-
-
-def _size(row: _Row) -> int:
-    return len(row.id) + _OVERHEAD

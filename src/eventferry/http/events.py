@@ -14,6 +14,7 @@ from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
 from eventferry.http.packing import accepted_coding
 from eventferry.http.streams import LinesResponse
 from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import NewRow
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.lines.page import json_page
 from eventferry.lines.payload import LARGE
@@ -103,11 +104,19 @@ async def _save(call: Call[NoQuery]) -> Response:
     text = (await call.text()).removeprefix(codecs.BOM_UTF8)
     if not text.strip():
         raise InputError("the body is empty")
-    decode = LineDecoder().saved_row
-    row, version = decode(text) if len(text) < LARGE else await asyncio.to_thread(decode, text)
+    row, version = _saved_row(text) if len(text) < LARGE else await asyncio.to_thread(_saved_row, text)
     saved = await call.store._save_row(row, version)
     call.came_in(1)
     return JsonResponse(saved, 201)
+
+
+def _saved_row(text: bytes) -> tuple[NewRow, int]:
+    """The event of a body. Raises InputError."""
+    try:
+        text.decode()  # a decoder of lines relies on this: it does not look into payloads
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.start} of the body is not UTF-8: {error.reason}") from None
+    return LineDecoder().saved_row(text)
 
 
 async def _export(call: Call[ExportQuery]) -> Response:

@@ -169,7 +169,8 @@ class LineDecoder:
         return NewRow(event.timestamp, event.aggregate_id, event.type, payload)
 
     def saved_row(self, line: bytes) -> tuple[NewRow, int]:
-        """A line to be saved, as its row and its version. The position is ignored; without a timestamp it is 0."""
+        """A line to be saved, which must be UTF-8, as its row and its version. The position is ignored; without a
+        timestamp it is 0."""
         event, payload = self._one(_SAVED, line)
         return NewRow(event.timestamp, event.aggregate_id, event.type, payload), event.aggregate_version
 

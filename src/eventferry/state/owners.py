@@ -19,10 +19,10 @@ from typing import Any, Literal, overload
 from eventferry.clock import now
 from eventferry.database import (
     Database,
+    ExclusiveWriting,
     Freeze,
     Frozen,
     Replacing,
-    SoleWriting,
     Stage,
     Writing,
     WritingKind,
@@ -49,7 +49,7 @@ def writing(
     frozen: Frozen = "refuse",
     owner: str | None = None,
     secrets: bool = False,
-) -> AbstractAsyncContextManager[SoleWriting]: ...
+) -> AbstractAsyncContextManager[ExclusiveWriting]: ...
 
 
 @overload
@@ -122,14 +122,14 @@ async def living(database: Database, marker: Freeze | None) -> Freeze | None:
     return None
 
 
-async def freeze(writing: SoleWriting, owner: str | None) -> None:
+async def freeze(writing: ExclusiveWriting, owner: str | None) -> None:
     """Freeze the store: for an operation, or None: for a user, whose freeze takes over that of an operation."""
     marker = Freeze(owner, now())
     while not await writing.change_freeze(await writing.freeze(), marker):
         pass  # another program has set or removed one just now
 
 
-async def thaw(writing: SoleWriting, owner: str) -> None:
+async def thaw(writing: ExclusiveWriting, owner: str) -> None:
     """Remove the freeze of this operation, if it stands."""
     marker = await writing.freeze()
     if marker is not None and marker.owner == owner:

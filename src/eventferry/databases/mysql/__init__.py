@@ -30,7 +30,7 @@ from eventferry.databases.mysql.connection import (
     number_of,
 )
 from eventferry.databases.mysql.markers import COMMENT, FREEZE, freeze_of
-from eventferry.databases.mysql.merge import MysqlSoleWriting
+from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces
 from eventferry.databases.mysql.save import BEGIN, Found, Saver, store
@@ -296,7 +296,7 @@ class MysqlDatabase:
     ) -> AbstractAsyncContextManager[Any]:
         if kind == "shared":
             return self._writing(MysqlWriting, BEGIN, secrets=secrets)
-        alone = MysqlSoleWriting if kind == "exclusive" else MysqlReplacing
+        alone = MysqlExclusiveWriting if kind == "exclusive" else MysqlReplacing
         return self._writing(alone, self._begin_alone, secrets=secrets)
 
     @asynccontextmanager
@@ -443,7 +443,7 @@ class MysqlDatabase:
         )
 
     async def _has_order(self) -> bool:
-        async with self._writing(MysqlSoleWriting, self._begin_alone) as writing:
+        async with self._writing(MysqlExclusiveWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:

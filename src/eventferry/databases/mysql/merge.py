@@ -30,7 +30,7 @@ _COLUMNS = "threadId, threadCounter, timestamp, aggregateId, aggregateVersion, t
 _BLOCK = 2000
 
 
-class MysqlSoleWriting(MysqlWriting):
+class MysqlExclusiveWriting(MysqlWriting):
     """A write transaction that holds the rows of all threads: nobody else stores an event before it ends."""
 
     def __init__(self, *reading: Any, freeze: Freeze | None) -> None:

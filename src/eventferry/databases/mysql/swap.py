@@ -11,7 +11,7 @@ from eventferry.database import Freeze, Stage
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.markers import Marker
-from eventferry.databases.mysql.merge import MysqlSoleWriting
+from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.owners import owner_lock
 from eventferry.databases.names import (
     comment,
@@ -21,8 +21,8 @@ from eventferry.databases.names import (
 from eventferry.databases.thread import threaded
 
 
-class MysqlReplacing(MysqlSoleWriting):
-    """A sole writing whose tables are renamed behind its end: for a swap, or to remove the store.
+class MysqlReplacing(MysqlExclusiveWriting):
+    """An exclusive write transaction whose tables are renamed behind its end: for a swap, or to remove the store.
 
     RENAME TABLE cannot be part of a transaction, and waits for those that have used the tables, its own too. So this
     one sets a marker, which keeps out whoever waits for it, and ends first. Then all tables get their names together

@@ -23,7 +23,7 @@ from eventferry.databases.pool import Pool
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.databases.postgresql.markers import freeze_of
-from eventferry.databases.postgresql.merge import PostgresSoleWriting
+from eventferry.databases.postgresql.merge import PostgresExclusiveWriting
 from eventferry.databases.postgresql.owners import AdvisoryLocks
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.save import Place, Saver, preferred
@@ -50,7 +50,7 @@ __all__ = ["PostgresDatabase", "open_url"]
 W = TypeVar("W", bound=PostgresWriting)
 
 _ATTEMPT = 0.2
-"""Seconds that a sole writing stands in the queue for its lock: whoever comes behind it waits as long."""
+"""Seconds that an exclusive transaction waits in the queue for its lock: whoever queues behind it waits as long."""
 
 _RECONNECTIONS = (0.1, 0.4, 1.5)
 """Seconds before each further attempt of a save whose connection broke."""
@@ -189,7 +189,7 @@ class PostgresDatabase:
         if kind == "shared":
             return self._shared(frozen, then)
         if kind == "exclusive":
-            return self._alone(PostgresSoleWriting, "", then)
+            return self._alone(PostgresExclusiveWriting, "", then)
         return self._alone(
             PostgresReplacing, f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;", then
         )
@@ -206,7 +206,7 @@ class PostgresDatabase:
 
     @asynccontextmanager
     async def _alone(self, kind: type[W], lock: str, then: str = "SELECT") -> AsyncIterator[W]:
-        """A transaction that no save and no other sole writing happens beside.
+        """An exclusive write transaction: no save and no other one goes on beside it.
 
         Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
         pauses in which the others get on.
@@ -377,7 +377,7 @@ class PostgresDatabase:
                 taken, place = await self._saver.find_place(connection, save)
             if taken:
                 raise ConcurrentError(save.event.aggregate_id, save.version)
-        async with self._alone(PostgresSoleWriting, "") as writing:
+        async with self._alone(PostgresExclusiveWriting, "") as writing:
             if await writing.freeze() is not None:
                 raise StoreFrozenError(f"the store {self._name} is frozen")
             return await self._saver.add(writing.connection, save)

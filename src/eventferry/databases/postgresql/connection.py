@@ -236,7 +236,9 @@ class Connection:
 
     async def each(self, statements: Sequence[str], take: Callable[[Texts], None]) -> None:
         """Run statements of one row each in one round trip: each row is taken as soon as it is there, while the server
-        is at the next. All values come as text."""
+        is at the next. All values come as text.
+
+        Asked for one stretch at a time, an export takes 4 % longer (150,000 events, a server on the same machine)."""
         connection = self.raw.pgconn
         async with self.raw.lock:
             with self.named():
@@ -270,8 +272,8 @@ class Connection:
 
         glibc gives memory at the top of its heap back to the system when twice the largest block that has ever been
         freed is free there. A page takes a few blocks of some 100 KB, so that each would get its memory anew, zeroed
-        page by page: a third of its time. One larger block, once, ends that. A connection that reads one page is
-        spared it.
+        page by page: a third of its time, and 19 % of an export's. One larger block, once, ends that. A connection that
+        reads one page is spared it.
         """
         before, self._pages = self._pages, self._pages + count
         if before < _PAGES_APART <= self._pages:

@@ -24,7 +24,7 @@ _GROUP = '"timestamp", "aggregateId", "type"'
 _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateId" AND k."type" = s."type"'
 
 
-class PostgresSoleWriting(PostgresWriting):
+class PostgresExclusiveWriting(PostgresWriting):
     """A write transaction that holds the lock by which the events are its own."""
 
     # events

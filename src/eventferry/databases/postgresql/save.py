@@ -167,7 +167,7 @@ class Saver:
         return f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = 0; {look}"
 
     async def add(self, connection: Connection, save: Save) -> Saved:
-        """Store an event in a sole writing, which has checked whether the store is frozen."""
+        """Store an event in an exclusive transaction, which has checked whether the store is frozen."""
         taken, place = await self.find_place(connection, save)
         if taken:
             raise ConcurrentError(save.event.aggregate_id, save.version)
@@ -249,7 +249,7 @@ class Saver:
         if _is_of_version(violation.diag):
             return ConcurrentError(save.event.aggregate_id, save.version)
         return DatabaseError(
-            f"the next counter of thread {place.thread} in {self._names.threads} is that of an event that is there"
+            f"the next counter of thread {place.thread} in {self._names.threads} belongs to a stored event"
         )
 
 

@@ -6,12 +6,12 @@ from typing import Any, get_args
 
 from eventferry.database import Stage, StageKind
 from eventferry.databases.postgresql import tables as ddl
-from eventferry.databases.postgresql.merge import PostgresSoleWriting
+from eventferry.databases.postgresql.merge import PostgresExclusiveWriting
 from eventferry.databases.postgresql.tables import quoted
 
 
-class PostgresReplacing(PostgresSoleWriting):
-    """A sole writing that nobody reads beside."""
+class PostgresReplacing(PostgresExclusiveWriting):
+    """An exclusive write transaction that nobody reads beside."""
 
     async def swap(self, stage: Stage) -> None:
         table, progress = self.tables_of(stage)

@@ -322,12 +322,9 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def writing(
-        self,
-        kind: WritingKind = "shared",
-        *,
-        frozen: Frozen = "refuse",
-        secrets: bool = False,
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AsyncIterator[Any]:
+        # SQLite knows one kind of write: nobody else writes meanwhile, and readers are never in its way.
         async with self._alone() as writer:
             try:
                 writing = await writer.run(partial(self._begin, writer, secrets=secrets))
@@ -400,7 +397,7 @@ class SqliteDatabase:
 
     async def erase_journal(self) -> None:
         async with self._alone() as writer:
-            # In WAL mode the old page stands in the log until the log is folded in and cut to nothing.
+            # In WAL mode the old page stands in the log until the log is merged and truncated.
             if not await writer.run(writer.checkpoint):
                 raise SecretNotErasedError(
                     f"the secret is deleted, but a copy stands in {self._file.path.name}-wal until every reader of "

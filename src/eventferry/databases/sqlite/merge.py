@@ -27,7 +27,7 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
 
 
-class SqliteSoleWriting(SqliteWriting):
+class SqliteExclusiveWriting(SqliteWriting):
     """A write transaction that changes events."""
 
     @threaded

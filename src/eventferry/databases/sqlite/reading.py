@@ -294,12 +294,13 @@ class SqliteReading:
     def stages(self, kind: StageKind) -> list[Stage]:
         return stages(self.connection.sqlite, self.tables, kind)
 
-    @threaded
-    def limits(self, stage: Stage | None = None) -> Limits:
+    async def limits(self, stage: Stage | None = None) -> Limits:
         if stage is not None and stage.kind == "replace":
             return ROOMY
         # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
-        is_ours = self.is_ours and (stage is None or self._has_parts(stage))
+        is_ours = self.is_ours and (
+            stage is None or await self.connection.run(partial(self._has_parts, stage))
+        )
         return ROOMY if is_ours else Limits(refuse_payload=refuse_number)
 
     def _has_parts(self, stage: Stage) -> bool:

@@ -6,7 +6,7 @@ from eventferry.cursor import MAX_COUNTER
 from eventferry.database import (
     Save,
 )
-from eventferry.databases.sqlite.merge import SqliteSoleWriting
+from eventferry.databases.sqlite.merge import SqliteExclusiveWriting
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.errors import ConcurrentError, InputError
@@ -24,7 +24,7 @@ class Saver:
         heads: the store's, behind what was stored.
     """
 
-    def __init__(self, writing: SqliteSoleWriting) -> None:
+    def __init__(self, writing: SqliteExclusiveWriting) -> None:
         self._writing = writing
         self._sqlite = writing.connection.sqlite
         self._events = quoted(writing.tables.events)

@@ -6,12 +6,12 @@ from eventferry.database import (
     Stage,
 )
 from eventferry.databases.sqlite.markers import stages
-from eventferry.databases.sqlite.merge import SqliteSoleWriting
+from eventferry.databases.sqlite.merge import SqliteExclusiveWriting
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.thread import threaded
 
 
-class SqliteReplacing(SqliteSoleWriting):
+class SqliteReplacing(SqliteExclusiveWriting):
     """A write transaction that replaces the events."""
 
     @threaded
