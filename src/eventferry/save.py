@@ -1,10 +1,10 @@
-"""Saves that meet go together: one transaction, and one wait for the disk, for all of them.
+"""Saves are grouped: concurrent ones share a transaction, and its wait for the disk.
 
-Nobody waits for others to come. Who finds nothing under way goes at once, alone; what comes meanwhile goes together
-when that has ended. So the more clients there are, the more share a transaction.
+A save never waits for others to arrive. If nothing is under way, it is stored at once, alone. Those that arrive
+meanwhile are stored together when it has ended. So the more clients there are, the more share a transaction.
 
-A database that can work on two groups at once is given two: while it stores the one, the other is answered and made
-anew. Each is then about half of those who save, or all would sit in one of them and nobody be left for the other.
+A database that can store two groups at once gets two: while it stores one, the callers of the other get their answers
+and send their next saves. A group then takes about half of the saves; otherwise one group would take them all.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _MOST = 256
 """Saves in a group."""
 
 _MOST_BYTES = 1024 * 1024
-"""Of payloads in a group that is not one large event: it is sent as one."""
+"""Bytes of payloads in a group of more than one event: a group is sent in one piece."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A save that somebody waits for, and what it is under way in."""
+    """A save, its caller's answer, and the group in which it is being stored."""
 
     save: Save
     answer: asyncio.Future[Saved]
@@ -38,7 +38,7 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Saves under way together."""
+    """Saves that are being stored together."""
 
     saves: Sequence[_Waiting]
     task: asyncio.Task[None]
@@ -47,7 +47,7 @@ class _Group:
 class Saving:
     """The saves of one store object.
 
-    Those of one aggregate are stored in the order in which they came: they are never under way in two groups.
+    Saves of one aggregate are stored in the order of the calls: they are never in two groups at once.
 
     Args:
         database: where they go.
@@ -62,10 +62,10 @@ class Saving:
         self._aggregates: set[str] = set()
 
     async def save(self, save: Save) -> Saved:
-        """Store one event, together with what else waits. Raises what `Database.save` raises for it alone.
+        """Store one event, together with others that wait. Raises what `Database.save` raises for it alone.
 
-        If the caller is cancelled, a save that still waits is not stored, and one that is under way may be. A group
-        is stopped, and its end waited for, when nobody waits for it any more.
+        If the caller is cancelled, a save that still waits is not stored; one that is being stored may be. When all
+        callers of a group are cancelled, so is the group, and its end is waited for.
         """
         if self._is_free and save.event.aggregate_id not in self._aggregates:
             self._began([save])
@@ -85,7 +85,7 @@ class Saving:
 
     @property
     def _is_free(self) -> bool:
-        """Whether a group can begin. What waits nevertheless is of aggregates that are under way."""
+        """Whether another group can begin. Saves that wait all the same are of aggregates that are being saved."""
         return self._groups < self._at_once
 
     def _began(self, saves: Sequence[Save]) -> None:
@@ -94,7 +94,7 @@ class Saving:
         self._aggregates.update(save.event.aggregate_id for save in saves)
 
     def _ended(self, saves: Sequence[Save]) -> None:
-        """Begin with what waits, in the place of what has ended."""
+        """A group has ended: begin the next ones."""
         self._groups -= 1
         self._count -= len(saves)
         self._aggregates.difference_update(save.event.aggregate_id for save in saves)
@@ -110,7 +110,7 @@ class Saving:
             one.group = group
 
     def _next(self) -> list[_Waiting]:
-        """What waits, in order of arrival, as far as it fits in a group and is no other's part of the work."""
+        """The next group: waiting saves in order of arrival, without those of aggregates that are being saved."""
         group: list[_Waiting] = []
         passed: list[_Waiting] = []
         most = min(_MOST, math.ceil((self._count + len(self._waiting)) / self._at_once))
@@ -131,7 +131,7 @@ class Saving:
         return group
 
     async def _store(self, saves: Sequence[_Waiting]) -> None:
-        """Store a group and answer everybody in it: those that were left out alone, after the others."""
+        """Store a group and answer its callers. Saves that the database left out are stored one by one afterwards."""
         try:
             stored = await self._saved([one.save for one in saves])
         except asyncio.CancelledError:

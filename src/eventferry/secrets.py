@@ -395,12 +395,12 @@ _LINES = msgspec.json.Decoder(SecretLine)
 def decode_line(text: bytes) -> SecretLine:
     """A line of secrets. Raises an InputError without a place, and without anything of the secret."""
     if has_lone_surrogate(text):
-        raise InputError("holds a lone surrogate, which is no character")
+        raise InputError("holds a lone surrogate, which is not a character")
     try:
         line = _LINES.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # Not the parser's words alone: they could quote the secret.
-        raise InputError(f"is no secret: {str(error).splitlines()[0]}") from None
+        raise InputError(f"is not a secret: {str(error).splitlines()[0]}") from None
     check_text("id", line.id)
     check_text("secret", line.secret or "")
     return line
@@ -433,7 +433,7 @@ class SecretsImport:
             await self.abort(error)
 
     async def write(self, block: bytes) -> None:
-        """Take a block. Raises InputError for a line that is no secret."""
+        """Take a block. Raises InputError for a line that is not a secret."""
         if self._state != "open":
             raise StoreClosedError("this import of secrets is over")
         try:

@@ -90,7 +90,7 @@ async def test_an_import_that_was_taken_for_dead_puts_nothing_into_the_stage_of_
         kill_import(database, first)
         second = await begun(other, OTHER[: OTHER.index(b"\n", 9000) + 1])
         await first.write(make_lines(700)[len(make_lines(300)) :])
-        with pytest.raises(StoreBusyError, match="taken for dead"):
+        with pytest.raises(StoreBusyError, match="considered dead"):
             await first._batches.commit()
         await first.abort(StoreBusyError())
         await second.write(OTHER[second.byte_offset :])
@@ -251,7 +251,7 @@ async def test_an_import_that_was_adopted_can_neither_build_keys_nor_replace(dat
         second = other.import_events(resume=True)
         await second.begin()
         assert second.byte_offset == len(OTHER)
-        with pytest.raises(StoreBusyError, match="taken for dead"):
+        with pytest.raises(StoreBusyError, match="considered dead"):
             await first.close()
         assert (await store.describe()).event_count == 0
         await second.close()

@@ -186,7 +186,7 @@ async def test_a_server_that_wants_keys_in_all_tables_gets_them(own_server: Serv
             await store.freeze()
             await store.unfreeze()
             again = [make_event(i, threadCounter=i // 200) for i in range(300)]
-            with pytest.raises(InputError, match="stands in line"):
+            with pytest.raises(InputError, match="is already in line"):
                 await import_lines(store, again[:200] + again[:100])
     finally:
         database.run(

@@ -89,7 +89,7 @@ async def test_an_import_that_was_taken_for_dead_touches_nothing_of_the_one_that
         await cut_off(url, owner_of(first))
         second = other.import_events()
         await begun(second, make_lines(50))
-        with pytest.raises(StoreBusyError, match="taken for dead"):
+        with pytest.raises(StoreBusyError, match="considered dead"):
             await ended(first, make_lines(6000)[len(make_lines(3000)) :])
         await second.close()
         assert await exported(store) == make_lines(50)
@@ -109,7 +109,7 @@ async def test_an_import_that_was_taken_for_dead_at_its_end_replaces_nothing(new
             await cut_off(url, owner_of(first))
             second = other.import_events()
             await begun(second, make_lines(50))
-        with pytest.raises(StoreBusyError, match="taken for dead"):
+        with pytest.raises(StoreBusyError, match="considered dead"):
             await closing
         assert await exported(store) == make_lines(20)
         await second.close()
@@ -148,7 +148,7 @@ async def test_whoever_resumes_waits_for_the_step_that_the_former_owner_is_in_th
         assert second.byte_offset == len(make_lines(300)) + 9 * is_in
         assert second.saved_events_count == 300 + is_in
         assert rows(url, f'SELECT count(*) FROM "{one_like(url, "events-stage-")}"') == [(300 + is_in,)]
-        with pytest.raises(StoreBusyError, match="taken for dead"):
+        with pytest.raises(StoreBusyError, match="considered dead"):
             await ended(first, lines[len(make_lines(300)) :])
 
 
@@ -190,12 +190,12 @@ async def test_an_incremental_import_that_was_taken_for_dead_stores_nothing_and_
             await other.incremental_import([at(FAR_FUTURE, 1, "theirs")])
 
     async with open_store(url) as store:
-        with pytest.raises(StoreBusyError, match="taken for dead"):
+        with pytest.raises(StoreBusyError, match="considered dead"):
             await store.incremental_import(blocks())
         assert (await store.describe()).event_count == 21
         # What begin opened goes on, whoever is cut off.
         import_id = await store.begin_incremental_import()
-        with pytest.raises(StoreBusyError, match="taken for dead"):
+        with pytest.raises(StoreBusyError, match="considered dead"):
             await store.push_incremental_import(blocks(), import_id)
         await store.push_incremental_import([at(FAR_FUTURE, 2, "pushed")], import_id)
         assert (await store.commit_incremental_import(import_id)).imported == 1

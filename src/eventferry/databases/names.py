@@ -75,7 +75,8 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
     missing = [column for column in needed if column.casefold() not in found]
     if missing:
         raise StoreNotFoundError(
-            f"the table {table!r} in {place} is no store's: it has no column {missing[0]!r}. Nothing was changed"
+            f"the table {table!r} in {place} does not belong to a store: it has no column "
+            f"{missing[0]!r}. Nothing was changed"
         )
 
 
@@ -110,7 +111,7 @@ def check_names(tables: Tables) -> None:
         begins = name[: len(tables.events)].casefold() == tables.events.casefold()
         if (begins and _BESIDE.fullmatch(name, len(tables.events))) or _OF_A_NEIGHBOUR.fullmatch(name):
             raise UsageError(
-                f"{name!r} cannot be the name of a table: it is one that stands beside the events of a store"
+                f"{name!r} cannot be the name of a table: a store uses it for a table of its own"
             )
 
 
@@ -138,15 +139,15 @@ def fact(text: str, words: str, name: str) -> str | None:
 def taken_for_dead() -> StoreBusyError:
     """The error for an operation that finds its stage or its marker gone."""
     return StoreBusyError(
-        "this import was taken for dead, for the lock that says it is running was lost, or the store was dropped "
-        "meanwhile: its stage or its marker is gone; nothing was replaced, and nothing added"
+        "this import was considered dead, because its lock was lost, or the store was dropped "
+        "meanwhile: its stage or its marker is gone; nothing was replaced, and nothing was added"
     )
 
 
 def left_out(table: str) -> UnsupportedStoreError:
     """The error for a statement that changed fewer rows than it names."""
     return UnsupportedStoreError(
-        f"a trigger on the table {table!r} has left out what was to be stored; nothing of this step was kept"
+        f"a trigger on the table {table!r} has left out rows that were to be stored; nothing of this step was kept"
     )
 
 

@@ -1,7 +1,7 @@
-"""An import that appends as it comes (maintenance mode MANUAL), committing block by block.
+"""Imports in maintenance mode MANUAL: events are appended to those of the store, and each block is committed.
 
-For stores that are taken over piece by piece: freeze, import, unfreeze; and after an interruption, again from
-the byte offset that was reached, or simply from the start: what is there counts as done.
+For stores that are moved piece by piece: freeze, import, unfreeze. After an interruption, import again from the byte
+offset that was reached, or simply from the start: events that are already there are skipped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Placed: TypeAlias = tuple[int, Row]
 
 
 class Blocks:
-    """The rows of a block, which one transaction appends.
+    """The rows of a block, which are appended in one transaction.
 
     Args:
-        append: does so.
-        progress: how far the source has come with the rows that were given.
-        done: is told how far it is committed.
+        append: appends rows.
+        progress: returns how far in the source the rows that were given so far end.
+        done: is told how far the source is committed.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Blocks:
 
     async def give(self, rows: Sequence[Placed], size: int) -> None:
         self._rows.extend(rows)
-        await asyncio.sleep(0)  # whatever else the loop does must not wait for parsing
+        await asyncio.sleep(0)  # other tasks must not wait for the parser
 
     async def end_block(self) -> None:
         await self.commit()
@@ -71,7 +71,7 @@ class Blocks:
 
     async def stop(self) -> None:
         self._lines, self._rows = [], []
-        async with self._appending:  # a transaction that another task is in the middle of
+        async with self._appending:  # another task may be in the middle of a transaction
             pass
 
 
@@ -97,7 +97,7 @@ class Appending:
         """Every block is committed already."""
 
     async def abort(self, *, keep: bool) -> None:
-        """What is committed stays: that is what this mode is for."""
+        """What is committed stays: this is the purpose of this mode."""
 
     async def _append(self, rows: Sequence[Placed]) -> None:
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
@@ -116,7 +116,7 @@ class Appending:
             if stored is not None:
                 if not _equal(stored, row):
                     raise InputError(
-                        f"another event stands at counter {row.thread_counter} of thread {row.thread_id}",
+                        f"another event is stored at counter {row.thread_counter} of thread {row.thread_id}",
                         line=line,
                         field="threadCounter",
                     )
@@ -124,7 +124,7 @@ class Appending:
             if row.thread_counter < heads[row.thread_id] and not is_frozen:
                 # A reader may have passed this place already and would never see the event.
                 raise InputError(
-                    f"counter {row.thread_counter} of thread {row.thread_id} lies below the thread's head and is "
+                    f"counter {row.thread_counter} of thread {row.thread_id} is below the thread's head and is "
                     "missing in the store: freeze the store to fill it in",
                     line=line,
                     field="threadCounter",
@@ -144,7 +144,7 @@ class Appending:
             raise InputError(str(error), line=line, field="aggregateVersion") from None
 
     async def _present(self, writing: ExclusiveWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
-        """What the store holds at the rows' positions."""
+        """The stored rows at the positions of these."""
         wanted = [(row.thread_id, row.thread_counter) for row in rows]
         stored = [self._stored.row(line) for line in await writing.lines_at(wanted, max_bytes=2**62)]
         return {(row.thread_id, row.thread_counter): row for row in stored}

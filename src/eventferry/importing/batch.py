@@ -1,8 +1,10 @@
-"""Batches: rows on their way into a database, a commit each, which it takes while more are made.
+"""Batches: rows are parsed while the database takes earlier ones; each batch is one transaction.
 
-The parser and the database work at the same time, and neither waits for the other but where it must: rows are handed
-over in parts of a few hundred, the database is never more than a little behind, and while it commits one batch the next
-is already being made.
+The parser hands rows over in parts of a few hundred. The database is never more than `_AHEAD` behind, and while it
+commits one batch, the next is already being parsed.
+
+It was measured against a simpler way: finished lists of 2 or 4 MB, each stored in one go while the next is parsed. That
+took 6 to 18 % longer on the three databases, as the rows are no longer in the processor's cache when they are stored.
 """
 
 from __future__ import annotations
@@ -20,40 +22,41 @@ R = TypeVar("R")
 P = TypeVar("P")
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""How much of the source goes into one commit: enough to make the commit's cost vanish."""
+"""How much of the source goes into one commit: so much that the cost of the commit does not count."""
 
 SLICE = 64 * 1024
-"""How much of the source is parsed in one go: less than a millisecond's work. In between, what is on its way to a
-server goes on."""
+"""How much of the source is parsed at a time: less than a millisecond's work, so that other tasks can run in
+between."""
 
 PART = 500
-"""Rows of a part: what a database takes by one statement, or in one go. On SQLite, which takes at least 32,766 values a
+"""Rows of a part: what one statement inserts. On SQLite, which takes at least 32,766 values a
 statement, `apsw` keeps none of more than 16 KB for the next time: that of so many rows is just shorter."""
 
 _PART_BYTES = 256 * 1024
-"""Bytes of the source at which a part is handed over though it has fewer rows."""
+"""A part of so many bytes of the source is handed over even if it has fewer rows."""
 
 _LEAST = 256 * 1024
-"""Bytes of the source that are there before a database begins with a batch."""
+"""A transaction begins when so many bytes of its batch have been parsed."""
 
 _MORE = 2 * 1024 * 1024
-"""The same behind a batch for which the source was too slow: it gathers without a transaction."""
+"""The same after a batch for which the source was too slow."""
 
 _AHEAD = 4 * 1024 * 1024
-"""Bytes of the source that may wait for the database."""
+"""How many bytes of the source may wait for the database."""
 
 _PATIENCE = 0.05
-"""Seconds for which a database waits for more of a batch, all in all. A transaction that waited for a slow source, or
-for one that waits for the store that it writes to, would hold up everybody else who writes or wants a connection."""
+"""Seconds for which a transaction waits for its source, in total; then it is committed with the rows that it has. A
+transaction that waits for a slow source holds up other writers. And a source may itself write to the store: then both
+would wait for each other."""
 
 
 class Batch(Generic[R, P]):
-    """The rows of one commit, which are taken, in parts, while more are given.
+    """The rows of one transaction, in parts, of which more may come while the first are taken.
 
-    Take them by `async for`, or in a thread by `for`, which blocks it while there are none.
+    Iterate with `async for`, or in a thread with `for`, which blocks while there are none.
 
     Attributes:
-        waited: seconds for which whoever takes them has waited for more.
+        waited: seconds for which the consumer has waited so far.
     """
 
     def __init__(self) -> None:
@@ -63,7 +66,7 @@ class Batch(Generic[R, P]):
         self._room = asyncio.Event()
         self._waits_for_room = False
         self._is_over = False
-        # Each is changed by one side only, so that no lock is needed.
+        # Only the producer changes the one, only the consumer the other: no lock is needed.
         self._given = 0
         self._taken = 0
         self._progress: P | None = None
@@ -71,7 +74,7 @@ class Batch(Generic[R, P]):
 
     @property
     def progress(self) -> P:
-        """How far the source has come with it; known when all parts have been taken."""
+        """How far in the source this batch ends; known when all parts have been taken."""
         if self._progress is None:
             raise AssertionError("this batch is not whole")
         return self._progress
@@ -112,13 +115,13 @@ class Batch(Generic[R, P]):
         self._some.set()
 
     def end(self, progress: P | None = None) -> None:
-        """There are no more. Without progress: and what there is must not be committed."""
+        """No more parts come. Without `progress` the batch must not be committed."""
         self._progress = progress
         self._parts.put(None)
         self._some.set()
 
     async def wait_for_room(self) -> None:
-        """Wait until not too much waits for the database."""
+        """Wait until no more than `_AHEAD` waits for the database."""
         self._waits_for_room = True
         while self._given - self._taken > _AHEAD and not self._is_over:
             await self._room.wait()
@@ -126,17 +129,17 @@ class Batch(Generic[R, P]):
         self._waits_for_room = False
 
     def leave(self) -> None:
-        """Nobody takes any more."""
+        """The consumer has ended."""
         self._is_over = True
         self._room.set()
 
 
 class Batches(Generic[R, P]):
-    """Cuts rows into batches and has each put, in turn.
+    """Divides rows into batches and has them stored, one after the other.
 
     Args:
-        put: takes all of a batch and commits it.
-        progress: how far the source has come with the rows that were given.
+        put: stores a batch and commits it.
+        progress: returns how far in the source the rows that were given so far end.
         batch_bytes: how much of the source goes into one commit.
     """
 
@@ -160,10 +163,10 @@ class Batches(Generic[R, P]):
         self._timer: asyncio.TimerHandle | None = None
 
     async def give(self, rows: Sequence[R], size: int) -> None:
-        """Take rows in; they are put soon.
+        """Take rows; they are stored soon.
 
         Raises:
-            BaseException: what was given before could not be put.
+            BaseException: rows that were given earlier could not be stored.
         """
         self._disarm()
         if self._batch is None:
@@ -179,17 +182,17 @@ class Batches(Generic[R, P]):
         if self._bytes >= self._batch_bytes:
             self._least = _LEAST
             self.cut()
-            if self._before is not None:  # no more than one waits for another
+            if self._before is not None:  # only one batch waits for another
                 await asyncio.shield(self._before)
         elif self._is_put:
             await batch.wait_for_room()
             self._expect_more(_PATIENCE - batch.waited)
-        await asyncio.sleep(0)  # a server's answers must not wait for parsing
+        await asyncio.sleep(0)  # other tasks, which talk to the server, must not wait for the parser
         if self._putting is not None and self._putting.done():
             await self._putting
 
     def cut(self) -> None:
-        """What comes next goes into another commit."""
+        """End the batch: later rows go into another transaction."""
         self._disarm()
         batch, self._batch = self._batch, None
         if batch is not None:
@@ -216,7 +219,7 @@ class Batches(Generic[R, P]):
             self._before = self._putting = None
 
     async def stop(self) -> None:
-        """Cut short what is being put; what it raises is not what ended the import."""
+        """Cancel what is being stored and wait for its end. Its errors are ignored: another one ended the import."""
         self._disarm()
         if self._batch is not None:
             self._batch.end()
@@ -228,7 +231,7 @@ class Batches(Generic[R, P]):
             await to_the_end(_over(putting))
 
     def _hand_over(self, batch: Batch[R, P], *, whole: bool) -> None:
-        """Hand over what rows there are; if only in whole parts, what is left waits for more."""
+        """Hand rows over to the database; with `whole`, only as many as fill parts."""
         count = len(self._rows)
         handed = count - count % PART if whole else count
         for start in range(0, handed, PART):

@@ -1,7 +1,7 @@
-"""The life of a stage for an incremental import: begin, push, commit, rollback.
+"""Incremental imports: begin, push, commit and rollback, or all of it in one call.
 
-What `begin` opens stands in the store and outlives the process; what a whole incremental import stages is its
-own, and is never in the way of an open one.
+The import that `begin` opens is kept in the store and outlives the process. An import in one call has a stage of its
+own, and does not interfere with an open one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Piece: TypeAlias = tuple[Sequence[NewRowValues], int]
 
 
 async def begin(database: Database) -> str:
-    """Open an incremental import; its id."""
+    """Open an incremental import; returns its id."""
     async with owners.writing(database, "exclusive") as writing:
         for left in await writing.stages("open"):
             since = f" since {_moment(left.since)}" if left.since else ""
@@ -56,7 +56,7 @@ async def push(
     ignore_unknown_keys: bool,
     max_line_bytes: int,
 ) -> int:
-    """Add events to the open import; how many. All of them or, on an error, none."""
+    """Add events to the open import, on an error none of them; returns their number."""
     key = order.part_key(part)
     async with owners.writing(database) as writing:
         limits = await writing.limits(await _open_stage(writing, import_id))
@@ -79,7 +79,7 @@ async def commit(database: Database, import_id: str, older: Older) -> ImportRepo
 
 
 async def roll_back(database: Database, import_id: str | None = None) -> None:
-    """Drop the open import, on a frozen store too; fine if there is none, unless it is named."""
+    """Drop the open import, even if the store is frozen. With an id, it must be the open one."""
     async with owners.writing(database, "exclusive", frozen="allow") as writing:
         if import_id is not None:
             await writing.drop_stage(await _open_stage(writing, import_id))
@@ -97,7 +97,7 @@ async def whole(
     ignore_unknown_keys: bool,
     max_line_bytes: int,
 ) -> ImportReport:
-    """Begin, push and commit in one, on a stage of its own."""
+    """Import in one call, with a stage of its own."""
     merge.check_older(older)
     async with database.reading() as reading:
         limits = await reading.limits()
@@ -130,7 +130,7 @@ async def _open_stage(writing: Writing, import_id: str) -> Stage:
 
 @asynccontextmanager
 async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIterator[tuple[Stage, int]]:
-    """A stage of our own that holds these events, and how many they are."""
+    """Make a stage with these events; yields it and their number."""
     with database.life.running():
         owner = await database.own()
         stage: Stage | None = None
@@ -144,7 +144,7 @@ async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIter
 
 
 async def _leave(database: Database, stage: Stage | None, owner: Owner) -> None:
-    """What was merged is in, and what failed is told, whatever becomes of the stage: a later import drops it."""
+    """Remove the stage. If that fails, the result of the import does not change: a later import removes it."""
     try:
         if stage is not None:
             with contextlib.suppress(EventferryError):
@@ -155,7 +155,7 @@ async def _leave(database: Database, stage: Stage | None, owner: Owner) -> None:
 
 
 async def _fill(database: Database, stage: Stage, pieces: AsyncIterator[Piece]) -> int:
-    """Put all events into a stage while they are parsed; how many they are."""
+    """Store events in a stage while more are parsed; returns their number."""
 
     async def put(batch: NewRowBatch) -> None:
         async with owners.writing(database) as writing:
@@ -211,7 +211,7 @@ _BYTES = (bytes, bytearray, memoryview)
 
 
 class _Gathered:
-    """Events that are to become a piece.
+    """Gathers events to pieces.
 
     Args:
         limits: what they must keep to.
@@ -232,7 +232,7 @@ class _Gathered:
         self._size = 0
 
     def add(self, event: Any) -> Piece | None:
-        """Take an event in; a piece, if there are enough. Raises InputError with the event's number."""
+        """Take an event; returns a piece if there are enough. Raises InputError with the event's number."""
         self.count += 1
         try:
             row = new_row(event, self._limits, ignore_unknown_keys=self._ignore_unknown_keys)
@@ -244,7 +244,7 @@ class _Gathered:
         return self.taken() if len(self._rows) == rows or self._size >= size else None
 
     def taken(self) -> Piece | None:
-        """What there is."""
+        """A piece of the events that are left."""
         rows, size = self._rows, self._size
         self._rows, self._size = [], 0
         return (rows, size) if rows else None
@@ -261,7 +261,7 @@ async def _blocks(first: bytes, rest: AsyncIterator[Any]) -> AsyncIterator[bytes
 async def _decoded(
     blocks: AsyncIterable[bytes], decoder: LineDecoder, max_line_bytes: int
 ) -> AsyncIterator[Piece]:
-    """Rows from bytes: from lines, or from one JSON array if the first thing in them is a bracket."""
+    """Rows from bytes that hold lines, or, if the first character is a bracket, one JSON array."""
     start = b""
     lines = LineSplitter(max_line_bytes)  # takes the blank ones that may come before anything else
     blank = 0

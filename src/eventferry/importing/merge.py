@@ -112,8 +112,8 @@ async def _older(writing: ExclusiveWriting, stage: Stage, than: int, *, discard:
 
 
 class _Group:
-    """The rows of one group (timestamp, aggregateId, type): in memory, and where they are many in files, dealt by
-    their values."""
+    """The rows of one group (timestamp, aggregateId, type): in memory, or if they are many in temporary files, equal
+    values in the same file."""
 
     def __init__(self) -> None:
         self._rows: list[Shared] = []
@@ -132,7 +132,7 @@ class _Group:
         return self._group is not None and row.group != self._group
 
     def add(self, row: Shared) -> None:
-        """Take a row of the group in."""
+        """Add a row of the group."""
         self._group = row.group
         self._rows.append(row)
         self._size += len(row.payload) + _OVERHEAD
@@ -144,7 +144,7 @@ class _Group:
         self._rows, self._size = [], 0
 
     def known(self) -> Iterator[int]:
-        """Which staged rows of the group the store holds already; the next group begins."""
+        """The staged rows of the group that the store already holds. Then the next group begins."""
         if self._spill.is_used:
             self._put_away()
             for records in self._spill.files():
@@ -157,10 +157,10 @@ class _Group:
 
 
 _HELD = 8 * 1024 * 1024
-"""About how many bytes of a group are held in memory."""
+"""How many bytes of a group are held in memory, approximately."""
 
 _OVERHEAD = 200
-"""About what a row takes beside its payload."""
+"""The size of a row without its payload, approximately."""
 
 _Record: TypeAlias = tuple[bytes, int | None]
 
@@ -174,7 +174,7 @@ def _digest(payload: bytes) -> bytes:
 
 
 def _known_by_value(records: Iterator[_Record]) -> Iterator[int]:
-    """As `_known`, of rows of which only the value's digest is left."""
+    """The same as `_known` for rows of which only a digest of the payload's value is left."""
     stored: Counter[bytes] = Counter()
     staged: list[tuple[bytes, int]] = []
     for value, number in records:
@@ -189,7 +189,7 @@ def _known_by_value(records: Iterator[_Record]) -> Iterator[int]:
 
 
 def _known(group: Sequence[Shared]) -> Iterator[int]:
-    """Which staged rows of a group the store holds already.
+    """The staged rows of a group that the store already holds.
 
     Counted: where the store holds k equal events and the batch n, k of the n are known and the rest is new.
     Bytes are compared first, for that is nearly always enough; only what is left is compared as JSON values.

@@ -33,7 +33,7 @@ from eventferry.state.small_tables import refuse_foreign_tables
 
 
 async def progress(database: Database) -> ImportProgress | None:
-    """How far the import has come that is running or was interrupted, if there is one to go on with."""
+    """The progress of an import that is running, or was interrupted and can be resumed; None if there is none."""
     async with owners.writing(database, frozen="allow") as writing:
         left = next(iter(await writing.stages("replace")), None)
         history = [] if left is None else await _history(writing, left)
@@ -47,13 +47,13 @@ async def progress(database: Database) -> ImportProgress | None:
 
 
 class Staging(Batches[NumberedRow, Progress]):
-    """The rows of an import on their way into its stage."""
+    """Stores the rows of an import in its stage."""
 
     def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[NumberedRow]:
         return list(lines.rows(decoder))
 
     async def end_block(self) -> None:
-        """Blocks don't matter here: batches are committed by their size."""
+        """Nothing happens: batches are committed by their size."""
 
 
 class Replacement:
@@ -103,7 +103,7 @@ class Replacement:
         return history
 
     async def _give_up(self, owner: Owner, error: BaseException) -> None:
-        """End where it has not begun. A commit whose answer was not waited for may have happened all the same."""
+        """Undo what `begin` did before it failed. A commit may have happened even if it was cancelled."""
         try:
             if not isinstance(error, Exception):
                 with contextlib.suppress(EventferryError):
@@ -123,7 +123,7 @@ class Replacement:
             )
 
     async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
-        """What an interrupted import left: to go on with, or out of the way."""
+        """Adopt the stage of an interrupted import, or remove it."""
         left = next(iter(await writing.stages("replace")), None)
         if left is None:
             return None, []
@@ -165,7 +165,7 @@ class Replacement:
             clash = await writing.make_indexes(stage, "unique")
             if clash is not None:
                 raise InputError(
-                    f"{clash.what} stands in line {clash.first_line} already",
+                    f"{clash.what} is already in line {clash.first_line}",
                     line=clash.second_line,
                     field=clash.field,
                 )
@@ -211,12 +211,12 @@ class Replacement:
 
 
 async def _state(reading: Reading) -> str:
-    """What a store is, as far as a swap must know: whose events, and how many in each thread."""
+    """The identity and the heads of a store: if they have not changed, a swap loses nobody's events."""
     return f"{(await reading.state()).identity} {vector.encode(await reading.heads())}"
 
 
 async def _history(writing: Writing, stage: Stage) -> list[Progress]:
-    """What each commit of a stage noted, in order."""
+    """The progress that each commit of a stage recorded, in order."""
     dialect = writing.dialect
     columns = ", ".join(map(dialect.column, ("byteOffset", "line", "events", "digest")))
     try:
@@ -226,7 +226,7 @@ async def _history(writing: Writing, stage: Stage) -> list[Progress]:
         )
     except StoreNotFoundError:
         raise StoreBusyError(
-            "this import was taken for dead, and another has taken over or removed what it had staged; nothing was "
+            "this import was considered dead, and another has taken over or removed what it had staged; nothing was "
             "replaced"
         ) from None
     return [Progress(*row) for row in rows]

@@ -1,7 +1,7 @@
 """Import: blocks of lines become events of a store.
 
-The stream cuts blocks into lines. Its target makes rows of them and takes these: into a stage that replaces the events
-(`replace.py`), or into the events themselves (`append.py`).
+The stream splits blocks into lines. Its target makes rows of them and stores these: in a stage that replaces the events
+(`replace.py`), or with the events of the store (`append.py`).
 """
 
 from __future__ import annotations
@@ -49,46 +49,46 @@ class StreamReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Intake(Protocol):
-    """Takes rows and commits them."""
+    """Stores rows and commits them."""
 
     def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[Any]:
-        """Lines as the rows that `give` takes. Raises InputError."""
+        """The rows of lines, for `give`. Raises InputError."""
 
     async def give(self, rows: Sequence[Any], size: int) -> None:
-        """Take rows, of so many bytes of the source."""
+        """Take rows, which are `size` bytes of the source."""
 
     async def end_block(self) -> None:
-        """A block that the caller wrote is over."""
+        """A block of the caller has ended."""
 
     async def commit(self) -> None:
         """Wait until all that was given is committed."""
 
     async def stop(self) -> None:
-        """Commit nothing more, and wait until what is under way has ended. Raises nothing."""
+        """Commit nothing more, and wait until the transaction in progress has ended. Raises nothing."""
 
 
 class Target(Protocol):
     """Where the rows of an import go."""
 
     async def begin(self) -> list[Progress]:
-        """Make ready; what was done before, where this goes on with something."""
+        """Begin; returns what an interrupted import committed, if this one continues it."""
 
     async def limits(self) -> Limits:
         """What the target's columns can hold."""
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Intake:
-        """What takes the rows.
+        """What stores the rows.
 
         Args:
-            progress: how far the source has come with all that was given.
-            done: is told how far it is committed.
+            progress: returns how far in the source the rows that were given so far end.
+            done: is told how far the source is committed.
         """
 
     async def finish(self, progress: Progress) -> None:
-        """All is in."""
+        """Everything was given and is committed: end the import."""
 
     async def abort(self, *, keep: bool) -> None:
-        """It ends without `finish`. `keep`: leave what a resume can go on with."""
+        """End without `finish`. With `keep`, leave what a resume can continue."""
 
 
 class ImportStream:
@@ -203,15 +203,15 @@ class ImportStream:
 
     @property
     def is_verified(self) -> bool:
-        """Whether all that was consumed before a resume has been seen again."""
+        """Whether everything that was consumed before a resume has been checked."""
         return self._consumed.is_verified
 
     async def close(self) -> StreamReport:
-        """Commit: all of it, or if it was stopped what was taken in; the report. Twice is fine."""
+        """Commit everything, or after `stop` what was taken in; returns the report. Calling it again is fine."""
         return await self._close(is_end=not self._stopped)
 
     async def finish(self) -> StreamReport:
-        """The same where the source is at its end for sure: a stop before anything was taken in has no effect."""
+        """The same if the source has certainly ended: a stop before anything was taken in then has no effect."""
         return await self._close(is_end=not self.is_stopped)
 
     async def _close(self, *, is_end: bool) -> StreamReport:
@@ -239,7 +239,7 @@ class ImportStream:
         return self._report
 
     async def abort(self, error: BaseException | None = None) -> None:
-        """End without an import; twice is fine."""
+        """End without importing. Calling it again is fine."""
         if self._state != "open" or self._life.is_inherited:
             self._state = "aborted" if self._state == "new" else self._state
             return
@@ -255,14 +255,14 @@ class ImportStream:
             await self._target.abort(keep=_is_interruption(error))
 
     async def _abort_after(self, error: BaseException) -> None:
-        """End because of an error, which is what the caller must hear, even if ending fails too."""
+        """Abort because of an error. The caller gets that error even if aborting fails too."""
         try:
             await self.abort(error)
         except Exception as another:
             error.add_note(f"ending failed too: {another}")
 
     async def begin(self) -> None:
-        """Make ready, as entering does; twice is fine."""
+        """Begin, as `async with` does. Calling it again is fine."""
         if self._state == "open":
             return
         if self._state != "new":
@@ -313,16 +313,16 @@ class ImportStream:
             ) from None
 
     def _progress(self) -> Progress:
-        """How far the source has come with what was taken in."""
+        """How far in the source the rows that were given so far end."""
         return replace(self._taken, digest=self._consumed.digest())
 
     def _note(self, done: Progress) -> None:
-        """What is committed now."""
+        """So much of the source is committed."""
         self._done = done
 
 
 def _is_interruption(error: BaseException | None) -> bool:
-    """Whether an import ended by something that a resume can go on from, not by what it was given."""
+    """Whether an import was interrupted, so that a resume can continue it, rather than refused."""
     if isinstance(error, EventferryError):
         return isinstance(error, DatabaseError | StoreBusyError | StoreClosedError | ResumeError)
     return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | OSError)

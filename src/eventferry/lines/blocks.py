@@ -118,7 +118,7 @@ class LineSplitter:
     ) -> None:
         self.max_line_bytes = max_line_bytes
         self.byte_offset = byte_offset
-        """Where the line that is not whole yet begins."""
+        """Where the line that is still incomplete begins."""
         self.line = line
         """The number of that line, from 1."""
         self._pieces: list[bytes] = []

@@ -353,7 +353,7 @@ class FileSink:
     What is no regular file (a pipe, a device, an open file by the name of /dev/fd/3) is written as it comes.
 
     Args:
-        path: the file. One that is there passes on its mode and, as far as that is possible, its owner.
+        path: the file. An existing one passes on its mode and, if possible, its owner.
         private: nobody else may read it.
     """
 
@@ -476,7 +476,7 @@ class FileSink:
         except PermissionError as error:
             raise OSError(
                 error.errno,
-                f"{error.strerror} (what is not whole yet stands beside it, so its folder must take new files; "
+                f"{error.strerror} (a partial file is written beside it first, so its folder must be writable; "
                 "- is standard output)",
             ) from None
 
@@ -508,7 +508,7 @@ class FileSink:
         """Look again at what stands in the place: it may be another thing than when this began."""
         _refuse_database(self._path)
         if self._path.exists() and not self._path.is_file():
-            raise EventferryError(f"{self._name} cannot be written: it is no file any more")
+            raise EventferryError(f"{self._name} cannot be written: it is not a regular file any more")
 
     def _keep_rights(self, descriptor: int) -> None:
         """Give the new file the mode and the owner of the one whose place it takes."""

@@ -130,7 +130,7 @@ def encode_payload(payload: Any) -> bytes:
     """The JSON text of a Python value, as `json.loads` would give it back.
 
     Raises:
-        InputError: it is no JSON value (NaN and lone surrogates are none either).
+        InputError: it is not a JSON value (nor are NaN and lone surrogates).
     """
     try:
         odd = _check_json(payload)
@@ -154,7 +154,7 @@ def _check_json(value: Any) -> bool:
         for key, member in value.items():
             if type(key) is not str:
                 if not isinstance(key, str):
-                    raise InputError(f"the key {key!r:.100} of an object is no string", field="payload")
+                    raise InputError(f"the key {key!r:.100} of an object is not a string", field="payload")
                 odd = True
             odd |= _check_json(member)
         return odd
@@ -176,7 +176,7 @@ def _check_json(value: Any) -> bool:
     shown = (
         str(value) if isinstance(value, float | Decimal) else f"a value of the class {type(value).__name__!r}"
     )
-    raise InputError(f"{shown} is no JSON value", field="payload")
+    raise InputError(f"{shown} is not a JSON value", field="payload")
 
 
 def _respelled(value: Any) -> Any:

@@ -172,7 +172,7 @@ class Zstd:
         except self._zstd.ZstdError as error:
             if "too much memory" in str(error):
                 raise InputError(
-                    f"{self._what} is packed by zstd with a window of more than {2**self._window_log >> 20} MiB"
+                    f"{self._what} is compressed by zstd with a window of more than {2**self._window_log >> 20} MiB"
                 ) from None
             raise InputError(f"{self._what} is damaged, or is not zstd: {error}") from None
 

@@ -47,7 +47,7 @@ def part_key(part: str | None) -> bytes:
     except UnicodeEncodeError:
         name = b""
     if name.decode(errors="surrogateescape") != part:
-        raise UsageError("the name of a part holds a lone surrogate, which is no character")
+        raise UsageError("the name of a part holds a lone surrogate, which is not a character")
     return b"\x01" + name
 
 

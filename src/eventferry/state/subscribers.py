@@ -39,7 +39,7 @@ async def save(
         writing: the transaction.
         application_name: the first part of the key.
         event_subscriber: the second.
-        destination: None: only change the status of a row that is there.
+        destination: None: only change the status of an existing row.
         status: the new one.
 
     Returns:

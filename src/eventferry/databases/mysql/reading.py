@@ -102,7 +102,7 @@ def compact_line(line: bytes) -> bytes:
 
 
 def compact_text(payload: bytes) -> bytes:
-    """A payload without white space; one that is no JSON as it is, and `verify` says so."""
+    """A payload without white space; one that is not JSON as it is, and `verify` says so."""
     try:
         return compact(payload)
     except (InputError, ValueError):
@@ -498,6 +498,6 @@ def heads_of(text: str | None, names: Names) -> list[int]:
     heads = [int(head) for head in (text or "").split(",") if head]
     if len(heads) != 256:
         raise DatabaseError(
-            f"the table {names.threads!r} has {len(heads)} rows, not 256: this is no whole store"
+            f"the table {names.threads!r} has {len(heads)} rows, not 256: the store is incomplete"
         )
     return heads

@@ -185,7 +185,7 @@ def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Pla
 def taken(
     connection: Connection, names: Names, shape: Shape, aggregate_id: str, version: int
 ) -> ConcurrentError | InputError:
-    """The error for a version that the key on aggregates takes for one that is there."""
+    """The error for a version that the key on aggregates takes for one that exists."""
     rows = connection.query(
         f"""SELECT aggregateId FROM {quoted(names.tables.events)}
         WHERE aggregateId = %s AND aggregateVersion = %s""",

@@ -71,7 +71,7 @@ class Wire(_PyMysqlConnection):
         if self._demands_tls and not wire.server_capabilities & CLIENT.SSL:
             raise OperationalError(
                 CR.CR_SSL_CONNECTION_ERROR,
-                "the server offers no TLS; without it goes only what has ssl_verify=off",
+                "the server offers no TLS; to connect without it, set ssl_verify=off",
             )
         super()._request_authentication()  # type: ignore[misc]
 

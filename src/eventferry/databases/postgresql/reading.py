@@ -168,7 +168,9 @@ class PostgresReading:
             f'SELECT "threadCounter" FROM {self.names.threads} ORDER BY "threadId"'
         )
         if len(rows) != 256:
-            raise DatabaseError(f"{self.names.threads} has {len(rows)} rows, not 256: this is no whole store")
+            raise DatabaseError(
+                f"{self.names.threads} has {len(rows)} rows, not 256: the store is incomplete"
+            )
         return [head for (head,) in rows]
 
     async def read_on(

@@ -249,7 +249,7 @@ class Saver:
         if _is_of_version(violation.diag):
             return ConcurrentError(save.event.aggregate_id, save.version)
         return DatabaseError(
-            f"the next counter of thread {place.thread} in {self._names.threads} is that of an event that is there"
+            f"the next counter of thread {place.thread} in {self._names.threads} belongs to a stored event"
         )
 
 

@@ -397,7 +397,7 @@ class SqliteDatabase:
 
     async def erase_journal(self) -> None:
         async with self._alone() as writer:
-            # In WAL mode the old page stands in the log until the log is folded in and cut to nothing.
+            # In WAL mode the old page stands in the log until the log is merged and truncated.
             if not await writer.run(writer.checkpoint):
                 raise SecretNotErasedError(
                     f"the secret is deleted, but a copy stands in {self._file.path.name}-wal until every reader of "

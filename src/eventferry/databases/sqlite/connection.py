@@ -216,12 +216,12 @@ class Connection:
             if folder_writable or code_of(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise
         if not os.access(path, os.R_OK):
-            raise ReadOnlyStoreError(f"{self._file} cannot be read with the rights at hand")
+            raise ReadOnlyStoreError(f"{self._file} cannot be read: permission denied")
         log = path.with_name(f"{path.name}-wal")
         if log.exists() and log.stat().st_size:
             raise ReadOnlyStoreError(
-                f"{self._file} has a write-ahead log beside it ({log.name}) that must be folded in first, and its "
-                "folder cannot be written: open it once with the right to write, or copy both files elsewhere"
+                f"{self._file} has an unmerged write-ahead log beside it ({log.name}), and its "
+                "folder is not writable: open it once with write permission, or copy both files elsewhere"
             )
         connection = self._connect("immutable=1")
         self.is_immutable, self._untouched = True, untouched

@@ -64,8 +64,8 @@ class File:
             self._opened = identity
         elif self._opened != identity:
             raise StoreReplacedError(
-                f"{self} is another file than the one that was opened, which was replaced since (a backup that was "
-                "restored?): nothing of this call was kept; open the store again"
+                f"{self} is not the file that was opened: that was replaced (by a restored backup?). "
+                "Nothing of this call was kept; open the store again"
             )
 
     def check(self, *, to_write: bool) -> None:

@@ -102,7 +102,7 @@ def is_alive(database: Path, owner: str) -> bool:
         descriptor = os.open(path, _READ)
     except PermissionError:
         raise ReadOnlyStoreError(
-            f"whether an export, import or copy is running cannot be asked: {path} cannot be read. Give the right to "
+            f"cannot tell whether an export, import or copy is running: {path} cannot be read. Grant permission to "
             "read it, or if none is running, remove it"
         ) from None
     except OSError as error:
