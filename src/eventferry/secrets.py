@@ -151,6 +151,7 @@ async def set_secret(database: Database, secret_id: str, secret: str) -> None:
             was = "was deleted" if present.secret is None else "is set"
             raise SecretExistsError(f"the secret {secret_id!r} {was}, and an id is used once")
         await table.insert([(None, Secret(secret, secret_id, idx))])
+        await table.end_inserts()
         await _append(writing, _event_about(SET_SECRET, secret_id))
 
 
@@ -298,7 +299,10 @@ class _Table:
             )
             if inserted != len(some):
                 raise left_out(self._name)
-        if rows and (statement := self._writing.dialect.after_secrets) is not None:
+
+    async def end_inserts(self) -> None:
+        """What must follow when rows were inserted, once."""
+        if (statement := self._writing.dialect.after_secrets) is not None:
             await self._writing.ask(statement)
 
     async def erase(self, ids: Sequence[str]) -> None:
@@ -503,4 +507,6 @@ class SecretsImport:
             await table.insert(new)
             if erased:
                 await table.erase(erased)
+        if counts["imported"]:
+            await table.end_inserts()
         return SecretsReport(**counts)

@@ -168,12 +168,13 @@ class Connection:
         """Close it; what it was about is rolled back."""
         await self.raw.close()
 
-    async def run(self, statements: str, parameters: Parameters = ()) -> list[list[tuple[Any, ...]]]:
-        """Run statements in one round trip, values written into them by libpq; the rows of each."""
+    async def run(self, statements: str, parameters: Parameters | None = ()) -> list[list[tuple[Any, ...]]]:
+        """Run statements in one round trip, values written into them by libpq; the rows of each. None for values that
+        stand in them already."""
         with self.named():
             return await self.run_raw(statements, parameters)
 
-    async def run_raw(self, statements: str, parameters: Parameters) -> list[list[tuple[Any, ...]]]:
+    async def run_raw(self, statements: str, parameters: Parameters | None) -> list[list[tuple[Any, ...]]]:
         """The same, with psycopg's own errors, for who tells them apart."""
         async with psycopg.AsyncClientCursor(self.raw) as cursor:
             await cursor.execute(statements, parameters)
@@ -279,7 +280,7 @@ class Connection:
         if before < _PAGES_APART <= self._pages:
             await self.run(_LARGE_BLOCK)
 
-    async def change(self, statement: str, parameters: Parameters = ()) -> int:
+    async def change(self, statement: str, parameters: Parameters | None = ()) -> int:
         """Run one statement; how many rows it changed."""
         with self.named():
             async with psycopg.AsyncClientCursor(self.raw) as cursor:

@@ -27,7 +27,7 @@ from eventferry.database import (
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import fact
 from eventferry.databases.postgresql.connection import Connection, Texts
-from eventferry.databases.postgresql.dialect import PostgresDialect, is_storable
+from eventferry.databases.postgresql.dialect import PostgresDialect, bound, is_storable
 from eventferry.databases.postgresql.inspect import Inspecting
 from eventferry.databases.postgresql.markers import (
     freeze_of,
@@ -142,7 +142,7 @@ class PostgresReading:
         self._comment = comment
 
     async def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        [rows] = await self.connection.run(statement, values)
+        [rows] = await self.connection.run(bound(statement, values, self.connection.literal), None)
         return rows
 
     async def state(self) -> State:

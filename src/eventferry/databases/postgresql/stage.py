@@ -26,6 +26,7 @@ from eventferry.databases.names import (
     taken_for_dead,
 )
 from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.dialect import bound
 from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
@@ -324,7 +325,7 @@ class PostgresWriting(PostgresReading):
     # the small tables
 
     async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        return await self.connection.change(statement, values)
+        return await self.connection.change(bound(statement, values, self.connection.literal), None)
 
 
 _MORE = 66 + len("'',1,'',''")
