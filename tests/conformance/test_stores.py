@@ -376,7 +376,7 @@ async def test_no_table_can_be_called_as_what_stands_beside_another_store(
     new_url: NewUrl, table: str, suffix: str
 ) -> None:
     options: dict[str, Any] = {f"{table}_table_name": f"orders-{suffix}"}
-    with pytest.raises(UsageError, match="beside"):
+    with pytest.raises(UsageError, match="of its own"):
         open_store(new_url(), **options)
 
 
