@@ -32,9 +32,23 @@ from tests.support.postgresql import connect, make_resolve_store, make_store, ro
             CREATE INDEX "plain" ON "events"("aggregateId", "aggregateVersion")""",
             "no unique index on aggregateId",
         ),
+        (
+            """DROP INDEX "events-aggregateIdAndVersion";
+            CREATE UNIQUE INDEX "part" ON "events"("aggregateId", "aggregateVersion") WHERE "threadId" < 0""",
+            "no unique index on aggregateId",
+        ),
         ("""ALTER TABLE "events" DROP CONSTRAINT "events-pkey" """, "no unique index on threadId"),
     ],
-    ids=["behind", "ahead", "a row less", "no thread", "no versions", "versions twice", "no positions"],
+    ids=[
+        "behind",
+        "ahead",
+        "a row less",
+        "no thread",
+        "no versions",
+        "versions twice",
+        "some versions",
+        "no positions",
+    ],
 )
 async def test_counters_and_unique_indexes_that_are_wrong_are_faults(
     new_url: NewUrl, statement: str, words: str
