@@ -128,7 +128,7 @@ async def test_a_position_that_comes_twice_names_both_lines(opened: Opened) -> N
     async with full(opened) as store:
         error = await refusal(store, with_bad(clash))
         assert (error.line, error.field) == (BAD_PLACE + 1, "threadCounter")
-        assert "line 18 " in error.reason
+        assert "in line 18" in error.reason
 
 
 async def test_a_version_that_comes_twice_names_both_lines(opened: Opened) -> None:
@@ -136,14 +136,14 @@ async def test_a_version_that_comes_twice_names_both_lines(opened: Opened) -> No
     async with full(opened) as store:
         error = await refusal(store, with_bad(clash))
         assert (error.line, error.field) == (BAD_PLACE + 1, "aggregateVersion")
-        assert "line 18 " in error.reason
+        assert "in line 18" in error.reason
 
 
 async def test_of_many_clashes_the_first_is_named_blank_lines_counted(opened: Opened) -> None:
     async with full(opened) as store:
         error = await refusal(store, b"\n\n" + NEW + b"\n" + LINES[5] + LINES[3])
         assert error.line == 2 + 400 + 1 + 1
-        assert "line 8 " in error.reason
+        assert "in line 8" in error.reason
 
 
 @pytest.mark.parametrize("size", [512 * 1024, 5 * 1024 * 1024])

@@ -105,7 +105,7 @@ def test_what_cannot_be_served_is_told_at_once(
 def test_it_says_where_it_listens_and_that_it_is_for_this_machine_only(tmp_path: Path) -> None:
     with serving(new_store(tmp_path), tmp_path) as server:
         assert server.url.startswith("http://127.0.0.1:")
-        assert "without tokens: for this machine only" in server.log
+        assert "without tokens, on this machine only" in server.log
         server.signal()
         assert server.ended() == 0
         assert server.log.endswith("stopped\n")

@@ -301,7 +301,7 @@ async def test_a_folder_that_takes_no_new_file_is_named_as_the_reason(open_folde
     path.write_bytes(b"old")
     path.chmod(0o666)
     open_folder.chmod(0o755)
-    with as_nobody(), pytest.raises(EventferryError, match="its folder must take new files"):
+    with as_nobody(), pytest.raises(EventferryError, match="its folder must be writable"):
         await pipeline([LINES], path)
     assert path.read_bytes() == b"old"
 

@@ -87,7 +87,7 @@ def refused_line(line: bytes, shape: type[msgspec.Struct]) -> InputError:
         fault = fault_in(members, shape)
         key = duplicate_key(line) if fault is None else None
     except msgspec.ValidationError:
-        return InputError(f"must be an object, not {_found(msgspec.Raw(line.strip()))}")
+        return _no_object(line)
     except RecursionError:
         return InputError(_TOO_DEEP)
     except msgspec.DecodeError:
@@ -97,6 +97,16 @@ def refused_line(line: bytes, shape: type[msgspec.Struct]) -> InputError:
     if fault.problem == "wrong" and lone_surrogate(bytes(members[fault.field])) is not None:
         return InputError(LONE_SURROGATE, field=fault.field)
     return InputError(fault.reason, field=fault.field)
+
+
+def _no_object(line: bytes) -> InputError:
+    value = line.strip()
+    if value[:1] not in (b"[", b'"'):
+        try:
+            msgspec.json.decode(value, type=msgspec.Raw)
+        except msgspec.DecodeError:  # the decoder did not come to what follows
+            return _not_json(line)
+    return InputError(f"must be an object, not {_found(msgspec.Raw(value))}")
 
 
 def refuse_duplicate_key(line: bytes) -> None:

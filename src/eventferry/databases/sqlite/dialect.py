@@ -44,6 +44,8 @@ class SqliteDialect(Dialect):
         return """SELECT name, NULL, "notnull" = 0, type FROM pragma_table_info(%s)""", (table,)
 
     def among(self, column: str, texts: Sequence[str]) -> Condition:
+        if len(texts) == 1:  # it may hold U+0000, at which SQLite's JSON functions end a text
+            return Condition(f"{self.column(column)} = %s", tuple(texts))
         # As one value, for of those a statement takes some thousands at most.
         return Condition(
             f"{self.column(column)} IN (SELECT value FROM json_each(%s))", (json.dumps(list(texts)),)
