@@ -140,9 +140,6 @@ class Selection(NamedTuple):
         return max(begin, since), 2**62 if self.until is None else self.until[thread]
 
 
-EVERY_EVENT = Selection()
-
-
 @dataclass(frozen=True, slots=True)
 class Freeze:
     """The marker that makes writes fail.

@@ -63,7 +63,6 @@ if own_process.is_ours:
 
 _JOURNAL_MODES = ("wal", "delete", "truncate", "persist")
 _READERS = 8
-_WAL_HEADER = b"\x02\x02"
 
 
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDatabase:

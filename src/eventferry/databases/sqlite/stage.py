@@ -42,8 +42,6 @@ _STAGED = {
 }
 """Into which columns rows go, and how one is written."""
 
-_SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
-
 
 class SqliteWriting(SqliteReading):
     """A write transaction on one connection."""
