@@ -169,3 +169,10 @@ class Saving:
 
 async def _over(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
+
+
+def words_for(saves: Sequence[Save]) -> str:
+    """The beginning of a sentence about saves: which they are."""
+    (event, version), *others = saves
+    first = f"version {version} of {event.aggregate_id!r}"
+    return f"{first} and {len(others)} others were" if others else f"{first} was"

@@ -6,13 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import TYPE_CHECKING
 
 from eventferry.clock import now
 from eventferry.errors import StoreBusyError, StoreNotFoundError, UnsupportedStoreError, UsageError
-
-if TYPE_CHECKING:
-    from eventferry.database import Save
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +145,6 @@ def left_out(table: str) -> UnsupportedStoreError:
     return UnsupportedStoreError(
         f"a trigger on the table {table!r} has left out rows that were to be stored; nothing of this step was kept"
     )
-
-
-def told(saves: Sequence[Save]) -> str:
-    """The beginning of a sentence about saves: which they are."""
-    (event, version), *others = saves
-    first = f"version {version} of {event.aggregate_id!r}"
-    return f"{first} and {len(others)} others were" if others else f"{first} was"
 
 
 def import_marker(import_id: str) -> str:

@@ -38,7 +38,7 @@ from eventferry.databases.mysql.shape import OURS, Shape, read_shape
 from eventferry.databases.mysql.stage import MysqlWriting, store_comment
 from eventferry.databases.mysql.swap import MysqlReplacing
 from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.databases.names import Tables, comment, fact, new_owner, told
+from eventferry.databases.names import Tables, comment, fact, new_owner
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds, whole_number
@@ -54,6 +54,7 @@ from eventferry.errors import (
 )
 from eventferry.lifecycle import Life
 from eventferry.lines.limits import check_limits, is_within
+from eventferry.save import words_for
 
 __all__ = ["MysqlDatabase", "open_url"]
 
@@ -463,7 +464,7 @@ class MysqlDatabase:
                 broken = broken or error
         raise StoreUnreachableError(
             f"the connection broke while an event was saved, and {self._place} cannot be reached: whether "
-            f"{told(saves)} stored is not known"
+            f"{words_for(saves)} stored is not known"
         ) from broken
 
     def _save(self, connection: Connection, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:

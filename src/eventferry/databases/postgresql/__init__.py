@@ -17,7 +17,7 @@ import psycopg
 from psycopg import conninfo
 
 from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
-from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign, told
+from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign
 from eventferry.databases.owners import LockOwner, Owners
 from eventferry.databases.pool import Pool
 from eventferry.databases.postgresql import tables as ddl
@@ -44,6 +44,7 @@ from eventferry.errors import (
 )
 from eventferry.lifecycle import Life
 from eventferry.lines.limits import Limits, check_limits
+from eventferry.save import words_for
 
 __all__ = ["PostgresDatabase", "open_url"]
 
@@ -336,7 +337,7 @@ class PostgresDatabase:
                 # Whether it was stored nobody knows; to try again is safe, for the version is taken if it was.
                 await self._pool.forget_idle()
                 broken = error
-        raise StoreUnreachableError(f"{broken}; whether {told(saves)} stored is not known") from broken
+        raise StoreUnreachableError(f"{broken}; whether {words_for(saves)} stored is not known") from broken
 
     async def _save(self, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
         """Store events. Again: an attempt before this one may have stored them."""
