@@ -188,7 +188,9 @@ class EventStore:
             marker = await writing.freeze()
             if marker is None:
                 raise NotFrozenError("the store is not frozen")
-            await writing.change_freeze(marker, None)
+            # reSolve may set or remove one at any time.
+            while marker is not None and not await writing.change_freeze(marker, None):
+                marker = await writing.freeze()
 
     async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
         """Describe the store: counts, location, freeze, open import.
