@@ -102,7 +102,7 @@ def test_the_first_process_of_a_container_hears_sigterm(ferry: Ferry, words: str
     ferry.store("a.db", 3)
     os.mkfifo(ferry.directory / "pipe")
     outer = subprocess.Popen(
-        ["unshare", "--fork", "--kill-child", "--pid", "--mount-proc", *COMMAND, *words.split()],
+        ["unshare", "--fork", "--kill-child", "--pid", *COMMAND, *words.split()],
         preexec_fn=hear_signals,
     )
     try:
