@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
@@ -540,18 +541,15 @@ async def walk(
     """
     make_ready()
     tallies: Tallies = {}
-    # A world for each of the paused: what their walks leave would fill it.
-    for operation, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+    for operation, beside in pairs:
+        # A world for each pair: what the walks of others left would fill its small disk.
         with made(database) as world, tempfile.TemporaryDirectory(prefix="eventferry-pauses-") as name:
             folder = Path(name)
             folder.chmod(0o777)
-            for _, beside in group:
-                each = Walk(world, folder, PAUSED[operation], OTHERS[beside])
-                await each.run(some)
-                tallies[operation, beside] = each.pauses, each.refused
-                tell(
-                    f"{database}: {operation}, {beside} beside it: {each.pauses} pauses, {each.refused} refused"
-                )
+            each = Walk(world, folder, PAUSED[operation], OTHERS[beside])
+            await each.run(some)
+        tallies[operation, beside] = each.pauses, each.refused
+        tell(f"{database}: {operation}, {beside} beside it: {each.pauses} pauses, {each.refused} refused")
     return tallies
 
 
@@ -560,7 +558,9 @@ def main() -> None:
     keeper = keep_servers()
     pauses = 0
     for database in sys.argv[1:] or DATABASES:
-        tallies = asyncio.run(walk(database, itertools.product(PAUSED, OTHERS), tell=print))
+        tallies = asyncio.run(
+            walk(database, itertools.product(PAUSED, OTHERS), tell=partial(print, flush=True))
+        )
         count = sum(each for each, _ in tallies.values())
         print(f"{database}: {count} pauses, nothing lost, nothing mixed", flush=True)
         pauses += count
