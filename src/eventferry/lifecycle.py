@@ -64,6 +64,11 @@ async def to_the_end(ending: Coroutine[Any, Any, T]) -> T:
     raise cancelled
 
 
+async def over(future: asyncio.Future[Any]) -> None:
+    """Wait until a future is over, however it ended; cancelled meanwhile, it cancels that too."""
+    await asyncio.gather(future, return_exceptions=True)
+
+
 End: TypeAlias = Callable[[BaseException], Coroutine[Any, Any, None]]
 """Ends what is open between two calls, an import or an export, because of an error; twice is fine."""
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequen
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import over, to_the_end
 
 R = TypeVar("R")
 P = TypeVar("P")
@@ -228,7 +228,7 @@ class Batches(Generic[R, P]):
         putting, self._putting = self._putting, None
         if putting is not None:
             putting.cancel()
-            await to_the_end(_over(putting))
+            await to_the_end(over(putting))
 
     def _hand_over(self, batch: Batch[R, P], *, whole: bool) -> None:
         """Hand rows over to the database; with `whole`, only as many as fill parts."""
@@ -259,7 +259,3 @@ class Batches(Generic[R, P]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-async def _over(putting: asyncio.Task[None]) -> None:
-    await asyncio.gather(putting, return_exceptions=True)

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
 
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import over, to_the_end
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Ahead(Generic[T]):
 
     async def over(self) -> None:
         """Wait until nothing is read any more."""
-        await asyncio.gather(self._task, return_exceptions=True)
+        await over(self._task)
 
     def stop(self) -> None:
         """Read no more, without waiting for the end of it."""

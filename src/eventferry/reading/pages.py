@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import chain, compress, repeat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from eventferry.database import EVERYTHING, FIRST, Filter, Key, Reading, Selection, State, Stretch
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import over, to_the_end
 from eventferry.lines.event import Event
 from eventferry.reading import order
 from eventferry.reading.aggregates import Aggregates
@@ -80,7 +80,6 @@ class Pages:
         self._decode = decode
         self._only = only
         self._reader = ahead
-        self._source = Stretches(Selection(only=only))
         self._begin(unread)
 
     def _begin(self, unread: Sequence[int]) -> None:
@@ -206,7 +205,7 @@ class Pages:
             hides = await looking
         except BaseException:
             looking.cancel()
-            await to_the_end(_over(looking))
+            await to_the_end(over(looking))
             raise
         if hides:
             return None
@@ -363,8 +362,3 @@ async def tidied(stretch: Stretch) -> bytes:
         start = end
         await asyncio.sleep(0)
     return b"".join(pieces)
-
-
-async def _over(future: asyncio.Future[Any]) -> None:
-    """Wait until nothing is under way for it any more."""
-    await asyncio.gather(future, return_exceptions=True)
