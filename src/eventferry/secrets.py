@@ -33,7 +33,7 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.event import Event, EventInput, NewRow, Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, check_text, full_thread
 from eventferry.lines.payload import encode_payload, plain_text
-from eventferry.lines.spelling import has_lone_surrogate
+from eventferry.lines.spelling import LONE_SURROGATE, has_lone_surrogate
 from eventferry.operation_log import Operation, counts_of
 from eventferry.reading.order import thread_of
 from eventferry.state import owners
@@ -395,7 +395,7 @@ _LINES = msgspec.json.Decoder(SecretLine)
 def decode_line(text: bytes) -> SecretLine:
     """A line of secrets. Raises an InputError without a place, and without anything of the secret."""
     if has_lone_surrogate(text):
-        raise InputError("holds a lone surrogate, which is not a character")
+        raise InputError(LONE_SURROGATE)
     try:
         line = _LINES.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

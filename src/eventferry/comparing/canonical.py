@@ -14,6 +14,7 @@ import re
 import msgspec
 
 from eventferry.errors import InputError
+from eventferry.lines.spelling import LONE_SURROGATE
 
 _PLAIN_DIGITS = 18
 """Integers of at most this many digits are written out; other numbers get an exponent."""
@@ -69,7 +70,7 @@ def canonical(payload: bytes) -> bytes:
     except RecursionError:
         raise InputError("the payload is nested too deeply to be compared", field="payload") from None
     except (msgspec.DecodeError, UnicodeEncodeError):
-        raise InputError("holds a lone surrogate, which is not a character", field="payload") from None
+        raise InputError(LONE_SURROGATE, field="payload") from None
 
 
 def _quick(payload: bytes) -> bytes:

@@ -11,7 +11,6 @@ import msgspec
 from eventferry.errors import InputError
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
 from eventferry.lines.limits import (
-    LONE_SURROGATE,
     ROOMY,
     Limits,
     Name,
@@ -25,6 +24,7 @@ from eventferry.lines.limits import (
 from eventferry.lines.payload import ENCODER, SHALLOW, check_payload, compact, may_be_deep
 from eventferry.lines.refusal import refuse_duplicate_key, refused_line
 from eventferry.lines.spelling import (
+    LONE_SURROGATE,
     PLAIN,
     PLAIN_NEW,
     UNICODE_ESCAPE,

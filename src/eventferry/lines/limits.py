@@ -12,6 +12,7 @@ from eventferry.cursor import MAX_COUNTER
 from eventferry.errors import InputError, UnsupportedStoreError
 from eventferry.lines.event import NewRow
 from eventferry.lines.payload import may_have_long_exponent
+from eventferry.lines.spelling import LONE_SURROGATE
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
@@ -25,7 +26,6 @@ Version = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
 Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 
-LONE_SURROGATE = "holds a lone surrogate, which is not a character"
 
 _BYTES_OF_A_CHARACTER = 4
 """In UTF-8, at most."""

@@ -16,6 +16,7 @@ import msgspec
 
 from eventferry.errors import InputError
 from eventferry.lines.numbers import javascript_number
+from eventferry.lines.spelling import LONE_SURROGATE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -136,7 +137,7 @@ def encode_payload(payload: Any) -> bytes:
         odd = _check_json(payload)
         text = ENCODER.encode(_respelled(payload) if odd else payload)
     except UnicodeEncodeError:
-        raise InputError("holds a lone surrogate, which is not a character", field="payload") from None
+        raise InputError(LONE_SURROGATE, field="payload") from None
     except RecursionError:
         raise InputError("nests more deeply than can be written", field="payload") from None
     check_payload(text)

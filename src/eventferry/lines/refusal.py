@@ -14,8 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from eventferry.errors import InputError
-from eventferry.lines.limits import LONE_SURROGATE
-from eventferry.lines.spelling import duplicate_key, field_at, lone_surrogate
+from eventferry.lines.spelling import LONE_SURROGATE, duplicate_key, field_at, lone_surrogate
 
 _TOO_DEEP = "nests more deeply than can be read"
 _SHOWN = 100

@@ -17,6 +17,7 @@ PLAIN_NEW = re.compile(
     rb'\{"type":"[^"\\]*","timestamp":-?[0-9]+,"aggregateId":"[^"\\]*",'
     rb'(?:"aggregateVersion":[0-9]+,)?"payload":'
 )
+LONE_SURROGATE = "holds a lone surrogate, which is not a character"
 UNICODE_ESCAPE = re.compile(rb"\\u")
 
 _KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
