@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eventferry.lines.files import read_blocks
     from eventferry.lines.piping import Sink, pipeline
     from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+    from eventferry.reading.loading import EventLoader
     from eventferry.reading.partition import Partition
     from eventferry.results import (
         Description,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         SecretsPage,
         SecretsReport,
     )
-    from eventferry.store import EventLoader, EventStore
+    from eventferry.store import EventStore
 
 __version__ = "0.1.0"
 
@@ -105,7 +106,8 @@ _MODULES = {
         "SecretsPage",
         "SecretsReport",
     ),
-    "store": ("EventLoader", "EventStore"),
+    "store": ("EventStore",),
+    "reading.loading": ("EventLoader",),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from eventferry import errors
 from eventferry.errors import ConcurrentError, EventferryError, InputError
@@ -105,6 +105,15 @@ def problem(error: Exception) -> ProblemResponse:
     return ProblemResponse(
         msgspec.json.encode(_members(error, status)), status, {"Cache-Control": "no-store", **headers}
     )
+
+
+def plain_problem(error: Exception) -> Response:
+    """The answer for an error as plain text, which reSolve's client can show."""
+    told = problem(error)
+    headers = {
+        name: value for name, value in told.headers.items() if name not in ("content-type", "content-length")
+    }
+    return PlainTextResponse(f"Error: {message_of(error)}", told.status_code, headers)
 
 
 async def problem_response(request: Request, error: Exception) -> Response:
