@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eventferry.lines.files import read_blocks
     from eventferry.lines.piping import Sink, pipeline
     from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+    from eventferry.reading.following import FollowStream
     from eventferry.reading.partition import Partition
     from eventferry.results import (
         Description,
@@ -55,6 +56,7 @@ __all__ = [
     "EventLoader",
     "EventStore",
     "ExportStream",
+    "FollowStream",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
@@ -91,6 +93,7 @@ _MODULES = {
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.event": ("Event", "EventInput"),
     "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
+    "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),
     "importing.merge": ("ImportReport", "Older"),

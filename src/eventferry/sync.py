@@ -45,6 +45,8 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import File, Report, Report_co
 from eventferry.reading.exporting import ExportStream as AwaitedExport
+from eventferry.reading.following import FollowStream as AwaitedFollow
+from eventferry.results import Page
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
 
@@ -55,6 +57,7 @@ __all__ = [
     "EventLoader",
     "EventStore",
     "ExportStream",
+    "FollowStream",
     "ImportStream",
     "check",
     "open_store",
@@ -290,7 +293,37 @@ class ExportStream(_Blocks[AwaitedExport]):
     is_buffer_overflow = _Shown[bool]()
     exported = _Shown[int]()
     begin = _blocking(AwaitedExport.begin)
+    bookmark = _blocking(AwaitedExport.bookmark)
+    bookmark_behind = _blocking(AwaitedExport.bookmark_behind)
     stop = _plain(AwaitedExport.stop)
+
+
+class FollowStream(_Face[AwaitedFollow]):
+    """An endless iterator of pages, as `eventferry.FollowStream`. It can be left at any time, also by Ctrl-C."""
+
+    def __init__(self, inner: AwaitedFollow) -> None:
+        super().__init__(inner)
+        self._found: Page | None = None
+        self._bookmark: str | None = None
+
+    @property
+    def bookmark(self) -> str | None:
+        """The bookmark behind the last page; None before the first."""
+        return self._bookmark if self._found else self.inner.bookmark
+
+    def __iter__(self) -> Iterator[Page]:
+        return self
+
+    def __next__(self) -> Page:
+        if self._found is None:
+            _LOOP.run(self._step())
+        page = cast(Page, self._found)
+        self._found, self._bookmark = None, page.bookmark
+        return page
+
+    async def _step(self) -> None:
+        # Ctrl-C may come when the page is there, and its step is behind it already: the next call gives it.
+        self._found = await anext(self.inner)
 
 
 class SecretsExport(_Blocks[AwaitedSecretsExport]):
@@ -366,6 +399,8 @@ class EventStore(_Face[awaited.EventStore]):
     get_event_loader = _method(
         awaited.EventStore.get_event_loader, lambda loader: EventLoader(_LOOP.run(loader))
     )
+    bookmark = _blocking(awaited.EventStore.bookmark)
+    follow = _method(awaited.EventStore.follow, FollowStream)
     get_latest_event = _blocking(awaited.EventStore.get_latest_event)
     get_next_cursor = _plain(awaited.EventStore.get_next_cursor)
     get_cursor_until_event_types = _blocking(awaited.EventStore.get_cursor_until_event_types)
