@@ -7,6 +7,7 @@ __all__ = [
     "AlreadyFrozenError",
     "ConcurrentError",
     "CursorAheadError",
+    "CutoverError",
     "DatabaseError",
     "EmptyInputError",
     "EventferryError",
@@ -149,6 +150,10 @@ class ConcurrentError(EventferryError):
 class TargetChangedError(EventferryError):
     """Somebody else has stored events in a replica, or a sync into the store was set up in another way. Nothing was
     changed."""
+
+
+class CutoverError(EventferryError):
+    """After the last sync of a cutover the two stores were not equal."""
 
 
 class AggregateConflictError(EventferryError):

@@ -96,6 +96,10 @@ class SecretChanges:
             report = await self.store(writing, missing)
         await self.erase(report)
 
+    async def differ(self) -> bool:
+        """Whether the tables of the two do not count alike."""
+        return await self._counts(self._source) != await self._counts(self._target)
+
     async def _counts(self, database: Database) -> tuple[int, ...]:
         """What changes whenever a row of secrets does: rows are only added and deleted."""
         async with database.reading() as reading:
