@@ -374,6 +374,7 @@ class EventStore:
         limit: int | None = None,
         jobs: int = 1,
         since: str | None = None,
+        until: str | None = None,
     ) -> ExportStream:
         """Export events as JSON Lines: an async iterator of blocks.
 
@@ -389,6 +390,8 @@ class EventStore:
             jobs: number of connections that read in parallel, each a few MB ahead. The output is the same. This helps
                 if the server's answers take long; with a filter or a limit, one connection is used.
             since: start at this bookmark, instead of a cursor.
+            until: end at this bookmark or cursor. What it has read is not compared: it may be of the store from which
+                this one was copied.
 
         Raises:
             CursorAheadError: during iteration: the cursor has read more events than the store holds.
@@ -409,6 +412,7 @@ class EventStore:
             only=filter_of(event_types, aggregate_ids, start_time, finish_time),
             jobs=jobs,
             since=since,
+            until=until,
         )
 
     async def partitions(self, n: int, since: str | None = None, until: str | None = None) -> list[Partition]:
