@@ -27,7 +27,7 @@ from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import Event, EventInput, NewRow
 from eventferry.lines.payload import encode_payload
-from eventferry.operation_log import Operation, counts_of, told
+from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import loading, partition
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
@@ -44,6 +44,9 @@ from eventferry.results import (
 from eventferry.save import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.state import figures, owners, small_tables, snapshots, subscribers
+from eventferry.state.syncs import Mode
+from eventferry.syncing.status import SyncStatus, status_of
+from eventferry.syncing.sync import Sync, SyncReport
 
 __all__ = ["EventStore"]
 
@@ -299,6 +302,65 @@ class EventStore:
         return await loading.cursor_until(self._database, cursor, wanted)
 
     # export and import
+
+    async def sync(
+        self,
+        source: EventStore,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        follow: bool = False,
+        with_secrets: bool = True,
+        rate: int | None = None,
+        tell: Callable[[SyncReport], None] = lambda _: None,
+    ) -> SyncReport:
+        """Bring over from another store what is new since the last time, exactly once; see docs/sync.md.
+
+        How far it came stands in this store and changes in the same transaction as its events. So it can be cancelled,
+        killed and started again at any time.
+
+        Args:
+            source: the other store, which is only read. It may be a standby.
+            mode: "replica" (as it is at first, into an empty or missing store): events keep their positions and
+                versions, and nobody else may store events here. "merge": events of several sources, and of this
+                store's own writers, come behind one another. None: what it was the last time.
+            same_aggregate: in a merge, what becomes of an aggregate that has events of this store's own too: "refuse"
+                raises AggregateConflictError; "renumber" gives its events the next versions; "prefix=X" puts X in front
+                of the ids of all aggregates of the source. None: what it was the last time, and at first "refuse".
+            follow: go on for ever, with what is saved in the source meanwhile. After a lost connection it tries again.
+            with_secrets: bring secrets over too, and delete those that the source has deleted.
+            rate: bring over at most this many events a second.
+            tell: called after each batch, with what was brought over by then.
+
+        Raises:
+            TargetChangedError: somebody else has stored events in this replica.
+            AggregateConflictError: an aggregate lives on both sides.
+            StoreReplacedError, CursorAheadError: the source was replaced, or a backup of it was restored.
+            SecretConflictError: both sides have a secret with the same id.
+            UsageError: this store holds events, and cannot become a replica; or the last sync had other options.
+        """
+        operation = Operation("sync", self._database, source=place_of(source._database))
+        with operation:
+            syncing = Sync(
+                source._database,
+                self._database,
+                mode=mode,
+                same_aggregate=same_aggregate,
+                with_secrets=with_secrets,
+                rate=rate,
+                tell=tell,
+            )
+            report = await syncing.run(follow=follow)
+            operation.counts = counts_of(report)
+            return report
+
+    async def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+        """How far the syncs into this store have come.
+
+        Args:
+            source: only the sync from this store, and how much it has that is not here yet.
+        """
+        return await status_of(self._database, None if source is None else source._database)
 
     def export_events(
         self,

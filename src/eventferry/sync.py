@@ -44,10 +44,15 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import File, Report, Report_co
 from eventferry.reading.exporting import ExportStream as AwaitedExport
+from eventferry.reading.following import FollowStream as AwaitedFollow
 from eventferry.reading.loading import EventLoader as AwaitedLoader
+from eventferry.results import Page
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
+from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
+from eventferry.syncing.status import SyncStatus
+from eventferry.syncing.sync import SyncReport
 
 __all__ = [
     "AUTO",
@@ -56,6 +61,7 @@ __all__ = [
     "EventLoader",
     "EventStore",
     "ExportStream",
+    "FollowStream",
     "ImportStream",
     "check",
     "open_store",
@@ -291,7 +297,37 @@ class ExportStream(_Blocks[AwaitedExport]):
     is_buffer_overflow = _Shown[bool]()
     exported = _Shown[int]()
     begin = _blocking(AwaitedExport.begin)
+    bookmark = _blocking(AwaitedExport.bookmark)
+    bookmark_behind = _blocking(AwaitedExport.bookmark_behind)
     stop = _plain(AwaitedExport.stop)
+
+
+class FollowStream(_Face[AwaitedFollow]):
+    """An endless iterator of pages, as `eventferry.FollowStream`. It can be left at any time, also by Ctrl-C."""
+
+    def __init__(self, inner: AwaitedFollow) -> None:
+        super().__init__(inner)
+        self._found: Page | None = None
+        self._bookmark: str | None = None
+
+    @property
+    def bookmark(self) -> str | None:
+        """The bookmark behind the last page; None before the first."""
+        return self._bookmark if self._found else self.inner.bookmark
+
+    def __iter__(self) -> Iterator[Page]:
+        return self
+
+    def __next__(self) -> Page:
+        if self._found is None:
+            _LOOP.run(self._step())
+        page = cast(Page, self._found)
+        self._found, self._bookmark = None, page.bookmark
+        return page
+
+    async def _step(self) -> None:
+        # Ctrl-C may come when the page is there, and its step is behind it already: the next call gives it.
+        self._found = await anext(self.inner)
 
 
 class SecretsExport(_Blocks[AwaitedSecretsExport]):
@@ -365,9 +401,39 @@ class EventStore(_Face[AwaitedStore]):
     save_event = _blocking(AwaitedStore.save_event)
     load_events = _blocking(AwaitedStore.load_events)
     get_event_loader = _method(AwaitedStore.get_event_loader, lambda loader: EventLoader(_LOOP.run(loader)))
+    bookmark = _blocking(AwaitedStore.bookmark)
+    follow = _method(AwaitedStore.follow, FollowStream)
     get_latest_event = _blocking(AwaitedStore.get_latest_event)
     get_next_cursor = _plain(AwaitedStore.get_next_cursor)
     get_cursor_until_event_types = _blocking(AwaitedStore.get_cursor_until_event_types)
+
+    def sync(
+        self,
+        source: EventStore,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        follow: bool = False,
+        with_secrets: bool = True,
+        rate: int | None = None,
+        tell: Callable[[SyncReport], None] = lambda _: None,
+    ) -> SyncReport:
+        """As `eventferry.EventStore.sync`. `tell` is called in the worker thread of the loop."""
+        return _LOOP.run(
+            self.inner.sync(
+                source.inner,
+                mode=mode,
+                same_aggregate=same_aggregate,
+                follow=follow,
+                with_secrets=with_secrets,
+                rate=rate,
+                tell=tell,
+            )
+        )
+
+    def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+        """As `eventferry.EventStore.sync_status`."""
+        return _LOOP.run(self.inner.sync_status(None if source is None else source.inner))
 
     export_events = _method(AwaitedStore.export_events, ExportStream)
     partitions = _blocking(AwaitedStore.partitions)
