@@ -312,7 +312,7 @@ class EventStore:
         follow: bool = False,
         with_secrets: bool = True,
         rate: int | None = None,
-        tell: Callable[[SyncReport], None] = lambda _: None,
+        tell: Callable[[SyncReport], None] | None = None,
     ) -> SyncReport:
         """Bring over from another store what is new since the last time, exactly once; see docs/sync.md.
 
@@ -339,8 +339,7 @@ class EventStore:
             SecretConflictError: both sides have a secret with the same id.
             UsageError: this store holds events, and cannot become a replica; or the last sync had other options.
         """
-        operation = Operation("sync", self._database, source=place_of(source._database))
-        with operation:
+        with Operation("sync", self._database, source=place_of(source._database)) as operation:
             syncing = Sync(
                 source._database,
                 self._database,
@@ -348,7 +347,7 @@ class EventStore:
                 same_aggregate=same_aggregate,
                 with_secrets=with_secrets,
                 rate=rate,
-                tell=tell,
+                tell=tell or (lambda _: None),
             )
             report = await syncing.run(follow=follow)
             operation.counts = counts_of(report)
