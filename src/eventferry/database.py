@@ -400,11 +400,7 @@ class Writing(Reading, Protocol):
 
     # stages
     async def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
+        self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
         """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second
         raises StoreBusyError or ImportOpenError.

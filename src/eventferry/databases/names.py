@@ -77,8 +77,7 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
-    re.IGNORECASE,
+    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)", re.IGNORECASE
 )
 """What is put behind the name of the events, on any database."""
 

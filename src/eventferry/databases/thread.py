@@ -187,9 +187,7 @@ P = ParamSpec("P")
 S = TypeVar("S", bound=_Works)
 
 
-def threaded(
-    function: Callable[Concatenate[S, P], T],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+def threaded(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     """Makes a method that uses `self.connection` an async one that runs in the connection's thread."""
 
     @wraps(function)

@@ -289,11 +289,7 @@ class MysqlDatabase:
             raise
 
     def writing(
-        self,
-        kind: WritingKind = "shared",
-        *,
-        frozen: Frozen = "refuse",
-        secrets: bool = False,
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Any]:
         if kind == "shared":
             return self._writing(MysqlWriting, BEGIN, secrets=secrets)

@@ -20,13 +20,7 @@ from pymysql.err import MySQLError
 
 from eventferry.database import Freeze, Stage, StageKind
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import (
-    DEFINITION_CHANGED,
-    NO_TABLE,
-    Connection,
-    Values,
-    number_of,
-)
+from eventferry.databases.mysql.connection import DEFINITION_CHANGED, NO_TABLE, Connection, Values, number_of
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
 from eventferry.databases.names import comment, fact, import_id_of, moment_of, new_owner
 

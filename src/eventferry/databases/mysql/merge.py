@@ -18,9 +18,7 @@ from eventferry.databases.mysql.reading import compact_text, entry, vector
 from eventferry.databases.mysql.save import taken
 from eventferry.databases.mysql.stage import MysqlWriting
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import (
-    comment,
-)
+from eventferry.databases.names import comment
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row

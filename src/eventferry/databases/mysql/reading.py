@@ -23,10 +23,7 @@ from eventferry.database import (
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
-from eventferry.databases.mysql.connection import (
-    Connection,
-    Values,
-)
+from eventferry.databases.mysql.connection import Connection, Values
 from eventferry.databases.mysql.dialect import MysqlDialect
 from eventferry.databases.mysql.inspect import inspect
 from eventferry.databases.mysql.markers import comment_of, freeze_of

@@ -12,13 +12,7 @@ from pymysql.constants import ER
 from pymysql.err import MySQLError
 
 from eventferry.clock import now
-from eventferry.database import (
-    Clash,
-    Freeze,
-    Stage,
-    StageBatch,
-    StageKind,
-)
+from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
@@ -146,13 +140,7 @@ class MysqlWriting(MysqlReading):
     # stages
 
     @threaded
-    def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
-    ) -> Stage:
+    def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
         since = now()
         # Begins with the time, for the comment of an open import has room for nothing but its id.
         stage_id = new_import_id(since)

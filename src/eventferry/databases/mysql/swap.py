@@ -13,11 +13,7 @@ from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.markers import Marker
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.owners import owner_lock
-from eventferry.databases.names import (
-    comment,
-    new_owner,
-    taken_for_dead,
-)
+from eventferry.databases.names import comment, new_owner, taken_for_dead
 from eventferry.databases.thread import threaded
 
 

@@ -33,10 +33,7 @@ class PostgresExclusiveWriting(PostgresWriting):
         if not rows:
             return
         await self._refuse_taken(rows)
-        await self.connection.copy_in(
-            f"COPY {self.names.events}({COLUMNS}) FROM STDIN",
-            _parts_of(rows),
-        )
+        await self.connection.copy_in(f"COPY {self.names.events}({COLUMNS}) FROM STDIN", _parts_of(rows))
         heads = [0] * 256
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)

@@ -43,8 +43,7 @@ class Saver:
         self._names = names
         events, threads = names.events, names.threads
         self._lock = prepared(
-            "bigint[]",
-            f'SELECT FROM {threads} WHERE "threadId" = ANY($1) ORDER BY "threadId" FOR UPDATE',
+            "bigint[]", f'SELECT FROM {threads} WHERE "threadId" = ANY($1) ORDER BY "threadId" FOR UPDATE'
         )
         # No counter behind the highest: the column refuses the null. The counter is compared with what the snapshot
         # shows: what is asked about the thread holds only if nobody stored an event in it between that and the lock

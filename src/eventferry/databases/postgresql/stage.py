@@ -11,31 +11,15 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 
 from eventferry.clock import now
-from eventferry.database import (
-    Clash,
-    Freeze,
-    Stage,
-    StageBatch,
-    StageKind,
-)
+from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import (
-    comment,
-    import_marker,
-    new_import_id,
-    taken_for_dead,
-)
+from eventferry.databases.names import comment, import_marker, new_import_id, taken_for_dead
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.dialect import bound
 from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
-from eventferry.errors import (
-    ImportOpenError,
-    StoreBusyError,
-    StoreNotFoundError,
-    UnsupportedStoreError,
-)
+from eventferry.errors import ImportOpenError, StoreBusyError, StoreNotFoundError, UnsupportedStoreError
 from eventferry.lines.event import NewRowValues, NumberedRow
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
@@ -89,11 +73,7 @@ class PostgresWriting(PostgresReading):
     # stages
 
     async def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
+        self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
         since = now()
         if kind == "open":

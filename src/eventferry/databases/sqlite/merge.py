@@ -6,11 +6,7 @@ import itertools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from eventferry.database import (
-    Comparison,
-    Shared,
-    Stage,
-)
+from eventferry.database import Comparison, Shared, Stage
 from eventferry.databases.names import left_out
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.dialect import foreign

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import (
-    Save,
-)
+from eventferry.database import Save
 from eventferry.databases.sqlite.merge import SqliteExclusiveWriting
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted

@@ -11,13 +11,7 @@ from secrets import token_hex
 from typing import Any, Literal
 
 from eventferry.clock import now
-from eventferry.database import (
-    Clash,
-    Freeze,
-    Stage,
-    StageBatch,
-    StageKind,
-)
+from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import EVENT, Tables, taken_for_dead
 from eventferry.databases.sqlite import tables as ddl
@@ -93,13 +87,7 @@ class SqliteWriting(SqliteReading):
     # stages
 
     @threaded
-    def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
-    ) -> Stage:
+    def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
         sqlite, tables, since = self.connection.sqlite, self.tables, now()
         # As reSolve's: letters and digits.
         stage_id = token_hex(16)
