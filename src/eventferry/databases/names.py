@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from secrets import token_hex
+from typing import NamedTuple
 
 from eventferry.clock import now
 from eventferry.errors import StoreBusyError, StoreNotFoundError, UnsupportedStoreError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(NamedTuple):
     """The tables of one store; several stores may share a file under different names."""
 
     events: str
     snapshots: str
     secrets: str
     subscribers: str
+
+    @property
+    def resource_names(self) -> dict[str, str]:
+        """Their names in `Traits.resource_names`."""
+        return {f"{field}TableName": name for field, name in self._asdict().items()}
 
     @property
     def freeze(self) -> str:
@@ -99,9 +103,8 @@ def check_names(tables: Tables) -> None:
 
     Case does not tell them apart either, for it does not on every database.
     """
-    names = (tables.events, tables.snapshots, tables.secrets, tables.subscribers)
-    for place, name in enumerate(names):
-        if name.casefold() in [other.casefold() for other in names[:place]]:
+    for place, name in enumerate(tables):
+        if name.casefold() in [other.casefold() for other in tables[:place]]:
             raise UsageError(f"two tables of a store cannot have one name: {name!r}")
         begins = name[: len(tables.events)].casefold() == tables.events.casefold()
         if (begins and _BESIDE.fullmatch(name, len(tables.events))) or _OF_A_NEIGHBOUR.fullmatch(name):

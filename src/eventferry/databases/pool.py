@@ -1,4 +1,4 @@
-"""A pool of connections to a server.
+"""A pool of connections.
 
 Not a library's: those connect in the background and, when that fails, can only say that time ran out. Here
 whoever needs a connection makes it, and hears why there is none.
@@ -40,7 +40,7 @@ class Pool(Generic[C]):
 
     Args:
         connect: makes a connection. Raises FullServerError where the server has no room for it.
-        size: how many may be lent at once; whoever comes next waits.
+        size: how many may be lent at once; whoever comes next waits, in order.
         life: what is under way on the store: each lent connection is.
         patience: seconds to wait for room on a server that has none for the first.
     """

@@ -195,12 +195,8 @@ class MysqlDatabase:
             "host": str(host),
             "port": str(self._access.options["port"] or 3306),
             "database": self._access.database,
-            "eventsTableName": self._tables.events,
-            "snapshotsTableName": self._tables.snapshots,
-            "secretsTableName": self._tables.secrets,
-            "subscribersTableName": self._tables.subscribers,
         }
-        return Traits(names, saves_at_once=1)
+        return Traits(names | self._tables.resource_names, saves_at_once=1)
 
     async def close(self) -> None:
         await self.life.end()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
@@ -34,7 +34,6 @@ from eventferry.errors import (
 )
 from eventferry.lines.payload import JsonText
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object] | Sequence[object]
 

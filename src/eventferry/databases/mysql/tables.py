@@ -27,13 +27,9 @@ def quoted(name: str) -> str:
 
 def check_names(tables: Tables) -> None:
     """Refuses names that the server cannot take; those of `events` are lengthened for what stands beside it."""
-    for name, room in (
-        (tables.events, MAX_NAME - _LONGEST_SUFFIX),
-        (tables.snapshots, MAX_NAME),
-        (tables.secrets, MAX_NAME),
-        (tables.subscribers, MAX_NAME),
-    ):
+    for name in tables:
         quoted(name)
+        room = MAX_NAME - _LONGEST_SUFFIX if name == tables.events else MAX_NAME
         if len(name) > room:
             raise UsageError(f"the table name {name!r} is longer than {room} characters")
 

@@ -133,18 +133,13 @@ class PostgresDatabase:
 
     @property
     def traits(self) -> Traits:
-        tables = self._names.tables
         names = {
             "host": str(self._known.get("host") or ""),
             "port": str(self._known.get("port") or ""),
             "database": str(self._known.get("dbname") or ""),
             "databaseName": self._names.schema,
-            "eventsTableName": tables.events,
-            "snapshotsTableName": tables.snapshots,
-            "secretsTableName": tables.secrets,
-            "subscribersTableName": tables.subscribers,
         }
-        return Traits(names, saves_at_once=2)
+        return Traits(names | self._names.tables.resource_names, saves_at_once=2)
 
     async def close(self) -> None:
         await self.life.end()
@@ -274,13 +269,7 @@ class PostgresDatabase:
 
     async def create(self) -> None:
         tables = self._names.tables
-        wanted = [
-            tables.events,
-            f"{tables.events}-threads",
-            tables.snapshots,
-            tables.secrets,
-            tables.subscribers,
-        ]
+        wanted = [*tables, f"{tables.events}-threads"]
         schema = quoted(self._names.schema)
         async with self._transaction() as (connection, _):
             [[(encoding,)], present, [(has_schema,)]] = await connection.run(

@@ -46,13 +46,7 @@ class Names:
     """
 
     def __init__(self, schema: str, tables: Tables) -> None:
-        for name in (
-            tables.events + _LONGEST_SUFFIX,
-            tables.snapshots,
-            tables.secrets,
-            tables.subscribers,
-            schema,
-        ):
+        for name in (tables.events + _LONGEST_SUFFIX, *tables, schema):
             quoted(name)
             if len(name.encode()) > MAX_NAME_BYTES:
                 raise UsageError(

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -30,7 +30,8 @@ from eventferry.errors import (
 from eventferry.lines.numbers import javascript_number
 from eventferry.own_process import files_are_used_up
 
-P = ParamSpec("P")
+Mode: TypeAlias = Literal["read", "rw", "rwc"]
+
 T = TypeVar("T")
 
 _FAR = 2
@@ -56,14 +57,15 @@ class Connection:
         busy_timeout: seconds to wait for a lock.
 
     Attributes:
-        is_immutable: whether it reads a file in which writers would not see it: not to be kept.
+        is_usable: whether to keep it. Not if it was refused something, for the next one is opened with the rights that
+            are at hand then; nor if it reads a file in which writers would not see it.
     """
 
-    def __init__(self, file: File, mode: Literal["read", "rw", "rwc"], busy_timeout: float) -> None:
+    def __init__(self, file: File, mode: Mode, busy_timeout: float) -> None:
         self._file = file
-        self._mode = mode
+        self.mode = mode
         self._busy_timeout = busy_timeout
-        self.is_immutable = False
+        self.is_usable = True
         self._untouched: os.stat_result | None = None
         self._worker = Worker("eventferry-sqlite", self._interrupt, self._close)
         self._sqlite: Sqlite | None = None
@@ -192,9 +194,9 @@ class Connection:
                 f"{self._file} was in use when this process was forked from another, and SQLite cannot open a file "
                 "twice across a fork: fork when nothing is under way"
             )
-        if self._mode == "read":
+        if self.mode == "read":
             return self._open_to_read()
-        if self._mode == "rwc" and not self._file.was_opened:
+        if self.mode == "rwc" and not self._file.was_opened:
             return self._connect("mode=rwc")
         return self._connect("mode=rw")
 
@@ -224,7 +226,7 @@ class Connection:
                 "folder is not writable: open it once with write permission, or copy both files elsewhere"
             )
         connection = self._connect("immutable=1")
-        self.is_immutable, self._untouched = True, untouched
+        self.is_usable, self._untouched = False, untouched
         return connection
 
     def _connect(self, how: str) -> Sqlite:
@@ -274,9 +276,12 @@ class Connection:
             result = function()
         except Exception as error:
             self._refuse_touched()
-            if not code_of(error) and not isinstance(error, sqlite3.Error):
+            named = self._named(error) if code_of(error) or isinstance(error, sqlite3.Error) else error
+            if isinstance(named, ReadOnlyStoreError):
+                self.is_usable = False
+            if named is error:
                 raise
-            raise self._named(error) from error
+            raise named from error
         self._refuse_touched()
         return result
 
