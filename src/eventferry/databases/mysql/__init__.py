@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import time
@@ -39,11 +38,9 @@ from eventferry.databases.mysql.stage import MysqlWriting, store_comment
 from eventferry.databases.mysql.swap import MysqlReplacing
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, comment, fact, new_owner
-from eventferry.databases.owners import LockOwner, Owners
-from eventferry.databases.pool import Pool
+from eventferry.databases.server import ServerDatabase
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
-    ConcurrentError,
     StoreBusyError,
     StoreExistsError,
     StoreFrozenError,
@@ -52,17 +49,12 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lifecycle import Life
 from eventferry.lines.limits import check_limits, is_within
-from eventferry.save import words_for
 
 __all__ = ["MysqlDatabase", "open_url"]
 
 T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
-
-_RECONNECTIONS = (0.0, 0.1, 0.4, 1.0, 1.5)
-"""Seconds before each attempt to reach the server again, after the connection broke in the middle of a save."""
 
 _SWAP_STEP = 0.02
 _TLS = ("ssl_ca", "ssl_cert", "ssl_key")
@@ -148,7 +140,7 @@ def _tls(settings: dict[str, Any], *, is_here: bool) -> dict[str, Any]:
     return options | {"demands_tls": bool(options) or not is_here}
 
 
-class MysqlDatabase:
+class MysqlDatabase(ServerDatabase[Connection]):
     """The tables of one store in one database.
 
     Args:
@@ -173,17 +165,15 @@ class MysqlDatabase:
         keepalive: int = 30,
     ) -> None:
         host = options.get("unix_socket") or options["host"] or "localhost"
-        self._place = f"{host}:{options['port'] or 3306}/{database}"
+        place = f"{host}:{options['port'] or 3306}/{database}"
+        super().__init__(place, self._connect, max_connections, owners.NamedLocks(), busy_timeout)
         # Locks have names of 64 characters for the whole server.
         store = hashlib.sha256(f"{database}/{names.tables.events}".encode()).hexdigest()[:24]
         self._access = Access(
-            options, database, self._place, f"eventferry-{store}", busy_timeout, read_timeout, keepalive
+            options, database, place, f"eventferry-{store}", busy_timeout, read_timeout, keepalive
         )
         self._names = names
         self._tables = names.tables
-        self.life = Life(self._place)
-        self._pool = Pool(self._connect, max_connections, self.life, patience=busy_timeout)
-        self._owners = Owners(self._pool, owners.NamedLocks())
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
         self._shape: Shape | None = None
@@ -197,11 +187,6 @@ class MysqlDatabase:
             "database": self._access.database,
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)
-
-    async def close(self) -> None:
-        await self.life.end()
-        await self._owners.close()
-        await self._pool.close()
 
     async def _connect(self, *, database: bool = True) -> Connection:
         connection = Connection(self._access, self._access.database if database else None)
@@ -222,7 +207,7 @@ class MysqlDatabase:
             try:
                 begun = await connection.run(partial(begin, connection))
             except StoreUnreachableError as error:
-                if not _was_connected(error):
+                if not self._was_connected(error):
                     raise
                 # It broke while nobody used it; nothing was sent, and the others are no better.
                 await stack.aclose()
@@ -439,30 +424,21 @@ class MysqlDatabase:
         async with self._writing(MysqlExclusiveWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
 
-    async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
-        broken: StoreUnreachableError | None = None
-        for pause in (None, *_RECONNECTIONS):
-            if pause is not None:
-                await asyncio.sleep(pause)
-            try:
-                async with self._pool.connection() as connection:
-                    return await connection.run(
-                        partial(self._save, connection, saves, again=broken is not None)
-                    )
-            except StoreUnreachableError as error:
-                if broken is None and not _was_connected(error):
-                    raise
-                await self._pool.forget_idle()
-                broken = broken or error
-        raise StoreUnreachableError(
-            f"the connection broke while an event was saved, and {self._place} cannot be reached: whether "
-            f"{words_for(saves)} stored is not known"
-        ) from broken
+    async def _save_one(self, save: Save) -> Saved:
+        async with self._pool.connection() as connection:
+            return await connection.run(partial(self._store_one, connection, save))
 
-    def _save(self, connection: Connection, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
-        """Store events. Again: an attempt before this one may have stored them."""
-        if len(saves) == 1:
-            return [self._save_one(connection, saves[0], again=again)]
+    async def _save_group(self, saves: Sequence[Save]) -> list[Saved | None]:
+        async with self._pool.connection() as connection:
+            return await connection.run(partial(self._store_group, connection, saves))
+
+    async def _look_up(self, save: Save) -> Saved | None:
+        async with self._pool.connection() as connection:
+            return await connection.run(
+                lambda: Saver(self._names, self._known_shape(connection), save).stored(connection)
+            )
+
+    def _store_group(self, connection: Connection, saves: Sequence[Save]) -> list[Saved | None]:
         shape = self._known_shape(connection)
         limits = shape.limits(self._access.max_packet)
         stored: list[Saved | None] = [None] * len(saves)
@@ -477,15 +453,12 @@ class MysqlDatabase:
             # Because of which event is found out one by one.
             if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
                 raise
-            found = []
+            return stored
         finally:
             connection.roll_back()
             connection.end()
-        for number, saved in zip(savers, found, strict=False):
+        for number, saved in zip(savers, found, strict=True):
             stored[number] = saved if isinstance(saved, Saved) else None
-        if again:
-            for number, saver in savers.items():
-                stored[number] = stored[number] or saver.stored(connection)
         return stored
 
     def _known_shape(self, connection: Connection) -> Shape:
@@ -495,7 +468,7 @@ class MysqlDatabase:
             connection.roll_back()
         return shape
 
-    def _save_one(self, connection: Connection, save: Save, *, again: bool) -> Saved:
+    def _store_one(self, connection: Connection, save: Save) -> Saved:
         event = save.event
         shape = self._known_shape(connection)
         check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
@@ -512,7 +485,7 @@ class MysqlDatabase:
                     if number == NO_KEY and shape.is_ours:
                         # Somebody has put a foreign table in the place of ours.
                         self._shape = None
-                        return self._save_one(connection, save, again=again)
+                        return self._store_one(connection, save)
                     if number in (DEADLOCK, LOCK_TIMEOUT) and time.monotonic() < deadline:
                         continue
                     raise saver.refusal(connection, place, error) from None
@@ -524,26 +497,9 @@ class MysqlDatabase:
                     raise StoreFrozenError(f"the store {self._place} is frozen")
                 elif self._is_swapped(connection, saved.marker):
                     self._wait_for_swap(connection, deadline)
-        except (ConcurrentError, StoreFrozenError):
-            stored = saver.stored(connection) if again else None
-            if stored is None:
-                raise
-            return stored
         finally:
             connection.roll_back()
             connection.end()
 
-    async def own(self) -> LockOwner:
-        with self.life.running():
-            return await self._owners.begin()
-
-    async def is_alive(self, owner: str) -> bool:
-        return await self._owners.is_alive(owner)
-
-    async def erase_journal(self) -> None:
-        """The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them."""
-
-
-def _was_connected(error: StoreUnreachableError) -> bool:
-    """Whether a connection broke; else there never was one."""
-    return isinstance(error.__cause__, MySQLError) and number_of(error.__cause__) in BROKEN
+    def _was_connected(self, error: StoreUnreachableError) -> bool:
+        return isinstance(error.__cause__, MySQLError) and number_of(error.__cause__) in BROKEN

@@ -21,6 +21,7 @@ from eventferry.databases import forking
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.pool import FullServerError
+from eventferry.databases.server import PAUSES
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -61,9 +62,6 @@ _TOO_LONG = 1406
 BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
 """The connection is gone; whether what was sent has happened is not known."""
 
-
-_REPETITIONS = (0, 0.1, 0.4, 1, 1.5)
-"""Seconds before each attempt at a step whose answer was lost."""
 
 _SLOTS = 32
 """How many writings of a store there can be at once, in all processes."""
@@ -337,7 +335,7 @@ class Connection:
         """
         renames = ", ".join(f"{quoted(name)} TO {quoted(new)}" for name, new in names.items())
         is_lost = False
-        for pause in _REPETITIONS:
+        for pause in (0, *PAUSES):
             time.sleep(pause)
             try:
                 self.define(f"RENAME TABLE {renames}")
