@@ -134,6 +134,12 @@ def fact(text: str, words: str, name: str) -> str | None:
     return found[1].replace("''", "'") if found else None
 
 
+def number(text: str, words: str, name: str) -> int | None:
+    """A number from such a comment."""
+    found = fact(text, words, name)
+    return int(found) if found else None
+
+
 def taken_for_dead() -> StoreBusyError:
     """The error for an operation that finds its stage or its marker gone."""
     return StoreBusyError(

@@ -28,7 +28,7 @@ from eventferry.databases.mysql.connection import (
     Connection,
     number_of,
 )
-from eventferry.databases.mysql.markers import COMMENT, FREEZE, freeze_of
+from eventferry.databases.mysql.markers import FREEZE, freeze_of
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces
@@ -74,20 +74,16 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         raise UsageError("the address of a MySQL store ends in the name of a database: mysql://host/database")
     path = settings.pop("read_default_file", None)
     file = {} if path is None else read_options(str(path))
-    given = {
-        "host": unquote(parts.hostname) if parts.hostname else None,
-        "user": unquote(parts.username) if parts.username else None,
-        "unix_socket": settings.pop("unix_socket", None),
-    }
-    if given["host"] or given["unix_socket"]:
-        file.pop("socket", None)
+    host, unix_socket = unquote(parts.hostname or ""), settings.pop("unix_socket", None)
+    if not host:
+        unix_socket = unix_socket or file.get("socket")
     options: dict[str, Any] = {
-        "host": given["host"] or file.get("host"),
+        "host": host or file.get("host"),
         "port": port or whole_number({"port": file.get("port") or "3306"}, "port", 3306),
-        "user": given["user"] or file.get("user"),
+        "user": unquote(parts.username or "") or file.get("user"),
         "connect_timeout": max(1, round(seconds(settings, "connect_timeout", 10.0))),
     }
-    if (unix_socket := given["unix_socket"] or file.get("socket")) is not None:
+    if unix_socket is not None:
         options["unix_socket"] = str(unix_socket)
     password = unquote(parts.password) if parts.password else file.get("password")
     if password is None and path is None:
@@ -98,15 +94,18 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         if name not in settings and (value := file.get(name.replace("_", "-"))):
             settings[name] = value
     options |= _tls(settings, is_here="unix_socket" in options or _is_here(options["host"]))
-    return MysqlDatabase(
+    # Locks have names of 64 characters for the whole server.
+    store = hashlib.sha256(f"{database}/{tables.events}".encode()).hexdigest()[:24]
+    access = Access(
         options,
         database,
-        Names(tables),
+        place=f"{unix_socket or options['host'] or 'localhost'}:{options['port']}/{database}",
+        lock=f"eventferry-{store}",
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
-        max_connections=whole_number(settings, "max_connections", 8),
         read_timeout=seconds(settings, "read_timeout", 0.0),
         keepalive=whole_number(settings, "keepalive", 30),
     )
+    return MysqlDatabase(access, Names(tables), whole_number(settings, "max_connections", 8))
 
 
 def _is_here(host: str | None) -> bool:
@@ -131,47 +130,19 @@ def _tls(settings: dict[str, Any], *, is_here: bool) -> dict[str, Any]:
     if verify == "off":
         return {"ssl_disabled": True}
     if verify == "none":
-        return {
-            "demands_tls": True,
-            "ssl": {"verify_mode": "none", "check_hostname": False} | {k[4:]: v for k, v in options.items()},
-        }
+        ssl = {"verify_mode": "none", "check_hostname": False}
+        return {"demands_tls": True, "ssl": ssl | {name[4:]: file for name, file in options.items()}}
     if options or verify is not None:
         options |= {"ssl_verify_cert": True, "ssl_verify_identity": verify != "ca"}
     return options | {"demands_tls": bool(options) or not is_here}
 
 
 class MysqlDatabase(ServerDatabase[Connection]):
-    """The tables of one store in one database.
+    """The tables of one store in one database; `size` connections at most work at once."""
 
-    Args:
-        options: how PyMySQL connects.
-        database: its name.
-        names: of the tables.
-        busy_timeout: seconds that a writer waits for another one.
-        max_connections: how many connections work at once.
-        read_timeout: seconds that the server has for an answer.
-        keepalive: seconds of silence behind which it is looked whether the server is there.
-    """
-
-    def __init__(
-        self,
-        options: dict[str, Any],
-        database: str,
-        names: Names,
-        *,
-        busy_timeout: float,
-        max_connections: int,
-        read_timeout: float = 0,
-        keepalive: int = 30,
-    ) -> None:
-        host = options.get("unix_socket") or options["host"] or "localhost"
-        place = f"{host}:{options['port'] or 3306}/{database}"
-        super().__init__(place, self._connect, max_connections, owners.NamedLocks(), busy_timeout)
-        # Locks have names of 64 characters for the whole server.
-        store = hashlib.sha256(f"{database}/{names.tables.events}".encode()).hexdigest()[:24]
-        self._access = Access(
-            options, database, place, f"eventferry-{store}", busy_timeout, read_timeout, keepalive
-        )
+    def __init__(self, access: Access, names: Names, size: int) -> None:
+        super().__init__(access.place, self._connect, size, owners.NamedLocks(), access.busy_timeout)
+        self._access = access
         self._names = names
         self._tables = names.tables
         self._paces = Paces()
@@ -180,10 +151,10 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     @property
     def traits(self) -> Traits:
-        host = self._access.options.get("unix_socket") or self._access.options["host"] or "localhost"
+        options = self._access.options
         names = {
-            "host": str(host),
-            "port": str(self._access.options["port"] or 3306),
+            "host": str(options.get("unix_socket") or options["host"] or "localhost"),
+            "port": str(options["port"]),
             "database": self._access.database,
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)
@@ -196,8 +167,6 @@ class MysqlDatabase(ServerDatabase[Connection]):
             await connection.close()
             raise
         return connection
-
-    # transactions
 
     @asynccontextmanager
     async def _begun(self, begin: Callable[[Connection], T]) -> AsyncIterator[T]:
@@ -216,33 +185,25 @@ class MysqlDatabase(ServerDatabase[Connection]):
                 begun = await connection.run(partial(begin, connection))
             yield begun
 
-    def _enter(
-        self, connection: Connection, statement: str
-    ) -> tuple[tuple[Any, ...], list[list[tuple[Any, ...]]]]:
-        """Run the statements that begin a transaction, and look at the events: what a reading has, and what the
-        statements gave. For the worker thread."""
-        tables, database = self._tables, self._access.database
-        results = connection.results(
+    def _enter(self, connection: Connection, statement: str) -> tuple[tuple[Any, ...], str | None]:
+        """Run the statements that begin a transaction, and look at the events: what a reading has, and the comment of
+        the freeze marker. For the worker thread."""
+        tables = self._tables
+        *_, [(text, created)], marker = connection.results(
             f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
             SELECT table_comment, create_time FROM information_schema.tables
             WHERE table_schema = %(database)s AND table_name = %(events)s;
             {FREEZE}""",
-            {"database": database, "events": tables.events, "freeze": tables.freeze},
+            {"database": self._access.database, "events": tables.events, "freeze": tables.freeze},
         )
-        [(text, created)] = results[-2]
-        identity = fact(text, "STORE", "id")
-        shape = self._shape_of(connection, identity or f"made {created}", is_ours=identity is not None)
-        return (connection, self._names, shape, identity or f"made {created}", self._paces), results
-
-    def _shape_of(self, connection: Connection, identity: str, *, is_ours: bool) -> Shape:
-        shape = self._shapes.get(identity)
-        if shape is None:
-            shape = OURS if is_ours else read_shape(connection, self._tables)
-            if len(self._shapes) == _SHAPES:
-                self._shapes.clear()
-            self._shapes[identity] = shape
-        self._shape = shape
-        return shape
+        our_id = fact(text, "STORE", "id")
+        identity = our_id or f"made {created}"
+        self._shape = self._shapes.get(identity) or (OURS if our_id else read_shape(connection, tables))
+        if len(self._shapes) == _SHAPES:
+            self._shapes.clear()
+        self._shapes[identity] = self._shape
+        reading = (connection, self._names, self._shape, identity, self._paces)
+        return reading, marker[0][0] if marker else None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[MysqlReading]:
@@ -295,8 +256,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
             try:
                 if kind is MysqlWriting:
                     connection.hold_off_freezes()
-                reading, results = connection.patiently(partial(self._enter, connection, begin))
-                marker = results[-1][0][0] if results[-1] else None
+                reading, marker = connection.patiently(partial(self._enter, connection, begin))
                 if not self._is_swapped(connection, marker):
                     return kind(*reading, freeze=freeze_of(marker))
             except BaseException:
@@ -337,32 +297,25 @@ class MysqlDatabase(ServerDatabase[Connection]):
             async with self._begun(self._create):
                 return
         except StoreNotFoundError:
-            await self._create_database()
-        async with self._begun(self._create):
-            return
-
-    async def _create_database(self) -> None:
+            create = f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}"
         with self.life.running():
             connection = await self._connect(database=False)
             try:
-                await connection.run(
-                    lambda: connection.execute(
-                        f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}"
-                    )
-                )
+                await connection.run(lambda: connection.execute(create))
             finally:
                 await connection.close()
+        async with self._begun(self._create):
+            return
 
     def _create(self, connection: Connection) -> None:
         """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
         tables, collation = self._tables, connection.text_collation()
         token = new_owner()
         fresh, made = self._names.aside(token), (comment("MADE", id=token),)
+        keys = ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
         statements: dict[str, tuple[str, tuple[str, ...]]] = {
             tables.events: (
-                ddl.events_table(
-                    fresh[tables.events], collation, ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
-                ),
+                ddl.events_table(fresh[tables.events], collation, *keys),
                 (store_comment(token),),
             ),
             self._names.threads: (ddl.threads_table(fresh[self._names.threads]), ()),
@@ -371,45 +324,29 @@ class MysqlDatabase(ServerDatabase[Connection]):
             tables.secrets: (ddl.secrets_table(fresh[tables.secrets], collation), ()),
         }
         for name in statements:
-            if connection.query(COMMENT, (self._access.database, name)):
-                raise self._there_already(name)
+            if markers.comment_of(connection, name) is not None:
+                raise StoreExistsError(f"{self._place} has a table {name!r} already")
         try:
             for statement, values in statements.values():
-                connection.define(statement, values)
+                connection.apart(statement, values)
             connection.insert(
                 f"INSERT INTO {quoted(fresh[self._names.threads])} VALUES ",
                 ((thread, 0) for thread in range(256)),
             )
-            if not connection.rename(
-                {fresh[name]: name for name in statements}, shows=(tables.events, store_comment(token))
-            ):
-                raise self._there_already(tables.events)
+            renames = {fresh[name]: name for name in statements}
+            if not connection.rename(renames, shows=(tables.events, store_comment(token))):
+                raise StoreExistsError(f"{self._place} has a table {tables.events!r} already")
         except BaseException:
             markers.drop(connection, *(fresh[name] for name in statements))
             raise
         finally:
             connection.end()
 
-    def _there_already(self, name: str) -> StoreExistsError:
-        return StoreExistsError(f"{self._place} has a table {name!r} already")
-
     async def upgrade(self) -> list[str]:
         if await self._has_order():
             return []
         async with self._pool.connection() as connection:
-
-            def add() -> bool:
-                try:
-                    connection.define(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
-                except MySQLError as error:
-                    if number_of(error) != KEY_EXISTS:
-                        raise
-                    return False
-                finally:
-                    connection.end()
-                return True
-
-            is_added = await connection.run(add)
+            is_added = await connection.run(partial(self._add_order, connection))
         self._shapes.clear()
         if is_added:
             return ["order"]
@@ -419,6 +356,17 @@ class MysqlDatabase(ServerDatabase[Connection]):
             f"the table {self._tables.events!r} in {self._place} has a key 'order' on other columns than "
             f"{', '.join(ddl.ORDER)}: give it another name first"
         )
+
+    def _add_order(self, connection: Connection) -> bool:
+        try:
+            connection.apart(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
+        except MySQLError as error:
+            if number_of(error) != KEY_EXISTS:
+                raise
+            return False
+        finally:
+            connection.end()
+        return True
 
     async def _has_order(self) -> bool:
         async with self._writing(MysqlExclusiveWriting, self._begin_alone) as writing:

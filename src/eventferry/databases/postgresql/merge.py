@@ -15,6 +15,7 @@ from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.stage import PostgresWriting, copied_rows
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
+from eventferry.databases.statements import thread_of_the_latest
 from eventferry.errors import ConcurrentError, DatabaseError
 from eventferry.importing.batch import PART
 from eventferry.lines.event import Row
@@ -178,7 +179,7 @@ class PostgresExclusiveWriting(PostgresWriting):
         await self.execute(["SAVEPOINT before"])
         try:
             count = await self.connection.change(
-                statement, {"heads": vector(heads), "behind_all": await self._thread_of_the_latest()}
+                statement, {"heads": vector(heads), "behind_all": await thread_of_the_latest(self)}
             )
         except DatabaseError as error:
             # No version behind the highest: the column refuses the null.
@@ -208,14 +209,6 @@ class PostgresExclusiveWriting(PostgresWriting):
             ) > {MAX_SAFE_INTEGER} LIMIT 1"""
         )
         return last_version(aggregate_id.decode())
-
-    async def _thread_of_the_latest(self) -> int:
-        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
-        rows = await self.connection.rows(
-            f"""SELECT "threadId" FROM {self.names.events}
-            ORDER BY "timestamp" DESC, "threadCounter" DESC, "threadId" DESC LIMIT 1"""
-        )
-        return int(rows[0][0]) if rows else 0
 
 
 async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:

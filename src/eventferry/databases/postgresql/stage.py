@@ -19,6 +19,7 @@ from eventferry.databases.postgresql.dialect import bound
 from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
+from eventferry.databases.statements import first_clash, knows_parts
 from eventferry.errors import ImportOpenError, StoreBusyError, StoreNotFoundError, UnsupportedStoreError
 from eventferry.lines.event import NewRowValues, NumberedRow
 from eventferry.lines.payload import JsonText
@@ -100,9 +101,6 @@ class PostgresWriting(PostgresReading):
             ]
         )
         return replace_stage(self.names, owner, since, baseline)
-
-    def _replace_stage(self, owner: str, since: int | None, baseline: str | None) -> Stage:
-        return Stage(owner, "replace", self.names.tables.stage_of(owner), owner, since, baseline)
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
@@ -213,7 +211,7 @@ class PostgresWriting(PostgresReading):
                 )
             )
             if not built:
-                return await self._first_clash(stage, *key)
+                return await first_clash(self, stage.table, "line", key)
         return None
 
     async def _unique(self, statement: str) -> bool:
@@ -242,16 +240,6 @@ class PostgresWriting(PostgresReading):
         )
         return {tuple(names): index for names, index in rows if names}
 
-    async def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
-        key = columns((first, second))
-        [[(line_a, line_b, a, b)]] = await self.connection.run(
-            f"""SELECT min("line"), max("line"), {key} FROM (
-              SELECT "line", {key}, row_number() OVER (PARTITION BY {key} ORDER BY "line") AS place
-              FROM {self.names.of(stage.table)}
-            ) AS numbered WHERE place <= 2 GROUP BY {key} HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
-        )
-        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
-
     async def _make_other_indexes(self, stage: Stage) -> None:
         table = self.names.of(stage.table)
         statements = ["SET LOCAL maintenance_work_mem = '256MB'", "SET LOCAL default_statistics_target = 20"]
@@ -265,44 +253,25 @@ class PostgresWriting(PostgresReading):
 
     # merge
 
-    async def _has_parts(self, stage: Stage) -> bool:
-        """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
-        [rows] = await self.connection.run(
-            "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'part' AND NOT attisdropped",
-            (self.names.of(stage.table).replace("%%", "%"),),
-        )
-        return bool(rows)
-
     async def part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
         unnamed = f"decode('{order.UNNAMED.hex()}', 'hex')"
-        return f'coalesce("part", {unnamed})' if await self._has_parts(stage) else unnamed
+        return f'coalesce("part", {unnamed})' if await knows_parts(self, stage.table) else unnamed
 
-    async def _take(self, stage: Stage) -> None:
-        """Wait for other pushes: whoever pushes the same part again must see what came before, and pushes
-        without a name keep the order in which they were committed."""
-        await self.execute([f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE"])
-
-    async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        await self._take(target)
-        extra, value, parameters = "", "", {}
-        if await self._has_parts(target):
-            extra, value, parameters = ', "part"', ", %(part)s", {"part": part}
-            if part != order.UNNAMED:
-                await self.connection.change(
-                    f'DELETE FROM {self.names.of(target.table)} WHERE "part" = %s', (part,)
-                )
-        elif part != order.UNNAMED:
-            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+    async def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
+        table = self.names.of(target.table)
+        # Whoever pushes the same part again must see what came before, and pushes without a name keep the order in
+        # which they were committed.
+        await self.execute([f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"])
+        if part not in (None, order.UNNAMED):
+            await self.connection.change(f'DELETE FROM {table} WHERE "part" = %s', (part,))
+        extra, value = ("", "") if part is None else (', "part"', ", %(part)s")
         with self.its_own(source):
             await self.connection.change(
-                f"""INSERT INTO {self.names.of(target.table)}({_NEW_COLUMNS}{extra})
-                SELECT {_NEW_COLUMNS}{value}
-                FROM {self.names.of(source.table)} ORDER BY "rowid" """,
-                parameters,
+                f"""INSERT INTO {table}({_NEW_COLUMNS}{extra})
+                SELECT {_NEW_COLUMNS}{value} FROM {self.names.of(source.table)} ORDER BY "rowid" """,
+                {"part": part},
             )
-
-    # the small tables
 
     async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return await self.connection.change(bound(statement, values, self.connection.literal), None)

@@ -21,6 +21,7 @@ from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.reading import SqliteReading
 from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.statements import first_clash
 from eventferry.databases.thread import threaded
 from eventferry.errors import StoreBusyError, UnsupportedStoreError
 from eventferry.reading import order
@@ -168,8 +169,13 @@ class SqliteWriting(SqliteReading):
                 head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part))
             )
 
+    async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        clashing = await self._make_indexes(stage, which)
+        return None if clashing is None else await first_clash(self, stage.table, "rowid", clashing)
+
     @threaded
-    def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+    def _make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> tuple[str, str] | None:
+        """Gives the columns that are not unique."""
         self._progress_of(stage)
         if which == "other":
             self.add_order_index(stage.table)
@@ -183,7 +189,7 @@ class SqliteWriting(SqliteReading):
             except Exception as error:
                 if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
                     raise
-                return self._first_clash(stage, *columns)
+                return columns
         return None
 
     def indexed(self, table: str) -> set[tuple[str, ...]]:
@@ -195,16 +201,6 @@ class SqliteWriting(SqliteReading):
             tuple(column for (column,) in sqlite.execute("SELECT name FROM pragma_index_info(?)", name))
             for name in names
         }
-
-    def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
-        line_a, line_b, a, b = self.connection.sqlite.execute(
-            f"""SELECT min(rowid), max(rowid), {quoted(first)}, {quoted(second)} FROM (
-              SELECT rowid, {quoted(first)}, {quoted(second)},
-                row_number() OVER (PARTITION BY {quoted(first)}, {quoted(second)} ORDER BY rowid) AS place
-              FROM {quoted(stage.table)}
-            ) WHERE place <= 2 GROUP BY 3, 4 HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
-        ).fetchone()
-        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
     def add_order_index(self, table: str) -> list[str]:
         """Make the index for the order where it is missing; its name. For the worker thread."""
@@ -246,16 +242,10 @@ class SqliteWriting(SqliteReading):
         return f"coalesce(part, {unnamed})" if self._has_parts(stage) else unnamed
 
     @threaded
-    def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        extra, value = "", ""
-        if self._has_parts(target):
-            extra, value = ', "part"', ", :part"
-            if part != order.UNNAMED:
-                self.connection.sqlite.execute(
-                    f'DELETE FROM {quoted(target.table)} WHERE "part" = ?', (part,)
-                )
-        elif part != order.UNNAMED:
-            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+    def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
+        extra, value = ("", "") if part is None else (', "part"', ", :part")
+        if part not in (None, order.UNNAMED):
+            self.connection.sqlite.execute(f"DELETE FROM {quoted(target.table)} WHERE part = ?", (part,))
         # reSolve works a row's thread out when it is pushed, and needs it.
         self.connection.sqlite.execute(
             f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
@@ -263,8 +253,6 @@ class SqliteWriting(SqliteReading):
             FROM {quoted(source.table)} ORDER BY rowid""",
             {"part": part},
         )
-
-    # the small tables
 
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
