@@ -21,7 +21,6 @@ class Tables(NamedTuple):
 
     @property
     def resource_names(self) -> dict[str, str]:
-        """Their names in `Traits.resource_names`."""
         return {f"{field}TableName": name for field, name in self._asdict().items()}
 
     @property

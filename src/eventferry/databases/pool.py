@@ -97,7 +97,6 @@ class Pool(Generic[C]):
                 await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 -- to keep out of step
 
     async def _comes_back(self) -> bool:
-        """Waits until one that is lent comes back; whether one did."""
         self._came_back.clear()
         try:
             async with asyncio.timeout(self._patience):
@@ -106,7 +105,6 @@ class Pool(Generic[C]):
             return False
 
     async def give_back(self, connection: C) -> None:
-        """A connection is not needed any more."""
         is_kept = connection.is_usable and not self._closed
         if is_kept:
             self._idle.append(connection)

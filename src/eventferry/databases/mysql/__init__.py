@@ -170,7 +170,6 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     @asynccontextmanager
     async def _begun(self, begin: Callable[[Connection], T]) -> AsyncIterator[T]:
-        """What `begin` begins on a connection of the pool."""
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(self._pool.connection())
             try:

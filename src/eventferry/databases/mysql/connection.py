@@ -38,7 +38,7 @@ T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object] | Sequence[object]
 
 _SILENCE = 5
-"""Seconds that a server has for an answer to what takes it no time: the end of a transaction, a lock that is free."""
+"""Seconds that a server has for an answer to what takes it no time."""
 
 _STEP = 0.05
 """Seconds between two attempts at what somebody else is in the way of."""
@@ -85,7 +85,6 @@ class Access:
 
     Attributes:
         options: PyMySQL's. They hold the password, so they stand in no message.
-        database: its name.
         place: the database as messages name it.
         lock: the beginning of the names of the store's locks.
         busy_timeout: seconds to wait for whoever is in the way.
@@ -143,7 +142,6 @@ class Connection:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is open and in no transaction, and nobody gave up what it did."""
         return (
             self._wire is not None
             and self._wire.open
@@ -156,9 +154,8 @@ class Connection:
     def interrupt(self) -> None:
         """Kill the query under way, from any thread; what is done so far in its transaction stays.
 
-        Where that does not help for long, the connection is killed: a server whose query is killed between two of
-        several statements leaves out the rest without a word, and the client would wait for their results for ever.
-        Where that does not help either, or nobody answers, the connection is cut at this end.
+        Where that does not help for long, kill the connection: a server whose query is killed between two of several
+        statements leaves out the rest without a word. Where nothing helps, cut the connection at this end.
         """
         self._is_spoilt = True  # a kill that came too late could meet the next user's query
         self._interrupts += 1
@@ -193,12 +190,10 @@ class Connection:
             wire.close()
 
     def open(self) -> None:
-        """Connect."""
         _ = self.wire
 
     @property
     def wire(self) -> Wire:
-        """The connection itself, opened at first use."""
         if self._wire is None:
             self._wire = self._connected(self._database)
             [(self.access.max_packet,)] = self.query("SELECT @@SESSION.max_allowed_packet")
@@ -211,7 +206,6 @@ class Connection:
 
     @property
     def given_up(self) -> bool:
-        """Whether nobody waits any more for what goes on in the worker thread."""
         return self._worker.given_up.is_set()
 
     def query(self, statements: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -223,7 +217,6 @@ class Connection:
             return list(cursor.fetchall())
 
     def with_values(self, statements: str, values: Values) -> str:
-        """Statements with their values written into them."""
         with self.wire.cursor() as cursor:
             text: str = cursor.mogrify(statements, values)
             return text
@@ -238,7 +231,6 @@ class Connection:
             return found
 
     def execute(self, statement: str, values: Values = ()) -> int:
-        """Run one statement; how many rows it found or changed."""
         with self.wire.cursor() as cursor:
             return int(cursor.execute(statement, values))
 
@@ -310,19 +302,14 @@ class Connection:
         return str(name)
 
     def lines(self, statement: str, values: Values, take: Callable[[list[bytes], list[bytes]], bool]) -> bool:
-        """See `Wire.lines`."""
         return self.wire.lines(self.with_values(statement, values), self.interrupt, take)
 
     def rename(self, names: Mapping[str, str], *, shows: tuple[str, str] | None = None) -> bool:
         """Give tables other names, in one step; False where one of them is not there, or a new name is taken: then
         nothing has changed.
 
-        If the answer is lost, whether it happened is not known; but it happens once. So it is tried again, which
-        waits for the first attempt, and one of the two finds the tables.
-
-        Args:
-            names: old and new, one after the other.
-            shows: a table, and its comment afterwards: by this a success is known whose answer was lost.
+        If the answer is lost, it is tried again, which waits for the first attempt, and one of the two finds the
+        tables. `shows` is a table and its comment afterwards: by this a success is known whose answer was lost.
         """
         renames = ", ".join(f"{quoted(name)} TO {quoted(new)}" for name, new in names.items())
         is_lost = False
@@ -381,7 +368,6 @@ class Connection:
             time.sleep(_STEP)
 
     def roll_back(self) -> None:
-        """Leave nothing of the transaction, if there is one."""
         if self._wire is not None and self._wire.open and self._is_in_transaction:
             with contextlib.suppress(MySQLError):  # a connection that is lost has done so
                 self._wire.query("ROLLBACK")
@@ -430,7 +416,6 @@ class Connection:
             raise StoreUnreachableError(f"{self.access.place} cannot be reached: {error}") from error
 
     def _named(self, error: MySQLError) -> EventferryError:
-        """Our error for one of the server's, by its number."""
         number, place = number_of(error), self.access.place
         text = str(error.args[1]) if len(error.args) > 1 else str(error)
         if number == _TOO_LONG:
@@ -446,8 +431,7 @@ class Connection:
 
 
 _PATIENT_INTERRUPTS = 6
-"""How often a query is killed before its connection is: they come half a second apart, and a statement that is
-killed may have to undo what it did."""
+"""How often a query is killed, half a second apart, before its connection is: it may have to undo what it did."""
 
 _KILL_SECONDS = 3
 """For a server to take a connection that kills another."""

@@ -1,12 +1,10 @@
 """Markers: tables that say by being there that a store is frozen, or that an incremental import is open.
 
 A definition is part of no transaction, so whoever has decided to set or to remove a marker may have lost his locks by
-the time he does it. But RENAME TABLE takes many tables at once, and none if one of them is missing: it is how what was
-decided on is compared with what is there, and changed, in one step. So each marker of ours has a companion, an empty
-table whose name holds the marker's id, and both come and go together: a statement that names both meets that very
-marker or nothing.
-
-A marker that another program set has no companion. It is moved away by its own name, and back if it was another one.
+the time he does it. But RENAME TABLE takes many tables at once, and none if one of them is missing. So each marker of
+ours has a companion, an empty table whose name holds the marker's id, and both come and go together: a statement that
+names both meets that very marker or nothing. One that another program set has no companion: it is moved away by its own
+name, and back if it was another one.
 """
 
 from __future__ import annotations
@@ -34,8 +32,8 @@ FREEZE = """SELECT table_comment FROM information_schema.tables
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A marker: its table, by whose name reSolve knows it, and its comment. Its companion is named by the token, which is
-    made up for a marker that another program set. The owner is the running operation that set it; None: a user did."""
+    """A marker: the table by whose name reSolve knows it, and its comment. Its companion is named by the token, made up
+    for a marker that another program set. The owner is the running operation that set it; None: a user did."""
 
     table: str
     text: str
@@ -125,7 +123,6 @@ def stages(connection: Connection, names: Names, kind: StageKind, look: Look) ->
 
 
 def _replace_stage(names: Names, owner: str, beside: Mapping[str, str], look: Look) -> Stage | None:
-    """The stage of an owner's import; None if that was over just now."""
     table, _, progress = names.import_of(owner)
     try:
         baseline = look(f"SELECT `baseline` FROM {quoted(progress)} WHERE `baseline` IS NOT NULL", ())
@@ -159,7 +156,6 @@ class Change:
     made: dict[str, str]
 
     def finish(self) -> None:
-        """Remove what was moved away."""
         drop(self.connection, *self.away.values())
 
     def undo(self) -> None:

@@ -40,8 +40,6 @@ class MysqlExclusiveWriting(MysqlWriting):
         self._close_shared()
         super().undo()
 
-    # events
-
     @threaded
     def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         if not rows:
@@ -97,7 +95,6 @@ class MysqlExclusiveWriting(MysqlWriting):
     # merge
 
     async def compare(self, stage: Stage) -> Comparison:
-        """The comparison of bytes is `_shared`'s, which reads both sides in one go."""
         stage = await self._comparable(stage)
         return Comparison(stage, 0, self._shared(stage))
 
@@ -116,12 +113,8 @@ class MysqlExclusiveWriting(MysqlWriting):
 
     @threaded
     def _find_shared(self, stage: Stage) -> None:
-        """What stands at the staged timestamps is found by an index on timestamps, so an incremental import
-        costs what its batch costs, however large the store is.
-
-        All that stands at a timestamp of both sides comes, sorted by timestamp and a hash; groups are made here, byte
-        by byte, whatever the columns' collations are.
-        """
+        """What stands at the staged timestamps is found by an index, so an import costs what its batch costs. It comes
+        sorted by timestamp and a hash; groups are made here, byte by byte, whatever the columns' collations are."""
         table = quoted(stage.table)
         cursor: SSCursor = self.connection.wire.cursor(SSCursor)
         with self._its(stage):

@@ -65,11 +65,8 @@ _BACKWARDS = "ORDER BY e.timestamp DESC, e.threadCounter DESC, e.threadId DESC"
 
 
 def _json_string(column: str) -> str:
-    """A text as JSON.stringify writes it.
-
-    JSON_QUOTE does, but that MariaDB's writes capital letters in the escapes of control characters. Where there
-    are any, which is next to never, each is escaped by itself.
-    """
+    """A text as JSON.stringify writes it. JSON_QUOTE does, but that MariaDB's writes capital letters in the escapes of
+    control characters: where there are any, each is escaped by itself."""
     column = f"({column} COLLATE utf8mb4_bin)"
     escaped = f"""REPLACE(REPLACE({column}, '\\\\', '\\\\\\\\'), '"', '\\\\"')"""
     for code in range(1, 32):
@@ -141,7 +138,6 @@ class MysqlReading:
 
     @property
     def tables(self) -> Tables:
-        """The names that the store's address gives."""
         return self.names.tables
 
     @threaded
@@ -158,7 +154,6 @@ class MysqlReading:
         return freeze_of(self.comment_of(self.tables.freeze))
 
     def comment_of(self, table: str) -> str | None:
-        """A table's comment; None where there is no such table. For the worker thread."""
         return comment_of(self.connection, table)
 
     @threaded
@@ -283,10 +278,8 @@ class MysqlReading:
             key = Key(timestamp, counter, thread + 1)
 
     def _within(self, key: Key, selection: Selection, count: int, values: dict[str, Any]) -> str:
-        """In a store without the index for the order, the last timestamp that the next events have.
-
-        Only with that does the server sort those of equal timestamps instead of all that is left.
-        """
+        """In a store without the index for the order, the last timestamp that the next events have: only with that does
+        the server sort those of equal timestamps instead of all that is left."""
         if self.shape.order_key is not None or selection.thread is not None:
             return "TRUE"
         last = self.connection.query(
@@ -446,7 +439,6 @@ class MysqlReading:
         return inspect(self.connection, self.names, limit)
 
     def _condition(self, only: Filter) -> str:
-        """A filter as an SQL condition."""
         parts: list[str] = []
         for column, name, wanted in (
             ("e.type", "types", only.event_types),
@@ -461,7 +453,6 @@ class MysqlReading:
         return " AND ".join(parts) or "TRUE"
 
     def _values(self, selection: Selection) -> dict[str, Any]:
-        """The values of a selection, its filter included."""
         only = selection.only
         values: dict[str, Any] = {"start": only.start_time, "finish": only.finish_time}
         for name, wanted in (("types", only.event_types), ("aggregates", only.aggregate_ids)):
@@ -473,7 +464,6 @@ class MysqlReading:
 
 
 def _is_selected(selection: Selection) -> str:
-    """The condition on counters."""
     return "TRUE" if selection.since is None else _UNREAD
 
 
@@ -488,14 +478,12 @@ _IN_THREAD = "e.threadId = %(thread)s AND e.threadCounter >= %(counter)s AND e.t
 
 
 def _walk(selection: Selection, within: str = "TRUE") -> str:
-    """Which events `read_on` walks over, and in which order."""
     if selection.thread is None:
         return f"WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER}"
     return f"FORCE INDEX (PRIMARY) WHERE {_IN_THREAD} AND {_is_selected(selection)} ORDER BY e.threadCounter"
 
 
 def _from(selection: Selection, key: Key) -> dict[str, int]:
-    """The values of `_walk`."""
     if selection.thread is None:
         return _key(key)
     begin, end = selection.counters_from(key)

@@ -176,7 +176,6 @@ class MysqlWriting(MysqlReading):
         return Stage(stage_id, "open", table, None, since)
 
     def _is_foreign(self, name: str) -> bool:
-        """Whether a table that is no marker has a marker's name."""
         text = self.comment_of(name)
         return text is not None and not ddl.is_marker(text)
 
@@ -334,7 +333,6 @@ class MysqlWriting(MysqlReading):
         )
 
     def _make_keys(self, stage: Stage) -> bool:
-        """Whether rows are unique."""
         if not self._has_column(stage.table, "line"):
             if self.comment_of(stage.table) is None:
                 raise taken_for_dead()
@@ -394,7 +392,6 @@ class MysqlWriting(MysqlReading):
 
 
 def _shown(name: str) -> str:
-    """A quoted name as it stands in a comment."""
     return quoted(name).replace("%%", "%")
 
 
@@ -412,12 +409,10 @@ def foreign_table(name: str, what: str) -> UnsupportedStoreError:
 
 
 def _field(text: bytes) -> bytes:
-    """A text as a field for LOAD DATA."""
     return text.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
 
 
 def _loaded(rows: Sequence[NumberedRow]) -> bytes:
-    """Rows as LOAD DATA takes them, each with its line's number."""
     return b"".join(
         b"%d\t%d\t%d\t%d\t%b\t%d\t%b\t%b\n"
         % (

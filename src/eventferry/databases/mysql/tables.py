@@ -42,7 +42,6 @@ class Names:
 
     @property
     def threads(self) -> str:
-        """The 256 next counters."""
         return f"{self.tables.events}-threads"
 
     def heads_of(self, owner: str) -> str:
@@ -55,11 +54,9 @@ class Names:
         return self.tables.stage_of(owner), self.heads_of(owner), self.tables.progress_of(owner)
 
     def mark(self, marker_id: str) -> str:
-        """The companion of a marker of ours."""
         return f"{self.tables.events}-mark-{marker_id}"
 
     def merge_stage(self, stage_id: str) -> str:
-        """The stage of a whole incremental import."""
         return f"{self.tables.events}-merge-{stage_id[-12:]}"
 
     def aside(self, token: str) -> dict[str, str]:
@@ -69,11 +66,9 @@ class Names:
         return {name: f"{self.tables.events}-old-{token}-{place}" for place, name in enumerate(own)}
 
     def left_over(self, beside: Mapping[str, str]) -> list[str]:
-        """Which of the tables, by their names and comments, somebody was about to remove or to make.
-
-        A name alone does not say so, for another store may be called as ours stand aside. But of those with one
-        token a comment holds it, or they are markers.
-        """
+        """Which of the tables, by their names and comments, somebody was about to remove or to make. A name alone does
+        not say so, for another store may be called so; but of those with one token a comment holds it, or they are
+        markers."""
         aside: dict[str, list[str]] = {}
         for name in sorted(beside):
             if (token := self._token(name, "old", "-[0-9]")) is not None:
@@ -96,7 +91,6 @@ class Names:
         return [name for name in stages if self._token(name, "merge") is not None]
 
     def marks(self, beside: Mapping[str, str]) -> dict[str, str]:
-        """Those of the tables that are companions, each with its marker's id."""
         ids = {name: fact(facts, "MARK", "id") for name, facts in beside.items()}
         return {name: token for name, token in ids.items() if token and self._token(name, "mark") == token}
 

@@ -43,7 +43,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lines.limits import Limits, check_limits
+from eventferry.lines.limits import Limits, check_limits, is_within
 
 __all__ = ["PostgresDatabase", "open_url"]
 
@@ -99,15 +99,7 @@ def _without_quotes_of(address: str, words: str) -> str:
 
 
 class PostgresDatabase(ServerDatabase[Connection]):
-    """The tables of one store in one schema.
-
-    Args:
-        info: libpq's connection string.
-        known: what of it was given.
-        names: of the tables and their schema.
-        busy_timeout: seconds that a writer waits for another one.
-        size: how many connections work at once.
-    """
+    """The tables of one store in one schema, by libpq's connection string, and what of that was given."""
 
     def __init__(
         self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
@@ -131,18 +123,12 @@ class PostgresDatabase(ServerDatabase[Connection]):
         }
         return Traits(names | self._names.tables.resource_names, saves_at_once=2)
 
-    # transactions
-
     @asynccontextmanager
     async def _transaction(
         self, mode: str = "READ COMMITTED", first: str = "SELECT"
     ) -> AsyncIterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
         """A connection with a transaction whose first statements were run, and what those gave. Nothing is left of it
-        but what it commits.
-
-        A connection that was kept may have died with its server. Nothing was sent on it yet, so the next one is
-        tried.
-        """
+        but what it commits. One that was kept may have died: nothing was sent on it yet, so the next is tried."""
         async with self._pool.connection() as connection, connection.ended():
             try:
                 results = await connection.run(f"{connection.begin(mode)}; {first}")
@@ -189,11 +175,9 @@ class PostgresDatabase(ServerDatabase[Connection]):
     async def _alone(self, kind: type[W], lock: str, then: str = "SELECT") -> AsyncIterator[W]:
         """An exclusive write transaction: no save and no other one goes on beside it.
 
-        Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
-        pauses in which the others get on.
-
-        Nothing that is done in it needs a scan of the events. A table that has just grown looks tiny to the planner,
-        and a scan of it, done once for each of a million staged rows, kept everybody out for an hour.
+        Whoever waits for a lock keeps all those waiting who come behind: so it waits in short attempts, with pauses.
+        Nothing in it needs a scan of the events. A table that has just grown looks tiny to the planner, and a scan of
+        it, done once for each of a million staged rows, kept everybody out for an hour.
         """
         deadline = time.monotonic() + self._busy_timeout
         first = f"""SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
@@ -214,7 +198,6 @@ class PostgresDatabase(ServerDatabase[Connection]):
 
     @property
     def _patience(self) -> str:
-        """How long to wait for locks."""
         return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}"
 
     @property
@@ -230,13 +213,11 @@ class PostgresDatabase(ServerDatabase[Connection]):
 
     @property
     def _freeze(self) -> str:
-        """The comment of the freeze marker, if there is one."""
         name = ddl.literal(self._names.freeze.replace("%%", "%"))
         return f"""SELECT coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c
             WHERE c.oid = to_regclass({name})"""
 
     def _facts_of(self, facts: list[tuple[Any, ...]]) -> tuple[int, str]:
-        """The events' oid and comment. Raises StoreNotFoundError."""
         [(oid, told, present)] = facts
         if present is not None:
             refuse_foreign(self._place, self._names.tables.events, (*EVENT, "eventSize"), present)
@@ -245,7 +226,6 @@ class PostgresDatabase(ServerDatabase[Connection]):
     def _begun_writing(
         self, kind: type[W], connection: Connection, results: list[list[tuple[Any, ...]]]
     ) -> W:
-        """A transaction, by what its first statements gave."""
         *_, facts, marker = results
         freeze = freeze_of(self._names, marker[0][0] if marker else None)
         return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
@@ -358,10 +338,8 @@ class PostgresDatabase(ServerDatabase[Connection]):
         """By the limits that were read before, and where those refuse the event by those that are: an import may
         have put wider columns in place of the events, or reSolve's narrower ones."""
         event = save.event
-        if self._limits is not None:
-            with contextlib.suppress(InputError):
-                check_limits(self._limits, event.aggregate_id, event.type, event.payload)
-                return
+        if self._limits is not None and is_within(self._limits, event):
+            return
         async with self._shared("allow") as writing:
             self._limits = await writing.limits()
         check_limits(self._limits, event.aggregate_id, event.type, event.payload)

@@ -28,8 +28,6 @@ _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateI
 class PostgresExclusiveWriting(PostgresWriting):
     """A write transaction that holds the lock by which the events are its own."""
 
-    # events
-
     async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         if not rows:
             return
@@ -75,13 +73,11 @@ class PostgresExclusiveWriting(PostgresWriting):
         return Comparison(stage, await self._discard_known(stage), self._shared(stage))
 
     async def _discard_known(self, stage: Stage) -> int:
-        """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
-        incremental import costs what its batch costs, however large the store is. The array is what keeps the planner
-        from turning the looks into a scan of the events.
+        """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an import costs
+        what its batch costs. The array is what keeps the planner from turning the looks into a scan of the events.
 
         How large a table is it must know, but not much of what is in it: to look closely took longer than the rest.
-        It guesses wrong where tables meet that were made a moment ago, and then looked through one of them for each
-        row of the other.
+        Where tables meet that were made a moment ago, it looked through one of them for each row of the other.
 
         What the store holds at the times of those that are left is kept for the steps behind this: next to nothing,
         where a copy of all that is known took a tenth of the whole import.
@@ -199,7 +195,6 @@ class PostgresExclusiveWriting(PostgresWriting):
         return count
 
     async def _refusal(self, table: str) -> Exception:
-        """Which aggregate of a stage has the highest version there is."""
         [(aggregate_id,)] = await self.connection.rows(
             f"""SELECT "aggregateId" FROM (
               SELECT "aggregateId", count(*) AS staged FROM {table} GROUP BY 1

@@ -31,19 +31,13 @@ _ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
 
 class PostgresWriting(PostgresReading):
-    """A write transaction on one connection.
-
-    Args:
-        reading: what a reading has.
-        freeze: the marker that stood when the transaction had its locks.
-    """
+    """A write transaction on one connection; `freeze` stood when it had its locks."""
 
     def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
         super().__init__(*reading)
         self._freeze = freeze
 
     async def execute(self, statements: Iterable[str]) -> None:
-        """Run statements in one round trip."""
         await self.connection.run(";\n".join(statements))
 
     async def freeze(self) -> Freeze | None:
@@ -122,7 +116,6 @@ class PostgresWriting(PostgresReading):
         await self.execute([f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}"])
 
     def tables_of(self, stage: Stage) -> list[str]:
-        """What a stage consists of."""
         progress = [self.names.progress_of(stage.owner)] if stage.kind == "replace" and stage.owner else []
         return [self.names.of(stage.table), *progress]
 
@@ -229,7 +222,6 @@ class PostgresWriting(PostgresReading):
         return True
 
     async def indexed(self, table: str) -> dict[tuple[str, ...], str]:
-        """The indexes of a table: the name by the columns."""
         [rows] = await self.connection.run(
             """SELECT (SELECT array_agg(a.attname::text ORDER BY k.place)
                 FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attribute, place)

@@ -88,14 +88,8 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDa
 
 
 class SqliteDatabase:
-    """The tables of one store in one file.
-
-    Args:
-        path: the file; ":memory:" is a private file that goes with `close`.
-        tables: their names.
-        busy_timeout: seconds that a writer waits for another one.
-        journal_mode: change the file's journal mode; None keeps the one that it has ("wal" in a new file).
-    """
+    """The tables of one store in one file; ":memory:" is a private file that goes with `close`. Without `journal_mode`
+    the file keeps the one that it has ("wal" in a new file)."""
 
     def __init__(
         self, path: str, tables: Tables, *, busy_timeout: float = 60.0, journal_mode: str | None = None
@@ -141,12 +135,8 @@ class SqliteDatabase:
     # transactions
 
     def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:
-        """A write transaction on a whole store. For the worker thread.
-
-        Args:
-            connection: to write with.
-            secrets: whether pages keep no remnant of what is deleted or moved.
-        """
+        """A write transaction on a whole store; with `secrets`, pages keep no remnant of what is deleted or moved. For
+        the worker thread."""
         if self._journal_mode is not None:
             self._set_journal_mode(connection, self._journal_mode)
             self._journal_mode = None
@@ -183,7 +173,6 @@ class SqliteDatabase:
             connection.sqlite.execute("PRAGMA journal_size_limit = 0").fetchone()
 
     def _end(self, writing: SqliteReplacing, *, keep: bool) -> None:
-        """Commit or roll back. For the worker thread."""
         writing.close_statements()
         if writing.changed_store:
             self._kept = None
@@ -310,11 +299,8 @@ class SqliteDatabase:
         return [place and Saved(*place, heads) for place in places]
 
     def _begin_save(self, writer: Connection) -> _Kept:
-        """A transaction on a store that may be written, and its heads.
-
-        What was found out about the store for the save before holds still while the data version stands: it moves
-        when any other connection has written.
-        """
+        """A transaction on a store that may be written, and its heads: as found out for the save before, while the
+        data version stands, which moves when any other connection has written."""
         if self._kept is not None:
             writer.begin(write=True)
             if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):

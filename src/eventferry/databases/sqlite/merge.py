@@ -39,7 +39,6 @@ class SqliteExclusiveWriting(SqliteWriting):
                 self._overtake(stage)
 
     def insert(self, row: Sequence[object]) -> None:
-        """Store an event at its position. For the worker thread."""
         if self.connection.sqlite.change(self._insert_event, row) != 1:
             raise left_out(self.tables.events)
 
@@ -161,7 +160,6 @@ class SqliteExclusiveWriting(SqliteWriting):
         return placed
 
     def _refusal(self, stage: Stage, error: Exception) -> Exception:
-        """What it means that the store did not take a staged event."""
         at_its_end = self.connection.sqlite.execute(
             f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
               SELECT 1 FROM {self._events} AS e

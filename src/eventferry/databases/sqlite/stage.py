@@ -175,7 +175,6 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def _make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> tuple[str, str] | None:
-        """Gives the columns that are not unique."""
         self._progress_of(stage)
         if which == "other":
             self.add_order_index(stage.table)
@@ -193,7 +192,6 @@ class SqliteWriting(SqliteReading):
         return None
 
     def indexed(self, table: str) -> set[tuple[str, ...]]:
-        """The columns of each index of a table. For the worker thread."""
         sqlite = self.connection.sqlite
         # As values, for `quoted` refuses the names that SQLite gives the indexes of constraints.
         names = sqlite.execute("SELECT name FROM pragma_index_list(?)", (table,)).fetchall()
