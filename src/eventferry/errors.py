@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AlreadyFrozenError",
     "ConcurrentError",
+    "CursorAheadError",
     "DatabaseError",
     "EmptyInputError",
     "EventferryError",
@@ -95,7 +96,34 @@ class StoreFullError(EventferryError):
 
 
 class StoreReplacedError(EventferryError):
-    """The events were replaced during an export, or the file of an open store was replaced."""
+    """The events are not those that were read: they were replaced, or a backup was restored. Or the file of an open
+    store was replaced."""
+
+
+class CursorAheadError(EventferryError):
+    """A cursor has read more events than the store holds: a backup was restored, the cursor is of another store, or a
+    standby lags behind. A reader that went on would miss events.
+
+    Attributes:
+        thread_id: the first thread in which it has.
+        counter: the cursor's next counter there.
+        head: the store's.
+        is_standby: whether the store is on a standby, which may catch up: try again later.
+    """
+
+    def __init__(self, thread_id: int, counter: int, head: int, *, is_standby: bool) -> None:
+        hint = (
+            "this is a standby, which may lag behind: try again later"
+            if is_standby
+            else "a backup was restored, or the cursor is of another store"
+        )
+        super().__init__(
+            f"the cursor has read {counter} events of thread {thread_id}, and the store holds {head}: {hint}"
+        )
+        self.thread_id = thread_id
+        self.counter = counter
+        self.head = head
+        self.is_standby = is_standby
 
 
 class ReadOnlyStoreError(EventferryError):

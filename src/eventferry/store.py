@@ -34,9 +34,12 @@ from eventferry.lines.event import Event, EventInput, NewRow, decode_event, deco
 from eventferry.lines.payload import LARGE, decode_payload, encode_payload, is_large, plain_text
 from eventferry.operation_log import Operation, counts_of, told
 from eventferry.reading import partition
+from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+from eventferry.reading.following import FollowStream
 from eventferry.reading.pages import Pages
 from eventferry.reading.partition import Partition
+from eventferry.reading.questions import refuse_ahead
 from eventferry.results import (
     Description,
     ImportProgress,
@@ -274,41 +277,115 @@ class EventStore:
         *,
         limit: int,
         cursor: str | msgspec.UnsetType | None = msgspec.UNSET,
+        since: str | msgspec.UnsetType | None = msgspec.UNSET,
         start_time: int | None = None,
         finish_time: int | None = None,
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
     ) -> Page:
-        """Load a page of events, by cursor or by time.
+        """Load a page of events, by cursor, by bookmark or by time.
 
         Args:
             limit: maximum number of events, from 1. A page also ends at 64 MiB, after at least one event.
             cursor: start at this cursor; None is the start of the store.
+            since: start at this bookmark instead; None is the start of the store. The page has a bookmark too.
             start_time: load by time instead: events at or after this timestamp, in ms since 1970.
             finish_time: events at or before this timestamp.
             event_types: only events of these types. An empty list matches nothing; the given cursor is returned.
             aggregate_ids: only events of these aggregates, likewise.
 
         Returns:
-            The events, and the cursor after them. By cursor they come in the order of docs/order.md, by time in the
-            order of their timestamps.
+            The events, and the cursor after them. By cursor and by bookmark they come in the order of docs/order.md,
+            by time in the order of their timestamps.
+
+        Raises:
+            CursorAheadError: the cursor or the bookmark has read more events than the store holds.
+            StoreReplacedError: the events that the bookmark has read are not the store's any more.
         """
         _check_count("limit", limit)
         only = filter_of(event_types, aggregate_ids, start_time, finish_time)
         by_time = start_time is not None or finish_time is not None
+        if [cursor is not msgspec.UNSET, since is not msgspec.UNSET, by_time].count(True) != 1:
+            raise UsageError(
+                "give one of a cursor (None is the start), a bookmark as since (None is the start), or start_time and "
+                "finish_time"
+            )
+        if since is not msgspec.UNSET:
+            return await self._page_since(since, only, limit)
         if cursor is msgspec.UNSET:
-            if not by_time:
-                raise UsageError("give a cursor (None is the start), start_time or finish_time")
             return Page(await self._selected(only, limit), None)
-        if by_time:
-            raise UsageError("give a cursor, or start_time and finish_time, but not both")
-        # Who reads on from the end of a page need not look for its beginning again.
-        pages = self._read_up_to.pop((cursor, only), None) or _pages(cursor, only)
+        pages = self._pages_from(cursor, only)
         page = await self._page(pages, limit)
+        self._remember(page, only, pages)
+        return page
+
+    def _pages_from(self, cursor: str | None, only: Filter) -> Pages:
+        """Who reads on from the end of a page need not look for its beginning again."""
+        return self._read_up_to.pop((cursor, only), None) or _pages(cursor, only)
+
+    def _remember(self, page: Page, only: Filter, pages: Pages) -> None:
         self._read_up_to[page.cursor, only] = pages
         if len(self._read_up_to) > _REMEMBERED:
             del self._read_up_to[next(iter(self._read_up_to))]
+
+    async def _page_since(self, since: str | None, only: Filter, limit: int) -> Page:
+        async with self._database.reading() as reading:
+            if since is None:
+                bookmark = await Bookmark.at(reading, vector.decode(None))
+            else:
+                bookmark = await Bookmark.open(reading, since)
+            pages = self._pages_from(vector.encode(bookmark.unread), only)
+            pages.is_end = pages.is_barred
+            found = await pages.page(reading, limit, _PAGE_BYTES)
+            bookmark = await bookmark.moved(reading, found, pages.unread)
+        page = Page(list(found.events), vector.encode(pages.unread), str(bookmark))
+        self._remember(page, only, pages)
         return page
+
+    async def bookmark(self, cursor: str | msgspec.UnsetType | None = msgspec.UNSET) -> str:
+        """A bookmark: a cursor that can tell whether the store's history is still the one that was read.
+
+        Args:
+            cursor: where, such as the cursor of a page, an export or a save; None is the start of the store. Without
+                it, the current end of the store.
+
+        Raises:
+            CursorAheadError: the cursor has read more events than the store holds.
+        """
+        async with self._database.reading() as reading:
+            unread = await reading.heads() if cursor is msgspec.UNSET else vector.decode(cursor)
+            return str(await Bookmark.at(reading, unread))
+
+    def follow(
+        self,
+        since: str | None = None,
+        *,
+        event_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        limit: int = 1000,
+        idle: float | None = None,
+    ) -> FollowStream:
+        """Follow the store: an endless async iterator of pages, in which each event comes exactly once.
+
+        Within a page the order is that of docs/order.md. Events that are saved or imported later come in later pages,
+        whatever their timestamps. The store is asked every 20 ms while events come, and every 0.5 s when none do.
+
+        Args:
+            since: begin at this bookmark; None is the start of the store, and "now" its current end.
+            event_types: only events of these types.
+            aggregate_ids: only events of these aggregates.
+            limit: maximum number of events of a page. A page also ends at 768 KiB, after at least one event.
+            idle: give a page without events after this many seconds in which none came, so that the caller can do
+                something else. Without it the iterator waits for the next event.
+
+        Raises:
+            UsageError: during iteration: `since` is not a bookmark.
+            CursorAheadError, StoreReplacedError: during iteration: what was read is not the store's history any more.
+        """
+        _check_count("limit", limit)
+        if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
+            raise UsageError(f"idle must be a number of seconds, not {idle!r}")
+        return FollowStream(self._database, since, filter_of(event_types, aggregate_ids), limit, idle)
 
     async def _selected(self, only: Filter, limit: int, *, backwards: bool = False) -> list[Event]:
         async with self._database.reading() as reading:
@@ -356,6 +433,7 @@ class EventStore:
         unread = vector.decode(cursor)
         async with self._database.reading() as reading:
             heads = await reading.heads()
+            await refuse_ahead(reading, unread, heads)
             matching = Selection(unread, only=Filter(event_types=wanted))
             first = {thread: counter for _, thread, counter in await reading.least_counters([], matching)}
         return vector.encode([first.get(thread, head) for thread, head in enumerate(heads)])
@@ -373,6 +451,7 @@ class EventStore:
         finish_time: int | None = None,
         limit: int | None = None,
         jobs: int = 1,
+        since: str | None = None,
     ) -> ExportStream:
         """Export events as JSON Lines: an async iterator of blocks.
 
@@ -387,10 +466,14 @@ class EventStore:
             limit: stop after this many events.
             jobs: number of connections that read in parallel, each a few MB ahead. The output is the same. This helps
                 if the server's answers take long; with a filter or a limit, one connection is used.
+            since: start at this bookmark, instead of a cursor.
 
         Raises:
-            StoreReplacedError: during iteration: the events were replaced.
+            CursorAheadError: during iteration: the cursor has read more events than the store holds.
+            StoreReplacedError: during iteration: the events were replaced, or are not those that the bookmark has read.
         """
+        if since is not None and cursor is not None:
+            raise UsageError("give a cursor or a bookmark as since, but not both")
         _check_size("buffer_size", buffer_size)
         _check_size("limit", limit)
         _check_count("jobs", jobs)
@@ -402,6 +485,7 @@ class EventStore:
             limit=limit,
             only=filter_of(event_types, aggregate_ids, start_time, finish_time),
             jobs=jobs,
+            since=since,
         )
 
     async def partitions(self, n: int, since: str | None = None, until: str | None = None) -> list[Partition]:

@@ -17,10 +17,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
-from functools import partial
+from functools import partial, wraps
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
@@ -30,14 +41,12 @@ from eventferry.errors import *  # noqa: F403
 from eventferry.importing.batch import PART
 from eventferry.importing.merge import ImportReport, Older
 from eventferry.importing.stream import ImportStream as AwaitedImport
-from eventferry.importing.stream import StreamReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import File, Report, Report_co
 from eventferry.reading.exporting import ExportStream as AwaitedExport
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
-from eventferry.secrets import SecretsReport
 
 __all__ = [
     "AUTO",
@@ -60,7 +69,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
-
 _Step: TypeAlias = Callable[[], None]
 
 
@@ -72,35 +80,6 @@ class _Here(threading.local):
 
 
 _HERE = _Here()
-
-
-class _Call(Generic[T]):
-    """A call that runs in the loop while a thread waits for it."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T], steps: SimpleQueue[_Step | None]) -> None:
-        self._coroutine = coroutine
-        self._steps = steps
-        self._task: asyncio.Task[T] | None = None
-        self.is_over = False
-
-    def begin(self) -> None:
-        """Start the task; called in the loop."""
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
-        self._task.add_done_callback(self._end)
-
-    def _end(self, _: asyncio.Task[T]) -> None:
-        self.is_over = True
-        self._steps.put(None)
-
-    def cancel(self) -> None:
-        """Cancel the task; called in the loop."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def result(self) -> T:
-        """Return its result, or raise its error."""
-        assert self._task is not None  # noqa: S101 -- it has ended
-        return self._task.result()
 
 
 class _Loop:
@@ -116,15 +95,26 @@ class _Loop:
         Ctrl-C cancels the coroutine and is raised when that has ended; a second one is raised at once.
         """
         loop, steps = self._begun(), _HERE.steps
-        call = _Call(coroutine, steps)
-        loop.call_soon_threadsafe(call.begin)
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            task = loop.create_task(coroutine)
+            task.add_done_callback(lambda _: steps.put(None))
+            tasks.append(task)
+
+        def wait() -> None:
+            while not (tasks and tasks[0].done()):  # a step may be another call's
+                if (step := steps.get()) is not None:
+                    step()
+
+        loop.call_soon_threadsafe(begin)
         try:
-            _wait(call, steps)
+            wait()
         except BaseException:
-            loop.call_soon_threadsafe(call.cancel)
-            _wait(call, steps)
+            loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            wait()
             raise
-        return call.result()
+        return tasks[0].result()
 
     def _begun(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -139,12 +129,6 @@ class _Loop:
         loop, self._loop = self._loop, None
         self._lock = threading.Lock()
         return loop
-
-
-def _wait(call: _Call[Any], steps: SimpleQueue[_Step | None]) -> None:
-    while not call.is_over:  # a step may be another call's
-        if (step := steps.get()) is not None:
-            step()
 
 
 _LOOP = _Loop()
@@ -221,9 +205,9 @@ _QUICKLY = 0.01
 
 def _own(value: Any) -> Any:
     """An argument for the loop. Iterables are read here, in the caller's thread."""
-    if isinstance(value, str | bytes | list | tuple | dict) or not hasattr(value, "__iter__"):
+    if isinstance(value, str | bytes | list | tuple | Mapping | BaseException | type):
         return value
-    return list(value)
+    return list(value) if hasattr(value, "__iter__") else value
 
 
 class _Face(Generic[S]):
@@ -233,37 +217,43 @@ class _Face(Generic[S]):
         self.inner = inner
 
 
-F = TypeVar("F", bound=_Face[Any])
+class _Shown(Generic[T]):
+    """An attribute of the wrapped object, for reading."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, face: _Face[Any], owner: type) -> T:
+        return cast(T, getattr(face.inner, self._name))
+
+    def __set__(self, face: _Face[Any], value: Never) -> None:
+        raise AttributeError(f"{self._name} cannot be set")
 
 
-def _sync(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Any, P], T]:
-    """The same method without await, with the same parameters, result and documentation."""
+def _method(
+    method: Callable[Concatenate[Any, P], T], of_result: Callable[[T], R]
+) -> Callable[Concatenate[Any, P], R]:
+    """A method of the wrapped object, with its parameters and documentation, and what is made of its result."""
 
-    def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @wraps(method)
+    def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
         own: Any = [_own(value) for value in args]
         named: Any = {name: _own(value) for name, value in kwargs.items()}
-        return _LOOP.run(method(self.inner, *own, **named))
+        return of_result(method(self.inner, *own, **named))
 
-    call.__name__ = method.__name__
-    call.__doc__ = method.__doc__
-    call.__wrapped__ = method  # type: ignore[attr-defined]
     return call
 
 
-def _opening(
-    method: Callable[Concatenate[Any, P], Any], face: Callable[[Any], F]
-) -> Callable[Concatenate[Any, P], F]:
-    """A method that returns a stream; here it returns the wrapped stream."""
+def _blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """The same method without await."""
+    return _method(method, _LOOP.run)
 
-    def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> F:
-        return face(method(self.inner, *args, **kwargs))
 
-    call.__name__ = method.__name__
-    call.__doc__ = method.__doc__
-    call.__wrapped__ = method  # type: ignore[attr-defined]
-    return call
+def _plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """The same method, which needs no loop."""
+    return _method(method, lambda result: result)
 
 
 B = TypeVar("B", AwaitedExport, AwaitedSecretsExport)
@@ -284,9 +274,7 @@ class _Blocks(_Face[B]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -295,196 +283,98 @@ class _Blocks(_Face[B]):
 
 
 class ExportStream(_Blocks[AwaitedExport]):
-    """An iterator of blocks of lines of events."""
+    """An iterator of blocks of lines of events, with the attributes of `eventferry.ExportStream`."""
 
-    begin = _sync(AwaitedExport.begin)
-
-    @property
-    def cursor(self) -> str:
-        """The cursor after the last complete event that was returned."""
-        return self.inner.cursor
-
-    @property
-    def is_end(self) -> bool:
-        """Whether the end of the store was reached."""
-        return self.inner.is_end
-
-    @property
-    def is_buffer_overflow(self) -> bool:
-        """Whether the export ended because of `buffer_size`."""
-        return self.inner.is_buffer_overflow
-
-    @property
-    def exported(self) -> int:
-        """The number of events returned so far."""
-        return self.inner.exported
-
-    def stop(self) -> None:
-        """End regularly at the next block, but not before the first one."""
-        self.inner.stop()
+    cursor = _Shown[str]()
+    is_end = _Shown[bool]()
+    is_buffer_overflow = _Shown[bool]()
+    exported = _Shown[int]()
+    begin = _blocking(AwaitedExport.begin)
+    stop = _plain(AwaitedExport.stop)
 
 
 class SecretsExport(_Blocks[AwaitedSecretsExport]):
-    """An iterator of blocks of lines of secrets."""
+    """An iterator of blocks of lines of secrets, with the attributes of `eventferry.SecretsExport`."""
 
-    @property
-    def idx(self) -> int:
-        """The `idx` from which another export continues."""
-        return self.inner.idx
-
-    @property
-    def exported(self) -> int:
-        """The number of secrets returned so far."""
-        return self.inner.exported
+    idx = _Shown[int]()
+    exported = _Shown[int]()
 
 
 class ImportStream(_Face[AwaitedImport]):
-    """A sink for blocks of lines. Leaving `with` normally commits; an exception aborts."""
+    """A sink for blocks of lines, with the attributes of `eventferry.ImportStream`.
 
-    begin = _sync(AwaitedImport.begin)
-    write = _sync(AwaitedImport.write)
-    verify = _sync(AwaitedImport.verify)
-    abort = _sync(AwaitedImport.abort)
+    Leaving `with` normally commits; an exception aborts.
+    """
 
-    def close(self) -> StreamReport:
-        """Commit everything, or after `stop` what was read until then; returns the report."""
-        return _LOOP.run(self.inner.close())
+    is_stopped = _Shown[bool]()
+    is_verified = _Shown[bool]()
+    byte_offset = _Shown[int]()
+    saved_events_count = _Shown[int]()
+    begin = _blocking(AwaitedImport.begin)
+    write = _blocking(AwaitedImport.write)
+    verify = _blocking(AwaitedImport.verify)
+    close = _blocking(AwaitedImport.close)
+    finish = _blocking(AwaitedImport.finish)
+    abort = _blocking(AwaitedImport.abort)
+    stop = _plain(AwaitedImport.stop)
+    __exit__ = _blocking(AwaitedImport.__aexit__)
 
-    def finish(self) -> StreamReport:
-        """The same, if the source is known to be at its end."""
-        return _LOOP.run(self.inner.finish())
-
-    def stop(self) -> None:
-        """Stop reading at the next commit."""
-        self.inner.stop()
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the import has stopped."""
-        return self.inner.is_stopped
-
-    @property
-    def is_verified(self) -> bool:
-        """Whether everything read before the interruption has been compared with the source."""
-        return self.inner.is_verified
-
-    @property
-    def byte_offset(self) -> int:
-        """The offset in the source after the last committed line."""
-        return self.inner.byte_offset
-
-    @property
-    def saved_events_count(self) -> int:
-        """The number of committed events."""
-        return self.inner.saved_events_count
-
-    def __enter__(self) -> ImportStream:
-        _LOOP.run(self.inner.__aenter__())
+    def __enter__(self) -> Self:
+        self.begin()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _LOOP.run(self.inner.__aexit__(kind, error, trace))
 
 
 class SecretsImport(_Face[AwaitedSecretsImport]):
-    """A sink for lines of secrets."""
+    """A sink for lines of secrets. Leaving `with` normally stores them; an exception aborts."""
 
-    write = _sync(AwaitedSecretsImport.write)
-    abort = _sync(AwaitedSecretsImport.abort)
+    write = _blocking(AwaitedSecretsImport.write)
+    close = _blocking(AwaitedSecretsImport.close)
+    abort = _blocking(AwaitedSecretsImport.abort)
+    __exit__ = _blocking(AwaitedSecretsImport.__aexit__)
 
-    def close(self) -> SecretsReport:
-        """Store the secrets; returns the report."""
-        return _LOOP.run(self.inner.close())
-
-    def __enter__(self) -> SecretsImport:
+    def __enter__(self) -> Self:
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _LOOP.run(self.inner.__aexit__(kind, error, trace))
 
 
 class EventLoader(_Face[awaited.EventLoader]):
     """Loads one page after another, from a cursor on."""
 
-    load_events = _sync(awaited.EventLoader.load_events)
-    close = _sync(awaited.EventLoader.close)
-
-    @property
-    def cursor(self) -> str:
-        """The cursor after the loaded events."""
-        return self.inner.cursor
+    cursor = _Shown[str]()
+    load_events = _blocking(awaited.EventLoader.load_events)
+    close = _blocking(awaited.EventLoader.close)
 
 
 class EventStore(_Face[awaited.EventStore]):
     """An event store in a database; created by `open_store`. Use it with `with`, or call `close`."""
 
-    def __enter__(self) -> EventStore:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    __exit__ = _blocking(awaited.EventStore.__aexit__)
+    init = _blocking(awaited.EventStore.init)
+    undo_init = _blocking(awaited.EventStore.undo_init)
+    drop = _blocking(awaited.EventStore.drop)
+    close = _blocking(awaited.EventStore.close)
+    exists = _blocking(awaited.EventStore.exists)
+    upgrade = _blocking(awaited.EventStore.upgrade)
+    freeze = _blocking(awaited.EventStore.freeze)
+    unfreeze = _blocking(awaited.EventStore.unfreeze)
+    describe = _blocking(awaited.EventStore.describe)
 
-    init = _sync(awaited.EventStore.init)
-    undo_init = _sync(awaited.EventStore.undo_init)
-    drop = _sync(awaited.EventStore.drop)
-    close = _sync(awaited.EventStore.close)
-    exists = _sync(awaited.EventStore.exists)
-    upgrade = _sync(awaited.EventStore.upgrade)
-    freeze = _sync(awaited.EventStore.freeze)
-    unfreeze = _sync(awaited.EventStore.unfreeze)
-    describe = _sync(awaited.EventStore.describe)
-    save_event = _sync(awaited.EventStore.save_event)
-    load_events = _sync(awaited.EventStore.load_events)
-    get_latest_event = _sync(awaited.EventStore.get_latest_event)
-    get_cursor_until_event_types = _sync(awaited.EventStore.get_cursor_until_event_types)
-    import_progress = _sync(awaited.EventStore.import_progress)
-    begin_incremental_import = _sync(awaited.EventStore.begin_incremental_import)
-    commit_incremental_import = _sync(awaited.EventStore.commit_incremental_import)
-    rollback_incremental_import = _sync(awaited.EventStore.rollback_incremental_import)
-    load_secrets = _sync(awaited.EventStore.load_secrets)
-    get_secret = _sync(awaited.EventStore.get_secret)
-    set_secret = _sync(awaited.EventStore.set_secret)
-    delete_secret = _sync(awaited.EventStore.delete_secret)
-    gather_secrets_from_events = _sync(awaited.EventStore.gather_secrets_from_events)
-    load_snapshot = _sync(awaited.EventStore.load_snapshot)
-    save_snapshot = _sync(awaited.EventStore.save_snapshot)
-    drop_snapshot = _sync(awaited.EventStore.drop_snapshot)
-    ensure_event_subscriber = _sync(awaited.EventStore.ensure_event_subscriber)
-    remove_event_subscriber = _sync(awaited.EventStore.remove_event_subscriber)
-    get_event_subscribers = _sync(awaited.EventStore.get_event_subscribers)
+    save_event = _blocking(awaited.EventStore.save_event)
+    load_events = _blocking(awaited.EventStore.load_events)
+    get_event_loader = _method(
+        awaited.EventStore.get_event_loader, lambda loader: EventLoader(_LOOP.run(loader))
+    )
+    get_latest_event = _blocking(awaited.EventStore.get_latest_event)
+    get_next_cursor = _plain(awaited.EventStore.get_next_cursor)
+    get_cursor_until_event_types = _blocking(awaited.EventStore.get_cursor_until_event_types)
 
-    def get_next_cursor(self, cursor: str | None, events: Iterable[eventferry.Event]) -> str:
-        """The cursor after `events` have been read from `cursor` on."""
-        return self.inner.get_next_cursor(cursor, events)
-
-    def get_event_loader(
-        self,
-        *,
-        cursor: str | None,
-        event_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-    ) -> EventLoader:
-        """A loader that loads page after page and remembers its cursor."""
-        return EventLoader(
-            _LOOP.run(
-                self.inner.get_event_loader(
-                    cursor=cursor, event_types=_own(event_types), aggregate_ids=_own(aggregate_ids)
-                )
-            )
-        )
-
-    export_events = _opening(awaited.EventStore.export_events, ExportStream)
-    partitions = _sync(awaited.EventStore.partitions)
-    read_partition = _opening(awaited.EventStore.read_partition, ExportStream)
-    import_events = _opening(awaited.EventStore.import_events, ImportStream)
-    export_secrets = _opening(awaited.EventStore.export_secrets, SecretsExport)
-    import_secrets = _opening(awaited.EventStore.import_secrets, SecretsImport)
+    export_events = _method(awaited.EventStore.export_events, ExportStream)
+    partitions = _blocking(awaited.EventStore.partitions)
+    read_partition = _method(awaited.EventStore.read_partition, ExportStream)
+    import_events = _method(awaited.EventStore.import_events, ImportStream)
+    import_progress = _blocking(awaited.EventStore.import_progress)
 
     def incremental_import(
         self,
@@ -501,6 +391,8 @@ class EventStore(_Face[awaited.EventStore]):
             )
         )
 
+    begin_incremental_import = _blocking(awaited.EventStore.begin_incremental_import)
+
     def push_incremental_import(
         self,
         events: Iterable[EventInput] | Iterable[bytes],
@@ -515,6 +407,24 @@ class EventStore(_Face[awaited.EventStore]):
                 _events(events), import_id, part, ignore_unknown_keys, max_line_bytes
             )
         )
+
+    commit_incremental_import = _blocking(awaited.EventStore.commit_incremental_import)
+    rollback_incremental_import = _blocking(awaited.EventStore.rollback_incremental_import)
+
+    load_secrets = _blocking(awaited.EventStore.load_secrets)
+    get_secret = _blocking(awaited.EventStore.get_secret)
+    set_secret = _blocking(awaited.EventStore.set_secret)
+    delete_secret = _blocking(awaited.EventStore.delete_secret)
+    export_secrets = _method(awaited.EventStore.export_secrets, SecretsExport)
+    import_secrets = _method(awaited.EventStore.import_secrets, SecretsImport)
+    gather_secrets_from_events = _blocking(awaited.EventStore.gather_secrets_from_events)
+
+    load_snapshot = _blocking(awaited.EventStore.load_snapshot)
+    save_snapshot = _blocking(awaited.EventStore.save_snapshot)
+    drop_snapshot = _blocking(awaited.EventStore.drop_snapshot)
+    ensure_event_subscriber = _blocking(awaited.EventStore.ensure_event_subscriber)
+    remove_event_subscriber = _blocking(awaited.EventStore.remove_event_subscriber)
+    get_event_subscribers = _blocking(awaited.EventStore.get_event_subscribers)
 
 
 def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventferry import Event, EventStore, StoreClosedError, UsageError
+from eventferry import CursorAheadError, Event, EventStore, StoreClosedError, UsageError
 from eventferry import cursor as vector
 from tests.support import (
     LONG_AGO,
@@ -184,13 +184,11 @@ async def test_the_zero_cursor_is_the_start(opened: Opened) -> None:
         assert (await store.load_events(limit=9, cursor=ZERO)).events == events_of(make_lines(3))
 
 
-async def test_a_cursor_beyond_the_end_brings_nothing_and_comes_back(opened: Opened) -> None:
+async def test_a_cursor_beyond_the_end_is_refused(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(3))
-        beyond = vector.encode([100] * 256)
-        page = await store.load_events(limit=9, cursor=beyond)
-        assert page.events == []
-        assert page.cursor == beyond
+        with pytest.raises(CursorAheadError):
+            await store.load_events(limit=9, cursor=vector.encode([100] * 256))
 
 
 async def test_a_cursor_into_a_gap_goes_on_behind_the_gap(opened: Opened) -> None:

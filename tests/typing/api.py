@@ -99,6 +99,13 @@ def synchronous(blocks: Iterator[bytes]) -> None:
         assert_type(sync.pipeline(blocks, b.import_secrets()), SecretsReport)
         sync.pipeline(a.export_events(), "events.jsonl")
         assert_type(a.load_events(limit=1, cursor=None), Page)
+        assert_type(a.get_event_loader(cursor=None), sync.EventLoader)
+        assert_type(a.export_events(limit=1), sync.ExportStream)
+        assert_type(a.export_events().cursor, str)
+        with b.import_events(resume=True) as stream:
+            assert_type(stream, sync.ImportStream)
+            assert_type(stream.byte_offset, int)
+            assert_type(stream.close(), StreamReport)
 
 
 def wrong(store: EventStore) -> None:
@@ -106,3 +113,9 @@ def wrong(store: EventStore) -> None:
     store.export_events(maintenance_mode="auto")  # type: ignore[arg-type]
     store.import_events(resume="yes")  # type: ignore[arg-type]
     eventferry.open_store(5)  # type: ignore[arg-type]
+
+
+def wrong_without_await(store: sync.EventStore) -> None:
+    store.load_events(cursor=None)  # type: ignore[call-arg]
+    store.export_events().cursor = ""  # type: ignore[assignment]
+    store.import_events(resume="yes")  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.ImportNotFoundError: 404,
     errors.AlreadyFrozenError: 409,
     errors.ConcurrentError: 409,
+    errors.CursorAheadError: 409,
     errors.EmptyInputError: 409,
     errors.ImportOpenError: 409,
     errors.NotFrozenError: 409,

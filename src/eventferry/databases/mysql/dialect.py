@@ -20,6 +20,7 @@ class MysqlDialect(Dialect):
     snapshot_key = "SnapshotKey"
     snapshot_content = "SnapshotContent"
     arrival = "arrival"
+    is_standby = "@@global.read_only"
     insert_tells = False
 
     def __init__(self, tables: Tables, database: str) -> None:
