@@ -63,13 +63,11 @@ async def _called(is_regular: bool, function: Callable[P, T], *args: P.args, **k
 
 async def _settled(future: asyncio.Future[Any]) -> None:
     """Wait until a future is over, however often this is cancelled: a thread that runs cannot be."""
-    await to_the_end(_over(future))
-
-
-async def _over(future: asyncio.Future[Any]) -> None:
-    await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()  # which has been seen now
+    try:
+        await to_the_end(asyncio.wait([future]))
+    finally:
+        if future.done() and not future.cancelled():
+            future.exception()  # which has been seen now
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:
