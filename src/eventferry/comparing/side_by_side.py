@@ -218,7 +218,7 @@ class _Lines:
             block = await anext(self._blocks, None)
             self._is_over = block is None
             self._lines = self._splitter.finish() if block is None else self._splitter.feed(block)
-            # Most lines begin with a brace: only others may be blank.
+            # Not by `numbered`, which takes longer.
             self._texts = [
                 text for text in self._lines.texts if text and (text[0] > 32 or not text.isspace())
             ]
@@ -233,9 +233,4 @@ class _Lines:
 
     def placed(self, error: InputError, place: int) -> InputError:
         """The error with its line number and offset; `place` counts the lines of this block without blank ones."""
-        numbers = [
-            number
-            for number, text in enumerate(self._lines.texts, start=self._lines.line)
-            if text and not text.isspace()
-        ]
-        return self._lines.placed(error, numbers[place])
+        return self._lines.placed(error, [number for number, _ in self._lines.numbered][place])

@@ -11,12 +11,11 @@ removes only what carries this very id.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, overload
 
-from eventferry.clock import now
+from eventferry.clock import moment, now
 from eventferry.database import (
     Database,
     ExclusiveWriting,
@@ -123,10 +122,8 @@ async def refuse_living(database: Database, stage: Stage) -> None:
 
 def running(stage: Stage) -> StoreBusyError:
     """The error for an import in whose way another one is."""
-    since = stage.since and time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stage.since / 1000))
-    return StoreBusyError(
-        "another import into this store is running" + (f" since {since} UTC" if since else "")
-    )
+    since = f" since {moment(stage.since)}" if stage.since else ""
+    return StoreBusyError(f"another import into this store is running{since}")
 
 
 async def drop_dead_stages(database: Database) -> None:
