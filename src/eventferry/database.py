@@ -45,10 +45,13 @@ class State(NamedTuple):
     Attributes:
         identity: changes when the events are replaced.
         growth: rises when events are stored.
+        is_lasting: whether a backup that is restored has the same identity. Tables that reSolve made have none of
+            their own.
     """
 
     identity: str
     growth: int
+    is_lasting: bool
 
 
 class Stretch(NamedTuple):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 __all__ = [
+    "AggregateConflictError",
     "AlreadyFrozenError",
     "ConcurrentError",
+    "CursorAheadError",
+    "CutoverError",
     "DatabaseError",
     "EmptyInputError",
     "EventferryError",
@@ -28,6 +31,7 @@ __all__ = [
     "StoreNotFoundError",
     "StoreReplacedError",
     "StoreUnreachableError",
+    "TargetChangedError",
     "UnsupportedStoreError",
     "UsageError",
 ]
@@ -95,7 +99,34 @@ class StoreFullError(EventferryError):
 
 
 class StoreReplacedError(EventferryError):
-    """The events were replaced during an export, or the file of an open store was replaced."""
+    """The events are not those that were read: they were replaced, or a backup was restored. Or the file of an open
+    store was replaced."""
+
+
+class CursorAheadError(EventferryError):
+    """A cursor has read more events than the store holds: a backup was restored, the cursor is of another store, or a
+    standby lags behind. A reader that went on would miss events.
+
+    Attributes:
+        thread_id: the first thread in which it has.
+        counter: the cursor's next counter there.
+        head: the store's.
+        is_standby: whether the store is on a standby, which may catch up: try again later.
+    """
+
+    def __init__(self, thread_id: int, counter: int, head: int, *, is_standby: bool) -> None:
+        hint = (
+            "this is a standby, which may lag behind: try again later"
+            if is_standby
+            else "a backup was restored, or the cursor is of another store"
+        )
+        super().__init__(
+            f"the cursor has read {counter} events of thread {thread_id}, and the store holds {head}: {hint}"
+        )
+        self.thread_id = thread_id
+        self.counter = counter
+        self.head = head
+        self.is_standby = is_standby
 
 
 class ReadOnlyStoreError(EventferryError):
@@ -114,6 +145,30 @@ class ConcurrentError(EventferryError):
         super().__init__(f"aggregate {aggregate_id!r} already has an event with version {aggregate_version}")
         self.aggregate_id = aggregate_id
         self.aggregate_version = aggregate_version
+
+
+class TargetChangedError(EventferryError):
+    """Somebody else has stored events in a replica, or a sync into the store was set up in another way. Nothing was
+    changed."""
+
+
+class CutoverError(EventferryError):
+    """After the last sync of a cutover the two stores were not equal."""
+
+
+class AggregateConflictError(EventferryError):
+    """A merge brings events of an aggregate that the target has events of its own for. The batch was not stored.
+
+    Attributes:
+        aggregate_id: the aggregate.
+    """
+
+    def __init__(self, aggregate_id: str) -> None:
+        super().__init__(
+            f"the aggregate {aggregate_id!r} lives on both sides: let a merge renumber its events "
+            "(same_aggregate='renumber'), or give the source's aggregates a prefix (same_aggregate='prefix=…')"
+        )
+        self.aggregate_id = aggregate_id
 
 
 class ImportOpenError(EventferryError):

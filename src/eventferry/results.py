@@ -27,10 +27,12 @@ class Page(msgspec.Struct, frozen=True):
     Attributes:
         events: in order.
         cursor: the cursor after the page; None for a page by time.
+        bookmark: the bookmark after the page; None for a page by cursor or by time.
     """
 
     events: list[Event]
     cursor: str | None
+    bookmark: str | None = None
 
 
 class OpenImportDescription(msgspec.Struct, frozen=True):

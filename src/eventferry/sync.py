@@ -17,27 +17,42 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
-from functools import partial
+from functools import partial, wraps
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast, overload
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
-from eventferry import store as awaited
 from eventferry.databases import forking
 from eventferry.errors import *  # noqa: F403
 from eventferry.importing.batch import PART
 from eventferry.importing.merge import ImportReport, Older
 from eventferry.importing.stream import ImportStream as AwaitedImport
-from eventferry.importing.stream import StreamReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import File, Report, Report_co
 from eventferry.reading.exporting import ExportStream as AwaitedExport
+from eventferry.reading.following import FollowStream as AwaitedFollow
+from eventferry.reading.loading import EventLoader as AwaitedLoader
+from eventferry.results import Page
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
-from eventferry.secrets import SecretsReport
+from eventferry.state.syncs import Mode
+from eventferry.store import EventStore as AwaitedStore
+from eventferry.syncing.status import SyncStatus
+from eventferry.syncing.sync import SyncReport
 
 __all__ = [
     "AUTO",
@@ -46,6 +61,7 @@ __all__ = [
     "EventLoader",
     "EventStore",
     "ExportStream",
+    "FollowStream",
     "ImportStream",
     "check",
     "open_store",
@@ -60,7 +76,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 S = TypeVar("S")
 
-
 _Step: TypeAlias = Callable[[], None]
 
 
@@ -72,35 +87,6 @@ class _Here(threading.local):
 
 
 _HERE = _Here()
-
-
-class _Call(Generic[T]):
-    """A call that runs in the loop while a thread waits for it."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T], steps: SimpleQueue[_Step | None]) -> None:
-        self._coroutine = coroutine
-        self._steps = steps
-        self._task: asyncio.Task[T] | None = None
-        self.is_over = False
-
-    def begin(self) -> None:
-        """Start the task; called in the loop."""
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
-        self._task.add_done_callback(self._end)
-
-    def _end(self, _: asyncio.Task[T]) -> None:
-        self.is_over = True
-        self._steps.put(None)
-
-    def cancel(self) -> None:
-        """Cancel the task; called in the loop."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def result(self) -> T:
-        """Return its result, or raise its error."""
-        assert self._task is not None  # noqa: S101 -- it has ended
-        return self._task.result()
 
 
 class _Loop:
@@ -116,15 +102,26 @@ class _Loop:
         Ctrl-C cancels the coroutine and is raised when that has ended; a second one is raised at once.
         """
         loop, steps = self._begun(), _HERE.steps
-        call = _Call(coroutine, steps)
-        loop.call_soon_threadsafe(call.begin)
+        tasks: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            task = loop.create_task(coroutine)
+            task.add_done_callback(lambda _: steps.put(None))
+            tasks.append(task)
+
+        def wait() -> None:
+            while not (tasks and tasks[0].done()):  # a step may be another call's
+                if (step := steps.get()) is not None:
+                    step()
+
+        loop.call_soon_threadsafe(begin)
         try:
-            _wait(call, steps)
+            wait()
         except BaseException:
-            loop.call_soon_threadsafe(call.cancel)
-            _wait(call, steps)
+            loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            wait()
             raise
-        return call.result()
+        return tasks[0].result()
 
     def _begun(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -139,12 +136,6 @@ class _Loop:
         loop, self._loop = self._loop, None
         self._lock = threading.Lock()
         return loop
-
-
-def _wait(call: _Call[Any], steps: SimpleQueue[_Step | None]) -> None:
-    while not call.is_over:  # a step may be another call's
-        if (step := steps.get()) is not None:
-            step()
 
 
 _LOOP = _Loop()
@@ -221,9 +212,9 @@ _QUICKLY = 0.01
 
 def _own(value: Any) -> Any:
     """An argument for the loop. Iterables are read here, in the caller's thread."""
-    if isinstance(value, str | bytes | list | tuple | dict) or not hasattr(value, "__iter__"):
+    if isinstance(value, str | bytes | list | tuple | Mapping | BaseException | type):
         return value
-    return list(value)
+    return list(value) if hasattr(value, "__iter__") else value
 
 
 class _Face(Generic[S]):
@@ -233,37 +224,43 @@ class _Face(Generic[S]):
         self.inner = inner
 
 
-F = TypeVar("F", bound=_Face[Any])
+class _Shown(Generic[T]):
+    """An attribute of the wrapped object, for reading."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, face: _Face[Any], owner: type) -> T:
+        return cast(T, getattr(face.inner, self._name))
+
+    def __set__(self, face: _Face[Any], value: Never) -> None:
+        raise AttributeError(f"{self._name} cannot be set")
 
 
-def _sync(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Any, P], T]:
-    """The same method without await, with the same parameters, result and documentation."""
+def _method(
+    method: Callable[Concatenate[Any, P], T], of_result: Callable[[T], R]
+) -> Callable[Concatenate[Any, P], R]:
+    """A method of the wrapped object, with its parameters and documentation, and what is made of its result."""
 
-    def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    @wraps(method)
+    def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
         own: Any = [_own(value) for value in args]
         named: Any = {name: _own(value) for name, value in kwargs.items()}
-        return _LOOP.run(method(self.inner, *own, **named))
+        return of_result(method(self.inner, *own, **named))
 
-    call.__name__ = method.__name__
-    call.__doc__ = method.__doc__
-    call.__wrapped__ = method  # type: ignore[attr-defined]
     return call
 
 
-def _opening(
-    method: Callable[Concatenate[Any, P], Any], face: Callable[[Any], F]
-) -> Callable[Concatenate[Any, P], F]:
-    """A method that returns a stream; here it returns the wrapped stream."""
+def _blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """The same method without await."""
+    return _method(method, _LOOP.run)
 
-    def call(self: _Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> F:
-        return face(method(self.inner, *args, **kwargs))
 
-    call.__name__ = method.__name__
-    call.__doc__ = method.__doc__
-    call.__wrapped__ = method  # type: ignore[attr-defined]
-    return call
+def _plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """The same method, which needs no loop."""
+    return _method(method, lambda result: result)
 
 
 B = TypeVar("B", AwaitedExport, AwaitedSecretsExport)
@@ -284,9 +281,7 @@ class _Blocks(_Face[B]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -295,196 +290,156 @@ class _Blocks(_Face[B]):
 
 
 class ExportStream(_Blocks[AwaitedExport]):
-    """An iterator of blocks of lines of events."""
+    """An iterator of blocks of lines of events, with the attributes of `eventferry.ExportStream`."""
 
-    begin = _sync(AwaitedExport.begin)
+    cursor = _Shown[str]()
+    is_end = _Shown[bool]()
+    is_buffer_overflow = _Shown[bool]()
+    exported = _Shown[int]()
+    begin = _blocking(AwaitedExport.begin)
+    bookmark = _blocking(AwaitedExport.bookmark)
+    bookmark_behind = _blocking(AwaitedExport.bookmark_behind)
+    stop = _plain(AwaitedExport.stop)
+
+
+class FollowStream(_Face[AwaitedFollow]):
+    """An endless iterator of pages, as `eventferry.FollowStream`. It can be left at any time, also by Ctrl-C."""
+
+    def __init__(self, inner: AwaitedFollow) -> None:
+        super().__init__(inner)
+        self._found: Page | None = None
+        self._bookmark: str | None = None
 
     @property
-    def cursor(self) -> str:
-        """The cursor after the last complete event that was returned."""
-        return self.inner.cursor
+    def bookmark(self) -> str | None:
+        """The bookmark behind the last page; None before the first."""
+        return self._bookmark if self._found else self.inner.bookmark
 
-    @property
-    def is_end(self) -> bool:
-        """Whether the end of the store was reached."""
-        return self.inner.is_end
+    def __iter__(self) -> Iterator[Page]:
+        return self
 
-    @property
-    def is_buffer_overflow(self) -> bool:
-        """Whether the export ended because of `buffer_size`."""
-        return self.inner.is_buffer_overflow
+    def __next__(self) -> Page:
+        if self._found is None:
+            _LOOP.run(self._step())
+        page = cast(Page, self._found)
+        self._found, self._bookmark = None, page.bookmark
+        return page
 
-    @property
-    def exported(self) -> int:
-        """The number of events returned so far."""
-        return self.inner.exported
-
-    def stop(self) -> None:
-        """End regularly at the next block, but not before the first one."""
-        self.inner.stop()
+    async def _step(self) -> None:
+        # Ctrl-C may come when the page is there, and its step is behind it already: the next call gives it.
+        self._found = await anext(self.inner)
 
 
 class SecretsExport(_Blocks[AwaitedSecretsExport]):
-    """An iterator of blocks of lines of secrets."""
+    """An iterator of blocks of lines of secrets, with the attributes of `eventferry.SecretsExport`."""
 
-    @property
-    def idx(self) -> int:
-        """The `idx` from which another export continues."""
-        return self.inner.idx
-
-    @property
-    def exported(self) -> int:
-        """The number of secrets returned so far."""
-        return self.inner.exported
+    idx = _Shown[int]()
+    exported = _Shown[int]()
 
 
 class ImportStream(_Face[AwaitedImport]):
-    """A sink for blocks of lines. Leaving `with` normally commits; an exception aborts."""
+    """A sink for blocks of lines, with the attributes of `eventferry.ImportStream`.
 
-    begin = _sync(AwaitedImport.begin)
-    write = _sync(AwaitedImport.write)
-    verify = _sync(AwaitedImport.verify)
-    abort = _sync(AwaitedImport.abort)
+    Leaving `with` normally commits; an exception aborts.
+    """
 
-    def close(self) -> StreamReport:
-        """Commit everything, or after `stop` what was read until then; returns the report."""
-        return _LOOP.run(self.inner.close())
+    is_stopped = _Shown[bool]()
+    is_verified = _Shown[bool]()
+    byte_offset = _Shown[int]()
+    saved_events_count = _Shown[int]()
+    begin = _blocking(AwaitedImport.begin)
+    write = _blocking(AwaitedImport.write)
+    verify = _blocking(AwaitedImport.verify)
+    close = _blocking(AwaitedImport.close)
+    finish = _blocking(AwaitedImport.finish)
+    abort = _blocking(AwaitedImport.abort)
+    stop = _plain(AwaitedImport.stop)
+    __exit__ = _blocking(AwaitedImport.__aexit__)
 
-    def finish(self) -> StreamReport:
-        """The same, if the source is known to be at its end."""
-        return _LOOP.run(self.inner.finish())
-
-    def stop(self) -> None:
-        """Stop reading at the next commit."""
-        self.inner.stop()
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether the import has stopped."""
-        return self.inner.is_stopped
-
-    @property
-    def is_verified(self) -> bool:
-        """Whether everything read before the interruption has been compared with the source."""
-        return self.inner.is_verified
-
-    @property
-    def byte_offset(self) -> int:
-        """The offset in the source after the last committed line."""
-        return self.inner.byte_offset
-
-    @property
-    def saved_events_count(self) -> int:
-        """The number of committed events."""
-        return self.inner.saved_events_count
-
-    def __enter__(self) -> ImportStream:
-        _LOOP.run(self.inner.__aenter__())
+    def __enter__(self) -> Self:
+        self.begin()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _LOOP.run(self.inner.__aexit__(kind, error, trace))
 
 
 class SecretsImport(_Face[AwaitedSecretsImport]):
-    """A sink for lines of secrets."""
+    """A sink for lines of secrets. Leaving `with` normally stores them; an exception aborts."""
 
-    write = _sync(AwaitedSecretsImport.write)
-    abort = _sync(AwaitedSecretsImport.abort)
+    write = _blocking(AwaitedSecretsImport.write)
+    close = _blocking(AwaitedSecretsImport.close)
+    abort = _blocking(AwaitedSecretsImport.abort)
+    __exit__ = _blocking(AwaitedSecretsImport.__aexit__)
 
-    def close(self) -> SecretsReport:
-        """Store the secrets; returns the report."""
-        return _LOOP.run(self.inner.close())
-
-    def __enter__(self) -> SecretsImport:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _LOOP.run(self.inner.__aexit__(kind, error, trace))
 
-
-class EventLoader(_Face[awaited.EventLoader]):
+class EventLoader(_Face[AwaitedLoader]):
     """Loads one page after another, from a cursor on."""
 
-    load_events = _sync(awaited.EventLoader.load_events)
-    close = _sync(awaited.EventLoader.close)
-
-    @property
-    def cursor(self) -> str:
-        """The cursor after the loaded events."""
-        return self.inner.cursor
+    cursor = _Shown[str]()
+    load_events = _blocking(AwaitedLoader.load_events)
+    close = _blocking(AwaitedLoader.close)
 
 
-class EventStore(_Face[awaited.EventStore]):
+class EventStore(_Face[AwaitedStore]):
     """An event store in a database; created by `open_store`. Use it with `with`, or call `close`."""
 
-    def __enter__(self) -> EventStore:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    __exit__ = _blocking(AwaitedStore.__aexit__)
+    init = _blocking(AwaitedStore.init)
+    undo_init = _blocking(AwaitedStore.undo_init)
+    drop = _blocking(AwaitedStore.drop)
+    close = _blocking(AwaitedStore.close)
+    exists = _blocking(AwaitedStore.exists)
+    upgrade = _blocking(AwaitedStore.upgrade)
+    freeze = _blocking(AwaitedStore.freeze)
+    unfreeze = _blocking(AwaitedStore.unfreeze)
+    describe = _blocking(AwaitedStore.describe)
 
-    init = _sync(awaited.EventStore.init)
-    undo_init = _sync(awaited.EventStore.undo_init)
-    drop = _sync(awaited.EventStore.drop)
-    close = _sync(awaited.EventStore.close)
-    exists = _sync(awaited.EventStore.exists)
-    upgrade = _sync(awaited.EventStore.upgrade)
-    freeze = _sync(awaited.EventStore.freeze)
-    unfreeze = _sync(awaited.EventStore.unfreeze)
-    describe = _sync(awaited.EventStore.describe)
-    save_event = _sync(awaited.EventStore.save_event)
-    load_events = _sync(awaited.EventStore.load_events)
-    get_latest_event = _sync(awaited.EventStore.get_latest_event)
-    get_cursor_until_event_types = _sync(awaited.EventStore.get_cursor_until_event_types)
-    import_progress = _sync(awaited.EventStore.import_progress)
-    begin_incremental_import = _sync(awaited.EventStore.begin_incremental_import)
-    commit_incremental_import = _sync(awaited.EventStore.commit_incremental_import)
-    rollback_incremental_import = _sync(awaited.EventStore.rollback_incremental_import)
-    load_secrets = _sync(awaited.EventStore.load_secrets)
-    get_secret = _sync(awaited.EventStore.get_secret)
-    set_secret = _sync(awaited.EventStore.set_secret)
-    delete_secret = _sync(awaited.EventStore.delete_secret)
-    gather_secrets_from_events = _sync(awaited.EventStore.gather_secrets_from_events)
-    load_snapshot = _sync(awaited.EventStore.load_snapshot)
-    save_snapshot = _sync(awaited.EventStore.save_snapshot)
-    drop_snapshot = _sync(awaited.EventStore.drop_snapshot)
-    ensure_event_subscriber = _sync(awaited.EventStore.ensure_event_subscriber)
-    remove_event_subscriber = _sync(awaited.EventStore.remove_event_subscriber)
-    get_event_subscribers = _sync(awaited.EventStore.get_event_subscribers)
+    save_event = _blocking(AwaitedStore.save_event)
+    load_events = _blocking(AwaitedStore.load_events)
+    get_event_loader = _method(AwaitedStore.get_event_loader, lambda loader: EventLoader(_LOOP.run(loader)))
+    bookmark = _blocking(AwaitedStore.bookmark)
+    follow = _method(AwaitedStore.follow, FollowStream)
+    get_latest_event = _blocking(AwaitedStore.get_latest_event)
+    get_next_cursor = _plain(AwaitedStore.get_next_cursor)
+    get_cursor_until_event_types = _blocking(AwaitedStore.get_cursor_until_event_types)
 
-    def get_next_cursor(self, cursor: str | None, events: Iterable[eventferry.Event]) -> str:
-        """The cursor after `events` have been read from `cursor` on."""
-        return self.inner.get_next_cursor(cursor, events)
-
-    def get_event_loader(
+    def sync(
         self,
+        source: EventStore,
         *,
-        cursor: str | None,
-        event_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-    ) -> EventLoader:
-        """A loader that loads page after page and remembers its cursor."""
-        return EventLoader(
-            _LOOP.run(
-                self.inner.get_event_loader(
-                    cursor=cursor, event_types=_own(event_types), aggregate_ids=_own(aggregate_ids)
-                )
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        follow: bool = False,
+        with_secrets: bool = True,
+        rate: int | None = None,
+        tell: Callable[[SyncReport], None] = lambda _: None,
+    ) -> SyncReport:
+        """As `eventferry.EventStore.sync`. `tell` is called in the worker thread of the loop."""
+        return _LOOP.run(
+            self.inner.sync(
+                source.inner,
+                mode=mode,
+                same_aggregate=same_aggregate,
+                follow=follow,
+                with_secrets=with_secrets,
+                rate=rate,
+                tell=tell,
             )
         )
 
-    export_events = _opening(awaited.EventStore.export_events, ExportStream)
-    partitions = _sync(awaited.EventStore.partitions)
-    read_partition = _opening(awaited.EventStore.read_partition, ExportStream)
-    import_events = _opening(awaited.EventStore.import_events, ImportStream)
-    export_secrets = _opening(awaited.EventStore.export_secrets, SecretsExport)
-    import_secrets = _opening(awaited.EventStore.import_secrets, SecretsImport)
+    def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+        """As `eventferry.EventStore.sync_status`."""
+        return _LOOP.run(self.inner.sync_status(None if source is None else source.inner))
+
+    export_events = _method(AwaitedStore.export_events, ExportStream)
+    partitions = _blocking(AwaitedStore.partitions)
+    read_partition = _method(AwaitedStore.read_partition, ExportStream)
+    import_events = _method(AwaitedStore.import_events, ImportStream)
+    import_progress = _blocking(AwaitedStore.import_progress)
 
     def incremental_import(
         self,
@@ -501,6 +456,8 @@ class EventStore(_Face[awaited.EventStore]):
             )
         )
 
+    begin_incremental_import = _blocking(AwaitedStore.begin_incremental_import)
+
     def push_incremental_import(
         self,
         events: Iterable[EventInput] | Iterable[bytes],
@@ -515,6 +472,24 @@ class EventStore(_Face[awaited.EventStore]):
                 _events(events), import_id, part, ignore_unknown_keys, max_line_bytes
             )
         )
+
+    commit_incremental_import = _blocking(AwaitedStore.commit_incremental_import)
+    rollback_incremental_import = _blocking(AwaitedStore.rollback_incremental_import)
+
+    load_secrets = _blocking(AwaitedStore.load_secrets)
+    get_secret = _blocking(AwaitedStore.get_secret)
+    set_secret = _blocking(AwaitedStore.set_secret)
+    delete_secret = _blocking(AwaitedStore.delete_secret)
+    export_secrets = _method(AwaitedStore.export_secrets, SecretsExport)
+    import_secrets = _method(AwaitedStore.import_secrets, SecretsImport)
+    gather_secrets_from_events = _blocking(AwaitedStore.gather_secrets_from_events)
+
+    load_snapshot = _blocking(AwaitedStore.load_snapshot)
+    save_snapshot = _blocking(AwaitedStore.save_snapshot)
+    drop_snapshot = _blocking(AwaitedStore.drop_snapshot)
+    ensure_event_subscriber = _blocking(AwaitedStore.ensure_event_subscriber)
+    remove_event_subscriber = _blocking(AwaitedStore.remove_event_subscriber)
+    get_event_subscribers = _blocking(AwaitedStore.get_event_subscribers)
 
 
 def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
@@ -556,7 +531,7 @@ def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not
 def check(source: Any) -> eventferry.CheckReport:
     """Check a store, or one source of lines, as `eventferry.check` does."""
     bare = _bare(source)
-    return _LOOP.run(eventferry.check(bare if isinstance(bare, awaited.EventStore) else _source(source)))
+    return _LOOP.run(eventferry.check(bare if isinstance(bare, AwaitedStore) else _source(source)))
 
 
 def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:

@@ -127,6 +127,14 @@ def history(steps: Iterable[tuple[int, int, int, str, str]], pace: int, start: i
     return events
 
 
+def as_far_as(events: Sequence[Event], read: dict[int, int]) -> dict[int, int]:
+    """Of these last counters by thread, those that these events have reached."""
+    last: dict[int, int] = {}
+    for event in events:
+        last[event.thread_id] = max(event.thread_counter, last.get(event.thread_id, -1))
+    return {thread: counter for thread, counter in read.items() if counter <= last.get(thread, -1)}
+
+
 def last_of(counters: Mapping[int, int]) -> list[Event]:
     """The events that were read last, by the counter of each thread: of a cursor nothing else matters."""
     return [event_at(thread, counter) for thread, counter in counters.items()]
@@ -866,6 +874,7 @@ async def test_an_export_by_time_from_any_cursor_brings_the_matching_events_of_t
     opened: Opened, case: tuple[list[Event], Chosen], read: dict[int, int]
 ) -> None:
     events, chosen = case
+    read = as_far_as(events, read)
     unread = [event for event in events if event.thread_counter > read.get(event.thread_id, -1)]
     async with filled(opened, events) as store:
         cursor = store.get_next_cursor(None, last_of(read))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eventferry import Event, EventStore, StoreClosedError, UsageError
+from eventferry import CursorAheadError, Event, EventStore, StoreClosedError, UsageError
 from eventferry import cursor as vector
 from tests.support import (
     LONG_AGO,
@@ -184,13 +184,11 @@ async def test_the_zero_cursor_is_the_start(opened: Opened) -> None:
         assert (await store.load_events(limit=9, cursor=ZERO)).events == events_of(make_lines(3))
 
 
-async def test_a_cursor_beyond_the_end_brings_nothing_and_comes_back(opened: Opened) -> None:
+async def test_a_cursor_beyond_the_end_is_refused(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(3))
-        beyond = vector.encode([100] * 256)
-        page = await store.load_events(limit=9, cursor=beyond)
-        assert page.events == []
-        assert page.cursor == beyond
+        with pytest.raises(CursorAheadError):
+            await store.load_events(limit=9, cursor=vector.encode([100] * 256))
 
 
 async def test_a_cursor_into_a_gap_goes_on_behind_the_gap(opened: Opened) -> None:
@@ -633,7 +631,7 @@ async def test_a_page_of_large_events_may_end_early_but_the_cursor_goes_on(opene
 async def test_a_page_by_time_ends_early_too_and_the_next_goes_on_from_its_last_moment(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventferry.store._PAGE_BYTES", 50_000)
+    monkeypatch.setattr("eventferry.reading.loading.PAGE_BYTES", 50_000)
     async with opened() as store:
         await import_lines(store, [make_event(i, payload="x" * 15_000) for i in range(20)])
         found: list[Event] = []
@@ -645,7 +643,7 @@ async def test_a_page_by_time_ends_early_too_and_the_next_goes_on_from_its_last_
         assert [event.thread_id for event in found] == list(range(20))
         only = await store.load_events(limit=100, start_time=0, event_types=["TYPE_1"])
         assert len(only.events) <= 4
-        monkeypatch.setattr("eventferry.store._PAGE_BYTES", 1)
+        monkeypatch.setattr("eventferry.reading.loading.PAGE_BYTES", 1)
         assert len((await store.load_events(limit=100, start_time=0)).events) == 1
 
 

@@ -26,6 +26,7 @@ from eventferry import (
 from eventferry.reading import exporting
 from eventferry.reading.pages import Pages
 from tests.conformance.test_order import (
+    as_far_as,
     exported_in_parts,
     exported_with_stops,
     filled,
@@ -95,6 +96,7 @@ async def test_between_two_cursors_they_are_what_an_export_brings_from_the_one_u
 async def test_from_a_cursor_that_is_no_state_of_the_order_they_are_the_export_from_there(
     opened: Opened, events: list[Event], n: int, since: dict[int, int]
 ) -> None:
+    since = as_far_as(events, since)
     async with filled(opened, events) as store:
         cursor = store.get_next_cursor(None, last_of(since))
         unread = [event for event in events if event.thread_counter > since.get(event.thread_id, -1)]
@@ -187,8 +189,8 @@ async def test_what_is_saved_later_is_in_none(opened: Opened) -> None:
     lines = make_lines(300)
     async with opened() as store:
         await import_lines(store, lines)
-        beyond = store.get_next_cursor(None, events_of(make_lines(2_000)))
-        parts = [await store.partitions(3), await store.partitions(3, until=beyond)]
+        until = store.get_next_cursor(None, events_of(lines))
+        parts = [await store.partitions(3), await store.partitions(3, until=until)]
         for number in range(300):
             await store.save_event({"type": "T", "aggregateId": "new", "aggregateVersion": number + 1})
         assert b"".join(await read(store, parts[0])) == lines

@@ -8,7 +8,7 @@ consistent state, however long reading it takes. The next page is read while the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from enum import Enum
 from functools import partial
@@ -22,8 +22,10 @@ from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation
 from eventferry.reading.ahead import in_turn
+from eventferry.reading.bookmarks import Bookmark, decode
 from eventferry.reading.pages import NO_LINES, Lines, Pages
 from eventferry.reading.partition import cut as cut_order
+from eventferry.reading.questions import refuse_ahead
 from eventferry.state import owners
 
 PAGE_EVENTS = 4096
@@ -77,8 +79,11 @@ class ExportStream:
         only: Filter,
         cut: tuple[str, list[int]] | None = None,
         jobs: int = 1,
+        since: str | None = None,
     ) -> None:
-        self._export = _Export(database, cursor, maintenance_mode, buffer_size, limit, only, cut, jobs)
+        if since is not None:
+            cursor = vector.encode(decode(since).unread)
+        self._export = _Export(database, cursor, maintenance_mode, buffer_size, limit, only, cut, jobs, since)
 
     @property
     def cursor(self) -> str:
@@ -109,6 +114,21 @@ class ExportStream:
         with self._export.life.running():
             _, heads = await self._export.begun()
         return vector.encode([max(counters) for counters in zip(heads, self._export.unread, strict=True)])
+
+    async def bookmark(self) -> str:
+        """A bookmark behind the last event that was given out whole; an export since then goes on.
+
+        Raises:
+            StoreReplacedError: the events have been replaced.
+        """
+        with self._export.life.running():
+            return await self._export.bookmark_at(self._export.unread)
+
+    async def bookmark_behind(self) -> str:
+        """A bookmark behind the state that is exported, for which `begin` gives the cursor."""
+        with self._export.life.running():
+            _, heads = await self._export.begun()
+            return await self._export.bookmark_at(heads)
 
     def stop(self) -> None:
         """End properly at the next block, or behind the first; `cursor` then says where to go on."""
@@ -151,6 +171,7 @@ class _Export:
         only: Filter,
         cut: tuple[str, list[int]] | None,
         jobs: int,
+        since: str | None,
     ) -> None:
         self._database = database
         self._mode = maintenance_mode
@@ -159,6 +180,7 @@ class _Export:
         self._only = only
         self._owner: Owner | None = None
         self._cut = cut
+        self._since = since
         self._operation = Operation("export", database)
         # The next page of an export with a limit depends on what came before it.
         self._jobs = jobs if limit is None else 1
@@ -289,6 +311,12 @@ class _Export:
                 await asyncio.sleep(pause)
                 await pages.begin_again(unread)
 
+    async def bookmark_at(self, unread: Sequence[int]) -> str:
+        """The bookmark at these counters, of the events that are exported."""
+        identity, _ = self._cut or await self.begun()
+        async with self._reading(identity) as reading:
+            return str(await Bookmark.at(reading, unread))
+
     @asynccontextmanager
     async def _reading(self, identity: str) -> AsyncIterator[Reading]:
         async with self._database.reading() as reading:
@@ -308,7 +336,12 @@ class _Export:
                 if self._mode is AUTO:
                     await self._freeze()
                 async with self._database.reading() as reading:
-                    self._cut = (await reading.state()).identity, await reading.heads()
+                    heads = await reading.heads()
+                    if self._since is None:
+                        await refuse_ahead(reading, self.unread, heads)
+                    else:
+                        await Bookmark.open(reading, self._since)
+                    self._cut = (await reading.state()).identity, heads
             except BaseException:
                 await self._thaw()
                 raise

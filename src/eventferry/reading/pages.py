@@ -13,7 +13,7 @@ from eventferry.lines.event import Event
 from eventferry.reading import order
 from eventferry.reading.aggregates import Aggregates
 from eventferry.reading.merge import Merge
-from eventferry.reading.questions import next_keys, states_at
+from eventferry.reading.questions import next_keys, refuse_ahead, states_at
 from eventferry.reading.stretches import DEPTH, Reader, Stretches, stretch_of
 
 _PIECE = 128 * 1024
@@ -139,6 +139,8 @@ class Pages:
         try:
             if self._until is None and self._only.aggregate_ids is None:
                 await self._look_for_growth(reading, limit)
+            elif self._until is None and any(self.unread):
+                await refuse_ahead(reading, self.unread)
             while not self.is_end and count < limit and (size < max_bytes // 2 or not count):
                 lines = await self._next(reading, limit - count, max_bytes - size)
                 found.append(lines)
@@ -163,6 +165,8 @@ class Pages:
         looking = asyncio.ensure_future(reading.state())
         self._source.begin_to_look(reading, limit, _KEPT_BYTES)
         state = await looking
+        if any(self.unread) and (self._state is None or state.growth < self._state.growth):
+            await refuse_ahead(reading, self.unread)
         self._is_still = state == self._state or not any(self.unread)
         if not self._is_still:
             self._go_by_key()

@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Database, Key, Reading
-from eventferry.reading.questions import next_keys, states_at
+from eventferry.reading.questions import next_keys, refuse_ahead, states_at
 
 _SAMPLES = 16
 """Events looked at for each slice: so the slices' sizes come near one another."""
@@ -51,8 +51,10 @@ async def partitions(database: Database, n: int, since: str | None, until: str |
     begin = vector.decode(since)
     async with database.reading() as reading:
         state, end = await reading.state(), await reading.heads()
-        if until is not None:  # what is not there yet cannot be read the same again
-            end = [min(counters) for counters in zip(end, vector.decode(until), strict=True)]
+        await refuse_ahead(reading, begin, end)
+        if until is not None:
+            await refuse_ahead(reading, vector.decode(until), end)
+            end = vector.decode(until)
         bounds = [vector.encode(bound) for bound in await cut(reading, n, begin, end)]
     return [
         Partition(number, len(bounds) - 1, state.identity, first, behind)

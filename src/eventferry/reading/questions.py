@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Key, Reading, Selection
+from eventferry.errors import CursorAheadError
 
 EVERY_THREAD = range(vector.THREADS)
 
@@ -42,3 +43,21 @@ async def states_at(
             at += 1
         states.append(list(state))
     return states[::-1]
+
+
+async def refuse_ahead(reading: Reading, unread: Sequence[int], heads: Sequence[int] | None = None) -> None:
+    """Refuse a cursor that has read more than the store holds: its reader would miss what comes next.
+
+    Args:
+        reading: of the store.
+        unread: the counters of the cursor.
+        heads: the store's, where they are known.
+
+    Raises:
+        CursorAheadError: it has.
+    """
+    heads = await reading.heads() if heads is None else heads
+    for thread, (counter, head) in enumerate(zip(unread, heads, strict=True)):
+        if counter > head:
+            [(is_standby,)] = await reading.ask(f"SELECT {reading.dialect.is_standby}")
+            raise CursorAheadError(thread, counter, head, is_standby=bool(is_standby))

@@ -151,7 +151,7 @@ class MysqlReading:
     @threaded
     def state(self) -> State:
         [(stored,)] = self.connection.query(f"SELECT COALESCE(SUM(threadCounter), 0) FROM {self._threads}")
-        return State(self._identity, int(stored))
+        return State(self._identity, int(stored), is_lasting=self.shape is OURS)
 
     @threaded
     def freeze(self) -> Freeze | None:

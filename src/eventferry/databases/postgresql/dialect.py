@@ -37,6 +37,8 @@ class PostgresDialect(Dialect):
         names: of the tables and their schema.
     """
 
+    is_standby = "pg_is_in_recovery()"
+
     def __init__(self, names: Names) -> None:
         super().__init__(names.tables)
         self._names = names

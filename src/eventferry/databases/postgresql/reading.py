@@ -149,7 +149,8 @@ class PostgresReading:
         [[(stored,)]] = await self.connection.run(
             f'SELECT coalesce(sum("threadCounter"), 0)::bigint FROM {self.names.threads}'
         )
-        return State(fact(self._comment, "STORE", "id") or f"oid {self._oid}", int(stored))
+        identity = fact(self._comment, "STORE", "id")
+        return State(identity or f"oid {self._oid}", int(stored), is_lasting=identity is not None)
 
     async def table_comment(self, table: str) -> str | None:
         """A table's comment, empty if it has none; None if there is no such table."""

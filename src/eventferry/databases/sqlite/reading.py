@@ -117,7 +117,7 @@ class SqliteReading:
 
     @threaded
     def state(self) -> State:
-        return State(self._id or self._root_page(), self._growth())
+        return State(self._id or self._root_page(), self._growth(), is_lasting=self.is_ours)
 
     def _root_page(self) -> str:
         (root,) = self.connection.sqlite.execute(

@@ -1,0 +1,238 @@
+"""Bookmarks: a cursor that can tell whether the history that was read is still the store's.
+
+A cursor counts. It does not show that a backup was restored under its reader, or that the events were replaced: from
+there on a reader would miss events, and nobody would notice. A bookmark is the cursor together with the store's
+identity and a fingerprint of the last event that was read in each thread.
+
+Why the last event of each thread is enough: in each thread, events are committed in order of their counters. A backup
+holds what was committed up to some moment, so what a restore takes away are the last events of some threads. If any
+event that was read is gone, so is the last one of its thread; another event in its place has another fingerprint.
+
+A bookmark as text is `ef1.` and base64url of: 8 bytes of a hash of the identity, 12 bytes of fingerprint, the 256 next
+counters (six planes of 256 bytes, the highest bytes first, deflated), and a CRC-32 of all of that.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from eventferry import cursor as vector
+from eventferry.comparing.canonical import canonical
+from eventferry.database import Reading, State
+from eventferry.errors import InputError, StoreReplacedError, UsageError
+from eventferry.lines.event import decode_event
+from eventferry.reading.pages import Lines
+from eventferry.reading.questions import refuse_ahead
+from eventferry.state.syncs import lineage
+
+PREFIX = "ef1."
+
+_IDENTITY_BYTES = 8
+_FINGERPRINT_BYTES = 12
+_DIGEST_BYTES = 16
+_PLANES = vector.COUNTER_BYTES * vector.THREADS
+_LINES_BYTES = 4 * 1024 * 1024
+"""Bytes of lines that are looked up at a time."""
+
+_RAW_DEFLATE = -15
+
+
+class Written(NamedTuple):
+    """What a bookmark's text holds."""
+
+    identity: bytes
+    fingerprint: bytes
+    unread: list[int]
+
+
+class Bookmark(NamedTuple):
+    """What has been read of a store; immutable.
+
+    Attributes:
+        identity: of the store, hashed; zeros where it has none that outlasts a backup.
+        unread: the 256 next counters.
+        digests: of the last event that was read, by thread. A thread in which none was, or whose last counters were a
+            gap, has none.
+    """
+
+    identity: bytes
+    unread: Sequence[int]
+    digests: Mapping[int, bytes]
+
+    @classmethod
+    async def at(cls, reading: Reading, unread: Sequence[int]) -> Bookmark:
+        """The bookmark at these counters.
+
+        Raises:
+            CursorAheadError: the store does not have so many events.
+        """
+        await refuse_ahead(reading, unread)
+        digests = await _digests_at(reading, unread, range(vector.THREADS))
+        return cls(identity_of(await reading.state()), list(unread), digests)
+
+    @classmethod
+    async def open(cls, reading: Reading, text: str) -> Bookmark:
+        """The bookmark of a text, if what was read is still the store's history.
+
+        Raises:
+            UsageError: the text is not a bookmark.
+            CursorAheadError: the store does not have so many events.
+            StoreReplacedError: it has others.
+        """
+        identity, fingerprint, unread = decode(text)
+        own = identity_of(await reading.state())
+        if identity != own and identity.hex() not in await lineage(reading):
+            raise StoreReplacedError(
+                "the bookmark is of another store, or of events that have been replaced since"
+            )
+        found = await cls.at(reading, unread)
+        if found.fingerprint != fingerprint:
+            raise _other_history()
+        return found
+
+    async def moved(self, reading: Reading, lines: Lines, unread: Sequence[int]) -> Bookmark:
+        """The bookmark behind a page, which this reading gave."""
+        digests = dict(self.digests)
+        threads = {
+            thread
+            for thread, (before, after) in enumerate(zip(self.unread, unread, strict=True))
+            if after != before
+        }
+        last = _last_lines(lines)
+        known = {thread for thread in threads & last.keys() if last[thread][0] == unread[thread] - 1}
+        digests |= {thread: _placed(last[thread][1])[2] for thread in known}
+        digests |= await _digests_at(reading, unread, threads - known)
+        return self._replace(unread=list(unread), digests=digests)
+
+    async def check(self, reading: Reading, threads: Iterable[int]) -> None:
+        """Look whether the last events that were read in these threads are still there. Raises as `open` does."""
+        threads = list(threads)
+        found = await _digests_at(reading, self.unread, threads)
+        if all(found.get(thread) == self.digests.get(thread) for thread in threads):
+            return
+        await refuse_ahead(reading, self.unread)
+        raise _other_history()
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Of the last events that were read."""
+        hashed = hashlib.blake2b(digest_size=_FINGERPRINT_BYTES)
+        hashed.update(b"".join(bytes([thread]) + digest for thread, digest in sorted(self.digests.items())))
+        return hashed.digest()
+
+    def __str__(self) -> str:
+        return encode(Written(self.identity, self.fingerprint, list(self.unread)))
+
+
+def identity_of(state: State) -> bytes:
+    """The identity of a store as a bookmark holds it."""
+    if not state.is_lasting:
+        return bytes(_IDENTITY_BYTES)
+    return hashlib.blake2b(state.identity.encode(), digest_size=_IDENTITY_BYTES).digest()
+
+
+def encode(written: Written) -> str:
+    """The text of a bookmark."""
+    counters = base64.b64decode(vector.encode(written.unread))
+    planes = b"".join(counters[plane :: vector.COUNTER_BYTES] for plane in range(vector.COUNTER_BYTES))
+    packing = zlib.compressobj(9, wbits=_RAW_DEFLATE)
+    body = written.identity + written.fingerprint + packing.compress(planes) + packing.flush()
+    whole = body + zlib.crc32(body).to_bytes(4, "big")
+    return PREFIX + base64.urlsafe_b64encode(whole).decode().rstrip("=")
+
+
+def decode(text: str) -> Written:
+    """What the text of a bookmark holds. Raises UsageError."""
+    if not isinstance(text, str) or not text.startswith(PREFIX):
+        kind = "a cursor" if isinstance(text, str) and len(text) == vector.LENGTH else repr(text)[:60]
+        raise UsageError(f"a bookmark begins with {PREFIX!r}; this is {kind}")
+    packed = text.removeprefix(PREFIX)
+    try:
+        whole = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
+        body, checksum = whole[:-4], whole[-4:]
+        if len(whole) < _IDENTITY_BYTES + _FINGERPRINT_BYTES + 4 or checksum != _checksum(body):
+            raise ValueError("it is truncated or damaged")
+        unpacking = zlib.decompressobj(_RAW_DEFLATE)
+        planes = unpacking.decompress(body[_IDENTITY_BYTES + _FINGERPRINT_BYTES :], _PLANES + 1)
+        if len(planes) != _PLANES:
+            raise ValueError("it does not have 256 counters")
+    except (binascii.Error, ValueError, zlib.error) as error:
+        raise UsageError(f"this is not a bookmark: {error}") from None
+    columns = (planes[start : start + vector.THREADS] for start in range(0, _PLANES, vector.THREADS))
+    unread = [int.from_bytes(bytes(counter), "big") for counter in zip(*columns, strict=True)]
+    return Written(
+        body[:_IDENTITY_BYTES], body[_IDENTITY_BYTES : _IDENTITY_BYTES + _FINGERPRINT_BYTES], unread
+    )
+
+
+def _checksum(body: bytes) -> bytes:
+    return zlib.crc32(body).to_bytes(4, "big")
+
+
+def _other_history() -> StoreReplacedError:
+    return StoreReplacedError(
+        "the store does not hold the events that were read: a backup was restored, or events were replaced"
+    )
+
+
+async def _digests_at(reading: Reading, unread: Sequence[int], threads: Iterable[int]) -> dict[int, bytes]:
+    """Digests of the last events before these counters, by thread."""
+    places = [(thread, unread[thread] - 1) for thread in threads if unread[thread] > 0]
+    digests: dict[int, bytes] = {}
+    while places:
+        lines = await reading.lines_at(places, _LINES_BYTES)
+        found = [_placed(line) for line in lines]
+        digests |= {thread: digest for thread, _, digest in found}
+        # A call ends early when its lines are large. What it did not find before its last line is not there.
+        if not found or len(found) == len(places):
+            break
+        places = places[places.index(found[-1][:2]) + 1 :]
+    return digests
+
+
+def _last_lines(lines: Lines) -> dict[int, tuple[int, bytes]]:
+    """The last counter and line of each thread of a page, as far as its lines can be told apart."""
+    texts = lines.text.split(b"\n")[:-1]
+    if len(texts) != lines.number:  # white space that a foreign writer left inside a line
+        return {}
+    places = zip(lines.threads, zip(lines.counters, texts, strict=True), strict=True)
+    return dict(places)
+
+
+class _Read(msgspec.Struct, rename="camel", gc=False):
+    """A line that a store gave."""
+
+    thread_id: int
+    thread_counter: int
+    timestamp: int
+    aggregate_version: int
+    aggregate_id: str
+    type: str
+    payload: msgspec.Raw
+
+
+_READ = msgspec.json.Decoder(_Read)
+
+
+def _placed(line: bytes) -> tuple[int, int, bytes]:
+    """The thread and the counter of a line's event, and a digest: the same for equal events, however their databases
+    spell them."""
+    try:
+        event = _READ.decode(line)
+        payload = canonical(bytes(event.payload))
+    except (msgspec.MsgspecError, RecursionError, InputError):
+        # A foreign writer let in what is no event by our rules: it is told by its bytes.
+        odd = decode_event(line)
+        return odd.thread_id, odd.thread_counter, hashlib.blake2b(line, digest_size=_DIGEST_BYTES).digest()
+    place = event.thread_id, event.thread_counter
+    fields = f"{place} {event.timestamp} {event.aggregate_version} {event.aggregate_id!r} {event.type!r} "
+    hashed = hashlib.blake2b(fields.encode(), digest_size=_DIGEST_BYTES)
+    hashed.update(payload)
+    return *place, hashed.digest()
