@@ -70,6 +70,11 @@ class Child:
         asyncio.get_running_loop().add_reader(self._hear.fileno(), self._listen)
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._is_over
+
+    @property
     def is_done(self) -> bool:
         """Whether it has told that its work is done."""
         return self.done_at is not None

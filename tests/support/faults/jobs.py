@@ -21,6 +21,7 @@ from eventferry.databases.sqlite import library
 from eventferry.importing import incremental as stage
 from eventferry.importing.replace import Replacement
 from eventferry.reading import exporting
+from eventferry.state.syncs import Mode
 
 Tell: TypeAlias = Callable[..., None]
 Job: TypeAlias = Callable[..., Coroutine[Any, Any, None]]
@@ -297,6 +298,15 @@ async def drop(tell: Tell, url: str) -> None:
         tell("done")
 
 
+async def sync(tell: Tell, source_url: str, url: str, mode: Mode, follow: bool) -> None:
+    async with open_store(source_url) as source, open_store(url) as target:
+        tell("begun")
+        report = await target.sync(
+            source, mode=mode, follow=follow, tell=lambda report: tell("batch", report.events)
+        )
+        tell("done", report.events)
+
+
 JOBS: dict[str, Job] = {
     "import": import_,
     "resumed import": resumed_import,
@@ -310,4 +320,5 @@ JOBS: dict[str, Job] = {
     "make": make,
     "upgrade": upgrade,
     "drop": drop,
+    "sync": sync,
 }

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
+import pymysql
 from psycopg import sql
 
 from tests.support import mysql
@@ -103,6 +104,10 @@ class World:
     def take_locks(self, url: str, owners: Sequence[str]) -> None:
         """Take away the locks by which these owners count as alive, as a lost connection does."""
         raise NotImplementedError
+
+    def cut(self, url: str) -> bool:
+        """Break off all connections to the store; whether there is any."""
+        return False
 
     def without_order(self, url: str) -> None:
         """Make a store one that `upgrade` has something to do for: without the index for the order."""
@@ -293,6 +298,13 @@ class PostgresWorld(ServerWorld):
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND granted"
         )
 
+    def cut(self, url: str) -> bool:
+        found = self._run(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"""
+        )
+        return bool(found)
+
     def without_order(self, url: str) -> None:
         self._run(
             sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier(_schema(url), "events-order")),
@@ -395,6 +407,13 @@ class MariaDbWorld(ServerWorld):
                 self._run(f"KILL {holder}")
             while self._run(f"SELECT IS_USED_LOCK('eventferry-{owner}')") != [(None,)]:
                 time.sleep(0.002)
+
+    def cut(self, url: str) -> bool:
+        clients = self._run("SELECT id FROM information_schema.processlist WHERE user = 'storm'")
+        for (client,) in clients:
+            with contextlib.suppress(pymysql.err.OperationalError):  # gone already
+                self._run(f"KILL {client}")
+        return bool(clients)
 
     def without_order(self, url: str) -> None:
         self._run(f"ALTER TABLE `{_path(url)}`.events DROP KEY `order`, COMMENT ''")
