@@ -99,12 +99,12 @@ class Bookmark(NamedTuple):
 
     async def moved(self, reading: Reading, lines: Lines, unread: Sequence[int]) -> Bookmark:
         """The bookmark behind a page, which this reading gave."""
-        digests = dict(self.digests)
         threads = {
             thread
             for thread, (before, after) in enumerate(zip(self.unread, unread, strict=True))
             if after != before
         }
+        digests = {thread: digest for thread, digest in self.digests.items() if thread not in threads}
         last = _last_lines(lines)
         known = {thread for thread in threads & last.keys() if last[thread][0] == unread[thread] - 1}
         digests |= {thread: _placed(last[thread][1])[2] for thread in known}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import msgspec
 
 from eventferry import cursor as vector
 from eventferry.database import Database
-from eventferry.errors import CutoverError
+from eventferry.errors import AlreadyFrozenError, CutoverError, NotFrozenError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation, counts_of, place_of
 from eventferry.reading.bookmarks import Bookmark
@@ -56,15 +57,18 @@ async def cutover(
         syncing = Sync(source._database, target._database, mode="replica")
         before = await syncing.run(follow=False)
         began = time.monotonic()
-        await source.freeze()
         try:
+            await source.freeze()
             after = await syncing.run(follow=False)
             cursor = await _compare(source._database, target._database)
             downtime = time.monotonic() - began
+        except AlreadyFrozenError:
+            raise  # by somebody else
         except BaseException as error:
             if unfreeze_on_failure:
                 try:
-                    await to_the_end(source.unfreeze())
+                    with suppress(NotFrozenError):  # it did not come to that
+                        await to_the_end(source.unfreeze())
                 except Exception as another:
                     error.add_note(f"the source is still frozen, for unfreezing failed too: {another}")
             raise

@@ -23,7 +23,10 @@ from eventferry.errors import (
     EventferryError,
     ResumeError,
     StoreBusyError,
+    StoreChangedError,
+    StoreExistsError,
     StoreFrozenError,
+    StoreFullError,
     StoreNotFoundError,
     StoreReplacedError,
     StoreUnreachableError,
@@ -118,7 +121,7 @@ class Sync:
         self._key = ""
         self._state: SyncState | None = None
         self._text: str | None = None
-        self._began_at: int | None = None
+        self._events = 0
         self._decoder = LineDecoder()
 
     async def run(self, *, follow: bool) -> SyncReport:
@@ -154,7 +157,12 @@ class Sync:
                 await self._secrets.bring_all()
             text = await self._gathered(follower, follow=follow)
             if text:
-                await self._store(text, str(await follower.begin()))
+                try:
+                    await self._store(text, str(await follower.begin()))
+                except StoreNotFoundError as error:
+                    async with self._target.reading() as reading:
+                        await reading.heads()
+                    raise _MovedError from error  # it was dropped, and made anew without a table for a state
             elif follower.is_caught_up and not follow:
                 break
         if self._secrets is not None:
@@ -171,7 +179,7 @@ class Sync:
         state = self._its_state
         return SyncReport(
             mode=state.mode,
-            events=state.events - (self._began_at or 0),
+            events=self._events,
             secrets=0 if self._secrets is None else self._secrets.brought,
             bookmark=state.bookmark or "",
         )
@@ -189,35 +197,69 @@ class Sync:
         async with self._source.reading() as reading:
             identity = identity_of(await reading.state()).hex()
         place = place_of_source(self._source)
-        is_empty = await self._prepare_target()
-        async with self._target.reading() as reading:
-            rows = await syncs.load(reading)
-            self._decoder = LineDecoder(await reading.limits())
+        is_empty, rows = await self._target_found()
+        self._text = None
+        for one in rows:
+            if one.state.place == place:  # where an error is noted
+                self._key, self._text = one.source, one.text
         row = row_of(rows, identity, place)
         if row is None:
+            await self._refuse_circles(identity, place)
             self._key = hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
             self._text = None
             self._state = self._first_state(place, identity, is_empty=is_empty)
         else:
             self._key, self._text = row.source, row.text
             self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
-        if self._began_at is None:
-            self._began_at = self._state.events
+            if identity != row.state.identity:  # of which nothing has come
+                self._state = msgspec.structs.replace(self._state, identity=identity, bookmark=None)
         if self._state.mode == "replica" and is_empty:
+            # Whatever a crash, or who dropped the target, has left of a state: nothing is here.
+            self._state = msgspec.structs.replace(self._state, events=0)
             await self._fill(self._state)
         return self._its_state
 
-    async def _prepare_target(self) -> bool:
-        """Make what is missing in the target; whether it holds no events."""
+    async def _refuse_circles(self, identity: str, place: str) -> None:
+        """Refuse a sync whose events would come back to where they are from."""
+        async with self._target.reading() as reading:
+            own = identity_of(await reading.state()).hex()
+        if place == place_of_source(self._target) or own == identity != _NO_IDENTITY:
+            raise UsageError(
+                "a store cannot be synced into itself: source and target are one store, or one is a restored backup "
+                "of the other"
+            )
+        theirs: list[syncs.SyncRow] = []
+        with suppress(EventferryError):  # a user who may read the events and nothing else
+            async with self._source.reading() as reading:
+                theirs = await syncs.load(reading)
+        if any(row.state.identity == own != _NO_IDENTITY for row in theirs):
+            raise UsageError(
+                "the source gets events of the target by a sync of its own: together they would be a loop, in which "
+                "events come back as new ones"
+            )
+
+    async def _target_found(self) -> tuple[bool, list[syncs.SyncRow]]:
+        """Whether the target holds no events, and the rows of its syncs. What is missing there is made."""
         try:
-            async with self._target.reading() as reading:
-                is_empty = not any(await reading.heads())
+            is_empty, rows = await self._look_at_target()
         except StoreNotFoundError:
-            await self._target.create()
-            is_empty = True
-        async with owners.writing(self._target, "exclusive") as writing:
-            await syncs.make_table(writing)
-        return is_empty
+            try:
+                await self._target.create()
+            except StoreExistsError as error:  # another sync was faster; or it is no store
+                with suppress(StoreNotFoundError):
+                    await self._look_at_target()
+                    raise _MovedError from error
+                raise
+            is_empty, rows = await self._look_at_target()
+        if not rows:
+            async with owners.writing(self._target, "exclusive") as writing:
+                await syncs.make_table(writing)
+        return is_empty, rows
+
+    async def _look_at_target(self) -> tuple[bool, list[syncs.SyncRow]]:
+        async with self._target.reading() as reading:
+            self._decoder = LineDecoder(await reading.limits())
+            return not any(await reading.heads()), await syncs.load(reading)
 
     def _first_state(self, place: str, identity: str, *, is_empty: bool) -> SyncState:
         mode = self._mode or "replica"
@@ -267,7 +309,7 @@ class Sync:
                     begun,
                     bookmark=await export.bookmark(),
                     heads=export.cursor,
-                    events=begun.events + export.exported,
+                    events=export.exported,
                     at=now(),
                 )
 
@@ -284,8 +326,14 @@ class Sync:
                 await pipeline(export, self._pace.lines, sink)
             except ResumeError:
                 continue  # the source has grown in its middle since the fill was interrupted: fill anew
+            except (StoreFullError, StoreChangedError) as error:
+                async with self._target.reading() as reading:
+                    if any(await reading.heads()):
+                        raise _MovedError from error  # another sync has filled it, or somebody has stored events
+                raise
             break
         self._state, self._text = filling.filled, filling.text
+        self._events += export.exported
         self._tell(self._report())
 
     # the batches
@@ -335,6 +383,7 @@ class Sync:
                 erased = await self._secrets.store(writing, named)
             written = await syncs.save(writing, self._key, self._text, state)
         self._state, self._text = state, written
+        self._events += len(rows)
         if erased is not None and self._secrets is not None:
             await self._secrets.erase(erased)
         self._tell(self._report())
@@ -389,7 +438,7 @@ def row_of(rows: Sequence[syncs.SyncRow], identity: str, place: str) -> syncs.Sy
             return row
     for row in rows:
         if row.state.place == place:
-            if row.state.identity != identity:
+            if row.state.identity != identity and row.state.events:
                 raise StoreReplacedError(
                     f"the events of the source at {place} have been replaced since the last sync. Nothing was "
                     "changed: the target is whole as it was at its last batch. Sync into an empty store to begin anew"

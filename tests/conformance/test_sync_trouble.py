@@ -1,0 +1,295 @@
+"""Sync where something is in its way, or where it should never have been begun."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from eventferry import (
+    MANUAL,
+    EventStore,
+    StoreReplacedError,
+    UsageError,
+    cutover,
+    open_store,
+)
+from eventferry.state import syncs
+from eventferry.syncing import sync as syncing
+from tests.conformance.test_sync import are_equal, save
+from tests.support import (
+    FAR_FUTURE,
+    LONG_AGO,
+    NewUrl,
+    Opened,
+    all_pages,
+    exported,
+    import_lines,
+    make_event,
+    make_lines,
+    raw,
+)
+
+
+async def test_a_store_is_not_synced_into_itself(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as source, open_store(url) as target:
+        await source.init()
+        for store in (source, target):
+            with pytest.raises(UsageError, match="itself"):
+                await store.sync(source)
+        await save(source, "a", 1)
+        for policy in ("refuse", "renumber", "prefix=x"):
+            with pytest.raises(UsageError, match="itself"):
+                await target.sync(source, mode="merge", same_aggregate=policy)
+        assert (await source.describe()).event_count == 1
+
+
+async def test_two_stores_do_not_feed_each_other(opened: Opened) -> None:
+    async with opened() as one, opened() as other:
+        await save(one, "a", 1)
+        await save(other, "b", 1)
+        await other.sync(one, mode="merge", same_aggregate="renumber")
+        with pytest.raises(UsageError, match="loop"):
+            await one.sync(other, mode="merge", same_aggregate="renumber")
+        assert (await one.describe()).event_count == 1
+
+
+async def test_a_chain_of_three_is_in_step(opened: Opened) -> None:
+    async with opened() as first, opened() as second, opened() as third:
+        await import_lines(first, make_lines(100))
+        for round_ in range(3):
+            await save(first, f"a-{round_}", 1)
+            await first.set_secret(f"s-{round_}", "x")
+            await second.sync(first)
+            await third.sync(second)
+            assert await are_equal(first, third)
+
+
+async def test_nothing_was_brought_over_of_a_source_that_was_empty_until_it_was_imported(
+    opened: Opened,
+) -> None:
+    for mode in ("replica", "merge"):
+        async with opened() as source, opened() as target:
+            assert (await target.sync(source, mode=mode)).events == 0
+            await import_lines(source, make_lines(50))
+            assert (await target.sync(source)).events == 50
+            await save(source, "a", 1)
+            assert (await target.sync(source)).events == 1
+            await import_lines(source, make_lines(50))
+            with pytest.raises(StoreReplacedError):
+                await target.sync(source)
+
+
+async def test_a_state_without_its_events_is_no_state(opened: Opened) -> None:
+    """As a crash leaves it, where tables are renamed behind the transaction that holds the state."""
+    async with opened() as source, opened() as target:
+        await import_lines(source, make_lines(70))
+        await target.sync(source)
+        async with target._database.reading() as reading:
+            [row] = await syncs.load(reading)
+        await target.drop()
+        await target.init()
+        async with target._database.writing("exclusive") as writing:
+            await syncs.make_table(writing)
+        async with target._database.writing("exclusive") as writing:
+            await syncs.save(writing, row.source, None, row.state)
+        await save(source, "a", 1)
+        assert (await target.sync(source)).events == 71
+        assert [status.events for status in await target.sync_status()] == [71]
+        assert await are_equal(source, target)
+
+
+async def test_of_two_that_fill_at_once_both_succeed(new_url: NewUrl) -> None:
+    source_url, target_url = new_url(), new_url()
+    async with open_store(source_url) as source:
+        await source.init()
+        await import_lines(source, make_lines(3_000))
+
+    async def fill() -> int:
+        async with open_store(source_url) as one, open_store(target_url) as other:
+            return (await other.sync(one)).events
+
+    assert sum(await asyncio.gather(fill(), fill(), fill())) == 3_000
+    async with open_store(source_url) as source, open_store(target_url) as target:
+        assert await are_equal(source, target)
+
+
+async def test_one_that_finds_the_store_filled_when_it_begins_to_fill_goes_on_from_there(
+    new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source_url, target_url = new_url(), new_url()
+    found = syncing.Sync._target_found
+    async with open_store(source_url) as source, open_store(target_url) as target:
+        await source.init()
+        await import_lines(source, make_lines(300))
+
+        async def found_and_overtaken(self: syncing.Sync) -> tuple[bool, list[syncs.SyncRow]]:
+            answer = await found(self)
+            monkeypatch.setattr(syncing.Sync, "_target_found", found)
+            async with open_store(source_url) as one, open_store(target_url) as other:
+                assert (await other.sync(one)).events == 300
+            return answer
+
+        monkeypatch.setattr(syncing.Sync, "_target_found", found_and_overtaken)
+        assert (await target.sync(source)).events == 0
+        assert await are_equal(source, target)
+
+
+async def test_a_fill_that_was_interrupted_goes_on_although_the_source_has_grown(opened: Opened) -> None:
+    for timestamp in (LONG_AGO - 1_000, FAR_FUTURE):
+        async with opened() as source, opened() as target:
+            await import_lines(source, make_lines(2_000))
+            stream = target.import_events()
+            await stream.begin()
+            await stream.write(make_lines(900))
+            await stream._batches.commit()
+            await stream.abort(asyncio.CancelledError())
+            await save(source, "a", 1, timestamp=timestamp)
+            assert (await target.sync(source)).events == 2_001
+            assert await are_equal(source, target)
+
+
+async def test_whoever_follows_waits_until_its_frozen_target_is_thawed(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        await target.sync(source)
+        following = asyncio.create_task(target.sync(source, follow=True))
+        await target.freeze()
+        await save(source, "a", 1)
+        await asyncio.sleep(0.8)
+        assert (await target.describe()).event_count == 0
+        [status] = await target.sync_status()
+        assert status.problem is not None
+        assert status.problem.startswith("StoreFrozenError")
+        await target.unfreeze()
+        async with asyncio.timeout(30):
+            while not (await target.describe()).event_count:
+                await asyncio.sleep(0.05)
+        following.cancel()
+        await asyncio.wait([following])
+        [status] = await target.sync_status()
+        assert status.problem is None
+
+
+async def test_a_frozen_source_can_be_read(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        await import_lines(source, make_lines(10))
+        await source.freeze()
+        assert (await target.sync(source)).events == 10
+
+
+async def test_a_target_that_is_replaced_or_dropped_meanwhile_is_noticed(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        await import_lines(source, make_lines(10))
+        await target.sync(source)
+        for ruin in ("replace", "make anew"):
+            assert (await target.sync(source)).events in (0, 11)
+            following = asyncio.create_task(target.sync(source, follow=True))
+            await asyncio.sleep(0.2)
+            if ruin == "replace":
+                await import_lines(target, make_lines(3))
+            else:
+                await target.drop()
+                await target.init()
+            await save(source, ruin, 1)
+            if ruin == "replace":
+                with pytest.raises(UsageError):
+                    await following
+                assert await exported(target) == make_lines(3)
+                await target.drop()
+            else:
+                async with asyncio.timeout(30):
+                    while (await target.describe()).event_count != 12:
+                        await asyncio.sleep(0.05)
+                following.cancel()
+                await asyncio.wait([following])
+
+
+async def test_one_thread_whose_clocks_go_back(opened: Opened) -> None:
+    events = [
+        make_event(i, threadId=9, threadCounter=i, timestamp=FAR_FUTURE - i * 1_000) for i in range(200)
+    ]
+    async with opened() as source, opened() as target, opened() as whole:
+        await import_lines(source, events[:100])
+        await target.sync(source)
+        await whole.sync(source, mode="merge")
+        await import_lines(source, events[100:], maintenance_mode=MANUAL)
+        await target.sync(source)
+        await whole.sync(source)
+        assert await are_equal(source, target)
+        assert [event.payload for event in await all_pages(whole, 50)] == [
+            event["payload"] for event in events
+        ]
+
+
+async def test_huge_events_come_over(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        for number in range(3):
+            await save(source, "huge", number + 1, payload="é" * 3_000_000)
+        await target.sync(source)
+        for number in range(3):
+            await save(source, "huge", number + 4, payload="é" * 3_000_000)
+        assert (await target.sync(source)).events == 3
+        assert await are_equal(source, target)
+
+
+async def test_secrets_of_two_sources_with_the_same_places_are_all_kept(opened: Opened) -> None:
+    async with opened() as one, opened() as two, opened() as whole:
+        for number in range(3):
+            await one.set_secret(f"one-{number}", "1")
+            await two.set_secret(f"two-{number}", "2")
+            for store in (one, two):
+                await whole.sync(store, mode="merge")
+        await one.delete_secret("one-1")
+        await whole.sync(one)
+        assert await whole.get_secret("one-1") is None
+        assert [await whole.get_secret(f"two-{number}") for number in range(3)] == ["2"] * 3
+
+
+async def test_table_names_of_ones_own(new_url: NewUrl) -> None:
+    names: dict[str, Any] = {
+        "events_table_name": "Ereignisse",
+        "secrets_table_name": "Select",
+        "snapshots_table_name": "Übersicht",
+    }
+    async with open_store(new_url(), **names) as source, open_store(new_url(), **names) as target:
+        await source.init()
+        await import_lines(source, make_lines(30))
+        await source.set_secret("a", "b")
+        await target.sync(source)
+        await save(source, "more", 1)
+        assert (await target.sync(source)).events == 1
+        assert await are_equal(source, target)
+
+
+async def test_another_programs_table_is_left_alone(new_url: NewUrl) -> None:
+    url = new_url()
+    raw.run(
+        url, 'CREATE TABLE "events-sync" (note VARCHAR(20))', "INSERT INTO \"events-sync\" VALUES ('theirs')"
+    )
+    async with open_store(new_url()) as source, open_store(url) as target:
+        await source.init()
+        with pytest.raises(Exception, match="events-sync"):
+            await target.sync(source)
+        assert await target.sync_status() == [] if await target.exists() else True
+    assert raw.run(url, 'SELECT note FROM "events-sync"') == [("theirs",)]
+
+
+async def test_a_cutover_that_is_cancelled_at_the_freeze_leaves_the_source_as_it_was(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as source, opened() as target:
+        await save(source, "a", 1)
+        await target.sync(source)
+        freeze = EventStore.freeze
+
+        async def freeze_and_be_cancelled(self: EventStore) -> None:
+            await freeze(self)
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(EventStore, "freeze", freeze_and_be_cancelled)
+        cutting = asyncio.create_task(cutover(source, target))
+        await asyncio.wait([cutting])
+        assert cutting.cancelled()
+        await save(source, "a", 2)
