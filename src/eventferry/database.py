@@ -358,9 +358,9 @@ class Writing(Reading, Protocol):
         """Make some of the indexes of a "replace" stage, as far as they are not there yet; where rows are not unique,
         which lines clash."""
 
-    async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key. What a named
-        part brought before is removed."""
+    async def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
+        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key; None where
+        that knows no parts. What a named part brought before is removed."""
 
 
 class ExclusiveWriting(Writing, Protocol):

@@ -15,7 +15,15 @@ from typing import Any, TypeAlias
 
 from eventferry.clock import moment
 from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
-from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
+from eventferry.databases import statements
+from eventferry.errors import (
+    EventferryError,
+    ImportNotFoundError,
+    ImportOpenError,
+    InputError,
+    UnsupportedStoreError,
+    UsageError,
+)
 from eventferry.importing import merge
 from eventferry.importing.batch import BATCH_BYTES, PART, SLICE, Batches
 from eventferry.importing.merge import ImportReport, Older
@@ -64,7 +72,12 @@ async def push(
     async with _staged(database, pieces) as (stage, count):
         async with owners.writing(database) as writing:
             target = await _open_stage(writing, import_id)
-            await writing.pour(stage, target, key)
+            knows_parts = await statements.knows_parts(writing, target.table)
+            if not knows_parts and part is not None:
+                raise UnsupportedStoreError(
+                    "this incremental import was opened by reSolve, which knows no parts"
+                )
+            await writing.pour(stage, target, key if knows_parts else None)
         return count
 
 
