@@ -120,19 +120,18 @@ async def test_one_that_finds_the_store_filled_when_it_begins_to_fill_goes_on_fr
     new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source_url, target_url = new_url(), new_url()
-    found = syncing.Sync._target_found
+    fill = syncing.Sync._fill
     async with open_store(source_url) as source, open_store(target_url) as target:
         await source.init()
         await import_lines(source, make_lines(300))
 
-        async def found_and_overtaken(self: syncing.Sync) -> tuple[bool, list[syncs.SyncRow]]:
-            answer = await found(self)
-            monkeypatch.setattr(syncing.Sync, "_target_found", found)
+        async def fill_and_be_overtaken(self: syncing.Sync, begun: syncs.SyncState) -> None:
+            monkeypatch.setattr(syncing.Sync, "_fill", fill)
             async with open_store(source_url) as one, open_store(target_url) as other:
                 assert (await other.sync(one)).events == 300
-            return answer
+            await fill(self, begun)
 
-        monkeypatch.setattr(syncing.Sync, "_target_found", found_and_overtaken)
+        monkeypatch.setattr(syncing.Sync, "_fill", fill_and_be_overtaken)
         assert (await target.sync(source)).events == 0
         assert await are_equal(source, target)
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
 
+from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database
 from eventferry.errors import (
@@ -38,8 +40,9 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading.bookmarks import decode, identity_of
-from eventferry.reading.exporting import MANUAL, ExportStream
+from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower
+from eventferry.reading.order import thread_of
 from eventferry.state import owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.filling import Filling
@@ -122,6 +125,7 @@ class Sync:
         self._state: SyncState | None = None
         self._text: str | None = None
         self._events = 0
+        self._has_problem = False
         self._decoder = LineDecoder()
 
     async def run(self, *, follow: bool) -> SyncReport:
@@ -163,8 +167,10 @@ class Sync:
                     async with self._target.reading() as reading:
                         await reading.heads()
                     raise _MovedError from error  # it was dropped, and made anew without a table for a state
-            elif follower.is_caught_up and not follow:
-                break
+            elif follower.is_caught_up:
+                await self._forget_problem()
+                if not follow:
+                    break
         if self._secrets is not None:
             await self._secrets.bring_all()
         return await self._noted_end(follower)
@@ -197,14 +203,19 @@ class Sync:
         async with self._source.reading() as reading:
             identity = identity_of(await reading.state()).hex()
         place = place_of_source(self._source)
-        is_empty, rows = await self._target_found()
+        await self._make_target()
         self._text = None
+        async with self._target.reading() as reading:
+            own = identity_of(await reading.state()).hex()
+            rows = await syncs.load(reading)
+            is_empty = not any(await reading.heads())
+            self._decoder = LineDecoder(await reading.limits())
         for one in rows:
             if one.state.place == place:  # where an error is noted
                 self._key, self._text = one.source, one.text
         row = row_of(rows, identity, place)
         if row is None:
-            await self._refuse_circles(identity, place)
+            await self._refuse_circles(identity, place, own)
             self._key = hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
             self._text = None
             self._state = self._first_state(place, identity, is_empty=is_empty)
@@ -212,18 +223,20 @@ class Sync:
             self._key, self._text = row.source, row.text
             self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
             if identity != row.state.identity:  # of which nothing has come
-                self._state = msgspec.structs.replace(self._state, identity=identity, bookmark=None)
-        if self._state.mode == "replica" and is_empty:
-            # Whatever a crash, or who dropped the target, has left of a state: nothing is here.
-            self._state = msgspec.structs.replace(self._state, events=0)
+                heads = None if is_empty else self._state.heads
+                self._state = msgspec.structs.replace(
+                    self._state, identity=identity, bookmark=None, heads=heads
+                )
+        self._has_problem = row is not None and row.problem is not None
+        # A target that should hold events and is empty: its fill was noted, and then not put in its place.
+        is_filled = self._state.heads is not None and not (is_empty and any(vector.decode(self._state.heads)))
+        if self._state.mode == "replica" and not is_filled:
             await self._fill(self._state)
         return self._its_state
 
-    async def _refuse_circles(self, identity: str, place: str) -> None:
+    async def _refuse_circles(self, identity: str, place: str, own: str) -> None:
         """Refuse a sync whose events would come back to where they are from."""
-        async with self._target.reading() as reading:
-            own = identity_of(await reading.state()).hex()
-        if place == place_of_source(self._target) or own == identity != _NO_IDENTITY:
+        if place == place_of_source(self._target) or identity == own != _NO_IDENTITY:
             raise UsageError(
                 "a store cannot be synced into itself: source and target are one store, or one is a restored backup "
                 "of the other"
@@ -238,28 +251,25 @@ class Sync:
                 "events come back as new ones"
             )
 
-    async def _target_found(self) -> tuple[bool, list[syncs.SyncRow]]:
-        """Whether the target holds no events, and the rows of its syncs. What is missing there is made."""
+    async def _make_target(self) -> None:
+        """Make what is missing in the target."""
         try:
-            is_empty, rows = await self._look_at_target()
+            if await self._has_table():
+                return
         except StoreNotFoundError:
             try:
                 await self._target.create()
             except StoreExistsError as error:  # another sync was faster; or it is no store
                 with suppress(StoreNotFoundError):
-                    await self._look_at_target()
+                    await self._has_table()
                     raise _MovedError from error
                 raise
-            is_empty, rows = await self._look_at_target()
-        if not rows:
-            async with owners.writing(self._target, "exclusive") as writing:
-                await syncs.make_table(writing)
-        return is_empty, rows
+        async with owners.writing(self._target, "exclusive") as writing:
+            await syncs.make_table(writing)
 
-    async def _look_at_target(self) -> tuple[bool, list[syncs.SyncRow]]:
+    async def _has_table(self) -> bool:
         async with self._target.reading() as reading:
-            self._decoder = LineDecoder(await reading.limits())
-            return not any(await reading.heads()), await syncs.load(reading)
+            return await syncs.has_table(reading)
 
     def _first_state(self, place: str, identity: str, *, is_empty: bool) -> SyncState:
         mode = self._mode or "replica"
@@ -295,14 +305,7 @@ class Sync:
         if self._secrets is not None:
             await self._secrets.bring_all()
         for resume in (True, False):
-            export = ExportStream(
-                self._source,
-                cursor=None,
-                maintenance_mode=MANUAL,
-                buffer_size=None,
-                limit=None,
-                only=EVERYTHING,
-            )
+            export = ExportStream(Export(self._source))
 
             async def filled(export: ExportStream = export) -> SyncState:
                 return msgspec.structs.replace(
@@ -370,7 +373,7 @@ class Sync:
         async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
             if not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
-            placed, heads = await place(writing, rows, state, self._brought)
+            placed, heads = await place(writing, rows, state, thread_of(self._key), self._brought)
             state = msgspec.structs.replace(
                 state,
                 bookmark=bookmark,
@@ -397,11 +400,19 @@ class Sync:
         async with self._source.reading() as reading:
             return await versions_before(reading, ids, decode(bookmark).unread)
 
+    async def _forget_problem(self) -> None:
+        """The last try has not failed any more, although it brought nothing."""
+        if self._has_problem and self._text is not None:
+            async with owners.writing(self._target, frozen="allow") as writing:
+                await syncs.note_problem(writing, self._key, None)
+        self._has_problem = False
+
     async def _note(self, error: Exception) -> None:
         """Keep an error where `sync --status` finds it, as far as the target can be reached."""
         if self._text is None:
             return
         problem = Problem(now(), f"{type(error).__name__}: {error}")
+        self._has_problem = True
         with suppress(EventferryError, TimeoutError):
             async with asyncio.timeout(_NOTING_SECONDS):
                 async with owners.writing(self._target, frozen="allow") as writing:
@@ -427,8 +438,11 @@ def _may_pass(error: EventferryError, *, follow: bool) -> bool:
 
 
 def place_of_source(source: Database) -> str:
-    """Where a source is, with the names of its tables, and without a password."""
-    return "/".join(value for value in source.traits.resource_names.values() if value)
+    """Where a source is, with the names of its tables, and without a password; from wherever it is looked at."""
+    names = dict(source.traits.resource_names)
+    if (file := names.get("databaseFile")) is not None:
+        names["databaseFile"] = os.path.realpath(file)
+    return "/".join(value for value in names.values() if value)
 
 
 def row_of(rows: Sequence[syncs.SyncRow], identity: str, place: str) -> syncs.SyncRow | None:
