@@ -280,4 +280,4 @@ def test_each_follower_gets_each_event_once_or_an_error(new_url: NewUrl) -> None
 
 @pytest.mark.scale
 def test_for_long(new_url: NewUrl) -> None:
-    run(new_url, 400, 60)
+    run(new_url, 100, 50)

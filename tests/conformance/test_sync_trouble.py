@@ -10,12 +10,14 @@ import pytest
 from eventferry import (
     MANUAL,
     EventStore,
+    SecretConflictError,
     StoreReplacedError,
     UsageError,
     cutover,
     open_store,
 )
 from eventferry.state import syncs
+from eventferry.state.syncs import Mode
 from eventferry.syncing import sync as syncing
 from tests.conformance.test_sync import are_equal, save
 from tests.support import (
@@ -30,6 +32,8 @@ from tests.support import (
     make_lines,
     raw,
 )
+
+MODES: tuple[Mode, ...] = ("replica", "merge")
 
 
 async def test_a_store_is_not_synced_into_itself(new_url: NewUrl) -> None:
@@ -70,7 +74,7 @@ async def test_a_chain_of_three_is_in_step(opened: Opened) -> None:
 async def test_nothing_was_brought_over_of_a_source_that_was_empty_until_it_was_imported(
     opened: Opened,
 ) -> None:
-    for mode in ("replica", "merge"):
+    for mode in MODES:
         async with opened() as source, opened() as target:
             assert (await target.sync(source, mode=mode)).events == 0
             await import_lines(source, make_lines(50))
@@ -292,3 +296,52 @@ async def test_a_cutover_that_is_cancelled_at_the_freeze_leaves_the_source_as_it
         await asyncio.wait([cutting])
         assert cutting.cancelled()
         await save(source, "a", 2)
+
+
+async def test_a_state_that_cannot_be_saved_takes_the_events_of_its_batch_with_it(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> str:
+        raise SecretConflictError("it cannot")
+
+    for mode in MODES:
+        async with opened() as source, opened() as target:
+            await import_lines(source, make_lines(20))
+            await target.sync(source, mode=mode)
+            await save(source, "a", 1)
+            with monkeypatch.context() as patch:
+                patch.setattr(syncs, "save", fail)
+                with pytest.raises(SecretConflictError):
+                    await target.sync(source)
+            assert (await target.describe()).event_count == 20
+            assert (await target.sync(source)).events == 1
+            assert (await target.describe()).event_count == 21
+
+
+async def test_a_batch_that_another_has_stored_since_it_was_read_is_not_stored_again(
+    new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by one who was paused for a day."""
+    store_it = syncing.Sync._store
+    for mode in MODES:
+        source_url, target_url = new_url(), new_url()
+        async with open_store(source_url) as source, open_store(target_url) as target:
+            await source.init()
+            await import_lines(source, make_lines(20))
+            await target.sync(source, mode=mode)
+            await save(source, "a", 1)
+
+            async def overtaken(
+                self: syncing.Sync,
+                text: bytes,
+                bookmark: str,
+                urls: tuple[str, str] = (source_url, target_url),
+            ) -> None:
+                monkeypatch.setattr(syncing.Sync, "_store", store_it)
+                async with open_store(urls[0]) as one, open_store(urls[1]) as other:
+                    assert (await other.sync(one)).events == 1
+                await store_it(self, text, bookmark)
+
+            monkeypatch.setattr(syncing.Sync, "_store", overtaken)
+            assert (await target.sync(source)).events == 0
+            assert (await target.describe()).event_count == 21
