@@ -62,14 +62,8 @@ def beside_events(tables: Tables, content: str) -> dict[str, tuple[str, ...]]:
 
 
 def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Iterable[str]) -> None:
-    """Refuse a table that only has the name of a store's: nothing of another program's is touched.
-
-    Args:
-        place: where it is.
-        table: its name.
-        needed: the columns by which it is known.
-        present: the columns that it has.
-    """
+    """Refuse a table that only has the name of a store's, and not the columns by which that is known: nothing of
+    another program's is touched."""
     found = {column.casefold() for column in present}
     missing = [column for column in needed if column.casefold() not in found]
     if missing:
@@ -171,10 +165,8 @@ def frozen_marker(events: str) -> str:
 
 
 def new_import_id(since: int) -> str:
-    """An id for an open incremental import: letters and digits, as reSolve's.
-
-    Servers have no room for the moment beside it, so it begins with it (as RFC 9562's version 7 does).
-    """
+    """An id for an open incremental import: letters and digits, as reSolve's. Servers have no room for the moment
+    beside it, so it begins with it (as RFC 9562's version 7 does)."""
     return f"{since:012x}{token_hex(10)}"
 
 

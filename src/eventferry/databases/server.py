@@ -21,15 +21,7 @@ PAUSES = (0.1, 0.4, 1, 1.5)
 
 
 class ServerDatabase(ABC, Generic[C]):
-    """A store on a server.
-
-    Args:
-        place: the database as messages name it.
-        connect: makes a connection.
-        size: how many connections work at once.
-        locks: the server's, for owners.
-        busy_timeout: seconds that a writer waits for another one.
-    """
+    """A store on a server; `place` is the database as messages name it."""
 
     def __init__(
         self, place: str, connect: Callable[[], Awaitable[C]], size: int, locks: Locks[C], busy_timeout: float

@@ -21,12 +21,8 @@ statements."""
 
 
 class _Call(Generic[T]):
-    """A call on its way through the thread.
-
-    Attributes:
-        answer: what the caller waits for.
-        over: done when the thread has nothing more to do with it, also if the caller has given up.
-    """
+    """A call on its way through the thread. `over` is done when the thread has nothing more to do with it, also if the
+    caller has given up."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -77,17 +73,12 @@ class _Between:
 
 
 class Worker:
-    """One thread for the calls of one connection.
+    """One thread for the calls of one connection. Not an executor's: what that adds to each call is as much as a save
+    takes.
 
-    Not an executor's: what that adds to each call is as much as a save takes in the database.
-
-    Args:
-        name: the thread's.
-        interrupt: makes the call under way fail soon; called from other threads, also when there is none.
-        close: closes the connection, the last call in the thread; twice is fine.
-
-    Attributes:
-        given_up: set while a call goes on whose caller has given it up, for those that wait in steps.
+    `interrupt` makes the call under way fail soon; it is called from other threads, also when there is none. `close`
+    closes the connection, the last call; twice is fine. `given_up` is set while a call goes on whose caller has given
+    it up, for those that wait in steps.
     """
 
     def __init__(self, name: str, interrupt: Callable[[], None], close: Callable[[], None]) -> None:
@@ -154,10 +145,8 @@ class Worker:
             self._abandon()
 
     def _abandon(self) -> None:
-        """End a connection that nobody has closed, since its loop has ended or its store was forgotten.
-
-        Closed it must be: a traceback may still refer to it, and its transaction and locks would live as long.
-        """
+        """End a connection that nobody has closed, since its loop has ended or its store was forgotten: a traceback
+        may still refer to it, and its transaction and locks would live as long."""
         self._is_over = True
         if self._is_begun:
             self._calls.put(_Between(self._close))

@@ -83,15 +83,10 @@ _SLOTS = 32
 class Access:
     """How to get to a store, and what has been learnt about its server.
 
-    Attributes:
-        options: PyMySQL's. They hold the password, so they stand in no message.
-        place: the database as messages name it.
-        lock: the beginning of the names of the store's locks.
-        busy_timeout: seconds to wait for whoever is in the way.
-        read_timeout: seconds that the server has for an answer; 0 for any number.
-        keepalive: seconds of silence behind which the system looks whether the server is there.
-        loads: whether the server takes LOAD DATA LOCAL, as far as is known.
-        max_packet: bytes of a statement and of a row.
+    The options, PyMySQL's, hold the password, so they stand in no message; `place` does. `lock` begins the names of the
+    store's locks. Times are seconds: for whoever is in the way, for the server's answer (0: any), of silence until the
+    system looks whether the server is there. `loads` is whether it takes LOAD DATA LOCAL, `max_packet` the bytes of a
+    statement and of a row.
     """
 
     options: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from eventferry.database import (
@@ -32,14 +33,11 @@ from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
-from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
+from eventferry.databases.stretches import WALK, conditions, give_in_turn, matching, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import DatabaseError, InputError
 from eventferry.lines.limits import Limits
 from eventferry.lines.payload import compact
-
-WALK = 4096
-"""How many events that a filter leaves out one call walks over at most, so that a reading stays short."""
 
 # A vector of 256 counters travels as one string of bytes of fixed-width numbers: looking one up in it costs as
 # little as joining a table of 256 rows. A string of characters would have to be counted through each time.
@@ -173,33 +171,18 @@ class MysqlReading:
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
-        await self._read_on(bound, selection, limit, max_bytes, count, from_thread(give))
-
-    @threaded
-    def _read_on(
-        self,
-        key: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
-    ) -> None:
         if selection.only.is_open and self.shape.is_ours:
-            self._line_by_line(key, selection, limit, max_bytes, count, give)
-            return
-
-        def read(begin: Key, left: int) -> Stretch:
-            return self._row_by_row(begin, selection, left, max_bytes)
-
-        give_in_turn(read, key, limit, count, give)
+            read = partial(self._line_by_line, selection, max_bytes)
+        else:
+            read = partial(give_in_turn, partial(self._row_by_row, selection, max_bytes))
+        await self.connection.run(partial(read, bound, limit, count, from_thread(give)))
 
     def _line_by_line(
         self,
-        key: Key,
         selection: Selection,
-        limit: int,
         max_bytes: int,
+        key: Key,
+        limit: int,
         count: int,
         give: Callable[[Stretch], None],
     ) -> None:
@@ -241,7 +224,7 @@ class MysqlReading:
         numbers = numbers_of(b",".join(places))
         return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), max(numbers[2::3]), is_end)
 
-    def _row_by_row(self, key: Key, selection: Selection, limit: int, max_bytes: int) -> Stretch:
+    def _row_by_row(self, selection: Selection, max_bytes: int, key: Key, limit: int) -> Stretch:
         only = selection.only
         values = self._values(selection)
         line = LINE if only.is_open else f"CASE WHEN {self._condition(only)} THEN {LINE} END"
@@ -439,28 +422,10 @@ class MysqlReading:
         return inspect(self.connection, self.names, limit)
 
     def _condition(self, only: Filter) -> str:
-        parts: list[str] = []
-        for column, name, wanted in (
-            ("e.type", "types", only.event_types),
-            ("e.aggregateId", "aggregates", only.aggregate_ids),
-        ):
-            if wanted is not None:
-                parts.append(self.shape.among(column, name) if wanted else "FALSE")
-        if only.start_time is not None:
-            parts.append("e.timestamp >= %(start)s")
-        if only.finish_time is not None:
-            parts.append("e.timestamp <= %(finish)s")
-        return " AND ".join(parts) or "TRUE"
+        return conditions(only, "e.{}", "%({})s", self.shape.among)
 
     def _values(self, selection: Selection) -> dict[str, Any]:
-        only = selection.only
-        values: dict[str, Any] = {"start": only.start_time, "finish": only.finish_time}
-        for name, wanted in (("types", only.event_types), ("aggregates", only.aggregate_ids)):
-            if wanted is not None:
-                values |= self.shape.values_among(name, wanted)
-        if selection.since is not None:
-            values |= {"unread": vector(selection.since), "until": vector(selection.until)}
-        return values
+        return matching(selection, tuple, vector)
 
 
 def _is_selected(selection: Selection) -> str:

@@ -145,9 +145,8 @@ class Saver:
 def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | Found]:
     """Store events in these threads, those that belong there, in a transaction which has ended in any case.
 
-    The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked
-    for after that, because whoever sets it holds all rows.
-    """
+    The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked for
+    after that, because whoever sets it holds all rows."""
     threads = quoted(names.threads)
     # In order of the threads, as everybody does: nobody waits for one who waits for him.
     numbers = ", ".join({str(place.thread) for _, place in saves})

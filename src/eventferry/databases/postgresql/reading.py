@@ -37,12 +37,9 @@ from eventferry.databases.postgresql.markers import (
 )
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
-from eventferry.databases.stretches import flags_of, numbers_of, page_of
+from eventferry.databases.stretches import WALK, conditions, flags_of, matching, numbers_of, page_of
 from eventferry.errors import DatabaseError
 from eventferry.lines.limits import Limits
-
-WALK = 4096
-"""How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
 
 _OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
 
@@ -79,30 +76,12 @@ def vector(counters: Sequence[int] | None) -> str:
     return _OPEN_END if counters is None else "{" + ",".join(map(str, counters)) + "}"
 
 
-def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
-    """A filter as an SQL condition and its parameters."""
-    parts: list[str] = []
-    values: dict[str, Any] = {}
-    if only.event_types is not None:
-        parts.append('"type" = ANY(%(types)s::text[])')
-        values["types"] = _storable(only.event_types)
-    if only.aggregate_ids is not None:
-        parts.append('"aggregateId" = ANY(%(aggregates)s::text[])')
-        values["aggregates"] = _storable(only.aggregate_ids)
-    if only.start_time is not None:
-        parts.append('"timestamp" >= %(start)s')
-        values["start"] = only.start_time
-    if only.finish_time is not None:
-        parts.append('"timestamp" <= %(finish)s')
-        values["finish"] = only.finish_time
-    return " AND ".join(parts) or "TRUE", values
-
-
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    condition, values = conditions(selection.only)
-    if selection.since is not None:
-        values |= {"unread": vector(selection.since), "until": vector(selection.until)}
-    return condition, values
+    """The condition of a selection's filter, and the values of the whole selection."""
+    condition = conditions(
+        selection.only, '"{}"', "%({})s", lambda column, key: f"{column} = ANY(%({key})s::text[])"
+    )
+    return condition, matching(selection, _storable, vector)
 
 
 def _is_selected(selection: Selection) -> str:
@@ -317,7 +296,7 @@ class PostgresReading:
     async def _next_in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter
     ) -> list[tuple[Key, bool]]:
-        condition, values = conditions(only)
+        condition, values = _matching(Selection(only=only))
         ends = [2**62] * 256 if until is None else until
         # Mostly the event at the counter itself is there: to join by equality takes half the time.
         rows = await self.connection.rows(
@@ -344,7 +323,7 @@ class PostgresReading:
     async def _in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        condition, values = conditions(only)
+        condition, values = _matching(Selection(only=only))
         rows = await self.connection.rows(
             f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
             CROSS JOIN LATERAL (

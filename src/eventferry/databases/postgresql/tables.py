@@ -19,20 +19,15 @@ _LONGEST_SUFFIX = "-incremental-import"
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier: the only way a name gets into a statement.
-
-    A per cent sign is doubled, for every statement passes through the binding of parameters.
-    """
+    """A name as an SQL identifier, with per cent signs doubled: the only way a name gets into a statement."""
     if not name or "\0" in name or not is_text(name):
         raise UsageError(f"{name!r} cannot be the name of a table")
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 
 
 def literal(text: str) -> str:
-    """A text as an SQL literal, for statements that take no parameters.
-
-    What a backslash means between plain quotes depends on `standard_conforming_strings`; behind an E it does not.
-    """
+    """A text as an SQL literal, for statements that take no parameters. What a backslash means between plain quotes
+    depends on `standard_conforming_strings`; behind an E it does not."""
     escaped = text.replace("'", "''").replace("%", "%%")
     return f"'{escaped}'" if "\\" not in text else " E'" + escaped.replace("\\", "\\\\") + "'"
 
@@ -72,10 +67,8 @@ class Names:
         return self.index(f"merge-{'0' * 16}")[:-16]
 
     def index(self, suffix: str) -> str:
-        """The name of an index of the events; reSolve knows a taken version by `aggregateIdAndVersion` in it.
-
-        A name that is cut is told apart by a hash from others of its schema that begin alike.
-        """
+        """The name of an index of the events, by which reSolve knows a taken version. One that is cut is told apart by
+        a hash from others of its schema that begin alike."""
         events = self.tables.events.encode()
         room = MAX_NAME_BYTES - len(suffix) - 1
         if len(events) <= room:
@@ -164,11 +157,8 @@ def freeze_table(names: Names, freeze_comment: str) -> list[str]:
 
 
 def open_import_table(names: Names, marker: str) -> list[str]:
-    """The stage that begin opens: reSolve's columns, and which part brought a row.
-
-    Columns come from the events, for a comparison of texts needs both sides to have one collation. reSolve compares
-    the comment as a whole.
-    """
+    """The stage that begin opens: reSolve's columns, and which part brought a row. Columns come from the events, for a
+    comparison of texts needs one collation. reSolve compares the comment as a whole."""
     return [
         f"CREATE TABLE {names.open_import}(LIKE {names.events})",
         f"""ALTER TABLE {names.open_import}

@@ -1,9 +1,9 @@
 """Which SQLite library opens files, behind what is used of it here.
 
 In a caller's process that is Python's own `sqlite3`, always: with a second SQLite library in a process, closing one's
-connection drops the POSIX locks of the other's, and a third process writes into an open transaction. In a process that
-is eventferry's alone, the command and the service, it is `apsw` where that is installed: it brings a current SQLite,
-compiled for speed, which gives the lines of an export in half the time of Debian 12's.
+connection drops the POSIX locks of the other's, and a third process writes into an open transaction. In a process of
+ours alone, the command and the service, it is `apsw` where that is installed: it gives an export's lines in half the
+time of Debian 12's.
 """
 
 from __future__ import annotations

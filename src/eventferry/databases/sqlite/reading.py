@@ -29,12 +29,17 @@ from eventferry.databases.sqlite.inspect import inspect
 from eventferry.databases.sqlite.markers import freeze_of, stages
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.stretches import flags_of, give_in_turn, numbers_of, page_of
+from eventferry.databases.stretches import (
+    WALK,
+    conditions,
+    flags_of,
+    give_in_turn,
+    matching,
+    numbers_of,
+    page_of,
+)
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.lines.limits import ROOMY, Limits
-
-WALK = 4096
-"""How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
 
 # A vector of 256 counters travels as one blob of fixed-width numbers: looking one up costs a tenth of joining
 # a table of 256 rows, and needs no table.
@@ -70,25 +75,6 @@ def line_of(payload: str) -> str:
     return f"""printf('{{"threadCounter":%s,"threadId":%s,"type":%s,"timestamp":%s,"aggregateId":%s,'
       || '"aggregateVersion":%s,"payload":%s}}' || char(10), threadCounter, threadId, json_quote(type), timestamp,
       json_quote(aggregateId), aggregateVersion, {payload})"""
-
-
-def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
-    """A filter as an SQL condition and its parameters."""
-    parts: list[str] = []
-    values: dict[str, Any] = {}
-    if only.event_types is not None:
-        parts.append("type IN (SELECT value FROM json_each(:types))")
-        values["types"] = json.dumps(only.event_types)
-    if only.aggregate_ids is not None:
-        parts.append("aggregateId IN (SELECT value FROM json_each(:aggregates))")
-        values["aggregates"] = json.dumps(only.aggregate_ids)
-    if only.start_time is not None:
-        parts.append("timestamp >= :start")
-        values["start"] = only.start_time
-    if only.finish_time is not None:
-        parts.append("timestamp <= :finish")
-        values["finish"] = only.finish_time
-    return " AND ".join(parts) or "TRUE", values
 
 
 class SqliteReading:
@@ -241,7 +227,7 @@ class SqliteReading:
     def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        condition, values = conditions(only)
+        condition, values = _matching(Selection(only=only))
         ends = _OPEN_END if until is None else until
         wanted = [(thread, start, ends[thread]) for thread, start in unread.items()]
         if count == 1:
@@ -313,10 +299,11 @@ class SqliteReading:
 
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    condition, values = conditions(selection.only)
-    if selection.since is not None:
-        values |= {"unread": vector(selection.since), "until": vector(selection.until)}
-    return condition, values
+    """The condition of a selection's filter, and the values of the whole selection."""
+    condition = conditions(
+        selection.only, "{}", ":{}", lambda column, key: f"{column} IN (SELECT value FROM json_each(:{key}))"
+    )
+    return condition, matching(selection, json.dumps, vector)
 
 
 def _is_selected(selection: Selection) -> str:

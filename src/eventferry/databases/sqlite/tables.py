@@ -14,10 +14,8 @@ from eventferry.errors import UsageError
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier: the only way a name gets into a statement.
-
-    Control characters are refused: a line feed would end a comment that carries the name.
-    """
+    """A name as an SQL identifier: the only way a name gets into a statement. A line feed would end a comment that
+    carries it, so control characters are refused."""
     if not name or any(character < " " for character in name) or not is_text(name):
         raise UsageError(f"{name!r} cannot be the name of a table")
     if name[:7].lower() == "sqlite_":

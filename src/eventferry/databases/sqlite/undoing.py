@@ -32,10 +32,8 @@ def make_file(file: File) -> Identity | None:
 
 
 def remove_unused(connection: Connection, file: File, made: Identity, tables: Tables) -> None:
-    """Remove the file that was made, unless it holds anything or somebody else has it open. For the worker thread.
-
-    The connection must be the only one of this store object.
-    """
+    """Remove the file that was made, unless it holds anything or somebody else has it open. The connection must be the
+    only one of this store object. For the worker thread."""
     sqlite = connection.sqlite
     if not _is_unused(sqlite, tables) or sqlite.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         return
