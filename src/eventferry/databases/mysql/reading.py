@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from eventferry.database import (
     NOTHING,
     Filter,
     Freeze,
+    Give,
     Inspection,
     Key,
     Position,
@@ -163,13 +164,7 @@ class MysqlReading:
         return heads_of(text, self.names)
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         if selection.only.is_open and self.shape.is_ours:
             read = partial(self._line_by_line, selection, max_bytes)
@@ -178,13 +173,7 @@ class MysqlReading:
         await self.connection.run(partial(read, bound, limit, count, from_thread(give)))
 
     def _line_by_line(
-        self,
-        selection: Selection,
-        max_bytes: int,
-        key: Key,
-        limit: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, selection: Selection, max_bytes: int, key: Key, limit: int, count: int, give: Give
     ) -> None:
         """Every row has its line: less is to be done for each. Several stretches are one statement's rows, so the
         server works on the next while one is taken."""

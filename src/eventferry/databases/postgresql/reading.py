@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any
@@ -14,6 +14,7 @@ from eventferry.database import (
     NOTHING,
     Filter,
     Freeze,
+    Give,
     Inspection,
     Key,
     Position,
@@ -145,13 +146,7 @@ class PostgresReading:
         return [head for (head,) in rows]
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         is_open = selection.only.is_open
         pace = self.connection.pace
@@ -167,19 +162,11 @@ class PostgresReading:
                 return
             stretch = NOTHING
             if threads is not None and counters is not None:
-                number, found = int(lines or 0), numbers_of(threads[1:-1])  # as arrays are printed
-                pace.note(number, len(text or b""))
+                number, found, text = int(lines or 0), numbers_of(threads[1:-1]), text or b""
+                pace.note(number, len(text))
                 is_end = len(found) < min(rows, walk) and (is_open or number < limit)
-                stretch = Stretch(
-                    found,
-                    numbers_of(counters[1:-1]),
-                    None if is_open else flags_of(passing or b""),
-                    text or b"",
-                    compacted_lines,
-                    number,
-                    int(last or 0),
-                    is_end,
-                )
+                flags, behind = None if is_open else flags_of(passing or b""), numbers_of(counters[1:-1])
+                stretch = Stretch(found, behind, flags, text, compacted_lines, number, int(last or 0), is_end)
                 bound = stretch.behind
             limit -= stretch.number
             walk -= len(stretch.threads)
@@ -378,18 +365,11 @@ class PostgresReading:
     async def limits(self, stage: Stage | None = None) -> Limits:
         if stage is not None and stage.kind == "replace":
             return MADE_LIMITS
-        table = self.names.tables.events if stage is None else stage.table
-        [rows] = await self.connection.run(
-            "SELECT attname, atttypmod - 4 FROM pg_attribute "
-            "WHERE attrelid = to_regclass(%s) AND attname IN ('aggregateId', 'type') AND atttypmod > 4",
-            (self.names.of(table).replace("%%", "%"),),
-        )
-        lengths = {name: min(length, MADE_LIMITS.id_length) for name, length in rows}
-        return replace(
-            MADE_LIMITS,
-            id_length=lengths.get("aggregateId", MADE_LIMITS.id_length),
-            type_length=lengths.get("type", MADE_LIMITS.type_length),
-        )
+        most = MADE_LIMITS.id_length
+        columns = self.dialect.columns(self.names.tables.events if stage is None else stage.table)
+        lengths = {name: length or most for name, length, *_ in await self.ask(*columns)}
+        id_length, type_length = (min(most, lengths.get(name, most)) for name in ("aggregateId", "type"))
+        return replace(MADE_LIMITS, id_length=id_length, type_length=type_length)
 
     async def inspect(self, limit: int) -> Inspection:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)

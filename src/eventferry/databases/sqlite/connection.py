@@ -17,7 +17,7 @@ import msgspec
 from eventferry.databases import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.sqlite.file import File, identity_of
-from eventferry.databases.sqlite.library import Sqlite, code_of, connect
+from eventferry.databases.sqlite.library import Sqlite, code_of, connect, pragma
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -173,7 +173,7 @@ class Connection:
         """Fold the log in and cut it to nothing, waiting for whoever reads an older state or folds it in just now;
         whether that came about."""
         deadline = time.monotonic() + self._busy_timeout
-        while self.sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        while pragma(self.sqlite, "wal_checkpoint(TRUNCATE)"):
             if self._worker.given_up.is_set() or time.monotonic() >= deadline:
                 return False
             time.sleep(_PAUSE)  # where another checkpoint is under way SQLite does not wait by itself

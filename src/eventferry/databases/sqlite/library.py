@@ -122,6 +122,11 @@ def use_newer() -> None:
         _connect = _newer()
 
 
+def pragma(sqlite: Sqlite, words: str) -> Any:
+    """What a PRAGMA says."""
+    return sqlite.execute(f"PRAGMA {words}").fetchone()[0]
+
+
 def code_of(error: BaseException) -> int:
     """SQLite's number for an error, without what extends it; 0 where it is none of SQLite's."""
     number = getattr(error, "sqlite_errorcode", getattr(error, "result", 0))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from eventferry.database import (
+    NOTHING,
     Filter,
     Freeze,
+    Give,
     Inspection,
     Key,
     Position,
@@ -135,13 +137,7 @@ class SqliteReading:
         return int(stored)
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         read = partial(self._stretch, selection, max_bytes)
         await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
@@ -160,20 +156,14 @@ class SqliteReading:
                 break
             rows = max(rows // 4, 1)  # events much larger than those before
             self.connection.pace.cut(rows)
+        if not found[4]:
+            return NOTHING
         threads, counters, passing, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        threads, counters = (numbers_of((numbers or "").encode()) for numbers in (threads, counters))
-        return Stretch(
-            threads,
-            counters,
-            None if only.is_open else flags_of((passing or "").encode()),
-            lines or b"",
-            bytes,
-            count,
-            last or 0,
-            is_end,
-        )
+        threads, counters = (numbers_of(numbers.encode()) for numbers in (threads, counters))
+        flags = None if only.is_open else flags_of(passing.encode())
+        return Stretch(threads, counters, flags, lines or b"", bytes, count, last, is_end)
 
     def _stretch_sql(self, selection: Selection, condition: str) -> str:
         """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
@@ -290,8 +280,8 @@ class SqliteReading:
 
     def _has_parts(self, stage: Stage) -> bool:
         """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
-        names = self.connection.sqlite.execute(f"PRAGMA table_info({quoted(stage.table)})").fetchall()
-        return any(name == "part" for _, name, *_ in names)
+        columns = self.connection.sqlite.execute("SELECT name FROM pragma_table_info(?)", (stage.table,))
+        return ("part",) in columns.fetchall()
 
     @threaded
     def inspect(self, limit: int) -> Inspection:

@@ -20,6 +20,7 @@ from eventferry.databases.sqlite.dialect import bound
 from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.reading import SqliteReading
+from eventferry.databases.sqlite.shape import has_name
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.statements import first_clash
 from eventferry.databases.thread import threaded
@@ -75,11 +76,8 @@ class SqliteWriting(SqliteReading):
         self.connection.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
 
     def _refuse_neighbour(self, name: str) -> None:
-        """A name that a marker must have may be that of a table of another store or program. Case does not tell
-        tables apart."""
-        if self.connection.sqlite.execute(
-            "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
-        ).fetchone():
+        """A name that a marker must have may be that of a table of another store or program."""
+        if has_name(self.connection.sqlite, name):
             raise UnsupportedStoreError(
                 f"the name {name!r}, which this needs beside {self.tables.events!r}, is that of a table of another "
                 "store or program in the file"
@@ -117,10 +115,8 @@ class SqliteWriting(SqliteReading):
         """From here on the former owner finds no table of its own any more."""
         self._refuse_what_would_be_lost()
         adopted = replace(stage, table=self.tables.stage_of(owner), owner=owner)
-        for former, name in (
-            (stage.table, adopted.table),
-            (self._progress_of(stage), self.tables.progress_of(owner)),
-        ):
+        names = {stage.table: adopted.table, self._progress_of(stage): self.tables.progress_of(owner)}
+        for former, name in names.items():
             self.connection.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
         if stage.owner is not None:
             self.dropped_owners.append(stage.owner)
@@ -139,13 +135,12 @@ class SqliteWriting(SqliteReading):
         self._drop_stage(stage)
 
     def _drop_stage(self, stage: Stage) -> None:
-        sqlite = self.connection.sqlite
-        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
+        beside = ddl.known(stage)
         if stage.kind == "replace" and stage.owner is not None:
-            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress_of(stage.owner))}")
+            beside = self.tables.progress_of(stage.owner)
             self.dropped_owners.append(stage.owner)
-        else:
-            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(ddl.known(stage))}")
+        for name in (stage.table, beside):
+            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
 
     # replace
 
@@ -210,27 +205,16 @@ class SqliteWriting(SqliteReading):
 
     def _refuse_what_would_be_lost(self) -> None:
         """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
-        ask, events = self.connection.sqlite.execute, self.tables.events
-        for what, lost in (
-            (
-                "triggers",
-                ask(
-                    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
-                    (events,),
-                ),
-            ),
-            (
-                "columns of its own",
-                ask(
-                    "SELECT name FROM pragma_table_xinfo(?) WHERE name NOT IN (SELECT value FROM json_each(?))",
-                    (events, json.dumps(EVENT)),
-                ),
-            ),
-        ):
-            if names := ", ".join(name for (name,) in lost):
-                raise UnsupportedStoreError(
-                    f"the table {events!r} has {what}, which replacing it would lose: {names}"
-                )
+        events = self.tables.events
+        found = self.connection.sqlite.execute(
+            """SELECT 'the trigger ' || name FROM sqlite_master
+            WHERE type = 'trigger' AND tbl_name = :events COLLATE NOCASE
+            UNION ALL SELECT 'the column ' || name FROM pragma_table_xinfo(:events)
+            WHERE name NOT IN (SELECT value FROM json_each(:columns))""",
+            {"events": events, "columns": json.dumps(EVENT)},
+        )
+        if names := ", ".join(name for (name,) in found):
+            raise UnsupportedStoreError(f"the table {events!r} has what replacing it would lose: {names}")
 
     # merge
 
