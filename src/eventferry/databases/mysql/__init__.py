@@ -49,7 +49,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lines.limits import check_limits, is_within
+from eventferry.lines.limits import check_limits
 
 __all__ = ["MysqlDatabase", "open_url"]
 
@@ -371,6 +371,13 @@ class MysqlDatabase(ServerDatabase[Connection]):
         async with self._writing(MysqlExclusiveWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
 
+    async def _check_limits(self, save: Save) -> None:
+        shape, event = self._shape, save.event
+        if shape is None:
+            async with self.reading() as reading:
+                shape = reading.shape
+        check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
+
     async def _save_one(self, save: Save) -> Saved:
         async with self._pool.connection() as connection:
             return await connection.run(partial(self._store_one, connection, save))
@@ -387,26 +394,18 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     def _store_group(self, connection: Connection, saves: Sequence[Save]) -> list[Saved | None]:
         shape = self._known_shape(connection)
-        limits = shape.limits(self._access.max_packet)
-        stored: list[Saved | None] = [None] * len(saves)
-        savers = {
-            number: Saver(self._names, shape, save)
-            for number, save in enumerate(saves)
-            if is_within(limits, save.event)
-        }
+        savers = [Saver(self._names, shape, save) for save in saves]
         try:
-            found = store(connection, self._names, [(saver, saver.preferred) for saver in savers.values()])
+            found = store(connection, self._names, [(saver, saver.preferred) for saver in savers])
         except MySQLError as error:
             # Because of which event is found out one by one.
             if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
                 raise
-            return stored
+            return [None] * len(saves)
         finally:
             connection.roll_back()
             connection.end()
-        for number, saved in zip(savers, found, strict=True):
-            stored[number] = saved if isinstance(saved, Saved) else None
-        return stored
+        return [saved if isinstance(saved, Saved) else None for saved in found]
 
     def _known_shape(self, connection: Connection) -> Shape:
         shape = self._shape
@@ -416,9 +415,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
         return shape
 
     def _store_one(self, connection: Connection, save: Save) -> Saved:
-        event = save.event
         shape = self._known_shape(connection)
-        check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
         saver = Saver(self._names, shape, save)
         place = saver.preferred
         deadline = time.monotonic() + self._access.busy_timeout

@@ -63,8 +63,6 @@ class MysqlWriting(MysqlReading):
         self._afterwards: list[Callable[[], object]] = []
         self._otherwise: list[Callable[[], object]] = []
 
-    # the transaction's end, for the worker thread
-
     def commit(self) -> None:
         try:
             self._settle()
@@ -128,11 +126,20 @@ class MysqlWriting(MysqlReading):
         token = new_owner()
         text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
         new = Marker(self.tables.freeze, text, token, owner=owner)
-        if self._changes(markers.put(self.connection, self.names, new, ddl.marker_table, instead)):
-            return new
-        if self._is_foreign(self.tables.freeze):
-            raise foreign_table(self.tables.freeze, "a freeze")
-        return None
+        return new if self._put(new, ddl.marker_table, "a freeze", instead) else None
+
+    def _put(
+        self, new: Marker, definition: Callable[[str], str], what: str, instead: Marker | None = None
+    ) -> bool:
+        if self._changes(markers.put(self.connection, self.names, new, definition, instead)):
+            return True
+        text = self.comment_of(new.table)
+        if text is not None and not ddl.is_marker(text):
+            raise UnsupportedStoreError(
+                f"the table {new.table!r} stands where this store's marker of {what} belongs, and is none: give one "
+                "of the two another name"
+            )
+        return False
 
     # stages
 
@@ -155,9 +162,8 @@ class MysqlWriting(MysqlReading):
         self._sweep()
         table, heads, progress = self.names.import_of(owner)
         self._make(progress, ddl.progress_table(progress), facts)
-        self._make(
-            table, ddl.events_table(table, collation, "`line` BIGINT NOT NULL PRIMARY KEY"), store_comment()
-        )
+        line = "`line` BIGINT NOT NULL PRIMARY KEY"
+        self._make(table, ddl.events_table(table, collation, line), store_comment())
         self._make(heads, ddl.threads_table(heads))
         self.connection.insert(f"INSERT INTO {quoted(heads)} VALUES ", ((thread, 0) for thread in range(256)))
         self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (baseline,))
@@ -166,18 +172,11 @@ class MysqlWriting(MysqlReading):
     def _make_open(self, stage_id: str, since: int, collation: str) -> Stage:
         table = self.tables.open_import
         self._drop_closed_import()
-        text = import_marker(stage_id)
-        new = Marker(table, text, stage_id[-12:])
+        new = Marker(table, import_marker(stage_id), stage_id[-12:])
         definition = partial(ddl.open_import_table, collation=collation)
-        if not self._changes(markers.put(self.connection, self.names, new, definition)):
-            if self._is_foreign(table):
-                raise foreign_table(table, "an open incremental import")
+        if not self._put(new, definition, "an open incremental import"):
             raise ImportOpenError("an incremental import is open already")
         return Stage(stage_id, "open", table, None, since)
-
-    def _is_foreign(self, name: str) -> bool:
-        text = self.comment_of(name)
-        return text is not None and not ddl.is_marker(text)
 
     def _drop_closed_import(self) -> None:
         """Remove the table of an import that is merged or rolled back, where its process died before it did."""
@@ -199,17 +198,10 @@ class MysqlWriting(MysqlReading):
         self._drop_closed_import()
         beside = markers.beside_the_events(self.connection, self.names)
         # Behind the look at the companions: those of markers that are there now were not all there then.
-        stand = [
-            found.token
-            for name in (self.tables.freeze, self.tables.open_import)
-            if (found := markers.found(self.connection, name)) is not None
-        ]
-        parts = (
-            name
-            for owner in self.names.imports(beside)
-            if not set(self.names.import_of(owner)) <= beside.keys()
-            for name in self.names.import_of(owner)
-        )
+        names = self.tables.freeze, self.tables.open_import
+        stand = [found.token for name in names if (found := markers.found(self.connection, name))]
+        imports = map(self.names.import_of, self.names.imports(beside))
+        parts = (name for tables in imports if not set(tables) <= beside.keys() for name in tables)
         lonely = (name for name, token in self.names.marks(beside).items() if token not in stand)
         markers.drop(self.connection, *parts, *lonely, *self.names.left_over(beside))
 
@@ -398,14 +390,6 @@ def _shown(name: str) -> str:
 def store_comment(token: str | None = None) -> str:
     """The comment of a table of events that we make. Its random id changes when the events are replaced."""
     return comment("STORE", id=token or new_owner())
-
-
-def foreign_table(name: str, what: str) -> UnsupportedStoreError:
-    """The error for a table that another program, or another store, has under the name of a marker of ours."""
-    return UnsupportedStoreError(
-        f"the table {name!r} stands where this store's marker of {what} belongs, and is none: give one of "
-        "the two another name"
-    )
 
 
 def _field(text: bytes) -> bytes:
