@@ -8,7 +8,13 @@ from secrets import token_hex
 from typing import NamedTuple
 
 from eventferry.clock import now
-from eventferry.errors import StoreBusyError, StoreNotFoundError, UnsupportedStoreError, UsageError
+from eventferry.errors import (
+    DatabaseError,
+    StoreBusyError,
+    StoreNotFoundError,
+    UnsupportedStoreError,
+    UsageError,
+)
 
 
 class Tables(NamedTuple):
@@ -131,6 +137,13 @@ def number(text: str, words: str, name: str) -> int | None:
     """A number from such a comment."""
     found = fact(text, words, name)
     return int(found) if found else None
+
+
+def whole_heads(heads: list[int], table: str) -> list[int]:
+    """The next counters, which must be 256."""
+    if len(heads) != 256:
+        raise DatabaseError(f"the table {table!r} has {len(heads)} rows, not 256: the store is incomplete")
+    return heads
 
 
 def taken_for_dead() -> StoreBusyError:

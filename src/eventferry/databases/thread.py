@@ -160,13 +160,9 @@ def _work(calls: SimpleQueue[_Call[Any] | _Between | None]) -> None:
         del call
 
 
-class _Runs(Protocol):
-    async def run(self, function: Callable[[], T]) -> T: ...
-
-
 class _Works(Protocol):
     @property
-    def connection(self) -> _Runs: ...
+    def connection(self) -> Any: ...
 
 
 P = ParamSpec("P")
@@ -178,6 +174,7 @@ def threaded(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
 
     @wraps(function)
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.connection.run(partial(function, self, *args, **kwargs))
+        result: T = await self.connection.run(partial(function, self, *args, **kwargs))
+        return result
 
     return run

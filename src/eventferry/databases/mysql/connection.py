@@ -118,7 +118,7 @@ class Connection:
     def leave(self) -> object:
         """In a child: the server hears the parent's end when that ends, not when its children do."""
         for wire in self._wires:
-            wire._force_close()  # type: ignore[attr-defined]
+            wire._force_close()
         return self
 
     # for asyncio
@@ -166,8 +166,7 @@ class Connection:
             with contextlib.closing(self._connected(None, patience=_KILL_SECONDS)) as killer:
                 for wire in self._wires:
                     with contextlib.suppress(MySQLError):
-                        number = wire.server_thread_id[0]  # type: ignore[attr-defined]
-                        killer.query(f"KILL {kind} {number}")
+                        killer.query(f"KILL {kind} {wire.server_thread_id[0]}")
         except OSError:
             return False
         except MySQLError as error:
@@ -196,8 +195,9 @@ class Connection:
 
     @property
     def _is_in_transaction(self) -> bool:
-        status: int = self._wire.server_status if self._wire is not None else 0  # type: ignore[attr-defined]
-        return bool(status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+        return self._wire is not None and bool(
+            self._wire.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        )
 
     @property
     def given_up(self) -> bool:
@@ -205,11 +205,7 @@ class Connection:
 
     def query(self, statements: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """The rows of the last of these statements."""
-        with self.wire.cursor() as cursor:
-            cursor.execute(statements, values)
-            while cursor.nextset():
-                pass
-            return list(cursor.fetchall())
+        return self.results(statements, values)[-1]
 
     def with_values(self, statements: str, values: Values) -> str:
         with self.wire.cursor() as cursor:
@@ -388,14 +384,13 @@ class Connection:
             raise MissingExtraError(f"{self.access.place}: {error}: pip install 'PyMySQL[rsa]'") from None
         try:
             busy = max(1, math.ceil(self.access.busy_timeout))
-            version = str(wire.server_version)  # type: ignore[attr-defined]
-            settings = _SETTINGS | (_MARIADB_SETTINGS if "MariaDB" in version else _MYSQL_SETTINGS)
+            is_mariadb = "MariaDB" in wire.server_version
+            settings = _SETTINGS | (_MARIADB_SETTINGS if is_mariadb else _MYSQL_SETTINGS)
             settings |= {"innodb_lock_wait_timeout": busy, "lock_wait_timeout": lock_wait or busy}
             words = ", SESSION ".join(f"{name} = {value}" for name, value in settings.items())
             wire.query(f"SET SESSION {words}")
             if patience is None:
-                timeouts: Any = wire
-                timeouts._read_timeout = timeouts._write_timeout = self.access.read_timeout or None
+                wire._read_timeout = wire._write_timeout = self.access.read_timeout or None
             wire.keep_alive(self.access.keepalive)
         except BaseException:
             wire.cut()

@@ -31,12 +31,12 @@ from eventferry.databases.mysql.inspect import inspect
 from eventferry.databases.mysql.markers import comment_of, freeze_of
 from eventferry.databases.mysql.shape import OURS, Shape
 from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.databases.names import Tables
+from eventferry.databases.names import Tables, whole_heads
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import WALK, conditions, give_in_turn, matching, numbers_of, page_of
 from eventferry.databases.thread import from_thread, threaded
-from eventferry.errors import DatabaseError, InputError
+from eventferry.errors import InputError
 from eventferry.lines.limits import Limits
 from eventferry.lines.payload import compact
 
@@ -357,15 +357,10 @@ class MysqlReading:
         while start < len(positions) and max_bytes > 0:
             wanted = positions[start : start + self._paces.full.rows(max_bytes)]
             start += len(wanted)
-            counters: dict[int, list[str]] = {}
-            for thread, counter in wanted:
-                counters.setdefault(thread, []).append(str(int(counter)))
-            places = " OR ".join(
-                f"(e.threadId = {int(thread)} AND e.threadCounter IN ({', '.join(found)}))"
-                for thread, found in counters.items()
-            )
+            places = ", ".join(f"({int(thread)}, {int(counter)})" for thread, counter in wanted)
             rows, _ = self._positions(
-                f"SELECT {_PLACE}, {LINE} FROM {self._events} AS e FORCE INDEX (PRIMARY) WHERE {places}",
+                f"""SELECT {_PLACE}, {LINE} FROM {self._events} AS e FORCE INDEX (PRIMARY)
+                WHERE (e.threadId, e.threadCounter) IN ({places})""",
                 {},
                 len(wanted) + 1,
                 2**62,
@@ -450,9 +445,4 @@ def _key(key: Key) -> dict[str, int]:
 
 def heads_of(text: str | None, names: Names) -> list[int]:
     """The 256 next counters, from `ALL_HEADS`."""
-    heads = [int(head) for head in (text or "").split(",") if head]
-    if len(heads) != 256:
-        raise DatabaseError(
-            f"the table {names.threads!r} has {len(heads)} rows, not 256: the store is incomplete"
-        )
-    return heads
+    return whole_heads([int(head) for head in (text or "").split(",") if head], names.threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -13,7 +12,7 @@ from eventferry.databases.names import comment
 from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
-from eventferry.databases.postgresql.stage import PostgresWriting, copied_rows
+from eventferry.databases.postgresql.stage import NUMBERS, TEXTS, PostgresWriting, copied
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.statements import thread_of_the_latest
 from eventferry.errors import ConcurrentError, DatabaseError
@@ -32,7 +31,9 @@ class PostgresExclusiveWriting(PostgresWriting):
         if not rows:
             return
         await self._refuse_taken(rows)
-        await self.connection.copy_in(f"COPY {self.names.events}({COLUMNS}) FROM STDIN", _parts_of(rows))
+        await self.connection.copy_in(
+            f"COPY {self.names.events}({TEXTS}, {NUMBERS}) FROM STDIN", _parts_of(rows)
+        )
         heads = [0] * 256
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
@@ -208,4 +209,6 @@ class PostgresExclusiveWriting(PostgresWriting):
 
 async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:
     for part in parts_of(rows, PART):
-        yield copied_rows([(0, *row) for row in part], itertools.repeat(b"\n"))
+        numbers = [b"%d\t%d\t%d\t%d" % (*row[:3], row.aggregate_version) for row in part]
+        texts = [row.aggregate_id for row in part], [row.type for row in part], [row.payload for row in part]
+        yield copied(*texts, numbers)

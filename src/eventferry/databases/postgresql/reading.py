@@ -26,7 +26,7 @@ from eventferry.database import (
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import fact
+from eventferry.databases.names import fact, whole_heads
 from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.dialect import PostgresDialect, bound, is_storable
 from eventferry.databases.postgresql.inspect import Inspecting
@@ -39,7 +39,6 @@ from eventferry.databases.postgresql.markers import (
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
 from eventferry.databases.stretches import WALK, conditions, flags_of, matching, numbers_of, page_of
-from eventferry.errors import DatabaseError
 from eventferry.lines.limits import Limits
 
 _OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
@@ -139,11 +138,7 @@ class PostgresReading:
         rows = await self.connection.rows(
             f'SELECT "threadCounter" FROM {self.names.threads} ORDER BY "threadId"'
         )
-        if len(rows) != 256:
-            raise DatabaseError(
-                f"{self.names.threads} has {len(rows)} rows, not 256: the store is incomplete"
-            )
-        return [head for (head,) in rows]
+        return whole_heads([head for (head,) in rows], f"{self.names.tables.events}-threads")
 
     async def read_on(
         self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import psycopg
 
@@ -26,6 +26,8 @@ from eventferry.lines.payload import JsonText
 from eventferry.reading import order
 
 _NEW_COLUMNS = '"timestamp", "aggregateId", "type", "payload", "eventSize"'
+TEXTS = '"aggregateId", "type", "payload", "eventSize"'
+NUMBERS = '"threadId", "threadCounter", "timestamp", "aggregateVersion"'
 _SPECIAL = re.compile(rb"[\\\t\n\r]")
 _ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
@@ -166,13 +168,13 @@ class PostgresWriting(PostgresReading):
         with self.its_own(stage):
             if stage.kind == "merge":
                 await self.connection.copy_in(
-                    f"COPY {table}({_NEW_COLUMNS}) FROM STDIN",
+                    f'COPY {table}({TEXTS}, "timestamp") FROM STDIN',
                     (copied_new_rows(part) async for part in batch),
                 )
                 return
             await self.connection.copy_in(
-                f'COPY {table}({COLUMNS}, "line") FROM STDIN',
-                (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) async for part in batch),
+                f'COPY {table}({TEXTS}, {NUMBERS}, "line") FROM STDIN',
+                (copied_rows(part) async for part in batch),
             )
             progress, steps = batch.progress, self.names.progress_of(stage.owner or "")
             await self.connection.change(
@@ -277,54 +279,34 @@ def event_size(aggregate_id: bytes, event_type: bytes, payload: JsonText) -> int
     return len(aggregate_id) + len(event_type) + len(payload) + _MORE
 
 
-class _Texts(NamedTuple):
-    """What rows have of text, as COPY takes it; but for the backslashes of payloads, where `is_special` is false."""
-
-    ids: Sequence[bytes]
-    types: Sequence[bytes]
-    payloads: Sequence[JsonText]
-    sizes: Sequence[int]
-    is_special: bool
-
-
-def _texts_of(ids: Sequence[bytes], types: Sequence[bytes], payloads: Sequence[JsonText]) -> _Texts:
-    sizes = list(map(event_size, ids, types, payloads))
-    # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
-    is_special = _SPECIAL.search(b"".join((*ids, *types))) is not None
-    if is_special:
-        ids, types = list(map(_escaped, ids)), list(map(_escaped, types))
-        payloads = [_escaped(bytes(payload)) for payload in payloads]
-    return _Texts(ids, types, payloads, sizes, is_special)
-
-
-def _as_copied(lines: Sequence[bytes], texts: _Texts) -> bytes:
-    text = b"".join(lines)
-    return text if texts.is_special else text.replace(b"\\", b"\\\\")
-
-
-def copied_rows(rows: Sequence[NumberedRow], ends: Iterable[bytes]) -> bytes:
-    """Rows as COPY takes them, each with what ends its line."""
-    texts = _texts_of(
-        [row[4].encode() for row in rows], [row[6].encode() for row in rows], [row[7] for row in rows]
-    )
-    lines = [
-        b"%d\t%d\t%d\t%b\t%d\t%b\t%b\t%d%b"
-        % (row[1], row[2], row[3], aggregate_id, row[5], event_type, payload, size, end)
-        for row, aggregate_id, event_type, payload, size, end in zip(rows, *texts[:4], ends, strict=False)
+def copied(
+    ids: Iterable[str], types: Iterable[str], payloads: Sequence[JsonText], numbers: Iterable[bytes]
+) -> bytes:
+    """Rows as COPY takes them: `TEXTS`, and then the numbers of each."""
+    texts: list[Sequence[Any]] = [
+        [text.encode() for text in ids],
+        [text.encode() for text in types],
+        payloads,
     ]
-    return _as_copied(lines, texts)
+    sizes = list(map(event_size, *texts))
+    # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
+    is_special = _SPECIAL.search(b"".join((*texts[0], *texts[1]))) is not None
+    if is_special:
+        texts = [[_escaped(bytes(text)) for text in column] for column in texts]
+    rows = b"".join([b"%b\t%b\t%b\t%d\t%b\n" % row for row in zip(*texts, sizes, numbers, strict=True)])
+    return rows if is_special else rows.replace(b"\\", b"\\\\")
 
 
 def copied_new_rows(rows: Sequence[NewRowValues]) -> bytes:
-    """Rows without a position as COPY takes them."""
-    texts = _texts_of(
-        [row[1].encode() for row in rows], [row[2].encode() for row in rows], [row[3] for row in rows]
-    )
-    lines = [
-        b"%d\t%b\t%b\t%b\t%d\n" % (row[0], aggregate_id, event_type, payload, size)  # type: ignore[str-format]
-        for row, aggregate_id, event_type, payload, size in zip(rows, *texts[:4], strict=True)
-    ]
-    return _as_copied(lines, texts)
+    """Rows without a position, by `TEXTS` and timestamp."""
+    numbers = [str(row[0]).encode() for row in rows]
+    return copied([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows], numbers)
+
+
+def copied_rows(rows: Sequence[NumberedRow]) -> bytes:
+    """Rows with the numbers of their lines, by `TEXTS` and `NUMBERS`."""
+    numbers = [b"%d\t%d\t%d\t%d\t%d" % (row[1], row[2], row[3], row[5], row[0]) for row in rows]
+    return copied([row[4] for row in rows], [row[6] for row in rows], [row[7] for row in rows], numbers)
 
 
 def _escaped(text: bytes) -> bytes:

@@ -22,44 +22,27 @@ class Rows(Protocol):
     """What a statement gives, row by row."""
 
     def __iter__(self) -> Iterator[Any]: ...
-
-    def fetchone(self) -> Any:
-        """The next row; None if there is none."""
-
-    def fetchall(self) -> list[Any]:
-        """All that are left."""
-
-    def close(self) -> None:
-        """Want no more."""
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def close(self) -> None: ...
 
 
 class Sqlite(Protocol):
     """A connection. Outside of BEGIN and COMMIT each statement is a transaction."""
 
     @property
-    def in_transaction(self) -> bool:
-        """Whether one is open."""
-
-    def execute(self, statement: str, values: Values = (), /) -> Rows:
-        """Run a statement."""
-
-    def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> object:
-        """Run a statement for each of these values."""
-
-    def cursor(self) -> Rows:
-        """No rows yet."""
+    def in_transaction(self) -> bool: ...
+    def execute(self, statement: str, values: Values = (), /) -> Rows: ...
+    def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> object: ...
+    def cursor(self) -> Rows: ...
+    def interrupt(self) -> None: ...
+    def close(self) -> None: ...
 
     def change(self, statement: str, values: Values = ()) -> int:
         """Run a statement; how many rows it changed."""
 
     def bounded(self, length: int) -> int:
         """Fail with TOO_BIG from now on where a text has more bytes; what the bound was before."""
-
-    def interrupt(self) -> None:
-        """End the statement under way, from any thread."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 class _Python(sqlite3.Connection):
