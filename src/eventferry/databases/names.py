@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eventferry.clock import now
 from eventferry.errors import (
@@ -152,6 +152,12 @@ def taken_for_dead() -> StoreBusyError:
         "this import was considered dead, because its lock was lost, or the store was dropped "
         "meanwhile: its stage or its marker is gone; nothing was replaced, and nothing was added"
     )
+
+
+def refuse_to_lose(table: str, found: Iterable[tuple[Any, ...]]) -> None:
+    """Refuse to replace a table of which something would be lost: rows that say what."""
+    if lost := ", ".join(sorted(str(what) for (what,) in found)):
+        raise UnsupportedStoreError(f"the table {table!r} has what replacing it would lose: {lost}")
 
 
 def left_out(table: str) -> UnsupportedStoreError:

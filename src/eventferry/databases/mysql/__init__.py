@@ -51,8 +51,6 @@ from eventferry.errors import (
 )
 from eventferry.lines.limits import check_limits
 
-__all__ = ["MysqlDatabase", "open_url"]
-
 T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
 
@@ -288,8 +286,6 @@ class MysqlDatabase(ServerDatabase[Connection]):
     def _begin_alone(self) -> str:
         # In order of the threads, as everybody does: nobody waits for one who waits for him.
         return f"{BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
-
-    # the boundary
 
     async def create(self) -> None:
         try:

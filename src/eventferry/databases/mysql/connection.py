@@ -37,11 +37,8 @@ from eventferry.lines.payload import JsonText
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object] | Sequence[object]
 
-_SILENCE = 5
-"""Seconds that a server has for an answer to what takes it no time."""
-
-_STEP = 0.05
-"""Seconds between two attempts at what somebody else is in the way of."""
+_SILENCE = 5  # seconds that a server has for an answer to what takes it no time
+_STEP = 0.05  # seconds between two attempts at what somebody else is in the way of
 
 # What the server's numbers mean; MariaDB and MySQL number alike below 1900.
 NO_TABLE = 1146
@@ -75,8 +72,7 @@ _MEANINGS: tuple[tuple[tuple[int, ...], type[EventferryError], str], ...] = (
     ((1021, 1030, 1114), DatabaseError, "has a full disk, or table; nothing of this step was kept"),
 )
 
-_SLOTS = 32
-"""How many writings of a store there can be at once, in all processes."""
+_SLOTS = 32  # how many writings of a store there can be at once, in all processes
 
 
 @dataclass(slots=True)
@@ -423,8 +419,7 @@ class Connection:
 _PATIENT_INTERRUPTS = 6
 """How often a query is killed, half a second apart, before its connection is: it may have to undo what it did."""
 
-_KILL_SECONDS = 3
-"""For a server to take a connection that kills another."""
+_KILL_SECONDS = 3  # for a server to take a connection that kills another
 
 _SETTINGS: dict[str, str | int] = {
     "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",

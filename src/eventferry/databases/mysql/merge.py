@@ -14,12 +14,13 @@ from pymysql.err import MySQLError
 from eventferry.database import Comparison, Freeze, Shared, Stage
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
-from eventferry.databases.mysql.reading import compact_text, entry, vector
+from eventferry.databases.mysql.reading import compact_text, entry
 from eventferry.databases.mysql.save import taken
 from eventferry.databases.mysql.stage import MysqlWriting
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import comment
 from eventferry.databases.statements import thread_of_the_latest
+from eventferry.databases.stretches import vector
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row
@@ -91,8 +92,6 @@ class MysqlExclusiveWriting(MysqlWriting):
             f"UPDATE {self._threads} SET threadCounter = {entry('heads', 'threadId')}",
             {"heads": vector(heads)},
         )
-
-    # merge
 
     async def compare(self, stage: Stage) -> Comparison:
         stage = await self._comparable(stage)

@@ -34,26 +34,26 @@ from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, whole_heads
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
-from eventferry.databases.stretches import WALK, conditions, give_in_turn, matching, numbers_of, page_of
+from eventferry.databases.stretches import (
+    OPEN_END,
+    WALK,
+    WIDTH,
+    conditions,
+    give_in_turn,
+    matching,
+    numbers_of,
+    page_of,
+    vector,
+)
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.errors import InputError
 from eventferry.lines.limits import Limits
 from eventferry.lines.payload import compact
 
-# A vector of 256 counters travels as one string of bytes of fixed-width numbers: looking one up in it costs as
-# little as joining a table of 256 rows. A string of characters would have to be counted through each time.
-_WIDTH = 15
-_OPEN_END = 10**_WIDTH - 1
-
 
 def entry(name: str, thread: str) -> str:
-    """A thread's counter in a vector, as an SQL expression."""
-    return f"CAST(SUBSTRING(%({name})s, {thread} * {_WIDTH} + 1, {_WIDTH}) AS SIGNED)"
-
-
-def vector(counters: Sequence[int] | None) -> bytes:
-    """256 counters as the statements take them; None is no end."""
-    return b"".join(b"%015d" % counter for counter in (counters or [_OPEN_END] * 256))
+    """A thread's counter in a vector, as an SQL expression. Of characters, not bytes, it would be counted through."""
+    return f"CAST(SUBSTRING(%({name})s, {thread} * {WIDTH} + 1, {WIDTH}) AS SIGNED)"
 
 
 _UNREAD = (
@@ -322,7 +322,7 @@ class MysqlReading:
         if not unread:
             return []
         condition, values = self._condition(only), self._values(Selection(only=only))
-        ends = until or [_OPEN_END] * 256
+        ends = until or OPEN_END
         found: list[tuple[Key, bool]] = []
         if count == 1:
             # Mostly the event at the counter itself is there, and 256 of those are found in a millisecond.

@@ -60,8 +60,7 @@ class Shape:
         return Limits(self.id_length, self.type_length, refuse_payload=refuse, all_survive=all_survive)
 
 
-OURS = Shape(is_ours=True, collation="", order_key="order")
-"""The shape of tables that eventferry makes."""
+OURS = Shape(is_ours=True, collation="", order_key="order")  # the shape of tables that eventferry makes
 
 
 def read_shape(connection: Connection, tables: Tables) -> Shape:

@@ -28,6 +28,7 @@ from eventferry.databases.names import (
     import_marker,
     new_import_id,
     new_owner,
+    refuse_to_lose,
     taken_for_dead,
 )
 from eventferry.databases.statements import first_clash
@@ -99,8 +100,6 @@ class MysqlWriting(MysqlReading):
         self._otherwise.append(change.undo)
         return True
 
-    # markers
-
     async def freeze(self) -> Freeze | None:
         return self._freeze
 
@@ -140,8 +139,6 @@ class MysqlWriting(MysqlReading):
                 "of the two another name"
             )
         return False
-
-    # stages
 
     @threaded
     def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
@@ -241,12 +238,7 @@ class MysqlWriting(MysqlReading):
             WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
             names,
         )
-        if found:
-            raise UnsupportedStoreError(
-                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
-            )
-
-    # replace
+        refuse_to_lose(self.tables.events, found)
 
     @threaded
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
@@ -353,8 +345,6 @@ class MysqlWriting(MysqlReading):
                 SELECT threadId, MAX(threadCounter) + 1 FROM {quoted(stage.table)} GROUP BY threadId"""
             )
         return True
-
-    # merge
 
     @threaded
     def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:

@@ -26,8 +26,7 @@ _WHOLE_PACKET = 2**24 - 1
 _IN_CLEAR = (b"mysql_clear_password", b"dialog")
 _END, _ERROR = 0xFE, 0xFF
 _LENGTH_BYTES = {0xFC: 3, 0xFD: 4, 0xFE: 9}
-_LITTLE = 4 * 1024 * 1024
-"""Bytes of rows that are sooner read over than kept from coming."""
+_LITTLE = 4 * 1024 * 1024  # bytes of rows that are sooner read over than kept from coming
 
 
 class _Result(MySQLResult):

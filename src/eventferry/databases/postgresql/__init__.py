@@ -43,8 +43,6 @@ from eventferry.errors import (
 )
 from eventferry.lines.limits import Limits, check_limits, is_within
 
-__all__ = ["PostgresDatabase", "open_url"]
-
 W = TypeVar("W", bound=PostgresWriting)
 
 _ATTEMPT = 0.2
@@ -229,8 +227,6 @@ class PostgresDatabase(ServerDatabase[Connection]):
         *_, facts, marker = results
         freeze = freeze_of(self._names, marker[0][0] if marker else None)
         return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
-
-    # the boundary
 
     async def create(self) -> None:
         wanted = [*self._names.tables, f"{self._names.tables.events}-threads"]

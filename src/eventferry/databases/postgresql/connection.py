@@ -39,13 +39,10 @@ from eventferry.lifecycle import to_the_end
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any]
 Texts: TypeAlias = list[bytes | None]
 Rows: TypeAlias = list[tuple[str | None, ...]]
-BLOCK = 2000
-"""How many rows a statement that streams its result fetches at a time."""
+BLOCK = 2000  # how many rows a statement that streams its result fetches at a time
 
 
-_SILENCE = 5
-"""Seconds that a server has for an answer to what takes it no time."""
-
+_SILENCE = 5  # seconds that a server has for an answer to what takes it no time
 _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
 

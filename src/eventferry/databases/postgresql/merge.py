@@ -68,8 +68,6 @@ class PostgresExclusiveWriting(PostgresWriting):
                 raise ConcurrentError(*version)
             taken.add(version)
 
-    # merge
-
     async def compare(self, stage: Stage) -> Comparison:
         return Comparison(stage, await self._discard_known(stage), self._shared(stage))
 

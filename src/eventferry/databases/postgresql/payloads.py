@@ -15,12 +15,8 @@ _NUL = re.compile(rb"(?:[^\\]|^)(?:\\\\)*\\u0000")
 MAX_DIGITS = 4000
 """jsonb writes 1e131071 out as 131,072 digits: a line of a kilobyte could become a hundred megabytes."""
 
-MAX_ADDED_DIGITS = 1_000_000
-"""What the exponents of all numbers of a payload may add to it."""
-
-_HARMLESS = 5000
-"""With exponents below 1,000 a payload of so many bytes stays below that."""
-
+MAX_ADDED_DIGITS = 1_000_000  # what the exponents of all numbers of a payload may add to it
+_HARMLESS = 5000  # with exponents below 1,000 a payload of so many bytes stays below that
 _MAX_WHOLE = 131_072
 _MAX_FRACTION = 16_383
 

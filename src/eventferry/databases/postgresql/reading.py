@@ -275,9 +275,11 @@ class PostgresReading:
         )
         return [compacted(line) for (line,) in rows]
 
-    async def _next_in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter
+    async def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
+        if count > 1 or not unread:
+            return await self._behind(unread, until, only, count)
         condition, values = _matching(Selection(only=only))
         ends = [2**62] * 256 if until is None else until
         # Mostly the event at the counter itself is there: to join by equality takes half the time.
@@ -290,21 +292,14 @@ class PostgresReading:
         found = [(Key(*key), bool(passes)) for *key, passes in rows if key[1] < ends[key[2]]]
         # Where it is not, either the thread ends there or the store has a gap.
         missing = unread.keys() - {thread for *_, thread, _ in rows}
-        behind = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
-        if not behind:
-            return found
-        return found + await self._in_threads(behind, until, only, 1)
+        left = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
+        return found + await self._behind(left, until, only, count)
 
-    async def in_threads(
+    async def _behind(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        if count == 1:
-            return await self._next_in_threads(unread, until, only)
-        return await self._in_threads(unread, until, only, count) if unread else []
-
-    async def _in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[tuple[Key, bool]]:
+        if not unread:
+            return []
         condition, values = _matching(Selection(only=only))
         rows = await self.connection.rows(
             f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)

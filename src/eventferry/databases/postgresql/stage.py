@@ -13,14 +13,14 @@ import psycopg
 from eventferry.clock import now
 from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import comment, import_marker, new_import_id, taken_for_dead
+from eventferry.databases.names import comment, import_marker, new_import_id, refuse_to_lose, taken_for_dead
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.dialect import bound
 from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.databases.statements import first_clash, knows_parts
-from eventferry.errors import ImportOpenError, StoreBusyError, StoreNotFoundError, UnsupportedStoreError
+from eventferry.errors import ImportOpenError, StoreBusyError, StoreNotFoundError
 from eventferry.lines.event import NewRowValues, NumberedRow
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
@@ -66,8 +66,6 @@ class PostgresWriting(PostgresReading):
             await self.execute(["ROLLBACK TO SAVEPOINT as_found"])
         self._freeze = await super().freeze()
         return self._freeze
-
-    # stages
 
     async def make_stage(
         self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
@@ -155,13 +153,7 @@ class PostgresWriting(PostgresReading):
               WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped AND attname <> ALL(%(columns)s)""",
             {"oid": self._oid, "columns": [name.strip('" ') for name in COLUMNS.split(",")]},
         )
-        if rows:
-            raise UnsupportedStoreError(
-                f"the table {self.names.tables.events!r} has what replacing it would lose: "
-                f"{', '.join(sorted(what for (what,) in rows))}"
-            )
-
-    # replace
+        refuse_to_lose(self.names.tables.events, rows)
 
     async def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
         table = self.names.of(stage.table)
@@ -244,8 +236,6 @@ class PostgresWriting(PostgresReading):
         # do. Those of payloads serve nobody, and take four fifths of the time.
         figures = columns((*ddl.ORDER, *ddl.VERSION, "type"))
         await self.execute([*statements, f"ANALYZE {table}({figures})"])
-
-    # merge
 
     async def part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""

@@ -11,11 +11,8 @@ import hashlib
 from eventferry.databases.names import Tables, is_text
 from eventferry.errors import UsageError
 
-MAX_NAME_BYTES = 63
-"""PostgreSQL cuts longer names, and two that are cut alike would be one."""
-
-_LONGEST_SUFFIX = "-incremental-import"
-"""A stage's, with the twelve digits of its owner, is as long."""
+MAX_NAME_BYTES = 63  # PostgreSQL cuts longer names, and two that are cut alike would be one
+_LONGEST_SUFFIX = "-incremental-import"  # A stage's, with the twelve digits of its owner, is as long
 
 
 def quoted(name: str) -> str:
@@ -77,9 +74,7 @@ class Names:
         return f"{events[: room - len(mark) - 1].decode(errors='ignore')}-{mark}-{suffix}"
 
 
-MAX_SUBSCRIBER_LENGTH = 190
-"""In reSolve's tables and in ours."""
-
+MAX_SUBSCRIBER_LENGTH = 190  # in reSolve's tables and in ours
 COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload", "eventSize"'
 POSITION = ("threadId", "threadCounter")
 VERSION = ("aggregateId", "aggregateVersion")

@@ -50,8 +50,6 @@ from eventferry.errors import (
 )
 from eventferry.lifecycle import Life
 
-__all__ = ["SqliteDatabase", "open_url"]
-
 if own_process.is_ours:
     library.use_newer()
 
@@ -125,8 +123,6 @@ class SqliteDatabase:
     async def _connection(self, mode: Mode) -> Connection:
         return Connection(self._file, mode, self._busy_timeout)
 
-    # transactions
-
     def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:
         """A write transaction on a whole store; with `secrets`, pages keep no remnant of what is deleted or moved. For
         the worker thread."""
@@ -175,8 +171,6 @@ class SqliteDatabase:
             writing.dropped_owners.clear()
         else:
             writing.connection.roll_back()
-
-    # the boundary
 
     async def create(self) -> Undo | None:
         async with self._writers.connection() as writer:

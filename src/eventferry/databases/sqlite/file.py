@@ -14,8 +14,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
 )
 
-Identity: TypeAlias = tuple[int, int]
-"""Device and inode."""
+Identity: TypeAlias = tuple[int, int]  # device and inode
 
 
 class File:

@@ -59,8 +59,6 @@ class SqliteExclusiveWriting(SqliteWriting):
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
 
-    # merge
-
     async def compare(self, stage: Stage) -> Comparison:
         return Comparison(stage, await self._discard_known(stage), self._shared(stage))
 

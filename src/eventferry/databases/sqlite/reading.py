@@ -32,37 +32,28 @@ from eventferry.databases.sqlite.markers import freeze_of, stages
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.stretches import (
+    OPEN_END,
     WALK,
+    WIDTH,
     conditions,
     flags_of,
     give_in_turn,
     matching,
     numbers_of,
     page_of,
+    vector,
 )
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.lines.limits import ROOMY, Limits
 
-# A vector of 256 counters travels as one blob of fixed-width numbers: looking one up costs a tenth of joining
-# a table of 256 rows, and needs no table.
-_WIDTH = 15
-
 
 def _entry(name: str, thread: str) -> str:
-    return f"CAST(substr(:{name}, {thread} * {_WIDTH} + 1, {_WIDTH}) AS INTEGER)"
+    return f"CAST(substr(:{name}, {thread} * {WIDTH} + 1, {WIDTH}) AS INTEGER)"
 
 
 NEXT_COUNTER = _entry("unread", "threadId")
 END_COUNTER = _entry("until", "threadId")
 _UNREAD = f"threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}"
-_OPEN_END = [10**_WIDTH - 1] * 256
-
-
-def vector(counters: Sequence[int] | None) -> bytes:
-    """256 counters as the statements take them; None is no end."""
-    return b"".join(b"%015d" % counter for counter in (_OPEN_END if counters is None else counters))
-
-
 # In tables that eventferry made, the payload is as it came. Only an incremental import by the real reSolve, which
 # stages in a column of numeric affinity, can leave a bare number there.
 KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
@@ -218,7 +209,7 @@ class SqliteReading:
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
         condition, values = _matching(Selection(only=only))
-        ends = _OPEN_END if until is None else until
+        ends = OPEN_END if until is None else until
         wanted = [(thread, start, ends[thread]) for thread, start in unread.items()]
         if count == 1:
             # All in one statement. The bounds are of the wanted thread, not of the row's: only so the index leads

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from eventferry.clock import now
 from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import EVENT, Tables, taken_for_dead
+from eventferry.databases.names import EVENT, Tables, refuse_to_lose, taken_for_dead
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import bound
@@ -83,8 +83,6 @@ class SqliteWriting(SqliteReading):
                 "store or program in the file"
             )
 
-    # stages
-
     @threaded
     def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
         sqlite, tables, since = self.connection.sqlite, self.tables, now()
@@ -141,8 +139,6 @@ class SqliteWriting(SqliteReading):
             self.dropped_owners.append(stage.owner)
         for name in (stage.table, beside):
             self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
-
-    # replace
 
     @threaded
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
@@ -213,10 +209,7 @@ class SqliteWriting(SqliteReading):
             WHERE name NOT IN (SELECT value FROM json_each(:columns))""",
             {"events": events, "columns": json.dumps(EVENT)},
         )
-        if names := ", ".join(name for (name,) in found):
-            raise UnsupportedStoreError(f"the table {events!r} has what replacing it would lose: {names}")
-
-    # merge
+        refuse_to_lose(events, found)
 
     def _part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
