@@ -54,10 +54,6 @@ class Pool(Generic[C]):
         self._came_back = asyncio.Event()
         self._closed = False
 
-    def _check_open(self) -> None:
-        if self._closed:  # even for what ends something
-            raise self._life.closed()
-
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[C]:
         """A connection for a while. One that is not usable afterwards is closed."""
@@ -76,7 +72,8 @@ class Pool(Generic[C]):
         another, who has one waits for that: many calls on a server that is full are slow then, and do not fail."""
         deadline = time.monotonic() + self._patience
         while True:
-            self._check_open()
+            if self._closed:  # even for what ends something
+                raise self._life.closed()
             if self._idle:
                 return self._idle.pop()
             try:

@@ -55,20 +55,15 @@ _TOO_LONG = 1406
 BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
 """The connection is gone; whether what was sent has happened is not known."""
 
+_NOT_ALLOWED = (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836)
+_UNREACHABLE = (*BROKEN, 1045, 1129, 1130, 1152, 1184, 1698, 2003, 2026, 2061)
+
 _MEANINGS: tuple[tuple[tuple[int, ...], type[EventferryError], str], ...] = (
     ((NO_TABLE, 1049), StoreNotFoundError, "holds no store"),
     (_IN_THE_WAY, StoreBusyError, "is held by somebody else for more than {:g} s (the setting busy_timeout)"),
-    (
-        (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836),
-        ReadOnlyStoreError,
-        "does not allow this, by the user's rights or the server's state",
-    ),
+    (_NOT_ALLOWED, ReadOnlyStoreError, "does not allow this, by the user's rights or the server's state"),
     (_FULL, FullServerError, "takes no more connections"),
-    (
-        (*BROKEN, 1045, 1129, 1130, 1152, 1184, 1698, 2003, 2026, 2061),
-        StoreUnreachableError,
-        "cannot be reached",
-    ),
+    (_UNREACHABLE, StoreUnreachableError, "cannot be reached"),
     ((1021, 1030, 1114), DatabaseError, "has a full disk, or table; nothing of this step was kept"),
 )
 
@@ -151,8 +146,7 @@ class Connection:
         self._is_spoilt = True  # a kill that came too late could meet the next user's query
         self._interrupts += 1
         kind = "QUERY" if self._interrupts <= _PATIENT_INTERRUPTS else "CONNECTION"
-        is_answered = self._interrupts <= 2 * _PATIENT_INTERRUPTS and self._kill(kind)
-        if not is_answered:
+        if self._interrupts > 2 * _PATIENT_INTERRUPTS or not self._kill(kind):
             for wire in self._wires:
                 wire.cut()
 
@@ -346,11 +340,8 @@ class Connection:
             try:
                 return attempt()
             except OperationalError as error:
-                if (
-                    error.args[0] not in (*_IN_THE_WAY, *_FULL)
-                    or self.given_up
-                    or time.monotonic() >= deadline
-                ):
+                is_busy = error.args[0] in (*_IN_THE_WAY, *_FULL)
+                if not is_busy or self.given_up or time.monotonic() >= deadline:
                     raise
             time.sleep(_STEP)
 

@@ -64,7 +64,10 @@ class MysqlExclusiveWriting(MysqlWriting):
         heads = self._heads()
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
-        self._set_heads(heads)
+        self.connection.execute(
+            f"UPDATE {self._threads} SET threadCounter = {entry('heads', 'threadId')}",
+            {"heads": vector(heads)},
+        )
         if fills_gaps:
             self._overtake()
 
@@ -86,12 +89,6 @@ class MysqlExclusiveWriting(MysqlWriting):
 
     def _taken(self, aggregate_id: str, version: int) -> Exception:
         return taken(self.connection, self.names, self.shape, aggregate_id, version)
-
-    def _set_heads(self, heads: Sequence[int]) -> None:
-        self.connection.execute(
-            f"UPDATE {self._threads} SET threadCounter = {entry('heads', 'threadId')}",
-            {"heads": vector(heads)},
-        )
 
     async def compare(self, stage: Stage) -> Comparison:
         stage = await self._comparable(stage)

@@ -123,7 +123,8 @@ class MysqlWriting(MysqlReading):
     ) -> Marker | None:
         """Set the marker; None where another one stands there than was thought."""
         token = new_owner()
-        text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
+        marker = frozen_marker(quoted(self.tables.events).replace("%%", "%"))
+        text = f"{marker} {comment(words, id=token, owner=owner, since=since)}"
         new = Marker(self.tables.freeze, text, token, owner=owner)
         return new if self._put(new, ddl.marker_table, "a freeze", instead) else None
 
@@ -371,10 +372,6 @@ class MysqlWriting(MysqlReading):
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return self.connection.execute(statement, values)
-
-
-def _shown(name: str) -> str:
-    return quoted(name).replace("%%", "%")
 
 
 def store_comment(token: str | None = None) -> str:

@@ -44,13 +44,10 @@ class PostgresExclusiveWriting(PostgresWriting):
         )
         if fills_gaps:
             for stage in await self.stages("replace"):
-                await self._overtake(stage)
-
-    async def _overtake(self, stage: Stage) -> None:
-        _, steps = self.tables_of(stage)
-        told = ddl.literal(comment("STAGE", since=stage.since))
-        with self.its_own(stage):
-            await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
+                _, steps = self.tables_of(stage)
+                told = ddl.literal(comment("STAGE", since=stage.since))
+                with self.its_own(stage):
+                    await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
 
     async def _refuse_taken(self, rows: Sequence[Row]) -> None:
         found = await self.connection.rows(

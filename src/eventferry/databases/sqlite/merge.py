@@ -32,7 +32,12 @@ class SqliteExclusiveWriting(SqliteWriting):
     def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         self.changed_store = True
         for row in rows:
-            self._refuse_taken(row.aggregate_id, row.aggregate_version)
+            taken = self.connection.sqlite.execute(
+                f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?",
+                (row.aggregate_id, row.aggregate_version),
+            ).fetchone()
+            if taken:
+                raise ConcurrentError(row.aggregate_id, row.aggregate_version)
             self.insert(row)
         if fills_gaps:
             for stage in stages(self.connection.sqlite, self.tables, "replace"):
@@ -41,14 +46,6 @@ class SqliteExclusiveWriting(SqliteWriting):
     def insert(self, row: Sequence[object]) -> None:
         if self.connection.sqlite.change(self._insert_event, row) != 1:
             raise left_out(self.tables.events)
-
-    def _refuse_taken(self, aggregate_id: str, version: int) -> None:
-        taken = self.connection.sqlite.execute(
-            f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?",
-            (aggregate_id, version),
-        ).fetchone()
-        if taken:
-            raise ConcurrentError(aggregate_id, version)
 
     def _overtake(self, stage: Stage) -> None:
         """The baseline stands in the definition of the progress table, so that is made anew."""

@@ -96,13 +96,13 @@ class SqliteReading:
 
     @threaded
     def state(self) -> State:
-        return State(self._id or self._root_page(), self._growth(), is_lasting=self.is_ours)
-
-    def _root_page(self) -> str:
-        (root,) = self.connection.sqlite.execute(
-            "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
-        ).fetchone() or (0,)
-        return f"page {root}"
+        identity = self._id
+        if identity is None:
+            (root,) = self.connection.sqlite.execute(
+                "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
+            ).fetchone() or (0,)
+            identity = f"page {root}"
+        return State(identity, self._growth(), is_lasting=self.is_ours)
 
     @threaded
     def freeze(self) -> Freeze | None:
