@@ -304,35 +304,30 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     def _create(self, connection: Connection) -> None:
         """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
-        tables, collation = self._tables, connection.text_collation()
-        token = new_owner()
-        fresh, made = self._names.aside(token), (comment("MADE", id=token),)
-        keys = ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
-        statements: dict[str, tuple[str, tuple[str, ...]]] = {
-            tables.events: (
-                ddl.events_table(fresh[tables.events], collation, *keys),
-                (store_comment(token),),
-            ),
-            self._names.threads: (ddl.threads_table(fresh[self._names.threads]), ()),
-            tables.snapshots: (ddl.snapshots_table(fresh[tables.snapshots]), made),
-            tables.subscribers: (ddl.subscribers_table(fresh[tables.subscribers], collation), made),
-            tables.secrets: (ddl.secrets_table(fresh[tables.secrets], collation), ()),
+        tables, token = self._tables, new_owner()
+        fresh, made = self._names.aside(token), comment("MADE", id=token)
+        kinds = {
+            tables.events: ("events", store_comment(token)),
+            self._names.threads: ("threads", ""),
+            tables.snapshots: ("snapshots", made),
+            tables.subscribers: ("subscribers", made),
+            tables.secrets: ("secrets", ""),
         }
-        for name in statements:
+        for name in kinds:
             if markers.comment_of(connection, name) is not None:
                 raise StoreExistsError(f"{self._place} has a table {name!r} already")
         try:
-            for statement, values in statements.values():
-                connection.apart(statement, values)
+            for name, (kind, text) in kinds.items():
+                connection.make(kind, fresh[name], text)
             connection.insert(
                 f"INSERT INTO {quoted(fresh[self._names.threads])} VALUES ",
                 ((thread, 0) for thread in range(256)),
             )
-            renames = {fresh[name]: name for name in statements}
+            renames = {fresh[name]: name for name in kinds}
             if not connection.rename(renames, shows=(tables.events, store_comment(token))):
                 raise StoreExistsError(f"{self._place} has a table {tables.events!r} already")
         except BaseException:
-            markers.drop(connection, *(fresh[name] for name in statements))
+            markers.drop(connection, *(fresh[name] for name in kinds))
             raise
         finally:
             connection.end()

@@ -17,7 +17,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
 from eventferry.databases import forking
-from eventferry.databases.mysql.tables import quoted
+from eventferry.databases.mysql.tables import definition, quoted
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.pool import FullServerError
 from eventferry.databases.server import PAUSES
@@ -274,13 +274,14 @@ class Connection:
                 self.query("SELECT RELEASE_ALL_LOCKS()")
         self._holds_locks = False
 
-    def text_collation(self) -> str:
-        """The collation that compares byte by byte, blanks at the end too: the servers have it by two names."""
-        [(name,)] = self.query(
+    def make(self, kind: str, name: str, comment: str = "") -> None:
+        """Make a table."""
+        # The collation that compares byte by byte, blanks at the end too: the servers have it by two names.
+        [(collation,)] = self.query(
             """SELECT MIN(collation_name) FROM information_schema.collations
             WHERE collation_name IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')"""
         )
-        return str(name)
+        self.apart(definition(kind, name, collation), (comment,))
 
     def lines(self, statement: str, values: Values, take: Callable[[list[bytes], list[bytes]], bool]) -> bool:
         return self.wire.lines(self.with_values(statement, values), self.interrupt, take)

@@ -12,7 +12,6 @@ from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
 from eventferry.database import Comparison, Freeze, Shared, Stage
-from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
 from eventferry.databases.mysql.reading import compact_text, entry
 from eventferry.databases.mysql.save import taken
@@ -134,11 +133,7 @@ class MysqlExclusiveWriting(MysqlWriting):
     def _copy(self, stage: Stage) -> Stage:
         """A stage that the real reSolve opened, in a table like ours: it has no numbers and no parts."""
         table = self.names.merge_stage(stage.id)
-        self._make(
-            table,
-            ddl.merge_stage_table(table, self.connection.text_collation()),
-            comment("STAGE", id=stage.id),
-        )
+        self._make("merge", table, comment("STAGE", id=stage.id))
         self._drop_afterwards(table)
         self.connection.execute(
             f"""INSERT INTO {quoted(table)}(`timestamp`, `aggregateId`, `type`, `payload`)

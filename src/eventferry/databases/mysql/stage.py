@@ -85,9 +85,9 @@ class MysqlWriting(MysqlReading):
             step()
         self.connection.end()
 
-    def _make(self, name: str, statement: str, *values: object) -> None:
+    def _make(self, kind: str, name: str, text: str = "") -> None:
         self._otherwise.append(partial(markers.drop, self.connection, name))
-        self.connection.apart(statement, values)
+        self.connection.make(kind, name, text)
 
     def _drop_afterwards(self, *names: str) -> None:
         self._afterwards.append(partial(markers.drop, self.connection, *names))
@@ -126,12 +126,10 @@ class MysqlWriting(MysqlReading):
         marker = frozen_marker(quoted(self.tables.events).replace("%%", "%"))
         text = f"{marker} {comment(words, id=token, owner=owner, since=since)}"
         new = Marker(self.tables.freeze, text, token, owner=owner)
-        return new if self._put(new, ddl.marker_table, "a freeze", instead) else None
+        return new if self._put("marker", new, "a freeze", instead) else None
 
-    def _put(
-        self, new: Marker, definition: Callable[[str], str], what: str, instead: Marker | None = None
-    ) -> bool:
-        if self._changes(markers.put(self.connection, self.names, new, definition, instead)):
+    def _put(self, kind: str, new: Marker, what: str, instead: Marker | None = None) -> bool:
+        if self._changes(markers.put(self.connection, self.names, kind, new, instead)):
             return True
         text = self.comment_of(new.table)
         if text is not None and not ddl.is_marker(text):
@@ -146,33 +144,30 @@ class MysqlWriting(MysqlReading):
         since = now()
         # Begins with the time, for the comment of an open import has room for nothing but its id.
         stage_id = new_import_id(since)
-        collation = self.connection.text_collation()
         if kind == "open":
-            return self._make_open(stage_id, since, collation)
+            return self._make_open(stage_id, since)
         facts = comment("STAGE", id=stage_id, owner=owner, since=since)
         if kind == "merge":
             table = self.names.merge_stage(stage_id)
-            self._make(table, ddl.merge_stage_table(table, collation), facts)
+            self._make(kind, table, facts)
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
         self._refuse_what_would_be_lost()
         self._sweep()
         table, heads, progress = self.names.import_of(owner)
-        self._make(progress, ddl.progress_table(progress), facts)
-        line = "`line` BIGINT NOT NULL PRIMARY KEY"
-        self._make(table, ddl.events_table(table, collation, line), store_comment())
-        self._make(heads, ddl.threads_table(heads))
+        self._make("progress", progress, facts)
+        self._make(kind, table, store_comment())
+        self._make("threads", heads)
         self.connection.insert(f"INSERT INTO {quoted(heads)} VALUES ", ((thread, 0) for thread in range(256)))
         self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (baseline,))
         return Stage(stage_id, kind, table, owner, since, baseline)
 
-    def _make_open(self, stage_id: str, since: int, collation: str) -> Stage:
+    def _make_open(self, stage_id: str, since: int) -> Stage:
         table = self.tables.open_import
         self._drop_closed_import()
         new = Marker(table, import_marker(stage_id), stage_id[-12:])
-        definition = partial(ddl.open_import_table, collation=collation)
-        if not self._put(new, definition, "an open incremental import"):
+        if not self._put("open", new, "an open incremental import"):
             raise ImportOpenError("an incremental import is open already")
         return Stage(stage_id, "open", table, None, since)
 
