@@ -52,7 +52,7 @@ class PostgresWriting(PostgresReading):
             return False
         statements = [f"DROP TABLE {self.names.freeze}"] if before is not None else []
         if after is not None:
-            statements += ddl.freeze_table(self.names, freeze_comment(self.names, after))
+            statements += ddl.table("freeze", self.names.freeze, freeze_comment(self.names, after))
         await self.execute(statements)
         self._freeze = after
         return True
@@ -90,8 +90,8 @@ class PostgresWriting(PostgresReading):
         told = comment("STAGE", since=since, baseline=baseline)
         await self.execute(
             [
-                *ddl.stage_table(self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
-                *ddl.progress_table(self.names.progress_of(owner), told),
+                *ddl.table(kind, self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
+                *ddl.table("progress", self.names.progress_of(owner), told),
             ]
         )
         return replace_stage(self.names, owner, since, baseline)

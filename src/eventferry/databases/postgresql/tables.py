@@ -125,30 +125,19 @@ def store_tables(names: Names, store_comment: str) -> list[str]:
     ]
 
 
-def stage_table(stage: str, store_comment: str) -> list[str]:
-    """Where the events of an import wait: the events to be, each with the number of its line."""
-    return [
-        f'CREATE TABLE {stage}({_EVENT_COLUMNS}, "line" BIGINT NOT NULL)',
-        f"COMMENT ON TABLE {stage} IS {literal(store_comment)}",
-    ]
+_COLUMNS = {
+    # Where the events of an import wait: the events to be, each with the number of its line.
+    "replace": f'{_EVENT_COLUMNS}, "line" BIGINT NOT NULL',
+    # How far an import has come: a row for each commit.
+    "progress": """"commit" BIGINT GENERATED ALWAYS AS IDENTITY, "byteOffset" BIGINT NOT NULL,
+      "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL""",
+    "freeze": '"surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate")',
+}
 
 
-def progress_table(progress: str, progress_comment: str) -> list[str]:
-    """How far an import has come: a row for each commit."""
-    return [
-        f"""CREATE TABLE {progress}(
-          "commit" BIGINT GENERATED ALWAYS AS IDENTITY,
-          "byteOffset" BIGINT NOT NULL, "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL)""",
-        f"COMMENT ON TABLE {progress} IS {literal(progress_comment)}",
-    ]
-
-
-def freeze_table(names: Names, freeze_comment: str) -> list[str]:
-    """The freeze marker."""
-    return [
-        f'CREATE TABLE {names.freeze}("surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate"))',
-        f"COMMENT ON TABLE {names.freeze} IS {literal(freeze_comment)}",
-    ]
+def table(kind: str, name: str, told: str) -> list[str]:
+    """What makes a table of this kind, with its comment."""
+    return [f"CREATE TABLE {name}({_COLUMNS[kind]})", f"COMMENT ON TABLE {name} IS {literal(told)}"]
 
 
 def open_import_table(names: Names, marker: str) -> list[str]:

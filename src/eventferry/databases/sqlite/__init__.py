@@ -201,12 +201,12 @@ class SqliteDatabase:
                     raise StoreExistsError(f"{self._file} has a table {name!r} already")
             generation = ddl.generation(self._tables.events)
             for statement in (
-                ddl.events_table(self._tables.events),
+                ddl.definition("events", self._tables.events, ddl.store_comment()),
                 *(statement for statement, _ in ddl.unique_indexes(self._tables.events, generation)),
                 ddl.order_index(self._tables.events, generation),
-                ddl.snapshots_table(self._tables.snapshots),
-                ddl.secrets_table(self._tables.secrets),
-                ddl.subscribers_table(self._tables.subscribers),
+                ddl.definition("snapshots", self._tables.snapshots),
+                ddl.definition("secrets", self._tables.secrets),
+                ddl.definition("subscribers", self._tables.subscribers),
             ):
                 writer.sqlite.execute(statement)
             writer.commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventferry.database import Comparison, Shared, Stage
@@ -52,7 +53,8 @@ class SqliteExclusiveWriting(SqliteWriting):
         sqlite, progress = self.connection.sqlite, self._progress_of(stage)
         former = f"{progress}-former"
         sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
-        sqlite.execute(ddl.progress_table(progress, stage.id, since=stage.since, baseline=None))
+        told = ddl.stage_comment(replace(stage, baseline=None))
+        sqlite.execute(ddl.definition("progress", progress, told))
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
 

@@ -13,7 +13,15 @@ from typing import Any, Literal
 from eventferry.clock import now
 from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import EVENT, Tables, refuse_to_lose, taken_for_dead
+from eventferry.databases.names import (
+    EVENT,
+    Tables,
+    comment,
+    frozen_marker,
+    import_marker,
+    refuse_to_lose,
+    taken_for_dead,
+)
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import bound
@@ -66,7 +74,11 @@ class SqliteWriting(SqliteReading):
         if after is not None:
             self._refuse_neighbour(self.tables.freeze)
             self.changed_store = True
-            self.connection.sqlite.execute(ddl.freeze_table(self.tables, after.owner, after.since))
+            told = (
+                frozen_marker(quoted(self.tables.events)),
+                comment("FREEZE", owner=after.owner, since=after.since),
+            )
+            self.connection.sqlite.execute(ddl.definition("freeze", self.tables.freeze, *told))
         return True
 
     def _drop_freeze(self, marker: Freeze) -> None:
@@ -95,17 +107,16 @@ class SqliteWriting(SqliteReading):
             if stages(sqlite, tables, "replace"):
                 raise StoreBusyError("another import into this store is running")
             stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
-            sqlite.execute(ddl.events_table(stage.table))
-            sqlite.execute(
-                ddl.progress_table(tables.progress_of(owner), stage_id, since=since, baseline=baseline)
-            )
+            sqlite.execute(ddl.definition("events", stage.table, ddl.store_comment()))
+            sqlite.execute(ddl.definition("progress", tables.progress_of(owner), ddl.stage_comment(stage)))
             return stage
         if kind == "open":
             self._refuse_neighbour(tables.open_import)
-            sqlite.execute(ddl.open_import_table(tables, stage_id, since))
+            told = import_marker(stage_id), comment("IMPORT", id=stage_id, since=since)
+            sqlite.execute(ddl.definition(kind, tables.open_import, *told))
             return Stage(stage_id, kind, tables.open_import, None, since)
         table = f"{tables.events}-merge-{stage_id}"
-        sqlite.execute(ddl.merge_stage_table(table))
+        sqlite.execute(ddl.definition(kind, table))
         return Stage(stage_id, kind, table, owner, since)
 
     @threaded
