@@ -57,21 +57,6 @@ def from_thread(give: Callable[[T], None]) -> Callable[[T], None]:
     return hand_over
 
 
-class _Between:
-    """A call for which no loop waits."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-        self.over = threading.Event()
-
-    def make(self) -> None:
-        try:
-            with contextlib.suppress(Exception):  # there is nobody to tell
-                self._function()
-        finally:
-            self.over.set()
-
-
 class Worker:
     """One thread for the calls of one connection. Not an executor's: what that adds to each call is as much as a save
     takes.
@@ -83,7 +68,7 @@ class Worker:
 
     def __init__(self, name: str, interrupt: Callable[[], None], close: Callable[[], None]) -> None:
         self._name = name
-        self._calls: SimpleQueue[_Call[Any] | _Between | None] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_begun = False
         self._is_over = False
         self._interrupt = interrupt
@@ -106,7 +91,7 @@ class Worker:
         if not self._is_begun:
             self._is_begun = True
             threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
-        self._calls.put(call)
+        self._calls.put(call.make)
         try:
             return await call.answer
         except asyncio.CancelledError:
@@ -136,9 +121,9 @@ class Worker:
     def between(self, function: Callable[[], None], seconds: float) -> None:
         """Call `function` between two calls; from any other thread, which waits for so long."""
         if self._is_begun and not self._is_over:
-            call = _Between(function)
-            self._calls.put(call)
-            call.over.wait(seconds)
+            over = threading.Event()
+            self._calls.put(partial(_between, function, over))
+            over.wait(seconds)
 
     def __del__(self) -> None:
         if not self._is_over:
@@ -149,13 +134,21 @@ class Worker:
         may still refer to it, and its transaction and locks would live as long."""
         self._is_over = True
         if self._is_begun:
-            self._calls.put(_Between(self._close))
+            self._calls.put(partial(_between, self._close, threading.Event()))
         self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[_Call[Any] | _Between | None]) -> None:
+def _between(function: Callable[[], None], over: threading.Event) -> None:
+    try:
+        with contextlib.suppress(Exception):  # there is nobody to tell
+            function()
+    finally:
+        over.set()
+
+
+def _work(calls: SimpleQueue[Callable[[], None] | None]) -> None:
     while (call := calls.get()) is not None:
-        call.make()
+        call()
         # A result that came too late, a cursor, would stay open in here and be in the rollback's way.
         del call
 

@@ -81,7 +81,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         "user": unquote(parts.username or "") or file.get("user"),
         "connect_timeout": max(1, round(seconds(settings, "connect_timeout", 10.0))),
     }
-    if unix_socket is not None:
+    if unix_socket:
         options["unix_socket"] = str(unix_socket)
     password = unquote(parts.password) if parts.password else file.get("password")
     if password is None and path is None:
