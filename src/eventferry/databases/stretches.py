@@ -45,9 +45,7 @@ def conditions(only: Filter, column: str, value: str, among: Callable[[str, str]
 
 
 def matching(
-    selection: Selection,
-    texts: Callable[[Sequence[str]], Any],
-    vector: Callable[[Sequence[int] | None], Any],
+    selection: Selection, texts: Callable[[Sequence[str]], Any], vector: Callable[[Sequence[int] | None], Any]
 ) -> dict[str, Any]:
     """The values of a selection, its filter included: texts and vectors as the database takes them."""
     only = selection.only

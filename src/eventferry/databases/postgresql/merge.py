@@ -47,7 +47,7 @@ class PostgresExclusiveWriting(PostgresWriting):
                 _, steps = self.tables_of(stage)
                 told = ddl.literal(comment("STAGE", since=stage.since))
                 with self.its_own(stage):
-                    await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
+                    await self.execute(f"COMMENT ON TABLE {steps} IS {told}")
 
     async def _refuse_taken(self, rows: Sequence[Row]) -> None:
         found = await self.connection.rows(
@@ -84,13 +84,11 @@ class PostgresExclusiveWriting(PostgresWriting):
         ))"""
         with self.its_own(stage):
             await self.execute(
-                [
-                    f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
-                    "SET LOCAL work_mem = '64MB'",
-                    "SET LOCAL enable_nestloop = off",
-                    "SET LOCAL default_statistics_target = 10",
-                    f"ANALYZE {table}({_GROUP})",
-                ]
+                f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
+                "SET LOCAL work_mem = '64MB'",
+                "SET LOCAL enable_nestloop = off",
+                "SET LOCAL default_statistics_target = 10",
+                f"ANALYZE {table}({_GROUP})",
             )
         count = await self.connection.change(
             f"""DELETE FROM {table} AS s USING (
@@ -102,11 +100,9 @@ class PostgresExclusiveWriting(PostgresWriting):
             )"""
         )
         await self.execute(
-            [
-                f"""CREATE TEMP TABLE {known} ON COMMIT DROP AS
+            f"""CREATE TEMP TABLE {known} ON COMMIT DROP AS
                 SELECT {_GROUP}, "payload" FROM {at_its_times}""",
-                f"ANALYZE {known}({_GROUP})",
-            ]
+            f"ANALYZE {known}({_GROUP})",
         )
         return count
 
@@ -168,7 +164,7 @@ class PostgresExclusiveWriting(PostgresWriting):
               ),
               "type", "payload", "eventSize"
             FROM staged JOIN versions USING ("aggregateId") ORDER BY {arrival}"""
-        await self.execute(["SAVEPOINT before"])
+        await self.execute("SAVEPOINT before")
         try:
             count = await self.connection.change(
                 statement, {"heads": vector(heads), "behind_all": await thread_of_the_latest(self)}
@@ -177,16 +173,14 @@ class PostgresExclusiveWriting(PostgresWriting):
             # No version behind the highest: the column refuses the null.
             if not isinstance(error.__cause__, psycopg.errors.NotNullViolation):
                 raise
-            await self.execute(["ROLLBACK TO SAVEPOINT before"])
+            await self.execute("ROLLBACK TO SAVEPOINT before")
             raise await self._refusal(table) from None
         await self.execute(
-            [
-                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = n.head FROM (
+            f"""UPDATE {self.names.threads} AS t SET "threadCounter" = n.head FROM (
                   SELECT "threadId", (
                     SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = a."threadId"
                   ) AS head FROM {self.names.threads} AS a
                 ) AS n WHERE t."threadId" = n."threadId" AND t."threadCounter" < n.head"""
-            ]
         )
         return count
 

@@ -20,7 +20,7 @@ from eventferry.databases.postgresql.markers import freeze_comment, replace_stag
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.databases.statements import first_clash, knows_parts
-from eventferry.errors import ImportOpenError, StoreBusyError, StoreNotFoundError
+from eventferry.errors import DatabaseError, ImportOpenError, StoreBusyError, StoreNotFoundError
 from eventferry.lines.event import NewRowValues, NumberedRow
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
@@ -39,7 +39,7 @@ class PostgresWriting(PostgresReading):
         super().__init__(*reading)
         self._freeze = freeze
 
-    async def execute(self, statements: Iterable[str]) -> None:
+    async def execute(self, *statements: str) -> None:
         await self.connection.run(";\n".join(statements))
 
     async def freeze(self) -> Freeze | None:
@@ -53,17 +53,17 @@ class PostgresWriting(PostgresReading):
         statements = [f"DROP TABLE {self.names.freeze}"] if before is not None else []
         if after is not None:
             statements += ddl.table("freeze", self.names.freeze, freeze_comment(self.names, after))
-        await self.execute(statements)
+        await self.execute(*statements)
         self._freeze = after
         return True
 
     async def _hold_freeze(self) -> Freeze | None:
         """The marker that stands, which nobody else can change before the transaction ends."""
-        await self.execute(["SAVEPOINT as_found"])
+        await self.execute("SAVEPOINT as_found")
         try:
-            await self.execute([f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE"])
+            await self.execute(f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE")
         except StoreNotFoundError:
-            await self.execute(["ROLLBACK TO SAVEPOINT as_found"])
+            await self.execute("ROLLBACK TO SAVEPOINT as_found")
         self._freeze = await super().freeze()
         return self._freeze
 
@@ -75,12 +75,14 @@ class PostgresWriting(PostgresReading):
             stage = Stage(new_import_id(since), kind, self.names.tables.open_import, None, since)
             if await self.table_comment(stage.table) is not None:
                 raise ImportOpenError("an incremental import was opened meanwhile")
-            await self.execute(ddl.open_import_table(self.names, import_marker(stage.id)))
+            await self.execute(*ddl.open_import_table(self.names, import_marker(stage.id)))
             return stage
         if kind == "merge":
             stage_id = token_hex(8)
             table = f"{self.names.merge_prefix}{stage_id}"
-            await self.execute(ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since)))
+            await self.execute(
+                *ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since))
+            )
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
@@ -89,10 +91,8 @@ class PostgresWriting(PostgresReading):
             raise StoreBusyError("another import into this store began meanwhile")
         told = comment("STAGE", since=since, baseline=baseline)
         await self.execute(
-            [
-                *ddl.table(kind, self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
-                *ddl.table("progress", self.names.progress_of(owner), told),
-            ]
+            *ddl.table(kind, self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
+            *ddl.table("progress", self.names.progress_of(owner), told),
         )
         return replace_stage(self.names, owner, since, baseline)
 
@@ -100,20 +100,17 @@ class PostgresWriting(PostgresReading):
         """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
         finds no table any more, and of two who adopt at once the second does not."""
         await self.refuse_what_would_be_lost()
-        tables = self.names.tables
-        former = stage.owner or ""
+        former, tables = stage.owner or "", self.names.tables
         with self.its_own(stage):
             await self.execute(
-                [
-                    f"ALTER TABLE {self.names.stage_of(former)} RENAME TO {quoted(tables.stage_of(owner))}",
-                    f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
-                ]
+                f"ALTER TABLE {self.names.stage_of(former)} RENAME TO {quoted(tables.stage_of(owner))}",
+                f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
             )
         return replace_stage(self.names, owner, stage.since, stage.baseline)
 
     async def drop_stage(self, stage: Stage) -> None:
         """That of this very owner, or none: if it was taken for dead, its tables are gone or have other names."""
-        await self.execute([f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}"])
+        await self.execute(f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}")
 
     def tables_of(self, stage: Stage) -> list[str]:
         progress = [self.names.progress_of(stage.owner)] if stage.kind == "replace" and stage.owner else []
@@ -177,7 +174,7 @@ class PostgresWriting(PostgresReading):
     async def hold(self, stage: Stage) -> None:
         """Keep a "replace" stage from being taken over or removed for what is left of the transaction."""
         with self.its_own(stage):
-            await self.execute([f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE"])
+            await self.execute(f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE")
 
     async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
         await self.hold(stage)
@@ -192,27 +189,22 @@ class PostgresWriting(PostgresReading):
         ):
             if key in present:
                 continue
-            built = await self._unique(
-                statement.format(
-                    table=self.names.of(stage.table), index=quoted(f"{prefix}-{name}"), columns=columns(key)
-                )
-            )
-            if not built:
+            index = quoted(f"{prefix}-{name}")
+            table = self.names.of(stage.table)
+            if not await self._unique(statement.format(table=table, index=index, columns=columns(key))):
                 return await first_clash(self, stage.table, "line", key)
         return None
 
     async def _unique(self, statement: str) -> bool:
         """Build an index; False where what it is built from is not unique."""
-        await self.execute(["SAVEPOINT before", "SET LOCAL maintenance_work_mem = '256MB'"])
+        await self.execute("SAVEPOINT before", "SET LOCAL maintenance_work_mem = '256MB'")
         try:
-            async with psycopg.AsyncClientCursor(self.connection.raw) as cursor:
-                await cursor.execute(statement, ())
-        except psycopg.errors.UniqueViolation:
-            await self.execute(["ROLLBACK TO SAVEPOINT before"])
-            return False
-        except psycopg.Error:
-            with self.connection.named():
+            await self.execute(statement)
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise
+            await self.execute("ROLLBACK TO SAVEPOINT before")
+            return False
         return True
 
     async def indexed(self, table: str) -> dict[tuple[str, ...], str]:
@@ -235,7 +227,7 @@ class PostgresWriting(PostgresReading):
         # Without figures the planner guesses until autovacuum comes by. Until then those of a fifth of the usual sample
         # do. Those of payloads serve nobody, and take four fifths of the time.
         figures = columns((*ddl.ORDER, *ddl.VERSION, "type"))
-        await self.execute([*statements, f"ANALYZE {table}({figures})"])
+        await self.execute(*statements, f"ANALYZE {table}({figures})")
 
     async def part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
@@ -246,7 +238,7 @@ class PostgresWriting(PostgresReading):
         table = self.names.of(target.table)
         # Whoever pushes the same part again must see what came before, and pushes without a name keep the order in
         # which they were committed.
-        await self.execute([f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"])
+        await self.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
         if part not in (None, order.UNNAMED):
             await self.connection.change(f'DELETE FROM {table} WHERE "part" = %s', (part,))
         extra, value = ("", "") if part is None else (', "part"', ", %(part)s")

@@ -110,7 +110,7 @@ class SqliteDatabase:
     def traits(self) -> Traits:
         names = {
             # A file's name may hold bytes that are no text.
-            "databaseFile": os.fsencode(str(self._file)).decode(errors="replace"),
+            "databaseFile": os.fsencode(str(self._file)).decode(errors="replace")
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)  # one writer is all there is
 
