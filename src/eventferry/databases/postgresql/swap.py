@@ -26,11 +26,7 @@ class PostgresReplacing(PostgresExclusiveWriting):
             f"ALTER TABLE {table} RENAME TO {events}",
             *(
                 f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
-                for key, suffix in (
-                    (ddl.POSITION, "pkey"),
-                    (ddl.VERSION, "aggregateIdAndVersion"),
-                    (ddl.ORDER, "order"),
-                )
+                for key, suffix in ddl.INDEXES.items()
             ),
             f"DROP TABLE {progress}",
             f"DELETE FROM {self.names.snapshots}",

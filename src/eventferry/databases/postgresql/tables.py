@@ -79,6 +79,7 @@ COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVe
 POSITION = ("threadId", "threadCounter")
 VERSION = ("aggregateId", "aggregateVersion")
 ORDER = ("timestamp", "threadCounter", "threadId")
+INDEXES = {POSITION: "pkey", VERSION: "aggregateIdAndVersion", ORDER: "order"}
 
 _EVENT_COLUMNS = """"threadId" BIGINT NOT NULL,
       "threadCounter" BIGINT NOT NULL,

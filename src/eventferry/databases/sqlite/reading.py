@@ -75,6 +75,7 @@ class SqliteReading:
 
     def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
         self.connection = connection
+        self.sqlite = connection.sqlite
         self.tables = tables
         self.dialect = SqliteDialect(tables)
         self._events = quoted(tables.events)
@@ -86,10 +87,10 @@ class SqliteReading:
 
     @threaded
     def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        return self.connection.sqlite.execute(bound(statement), values).fetchall()
+        return self.sqlite.execute(bound(statement), values).fetchall()
 
     def _table_sql(self, name: str) -> str | None:
-        found = self.connection.sqlite.execute(
+        found = self.sqlite.execute(
             "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)
         ).fetchone()
         return found[0] if found else None
@@ -98,7 +99,7 @@ class SqliteReading:
     def state(self) -> State:
         identity = self._id
         if identity is None:
-            (root,) = self.connection.sqlite.execute(
+            (root,) = self.sqlite.execute(
                 "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
             ).fetchone() or (0,)
             identity = f"page {root}"
@@ -116,7 +117,7 @@ class SqliteReading:
         return self.all_heads()
 
     def all_heads(self) -> list[int]:
-        rows = self.connection.sqlite.execute(
+        rows = self.sqlite.execute(
             f"""WITH RECURSIVE thread(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM thread WHERE id < 255)
             SELECT coalesce((SELECT max(threadCounter) FROM {self._events} WHERE threadId = thread.id), -1) + 1
             FROM thread ORDER BY id"""
@@ -124,7 +125,7 @@ class SqliteReading:
         return [head for (head,) in rows]
 
     def _growth(self) -> int:
-        [(stored,)] = self.connection.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
+        [(stored,)] = self.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
         return int(stored)
 
     async def read_on(
@@ -182,7 +183,7 @@ class SqliteReading:
         # +timestamp keeps the planner from walking the whole order: the events of an aggregate are few.
         time = "timestamp" if selection.only.aggregate_ids is None else "+timestamp"
         down = " DESC" if backwards else ""
-        rows = self.connection.sqlite.execute(
+        rows = self.sqlite.execute(
             f"""SELECT threadId, threadCounter, timestamp, {"NULL" if max_bytes is None else self._line}
             FROM {self._events} WHERE {condition} AND {_is_selected(selection)}
             ORDER BY {time}{down}, threadCounter{down}, threadId{down} LIMIT :limit""",
@@ -195,7 +196,7 @@ class SqliteReading:
         statement = f"SELECT {self._line} FROM {self._events} WHERE threadId = ? AND threadCounter = ?"
         lines: list[bytes] = []
         for position in positions:
-            row = self.connection.sqlite.execute(statement, position).fetchone()
+            row = self.sqlite.execute(statement, position).fetchone()
             if row is None:
                 continue
             lines.append(row[0])
@@ -214,7 +215,7 @@ class SqliteReading:
         if count == 1:
             # All in one statement. The bounds are of the wanted thread, not of the row's: only so the index leads
             # straight to the row.
-            rows = self.connection.sqlite.execute(
+            rows = self.sqlite.execute(
                 f"""SELECT timestamp, threadCounter, threadId, {condition} FROM {self._events} WHERE rowid IN (
                   SELECT (
                     SELECT rowid FROM {self._events}
@@ -233,7 +234,7 @@ class SqliteReading:
         found: list[tuple[Key, bool]] = []
         for thread, first, last in wanted:
             bounds = {"thread": thread, "first": first, "last": last, "count": count}
-            rows = self.connection.sqlite.execute(statement, values | bounds)
+            rows = self.sqlite.execute(statement, values | bounds)
             found += [(Key(*key), bool(passes)) for *key, passes in rows]
         return found
 
@@ -241,7 +242,7 @@ class SqliteReading:
     def any_later(self, segments: Sequence[Segment]) -> bool:
         statement = f"""SELECT EXISTS (SELECT 1 FROM {self._events}
           WHERE threadId = ? AND threadCounter >= ? AND threadCounter < ? AND timestamp > ?)"""
-        return any(self.connection.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
+        return any(self.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
 
     @threaded
     def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
@@ -253,12 +254,12 @@ class SqliteReading:
         found: list[tuple[int, int, int]] = []
         for span, (first, behind) in enumerate(pairwise([*times, 2**63 - 1]) if times else [(0, 0)]):
             bounds = {"span": span, "first": first, "next": behind}
-            found += self.connection.sqlite.execute(statement, values | bounds)
+            found += self.sqlite.execute(statement, values | bounds)
         return found
 
     @threaded
     def stages(self, kind: StageKind) -> list[Stage]:
-        return stages(self.connection.sqlite, self.tables, kind)
+        return stages(self.sqlite, self.tables, kind)
 
     async def limits(self, stage: Stage | None = None) -> Limits:
         if stage is not None and stage.kind == "replace":
@@ -271,12 +272,12 @@ class SqliteReading:
 
     def _has_parts(self, stage: Stage) -> bool:
         """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
-        columns = self.connection.sqlite.execute("SELECT name FROM pragma_table_info(?)", (stage.table,))
+        columns = self.sqlite.execute("SELECT name FROM pragma_table_info(?)", (stage.table,))
         return ("part",) in columns.fetchall()
 
     @threaded
     def inspect(self, limit: int) -> Inspection:
-        return inspect(self.connection.sqlite, self.tables, limit)
+        return inspect(self.sqlite, self.tables, limit)
 
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:

@@ -78,18 +78,18 @@ class SqliteWriting(SqliteReading):
                 frozen_marker(quoted(self.tables.events)),
                 comment("FREEZE", owner=after.owner, since=after.since),
             )
-            self.connection.sqlite.execute(ddl.definition("freeze", self.tables.freeze, *told))
+            self.sqlite.execute(ddl.definition("freeze", self.tables.freeze, *told))
         return True
 
     def _drop_freeze(self, marker: Freeze) -> None:
         self.changed_store = True
         if marker.owner is not None:
             self.dropped_owners.append(marker.owner)
-        self.connection.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
+        self.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
 
     def _refuse_neighbour(self, name: str) -> None:
         """A name that a marker must have may be that of a table of another store or program."""
-        if has_name(self.connection.sqlite, name):
+        if has_name(self.sqlite, name):
             raise UnsupportedStoreError(
                 f"the name {name!r}, which this needs beside {self.tables.events!r}, is that of a table of another "
                 "store or program in the file"
@@ -97,7 +97,7 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
-        sqlite, tables, since = self.connection.sqlite, self.tables, now()
+        sqlite, tables, since = self.sqlite, self.tables, now()
         # As reSolve's: letters and digits.
         stage_id = token_hex(16)
         if kind == "replace":
@@ -126,7 +126,7 @@ class SqliteWriting(SqliteReading):
         adopted = replace(stage, table=self.tables.stage_of(owner), owner=owner)
         names = {stage.table: adopted.table, self._progress_of(stage): self.tables.progress_of(owner)}
         for former, name in names.items():
-            self.connection.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
+            self.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
         if stage.owner is not None:
             self.dropped_owners.append(stage.owner)
         return adopted
@@ -149,7 +149,7 @@ class SqliteWriting(SqliteReading):
             beside = self.tables.progress_of(stage.owner)
             self.dropped_owners.append(stage.owner)
         for name in (stage.table, beside):
-            self.connection.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+            self.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
 
     @threaded
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
@@ -158,7 +158,7 @@ class SqliteWriting(SqliteReading):
         self._insert_parts(f"INSERT INTO {quoted(stage.table)}{head} VALUES ", row, batch)
         if steps is not None:
             progress = batch.progress
-            self.connection.sqlite.execute(
+            self.sqlite.execute(
                 f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
                 (progress.byte_offset, progress.line, progress.events, progress.digest),
             )
@@ -167,9 +167,7 @@ class SqliteWriting(SqliteReading):
         """Insert rows, each part by one statement: Python's lock is not held while it runs, so what comes next is
         parsed meanwhile. For the worker thread."""
         for part in parts:
-            self.connection.sqlite.execute(
-                head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part))
-            )
+            self.sqlite.execute(head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part)))
 
     async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
         clashing = await self._make_indexes(stage, which)
@@ -194,7 +192,7 @@ class SqliteWriting(SqliteReading):
         return None
 
     def indexed(self, table: str) -> set[tuple[str, ...]]:
-        sqlite = self.connection.sqlite
+        sqlite = self.sqlite
         # As values, for `quoted` refuses the names that SQLite gives the indexes of constraints.
         names = sqlite.execute("SELECT name FROM pragma_index_list(?)", (table,)).fetchall()
         return {
@@ -213,7 +211,7 @@ class SqliteWriting(SqliteReading):
     def _refuse_what_would_be_lost(self) -> None:
         """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
         events = self.tables.events
-        found = self.connection.sqlite.execute(
+        found = self.sqlite.execute(
             """SELECT 'the trigger ' || name FROM sqlite_master
             WHERE type = 'trigger' AND tbl_name = :events COLLATE NOCASE
             UNION ALL SELECT 'the column ' || name FROM pragma_table_xinfo(:events)
@@ -231,9 +229,9 @@ class SqliteWriting(SqliteReading):
     def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
         extra, value = ("", "") if part is None else (', "part"', ", :part")
         if part not in (None, order.UNNAMED):
-            self.connection.sqlite.execute(f"DELETE FROM {quoted(target.table)} WHERE part = ?", (part,))
+            self.sqlite.execute(f"DELETE FROM {quoted(target.table)} WHERE part = ?", (part,))
         # reSolve works a row's thread out when it is pushed, and needs it.
-        self.connection.sqlite.execute(
+        self.sqlite.execute(
             f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
             SELECT ((timestamp % 256) + 256) % 256, timestamp, aggregateId, type, payload{value}
             FROM {quoted(source.table)} ORDER BY rowid""",
@@ -242,4 +240,4 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        return self.connection.sqlite.change(bound(statement), values)
+        return self.sqlite.change(bound(statement), values)
