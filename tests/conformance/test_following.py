@@ -109,6 +109,14 @@ async def test_a_step_that_is_cancelled_loses_nothing(opened: Opened) -> None:
         assert events == events_of(make_lines(2_000))
 
 
+async def test_two_steps_at_the_same_time_give_two_pages(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(300))
+        stream = store.follow(limit=100)
+        pages = await asyncio.gather(*(anext(stream) for _ in range(3)))
+        assert [event for page in pages for event in page.events] == events_of(make_lines(300))
+
+
 async def test_events_of_writers_with_skewed_clocks_and_of_imports_all_come_once(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as store, open_store(url) as other, open_store(url) as reader:

@@ -137,6 +137,7 @@ def test_every_method_of_a_store_is_there_with_the_same_parameters(name: str) ->
     [
         (eventferry.EventStore, sync.EventStore),
         (eventferry.ExportStream, sync.ExportStream),
+        (eventferry.FollowStream, sync.FollowStream),
         (eventferry.ImportStream, sync.ImportStream),
         (eventferry.EventLoader, sync.EventLoader),
     ],
@@ -360,6 +361,67 @@ def test_ctrl_c_comes_back_when_nothing_is_left_of_the_call(tmp_path: Path) -> N
         check=False,
     )
     assert (done.stdout, done.returncode) == (b"whole\n", 0), done.stderr.decode()
+
+
+FOLLOWED = """
+import os, random, signal, sys, threading
+from eventferry.sync import open_store
+
+def interrupt(number, frame):
+    # While a call is waited for: right before an assignment, Python loses whatever is assigned.
+    if frame.f_code.co_filename.endswith("sync.py") and frame.f_code.co_name == "wait":
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupt)
+
+with open_store(sys.argv[1]) as store:
+    stream = store.follow(limit=2)
+    numbers, interrupted = [], 0
+    while len(numbers) < 400:
+        before = stream.bookmark
+        timer = threading.Timer(random.random() / 200, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            page = next(stream)
+        except KeyboardInterrupt:
+            interrupted += 1
+            assert before is None or stream.bookmark == before, "nothing was given"
+        else:
+            assert stream.bookmark == page.bookmark
+            numbers += [event.payload["number"] for event in page.events]
+        timer.join()
+    assert numbers == list(range(400)), numbers
+    print("whole" if interrupted > 5 else interrupted)
+"""
+
+
+def test_a_reader_that_follows_loses_nothing_by_ctrl_c(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        with store.import_events() as sink:
+            sink.write(make_lines(400))
+    done = subprocess.run(
+        [sys.executable, "-c", FOLLOWED, f"{tmp_path}/a.db"], capture_output=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == (b"whole\n", 0), done.stderr.decode()
+
+
+def test_a_store_is_followed_without_await(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        with store.import_events() as sink:
+            sink.write(make_lines(30))
+        stream = store.follow(event_types=(kind for kind in ["TYPE_1"]), limit=6, idle=0)
+        assert stream.bookmark is None
+        pages = [next(stream), next(stream), next(stream)]
+        assert [len(page.events) for page in pages] == [6, 4, 0]
+        assert stream.bookmark == pages[-1].bookmark == store.bookmark()
+        export = store.export_events(since=pages[0].bookmark, limit=3)
+        rest = b"".join(export)
+        assert pages[1].events[0] in events_of(rest)
+        assert export.bookmark() == store.bookmark(export.cursor)
+        assert export.bookmark_behind() == store.bookmark()
+        assert store.load_events(limit=9, since=export.bookmark()).events[0] not in events_of(rest)
 
 
 async def test_it_works_where_an_event_loop_runs_already_as_in_a_notebook(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from eventferry import (
     EventLoader,
     EventStore,
     ExportStream,
+    FollowStream,
     ImportReport,
     ImportStream,
     Older,
@@ -89,6 +90,19 @@ async def events(older: Older, event: EventInput) -> None:
         assert_type(await store.partitions(4), list[Partition])
 
 
+async def following(store: EventStore) -> None:
+    stream = store.follow("now", event_types=["T"], idle=1)
+    assert_type(stream, FollowStream)
+    assert_type(stream.bookmark, str | None)
+    async for page in stream:
+        assert_type(page, Page)
+        assert_type(page.bookmark, str | None)
+        assert_type(await store.bookmark(page.cursor), str)
+    export = store.export_events(since=await store.bookmark())
+    assert_type(await export.bookmark(), str)
+    assert_type(await export.bookmark_behind(), str)
+
+
 def synchronous(blocks: Iterator[bytes]) -> None:
     def upper(lines: Iterator[bytes]) -> Iterator[bytes]:
         return (line.upper() for line in lines)
@@ -102,6 +116,11 @@ def synchronous(blocks: Iterator[bytes]) -> None:
         assert_type(a.get_event_loader(cursor=None), sync.EventLoader)
         assert_type(a.export_events(limit=1), sync.ExportStream)
         assert_type(a.export_events().cursor, str)
+        assert_type(a.export_events().bookmark(), str)
+        assert_type(a.bookmark(), str)
+        assert_type(a.follow(idle=1), sync.FollowStream)
+        assert_type(a.follow().bookmark, str | None)
+        assert_type(next(a.follow()), Page)
         with b.import_events(resume=True) as stream:
             assert_type(stream, sync.ImportStream)
             assert_type(stream.byte_offset, int)

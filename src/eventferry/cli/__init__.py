@@ -7,7 +7,6 @@ and SIGTERM; 141 broken pipe.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -16,9 +15,9 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, incremental, secrets, service, stores
+from eventferry.cli import checks, events, incremental, secrets, service, stores, syncing
 from eventferry.cli.logs import logged
-from eventferry.cli.terminal import say
+from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
 
 
@@ -46,6 +45,8 @@ for command in (
     events.copy,
     incremental.incremental_import,
     incremental.incremental,
+    syncing.sync,
+    syncing.cutover,
     secrets.export_secrets,
     secrets.import_secrets,
     checks.verify,
@@ -70,26 +71,22 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
-        return _interrupted()
+        say("eventferry: interrupted")
+        return 130
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
         for message in shown.getvalue().rstrip("\n").split("\n"):
             say(message)
         return error.exit_code
-    except UsageError as error:
-        _tell(error)
-        return 2
     except BrokenPipeError:
-        _forget_output()
+        forget(sys.stdout)
         return 141
-    except OSError as error:
-        _forget_output()
+    except (OSError, EventferryError) as error:
+        if isinstance(error, OSError):
+            forget(sys.stdout)
         _tell(error)
-        return 1
-    except EventferryError as error:
-        _tell(error)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
@@ -112,7 +109,7 @@ _OPTIONS = {
 """The command's options that are not spelled like the library's parameters."""
 
 _PARAMETER = re.compile(
-    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True"
+    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True|mode='(merge)'|(same_aggregate)(?==)"
     r"|(ignore_unknown_keys|start_time|finish_time|event_types|aggregate_ids)(?:=True)?)(?![\w'\"])"
 )
 """Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""
@@ -120,20 +117,9 @@ _PARAMETER = re.compile(
 
 def _tell(error: Exception) -> None:
     """Print an error, with the command's options in place of the library's parameters."""
-    message = _PARAMETER.sub(lambda found: _option(found[1] or found[2]), str(error))
+    message = _PARAMETER.sub(lambda found: _option(next(filter(None, found.groups()))), str(error))
     say(f"eventferry: {message.replace(' (the setting max_line_bytes)', '')}")
 
 
 def _option(parameter: str) -> str:
     return _OPTIONS.get(parameter) or f"--{parameter.replace('_', '-')}"
-
-
-def _forget_output() -> None:
-    """Nobody reads the output any more: send what Python flushes at exit to nowhere."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _interrupted() -> int:
-    say("eventferry: interrupted")
-    return 130

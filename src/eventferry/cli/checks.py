@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 import eventferry
-from eventferry.cli.options import json_option
+from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
 from eventferry.cli.running import run
@@ -20,18 +21,21 @@ from eventferry.errors import UsageError
 @click.command()
 @click.argument("a")
 @click.argument("b", required=False)
-@click.option("--content", is_flag=True, help="Ignore positions and versions, which differ in merged stores.")
-@click.option(
-    "--secrets",
-    is_flag=True,
-    help="Also compare secrets. Files then hold secrets, and only those are compared.",
+@flag("--content", "Ignore positions and versions, which differ in merged stores.")
+@option(
+    "--until",
+    "BOOKMARK",
+    "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing.",
 )
+@flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @json_option
-def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -> None:
+def verify(a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool) -> None:
     """Compare two stores or files, or check one.
 
     The exit status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
     """
+    if until is not None and not (b is not None and is_store(a) and is_store(b)):
+        raise UsageError("--until needs two stores to compare")
     if b is None:
         if content or secrets:
             raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
@@ -39,7 +43,7 @@ def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
     else:
-        _compare(a, b, content=content, secrets=secrets, as_json=as_json)
+        _compare(a, b, content=content, until=until, secrets=secrets, as_json=as_json)
 
 
 def _check(a: str, *, as_json: bool) -> None:
@@ -78,9 +82,9 @@ def _check(a: str, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> None:
+def _compare(a: str, b: str, *, content: bool, until: str | None, secrets: bool, as_json: bool) -> None:
     async def compare_events() -> eventferry.VerifyReport:
-        async with source_of(a) as (left, _), source_of(b) as (right, _):
+        async with source_of(a, until=until) as (left, _), source_of(b, until=until) as (right, _):
             with Meter("comparing") as meter:
                 return await eventferry.verify(meter(left), right, content=content)
 
@@ -101,38 +105,41 @@ def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> 
         print_json(fields if kept is None else fields | {"secrets": msgspec.to_builtins(kept)})
     else:
         if report is not None:
-            _tell(report, b)
+            _tell(
+                report, report.events, report.other_events, "event", map(_difference, report.differences), b
+            )
         if kept is not None:
-            _tell_secrets(kept, b)
+            _tell(
+                kept, kept.secrets, kept.other_secrets, "secret", map(_secret_difference, kept.differences), b
+            )
     if not is_equal:
         sys.exit(1)
 
 
-def _tell(report: eventferry.VerifyReport, b: str) -> None:
-    for difference in report.differences:
-        print_line(_difference(difference))
+def _tell(
+    report: eventferry.VerifyReport | eventferry.SecretsVerifyReport,
+    count: int,
+    other_count: int,
+    what: str,
+    differences: Iterable[str],
+    b: str,
+) -> None:
+    for difference in differences:
+        print_line(difference)
     if report.equal:
-        say(f"equal: {counted(report.events, 'event')}")
+        say(f"equal: {counted(count, what)}")
     else:
         say(
-            f"unequal: {report.events:,} and {report.other_events:,} events; {report.missing:,} missing, "
+            f"unequal: {count:,} and {other_count:,} {what}s; {report.missing:,} missing, "
             f"{report.extra:,} extra, {report.changed:,} changed in {without_password(b)}"
         )
 
 
-def _tell_secrets(report: eventferry.SecretsVerifyReport, b: str) -> None:
-    for difference in report.differences:
-        where = f"deleted in {'A' if difference.deleted else 'B'}"
-        fields = [where if field == "deleted" else field for field in difference.fields]
-        told = f" ({', '.join(fields)})" if fields else ""
-        print_line(f"{difference.kind}{told}: secret {difference.id!r}")
-    if report.equal:
-        say(f"equal: {counted(report.secrets, 'secret')}")
-    else:
-        say(
-            f"unequal: {report.secrets:,} and {report.other_secrets:,} secrets; {report.missing:,} missing, "
-            f"{report.extra:,} extra, {report.changed:,} changed in {without_password(b)}"
-        )
+def _secret_difference(difference: eventferry.SecretDifference) -> str:
+    where = f"deleted in {'A' if difference.deleted else 'B'}"
+    fields = [where if field == "deleted" else field for field in difference.fields]
+    told = f" ({', '.join(fields)})" if fields else ""
+    return f"{difference.kind}{told}: secret {difference.id!r}"
 
 
 def _difference(difference: eventferry.Difference) -> str:

@@ -35,33 +35,14 @@ _LABELS = {
     "utf-16": "csunicode iso-10646-ucs-2 ucs-2 unicode",
     "utf-16-le": "unicodefeff",
     "utf-16-be": "unicodefffe",
-    "iso8859-1": "iso88591",
-    "iso8859-2": "iso88592",
-    "iso8859-3": "iso88593",
-    "iso8859-4": "iso88594",
-    "iso8859-5": "iso88595",
-    "iso8859-6": "iso88596 csiso88596e csiso88596i iso-8859-6-e iso-8859-6-i",
-    "iso8859-7": "iso88597 sun_eu_greek",
-    "iso8859-8": "iso88598 csiso88598e iso-8859-8-e visual csiso88598i iso-8859-8-i logical",
-    "iso8859-9": "iso88599",
-    "iso8859-10": "iso885910",
-    "iso8859-11": "iso885911",
-    "iso8859-13": "iso885913",
-    "iso8859-14": "iso885914",
-    "iso8859-15": "iso885915 csisolatin9",
+    "iso8859-6": "csiso88596e csiso88596i iso-8859-6-e iso-8859-6-i",
+    "iso8859-7": "sun_eu_greek",
+    "iso8859-8": "csiso88598e iso-8859-8-e visual csiso88598i iso-8859-8-i logical",
+    "iso8859-15": "csisolatin9",
     "koi8-r": "koi koi8",
     "mac-roman": "csmacintosh mac x-mac-roman",
     "mac-cyrillic": "x-mac-cyrillic x-mac-ukrainian",
     "cp874": "dos-874 windows-874",
-    "cp1250": "x-cp1250",
-    "cp1251": "x-cp1251",
-    "cp1252": "x-cp1252",
-    "cp1253": "x-cp1253",
-    "cp1254": "x-cp1254",
-    "cp1255": "x-cp1255",
-    "cp1256": "x-cp1256",
-    "cp1257": "x-cp1257",
-    "cp1258": "x-cp1258",
     "gbk": "csgb2312 gb_2312 gb_2312-80 x-gbk",
     "big5": "cn-big5 x-x-big5",
     "euc_jp": "cseucpkdfmtjapanese x-euc-jp",
@@ -69,7 +50,11 @@ _LABELS = {
     "cp932": "windows-31j",
     "cp949": "cseuckr csksc56011987 iso-ir-149 ks_c_5601-1989 ksc_5601 windows-949",
 }
-_ALIASES = {label: charset for charset, labels in _LABELS.items() for label in labels.split()}
+_ALIASES = {
+    **{f"iso8859{part}": f"iso8859-{part}" for part in (*range(1, 12), 13, 14, 15)},
+    **{f"x-cp125{page}": f"cp125{page}" for page in range(9)},
+    **{label: charset for charset, labels in _LABELS.items() for label in labels.split()},
+}
 """The labels of the Encoding Standard that Python does not know."""
 UTF_8 = frozenset({"utf-8", "utf-8-sig"})
 """The charsets that need no conversion."""
@@ -91,10 +76,7 @@ def known_charset(name: str) -> str | None:
 class Recoder:
     """Converts blocks of text to UTF-8. Blocks may end anywhere, even inside a character.
 
-    UTF-8 is passed on unchecked: it is checked when it is split into lines.
-
-    Args:
-        charset: a result of `known_charset`.
+    UTF-8 is passed on unchecked: it is checked when it is split into lines. The charset is one of `known_charset`.
     """
 
     def __init__(self, charset: str) -> None:

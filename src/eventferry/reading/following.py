@@ -178,6 +178,7 @@ class FollowStream:
     ) -> None:
         self._follower = Follower(database, since, only, limit, decode_events)
         self._idle = idle
+        self._turn = asyncio.Lock()
 
     @property
     def bookmark(self) -> str | None:
@@ -188,7 +189,9 @@ class FollowStream:
         return self
 
     async def __anext__(self) -> Page:
+        # Two steps at the same time must not begin at the same event.
         with self._follower.life.running():
-            lines = await self._follower.next(self._idle)
-            bookmark = await self._follower.begin()
+            async with self._turn:
+                lines = await self._follower.next(self._idle)
+                bookmark = await self._follower.begin()
         return Page(list(lines.events), vector.encode(bookmark.unread), str(bookmark))
