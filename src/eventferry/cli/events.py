@@ -23,7 +23,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.output import print_data, print_json, print_result
 from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
-from eventferry.cli.running import run
+from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
@@ -34,28 +34,24 @@ from eventferry.lines.page import json_page
 @filters
 @option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
 @json_option
-def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
+@cancellable
+async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     """Print events as JSON Lines.
 
     The cursor after them is printed on standard error.
     """
     only = filter_of(**filters)
-
-    async def work() -> str:
-        async with (
-            open_store(store) as opened,
-            contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
-        ):
-            if not as_json:
-                await eventferry.pipeline(export, destination_of("-"))
-                return export.cursor
+    async with (
+        open_store(store) as opened,
+        contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
+    ):
+        if as_json:
             blocks = [block async for block in export]
             print_data(json_page(blocks, export.cursor))
-            return export.cursor
-
-    cursor = run(work())
+        else:
+            await eventferry.pipeline(export, destination_of("-"))
     if not as_json:
-        say(cursor)
+        say(export.cursor)
 
 
 @click.command()
@@ -65,31 +61,28 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @json_option
-def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
+@cancellable
+async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
     """Export events to a JSON Lines file.
 
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
     only = filter_of(**filters)
-
-    async def work() -> tuple[int, str, float]:
-        async with open_store(store) as opened:
-            stream = opened.export_events(
-                maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
-            )
-            # Counting takes time: only for somebody who watches.
-            whole = is_terminal() and not any(only.values())
-            total = (await opened.describe()).event_count if whole else None
-            with Meter("exporting", total, lambda: stream.exported) as meter:
-                await eventferry.pipeline(stream, meter, destination_of(dest))
-                return stream.exported, stream.cursor, meter.seconds
-
-    exported, cursor, seconds = run(work())
+    async with open_store(store) as opened:
+        stream = opened.export_events(
+            maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
+        )
+        # Counting takes time: only for somebody who watches.
+        whole = is_terminal() and not any(only.values())
+        total = (await opened.describe()).event_count if whole else None
+        with Meter("exporting", total, lambda: stream.exported) as meter:
+            await eventferry.pipeline(stream, meter, destination_of(dest))
+            told = rate(stream.exported, meter.seconds)
     if as_json:
-        print_json({"exported": exported, "cursor": cursor}, to_stderr=is_standard_output(dest))
+        print_json({"exported": stream.exported, "cursor": stream.cursor}, to_stderr=is_standard_output(dest))
     else:
-        say(f"exported {rate(exported, seconds)}")
+        say(f"exported {told}")
 
 
 @click.command("import")
