@@ -36,7 +36,7 @@ from eventferry.operation_log import Operation, counts_of, told
 from eventferry.reading import partition
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
-from eventferry.reading.following import FollowStream
+from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.pages import Pages
 from eventferry.reading.partition import Partition
 from eventferry.reading.questions import refuse_ahead
@@ -385,7 +385,19 @@ class EventStore:
         _check_count("limit", limit)
         if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
             raise UsageError(f"idle must be a number of seconds, not {idle!r}")
-        return FollowStream(self._database, since, filter_of(event_types, aggregate_ids), limit, idle)
+        follower = self._follower(since, event_types, aggregate_ids, limit, decode_events)
+        return FollowStream(follower, idle)
+
+    def _follower(
+        self,
+        since: str | None,
+        event_types: Iterable[str] | None,
+        aggregate_ids: Iterable[str] | None,
+        limit: int,
+        decode: Callable[[bytes], list[Event]] | None = None,
+    ) -> Follower:
+        """The same in lines, for the command and the service."""
+        return Follower(self._database, since, filter_of(event_types, aggregate_ids), limit, decode)
 
     async def _selected(self, only: Filter, limit: int, *, backwards: bool = False) -> list[Event]:
         async with self._database.reading() as reading:

@@ -16,7 +16,7 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, incremental, secrets, service, stores
+from eventferry.cli import checks, events, following, incremental, secrets, service, stores
 from eventferry.cli.logs import logged
 from eventferry.cli.terminal import say
 from eventferry.errors import EventferryError, UsageError
@@ -41,6 +41,7 @@ for command in (
     stores.unfreeze,
     stores.upgrade,
     events.events,
+    following.follow,
     events.export,
     events.import_,
     events.copy,

@@ -42,7 +42,7 @@ from eventferry.lines.page import json_page
 def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     """Print events as JSON Lines.
 
-    The cursor after them is printed on standard error.
+    The cursor after them is printed on standard error; with --since, the bookmark.
     """
     only = filter_of(**filters)
 
@@ -53,14 +53,14 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
         ):
             if not as_json:
                 await eventferry.pipeline(export, destination_of("-"))
-                return export.cursor
+                return await export.bookmark() if only["since"] is not None else export.cursor
             blocks = [block async for block in export]
-            print_data(json_page(blocks, export.cursor))
-            return export.cursor
+            print_data(json_page(blocks, export.cursor, await export.bookmark()))
+            return ""
 
-    cursor = run(work())
+    place = run(work())
     if not as_json:
-        say(cursor)
+        say(place)
 
 
 @click.command()
@@ -78,7 +78,7 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
     refuse_store(dest, "use copy to go from store to store")
     only = filter_of(**filters)
 
-    async def work() -> tuple[int, str, float]:
+    async def work() -> tuple[dict[str, Any], float]:
         async with open_store(store) as opened:
             stream = opened.export_events(
                 maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
@@ -87,14 +87,34 @@ def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filt
             whole = is_terminal() and not any(only.values())
             total = (await opened.describe()).event_count if whole else None
             with Meter("exporting", total, lambda: stream.exported) as meter:
-                await eventferry.pipeline(stream, meter, destination_of(dest))
-                return stream.exported, stream.cursor, meter.seconds
+                mark = _Mark(stream)
+                await eventferry.pipeline(stream, meter, mark, destination_of(dest))
+                told = {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark}
+                return told, meter.seconds
 
-    exported, cursor, seconds = run(work())
+    told, seconds = run(work())
     if as_json:
-        print_json({"exported": exported, "cursor": cursor}, to_stderr=is_standard_output(dest))
+        print_json(told, to_stderr=is_standard_output(dest))
     else:
-        say(f"exported {rate(exported, seconds)}")
+        say(f"exported {rate(told['exported'], seconds)}; bookmark {told['bookmark']}")
+
+
+class _Mark:
+    """A transform that takes the bookmark of a source when all of it is read: if there is none, nothing appears.
+
+    Attributes:
+        bookmark: behind what was read; None if the source is not a store.
+    """
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self.bookmark: str | None = None
+
+    async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for block in blocks:
+            yield block
+        if isinstance(self._source, eventferry.ExportStream):
+            self.bookmark = await self._source.bookmark()
 
 
 @click.command("import")
@@ -156,13 +176,14 @@ async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1)
             allow_empty=options["allow_empty"],
             ignore_unknown_keys=unknown,
         )
+        mark = _Mark(source)
         with Meter("importing", total) as meter:
             try:
-                report = await eventferry.pipeline(blocks, meter, sink)
+                report = await eventferry.pipeline(blocks, meter, mark, sink)
             except (asyncio.CancelledError, StoreUnreachableError):
                 say("the import was interrupted: run it again with --resume to continue")
                 raise
-        _tell(report, meter.seconds, as_json=options["as_json"])
+        _tell(report, meter.seconds, mark.bookmark, as_json=options["as_json"])
 
 
 async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any]) -> None:
@@ -190,7 +211,7 @@ async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any
                     f"continue with --byte-offset {sink.byte_offset}"
                 )
                 raise
-        _tell(report, meter.seconds, as_json=options["as_json"])
+        _tell(report, meter.seconds, None, as_json=options["as_json"])
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
@@ -208,8 +229,10 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
     return skip
 
 
-def _tell(report: eventferry.StreamReport, seconds: float, *, as_json: bool) -> None:
+def _tell(report: eventferry.StreamReport, seconds: float, bookmark: str | None, *, as_json: bool) -> None:
     if as_json:
-        print_json({"imported": report.imported, "byteOffset": report.byte_offset})
+        told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
+        print_json(told if bookmark is None else told | {"bookmark": bookmark})
     else:
-        say(f"imported {rate(report.imported, seconds)}")
+        of_source = "" if bookmark is None else f"; bookmark of the source {bookmark}"
+        say(f"imported {rate(report.imported, seconds)}{of_source}")

@@ -108,8 +108,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def filters(command: Command) -> Command:
-    """Add the filters of `events` and `export`."""
+def kinds(command: Command) -> Command:
+    """Add the filters by type and by aggregate."""
     for option in reversed(
         (
             click.option(
@@ -126,6 +126,16 @@ def filters(command: Command) -> Command:
                 metavar="ID",
                 help="Only events of this aggregate (repeatable).",
             ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def filters(command: Command) -> Command:
+    """Add the filters of `events` and `export`."""
+    for option in reversed(
+        (
             click.option(
                 "--from", "start", type=MomentType(up=True), help="Only events at or after this time."
             ),
@@ -135,24 +145,34 @@ def filters(command: Command) -> Command:
             click.option(
                 "--cursor", metavar="CURSOR", help="Start at this cursor; not with --from or --until."
             ),
+            click.option(
+                "--since", metavar="BOOKMARK", help="Start at this bookmark; not with --from or --until."
+            ),
         )
     ):
         command = option(command)
-    return command
+    return kinds(command)
 
 
 def filter_of(
-    types: tuple[str, ...], ids: tuple[str, ...], start: int | None, finish: int | None, cursor: str | None
+    types: tuple[str, ...],
+    ids: tuple[str, ...],
+    start: int | None,
+    finish: int | None,
+    cursor: str | None,
+    since: str | None,
 ) -> dict[str, Any]:
-    """The values of `filters` as arguments of an export. Raises UsageError for a cursor together with times."""
-    if cursor is not None and (start is not None or finish is not None):
-        raise UsageError("--cursor cannot be combined with --from or --until")
+    """The values of `filters` as arguments of an export. Raises UsageError for two beginnings."""
+    by_time = start is not None or finish is not None
+    if [cursor is not None, since is not None, by_time].count(True) > 1:
+        raise UsageError("--cursor, --since, and --from or --until cannot be combined")
     return {
         "event_types": types or None,
         "aggregate_ids": ids or None,
         "start_time": start,
         "finish_time": finish,
         "cursor": cursor,
+        "since": since,
     }
 
 

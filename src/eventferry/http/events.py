@@ -96,7 +96,7 @@ async def _page(call: Call[PageQuery]) -> Response:
         # A period ends, and then there is no next page. Without one, more events may come.
         cursor = None if by_time and export.is_end else export.cursor
     return Response(
-        json_page(blocks, cursor), media_type="application/json", headers={"Cache-Control": "no-store"}
+        json_page(blocks, cursor, None), media_type="application/json", headers={"Cache-Control": "no-store"}
     )
 
 

@@ -26,10 +26,12 @@ class SavedAnswer(msgspec.Struct):
 
 
 class PageAnswer(msgspec.Struct):
-    """A page of events. The last page of a period has no cursor."""
+    """A page of events. The last page of a period has no cursor. A page that begins at a cursor or at a time has no
+    bookmark."""
 
     events: list[Event]
     cursor: str | None
+    bookmark: str | None
 
 
 class ImportedAnswer(msgspec.Struct, rename="camel"):
