@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from eventferry.lines.piping import Sink, pipeline
     from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
     from eventferry.reading.following import FollowStream
+    from eventferry.reading.loading import EventLoader
     from eventferry.reading.partition import Partition
     from eventferry.results import (
         Description,
@@ -41,7 +42,10 @@ if TYPE_CHECKING:
         SecretsPage,
         SecretsReport,
     )
-    from eventferry.store import EventLoader, EventStore
+    from eventferry.store import EventStore
+    from eventferry.syncing.cutover import CutoverReport, cutover
+    from eventferry.syncing.status import SyncStatus
+    from eventferry.syncing.sync import SyncReport
 
 __version__ = "0.1.0"
 
@@ -49,6 +53,7 @@ __all__ = [
     "AUTO",
     "MANUAL",
     "CheckReport",
+    "CutoverReport",
     "Description",
     "Difference",
     "Event",
@@ -78,8 +83,11 @@ __all__ = [
     "Sink",
     "StreamReport",
     "Subscriber",
+    "SyncReport",
+    "SyncStatus",
     "VerifyReport",
     "check",
+    "cutover",
     "open_store",
     "pipeline",
     "read_blocks",
@@ -108,7 +116,11 @@ _MODULES = {
         "SecretsPage",
         "SecretsReport",
     ),
-    "store": ("EventLoader", "EventStore"),
+    "store": ("EventStore",),
+    "syncing.cutover": ("CutoverReport", "cutover"),
+    "syncing.status": ("SyncStatus",),
+    "syncing.sync": ("SyncReport",),
+    "reading.loading": ("EventLoader",),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
 }

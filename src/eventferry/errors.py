@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 __all__ = [
+    "AggregateConflictError",
     "AlreadyFrozenError",
     "ConcurrentError",
     "CursorAheadError",
+    "CutoverError",
     "DatabaseError",
     "EmptyInputError",
     "EventferryError",
@@ -29,6 +31,7 @@ __all__ = [
     "StoreNotFoundError",
     "StoreReplacedError",
     "StoreUnreachableError",
+    "TargetChangedError",
     "UnsupportedStoreError",
     "UsageError",
 ]
@@ -142,6 +145,30 @@ class ConcurrentError(EventferryError):
         super().__init__(f"aggregate {aggregate_id!r} already has an event with version {aggregate_version}")
         self.aggregate_id = aggregate_id
         self.aggregate_version = aggregate_version
+
+
+class TargetChangedError(EventferryError):
+    """Somebody else has stored events in a replica, or a sync into the store was set up in another way. Nothing was
+    changed."""
+
+
+class CutoverError(EventferryError):
+    """After the last sync of a cutover the two stores were not equal."""
+
+
+class AggregateConflictError(EventferryError):
+    """A merge brings events of an aggregate that the target has events of its own for. The batch was not stored.
+
+    Attributes:
+        aggregate_id: the aggregate.
+    """
+
+    def __init__(self, aggregate_id: str) -> None:
+        super().__init__(
+            f"the aggregate {aggregate_id!r} lives on both sides: let a merge renumber its events "
+            "(same_aggregate='renumber'), or give the source's aggregates a prefix (same_aggregate='prefix=…')"
+        )
+        self.aggregate_id = aggregate_id
 
 
 class ImportOpenError(EventferryError):

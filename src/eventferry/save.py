@@ -12,12 +12,21 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import msgspec
+
+from eventferry import cursor
+from eventferry.clock import now
 from eventferry.database import Database, Save, Saved
 from eventferry.errors import StoreFrozenError
 from eventferry.lifecycle import to_the_end
+from eventferry.lines.converting import versioned_row
+from eventferry.lines.event import Event, EventInput, NewRow
+from eventferry.lines.payload import LARGE, decode_payload, is_large
+from eventferry.results import SavedEvent
 from eventferry.state.owners import writing
 
 _MOST = 256
@@ -60,6 +69,40 @@ class Saving:
         self._groups = 0
         self._count = 0
         self._aggregates: set[str] = set()
+        self._checking = asyncio.Lock()
+
+    async def save_event(self, event: EventInput) -> SavedEvent:
+        """Check an event and store it."""
+        row, version = await self._checked(event)
+        saved = await self.save_row(row, version)
+        decode = partial(decode_payload, row.payload)
+        payload = decode() if len(row.payload) < LARGE else await asyncio.to_thread(decode)
+        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.cursor)
+
+    async def save_row(self, row: NewRow, version: int) -> SavedEvent:
+        """Store an event that is a row. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
+        row = row._replace(timestamp=max(now(), row.timestamp))
+        saved = await self.save(Save(row, version))
+        stored = Event(
+            thread_counter=saved.thread_counter,
+            thread_id=saved.thread_id,
+            type=row.type,
+            timestamp=row.timestamp,
+            aggregate_id=row.aggregate_id,
+            aggregate_version=version,
+            payload=msgspec.Raw(row.payload),
+        )
+        return SavedEvent(stored, cursor.encode(saved.heads))
+
+    async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
+        """The row and the version of an event. A large event is checked in a worker thread, so as not to block the
+        event loop; later events wait for it, since events are stored in the order of the calls."""
+        payload = event.get("payload") if isinstance(event, Mapping) else getattr(event, "payload", None)
+        large = is_large(payload)
+        if not large and not self._checking.locked():
+            return versioned_row(event)
+        async with self._checking:
+            return await asyncio.to_thread(versioned_row, event) if large else versioned_row(event)
 
     async def save(self, save: Save) -> Saved:
         """Store one event, together with others that wait. Raises what `Database.save` raises for it alone.

@@ -416,7 +416,7 @@ class SecretsImport:
         self._database = database
         self._frozen: Frozen = frozen
         self._splitter = LineSplitter(DEFAULT_MAX_LINE_BYTES)
-        self._lines: list[tuple[int, SecretLine]] = []
+        self._lines: list[tuple[int | None, SecretLine]] = []
         self._state = "open"
         self._report = SecretsReport()
         self._operation = Operation("import-secrets", database)
@@ -450,7 +450,7 @@ class SecretsImport:
             with self._operation as operation:
                 self._take(self._splitter.finish())
                 async with owners.writing(self._database, frozen=self._frozen, secrets=True) as writing:
-                    self._report = await self._store(writing)
+                    self._report = await store_lines(writing, self._lines)
                 self._lines = []
                 self._state = "closed"
                 operation.counts = counts_of(self._report)
@@ -470,43 +470,46 @@ class SecretsImport:
     def _take(self, lines: Lines) -> None:
         self._lines.extend(lines.decoded(decode_line))
 
-    async def _store(self, writing: Writing) -> SecretsReport:
-        counts: Counter[str] = Counter()
-        table = await _Table.of(writing)
-        free = await table.free()
-        for start in range(0, len(self._lines), PART):
-            part = self._lines[start : start + PART]
-            rows = await table.among([line.id for _, line in part], [line.idx for _, line in part])
-            known = {row.id: row.secret for row in rows}
-            taken = {row.idx for row in rows}
-            new: list[tuple[int | None, Secret]] = []
-            erased: list[str] = []
-            for number, line in part:
-                if line.id not in known:
-                    idx = _next(free) if line.idx in taken else line.idx
-                    free = max(free, idx + 1)
-                    taken.add(idx)
-                    known[line.id] = line.secret
-                    new.append((number, Secret(line.secret, line.id, idx)))
-                    counts["imported"] += 1
-                    continue
-                present = known[line.id]
-                if present == line.secret:
-                    counts["skipped_existing"] += 1
-                elif present is None:
-                    counts["skipped_deleted"] += 1
-                elif line.secret is None:
-                    known[line.id] = None
-                    erased.append(line.id)
-                    counts["deleted"] += 1
-                else:
-                    raise SecretConflictError(
-                        f"line {number}: the store holds another secret with the id {line.id!r}; "
-                        "nothing was imported"
-                    )
-            await table.insert(new)
-            if erased:
-                await table.erase(erased)
-        if counts["imported"]:
-            await table.end_inserts()
-        return SecretsReport(**counts)
+
+async def store_lines(writing: Writing, lines: Sequence[tuple[int | None, SecretLine]]) -> SecretsReport:
+    """Store rows of another store, each with the number of its line: what is there is skipped, and deleted secrets stay
+    deleted. Raises SecretConflictError."""
+    counts: Counter[str] = Counter()
+    table = await _Table.of(writing)
+    free = await table.free()
+    for start in range(0, len(lines), PART):
+        part = lines[start : start + PART]
+        rows = await table.among([line.id for _, line in part], [line.idx for _, line in part])
+        known = {row.id: row.secret for row in rows}
+        taken = {row.idx for row in rows}
+        new: list[tuple[int | None, Secret]] = []
+        erased: list[str] = []
+        for number, line in part:
+            if line.id not in known:
+                idx = _next(free) if line.idx in taken else line.idx
+                free = max(free, idx + 1)
+                taken.add(idx)
+                known[line.id] = line.secret
+                new.append((number, Secret(line.secret, line.id, idx)))
+                counts["imported"] += 1
+                continue
+            present = known[line.id]
+            if present == line.secret:
+                counts["skipped_existing"] += 1
+            elif present is None:
+                counts["skipped_deleted"] += 1
+            elif line.secret is None:
+                known[line.id] = None
+                erased.append(line.id)
+                counts["deleted"] += 1
+            else:
+                place = "" if number is None else f"line {number}: "
+                raise SecretConflictError(
+                    f"{place}the store holds another secret with the id {line.id!r}; nothing was imported"
+                )
+        await table.insert(new)
+        if erased:
+            await table.erase(erased)
+    if counts["imported"]:
+        await table.end_inserts()
+    return SecretsReport(**counts)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from eventferry import cursor as vector
 from eventferry import secrets
-from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database, Filter, Inspection, Save, Selection, Undo
+from eventferry.arguments import check_integer, check_mode, filter_of, text, texts
+from eventferry.database import EVERYTHING, Database, Inspection, Undo
 from eventferry.errors import (
-    AlreadyFrozenError,
-    NotFrozenError,
     StoreClosedError,
     StoreNotFoundError,
     UsageError,
@@ -29,21 +25,18 @@ from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
-from eventferry.lines.converting import versioned_row
-from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events
-from eventferry.lines.payload import LARGE, decode_payload, encode_payload, is_large, plain_text
-from eventferry.operation_log import Operation, counts_of, told
-from eventferry.reading import partition
+from eventferry.lines.event import Event, EventInput, NewRow, decode_events
+from eventferry.lines.payload import encode_payload
+from eventferry.operation_log import Operation, counts_of, place_of, told
+from eventferry.reading import loading, partition
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
 from eventferry.reading.following import Follower, FollowStream
-from eventferry.reading.pages import Pages
+from eventferry.reading.loading import EventLoader, Readers
 from eventferry.reading.partition import Partition
-from eventferry.reading.questions import refuse_ahead
 from eventferry.results import (
     Description,
     ImportProgress,
-    OpenImportDescription,
     Page,
     SavedEvent,
     Subscriber,
@@ -51,38 +44,11 @@ from eventferry.results import (
 from eventferry.save import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.state import figures, owners, small_tables, snapshots, subscribers
+from eventferry.state.syncs import Mode
+from eventferry.syncing.status import SyncStatus, status_of
+from eventferry.syncing.sync import Sync, SyncReport
 
-__all__ = ["EventLoader", "EventStore"]
-
-_PAGE_BYTES = 64 * 1024 * 1024
-
-_REMEMBERED = 16
-"""For how many readers a store remembers where their last page ended."""
-
-
-class EventLoader:
-    """Loads one page after another, from a cursor on; created by `EventStore.get_event_loader`."""
-
-    def __init__(self, store: EventStore, pages: Pages) -> None:
-        self._store = store
-        self._pages = pages
-        self._closed = False
-
-    @property
-    def cursor(self) -> str:
-        """The cursor after the loaded events."""
-        return vector.encode(self._pages.unread)
-
-    async def load_events(self, limit: int) -> Page:
-        """The next events, at most `limit`. An empty page means that there are no more at the moment."""
-        if self._closed:
-            raise StoreClosedError("this event loader is closed")
-        _check_count("limit", limit)
-        return await self._store._page(self._pages, limit)
-
-    async def close(self) -> None:
-        """Close the loader. Calling it again does nothing."""
-        self._closed = True
+__all__ = ["EventStore"]
 
 
 class EventStore:
@@ -103,9 +69,8 @@ class EventStore:
         database = self._open_database()
         self._open: Database | None = database
         self._saving = Saving(database)
-        self._checking = asyncio.Lock()
+        self._readers = Readers(database)
         self._undo_init: Undo | None = None
-        self._read_up_to: dict[tuple[str | None, Filter], Pages] = {}
 
     @property
     def _database(self) -> Database:
@@ -118,9 +83,7 @@ class EventStore:
     async def __aenter__(self) -> EventStore:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     # the store itself
@@ -178,22 +141,12 @@ class EventStore:
         Raises:
             AlreadyFrozenError: a user has frozen the store already.
         """
-        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-            marker = await writing.freeze()
-            if marker is not None and marker.owner is None:
-                raise AlreadyFrozenError("the store is already frozen")
-            await owners.freeze(writing, None)
+        await owners.freeze_by_user(self._database)
 
     @told("unfreeze")
     async def unfreeze(self) -> None:
         """Allow writes again. Raises NotFrozenError."""
-        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-            marker = await writing.freeze()
-            if marker is None:
-                raise NotFrozenError("the store is not frozen")
-            # reSolve may set or remove one at any time.
-            while marker is not None and not await writing.change_freeze(marker, None):
-                marker = await writing.freeze()
+        await owners.unfreeze_by_user(self._database)
 
     async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
         """Describe the store: counts, location, freeze, open import.
@@ -202,25 +155,7 @@ class EventStore:
             calculate_cursor: include the cursor after the last event.
             estimate_counts: let a server estimate the number of events instead of counting them.
         """
-        async with self._database.reading() as reading:
-            counts = await figures.counts(reading, estimated=estimate_counts)
-            marker = await reading.freeze()
-            left = await reading.stages("open")
-            cursor = vector.encode(await reading.heads()) if calculate_cursor else None
-        marker = await owners.living(self._database, marker)
-        return Description(
-            event_count=counts.event_count,
-            secret_count=counts.secret_count,
-            set_secret_count=counts.set_secret_count,
-            deleted_secret_count=counts.deleted_secret_count,
-            last_event_timestamp=counts.last_event_timestamp,
-            is_frozen=marker is not None,
-            resource_names=self._database.traits.resource_names,
-            frozen_by=None if marker is None else "user" if marker.owner is None else "operation",
-            frozen_since=None if marker is None else marker.since,
-            open_import=OpenImportDescription(left[0].id, left[0].since) if left else None,
-            cursor=cursor,
-        )
+        return await figures.describe(self._database, with_cursor=calculate_cursor, estimated=estimate_counts)
 
     # events
 
@@ -237,40 +172,12 @@ class EventStore:
             InputError: the event is not valid.
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.
         """
-        row, version = await self._checked(event)
-        saved = await self._save(row, version)
-        payload = await _decoded(row.payload)
-        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.cursor)
+        return await self._saving.save_event(event)
 
     @told("save-event", logging.DEBUG)
     async def _save_row(self, row: NewRow, version: int) -> SavedEvent:
-        """The same for the service, which reads events as rows."""
-        return await self._save(row, version)
-
-    async def _save(self, row: NewRow, version: int) -> SavedEvent:
-        """Save an event that is a row already. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
-        row = row._replace(timestamp=max(now(), row.timestamp))
-        saved = await self._saving.save(Save(row, version))
-        stored = Event(
-            thread_counter=saved.thread_counter,
-            thread_id=saved.thread_id,
-            type=row.type,
-            timestamp=row.timestamp,
-            aggregate_id=row.aggregate_id,
-            aggregate_version=version,
-            payload=msgspec.Raw(row.payload),
-        )
-        return SavedEvent(stored, vector.encode(saved.heads))
-
-    async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
-        """The row and the version of an event. A large event is checked in a worker thread, so as not to block the
-        event loop; later events wait for it, since events are stored in the order of the calls."""
-        payload = event.get("payload") if isinstance(event, Mapping) else getattr(event, "payload", None)
-        large = is_large(payload)
-        if not large and not self._checking.locked():
-            return versioned_row(event)
-        async with self._checking:
-            return await asyncio.to_thread(versioned_row, event) if large else versioned_row(event)
+        """The same for the service, which reads events as rows: the payload of the result is `msgspec.Raw`."""
+        return await self._saving.save_row(row, version)
 
     async def load_events(
         self,
@@ -302,7 +209,7 @@ class EventStore:
             CursorAheadError: the cursor or the bookmark has read more events than the store holds.
             StoreReplacedError: the events that the bookmark has read are not the store's any more.
         """
-        _check_count("limit", limit)
+        check_integer("limit", limit, 1)
         only = filter_of(event_types, aggregate_ids, start_time, finish_time)
         by_time = start_time is not None or finish_time is not None
         if [cursor is not msgspec.UNSET, since is not msgspec.UNSET, by_time].count(True) != 1:
@@ -310,37 +217,12 @@ class EventStore:
                 "give one of a cursor (None is the start), a bookmark as since (None is the start), or start_time and "
                 "finish_time"
             )
+        database = self._database  # first: in a forked process it renews the readers too
+        if cursor is not msgspec.UNSET:
+            return await self._readers.page(cursor, only, limit)
         if since is not msgspec.UNSET:
-            return await self._page_since(since, only, limit)
-        if cursor is msgspec.UNSET:
-            return Page(await self._selected(only, limit), None)
-        pages = self._pages_from(cursor, only)
-        page = await self._page(pages, limit)
-        self._remember(page, only, pages)
-        return page
-
-    def _pages_from(self, cursor: str | None, only: Filter) -> Pages:
-        """Who reads on from the end of a page need not look for its beginning again."""
-        return self._read_up_to.pop((cursor, only), None) or _pages(cursor, only)
-
-    def _remember(self, page: Page, only: Filter, pages: Pages) -> None:
-        self._read_up_to[page.cursor, only] = pages
-        if len(self._read_up_to) > _REMEMBERED:
-            del self._read_up_to[next(iter(self._read_up_to))]
-
-    async def _page_since(self, since: str | None, only: Filter, limit: int) -> Page:
-        async with self._database.reading() as reading:
-            if since is None:
-                bookmark = await Bookmark.at(reading, vector.decode(None))
-            else:
-                bookmark = await Bookmark.open(reading, since)
-            pages = self._pages_from(vector.encode(bookmark.unread), only)
-            pages.is_end = pages.is_barred
-            found = await pages.page(reading, limit, _PAGE_BYTES)
-            bookmark = await bookmark.moved(reading, found, pages.unread)
-        page = Page(list(found.events), vector.encode(pages.unread), str(bookmark))
-        self._remember(page, only, pages)
-        return page
+            return await self._readers.page_since(since, only, limit)
+        return Page(await loading.selected(database, only, limit), None)
 
     async def bookmark(self, cursor: str | msgspec.UnsetType | None = msgspec.UNSET) -> str:
         """A bookmark: a cursor that can tell whether the store's history is still the one that was read.
@@ -382,7 +264,7 @@ class EventStore:
             UsageError: during iteration: `since` is not a bookmark.
             CursorAheadError, StoreReplacedError: during iteration: what was read is not the store's history any more.
         """
-        _check_count("limit", limit)
+        check_integer("limit", limit, 1)
         if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
             raise UsageError(f"idle must be a number of seconds, not {idle!r}")
         follower = self._follower(since, event_types, aggregate_ids, limit, decode_events)
@@ -399,20 +281,6 @@ class EventStore:
         """The same in lines, for the command and the service."""
         return Follower(self._database, since, filter_of(event_types, aggregate_ids), limit, decode)
 
-    async def _selected(self, only: Filter, limit: int, *, backwards: bool = False) -> list[Event]:
-        async with self._database.reading() as reading:
-            if only.is_empty:
-                return []
-            found, _ = await reading.select(Selection(only=only), limit, _PAGE_BYTES, backwards=backwards)
-        return [decode_event(line) for *_, line in found if line is not None]
-
-    async def _page(self, pages: Pages, limit: int) -> Page:
-        # What was the end at the last look need not be any more.
-        pages.is_end = pages.is_barred
-        async with self._database.reading() as reading:
-            found = await pages.page(reading, limit, _PAGE_BYTES)
-        return Page(list(found.events), vector.encode(pages.unread))
-
     async def get_event_loader(
         self,
         *,
@@ -422,13 +290,14 @@ class EventStore:
     ) -> EventLoader:
         """A loader that loads page after page and remembers its cursor."""
         await self._probe()
-        return EventLoader(self, _pages(cursor, filter_of(event_types, aggregate_ids)))
+        return EventLoader(lambda: self._database, cursor, filter_of(event_types, aggregate_ids))
 
     async def get_latest_event(
         self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
     ) -> Event | None:
         """The matching event with the highest timestamp; None if no event matches."""
-        found = await self._selected(filter_of(event_types, aggregate_ids), 1, backwards=True)
+        only = filter_of(event_types, aggregate_ids)
+        found = await loading.selected(self._database, only, 1, backwards=True)
         return found[0] if found else None
 
     def get_next_cursor(self, cursor: str | None, events: Iterable[Event]) -> str:
@@ -439,18 +308,71 @@ class EventStore:
         """The cursor that lies, in each thread, before the first event of one of the types, or at the thread's end if
         there is none. Raises UsageError for an empty list.
         """
-        wanted = _names("event_types", event_types)
+        wanted = texts("event_types", event_types)
         if not wanted:
             raise UsageError("event_types must name at least one type")
-        unread = vector.decode(cursor)
-        async with self._database.reading() as reading:
-            heads = await reading.heads()
-            await refuse_ahead(reading, unread, heads)
-            matching = Selection(unread, only=Filter(event_types=wanted))
-            first = {thread: counter for _, thread, counter in await reading.least_counters([], matching)}
-        return vector.encode([first.get(thread, head) for thread, head in enumerate(heads)])
+        return await loading.cursor_until(self._database, cursor, wanted)
 
     # export and import
+
+    async def sync(
+        self,
+        source: EventStore,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        follow: bool = False,
+        with_secrets: bool = True,
+        rate: int | None = None,
+        tell: Callable[[SyncReport], None] = lambda _: None,
+    ) -> SyncReport:
+        """Bring over from another store what is new since the last time, exactly once; see docs/sync.md.
+
+        How far it came stands in this store and changes in the same transaction as its events. So it can be cancelled,
+        killed and started again at any time.
+
+        Args:
+            source: the other store, which is only read. It may be a standby.
+            mode: "replica" (as it is at first, into an empty or missing store): events keep their positions and
+                versions, and nobody else may store events here. "merge": events of several sources, and of this
+                store's own writers, come behind one another. None: what it was the last time.
+            same_aggregate: in a merge, what becomes of an aggregate that has events of this store's own too: "refuse"
+                raises AggregateConflictError; "renumber" gives its events the next versions; "prefix=X" puts X in front
+                of the ids of all aggregates of the source. None: what it was the last time, and at first "refuse".
+            follow: go on for ever, with what is saved in the source meanwhile. After a lost connection it tries again.
+            with_secrets: bring secrets over too, and delete those that the source has deleted.
+            rate: bring over at most this many events a second.
+            tell: called after each batch, with what was brought over by then.
+
+        Raises:
+            TargetChangedError: somebody else has stored events in this replica.
+            AggregateConflictError: an aggregate lives on both sides.
+            StoreReplacedError, CursorAheadError: the source was replaced, or a backup of it was restored.
+            SecretConflictError: both sides have a secret with the same id.
+            UsageError: this store holds events, and cannot become a replica; or the last sync had other options.
+        """
+        operation = Operation("sync", self._database, source=place_of(source._database))
+        with operation:
+            syncing = Sync(
+                source._database,
+                self._database,
+                mode=mode,
+                same_aggregate=same_aggregate,
+                with_secrets=with_secrets,
+                rate=rate,
+                tell=tell,
+            )
+            report = await syncing.run(follow=follow)
+            operation.counts = counts_of(report)
+            return report
+
+    async def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+        """How far the syncs into this store have come.
+
+        Args:
+            source: only the sync from this store, and how much it has that is not here yet.
+        """
+        return await status_of(self._database, None if source is None else source._database)
 
     def export_events(
         self,
@@ -486,13 +408,14 @@ class EventStore:
         """
         if since is not None and cursor is not None:
             raise UsageError("give a cursor or a bookmark as since, but not both")
-        _check_size("buffer_size", buffer_size)
-        _check_size("limit", limit)
-        _check_count("jobs", jobs)
+        check_mode(maintenance_mode)
+        check_integer("buffer_size", buffer_size, 0, optional=True)
+        check_integer("limit", limit, 0, optional=True)
+        check_integer("jobs", jobs, 1)
         return ExportStream(
             self._database,
             cursor=cursor,
-            maintenance_mode=_mode(maintenance_mode),
+            maintenance_mode=maintenance_mode,
             buffer_size=buffer_size,
             limit=limit,
             only=filter_of(event_types, aggregate_ids, start_time, finish_time),
@@ -512,7 +435,7 @@ class EventStore:
             since: start at this cursor; None is the start of the store.
             until: end at this cursor; None is the current end of the store.
         """
-        _check_count("n", n)
+        check_integer("n", n, 1)
         return await partition.partitions(self._database, n, since, until)
 
     def read_partition(self, part: Partition) -> ExportStream:
@@ -559,9 +482,10 @@ class EventStore:
         Raises:
             UsageError: the options cannot be combined.
         """
-        _check_size("byte_offset", byte_offset)
-        _check_size("max_line_bytes", max_line_bytes)
-        if _mode(maintenance_mode) is MANUAL:
+        check_integer("byte_offset", byte_offset, 0)
+        check_integer("max_line_bytes", max_line_bytes, 0)
+        check_mode(maintenance_mode)
+        if maintenance_mode is MANUAL:
             if freeze or resume or allow_empty or not replace:
                 raise UsageError(
                     "freeze, resume, allow_empty and replace=False cannot be combined with MANUAL"
@@ -607,7 +531,7 @@ class EventStore:
             OlderEventsError: some events are older, and `older` is "reject". Nothing was imported.
             InputError: an event is not valid. Nothing was imported.
         """
-        _check_size("max_line_bytes", max_line_bytes)
+        check_integer("max_line_bytes", max_line_bytes, 0)
         with Operation("incremental-import", self._database, dry_run=dry_run) as operation:
             report = await incremental.whole(
                 self._database,
@@ -648,7 +572,7 @@ class EventStore:
         Raises:
             ImportNotFoundError: no import with this id is open. Nothing was changed.
         """
-        _check_size("max_line_bytes", max_line_bytes)
+        check_integer("max_line_bytes", max_line_bytes, 0)
         return await incremental.push(
             self._database,
             import_id,
@@ -689,20 +613,20 @@ class EventStore:
             limit=limit,
             idx=idx,
             skip=skip,
-            ids=None if ids is None else _names("ids", ids),
+            ids=None if ids is None else texts("ids", ids),
             include_deleted=include_deleted,
         )
 
     async def get_secret(self, id: str) -> str | None:
         """A secret; None if there is none or it was deleted."""
         async with self._database.reading() as reading:
-            row = await secrets.get(reading, _text("id", id))
+            row = await secrets.get(reading, text("id", id))
         return row.secret if row is not None else None
 
     @told("set-secret")
     async def set_secret(self, id: str, secret: str) -> None:
         """Add a secret, and an event RESOLVE_SET_SECRET. Raises SecretExistsError if the id was ever used."""
-        await _set_secret(self._database, id, secret)
+        await secrets.set_secret(self._database, id, secret)
 
     @told("delete-secret")
     async def delete_secret(self, id: str) -> bool:
@@ -711,7 +635,7 @@ class EventStore:
         Raises:
             SecretNotErasedError: it is deleted, but the database's journal may still contain a copy.
         """
-        return await _delete_secret(self._database, _text("id", id))
+        return await secrets.delete_secret(self._database, text("id", id))
 
     def export_secrets(self, idx: int | None = None, tombstones: bool = False) -> SecretsExport:
         """Export secrets as JSON Lines: an async iterator of blocks. Deleted secrets are included with `tombstones`."""
@@ -723,9 +647,8 @@ class EventStore:
         Args:
             maintenance_mode: MANUAL also works on a frozen store, as for events.
         """
-        return SecretsImport(
-            self._database, frozen="allow" if _mode(maintenance_mode) is MANUAL else "refuse"
-        )
+        check_mode(maintenance_mode)
+        return SecretsImport(self._database, frozen="allow" if maintenance_mode is MANUAL else "refuse")
 
     async def gather_secrets_from_events(self, events: Iterable[EventInput]) -> GatheredSecrets:
         """The current rows of the secrets that these events set, and the ids of the secrets that they deleted."""
@@ -736,12 +659,12 @@ class EventStore:
     async def load_snapshot(self, key: str) -> str | None:
         """The snapshot under a key; None if there is none."""
         async with self._database.reading() as reading:
-            return await snapshots.load(reading, _text("key", key))
+            return await snapshots.load(reading, text("key", key))
 
     @told("save-snapshot", logging.DEBUG)
     async def save_snapshot(self, key: str, content: str) -> None:
         """Store a snapshot. With `snapshot_bucket_size` n, only every nth call for a key stores it."""
-        key, content = _text("key", key), _text("content", content)
+        key, content = text("key", key), text("content", content)
         count = self._bucket_counts.get(key, 0) + 1
         if count < self._bucket_size:
             self._bucket_counts[key] = count
@@ -754,7 +677,7 @@ class EventStore:
     async def drop_snapshot(self, key: str) -> None:
         """Remove the snapshot under exactly this key, if there is one."""
         async with owners.writing(self._database, frozen="allow") as writing:
-            await snapshots.drop(writing, _text("key", key))
+            await snapshots.drop(writing, text("key", key))
 
     @told("ensure-subscriber", logging.DEBUG)
     async def ensure_event_subscriber(
@@ -772,8 +695,8 @@ class EventStore:
         """
         if update_only == (destination is not None):
             raise UsageError("give either a destination or update_only")
-        application_name = _text("application_name", application_name)
-        event_subscriber = _text("event_subscriber", event_subscriber)
+        application_name = text("application_name", application_name)
+        event_subscriber = text("event_subscriber", event_subscriber)
         destination_text, status_text = encode_payload(destination), encode_payload(status)
         async with owners.writing(self._database, frozen="allow") as writing:
             return await subscribers.save(
@@ -790,8 +713,8 @@ class EventStore:
         async with owners.writing(self._database, frozen="allow") as writing:
             await subscribers.drop(
                 writing,
-                _text("application_name", application_name),
-                _text("event_subscriber", event_subscriber),
+                text("application_name", application_name),
+                text("event_subscriber", event_subscriber),
             )
 
     async def get_event_subscribers(
@@ -801,8 +724,8 @@ class EventStore:
         async with self._database.reading() as reading:
             return await subscribers.load(
                 reading,
-                None if application_name is None else _text("application_name", application_name),
-                None if event_subscriber is None else _text("event_subscriber", event_subscriber),
+                None if application_name is None else text("application_name", application_name),
+                None if event_subscriber is None else text("event_subscriber", event_subscriber),
             )
 
     async def _inspect(self, limit: int) -> Inspection:
@@ -813,72 +736,3 @@ class EventStore:
     async def _probe(self) -> None:
         async with self._database.reading():
             pass
-
-
-# `secret` is a parameter's name in the methods above.
-_set_secret = secrets.set_secret
-_delete_secret = secrets.delete_secret
-
-
-async def _decoded(payload: bytes) -> Any:
-    if len(payload) < LARGE:
-        return decode_payload(payload)
-    return await asyncio.to_thread(decode_payload, payload)
-
-
-def _check_count(name: str, count: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UsageError(f"{name} must be an integer of at least 1, not {count!r}")
-
-
-def _check_size(name: str, size: int | None) -> None:
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
-        raise UsageError(f"{name} must be an integer of at least 0, not {size!r}")
-
-
-def _text(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise UsageError(f"{name} must be a string, not {type(value).__name__}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise UsageError(f"{name} contains a lone surrogate, which is not a character")
-    return plain_text(value)
-
-
-def _names(name: str, values: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(values, str):
-        raise UsageError(f"{name} must be a list of strings, not a string")
-    try:
-        names = tuple(values)
-    except TypeError:
-        raise UsageError(f"{name} must be a list of strings, not {values!r}") from None
-    return tuple(_text(f"each element of {name}", value) for value in names)
-
-
-def _pages(cursor: str | None, only: Filter) -> Pages:
-    return Pages(vector.decode(cursor), None, only, decode=decode_events)
-
-
-def filter_of(
-    event_types: Iterable[str] | None,
-    aggregate_ids: Iterable[str] | None,
-    start_time: int | None = None,
-    finish_time: int | None = None,
-) -> Filter:
-    """The filter for the arguments of a call. Raises UsageError."""
-    for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
-        if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
-            raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
-    if start_time is not None and finish_time is not None and start_time > finish_time:
-        raise UsageError("start_time is later than finish_time")
-    return Filter(
-        None if event_types is None else _names("event_types", event_types),
-        None if aggregate_ids is None else _names("aggregate_ids", aggregate_ids),
-        start_time,
-        finish_time,
-    )
-
-
-def _mode(mode: MaintenanceMode) -> MaintenanceMode:
-    if not isinstance(mode, MaintenanceMode):
-        raise UsageError(f"maintenance_mode must be AUTO or MANUAL, not {mode!r}")
-    return mode

@@ -35,7 +35,6 @@ from typing import (
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
-from eventferry import store as awaited
 from eventferry.databases import forking
 from eventferry.errors import *  # noqa: F403
 from eventferry.importing.batch import PART
@@ -46,9 +45,14 @@ from eventferry.lines.event import EventInput
 from eventferry.lines.piping import File, Report, Report_co
 from eventferry.reading.exporting import ExportStream as AwaitedExport
 from eventferry.reading.following import FollowStream as AwaitedFollow
+from eventferry.reading.loading import EventLoader as AwaitedLoader
 from eventferry.results import Page
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
+from eventferry.state.syncs import Mode
+from eventferry.store import EventStore as AwaitedStore
+from eventferry.syncing.status import SyncStatus
+from eventferry.syncing.sync import SyncReport
 
 __all__ = [
     "AUTO",
@@ -369,47 +373,73 @@ class SecretsImport(_Face[AwaitedSecretsImport]):
         return self
 
 
-class EventLoader(_Face[awaited.EventLoader]):
+class EventLoader(_Face[AwaitedLoader]):
     """Loads one page after another, from a cursor on."""
 
     cursor = _Shown[str]()
-    load_events = _blocking(awaited.EventLoader.load_events)
-    close = _blocking(awaited.EventLoader.close)
+    load_events = _blocking(AwaitedLoader.load_events)
+    close = _blocking(AwaitedLoader.close)
 
 
-class EventStore(_Face[awaited.EventStore]):
+class EventStore(_Face[AwaitedStore]):
     """An event store in a database; created by `open_store`. Use it with `with`, or call `close`."""
 
     def __enter__(self) -> Self:
         return self
 
-    __exit__ = _blocking(awaited.EventStore.__aexit__)
-    init = _blocking(awaited.EventStore.init)
-    undo_init = _blocking(awaited.EventStore.undo_init)
-    drop = _blocking(awaited.EventStore.drop)
-    close = _blocking(awaited.EventStore.close)
-    exists = _blocking(awaited.EventStore.exists)
-    upgrade = _blocking(awaited.EventStore.upgrade)
-    freeze = _blocking(awaited.EventStore.freeze)
-    unfreeze = _blocking(awaited.EventStore.unfreeze)
-    describe = _blocking(awaited.EventStore.describe)
+    __exit__ = _blocking(AwaitedStore.__aexit__)
+    init = _blocking(AwaitedStore.init)
+    undo_init = _blocking(AwaitedStore.undo_init)
+    drop = _blocking(AwaitedStore.drop)
+    close = _blocking(AwaitedStore.close)
+    exists = _blocking(AwaitedStore.exists)
+    upgrade = _blocking(AwaitedStore.upgrade)
+    freeze = _blocking(AwaitedStore.freeze)
+    unfreeze = _blocking(AwaitedStore.unfreeze)
+    describe = _blocking(AwaitedStore.describe)
 
-    save_event = _blocking(awaited.EventStore.save_event)
-    load_events = _blocking(awaited.EventStore.load_events)
-    get_event_loader = _method(
-        awaited.EventStore.get_event_loader, lambda loader: EventLoader(_LOOP.run(loader))
-    )
-    bookmark = _blocking(awaited.EventStore.bookmark)
-    follow = _method(awaited.EventStore.follow, FollowStream)
-    get_latest_event = _blocking(awaited.EventStore.get_latest_event)
-    get_next_cursor = _plain(awaited.EventStore.get_next_cursor)
-    get_cursor_until_event_types = _blocking(awaited.EventStore.get_cursor_until_event_types)
+    save_event = _blocking(AwaitedStore.save_event)
+    load_events = _blocking(AwaitedStore.load_events)
+    get_event_loader = _method(AwaitedStore.get_event_loader, lambda loader: EventLoader(_LOOP.run(loader)))
+    bookmark = _blocking(AwaitedStore.bookmark)
+    follow = _method(AwaitedStore.follow, FollowStream)
+    get_latest_event = _blocking(AwaitedStore.get_latest_event)
+    get_next_cursor = _plain(AwaitedStore.get_next_cursor)
+    get_cursor_until_event_types = _blocking(AwaitedStore.get_cursor_until_event_types)
 
-    export_events = _method(awaited.EventStore.export_events, ExportStream)
-    partitions = _blocking(awaited.EventStore.partitions)
-    read_partition = _method(awaited.EventStore.read_partition, ExportStream)
-    import_events = _method(awaited.EventStore.import_events, ImportStream)
-    import_progress = _blocking(awaited.EventStore.import_progress)
+    def sync(
+        self,
+        source: EventStore,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        follow: bool = False,
+        with_secrets: bool = True,
+        rate: int | None = None,
+        tell: Callable[[SyncReport], None] = lambda _: None,
+    ) -> SyncReport:
+        """As `eventferry.EventStore.sync`. `tell` is called in the worker thread of the loop."""
+        return _LOOP.run(
+            self.inner.sync(
+                source.inner,
+                mode=mode,
+                same_aggregate=same_aggregate,
+                follow=follow,
+                with_secrets=with_secrets,
+                rate=rate,
+                tell=tell,
+            )
+        )
+
+    def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+        """As `eventferry.EventStore.sync_status`."""
+        return _LOOP.run(self.inner.sync_status(None if source is None else source.inner))
+
+    export_events = _method(AwaitedStore.export_events, ExportStream)
+    partitions = _blocking(AwaitedStore.partitions)
+    read_partition = _method(AwaitedStore.read_partition, ExportStream)
+    import_events = _method(AwaitedStore.import_events, ImportStream)
+    import_progress = _blocking(AwaitedStore.import_progress)
 
     def incremental_import(
         self,
@@ -426,7 +456,7 @@ class EventStore(_Face[awaited.EventStore]):
             )
         )
 
-    begin_incremental_import = _blocking(awaited.EventStore.begin_incremental_import)
+    begin_incremental_import = _blocking(AwaitedStore.begin_incremental_import)
 
     def push_incremental_import(
         self,
@@ -443,23 +473,23 @@ class EventStore(_Face[awaited.EventStore]):
             )
         )
 
-    commit_incremental_import = _blocking(awaited.EventStore.commit_incremental_import)
-    rollback_incremental_import = _blocking(awaited.EventStore.rollback_incremental_import)
+    commit_incremental_import = _blocking(AwaitedStore.commit_incremental_import)
+    rollback_incremental_import = _blocking(AwaitedStore.rollback_incremental_import)
 
-    load_secrets = _blocking(awaited.EventStore.load_secrets)
-    get_secret = _blocking(awaited.EventStore.get_secret)
-    set_secret = _blocking(awaited.EventStore.set_secret)
-    delete_secret = _blocking(awaited.EventStore.delete_secret)
-    export_secrets = _method(awaited.EventStore.export_secrets, SecretsExport)
-    import_secrets = _method(awaited.EventStore.import_secrets, SecretsImport)
-    gather_secrets_from_events = _blocking(awaited.EventStore.gather_secrets_from_events)
+    load_secrets = _blocking(AwaitedStore.load_secrets)
+    get_secret = _blocking(AwaitedStore.get_secret)
+    set_secret = _blocking(AwaitedStore.set_secret)
+    delete_secret = _blocking(AwaitedStore.delete_secret)
+    export_secrets = _method(AwaitedStore.export_secrets, SecretsExport)
+    import_secrets = _method(AwaitedStore.import_secrets, SecretsImport)
+    gather_secrets_from_events = _blocking(AwaitedStore.gather_secrets_from_events)
 
-    load_snapshot = _blocking(awaited.EventStore.load_snapshot)
-    save_snapshot = _blocking(awaited.EventStore.save_snapshot)
-    drop_snapshot = _blocking(awaited.EventStore.drop_snapshot)
-    ensure_event_subscriber = _blocking(awaited.EventStore.ensure_event_subscriber)
-    remove_event_subscriber = _blocking(awaited.EventStore.remove_event_subscriber)
-    get_event_subscribers = _blocking(awaited.EventStore.get_event_subscribers)
+    load_snapshot = _blocking(AwaitedStore.load_snapshot)
+    save_snapshot = _blocking(AwaitedStore.save_snapshot)
+    drop_snapshot = _blocking(AwaitedStore.drop_snapshot)
+    ensure_event_subscriber = _blocking(AwaitedStore.ensure_event_subscriber)
+    remove_event_subscriber = _blocking(AwaitedStore.remove_event_subscriber)
+    get_event_subscribers = _blocking(AwaitedStore.get_event_subscribers)
 
 
 def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
@@ -501,7 +531,7 @@ def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not
 def check(source: Any) -> eventferry.CheckReport:
     """Check a store, or one source of lines, as `eventferry.check` does."""
     bare = _bare(source)
-    return _LOOP.run(eventferry.check(bare if isinstance(bare, awaited.EventStore) else _source(source)))
+    return _LOOP.run(eventferry.check(bare if isinstance(bare, AwaitedStore) else _source(source)))
 
 
 def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:

@@ -631,7 +631,7 @@ async def test_a_page_of_large_events_may_end_early_but_the_cursor_goes_on(opene
 async def test_a_page_by_time_ends_early_too_and_the_next_goes_on_from_its_last_moment(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eventferry.store._PAGE_BYTES", 50_000)
+    monkeypatch.setattr("eventferry.reading.loading.PAGE_BYTES", 50_000)
     async with opened() as store:
         await import_lines(store, [make_event(i, payload="x" * 15_000) for i in range(20)])
         found: list[Event] = []
@@ -643,7 +643,7 @@ async def test_a_page_by_time_ends_early_too_and_the_next_goes_on_from_its_last_
         assert [event.thread_id for event in found] == list(range(20))
         only = await store.load_events(limit=100, start_time=0, event_types=["TYPE_1"])
         assert len(only.events) <= 4
-        monkeypatch.setattr("eventferry.store._PAGE_BYTES", 1)
+        monkeypatch.setattr("eventferry.reading.loading.PAGE_BYTES", 1)
         assert len((await store.load_events(limit=100, start_time=0)).events) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from eventferry import EventferryError, UsageError
 from eventferry.http import SCOPES, Limits, TokenFile, create_app
-from eventferry.http.route import Route
+from eventferry.http.route import Handler
 from eventferry.http.routes import ROUTES
 from tests.support import exported
 from tests.support.service import URL, client_of, opened, problem_of, service
@@ -45,11 +45,11 @@ SCOPE_OF = {
 }
 
 
-def name_of(route: Route) -> str:
+def name_of(route: Handler[Any]) -> str:
     return f"{route.method} {route.path}"
 
 
-def target(route: Route) -> str:
+def target(route: Handler[Any]) -> str:
     return route.path.replace("{id}", "1").replace("{part}", "1")
 
 
@@ -84,7 +84,7 @@ async def test_every_route_is_walked_here(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("route", ROUTES, ids=name_of)
 async def test_a_route_is_closed_to_whoever_has_no_token_or_too_small_a_one(
-    tmp_path: Path, route: Route
+    tmp_path: Path, route: Handler[Any]
 ) -> None:
     file, made = new_tokens(tmp_path)
     async with service(tmp_path, 3, tokens=file, exchange_dir=tmp_path) as (client, store):
@@ -210,7 +210,7 @@ FOREIGN: list[dict[str, str]] = [
 
 @pytest.mark.parametrize("route", CHANGING, ids=name_of)
 async def test_a_request_that_changes_things_is_none_that_a_web_page_can_send(
-    tmp_path: Path, route: Route
+    tmp_path: Path, route: Handler[Any]
 ) -> None:
     file, made = new_tokens(tmp_path)
     async with opened(tmp_path, 3) as store:
@@ -239,7 +239,9 @@ async def test_a_request_that_changes_things_is_none_that_a_web_page_can_send(
 
 
 @pytest.mark.parametrize("route", [route for route in ROUTES if route not in CHANGING], ids=name_of)
-async def test_nothing_is_read_by_a_name_that_somebody_let_point_here(tmp_path: Path, route: Route) -> None:
+async def test_nothing_is_read_by_a_name_that_somebody_let_point_here(
+    tmp_path: Path, route: Handler[Any]
+) -> None:
     async with service(tmp_path, 3) as (client, _):
         response = await client.get(target(route), headers={"Host": "rebound.example"})
         assert response.status_code == (200 if route.path in OPEN_TO_ALL else 403)

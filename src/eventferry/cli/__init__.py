@@ -7,7 +7,6 @@ and SIGTERM; 141 broken pipe.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -18,7 +17,7 @@ import click
 import eventferry
 from eventferry.cli import checks, events, following, incremental, secrets, service, stores
 from eventferry.cli.logs import logged
-from eventferry.cli.terminal import say
+from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
 
 
@@ -71,26 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):
-        return _interrupted()
+        say("eventferry: interrupted")
+        return 130
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
         for message in shown.getvalue().rstrip("\n").split("\n"):
             say(message)
         return error.exit_code
-    except UsageError as error:
-        _tell(error)
-        return 2
     except BrokenPipeError:
-        _forget_output()
+        forget(sys.stdout)
         return 141
-    except OSError as error:
-        _forget_output()
+    except (OSError, EventferryError) as error:
+        if isinstance(error, OSError):
+            forget(sys.stdout)
         _tell(error)
-        return 1
-    except EventferryError as error:
-        _tell(error)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception as error:
@@ -127,14 +122,3 @@ def _tell(error: Exception) -> None:
 
 def _option(parameter: str) -> str:
     return _OPTIONS.get(parameter) or f"--{parameter.replace('_', '-')}"
-
-
-def _forget_output() -> None:
-    """Nobody reads the output any more: send what Python flushes at exit to nowhere."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _interrupted() -> int:
-    say("eventferry: interrupted")
-    return 130

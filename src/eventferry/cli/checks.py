@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 import eventferry
-from eventferry.cli.options import json_option
+from eventferry.cli.options import flag, json_option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
 from eventferry.cli.running import run
@@ -20,12 +21,8 @@ from eventferry.errors import UsageError
 @click.command()
 @click.argument("a")
 @click.argument("b", required=False)
-@click.option("--content", is_flag=True, help="Ignore positions and versions, which differ in merged stores.")
-@click.option(
-    "--secrets",
-    is_flag=True,
-    help="Also compare secrets. Files then hold secrets, and only those are compared.",
-)
+@flag("--content", "Ignore positions and versions, which differ in merged stores.")
+@flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @json_option
 def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -> None:
     """Compare two stores or files, or check one.
@@ -101,38 +98,41 @@ def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> 
         print_json(fields if kept is None else fields | {"secrets": msgspec.to_builtins(kept)})
     else:
         if report is not None:
-            _tell(report, b)
+            _tell(
+                report, report.events, report.other_events, "event", map(_difference, report.differences), b
+            )
         if kept is not None:
-            _tell_secrets(kept, b)
+            _tell(
+                kept, kept.secrets, kept.other_secrets, "secret", map(_secret_difference, kept.differences), b
+            )
     if not is_equal:
         sys.exit(1)
 
 
-def _tell(report: eventferry.VerifyReport, b: str) -> None:
-    for difference in report.differences:
-        print_line(_difference(difference))
+def _tell(
+    report: eventferry.VerifyReport | eventferry.SecretsVerifyReport,
+    count: int,
+    other_count: int,
+    what: str,
+    differences: Iterable[str],
+    b: str,
+) -> None:
+    for difference in differences:
+        print_line(difference)
     if report.equal:
-        say(f"equal: {counted(report.events, 'event')}")
+        say(f"equal: {counted(count, what)}")
     else:
         say(
-            f"unequal: {report.events:,} and {report.other_events:,} events; {report.missing:,} missing, "
+            f"unequal: {count:,} and {other_count:,} {what}s; {report.missing:,} missing, "
             f"{report.extra:,} extra, {report.changed:,} changed in {without_password(b)}"
         )
 
 
-def _tell_secrets(report: eventferry.SecretsVerifyReport, b: str) -> None:
-    for difference in report.differences:
-        where = f"deleted in {'A' if difference.deleted else 'B'}"
-        fields = [where if field == "deleted" else field for field in difference.fields]
-        told = f" ({', '.join(fields)})" if fields else ""
-        print_line(f"{difference.kind}{told}: secret {difference.id!r}")
-    if report.equal:
-        say(f"equal: {counted(report.secrets, 'secret')}")
-    else:
-        say(
-            f"unequal: {report.secrets:,} and {report.other_secrets:,} secrets; {report.missing:,} missing, "
-            f"{report.extra:,} extra, {report.changed:,} changed in {without_password(b)}"
-        )
+def _secret_difference(difference: eventferry.SecretDifference) -> str:
+    where = f"deleted in {'A' if difference.deleted else 'B'}"
+    fields = [where if field == "deleted" else field for field in difference.fields]
+    told = f" ({', '.join(fields)})" if fields else ""
+    return f"{difference.kind}{told}: secret {difference.id!r}"
 
 
 def _difference(difference: eventferry.Difference) -> str:

@@ -15,11 +15,13 @@ from eventferry.cli.options import (
     STORE,
     filter_of,
     filters,
+    flag,
     jobs_option,
     json_option,
+    option,
     replacing_options,
 )
-from eventferry.cli.output import print_data, print_json
+from eventferry.cli.output import print_data, print_json, print_result
 from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
 from eventferry.cli.running import run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
@@ -30,14 +32,7 @@ from eventferry.lines.page import json_page
 @click.command()
 @click.argument("store", type=STORE)
 @filters
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    metavar="N",
-    default=DEFAULT_LIMIT,
-    show_default=True,
-    help="Print at most this many.",
-)
+@option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
 @json_option
 def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     """Print events as JSON Lines.
@@ -67,7 +62,7 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @click.argument("store", type=STORE)
 @click.argument("dest")
 @filters
-@click.option("--freeze", is_flag=True, help="Freeze the store during the export.")
+@flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @json_option
 def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
@@ -121,18 +116,9 @@ class _Mark:
 @click.argument("src")
 @click.argument("store", type=STORE)
 @replacing_options
-@click.option(
-    "--manual",
-    is_flag=True,
-    help="Append instead of replacing, and commit on the way; works on a frozen store.",
-)
-@click.option(
-    "--byte-offset",
-    type=click.IntRange(0),
-    metavar="N",
-    default=0,
-    show_default=True,
-    help="Skip this many bytes of SRC. Needs --manual.",
+@flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
+@option(
+    "--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=click.IntRange(0), default=0
 )
 def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any) -> None:
     """Replace a store's events by those of SRC.
@@ -141,10 +127,9 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
     """
     if byte_offset and not manual:
         raise UsageError("--byte-offset needs --manual; to continue an interrupted import, use --resume")
-    if manual:
-        run(_append(src, store, byte_offset, options))
-    else:
-        run(_replace(src, store, options))
+    if manual and (options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]):
+        raise UsageError("--manual cannot be combined with --replace, --allow-empty, --resume or --freeze")
+    run(_import(src, store, manual=manual, byte_offset=byte_offset, **options))
 
 
 @click.command()
@@ -157,61 +142,50 @@ def copy(src: str, store: str, jobs: int, **options: Any) -> None:
 
     This is all or nothing. A missing TO_STORE is created.
     """
-    run(_replace(src, store, options, jobs))
+    run(_import(src, store, jobs, **options))
 
 
-async def _replace(src: str, store: str, options: dict[str, Any], jobs: int = 1) -> None:
+async def _import(
+    src: str,
+    store: str,
+    jobs: int = 1,
+    *,
+    as_json: bool,
+    ignore_unknown_keys: bool,
+    manual: bool = False,
+    byte_offset: int = 0,
+    **replacing: bool,
+) -> None:
     import asyncio
 
-    unknown = options["ignore_unknown_keys"]
     async with (
         source_of(src, jobs) as (source, total),
         open_store(store) as opened,
-        made(opened, source, placed=True, ignore_unknown_keys=unknown) as blocks,
+        made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
         sink = opened.import_events(
-            replace=options["replace"],
-            freeze=options["freeze"],
-            resume=options["resume"],
-            allow_empty=options["allow_empty"],
-            ignore_unknown_keys=unknown,
+            byte_offset,
+            eventferry.MANUAL if manual else eventferry.AUTO,
+            ignore_unknown_keys=ignore_unknown_keys,
+            **({} if manual else replacing),
         )
         mark = _Mark(source)
         with Meter("importing", total) as meter:
             try:
-                report = await eventferry.pipeline(blocks, meter, mark, sink)
-            except (asyncio.CancelledError, StoreUnreachableError):
-                say("the import was interrupted: run it again with --resume to continue")
+                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), mark, sink)
+            except (EventferryError, asyncio.CancelledError) as error:
+                if manual:
+                    committed = counted(sink.saved_events_count, "event")
+                    say(f"{committed} committed; continue with --byte-offset {sink.byte_offset}")
+                elif isinstance(error, asyncio.CancelledError | StoreUnreachableError):
+                    say("the import was interrupted: run it again with --resume to continue")
                 raise
-        _tell(report, meter.seconds, mark.bookmark, as_json=options["as_json"])
-
-
-async def _append(src: str, store: str, byte_offset: int, options: dict[str, Any]) -> None:
-    import asyncio
-
-    if options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]:
-        raise UsageError("--manual cannot be combined with --replace, --allow-empty, --resume or --freeze")
-    unknown = options["ignore_unknown_keys"]
-    async with (
-        source_of(src) as (source, total),
-        open_store(store) as opened,
-        made(opened, source, placed=True, ignore_unknown_keys=unknown) as blocks,
-    ):
-        sink = opened.import_events(
-            byte_offset=byte_offset,
-            maintenance_mode=eventferry.MANUAL,
-            ignore_unknown_keys=unknown,
-        )
-        with Meter("importing", total) as meter:
-            try:
-                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), sink)
-            except (EventferryError, asyncio.CancelledError):
-                say(
-                    f"{counted(sink.saved_events_count, 'event')} committed; "
-                    f"continue with --byte-offset {sink.byte_offset}"
-                )
-                raise
-        _tell(report, meter.seconds, None, as_json=options["as_json"])
+        told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
+        sentence = f"imported {rate(report.imported, meter.seconds)}"
+        if mark.bookmark is not None:
+            told["bookmark"] = mark.bookmark
+            sentence += f"; bookmark of the source {mark.bookmark}"
+        print_result(told, sentence, as_json=as_json)
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
@@ -227,12 +201,3 @@ def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[byte
             raise EventferryError(f"--byte-offset {count} is beyond the end of the input")
 
     return skip
-
-
-def _tell(report: eventferry.StreamReport, seconds: float, bookmark: str | None, *, as_json: bool) -> None:
-    if as_json:
-        told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
-        print_json(told if bookmark is None else told | {"bookmark": bookmark})
-    else:
-        of_source = "" if bookmark is None else f"; bookmark of the source {bookmark}"
-        say(f"imported {rate(report.imported, seconds)}{of_source}")

@@ -10,7 +10,7 @@ from typing import IO, Any, cast
 import click
 
 from eventferry import open_store
-from eventferry.cli.options import DEFAULT_LIMIT, STORE, kinds
+from eventferry.cli.options import DEFAULT_LIMIT, STORE, flag, kinds, option
 from eventferry.cli.places import destination_of
 from eventferry.cli.running import run
 from eventferry.cli.terminal import say
@@ -21,28 +21,17 @@ _IDLE = 2.0
 
 @click.command()
 @click.argument("store", type=STORE)
-@click.option(
-    "--since",
-    metavar="BOOKMARK",
-    default="start",
-    show_default=True,
-    help="Begin at this bookmark, at `now` or at the `start`.",
-)
-@click.option(
-    "--checkpoint",
-    metavar="FILE",
-    help="Keep the bookmark in this file, and begin at the one that is in it.",
-)
+@option("--since", "BOOKMARK", "Begin at this bookmark, at `now` or at the `start`.", default="start")
+@option("--checkpoint", "FILE", "Keep the bookmark in this file, and begin at the one that is in it.")
 @kinds
-@click.option(
+@option(
     "--limit",
+    "N",
+    "Events of a page. After each page the output is flushed, and the checkpoint is written.",
     type=click.IntRange(1),
-    metavar="N",
     default=DEFAULT_LIMIT,
-    show_default=True,
-    help="Events of a page: after each page the output is flushed and the checkpoint is written.",
 )
-@click.option("--once", is_flag=True, help="End when all is read, and print the bookmark on standard error.")
+@flag("--once", "End when all is read, and print the bookmark on standard error.")
 def follow(
     store: str,
     since: str,

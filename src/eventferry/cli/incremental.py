@@ -13,13 +13,14 @@ import eventferry
 from eventferry import open_store
 from eventferry.cli.options import (
     STORE,
-    fail_if_skipped_option,
+    flag,
     ignore_unknown_keys_option,
     jobs_option,
     json_option,
-    older_option,
+    merging_options,
+    option,
 )
-from eventferry.cli.output import print_json, print_line
+from eventferry.cli.output import print_line, print_result
 from eventferry.cli.places import made, on_store, source_of
 from eventferry.cli.running import run
 from eventferry.cli.terminal import Meter, counted, rate, say
@@ -31,9 +32,8 @@ _SKIPPED = 3
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@older_option
-@fail_if_skipped_option
-@click.option("--dry-run", is_flag=True, help="Report what would happen, and change nothing.")
+@merging_options
+@flag("--dry-run", "Report what would happen, and change nothing.")
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
@@ -89,15 +89,14 @@ def _tell_merged(
     fail_if_skipped: bool,
     dry_run: bool = False,
 ) -> None:
-    if as_json:
-        print_json(report)
-    else:
-        seen = report.imported + report.skipped_existing + report.skipped_older
-        did = "would import" if dry_run else "imported"
-        say(
-            f"{did} {report.imported:,}, skipped {counted(report.skipped_existing, 'duplicate')}; "
-            f"{rate(seen, seconds)}"
-        )
+    seen = report.imported + report.skipped_existing + report.skipped_older
+    did = "would import" if dry_run else "imported"
+    print_result(
+        report,
+        f"{did} {report.imported:,}, skipped {counted(report.skipped_existing, 'duplicate')}; "
+        f"{rate(seen, seconds)}",
+        as_json=as_json,
+    )
     if report.skipped_older:
         say(
             f"warning: skipped {counted(report.skipped_older, 'event')} older than the store's latest event; "
@@ -119,7 +118,6 @@ def incremental() -> None:
 @click.argument("store", type=STORE)
 def begin(store: str) -> None:
     """Begin an incremental import and print its id."""
-
     print_line(on_store(store, eventferry.EventStore.begin_incremental_import))
 
 
@@ -127,7 +125,7 @@ def begin(store: str) -> None:
 @click.argument("import_id", metavar="ID")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@click.option("--part", metavar="NAME", help="Name of this push. Pushing the same part again replaces it.")
+@option("--part", "NAME", "Name of this push. Pushing the same part again replaces it.")
 @ignore_unknown_keys_option
 def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_keys: bool) -> None:
     """Add events to an open import."""
@@ -145,8 +143,7 @@ def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_
 @incremental.command()
 @click.argument("import_id", metavar="ID")
 @click.argument("store", type=STORE)
-@older_option
-@fail_if_skipped_option
+@merging_options
 @json_option
 def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_json: bool) -> None:
     """Merge the pushed events into the store."""
@@ -164,6 +161,5 @@ def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_jso
 @click.argument("store", type=STORE)
 def rollback(store: str) -> None:
     """Discard the open import."""
-
     on_store(store, eventferry.EventStore.rollback_incremental_import)
     say("rolled back")

@@ -108,50 +108,39 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def kinds(command: Command) -> Command:
-    """Add the filters by type and by aggregate."""
-    for option in reversed(
-        (
-            click.option(
-                "--type",
-                "types",
-                multiple=True,
-                metavar="TYPE",
-                help="Only events of this type (repeatable).",
-            ),
-            click.option(
-                "--aggregate-id",
-                "ids",
-                multiple=True,
-                metavar="ID",
-                help="Only events of this aggregate (repeatable).",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
+def option(names: str, metavar: str | None, help: str, **more: Any) -> Callable[[Command], Command]:
+    """An option with a value, whose default is shown. `names` are those of `click.option`."""
+    more.setdefault("show_default", "default" in more)
+    return click.option(*names.split(), metavar=metavar, help=help, **more)
 
 
-def filters(command: Command) -> Command:
-    """Add the filters of `events` and `export`."""
-    for option in reversed(
-        (
-            click.option(
-                "--from", "start", type=MomentType(up=True), help="Only events at or after this time."
-            ),
-            click.option(
-                "--until", "finish", type=MomentType(up=False), help="Only events at or before this time."
-            ),
-            click.option(
-                "--cursor", metavar="CURSOR", help="Start at this cursor; not with --from or --until."
-            ),
-            click.option(
-                "--since", metavar="BOOKMARK", help="Start at this bookmark; not with --from or --until."
-            ),
-        )
-    ):
-        command = option(command)
-    return kinds(command)
+def flag(names: str, help: str) -> Callable[[Command], Command]:
+    """An option without a value."""
+    return click.option(*names.split(), is_flag=True, help=help)
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options, for commands that have all of them."""
+
+    def add(command: Command) -> Command:
+        for each in reversed(options):
+            command = each(command)
+        return command
+
+    return add
+
+
+kinds = together(
+    option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
+    option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
+)
+filters = together(
+    kinds,
+    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
+    option("--until finish", None, "Only events at or before this time.", type=MomentType(up=False)),
+    option("--cursor", "CURSOR", "Start at this cursor; not with --from or --until."),
+    option("--since", "BOOKMARK", "Start at this bookmark; not with --from or --until."),
+)
 
 
 def filter_of(
@@ -176,51 +165,32 @@ def filter_of(
     }
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-
-
-ignore_unknown_keys_option = click.option(
-    "--ignore-unknown-keys", is_flag=True, help="Drop unknown keys of events instead of refusing them."
+json_option = flag("--json as_json", "Print the result as JSON.")
+ignore_unknown_keys_option = flag(
+    "--ignore-unknown-keys", "Drop unknown keys of events instead of refusing them."
 )
-
-
-jobs_option = click.option(
+jobs_option = option(
     "--jobs",
+    "N",
+    "Read the store with this many connections; useful with servers.",
     type=click.IntRange(1),
-    metavar="N",
     default=1,
-    show_default=True,
-    help="Read the store with this many connections; useful with servers.",
 )
-
-
-def replacing_options(command: Command) -> Command:
-    """Add the options of `import` and `copy`."""
-    for option in reversed(
-        (
-            click.option("--replace", is_flag=True, help="Allow replacing the events of a store."),
-            click.option(
-                "--allow-empty", is_flag=True, help="Allow an input without events, which empties the store."
-            ),
-            click.option("--resume", is_flag=True, help="Continue an interrupted import of the same source."),
-            click.option("--freeze", is_flag=True, help="Freeze the store during the import."),
-            ignore_unknown_keys_option,
-            json_option,
-        )
-    ):
-        command = option(command)
-    return command
-
-
-fail_if_skipped_option = click.option(
-    "--fail-if-skipped", is_flag=True, help="Exit with status 3 if older events were skipped."
+replacing_options = together(
+    flag("--replace", "Allow replacing the events of a store."),
+    flag("--allow-empty", "Allow an input without events, which empties the store."),
+    flag("--resume", "Continue an interrupted import of the same source."),
+    flag("--freeze", "Freeze the store during the import."),
+    ignore_unknown_keys_option,
+    json_option,
 )
-
-
-older_option = click.option(
-    "--older",
-    type=click.Choice(("skip", "reject", "accept")),
-    default="skip",
-    show_default=True,
-    help="What to do with events older than the store's latest event.",
+merging_options = together(
+    option(
+        "--older",
+        None,
+        "What to do with events older than the store's latest event.",
+        type=click.Choice(("skip", "reject", "accept")),
+        default="skip",
+    ),
+    flag("--fail-if-skipped", "Exit with status 3 if older events were skipped."),
 )

@@ -23,6 +23,14 @@ def print_json(report: msgspec.Struct | dict[str, Any], *, to_stderr: bool = Fal
         print_data(msgspec.json.encode(report))
 
 
+def print_result(report: msgspec.Struct | dict[str, Any], sentence: str, *, as_json: bool) -> None:
+    """Print a result as JSON, or say it in a sentence."""
+    if as_json:
+        print_json(report)
+    else:
+        say(sentence)
+
+
 def print_line(text: str) -> None:
     """Print a line of a result for people."""
     print_data(visible(text).encode())

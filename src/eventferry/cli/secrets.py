@@ -6,8 +6,8 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.options import STORE, json_option
-from eventferry.cli.output import print_json
+from eventferry.cli.options import STORE, flag, json_option
+from eventferry.cli.output import print_result
 from eventferry.cli.places import destination_of, refuse_store, source_of
 from eventferry.cli.running import run
 from eventferry.cli.terminal import counted, say
@@ -16,7 +16,7 @@ from eventferry.cli.terminal import counted, say
 @click.command("export-secrets")
 @click.argument("store", type=STORE)
 @click.argument("dest")
-@click.option("--tombstones", is_flag=True, help="Include deleted secrets.")
+@flag("--tombstones", "Include deleted secrets.")
 def export_secrets(store: str, dest: str, tombstones: bool) -> None:
     """Export secrets to a JSON Lines file.
 
@@ -50,10 +50,9 @@ def import_secrets(src: str, store: str, as_json: bool) -> None:
             return report
 
     report = run(work())
-    if as_json:
-        print_json(report)
-        return
-    say(
+    print_result(
+        report,
         f"imported {counted(report.imported, 'secret')}, skipped {report.skipped_existing:,} existing and "
-        f"{report.skipped_deleted:,} deleted in this store, deleted {report.deleted:,}"
+        f"{report.skipped_deleted:,} deleted in this store, deleted {report.deleted:,}",
+        as_json=as_json,
     )

@@ -10,7 +10,7 @@ import click
 
 from eventferry import open_store
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, json_option
+from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.running import run
 from eventferry.cli.terminal import say
@@ -18,95 +18,59 @@ from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError, UsageError
 
 TOKENS = click.Path(dir_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False)
 _SIZE = click.IntRange(1)
 
 
 @click.command()
 @click.argument("store", type=STORE)
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    metavar="ADDRESS",
-    help="Address to listen on. Others than loopback need --tokens.",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="N",
-    default=8080,
-    show_default=True,
-    help="Port to listen on; 0 picks a free one.",
-)
-@click.option("--tokens", type=TOKENS, metavar="FILE", help="Require tokens from this file; see `token add`.")
-@click.option(
+@option("--host", "ADDRESS", "Address to listen on. Others than loopback need --tokens.", default="127.0.0.1")
+@option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=8080)
+@option("--tokens", "FILE", "Require tokens from this file; see `token add`.", type=TOKENS)
+@option(
     "--exchange-dir",
+    "DIR",
+    "Allow reSolve's module-admin to export to and import from this directory.",
     type=click.Path(file_okay=False, exists=True, path_type=Path),
-    metavar="DIR",
-    help="Allow reSolve's module-admin to export to and import from this directory.",
 )
-@click.option(
-    "--tls-cert",
-    type=click.Path(dir_okay=False),
-    metavar="FILE",
-    help="Serve HTTPS with this certificate (PEM).",
-)
-@click.option(
-    "--tls-key", type=click.Path(dir_okay=False), metavar="FILE", help="Private key of the certificate (PEM)."
-)
-@click.option(
-    "--allowed-host",
-    "allowed_hosts",
+@option("--tls-cert", "FILE", "Serve HTTPS with this certificate (PEM).", type=_FILE)
+@option("--tls-key", "FILE", "Private key of the certificate (PEM).", type=_FILE)
+@option(
+    "--allowed-host allowed_hosts",
+    "NAME",
+    "A host name by which clients call this service (repeatable).",
     multiple=True,
-    metavar="NAME",
-    help="A host name by which clients call this service (repeatable).",
 )
-@click.option(
-    "--allowed-origin",
-    "allowed_origins",
+@option(
+    "--allowed-origin allowed_origins",
+    "URL",
+    "A web site whose pages may call this service (repeatable).",
     multiple=True,
-    metavar="URL",
-    help="A web site whose pages may call this service (repeatable).",
 )
-@click.option(
-    "--trusted-proxy",
-    "trusted_proxies",
+@option(
+    "--trusted-proxy trusted_proxies",
+    "ADDRESS",
+    "A proxy whose X-Forwarded-For is trusted (repeatable).",
     multiple=True,
-    metavar="ADDRESS",
-    help="A proxy whose X-Forwarded-For is trusted (repeatable).",
 )
-@click.option(
-    "--max-body-bytes",
-    type=_SIZE,
-    metavar="N",
-    help="Limit of a request body as it is sent.  [default: 64 GiB]",
-)
-@click.option(
-    "--max-unpacked-bytes",
-    type=_SIZE,
-    metavar="N",
-    help="Limit of a decompressed request body.  [default: 256 GiB]",
-)
-@click.option("--max-event-bytes", type=_SIZE, metavar="N", help="Limit of one event.  [default: 16 MiB]")
-@click.option(
-    "--max-imports", type=click.IntRange(1), metavar="N", help="Limit of concurrent imports.  [default: 8]"
-)
-@click.option(
-    "--rate", metavar="N/PERIOD", help="Limit of requests per token or address: 100/minute, 20/second."
-)
-@click.option(
+@option("--max-body-bytes", "N", "Limit of a request body as it is sent.  [default: 64 GiB]", type=_SIZE)
+@option("--max-unpacked-bytes", "N", "Limit of a decompressed request body.  [default: 256 GiB]", type=_SIZE)
+@option("--max-event-bytes", "N", "Limit of one event.  [default: 16 MiB]", type=_SIZE)
+@option("--max-imports", "N", "Limit of concurrent imports.  [default: 8]", type=_SIZE)
+@option("--rate", "N/PERIOD", "Limit of requests per token or address: 100/minute, 20/second.")
+@option(
     "--timeout",
+    "SECONDS",
+    "Seconds for a client to send or receive the next piece.  [default: 60]",
     type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Seconds for a client to send or receive the next piece.  [default: 60]",
 )
-@click.option(
+@option(
     "--grace",
+    "SECONDS",
+    "Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
     type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
 )
-@click.option("--quiet", is_flag=True, help="Log warnings and errors only.")
+@flag("--quiet", "Log warnings and errors only.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -170,19 +134,17 @@ def token() -> None:
     """Manage the tokens of a service: add, list, revoke."""
 
 
-_tokens_option = click.option("--tokens", type=TOKENS, metavar="FILE", required=True, help="The token file.")
+_tokens_option = option("--tokens", "FILE", "The token file.", type=TOKENS, required=True)
 
 
 @token.command("add")
 @click.argument("name")
-@click.option(
-    "--scope",
-    "-S",
-    "scopes",
+@option(
+    "--scope -S scopes",
+    "SCOPE",
+    "read, write, import or secrets (repeatable, or separated by commas).",
     multiple=True,
     required=True,
-    metavar="SCOPE",
-    help="read, write, import or secrets (repeatable, or separated by commas).",
 )
 @_tokens_option
 def add(name: str, scopes: tuple[str, ...], tokens: Path) -> None:

@@ -7,11 +7,9 @@ from typing import Any
 import click
 
 import eventferry
-from eventferry import open_store
-from eventferry.cli.options import STORE, json_option
+from eventferry.cli.options import STORE, flag, json_option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import on_store
-from eventferry.cli.running import run
 from eventferry.cli.terminal import say
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
@@ -21,19 +19,17 @@ from eventferry.errors import UsageError
 @click.argument("store", type=STORE)
 def init(store: str) -> None:
     """Create a store."""
-
     on_store(store, eventferry.EventStore.init)
     say(f"created the store {without_password(store)}")
 
 
 @click.command()
 @click.argument("store", type=STORE)
-@click.option("--yes", is_flag=True, help="Confirm; without it nothing is removed.")
+@flag("--yes", "Confirm; without it nothing is removed.")
 def drop(store: str, yes: bool) -> None:
     """Remove a store and everything in it."""
     if not yes:
         raise UsageError("drop removes all events, secrets and snapshots: add --yes to confirm")
-
     on_store(store, eventferry.EventStore.drop)
     say(f"dropped the store {without_password(store)}")
 
@@ -45,7 +41,6 @@ def upgrade(store: str) -> None:
 
     It makes reading in order faster.
     """
-
     added = on_store(store, eventferry.EventStore.upgrade)
     say(f"added {', '.join(added)}" if added else "nothing to add")
 
@@ -54,7 +49,6 @@ def upgrade(store: str) -> None:
 @click.argument("store", type=STORE)
 def freeze(store: str) -> None:
     """Make all writes fail until unfreeze."""
-
     on_store(store, eventferry.EventStore.freeze)
     say(f"froze the store {without_password(store)}")
 
@@ -63,7 +57,6 @@ def freeze(store: str) -> None:
 @click.argument("store", type=STORE)
 def unfreeze(store: str) -> None:
     """Allow writes again."""
-
     on_store(store, eventferry.EventStore.unfreeze)
     say(f"unfroze the store {without_password(store)}")
 
@@ -71,17 +64,13 @@ def unfreeze(store: str) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 @json_option
-@click.option("--cursor", is_flag=True, help="Include the cursor after the last event.")
-@click.option("--estimate-counts", is_flag=True, help="Let a server estimate the number of events.")
+@flag("--cursor", "Include the cursor after the last event.")
+@flag("--estimate-counts", "Let a server estimate the number of events.")
 def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> None:
     """Show what a store holds."""
     import msgspec
 
-    async def work() -> eventferry.Description:
-        async with open_store(store) as opened:
-            return await opened.describe(calculate_cursor=cursor, estimate_counts=estimate_counts)
-
-    description = run(work())
+    description = on_store(store, lambda opened: opened.describe(cursor, estimate_counts))
     fields: dict[str, Any] = msgspec.to_builtins(description)
     if not cursor:
         del fields["cursor"]

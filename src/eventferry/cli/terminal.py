@@ -7,9 +7,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -39,8 +37,13 @@ def say(message: str) -> None:
     try:
         print(visible(message), file=sys.stderr, flush=True)
     except OSError:  # nobody reads it any more, which is no reason to stop
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+        forget(sys.stderr)
+
+
+def forget(output: TextIO | None) -> None:
+    """Nobody reads this output any more: send what Python flushes at exit to nowhere."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # type: ignore[union-attr]
 
 
 def counted(count: int, what: str) -> str:
@@ -68,7 +71,6 @@ class Meter:
         self._total = total
         self._count = count
         self._bar: Progress | None = None
-        self._context: AbstractContextManager[Any] = nullcontext()
         self._task: Any = None
         self._began = time.monotonic()
         self.bytes = 0
@@ -77,15 +79,13 @@ class Meter:
         if is_terminal():
             self._bar = _bar()
             self._task = self._bar.add_task(self._title, total=self._total, status="")
-            self._context = self._bar
-        self._context.__enter__()
+            self._bar.start()
         self._began = time.monotonic()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._context.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
 
     @property
     def seconds(self) -> float:

@@ -53,6 +53,9 @@ class Dialect:
     is_standby = "0"
     """An expression: whether the server is a standby, which may lag behind."""
 
+    of_table = ""
+    """What stands behind the columns of a table that is made."""
+
     insert_tells = True
     """Whether an insert with `if_absent` tells by its count that the row was there."""
 

@@ -30,6 +30,11 @@ class Tables:
         """What begin opens."""
         return f"{self.events}-incremental-import"
 
+    @property
+    def sync(self) -> str:
+        """How far the syncs into this store have come."""
+        return f"{self.events}-sync"
+
     def stage_of(self, owner: str) -> str:
         """Where the events of an owner's import wait. Its name carries the owner's id, so that a former owner, whose
         stage was dropped or taken over, finds no table any more instead of somebody else's."""
@@ -77,13 +82,13 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
+    r"-(?:freeze|threads|sync|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
     re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
 
 _OF_A_NEIGHBOUR = re.compile(
-    r".+-(?:freeze|threads|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
+    r".+-(?:freeze|threads|sync|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
     re.IGNORECASE | re.DOTALL,
 )
 """What may stand beside the events of another store in the same database, whose name is what comes before it."""

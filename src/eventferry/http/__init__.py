@@ -25,7 +25,6 @@ from eventferry.http.events import (
     save_handler,
     unfreeze_handler,
 )
-from eventferry.http.handling import Endpoint, Handler
 from eventferry.http.imports import (
     begin_handler,
     commit_handler,
@@ -38,6 +37,7 @@ from eventferry.http.imports import (
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
 from eventferry.http.problems import RefusedError, problem_response
+from eventferry.http.route import Endpoint, Handler
 from eventferry.http.secrets import import_secrets_handler, secrets_handler
 from eventferry.http.tokens import SCOPES, Scope, Token, TokenFile
 from eventferry.http.tracing import Trace, current_trace

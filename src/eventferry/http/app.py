@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,8 +22,8 @@ from eventferry.http.guards import Guards, Rate, Sources
 from eventferry.http.handling import Service
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
-from eventferry.http.problems import RefusedError, name_of, problem
-from eventferry.http.route import Route
+from eventferry.http.problems import RefusedError, problem
+from eventferry.http.route import Handler
 from eventferry.http.routes import ROUTES
 from eventferry.http.tokens import TokenFile
 from eventferry.http.watch import Watch, seen
@@ -110,9 +111,9 @@ class _Path:
         guards: the checks that each request must pass.
     """
 
-    def __init__(self, routes: Sequence[Route], service: Service, guards: Guards) -> None:
+    def __init__(self, routes: Sequence[Handler[Any]], service: Service, guards: Guards) -> None:
         self._routes = {route.method: route for route in routes}
-        self._endpoints = {route.method: route.handler.bound(service) for route in routes}
+        self._endpoints = {route.method: route.bound(service) for route in routes}
         self._metrics = service.metrics
         self._guards = guards
         if (read := self._routes.get("GET")) is not None and not read.changes:
@@ -129,14 +130,13 @@ class _Path:
             response = await self._answer(route, Request(scope, receive, send))
         await response(scope, receive, send)
 
-    async def _answer(self, route: Route, request: Request) -> Response:
+    async def _answer(self, route: Handler[Any], request: Request) -> Response:
         scope = request.scope
-        seen(scope).route, seen(scope).operation = route.path, route.handler.operation
+        seen(scope).route, seen(scope).operation = route.path, route.operation
         try:
             await self._guards.check(scope, route.scopes, changes=route.changes, basic=route.is_plain)
         except RefusedError as error:
-            self._metrics.refused.labels(route.handler.operation, name_of(error)).inc()
-            return route.handler.refusal(error)
+            return route.refusal(error, self._metrics)
         return await self._endpoints[scope["method"]](request)
 
     def _without_route(self, method: str) -> Response:

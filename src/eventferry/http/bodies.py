@@ -36,6 +36,10 @@ MEDIA_TYPES = (
 """The media types of a body, in addition to all `text/…` and `…+json`."""
 
 
+CLIENT_GONE = 499
+"""The status of a request whose client disconnected, in logs and metrics only."""
+
+
 class ClientGoneError(ConnectionError):
     """The client disconnected before its request was complete, so there is nobody to answer."""
 

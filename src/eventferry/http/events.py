@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import msgspec
 from starlette.responses import Response
 
-from eventferry import EventStore, InputError
-from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
+from eventferry import Description, Event, EventStore, InputError, SavedEvent
+from eventferry.http.handling import Call, Query
 from eventferry.http.packing import accepted_coding
-from eventferry.http.streams import LinesResponse
+from eventferry.http.route import Body, answers, route
+from eventferry.http.streams import LINES, LinesResponse
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow
-from eventferry.lines.limits import MAX_SAFE_INTEGER
+from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 from eventferry.lines.page import json_page
 from eventferry.lines.payload import LARGE
 from eventferry.reading.exporting import ExportStream
@@ -27,23 +28,18 @@ PAGE_BYTES = 16 * 1024**2
 """The maximum size of a page, except that a page has at least one event. It is held in memory."""
 
 
+Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
+Cursor = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9+/]{2048}$")]
 Time = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 """Milliseconds since 1970."""
 
 
-Cursor = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9+/]{2048}$")]
-
-
-class DescribeQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters of `describe`."""
-
+class _DescribeQuery(Query):
     cursor: bool = False
     estimate_counts: bool = False
 
 
-class Selection(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters that pages and exports share: which events."""
-
+class _Selection(Query):
     cursor: Cursor | None = None
     type: list[str] | None = None
     aggregate_id: list[str] | None = None
@@ -51,30 +47,63 @@ class Selection(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     finish_time: Time | None = None
 
 
-class PageQuery(Selection):
-    """The parameters of a page."""
-
+class _PageQuery(_Selection):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
 
 
-class ExportQuery(Selection):
-    """The parameters of an export."""
-
+class _ExportQuery(_Selection):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)] | None = None
 
 
-async def _describe(call: Call[DescribeQuery]) -> Response:
+class PageAnswer(msgspec.Struct):
+    """A page of events. The last page of a period has no cursor, and a page from a cursor or a time no bookmark."""
+
+    events: list[Event]
+    cursor: str | None
+    bookmark: str | None
+
+
+class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """An event to save. Its position is ignored."""
+
+    type: Name
+    aggregate_id: Name
+    aggregate_version: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
+    timestamp: Time = 0
+    payload: Any = None
+    thread_counter: Any = None
+    thread_id: Any = None
+
+
+_EVENT = Body(
+    "An event with type, aggregateId and aggregateVersion; timestamp and payload are optional.",
+    EventToSave,
+    lines=False,
+)
+
+
+class SavedAnswer(msgspec.Struct):
+    """A saved event, and the cursor after it."""
+
+    event: Event
+    cursor: str
+
+
+@route("GET", "/describe", "read")
+@answers("What the store holds. The cursor is included if asked for.", Description)
+async def describe_handler(call: Call[_DescribeQuery]) -> dict[str, Any]:
+    """Describe the store."""
     description = await call.store.describe(
         calculate_cursor=call.query.cursor, estimate_counts=call.query.estimate_counts
     )
     fields: dict[str, Any] = msgspec.to_builtins(description)
     if not call.query.cursor:
         del fields["cursor"]
-    return JsonResponse(fields)
+    return fields
 
 
 def _selected(
-    store: EventStore, query: Selection, limit: int | None, buffer_size: int | None = None
+    store: EventStore, query: _Selection, limit: int | None, buffer_size: int | None = None
 ) -> ExportStream:
     return store.export_events(
         cursor=query.cursor,
@@ -87,7 +116,10 @@ def _selected(
     )
 
 
-async def _page(call: Call[PageQuery]) -> Response:
+@route("GET", "/events", "read")
+@answers("The events in order, and the cursor after them, which is null at the end of a period.", PageAnswer)
+async def events_handler(call: Call[_PageQuery]) -> Response:
+    """Get a page of events, from a cursor on; without one, from the start or from a time."""
     query = call.query
     async with _selected(call.store, query, query.limit, PAGE_BYTES) as export:
         blocks = [block async for block in export]
@@ -100,14 +132,17 @@ async def _page(call: Call[PageQuery]) -> Response:
     )
 
 
-async def _save(call: Call[NoQuery]) -> Response:
+@route("POST", "/events", "write", refuses=(409, 423), body=_EVENT)
+@answers("The event as stored, and the cursor after it.", SavedAnswer, status=201)
+async def save_handler(call: Call[Query]) -> SavedEvent:
+    """Save one event."""
     text = (await call.text()).removeprefix(codecs.BOM_UTF8)
     if not text.strip():
         raise InputError("the body is empty")
     row, version = _saved_row(text) if len(text) < LARGE else await asyncio.to_thread(_saved_row, text)
     saved = await call.store._save_row(row, version)
     call.came_in(1)
-    return JsonResponse(saved, 201)
+    return saved
 
 
 def _saved_row(text: bytes) -> tuple[NewRow, int]:
@@ -119,7 +154,17 @@ def _saved_row(text: bytes) -> tuple[NewRow, int]:
     return LineDecoder().saved_row(text)
 
 
-async def _export(call: Call[ExportQuery]) -> Response:
+@route("GET", "/export", "read", refuses=(406, 409))
+@answers(
+    "JSON Lines. If the connection ends before the answer does, the export is truncated.",
+    media_type=LINES,
+    headers={
+        CURSOR_HEADER: "The cursor after the exported state, from which a later export can continue; "
+        "absent if there is a limit."
+    },
+)
+async def export_handler(call: Call[_ExportQuery]) -> Response:
+    """Export all or selected events as JSON Lines, from a cursor on."""
     metrics = call.service.metrics
     coding = accepted_coding(call.request.headers.getlist("accept-encoding"))
     export = _selected(call.store, call.query, call.query.limit)
@@ -141,19 +186,15 @@ async def _export(call: Call[ExportQuery]) -> Response:
     )
 
 
-async def _freeze(call: Call[NoQuery]) -> Response:
+@route("POST", "/freeze", "write", refuses=(409,))
+@answers("The store is frozen.", status=204)
+async def freeze_handler(call: Call[Query]) -> None:
+    """Make writes fail until unfreeze."""
     await call.store.freeze()
-    return Response(status_code=204)
 
 
-async def _unfreeze(call: Call[NoQuery]) -> Response:
+@route("POST", "/unfreeze", "write", refuses=(409,))
+@answers("The store is no longer frozen.", status=204)
+async def unfreeze_handler(call: Call[Query]) -> None:
+    """Allow writes again."""
     await call.store.unfreeze()
-    return Response(status_code=204)
-
-
-describe_handler = Handler("describe", DescribeQuery, _describe)
-events_handler = Handler("events", PageQuery, _page)
-save_handler = Handler("save", NoQuery, _save)
-export_handler = Handler("export", ExportQuery, _export)
-freeze_handler = Handler("freeze", NoQuery, _freeze)
-unfreeze_handler = Handler("unfreeze", NoQuery, _unfreeze)

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import msgspec
-from starlette.responses import PlainTextResponse, Response
 
 from eventferry import (
     AUTO,
@@ -23,22 +22,21 @@ from eventferry import (
     pipeline,
     read_blocks,
 )
-from eventferry.http.handling import Call, Handler, NoQuery
+from eventferry.http.handling import Call, Query
 from eventferry.http.imports import merged
-from eventferry.http.problems import RefusedError, message_of, problem
+from eventferry.http.problems import RefusedError
+from eventferry.http.route import TEXT, answers, route
 from eventferry.lines.files import FileSink
 
 EVENTS = "events.db"
 SECRETS = "secrets.db"
-_OK = "ok"
+_CHANGES = (404, 409, 422, 423)
 
 _Mode = Literal["auto", "manual"]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
 
 
-class DirectoryQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters of an export or an import."""
-
+class _DirectoryQuery(Query):
     directory: _Name
     maintenance_mode: _Mode = "auto"
 
@@ -48,19 +46,8 @@ class DirectoryQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel")
         return MANUAL if self.maintenance_mode == "manual" else AUTO
 
 
-class PathQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """The parameters of an incremental import."""
-
+class _PathQuery(Query):
     path: _Name
-
-
-def plain(error: Exception) -> Response:
-    """A problem as plain text, which that client can show."""
-    told = problem(error)
-    headers = {
-        name: value for name, value in told.headers.items() if name not in ("content-type", "content-length")
-    }
-    return PlainTextResponse(f"Error: {message_of(error)}", told.status_code, headers)
 
 
 def folder_of(call: Call[Any]) -> Path:
@@ -118,16 +105,22 @@ def _made(folder: Path, name: str) -> Path:
     return place
 
 
-async def _export(call: Call[DirectoryQuery]) -> Response:
+@route("GET", "/api/event-store/export", "read", "secrets", refuses=(404, 409, 423), is_plain=True)
+@answers("ok", media_type=TEXT)
+async def exchange_export_handler(call: Call[_DirectoryQuery]) -> str:
+    """reSolve's client: export events and secrets to a directory inside the exchange directory."""
     directory = await asyncio.to_thread(_made, folder_of(call), call.query.directory)
     events = call.store.export_events(maintenance_mode=call.query.mode)
     await pipeline(events, directory / EVENTS)
     await pipeline(call.store.export_secrets(), FileSink(directory / SECRETS, private=True))
     call.went_out(events.exported)
-    return PlainTextResponse(_OK)
+    return "ok"
 
 
-async def _import(call: Call[DirectoryQuery]) -> Response:
+@route("GET", "/api/event-store/import", "import", "secrets", refuses=_CHANGES, is_import=True, is_plain=True)
+@answers("ok", media_type=TEXT)
+async def exchange_import_handler(call: Call[_DirectoryQuery]) -> str:
+    """reSolve's client: import events and secrets from a directory, replacing all events."""
     folder, directory = folder_of(call), call.query.directory
     held(folder, directory)
     events = await asyncio.to_thread(_file, folder, f"{directory}/{EVENTS}")
@@ -148,42 +141,42 @@ async def _import(call: Call[DirectoryQuery]) -> Response:
         await sink.abort()
         raise
     call.came_in(report.imported)
-    return PlainTextResponse(_OK)
+    return "ok"
 
 
-async def _incremental(call: Call[PathQuery]) -> Response:
+@route(
+    "GET", "/api/event-store/incremental-import", "import", refuses=_CHANGES, is_import=True, is_plain=True
+)
+@answers("ok", media_type=TEXT)
+async def exchange_incremental_import_handler(call: Call[_PathQuery]) -> str:
+    """reSolve's client: add the events that the store lacks, from a file."""
     path = await asyncio.to_thread(_file, folder_of(call), call.query.path)
     report = await call.store.incremental_import(
         read_blocks(path), max_line_bytes=call.service.limits.max_event_bytes
     )
     merged(call, report)
-    return PlainTextResponse(_OK)
+    return "ok"
 
 
-async def _freeze(call: Call[NoQuery]) -> Response:
+@route("GET", "/api/event-store/freeze", "write", refuses=(404,), is_plain=True)
+@answers("EventStore is frozen, or is already frozen.", media_type=TEXT)
+async def exchange_freeze_handler(call: Call[Query]) -> str:
+    """reSolve's client: make writes fail."""
     folder_of(call)
     try:
         await call.store.freeze()
     except AlreadyFrozenError:
-        return PlainTextResponse("EventStore is already frozen")
-    return PlainTextResponse("EventStore is frozen")
+        return "EventStore is already frozen"
+    return "EventStore is frozen"
 
 
-async def _unfreeze(call: Call[NoQuery]) -> Response:
+@route("GET", "/api/event-store/unfreeze", "write", refuses=(404,), is_plain=True)
+@answers("EventStore is unfrozen, or is already unfrozen.", media_type=TEXT)
+async def exchange_unfreeze_handler(call: Call[Query]) -> str:
+    """reSolve's client: allow writes again."""
     folder_of(call)
     try:
         await call.store.unfreeze()
     except NotFrozenError:
-        return PlainTextResponse("EventStore is already unfrozen")
-    return PlainTextResponse("EventStore is unfrozen")
-
-
-exchange_export_handler = Handler("exchange-export", DirectoryQuery, _export, is_private=True, refusal=plain)
-exchange_import_handler = Handler(
-    "exchange-import", DirectoryQuery, _import, is_import=True, is_private=True, refusal=plain
-)
-exchange_incremental_import_handler = Handler(
-    "exchange-incremental-import", PathQuery, _incremental, is_import=True, refusal=plain
-)
-exchange_freeze_handler = Handler("exchange-freeze", NoQuery, _freeze, refusal=plain)
-exchange_unfreeze_handler = Handler("exchange-unfreeze", NoQuery, _unfreeze, refusal=plain)
+        return "EventStore is already unfrozen"
+    return "EventStore is unfrozen"

@@ -1,47 +1,34 @@
-"""What all handlers share: they check parameters, answer errors, and count and limit operations.
-
-A handler is a function from a `Call` to a response. `Handler` turns it into an endpoint that frameworks can mount. So
-each can be used alone, and all of them together are the service.
-"""
+"""What handlers work with: the call that they answer, and the service that they share."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 
-from eventferry import EventferryError, EventStore, InputError, StoreUnreachableError
+from eventferry import EventStore, StoreUnreachableError
 from eventferry.http import tracing
-from eventferry.http.bodies import ClientGoneError, request_blocks, request_text
+from eventferry.http.bodies import request_blocks, request_text
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
-from eventferry.http.parameters import as_text, parsed_query, path_parameters
-from eventferry.http.problems import RefusedError, name_of, problem, status_of
-from eventferry.operation_log import told_elsewhere
+from eventferry.http.parameters import as_text
+from eventferry.http.problems import RefusedError
 
 log = logging.getLogger("eventferry.http")
-
-CLIENT_GONE = 499
-"""The status of a request whose client disconnected, in logs and metrics only."""
 
 HEALTH_SECONDS = 3.0
 """Seconds in which a healthy store answers."""
 
-Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
-"""A function that Starlette and FastAPI accept for a route."""
 
-
-class NoQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """No parameters."""
+class Query(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """The query parameters of a handler; none."""
 
 
 Q = TypeVar("Q", bound=msgspec.Struct)
@@ -149,113 +136,17 @@ class Call(Generic[Q]):
     def came_in(self, events: int) -> None:
         """Count and log events that were stored."""
         self.service.metrics.events.labels(self.operation, "in").inc(events)
-        _tell(logging.INFO, self.operation, f"events={events}", {"events": events})
+        tell(logging.INFO, self.operation, f"events={events}", {"events": events})
 
     def went_out(self, events: int) -> None:
         """Count events that were sent to the client."""
         self.service.metrics.events.labels(self.operation, "out").inc(events)
 
 
-@dataclass(frozen=True, slots=True)
-class Handler(Generic[Q]):
-    """An operation over HTTP. Called with a store, it returns an endpoint.
-
-    Attributes:
-        operation: the name of the operation, for metrics and logs.
-        query: the type of its query parameters.
-        answer: the function that does it.
-        is_import: whether the limit of concurrent imports applies.
-        is_private: whether its data must not appear in a log, not even in the message of an error.
-        refusal: turns an error into a response.
-    """
-
-    operation: str
-    query: type[Q]
-    answer: Callable[[Call[Q]], Awaitable[Response]]
-    is_import: bool = False
-    is_private: bool = False
-    refusal: Callable[[Exception], Response] = problem
-
-    def __call__(
-        self,
-        store: EventStore,
-        *,
-        limits: Limits | None = None,
-        metrics: Metrics | None = None,
-        exchange_dir: Path | None = None,
-    ) -> Endpoint:
-        """An endpoint for the routes of an application: `Route(path, handler(store))`."""
-        return self.bound(Service(store, limits or Limits(), metrics or Metrics(), exchange_dir))
-
-    def bound(self, service: Service) -> Endpoint:
-        """An endpoint that shares limits and metrics with the others of a service."""
-
-        async def endpoint(request: Request) -> Response:
-            try:
-                with told_elsewhere():  # the service logs operations itself
-                    return await self._answered(request, service)
-            except ClientGoneError:
-                service.metrics.refused.labels(self.operation, "client-gone").inc()
-                return _Silence()
-            except Exception as error:
-                service.metrics.refused.labels(self.operation, name_of(error)).inc()
-                self._tell_refusal(error)
-                return self.refusal(error)
-
-        endpoint.__name__ = endpoint.__qualname__ = self.operation
-        return endpoint
-
-    async def _answered(self, request: Request, service: Service) -> Response:
-        path = path_parameters(request.scope)
-        query = parsed_query(request.scope["query_string"], self.query)
-        call = Call(request, path, query, service, self.operation)
-        if not self.is_import:
-            return await self.answer(call)
-        with service.importing():
-            return await self.answer(call)
-
-    def _tell_refusal(self, error: Exception) -> None:
-        status = status_of(error)
-        fields = {"problem": name_of(error), "status": status}
-        if status < 500:
-            # The message may quote input, even a secret: only the kind and the line number are logged.
-            place = f" line={error.line}" if isinstance(error, InputError) and error.line else ""
-            _tell(logging.INFO, self.operation, f"refused={name_of(error)}{place}", fields)
-        elif isinstance(error, EventferryError) and status == 503:
-            _tell(logging.WARNING, self.operation, f"refused={name_of(error)}: {error}", fields)
-        elif self.is_private:
-            where = "".join(traceback.format_tb(error.__traceback__))
-            _tell(logging.ERROR, self.operation, f"failed={type(error).__name__}\n{where}", fields)
-        else:
-            _tell(logging.ERROR, self.operation, f"failed={type(error).__name__}", fields, error)
-
-
-def _tell(
+def tell(
     level: int, operation: str, what: str, fields: dict[str, Any], error: Exception | None = None
 ) -> None:
     """Log an operation, with its trace."""
     trace = tracing.fields(tracing.current_trace())
     words = " ".join((f"operation={operation}", *(f"{key}={value}" for key, value in trace.items()), what))
     log.log(level, "%s", words, exc_info=error, extra={"operation": operation, **trace, **fields})
-
-
-class _Silence(Response):
-    """The response to a client that has disconnected: nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(status_code=CLIENT_GONE)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send nothing."""
-
-
-class JsonResponse(Response):
-    """A value as JSON, with exact numbers."""
-
-    media_type = "application/json"
-
-    def __init__(self, value: Any, status: int = 200) -> None:
-        super().__init__(_ENCODER.encode(value), status, {"Cache-Control": "no-store"})
-
-
-_ENCODER = msgspec.json.Encoder(decimal_format="number")

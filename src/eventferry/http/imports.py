@@ -8,20 +8,24 @@ from typing import Annotated, Any
 import msgspec
 from starlette.responses import Response
 
-from eventferry import ImportStream, ResumeError, UsageError
+from eventferry import ImportProgress, ImportReport, ImportStream, Older, ResumeError, UsageError
 from eventferry.http.bodies import ClientGoneError, charset_of
 from eventferry.http.charsets import UTF_8
-from eventferry.http.handling import Call, Handler, JsonResponse, NoQuery
+from eventferry.http.events import Name, Time
+from eventferry.http.handling import Call, Query
 from eventferry.http.problems import RefusedError
-from eventferry.importing.merge import ImportReport, Older
+from eventferry.http.route import Body, JsonResponse, answers, route
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 OFFSET_HEADER = "Upload-Offset"
 
 
-class ImportQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters of an import."""
+_OPEN = "/incremental-imports/{id}"
+_WRITES = (409, 423)
+_EVENTS = Body("Events as JSON Lines, with positions and versions.")
 
+
+class _ImportQuery(Query):
     replace: bool = False
     freeze: bool = False
     resume: bool = False
@@ -30,27 +34,60 @@ class ImportQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     ignore_unknown_keys: bool = False
 
 
-class IncrementalQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters of an incremental import."""
-
+class _IncrementalQuery(Query):
     older: Older = "skip"
     dry_run: bool = False
     ignore_unknown_keys: bool = False
 
 
-class PartQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters of a part."""
-
+class _PartQuery(Query):
     ignore_unknown_keys: bool = False
 
 
-class CommitQuery(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The parameters of a commit."""
-
+class _CommitQuery(Query):
     older: Older = "skip"
 
 
-async def _import(call: Call[ImportQuery]) -> Response:
+class ImportedAnswer(msgspec.Struct, rename="camel"):
+    """The report of an import: the number of events, and the bytes of the source in UTF-8."""
+
+    imported: int
+    byte_offset: int
+
+
+class BegunAnswer(msgspec.Struct):
+    """The id of an incremental import."""
+
+    id: str
+
+
+class PartAnswer(msgspec.Struct):
+    """The number of events of a part."""
+
+    events: int
+
+
+class NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """An event for an incremental import. Its position and version are ignored."""
+
+    type: Name
+    timestamp: Time
+    aggregate_id: Name
+    payload: Any = None
+    thread_counter: Any = None
+    thread_id: Any = None
+    aggregate_version: Any = None
+
+
+_NEW_EVENTS = Body(
+    "Events as JSON Lines or as one JSON array. Positions and versions are ignored.", list[NewEvent]
+)
+
+
+@route("POST", "/import", "import", refuses=_WRITES, body=_EVENTS, is_import=True)
+@answers("The number of imported events.", ImportedAnswer)
+async def import_handler(call: Call[_ImportQuery]) -> ImportedAnswer:
+    """Replace all events, all or nothing; resume=true continues an interrupted import."""
     query = call.query
     if query.resume and charset_of(call.request) not in UTF_8:
         raise UsageError(
@@ -75,10 +112,10 @@ async def _import(call: Call[ImportQuery]) -> Response:
         await sink.abort(_as_interruption(error) if query.resume else None)
         raise
     call.came_in(report.imported)
-    return JsonResponse({"imported": report.imported, "byteOffset": report.byte_offset})
+    return ImportedAnswer(report.imported, report.byte_offset)
 
 
-async def _take(sink: ImportStream, call: Call[ImportQuery]) -> None:
+async def _take(sink: ImportStream, call: Call[_ImportQuery]) -> None:
     """Write the body to an import: the whole source, or with `byteOffset` the rest of it."""
     offset = call.query.byte_offset
     if offset is not None and offset != sink.byte_offset:
@@ -99,7 +136,14 @@ def _as_interruption(error: BaseException) -> BaseException:
     return ClientGoneError() if isinstance(error, RefusedError) else error
 
 
-async def _progress(call: Call[NoQuery]) -> Response:
+@route("GET", "/import", "import", refuses=(404,))
+@answers(
+    "The number of staged events, and the offset in the source where a resume continues.",
+    ImportProgress,
+    headers={OFFSET_HEADER: "The byte offset, for HEAD requests."},
+)
+async def import_progress_handler(call: Call[Query]) -> Response:
+    """Get the progress of a running or interrupted import."""
     progress = await call.store.import_progress()
     if progress is None:
         raise RefusedError(404, "no-import", "no import is running or interrupted")
@@ -108,7 +152,10 @@ async def _progress(call: Call[NoQuery]) -> Response:
     return response
 
 
-async def _incremental(call: Call[IncrementalQuery]) -> Response:
+@route("POST", "/incremental-import", "import", refuses=_WRITES, body=_NEW_EVENTS, is_import=True)
+@answers("The numbers of imported and skipped events.", ImportReport)
+async def incremental_import_handler(call: Call[_IncrementalQuery]) -> ImportReport:
+    """Add the events that the store lacks, in one transaction."""
     query = call.query
     report = await call.store.incremental_import(
         call.blocks(),
@@ -117,47 +164,49 @@ async def _incremental(call: Call[IncrementalQuery]) -> Response:
         ignore_unknown_keys=query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
-    if not query.dry_run:
-        merged(call, report)
-    return JsonResponse(report)
+    return report if query.dry_run else merged(call, report)
 
 
-async def _begin(call: Call[NoQuery]) -> Response:
-    return JsonResponse({"id": await call.store.begin_incremental_import()}, 201)
+@route("POST", "/incremental-imports", "import", refuses=_WRITES)
+@answers("Its id.", BegunAnswer, status=201)
+async def begin_handler(call: Call[Query]) -> BegunAnswer:
+    """Begin an incremental import in parts."""
+    return BegunAnswer(await call.store.begin_incremental_import())
 
 
-async def _part(call: Call[PartQuery]) -> Response:
-    events = await call.store.push_incremental_import(
+@route("PUT", _OPEN + "/parts/{part}", "import", refuses=(404, *_WRITES), body=_NEW_EVENTS, is_import=True)
+@answers("The number of events of the part.", PartAnswer)
+async def part_handler(call: Call[_PartQuery]) -> PartAnswer:
+    """Send a part. Sending it again replaces it."""
+    count = await call.store.push_incremental_import(
         call.blocks(),
         call.path_text("id"),
         part=call.path["part"].decode(errors="surrogateescape"),  # often the name of a file
         ignore_unknown_keys=call.query.ignore_unknown_keys,
         max_line_bytes=call.service.limits.max_event_bytes,
     )
-    return JsonResponse({"events": events})
+    return PartAnswer(count)
 
 
-async def _commit(call: Call[CommitQuery]) -> Response:
+@route("POST", _OPEN + "/commit", "import", refuses=(404, *_WRITES), is_import=True)
+@answers("The numbers of imported and skipped events.", ImportReport)
+async def commit_handler(call: Call[_CommitQuery]) -> ImportReport:
+    """Merge the parts into the store, in one transaction."""
     report = await call.store.commit_incremental_import(call.path_text("id"), older=call.query.older)
-    merged(call, report)
-    return JsonResponse(report)
+    return merged(call, report)
 
 
-async def _roll_back(call: Call[NoQuery]) -> Response:
+@route("DELETE", _OPEN, "import", refuses=(404,))
+@answers("It was discarded.", status=204)
+async def rollback_handler(call: Call[Query]) -> None:
+    """Discard an open incremental import."""
     await call.store.rollback_incremental_import(call.path_text("id"))
-    return Response(status_code=204)
 
 
-def merged(call: Call[Any], report: ImportReport) -> None:
+def merged(call: Call[Any], report: ImportReport) -> ImportReport:
     """Count the results of an incremental import."""
     call.came_in(report.imported)
-    call.service.metrics.skipped_some(report.skipped_existing, report.skipped_older)
-
-
-import_handler = Handler("import", ImportQuery, _import, is_import=True)
-import_progress_handler = Handler("import-progress", NoQuery, _progress)
-incremental_import_handler = Handler("incremental-import", IncrementalQuery, _incremental, is_import=True)
-begin_handler = Handler("begin", NoQuery, _begin)
-part_handler = Handler("part", PartQuery, _part, is_import=True)
-commit_handler = Handler("commit", CommitQuery, _commit, is_import=True)
-rollback_handler = Handler("rollback", NoQuery, _roll_back)
+    skipped = call.service.metrics.skipped
+    skipped.labels("existing").inc(report.skipped_existing)
+    skipped.labels("older").inc(report.skipped_older)
+    return report

@@ -13,43 +13,35 @@ class Metrics:
     """The metrics of one service, in their own registry: a process may run several services."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
-        self.requests = Counter(
-            "eventferry_requests",
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"eventferry_{name}", what, labels, registry=registry)
+
+        self.requests = counter(
+            "requests",
             "Requests by method, route and status; 499: the client disconnected.",
-            ("method", "route", "status"),
-            registry=registry,
+            "method",
+            "route",
+            "status",
+        )
+        self.bytes = counter("bytes", "Bytes of bodies as sent and received.", "operation", "direction")
+        self.events = counter(
+            "events", "Events stored, and events sent to clients.", "operation", "direction"
+        )
+        self.skipped = counter(
+            "skipped_events",
+            "Events skipped by incremental imports, as duplicates or as older ones.",
+            "reason",
+        )
+        self.refused = counter(
+            "refused", "Refused requests by operation and problem.", "operation", "problem"
         )
         self.seconds = Histogram(
             "eventferry_operation_seconds",
             "Duration of operations, from the head of the request to the end of the answer.",
             ("operation",),
             buckets=_SECONDS,
-            registry=registry,
-        )
-        self.bytes = Counter(
-            "eventferry_bytes",
-            "Bytes of bodies as sent and received.",
-            ("operation", "direction"),
-            registry=registry,
-        )
-        self.events = Counter(
-            "eventferry_events",
-            "Events stored, and events sent to clients.",
-            ("operation", "direction"),
-            registry=registry,
-        )
-        self.skipped = Counter(
-            "eventferry_skipped_events",
-            "Events skipped by incremental imports, as duplicates or as older ones.",
-            ("reason",),
-            registry=registry,
-        )
-        self.refused = Counter(
-            "eventferry_refused",
-            "Refused requests by operation and problem.",
-            ("operation", "problem"),
             registry=registry,
         )
         self.open_imports = Gauge(
@@ -60,8 +52,3 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
-
-    def skipped_some(self, existing: int, older: int) -> None:
-        """Count the skipped events of an incremental import."""
-        self.skipped.labels("existing").inc(existing)
-        self.skipped.labels("older").inc(older)

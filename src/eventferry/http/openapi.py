@@ -12,7 +12,7 @@ import msgspec
 
 import eventferry
 from eventferry.http.problems import MEDIA_TYPE as PROBLEM
-from eventferry.http.route import JSON, TEXT, Answer, Body, Route
+from eventferry.http.route import JSON, TEXT, Answer, Body, Handler
 from eventferry.http.streams import LINES
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -37,7 +37,7 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
     aggregate_version: int | None = None
 
 
-def description(routes: Sequence[Route], root_path: str, *, with_tokens: bool) -> dict[str, Any]:
+def description(routes: Sequence[Handler[Any]], root_path: str, *, with_tokens: bool) -> dict[str, Any]:
     """The OpenAPI description.
 
     Args:
@@ -74,11 +74,11 @@ def description(routes: Sequence[Route], root_path: str, *, with_tokens: bool) -
     }
 
 
-def _operation(route: Route, *, with_tokens: bool) -> dict[str, Any]:
+def _operation(route: Handler[Any], *, with_tokens: bool) -> dict[str, Any]:
     schemes = ["bearer", "basic"] if route.is_plain else ["bearer"]
     is_open = not with_tokens or not route.scopes
     operation: dict[str, Any] = {
-        "operationId": route.handler.operation,
+        "operationId": route.operation,
         "summary": route.summary,
         "tags": [_tag(route)],
         "parameters": [*_path_parameters(route), *_query_parameters(route)],
@@ -104,20 +104,20 @@ def _request_body(body: Body) -> dict[str, Any]:
     }
 
 
-def _tag(route: Route) -> str:
+def _tag(route: Handler[Any]) -> str:
     return "reSolve's client" if route.is_plain else "eventferry"
 
 
-def _path_parameters(route: Route) -> list[dict[str, Any]]:
+def _path_parameters(route: Handler[Any]) -> list[dict[str, Any]]:
     return [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for name in re.findall(r"\{(\w+)\}", route.path)
     ]
 
 
-def _query_parameters(route: Route) -> list[dict[str, Any]]:
-    _, schemas = msgspec.json.schema_components([route.handler.query], ref_template=_REFERENCE)
-    schema = schemas[route.handler.query.__name__]
+def _query_parameters(route: Handler[Any]) -> list[dict[str, Any]]:
+    _, schemas = msgspec.json.schema_components([route.query], ref_template=_REFERENCE)
+    schema = schemas[route.query.__name__]
     return [
         {
             "name": name,
@@ -136,7 +136,7 @@ def _without_null(shape: dict[str, Any]) -> dict[str, Any]:
     return kept | options[0] if options else kept
 
 
-def _responses(route: Route) -> dict[str, Any]:
+def _responses(route: Handler[Any]) -> dict[str, Any]:
     responses = {str(route.answer.status): _answered(route.answer)}
     guarded = _GUARDED if route.scopes else ()
     for status in sorted({*_ALWAYS, *guarded, *route.refusals}):
@@ -150,13 +150,13 @@ def _responses(route: Route) -> dict[str, Any]:
     return responses
 
 
-def _answered(answer: Answer) -> dict[str, Any]:
+def _answered(answer: Answer[Any]) -> dict[str, Any]:
     told: dict[str, Any] = {"description": answer.what}
     if answer.headers:
         told["headers"] = {
             name: {"description": what, "schema": {"type": "string"}} for name, what in answer.headers.items()
         }
-    if answer.media_type is not None:
+    if answer.status != 204:
         shape = answer.shape
         if shape is None:
             schema: dict[str, Any] = {"type": "string"}
@@ -180,7 +180,7 @@ creates tokens (<code>eventferry token add NAME --scope read --tokens FILE</code
 <code>curl -H "Authorization: Bearer TOKEN" …/describe</code></p>"""
 
 
-def page(routes: Sequence[Route], *, with_tokens: bool) -> str:
+def page(routes: Sequence[Handler[Any]], *, with_tokens: bool) -> str:
     """The description for people: a page that loads nothing else. The arguments are those of `description`."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eventferry</title>",
@@ -192,7 +192,7 @@ def page(routes: Sequence[Route], *, with_tokens: bool) -> str:
     return "\n".join([*parts, "</html>"])
 
 
-def _section(route: Route, *, with_tokens: bool) -> str:
+def _section(route: Handler[Any], *, with_tokens: bool) -> str:
     operation = _operation(route, with_tokens=with_tokens)
     rows = [
         (f"<code>{html.escape(parameter['name'])}</code>", html.escape(_kind(parameter["schema"])))

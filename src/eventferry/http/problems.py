@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from eventferry import errors
 from eventferry.errors import ConcurrentError, EventferryError, InputError
@@ -28,9 +28,11 @@ RETRY_AFTER = "1"
 STATUSES: dict[type[EventferryError], int] = {
     errors.UsageError: 400,
     errors.ImportNotFoundError: 404,
+    errors.AggregateConflictError: 409,
     errors.AlreadyFrozenError: 409,
     errors.ConcurrentError: 409,
     errors.CursorAheadError: 409,
+    errors.CutoverError: 409,
     errors.EmptyInputError: 409,
     errors.ImportOpenError: 409,
     errors.NotFrozenError: 409,
@@ -42,6 +44,7 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.StoreExistsError: 409,
     errors.StoreFullError: 409,
     errors.StoreReplacedError: 409,
+    errors.TargetChangedError: 409,
     errors.UnsupportedStoreError: 409,
     errors.InputError: 422,
     errors.StoreFrozenError: 423,
@@ -105,6 +108,15 @@ def problem(error: Exception) -> ProblemResponse:
     return ProblemResponse(
         msgspec.json.encode(_members(error, status)), status, {"Cache-Control": "no-store", **headers}
     )
+
+
+def plain_problem(error: Exception) -> Response:
+    """The answer for an error as plain text, which reSolve's client can show."""
+    told = problem(error)
+    headers = {
+        name: value for name, value in told.headers.items() if name not in ("content-type", "content-length")
+    }
+    return PlainTextResponse(f"Error: {message_of(error)}", told.status_code, headers)
 
 
 async def problem_response(request: Request, error: Exception) -> Response:

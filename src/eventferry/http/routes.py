@@ -1,56 +1,20 @@
-"""The table of routes.
+"""The table of routes, and the routes about the service itself: health, metrics and descriptions.
 
 The routes of the application, their guards, the OpenAPI description and the documentation page are all made from it.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
+from starlette.responses import Response
 
-from eventferry import Description, Event, ImportProgress, ImportReport, SecretsReport
-from eventferry.http import about, events, exchange, imports, secrets
-from eventferry.http.handling import Handler, NoQuery
+from eventferry import StoreNotFoundError
+from eventferry.http import events, exchange, imports, openapi, secrets
+from eventferry.http.handling import Call, Query
 from eventferry.http.metrics import MEDIA_TYPE as METRICS
-from eventferry.http.route import HTML, TEXT, Answer, Body, Route
-from eventferry.http.streams import LINES
-from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER
-
-
-class SavedAnswer(msgspec.Struct):
-    """A saved event, and the cursor after it."""
-
-    event: Event
-    cursor: str
-
-
-class PageAnswer(msgspec.Struct):
-    """A page of events. The last page of a period has no cursor. A page that begins at a cursor or at a time has no
-    bookmark."""
-
-    events: list[Event]
-    cursor: str | None
-    bookmark: str | None
-
-
-class ImportedAnswer(msgspec.Struct, rename="camel"):
-    """The report of an import: the number of events, and the bytes of the source in UTF-8."""
-
-    imported: int
-    byte_offset: int
-
-
-class BegunAnswer(msgspec.Struct):
-    """The id of an incremental import."""
-
-    id: str
-
-
-class PartAnswer(msgspec.Struct):
-    """The number of events of a part."""
-
-    events: int
+from eventferry.http.route import HTML, Handler, answers, route
 
 
 class HealthAnswer(msgspec.Struct):
@@ -59,276 +23,75 @@ class HealthAnswer(msgspec.Struct):
     status: str
 
 
-_Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
-_Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+@route("GET", "/healthz")
+@answers("The store answers.", HealthAnswer)
+async def healthz_handler(call: Call[Query]) -> HealthAnswer:
+    """Check that the store answers."""
+    if not await call.service.is_there():
+        raise StoreNotFoundError("there is no store")
+    return HealthAnswer("ok")
 
 
-class NewEvent(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """An event for an incremental import. Its position and version are ignored."""
-
-    type: _Name
-    timestamp: _Timestamp
-    aggregate_id: _Name
-    payload: Any = None
-    thread_counter: Any = None
-    thread_id: Any = None
-    aggregate_version: Any = None
+@route("GET", "/metrics", "read")
+@answers("The metrics.", media_type=METRICS)
+async def metrics_handler(call: Call[Query]) -> Response:
+    """Get metrics for Prometheus."""
+    return Response(
+        call.service.metrics.text(), headers={"Content-Type": METRICS, "Cache-Control": "no-store"}
+    )
 
 
-class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
-    """An event to save. Its position is ignored."""
-
-    type: _Name
-    aggregate_id: _Name
-    aggregate_version: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAFE_INTEGER)]
-    timestamp: _Timestamp = 0
-    payload: Any = None
-    thread_counter: Any = None
-    thread_id: Any = None
+@route("GET", "/openapi.json")
+@answers("OpenAPI 3.1.", dict)
+async def openapi_handler(call: Call[Query]) -> dict[str, Any]:
+    """Get this description."""
+    root_path = call.request.scope.get("root_path", "")
+    return openapi.description(_present(call), root_path, with_tokens=call.service.has_tokens)
 
 
-_LINES_OR_ARRAY = Body(
-    what="Events as JSON Lines or as one JSON array. Positions and versions are ignored.", json=list[NewEvent]
-)
-_WRITES = (409, 423)
-_BODY = (408, 413, 415, 422)
+@route("GET", "/docs")
+@answers("A page.", media_type=HTML)
+async def docs_handler(call: Call[Query]) -> Response:
+    """Get this description for people."""
+    return Response(
+        openapi.page(_present(call), with_tokens=call.service.has_tokens),
+        media_type="text/html",
+        # The page loads nothing and runs nothing: its readers may hold a token.
+        headers={
+            "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
 
-ROUTES: tuple[Route, ...] = (
-    Route(
-        method="GET",
-        path="/describe",
-        scopes=("read",),
-        handler=events.describe_handler,
-        summary="Describe the store.",
-        answer=Answer(what="What the store holds. The cursor is included if asked for.", shape=Description),
-    ),
-    Route(
-        method="GET",
-        path="/events",
-        scopes=("read",),
-        handler=events.events_handler,
-        summary="Get a page of events, from a cursor on; without one, from the start or from a time.",
-        answer=Answer(
-            what="The events in order, and the cursor after them, which is null at the end of a period.",
-            shape=PageAnswer,
-        ),
-    ),
-    Route(
-        method="POST",
-        path="/events",
-        scopes=("write",),
-        handler=events.save_handler,
-        summary="Save one event.",
-        answer=Answer(status=201, what="The event as stored, and the cursor after it.", shape=SavedAnswer),
-        body=Body(
-            what="An event with type, aggregateId and aggregateVersion; timestamp and payload are optional.",
-            json=EventToSave,
-            lines=False,
-        ),
-        refusals=(*_WRITES, *_BODY),
-    ),
-    Route(
-        method="GET",
-        path="/export",
-        scopes=("read",),
-        handler=events.export_handler,
-        summary="Export all or selected events as JSON Lines, from a cursor on.",
-        answer=Answer(
-            what="JSON Lines. If the connection ends before the answer does, the export is truncated.",
-            media_type=LINES,
-            headers={
-                events.CURSOR_HEADER: "The cursor after the exported state, from which a later export can continue; "
-                "absent if there is a limit."
-            },
-        ),
-        refusals=(406, 409),
-    ),
-    Route(
-        method="POST",
-        path="/import",
-        scopes=("import",),
-        handler=imports.import_handler,
-        summary="Replace all events, all or nothing; resume=true continues an interrupted import.",
-        answer=Answer(what="The number of imported events.", shape=ImportedAnswer),
-        body=Body(what="Events as JSON Lines, with positions and versions."),
-        refusals=(*_WRITES, *_BODY),
-    ),
-    Route(
-        method="GET",
-        path="/import",
-        scopes=("import",),
-        handler=imports.import_progress_handler,
-        summary="Get the progress of a running or interrupted import.",
-        answer=Answer(
-            what="The number of staged events, and the offset in the source where a resume continues.",
-            shape=ImportProgress,
-            headers={imports.OFFSET_HEADER: "The byte offset, for HEAD requests."},
-        ),
-        refusals=(404,),
-    ),
-    Route(
-        method="POST",
-        path="/incremental-import",
-        scopes=("import",),
-        handler=imports.incremental_import_handler,
-        summary="Add the events that the store lacks, in one transaction.",
-        answer=Answer(what="The numbers of imported and skipped events.", shape=ImportReport),
-        body=_LINES_OR_ARRAY,
-        refusals=(*_WRITES, *_BODY),
-    ),
-    Route(
-        method="POST",
-        path="/incremental-imports",
-        scopes=("import",),
-        handler=imports.begin_handler,
-        summary="Begin an incremental import in parts.",
-        answer=Answer(status=201, what="Its id.", shape=BegunAnswer),
-        refusals=_WRITES,
-    ),
-    Route(
-        method="PUT",
-        path="/incremental-imports/{id}/parts/{part}",
-        scopes=("import",),
-        handler=imports.part_handler,
-        summary="Send a part. Sending it again replaces it.",
-        answer=Answer(what="The number of events of the part.", shape=PartAnswer),
-        body=_LINES_OR_ARRAY,
-        refusals=(404, *_WRITES, *_BODY),
-    ),
-    Route(
-        method="POST",
-        path="/incremental-imports/{id}/commit",
-        scopes=("import",),
-        handler=imports.commit_handler,
-        summary="Merge the parts into the store, in one transaction.",
-        answer=Answer(what="The numbers of imported and skipped events.", shape=ImportReport),
-        refusals=(404, *_WRITES),
-    ),
-    Route(
-        method="DELETE",
-        path="/incremental-imports/{id}",
-        scopes=("import",),
-        handler=imports.rollback_handler,
-        summary="Discard an open incremental import.",
-        answer=Answer(status=204, what="It was discarded.", media_type=None),
-        refusals=(404,),
-    ),
-    Route(
-        method="POST",
-        path="/freeze",
-        scopes=("write",),
-        handler=events.freeze_handler,
-        summary="Make writes fail until unfreeze.",
-        answer=Answer(status=204, what="The store is frozen.", media_type=None),
-        refusals=(409,),
-    ),
-    Route(
-        method="POST",
-        path="/unfreeze",
-        scopes=("write",),
-        handler=events.unfreeze_handler,
-        summary="Allow writes again.",
-        answer=Answer(status=204, what="The store is no longer frozen.", media_type=None),
-        refusals=(409,),
-    ),
-    Route(
-        method="GET",
-        path="/secrets",
-        scopes=("secrets",),
-        handler=secrets.secrets_handler,
-        summary="Export the secrets as JSON Lines.",
-        answer=Answer(what="JSON Lines with secret, id and idx.", media_type=LINES),
-    ),
-    Route(
-        method="POST",
-        path="/secrets",
-        scopes=("secrets",),
-        handler=secrets.import_secrets_handler,
-        summary="Import secrets, all or nothing.",
-        answer=Answer(what="The numbers of imported, skipped and deleted secrets.", shape=SecretsReport),
-        body=Body(what="JSON Lines with secret, id and idx."),
-        refusals=(*_WRITES, *_BODY),
-    ),
-    Route(
-        method="GET",
-        path="/healthz",
-        scopes=(),
-        handler=about.healthz_handler,
-        summary="Check that the store answers.",
-        answer=Answer(what="The store answers.", shape=HealthAnswer),
-    ),
-    Route(
-        method="GET",
-        path="/metrics",
-        scopes=("read",),
-        handler=about.metrics_handler,
-        summary="Get metrics for Prometheus.",
-        answer=Answer(what="The metrics.", media_type=METRICS),
-    ),
-    Route(
-        method="GET",
-        path="/openapi.json",
-        scopes=(),
-        handler=Handler("openapi", NoQuery, lambda call: about.openapi(call, ROUTES)),
-        summary="Get this description.",
-        answer=Answer(what="OpenAPI 3.1.", shape=dict),
-    ),
-    Route(
-        method="GET",
-        path="/docs",
-        scopes=(),
-        handler=Handler("docs", NoQuery, lambda call: about.docs(call, ROUTES)),
-        summary="Get this description for people.",
-        answer=Answer(what="A page.", media_type=HTML),
-    ),
-    Route(
-        method="GET",
-        path="/api/event-store/export",
-        scopes=("read", "secrets"),
-        handler=exchange.exchange_export_handler,
-        summary="reSolve's client: export events and secrets to a directory inside the exchange directory.",
-        answer=Answer(what="ok", media_type=TEXT),
-        refusals=(404, 409, 423),
-        is_plain=True,
-    ),
-    Route(
-        method="GET",
-        path="/api/event-store/import",
-        scopes=("import", "secrets"),
-        handler=exchange.exchange_import_handler,
-        summary="reSolve's client: import events and secrets from a directory, replacing all events.",
-        answer=Answer(what="ok", media_type=TEXT),
-        refusals=(404, 409, 422, 423),
-        is_plain=True,
-    ),
-    Route(
-        method="GET",
-        path="/api/event-store/incremental-import",
-        scopes=("import",),
-        handler=exchange.exchange_incremental_import_handler,
-        summary="reSolve's client: add the events that the store lacks, from a file.",
-        answer=Answer(what="ok", media_type=TEXT),
-        refusals=(404, 409, 422, 423),
-        is_plain=True,
-    ),
-    Route(
-        method="GET",
-        path="/api/event-store/freeze",
-        scopes=("write",),
-        handler=exchange.exchange_freeze_handler,
-        summary="reSolve's client: make writes fail.",
-        answer=Answer(what="EventStore is frozen, or is already frozen.", media_type=TEXT),
-        refusals=(404,),
-        is_plain=True,
-    ),
-    Route(
-        method="GET",
-        path="/api/event-store/unfreeze",
-        scopes=("write",),
-        handler=exchange.exchange_unfreeze_handler,
-        summary="reSolve's client: allow writes again.",
-        answer=Answer(what="EventStore is unfrozen, or is already unfrozen.", media_type=TEXT),
-        refusals=(404,),
-        is_plain=True,
-    ),
+
+def _present(call: Call[Query]) -> list[Handler[Any]]:
+    """The routes of this service: those of reSolve's client may be off."""
+    return [each for each in ROUTES if call.service.exchange_dir is not None or not each.is_plain]
+
+
+ROUTES: tuple[Handler[Any], ...] = (
+    events.describe_handler,
+    events.events_handler,
+    events.save_handler,
+    events.export_handler,
+    imports.import_handler,
+    imports.import_progress_handler,
+    imports.incremental_import_handler,
+    imports.begin_handler,
+    imports.part_handler,
+    imports.commit_handler,
+    imports.rollback_handler,
+    events.freeze_handler,
+    events.unfreeze_handler,
+    secrets.secrets_handler,
+    secrets.import_secrets_handler,
+    healthz_handler,
+    metrics_handler,
+    openapi_handler,
+    docs_handler,
+    exchange.exchange_export_handler,
+    exchange.exchange_import_handler,
+    exchange.exchange_incremental_import_handler,
+    exchange.exchange_freeze_handler,
+    exchange.exchange_unfreeze_handler,
 )

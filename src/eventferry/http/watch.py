@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eventferry.http import tracing
-from eventferry.http.handling import CLIENT_GONE
+from eventferry.http.bodies import CLIENT_GONE
 from eventferry.http.metrics import Metrics
 from eventferry.http.problems import RefusedError, problem
 

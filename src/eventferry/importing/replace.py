@@ -10,7 +10,17 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import Database, ExclusiveWriting, Owner, Progress, Reading, RowBatch, Stage, Writing
+from eventferry.database import (
+    Database,
+    ExclusiveWriting,
+    Owner,
+    Progress,
+    Reading,
+    Replacing,
+    RowBatch,
+    Stage,
+    Writing,
+)
 from eventferry.errors import (
     EmptyInputError,
     EventferryError,
@@ -27,7 +37,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
-from eventferry.state import owners
+from eventferry.state import owners, syncs
 from eventferry.state.figures import latest_timestamp
 from eventferry.state.small_tables import refuse_foreign_tables
 
@@ -182,10 +192,15 @@ class Replacement:
                     "Import again, with freeze=True to keep writers out"
                 )
             await refuse_foreign_tables(replacing, self._database.life.name)
-            await replacing.swap(stage)
+            await self._swap(replacing, stage)
             await owners.thaw(replacing, owner.id)
         self._stage = None
         await to_the_end(owner.release())
+
+    async def _swap(self, replacing: Replacing, stage: Stage) -> None:
+        """Put the stage in the events' place."""
+        await syncs.clear(replacing)  # they describe the events that go
+        await replacing.swap(stage)
 
     async def abort(self, *, keep: bool) -> None:
         stage, owner = self._stage, self._owner

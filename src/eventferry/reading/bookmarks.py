@@ -30,6 +30,7 @@ from eventferry.errors import InputError, StoreReplacedError, UsageError
 from eventferry.lines.event import decode_event
 from eventferry.reading.pages import Lines
 from eventferry.reading.questions import refuse_ahead
+from eventferry.state.syncs import lineage
 
 PREFIX = "ef1."
 
@@ -86,7 +87,8 @@ class Bookmark(NamedTuple):
             StoreReplacedError: it has others.
         """
         identity, fingerprint, unread = decode(text)
-        if identity != identity_of(await reading.state()):
+        own = identity_of(await reading.state())
+        if identity != own and identity.hex() not in await lineage(reading):
             raise StoreReplacedError(
                 "the bookmark is of another store, or of events that have been replaced since"
             )

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from eventferry.database import Reading
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many events and secrets there are, and when the last event was."""
-
-    event_count: int
-    secret_count: int
-    set_secret_count: int
-    deleted_secret_count: int
-    last_event_timestamp: int
+from eventferry import cursor as vector
+from eventferry.database import Database, Reading
+from eventferry.results import Description, OpenImportDescription
+from eventferry.state import owners
 
 
-async def counts(reading: Reading, *, estimated: bool) -> Counts:
-    """Count what the store holds; the events may be estimated instead, where the database can."""
-    dialect = reading.dialect
-    events = dialect.table(dialect.tables.events)
-    count = (dialect.estimate if estimated else None) or f"(SELECT count(*) FROM {events})"
-    [row] = await reading.ask(
-        f"""SELECT {count}, count(*), count(secret), count(*) - count(secret),
-          coalesce((SELECT max({dialect.column("timestamp")}) FROM {events}), 0)
-        FROM {dialect.table(dialect.tables.secrets)}"""
+async def describe(database: Database, *, with_cursor: bool, estimated: bool) -> Description:
+    """What the store holds. The number of events may be estimated, where the database can."""
+    async with database.reading() as reading:
+        dialect = reading.dialect
+        events = dialect.table(dialect.tables.events)
+        count = (dialect.estimate if estimated else None) or f"(SELECT count(*) FROM {events})"
+        [(event_count, secret_count, set_secret_count, last_event_timestamp)] = await reading.ask(
+            f"""SELECT {count}, count(*), count(secret),
+              coalesce((SELECT max({dialect.column("timestamp")}) FROM {events}), 0)
+            FROM {dialect.table(dialect.tables.secrets)}"""
+        )
+        marker = await reading.freeze()
+        left = await reading.stages("open")
+        cursor = vector.encode(await reading.heads()) if with_cursor else None
+    marker = await owners.living(database, marker)
+    return Description(
+        event_count=event_count,
+        secret_count=secret_count,
+        set_secret_count=set_secret_count,
+        deleted_secret_count=secret_count - set_secret_count,
+        last_event_timestamp=last_event_timestamp,
+        is_frozen=marker is not None,
+        resource_names=database.traits.resource_names,
+        frozen_by=None if marker is None else "user" if marker.owner is None else "operation",
+        frozen_since=None if marker is None else marker.since,
+        open_import=OpenImportDescription(left[0].id, left[0].since) if left else None,
+        cursor=cursor,
     )
-    return Counts(*row)
 
 
 async def latest_timestamp(reading: Reading) -> int | None:

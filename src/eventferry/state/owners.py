@@ -27,7 +27,7 @@ from eventferry.database import (
     Writing,
     WritingKind,
 )
-from eventferry.errors import StoreBusyError, StoreFrozenError
+from eventferry.errors import AlreadyFrozenError, NotFrozenError, StoreBusyError, StoreFrozenError
 
 
 @overload
@@ -134,6 +134,26 @@ async def thaw(writing: ExclusiveWriting, owner: str) -> None:
     marker = await writing.freeze()
     if marker is not None and marker.owner == owner:
         await writing.change_freeze(marker, None)
+
+
+async def freeze_by_user(database: Database) -> None:
+    """Freeze the store until a user unfreezes it. Raises AlreadyFrozenError."""
+    async with writing(database, "exclusive", frozen="allow") as transaction:
+        marker = await transaction.freeze()
+        if marker is not None and marker.owner is None:
+            raise AlreadyFrozenError("the store is already frozen")
+        await freeze(transaction, None)
+
+
+async def unfreeze_by_user(database: Database) -> None:
+    """Remove the freeze, whose ever it is. Raises NotFrozenError."""
+    async with writing(database, "exclusive", frozen="allow") as transaction:
+        marker = await transaction.freeze()
+        if marker is None:
+            raise NotFrozenError("the store is not frozen")
+        # reSolve may set or remove one at any time.
+        while marker is not None and not await transaction.change_freeze(marker, None):
+            marker = await transaction.freeze()
 
 
 async def refuse_living(database: Database, stage: Stage) -> None:

@@ -20,6 +20,7 @@ class MysqlDialect(Dialect):
     snapshot_key = "SnapshotKey"
     snapshot_content = "SnapshotContent"
     arrival = "arrival"
+    of_table = " ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     is_standby = "@@global.read_only"
     insert_tells = False
 

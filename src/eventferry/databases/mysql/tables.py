@@ -76,6 +76,7 @@ class Names:
             self.tables.subscribers,
             self.tables.secrets,
             self.tables.open_import,
+            self.tables.sync,
             self.tables.freeze,
             self.mark(token),
         )

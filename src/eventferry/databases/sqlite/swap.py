@@ -37,6 +37,7 @@ class SqliteReplacing(SqliteExclusiveWriting):
             self._drop_stage(stage)
         for name in (tables.events, tables.snapshots, tables.subscribers):
             sqlite.execute(f"DROP TABLE {quoted(name)}")
+        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(tables.sync)}")
         sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         sqlite.execute(f"DROP TABLE {quoted(tables.secrets)}")
         sqlite.execute("PRAGMA secure_delete = OFF").fetchone()

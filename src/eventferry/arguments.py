@@ -1,0 +1,64 @@
+"""Checks of the arguments of a store's methods. Each raises UsageError with the name of the argument."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from eventferry.database import Filter
+from eventferry.errors import UsageError
+from eventferry.lines.payload import plain_text
+from eventferry.reading.exporting import MaintenanceMode
+
+
+def check_integer(name: str, value: int | None, least: int, *, optional: bool = False) -> None:
+    """Refuse what is not an integer of at least `least`; None is fine if it is optional."""
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} must be an integer of at least {least}, not {value!r}")
+
+
+def text(name: str, value: str) -> str:
+    """A string that a database can hold."""
+    if not isinstance(value, str):
+        raise UsageError(f"{name} must be a string, not {type(value).__name__}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise UsageError(f"{name} contains a lone surrogate, which is not a character")
+    return plain_text(value)
+
+
+def texts(name: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Such strings, from any iterable but a string."""
+    if isinstance(values, str):
+        raise UsageError(f"{name} must be a list of strings, not a string")
+    try:
+        found = tuple(values)
+    except TypeError:
+        raise UsageError(f"{name} must be a list of strings, not {values!r}") from None
+    return tuple(text(f"each element of {name}", value) for value in found)
+
+
+def check_mode(mode: MaintenanceMode) -> None:
+    """Refuse what is not a maintenance mode."""
+    if not isinstance(mode, MaintenanceMode):
+        raise UsageError(f"maintenance_mode must be AUTO or MANUAL, not {mode!r}")
+
+
+def filter_of(
+    event_types: Iterable[str] | None,
+    aggregate_ids: Iterable[str] | None,
+    start_time: int | None = None,
+    finish_time: int | None = None,
+) -> Filter:
+    """The filter for the arguments of a call."""
+    for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
+        if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
+            raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
+    if start_time is not None and finish_time is not None and start_time > finish_time:
+        raise UsageError("start_time is later than finish_time")
+    return Filter(
+        None if event_types is None else texts("event_types", event_types),
+        None if aggregate_ids is None else texts("aggregate_ids", aggregate_ids),
+        start_time,
+        finish_time,
+    )

@@ -1,0 +1,167 @@
+"""What a store knows of the syncs into it: one row for each source, changed in the same transaction as the events.
+
+So position and events cannot part: whatever breaks off, the next sync finds how far this one came. Nobody else can
+move a row unseen, for it changes only from the very text that was read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from eventferry.database import Reading, Writing
+from eventferry.errors import UnsupportedStoreError
+from eventferry.state.small_tables import columns
+
+Mode: TypeAlias = Literal["replica", "merge"]
+"""Whether events keep their positions and versions in the target, or get new ones behind what it holds."""
+
+
+class SyncState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """How far a sync has come.
+
+    Attributes:
+        place: of the source, for people, and to find the row of a source that has no lasting identity.
+        identity: of the source as bookmarks hold it, in hex; zeros where it has no lasting one.
+        mode: "replica" or "merge".
+        same_aggregate: what becomes of an aggregate that lives on both sides, in a merge.
+        bookmark: of the source, behind what was brought over.
+        heads: the cursor of a replica behind that: if its heads are others, somebody else has written there.
+        events: how many events were brought over.
+        at: when the last ones were, in ms since 1970.
+    """
+
+    place: str
+    identity: str
+    mode: Mode
+    same_aggregate: str = "refuse"
+    bookmark: str | None = None
+    heads: str | None = None
+    events: int = 0
+    at: int = 0
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The last error of a sync, and when it was, in ms since 1970."""
+
+    at: int
+    error: str
+
+
+class SyncRow(msgspec.Struct, frozen=True):
+    """A row: its key, the state, the text that it was read from, and the last problem."""
+
+    source: str
+    state: SyncState
+    text: str
+    problem: Problem | None
+
+
+_COLUMNS = ("source", "state", "problem")
+
+
+async def make_table(writing: Writing) -> None:
+    """Make the table where it is missing. In a transaction of its own: on MySQL this ends one.
+
+    Raises:
+        UnsupportedStoreError: another program's table has its name.
+    """
+    dialect = writing.dialect
+    known = await columns(writing, dialect.tables.sync)
+    if not known:
+        source, state, problem = map(dialect.column, _COLUMNS)
+        await writing.change(
+            f"""CREATE TABLE {dialect.table(dialect.tables.sync)}(
+              {source} VARCHAR(64) NOT NULL PRIMARY KEY, {state} TEXT NOT NULL, {problem} TEXT NULL
+            ){dialect.of_table}"""
+        )
+    elif not set(_COLUMNS) <= known.keys():
+        raise UnsupportedStoreError(
+            f"the table {dialect.tables.sync!r} belongs to another program; the state of a sync would be kept there"
+        )
+
+
+async def load(reading: Reading) -> list[SyncRow]:
+    """The rows; none where there is no table."""
+    dialect = reading.dialect
+    if not set(_COLUMNS) <= (await columns(reading, dialect.tables.sync)).keys():
+        return []
+    names = ", ".join(map(dialect.column, _COLUMNS))
+    rows = await reading.ask(
+        f"SELECT {names} FROM {dialect.table(dialect.tables.sync)} ORDER BY {dialect.column('source')}"
+    )
+    return [
+        SyncRow(
+            source,
+            msgspec.json.decode(state, type=SyncState),
+            state,
+            None if problem is None else msgspec.json.decode(problem, type=Problem),
+        )
+        for source, state, problem in rows
+    ]
+
+
+async def is_still(writing: Writing, source: str, before: str | None) -> bool:
+    """Whether a row has this text still; None: whether there is no row."""
+    dialect = writing.dialect
+    source_column, state_column, _ = map(dialect.column, _COLUMNS)
+    rows = await writing.ask(
+        f"SELECT {state_column} FROM {dialect.table(dialect.tables.sync)} WHERE {source_column} = %s",
+        (source,),
+    )
+    return [text for (text,) in rows] == ([] if before is None else [before])
+
+
+async def save(writing: Writing, source: str, before: str | None, after: SyncState) -> str | None:
+    """Change a row, or insert it where there was none.
+
+    Args:
+        writing: the transaction in which the events change too.
+        source: the key of the row.
+        before: the text that it must have still; None where there must be no row.
+        after: what it becomes.
+
+    Returns:
+        The text of the row now; None if somebody else has changed it, and then nothing was done.
+    """
+    dialect = writing.dialect
+    table = dialect.table(dialect.tables.sync)
+    source_column, state_column, problem_column = map(dialect.column, _COLUMNS)
+    text = msgspec.json.encode(after).decode()
+    if before is None:
+        found = await writing.ask(f"SELECT 1 FROM {table} WHERE {source_column} = %s", (source,))
+        if found:
+            return None
+        await writing.change(
+            f"INSERT INTO {table}({source_column}, {state_column}) VALUES (%s, %s)", (source, text)
+        )
+        return text
+    changed = await writing.change(
+        f"""UPDATE {table} SET {state_column} = %s, {problem_column} = NULL
+        WHERE {source_column} = %s AND {state_column} = %s""",
+        (text, source, before),
+    )
+    return text if changed else None
+
+
+async def note_problem(writing: Writing, source: str, problem: Problem) -> None:
+    """Keep the last error of a sync, for whoever asks how it is."""
+    dialect = writing.dialect
+    source_column, _, problem_column = map(dialect.column, _COLUMNS)
+    await writing.change(
+        f"UPDATE {dialect.table(dialect.tables.sync)} SET {problem_column} = %s WHERE {source_column} = %s",
+        (msgspec.json.encode(problem).decode(), source),
+    )
+
+
+async def clear(writing: Writing) -> None:
+    """Forget all syncs: the events that they brought are about to be replaced."""
+    dialect = writing.dialect
+    if set(_COLUMNS) <= (await columns(writing, dialect.tables.sync)).keys():
+        await writing.change(f"DELETE FROM {dialect.table(dialect.tables.sync)}")
+
+
+async def lineage(reading: Reading) -> set[str]:
+    """The identities of the stores whose replica this one is: their bookmarks are good here too."""
+    return {row.state.identity for row in await load(reading) if row.state.mode == "replica"}

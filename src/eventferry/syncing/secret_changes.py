@@ -1,0 +1,119 @@
+"""Secrets that the source has and the target lacks, deleted ones too.
+
+A secret that is set or deleted is named by an event, and comes in one transaction with it: so a reader of the target
+never meets an event whose key is not there yet. Imported secrets have no event. What they changed is seen by the
+table's counts, from time to time and at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from eventferry import secrets
+from eventferry.database import Database, Writing
+from eventferry.errors import InputError
+from eventferry.lines.event import Row
+from eventferry.lines.payload import decode_payload
+from eventferry.secrets import DELETE_SECRET, SET_SECRET, Secret, SecretLine, SecretsReport
+from eventferry.state import owners
+
+_PAGE = 1000
+
+LOOK_AFTER = 5.0
+"""Seconds between two looks for secrets without an event."""
+
+
+class SecretChanges:
+    """The secrets of a sync.
+
+    Attributes:
+        brought: how many rows came over or were deleted.
+    """
+
+    def __init__(self, source: Database, target: Database) -> None:
+        self._source = source
+        self._target = target
+        self._seen: tuple[int, ...] | None = None
+        self._looked = 0.0
+        self.brought = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to look for secrets without an event."""
+        return asyncio.get_running_loop().time() >= self._looked + LOOK_AFTER
+
+    async def named_in(self, rows: Sequence[Row]) -> list[Secret]:
+        """The secrets that events of the source name, as the source has them now."""
+        ids = {
+            name for row in rows if row.type in (SET_SECRET, DELETE_SECRET) if (name := _id_in(row.payload))
+        }
+        if not ids:
+            return []
+        page = await secrets.load(
+            self._source, limit=len(ids), idx=None, skip=None, ids=sorted(ids), include_deleted=True
+        )
+        return page.secrets
+
+    async def store(self, writing: Writing, rows: Sequence[Secret]) -> SecretsReport:
+        """Store rows of the source in the target, as an import of secrets does."""
+        lines = [(None, SecretLine(row.secret, row.id, row.idx)) for row in rows]
+        report = await secrets.store_lines(writing, lines)
+        self.brought += report.imported + report.deleted
+        return report
+
+    async def erase(self, report: SecretsReport) -> None:
+        """After the commit: leave nothing of deleted secrets in a journal."""
+        if report.deleted:
+            await self._target.erase_journal()
+
+    async def bring_all(self) -> None:
+        """Bring over whatever differs, if the table of the source has changed since the last time."""
+        seen = await self._counts(self._source)
+        self._looked = asyncio.get_running_loop().time()
+        if seen == self._seen:
+            return
+        idx: int | None = 0
+        while idx is not None:
+            page = await secrets.load(
+                self._source, limit=_PAGE, idx=idx, skip=None, ids=None, include_deleted=True
+            )
+            if page.secrets:
+                await self._bring(page.secrets)
+            idx = page.idx
+        self._seen = seen
+
+    async def _bring(self, rows: Sequence[Secret]) -> None:
+        ids = [row.id for row in rows]
+        known = await secrets.load(
+            self._target, limit=len(ids), idx=None, skip=None, ids=ids, include_deleted=True
+        )
+        present = {row.id: row.secret for row in known.secrets}
+        missing = [row for row in rows if row.id not in present or present[row.id] != row.secret]
+        if not missing:
+            return
+        async with owners.writing(self._target, secrets=True) as writing:
+            report = await self.store(writing, missing)
+        await self.erase(report)
+
+    async def differ(self) -> bool:
+        """Whether the tables of the two do not count alike."""
+        return await self._counts(self._source) != await self._counts(self._target)
+
+    async def _counts(self, database: Database) -> tuple[int, ...]:
+        """What changes whenever a row of secrets does: rows are only added and deleted."""
+        async with database.reading() as reading:
+            dialect = reading.dialect
+            [row] = await reading.ask(
+                f"SELECT count(*), count(secret), coalesce(max(idx), -1) FROM {dialect.table(dialect.tables.secrets)}"
+            )
+        return tuple(row)
+
+
+def _id_in(payload: bytes) -> str | None:
+    try:
+        found = decode_payload(payload)
+    except (InputError, ValueError):
+        return None
+    name = found.get("id") if isinstance(found, dict) else None
+    return name if isinstance(name, str) else None

@@ -1,0 +1,391 @@
+"""Sync: what is new in the source goes into the target, batch by batch, exactly once.
+
+A batch is one transaction in the target: its events, the secrets that they name, and the state, which says how far the
+source has been read. The state is changed only from what was read before. So a sync that was killed, paused or cut off
+goes on where its last commit was, and of two that run at once each batch is stored by one of them.
+
+docs/sync.md says what this promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from eventferry.clock import now
+from eventferry.database import EVERYTHING, Database
+from eventferry.errors import (
+    CursorAheadError,
+    EventferryError,
+    ResumeError,
+    StoreBusyError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    StoreReplacedError,
+    StoreUnreachableError,
+    UsageError,
+)
+from eventferry.importing.stream import ImportStream
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, LineSplitter
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.piping import pipeline
+from eventferry.operation_log import Operation
+from eventferry.reading.bookmarks import decode, identity_of
+from eventferry.reading.exporting import MANUAL, ExportStream
+from eventferry.reading.following import Follower
+from eventferry.state import owners, syncs
+from eventferry.state.syncs import Mode, Problem, SyncState
+from eventferry.syncing.filling import Filling
+from eventferry.syncing.pace import Pace
+from eventferry.syncing.placing import place, versions_before
+from eventferry.syncing.secret_changes import SecretChanges
+
+BATCH_SECONDS = 0.05
+BATCH_BYTES = 4 * 1024 * 1024
+"""A batch is stored when it has been gathered for so long, or is so large."""
+
+BATCH_EVENTS = 50_000
+PAGE_EVENTS = 4096
+
+IDLE_SECONDS = 0.5
+
+RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0, 15.0)
+"""Pauses after a connection was lost; the last one again and again for whoever follows."""
+
+_NOTING_SECONDS = 5.0
+
+_NO_IDENTITY = "00" * 8
+
+
+class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a sync has done.
+
+    Attributes:
+        mode: "replica" or "merge".
+        events: events that were brought over.
+        secrets: secrets that were brought over or deleted.
+        bookmark: of the source, behind the last event that the target has of it.
+    """
+
+    mode: Mode
+    events: int
+    secrets: int
+    bookmark: str
+
+
+class _MovedError(EventferryError):
+    """Another sync has stored a batch meanwhile."""
+
+
+class Sync:
+    """Keeps a target in step with a source.
+
+    Args:
+        source: of the events; it is only read.
+        target: where they go. A missing store is made.
+        mode: "replica" or "merge"; None: what it was the last time, and at first "replica".
+        same_aggregate: of a merge: "refuse", "renumber" or "prefix=…"; None: what it was the last time, and at first
+            "refuse".
+        with_secrets: bring secrets over too.
+        rate: events a second at most.
+        tell: is told after each batch.
+    """
+
+    def __init__(
+        self,
+        source: Database,
+        target: Database,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        with_secrets: bool = True,
+        rate: int | None = None,
+        tell: Callable[[SyncReport], None] = lambda _: None,
+    ) -> None:
+        _check(mode, same_aggregate, rate)
+        self._source = source
+        self._target = target
+        self._mode = mode
+        self._same_aggregate = same_aggregate
+        self._secrets = SecretChanges(source, target) if with_secrets else None
+        self._pace = Pace(rate)
+        self._batch_events = BATCH_EVENTS if rate is None else min(BATCH_EVENTS, rate)
+        self._tell = tell
+        self._key = ""
+        self._state: SyncState | None = None
+        self._text: str | None = None
+        self._began_at: int | None = None
+        self._decoder = LineDecoder()
+
+    async def run(self, *, follow: bool) -> SyncReport:
+        """Bring over what is new, up to the end of the source, or for ever."""
+        pauses = iter(RETRY_SECONDS)
+        with self._target.life.running(), self._source.life.running():
+            while True:
+                before = self._state
+                try:
+                    return await self._run(follow=follow)
+                except _MovedError:
+                    continue
+                except (StoreUnreachableError, StoreBusyError, StoreFrozenError, CursorAheadError) as error:
+                    await self._note(error)
+                    if not _may_pass(error, follow=follow):
+                        raise
+                    if self._state != before:
+                        pauses = iter(RETRY_SECONDS)
+                    pause = next(pauses, RETRY_SECONDS[-1] if follow else None)
+                    if pause is None:
+                        raise
+                except Exception as error:
+                    await self._note(error)
+                    raise
+                await asyncio.sleep(pause)
+
+    async def _run(self, *, follow: bool) -> SyncReport:
+        """From where the last commit was."""
+        state = await self._begin()
+        follower = Follower(self._source, state.bookmark, EVERYTHING, min(PAGE_EVENTS, self._batch_events))
+        while True:
+            if self._secrets is not None and self._secrets.is_due:
+                await self._secrets.bring_all()
+            text = await self._gathered(follower, follow=follow)
+            if text:
+                await self._store(text, str(await follower.begin()))
+            elif follower.is_caught_up and not follow:
+                break
+        if self._secrets is not None:
+            await self._secrets.bring_all()
+        return await self._noted_end(follower)
+
+    async def _noted_end(self, follower: Follower) -> SyncReport:
+        """Of a source without events there is nothing else that would leave a state."""
+        if self._text is None:
+            await self._store(b"", str(await follower.begin()))
+        return self._report()
+
+    def _report(self) -> SyncReport:
+        state = self._its_state
+        return SyncReport(
+            mode=state.mode,
+            events=state.events - (self._began_at or 0),
+            secrets=0 if self._secrets is None else self._secrets.brought,
+            bookmark=state.bookmark or "",
+        )
+
+    @property
+    def _its_state(self) -> SyncState:
+        if self._state is None:
+            raise AssertionError("the sync has not begun")
+        return self._state
+
+    # the beginning
+
+    async def _begin(self) -> SyncState:
+        """Find how far it came, or fill a new replica."""
+        async with self._source.reading() as reading:
+            identity = identity_of(await reading.state()).hex()
+        place = place_of_source(self._source)
+        is_empty = await self._prepare_target()
+        async with self._target.reading() as reading:
+            rows = await syncs.load(reading)
+            self._decoder = LineDecoder(await reading.limits())
+        row = row_of(rows, identity, place)
+        if row is None:
+            self._key = hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
+            self._text = None
+            self._state = self._first_state(place, identity, is_empty=is_empty)
+        else:
+            self._key, self._text = row.source, row.text
+            self._refuse_other_options(row.state)
+            self._state = msgspec.structs.replace(row.state, place=place)
+        if self._began_at is None:
+            self._began_at = self._state.events
+        if self._state.mode == "replica" and is_empty:
+            await self._fill(self._state)
+        return self._its_state
+
+    async def _prepare_target(self) -> bool:
+        """Make what is missing in the target; whether it holds no events."""
+        try:
+            async with self._target.reading() as reading:
+                is_empty = not any(await reading.heads())
+        except StoreNotFoundError:
+            await self._target.create()
+            is_empty = True
+        async with owners.writing(self._target, "exclusive") as writing:
+            await syncs.make_table(writing)
+        return is_empty
+
+    def _first_state(self, place: str, identity: str, *, is_empty: bool) -> SyncState:
+        mode = self._mode or "replica"
+        if mode == "replica" and not is_empty:
+            raise UsageError(
+                "the target holds events, and nothing says that a sync brought them: a replica begins in an empty "
+                "store. To add the source's events to those of the target, merge (mode='merge')"
+            )
+        if mode == "replica" and self._same_aggregate is not None:
+            raise UsageError("same_aggregate is for a merge: a replica keeps all events as they are")
+        return SyncState(
+            place=place, identity=identity, mode=mode, same_aggregate=self._same_aggregate or "refuse"
+        )
+
+    def _refuse_other_options(self, state: SyncState) -> None:
+        wanted = self._mode or state.mode, self._same_aggregate or state.same_aggregate
+        if wanted != (state.mode, state.same_aggregate):
+            policy = f" with same_aggregate={state.same_aggregate!r}" if state.mode == "merge" else ""
+            raise UsageError(
+                f"this sync was begun as a {state.mode}{policy}, and goes on only as that: what it has brought over "
+                "would not fit what comes"
+            )
+
+    async def _fill(self, begun: SyncState) -> None:
+        if self._secrets is not None:
+            await self._secrets.bring_all()
+        for resume in (True, False):
+            export = ExportStream(
+                self._source,
+                cursor=None,
+                maintenance_mode=MANUAL,
+                buffer_size=None,
+                limit=None,
+                only=EVERYTHING,
+            )
+
+            async def filled(export: ExportStream = export) -> SyncState:
+                return msgspec.structs.replace(
+                    begun,
+                    bookmark=await export.bookmark(),
+                    heads=export.cursor,
+                    events=begun.events + export.exported,
+                    at=now(),
+                )
+
+            filling = Filling(self._target, self._key, filled, resume=resume)
+            sink = ImportStream(
+                filling,
+                Operation("sync", self._target),
+                self._target.life,
+                byte_offset=0,
+                max_line_bytes=DEFAULT_MAX_LINE_BYTES,
+                ignore_unknown_keys=False,
+            )
+            try:
+                await pipeline(export, self._pace.lines, sink)
+            except ResumeError:
+                continue  # the source has grown in its middle since the fill was interrupted: fill anew
+            break
+        self._state, self._text = filling.filled, filling.text
+        self._tell(self._report())
+
+    # the batches
+
+    async def _gathered(self, follower: Follower, *, follow: bool) -> bytes:
+        """The lines of the next batch; none where nothing came for a while."""
+        clock = asyncio.get_running_loop().time
+        try:
+            lines = await follower.next(IDLE_SECONDS if follow else 0)
+            texts, size, count = [lines.text], len(lines.text), lines.number
+            until = clock() + BATCH_SECONDS
+            while (
+                count and size < BATCH_BYTES and count < self._batch_events and (left := until - clock()) > 0
+            ):
+                if follower.is_caught_up and not follow:
+                    break
+                lines = await follower.next(left)
+                texts.append(lines.text)
+                size += len(lines.text)
+                count += lines.number
+        except StoreReplacedError as error:
+            raise StoreReplacedError(
+                f"the source is not what was synced before: {error}. Nothing was changed: the target is whole as it "
+                "was at its last batch. Sync into an empty store to begin anew"
+            ) from error
+        return b"".join(texts)
+
+    async def _store(self, text: bytes, bookmark: str) -> None:
+        """Store a batch, exactly once."""
+        state = self._its_state
+        rows = [row for _, row in LineSplitter().feed(text).whole_rows(self._decoder)]
+        named = [] if self._secrets is None else await self._secrets.named_in(rows)
+        erased = None
+        async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
+            if not await syncs.is_still(writing, self._key, self._text):
+                raise _MovedError
+            placed, heads = await place(writing, rows, state, self._brought)
+            state = msgspec.structs.replace(
+                state,
+                bookmark=bookmark,
+                heads=heads if state.mode == "replica" else None,
+                events=state.events + len(rows),
+                at=now(),
+            )
+            await writing.append(placed)
+            if named and self._secrets is not None:
+                erased = await self._secrets.store(writing, named)
+            written = await syncs.save(writing, self._key, self._text, state)
+        self._state, self._text = state, written
+        if erased is not None and self._secrets is not None:
+            await self._secrets.erase(erased)
+        self._tell(self._report())
+        await self._pace.take(len(rows))
+
+    async def _brought(self, ids: Sequence[str]) -> dict[str, int]:
+        """The versions of aggregates of the source that were brought over before."""
+        bookmark = self._its_state.bookmark
+        if bookmark is None:
+            return {}
+        async with self._source.reading() as reading:
+            return await versions_before(reading, ids, decode(bookmark).unread)
+
+    async def _note(self, error: Exception) -> None:
+        """Keep an error where `sync --status` finds it, as far as the target can be reached."""
+        if self._text is None:
+            return
+        problem = Problem(now(), f"{type(error).__name__}: {error}")
+        with suppress(EventferryError, TimeoutError):
+            async with asyncio.timeout(_NOTING_SECONDS):
+                async with owners.writing(self._target, frozen="allow") as writing:
+                    await syncs.note_problem(writing, self._key, problem)
+
+
+def _check(mode: str | None, same_aggregate: str | None, rate: int | None) -> None:
+    if mode not in (None, "replica", "merge"):
+        raise UsageError(f"mode is 'replica' or 'merge', not {mode!r}")
+    policy, equals, prefix = (same_aggregate or "refuse").partition("=")
+    is_known = (policy in ("refuse", "renumber") and not equals) or (policy == "prefix" and prefix)
+    if not is_known:
+        raise UsageError(f"same_aggregate is 'refuse', 'renumber' or 'prefix=…', not {same_aggregate!r}")
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or rate < 1):
+        raise UsageError(f"rate is a whole number of events a second, from 1, not {rate!r}")
+
+
+def _may_pass(error: EventferryError, *, follow: bool) -> bool:
+    """Whether it is worth trying again."""
+    if isinstance(error, CursorAheadError):
+        return error.is_standby
+    return follow or not isinstance(error, StoreFrozenError)
+
+
+def place_of_source(source: Database) -> str:
+    """Where a source is, with the names of its tables, and without a password."""
+    return "/".join(value for value in source.traits.resource_names.values() if value)
+
+
+def row_of(rows: Sequence[syncs.SyncRow], identity: str, place: str) -> syncs.SyncRow | None:
+    """The row of a source: by its identity, wherever it is now; by its place, if it has none."""
+    for row in rows:
+        if identity == row.state.identity != _NO_IDENTITY:
+            return row
+    for row in rows:
+        if row.state.place == place:
+            if row.state.identity != identity:
+                raise StoreReplacedError(
+                    f"the events of the source at {place} have been replaced since the last sync. Nothing was "
+                    "changed: the target is whole as it was at its last batch. Sync into an empty store to begin anew"
+                )
+            return row
+    return None
