@@ -8,3 +8,8 @@ import time
 def now() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def moment(time_ms: int) -> str:
+    """Such a time as a message shows it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ms / 1000))

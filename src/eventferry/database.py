@@ -403,11 +403,7 @@ class Writing(Reading, Protocol):
 
     # stages
     async def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
+        self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
         """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second
         raises StoreBusyError or ImportOpenError.
@@ -434,9 +430,9 @@ class Writing(Reading, Protocol):
         """Make some of the indexes of a "replace" stage, as far as they are not there yet; where rows are not unique,
         which lines clash."""
 
-    async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key. What a named
-        part brought before is removed."""
+    async def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
+        """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key; None where
+        that knows no parts. What a named part brought before is removed."""
 
 
 class ExclusiveWriting(Writing, Protocol):

@@ -165,8 +165,9 @@ class AggregateConflictError(EventferryError):
 
     def __init__(self, aggregate_id: str) -> None:
         super().__init__(
-            f"the aggregate {aggregate_id!r} lives on both sides: let a merge renumber its events "
-            "(same_aggregate='renumber'), or give the source's aggregates a prefix (same_aggregate='prefix=…')"
+            f"the aggregate {aggregate_id!r} lives on both sides: renumber the events that come "
+            "(same_aggregate='renumber'), or begin the sync anew with a prefix for the source's aggregates "
+            "(same_aggregate='prefix=…')"
         )
         self.aggregate_id = aggregate_id
 

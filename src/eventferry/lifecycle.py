@@ -13,7 +13,6 @@ import contextlib
 import os
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 from eventferry.errors import EventferryError, StoreClosedError
@@ -74,14 +73,7 @@ End: TypeAlias = Callable[[BaseException], Coroutine[Any, Any, None]]
 
 
 class Life:
-    """What is under way on one store object, from its first call to its `close`.
-
-    Args:
-        name: of the store, for errors.
-
-    Attributes:
-        name: likewise.
-    """
+    """What is under way on one store object, from its first call to its `close`. `name` is the store's, for errors."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -185,9 +177,7 @@ class Running:
             self._task, self._cancelling = task, task.cancelling()
             self._life._running[task] = self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._task is None:
             return
         del self._life._running[self._task]

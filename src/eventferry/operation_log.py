@@ -14,8 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -43,12 +42,8 @@ def told_elsewhere() -> Iterator[None]:
 
 def place_of(database: Database) -> str:
     """The location of a store, without its table names."""
-    names = [
-        value
-        for name, value in database.traits.resource_names.items()
-        if value and not name.endswith("TableName")
-    ]
-    return "/".join(names)
+    names = database.traits.resource_names
+    return "/".join(value for name, value in names.items() if value and not name.endswith("TableName"))
 
 
 class Operation:
@@ -57,11 +52,8 @@ class Operation:
     Args:
         name: of the operation, as on the command line.
         database: of the store.
-        level: of the last record. An operation at DEBUG has no first record.
+        level: of the last record, which has `counts` too. An operation at DEBUG has no first record.
         facts: fields of all its records.
-
-    Attributes:
-        counts: fields of the last record.
     """
 
     def __init__(self, name: str, database: Database, *, level: int = logging.INFO, **facts: Any) -> None:
@@ -89,15 +81,13 @@ class Operation:
     def fail(self, error: BaseException | None, **counts: int) -> None:
         """End without success: by an error, or given up (None, or cancelled)."""
         self.counts |= counts
+        # Reading only the beginning of an export is no failure; a version conflict is an ordinary result of a save.
+        level = self._level if isinstance(error, GeneratorExit | ConcurrentError) else self._failure
         if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
-            # Reading only the beginning of an export is not a failure.
-            level = self._level if isinstance(error, GeneratorExit) else self._failure
             self._over(level, "given up", {"outcome": "given up"})
-            return
-        name = type(error).__name__
-        # For a save, a version conflict is an ordinary result.
-        level = self._level if isinstance(error, ConcurrentError) else self._failure
-        self._over(level, f"failed: {name}", {"outcome": "failed", "error": name})
+        else:
+            name = type(error).__name__
+            self._over(level, f"failed: {name}", {"outcome": "failed", "error": name})
 
     def _over(self, level: int, words: str, fields: dict[str, Any]) -> None:
         if self._began is None:
@@ -122,9 +112,7 @@ class Operation:
         self.begin()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:
             self.end()
         else:
@@ -147,16 +135,13 @@ class _Has(Protocol):
 S = TypeVar("S", bound=_Has)
 
 
-def told(
-    name: str, level: int = logging.INFO
-) -> Callable[
-    [Callable[Concatenate[S, P], Coroutine[Any, Any, T]]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
-]:
+_Method: TypeAlias = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
+
+
+def told(name: str, level: int = logging.INFO) -> Callable[[_Method[S, P, T]], _Method[S, P, T]]:
     """Decorator that logs a method of a store as an operation, with the counts of its result."""
 
-    def decorate(
-        method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
-    ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    def decorate(method: _Method[S, P, T]) -> _Method[S, P, T]:
         @wraps(method)
         async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
             with Operation(name, self._database, level=level) as operation:

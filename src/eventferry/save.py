@@ -113,7 +113,9 @@ class Saving:
         if self._is_free and save.event.aggregate_id not in self._aggregates:
             self._began([save])
             try:
-                return await self._alone(save)
+                [saved] = await self._saved([save])
+                assert saved is not None  # noqa: S101 -- only of several one may be left out
+                return saved
             finally:
                 self._ended([save])
         waiting = _Waiting(save, asyncio.get_running_loop().create_future())
@@ -123,7 +125,7 @@ class Saving:
         except asyncio.CancelledError:
             if waiting.group is not None and all(one.answer.done() for one in waiting.group.saves):
                 waiting.group.task.cancel()
-                await to_the_end(_over(waiting.group.task))
+                await to_the_end(asyncio.wait([waiting.group.task]))
             raise
 
     @property
@@ -196,11 +198,6 @@ class Saving:
             if not one.answer.done():
                 await self._store([one])
 
-    async def _alone(self, save: Save) -> Saved:
-        [saved] = await self._saved([save])
-        assert saved is not None  # noqa: S101 -- only of several one may be left out
-        return saved
-
     async def _saved(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
         while True:
             try:
@@ -208,10 +205,6 @@ class Saving:
             except StoreFrozenError:
                 async with writing(self._database):  # refuses, unless the freeze was a dead owner's
                     pass
-
-
-async def _over(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])
 
 
 def words_for(saves: Sequence[Save]) -> str:

@@ -10,11 +10,11 @@ import secrets as randomness
 import string
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import Annotated, Any
 
 import msgspec
 
+from eventferry.arguments import check_integer
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Database, ExclusiveWriting, Frozen, Reading, Segment, Writing
@@ -26,10 +26,9 @@ from eventferry.errors import (
     SecretExistsError,
     StoreClosedError,
     UnsupportedStoreError,
-    UsageError,
 )
 from eventferry.importing.batch import PART
-from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, LineSplitter
 from eventferry.lines.event import Event, EventInput, NewRow, Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, check_text, full_thread
 from eventferry.lines.payload import encode_payload, plain_text
@@ -47,12 +46,12 @@ MAX_ID_LENGTH = 660
 """So that the aggregateId of the event about a secret, which holds the secret's id, fits its column."""
 
 
-class Secret(msgspec.Struct, frozen=True):
+class Secret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row of secrets: `secret` is None where it was deleted."""
 
     secret: str | None
-    id: str
-    idx: int
+    id: Annotated[str, msgspec.Meta(max_length=700)]
+    idx: Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]
 
     def __repr__(self) -> str:
         return f"Secret(id={self.id!r}, idx={self.idx})"  # never the secret: representations end up in logs
@@ -180,9 +179,9 @@ async def load(
     include_deleted: bool,
 ) -> SecretsPage:
     """A page of secrets."""
-    for name, number in (("limit", limit), ("idx", idx), ("skip", skip)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
-            raise UsageError(f"{name} is a whole number from 0, not {number!r}")
+    check_integer("limit", limit, 0)
+    check_integer("idx", idx, 0, optional=True)
+    check_integer("skip", skip, 0, optional=True)
     async with database.reading() as reading:
         rows = await _page(reading, idx or 0, limit, skip or 0, ids, include_deleted=include_deleted)
     return SecretsPage(rows, rows[-1].idx + 1 if rows else None)
@@ -244,12 +243,7 @@ async def _page(
 
 
 class _Table:
-    """The table of secrets in a write transaction that holds it.
-
-    Args:
-        writing: the transaction.
-        known: the columns.
-    """
+    """The table of secrets in a write transaction that holds it, and what its columns can hold."""
 
     def __init__(self, writing: Writing, known: Mapping[str, Column]) -> None:
         self._writing = writing
@@ -260,7 +254,6 @@ class _Table:
 
     @classmethod
     async def of(cls, writing: Writing) -> _Table:
-        """The table of this transaction's store."""
         return cls(writing, await columns(writing, writing.dialect.tables.secrets))
 
     async def free(self) -> int:
@@ -279,11 +272,7 @@ class _Table:
         return [Secret(*row) for row in rows]
 
     async def insert(self, rows: Sequence[tuple[int | None, Secret]]) -> None:
-        """Add rows whose ids and idx are free, each with the number of its line.
-
-        Raises:
-            InputError: the columns cannot hold a row.
-        """
+        """Add rows whose ids and idx are free, each with the number of its line. Raises InputError."""
         for number, row in rows:
             if self._id_length is not None and len(row.id) > self._id_length:
                 raise InputError("is longer than the store's column", line=number, field="id")
@@ -308,12 +297,9 @@ class _Table:
     async def erase(self, ids: Sequence[str]) -> None:
         """Make rows tombstones; where the table cannot hold such, remove them."""
         named = self._writing.dialect.among("id", ids)
-        what = (
-            f"UPDATE {self._table} SET secret = NULL"
-            if self._keeps_tombstones
-            else f"DELETE FROM {self._table}"
-        )
-        if await self._writing.change(f"{what} WHERE {named.text}", named.values) != len(ids):
+        erase = "UPDATE {} SET secret = NULL" if self._keeps_tombstones else "DELETE FROM {}"
+        erased = await self._writing.change(f"{erase.format(self._table)} WHERE {named.text}", named.values)
+        if erased != len(ids):
             raise left_out(self._name)
 
 
@@ -381,18 +367,10 @@ class SecretsExport:
                 yield held
 
 
-class SecretLine(msgspec.Struct, forbid_unknown_fields=True):
-    """A line of secrets as it comes in."""
-
-    secret: str | None
-    id: Annotated[str, msgspec.Meta(max_length=700)]
-    idx: Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]
+_LINES = msgspec.json.Decoder(Secret)
 
 
-_LINES = msgspec.json.Decoder(SecretLine)
-
-
-def decode_line(text: bytes) -> SecretLine:
+def decode_line(text: bytes) -> Secret:
     """A line of secrets. Raises an InputError without a place, and without anything of the secret."""
     if has_lone_surrogate(text):
         raise InputError(LONE_SURROGATE)
@@ -416,7 +394,7 @@ class SecretsImport:
         self._database = database
         self._frozen: Frozen = frozen
         self._splitter = LineSplitter(DEFAULT_MAX_LINE_BYTES)
-        self._lines: list[tuple[int | None, SecretLine]] = []
+        self._lines: list[tuple[int | None, Secret]] = []
         self._state = "open"
         self._report = SecretsReport()
         self._operation = Operation("import-secrets", database)
@@ -424,9 +402,7 @@ class SecretsImport:
     async def __aenter__(self) -> SecretsImport:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error is None:
             await self.close()
         else:
@@ -438,7 +414,7 @@ class SecretsImport:
             raise StoreClosedError("this import of secrets is over")
         try:
             self._operation.begin()
-            self._take(self._splitter.feed(block))
+            self._lines.extend(self._splitter.feed(block).decoded(decode_line))
         except BaseException as error:
             await self.abort(error)
             raise
@@ -448,7 +424,7 @@ class SecretsImport:
         if self._state == "open":
             self._state = "aborted"
             with self._operation as operation:
-                self._take(self._splitter.finish())
+                self._lines.extend(self._splitter.finish().decoded(decode_line))
                 async with owners.writing(self._database, frozen=self._frozen, secrets=True) as writing:
                     self._report = await store_lines(writing, self._lines)
                 self._lines = []
@@ -467,11 +443,8 @@ class SecretsImport:
             self._operation.fail(error)
         self._lines = []
 
-    def _take(self, lines: Lines) -> None:
-        self._lines.extend(lines.decoded(decode_line))
 
-
-async def store_lines(writing: Writing, lines: Sequence[tuple[int | None, SecretLine]]) -> SecretsReport:
+async def store_lines(writing: Writing, lines: Sequence[tuple[int | None, Secret]]) -> SecretsReport:
     """Store rows of another store, each with the number of its line: what is there is skipped, and deleted secrets stay
     deleted. Raises SecretConflictError."""
     counts: Counter[str] = Counter()

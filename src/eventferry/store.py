@@ -324,7 +324,7 @@ class EventStore:
         follow: bool = False,
         with_secrets: bool = True,
         rate: int | None = None,
-        tell: Callable[[SyncReport], None] = lambda _: None,
+        tell: Callable[[SyncReport], None] | None = None,
     ) -> SyncReport:
         """Bring over from another store what is new since the last time, exactly once; see docs/sync.md.
 
@@ -351,8 +351,7 @@ class EventStore:
             SecretConflictError: both sides have a secret with the same id.
             UsageError: this store holds events, and cannot become a replica; or the last sync had other options.
         """
-        operation = Operation("sync", self._database, source=place_of(source._database))
-        with operation:
+        with Operation("sync", self._database, source=place_of(source._database)) as operation:
             syncing = Sync(
                 source._database,
                 self._database,
@@ -360,7 +359,7 @@ class EventStore:
                 same_aggregate=same_aggregate,
                 with_secrets=with_secrets,
                 rate=rate,
-                tell=tell,
+                tell=tell or (lambda _: None),
             )
             report = await syncing.run(follow=follow)
             operation.counts = counts_of(report)
@@ -386,6 +385,7 @@ class EventStore:
         limit: int | None = None,
         jobs: int = 1,
         since: str | None = None,
+        until: str | None = None,
     ) -> ExportStream:
         """Export events as JSON Lines: an async iterator of blocks.
 
@@ -401,6 +401,8 @@ class EventStore:
             jobs: number of connections that read in parallel, each a few MB ahead. The output is the same. This helps
                 if the server's answers take long; with a filter or a limit, one connection is used.
             since: start at this bookmark, instead of a cursor.
+            until: end at this bookmark or cursor. What it has read is not compared: it may be of the store from which
+                this one was copied.
 
         Raises:
             CursorAheadError: during iteration: the cursor has read more events than the store holds.
@@ -421,6 +423,7 @@ class EventStore:
             only=filter_of(event_types, aggregate_ids, start_time, finish_time),
             jobs=jobs,
             since=since,
+            until=until,
         )
 
     async def partitions(self, n: int, since: str | None = None, until: str | None = None) -> list[Partition]:

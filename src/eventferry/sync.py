@@ -416,7 +416,7 @@ class EventStore(_Face[AwaitedStore]):
         follow: bool = False,
         with_secrets: bool = True,
         rate: int | None = None,
-        tell: Callable[[SyncReport], None] = lambda _: None,
+        tell: Callable[[SyncReport], None] | None = None,
     ) -> SyncReport:
         """As `eventferry.EventStore.sync`. `tell` is called in the worker thread of the loop."""
         return _LOOP.run(

@@ -354,6 +354,21 @@ async def test_versions_with_gaps_are_merged_as_they_are(opened: Opened) -> None
         assert [event.aggregate_version for event in await all_pages(target, 10)] == [2, 5, 9, 12, 13, 40]
 
 
+async def test_a_sync_that_refuses_can_begin_to_renumber(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        await save(source, "shared", 1)
+        await target.sync(source, mode="merge")
+        await save(target, "shared", 2)
+        await save(source, "shared", 2)
+        with pytest.raises(AggregateConflictError):
+            await target.sync(source)
+        assert (await target.sync(source, same_aggregate="renumber")).events == 1
+        await save(source, "shared", 3)
+        assert (await target.sync(source)).events == 1
+        with pytest.raises(UsageError):
+            await target.sync(source, same_aggregate="refuse")
+
+
 async def test_other_options_than_the_last_time_are_refused(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await target.sync(source, mode="merge", same_aggregate="renumber")

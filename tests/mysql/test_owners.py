@@ -159,21 +159,22 @@ async def test_an_import_whose_connection_dies_while_it_replaces_still_replaces(
 async def test_an_answer_that_is_lost_when_the_events_are_replaced_is_no_failure(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    define = Connection.define
+    apart = Connection.apart
     lost: list[str] = []
 
-    def define_and_lose_the_answer(self: Connection, statement: str, values: Any = ()) -> None:
-        define(self, statement, values)
+    def lose_the_answer(self: Connection, statement: str, values: Any = ()) -> list[tuple[Any, ...]]:
+        rows = apart(self, statement, values)
         if statement.startswith("RENAME TABLE `events` ") and not lost:
             lost.append(statement)
             assert self._definitions is not None
             self._definitions.close()
             raise OperationalError(2013, "Lost connection to server during query")
+        return rows
 
     async with open_store(database.url) as store:
         await store.init()
         await import_lines(store, make_lines(5))
-        monkeypatch.setattr(Connection, "define", define_and_lose_the_answer)
+        monkeypatch.setattr(Connection, "apart", lose_the_answer)
         assert (await import_lines(store, OTHER)).imported == 700
         assert lost
         assert await exported(store) == OTHER

@@ -15,7 +15,7 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, following, incremental, secrets, service, stores
+from eventferry.cli import checks, events, following, incremental, secrets, service, stores, syncing
 from eventferry.cli.logs import logged
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
@@ -46,6 +46,8 @@ for command in (
     events.copy,
     incremental.incremental_import,
     incremental.incremental,
+    syncing.sync,
+    syncing.cutover,
     secrets.export_secrets,
     secrets.import_secrets,
     checks.verify,
@@ -108,7 +110,7 @@ _OPTIONS = {
 """The command's options that are not spelled like the library's parameters."""
 
 _PARAMETER = re.compile(
-    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True"
+    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True|mode='(merge)'|(same_aggregate)(?==)"
     r"|(ignore_unknown_keys|start_time|finish_time|event_types|aggregate_ids)(?:=True)?)(?![\w'\"])"
 )
 """Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""
@@ -116,7 +118,7 @@ _PARAMETER = re.compile(
 
 def _tell(error: Exception) -> None:
     """Print an error, with the command's options in place of the library's parameters."""
-    message = _PARAMETER.sub(lambda found: _option(found[1] or found[2]), str(error))
+    message = _PARAMETER.sub(lambda found: _option(next(filter(None, found.groups()))), str(error))
     say(f"eventferry: {message.replace(' (the setting max_line_bytes)', '')}")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import eventferry
-from eventferry.cli.options import flag, json_option
+from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
 from eventferry.cli.running import run
@@ -22,13 +22,20 @@ from eventferry.errors import UsageError
 @click.argument("a")
 @click.argument("b", required=False)
 @flag("--content", "Ignore positions and versions, which differ in merged stores.")
+@option(
+    "--until",
+    "BOOKMARK",
+    "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing.",
+)
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @json_option
-def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -> None:
+def verify(a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool) -> None:
     """Compare two stores or files, or check one.
 
     The exit status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
     """
+    if until is not None and not (b is not None and is_store(a) and is_store(b)):
+        raise UsageError("--until needs two stores to compare")
     if b is None:
         if content or secrets:
             raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
@@ -36,7 +43,7 @@ def verify(a: str, b: str | None, content: bool, secrets: bool, as_json: bool) -
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
     else:
-        _compare(a, b, content=content, secrets=secrets, as_json=as_json)
+        _compare(a, b, content=content, until=until, secrets=secrets, as_json=as_json)
 
 
 def _check(a: str, *, as_json: bool) -> None:
@@ -75,9 +82,9 @@ def _check(a: str, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _compare(a: str, b: str, *, content: bool, secrets: bool, as_json: bool) -> None:
+def _compare(a: str, b: str, *, content: bool, until: str | None, secrets: bool, as_json: bool) -> None:
     async def compare_events() -> eventferry.VerifyReport:
-        async with source_of(a) as (left, _), source_of(b) as (right, _):
+        async with source_of(a, until=until) as (left, _), source_of(b, until=until) as (right, _):
             with Meter("comparing") as meter:
                 return await eventferry.verify(meter(left), right, content=content)
 

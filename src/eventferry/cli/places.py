@@ -99,19 +99,24 @@ async def store_at(place: str) -> AsyncIterator[EventStore]:
 
 
 @asynccontextmanager
-async def source_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+async def source_of(
+    place: str, jobs: int = 1, until: str | None = None
+) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file, standard input or a store; and their total bytes, if known.
 
-    A store is read with `jobs` connections. Warns at the end about a compressed file without a checksum.
+    A store is read with `jobs` connections, and up to the bookmark `until`. Warns at the end about a compressed file
+    without a checksum.
     """
-    async with lines_of(place, jobs) as (lines, total):
+    async with lines_of(place, jobs, until) as (lines, total):
         yield lines, total
         if getattr(lines, "is_unchecked", False):
             say(f"warning: {place} has no checksum, so damage may go unnoticed")
 
 
 @asynccontextmanager
-async def lines_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+async def lines_of(
+    place: str, jobs: int = 1, until: str | None = None
+) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """The same without the warning."""
     from eventferry.lines.files import read_blocks
 
@@ -119,7 +124,10 @@ async def lines_of(place: str, jobs: int = 1) -> AsyncIterator[tuple[AsyncIterat
         # The raw file: a read abandoned by Ctrl-C must not hold a lock that Python needs at exit.
         yield read_blocks(_raw(sys.stdin)), None
     elif is_store(place):
-        async with store_at(place) as store, contextlib.aclosing(store.export_events(jobs=jobs)) as export:
+        async with (
+            store_at(place) as store,
+            contextlib.aclosing(store.export_events(jobs=jobs, until=until)) as export,
+        ):
             yield export, None
     else:
         import asyncio

@@ -15,7 +15,7 @@ import msgspec
 
 from eventferry.comparing.spill import Spill
 from eventferry.errors import DatabaseError, InputError, StoreUnreachableError
-from eventferry.lines.blocks import LineSplitter
+from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.files import Blocks
@@ -152,7 +152,7 @@ async def _rows(blocks: AsyncIterator[bytes], remarks: _Remarks) -> AsyncGenerat
     splitter, decoder = LineSplitter(), LineDecoder()
     try:
         async for block in blocks:
-            for row in _decoded(splitter.feed(block).texts, decoder, remarks):
+            for row in _decoded(splitter.feed(block), decoder, remarks):
                 yield row
     except DatabaseError as error:
         # If the database has found faults already, a failing read is one more of them.
@@ -160,19 +160,16 @@ async def _rows(blocks: AsyncIterator[bytes], remarks: _Remarks) -> AsyncGenerat
             raise
         remarks.add("fault", f"the events cannot be read completely: {error}")
         return
-    for row in _decoded(splitter.finish().texts, decoder, remarks):
+    for row in _decoded(splitter.finish(), decoder, remarks):
         yield row
 
 
-def _decoded(texts: Iterable[bytes], decoder: LineDecoder, remarks: _Remarks) -> Iterator[Row]:
-    for text in texts:
-        remarks.line += 1
-        if not text or text.isspace():
-            continue
+def _decoded(lines: Lines, decoder: LineDecoder, remarks: _Remarks) -> Iterator[Row]:
+    for number, text in lines.numbered:
         try:
             yield decoder.row(text)
         except InputError as error:
-            remarks.add("malformed", f"line {remarks.line}: {error}")
+            remarks.add("malformed", f"line {number}: {error}")
 
 
 class _Remarks:
@@ -181,7 +178,6 @@ class _Remarks:
     def __init__(self) -> None:
         self.counts: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
         self.first: list[Remark] = []
-        self.line = 0
         self._told: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
 
     def add(self, kind: RemarkKind, text: str, count: int = 1) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AsyncExitStack
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from eventferry.comparing.spill import Spill
 from eventferry.errors import InputError
@@ -17,6 +17,7 @@ from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.piping import Source, blocks_of
 
 R = TypeVar("R")
+D = TypeVar("D")
 
 Side: TypeAlias = Literal[0, 1]
 SIDES: tuple[Side, Side] = (0, 1)
@@ -28,184 +29,166 @@ FIRST = 10
 """How many differences are reported one by one."""
 
 Kind: TypeAlias = Literal["missing", "extra", "changed"]
-ALONE: tuple[Kind, Kind] = ("missing", "extra")
+_ALONE: tuple[Kind, Kind] = ("missing", "extra")
 """The kind of difference of an unmatched row, by its side."""
 
 _AT_ONCE = 1024
 """How many lines of each side are read between two checks of the waiting size."""
 
 
-class Finding(Protocol):
-    """A difference of any type."""
+class Comparison(Generic[R, D]):
+    """The rows of both sides that have not been matched yet, and the differences found so far.
 
-    @property
-    def kind(self) -> Kind:
-        """The kind of difference."""
-
-
-D = TypeVar("D", bound=Finding)
-
-
-class Findings(Generic[D]):
-    """The number of differences of each kind, and the first ones.
+    Rows with the same key match, one with one, even if they differ otherwise. What a row and a difference are, a
+    subclass says.
 
     Args:
-        place: the sort key of a difference.
+        shape: the msgspec type of a row.
+        decode: makes a row of a line, or raises InputError.
     """
 
-    def __init__(self, place: Callable[[D], tuple[Any, ...]]) -> None:
-        self.counts: dict[Kind, int] = {"missing": 0, "extra": 0, "changed": 0}
-        self._place = place
+    def __init__(self, shape: Any, decode: Callable[[bytes], R]) -> None:
+        self._decode = decode
+        self._spill: Spill[tuple[R, Side]] = Spill(
+            tuple[shape, Side], key=lambda record: self.value(record[0])
+        )
+        self._sides: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
+        self._waiting = 0  # bytes, approximately
+        self._counts: dict[str, int] = {"missing": 0, "extra": 0, "changed": 0}
         self._first: list[D] = []
 
-    def note(self, difference: D) -> None:
-        """Count a difference, and keep it if it is among the first."""
-        self.counts[difference.kind] += 1
-        self._first.append(difference)
-        if len(self._first) >= 100 * FIRST:
-            self._first = self.first
+    def key(self, row: R) -> Hashable:
+        """Rows with the same one match."""
+        raise NotImplementedError
 
-    @property
-    def first(self) -> list[D]:
-        """The first differences, in order."""
-        return heapq.nsmallest(FIRST, self._first, key=self._place)
+    def value(self, row: R) -> Hashable:
+        """Only rows with the same one can match: they go to the same temporary file."""
+        return self.key(row)
 
-    @property
-    def are_none(self) -> bool:
-        """Whether there are no differences."""
-        return not any(self.counts.values())
-
-
-class Comparison(Generic[R]):
-    """The rows of both sides that have not been matched yet.
-
-    Attributes:
-        waiting: their approximate size in bytes.
-    """
-
-    waiting: int = 0
+    def size(self, row: R) -> int:
+        """Of a row in memory, in bytes, approximately."""
+        raise NotImplementedError
 
     def are_equal(self, row: R, other: R) -> bool:
-        """Whether two rows match; for rows that come at the same place, before either waits."""
+        """Whether two rows match and do not differ; for those at the same place, before either waits."""
+        raise NotImplementedError
+
+    def difference(self, kind: Kind, row: R, other: R) -> D | None:
+        """What a row of the first source and one of the second with its key differ in; of an unmatched row, both are
+        it."""
+        raise NotImplementedError
+
+    def place(self, difference: D) -> tuple[Any, ...]:
+        """The sort key of a difference."""
         raise NotImplementedError
 
     def add(self, row: R, side: Side) -> None:
         """Match a row with a waiting one, or let it wait."""
-        raise NotImplementedError
-
-    def take(self) -> Iterator[tuple[R, Side]]:
-        """Remove and return all waiting rows."""
-        raise NotImplementedError
-
-    def note_alone(self, row: R, side: Side) -> None:
-        """Note an unmatched row."""
-        raise NotImplementedError
-
-
-class ByKey(Comparison[R]):
-    """Rows with the same key match, one with one, even if they differ otherwise.
-
-    Args:
-        key: of a row.
-        size: of a row, in bytes, approximately.
-    """
-
-    def __init__(self, key: Callable[[R], Hashable], size: Callable[[R], int]) -> None:
-        self._key_of = key
-        self._size_of = size
-        self._sides: tuple[dict[Hashable, list[R]], dict[Hashable, list[R]]] = ({}, {})
-
-    def note_changed(self, row: R, other: R) -> None:
-        """Note the differences, if any, between a row of the first source and one of the second with its key."""
-        raise NotImplementedError
-
-    def add(self, row: R, side: Side) -> None:
-        """Match a row with a waiting one, or let it wait."""
-        key, others = self._key_of(row), self._sides[1 - side]
+        key, others = self.key(row), self._sides[1 - side]
         waiting = others.get(key)
         if waiting is None:
             self._sides[side].setdefault(key, []).append(row)
-            self.waiting += self._size_of(row)
+            self._waiting += self.size(row)
             return
         other = waiting.pop(0)
         if not waiting:
             del others[key]
-        self.waiting -= self._size_of(other)
-        self.note_changed(*((other, row) if side else (row, other)))
+        self._waiting -= self.size(other)
+        if row != other:
+            self._note("changed", *((other, row) if side else (row, other)))
 
-    def take(self) -> Iterator[tuple[R, Side]]:
-        """Remove and return all waiting rows."""
-        sides, self._sides, self.waiting = self._sides, ({}, {}), 0
+    def waiting(self, side: Side) -> Iterator[R]:
+        """The waiting rows of a side."""
+        for rows in self._sides[side].values():
+            yield from rows
+
+    async def run(self, source: Source, other: Source, waiting_bytes: int) -> tuple[int, int]:
+        """Read both sources in turns and match all rows; returns the number of rows of each.
+
+        If both have the same bytes at the same place, only one of the two lines is decoded.
+
+        Raises:
+            InputError: a line cannot be decoded.
+        """
+        with self._spill as spill:
+            async with AsyncExitStack() as stack:
+                left, right = _Lines(blocks_of(source), stack), _Lines(blocks_of(other), stack)
+                while (has_left := await left.fill()) & (has_right := await right.fill()):
+                    self._add_pairs(left, right)
+                    self._put_away(waiting_bytes)
+                for lines, side, has_more in ((left, SIDES[0], has_left), (right, SIDES[1], has_right)):
+                    while has_more:
+                        self._add_all(lines, side)
+                        self._put_away(waiting_bytes)
+                        has_more = await lines.fill()
+            if spill.is_used:
+                self._put_away(-1)
+            for rows in spill.files():
+                for row, side in rows:
+                    self.add(row, side)
+                self._note_rest()
+        self._note_rest()
+        return left.count, right.count
+
+    def outcome(self) -> dict[str, Any]:
+        """What every report says, by its fields."""
+        is_equal = not any(self._counts.values())
+        return dict(self._counts, equal=is_equal, differences=self._least())
+
+    def _add_pairs(self, left: _Lines, right: _Lines) -> None:
+        """Compare as many lines as both sides have available."""
+        size = min(left.left, right.left, _AT_ONCE)
+        ours, theirs = left.take(size), right.take(size)
+        decode, are_equal = self._decode, self.are_equal
+        lines, number = left, 0
+        try:
+            for number, text in enumerate(ours):
+                lines = left
+                row = decode(text)
+                if text == theirs[number]:
+                    continue
+                lines = right
+                other = decode(theirs[number])
+                if not are_equal(row, other):
+                    self.add(row, 0)
+                    self.add(other, 1)
+        except InputError as error:
+            raise lines.placed(error, lines.at - size + number) from None
+
+    def _add_all(self, lines: _Lines, side: Side) -> None:
+        """Add some of the available lines of one side."""
+        start = lines.at
+        for place, text in enumerate(lines.take(min(lines.left, _AT_ONCE)), start):
+            try:
+                row = self._decode(text)
+            except InputError as error:
+                raise lines.placed(error, place) from None
+            self.add(row, side)
+
+    def _put_away(self, most: int) -> None:
+        """Write the waiting rows to temporary files if they are larger than this."""
+        if self._waiting > most:
+            for side in SIDES:
+                self._spill.put((row, side) for row in self.waiting(side))
+            self._sides, self._waiting = ({}, {}), 0
+
+    def _note_rest(self) -> None:
+        """What waits still is matched by nothing."""
         for side in SIDES:
-            for rows in sides[side].values():
-                for row in rows:
-                    yield row, side
+            for row in self.waiting(side):
+                self._note(_ALONE[side], row, row)
+        self._sides, self._waiting = ({}, {}), 0
 
+    def _note(self, kind: Kind, row: R, other: R) -> None:
+        difference = self.difference(kind, row, other)
+        if difference is not None:
+            self._counts[kind] += 1
+            self._first.append(difference)
+            if len(self._first) >= 100 * FIRST:
+                self._first = self._least()
 
-async def compare(
-    source: Source,
-    other: Source,
-    decode: Callable[[bytes], R],
-    comparison: Comparison[R],
-    spill: Spill[tuple[R, Side]],
-    waiting_bytes: int,
-) -> tuple[int, int]:
-    """Read both sources in turns and match all rows; returns the number of rows of each.
-
-    If both have the same bytes at the same place, only one of the two lines is decoded.
-
-    Raises:
-        InputError: a line cannot be decoded.
-    """
-    async with AsyncExitStack() as stack:
-        left, right = _Lines(blocks_of(source), stack), _Lines(blocks_of(other), stack)
-        while (has_left := await left.fill()) & (has_right := await right.fill()):
-            _compare_pairs(left, right, decode, comparison)
-            if comparison.waiting > waiting_bytes:
-                spill.put(comparison.take())
-        for lines, side, has_more in ((left, SIDES[0], has_left), (right, SIDES[1], has_right)):
-            while has_more:
-                for row in lines.rows(decode):
-                    comparison.add(row, side)
-                if comparison.waiting > waiting_bytes:
-                    spill.put(comparison.take())
-                has_more = await lines.fill()
-    if spill.is_used:
-        spill.put(comparison.take())
-        for rows in spill.files():
-            for row, side in rows:
-                comparison.add(row, side)
-            _note_rest(comparison)
-    else:
-        _note_rest(comparison)
-    return left.count, right.count
-
-
-def _note_rest(comparison: Comparison[R]) -> None:
-    for row, side in comparison.take():
-        comparison.note_alone(row, side)
-
-
-def _compare_pairs(
-    left: _Lines, right: _Lines, decode: Callable[[bytes], R], comparison: Comparison[R]
-) -> None:
-    """Compare as many lines as both sides have available."""
-    size = min(left.left, right.left, _AT_ONCE)
-    ours, theirs = left.take(size), right.take(size)
-    lines, number = left, 0
-    try:
-        for number, text in enumerate(ours):
-            lines = left
-            row = decode(text)
-            if text == theirs[number]:
-                continue
-            lines = right
-            other = decode(theirs[number])
-            if not comparison.are_equal(row, other):
-                comparison.add(row, 0)
-                comparison.add(other, 1)
-    except InputError as error:
-        raise lines.placed(error, lines.at - size + number) from None
+    def _least(self) -> list[D]:
+        return heapq.nsmallest(FIRST, self._first, key=self.place)
 
 
 class _Lines:
@@ -235,7 +218,7 @@ class _Lines:
             block = await anext(self._blocks, None)
             self._is_over = block is None
             self._lines = self._splitter.finish() if block is None else self._splitter.feed(block)
-            # Most lines begin with a brace: only others may be blank.
+            # Not by `numbered`, which takes longer.
             self._texts = [
                 text for text in self._lines.texts if text and (text[0] > 32 or not text.isspace())
             ]
@@ -248,21 +231,6 @@ class _Lines:
         self.at += size
         return self._texts[self.at - size : self.at]
 
-    def rows(self, decode: Callable[[bytes], R]) -> Iterator[R]:
-        """Decode some of the available lines."""
-        start = self.at
-        for place, text in enumerate(self.take(min(self.left, _AT_ONCE)), start):
-            try:
-                row = decode(text)
-            except InputError as error:
-                raise self.placed(error, place) from None
-            yield row
-
     def placed(self, error: InputError, place: int) -> InputError:
         """The error with its line number and offset; `place` counts the lines of this block without blank ones."""
-        numbers = [
-            number
-            for number, text in enumerate(self._lines.texts, start=self._lines.line)
-            if text and not text.isspace()
-        ]
-        return self._lines.placed(error, numbers[place])
+        return self._lines.placed(error, [number for number, _ in self._lines.numbered][place])

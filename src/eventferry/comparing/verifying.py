@@ -9,24 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
-from operator import itemgetter
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from eventferry.comparing.canonical import canonical, is_equal
-from eventferry.comparing.side_by_side import (
-    ALONE,
-    SIDES,
-    WAITING_BYTES,
-    ByKey,
-    Comparison,
-    Findings,
-    Kind,
-    Side,
-    compare,
-)
-from eventferry.comparing.spill import Spill
+from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind, Side
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow, Row
 from eventferry.lines.piping import Source
@@ -77,8 +65,8 @@ class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
     differences: list[Difference]
 
 
+R = TypeVar("R", Row, NewRow)
 _FIELDS = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload")
-_Row: TypeAlias = Row | NewRow
 
 
 async def verify(
@@ -96,72 +84,49 @@ async def verify(
     Raises:
         InputError: a line is not an event.
     """
-    decoder = LineDecoder()
-    findings = Findings(_place)
-    if content:
-        with Spill(tuple[NewRow, Side], key=_value_of) as new_rows:
-            by_content = _ByContent(findings)
-            seen = await compare(source, other, decoder.new_row, by_content, new_rows, waiting_bytes)
-    else:
-        with Spill(tuple[Row, Side], key=_position_of) as rows:
-            by_position = _ByPosition(findings)
-            seen = await compare(source, other, decoder.row, by_position, rows, waiting_bytes)
-    return VerifyReport(
-        equal=findings.are_none,
-        events=seen[0],
-        other_events=seen[1],
-        missing=findings.counts["missing"],
-        extra=findings.counts["extra"],
-        changed=findings.counts["changed"],
-        differences=findings.first,
-    )
+    comparison = _ByContent() if content else _ByPosition()
+    events, other_events = await comparison.run(source, other, waiting_bytes)
+    return VerifyReport(events=events, other_events=other_events, **comparison.outcome())
 
 
-def _value_of(record: tuple[NewRow, Side]) -> Hashable:
-    """Not only the group: it may hold a million events."""
-    return *record[0][:3], canonical(record[0].payload)
+class _Events(Comparison[R, Difference]):
+    """What both ways have in common."""
 
-
-def _position_of(record: tuple[Row, Side]) -> Hashable:
-    return record[0][:2]
-
-
-def _place(difference: Difference) -> tuple[int, int, int, str, str]:
-    """Where a difference stands in the order of events."""
-    return (
-        difference.timestamp,
-        -1 if difference.thread_counter is None else difference.thread_counter,
-        -1 if difference.thread_id is None else difference.thread_id,
-        difference.aggregate_id,
-        difference.type,
-    )
-
-
-def _size(row: _Row) -> int:
-    return len(row.payload) + len(row.aggregate_id) + len(row.type) + _OVERHEAD
-
-
-class _ByPosition(ByKey[Row]):
-    """Rows with the same position match; if other fields differ, the event was changed."""
-
-    def __init__(self, findings: Findings[Difference]) -> None:
-        super().__init__(itemgetter(0, 1), _size)
-        self._findings = findings
-
-    def are_equal(self, row: Row, other: Row) -> bool:
+    def are_equal(self, row: R, other: R) -> bool:
         return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
 
-    def note_changed(self, row: Row, other: Row) -> None:
-        if row == other:
-            return
-        fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
-        if not is_equal(row.payload, other.payload):
-            fields.append("payload")
-        if fields:
-            self._findings.note(_difference("changed", row, tuple(fields)))
+    def size(self, row: R) -> int:
+        return len(row.payload) + len(row.aggregate_id) + len(row.type) + _OVERHEAD
 
-    def note_alone(self, row: Row, side: Side) -> None:
-        self._findings.note(_difference(ALONE[side], row))
+    def place(self, difference: Difference) -> tuple[int, int, int, str, str]:
+        return (
+            difference.timestamp,
+            -1 if difference.thread_counter is None else difference.thread_counter,
+            -1 if difference.thread_id is None else difference.thread_id,
+            difference.aggregate_id,
+            difference.type,
+        )
+
+
+class _ByPosition(_Events[Row]):
+    """Rows with the same position match; if other fields differ, the event was changed."""
+
+    def __init__(self) -> None:
+        super().__init__(Row, LineDecoder().row)
+
+    def key(self, row: Row) -> Hashable:
+        return row[:2]
+
+    def difference(self, kind: Kind, row: Row, other: Row) -> Difference | None:
+        fields: list[str] = []
+        if kind == "changed":
+            fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
+            if not is_equal(row.payload, other.payload):
+                fields.append("payload")
+            if not fields:
+                return None
+        thread, counter, timestamp, aggregate_id, version, event_type, _ = row
+        return Difference(kind, timestamp, aggregate_id, event_type, thread, counter, version, tuple(fields))
 
 
 _Group: TypeAlias = tuple[int, str, str]
@@ -214,53 +179,36 @@ class _Payloads:
                 yield payload
 
 
-class _ByContent(Comparison[NewRow]):
+class _ByContent(_Events[NewRow]):
     """Rows with equal timestamp, aggregateId, type and payload match."""
 
-    def __init__(self, findings: Findings[Difference]) -> None:
-        self._findings = findings
-        self._sides: tuple[dict[_Group, _Payloads], dict[_Group, _Payloads]] = ({}, {})
+    _sides: tuple[dict[_Group, _Payloads], dict[_Group, _Payloads]]
 
-    def are_equal(self, row: NewRow, other: NewRow) -> bool:
-        return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
+    def __init__(self) -> None:
+        super().__init__(NewRow, LineDecoder().new_row)
 
-    def note_alone(self, row: NewRow, side: Side) -> None:
-        self._findings.note(_difference(ALONE[side], row))
+    def value(self, row: NewRow) -> Hashable:
+        """Not only the group: it may hold a million events."""
+        return *row[:3], canonical(row.payload)
+
+    def difference(self, kind: Kind, row: NewRow, other: NewRow) -> Difference:
+        return Difference(kind, *row[:3])
 
     def add(self, row: NewRow, side: Side) -> None:
-        group = row.timestamp, row.aggregate_id, row.type
+        group = row[:3]
         others = self._sides[1 - side].get(group)
-        if others is not None:
-            equal = others.take(row.payload)
-            if equal is not None:
-                if not others:
-                    del self._sides[1 - side][group]
-                self.waiting -= _size(row) - len(row.payload) + len(equal)
-                return
+        if others is not None and (equal := others.take(row.payload)) is not None:
+            if not others:
+                del self._sides[1 - side][group]
+            self._waiting -= self.size(row) - len(row.payload) + len(equal)
+            return
         own = self._sides[side].get(group)
         if own is None:
             own = self._sides[side][group] = _Payloads()
         own.add(row.payload)
-        self.waiting += _size(row)
+        self._waiting += self.size(row)
 
-    def take(self) -> Iterator[tuple[NewRow, Side]]:
-        sides, self._sides, self.waiting = self._sides, ({}, {}), 0
-        for side in SIDES:
-            for (timestamp, aggregate_id, event_type), payloads in sides[side].items():
-                for payload in payloads.all():
-                    yield NewRow(timestamp, aggregate_id, event_type, payload), side
-
-
-def _difference(kind: Kind, row: _Row, fields: tuple[str, ...] = ()) -> Difference:
-    if isinstance(row, NewRow):
-        return Difference(kind, row.timestamp, row.aggregate_id, row.type)
-    return Difference(
-        kind,
-        row.timestamp,
-        row.aggregate_id,
-        row.type,
-        row.thread_id,
-        row.thread_counter,
-        row.aggregate_version,
-        fields,
-    )
+    def waiting(self, side: Side) -> Iterator[NewRow]:
+        for group, payloads in self._sides[side].items():
+            for payload in payloads.all():
+                yield NewRow(*group, payload)

@@ -7,22 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets as randomness
-from collections.abc import Hashable
-from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
 
-from eventferry.comparing.side_by_side import (
-    ALONE,
-    WAITING_BYTES,
-    ByKey,
-    Findings,
-    Kind,
-    Side,
-    compare,
-)
-from eventferry.comparing.spill import Spill
+from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind
 from eventferry.lines.piping import Source
 from eventferry.secrets import decode_line
 
@@ -93,60 +82,47 @@ async def verify_secrets(
     Raises:
         InputError: a line is not a secret.
     """
-    key = randomness.token_bytes(32)
-
-    def decode(text: bytes) -> _Row:
-        line = decode_line(text)
-        mark = None if line.secret is None else hashlib.blake2b(line.secret.encode(), key=key).digest()
-        return _Row(line.id, 0 if content else line.idx, mark)
-
-    findings = Findings(_place)
-    with Spill(tuple[_Row, Side], key=_id_of) as spill:
-        seen = await compare(source, other, decode, _ById(findings), spill, waiting_bytes)
-    return SecretsVerifyReport(
-        equal=findings.are_none,
-        secrets=seen[0],
-        other_secrets=seen[1],
-        missing=findings.counts["missing"],
-        extra=findings.counts["extra"],
-        changed=findings.counts["changed"],
-        differences=findings.first,
-    )
+    comparison = _ById(content=content)
+    secrets, other_secrets = await comparison.run(source, other, waiting_bytes)
+    return SecretsVerifyReport(secrets=secrets, other_secrets=other_secrets, **comparison.outcome())
 
 
-def _id_of(record: tuple[_Row, Side]) -> Hashable:
-    return record[0].id
-
-
-def _place(difference: SecretDifference) -> tuple[str, str]:
-    return difference.id, difference.kind
-
-
-class _ById(ByKey[_Row]):
+class _ById(Comparison[_Row, SecretDifference]):
     """Rows with the same id match; if they differ, the secret was changed."""
 
-    def __init__(self, findings: Findings[SecretDifference]) -> None:
-        super().__init__(itemgetter(0), lambda row: len(row.id) + _OVERHEAD)
-        self._findings = findings
+    def __init__(self, *, content: bool) -> None:
+        super().__init__(_Row, self._row)
+        self._content = content
+        self._key = randomness.token_bytes(32)
+
+    def _row(self, text: bytes) -> _Row:
+        line = decode_line(text)
+        key = self._key
+        mark = None if line.secret is None else hashlib.blake2b(line.secret.encode(), key=key).digest()
+        return _Row(line.id, 0 if self._content else line.idx, mark)
+
+    def key(self, row: _Row) -> str:
+        return row.id
+
+    def size(self, row: _Row) -> int:
+        return len(row.id) + _OVERHEAD
 
     def are_equal(self, row: _Row, other: _Row) -> bool:
         return row == other
 
-    def note_changed(self, row: _Row, other: _Row) -> None:
-        fields = []
-        if (row.mark is None) != (other.mark is None):
-            fields.append("deleted")
-        elif row.mark != other.mark:
-            fields.append("secret")
-        if row.idx != other.idx:
-            fields.append("idx")
-        if fields:
-            self._findings.note(
-                SecretDifference("changed", row.id, row.mark is None, other.mark is None, tuple(fields))
-            )
-
-    def note_alone(self, row: _Row, side: Side) -> None:
-        deleted = row.mark is None
-        self._findings.note(
-            SecretDifference(ALONE[side], row.id, None if side else deleted, deleted if side else None)
+    def difference(self, kind: Kind, row: _Row, other: _Row) -> SecretDifference:
+        fields = {
+            "deleted": (row.mark is None) != (other.mark is None),
+            "secret": None not in (row.mark, other.mark) and row.mark != other.mark,
+            "idx": row.idx != other.idx,
+        }
+        return SecretDifference(
+            kind,
+            row.id,
+            None if kind == "extra" else row.mark is None,
+            None if kind == "missing" else other.mark is None,
+            tuple(field for field, differs in fields.items() if differs),
         )
+
+    def place(self, difference: SecretDifference) -> tuple[str, str]:
+        return difference.id, difference.kind

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from secrets import token_hex
+from typing import NamedTuple
 
 from eventferry.clock import now
 from eventferry.errors import StoreBusyError, StoreNotFoundError, UnsupportedStoreError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
+class Tables(NamedTuple):
     """The tables of one store; several stores may share a file under different names."""
 
     events: str
     snapshots: str
     secrets: str
     subscribers: str
+
+    @property
+    def resource_names(self) -> dict[str, str]:
+        return {f"{field}TableName": name for field, name in self._asdict().items()}
 
     @property
     def freeze(self) -> str:
@@ -82,8 +85,7 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|sync|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
-    re.IGNORECASE,
+    r"-(?:freeze|threads|sync|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)", re.IGNORECASE
 )
 """What is put behind the name of the events, on any database."""
 
@@ -105,9 +107,8 @@ def check_names(tables: Tables) -> None:
 
     Case does not tell them apart either, for it does not on every database.
     """
-    names = (tables.events, tables.snapshots, tables.secrets, tables.subscribers)
-    for place, name in enumerate(names):
-        if name.casefold() in [other.casefold() for other in names[:place]]:
+    for place, name in enumerate(tables):
+        if name.casefold() in [other.casefold() for other in tables[:place]]:
             raise UsageError(f"two tables of a store cannot have one name: {name!r}")
         begins = name[: len(tables.events)].casefold() == tables.events.casefold()
         if (begins and _BESIDE.fullmatch(name, len(tables.events))) or _OF_A_NEIGHBOUR.fullmatch(name):
@@ -135,6 +136,12 @@ def fact(text: str, words: str, name: str) -> str | None:
     """A fact from such a comment."""
     found = re.search(rf"EVENTFERRY {words}[^\n]*? {name.upper()} '((?:[^']|'')*)'", text)
     return found[1].replace("''", "'") if found else None
+
+
+def number(text: str, words: str, name: str) -> int | None:
+    """A number from such a comment."""
+    found = fact(text, words, name)
+    return int(found) if found else None
 
 
 def taken_for_dead() -> StoreBusyError:

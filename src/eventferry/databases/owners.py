@@ -47,7 +47,6 @@ class Owners(Generic[C]):
         self._turn = asyncio.Lock()
 
     async def begin(self) -> LockOwner:
-        """Take a lock that nobody has."""
         owner = new_owner()
         async with self._turn:
             self._held.add(owner)
@@ -115,7 +114,6 @@ class Owners(Generic[C]):
             return await self._locks.is_locked(connection, owner)
 
     async def close(self) -> None:
-        """End them all."""
         self._held.clear()
         await self._give_up()
 
@@ -128,5 +126,4 @@ class LockOwner:
         self._owners = owners
 
     async def release(self) -> None:
-        """Drop the lock; twice is fine."""
         await to_the_end(self._owners.release(self.id))

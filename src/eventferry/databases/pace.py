@@ -13,7 +13,6 @@ class Pace:
         self._most = MOST
 
     def rows(self, max_bytes: int) -> int:
-        """How many events to ask for."""
         return min(self._most, int(max_bytes / self._size) + 1)
 
     def note(self, count: int, size: int) -> None:

@@ -1,4 +1,4 @@
-"""A pool of connections to a server.
+"""A pool of connections.
 
 Not a library's: those connect in the background and, when that fails, can only say that time ran out. Here
 whoever needs a connection makes it, and hears why there is none.
@@ -40,7 +40,7 @@ class Pool(Generic[C]):
 
     Args:
         connect: makes a connection. Raises FullServerError where the server has no room for it.
-        size: how many may be lent at once; whoever comes next waits.
+        size: how many may be lent at once; whoever comes next waits, in order.
         life: what is under way on the store: each lent connection is.
         patience: seconds to wait for room on a server that has none for the first.
     """
@@ -97,7 +97,6 @@ class Pool(Generic[C]):
                 await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 -- to keep out of step
 
     async def _comes_back(self) -> bool:
-        """Waits until one that is lent comes back; whether one did."""
         self._came_back.clear()
         try:
             async with asyncio.timeout(self._patience):
@@ -106,7 +105,6 @@ class Pool(Generic[C]):
             return False
 
     async def give_back(self, connection: C) -> None:
-        """A connection is not needed any more."""
         is_kept = connection.is_usable and not self._closed
         if is_kept:
             self._idle.append(connection)

@@ -23,11 +23,7 @@ def flags_of(digits: bytes) -> bytes:
 
 
 def give_in_turn(
-    read: Callable[[Key, int], Stretch],
-    bound: Key,
-    limit: int,
-    count: int,
-    give: Callable[[Stretch], None],
+    read: Callable[[Key, int], Stretch], bound: Key, limit: int, count: int, give: Callable[[Stretch], None]
 ) -> None:
     """`Reading.read_on`, by one statement for each stretch: `read` takes where it begins and how many lines it may
     have."""

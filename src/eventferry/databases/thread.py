@@ -35,7 +35,6 @@ class _Call(Generic[T]):
         self.over: asyncio.Future[None] = self._loop.create_future()
 
     def make(self) -> None:
-        """For the thread."""
         tell: Callable[[], None]
         try:
             tell = partial(self.answer.set_result, self._function())
@@ -70,7 +69,6 @@ class _Between:
         self.over = threading.Event()
 
     def make(self) -> None:
-        """For the thread."""
         try:
             with contextlib.suppress(Exception):  # there is nobody to tell
                 self._function()
@@ -135,7 +133,6 @@ class Worker:
             await asyncio.wait([over], timeout=_AGAIN)
 
     async def end(self) -> None:
-        """Close the connection and end the thread; twice is fine."""
         if self._is_over:
             return
         self._is_over = True
@@ -187,9 +184,7 @@ P = ParamSpec("P")
 S = TypeVar("S", bound=_Works)
 
 
-def threaded(
-    function: Callable[Concatenate[S, P], T],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+def threaded(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     """Makes a method that uses `self.connection` an async one that runs in the connection's thread."""
 
     @wraps(function)

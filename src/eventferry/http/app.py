@@ -103,13 +103,7 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 
 
 class _Path:
-    """All routes of one path, as an ASGI application.
-
-    Args:
-        routes: the routes, one per method.
-        service: their service.
-        guards: the checks that each request must pass.
-    """
+    """All routes of one path, one per method, as an ASGI application."""
 
     def __init__(self, routes: Sequence[Handler[Any]], service: Service, guards: Guards) -> None:
         self._routes = {route.method: route for route in routes}

@@ -76,10 +76,7 @@ def known_charset(name: str) -> str | None:
 class Recoder:
     """Converts blocks of text to UTF-8. Blocks may end anywhere, even inside a character.
 
-    UTF-8 is passed on unchecked: it is checked when it is split into lines.
-
-    Args:
-        charset: a result of `known_charset`.
+    UTF-8 is passed on unchecked: it is checked when it is split into lines. The charset is one of `known_charset`.
     """
 
     def __init__(self, charset: str) -> None:

@@ -40,10 +40,6 @@ class Sources:
     A web page in a browser can send requests to a service that only its machine can reach: as a form, as an image, or
     as the same site, under a name that its owner lets point to that machine (DNS rebinding). Browsers reveal this in
     `Origin`, `Sec-Fetch-Site` and `Host`; other clients do not send the first two.
-
-    Attributes:
-        hosts: host names of this service.
-        origins: web sites whose pages may call it.
     """
 
     hosts: frozenset[str]
@@ -129,13 +125,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """The checks that each request must pass.
-
-    Attributes:
-        sources: allowed hosts and origins.
-        tokens: the token file; None to allow everybody.
-        rate: the rate limit; None for no limit.
-    """
+    """The checks that each request must pass. Without tokens, everybody may do everything."""
 
     sources: Sources
     tokens: TokenFile | None

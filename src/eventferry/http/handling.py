@@ -39,9 +39,6 @@ class Service:
     """The state that the handlers of one service share.
 
     Attributes:
-        store: the store.
-        limits: the limits of the service.
-        metrics: the metrics of the service.
         exchange_dir: where the routes of reSolve's client read and write files; None if they are off.
         has_tokens: whether clients must present a token.
         imports: number of running imports.
@@ -100,15 +97,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Q]):
-    """One request to one handler.
-
-    Attributes:
-        request: the request.
-        path: the parameters in its path, unescaped.
-        query: the parameters in its query, checked.
-        service: the service of the handler.
-        operation: the name of the handler, for metrics and logs.
-    """
+    """One request to one handler, with the parameters in its path (unescaped) and in its query (checked)."""
 
     request: Request
     path: dict[str, bytes]

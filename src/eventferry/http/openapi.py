@@ -38,17 +38,10 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
 
 
 def description(routes: Sequence[Handler[Any]], root_path: str, *, with_tokens: bool) -> dict[str, Any]:
-    """The OpenAPI description.
-
-    Args:
-        routes: the routes to describe.
-        root_path: where the application is mounted.
-        with_tokens: whether clients must present a token.
-    """
-    shapes: list[Any] = [Problem]
-    for route in routes:
-        shapes += [shape for shape in (route.answer.shape, route.body and route.body.json) if shape]
-    shapes = sorted({shape for shape in shapes if shape is not dict}, key=str)
+    """The OpenAPI description of routes, for an application that is mounted at `root_path`."""
+    answers = {route.answer.shape for route in routes} - {None, dict}
+    bodies = {route.body.json for route in routes if route.body} - {None}
+    shapes = sorted({Problem, *answers, *bodies}, key=str)
     _, schemas = msgspec.json.schema_components(shapes, ref_template=_REFERENCE)
     # The key is only there if asked for.
     schemas["Description"]["required"].remove("cursor")
@@ -80,8 +73,11 @@ def _operation(route: Handler[Any], *, with_tokens: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.operation,
         "summary": route.summary,
-        "tags": [_tag(route)],
-        "parameters": [*_path_parameters(route), *_query_parameters(route)],
+        "tags": ["reSolve's client" if route.is_plain else "eventferry"],
+        "parameters": [
+            *(_path_parameter(name) for name in re.findall(r"\{(\w+)\}", route.path)),
+            *_query_parameters(route),
+        ],
         "responses": _responses(route),
         "security": [] if is_open else [{scheme: list(route.scopes)} for scheme in schemes],
     }
@@ -104,15 +100,8 @@ def _request_body(body: Body) -> dict[str, Any]:
     }
 
 
-def _tag(route: Handler[Any]) -> str:
-    return "reSolve's client" if route.is_plain else "eventferry"
-
-
-def _path_parameters(route: Handler[Any]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        for name in re.findall(r"\{(\w+)\}", route.path)
-    ]
+def _path_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
 
 def _query_parameters(route: Handler[Any]) -> list[dict[str, Any]]:
@@ -181,7 +170,7 @@ creates tokens (<code>eventferry token add NAME --scope read --tokens FILE</code
 
 
 def page(routes: Sequence[Handler[Any]], *, with_tokens: bool) -> str:
-    """The description for people: a page that loads nothing else. The arguments are those of `description`."""
+    """The description for people: a page that loads nothing else."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eventferry</title>",
         f"<style>{_STYLE}</style><h1>eventferry {html.escape(eventferry.__version__)}</h1>",

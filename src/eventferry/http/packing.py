@@ -29,11 +29,7 @@ def unpacker(coding: str) -> Unpacker:
 
 
 class Bound:
-    """Refuses a body that decompresses to too much.
-
-    Args:
-        max_bytes: the maximum size after decompression.
-    """
+    """Refuses a body that decompresses to more than `max_bytes`, or to too many times its size."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

@@ -32,7 +32,7 @@ async def secrets_handler(call: Call[_SecretsQuery]) -> LinesResponse:
     export = call.store.export_secrets(idx=call.query.idx, tombstones=call.query.tombstones)
     # Errors of the store must be found before the answer begins.
     await call.store.load_secrets(limit=1, idx=call.query.idx)
-    return LinesResponse(export, headers={}, timeout=call.service.limits.timeout, ended=export.aclose)
+    return LinesResponse(export, timeout=call.service.limits.timeout, ended=export.aclose)
 
 
 @route("POST", "/secrets", "secrets", refuses=(409, 423), body=_SECRETS, is_import=True)

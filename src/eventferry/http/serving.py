@@ -46,17 +46,7 @@ _UNDO_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The settings of a server.
-
-    Attributes:
-        host: the address to listen on.
-        port: the port to listen on; 0 picks a free one.
-        tls_cert: a certificate file (PEM); None to serve without TLS.
-        tls_key: the file of its private key.
-        timeout: seconds after which a client that receives nothing is disconnected.
-        grace: seconds that requests may run after the first signal.
-        trusted_proxies: addresses whose X-Forwarded-For is trusted.
-    """
+    """The settings of a server, as the options of `eventferry serve`."""
 
     host: str = "127.0.0.1"
     port: int = 8080

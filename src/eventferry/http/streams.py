@@ -27,26 +27,21 @@ class CutError(Exception):
 class LinesResponse(Response):
     """JSON Lines, streamed from a store.
 
-    Args:
-        blocks: the lines.
-        headers: additional headers.
-        timeout: seconds in which the client must receive each piece.
-        ended: called at the end, whatever happens.
-        coding: the content encoding.
+    The client must receive each piece within `timeout` seconds. `ended` is called at the end, whatever happens.
     """
 
     def __init__(
         self,
         blocks: AsyncIterator[bytes],
         *,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | None = None,
         timeout: float,
         ended: Callable[[], Awaitable[None]],
         coding: str = "identity",
     ) -> None:
         super().__init__(
             media_type=LINES,
-            headers={"Cache-Control": "no-store", **headers}
+            headers={"Cache-Control": "no-store", **(headers or {})}
             | ({} if coding == "identity" else {"Content-Encoding": coding}),
         )
         del self.headers["content-length"]

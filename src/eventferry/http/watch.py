@@ -27,12 +27,8 @@ class Seen:
 
     Attributes:
         route: the path template of its route; empty if there is none.
-        operation: the name of its handler.
         user: the name of its token.
-        status: of the answer.
         cut: whether the answer is incomplete: it was cut, or the client disconnected before it.
-        bytes_in: size of the request body so far.
-        bytes_out: size of the answer's body so far.
     """
 
     route: str = ""
@@ -50,12 +46,7 @@ def seen(scope: Scope) -> Seen:
 
 
 class Watch:
-    """The outermost middleware of a service.
-
-    Args:
-        app: the application inside.
-        metrics: the metrics of the service.
-    """
+    """The outermost middleware of a service."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

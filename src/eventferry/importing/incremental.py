@@ -9,13 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
+from eventferry.clock import moment
 from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
-from eventferry.errors import EventferryError, ImportNotFoundError, ImportOpenError, InputError, UsageError
+from eventferry.databases import statements
+from eventferry.errors import (
+    EventferryError,
+    ImportNotFoundError,
+    ImportOpenError,
+    InputError,
+    UnsupportedStoreError,
+    UsageError,
+)
 from eventferry.importing import merge
 from eventferry.importing.batch import BATCH_BYTES, PART, SLICE, Batches
 from eventferry.importing.merge import ImportReport, Older
@@ -40,7 +48,7 @@ async def begin(database: Database) -> str:
     """Open an incremental import; returns its id."""
     async with owners.writing(database, "exclusive") as writing:
         for left in await writing.stages("open"):
-            since = f" since {_moment(left.since)}" if left.since else ""
+            since = f" since {moment(left.since)}" if left.since else ""
             raise ImportOpenError(
                 f"an incremental import is open{since}: commit {left.id} or roll it back before another begins"
             )
@@ -64,7 +72,12 @@ async def push(
     async with _staged(database, pieces) as (stage, count):
         async with owners.writing(database) as writing:
             target = await _open_stage(writing, import_id)
-            await writing.pour(stage, target, key)
+            knows_parts = await statements.knows_parts(writing, target.table)
+            if not knows_parts and part is not None:
+                raise UnsupportedStoreError(
+                    "this incremental import was opened by reSolve, which knows no parts"
+                )
+            await writing.pour(stage, target, key if knows_parts else None)
         return count
 
 
@@ -101,12 +114,7 @@ async def whole(
     merge.check_older(older)
     async with database.reading() as reading:
         limits = await reading.limits()
-    pieces = _pieces(
-        events,
-        limits,
-        ignore_unknown_keys=ignore_unknown_keys,
-        max_line_bytes=max_line_bytes,
-    )
+    pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
     report = ImportReport()
     async with _staged(database, pieces) as (stage, _):
         with contextlib.suppress(_DryRun):
@@ -186,71 +194,48 @@ async def _pieces(
         )
     # An iterator may block the loop, and so whatever is under way. So it is asked for a whole batch while nothing is.
     blocks_loop = isinstance(events, Iterable) and not isinstance(events, Sequence)
-    most = (sys.maxsize, BATCH_BYTES) if blocks_loop else (PART, SLICE)
-    gathered = _Gathered(limits, *most, ignore_unknown_keys=ignore_unknown_keys)
+    most_rows, most_size = (sys.maxsize, BATCH_BYTES) if blocks_loop else (PART, SLICE)
+    rows: list[NewRow] = []
+    count = size = 0
+
+    def gathered(event: Any) -> Piece | None:
+        """Take an event in; a piece if there are enough of them."""
+        nonlocal rows, count, size
+        count += 1
+        try:
+            row = new_row(event, limits, ignore_unknown_keys=ignore_unknown_keys)
+        except InputError as error:
+            raise InputError(error.reason, line=count, field=error.field, unit="event") from None
+        rows.append(row)
+        size += len(row.payload) + len(row.aggregate_id) + len(row.type)
+        if len(rows) < most_rows and size < most_size:
+            return None
+        piece, rows, size = (rows, size), [], 0
+        return piece
+
     if isinstance(events, Iterable):
         for event in events:
-            if (piece := gathered.add(event)) is not None:
+            if (piece := gathered(event)) is not None:
                 yield piece
-            elif gathered.count % PART == 0:
+            elif count % PART == 0:
                 await asyncio.sleep(0)
     else:
         items = aiter(events)
         async for item in items:
-            if isinstance(item, _BYTES) and not gathered.count:
+            if isinstance(item, _BYTES) and not count:
                 decoder = LineDecoder(limits, ignore_unknown_keys=ignore_unknown_keys)
                 async for found in _decoded(_blocks(item, items), decoder, max_line_bytes):
                     yield found
-            elif (piece := gathered.add(item)) is not None:
+            elif (piece := gathered(item)) is not None:
                 yield piece
-    if (last := gathered.taken()) is not None:
-        yield last
+    if rows:
+        yield rows, size
 
 
 _BYTES = (bytes, bytearray, memoryview)
 
 
-class _Gathered:
-    """Gathers events to pieces.
-
-    Args:
-        limits: what they must keep to.
-        rows: of a piece, at most.
-        size: bytes of it, about.
-        ignore_unknown_keys: drop keys that an event does not have.
-
-    Attributes:
-        count: how many have been taken in.
-    """
-
-    def __init__(self, limits: Limits, rows: int, size: int, *, ignore_unknown_keys: bool) -> None:
-        self._limits = limits
-        self._most = rows, size
-        self._ignore_unknown_keys = ignore_unknown_keys
-        self._rows: list[NewRow] = []
-        self.count = 0
-        self._size = 0
-
-    def add(self, event: Any) -> Piece | None:
-        """Take an event; returns a piece if there are enough. Raises InputError with the event's number."""
-        self.count += 1
-        try:
-            row = new_row(event, self._limits, ignore_unknown_keys=self._ignore_unknown_keys)
-        except InputError as error:
-            raise InputError(error.reason, line=self.count, field=error.field, unit="event") from None
-        self._rows.append(row)
-        self._size += len(row.payload) + len(row.aggregate_id) + len(row.type)
-        rows, size = self._most
-        return self.taken() if len(self._rows) == rows or self._size >= size else None
-
-    def taken(self) -> Piece | None:
-        """A piece of the events that are left."""
-        rows, size = self._rows, self._size
-        self._rows, self._size = [], 0
-        return (rows, size) if rows else None
-
-
-async def _blocks(first: bytes, rest: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+async def _blocks(first: bytes | bytearray | memoryview, rest: AsyncIterator[Any]) -> AsyncIterator[bytes]:
     yield bytes(first)
     async for block in rest:
         if not isinstance(block, _BYTES):
@@ -305,7 +290,3 @@ def _rows(
                 error.reason, line=place, byte_offset=offset, field=error.field, unit="element"
             ) from None
     return rows
-
-
-def _moment(since: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(since / 1000))

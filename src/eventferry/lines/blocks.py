@@ -47,21 +47,25 @@ class Lines:
         """The bytes of each, without the line feed."""
         return self.text.split(b"\n") if self.count else []
 
+    @property
+    def numbered(self) -> Iterator[tuple[int, bytes]]:
+        """(line number, bytes) of each line that isn't blank."""
+        for number, text in enumerate(self.texts, self.line):
+            # Most lines begin with a brace: only others are looked at for being blank.
+            if text and (text[0] > 32 or not text.isspace()):
+                yield number, text
+
     def decoded(self, decode: Callable[[bytes], T]) -> Iterator[tuple[int, T]]:
         """(line number, what `decode` makes of it) for each line that isn't blank.
 
         Raises:
             InputError: `decode` raised one; it comes out with its place.
         """
-        number = self.line
-        for text in self.texts:
-            # Most lines begin with a brace: only others are looked at for being blank.
-            if text and (text[0] > 32 or not text.isspace()):
-                try:
-                    yield number, decode(text)
-                except InputError as error:
-                    raise self.placed(error, number) from None
-            number += 1
+        for number, text in self.numbered:
+            try:
+                yield number, decode(text)
+            except InputError as error:
+                raise self.placed(error, number) from None
 
     def rows(self, decoder: LineDecoder) -> Iterable[NumberedRow]:
         """The row of each line that isn't blank: all at once, or where that cannot be, one by one.

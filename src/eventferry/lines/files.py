@@ -6,16 +6,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import io
 import os
 import select
 import shutil
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from gzip import GzipFile
 from pathlib import Path
 from secrets import token_hex
-from typing import IO, Any, ParamSpec, TypeVar, cast
+from typing import IO, Any, ParamSpec, TypeVar
 
 from eventferry.errors import EventferryError, InputError, StoreClosedError
 from eventferry.lifecycle import to_the_end
@@ -41,38 +43,31 @@ async def detached(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) 
     """Call a function that may block for ever (a pipe whose other end is silent), in a thread that nobody
     waits for: Ctrl-C must end the process, not the patience of whoever is at the other end.
     """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def tell(setter: Callable[[Any], None], outcome: Any) -> None:
-        def settle() -> None:
-            if not future.done():
-                setter(outcome)
-
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle)
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from now on a cancellation only stops the waiting
 
     def call() -> None:
         try:
-            outcome = function(*args, **kwargs)
+            future.set_result(function(*args, **kwargs))
         except BaseException as error:
-            tell(future.set_exception, error)
-        else:
-            tell(future.set_result, outcome)
+            future.set_exception(error)
 
     threading.Thread(target=call, name="eventferry-pipe", daemon=True).start()
-    return await future
+    return await asyncio.wrap_future(future)
+
+
+async def _called(is_regular: bool, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function on a file. One that is not regular may wait for somebody at its other end."""
+    return await (asyncio.to_thread if is_regular else detached)(function, *args, **kwargs)
 
 
 async def _settled(future: asyncio.Future[Any]) -> None:
     """Wait until a future is over, however often this is cancelled: a thread that runs cannot be."""
-    await to_the_end(_over(future))
-
-
-async def _over(future: asyncio.Future[Any]) -> None:
-    await asyncio.wait([future])
-    if not future.cancelled():
-        future.exception()  # which has been seen now
+    try:
+        await to_the_end(asyncio.wait([future]))
+    finally:
+        if future.done() and not future.cancelled():
+            future.exception()  # which has been seen now
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:
@@ -147,10 +142,8 @@ class Blocks(AsyncIterator[bytes]):
         self._file: IO[bytes] | None = None
         self._is_regular = False
         self._unpacker: Unpacker | None = None
-        self._start = b""  # what came before it was known how it is packed
         self._pieces: Iterator[bytes] = iter(())
         self._next: asyncio.Future[bytes | None] | None = None
-        self._is_read = False
         self._is_over = False
 
     @property
@@ -167,15 +160,19 @@ class Blocks(AsyncIterator[bytes]):
         try:
             if self._file is None:
                 self._file = await self._opened()
+                self._pieces = self._unpacked(self._file)
             block: bytes | None = b""
             while not block:
-                block = await self._call(self._step) if self._next is None else await self._ahead(self._next)
+                if self._next is None:
+                    block = await _called(self._is_regular, self._step)
+                else:
+                    block = await asyncio.shield(self._next)
+                    self._next = None
                 if block is None:
                     raise StopAsyncIteration
-            if (
-                self._is_regular
-            ):  # the next one is unpacked while this one is used; of a pipe nothing is taken ahead
-                self._next = asyncio.ensure_future(self._call(self._step))
+            # The next one is unpacked while this one is used; of a pipe nothing is taken ahead.
+            if self._is_regular:
+                self._next = asyncio.ensure_future(asyncio.to_thread(self._step))
         except BaseException:
             await self.aclose()
             raise
@@ -193,26 +190,16 @@ class Blocks(AsyncIterator[bytes]):
                 self._file.close()
                 self._file = None
 
-    async def _ahead(self, reading: asyncio.Future[bytes | None]) -> bytes | None:
-        block = await asyncio.shield(reading)
-        self._next = None
-        return block
-
-    async def _call(self, function: Callable[[], T]) -> T:
-        # A pipe can be silent for long, and the opening of a named one already waits for the other end.
-        return await (asyncio.to_thread(function) if self._is_regular else detached(function))
-
     async def _opened(self) -> IO[bytes]:
         if not isinstance(self._source, str | os.PathLike):
             return self._source
         try:
             self._is_regular = await asyncio.to_thread(os.path.isfile, self._source)
-            return await self._call(self._open)
+            return await _called(self._is_regular, self._open, self._source)
         except (OSError, ValueError) as error:
             raise EventferryError(f"{self._name} cannot be read: {_reason(error)}") from None
 
-    def _open(self) -> IO[bytes]:
-        path = cast("str | os.PathLike[str]", self._source)
+    def _open(self, path: str | os.PathLike[str]) -> IO[bytes]:
         descriptor = descriptor_of(path)
         if descriptor is None and _is_database(path):
             raise InputError(f"{self._name} is {_FOREIGN[_DATABASE]}")
@@ -223,41 +210,30 @@ class Blocks(AsyncIterator[bytes]):
         """Some work: a block, nothing yet, or None at the end."""
         gathered: list[bytes] = []
         for _ in range(_PIECES_AT_ONCE):
-            piece = self._piece()
+            piece = next(self._pieces, None)
             if piece is None:
-                return b"".join(gathered) if gathered else None
+                return b"".join(gathered) or None
             if piece:
                 gathered.append(piece)
                 if not self._is_regular or sum(map(len, gathered)) >= BLOCK:
                     break
-        return gathered[0] if len(gathered) == 1 else b"".join(gathered)
+        return b"".join(gathered)
 
-    def _piece(self) -> bytes | None:
-        piece = next(self._pieces, None)
-        if piece is not None:
-            return piece
-        if self._is_read:
+    def _unpacked(self, file: IO[bytes]) -> Iterator[bytes]:
+        """The pieces of the file; an empty one says no more than that there was some work to do."""
+        start = b""  # what comes before it is known how the file is packed
+        is_all = False
+        while not is_all:
+            data = _read(file)
+            is_all = not data
+            if self._unpacker is None:
+                data = start = start + data
+                self._unpacker = self._recognized(data, is_all=is_all)
             if self._unpacker is not None:
-                self._unpacker.finish()
-            return None
-        data = self._read()
-        self._is_read = not data
-        if self._unpacker is None:
-            data = self._start = self._start + data
-            self._unpacker = self._recognized(data, is_all=self._is_read)
+                yield from self._unpacker.feed(data)
+            yield b""
         if self._unpacker is not None:
-            self._pieces = self._unpacker.feed(data)
-        return b""
-
-    def _read(self) -> bytes:
-        if self._file is None:
-            return b""
-        while True:
-            # A pipe is read as it comes: `read` of a file with a buffer would wait until a whole block is there.
-            data: bytes | None = getattr(self._file, "read1", self._file.read)(BLOCK)
-            if data is not None:
-                return data
-            select.select((self._file,), (), ())  # whoever shares it has made it so that it does not wait
+            self._unpacker.finish()
 
     def _recognized(self, start: bytes, *, is_all: bool) -> Unpacker | None:
         """What unpacks input that begins like this; None if more of it must be there to know."""
@@ -284,6 +260,15 @@ def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> Blocks:
     return Blocks(source)
 
 
+def _read(file: IO[bytes]) -> bytes:
+    while True:
+        # A pipe is read as it comes: `read` of a file with a buffer would wait until a whole block is there.
+        data: bytes | None = getattr(file, "read1", file.read)(BLOCK)
+        if data is not None:
+            return data
+        select.select((file,), (), ())  # whoever shares it has made it so that it does not wait
+
+
 def _is_packed(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PACKED
 
@@ -295,37 +280,25 @@ def _reason(error: Exception) -> str:
 # writing
 
 
-class _Raw:
+class _Raw(io.FileIO):
     """A file that is written without a buffer: `write` takes all, and `close` waits for nobody."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def write(self, block: bytes | memoryview) -> int:
+    def write(self, block: Any) -> int:
         """Write all of it."""
         rest = memoryview(block)
         while rest:
-            try:
-                rest = rest[os.write(self.descriptor, rest) :]
-            except BlockingIOError:  # whoever shares it has made it so
-                select.select((), (self.descriptor,), ())
+            taken: int | None = super().write(rest)
+            if taken is None:  # whoever shares it has made it so that it does not wait
+                select.select((), (self,), ())
+            rest = rest[taken or 0 :]
         return len(block)
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        """Close it; twice is fine."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor != -1:
-            os.close(descriptor)
 
 
 def _packer(file: _Raw, ending: str) -> Any:
     """What packs into a file, by the ending of its name; closing it leaves the file open."""
     if ending == ".gz":
         # Without a name and the time of writing in it: the same events give the same file.
-        return GzipFile("", "wb", compresslevel=6, fileobj=cast("IO[bytes]", file), mtime=0)
+        return GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0)
     if ending == ".zst":
         zstd = zstd_module()
         # With a checksum: a flipped bit must not become another event.
@@ -334,6 +307,7 @@ def _packer(file: _Raw, ending: str) -> Any:
 
 
 _JOURNALS = ("-wal", "-shm", "-journal")
+_RIGHTS = "system.posix_acl_access"
 
 
 def _refuse_database(path: Path) -> None:
@@ -378,11 +352,7 @@ class FileSink:
         """Add a block."""
         file = await self._opened()
         await self._written()
-        self._writing = asyncio.ensure_future(self._call(self._put, file, block))
-
-    async def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        # What is no regular file may wait for somebody at its other end.
-        return await (detached if self._is_special else asyncio.to_thread)(function, *args, **kwargs)
+        self._writing = asyncio.ensure_future(_called(not self._is_special, self._put, file, block))
 
     def _put(self, file: _Raw, block: bytes) -> None:
         self._packer.write(block)
@@ -392,7 +362,7 @@ class FileSink:
             # It has what is there written to the disk, without waiting; and what is there already give up its memory,
             # which the database has better use for.
             with contextlib.suppress(OSError, AttributeError):  # not every system knows it
-                os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     async def _written(self) -> None:
         """Wait for what is under way; raises its error."""
@@ -406,7 +376,7 @@ class FileSink:
             file = await self._opened()
             try:
                 await self._written()
-                self._writing = asyncio.ensure_future(self._call(self._finish, file))
+                self._writing = asyncio.ensure_future(_called(not self._is_special, self._finish, file))
                 await self._written()
             except BaseException as error:
                 await self.abort(error)
@@ -463,16 +433,15 @@ class FileSink:
 
     def _open_special(self) -> _Raw:
         if self._descriptor is not None:
-            return _Raw(os.dup(self._descriptor))
-        return _Raw(os.open(self._path, os.O_WRONLY | os.O_NOCTTY))
+            return _Raw(os.dup(self._descriptor), "wb")
+        return _Raw(os.open(self._path, os.O_WRONLY | os.O_NOCTTY), "wb")
 
     def _open_beside(self) -> _Raw:
         # One that takes the place of another is nobody else's before it has that one's mode.
         is_private = self._private or self._path.exists()
         try:
-            return _Raw(
-                os.open(self._beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600 if is_private else 0o666)
-            )
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+            return _Raw(os.open(self._beside, flags, 0o600 if is_private else 0o666), "wb")
         except PermissionError as error:
             raise OSError(
                 error.errno,
@@ -486,29 +455,31 @@ class FileSink:
         if self._is_special:
             file.close()
             return
-        self._refuse_what_came()
+        # Once more: it may be another thing that stands there than when this began.
+        _refuse_database(self._path)
+        if self._path.exists() and not self._path.is_file():
+            raise EventferryError(f"{self._name} cannot be written: it is not a regular file any more")
         if not self._private:
-            self._keep_rights(file.descriptor)
-        os.fsync(file.descriptor)
+            self._keep_rights(file.fileno())
+        os.fsync(file.fileno())
         file.close()
         try:
             self._beside.replace(self._path)
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.EXDEV):
                 raise
-            self._pour()
+            # What is mounted at the very place (a file of a container) cannot be replaced, only written.
+            with self._beside.open("rb") as whole, self._path.open("wb") as poured:
+                shutil.copyfileobj(whole, poured, BLOCK)
+                poured.flush()
+                os.fsync(poured.fileno())
+            self._beside.unlink()
         with contextlib.suppress(OSError):  # not every folder can be opened, or synced
             folder = os.open(self._path.parent, os.O_RDONLY)
             try:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-
-    def _refuse_what_came(self) -> None:
-        """Look again at what stands in the place: it may be another thing than when this began."""
-        _refuse_database(self._path)
-        if self._path.exists() and not self._path.is_file():
-            raise EventferryError(f"{self._name} cannot be written: it is not a regular file any more")
 
     def _keep_rights(self, descriptor: int) -> None:
         """Give the new file the mode and the owner of the one whose place it takes."""
@@ -520,31 +491,19 @@ class FileSink:
         if own.st_uid != before.st_uid:
             with contextlib.suppress(OSError):  # only root gives files away
                 os.fchown(descriptor, before.st_uid, -1)
+        rights: bytes | None = None
+        with contextlib.suppress(OSError, AttributeError):  # there are none, or this system has none
+            rights = os.getxattr(self._path, _RIGHTS)
         try:
             if own.st_gid != before.st_gid:
                 os.fchown(descriptor, -1, before.st_gid)
             # Where there is a list of who may do what, the group's bits are its mask and not the group's.
-            if hasattr(os, "getxattr"):
-                self._keep_list(descriptor)
+            if rights is not None:
+                os.setxattr(descriptor, _RIGHTS, rights)
         except OSError:
             mode &= 0o707  # what was for one group is not for another
         with contextlib.suppress(OSError):  # not every file system has modes
             os.fchmod(descriptor, mode)
-
-    def _keep_list(self, descriptor: int) -> None:
-        try:
-            rights = os.getxattr(self._path, "system.posix_acl_access")
-        except OSError:  # there is none
-            return
-        os.setxattr(descriptor, "system.posix_acl_access", rights)
-
-    def _pour(self) -> None:
-        """What is mounted at the very place (a file of a container) cannot be replaced, only written."""
-        with self._beside.open("rb") as whole, self._path.open("wb") as file:
-            shutil.copyfileobj(whole, file, BLOCK)
-            file.flush()
-            os.fsync(file.fileno())
-        self._beside.unlink()
 
 
 class StreamSink:

@@ -55,60 +55,74 @@ class Identity:
         """Any end is one."""
 
 
-def _little_by_little(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), _AT_ONCE):
-        yield data[start : start + _AT_ONCE]
-
-
-class Gzip:
-    """One or more members of gzip, one after another; zeros behind the last are padding.
+class _Parts:
+    """What is packed in parts (members of gzip, frames of zstd), one after another.
 
     Args:
         what: is packed, for the words of an error.
     """
 
+    _format = ""
+    _error: type[Exception]
+
     def __init__(self, what: str) -> None:
         self._what = what
-        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-        self._members = 0
-        """How many have come to their end."""
-        self._is_begun = False
+        self._part: Any = None  # what unpacks the part that has begun
+        self._parts = 0  # how many have come to their end
+        self._start = b""  # of a part, as long as it is too short to be looked at
+
+    def _begin(self, data: bytes) -> bytes:
+        """Begin the next part, unless there is too little of it; returns what it begins with."""
+        raise NotImplementedError
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(f"{self._what} is damaged, or is not {self._format}: {error}")
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The pieces that these bytes unpack to."""
-        for packed in _little_by_little(data):
-            yield from self._unpacked(packed)
+        for start in range(0, len(data), _AT_ONCE):
+            yield from self._unpacked(data[start : start + _AT_ONCE])
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
         try:
             while True:
-                if not self._is_begun:
-                    if self._members:
-                        data = data.lstrip(b"\0")
-                    if not data:
+                if self._part is None:
+                    data = self._begin(data)
+                    if self._part is None:
                         return
-                    self._is_begun = True
-                piece = self._member.decompress(data, PIECE)
-                if self._member.eof:
-                    data = self._member.unused_data
-                    self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
-                    self._members += 1
-                    self._is_begun = False
-                    if piece or not self._members % _PARTS_AT_ONCE:
+                piece = self._part.decompress(data, PIECE)
+                if self._part.eof:
+                    data, self._part = self._part.unused_data, None
+                    self._parts += 1
+                    if piece or not self._parts % _PARTS_AT_ONCE:
                         yield piece
                 else:
-                    data = self._member.unconsumed_tail
+                    # zlib gives back what it has not looked at, zstd keeps it.
+                    data = getattr(self._part, "unconsumed_tail", b"")
                     if piece:
                         yield piece
-                    elif not data:
+                    elif getattr(self._part, "needs_input", not data):
                         return
-        except zlib.error as error:
-            raise InputError(f"{self._what} is damaged, or is not gzip: {error}") from None
+        except self._error as error:
+            raise self._damaged(error) from None
 
     def finish(self) -> None:
-        """Raises InputError where the last member is not whole."""
-        if self._is_begun or not self._members:
-            raise InputError(f"{self._what} is damaged or cut off: it ends inside gzip")
+        """Raises InputError where the last part is not whole."""
+        if self._part is not None or self._start or not self._parts:
+            raise InputError(f"{self._what} is damaged or cut off: it ends inside {self._format}")
+
+
+class Gzip(_Parts):
+    """One or more members of gzip; zeros behind one are padding."""
+
+    _format, _error = "gzip", zlib.error
+
+    def _begin(self, data: bytes) -> bytes:
+        if self._parts:
+            data = data.lstrip(b"\0")
+        if data:
+            self._part = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        return data
 
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
@@ -117,8 +131,8 @@ _HAS_CHECKSUM = 4
 """The bit of a frame's descriptor, which comes behind the magic number."""
 
 
-class Zstd:
-    """One or more frames of zstd, one after another.
+class Zstd(_Parts):
+    """One or more frames of zstd.
 
     Args:
         what: is packed, for the words of an error.
@@ -128,55 +142,31 @@ class Zstd:
         is_checked: whether each frame has a checksum. In one that has none a wrong bit can become another event.
     """
 
+    _format = "zstd"
+
     def __init__(self, what: str, window_log: int | None = None) -> None:
-        self._what = what
+        super().__init__(what)
         self._zstd: Any = zstd_module()
+        self._error = self._zstd.ZstdError
         parameter = self._zstd.DecompressionParameter.window_log_max
         self._window_log = parameter.bounds()[1] if window_log is None else window_log
         self._options = {parameter: self._window_log}
-        self._frame: Any = None
-        self._start = b""  # of a frame, as long as it is too short to be looked at
-        self._frames = 0
         self.is_checked = True
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that these bytes unpack to."""
-        for packed in _little_by_little(data):
-            yield from self._unpacked(packed)
+    def _begin(self, data: bytes) -> bytes:
+        data = self._start + data
+        self._start = b""
+        if len(data) < _HEADER:
+            self._start = data
+        else:
+            if data.startswith(_MAGIC) and not data[len(_MAGIC)] & _HAS_CHECKSUM:
+                self.is_checked = False
+            self._part = self._zstd.ZstdDecompressor(options=self._options)
+        return data
 
-    def _unpacked(self, data: bytes) -> Iterator[bytes]:
-        try:
-            while True:
-                if self._frame is None:
-                    data = self._start + data
-                    if len(data) < _HEADER:
-                        self._start = data
-                        return
-                    self._start = b""
-                    if data.startswith(_MAGIC) and not data[len(_MAGIC)] & _HAS_CHECKSUM:
-                        self.is_checked = False
-                    self._frame = self._zstd.ZstdDecompressor(options=self._options)
-                piece = self._frame.decompress(data, PIECE)
-                if self._frame.eof:
-                    data = self._frame.unused_data
-                    self._frame = None
-                    self._frames += 1
-                    if piece or not self._frames % _PARTS_AT_ONCE:
-                        yield piece
-                else:
-                    data = b""
-                    if piece:
-                        yield piece
-                    elif self._frame.needs_input:
-                        return
-        except self._zstd.ZstdError as error:
-            if "too much memory" in str(error):
-                raise InputError(
-                    f"{self._what} is compressed by zstd with a window of more than {2**self._window_log >> 20} MiB"
-                ) from None
-            raise InputError(f"{self._what} is damaged, or is not zstd: {error}") from None
-
-    def finish(self) -> None:
-        """Raises InputError where the last frame is not whole."""
-        if self._frame is not None or self._start or not self._frames:
-            raise InputError(f"{self._what} is damaged or cut off: it ends inside zstd")
+    def _damaged(self, error: Exception) -> InputError:
+        if "too much memory" in str(error):
+            return InputError(
+                f"{self._what} is compressed by zstd with a window of more than {2**self._window_log >> 20} MiB"
+            )
+        return super()._damaged(error)

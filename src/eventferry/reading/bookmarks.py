@@ -172,6 +172,11 @@ def decode(text: str) -> Written:
     )
 
 
+def counters_of(text: str) -> list[int]:
+    """The counters of a bookmark or a cursor. Raises UsageError."""
+    return decode(text).unread if text.startswith(PREFIX) else vector.decode(text)
+
+
 def _checksum(body: bytes) -> bytes:
     return zlib.crc32(body).to_bytes(4, "big")
 

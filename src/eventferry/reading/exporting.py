@@ -22,7 +22,7 @@ from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation
 from eventferry.reading.ahead import in_turn
-from eventferry.reading.bookmarks import Bookmark, decode
+from eventferry.reading.bookmarks import Bookmark, counters_of, decode
 from eventferry.reading.pages import NO_LINES, Lines, Pages
 from eventferry.reading.partition import cut as cut_order
 from eventferry.reading.questions import refuse_ahead
@@ -80,10 +80,14 @@ class ExportStream:
         cut: tuple[str, list[int]] | None = None,
         jobs: int = 1,
         since: str | None = None,
+        until: str | None = None,
     ) -> None:
         if since is not None:
             cursor = vector.encode(decode(since).unread)
-        self._export = _Export(database, cursor, maintenance_mode, buffer_size, limit, only, cut, jobs, since)
+        end = None if until is None else counters_of(until)
+        self._export = _Export(
+            database, cursor, maintenance_mode, buffer_size, limit, only, cut, jobs, since, end
+        )
 
     @property
     def cursor(self) -> str:
@@ -172,6 +176,7 @@ class _Export:
         cut: tuple[str, list[int]] | None,
         jobs: int,
         since: str | None,
+        until: list[int] | None,
     ) -> None:
         self._database = database
         self._mode = maintenance_mode
@@ -181,6 +186,7 @@ class _Export:
         self._owner: Owner | None = None
         self._cut = cut
         self._since = since
+        self._until = until
         self._operation = Operation("export", database)
         # The next page of an export with a limit depends on what came before it.
         self._jobs = jobs if limit is None else 1
@@ -341,6 +347,9 @@ class _Export:
                         await refuse_ahead(reading, self.unread, heads)
                     else:
                         await Bookmark.open(reading, self._since)
+                    if self._until is not None:
+                        await refuse_ahead(reading, self._until, heads)
+                        heads = self._until
                     self._cut = (await reading.state()).identity, heads
             except BaseException:
                 await self._thaw()

@@ -11,12 +11,11 @@ removes only what carries this very id.
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, overload
 
-from eventferry.clock import now
+from eventferry.clock import moment, now
 from eventferry.database import (
     Database,
     ExclusiveWriting,
@@ -36,41 +35,31 @@ def writing(
     kind: Literal["shared"] = "shared",
     *,
     frozen: Frozen = "refuse",
-    owner: str | None = None,
     secrets: bool = False,
 ) -> AbstractAsyncContextManager[Writing]: ...
 
 
 @overload
 def writing(
-    database: Database,
-    kind: Literal["exclusive"],
-    *,
-    frozen: Frozen = "refuse",
-    owner: str | None = None,
-    secrets: bool = False,
+    database: Database, kind: Literal["exclusive"], *, frozen: Frozen = "refuse", secrets: bool = False
 ) -> AbstractAsyncContextManager[ExclusiveWriting]: ...
 
 
 @overload
 def writing(
-    database: Database,
-    kind: Literal["replacing"],
-    *,
-    frozen: Frozen = "refuse",
-    owner: str | None = None,
-    secrets: bool = False,
+    database: Database, kind: Literal["replacing"], *, frozen: Frozen = "refuse", owner: str | None = None
 ) -> AbstractAsyncContextManager[Replacing]: ...
 
 
-def writing(
+@asynccontextmanager
+async def writing(
     database: Database,
     kind: WritingKind = "shared",
     *,
     frozen: Frozen = "refuse",
     owner: str | None = None,
     secrets: bool = False,
-) -> AbstractAsyncContextManager[Any]:
+) -> AsyncIterator[Any]:
     """A write transaction on a store that may be written.
 
     Args:
@@ -84,13 +73,6 @@ def writing(
         StoreFrozenError: a user, or an operation that lives, has frozen the store.
         StoreBusyError, StoreNotFoundError: as they say.
     """
-    return _writing(database, kind, frozen, owner, secrets)
-
-
-@asynccontextmanager
-async def _writing(
-    database: Database, kind: WritingKind, frozen: Frozen, owner: str | None, secrets: bool
-) -> AsyncIterator[Any]:
     is_alive: dict[str, bool] = {}
     while True:
         async with database.writing(kind, frozen=frozen, secrets=secrets) as transaction:
@@ -104,15 +86,11 @@ async def _writing(
                 return
             if marker.owner is None or is_alive.get(marker.owner):
                 if frozen == "refuse":
-                    raise _frozen(database, marker)
+                    by = "" if marker.owner is None else " by a running export, import or copy"
+                    raise StoreFrozenError(f"the store {database.life.name} is frozen{by}: unfreeze it first")
                 yield transaction
                 return
         is_alive[marker.owner] = await database.is_alive(marker.owner)
-
-
-def _frozen(database: Database, marker: Freeze) -> StoreFrozenError:
-    by = " by a running export, import or copy" if marker.owner is not None else ""
-    return StoreFrozenError(f"the store {database.life.name} is frozen{by}: unfreeze it first")
 
 
 async def living(database: Database, marker: Freeze | None) -> Freeze | None:
@@ -164,22 +142,16 @@ async def refuse_living(database: Database, stage: Stage) -> None:
 
 def running(stage: Stage) -> StoreBusyError:
     """The error for an import in whose way another one is."""
-    since = stage.since and time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(stage.since / 1000))
-    return StoreBusyError(
-        "another import into this store is running" + (f" since {since} UTC" if since else "")
-    )
+    since = f" since {moment(stage.since)}" if stage.since else ""
+    return StoreBusyError(f"another import into this store is running{since}")
 
 
 async def drop_dead_stages(database: Database) -> None:
     """Remove what incremental imports left whose process died."""
     async with writing(database) as transaction:
         left = await transaction.stages("merge")
-    dead = await _dead(database, left)
+    dead = [stage for stage in left if stage.owner is None or not await database.is_alive(stage.owner)]
     if dead:
         async with writing(database) as transaction:
             for stage in dead:
                 await transaction.drop_stage(stage)
-
-
-async def _dead(database: Database, stages: Iterable[Stage]) -> list[Stage]:
-    return [stage for stage in stages if stage.owner is None or not await database.is_alive(stage.owner)]

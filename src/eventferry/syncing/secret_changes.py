@@ -15,7 +15,7 @@ from eventferry.database import Database, Writing
 from eventferry.errors import InputError
 from eventferry.lines.event import Row
 from eventferry.lines.payload import decode_payload
-from eventferry.secrets import DELETE_SECRET, SET_SECRET, Secret, SecretLine, SecretsReport
+from eventferry.secrets import DELETE_SECRET, SET_SECRET, Secret, SecretsReport
 from eventferry.state import owners
 
 _PAGE = 1000
@@ -57,8 +57,7 @@ class SecretChanges:
 
     async def store(self, writing: Writing, rows: Sequence[Secret]) -> SecretsReport:
         """Store rows of the source in the target, as an import of secrets does."""
-        lines = [(None, SecretLine(row.secret, row.id, row.idx)) for row in rows]
-        report = await secrets.store_lines(writing, lines)
+        report = await secrets.store_lines(writing, [(None, row) for row in rows])
         self.brought += report.imported + report.deleted
         return report
 

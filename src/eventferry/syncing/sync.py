@@ -200,8 +200,7 @@ class Sync:
             self._state = self._first_state(place, identity, is_empty=is_empty)
         else:
             self._key, self._text = row.source, row.text
-            self._refuse_other_options(row.state)
-            self._state = msgspec.structs.replace(row.state, place=place)
+            self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
         if self._began_at is None:
             self._began_at = self._state.events
         if self._state.mode == "replica" and is_empty:
@@ -233,14 +232,22 @@ class Sync:
             place=place, identity=identity, mode=mode, same_aggregate=self._same_aggregate or "refuse"
         )
 
-    def _refuse_other_options(self, state: SyncState) -> None:
-        wanted = self._mode or state.mode, self._same_aggregate or state.same_aggregate
-        if wanted != (state.mode, state.same_aggregate):
-            policy = f" with same_aggregate={state.same_aggregate!r}" if state.mode == "merge" else ""
+    def _going_on(self, state: SyncState) -> SyncState:
+        """The state with the options of this run. What was brought over must fit what comes: so a sync stays what it
+        was begun as, but for one that refuses and begins to renumber; up to there that is the same."""
+        policy = self._same_aggregate or state.same_aggregate
+        fits = policy == state.same_aggregate or (policy, state.same_aggregate) == ("renumber", "refuse")
+        if (
+            (self._mode or state.mode) != state.mode
+            or not fits
+            or (policy != "refuse" and state.mode == "replica")
+        ):
+            told = f" with same_aggregate={state.same_aggregate!r}" if state.mode == "merge" else ""
             raise UsageError(
-                f"this sync was begun as a {state.mode}{policy}, and goes on only as that: what it has brought over "
+                f"this sync was begun as a {state.mode}{told}, and goes on only as that: what it has brought over "
                 "would not fit what comes"
             )
+        return msgspec.structs.replace(state, same_aggregate=policy)
 
     async def _fill(self, begun: SyncState) -> None:
         if self._secrets is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import time
@@ -29,7 +28,7 @@ from eventferry.databases.mysql.connection import (
     Connection,
     number_of,
 )
-from eventferry.databases.mysql.markers import COMMENT, FREEZE, freeze_of
+from eventferry.databases.mysql.markers import FREEZE, freeze_of
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces
@@ -39,11 +38,9 @@ from eventferry.databases.mysql.stage import MysqlWriting, store_comment
 from eventferry.databases.mysql.swap import MysqlReplacing
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, comment, fact, new_owner
-from eventferry.databases.owners import LockOwner, Owners
-from eventferry.databases.pool import Pool
+from eventferry.databases.server import ServerDatabase
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
-    ConcurrentError,
     StoreBusyError,
     StoreExistsError,
     StoreFrozenError,
@@ -52,17 +49,12 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lifecycle import Life
 from eventferry.lines.limits import check_limits, is_within
-from eventferry.save import words_for
 
 __all__ = ["MysqlDatabase", "open_url"]
 
 T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
-
-_RECONNECTIONS = (0.0, 0.1, 0.4, 1.0, 1.5)
-"""Seconds before each attempt to reach the server again, after the connection broke in the middle of a save."""
 
 _SWAP_STEP = 0.02
 _TLS = ("ssl_ca", "ssl_cert", "ssl_key")
@@ -82,20 +74,16 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         raise UsageError("the address of a MySQL store ends in the name of a database: mysql://host/database")
     path = settings.pop("read_default_file", None)
     file = {} if path is None else read_options(str(path))
-    given = {
-        "host": unquote(parts.hostname) if parts.hostname else None,
-        "user": unquote(parts.username) if parts.username else None,
-        "unix_socket": settings.pop("unix_socket", None),
-    }
-    if given["host"] or given["unix_socket"]:
-        file.pop("socket", None)
+    host, unix_socket = unquote(parts.hostname or ""), settings.pop("unix_socket", None)
+    if not host:
+        unix_socket = unix_socket or file.get("socket")
     options: dict[str, Any] = {
-        "host": given["host"] or file.get("host"),
+        "host": host or file.get("host"),
         "port": port or whole_number({"port": file.get("port") or "3306"}, "port", 3306),
-        "user": given["user"] or file.get("user"),
+        "user": unquote(parts.username or "") or file.get("user"),
         "connect_timeout": max(1, round(seconds(settings, "connect_timeout", 10.0))),
     }
-    if (unix_socket := given["unix_socket"] or file.get("socket")) is not None:
+    if unix_socket is not None:
         options["unix_socket"] = str(unix_socket)
     password = unquote(parts.password) if parts.password else file.get("password")
     if password is None and path is None:
@@ -106,15 +94,18 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         if name not in settings and (value := file.get(name.replace("_", "-"))):
             settings[name] = value
     options |= _tls(settings, is_here="unix_socket" in options or _is_here(options["host"]))
-    return MysqlDatabase(
+    # Locks have names of 64 characters for the whole server.
+    store = hashlib.sha256(f"{database}/{tables.events}".encode()).hexdigest()[:24]
+    access = Access(
         options,
         database,
-        Names(tables),
+        place=f"{unix_socket or options['host'] or 'localhost'}:{options['port']}/{database}",
+        lock=f"eventferry-{store}",
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
-        max_connections=whole_number(settings, "max_connections", 8),
         read_timeout=seconds(settings, "read_timeout", 0.0),
         keepalive=whole_number(settings, "keepalive", 30),
     )
+    return MysqlDatabase(access, Names(tables), whole_number(settings, "max_connections", 8))
 
 
 def _is_here(host: str | None) -> bool:
@@ -139,73 +130,34 @@ def _tls(settings: dict[str, Any], *, is_here: bool) -> dict[str, Any]:
     if verify == "off":
         return {"ssl_disabled": True}
     if verify == "none":
-        return {
-            "demands_tls": True,
-            "ssl": {"verify_mode": "none", "check_hostname": False} | {k[4:]: v for k, v in options.items()},
-        }
+        ssl = {"verify_mode": "none", "check_hostname": False}
+        return {"demands_tls": True, "ssl": ssl | {name[4:]: file for name, file in options.items()}}
     if options or verify is not None:
         options |= {"ssl_verify_cert": True, "ssl_verify_identity": verify != "ca"}
     return options | {"demands_tls": bool(options) or not is_here}
 
 
-class MysqlDatabase:
-    """The tables of one store in one database.
+class MysqlDatabase(ServerDatabase[Connection]):
+    """The tables of one store in one database; `size` connections at most work at once."""
 
-    Args:
-        options: how PyMySQL connects.
-        database: its name.
-        names: of the tables.
-        busy_timeout: seconds that a writer waits for another one.
-        max_connections: how many connections work at once.
-        read_timeout: seconds that the server has for an answer.
-        keepalive: seconds of silence behind which it is looked whether the server is there.
-    """
-
-    def __init__(
-        self,
-        options: dict[str, Any],
-        database: str,
-        names: Names,
-        *,
-        busy_timeout: float,
-        max_connections: int,
-        read_timeout: float = 0,
-        keepalive: int = 30,
-    ) -> None:
-        host = options.get("unix_socket") or options["host"] or "localhost"
-        self._place = f"{host}:{options['port'] or 3306}/{database}"
-        # Locks have names of 64 characters for the whole server.
-        store = hashlib.sha256(f"{database}/{names.tables.events}".encode()).hexdigest()[:24]
-        self._access = Access(
-            options, database, self._place, f"eventferry-{store}", busy_timeout, read_timeout, keepalive
-        )
+    def __init__(self, access: Access, names: Names, size: int) -> None:
+        super().__init__(access.place, self._connect, size, owners.NamedLocks(), access.busy_timeout)
+        self._access = access
         self._names = names
         self._tables = names.tables
-        self.life = Life(self._place)
-        self._pool = Pool(self._connect, max_connections, self.life, patience=busy_timeout)
-        self._owners = Owners(self._pool, owners.NamedLocks())
         self._paces = Paces()
         self._shapes: dict[str, Shape] = {}
         self._shape: Shape | None = None
 
     @property
     def traits(self) -> Traits:
-        host = self._access.options.get("unix_socket") or self._access.options["host"] or "localhost"
+        options = self._access.options
         names = {
-            "host": str(host),
-            "port": str(self._access.options["port"] or 3306),
+            "host": str(options.get("unix_socket") or options["host"] or "localhost"),
+            "port": str(options["port"]),
             "database": self._access.database,
-            "eventsTableName": self._tables.events,
-            "snapshotsTableName": self._tables.snapshots,
-            "secretsTableName": self._tables.secrets,
-            "subscribersTableName": self._tables.subscribers,
         }
-        return Traits(names, saves_at_once=1)
-
-    async def close(self) -> None:
-        await self.life.end()
-        await self._owners.close()
-        await self._pool.close()
+        return Traits(names | self._tables.resource_names, saves_at_once=1)
 
     async def _connect(self, *, database: bool = True) -> Connection:
         connection = Connection(self._access, self._access.database if database else None)
@@ -216,17 +168,14 @@ class MysqlDatabase:
             raise
         return connection
 
-    # transactions
-
     @asynccontextmanager
     async def _begun(self, begin: Callable[[Connection], T]) -> AsyncIterator[T]:
-        """What `begin` begins on a connection of the pool."""
         async with AsyncExitStack() as stack:
             connection = await stack.enter_async_context(self._pool.connection())
             try:
                 begun = await connection.run(partial(begin, connection))
             except StoreUnreachableError as error:
-                if not _was_connected(error):
+                if not self._was_connected(error):
                     raise
                 # It broke while nobody used it; nothing was sent, and the others are no better.
                 await stack.aclose()
@@ -235,33 +184,25 @@ class MysqlDatabase:
                 begun = await connection.run(partial(begin, connection))
             yield begun
 
-    def _enter(
-        self, connection: Connection, statement: str
-    ) -> tuple[tuple[Any, ...], list[list[tuple[Any, ...]]]]:
-        """Run the statements that begin a transaction, and look at the events: what a reading has, and what the
-        statements gave. For the worker thread."""
-        tables, database = self._tables, self._access.database
-        results = connection.results(
+    def _enter(self, connection: Connection, statement: str) -> tuple[tuple[Any, ...], str | None]:
+        """Run the statements that begin a transaction, and look at the events: what a reading has, and the comment of
+        the freeze marker. For the worker thread."""
+        tables = self._tables
+        *_, [(text, created)], marker = connection.results(
             f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
             SELECT table_comment, create_time FROM information_schema.tables
             WHERE table_schema = %(database)s AND table_name = %(events)s;
             {FREEZE}""",
-            {"database": database, "events": tables.events, "freeze": tables.freeze},
+            {"database": self._access.database, "events": tables.events, "freeze": tables.freeze},
         )
-        [(text, created)] = results[-2]
-        identity = fact(text, "STORE", "id")
-        shape = self._shape_of(connection, identity or f"made {created}", is_ours=identity is not None)
-        return (connection, self._names, shape, identity or f"made {created}", self._paces), results
-
-    def _shape_of(self, connection: Connection, identity: str, *, is_ours: bool) -> Shape:
-        shape = self._shapes.get(identity)
-        if shape is None:
-            shape = OURS if is_ours else read_shape(connection, self._tables)
-            if len(self._shapes) == _SHAPES:
-                self._shapes.clear()
-            self._shapes[identity] = shape
-        self._shape = shape
-        return shape
+        our_id = fact(text, "STORE", "id")
+        identity = our_id or f"made {created}"
+        self._shape = self._shapes.get(identity) or (OURS if our_id else read_shape(connection, tables))
+        if len(self._shapes) == _SHAPES:
+            self._shapes.clear()
+        self._shapes[identity] = self._shape
+        reading = (connection, self._names, self._shape, identity, self._paces)
+        return reading, marker[0][0] if marker else None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[MysqlReading]:
@@ -289,11 +230,7 @@ class MysqlDatabase:
             raise
 
     def writing(
-        self,
-        kind: WritingKind = "shared",
-        *,
-        frozen: Frozen = "refuse",
-        secrets: bool = False,
+        self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Any]:
         if kind == "shared":
             return self._writing(MysqlWriting, BEGIN, secrets=secrets)
@@ -318,8 +255,7 @@ class MysqlDatabase:
             try:
                 if kind is MysqlWriting:
                     connection.hold_off_freezes()
-                reading, results = connection.patiently(partial(self._enter, connection, begin))
-                marker = results[-1][0][0] if results[-1] else None
+                reading, marker = connection.patiently(partial(self._enter, connection, begin))
                 if not self._is_swapped(connection, marker):
                     return kind(*reading, freeze=freeze_of(marker))
             except BaseException:
@@ -360,32 +296,25 @@ class MysqlDatabase:
             async with self._begun(self._create):
                 return
         except StoreNotFoundError:
-            await self._create_database()
-        async with self._begun(self._create):
-            return
-
-    async def _create_database(self) -> None:
+            create = f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}"
         with self.life.running():
             connection = await self._connect(database=False)
             try:
-                await connection.run(
-                    lambda: connection.execute(
-                        f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}"
-                    )
-                )
+                await connection.run(lambda: connection.execute(create))
             finally:
                 await connection.close()
+        async with self._begun(self._create):
+            return
 
     def _create(self, connection: Connection) -> None:
         """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
         tables, collation = self._tables, connection.text_collation()
         token = new_owner()
         fresh, made = self._names.aside(token), (comment("MADE", id=token),)
+        keys = ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
         statements: dict[str, tuple[str, tuple[str, ...]]] = {
             tables.events: (
-                ddl.events_table(
-                    fresh[tables.events], collation, ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
-                ),
+                ddl.events_table(fresh[tables.events], collation, *keys),
                 (store_comment(token),),
             ),
             self._names.threads: (ddl.threads_table(fresh[self._names.threads]), ()),
@@ -394,45 +323,29 @@ class MysqlDatabase:
             tables.secrets: (ddl.secrets_table(fresh[tables.secrets], collation), ()),
         }
         for name in statements:
-            if connection.query(COMMENT, (self._access.database, name)):
-                raise self._there_already(name)
+            if markers.comment_of(connection, name) is not None:
+                raise StoreExistsError(f"{self._place} has a table {name!r} already")
         try:
             for statement, values in statements.values():
-                connection.define(statement, values)
+                connection.apart(statement, values)
             connection.insert(
                 f"INSERT INTO {quoted(fresh[self._names.threads])} VALUES ",
                 ((thread, 0) for thread in range(256)),
             )
-            if not connection.rename(
-                {fresh[name]: name for name in statements}, shows=(tables.events, store_comment(token))
-            ):
-                raise self._there_already(tables.events)
+            renames = {fresh[name]: name for name in statements}
+            if not connection.rename(renames, shows=(tables.events, store_comment(token))):
+                raise StoreExistsError(f"{self._place} has a table {tables.events!r} already")
         except BaseException:
             markers.drop(connection, *(fresh[name] for name in statements))
             raise
         finally:
             connection.end()
 
-    def _there_already(self, name: str) -> StoreExistsError:
-        return StoreExistsError(f"{self._place} has a table {name!r} already")
-
     async def upgrade(self) -> list[str]:
         if await self._has_order():
             return []
         async with self._pool.connection() as connection:
-
-            def add() -> bool:
-                try:
-                    connection.define(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
-                except MySQLError as error:
-                    if number_of(error) != KEY_EXISTS:
-                        raise
-                    return False
-                finally:
-                    connection.end()
-                return True
-
-            is_added = await connection.run(add)
+            is_added = await connection.run(partial(self._add_order, connection))
         self._shapes.clear()
         if is_added:
             return ["order"]
@@ -443,34 +356,36 @@ class MysqlDatabase:
             f"{', '.join(ddl.ORDER)}: give it another name first"
         )
 
+    def _add_order(self, connection: Connection) -> bool:
+        try:
+            connection.apart(f"ALTER TABLE {quoted(self._tables.events)} ADD {ddl.ORDER_KEY}")
+        except MySQLError as error:
+            if number_of(error) != KEY_EXISTS:
+                raise
+            return False
+        finally:
+            connection.end()
+        return True
+
     async def _has_order(self) -> bool:
         async with self._writing(MysqlExclusiveWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
 
-    async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
-        broken: StoreUnreachableError | None = None
-        for pause in (None, *_RECONNECTIONS):
-            if pause is not None:
-                await asyncio.sleep(pause)
-            try:
-                async with self._pool.connection() as connection:
-                    return await connection.run(
-                        partial(self._save, connection, saves, again=broken is not None)
-                    )
-            except StoreUnreachableError as error:
-                if broken is None and not _was_connected(error):
-                    raise
-                await self._pool.forget_idle()
-                broken = broken or error
-        raise StoreUnreachableError(
-            f"the connection broke while an event was saved, and {self._place} cannot be reached: whether "
-            f"{words_for(saves)} stored is not known"
-        ) from broken
+    async def _save_one(self, save: Save) -> Saved:
+        async with self._pool.connection() as connection:
+            return await connection.run(partial(self._store_one, connection, save))
 
-    def _save(self, connection: Connection, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
-        """Store events. Again: an attempt before this one may have stored them."""
-        if len(saves) == 1:
-            return [self._save_one(connection, saves[0], again=again)]
+    async def _save_group(self, saves: Sequence[Save]) -> list[Saved | None]:
+        async with self._pool.connection() as connection:
+            return await connection.run(partial(self._store_group, connection, saves))
+
+    async def _look_up(self, save: Save) -> Saved | None:
+        async with self._pool.connection() as connection:
+            return await connection.run(
+                lambda: Saver(self._names, self._known_shape(connection), save).stored(connection)
+            )
+
+    def _store_group(self, connection: Connection, saves: Sequence[Save]) -> list[Saved | None]:
         shape = self._known_shape(connection)
         limits = shape.limits(self._access.max_packet)
         stored: list[Saved | None] = [None] * len(saves)
@@ -485,15 +400,12 @@ class MysqlDatabase:
             # Because of which event is found out one by one.
             if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
                 raise
-            found = []
+            return stored
         finally:
             connection.roll_back()
             connection.end()
-        for number, saved in zip(savers, found, strict=False):
+        for number, saved in zip(savers, found, strict=True):
             stored[number] = saved if isinstance(saved, Saved) else None
-        if again:
-            for number, saver in savers.items():
-                stored[number] = stored[number] or saver.stored(connection)
         return stored
 
     def _known_shape(self, connection: Connection) -> Shape:
@@ -503,7 +415,7 @@ class MysqlDatabase:
             connection.roll_back()
         return shape
 
-    def _save_one(self, connection: Connection, save: Save, *, again: bool) -> Saved:
+    def _store_one(self, connection: Connection, save: Save) -> Saved:
         event = save.event
         shape = self._known_shape(connection)
         check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
@@ -520,7 +432,7 @@ class MysqlDatabase:
                     if number == NO_KEY and shape.is_ours:
                         # Somebody has put a foreign table in the place of ours.
                         self._shape = None
-                        return self._save_one(connection, save, again=again)
+                        return self._store_one(connection, save)
                     if number in (DEADLOCK, LOCK_TIMEOUT) and time.monotonic() < deadline:
                         continue
                     raise saver.refusal(connection, place, error) from None
@@ -532,26 +444,9 @@ class MysqlDatabase:
                     raise StoreFrozenError(f"the store {self._place} is frozen")
                 elif self._is_swapped(connection, saved.marker):
                     self._wait_for_swap(connection, deadline)
-        except (ConcurrentError, StoreFrozenError):
-            stored = saver.stored(connection) if again else None
-            if stored is None:
-                raise
-            return stored
         finally:
             connection.roll_back()
             connection.end()
 
-    async def own(self) -> LockOwner:
-        with self.life.running():
-            return await self._owners.begin()
-
-    async def is_alive(self, owner: str) -> bool:
-        return await self._owners.is_alive(owner)
-
-    async def erase_journal(self) -> None:
-        """The server's logs are beyond the reach of a client: docs/mysql.md says what stays in them."""
-
-
-def _was_connected(error: StoreUnreachableError) -> bool:
-    """Whether a connection broke; else there never was one."""
-    return isinstance(error.__cause__, MySQLError) and number_of(error.__cause__) in BROKEN
+    def _was_connected(self, error: StoreUnreachableError) -> bool:
+        return isinstance(error.__cause__, MySQLError) and number_of(error.__cause__) in BROKEN

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
-from eventferry.database import Position
 from eventferry.databases import forking
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.pool import FullServerError
+from eventferry.databases.server import PAUSES
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -34,12 +34,11 @@ from eventferry.errors import (
 )
 from eventferry.lines.payload import JsonText
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object] | Sequence[object]
 
 _SILENCE = 5
-"""Seconds that a server has for an answer to what takes it no time: the end of a transaction, a lock that is free."""
+"""Seconds that a server has for an answer to what takes it no time."""
 
 _STEP = 0.05
 """Seconds between two attempts at what somebody else is in the way of."""
@@ -52,19 +51,29 @@ DUPLICATE = 1062
 NO_KEY = 1176
 DEFINITION_CHANGED = 1412
 LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT = 1205, 1213, 3058, 3572
-_NO_DATABASE = 1049
-_NOT_ALLOWED = (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836)
-_UNREACHABLE = (0, 1045, 1053, 1129, 1130, 1152, 1184, 1698, 1927, 2003, 2006, 2013, 2026, 2061, 4031)
+_IN_THE_WAY = (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT)
 _LIMIT_OF_USER = 1226
 _FULL = (1040, 1203, _LIMIT_OF_USER)
-_NO_ROOM = (1021, 1030, 1114)
 _TOO_LONG = 1406
 BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
 """The connection is gone; whether what was sent has happened is not known."""
 
-
-_REPETITIONS = (0, 0.1, 0.4, 1, 1.5)
-"""Seconds before each attempt at a step whose answer was lost."""
+_MEANINGS: tuple[tuple[tuple[int, ...], type[EventferryError], str], ...] = (
+    ((NO_TABLE, 1049), StoreNotFoundError, "holds no store"),
+    (_IN_THE_WAY, StoreBusyError, "is held by somebody else for more than {:g} s (the setting busy_timeout)"),
+    (
+        (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836),
+        ReadOnlyStoreError,
+        "does not allow this, by the user's rights or the server's state",
+    ),
+    (_FULL, FullServerError, "takes no more connections"),
+    (
+        (*BROKEN, 1045, 1129, 1130, 1152, 1184, 1698, 2003, 2026, 2061),
+        StoreUnreachableError,
+        "cannot be reached",
+    ),
+    ((1021, 1030, 1114), DatabaseError, "has a full disk, or table; nothing of this step was kept"),
+)
 
 _SLOTS = 32
 """How many writings of a store there can be at once, in all processes."""
@@ -76,7 +85,6 @@ class Access:
 
     Attributes:
         options: PyMySQL's. They hold the password, so they stand in no message.
-        database: its name.
         place: the database as messages name it.
         lock: the beginning of the names of the store's locks.
         busy_timeout: seconds to wait for whoever is in the way.
@@ -98,15 +106,8 @@ class Access:
 
 
 class Connection:
-    """A connection, the thread that alone uses it, and beside it a second one for definitions.
-
-    A definition (CREATE, ALTER, DROP, RENAME) would commit the transaction that it is run in, so it runs on a
-    connection of its own.
-
-    Args:
-        access: where to.
-        database: to connect to; None for the server alone.
-    """
+    """A connection, the thread that alone uses it, and beside it a second one for definitions: a definition (CREATE,
+    ALTER, DROP, RENAME) would commit the transaction that it is run in. Without a database, to the server alone."""
 
     def __init__(self, access: Access, database: str | None) -> None:
         self.access = access
@@ -121,9 +122,8 @@ class Connection:
 
     def leave(self) -> object:
         """In a child: the server hears the parent's end when that ends, not when its children do."""
-        for wire in (self._wire, self._definitions):
-            if wire is not None:
-                wire._force_close()  # type: ignore[attr-defined]
+        for wire in self._wires:
+            wire._force_close()  # type: ignore[attr-defined]
         return self
 
     # for asyncio
@@ -142,7 +142,6 @@ class Connection:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is open and in no transaction, and nobody gave up what it did."""
         return (
             self._wire is not None
             and self._wire.open
@@ -150,32 +149,30 @@ class Connection:
         )
 
     async def close(self) -> None:
-        """Close it; twice is fine."""
         await self._worker.end()
 
     def interrupt(self) -> None:
         """Kill the query under way, from any thread; what is done so far in its transaction stays.
 
-        Where that does not help for long, the connection is killed: a server whose query is killed between two of
-        several statements leaves out the rest without a word, and the client would wait for their results for ever.
-        Where that does not help either, or nobody answers, the connection is cut at this end.
+        Where that does not help for long, kill the connection: a server whose query is killed between two of several
+        statements leaves out the rest without a word. Where nothing helps, cut the connection at this end.
         """
         self._is_spoilt = True  # a kill that came too late could meet the next user's query
         self._interrupts += 1
         kind = "QUERY" if self._interrupts <= _PATIENT_INTERRUPTS else "CONNECTION"
-        wires = [wire for wire in (self._wire, self._definitions) if wire is not None and wire.open]
-        is_answered = self._interrupts <= 2 * _PATIENT_INTERRUPTS and self._kill(kind, wires)
+        is_answered = self._interrupts <= 2 * _PATIENT_INTERRUPTS and self._kill(kind)
         if not is_answered:
-            for wire in wires:
+            for wire in self._wires:
                 wire.cut()
 
-    def _kill(self, kind: str, wires: Sequence[Wire]) -> bool:
+    def _kill(self, kind: str) -> bool:
         """Whether the server answers at all; that it has no room for one more is an answer."""
         try:
             with contextlib.closing(self._connected(None, patience=_KILL_SECONDS)) as killer:
-                for wire in wires:
+                for wire in self._wires:
                     with contextlib.suppress(MySQLError):
-                        killer.query(f"KILL {kind} {_id(wire)}")
+                        number = wire.server_thread_id[0]  # type: ignore[attr-defined]
+                        killer.query(f"KILL {kind} {number}")
         except OSError:
             return False
         except MySQLError as error:
@@ -184,18 +181,19 @@ class Connection:
 
     # for the worker thread
 
+    @property
+    def _wires(self) -> list[Wire]:
+        return [wire for wire in (self._wire, self._definitions) if wire is not None and wire.open]
+
     def _close(self) -> None:
-        for wire in (self._wire, self._definitions):
-            if wire is not None and wire.open:
-                wire.close()
+        for wire in self._wires:
+            wire.close()
 
     def open(self) -> None:
-        """Connect. Raises what the server says against it."""
         _ = self.wire
 
     @property
     def wire(self) -> Wire:
-        """The connection itself, opened at first use."""
         if self._wire is None:
             self._wire = self._connected(self._database)
             [(self.access.max_packet,)] = self.query("SELECT @@SESSION.max_allowed_packet")
@@ -208,7 +206,6 @@ class Connection:
 
     @property
     def given_up(self) -> bool:
-        """Whether nobody waits any more for what goes on in the worker thread."""
         return self._worker.given_up.is_set()
 
     def query(self, statements: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -220,7 +217,6 @@ class Connection:
             return list(cursor.fetchall())
 
     def with_values(self, statements: str, values: Values) -> str:
-        """Statements with their values written into them."""
         with self.wire.cursor() as cursor:
             text: str = cursor.mogrify(statements, values)
             return text
@@ -235,12 +231,11 @@ class Connection:
             return found
 
     def execute(self, statement: str, values: Values = ()) -> int:
-        """Run one statement; how many rows it found or changed."""
         with self.wire.cursor() as cursor:
             return int(cursor.execute(statement, values))
 
     def insert(self, head: str, rows: Iterable[Sequence[int | str | JsonText | None]]) -> None:
-        """Insert rows by `head`, which ends in VALUES, in statements that fit a packet; bytes are text already."""
+        """Insert rows by `head`, which ends in VALUES, in statements that fit a packet."""
         wire, prefix = self.wire, head.replace("%%", "%").encode()
         room = min(self.access.max_packet, _STATEMENT) - len(prefix)
         literals: list[bytes] = []
@@ -306,42 +301,22 @@ class Connection:
         )
         return str(name)
 
-    def positions(
-        self, statement: str, values: Values, max_lines: int, max_bytes: int
-    ) -> tuple[list[Position], bool]:
-        """See `Wire.positions`."""
-        return self.wire.positions(self.with_values(statement, values), max_lines, max_bytes, self.interrupt)
-
-    def lines(
-        self, statement: str, values: Values, max_bytes: int, take: Callable[[list[bytes], list[bytes]], None]
-    ) -> bool:
-        """See `Wire.lines`."""
-        return self.wire.lines(self.with_values(statement, values), max_bytes, self.interrupt, take)
-
-    def define(self, statement: str, values: Values = ()) -> None:
-        """Run a definition, apart from this connection's transaction.
-
-        It waits for a table's users in attempts of a second: while it waits, everybody else waits behind it.
-        """
-        self.query_apart(statement, values)
+    def lines(self, statement: str, values: Values, take: Callable[[list[bytes], list[bytes]], bool]) -> bool:
+        return self.wire.lines(self.with_values(statement, values), self.interrupt, take)
 
     def rename(self, names: Mapping[str, str], *, shows: tuple[str, str] | None = None) -> bool:
         """Give tables other names, in one step; False where one of them is not there, or a new name is taken: then
         nothing has changed.
 
-        If the answer is lost, whether it happened is not known; but it happens once. So it is tried again, which
-        waits for the first attempt, and one of the two finds the tables.
-
-        Args:
-            names: old and new, one after the other.
-            shows: a table, and its comment afterwards: by this a success is known whose answer was lost.
+        If the answer is lost, it is tried again, which waits for the first attempt, and one of the two finds the
+        tables. `shows` is a table and its comment afterwards: by this a success is known whose answer was lost.
         """
         renames = ", ".join(f"{quoted(name)} TO {quoted(new)}" for name, new in names.items())
         is_lost = False
-        for pause in _REPETITIONS:
+        for pause in (0, *PAUSES):
             time.sleep(pause)
             try:
-                self.define(f"RENAME TABLE {renames}")
+                self.apart(f"RENAME TABLE {renames}")
             except MySQLError as error:
                 if number_of(error) in (NO_TABLE, TABLE_EXISTS):
                     return is_lost and shows is not None and self._shows(*shows)
@@ -355,19 +330,22 @@ class Connection:
         ) from lost
 
     def _shows(self, table: str, text: str) -> bool:
-        return self.query_apart(
+        return self.apart(
             """SELECT table_comment = %s FROM information_schema.tables
             WHERE table_schema = %s AND table_name = %s""",
             (text, self.access.database, table),
         ) == [(1,)]
 
-    def query_apart(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        """The rows of a statement apart from this connection's transaction, which so does not use the tables in it:
-        a definition may follow."""
+    def apart(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Run a statement apart from this connection's transaction: a definition, or a look at a table for which one
+        may follow.
+
+        It waits for a table's users in attempts of a second: while it waits, everybody else waits behind it.
+        """
 
         def attempt() -> list[tuple[Any, ...]]:
             if self._definitions is None or not self._definitions.open:
-                self._definitions = self._connected(self._database, "lock_wait_timeout = 1")
+                self._definitions = self._connected(self._database, lock_wait=1)
             with self._definitions.cursor() as cursor:
                 cursor.execute(statement, values)
                 return list(cursor.fetchall())
@@ -381,20 +359,20 @@ class Connection:
             try:
                 return attempt()
             except OperationalError as error:
-                is_busy = error.args[0] in (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT, *_FULL)
-                if not is_busy or self.given_up or time.monotonic() >= deadline:
+                if (
+                    error.args[0] not in (*_IN_THE_WAY, *_FULL)
+                    or self.given_up
+                    or time.monotonic() >= deadline
+                ):
                     raise
             time.sleep(_STEP)
 
     def roll_back(self) -> None:
-        """Leave nothing of the transaction, if there is one."""
         if self._wire is not None and self._wire.open and self._is_in_transaction:
             with contextlib.suppress(MySQLError):  # a connection that is lost has done so
                 self._wire.query("ROLLBACK")
 
-    def _connected(
-        self, database: str | None, setting: str | None = None, *, patience: int | None = None
-    ) -> Wire:
+    def _connected(self, database: str | None, *, lock_wait: int = 0, patience: int | None = None) -> Wire:
         """Connect. Until that has happened, or with `patience` ever after, the server has so many seconds to answer."""
         options = self.access.options
         seconds = patience or options["connect_timeout"]
@@ -415,10 +393,11 @@ class Connection:
             raise MissingExtraError(f"{self.access.place}: {error}: pip install 'PyMySQL[rsa]'") from None
         try:
             busy = max(1, math.ceil(self.access.busy_timeout))
-            settings = _SETTINGS | (_MYSQL_SETTINGS if _is_mysql(wire) else _MARIADB_SETTINGS)
-            settings |= {"innodb_lock_wait_timeout": busy, "lock_wait_timeout": busy}
-            words = [f"{name} = {value}" for name, value in settings.items()] + ([setting] if setting else [])
-            wire.query(f"SET SESSION {', SESSION '.join(words)}")
+            version = str(wire.server_version)  # type: ignore[attr-defined]
+            settings = _SETTINGS | (_MARIADB_SETTINGS if "MariaDB" in version else _MYSQL_SETTINGS)
+            settings |= {"innodb_lock_wait_timeout": busy, "lock_wait_timeout": lock_wait or busy}
+            words = ", SESSION ".join(f"{name} = {value}" for name, value in settings.items())
+            wire.query(f"SET SESSION {words}")
             if patience is None:
                 timeouts: Any = wire
                 timeouts._read_timeout = timeouts._write_timeout = self.access.read_timeout or None
@@ -434,42 +413,25 @@ class Connection:
         except MySQLError as error:
             raise self._named(error) from error
         except OSError as error:
-            raise StoreUnreachableError(f"{self.access.place}: {error}") from error
+            raise StoreUnreachableError(f"{self.access.place} cannot be reached: {error}") from error
 
     def _named(self, error: MySQLError) -> EventferryError:
-        """Our error for one of the server's, by its number."""
         number, place = number_of(error), self.access.place
         text = str(error.args[1]) if len(error.args) > 1 else str(error)
-        if number in (NO_TABLE, _NO_DATABASE):
-            return StoreNotFoundError(f"there is no store in {place}: {text}")
-        if number in (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT):
-            return StoreBusyError(
-                f"{place} is held by somebody else for more than {self.access.busy_timeout:g} s "
-                f"(the setting busy_timeout): {text}"
-            )
-        if number in _NOT_ALLOWED:
-            return ReadOnlyStoreError(
-                f"{place}: the user's rights or the server's state do not allow this: {text}"
-            )
-        if number in _FULL and not (number == _LIMIT_OF_USER and "max_user_connections" not in text):
-            return FullServerError(f"{place} takes no more connections: {text}")
-        if number == _LIMIT_OF_USER:
-            return StoreBusyError(f"{place}: the server allows this user no more for now: {text}")
-        if number in _UNREACHABLE:
-            return StoreUnreachableError(f"{place}: {text or 'the connection broke'}")
-        if number in _NO_ROOM:
-            return DatabaseError(
-                f"{place}: the disk is full, or the table; nothing of this step was kept: {text}"
-            )
         if number == _TOO_LONG:
             column = re.search(r"for column .*?'?`?(\w+)[`']* at row", text)
             return InputError("is longer than its column takes", field=column[1] if column else None)
+        if number == _LIMIT_OF_USER and "max_user_connections" not in text:
+            return StoreBusyError(f"{place}: the server allows this user no more for now: {text}")
+        for numbers, kind, words in _MEANINGS:
+            if number in numbers:
+                reason = text or "the connection broke"
+                return kind(f"{place} {words.format(self.access.busy_timeout)}: {reason}")
         return DatabaseError(f"{place}: {text} ({number})")
 
 
 _PATIENT_INTERRUPTS = 6
-"""How often a query is killed before its connection is: they come half a second apart, and a statement that is
-killed may have to undo what it did."""
+"""How often a query is killed, half a second apart, before its connection is: it may have to undo what it did."""
 
 _KILL_SECONDS = 3
 """For a server to take a connection that kills another."""
@@ -525,15 +487,6 @@ def _literal(value: int | str | JsonText | None) -> bytes:
         return b"%d" % value
     text = value.encode() if isinstance(value, str) else bytes(value)
     return b"'" + text.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'"
-
-
-def _is_mysql(wire: Wire) -> bool:
-    return "MariaDB" not in str(wire.server_version)  # type: ignore[attr-defined]
-
-
-def _id(wire: Wire) -> int:
-    """The number by which the server knows a connection."""
-    return int(wire.server_thread_id[0])  # type: ignore[attr-defined]
 
 
 def number_of(error: MySQLError) -> int:

@@ -64,6 +64,5 @@ class MysqlDialect(Dialect):
 
 
 def _literal(text: str) -> str:
-    """A text as a literal in a statement with values."""
     escaped = text.replace("\\", "\\\\").replace("'", "''").replace("%", "%%")
     return f"'{escaped}'"

@@ -53,5 +53,4 @@ def inspect(connection: Connection, names: Names, limit: int) -> Inspection:
 
 
 def _hash(names: Sequence[str]) -> str:
-    """A hash of several columns, as an SQL expression."""
     return f"CRC32(CONCAT_WS(',', {', '.join(map(quoted, names))}))"

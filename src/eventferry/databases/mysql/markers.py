@@ -1,12 +1,10 @@
 """Markers: tables that say by being there that a store is frozen, or that an incremental import is open.
 
 A definition is part of no transaction, so whoever has decided to set or to remove a marker may have lost his locks by
-the time he does it. But RENAME TABLE takes many tables at once, and none if one of them is missing: it is how what was
-decided on is compared with what is there, and changed, in one step. So each marker of ours has a companion, an empty
-table whose name holds the marker's id, and both come and go together: a statement that names both meets that very
-marker or nothing.
-
-A marker that another program set has no companion. It is moved away by its own name, and back if it was another one.
+the time he does it. But RENAME TABLE takes many tables at once, and none if one of them is missing. So each marker of
+ours has a companion, an empty table whose name holds the marker's id, and both come and go together: a statement that
+names both meets that very marker or nothing. One that another program set has no companion: it is moved away by its own
+name, and back if it was another one.
 """
 
 from __future__ import annotations
@@ -20,15 +18,9 @@ from pymysql.err import MySQLError
 
 from eventferry.database import Freeze, Stage, StageKind
 from eventferry.databases.mysql import tables as ddl
-from eventferry.databases.mysql.connection import (
-    DEFINITION_CHANGED,
-    NO_TABLE,
-    Connection,
-    Values,
-    number_of,
-)
+from eventferry.databases.mysql.connection import DEFINITION_CHANGED, NO_TABLE, Connection, Values, number_of
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import comment, fact, import_id_of, moment_of, new_owner
+from eventferry.databases.names import comment, fact, import_id_of, moment_of, new_owner, number
 
 COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 """The comment of a table. Both names as constants: only so does the server look at that table alone."""
@@ -40,15 +32,8 @@ FREEZE = """SELECT table_comment FROM information_schema.tables
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """A marker.
-
-    Attributes:
-        table: its name, by which reSolve knows it.
-        text: its comment.
-        token: its id, by which its companion is named; of a marker that another program set, one made up.
-        is_ours: whether it has an id of its own.
-        owner: the running operation that set it; None if a user did.
-    """
+    """A marker: the table by whose name reSolve knows it, and its comment. Its companion is named by the token, made up
+    for a marker that another program set. The owner is the running operation that set it; None: a user did."""
 
     table: str
     text: str
@@ -81,12 +66,7 @@ def freeze_of(comment: str | None) -> Freeze | None:
     """What the comment of a freeze marker says. The marker of a swap is none: it is gone in a moment."""
     if comment is None or not is_marker(comment) or fact(comment, "SWAP", "owner") is not None:
         return None
-    return Freeze(fact(comment, "FREEZE", "owner"), _moment(comment, "FREEZE"))
-
-
-def _moment(comment: str, words: str) -> int | None:
-    since = fact(comment, words, "since")
-    return int(since) if since else None
+    return Freeze(fact(comment, "FREEZE", "owner"), number(comment, "FREEZE", "since"))
 
 
 Look: TypeAlias = Callable[[str, Values], list[tuple[Any, ...]]]
@@ -123,11 +103,6 @@ def beside_the_events(connection: Connection, names: Names) -> dict[str, str]:
     }
 
 
-def is_whole(names: Names, owner: str, beside: Mapping[str, str]) -> bool:
-    """Whether all tables of an owner's import are there."""
-    return all(name in beside for name in names.import_of(owner))
-
-
 def stages(connection: Connection, names: Names, kind: StageKind, look: Look) -> list[Stage]:
     """The stages of a kind."""
     if kind == "open":
@@ -142,16 +117,12 @@ def stages(connection: Connection, names: Names, kind: StageKind, look: Look) ->
             Stage(fact(beside[name], "STAGE", "id") or "", kind, name, fact(beside[name], "STAGE", "owner"))
             for name in names.merge_stages(beside)
         ]
-    found = (
-        _replace_stage(names, owner, beside, look)
-        for owner in names.imports(beside)
-        if is_whole(names, owner, beside)
-    )
+    whole = (owner for owner in names.imports(beside) if set(names.import_of(owner)) <= beside.keys())
+    found = (_replace_stage(names, owner, beside, look) for owner in whole)
     return [stage for stage in found if stage is not None][:1]
 
 
 def _replace_stage(names: Names, owner: str, beside: Mapping[str, str], look: Look) -> Stage | None:
-    """The stage of an owner's import; None if that was over just now."""
     table, _, progress = names.import_of(owner)
     try:
         baseline = look(f"SELECT `baseline` FROM {quoted(progress)} WHERE `baseline` IS NOT NULL", ())
@@ -164,7 +135,7 @@ def _replace_stage(names: Names, owner: str, beside: Mapping[str, str], look: Lo
         "replace",
         table,
         owner,
-        _moment(beside[progress], "STAGE"),
+        number(beside[progress], "STAGE", "since"),
         baseline[0][0] if baseline else None,
     )
 
@@ -177,19 +148,14 @@ def comment_of(connection: Connection, table: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A marker that came, or went, or took another's place.
-
-    Attributes:
-        away: the tables that were moved away, and where to.
-        made: the tables that came, and what they were called before.
-    """
+    """A marker that came, or went, or took another's place: the tables that were moved away, and where to; and those
+    that came, and what they were called before."""
 
     connection: Connection
     away: dict[str, str]
     made: dict[str, str]
 
     def finish(self) -> None:
-        """Remove what was moved away."""
         drop(self.connection, *self.away.values())
 
     def undo(self) -> None:
@@ -213,8 +179,8 @@ def put(
         {} if instead is None else _away(connection, names, instead),
         {aside[new.table]: new.table, aside[mark]: mark},
     )
-    connection.define(ddl.marker_table(aside[mark]), (comment("MARK", id=new.token),))
-    connection.define(definition(aside[new.table]), (new.text,))
+    connection.apart(ddl.marker_table(aside[mark]), (comment("MARK", id=new.token),))
+    connection.apart(definition(aside[new.table]), (new.text,))
     if connection.rename(change.away | change.made, shows=(new.table, new.text)):
         return change
     drop(connection, *change.made)
@@ -235,7 +201,7 @@ def take(connection: Connection, names: Names, old: Marker) -> Change | None:
 def drop(connection: Connection, *names: str) -> None:
     """Remove tables that have names of their own."""
     for name in names:
-        connection.define(f"DROP TABLE IF EXISTS {quoted(name)}")
+        connection.apart(f"DROP TABLE IF EXISTS {quoted(name)}")
 
 
 def _away(connection: Connection, names: Names, old: Marker) -> dict[str, str]:

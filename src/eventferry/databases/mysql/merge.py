@@ -18,9 +18,8 @@ from eventferry.databases.mysql.reading import compact_text, entry, vector
 from eventferry.databases.mysql.save import taken
 from eventferry.databases.mysql.stage import MysqlWriting
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import (
-    comment,
-)
+from eventferry.databases.names import comment
+from eventferry.databases.statements import thread_of_the_latest
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row
@@ -40,8 +39,6 @@ class MysqlExclusiveWriting(MysqlWriting):
     def undo(self) -> None:
         self._close_shared()
         super().undo()
-
-    # events
 
     @threaded
     def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
@@ -98,7 +95,6 @@ class MysqlExclusiveWriting(MysqlWriting):
     # merge
 
     async def compare(self, stage: Stage) -> Comparison:
-        """The comparison of bytes is `_shared`'s, which reads both sides in one go."""
         stage = await self._comparable(stage)
         return Comparison(stage, 0, self._shared(stage))
 
@@ -117,12 +113,8 @@ class MysqlExclusiveWriting(MysqlWriting):
 
     @threaded
     def _find_shared(self, stage: Stage) -> None:
-        """What stands at the staged timestamps is found by an index on timestamps, so an incremental import
-        costs what its batch costs, however large the store is.
-
-        All that stands at a timestamp of both sides comes, sorted by timestamp and a hash; groups are made here, byte
-        by byte, whatever the columns' collations are.
-        """
+        """What stands at the staged timestamps is found by an index, so an import costs what its batch costs. It comes
+        sorted by timestamp and a hash; groups are made here, byte by byte, whatever the columns' collations are."""
         table = quoted(stage.table)
         cursor: SSCursor = self.connection.wire.cursor(SSCursor)
         with self._its(stage):
@@ -199,8 +191,11 @@ class MysqlExclusiveWriting(MysqlWriting):
                 self._shared_rows.close()
             self._shared_rows = None
 
+    async def place(self, stage: Stage) -> int:
+        return await self._place(stage, await thread_of_the_latest(self))
+
     @threaded
-    def place(self, stage: Stage) -> int:
+    def _place(self, stage: Stage, behind_all: int) -> int:
         table = quoted(stage.table)
         at_staged_times = f"""(SELECT DISTINCT timestamp FROM {table}) AS d
           STRAIGHT_JOIN {self._events} AS e {self.shape.time_hint} ON e.timestamp = d.timestamp"""
@@ -230,7 +225,7 @@ class MysqlExclusiveWriting(MysqlWriting):
               ) AS q
             ) AS p ON p.arrival = s.arrival
             SET s.threadId = p.threadId, s.threadCounter = p.threadCounter, s.aggregateVersion = p.aggregateVersion""",
-            {"heads": vector(self._heads()), "behind_all": self._thread_of_the_latest()},
+            {"heads": vector(self._heads()), "behind_all": behind_all},
         )
         at_its_end = self.connection.query(
             f"SELECT aggregateId FROM {table} WHERE aggregateVersion > {MAX_SAFE_INTEGER} LIMIT 1"
@@ -269,15 +264,6 @@ class MysqlExclusiveWriting(MysqlWriting):
         if isinstance(refused, ConcurrentError):
             return UnsupportedStoreError(str(error.args[1]))
         return refused
-
-    def _thread_of_the_latest(self) -> int:
-        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
-        latest = self.connection.query(
-            f"""SELECT threadId FROM {self._events}
-            WHERE timestamp = (SELECT MAX(timestamp) FROM {self._events})
-            ORDER BY threadCounter DESC, threadId DESC LIMIT 1"""
-        )
-        return int(latest[0][0]) if latest else 0
 
 
 def _mark(table: str) -> str:

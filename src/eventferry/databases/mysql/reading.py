@@ -23,10 +23,7 @@ from eventferry.database import (
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
-from eventferry.databases.mysql.connection import (
-    Connection,
-    Values,
-)
+from eventferry.databases.mysql.connection import Connection, Values
 from eventferry.databases.mysql.dialect import MysqlDialect
 from eventferry.databases.mysql.inspect import inspect
 from eventferry.databases.mysql.markers import comment_of, freeze_of
@@ -68,11 +65,8 @@ _BACKWARDS = "ORDER BY e.timestamp DESC, e.threadCounter DESC, e.threadId DESC"
 
 
 def _json_string(column: str) -> str:
-    """A text as JSON.stringify writes it.
-
-    JSON_QUOTE does, but that MariaDB's writes capital letters in the escapes of control characters. Where there
-    are any, which is next to never, each is escaped by itself.
-    """
+    """A text as JSON.stringify writes it. JSON_QUOTE does, but that MariaDB's writes capital letters in the escapes of
+    control characters: where there are any, each is escaped by itself."""
     column = f"({column} COLLATE utf8mb4_bin)"
     escaped = f"""REPLACE(REPLACE({column}, '\\\\', '\\\\\\\\'), '"', '\\\\"')"""
     for code in range(1, 32):
@@ -88,6 +82,8 @@ LINE = f"""CAST(CONCAT('{{"threadCounter":', e.threadCounter, ',"threadId":', e.
   ',"type":', {_json_string("e.type")}, ',"timestamp":', e.timestamp,
   ',"aggregateId":', {_json_string("e.aggregateId")}, ',"aggregateVersion":', e.aggregateVersion,
   ',"payload":', IFNULL(e.payload, 'null'), '}}\\n') AS BINARY)"""
+
+_PLACE = "CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp)"
 
 _PAYLOAD = re.compile(
     rb'\{"threadCounter":[0-9]+,"threadId":[0-9]+,"type":"(?:[^"\\]|\\.)*","timestamp":-?[0-9]+,'
@@ -110,11 +106,12 @@ def compact_text(payload: bytes) -> bytes:
 
 
 def _stretch(rows: Sequence[Position], only: Filter, *, is_end: bool) -> Stretch:
-    threads, counters, times, found = zip(*rows, strict=True) if rows else ((), (), (), ())
+    if not rows:
+        return NOTHING
+    threads, counters, times, found = zip(*rows, strict=True)
     lines = list(filter(None, found))
     passing = None if only.is_open else bytes(map(bool, found))
-    last = max(times, default=0)
-    return Stretch(threads, counters, passing, b"".join(lines), bytes, len(lines), last, is_end)
+    return Stretch(threads, counters, passing, b"".join(lines), bytes, len(lines), max(times), is_end)
 
 
 class Paces:
@@ -141,7 +138,6 @@ class MysqlReading:
 
     @property
     def tables(self) -> Tables:
-        """The names that the store's address gives."""
         return self.names.tables
 
     @threaded
@@ -158,7 +154,6 @@ class MysqlReading:
         return freeze_of(self.comment_of(self.tables.freeze))
 
     def comment_of(self, table: str) -> str | None:
-        """A table's comment; None where there is no such table. For the worker thread."""
         return comment_of(self.connection, table)
 
     @threaded
@@ -211,28 +206,27 @@ class MysqlReading:
         """Every row has its line: less is to be done for each. Several stretches are one statement's rows, so the
         server works on the next while one is taken."""
         pace = self._paces.full
-        rows = min(limit, count * pace.rows(max_bytes))
-        left = rows
+        left = rows = min(limit, count * pace.rows(max_bytes))
         places: list[bytes] = []
         lines: list[bytes] = []
-        size = 0
+        size, room = 0, (count + 1) * max_bytes
 
-        def take(more_places: list[bytes], more_lines: list[bytes]) -> None:
-            nonlocal places, lines, size, left, count
+        def take(more_places: list[bytes], more_lines: list[bytes]) -> bool:
+            nonlocal places, lines, size, room, left, count
             places += more_places
             lines += more_lines
-            size += sum(map(len, more_lines))
+            size += (more := sum(map(len, more_lines)))
+            room -= more
             left -= len(more_lines)
             if size >= max_bytes and left and count > 1:
                 count -= 1
                 give(self._stretch_of(places, lines, is_end=False))
                 places, lines, size = [], [], 0
+            return room <= 0
 
         cut = self.connection.lines(
-            f"""SELECT CONCAT(e.threadId, ',', e.threadCounter, ',', e.timestamp), {LINE} FROM {self._events} AS e
-            {_walk(selection)} LIMIT %(rows)s""",
+            f"SELECT {_PLACE}, {LINE} FROM {self._events} AS e {_walk(selection)} LIMIT %(rows)s",
             self._values(selection) | _from(selection, key) | {"rows": rows},
-            (count + 1) * max_bytes,
             take,
         )
         is_end = not cut and left > 0
@@ -259,8 +253,7 @@ class MysqlReading:
             count = min(walk - len(page), max(pace.rows(max_bytes), least))
             within = self._within(key, selection, count, values)
             rows, cut = self._positions(
-                f"""SELECT e.threadId, e.threadCounter, e.timestamp, {line} FROM {self._events} AS e
-                {_walk(selection, within)} LIMIT %(count)s""",
+                f"SELECT {_PLACE}, {line} FROM {self._events} AS e {_walk(selection, within)} LIMIT %(count)s",
                 values | _from(selection, key) | {"count": count},
                 limit,
                 max_bytes,
@@ -285,10 +278,8 @@ class MysqlReading:
             key = Key(timestamp, counter, thread + 1)
 
     def _within(self, key: Key, selection: Selection, count: int, values: dict[str, Any]) -> str:
-        """In a store without the index for the order, the last timestamp that the next events have.
-
-        Only with that does the server sort those of equal timestamps instead of all that is left.
-        """
+        """In a store without the index for the order, the last timestamp that the next events have: only with that does
+        the server sort those of equal timestamps instead of all that is left."""
         if self.shape.order_key is not None or selection.thread is not None:
             return "TRUE"
         last = self.connection.query(
@@ -302,10 +293,26 @@ class MysqlReading:
     def _positions(
         self, statement: str, values: dict[str, Any], limit: int, max_bytes: int
     ) -> tuple[list[Position], bool]:
-        rows, cut = self.connection.positions(statement, values, limit, max_bytes)
-        if self.shape.is_ours:
-            return rows, cut
-        return [(a, b, c, None if line is None else compact_line(line)) for a, b, c, line in rows], cut
+        """The rows of a statement that selects `_PLACE` and a line, until there are `limit` lines or they reach
+        `max_bytes`; and whether it ended before all rows had come."""
+        found: list[Position] = []
+        is_cut = False
+
+        def take(places: list[bytes], lines: list[bytes]) -> bool:
+            nonlocal limit, max_bytes, is_cut
+            numbers = numbers_of(b",".join(places))
+            for row in zip(numbers[::3], numbers[1::3], numbers[2::3], lines, strict=True):
+                if limit <= 0 or max_bytes <= 0:
+                    is_cut = True
+                    break
+                line = row[3] if self.shape.is_ours else compact_line(row[3])
+                found.append((*row[:3], line or None))
+                limit -= bool(line)
+                max_bytes -= len(line)
+            return limit <= 0 or max_bytes <= 0
+
+        is_cut_behind = self.connection.lines(statement, values, take)
+        return found, is_cut or is_cut_behind
 
     @threaded
     def select(
@@ -315,8 +322,8 @@ class MysqlReading:
         # Left to itself the server might walk the whole order: the events of an aggregate are few.
         hint = "" if only.aggregate_ids is None else "FORCE INDEX (`aggregate`)"
         rows, is_cut = self._positions(
-            f"""SELECT e.threadId, e.threadCounter, e.timestamp, {"NULL" if max_bytes is None else LINE}
-            FROM {self._events} AS e {hint} WHERE {self._condition(only)} AND {_is_selected(selection)}
+            f"""SELECT {_PLACE}, {"NULL" if max_bytes is None else LINE} FROM {self._events} AS e {hint}
+            WHERE {self._condition(only)} AND {_is_selected(selection)}
             {_BACKWARDS if backwards else _IN_ORDER} LIMIT %(count)s""",
             self._values(selection) | {"count": limit},
             limit,
@@ -386,8 +393,7 @@ class MysqlReading:
                 for thread, found in counters.items()
             )
             rows, _ = self._positions(
-                f"""SELECT e.threadId, e.threadCounter, e.timestamp, {LINE}
-                FROM {self._events} AS e FORCE INDEX (PRIMARY) WHERE {places}""",
+                f"SELECT {_PLACE}, {LINE} FROM {self._events} AS e FORCE INDEX (PRIMARY) WHERE {places}",
                 {},
                 len(wanted) + 1,
                 2**62,
@@ -433,7 +439,6 @@ class MysqlReading:
         return inspect(self.connection, self.names, limit)
 
     def _condition(self, only: Filter) -> str:
-        """A filter as an SQL condition."""
         parts: list[str] = []
         for column, name, wanted in (
             ("e.type", "types", only.event_types),
@@ -448,7 +453,6 @@ class MysqlReading:
         return " AND ".join(parts) or "TRUE"
 
     def _values(self, selection: Selection) -> dict[str, Any]:
-        """The values of a selection, its filter included."""
         only = selection.only
         values: dict[str, Any] = {"start": only.start_time, "finish": only.finish_time}
         for name, wanted in (("types", only.event_types), ("aggregates", only.aggregate_ids)):
@@ -460,7 +464,6 @@ class MysqlReading:
 
 
 def _is_selected(selection: Selection) -> str:
-    """The condition on counters."""
     return "TRUE" if selection.since is None else _UNREAD
 
 
@@ -475,14 +478,12 @@ _IN_THREAD = "e.threadId = %(thread)s AND e.threadCounter >= %(counter)s AND e.t
 
 
 def _walk(selection: Selection, within: str = "TRUE") -> str:
-    """Which events `read_on` walks over, and in which order."""
     if selection.thread is None:
         return f"WHERE {_FROM_KEY} AND {within} AND {_is_selected(selection)} {_IN_ORDER}"
     return f"FORCE INDEX (PRIMARY) WHERE {_IN_THREAD} AND {_is_selected(selection)} ORDER BY e.threadCounter"
 
 
 def _from(selection: Selection, key: Key) -> dict[str, int]:
-    """The values of `_walk`."""
     if selection.thread is None:
         return _key(key)
     begin, end = selection.counters_from(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pymysql.constants import ER
 from pymysql.err import MySQLError
@@ -23,32 +23,23 @@ BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
 _LONG_AGO = -(2**63)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A thread to try, and whether its last timestamp must not be later than the event's."""
 
     thread: int
     in_time: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What stood in the way of an event, which was not stored."""
+class Found(NamedTuple):
+    """What stood in the way of an event, which was not stored: the comment of the freeze marker, or the thread of the
+    aggregate's last event at this very timestamp."""
 
     marker: str | None
-    """The comment of the freeze marker."""
     thread_at_once: int | None
-    """The thread of the aggregate's last event at this very timestamp."""
 
 
 class Saver:
-    """Stores one event.
-
-    Args:
-        names: of the tables.
-        shape: of the events.
-        save: the event.
-    """
+    """Stores one event."""
 
     def __init__(self, names: Names, shape: Shape, save: Save) -> None:
         self._names = names
@@ -58,7 +49,6 @@ class Saver:
         self.preferred = Place(order.thread_of(save.event.aggregate_id), in_time=True)
 
     def store(self, connection: Connection, place: Place) -> Saved | Found:
-        """Store the event in this thread if it belongs there; see `store`."""
         [stored] = store(connection, self._names, [(self, place)])
         return stored
 
@@ -104,7 +94,6 @@ class Saver:
         return connection.with_values(statements, values)
 
     def next_place(self, connection: Connection, found: Found) -> Place:
-        """Where to try next, when nothing but the event's timestamp stood in the way."""
         if found.thread_at_once is not None:
             return Place(found.thread_at_once, in_time=False)
         last = dict(
@@ -133,7 +122,6 @@ class Saver:
         return taken(connection, self._names, self._shape, self._event.aggregate_id, self._version)
 
     def stored(self, connection: Connection) -> Saved | None:
-        """Where exactly this event is stored; None where it is not."""
         rows = connection.query(
             f"""SELECT threadId, threadCounter FROM {self._events} AS e
             WHERE {self._shape.same("e.aggregateId", "%(aggregate)s")} AND aggregateVersion = %(version)s
@@ -155,9 +143,7 @@ class Saver:
 
 
 def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | Found]:
-    """Store events in these threads, those that belong there.
-
-    In a transaction of its own, which has ended whether they could be stored or not.
+    """Store events in these threads, those that belong there, in a transaction which has ended in any case.
 
     The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked
     for after that, because whoever sets it holds all rows.

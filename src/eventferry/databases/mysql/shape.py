@@ -15,16 +15,8 @@ from eventferry.lines.payload import may_have_long_exponent
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What statements must know about the events table.
-
-    Attributes:
-        is_ours: eventferry made it.
-        collation: of its identifiers.
-        order_key: the name of the index for the order; None if there is none.
-        has_json: the payload column is MySQL's binary JSON.
-        id_length: characters in an aggregateId.
-        type_length: characters in a type.
-    """
+    """What statements must know about the events table. The collation is that of its identifiers, `order_key` the name
+    of the index for the order; with `has_json` the payload column is MySQL's binary JSON."""
 
     is_ours: bool
     collation: str
@@ -54,19 +46,15 @@ class Shape:
         return self.same(column, other if not self.folds else f"({other} COLLATE {self.collation})")
 
     def among(self, column: str, name: str) -> str:
-        """The condition that an identifier is one of the values called `name`."""
         if not self.folds:
             return f"{column} IN %({name})s"
         return f"({column} IN %({name})s AND CAST({column} AS BINARY) IN %({name}_bytes)s)"
 
     @staticmethod
     def values_among(name: str, values: Sequence[str]) -> dict[str, object]:
-        """What `among` needs."""
         return {name: tuple(values), f"{name}_bytes": tuple(value.encode() for value in values)}
 
     def limits(self, packet: int) -> Limits:
-        """What the columns can hold, and what a statement can carry."""
-
         def refuse(payload: bytes) -> str | None:
             return refuse_size(payload, packet) or (refuse_number(payload) if self.has_json else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,14 +13,9 @@ from pymysql.constants import ER
 from pymysql.err import MySQLError
 
 from eventferry.clock import now
-from eventferry.database import (
-    Clash,
-    Freeze,
-    Stage,
-    StageBatch,
-    StageKind,
-)
+from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
+from eventferry.databases.inspecting import UNIQUE
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_key, number_of
@@ -34,6 +30,7 @@ from eventferry.databases.names import (
     new_owner,
     taken_for_dead,
 )
+from eventferry.databases.statements import first_clash
 from eventferry.databases.thread import threaded
 from eventferry.errors import (
     DatabaseError,
@@ -54,14 +51,10 @@ _NEW_COLUMNS = "`timestamp`, `aggregateId`, `type`, `payload`"
 
 
 class MysqlWriting(MysqlReading):
-    """A write transaction on one connection.
+    """A write transaction on one connection; `freeze` stood when it had its locks.
 
     Tables are made at once, apart from the transaction, and removed when it has ended: what it did, and what it
     did not do, is done to them then.
-
-    Args:
-        reading: what a reading has.
-        freeze: the marker that stood when the transaction had its locks.
     """
 
     def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
@@ -73,7 +66,6 @@ class MysqlWriting(MysqlReading):
     # the transaction's end, for the worker thread
 
     def commit(self) -> None:
-        """Make it so."""
         try:
             self._settle()
         except BaseException:
@@ -89,7 +81,6 @@ class MysqlWriting(MysqlReading):
         self.connection.query("COMMIT")
 
     def undo(self) -> None:
-        """Leave nothing of it."""
         self.connection.roll_back()
         for step in reversed(self._otherwise):
             step()
@@ -97,7 +88,7 @@ class MysqlWriting(MysqlReading):
 
     def _make(self, name: str, statement: str, *values: object) -> None:
         self._otherwise.append(partial(markers.drop, self.connection, name))
-        self.connection.define(statement, values)
+        self.connection.apart(statement, values)
 
     def _drop_afterwards(self, *names: str) -> None:
         self._afterwards.append(partial(markers.drop, self.connection, *names))
@@ -146,13 +137,7 @@ class MysqlWriting(MysqlReading):
     # stages
 
     @threaded
-    def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
-    ) -> Stage:
+    def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
         since = now()
         # Begins with the time, for the comment of an open import has room for nothing but its id.
         stage_id = new_import_id(since)
@@ -191,7 +176,6 @@ class MysqlWriting(MysqlReading):
         return Stage(stage_id, "open", table, None, since)
 
     def _is_foreign(self, name: str) -> bool:
-        """Whether a table that is no marker has a marker's name."""
         text = self.comment_of(name)
         return text is not None and not ddl.is_marker(text)
 
@@ -202,13 +186,12 @@ class MysqlWriting(MysqlReading):
             self._drop_import(left)
 
     def _drop_import(self, left: Marker) -> None:
-        change = markers.take(self.connection, self.names, left)
-        if change is not None:
+        if (change := markers.take(self.connection, self.names, left)) is not None:
             change.finish()
 
     def _look(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
         # Apart, for what this transaction has used it could not rename or drop any more.
-        return self.connection.query_apart(statement, values)
+        return self.connection.apart(statement, values)
 
     def _sweep(self) -> None:
         """Remove what is left of imports that were half made or half removed, companions whose markers another
@@ -224,7 +207,7 @@ class MysqlWriting(MysqlReading):
         parts = (
             name
             for owner in self.names.imports(beside)
-            if not markers.is_whole(self.names, owner, beside)
+            if not set(self.names.import_of(owner)) <= beside.keys()
             for name in self.names.import_of(owner)
         )
         lonely = (name for name, token in self.names.marks(beside).items() if token not in stand)
@@ -234,17 +217,13 @@ class MysqlWriting(MysqlReading):
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         self._refuse_what_would_be_lost()
         # This waits for what the former owner has begun. What it begins after it meets no table.
-        former = self.names.import_of(stage.owner or "")
-        table, *others = self.names.import_of(owner)
-        if not self.connection.rename(dict(zip(former, (table, *others), strict=True))):
+        former, tables = self.names.import_of(stage.owner or ""), self.names.import_of(owner)
+        if not self.connection.rename(dict(zip(former, tables, strict=True))):
             raise StoreBusyError("another import into this store has begun just now")
-        return Stage(stage.id, stage.kind, table, owner, stage.since, stage.baseline)
+        return replace(stage, table=tables[0], owner=owner)
 
     @threaded
     def drop_stage(self, stage: Stage) -> None:
-        if stage.kind == "replace":
-            self._drop_afterwards(*self.names.import_of(stage.owner or ""))
-            return
         if stage.kind == "open":
             self._lock_pushes(stage)
             self.connection.execute(
@@ -254,8 +233,10 @@ class MysqlWriting(MysqlReading):
             )
             if (left := markers.found(self.connection, stage.table)) is not None:
                 self._afterwards.append(partial(self._drop_import, left))
-            return
-        self._drop_afterwards(stage.table)
+        elif stage.kind == "replace":
+            self._drop_afterwards(*self.names.import_of(stage.owner or ""))
+        else:
+            self._drop_afterwards(stage.table)
 
     def _refuse_what_would_be_lost(self) -> None:
         names = {"database": self.connection.access.database, "events": self.tables.events}
@@ -341,76 +322,60 @@ class MysqlWriting(MysqlReading):
                 raise taken_for_dead() from None
             raise
 
-    @threaded
-    def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
-        if which == "other":
-            self._fill_heads(stage)  # the index for the order is built with the unique ones, in one pass
+    async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        # The index for the order is built with the unique ones, in one pass.
+        make = self._make_keys if which == "unique" else self._fill_heads
+        if await self.connection.run(partial(make, stage)):
             return None
-        table = quoted(stage.table)
+        position, version = UNIQUE
+        return await first_clash(self, stage.table, "line", position) or await first_clash(
+            self, stage.table, "line", version
+        )
+
+    def _make_keys(self, stage: Stage) -> bool:
         if not self._has_column(stage.table, "line"):
             if self.comment_of(stage.table) is None:
                 raise taken_for_dead()
-            return None  # an import that died after this step goes on with its keys
+            return True  # an import that died after this step goes on with its keys
         try:
             with self._its(stage):
                 # One pass over the rows builds all keys and takes the numbers of the lines out.
-                self.connection.define(
-                    f"""ALTER TABLE {table} DROP PRIMARY KEY, ADD {ddl.POSITION_KEY}, ADD {ddl.VERSION_KEY},
-                    ADD {ddl.ORDER_KEY}, DROP COLUMN `line`"""
+                self.connection.apart(
+                    f"""ALTER TABLE {quoted(stage.table)} DROP PRIMARY KEY, ADD {ddl.POSITION_KEY},
+                    ADD {ddl.VERSION_KEY}, ADD {ddl.ORDER_KEY}, DROP COLUMN `line`"""
                 )
         except MySQLError as error:
             if duplicate_key(error) is None:
                 raise
-            return self._first_clash(table, "threadId", "threadCounter") or self._first_clash(
-                table, "aggregateId", "aggregateVersion"
-            )
-        return None
+            return False
+        return True
 
     def _has_column(self, table: str, column: str) -> bool:
-        return bool(
-            self.connection.query(
-                """SELECT 1 FROM information_schema.columns
-                WHERE table_schema = %s AND table_name = %s AND column_name = %s""",
-                (self.connection.access.database, table, column),
-            )
-        )
+        statement, values = self.dialect.columns(table)
+        return any(name == column for name, *_ in self.connection.query(statement, values))
 
-    def _first_clash(self, table: str, first: str, second: str) -> Clash | None:
-        rows = self.connection.query(
-            f"""SELECT MIN(`line`), MAX(`line`), `{first}`, `{second}` FROM (
-              SELECT `line`, `{first}`, `{second}`,
-                ROW_NUMBER() OVER (PARTITION BY `{first}`, `{second}` ORDER BY `line`) AS place FROM {table}
-            ) AS numbered WHERE place <= 2 GROUP BY 3, 4 HAVING COUNT(*) = 2 ORDER BY 2 LIMIT 1"""
-        )
-        if not rows:
-            return None
-        line_a, line_b, a, b = rows[0]
-        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
-
-    def _fill_heads(self, stage: Stage) -> None:
+    def _fill_heads(self, stage: Stage) -> bool:
         with self._its(stage):
             self.connection.execute(
                 f"""REPLACE INTO {quoted(self.names.heads_of(stage.owner or ""))}
                 SELECT threadId, MAX(threadCounter) + 1 FROM {quoted(stage.table)} GROUP BY threadId"""
             )
+        return True
 
     # merge
 
     @threaded
-    def pour(self, source: Stage, target: Stage, part: bytes) -> None:
+    def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
         self._lock_pushes(target)
-        parts = self._has_column(target.table, "part")
-        if not parts and part != order.UNNAMED:
-            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
-        if parts and part != order.UNNAMED:
+        extra, value = ("", "") if part is None else (", `part`", ", %(part)s")
+        if part not in (None, order.UNNAMED):
             self.connection.execute(f"DELETE FROM {quoted(target.table)} WHERE `part` = %s", (part,))
         # reSolve takes the events of one timestamp in order of rowid.
         with self._its(source):
             self.connection.execute(
                 f"""INSERT INTO {quoted(target.table)}
-              (`rowid`, `timestamp`, `aggregateId`, `type`, `payload`{", `part`" if parts else ""})
-            SELECT CONCAT(%(source)s, LPAD(`arrival`, 16, '0')), `timestamp`, `aggregateId`, `type`, `payload`
-              {", %(part)s" if parts else ""}
+              (`rowid`, `timestamp`, `aggregateId`, `type`, `payload`{extra})
+            SELECT CONCAT(%(source)s, LPAD(`arrival`, 16, '0')), `timestamp`, `aggregateId`, `type`, `payload`{value}
             FROM {quoted(source.table)} ORDER BY `arrival`""",
                 {"source": source.id, "part": part},
             )
@@ -421,15 +386,12 @@ class MysqlWriting(MysqlReading):
         if stage.id not in [found.id for found in self._stages("open")]:
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 
-    # the small tables
-
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return self.connection.execute(statement, values)
 
 
 def _shown(name: str) -> str:
-    """A quoted name as it stands in a comment."""
     return quoted(name).replace("%%", "%")
 
 
@@ -447,12 +409,10 @@ def foreign_table(name: str, what: str) -> UnsupportedStoreError:
 
 
 def _field(text: bytes) -> bytes:
-    """A text as a field for LOAD DATA."""
     return text.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
 
 
 def _loaded(rows: Sequence[NumberedRow]) -> bytes:
-    """Rows as LOAD DATA takes them, each with its line's number."""
     return b"".join(
         b"%d\t%d\t%d\t%d\t%b\t%d\t%b\t%b\n"
         % (

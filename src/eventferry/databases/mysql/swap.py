@@ -13,21 +13,16 @@ from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.markers import Marker
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.owners import owner_lock
-from eventferry.databases.names import (
-    comment,
-    new_owner,
-    taken_for_dead,
-)
+from eventferry.databases.names import comment, new_owner, taken_for_dead
 from eventferry.databases.thread import threaded
 
 
 class MysqlReplacing(MysqlExclusiveWriting):
     """An exclusive write transaction whose tables are renamed behind its end: for a swap, or to remove the store.
 
-    RENAME TABLE cannot be part of a transaction, and waits for those that have used the tables, its own too. So this
-    one sets a marker, which keeps out whoever waits for it, and ends first. Then all tables get their names together
-    with the marker: whoever takes the owner for dead takes the marker away before he stores anything, and nothing is
-    renamed.
+    RENAME TABLE cannot be part of a transaction, and waits for those that have used the tables. So this one sets a
+    marker, which keeps out whoever waits for it, and ends first. Then all tables get their names together with the
+    marker: whoever takes the owner for dead takes that away before he stores anything, and nothing is renamed.
     """
 
     def __init__(self, *reading: Any, freeze: Freeze | None) -> None:

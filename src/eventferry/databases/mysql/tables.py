@@ -26,14 +26,10 @@ def quoted(name: str) -> str:
 
 
 def check_names(tables: Tables) -> None:
-    """Refuses names that the server cannot take; those of `events` are lengthened for what stands beside it."""
-    for name, room in (
-        (tables.events, MAX_NAME - _LONGEST_SUFFIX),
-        (tables.snapshots, MAX_NAME),
-        (tables.secrets, MAX_NAME),
-        (tables.subscribers, MAX_NAME),
-    ):
+    """Refuses names that the server cannot take; that of the events is lengthened for what stands beside it."""
+    for name in tables:
         quoted(name)
+        room = MAX_NAME - _LONGEST_SUFFIX if name == tables.events else MAX_NAME
         if len(name) > room:
             raise UsageError(f"the table name {name!r} is longer than {room} characters")
 
@@ -46,11 +42,10 @@ class Names:
 
     @property
     def threads(self) -> str:
-        """The 256 next counters."""
         return f"{self.tables.events}-threads"
 
     def heads_of(self, owner: str) -> str:
-        """The next counters of the stage of an owner's import."""
+        """Those of the stage of an owner's import."""
         return f"{self.tables.events}-heads-{owner}"
 
     def import_of(self, owner: str) -> tuple[str, str, str]:
@@ -59,35 +54,22 @@ class Names:
         return self.tables.stage_of(owner), self.heads_of(owner), self.tables.progress_of(owner)
 
     def mark(self, marker_id: str) -> str:
-        """The companion of a marker of ours."""
         return f"{self.tables.events}-mark-{marker_id}"
 
     def merge_stage(self, stage_id: str) -> str:
-        """The stage of a whole incremental import."""
         return f"{self.tables.events}-merge-{stage_id[-12:]}"
 
     def aside(self, token: str) -> dict[str, str]:
         """For each table of a store, and for a marker and its companion, a name that no other table has: for one to be
         made, or to be removed. Last comes the companion, whose comment holds the token."""
-        own = (
-            self.tables.events,
-            self.threads,
-            self.tables.snapshots,
-            self.tables.subscribers,
-            self.tables.secrets,
-            self.tables.open_import,
-            self.tables.sync,
-            self.tables.freeze,
-            self.mark(token),
-        )
+        beside = self.tables.open_import, self.tables.sync, self.tables.freeze
+        own = (*self.tables, self.threads, *beside, self.mark(token))
         return {name: f"{self.tables.events}-old-{token}-{place}" for place, name in enumerate(own)}
 
     def left_over(self, beside: Mapping[str, str]) -> list[str]:
-        """Which of the tables, by their names and comments, somebody was about to remove or to make.
-
-        A name alone does not say so, for another store may be called as ours stand aside. But of those with one
-        token a comment holds it, or they are markers.
-        """
+        """Which of the tables, by their names and comments, somebody was about to remove or to make. A name alone does
+        not say so, for another store may be called so; but of those with one token a comment holds it, or they are
+        markers."""
         aside: dict[str, list[str]] = {}
         for name in sorted(beside):
             if (token := self._token(name, "old", "-[0-9]")) is not None:
@@ -106,20 +88,12 @@ class Names:
 
     def merge_stages(self, beside: Mapping[str, str]) -> list[str]:
         """Those of the tables that are stages of whole incremental imports."""
-        return [
-            name
-            for name, facts in beside.items()
-            if self._token(name, "merge") is not None and fact(facts, "STAGE", "id") is not None
-        ]
+        stages = (name for name, facts in beside.items() if fact(facts, "STAGE", "id") is not None)
+        return [name for name in stages if self._token(name, "merge") is not None]
 
     def marks(self, beside: Mapping[str, str]) -> dict[str, str]:
-        """Those of the tables that are companions, each with its marker's id."""
-        found = {name: self._token(name, "mark") for name in beside}
-        return {
-            name: token
-            for name, token in found.items()
-            if token and fact(beside[name], "MARK", "id") == token
-        }
+        ids = {name: fact(facts, "MARK", "id") for name, facts in beside.items()}
+        return {name: token for name, token in ids.items() if token and self._token(name, "mark") == token}
 
     def _token(self, name: str, word: str, more: str = "") -> str | None:
         found = re.fullmatch(rf"{re.escape(self.tables.events)}-{word}-([0-9a-f]{{12}}){more}", name)
@@ -209,15 +183,7 @@ def open_import_table(name: str, collation: str) -> str:
     return f"""CREATE TABLE {quoted(name)} (
       `rowid` VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
       `sortedIdx` BIGINT NULL,
-      `threadId` BIGINT NULL,
-      `threadCounter` BIGINT NULL,
-      `timestamp` BIGINT NOT NULL,
-      `aggregateId` {_text(collation)},
-      `aggregateVersion` BIGINT NULL,
-      `type` {_text(collation)},
-      `payload` {_json(collation)} NULL,
-      `part` VARBINARY(3000) NULL,
-      `arrival` BIGINT NOT NULL AUTO_INCREMENT,
+      {_merge_columns(collation)},
       PRIMARY KEY (`rowid`), UNIQUE KEY (`arrival`), KEY (`part`), KEY (`timestamp`)
     ) {_ENGINE} COMMENT=%s"""
 
@@ -225,7 +191,12 @@ def open_import_table(name: str, collation: str) -> str:
 def merge_stage_table(name: str, collation: str) -> str:
     """The stage of a whole incremental import. Where its events go is written beside them."""
     return f"""CREATE TABLE {quoted(name)} (
-      `threadId` BIGINT NULL,
+      {_merge_columns(collation)}, PRIMARY KEY (`arrival`), KEY (`timestamp`)
+    ) {_ENGINE} COMMENT=%s"""
+
+
+def _merge_columns(collation: str) -> str:
+    return f"""`threadId` BIGINT NULL,
       `threadCounter` BIGINT NULL,
       `timestamp` BIGINT NOT NULL,
       `aggregateId` {_text(collation)},
@@ -233,9 +204,7 @@ def merge_stage_table(name: str, collation: str) -> str:
       `type` {_text(collation)},
       `payload` {_json(collation)} NULL,
       `part` VARBINARY(3000) NULL,
-      `arrival` BIGINT NOT NULL AUTO_INCREMENT,
-      PRIMARY KEY (`arrival`), KEY (`timestamp`)
-    ) {_ENGINE} COMMENT=%s"""
+      `arrival` BIGINT NOT NULL AUTO_INCREMENT"""
 
 
 def progress_table(name: str) -> str:

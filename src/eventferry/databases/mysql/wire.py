@@ -18,8 +18,6 @@ from pymysql.connections import MySQLResult
 from pymysql.constants import CLIENT, COMMAND, CR, ER
 from pymysql.err import OperationalError, raise_mysql_exception
 
-from eventferry.database import Position
-
 if TYPE_CHECKING:
     _PyMysqlConnection: TypeAlias = PyMysqlConnection[Any]
 else:
@@ -29,7 +27,7 @@ _CHUNK = 1024 * 1024
 _AT_ONCE = 64 * 1024
 _WHOLE_PACKET = 2**24 - 1
 _IN_CLEAR = (b"mysql_clear_password", b"dialog")
-_NULL, _END, _ERROR = 0xFB, 0xFE, 0xFF
+_END, _ERROR = 0xFE, 0xFF
 _LENGTH_BYTES = {0xFC: 3, 0xFD: 4, 0xFE: 9}
 _LITTLE = 4 * 1024 * 1024
 """Bytes of rows that are sooner read over than kept from coming."""
@@ -53,12 +51,7 @@ class _Result(MySQLResult):
 
 
 class Wire(_PyMysqlConnection):
-    """A connection to a server.
-
-    Args:
-        demands_tls: refuse a server that offers no TLS, before it has been told who we are.
-        options: PyMySQL's.
-    """
+    """A connection to a server, with PyMySQL's options and `demands_tls`."""
 
     infile: Iterable[bytes] | None = None
 
@@ -67,6 +60,7 @@ class Wire(_PyMysqlConnection):
         super().__init__(**options)
 
     def _request_authentication(self) -> None:
+        # Before the server has been told who we are.
         wire: Any = self
         if self._demands_tls and not wire.server_capabilities & CLIENT.SSL:
             raise OperationalError(
@@ -85,8 +79,7 @@ class Wire(_PyMysqlConnection):
 
     def cut(self) -> None:
         """Make whoever waits for the server hear that the connection is gone; from any thread."""
-        sock = getattr(self, "_sock", None)
-        if sock is not None:
+        if (sock := getattr(self, "_sock", None)) is not None:
             with contextlib.suppress(OSError):
                 # Not TLS's own shutdown, which waits for the server.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -122,10 +115,7 @@ class Wire(_PyMysqlConnection):
         wire: Any = self
         wire._result = None
         result: Any = _Result(self)
-        if unbuffered:
-            result.init_unbuffered_query()
-        else:
-            result.read()
+        result.init_unbuffered_query() if unbuffered else result.read()
         wire._result = result
         if result.server_status is not None:
             wire.server_status = result.server_status
@@ -141,45 +131,14 @@ class Wire(_PyMysqlConnection):
         finally:
             self.infile = None
 
-    def positions(
-        self, statement: str, max_lines: int, max_bytes: int, interrupt: Callable[[], None]
-    ) -> tuple[list[Position], bool]:
-        """The rows of a statement that selects thread, counter, timestamp and line.
-
-        Ends after `max_lines` lines, or when their bytes reach `max_bytes`. The flag says whether it ended
-        before all rows had come. The rest is read over, or where it is much, `interrupt` stops it.
-        """
-        rows: list[Position] = []
-        packets = chain.from_iterable(self._rows(statement))
-        for row in packets:
-            end = row[0] + 1
-            thread = int(row[1:end])
-            start, end = end + 1, end + 1 + row[end]
-            counter = int(row[start:end])
-            start, end = end + 1, end + 1 + row[end]
-            timestamp = int(row[start:end])
-            kind = row[end]
-            if kind == _NULL:
-                rows.append((thread, counter, timestamp, None))
-                continue
-            # The line comes last, behind its length.
-            line = row[end + _LENGTH_BYTES.get(kind, 1) :]
-            rows.append((thread, counter, timestamp, line))
-            max_lines -= 1
-            max_bytes -= len(line)
-            if max_lines == 0 or max_bytes <= 0:
-                return rows, self._read_over(packets, interrupt)
-        return rows, False
-
     def lines(
-        self,
-        statement: str,
-        max_bytes: int,
-        interrupt: Callable[[], None],
-        take: Callable[[list[bytes], list[bytes]], None],
+        self, statement: str, interrupt: Callable[[], None], take: Callable[[list[bytes], list[bytes]], bool]
     ) -> bool:
-        """The two columns of a statement that selects a short text, not NULL, and a line: of as many rows at a time as
-        have come. When the bytes reach `max_bytes` it ends, and tells that, as above."""
+        """Gives the two columns of a statement that selects a short text, not NULL, and a line, empty for NULL: of as
+        many rows at a time as have come, until `take` has enough.
+
+        Whether that was before all rows had come. The rest is read over, or where it is much, `interrupt` stops it.
+        """
         batches = self._rows(statement)
         for rows in batches:
             heads: list[bytes] = []
@@ -188,9 +147,7 @@ class Wire(_PyMysqlConnection):
                 end = row[0] + 1
                 heads.append(row[1:end])
                 lines.append(row[end + _LENGTH_BYTES.get(row[end], 1) :])
-            take(heads, lines)
-            max_bytes -= sum(map(len, lines))
-            if max_bytes <= 0:
+            if take(heads, lines):
                 return self._read_over(chain.from_iterable(batches), interrupt)
         return False
 
@@ -240,9 +197,7 @@ class Wire(_PyMysqlConnection):
 
 def _packets(data: bytes) -> tuple[list[bytes], bytes | None, bytes]:
     """The rows that are whole in what has come, the packet behind the last row if it is there, and what is left over.
-
-    A packet is three bytes of length, one of its number, and so many bytes; a row of more than 16 MB is several.
-    """
+    A packet is three bytes of length, one of its number, and so many bytes; a row of more than 16 MB is several."""
     rows: list[bytes] = []
     at, end = 0, len(data)
     while at + 4 <= end:

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -18,8 +19,7 @@ from psycopg import conninfo
 
 from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign
-from eventferry.databases.owners import LockOwner, Owners
-from eventferry.databases.pool import Pool
+from eventferry.databases.owners import LockOwner
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.databases.postgresql.markers import freeze_of
@@ -30,6 +30,7 @@ from eventferry.databases.postgresql.save import Place, Saver, preferred
 from eventferry.databases.postgresql.stage import PostgresWriting
 from eventferry.databases.postgresql.swap import PostgresReplacing
 from eventferry.databases.postgresql.tables import Names, columns, quoted
+from eventferry.databases.server import ServerDatabase
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
     ConcurrentError,
@@ -42,9 +43,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lifecycle import Life
-from eventferry.lines.limits import Limits, check_limits
-from eventferry.save import words_for
+from eventferry.lines.limits import Limits, check_limits, is_within
 
 __all__ = ["PostgresDatabase", "open_url"]
 
@@ -52,9 +51,6 @@ W = TypeVar("W", bound=PostgresWriting)
 
 _ATTEMPT = 0.2
 """Seconds that an exclusive transaction waits in the queue for its lock: whoever queues behind it waits as long."""
-
-_RECONNECTIONS = (0.1, 0.4, 1.5)
-"""Seconds before each further attempt of a save whose connection broke."""
 
 _THREADS_TRIED = 16
 
@@ -102,67 +98,37 @@ def _without_quotes_of(address: str, words: str) -> str:
     return re.sub(r'"([^"]*)"', shown, words)
 
 
-class PostgresDatabase:
-    """The tables of one store in one schema.
-
-    Args:
-        info: libpq's connection string.
-        known: what of it was given.
-        names: of the tables and their schema.
-        busy_timeout: seconds that a writer waits for another one.
-        size: how many connections work at once.
-    """
+class PostgresDatabase(ServerDatabase[Connection]):
+    """The tables of one store in one schema, by libpq's connection string, and what of that was given."""
 
     def __init__(
         self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
     ) -> None:
         self._known = known
         self._names = names
-        self._busy_timeout = busy_timeout
         where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
         port = f":{known['port']}" if known.get("port") else ""
-        self._name = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
-        self.life = Life(self._name)
-        self._pool: Pool[Connection] = Pool(
-            lambda: Connection.open(info, self._name), size, self.life, patience=busy_timeout
-        )
-        self._locks = AdvisoryLocks()
-        self._owners = Owners(self._pool, self._locks)
+        place = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
+        super().__init__(place, partial(Connection.open, info, place), size, AdvisoryLocks(), busy_timeout)
         self._limits: Limits | None = None
         self._saver = Saver(names)
 
     @property
     def traits(self) -> Traits:
-        tables = self._names.tables
         names = {
             "host": str(self._known.get("host") or ""),
             "port": str(self._known.get("port") or ""),
             "database": str(self._known.get("dbname") or ""),
             "databaseName": self._names.schema,
-            "eventsTableName": tables.events,
-            "snapshotsTableName": tables.snapshots,
-            "secretsTableName": tables.secrets,
-            "subscribersTableName": tables.subscribers,
         }
-        return Traits(names, saves_at_once=2)
-
-    async def close(self) -> None:
-        await self.life.end()
-        await self._owners.close()
-        await self._pool.close()
-
-    # transactions
+        return Traits(names | self._names.tables.resource_names, saves_at_once=2)
 
     @asynccontextmanager
     async def _transaction(
         self, mode: str = "READ COMMITTED", first: str = "SELECT"
     ) -> AsyncIterator[tuple[Connection, list[list[tuple[Any, ...]]]]]:
         """A connection with a transaction whose first statements were run, and what those gave. Nothing is left of it
-        but what it commits.
-
-        A connection that was kept may have died with its server. Nothing was sent on it yet, so the next one is
-        tried.
-        """
+        but what it commits. One that was kept may have died: nothing was sent on it yet, so the next is tried."""
         async with self._pool.connection() as connection, connection.ended():
             try:
                 results = await connection.run(f"{connection.begin(mode)}; {first}")
@@ -209,11 +175,9 @@ class PostgresDatabase:
     async def _alone(self, kind: type[W], lock: str, then: str = "SELECT") -> AsyncIterator[W]:
         """An exclusive write transaction: no save and no other one goes on beside it.
 
-        Whoever waits for a lock keeps all those waiting who come behind. So it waits in short attempts, with
-        pauses in which the others get on.
-
-        Nothing that is done in it needs a scan of the events. A table that has just grown looks tiny to the planner,
-        and a scan of it, done once for each of a million staged rows, kept everybody out for an hour.
+        Whoever waits for a lock keeps all those waiting who come behind: so it waits in short attempts, with pauses.
+        Nothing in it needs a scan of the events. A table that has just grown looks tiny to the planner, and a scan of
+        it, done once for each of a million staged rows, kept everybody out for an hour.
         """
         deadline = time.monotonic() + self._busy_timeout
         first = f"""SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
@@ -234,7 +198,6 @@ class PostgresDatabase:
 
     @property
     def _patience(self) -> str:
-        """How long to wait for locks."""
         return f"SET LOCAL lock_timeout = {_milliseconds(self._busy_timeout)}"
 
     @property
@@ -250,22 +213,19 @@ class PostgresDatabase:
 
     @property
     def _freeze(self) -> str:
-        """The comment of the freeze marker, if there is one."""
         name = ddl.literal(self._names.freeze.replace("%%", "%"))
         return f"""SELECT coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c
             WHERE c.oid = to_regclass({name})"""
 
     def _facts_of(self, facts: list[tuple[Any, ...]]) -> tuple[int, str]:
-        """The events' oid and comment. Raises StoreNotFoundError."""
         [(oid, told, present)] = facts
         if present is not None:
-            refuse_foreign(self._name, self._names.tables.events, (*EVENT, "eventSize"), present)
+            refuse_foreign(self._place, self._names.tables.events, (*EVENT, "eventSize"), present)
         return oid, told
 
     def _begun_writing(
         self, kind: type[W], connection: Connection, results: list[list[tuple[Any, ...]]]
     ) -> W:
-        """A transaction, by what its first statements gave."""
         *_, facts, marker = results
         freeze = freeze_of(self._names, marker[0][0] if marker else None)
         return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
@@ -274,13 +234,7 @@ class PostgresDatabase:
 
     async def create(self) -> None:
         tables = self._names.tables
-        wanted = [
-            tables.events,
-            f"{tables.events}-threads",
-            tables.snapshots,
-            tables.secrets,
-            tables.subscribers,
-        ]
+        wanted = [*tables, f"{tables.events}-threads"]
         schema = quoted(self._names.schema)
         async with self._transaction() as (connection, _):
             [[(encoding,)], present, [(has_schema,)]] = await connection.run(
@@ -291,10 +245,10 @@ class PostgresDatabase:
                 {"schema": self._names.schema, "names": wanted},
             )
             if present:
-                raise StoreExistsError(f"{self._name} has a table {present[0][0]!r} already")
+                raise StoreExistsError(f"{self._place} has a table {present[0][0]!r} already")
             if encoding != "UTF8":
                 raise UnsupportedStoreError(
-                    f"{self._name}: the encoding of the database is {encoding}, not UTF8"
+                    f"{self._place}: the encoding of the database is {encoding}, not UTF8"
                 )
             # Not IF NOT EXISTS alone: that needs the right to make one even where it is there.
             statements = [] if has_schema else [f"CREATE SCHEMA IF NOT EXISTS {schema}"]
@@ -305,7 +259,7 @@ class PostgresDatabase:
                 if isinstance(
                     error.__cause__, psycopg.errors.DuplicateTable | psycopg.errors.UniqueViolation
                 ):
-                    raise StoreExistsError(f"{self._name} was made by somebody else meanwhile") from None
+                    raise StoreExistsError(f"{self._place} was made by somebody else meanwhile") from None
                 raise
 
     async def upgrade(self) -> list[str]:
@@ -326,36 +280,16 @@ class PostgresDatabase:
                 await connection.ask("RESET statement_timeout; RESET lock_timeout")
         return [index]
 
-    async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
-        broken: StoreUnreachableError | None = None
-        for pause in (0, *_RECONNECTIONS):
-            if pause:
-                await asyncio.sleep(pause)
-            try:
-                return await self._save(saves, again=broken is not None)
-            except StoreUnreachableError as error:
-                # Whether it was stored nobody knows; to try again is safe, for the version is taken if it was.
-                await self._pool.forget_idle()
-                broken = error
-        raise StoreUnreachableError(f"{broken}; whether {words_for(saves)} stored is not known") from broken
-
-    async def _save(self, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
-        """Store events. Again: an attempt before this one may have stored them."""
-        if len(saves) == 1:
-            try:
-                return [await self._save_one(saves[0])]
-            except (ConcurrentError, StoreFrozenError):
-                if again and (saved := await self._look_up(saves[0])) is not None:
-                    return [saved]
-                raise
+    async def _save_group(self, saves: Sequence[Save]) -> list[Saved | None]:
         stored: list[Saved | None] = [None] * len(saves)
-        fitting = [number for number, save in enumerate(saves) if await self._fits(save)]
+        fitting: list[int] = []
+        for number, save in enumerate(saves):
+            with contextlib.suppress(InputError):
+                await self._check_limits(save)
+                fitting.append(number)
         found = await self._store([(saves[number], preferred(saves[number])) for number in fitting])
         for number, saved in zip(fitting, found, strict=True):
             stored[number] = saved
-        if again:
-            for number, save in enumerate(saves):
-                stored[number] = stored[number] or await self._look_up(save)
         return stored
 
     async def _save_one(self, save: Save) -> Saved:
@@ -373,14 +307,14 @@ class PostgresDatabase:
                 return saved
             async with self._shared("refuse") as writing:
                 if await writing.freeze() is not None:
-                    raise StoreFrozenError(f"the store {self._name} is frozen")
+                    raise StoreFrozenError(f"the store {self._place} is frozen")
             async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
                 taken, place = await self._saver.find_place(connection, save)
             if taken:
                 raise ConcurrentError(save.event.aggregate_id, save.version)
         async with self._alone(PostgresExclusiveWriting, "") as writing:
             if await writing.freeze() is not None:
-                raise StoreFrozenError(f"the store {self._name} is frozen")
+                raise StoreFrozenError(f"the store {self._place} is frozen")
             return await self._saver.add(writing.connection, save)
 
     async def _store(self, saves: Sequence[tuple[Save, Place]]) -> list[Saved | None]:
@@ -396,26 +330,16 @@ class PostgresDatabase:
                     raise
 
     async def _look_up(self, save: Save) -> Saved | None:
-        """Where an event is stored. A freeze has waited for what was under way: either it is there now or it never
-        will be."""
+        # A freeze has waited for what was under way: either it is there now or it never will be.
         async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
             return await self._saver.look_up(connection, save)
-
-    async def _fits(self, save: Save) -> bool:
-        try:
-            await self._check_limits(save)
-        except InputError:
-            return False
-        return True
 
     async def _check_limits(self, save: Save) -> None:
         """By the limits that were read before, and where those refuse the event by those that are: an import may
         have put wider columns in place of the events, or reSolve's narrower ones."""
         event = save.event
-        if self._limits is not None:
-            with contextlib.suppress(InputError):
-                check_limits(self._limits, event.aggregate_id, event.type, event.payload)
-                return
+        if self._limits is not None and is_within(self._limits, event):
+            return
         async with self._shared("allow") as writing:
             self._limits = await writing.limits()
         check_limits(self._limits, event.aggregate_id, event.type, event.payload)
@@ -424,13 +348,7 @@ class PostgresDatabase:
         with self.life.running():
             async with self.reading():  # there is a store
                 pass
-            return await self._owners.begin()
-
-    async def is_alive(self, owner: str) -> bool:
-        return await self._owners.is_alive(owner)
-
-    async def erase_journal(self) -> None:
-        """Nothing: see docs/postgresql.md for where a deleted secret may still stand, and for how long."""
+            return await super().own()
 
 
 _NONE = "SELECT NULL WHERE FALSE"

@@ -44,7 +44,7 @@ BLOCK = 2000
 
 
 _SILENCE = 5
-"""Seconds that a server has for an answer to what takes it no time: the end of a transaction, a lock that is free."""
+"""Seconds that a server has for an answer to what takes it no time."""
 
 _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
@@ -113,8 +113,7 @@ class Connection:
     """A connection; psycopg's own, in autocommit: transactions begin and end by statements.
 
     It works behind a pgbouncer that gives every transaction another server connection: no setting outlives its
-    transaction, the driver prepares nothing, and what we prepare is what anybody would under its name, and is
-    prepared where it is not.
+    transaction, and what we prepare is what anybody would under its name, and is prepared where it is not.
     """
 
     def __init__(self, raw: psycopg.AsyncConnection[Any], name: str) -> None:
@@ -135,7 +134,6 @@ class Connection:
 
     @classmethod
     async def open(cls, conninfo: str, name: str) -> Connection:
-        """Connect. Raises StoreUnreachableError, StoreNotFoundError, StoreBusyError."""
         try:
             raw = await _Raw.connect(conninfo, autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
@@ -147,7 +145,6 @@ class Connection:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is open and in no transaction."""
         return not self.raw.closed and self.raw.info.transaction_status is pq.TransactionStatus.IDLE
 
     def begin(self, mode: str = "READ COMMITTED") -> str:
@@ -161,34 +158,25 @@ class Connection:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it is in a transaction that can only be rolled back."""
         return self.raw.info.transaction_status is pq.TransactionStatus.INERROR
 
     async def close(self) -> None:
-        """Close it; what it was about is rolled back."""
         await self.raw.close()
 
     async def run(self, statements: str, parameters: Parameters | None = ()) -> list[list[tuple[Any, ...]]]:
         """Run statements in one round trip, values written into them by libpq; the rows of each. None for values that
         stand in them already."""
         with self.named():
-            return await self.run_raw(statements, parameters)
-
-    async def run_raw(self, statements: str, parameters: Parameters | None) -> list[list[tuple[Any, ...]]]:
-        """The same, with psycopg's own errors, for who tells them apart."""
-        async with psycopg.AsyncClientCursor(self.raw) as cursor:
-            await cursor.execute(statements, parameters)
-            results = [await cursor.fetchall() if cursor.description else []]
-            while cursor.nextset():
-                results.append(await cursor.fetchall() if cursor.description else [])
-            return results
+            async with psycopg.AsyncClientCursor(self.raw) as cursor:
+                await cursor.execute(statements, parameters)
+                results = [await cursor.fetchall() if cursor.description else []]
+                while cursor.nextset():
+                    results.append(await cursor.fetchall() if cursor.description else [])
+                return results
 
     async def run_prepared(self, begin: str, statements: str, needed: Sequence[Prepared]) -> list[Rows]:
         """Begin a transaction, and run statements in it that need what is prepared, in one round trip. The last rows
-        are those of the statements. With psycopg's own errors.
-
-        Nothing is bound: values stand in the statements as literals.
-        """
+        are those of the statements. With psycopg's own errors; values stand in the statements as literals."""
         if self._has_prepared:
             try:
                 return await self.exchange(f"{begin}; {statements}")
@@ -199,21 +187,17 @@ class Connection:
         return await self.exchange(statements)
 
     async def prepare(self, needed: Sequence[Prepared]) -> None:
-        """See to it that statements are prepared for the transaction under way."""
         [found] = await self.exchange("SELECT name FROM pg_prepared_statements")
         missing = [each.definition for each in needed if (each.name,) not in found]
         await self.exchange("; ".join(missing))
         self._has_prepared = True
 
     def literal(self, text: bytes) -> str:
-        """A text as a literal."""
         return bytes(pq.Escaping(self.raw.pgconn).escape_literal(text)).decode()
 
     async def exchange(self, statements: str) -> list[Rows]:
-        """Run statements in one round trip: the rows of each, all values as text. With psycopg's own errors.
-
-        Without psycopg's cursors, which take as long as the server does for a save.
-        """
+        """Run statements in one round trip: the rows of each, all values as text. With psycopg's own errors, and not
+        by its cursors, which take as long as the server does for a save."""
         self.raw.pgconn.send_query(statements.encode())
         return _rows_of(await self.raw.wait(generators.execute(self.raw.pgconn)))
 
@@ -231,7 +215,6 @@ class Connection:
                 raise StoreUnreachableError(f"{self._name} does not answer") from None
 
     def written(self, statement: str, parameters: Parameters) -> str:
-        """A statement with its values in it."""
         with self.named():
             return psycopg.AsyncClientCursor(self.raw).mogrify(statement, parameters)
 
@@ -271,17 +254,15 @@ class Connection:
     async def expect_pages(self, count: int) -> None:
         """Before so many pages: the server is made to keep the memory of one for the next.
 
-        glibc gives memory at the top of its heap back to the system when twice the largest block that has ever been
-        freed is free there. A page takes a few blocks of some 100 KB, so that each would get its memory anew, zeroed
-        page by page: a third of its time, and 19 % of an export's. One larger block, once, ends that. A connection that
-        reads one page is spared it.
+        glibc gives memory at the top of its heap back to the system when twice the largest block ever freed is free
+        there. A page takes a few blocks of some 100 KB, so each would get its memory anew: a third of its time, and
+        19 % of an export's. One larger block, once, ends that. A connection that reads one page is spared it.
         """
         before, self._pages = self._pages, self._pages + count
         if before < _PAGES_APART <= self._pages:
             await self.run(_LARGE_BLOCK)
 
     async def change(self, statement: str, parameters: Parameters | None = ()) -> int:
-        """Run one statement; how many rows it changed."""
         with self.named():
             async with psycopg.AsyncClientCursor(self.raw) as cursor:
                 await cursor.execute(statement, parameters)
@@ -325,7 +306,6 @@ class Connection:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Raises our error for one of psycopg's."""
         try:
             yield
         except psycopg.Error as error:
@@ -340,17 +320,17 @@ def _rows_of(results: Sequence[pq.abc.PGresult]) -> list[Rows]:
     for result in results:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
-    return [_rows(result) for result in results]
-
-
-def _rows(result: pq.abc.PGresult) -> Rows:
-    columns = range(result.nfields)
     return [
-        tuple(
-            None if (value := result.get_value(row, column)) is None else value.decode() for column in columns
-        )
-        for row in range(result.ntuples)
+        [
+            tuple(_text(result.get_value(row, column)) for column in range(result.nfields))
+            for row in range(result.ntuples)
+        ]
+        for result in results
     ]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
 
 
 def _take_bytes(cursor: psycopg.AsyncCursor[Any]) -> None:
@@ -366,25 +346,22 @@ def _words(error: psycopg.Error) -> str:
 _FULL = ("too many clients", "connection slots are reserved", "too many connections", "no more connections")
 """Of SQLSTATE 53300, which libpq does not tell before there is a connection; the last is pgbouncer's."""
 
-_NOT_FOUND = {"42P01", "3F000", "3D000"}
-_BUSY = {"55P03", "40P01", "40001", "53300", "53400", "57P03"}
-_READ_ONLY = {"42501", "25006"}
+_MEANINGS: tuple[tuple[tuple[str, ...], type[EventferryError], str], ...] = (
+    (("42P01", "3F000", "3D000"), StoreNotFoundError, "holds no store"),
+    (("55P03", "40P01", "40001", "53300", "53400", "57P03"), StoreBusyError, "is held by somebody else"),
+    (("42501", "25006"), ReadOnlyStoreError, "does not allow this with the rights at hand"),
+    (("08", "28", "57P"), StoreUnreachableError, "cannot be reached"),
+    (("53100",), DatabaseError, "has no room: the disk is full; nothing of this step was kept"),
+)
+"""What SQLSTATEs that begin so mean; the first that fits."""
 
 
 def _named(error: psycopg.Error, name: str) -> EventferryError:
-    """Our error for one of PostgreSQL's, by its SQLSTATE."""
-    state = error.sqlstate or ""
     words = _words(error)
-    if state in _NOT_FOUND:
-        return StoreNotFoundError(f"there is no store at {name} ({words})")
-    if state in _BUSY:
-        return StoreBusyError(f"{name} is held by somebody else: {words}")
-    if state in _READ_ONLY:
-        return ReadOnlyStoreError(f"the rights at hand do not allow this at {name}: {words}")
-    if state.startswith(("08", "28", "57P")) or (not state and isinstance(error, psycopg.OperationalError)):
-        if 'database "' in words and "does not exist" in words and not state:
-            return StoreNotFoundError(f"there is no store at {name} ({words})")
-        return StoreUnreachableError(f"{name} cannot be reached: {words}")
-    if state == "53100":
-        return DatabaseError(f"{name}: the disk is full; nothing of this step was kept ({words})")
+    state = error.sqlstate or ("08" if isinstance(error, psycopg.OperationalError) else "")
+    if not error.sqlstate and 'database "' in words and "does not exist" in words:
+        state = "3D000"
+    for states, kind, meaning in _MEANINGS:
+        if state.startswith(states):
+            return kind(f"{name} {meaning}: {words}")
     return DatabaseError(f"{name}: {words}")

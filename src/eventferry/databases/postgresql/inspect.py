@@ -36,7 +36,6 @@ _COLUMNS = {
 
 
 def _hash(names: Sequence[str]) -> str:
-    """A hash of several columns, each with that of those before as its seed."""
     seed = "0"
     for name in names:
         seed = f"{_COLUMNS[name]}({quoted(name)}, {seed})"
@@ -48,11 +47,6 @@ class Inspecting:
 
     Every index is read by a scan of its own and compared with the table, which is read without any; beside that
     amcheck is asked, where it is. Settings are the transaction's, so a savepoint takes them back.
-
-    Args:
-        connection: in a transaction that sees one state.
-        names: of the tables.
-        oid: of the events' table.
     """
 
     def __init__(self, connection: Connection, names: Names, oid: int) -> None:
@@ -61,7 +55,6 @@ class Inspecting:
         self._oid = oid
 
     async def inspect(self, limit: int) -> Inspection:
-        """What is found, at most so many faults."""
         run = self._connection.run
         indexes = await self._indexes()
         faults = [

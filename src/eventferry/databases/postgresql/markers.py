@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from eventferry.database import Freeze, Stage
-from eventferry.databases.names import comment, fact, frozen_marker, import_id_of, moment_of
+from eventferry.databases.names import comment, fact, frozen_marker, import_id_of, moment_of, number
 from eventferry.databases.postgresql.tables import Names
 from eventferry.errors import UnsupportedStoreError
 
@@ -28,7 +28,7 @@ def freeze_of(names: Names, told: str | None) -> Freeze | None:
         return None
     if _FREEZE.search(told) is None:
         raise _in_the_way(names.tables.freeze)
-    return Freeze(fact(told, "FREEZE", "owner"), _moment(told, "FREEZE"))
+    return Freeze(fact(told, "FREEZE", "owner"), number(told, "FREEZE", "since"))
 
 
 def open_import_of(names: Names, told: str | None) -> list[Stage]:
@@ -48,7 +48,7 @@ def replace_stage(names: Names, owner: str, since: int | None, baseline: str | N
 
 def replace_stage_of(names: Names, name: str, told: str) -> Stage | None:
     """The stage whose steps a table holds; None where it is none of this store's."""
-    owner, since = names.tables.owner_of(name), _moment(told, "STAGE")
+    owner, since = names.tables.owner_of(name), number(told, "STAGE", "since")
     if owner is None or since is None:
         return None
     return replace_stage(names, owner, since, fact(told, "STAGE", "baseline"))
@@ -56,14 +56,9 @@ def replace_stage_of(names: Names, name: str, told: str) -> Stage | None:
 
 def merge_stage_of(names: Names, name: str, told: str) -> Stage | None:
     """The stage that a table is; None where it is none of this store's."""
-    if _MERGE_ID.fullmatch(name, len(names.merge_prefix)) is None or _moment(told, "MERGE") is None:
+    if _MERGE_ID.fullmatch(name, len(names.merge_prefix)) is None or fact(told, "MERGE", "since") is None:
         return None
     return Stage(name[-16:], "merge", name, fact(told, "MERGE", "owner"))
-
-
-def _moment(told: str, words: str) -> int | None:
-    since = fact(told, words, "since")
-    return int(since) if since else None
 
 
 def _in_the_way(table: str) -> UnsupportedStoreError:

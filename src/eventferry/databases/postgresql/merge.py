@@ -15,6 +15,7 @@ from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.stage import PostgresWriting, copied_rows
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
+from eventferry.databases.statements import thread_of_the_latest
 from eventferry.errors import ConcurrentError, DatabaseError
 from eventferry.importing.batch import PART
 from eventferry.lines.event import Row
@@ -27,16 +28,11 @@ _SAME_GROUP = 'k."timestamp" = s."timestamp" AND k."aggregateId" = s."aggregateI
 class PostgresExclusiveWriting(PostgresWriting):
     """A write transaction that holds the lock by which the events are its own."""
 
-    # events
-
     async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         if not rows:
             return
         await self._refuse_taken(rows)
-        await self.connection.copy_in(
-            f"COPY {self.names.events}({COLUMNS}) FROM STDIN",
-            _parts_of(rows),
-        )
+        await self.connection.copy_in(f"COPY {self.names.events}({COLUMNS}) FROM STDIN", _parts_of(rows))
         heads = [0] * 256
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
@@ -77,13 +73,11 @@ class PostgresExclusiveWriting(PostgresWriting):
         return Comparison(stage, await self._discard_known(stage), self._shared(stage))
 
     async def _discard_known(self, stage: Stage) -> int:
-        """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an
-        incremental import costs what its batch costs, however large the store is. The array is what keeps the planner
-        from turning the looks into a scan of the events.
+        """What stands at the staged timestamps is found by the index on them, one look a timestamp, so an import costs
+        what its batch costs. The array is what keeps the planner from turning the looks into a scan of the events.
 
         How large a table is it must know, but not much of what is in it: to look closely took longer than the rest.
-        It guesses wrong where tables meet that were made a moment ago, and then looked through one of them for each
-        row of the other.
+        Where tables meet that were made a moment ago, it looked through one of them for each row of the other.
 
         What the store holds at the times of those that are left is kept for the steps behind this: next to nothing,
         where a copy of all that is known took a tenth of the whole import.
@@ -181,7 +175,7 @@ class PostgresExclusiveWriting(PostgresWriting):
         await self.execute(["SAVEPOINT before"])
         try:
             count = await self.connection.change(
-                statement, {"heads": vector(heads), "behind_all": await self._thread_of_the_latest()}
+                statement, {"heads": vector(heads), "behind_all": await thread_of_the_latest(self)}
             )
         except DatabaseError as error:
             # No version behind the highest: the column refuses the null.
@@ -201,7 +195,6 @@ class PostgresExclusiveWriting(PostgresWriting):
         return count
 
     async def _refusal(self, table: str) -> Exception:
-        """Which aggregate of a stage has the highest version there is."""
         [(aggregate_id,)] = await self.connection.rows(
             f"""SELECT "aggregateId" FROM (
               SELECT "aggregateId", count(*) AS staged FROM {table} GROUP BY 1
@@ -211,14 +204,6 @@ class PostgresExclusiveWriting(PostgresWriting):
             ) > {MAX_SAFE_INTEGER} LIMIT 1"""
         )
         return last_version(aggregate_id.decode())
-
-    async def _thread_of_the_latest(self) -> int:
-        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
-        rows = await self.connection.rows(
-            f"""SELECT "threadId" FROM {self.names.events}
-            ORDER BY "timestamp" DESC, "threadCounter" DESC, "threadId" DESC LIMIT 1"""
-        )
-        return int(rows[0][0]) if rows else 0
 
 
 async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:

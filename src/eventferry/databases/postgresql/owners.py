@@ -42,6 +42,5 @@ async def _ask(connection: Connection, statements: str) -> list[Rows]:
 
 
 def _key(owner: str) -> int:
-    """The lock's number: 64 bits, with a sign."""
     number = int(owner, 16) & (2**64 - 1)
     return number - 2**64 if number >= 2**63 else number

@@ -60,7 +60,6 @@ def _looks_harmless(payload: bytes) -> bool:
 
 
 def _shift(exponent: bytes | None) -> int:
-    """By how many places an exponent moves the point."""
     if exponent is None:
         return 0
     digits = exponent.lstrip(b"+-").lstrip(b"0")

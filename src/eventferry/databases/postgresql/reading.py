@@ -99,7 +99,6 @@ def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
 
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    """The condition of a selection's filter, and the values of the whole selection."""
     condition, values = conditions(selection.only)
     if selection.since is not None:
         values |= {"unread": vector(selection.since), "until": vector(selection.until)}
@@ -107,7 +106,6 @@ def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
 
 
 def _is_selected(selection: Selection) -> str:
-    """The condition on counters."""
     return "TRUE" if selection.since is None else _UNREAD
 
 
@@ -125,14 +123,7 @@ MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survi
 
 
 class PostgresReading:
-    """A read transaction on one connection.
-
-    Args:
-        connection: in a transaction.
-        names: of the tables.
-        oid: of the events' table.
-        comment: of the events' table.
-    """
+    """A read transaction on one connection; the oid and the comment are those of the events' table."""
 
     def __init__(self, connection: Connection, names: Names, oid: int, comment: str) -> None:
         self.connection = connection
@@ -236,7 +227,7 @@ class PostgresReading:
     def _stretch(self, key: Key | None, selection: Selection, limit: int, rows: int, far: int) -> str:
         """A statement for events from a key on, or from behind those that the statement before it found. All come in
         one row, for a row costs the client more than a line costs the server; its seventh column is the number of the
-        first event, of those that the filter lets pass, that is as large as `far`."""
+        first event that passes and is as large as `far`."""
         condition, values = _matching(selection)
         # As a number that is not 0 the planner takes the comparison for true nearly always, as it is; otherwise it
         # takes it for true of one event in nine, thinks that the page needs all that is left, and sorts that.
@@ -249,9 +240,8 @@ class PostgresReading:
                 else f"({_BY_KEY}) >= (%(time)s::bigint, %(counter)s::bigint, %(thread)s::bigint)"
             )
             # As texts: a number without quotes is one without its sign at first, and the least bigint has none.
-            bound = (
-                {} if key is None else dict(zip(("time", "counter", "thread"), map(str, key), strict=True))
-            )
+            names = ("time", "counter", "thread")
+            bound = {} if key is None else dict(zip(names, map(str, key), strict=True))
         else:
             order = '"threadCounter"'
             first, end = selection.counters_from(key or FIRST)

@@ -1,7 +1,7 @@
-"""Saving events: which thread each goes to, and the round trip that puts them there.
+"""Saving events: which thread each goes to (docs/order.md), and the round trip that puts them there.
 
 Within a thread commit order must be counter order. So a save moves its thread's counter in `events-threads`, and
-holds that row until it commits; saves of other threads don't wait for it. The rules for the thread: docs/order.md.
+holds that row until it commits; saves of other threads don't wait for it.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ class Saver:
         self._names = names
         events, threads = names.events, names.threads
         self._lock = prepared(
-            "bigint[]",
-            f'SELECT FROM {threads} WHERE "threadId" = ANY($1) ORDER BY "threadId" FOR UPDATE',
+            "bigint[]", f'SELECT FROM {threads} WHERE "threadId" = ANY($1) ORDER BY "threadId" FOR UPDATE'
         )
         # No counter behind the highest: the column refuses the null. The counter is compared with what the snapshot
         # shows: what is asked about the thread holds only if nobody stored an event in it between that and the lock
-        # on its row.
+        # on its row. The freeze is looked up by name, not by what the transaction sees of the catalogue: a freeze waits
+        # for the lock on the table of threads that is held here, or is seen here.
         self._insert = prepared(
             "bigint, bigint, text, bigint, text, jsonb, bigint, boolean",
             f"""WITH moved AS (
               UPDATE {threads} SET "threadCounter" = "threadCounter" + 1
               WHERE "threadId" = $1
                 AND "threadCounter" = (SELECT "threadCounter" FROM {threads} WHERE "threadId" = $1)
-                AND {self._unless_frozen}
+                AND to_regclass({_name(names.freeze)}) IS NULL
                 AND NOT EXISTS (SELECT FROM {events} WHERE "aggregateId" = $3 AND "aggregateVersion" = $4)
                 AND ($8 OR {self._is_right})
               RETURNING "threadCounter" - 1 AS counter
@@ -79,12 +79,6 @@ class Saver:
         self._next = -1
 
     @property
-    def _unless_frozen(self) -> str:
-        """The freeze is looked up by name, not by what the transaction sees of the catalogue: a freeze waits for
-        the lock on the table of threads that is held here, or is seen here."""
-        return f"to_regclass({_name(self._names.freeze)}) IS NULL"
-
-    @property
     def _is_right(self) -> str:
         """The thread's last timestamp is not later, and no other thread has the aggregate at this very time."""
         events = self._names.events
@@ -101,14 +95,8 @@ class Saver:
     async def store(
         self, connection: Connection, saves: Sequence[tuple[Save, Place]], lock_timeout: int
     ) -> list[Saved | None]:
-        """One transaction in one round trip. What is taken or belongs in another thread is left out, and in a frozen
-        store all: None.
-
-        Args:
-            connection: in no transaction.
-            saves: the events, and where to put each.
-            lock_timeout: how many milliseconds to wait for a lock.
-        """
+        """One transaction in one round trip, with a lock timeout in milliseconds. What is taken or belongs in another
+        thread is left out, and in a frozen store all: None."""
         begin = (
             f"{connection.begin()}; SET LOCAL lock_timeout = {lock_timeout}; "
             # A plan that is kept outlives the time when the table was small.
@@ -155,11 +143,10 @@ class Saver:
         """The heads behind the commit: so they are a state that the store went through, and of the cursors of two
         saves one is always behind the other.
 
-        They are not read again where nobody else has saved since they were looked at last. That is so where no other
-        transaction has ended since then: none was under way then (where one was, there is no `_next`), and if one has
-        begun later, or has taken the number that ours would have, the next is not the one behind that. It is also so
-        where the sum of the counters is the one expected, for they only rise; but to add them up takes a tenth of a
-        save.
+        They are not read again where no other transaction has ended since they were looked at last: none was under way
+        then (where one was, there is no `_next`), and if one has begun later, or has taken the number that ours would
+        have, the next is not the one behind that. Nor where the sum of the counters is the one expected, for they only
+        rise; but to add them up takes a tenth of a save.
         """
         after = -1 if self._next < 0 else self._next + 1
         # In a transaction of its own: a limit of the session's would make an error of a save that is committed.
@@ -230,17 +217,15 @@ class Saver:
 
     def _execute(self, connection: Connection, save: Save, place: Place) -> str:
         event = save.event
-        aggregate_id, event_type = event.aggregate_id.encode(), event.type.encode()
-        texts = (connection.literal(text) for text in (aggregate_id, event_type, event.payload))
-        identity, kind, payload = texts
-        size = event_size(aggregate_id, event_type, event.payload)
+        texts = event.aggregate_id.encode(), event.type.encode(), event.payload
+        size = event_size(*texts)
+        identity, kind, payload = map(connection.literal, texts)
         return (
             f"EXECUTE {self._insert.name}({place.thread}, {event.timestamp}, {identity}, {save.version}, "
             f"{kind}, {payload}, {size}, {place.anyhow})"
         )
 
     def _refusal(self, save: Save, place: Place, error: DatabaseError) -> Exception:
-        """What an error means that came of storing one event."""
         violation = error.__cause__
         if isinstance(violation, psycopg.errors.NotNullViolation):
             return full_thread(place.thread)

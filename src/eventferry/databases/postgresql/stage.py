@@ -11,31 +11,16 @@ from typing import Any, Literal, NamedTuple
 import psycopg
 
 from eventferry.clock import now
-from eventferry.database import (
-    Clash,
-    Freeze,
-    Stage,
-    StageBatch,
-    StageKind,
-)
+from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import (
-    comment,
-    import_marker,
-    new_import_id,
-    taken_for_dead,
-)
+from eventferry.databases.names import comment, import_marker, new_import_id, taken_for_dead
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.dialect import bound
 from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
-from eventferry.errors import (
-    ImportOpenError,
-    StoreBusyError,
-    StoreNotFoundError,
-    UnsupportedStoreError,
-)
+from eventferry.databases.statements import first_clash, knows_parts
+from eventferry.errors import ImportOpenError, StoreBusyError, StoreNotFoundError, UnsupportedStoreError
 from eventferry.lines.event import NewRowValues, NumberedRow
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
@@ -46,19 +31,13 @@ _ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
 
 class PostgresWriting(PostgresReading):
-    """A write transaction on one connection.
-
-    Args:
-        reading: what a reading has.
-        freeze: the marker that stood when the transaction had its locks.
-    """
+    """A write transaction on one connection; `freeze` stood when it had its locks."""
 
     def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
         super().__init__(*reading)
         self._freeze = freeze
 
     async def execute(self, statements: Iterable[str]) -> None:
-        """Run statements in one round trip."""
         await self.connection.run(";\n".join(statements))
 
     async def freeze(self) -> Freeze | None:
@@ -89,11 +68,7 @@ class PostgresWriting(PostgresReading):
     # stages
 
     async def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
+        self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
         since = now()
         if kind == "open":
@@ -121,9 +96,6 @@ class PostgresWriting(PostgresReading):
         )
         return replace_stage(self.names, owner, since, baseline)
 
-    def _replace_stage(self, owner: str, since: int | None, baseline: str | None) -> Stage:
-        return Stage(owner, "replace", self.names.tables.stage_of(owner), owner, since, baseline)
-
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
         finds no table any more, and of two who adopt at once the second does not."""
@@ -144,7 +116,6 @@ class PostgresWriting(PostgresReading):
         await self.execute([f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}"])
 
     def tables_of(self, stage: Stage) -> list[str]:
-        """What a stage consists of."""
         progress = [self.names.progress_of(stage.owner)] if stage.kind == "replace" and stage.owner else []
         return [self.names.of(stage.table), *progress]
 
@@ -233,7 +204,7 @@ class PostgresWriting(PostgresReading):
                 )
             )
             if not built:
-                return await self._first_clash(stage, *key)
+                return await first_clash(self, stage.table, "line", key)
         return None
 
     async def _unique(self, statement: str) -> bool:
@@ -251,7 +222,6 @@ class PostgresWriting(PostgresReading):
         return True
 
     async def indexed(self, table: str) -> dict[tuple[str, ...], str]:
-        """The indexes of a table: the name by the columns."""
         [rows] = await self.connection.run(
             """SELECT (SELECT array_agg(a.attname::text ORDER BY k.place)
                 FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attribute, place)
@@ -261,16 +231,6 @@ class PostgresWriting(PostgresReading):
             (self.names.of(table).replace("%%", "%"),),
         )
         return {tuple(names): index for names, index in rows if names}
-
-    async def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
-        key = columns((first, second))
-        [[(line_a, line_b, a, b)]] = await self.connection.run(
-            f"""SELECT min("line"), max("line"), {key} FROM (
-              SELECT "line", {key}, row_number() OVER (PARTITION BY {key} ORDER BY "line") AS place
-              FROM {self.names.of(stage.table)}
-            ) AS numbered WHERE place <= 2 GROUP BY {key} HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
-        )
-        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
     async def _make_other_indexes(self, stage: Stage) -> None:
         table = self.names.of(stage.table)
@@ -285,44 +245,25 @@ class PostgresWriting(PostgresReading):
 
     # merge
 
-    async def _has_parts(self, stage: Stage) -> bool:
-        """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
-        [rows] = await self.connection.run(
-            "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = 'part' AND NOT attisdropped",
-            (self.names.of(stage.table).replace("%%", "%"),),
-        )
-        return bool(rows)
-
     async def part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
         unnamed = f"decode('{order.UNNAMED.hex()}', 'hex')"
-        return f'coalesce("part", {unnamed})' if await self._has_parts(stage) else unnamed
+        return f'coalesce("part", {unnamed})' if await knows_parts(self, stage.table) else unnamed
 
-    async def _take(self, stage: Stage) -> None:
-        """Wait for other pushes: whoever pushes the same part again must see what came before, and pushes
-        without a name keep the order in which they were committed."""
-        await self.execute([f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE"])
-
-    async def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        await self._take(target)
-        extra, value, parameters = "", "", {}
-        if await self._has_parts(target):
-            extra, value, parameters = ', "part"', ", %(part)s", {"part": part}
-            if part != order.UNNAMED:
-                await self.connection.change(
-                    f'DELETE FROM {self.names.of(target.table)} WHERE "part" = %s', (part,)
-                )
-        elif part != order.UNNAMED:
-            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+    async def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
+        table = self.names.of(target.table)
+        # Whoever pushes the same part again must see what came before, and pushes without a name keep the order in
+        # which they were committed.
+        await self.execute([f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"])
+        if part not in (None, order.UNNAMED):
+            await self.connection.change(f'DELETE FROM {table} WHERE "part" = %s', (part,))
+        extra, value = ("", "") if part is None else (', "part"', ", %(part)s")
         with self.its_own(source):
             await self.connection.change(
-                f"""INSERT INTO {self.names.of(target.table)}({_NEW_COLUMNS}{extra})
-                SELECT {_NEW_COLUMNS}{value}
-                FROM {self.names.of(source.table)} ORDER BY "rowid" """,
-                parameters,
+                f"""INSERT INTO {table}({_NEW_COLUMNS}{extra})
+                SELECT {_NEW_COLUMNS}{value} FROM {self.names.of(source.table)} ORDER BY "rowid" """,
+                {"part": part},
             )
-
-    # the small tables
 
     async def change(self, statement: str, values: Sequence[Value] = ()) -> int:
         return await self.connection.change(bound(statement, values, self.connection.literal), None)

@@ -84,5 +84,4 @@ class PostgresReplacing(PostgresExclusiveWriting):
 
 
 def _role(name: Any) -> str:
-    """A role as regrole prints it, quoted where that is needed."""
     return str(name).replace("%", "%%")

@@ -38,21 +38,10 @@ def literal(text: str) -> str:
 
 
 class Names:
-    """The tables of one store as they are written in statements.
-
-    Attributes:
-        tables: their bare names.
-        schema: the schema that they are in.
-    """
+    """The tables of one store as they are written in statements; `tables` are their bare names."""
 
     def __init__(self, schema: str, tables: Tables) -> None:
-        for name in (
-            tables.events + _LONGEST_SUFFIX,
-            tables.snapshots,
-            tables.secrets,
-            tables.subscribers,
-            schema,
-        ):
+        for name in (tables.events + _LONGEST_SUFFIX, *tables, schema):
             quoted(name)
             if len(name.encode()) > MAX_NAME_BYTES:
                 raise UsageError(
@@ -69,15 +58,12 @@ class Names:
         self.open_import = self.of(tables.open_import)
 
     def of(self, table: str) -> str:
-        """A table's name with its schema's."""
         return f"{quoted(self.schema)}.{quoted(table)}"
 
     def stage_of(self, owner: str) -> str:
-        """The stage of an owner's import."""
         return self.of(self.tables.stage_of(owner))
 
     def progress_of(self, owner: str) -> str:
-        """How far that import has come."""
         return self.of(self.tables.progress_of(owner))
 
     @property
@@ -196,9 +182,8 @@ def open_import_table(names: Names, marker: str) -> list[str]:
 def merge_table(names: Names, table: str, merge_comment: str) -> list[str]:
     """The stage of a whole incremental import.
 
-    Not an unlogged one, although nobody needs it after a crash: where a transaction that made one was rolled back
-    in the last half second before a crash, PostgreSQL 15 finds the emptied file of its main fork and does not start
-    any more ("could not create file: File exists").
+    Not an unlogged one: where a transaction that made one was rolled back in the last half second before a crash,
+    PostgreSQL 15 does not start any more ("could not create file: File exists").
 
     Rows are deleted from it, which the server refuses where it publishes all tables of the database and this one has
     neither a key nor this identity. A key would cost each row its entry.

@@ -23,10 +23,11 @@ from eventferry import own_process
 from eventferry.database import Frozen, Save, Saved, Traits, Undo, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
+from eventferry.databases.pool import Pool
 from eventferry.databases.settings import seconds
 from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
-from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.connection import Connection, Mode
 from eventferry.databases.sqlite.file import File, Identity
 from eventferry.databases.sqlite.library import Sqlite
 from eventferry.databases.sqlite.owners import FileOwner
@@ -54,7 +55,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lifecycle import Life, Running, to_the_end
+from eventferry.lifecycle import Life
 
 __all__ = ["SqliteDatabase", "open_url"]
 
@@ -87,14 +88,8 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDa
 
 
 class SqliteDatabase:
-    """The tables of one store in one file.
-
-    Args:
-        path: the file; ":memory:" is a private file that goes with `close`.
-        tables: their names.
-        busy_timeout: seconds that a writer waits for another one.
-        journal_mode: change the file's journal mode; None keeps the one that it has ("wal" in a new file).
-    """
+    """The tables of one store in one file; ":memory:" is a private file that goes with `close`. Without `journal_mode`
+    the file keeps the one that it has ("wal" in a new file)."""
 
     def __init__(
         self, path: str, tables: Tables, *, busy_timeout: float = 60.0, journal_mode: str | None = None
@@ -105,7 +100,7 @@ class SqliteDatabase:
             )
         if journal_mode is not None and journal_mode.lower() not in _JOURNAL_MODES:
             raise UsageError(f"journal_mode is one of {', '.join(_JOURNAL_MODES)}, not {journal_mode!r}")
-        for name in (tables.events, tables.snapshots, tables.secrets, tables.subscribers):
+        for name in tables:
             quoted(name)
         # As reSolve does: a real file, so that a store in memory is no special case of locks and transactions.
         self._private = tempfile.mkdtemp(prefix="eventferry-") if path == ":memory:" else None
@@ -115,11 +110,8 @@ class SqliteDatabase:
         self._busy_timeout = busy_timeout
         self._journal_mode = journal_mode
         self.life = Life(str(self._file))
-        self._writer: Connection | None = None
-        self._write_lock = asyncio.Lock()
-        self._is_closed = False
-        self._idle: list[Connection] = []
-        self._reader_places = asyncio.Semaphore(_READERS)
+        self._readers = Pool(partial(self._connection, "read"), _READERS, self.life)
+        self._writers = Pool(partial(self._connection, "rw"), 1, self.life)
         self._known: KnownStore | None = None
         self._kept: _Kept | None = None
 
@@ -128,70 +120,23 @@ class SqliteDatabase:
         names = {
             # A file's name may hold bytes that are no text.
             "databaseFile": os.fsencode(str(self._file)).decode(errors="replace"),
-            "eventsTableName": self._tables.events,
-            "snapshotsTableName": self._tables.snapshots,
-            "secretsTableName": self._tables.secrets,
-            "subscribersTableName": self._tables.subscribers,
         }
-        return Traits(names, saves_at_once=1)  # one writer is all there is
+        return Traits(names | self._tables.resource_names, saves_at_once=1)  # one writer is all there is
 
     async def close(self) -> None:
         await self.life.end()
-        connections = [*self._idle, *([self._writer] if self._writer else [])]
-        self._idle, self._writer, self._is_closed = [], None, True
-        await to_the_end(self._close(connections))
-
-    async def _close(self, connections: Sequence[Connection]) -> None:
-        for connection in connections:
-            await connection.close()
+        await self._readers.close()
+        await self._writers.close()
         self._remove()
 
-    # connections
+    async def _connection(self, mode: Mode) -> Connection:
+        return Connection(self._file, mode, self._busy_timeout)
 
-    @asynccontextmanager
-    async def _reader(self) -> AsyncIterator[Connection]:
-        with self._running():
-            async with self._reader_places:
-                connection = (
-                    self._idle.pop() if self._idle else Connection(self._file, "read", self._busy_timeout)
-                )
-                is_good = True
-                try:
-                    yield connection
-                except ReadOnlyStoreError:
-                    is_good = False  # the next one is opened with the rights that are at hand then
-                    raise
-                finally:
-                    if self._is_closed or connection.is_immutable or not is_good:
-                        await connection.close()
-                    else:
-                        self._idle.append(connection)
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[Connection]:
-        """The connection that writes, to oneself."""
-        with self._running():
-            async with self._write_lock:
-                yield self._open_writer()
-
-    def _running(self) -> Running:
-        if self._is_closed:  # even for what ends something
-            raise self.life.closed()
-        return self.life.running()
-
-    def _open_writer(self) -> Connection:
-        if self._writer is None:
-            self._file.look()
-            self._writer = Connection(self._file, "rw", self._busy_timeout)
-        return self._writer
+    # transactions
 
     def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:
-        """A write transaction on a whole store. For the worker thread.
-
-        Args:
-            connection: to write with.
-            secrets: whether pages keep no remnant of what is deleted or moved.
-        """
+        """A write transaction on a whole store; with `secrets`, pages keep no remnant of what is deleted or moved. For
+        the worker thread."""
         if self._journal_mode is not None:
             self._set_journal_mode(connection, self._journal_mode)
             self._journal_mode = None
@@ -228,7 +173,6 @@ class SqliteDatabase:
             connection.sqlite.execute("PRAGMA journal_size_limit = 0").fetchone()
 
     def _end(self, writing: SqliteReplacing, *, keep: bool) -> None:
-        """Commit or roll back. For the worker thread."""
         writing.close_statements()
         if writing.changed_store:
             self._kept = None
@@ -243,22 +187,19 @@ class SqliteDatabase:
     # the boundary
 
     async def create(self) -> Undo | None:
-        with self._running():
-            async with self._write_lock:
-                made: Identity | None = None
-                if self._writer is None:
-                    if not self._file.path.parent.is_dir():
-                        raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
-                    made = undoing.make_file(self._file)
-                    self._writer = Connection(self._file, "rwc", self._busy_timeout)
-                writer = self._writer
-                await writer.run(partial(self._create, writer))
-                return None if made is None else partial(self._undo_create, made)
+        async with self._writers.connection() as writer:
+            made: Identity | None = None
+            if not self._file.was_opened:
+                if not self._file.path.parent.is_dir():
+                    raise StoreNotFoundError(f"the folder {self._file.path.parent} does not exist")
+                made = undoing.make_file(self._file)
+                writer.mode = "rwc"
+            await writer.run(partial(self._create, writer))
+        return None if made is None else partial(self._undo_create, made)
 
     async def _undo_create(self, made: Identity) -> None:
-        async with self._alone() as writer:
-            while self._idle:
-                await self._idle.pop().close()
+        async with self._writers.connection() as writer:
+            await self._readers.forget_idle()
             await writer.run(partial(undoing.remove_unused, writer, self._file, made, self._tables))
 
     def _create(self, writer: Connection) -> None:
@@ -269,15 +210,9 @@ class SqliteDatabase:
         try:
             self._file.check(to_write=True)
             refuse_encoding(writer.sqlite, self._file)
-            names = (
-                self._tables.events,
-                self._tables.snapshots,
-                self._tables.secrets,
-                self._tables.subscribers,
-            )
             present = [
                 name
-                for name in names
+                for name in self._tables
                 if writer.sqlite.execute(
                     "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
                 ).fetchone()
@@ -308,7 +243,7 @@ class SqliteDatabase:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteReading]:
-        async with self._reader() as connection:
+        async with self._readers.connection() as connection:
 
             def begin() -> SqliteReading:
                 connection.begin(write=False)
@@ -324,7 +259,7 @@ class SqliteDatabase:
         self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AsyncIterator[Any]:
         # SQLite knows one kind of write: nobody else writes meanwhile, and readers are never in its way.
-        async with self._alone() as writer:
+        async with self._writers.connection() as writer:
             try:
                 writing = await writer.run(partial(self._begin, writer, secrets=secrets))
             except asyncio.CancelledError:
@@ -339,7 +274,7 @@ class SqliteDatabase:
             await writer.run(partial(self._end, writing, keep=True))
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
-        async with self._alone() as writer:
+        async with self._writers.connection() as writer:
             return await writer.run(partial(self._save, writer, saves))
 
     def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
@@ -364,11 +299,8 @@ class SqliteDatabase:
         return [place and Saved(*place, heads) for place in places]
 
     def _begin_save(self, writer: Connection) -> _Kept:
-        """A transaction on a store that may be written, and its heads.
-
-        What was found out about the store for the save before holds still while the data version stands: it moves
-        when any other connection has written.
-        """
+        """A transaction on a store that may be written, and its heads: as found out for the save before, while the
+        data version stands, which moves when any other connection has written."""
         if self._kept is not None:
             writer.begin(write=True)
             if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):
@@ -381,7 +313,7 @@ class SqliteDatabase:
         return self._kept
 
     async def own(self) -> FileOwner:
-        with self._running():
+        with self.life.running():
             self._file.check(to_write=True)
         try:
             owners.sweep(self._file.path)
@@ -395,7 +327,7 @@ class SqliteDatabase:
         return owners.is_alive(self._file.path, owner)
 
     async def erase_journal(self) -> None:
-        async with self._alone() as writer:
+        async with self._writers.connection() as writer:
             # In WAL mode the old page stands in the log until the log is merged and truncated.
             if not await writer.run(writer.checkpoint):
                 raise SecretNotErasedError(

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -30,7 +30,8 @@ from eventferry.errors import (
 from eventferry.lines.numbers import javascript_number
 from eventferry.own_process import files_are_used_up
 
-P = ParamSpec("P")
+Mode: TypeAlias = Literal["read", "rw", "rwc"]
+
 T = TypeVar("T")
 
 _FAR = 2
@@ -50,20 +51,17 @@ _PAUSE = 0.01
 class Connection:
     """A connection and the thread that alone uses it.
 
-    Args:
-        file: the database file.
-        mode: "read" opens it with the rights at hand; "rw" to write, "rwc" makes it first where it is missing.
-        busy_timeout: seconds to wait for a lock.
-
     Attributes:
-        is_immutable: whether it reads a file in which writers would not see it: not to be kept.
+        mode: "read" opens the file with the rights at hand; "rw" to write, "rwc" makes it first where it is missing.
+        is_usable: whether to keep it. Not if it was refused something, for the next one is opened with the rights that
+            are at hand then; nor if it reads a file in which writers would not see it.
     """
 
-    def __init__(self, file: File, mode: Literal["read", "rw", "rwc"], busy_timeout: float) -> None:
+    def __init__(self, file: File, mode: Mode, busy_timeout: float) -> None:
         self._file = file
-        self._mode = mode
+        self.mode = mode
         self._busy_timeout = busy_timeout
-        self.is_immutable = False
+        self.is_usable = True
         self._untouched: os.stat_result | None = None
         self._worker = Worker("eventferry-sqlite", self._interrupt, self._close)
         self._sqlite: Sqlite | None = None
@@ -112,10 +110,8 @@ class Connection:
     def within(
         self, max_bytes: int | None, statement: str, values: Mapping[str, Any]
     ) -> tuple[Any, ...] | None:
-        """The one row of a statement; None where a text in it, or on the way to it, has more bytes than that by far.
-
-        SQLite gives up as soon as it comes upon one, so no memory is taken for it.
-        """
+        """The one row of a statement; None where a text in it, or on the way to it, has more bytes than that by far:
+        SQLite gives up as soon as it comes upon one, so no memory is taken for it."""
         before = self.sqlite.bounded(-1 if max_bytes is None else max(_FAR * max_bytes, _LEAST_LENGTH))
         try:
             row: tuple[Any, ...] = self.sqlite.execute(statement, values).fetchone()
@@ -128,7 +124,6 @@ class Connection:
         return row
 
     def roll_back(self) -> None:
-        """Leave nothing of the transaction, if there is one."""
         while self.sqlite.in_transaction:
             try:
                 self.sqlite.execute("ROLLBACK")
@@ -137,11 +132,8 @@ class Connection:
                     raise
 
     def make_index(self, statement: str) -> None:
-        """Run a CREATE INDEX. For the worker thread.
-
-        The sorter sorts by pieces of the size of the page cache: small ones stay in the processor's cache and leave
-        the threads more to do at a time, which for a million rows takes two thirds of the time of large ones.
-        """
+        """Run a CREATE INDEX. The sorter sorts by pieces of the size of the page cache: small ones stay in the
+        processor's cache and leave the threads more to do: for a million rows two thirds of the time of large ones."""
         self.sqlite.execute("PRAGMA cache_size = -1000")
         try:
             self.sqlite.execute(statement)
@@ -149,7 +141,6 @@ class Connection:
             self.sqlite.execute(f"PRAGMA cache_size = -{_CACHE}")
 
     async def close(self) -> None:
-        """Close the connection and end the thread."""
         await self._worker.end()
 
     def _close(self) -> None:
@@ -162,7 +153,9 @@ class Connection:
 
         def close() -> None:
             sqlite = self._sqlite
-            if sqlite is not None and not sqlite.in_transaction and not _has_temporary(sqlite):
+            if sqlite is None or sqlite.in_transaction:
+                return
+            if sqlite.execute("SELECT 1 FROM sqlite_temp_master").fetchone() is None:
                 sqlite.close()
                 self._sqlite = None
 
@@ -192,9 +185,9 @@ class Connection:
                 f"{self._file} was in use when this process was forked from another, and SQLite cannot open a file "
                 "twice across a fork: fork when nothing is under way"
             )
-        if self._mode == "read":
+        if self.mode == "read":
             return self._open_to_read()
-        if self._mode == "rwc" and not self._file.was_opened:
+        if self.mode == "rwc" and not self._file.was_opened:
             return self._connect("mode=rwc")
         return self._connect("mode=rw")
 
@@ -202,8 +195,7 @@ class Connection:
         """With the rights at hand, and so that reading changes nothing.
 
         A file in WAL mode needs its shared memory beside it even for reading. Where the folder cannot be written, a
-        closed file is read as one that nobody changes, as long as nobody does; one with a log that nobody folded in is
-        refused, for without the log it would be an old state.
+        closed file is read as one that nobody changes, and one with a log is refused: without that it is an old state.
         """
         path = self._file.path
         folder_writable = os.access(path.parent, os.W_OK)
@@ -224,7 +216,7 @@ class Connection:
                 "folder is not writable: open it once with write permission, or copy both files elsewhere"
             )
         connection = self._connect("immutable=1")
-        self.is_immutable, self._untouched = True, untouched
+        self.is_usable, self._untouched = False, untouched
         return connection
 
     def _connect(self, how: str) -> Sqlite:
@@ -274,9 +266,12 @@ class Connection:
             result = function()
         except Exception as error:
             self._refuse_touched()
-            if not code_of(error) and not isinstance(error, sqlite3.Error):
+            named = self._named(error) if code_of(error) or isinstance(error, sqlite3.Error) else error
+            if isinstance(named, ReadOnlyStoreError):
+                self.is_usable = False
+            if named is error:
                 raise
-            raise self._named(error) from error
+            raise named from error
         self._refuse_touched()
         return result
 
@@ -292,34 +287,29 @@ class Connection:
             )
 
     def _named(self, error: Exception) -> EventferryError:
-        """Our error for one of SQLite's: by its code, and by its text only where there is no code of its own."""
-        if code_of(error) == sqlite3.SQLITE_CANTOPEN and files_are_used_up():
+        code = code_of(error)
+        if code == sqlite3.SQLITE_CANTOPEN and files_are_used_up():
             return DatabaseError(
                 "this process has as many files open as it may (ulimit -n), and the store is one more"
             )
-        code = code_of(error)
-        if not code:
-            return DatabaseError(f"{self._file}: {error}")
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return StoreBusyError(f"{self._file} is held by somebody else: {error}")
-        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-            return ReadOnlyStoreError(f"{self._file} cannot be written: {error}")
-        if code == sqlite3.SQLITE_CANTOPEN:
-            if not self._file.path.exists():
-                return StoreNotFoundError(f"there is no store at {self._file}")
-            return ReadOnlyStoreError(f"{self._file} cannot be opened with the rights at hand: {error}")
-        if code == sqlite3.SQLITE_NOTADB:
-            return DatabaseError(f"{self._file} is not a SQLite database")
-        if code == sqlite3.SQLITE_FULL:
-            return DatabaseError(f"{self._file}: the disk is full; nothing of this step was kept")
-        if "no such table" in str(error):
+        if code == sqlite3.SQLITE_CANTOPEN and not self._file.path.exists():
+            return StoreNotFoundError(f"there is no store at {self._file}")
+        if code == sqlite3.SQLITE_ERROR and "no such table" in str(error):
             return StoreNotFoundError(f"there is no store in {self._file} ({error})")
-        return DatabaseError(f"{self._file}: {error}")
+        kind, words = _MEANINGS.get(code, (DatabaseError, ""))
+        return kind(f"{self._file}{words}: {error}")
 
 
-def _has_temporary(sqlite: Sqlite) -> bool:
-    return sqlite.execute("SELECT 1 FROM sqlite_temp_master").fetchone() is not None
-
+_MEANINGS: dict[int, tuple[type[EventferryError], str]] = {
+    sqlite3.SQLITE_BUSY: (StoreBusyError, " is held by somebody else"),
+    sqlite3.SQLITE_LOCKED: (StoreBusyError, " is held by somebody else"),
+    sqlite3.SQLITE_READONLY: (ReadOnlyStoreError, " cannot be written"),
+    sqlite3.SQLITE_PERM: (ReadOnlyStoreError, " cannot be written"),
+    sqlite3.SQLITE_CANTOPEN: (ReadOnlyStoreError, " cannot be opened with the rights at hand"),
+    sqlite3.SQLITE_NOTADB: (DatabaseError, " is not a SQLite database"),
+    sqlite3.SQLITE_FULL: (DatabaseError, ": the disk is full; nothing of this step was kept"),
+}
+"""What SQLite's codes mean."""
 
 _FORK = 1.0
 """Seconds that a fork waits for a connection that is at work."""

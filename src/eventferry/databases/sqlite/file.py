@@ -23,17 +23,14 @@ class File:
 
     No descriptor of the file is ever opened here: closing it would drop the locks that SQLite holds in this process.
 
-    Args:
-        path: as it was given.
-
     Attributes:
         path: the file itself, whatever links lead to it, and wherever this process goes: the journal and the locks
             of owners stand beside it.
     """
 
-    def __init__(self, path: str) -> None:
-        self._given = path
-        self._real = os.path.realpath(path)
+    def __init__(self, given: str) -> None:
+        self._given = given
+        self._real = os.path.realpath(given)
         self.path = Path(self._real)
         self._opened: Identity | None = None
 
@@ -42,7 +39,6 @@ class File:
 
     @property
     def was_opened(self) -> bool:
-        """Whether a connection has opened it."""
         return self._opened is not None
 
     def look(self) -> os.stat_result:
@@ -69,11 +65,8 @@ class File:
             )
 
     def check(self, *, to_write: bool) -> None:
-        """Raises unless the path leads to the file that was opened.
-
-        A file with several names is only read: SQLite puts its journal beside the name that it was given, so who
-        comes by another name does not see it.
-        """
+        """Raises unless the path leads to the file that was opened. One with several names is only read: SQLite puts
+        the journal beside the name that it was given, so who comes by another name does not see it."""
         found = self.look()
         if (found.st_dev, found.st_ino) != self._opened:  # this is in the way of every save: no call more
             self.note(identity_of(found))

@@ -110,21 +110,13 @@ _connect: _Connect = _python
 
 
 def connect(uri: str, patience: float, functions: Functions) -> Sqlite:
-    """Open a file.
-
-    Args:
-        uri: as SQLite takes it, with its `mode`.
-        patience: seconds that it waits for a lock by itself.
-        functions: by name.
-    """
+    """Open a file by its URI with a `mode`; `patience` is how many seconds SQLite itself waits for a lock."""
     return _connect(uri, patience, functions)
 
 
 def use_newer() -> None:
-    """Open files with `apsw` from now on, where that is installed.
-
-    Only in a process of which all is known that opens a SQLite file.
-    """
+    """Open files with `apsw` from now on, where that is installed: only in a process of which all is known that opens
+    a SQLite file."""
     global _connect
     with contextlib.suppress(ImportError):
         _connect = _newer()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventferry.database import Freeze, Stage, StageKind
-from eventferry.databases.names import Tables, fact, import_id_of
+from eventferry.databases.names import Tables, fact, import_id_of, number
 from eventferry.databases.sqlite.library import Sqlite
 
 
@@ -11,7 +11,7 @@ def freeze_of(sql: str | None) -> Freeze | None:
     """The freeze that a marker's definition tells; None where there is none, or the table is a neighbour's."""
     if sql is None or "FREEZE MARKER" not in sql:
         return None
-    return Freeze(fact(sql, "FREEZE", "owner"), _moment(sql, "FREEZE"))
+    return Freeze(fact(sql, "FREEZE", "owner"), number(sql, "FREEZE", "since"))
 
 
 def stages(sqlite: Sqlite, tables: Tables, kind: StageKind) -> list[Stage]:
@@ -23,7 +23,7 @@ def stages(sqlite: Sqlite, tables: Tables, kind: StageKind) -> list[Stage]:
             "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (tables.open_import,)
         )
         return [
-            Stage(import_id, "open", tables.open_import, None, _moment(sql, "IMPORT"))
+            Stage(import_id, "open", tables.open_import, None, number(sql, "IMPORT", "since"))
             for (sql,) in rows
             if (import_id := import_id_of(sql)) is not None  # otherwise the table is a neighbour's
         ]
@@ -36,14 +36,9 @@ def stages(sqlite: Sqlite, tables: Tables, kind: StageKind) -> list[Stage]:
             "replace",
             tables.stage_of(owner),
             owner,
-            _moment(sql, "STAGE"),
+            number(sql, "STAGE", "since"),
             fact(sql, "STAGE", "baseline"),
         )
         for name, sql in progress.fetchall()
         if (owner := tables.owner_of(name)) is not None and (stage_id := fact(sql, "STAGE", "id")) is not None
     ]
-
-
-def _moment(sql: str, words: str) -> int | None:
-    since = fact(sql, words, "since")
-    return int(since) if since else None

@@ -5,12 +5,9 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Any
 
-from eventferry.database import (
-    Comparison,
-    Shared,
-    Stage,
-)
+from eventferry.database import Comparison, Shared, Stage
 from eventferry.databases.names import left_out
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.dialect import foreign
@@ -19,6 +16,7 @@ from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.reading import KEPT
 from eventferry.databases.sqlite.stage import COLUMNS, SqliteWriting
 from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.statements import thread_of_the_latest
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError
 from eventferry.lines.event import Row
@@ -41,7 +39,6 @@ class SqliteExclusiveWriting(SqliteWriting):
                 self._overtake(stage)
 
     def insert(self, row: Sequence[object]) -> None:
-        """Store an event at its position. For the worker thread."""
         if self.connection.sqlite.change(self._insert_event, row) != 1:
             raise left_out(self.tables.events)
 
@@ -134,8 +131,11 @@ class SqliteExclusiveWriting(SqliteWriting):
             )
         ]
 
+    async def place(self, stage: Stage) -> int:
+        return await self._place(stage, await thread_of_the_latest(self))
+
     @threaded
-    def place(self, stage: Stage) -> int:
+    def _place(self, stage: Stage, behind_all: int) -> int:
         self.changed_store = True
         heads, stored = self.all_heads(), self._growth()
         before = sum(heads)
@@ -148,7 +148,7 @@ class SqliteExclusiveWriting(SqliteWriting):
                     FROM {self._events} WHERE aggregateId = ?4),
                   ?5, CAST(?6 AS TEXT)
                 )""",
-                self._placed(stage, heads),
+                self._placed(stage, heads, behind_all),
             )
         except Exception as error:
             if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
@@ -160,7 +160,6 @@ class SqliteExclusiveWriting(SqliteWriting):
         return placed
 
     def _refusal(self, stage: Stage, error: Exception) -> Exception:
-        """What it means that the store did not take a staged event."""
         at_its_end = self.connection.sqlite.execute(
             f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
               SELECT 1 FROM {self._events} AS e
@@ -169,11 +168,8 @@ class SqliteExclusiveWriting(SqliteWriting):
         ).fetchone()
         return error if at_its_end is None else last_version(at_its_end[0])
 
-    def _placed(
-        self, stage: Stage, heads: list[int]
-    ) -> Iterator[tuple[int, int, int, str, str, bytes | None]]:
+    def _placed(self, stage: Stage, heads: list[int], behind_all: int) -> Iterator[tuple[Any, ...]]:
         """What the stage holds, in order, with thread and counter; moves `heads` behind it. For the worker thread."""
-        behind_all = self._thread_of_the_latest()
         table, known = quoted(stage.table), quoted(ddl.known(stage))
         rows = self.connection.sqlite.execute(
             f"""SELECT timestamp IN (
@@ -188,11 +184,3 @@ class SqliteExclusiveWriting(SqliteWriting):
             thread = behind_all if is_crowded else timestamp % len(heads)
             yield thread, heads[thread], timestamp, aggregate_id, event_type, payload
             heads[thread] += 1
-
-    def _thread_of_the_latest(self) -> int:
-        """The thread whose last event comes after all others, wherever threads fall: what follows does too."""
-        latest = self.connection.sqlite.execute(
-            f"""SELECT threadId FROM {self._events}
-            ORDER BY timestamp DESC, threadCounter DESC, threadId DESC LIMIT 1"""
-        ).fetchone()
-        return 0 if latest is None else int(latest[0])

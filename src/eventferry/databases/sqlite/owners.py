@@ -53,7 +53,6 @@ class FileOwner:
             self._end()
 
     async def release(self) -> None:
-        """Remove the file and drop the lock; twice is fine."""
         self._end()
 
     def _end(self) -> None:

@@ -137,7 +137,6 @@ class SqliteReading:
         return self.all_heads()
 
     def all_heads(self) -> list[int]:
-        """The 256 next counters. For the worker thread."""
         rows = self.connection.sqlite.execute(
             f"""WITH RECURSIVE thread(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM thread WHERE id < 255)
             SELECT coalesce((SELECT max(threadCounter) FROM {self._events} WHERE threadId = thread.id), -1) + 1
@@ -314,7 +313,6 @@ class SqliteReading:
 
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    """The condition of a selection's filter, and the values of the whole selection."""
     condition, values = conditions(selection.only)
     if selection.since is not None:
         values |= {"unread": vector(selection.since), "until": vector(selection.until)}
@@ -322,7 +320,6 @@ def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
 
 
 def _is_selected(selection: Selection) -> str:
-    """The condition on counters."""
     return "TRUE" if selection.since is None else _UNREAD
 
 
@@ -332,7 +329,6 @@ _IN_THREAD = "threadId = :bound_thread AND threadCounter >= :bound_counter AND t
 
 
 def _from(selection: Selection, bound: Key) -> dict[str, int]:
-    """The values of `_FROM_KEY` or `_IN_THREAD`."""
     if selection.thread is not None:
         begin, end = selection.counters_from(bound)
         return {"bound_thread": selection.thread, "bound_counter": begin, "end_counter": end}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import (
-    Save,
-)
+from eventferry.database import Save
 from eventferry.databases.sqlite.merge import SqliteExclusiveWriting
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
@@ -15,14 +15,7 @@ from eventferry.reading import order
 
 
 class Saver:
-    """Stores events one after another. For the worker thread.
-
-    Args:
-        writing: the transaction.
-
-    Attributes:
-        heads: the store's, behind what was stored.
-    """
+    """Stores events one after another, `heads` behind them. For the worker thread."""
 
     def __init__(self, writing: SqliteExclusiveWriting) -> None:
         self._writing = writing
@@ -51,22 +44,13 @@ class Saver:
         if at_once is not None:
             return at_once
         preferred = order.thread_of(aggregate_id)
-        return next(
-            (
-                candidate
-                for candidate in (*range(preferred, 256), *range(preferred))
-                if self._last_timestamp(candidate) <= timestamp
-            ),
-            preferred,
-        )
+        others = itertools.chain(range(preferred, 256), range(preferred))
+        return next((thread for thread in others if self._last_timestamp(thread) <= timestamp), preferred)
 
     def _thread_at(self, aggregate_id: str, version: int, timestamp: int) -> int | None:
-        """The thread of the aggregate's last event at this very timestamp, if it has one: behind it in the same
-        thread the next version is in order whatever the threads hold.
-
-        The version before tells, or if it is of another time, what stands at this time: next to nothing, mostly.
-        Raises ConcurrentError where the version itself is there.
-        """
+        """The thread of the aggregate's last event at this very timestamp, if it has one. The version before tells, or
+        if it is of another time, what stands at this time: next to nothing, mostly. Raises ConcurrentError where the
+        version itself is there."""
         before = self._sqlite.execute(
             f"""SELECT timestamp, threadId, aggregateVersion FROM {self._events}
             WHERE aggregateId = ? AND aggregateVersion <= ? ORDER BY aggregateVersion DESC LIMIT 1""",

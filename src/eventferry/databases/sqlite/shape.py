@@ -26,13 +26,8 @@ _COLLATED = re.compile(r"\bCOLLATE\s+(?![\"'`\[]?BINARY\b)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class KnownStore:
-    """A store that was found in a file.
-
-    Attributes:
-        version: of the definitions in the file: while it stands, nothing of this is another.
-        definition: the SQL of the events table.
-        columns: by table, of those of its tables that are there.
-    """
+    """A store that was found in a file: the SQL of its events, and the columns of those of its tables that are there.
+    While the version of the definitions in the file stands, nothing of this is another."""
 
     version: int
     definition: str
@@ -46,12 +41,8 @@ def schema_version(sqlite: Sqlite) -> int:
 
 
 def known_store(sqlite: Sqlite, tables: Tables, file: File) -> KnownStore:
-    """The store in a file, in this transaction.
-
-    Raises:
-        StoreNotFoundError: there is none, or what is there is another program's.
-        UnsupportedStoreError: there is one that keeps what is put into it in another way.
-    """
+    """The store in a file, in this transaction. Raises StoreNotFoundError, also if what is there is another program's;
+    UnsupportedStoreError for one that keeps what is put into it in another way."""
     version = schema_version(sqlite)
     needed = {tables.events: EVENT} | beside_events(tables, "content")
     found = sqlite.execute(

@@ -11,13 +11,7 @@ from secrets import token_hex
 from typing import Any, Literal
 
 from eventferry.clock import now
-from eventferry.database import (
-    Clash,
-    Freeze,
-    Stage,
-    StageBatch,
-    StageKind,
-)
+from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import EVENT, Tables, taken_for_dead
 from eventferry.databases.sqlite import tables as ddl
@@ -27,6 +21,7 @@ from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.reading import SqliteReading
 from eventferry.databases.sqlite.tables import quoted
+from eventferry.databases.statements import first_clash
 from eventferry.databases.thread import threaded
 from eventferry.errors import StoreBusyError, UnsupportedStoreError
 from eventferry.reading import order
@@ -93,13 +88,7 @@ class SqliteWriting(SqliteReading):
     # stages
 
     @threaded
-    def make_stage(
-        self,
-        kind: StageKind,
-        *,
-        owner: str | None = None,
-        baseline: str | None = None,
-    ) -> Stage:
+    def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
         sqlite, tables, since = self.connection.sqlite, self.tables, now()
         # As reSolve's: letters and digits.
         stage_id = token_hex(16)
@@ -180,8 +169,12 @@ class SqliteWriting(SqliteReading):
                 head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part))
             )
 
+    async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+        clashing = await self._make_indexes(stage, which)
+        return None if clashing is None else await first_clash(self, stage.table, "rowid", clashing)
+
     @threaded
-    def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
+    def _make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> tuple[str, str] | None:
         self._progress_of(stage)
         if which == "other":
             self.add_order_index(stage.table)
@@ -195,11 +188,10 @@ class SqliteWriting(SqliteReading):
             except Exception as error:
                 if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
                     raise
-                return self._first_clash(stage, *columns)
+                return columns
         return None
 
     def indexed(self, table: str) -> set[tuple[str, ...]]:
-        """The columns of each index of a table. For the worker thread."""
         sqlite = self.connection.sqlite
         # As values, for `quoted` refuses the names that SQLite gives the indexes of constraints.
         names = sqlite.execute("SELECT name FROM pragma_index_list(?)", (table,)).fetchall()
@@ -207,16 +199,6 @@ class SqliteWriting(SqliteReading):
             tuple(column for (column,) in sqlite.execute("SELECT name FROM pragma_index_info(?)", name))
             for name in names
         }
-
-    def _first_clash(self, stage: Stage, first: str, second: str) -> Clash:
-        line_a, line_b, a, b = self.connection.sqlite.execute(
-            f"""SELECT min(rowid), max(rowid), {quoted(first)}, {quoted(second)} FROM (
-              SELECT rowid, {quoted(first)}, {quoted(second)},
-                row_number() OVER (PARTITION BY {quoted(first)}, {quoted(second)} ORDER BY rowid) AS place
-              FROM {quoted(stage.table)}
-            ) WHERE place <= 2 GROUP BY 3, 4 HAVING count(*) = 2 ORDER BY 2 LIMIT 1"""
-        ).fetchone()
-        return Clash(line_a, line_b, second, f"{first} {a!r} with {second} {b}")
 
     def add_order_index(self, table: str) -> list[str]:
         """Make the index for the order where it is missing; its name. For the worker thread."""
@@ -258,16 +240,10 @@ class SqliteWriting(SqliteReading):
         return f"coalesce(part, {unnamed})" if self._has_parts(stage) else unnamed
 
     @threaded
-    def pour(self, source: Stage, target: Stage, part: bytes) -> None:
-        extra, value = "", ""
-        if self._has_parts(target):
-            extra, value = ', "part"', ", :part"
-            if part != order.UNNAMED:
-                self.connection.sqlite.execute(
-                    f'DELETE FROM {quoted(target.table)} WHERE "part" = ?', (part,)
-                )
-        elif part != order.UNNAMED:
-            raise UnsupportedStoreError("this incremental import was opened by reSolve, which knows no parts")
+    def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
+        extra, value = ("", "") if part is None else (', "part"', ", :part")
+        if part not in (None, order.UNNAMED):
+            self.connection.sqlite.execute(f"DELETE FROM {quoted(target.table)} WHERE part = ?", (part,))
         # reSolve works a row's thread out when it is pushed, and needs it.
         self.connection.sqlite.execute(
             f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
@@ -275,8 +251,6 @@ class SqliteWriting(SqliteReading):
             FROM {quoted(source.table)} ORDER BY rowid""",
             {"part": part},
         )
-
-    # the small tables
 
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from eventferry.database import (
-    Stage,
-)
+from eventferry.database import Stage
 from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.merge import SqliteExclusiveWriting
 from eventferry.databases.sqlite.tables import quoted

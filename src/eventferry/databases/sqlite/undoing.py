@@ -59,10 +59,9 @@ def remove_unused(connection: Connection, file: File, made: Identity, tables: Ta
 
 
 def _is_unused(sqlite: Sqlite, tables: Tables) -> bool:
-    names = {tables.events, tables.snapshots, tables.secrets, tables.subscribers}
     found = sqlite.execute(
         "SELECT name FROM sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     )
-    if {name for (name,) in found.fetchall()} != names:
+    if {name for (name,) in found.fetchall()} != set(tables):
         return False
-    return not any(sqlite.execute(f"SELECT 1 FROM {quoted(name)} LIMIT 1").fetchone() for name in names)
+    return not any(sqlite.execute(f"SELECT 1 FROM {quoted(name)} LIMIT 1").fetchone() for name in tables)

@@ -1,0 +1,101 @@
+"""What databases on a server do alike: a pool, owners, and saves whose connection breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from eventferry.database import Save, Saved
+from eventferry.databases.owners import LockOwner, Locks, Owners
+from eventferry.databases.pool import Pool, Pooled
+from eventferry.errors import ConcurrentError, StoreFrozenError, StoreUnreachableError
+from eventferry.lifecycle import Life
+from eventferry.save import words_for
+
+C = TypeVar("C", bound=Pooled)
+
+PAUSES = (0.1, 0.4, 1, 1.5)
+"""Seconds before each further attempt at a step whose answer was lost with its connection."""
+
+
+class ServerDatabase(ABC, Generic[C]):
+    """A store on a server.
+
+    Args:
+        place: the database as messages name it.
+        connect: makes a connection.
+        size: how many connections work at once.
+        locks: the server's, for owners.
+        busy_timeout: seconds that a writer waits for another one.
+    """
+
+    def __init__(
+        self, place: str, connect: Callable[[], Awaitable[C]], size: int, locks: Locks[C], busy_timeout: float
+    ) -> None:
+        self._place = place
+        self._busy_timeout = busy_timeout
+        self.life = Life(place)
+        self._pool = Pool(connect, size, self.life, patience=busy_timeout)
+        self._owners = Owners(self._pool, locks)
+
+    async def close(self) -> None:
+        await self.life.end()
+        await self._owners.close()
+        await self._pool.close()
+
+    async def own(self) -> LockOwner:
+        with self.life.running():
+            return await self._owners.begin()
+
+    async def is_alive(self, owner: str) -> bool:
+        return await self._owners.is_alive(owner)
+
+    async def erase_journal(self) -> None:
+        """The server's logs are beyond the reach of a client: docs/postgresql.md and docs/mysql.md say what stays."""
+
+    async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
+        broken: StoreUnreachableError | None = None
+        for pause in (0, *PAUSES):
+            if pause:
+                await asyncio.sleep(pause)
+            try:
+                return await self._save(saves, again=broken is not None)
+            except StoreUnreachableError as error:
+                if broken is None and not self._was_connected(error):
+                    raise
+                # To try again is safe: if it was stored, the version is taken, and then it is looked up.
+                await self._pool.forget_idle()
+                broken = error
+        raise StoreUnreachableError(f"{broken}; whether {words_for(saves)} stored is not known") from broken
+
+    async def _save(self, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
+        """Store events. Again: an attempt before this one may have stored them."""
+        if len(saves) == 1:
+            try:
+                return [await self._save_one(saves[0])]
+            except (ConcurrentError, StoreFrozenError):
+                if again and (saved := await self._look_up(saves[0])) is not None:
+                    return [saved]
+                raise
+        stored = await self._save_group(saves)
+        if again:
+            stored = [saved or await self._look_up(save) for save, saved in zip(saves, stored, strict=True)]
+        return stored
+
+    def _was_connected(self, error: StoreUnreachableError) -> bool:
+        """Whether a connection broke; else there never was one."""
+        return True
+
+    @abstractmethod
+    async def _save_one(self, save: Save) -> Saved:
+        """Store an event, or raise why not."""
+
+    @abstractmethod
+    async def _save_group(self, saves: Sequence[Save]) -> list[Saved | None]:
+        """Store those of several events that nothing is in the way of."""
+
+    @abstractmethod
+    async def _look_up(self, save: Save) -> Saved | None:
+        """Where exactly this event is stored; None where it is not, and then it never will be."""
