@@ -109,6 +109,17 @@ def test_from_now_on_is_not_forgotten_before_the_first_event(ferry: Ferry) -> No
     assert numbers(ferry.done(*words, "--once").out) == [3]
 
 
+def test_where_it_begins_is_kept_before_anything_is_printed(ferry: Ferry) -> None:
+    store = ferry.store("a.db", [make_event(i, payload="x" * 1000) for i in range(1000)])
+    child = ferry.start("follow", store, "--checkpoint", "at")
+    deadline = time.monotonic() + 20
+    while "at" not in ferry.names():  # which its first page, that nobody reads, would never let come
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert sum(bookmark_in("at").unread) == 0
+
+
 def test_a_filter_does_not_hold_the_checkpoint_back(ferry: Ferry) -> None:
     store = ferry.store("a.db", 20)
     ferry.done("follow", store, "--once", "--checkpoint", "at", "--type", "NONE")
