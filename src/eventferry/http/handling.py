@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from eventferry import EventStore, StoreUnreachableError
+from eventferry import EventferryError, EventStore, StoreUnreachableError
 from eventferry.http import tracing
 from eventferry.http.bodies import request_blocks, request_text
 from eventferry.http.limits import Limits
@@ -45,6 +45,7 @@ class Service:
         followers: number of clients that follow the store.
         leaving: set when the service ends: nobody waits for events any more.
         looking: the current or latest health check.
+        asking: the current or latest look at the syncs into the store.
     """
 
     store: EventStore
@@ -56,6 +57,7 @@ class Service:
     followers: int = 0
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     looking: asyncio.Task[bool] | None = None
+    asking: asyncio.Task[None] | None = None
 
     async def is_there(self) -> bool:
         """Whether the store exists. Concurrent calls share one check, so that checks of an unresponsive database do not
@@ -75,6 +77,18 @@ class Service:
             if done:
                 return look.result()
         raise StoreUnreachableError(f"the store does not answer within {HEALTH_SECONDS:g} seconds")
+
+    async def note_syncs(self) -> None:
+        """Bring the metrics of the syncs into the store up to date, if it answers. Concurrent calls share one look."""
+        look = self.asking
+        if look is None or look.done():
+            look = self.asking = asyncio.create_task(self._ask_for_syncs())
+        await asyncio.wait([look], timeout=HEALTH_SECONDS)
+
+    async def _ask_for_syncs(self) -> None:
+        with suppress(EventferryError, TimeoutError):
+            async with asyncio.timeout(HEALTH_SECONDS):
+                self.metrics.note_syncs(await self.store.sync_status())
 
     async def _look(self) -> bool:
         async with asyncio.timeout(HEALTH_SECONDS):

@@ -36,6 +36,7 @@ async def healthz_handler(call: Call[Query]) -> HealthAnswer:
 @answers("The metrics.", media_type=METRICS)
 async def metrics_handler(call: Call[Query]) -> Response:
     """Get metrics for Prometheus."""
+    await call.service.note_syncs()
     return Response(
         call.service.metrics.text(), headers={"Content-Type": METRICS, "Cache-Control": "no-store"}
     )
