@@ -38,7 +38,7 @@ from eventferry.lines.page import json_page
 async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     """Print events as JSON Lines.
 
-    The cursor after them is printed on standard error.
+    The cursor after them is printed on standard error; with --since, the bookmark.
     """
     only = filter_of(**filters)
     async with (
@@ -47,11 +47,12 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     ):
         if as_json:
             blocks = [block async for block in export]
-            print_data(json_page(blocks, export.cursor))
+            print_data(json_page(blocks, export.cursor, await export.bookmark()))
         else:
             await eventferry.pipeline(export, destination_of("-"))
+            place = await export.bookmark() if only["since"] is not None else export.cursor
     if not as_json:
-        say(export.cursor)
+        say(place)
 
 
 @click.command()
@@ -77,12 +78,34 @@ async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, 
         whole = is_terminal() and not any(only.values())
         total = (await opened.describe()).event_count if whole else None
         with Meter("exporting", total, lambda: stream.exported) as meter:
-            await eventferry.pipeline(stream, meter, destination_of(dest))
+            mark = _Mark(stream)
+            await eventferry.pipeline(stream, meter, mark, destination_of(dest))
             told = rate(stream.exported, meter.seconds)
     if as_json:
-        print_json({"exported": stream.exported, "cursor": stream.cursor}, to_stderr=is_standard_output(dest))
+        print_json(
+            {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark},
+            to_stderr=is_standard_output(dest),
+        )
     else:
-        say(f"exported {told}")
+        say(f"exported {told}; bookmark {mark.bookmark}")
+
+
+class _Mark:
+    """A transform that takes the bookmark of a source when all of it is read: if there is none, nothing appears.
+
+    Attributes:
+        bookmark: behind what was read; None if the source is not a store.
+    """
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self.bookmark: str | None = None
+
+    async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for block in blocks:
+            yield block
+        if isinstance(self._source, eventferry.ExportStream):
+            self.bookmark = await self._source.bookmark()
 
 
 @click.command("import")
@@ -142,9 +165,10 @@ async def _import(
             ignore_unknown_keys=ignore_unknown_keys,
             **({} if manual else replacing),
         )
+        mark = _Mark(source)
         with Meter("importing", total) as meter:
             try:
-                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), sink)
+                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), mark, sink)
             except (EventferryError, asyncio.CancelledError) as error:
                 if manual:
                     committed = counted(sink.saved_events_count, "event")
@@ -152,11 +176,12 @@ async def _import(
                 elif isinstance(error, asyncio.CancelledError | StoreUnreachableError):
                     say("the import was interrupted: run it again with --resume to continue")
                 raise
-        print_result(
-            {"imported": report.imported, "byteOffset": report.byte_offset},
-            f"imported {rate(report.imported, meter.seconds)}",
-            as_json=as_json,
-        )
+        told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
+        sentence = f"imported {rate(report.imported, meter.seconds)}"
+        if mark.bookmark is not None:
+            told["bookmark"] = mark.bookmark
+            sentence += f"; bookmark of the source {mark.bookmark}"
+        print_result(told, sentence, as_json=as_json)
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
