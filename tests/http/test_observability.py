@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from eventferry import open_store
 from eventferry.http import current_trace, streams
 from tests.support import make_lines
 from tests.support.service import lines_of, new_event, service
@@ -59,6 +60,19 @@ async def test_metrics_count_events_bytes_skips_refusals_and_times(tmp_path: Pat
         assert value(text, "eventferry_requests_total", method="POST", route="/import", status="409") == 1
         assert value(text, "eventferry_open_imports") == 0
         assert value(text, "eventferry_open_exports") == 0
+
+
+async def test_metrics_tell_of_the_syncs_into_the_store(tmp_path: Path) -> None:
+    async with service(tmp_path) as (client, store), open_store(str(tmp_path / "source.db")) as source:
+        assert 'eventferry_sync_events{source="' not in (await client.get("/metrics")).text
+        await source.init()
+        await source.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1})
+        await store.sync(source)
+        [status] = await store.sync_status()
+        text = (await client.get("/metrics")).text
+        assert value(text, "eventferry_sync_events", source=status.source) == 1
+        assert value(text, "eventferry_sync_last_batch_seconds", source=status.source) == status.at / 1000
+        assert value(text, "eventferry_sync_failed", source=status.source) == 0
 
 
 async def test_an_export_is_timed_to_its_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import eventferry
 from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
-from eventferry.cli.running import run
+from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
@@ -29,7 +28,10 @@ from eventferry.errors import UsageError
 )
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @json_option
-def verify(a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool) -> None:
+@cancellable
+async def verify(
+    a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool
+) -> None:
     """Compare two stores or files, or check one.
 
     The exit status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
@@ -39,24 +41,24 @@ def verify(a: str, b: str | None, content: bool, until: str | None, secrets: boo
     if b is None:
         if content or secrets:
             raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
-        _check(a, as_json=as_json)
+        is_sound = await _check(a, as_json=as_json)
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
     else:
-        _compare(a, b, content=content, until=until, secrets=secrets, as_json=as_json)
+        is_sound = await _compare(a, b, content=content, until=until, secrets=secrets, as_json=as_json)
+    if not is_sound:
+        raise click.exceptions.Exit(1)
 
 
-def _check(a: str, *, as_json: bool) -> None:
-    async def work() -> eventferry.CheckReport:
-        if is_store(a):
-            async with store_at(a) as store:
-                with Meter("checking") as meter:
-                    return await eventferry.check(store, meter)
+async def _check(a: str, *, as_json: bool) -> bool:
+    if is_store(a):
+        async with store_at(a) as store:
+            with Meter("checking") as meter:
+                report = await eventferry.check(store, meter)
+    else:
         async with lines_of(a) as (lines, total):
             with Meter("checking", total) as meter:
-                return await eventferry.check(lines, meter)
-
-    report = run(work())
+                report = await eventferry.check(lines, meter)
     if as_json:
         print_json(report)
     else:
@@ -78,24 +80,19 @@ def _check(a: str, *, as_json: bool) -> None:
             f"{counted(report.aggregates, 'aggregate')} in {counted(report.threads, 'thread')}"
             + (f"; {', '.join(told)}" if told else "")
         )
-    if not report.sound:
-        sys.exit(1)
+    return report.sound
 
 
-def _compare(a: str, b: str, *, content: bool, until: str | None, secrets: bool, as_json: bool) -> None:
-    async def compare_events() -> eventferry.VerifyReport:
+async def _compare(a: str, b: str, *, content: bool, until: str | None, secrets: bool, as_json: bool) -> bool:
+    report: eventferry.VerifyReport | None = None
+    kept: eventferry.SecretsVerifyReport | None = None
+    if not secrets or (is_store(a) and is_store(b)):
         async with source_of(a, until=until) as (left, _), source_of(b, until=until) as (right, _):
             with Meter("comparing") as meter:
-                return await eventferry.verify(meter(left), right, content=content)
-
-    async def compare_secrets() -> eventferry.SecretsVerifyReport:
+                report = await eventferry.verify(meter(left), right, content=content)
+    if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:
-            return await eventferry.verify_secrets(left, right, content=content)
-
-    report: eventferry.VerifyReport | None = None
-    if not secrets or (is_store(a) and is_store(b)):
-        report = run(compare_events())
-    kept: eventferry.SecretsVerifyReport | None = run(compare_secrets()) if secrets else None
+            kept = await eventferry.verify_secrets(left, right, content=content)
     is_equal = all(each.equal for each in (report, kept) if each is not None)
     if as_json:
         import msgspec
@@ -112,8 +109,7 @@ def _compare(a: str, b: str, *, content: bool, until: str | None, secrets: bool,
             _tell(
                 kept, kept.secrets, kept.other_secrets, "secret", map(_secret_difference, kept.differences), b
             )
-    if not is_equal:
-        sys.exit(1)
+    return is_equal
 
 
 def _tell(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
@@ -12,7 +11,7 @@ from eventferry import open_store
 from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import moment_text, print_result
 from eventferry.cli.places import store_at
-from eventferry.cli.running import run
+from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import counted, say
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
@@ -44,7 +43,8 @@ from eventferry.errors import UsageError
     type=click.FloatRange(0),
 )
 @json_option
-def sync(
+@cancellable
+async def sync(
     src: str,
     dst: str,
     follow: bool,
@@ -64,21 +64,17 @@ def sync(
     if max_lag is not None and not status:
         raise UsageError("--max-lag needs --status")
     if status:
-        _tell_status(src, dst, max_lag, as_json=as_json)
+        await _tell_status(src, dst, max_lag, as_json=as_json)
         return
-
-    async def work() -> eventferry.SyncReport:
-        async with store_at(src) as source, open_store(dst) as target:
-            return await target.sync(
-                source,
-                mode="merge" if merge else None,
-                same_aggregate=same_aggregate,
-                follow=follow,
-                with_secrets=not no_secrets,
-                rate=rate,
-            )
-
-    report = run(work())
+    async with store_at(src) as source, open_store(dst) as target:
+        report = await target.sync(
+            source,
+            mode="merge" if merge else None,
+            same_aggregate=same_aggregate,
+            follow=follow,
+            with_secrets=not no_secrets,
+            rate=rate,
+        )
     secrets = f" and {counted(report.secrets, 'secret')}" if report.secrets else ""
     print_result(
         report,
@@ -87,12 +83,9 @@ def sync(
     )
 
 
-def _tell_status(src: str, dst: str, max_lag: float | None, *, as_json: bool) -> None:
-    async def work() -> list[eventferry.SyncStatus]:
-        async with store_at(src) as source, store_at(dst) as target:
-            return await target.sync_status(source)
-
-    found = run(work())
+async def _tell_status(src: str, dst: str, max_lag: float | None, *, as_json: bool) -> None:
+    async with store_at(src) as source, store_at(dst) as target:
+        found = await target.sync_status(source)
     if not found:
         say(f"nothing has been synced from {without_password(src)} into {without_password(dst)} yet")
         sys.exit(1)
@@ -118,18 +111,16 @@ def _tell_status(src: str, dst: str, max_lag: float | None, *, as_json: bool) ->
     help="What becomes of FROM_STORE if anything goes wrong; it is unfrozen by default.",
 )
 @json_option
-def cutover(src: str, dst: str, unfreeze_on_failure: bool, as_json: bool) -> None:
+@cancellable
+async def cutover(src: str, dst: str, unfreeze_on_failure: bool, as_json: bool) -> None:
     """Freeze FROM_STORE when TO_STORE, its replica, has everything.
 
     Sync with --follow first, so that little is left to bring over. Afterwards the application uses TO_STORE, and
     FROM_STORE stays frozen.
     """
 
-    async def work() -> eventferry.CutoverReport:
-        async with store_at(src) as source, open_store(dst) as target:
-            return await eventferry.cutover(source, target, unfreeze_on_failure=unfreeze_on_failure)
-
-    report: Any = run(work())
+    async with store_at(src) as source, open_store(dst) as target:
+        report = await eventferry.cutover(source, target, unfreeze_on_failure=unfreeze_on_failure)
     old, new = without_password(src), without_password(dst)
     print_result(
         report,

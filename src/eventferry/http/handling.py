@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from starlette.requests import Request
 
-from eventferry import EventStore, StoreUnreachableError
+from eventferry import EventferryError, EventStore, StoreUnreachableError
 from eventferry.http import tracing
 from eventferry.http.bodies import request_blocks, request_text
 from eventferry.http.limits import Limits
@@ -42,7 +42,10 @@ class Service:
         exchange_dir: where the routes of reSolve's client read and write files; None if they are off.
         has_tokens: whether clients must present a token.
         imports: number of running imports.
+        followers: number of clients that follow the store.
+        leaving: set when the service ends: nobody waits for events any more.
         looking: the current or latest health check.
+        asking: the current or latest look at the syncs into the store.
     """
 
     store: EventStore
@@ -51,7 +54,10 @@ class Service:
     exchange_dir: Path | None = None
     has_tokens: bool = False
     imports: int = 0
+    followers: int = 0
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
     looking: asyncio.Task[bool] | None = None
+    asking: asyncio.Task[None] | None = None
 
     async def is_there(self) -> bool:
         """Whether the store exists. Concurrent calls share one check, so that checks of an unresponsive database do not
@@ -72,6 +78,18 @@ class Service:
                 return look.result()
         raise StoreUnreachableError(f"the store does not answer within {HEALTH_SECONDS:g} seconds")
 
+    async def note_syncs(self) -> None:
+        """Bring the metrics of the syncs into the store up to date, if it answers. Concurrent calls share one look."""
+        look = self.asking
+        if look is None or look.done():
+            look = self.asking = asyncio.create_task(self._ask_for_syncs())
+        await asyncio.wait([look], timeout=HEALTH_SECONDS)
+
+    async def _ask_for_syncs(self) -> None:
+        with suppress(EventferryError, TimeoutError):
+            async with asyncio.timeout(HEALTH_SECONDS):
+                self.metrics.note_syncs(await self.store.sync_status())
+
     async def _look(self) -> bool:
         async with asyncio.timeout(HEALTH_SECONDS):
             return await self.store.exists()
@@ -80,12 +98,7 @@ class Service:
     def importing(self) -> Iterator[None]:
         """Count a running import. Raises RefusedError if there are too many."""
         if self.imports >= self.limits.max_imports:
-            raise RefusedError(
-                429,
-                "too-many-imports",
-                f"{self.imports} imports are running, which is the limit",
-                {"Retry-After": "5"},
-            )
+            raise _too_many("imports", self.imports, "are running")
         self.imports += 1
         self.metrics.open_imports.inc()
         try:
@@ -93,6 +106,25 @@ class Service:
         finally:
             self.imports -= 1
             self.metrics.open_imports.dec()
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Count a client that follows the store. Raises RefusedError if there are too many."""
+        if self.followers >= self.limits.max_followers:
+            raise _too_many("followers", self.followers, "are connected")
+        self.followers += 1
+        self.metrics.open_followers.inc()
+        try:
+            yield
+        finally:
+            self.followers -= 1
+            self.metrics.open_followers.dec()
+
+
+def _too_many(what: str, count: int, state: str) -> RefusedError:
+    return RefusedError(
+        429, f"too-many-{what}", f"{count} {what} {state}, which is the limit", {"Retry-After": "5"}
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from eventferry import SyncStatus
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -17,6 +21,9 @@ class Metrics:
 
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"eventferry_{name}", what, labels, registry=registry)
+
+        def of_syncs(name: str, what: str) -> Gauge:
+            return Gauge(f"eventferry_sync_{name}", what, ("source",), registry=registry)
 
         self.requests = counter(
             "requests",
@@ -37,6 +44,9 @@ class Metrics:
         self.refused = counter(
             "refused", "Refused requests by operation and problem.", "operation", "problem"
         )
+        self.synced_events = of_syncs("events", "Events that the sync from a source has brought over.")
+        self.synced_at = of_syncs("last_batch_seconds", "When its last batch was stored, since 1970.")
+        self.sync_failed = of_syncs("failed", "1 if its last try failed.")
         self.seconds = Histogram(
             "eventferry_operation_seconds",
             "Duration of operations, from the head of the request to the end of the answer.",
@@ -47,7 +57,19 @@ class Metrics:
         self.open_imports = Gauge(
             "eventferry_open_imports", "Importing requests in progress.", registry=registry
         )
+        self.open_followers = Gauge(
+            "eventferry_open_followers", "Clients that follow the store.", registry=registry
+        )
         self.open_exports = Gauge("eventferry_open_exports", "Exports in progress.", registry=registry)
+
+    def note_syncs(self, syncs: Iterable[SyncStatus]) -> None:
+        """How the syncs into the store are now."""
+        for gauge in (self.synced_events, self.synced_at, self.sync_failed):
+            gauge.clear()
+        for sync in syncs:
+            self.synced_events.labels(sync.source).set(sync.events)
+            self.synced_at.labels(sync.source).set(sync.at / 1000)
+            self.sync_failed.labels(sync.source).set(sync.problem is not None)
 
     def text(self) -> bytes:
         """All metrics in the text format of Prometheus."""
