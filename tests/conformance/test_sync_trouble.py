@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from eventferry import (
     cutover,
     open_store,
 )
+from eventferry.secrets import Secret
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
+from eventferry.syncing import secret_changes
 from eventferry.syncing import sync as syncing
 from tests.conformance.test_sync import are_equal, save
 from tests.support import (
@@ -345,3 +348,45 @@ async def test_a_batch_that_another_has_stored_since_it_was_read_is_not_stored_a
             monkeypatch.setattr(syncing.Sync, "_store", overtaken)
             assert (await target.sync(source)).events == 0
             assert (await target.describe()).event_count == 21
+
+
+async def test_events_come_over_between_pages_of_secrets(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secret_changes, "_PAGE", 5)
+    monkeypatch.setattr(secret_changes, "LOOK_AFTER", 0.0)
+    bring, seen = secret_changes.SecretChanges._bring, []
+    async with opened() as source, opened() as target:
+        await target.sync(source, mode="merge")
+
+        async def bring_and_save(self: secret_changes.SecretChanges, rows: Sequence[Secret]) -> None:
+            await bring(self, rows)
+            seen.append((await target.describe()).event_count)
+            await save(source, "between", len(seen))
+
+        monkeypatch.setattr(secret_changes.SecretChanges, "_bring", bring_and_save)
+        async with source.import_secrets() as imported:
+            await imported.write(
+                b"".join(b'{"secret":"x","id":"s-%d","idx":%d}\n' % (i, i) for i in range(23))
+            )
+        following = asyncio.create_task(target.sync(source, follow=True))
+        async with asyncio.timeout(30):
+            while (await target.describe()).event_count < 5:
+                await asyncio.sleep(0.02)
+        following.cancel()
+        await asyncio.wait([following])
+        assert seen[:5] == [0, 1, 2, 3, 4]
+        assert await target.get_secret("s-22") == "x"
+
+
+async def test_the_state_of_a_first_fill_is_there_with_its_events(opened: Opened) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("the process has died")
+
+    async with opened() as source, opened() as target:
+        await import_lines(source, make_lines(20))
+        with pytest.raises(RuntimeError, match="died"):
+            await target.sync(source, tell=fail)
+        [status] = await target.sync_status()
+        assert status.events == (await target.describe()).event_count == 20
+        assert (await target.sync(source)).events == 0

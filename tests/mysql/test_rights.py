@@ -19,6 +19,7 @@ from eventferry import (
     StoreUnreachableError,
     UsageError,
     open_store,
+    verify,
 )
 from tests.support import exported, import_lines, make_lines
 from tests.support.mysql import Database
@@ -201,3 +202,21 @@ async def test_resource_names_hold_no_password(database: Database) -> None:
         names = (await store.describe()).resource_names
     assert names["database"] == database.name
     assert PASSWORD not in str(names)
+
+
+async def test_a_sync_needs_no_more_of_its_source_than_the_right_to_select(
+    database: Database, tmp_path: Path
+) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, make_lines(300))
+    reader = make_reader(database)
+    async with open_store(reader) as source, open_store(f"sqlite:///{tmp_path}/replica.db") as target:
+        assert (await target.sync(source)).events == 300
+        async with open_store(database.url) as store:
+            await store.save_event(SAVED)
+            await store.set_secret("a", "b")
+        assert (await target.sync(source)).events == 2
+        assert (await verify(source.export_events(), target.export_events())).equal
+    async with open_store(reader) as source, open_store(f"sqlite:///{tmp_path}/merged.db") as target:
+        assert (await target.sync(source, mode="merge")).events == 302

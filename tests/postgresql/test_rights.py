@@ -136,6 +136,26 @@ async def test_who_may_only_read_reads_everything_and_changes_nothing(new_url: N
         assert snapshot(url) == before
 
 
+@pytest.mark.parametrize("made_by", ["init", "resolve"])
+async def test_a_sync_only_reads_its_source(new_url: NewUrl, made_by: str) -> None:
+    url = new_url()
+    if made_by == "init":
+        await fill(url)
+    else:
+        make_resolve_store(url, 300)
+    with role(url, *READER) as address:
+        before = snapshot(url)
+        async with open_store(address) as source:
+            for mode in ("replica", "merge"):
+                async with open_store(new_url()) as target:
+                    await target.sync(source, mode=mode)
+                    assert (await target.sync(source)).events == 0
+                    assert (await verify(source.export_events(), target.export_events())).equal == (
+                        mode == "replica"
+                    )
+        assert snapshot(url) == before
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 async def test_each_write_of_who_may_only_read_is_refused_as_such(new_url: NewUrl, frozen: bool) -> None:
     url = new_url()
@@ -340,6 +360,12 @@ async def test_a_standby_is_exported_and_every_write_there_is_refused(
             await other.init()
             await pipeline(store.export_events(), other.import_events())
             assert (await verify(primary.export_events(), other.export_events())).equal
+        async with open_store(server.new_url()) as replica:
+            await replica.sync(store)
+            await primary.save_event(SAVED | {"aggregateId": "new"})
+            await caught_up(url, address)
+            assert (await replica.sync(store)).events == 1
+            assert (await verify(primary.export_events(), replica.export_events())).equal
 
 
 async def caught_up(url: str, standby: str) -> None:

@@ -8,6 +8,7 @@ table's counts, from time to time and at the end.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from eventferry import secrets
@@ -35,13 +36,10 @@ class SecretChanges:
         self._source = source
         self._target = target
         self._seen: tuple[int, ...] | None = None
-        self._looked = 0.0
+        self._counted: tuple[int, ...] | None = None
+        self._idx: int | None = None
+        self._looked = -math.inf
         self.brought = 0
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to look for secrets without an event."""
-        return asyncio.get_running_loop().time() >= self._looked + LOOK_AFTER
 
     async def named_in(self, rows: Sequence[Row]) -> list[Secret]:
         """The secrets that events of the source name, as the source has them now."""
@@ -67,20 +65,31 @@ class SecretChanges:
             await self._target.erase_journal()
 
     async def bring_all(self) -> None:
-        """Bring over whatever differs, if the table of the source has changed since the last time."""
-        seen = await self._counts(self._source)
-        self._looked = asyncio.get_running_loop().time()
-        if seen == self._seen:
-            return
-        idx: int | None = 0
-        while idx is not None:
-            page = await secrets.load(
-                self._source, limit=_PAGE, idx=idx, skip=None, ids=None, include_deleted=True
-            )
-            if page.secrets:
-                await self._bring(page.secrets)
-            idx = page.idx
-        self._seen = seen
+        """Bring over whatever differs, if the table of the source has changed since the last round."""
+        for _ in range(2):  # what is left of a round, and what has changed since that began
+            self._looked = -math.inf
+            while await self.bring_some():
+                pass
+
+    async def bring_some(self) -> bool:
+        """The next page of that, from time to time; whether there are more, between which events can come over."""
+        if self._idx is None:
+            clock = asyncio.get_running_loop().time()
+            if clock < self._looked + LOOK_AFTER:
+                return False
+            counts, self._looked = await self._counts(self._source), clock
+            if counts == self._seen:
+                return False
+            self._counted, self._idx = counts, 0
+        page = await secrets.load(
+            self._source, limit=_PAGE, idx=self._idx, skip=None, ids=None, include_deleted=True
+        )
+        if page.secrets:
+            await self._bring(page.secrets)
+        self._idx = page.idx
+        if self._idx is None:
+            self._seen = self._counted
+        return self._idx is not None
 
     async def _bring(self, rows: Sequence[Secret]) -> None:
         ids = [row.id for row in rows]

@@ -157,9 +157,9 @@ class Sync:
         state = await self._begin()
         follower = Follower(self._source, state.bookmark, EVERYTHING, min(PAGE_EVENTS, self._batch_events))
         while True:
-            if self._secrets is not None and self._secrets.is_due:
-                await self._secrets.bring_all()
-            text = await self._gathered(follower, follow=follow)
+            has_more = self._secrets is not None and await self._secrets.bring_some()
+            idle = IDLE_SECONDS if follow and not has_more else 0
+            text = await self._gathered(follower, idle, follow=follow)
             if text:
                 try:
                     await self._store(text, str(await follower.begin()))
@@ -341,11 +341,11 @@ class Sync:
 
     # the batches
 
-    async def _gathered(self, follower: Follower, *, follow: bool) -> bytes:
+    async def _gathered(self, follower: Follower, idle: float, *, follow: bool) -> bytes:
         """The lines of the next batch; none where nothing came for a while."""
         clock = asyncio.get_running_loop().time
         try:
-            lines = await follower.next(IDLE_SECONDS if follow else 0)
+            lines = await follower.next(idle)
             texts, size, count = [lines.text], len(lines.text), lines.number
             until = clock() + BATCH_SECONDS
             while (
