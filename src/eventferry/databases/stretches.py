@@ -15,7 +15,6 @@ WALK = 4096
 _FLAGS = bytes.maketrans(b"01", b"\0\1")
 _NUMBERS = msgspec.json.Decoder(list[int])
 
-
 # A vector of 256 counters travels as one string of bytes of fixed-width numbers: looking one up in it costs as much as
 # joining a table of 256 rows on a server and a tenth of that in SQLite, and needs no table.
 WIDTH = 15

@@ -422,7 +422,6 @@ ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
 _FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
   OR e.threadCounter > %(counter)s OR (e.threadCounter = %(counter)s AND e.threadId >= %(thread)s))"""
 
-
 _IN_THREAD = "e.threadId = %(thread)s AND e.threadCounter >= %(counter)s AND e.threadCounter < %(end)s"
 
 

@@ -32,11 +32,9 @@ Texts: TypeAlias = list[bytes | None]
 Rows: TypeAlias = list[tuple[str | None, ...]]
 BLOCK = 2000  # how many rows a statement that streams its result fetches at a time
 
-
 _SILENCE = 5  # seconds that a server has for an answer to what takes it no time
 _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
-
 
 _SETTINGS = (
     # A limit for an application's statements is none for an import, and a save that it ends may be stored.

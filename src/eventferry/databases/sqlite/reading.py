@@ -58,7 +58,6 @@ _UNREAD = f"threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}"
 # stages in a column of numeric affinity, can leave a bare number there.
 KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
 
-
 _FOREIGN = foreign("payload")
 
 
