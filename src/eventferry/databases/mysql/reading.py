@@ -33,7 +33,6 @@ from eventferry.databases.mysql.shape import OURS, Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, whole_heads
 from eventferry.databases.pace import Pace
-from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import (
     OPEN_END,
     WALK,
@@ -305,11 +304,11 @@ class MysqlReading:
 
     @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
-        for some in parts_of(segments, 256):
+        for begin in range(0, len(segments), 256):
             parts = [
                 f"""(SELECT 1 FROM {self._events} WHERE threadId = {int(thread)} AND threadCounter >= {int(first)}
                 AND threadCounter < {int(end)} AND timestamp > {int(timestamp)} LIMIT 1)"""
-                for thread, first, end, timestamp in some
+                for thread, first, end, timestamp in segments[begin : begin + 256]
             ]
             if self.connection.query(" UNION ALL ".join(parts)):
                 return True
