@@ -70,8 +70,7 @@ def flags_of(digits: bytes) -> bytes:
 def give_in_turn(
     read: Callable[[Key, int], Stretch], bound: Key, limit: int, count: int, give: Callable[[Stretch], None]
 ) -> None:
-    """`Reading.read_on`, by one statement for each stretch: `read` takes where it begins and how many lines it may
-    have."""
+    """`Reading.read_on`, by a statement for each stretch: `read` takes a bound and a limit of lines."""
     for _ in range(count):
         stretch = read(bound, limit)
         give(stretch)

@@ -183,8 +183,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
             yield begun
 
     def _enter(self, connection: Connection, statement: str) -> tuple[tuple[Any, ...], str | None]:
-        """Run the statements that begin a transaction, and look at the events: what a reading has, and the comment of
-        the freeze marker. For the worker thread."""
+        """Begin a transaction: what a reading has, and the comment of the freeze marker. For the worker thread."""
         tables = self._tables
         *_, [(text, created)], marker = connection.results(
             f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;

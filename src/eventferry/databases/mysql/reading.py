@@ -174,8 +174,7 @@ class MysqlReading:
     def _line_by_line(
         self, selection: Selection, max_bytes: int, key: Key, limit: int, count: int, give: Give
     ) -> None:
-        """Every row has its line: less is to be done for each. Several stretches are one statement's rows, so the
-        server works on the next while one is taken."""
+        """Several stretches by one statement, so that the server works on the next while one is taken."""
         pace = self._paces.full
         left = rows = min(limit, count * pace.rows(max_bytes))
         places: list[bytes] = []

@@ -293,8 +293,7 @@ class MysqlWriting(MysqlReading):
 
     @contextlib.contextmanager
     def _its(self, stage: Stage) -> Iterator[None]:
-        """The first step of a transaction that uses a stage: from then on the stage stays. Raises StoreBusyError if it
-        is not there any more."""
+        """The first use of a stage in a transaction, from which on it stays. StoreBusyError if it is gone."""
         try:
             yield
         except MySQLError as error:
