@@ -239,7 +239,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
         async with self._begun(partial(self._begin_writing, kind, begin)) as writing:
             try:
                 if secrets:
-                    await writing.connection.run(writing.connection.lock_secrets)
+                    await writing.connection.run(partial(writing.connection.keep_out, "secrets"))
                 yield writing
             except BaseException:
                 await writing.connection.run(writing.undo)

@@ -359,7 +359,7 @@ class MysqlWriting(MysqlReading):
 
     def _lock_pushes(self, stage: Stage) -> None:
         """One at a time adds to an open import, or ends it: until the transaction is over."""
-        self.connection.lock_pushes()
+        self.connection.keep_out("push")
         if stage.id not in [found.id for found in self._stages("open")]:
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 
