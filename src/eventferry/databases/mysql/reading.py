@@ -270,15 +270,17 @@ class MysqlReading:
 
         def take(places: list[bytes], lines: list[bytes]) -> bool:
             nonlocal limit, max_bytes, is_cut
+            if not self.shape.is_ours:
+                lines = list(map(compact_line, lines))
+            if sum(map(bool, lines)) >= limit or sum(map(len, lines)) >= max_bytes:
+                end = _enough(lines, limit, max_bytes)
+                is_cut, lines, places = end < len(lines), lines[:end], places[:end]
             numbers = numbers_of(b",".join(places))
-            for row in zip(numbers[::3], numbers[1::3], numbers[2::3], lines, strict=True):
-                if limit <= 0 or max_bytes <= 0:
-                    is_cut = True
-                    break
-                line = row[3] if self.shape.is_ours else compact_line(row[3])
-                found.append((*row[:3], line or None))
-                limit -= bool(line)
-                max_bytes -= len(line)
+            found.extend(
+                zip(numbers[::3], numbers[1::3], numbers[2::3], (line or None for line in lines), strict=True)
+            )
+            limit -= sum(map(bool, lines))
+            max_bytes -= sum(map(len, lines))
             return limit <= 0 or max_bytes <= 0
 
         is_cut_behind = self.connection.lines(statement, values, take)
@@ -408,6 +410,16 @@ class MysqlReading:
 
     def _values(self, selection: Selection) -> dict[str, Any]:
         return matching(selection, tuple, vector)
+
+
+def _enough(lines: Sequence[bytes], limit: int, max_bytes: int) -> int:
+    """How many rows have so many lines, or lines of so many bytes."""
+    for end, line in enumerate(lines, 1):
+        limit -= bool(line)
+        max_bytes -= len(line)
+        if limit <= 0 or max_bytes <= 0:
+            return end
+    return len(lines)
 
 
 def _is_selected(selection: Selection) -> str:
