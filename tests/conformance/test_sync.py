@@ -68,7 +68,9 @@ async def test_an_empty_source_makes_an_empty_replica_that_can_grow(new_url: New
     async with open_store(new_url()) as source, open_store(new_url()) as target:
         await source.init()
         assert (await target.sync(source)).events == 0
+        bookmark = await target.bookmark()
         assert (await target.sync(source)).events == 0
+        assert await target.bookmark() == bookmark, "it is filled once"
         await save(source, "a", 1)
         assert (await target.sync(source)).events == 1
         assert await are_equal(source, target)
@@ -424,6 +426,33 @@ async def test_the_status_tells_how_far_behind_it_is(opened: Opened) -> None:
         assert status.lag_seconds is not None
         assert 0.04 < status.lag_seconds < 10
         assert status.events == 1
+
+
+async def test_a_problem_is_forgotten_when_it_goes_well_again(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        await save(source, "a", 1)
+        await target.sync(source)
+        await save(source, "a", 2)
+        await target.freeze()
+        with pytest.raises(StoreFrozenError):
+            await target.sync(source)
+        [status] = await target.sync_status(source)
+        assert status.problem is not None
+        await target.unfreeze()
+        await target.sync(source)
+        [status] = await target.sync_status(source)
+        assert status.problem is None
+
+
+async def test_a_store_is_not_synced_into_itself(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as one, open_store(url) as same:
+        await one.init()
+        await save(one, "a", 1)
+        for mode in ("replica", "merge"):
+            with pytest.raises(UsageError):
+                await same.sync(one, mode=mode)
+        assert (await one.describe()).event_count == 1
 
 
 async def test_a_store_that_is_dropped_takes_the_state_with_it(opened: Opened) -> None:

@@ -82,10 +82,15 @@ async def make_table(writing: Writing) -> None:
         )
 
 
+async def has_table(reading: Reading) -> bool:
+    """Whether the table is there."""
+    return set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.sync)).keys()
+
+
 async def load(reading: Reading) -> list[SyncRow]:
     """The rows; none where there is no table."""
     dialect = reading.dialect
-    if not set(_COLUMNS) <= (await columns(reading, dialect.tables.sync)).keys():
+    if not await has_table(reading):
         return []
     names = ", ".join(map(dialect.column, _COLUMNS))
     rows = await reading.ask(
@@ -145,20 +150,20 @@ async def save(writing: Writing, source: str, before: str | None, after: SyncSta
     return text if changed else None
 
 
-async def note_problem(writing: Writing, source: str, problem: Problem) -> None:
-    """Keep the last error of a sync, for whoever asks how it is."""
+async def note_problem(writing: Writing, source: str, problem: Problem | None) -> None:
+    """Keep the last error of a sync, for whoever asks how it is; None: it goes well again."""
     dialect = writing.dialect
     source_column, _, problem_column = map(dialect.column, _COLUMNS)
     await writing.change(
         f"UPDATE {dialect.table(dialect.tables.sync)} SET {problem_column} = %s WHERE {source_column} = %s",
-        (msgspec.json.encode(problem).decode(), source),
+        (None if problem is None else msgspec.json.encode(problem).decode(), source),
     )
 
 
 async def clear(writing: Writing) -> None:
     """Forget all syncs: the events that they brought are about to be replaced."""
     dialect = writing.dialect
-    if set(_COLUMNS) <= (await columns(writing, dialect.tables.sync)).keys():
+    if await has_table(writing):
         await writing.change(f"DELETE FROM {dialect.table(dialect.tables.sync)}")
 
 
