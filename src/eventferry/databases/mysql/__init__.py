@@ -194,12 +194,14 @@ class MysqlDatabase(ServerDatabase[Connection]):
         )
         our_id = fact(text, "STORE", "id")
         identity = our_id or f"made {created}"
-        self._shape = self._shapes.get(identity) or (OURS if our_id else read_shape(connection, tables))
-        if len(self._shapes) == _SHAPES:
-            self._shapes.clear()
-        self._shapes[identity] = self._shape
-        reading = (connection, self._names, self._shape, identity, self._paces)
-        return reading, marker[0][0] if marker else None
+        shape = self._shapes.get(identity)
+        if shape is None:
+            shape = OURS if our_id else read_shape(connection, tables)
+            if len(self._shapes) == _SHAPES:
+                self._shapes.clear()
+            self._shapes[identity] = shape
+        self._shape = shape  # another thread may set another one
+        return (connection, self._names, shape, identity, self._paces), marker[0][0] if marker else None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[MysqlReading]:
