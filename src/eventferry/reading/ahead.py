@@ -19,18 +19,15 @@ _ROOM = 4
 
 
 class Ahead(Generic[T]):
-    """Items that a task of its own reads.
+    """Items that a task of its own reads: it gives each to `give`, and waits in `room` where it holds nothing open.
 
     Args:
-        read: reads them: gives each to `give`, and waits in `room` where it holds nothing open.
+        read: the task.
         enough: how many items are enough to read no more for now.
-
-    Attributes:
-        hand: the items that have been read and not been taken.
     """
 
     def __init__(self, read: Callable[[Ahead[T]], Awaitable[None]], enough: int) -> None:
-        self.hand: deque[T] = deque()
+        self.hand: deque[T] = deque()  # what has been read and not been taken
         self._enough = enough
         self._wanted = 0
         self._came = asyncio.Event()
@@ -91,11 +88,8 @@ class Ahead(Generic[T]):
 
 
 async def in_turn(sources: Iterable[AsyncGenerator[T, None]], jobs: int) -> AsyncGenerator[T, None]:
-    """Everything that the sources give, one source after another, while up to `jobs` of them are being read ahead.
-
-    Of a single one, one item is read ahead. The first error, in this order, ends it; whatever ends it closes all
-    sources.
-    """
+    """Everything that the sources give, one source after another, while up to `jobs` of them are being read ahead; of a
+    single one, one item. The first error, in this order, ends it; whatever ends it closes all sources."""
     rest = iter(sources)
     enough = 1 if jobs == 1 else _ROOM
     running = deque(Ahead(partial(_read, source), enough) for source in islice(rest, jobs))

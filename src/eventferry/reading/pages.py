@@ -59,12 +59,10 @@ class Pages:
     Args:
         unread: 256 next counters to begin at.
         until: 256 next counters to end before, or None for no end.
-        only: which events to give. A filter comes after the order: it changes no event's place.
+        only: which events to give.
         ahead: opens a reading for what sorts behind a page, which is then read while the page is checked. A page may
-            be smaller then than asked for. Only where there is an end and no filter; `close` when no more pages are
-            wanted.
-        decode: makes events of lines. They are decoded while the database is asked whether they come next, and stay as
-            it prints JSON, which is enough for that.
+            be smaller then than asked for. Only where there is an end and no filter; `close` at the end.
+        decode: makes events of lines, which stay as the database prints JSON.
     """
 
     def __init__(
@@ -77,9 +75,7 @@ class Pages:
         decode: Callable[[bytes], list[Event]] | None = None,
     ) -> None:
         self._until = until
-        self._decode = decode
-        self._only = only
-        self._reader = ahead
+        self._decode, self._only, self._reader = decode, only, ahead
         self._begin(unread)
 
     def _begin(self, unread: Sequence[int]) -> None:
@@ -289,11 +285,8 @@ class Pages:
         return bool(keys)
 
     async def _finish_time_is_ahead(self, reading: Reading) -> bool:
-        """Whether, past the last time asked for, there are unread events of an earlier time.
-
-        They can only stand behind a higher event of their own thread. Without this look every export of an
-        early day would walk to the end of the store.
-        """
+        """Whether, past the last time asked for, there are unread events of an earlier time: behind a higher event of
+        their own thread. Without this look every export of an early day would walk to the end of the store."""
         start, finish = self._only.start_time, self._only.finish_time
         first = Key(_LONG_AGO if start is None else start, -1, -1)
         rest = await stretch_of(reading, first, Selection(self.unread, self._until), 1, 1)
@@ -304,10 +297,7 @@ class Pages:
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where timestamps go backwards and the page must be merged.
-
-        `unread` moves behind the events found, and no further: what the filter left out is passed over again,
-        by the index, and at no cost.
-        """
+        `unread` moves behind the events found, and no further: the index passes over the others again, at no cost."""
         positions, is_end = await self._aggregates.page(reading, self._selection, limit, max_bytes)
         after = list(self.unread)
         # Events of other aggregates were passed by; only one with a later time would move an event found.
@@ -316,8 +306,7 @@ class Pages:
             self._aggregates.forget()
             self._go_by_key()
             return None
-        self.unread = after
-        self.is_end = is_end
+        self.unread, self.is_end = after, is_end
         self._go_by_key()
         threads, counters, _, lines = zip(*positions, strict=True) if positions else ((), (), (), ())
         return self._lines(b"".join(filter(None, lines)), threads, counters)

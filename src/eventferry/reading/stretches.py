@@ -31,18 +31,11 @@ async def stretch_of(
 
 
 class Stretches:
-    """Stretches of a selection, one behind the other.
+    """Stretches of a selection, one behind the other; `first` comes next, if it is at hand.
 
     It does not know what has been read before, nor whether timestamps go backwards: whoever takes them checks that.
-
-    Args:
-        selection: the events.
-        reader: opens readings of its own for what comes behind the first stretch, from then on. Without one,
-            `look` reads one more stretch in a reading that is lent.
-
-    Attributes:
-        selection: the events.
-        first: what comes next, if it is at hand.
+    A reader opens readings of its own for what comes behind the first stretch, from then on. Without one, `look` reads
+    one more stretch in a reading that is lent.
     """
 
     def __init__(self, selection: Selection, reader: Reader | None = None) -> None:
@@ -138,13 +131,12 @@ class Stretches:
         """Ask in a reading, which is lent until `settle`, for what sorts behind the first stretch."""
         if self.first is None or self.first.is_end or self._look is not None:
             return
-        self._look = self.first.behind, self._looking(reading, self.first.behind, limit, max_bytes)
+        bound = self.first.behind
 
-    def _looking(self, reading: Reading, bound: Key, limit: int, max_bytes: int) -> Ahead[Stretch]:
         async def read(ahead: Ahead[Stretch]) -> None:
             await reading.read_on(bound, self.selection, limit, max_bytes, 1, ahead.give)
 
-        return Ahead(read, 1)
+        self._look = bound, Ahead(read, 1)
 
     async def look(self, reading: Reading, limit: int, max_bytes: int) -> None:
         """Read what sorts behind the first stretch: to see what is next in its threads, and for the next page."""
@@ -181,7 +173,7 @@ class Stretches:
             self._reader = None
             self._ahead.stop()
             self._given_up.append(self._ahead)
-        self._ahead = None
+            self._ahead = None
 
     async def close(self) -> None:
         """Read nothing ahead any more; twice is fine."""
