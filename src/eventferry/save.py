@@ -54,13 +54,8 @@ class _Group:
 
 
 class Saving:
-    """The saves of one store object.
-
-    Saves of one aggregate are stored in the order of the calls: they are never in two groups at once.
-
-    Args:
-        database: where they go.
-    """
+    """The saves of one store object. Those of one aggregate are stored in the order of the calls: they are never in
+    two groups at once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -40,11 +40,7 @@ class Comparison(Generic[R, D]):
     """The rows of both sides that have not been matched yet, and the differences found so far.
 
     Rows with the same key match, one with one, even if they differ otherwise. What a row and a difference are, a
-    subclass says.
-
-    Args:
-        shape: the msgspec type of a row.
-        decode: makes a row of a line, or raises InputError.
+    subclass says; `shape` is the msgspec type of a row, and `decode` makes one of a line.
     """
 
     def __init__(self, shape: Any, decode: Callable[[bytes], R]) -> None:
@@ -103,13 +99,8 @@ class Comparison(Generic[R, D]):
             yield from rows
 
     async def run(self, source: Source, other: Source, waiting_bytes: int) -> tuple[int, int]:
-        """Read both sources in turns and match all rows; returns the number of rows of each.
-
-        If both have the same bytes at the same place, only one of the two lines is decoded.
-
-        Raises:
-            InputError: a line cannot be decoded.
-        """
+        """Read both sources in turns and match all rows; returns the number of rows of each. If both have the same
+        bytes at the same place, only one of the two lines is decoded. Raises InputError."""
         with self._spill as spill:
             async with AsyncExitStack() as stack:
                 left, right = _Lines(blocks_of(source), stack), _Lines(blocks_of(other), stack)

@@ -17,12 +17,8 @@ _FILES = 64
 
 
 class Spill(Generic[R]):
-    """Temporary files, removed at the end of the `with` block.
-
-    Args:
-        shape: the msgspec type of a record.
-        key: the key of a record.
-    """
+    """Temporary files of records, which msgspec takes as `shape`, removed at the end of the `with` block. The key of a
+    record says in which."""
 
     def __init__(self, shape: Any, key: Callable[[R], Hashable]) -> None:
         self._decoder: msgspec.msgpack.Decoder[R] = msgspec.msgpack.Decoder(shape)

@@ -16,11 +16,8 @@ OVERLAP = 0.6
 
 
 async def run_demo(directory: Path) -> None:
-    """Run the demo, with all files in `directory`.
-
-    Raises:
-        EventferryError: the data cannot be downloaded, or the result of a step is wrong.
-    """
+    """Run the demo, with all files in `directory`. Raises EventferryError where the data cannot be downloaded, or the
+    result of a step is wrong."""
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     began = time.monotonic()
     first, second, third = (directory / f"{name}.db" for name in ("first", "second", "third"))

@@ -24,13 +24,8 @@ Placed: TypeAlias = tuple[int, Row]
 
 
 class Blocks:
-    """The rows of a block, which are appended in one transaction.
-
-    Args:
-        append: appends rows.
-        progress: returns how far in the source the rows that were given so far end.
-        done: is told how far the source is committed.
-    """
+    """The rows of a block, which `append` stores in one transaction. `progress` returns how far in the source the rows
+    that were given so far end; `done` is told how far it is committed."""
 
     def __init__(
         self,

@@ -51,13 +51,9 @@ would wait for each other."""
 
 
 class Batch(Generic[R, P]):
-    """The rows of one transaction, in parts, of which more may come while the first are taken.
-
-    Iterate with `async for`, or in a thread with `for`, which blocks while there are none.
-
-    Attributes:
-        waited: seconds for which the consumer has waited so far.
-    """
+    """The rows of one transaction, in parts, of which more may come while the first are taken: with `async for`, or
+    in a thread with `for`, which blocks while there are none. `waited` are the seconds for which that has waited so
+    far."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -135,13 +131,8 @@ class Batch(Generic[R, P]):
 
 
 class Batches(Generic[R, P]):
-    """Divides rows into batches and has them stored, one after the other.
-
-    Args:
-        put: stores a batch and commits it.
-        progress: returns how far in the source the rows that were given so far end.
-        batch_bytes: how much of the source goes into one commit.
-    """
+    """Divides rows into batches of `batch_bytes` of the source and has them stored and committed by `put`, one after
+    the other. `progress` returns how far in the source the rows that were given so far end."""
 
     def __init__(
         self,
@@ -163,11 +154,7 @@ class Batches(Generic[R, P]):
         self._timer: asyncio.TimerHandle | None = None
 
     async def give(self, rows: Sequence[R], size: int) -> None:
-        """Take rows; they are stored soon.
-
-        Raises:
-            BaseException: rows that were given earlier could not be stored.
-        """
+        """Take rows; they are stored soon. Raises what storing earlier ones has raised."""
         self._disarm()
         if self._batch is None:
             self._batch = Batch()

@@ -49,17 +49,10 @@ def check_older(older: str) -> None:
 
 
 async def merge(writing: ExclusiveWriting, stage: Stage, older: Older) -> ImportReport:
-    """Merge a stage into the store.
+    """Merge a stage of kind "merge" or "open" into the store, in one transaction.
 
-    Args:
-        writing: the transaction in which all of it happens.
-        stage: of kind "merge" or "open".
-        older: what becomes of events with a timestamp lower than the store's latest: "skip" them, "reject" the
-            whole batch, "accept" them too.
-
-    Raises:
-        OlderEventsError: there are some and `older` is "reject".
-        UnsupportedStoreError: there is no counter or version left for one; nothing of it is stored.
+    Raises OlderEventsError where events are older and `older` is "reject", and UnsupportedStoreError where there is no
+    counter or version left for one; nothing of it is stored then.
     """
     stage, existing, shared = await writing.compare(stage)
     known = array("q")

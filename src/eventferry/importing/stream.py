@@ -77,12 +77,8 @@ class Target(Protocol):
         """What the target's columns can hold."""
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Intake:
-        """What stores the rows.
-
-        Args:
-            progress: returns how far in the source the rows that were given so far end.
-            done: is told how far the source is committed.
-        """
+        """What stores the rows. `progress` returns how far in the source the rows that were given so far end; `done`
+        is told how far the source is committed."""
 
     async def finish(self, progress: Progress) -> None:
         """Everything was given and is committed: end the import."""

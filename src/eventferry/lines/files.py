@@ -253,10 +253,8 @@ class Blocks(AsyncIterator[bytes]):
 
 
 def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> Blocks:
-    """The bytes of a file, unpacked, in blocks; a file object is read from where it stands and left open.
-
-    What begins as gzip or zstd is unpacked, whatever its name is.
-    """
+    """The bytes of a file, in blocks, unpacked if it begins as gzip or zstd, whatever its name is. A file object is
+    read from where it stands and left open."""
     return Blocks(source)
 
 

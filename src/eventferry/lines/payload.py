@@ -122,11 +122,8 @@ def is_large(payload: Any) -> bool:
 
 
 def encode_payload(payload: Any) -> bytes:
-    """The JSON text of a Python value, as `json.loads` would give it back.
-
-    Raises:
-        InputError: it is not a JSON value (nor are NaN and lone surrogates).
-    """
+    """The JSON text of a Python value, as `json.loads` would give it back. Raises InputError where it is not a JSON
+    value (nor are NaN and lone surrogates)."""
     try:
         odd = _check_json(payload)
         text = ENCODER.encode(_respelled(payload) if odd else payload)

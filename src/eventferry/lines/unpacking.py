@@ -56,11 +56,7 @@ class Identity:
 
 
 class _Parts:
-    """What is packed in parts (members of gzip, frames of zstd), one after another.
-
-    Args:
-        what: is packed, for the words of an error.
-    """
+    """What is packed in parts (members of gzip, frames of zstd), one after another; `what` it is, an error says."""
 
     _format = ""
     _error: type[Exception]
@@ -132,14 +128,10 @@ _HAS_CHECKSUM = 4
 
 
 class Zstd(_Parts):
-    """One or more frames of zstd.
+    """One or more frames of zstd. `window_log` says how large a window may be, as a power of two; None: as large as
+    zstd can.
 
-    Args:
-        what: is packed, for the words of an error.
-        window_log: how large a window may be, as a power of two; None: as large as zstd can.
-
-    Attributes:
-        is_checked: whether each frame has a checksum. In one that has none a wrong bit can become another event.
+    `is_checked` says whether each frame has a checksum. In one that has none a wrong bit can become another event.
     """
 
     _format = "zstd"

@@ -63,11 +63,8 @@ async def partitions(database: Database, n: int, since: str | None, until: str |
 
 
 async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[int]) -> list[list[int]]:
-    """Between which states of the merge n slices of about one size lie, or fewer: n + 1 states, from the first to
-    the last; none where nothing is unread.
-
-    Events of one timestamp cannot be cut apart, unless all are in one thread.
-    """
+    """Between which states of the merge n slices of about one size lie, or fewer: n + 1 states, from the first to the
+    last; none where nothing is unread. Events of one timestamp cannot be cut apart, unless all are in one thread."""
     since = list(since)
     until = [max(counters) for counters in zip(since, until, strict=True)]
     first = await next_keys(reading, since, until)
