@@ -29,11 +29,8 @@ from eventferry.lines.payload import LARGE, decode_payload, is_large
 from eventferry.results import SavedEvent
 from eventferry.state.owners import writing
 
-_MOST = 256
-"""Saves in a group."""
-
-_MOST_BYTES = 1024 * 1024
-"""Bytes of payloads in a group of more than one event: a group is sent in one piece."""
+_MOST = 256  # saves in a group
+_MOST_BYTES = 1024 * 1024  # bytes of payloads in a group of more than one event: a group is sent in one piece
 
 
 @dataclass(slots=True, eq=False)

@@ -16,9 +16,7 @@ import msgspec
 from eventferry.errors import InputError
 from eventferry.lines.spelling import LONE_SURROGATE
 
-_PLAIN_DIGITS = 18
-"""Integers of at most this many digits are written out; other numbers get an exponent."""
-
+_PLAIN_DIGITS = 18  # integers of at most this many digits are written out; other numbers get an exponent
 _LONG = re.compile(rb"[0-9]{%d}" % (_PLAIN_DIGITS + 1))
 
 

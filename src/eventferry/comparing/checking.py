@@ -22,14 +22,9 @@ from eventferry.lines.files import Blocks
 from eventferry.lines.piping import Source, Transform, blocks_of
 from eventferry.store import EventStore
 
-FIRST = 10
-"""How many remarks of each kind are reported one by one."""
-
-MAX_FAULTS = 100
-"""After how many faults a database stops looking for more."""
-
-VERSIONS_IN_MEMORY = 200_000
-"""How many versions are kept in memory; more are written to temporary files."""
+FIRST = 10  # how many remarks of each kind are reported one by one
+MAX_FAULTS = 100  # after how many faults a database stops looking for more
+VERSIONS_IN_MEMORY = 200_000  # how many versions are kept in memory; more are written to temporary files
 
 RemarkKind: TypeAlias = Literal[
     "malformed",

@@ -25,15 +25,11 @@ SIDES: tuple[Side, Side] = (0, 1)
 WAITING_BYTES = 48 * 1024 * 1024
 """Size of the rows that may wait in memory; with Python's overhead it is about twice as much."""
 
-FIRST = 10
-"""How many differences are reported one by one."""
+FIRST = 10  # how many differences are reported one by one
 
 Kind: TypeAlias = Literal["missing", "extra", "changed"]
-_ALONE: tuple[Kind, Kind] = ("missing", "extra")
-"""The kind of difference of an unmatched row, by its side."""
-
-_AT_ONCE = 1024
-"""How many lines of each side are read between two checks of the waiting size."""
+_ALONE: tuple[Kind, Kind] = ("missing", "extra")  # the kind of difference of an unmatched row, by its side
+_AT_ONCE = 1024  # how many lines of each side are read between two checks of the waiting size
 
 
 class Comparison(Generic[R, D]):

@@ -19,8 +19,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow, Row
 from eventferry.lines.piping import Source
 
-_OVERHEAD = 250
-"""Approximate size of a waiting row, beside its strings."""
+_OVERHEAD = 250  # approximate size of a waiting row, beside its strings
 
 
 class Difference(msgspec.Struct, frozen=True, rename="camel"):

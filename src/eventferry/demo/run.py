@@ -11,8 +11,7 @@ from eventferry import EventferryError, open_store, pipeline, read_blocks, verif
 from eventferry.cli.terminal import Meter, rate, say
 from eventferry.demo import flights
 
-OVERLAP = 0.6
-"""The fraction of the events that the third store has before the incremental import."""
+OVERLAP = 0.6  # the fraction of the events that the third store has before the incremental import
 
 
 async def run_demo(directory: Path) -> None:

@@ -19,8 +19,7 @@ from eventferry.lines.event import Row
 from eventferry.lines.limits import Limits
 from eventferry.state import owners
 
-Placed: TypeAlias = tuple[int, Row]
-"""The number of a line, and its row."""
+Placed: TypeAlias = tuple[int, Row]  # the number of a line, and its row
 
 
 class Blocks:

@@ -32,18 +32,10 @@ PART = 500
 """Rows of a part: what one statement inserts. On SQLite, which takes at least 32,766 values a
 statement, `apsw` keeps none of more than 16 KB for the next time: that of so many rows is just shorter."""
 
-_PART_BYTES = 256 * 1024
-"""A part of so many bytes of the source is handed over even if it has fewer rows."""
-
-_LEAST = 256 * 1024
-"""A transaction begins when so many bytes of its batch have been parsed."""
-
-_MORE = 2 * 1024 * 1024
-"""The same after a batch for which the source was too slow."""
-
-_AHEAD = 4 * 1024 * 1024
-"""How many bytes of the source may wait for the database."""
-
+_PART_BYTES = 256 * 1024  # a part of so many bytes of the source is handed over even if it has fewer rows
+_LEAST = 256 * 1024  # a transaction begins when so many bytes of its batch have been parsed
+_MORE = 2 * 1024 * 1024  # the same after a batch for which the source was too slow
+_AHEAD = 4 * 1024 * 1024  # how many bytes of the source may wait for the database
 _PATIENCE = 0.05
 """Seconds for which a transaction waits for its source, in total; then it is committed with the rows that it has. A
 transaction that waits for a slow source holds up other writers. And a source may itself write to the store: then both

@@ -105,11 +105,8 @@ async def _older(writing: ExclusiveWriting, stage: Stage, than: int, *, discard:
     return int(count)
 
 
-_HELD = 8 * 1024 * 1024
-"""How many bytes of a group are held in memory, approximately."""
-
-_OVERHEAD = 200
-"""The size of a row without its payload, approximately."""
+_HELD = 8 * 1024 * 1024  # how many bytes of a group are held in memory, approximately
+_OVERHEAD = 200  # the size of a row without its payload, approximately
 
 _Record: TypeAlias = tuple[bytes, int | None]
 """What a row is compared by, and its number in the stage; None for an event of the store."""

@@ -34,8 +34,7 @@ from eventferry.lines.spelling import (
 )
 
 _NULL = msgspec.Raw(b"null")
-_LEFT_OUT: Any = msgspec.UNSET
-"""Of a key that is not written where it was not read."""
+_LEFT_OUT: Any = msgspec.UNSET  # of a key that is not written where it was not read
 
 
 class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):

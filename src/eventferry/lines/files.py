@@ -25,9 +25,7 @@ from eventferry.lines.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_modu
 
 BLOCK = 1024 * 1024
 
-PACKED = (".gz", ".zst")
-"""Endings of names, in any case, of files that are packed."""
-
+PACKED = (".gz", ".zst")  # endings of names, in any case, of files that are packed
 _PIECES_AT_ONCE = 32
 """How many pieces are unpacked, at most, before whoever waits for a block may go another way."""
 

@@ -18,8 +18,7 @@ from eventferry.lines.spelling import LONE_SURROGATE
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
 
-MAX_ID_LENGTH = 700
-"""Characters in an aggregateId or a type, as reSolve declares its columns."""
+MAX_ID_LENGTH = 700  # characters in an aggregateId or a type, as reSolve declares its columns
 
 ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
@@ -28,8 +27,7 @@ Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGE
 Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 
 
-_BYTES_OF_A_CHARACTER = 4
-"""In UTF-8, at most."""
+_BYTES_OF_A_CHARACTER = 4  # in UTF-8, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,7 @@ class Limits:
         return self.max_id_bytes is None or longest_id * _BYTES_OF_A_CHARACTER <= self.max_id_bytes
 
 
-ROOMY = Limits()
-"""The limits of tables that eventferry makes."""
+ROOMY = Limits()  # the limits of tables that eventferry makes
 
 
 def check_text(field: str, value: str) -> None:

@@ -100,11 +100,8 @@ def check_payload(payload: bytes) -> None:
         )
 
 
-_MANY = 5_000
-"""Values in a payload that take milliseconds to write."""
-
-LARGE = 256 * 1024
-"""Bytes of a payload that take milliseconds to read."""
+_MANY = 5_000  # values in a payload that take milliseconds to write
+LARGE = 256 * 1024  # bytes of a payload that take milliseconds to read
 
 
 def is_large(payload: Any) -> bool:

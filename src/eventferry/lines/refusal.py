@@ -17,10 +17,8 @@ from eventferry.errors import InputError
 from eventferry.lines.spelling import LONE_SURROGATE, duplicate_key, field_at, lone_surrogate
 
 _TOO_DEEP = "nests more deeply than can be read"
-_SHOWN = 100
-"""Characters of the input that an error repeats."""
-_DIGITS = 40
-"""Characters of a number that an error repeats."""
+_SHOWN = 100  # characters of the input that an error repeats
+_DIGITS = 40  # characters of a number that an error repeats
 _LONG = 1024 * 1024
 """Bytes of a line that is not searched for the place where it stops being JSON: that would take much memory."""
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -10,9 +10,7 @@ from typing import Any, Protocol, cast
 
 from eventferry.errors import InputError, MissingExtraError
 
-PIECE = 1024 * 1024
-"""How much is unpacked at once."""
-
+PIECE = 1024 * 1024  # how much is unpacked at once
 _AT_ONCE = 16 * 1024
 """How many packed bytes are looked at together: what is behind the end of a part is copied, for every part."""
 
@@ -123,8 +121,7 @@ class Gzip(_Parts):
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _HEADER = len(_MAGIC) + 1
-_HAS_CHECKSUM = 4
-"""The bit of a frame's descriptor, which comes behind the magic number."""
+_HAS_CHECKSUM = 4  # the bit of a frame's descriptor, which comes behind the magic number
 
 
 class Zstd(_Parts):

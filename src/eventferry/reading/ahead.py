@@ -14,8 +14,7 @@ from eventferry.lifecycle import over, to_the_end
 
 T = TypeVar("T")
 
-_ROOM = 4
-"""How many items of a source wait until its turn comes, where several are read at the same time."""
+_ROOM = 4  # how many items of a source wait until its turn comes, where several are read at the same time
 
 
 class Ahead(Generic[T]):

@@ -38,9 +38,7 @@ _IDENTITY_BYTES = 8
 _FINGERPRINT_BYTES = 12
 _DIGEST_BYTES = 16
 _PLANES = vector.COUNTER_BYTES * vector.THREADS
-_LINES_BYTES = 4 * 1024 * 1024
-"""Bytes of lines that are looked up at a time."""
-
+_LINES_BYTES = 4 * 1024 * 1024  # bytes of lines that are looked up at a time
 _RAW_DEFLATE = -15
 
 

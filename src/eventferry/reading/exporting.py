@@ -13,7 +13,6 @@ from contextlib import aclosing, asynccontextmanager
 from enum import Enum
 from functools import partial
 from itertools import pairwise
-from types import TracebackType
 from typing import TypeAlias
 
 from eventferry import cursor as vector
@@ -134,9 +133,7 @@ class ExportStream:
     async def __aenter__(self) -> ExportStream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 

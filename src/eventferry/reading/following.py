@@ -21,13 +21,9 @@ from eventferry.reading.exporting import PAGE_BYTES, RECONNECTIONS
 from eventferry.reading.pages import NO_LINES, Lines, Pages
 from eventferry.results import Page
 
-NOW = "now"
-"""Follow from the current end of the store."""
-
+NOW = "now"  # follow from the current end of the store
 BUSY_PAUSE = 0.02
-IDLE_PAUSE = 0.5
-"""Seconds between two looks: at first, and when nothing has come for a while."""
-
+IDLE_PAUSE = 0.5  # seconds between two looks: at first, and when nothing has come for a while
 _CHECK_AFTER = 1.0
 """Seconds after which the history is checked even though the store's state looks the same: a backup that was restored
 and has grown by as many events as were lost has the same counts."""

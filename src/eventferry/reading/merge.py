@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from eventferry.database import Filter, Key, Reading
 from eventferry.reading.questions import EVERY_THREAD
 
-WALK = 4096
-"""How many events that a filter leaves out one merge walks over at most."""
+WALK = 4096  # how many events that a filter leaves out one merge walks over at most
 
 
 class Merge:

@@ -16,16 +16,12 @@ from eventferry.reading.merge import Merge
 from eventferry.reading.questions import next_keys, refuse_ahead, states_at
 from eventferry.reading.stretches import DEPTH, Reader, Stretches, stretch_of
 
-_PIECE = 128 * 1024
-"""Bytes of lines that are made compact in one go."""
-
+_PIECE = 128 * 1024  # bytes of lines that are made compact in one go
 MANY = 64
 """Threads of a page to look for the next events in; of more, they mostly are among the events that sort next, which
 the next page takes anyhow."""
 
-_KEPT_BYTES = 1024 * 1024
-"""Bytes of lines that are kept for the next page at most, about."""
-
+_KEPT_BYTES = 1024 * 1024  # bytes of lines that are kept for the next page at most, about
 _LONG_AGO = FIRST.timestamp
 
 

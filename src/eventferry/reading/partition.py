@@ -18,9 +18,7 @@ from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Database, Key, Reading
 from eventferry.reading.questions import next_keys, refuse_ahead, states_at
 
-_SAMPLES = 16
-"""Events looked at for each slice: so the slices' sizes come near one another."""
-
+_SAMPLES = 16  # events looked at for each slice: so the slices' sizes come near one another
 _MAX_LOOKS = 256
 """How often all threads are looked into at most: of a store with few threads there may be fewer samples."""
 

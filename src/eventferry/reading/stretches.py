@@ -10,15 +10,12 @@ from eventferry.database import FIRST, Key, Reading, Selection, Stretch
 from eventferry.lifecycle import to_the_end
 from eventferry.reading.ahead import Ahead, close_all
 
-DEPTH = 12
-"""How many stretches are at hand at most."""
-
+DEPTH = 12  # how many stretches are at hand at most
 _AT_A_TIME = 24
 """How many stretches one reading gives at most, so that it stays short. It ends sooner where enough are at hand: no
 reading is open while its reader waits for anything but the database."""
 
-Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
-"""Opens a reading."""
+Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]  # opens a reading
 
 
 async def stretch_of(
