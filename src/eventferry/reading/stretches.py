@@ -128,12 +128,13 @@ class Stretches:
         """Ask in a reading, which is lent until `settle`, for what sorts behind the first stretch."""
         if self.first is None or self.first.is_end or self._look is not None:
             return
-        bound = self.first.behind
+        self._look = self.first.behind, self._looking(reading, self.first.behind, limit, max_bytes)
 
+    def _looking(self, reading: Reading, bound: Key, limit: int, max_bytes: int) -> Ahead[Stretch]:
         async def read(ahead: Ahead[Stretch]) -> None:
             await reading.read_on(bound, self.selection, limit, max_bytes, 1, ahead.give)
 
-        self._look = bound, Ahead(read, 1)
+        return Ahead(read, 1)
 
     async def look(self, reading: Reading, limit: int, max_bytes: int) -> None:
         """Read what sorts behind the first stretch: to see what is next in its threads, and for the next page."""
