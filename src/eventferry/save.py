@@ -97,11 +97,9 @@ class Saving:
             return await asyncio.to_thread(versioned_row, event) if large else versioned_row(event)
 
     async def save(self, save: Save) -> Saved:
-        """Store one event, together with others that wait. Raises what `Database.save` raises for it alone.
-
-        If the caller is cancelled, a save that still waits is not stored; one that is being stored may be. When all
-        callers of a group are cancelled, so is the group, and its end is waited for.
-        """
+        """Store one event, together with others that wait. Raises what `Database.save` raises for it alone. If the
+        caller is cancelled, a save that still waits is not stored; one that is being stored may be. When all callers
+        of a group are cancelled, so is the group, and its end is waited for."""
         if self._is_free and save.event.aggregate_id not in self._aggregates:
             self._began([save])
             try:

@@ -140,10 +140,8 @@ class _Group:
         self._rows, self._size = [], 0
 
     def known(self) -> Iterator[int]:
-        """The staged rows of the group that the store already holds. Then the next group begins.
-
-        Counted: where the store holds k equal events and the batch n, k of the n are known and the rest is new.
-        """
+        """The staged rows of the group that the store already holds; then the next group begins. Counted: where the
+        store holds k equal events and the batch n, k of the n are known and the rest is new."""
         if self._spill.is_used:
             self._put_away()
             for records in self._spill.files():

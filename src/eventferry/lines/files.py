@@ -69,10 +69,8 @@ async def _settled(future: asyncio.Future[Any]) -> None:
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:
-    """The open file of this process that a path means, as /dev/stdout, /dev/fd/3 and what bash makes of >(…) do.
-
-    To open it by the path would be another thing: a regular file would be written from its start, and replaced.
-    """
+    """The open file of this process that a path means, as /dev/stdout, /dev/fd/3 and what bash makes of >(…) do. To
+    open it by the path would be another thing: a regular file would be written from its start, and replaced."""
     folders = {"/dev/fd", os.path.realpath("/proc/self/fd")}
     place = os.path.abspath(path)
     for _ in range(40):  # so many links Linux follows
@@ -244,7 +242,7 @@ class Blocks(AsyncIterator[bytes]):
                 return packing(what)
         if not is_all and any(magic.startswith(start) for magic in (*_PACKINGS, *_FOREIGN)):
             return None
-        if self._name is not None and _is_packed(self._name):
+        if self._name is not None and os.path.splitext(self._name)[1].lower() in PACKED:
             why = "it does not begin as gzip or zstd does" if start else "it is empty"
             raise InputError(f"{what} is damaged or cut off: {why}")
         return Identity()
@@ -263,10 +261,6 @@ def _read(file: IO[bytes]) -> bytes:
         if data is not None:
             return data
         select.select((file,), (), ())  # whoever shares it has made it so that it does not wait
-
-
-def _is_packed(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PACKED
 
 
 def _reason(error: Exception) -> str:

@@ -32,21 +32,15 @@ _BYTES_OF_A_CHARACTER = 4  # in UTF-8, at most
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the columns of one store can hold: characters in an aggregateId and a type, and
+    """What the columns of one store can hold."""
 
-    Attributes:
-        max_id_bytes: bytes in an aggregateId; None: as many as its characters take.
-        refuse_payload: says why a payload would not survive in the payload column; None if it would.
-            None instead of a function: every payload survives.
-        all_survive: given lines and the length of the longest payload in them, whether each surely survives, and none
-            has a number with an exponent of more digits than any may have; quick. None instead of a function: each
-            must be looked at, where there is `refuse_payload`.
-    """
-
-    id_length: int = MAX_ID_LENGTH
-    type_length: int = MAX_ID_LENGTH
-    max_id_bytes: int | None = None
+    id_length: int = MAX_ID_LENGTH  # characters in an aggregateId
+    type_length: int = MAX_ID_LENGTH  # characters in a type
+    max_id_bytes: int | None = None  # in an aggregateId; None: as many as its characters take
+    # Says why a payload would not survive in the payload column; None if it would. Without it, every payload survives.
     refuse_payload: Callable[[bytes], str | None] | None = None
+    # Given lines and the length of the longest payload in them, whether each surely survives, and none has a number
+    # with an exponent of more digits than any may have; quick. Without it, each is looked at by `refuse_payload`.
     all_survive: Callable[[bytes, int], bool] | None = None
 
     def surely_take(self, lines: bytes, longest: int) -> bool:

@@ -51,39 +51,25 @@ class Written(NamedTuple):
 
 
 class Bookmark(NamedTuple):
-    """What has been read of a store; immutable.
+    """What has been read of a store; immutable."""
 
-    Attributes:
-        identity: of the store, hashed; zeros where it has none that outlasts a backup.
-        unread: the 256 next counters.
-        digests: of the last event that was read, by thread. A thread in which none was, or whose last counters were a
-            gap, has none.
-    """
-
-    identity: bytes
-    unread: Sequence[int]
+    identity: bytes  # of the store, hashed; zeros where it has none that outlasts a backup
+    unread: Sequence[int]  # the 256 next counters
+    # Of the last event that was read, by thread. One in which none was, or whose last counters were a gap, has none.
     digests: Mapping[int, bytes]
 
     @classmethod
     async def at(cls, reading: Reading, unread: Sequence[int]) -> Bookmark:
-        """The bookmark at these counters.
-
-        Raises:
-            CursorAheadError: the store does not have so many events.
-        """
+        """The bookmark at these counters. Raises CursorAheadError where the store does not have so many events."""
         await refuse_ahead(reading, unread)
         digests = await _digests_at(reading, unread, range(vector.THREADS))
         return cls(identity_of(await reading.state()), list(unread), digests)
 
     @classmethod
     async def open(cls, reading: Reading, text: str) -> Bookmark:
-        """The bookmark of a text, if what was read is still the store's history.
-
-        Raises:
-            UsageError: the text is not a bookmark.
-            CursorAheadError: the store does not have so many events.
-            StoreReplacedError: it has others.
-        """
+        """The bookmark of a text, if what was read is still the store's history. Raises UsageError where the text is
+        not a bookmark, CursorAheadError where the store does not have so many events, and StoreReplacedError where it
+        has others."""
         identity, fingerprint, unread = decode(text)
         own = identity_of(await reading.state())
         if identity != own and identity.hex() not in await lineage(reading):

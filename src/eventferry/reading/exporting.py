@@ -138,15 +138,9 @@ class ExportStream:
 
 
 class Export:
-    """What an export does. Its generators hold it, and not the stream: that can be forgotten.
-
-    Args:
-        database: whose events are exported.
-        cut: which events these are, and up to where; None: those that are there when it begins.
-        jobs: how many slices are read at the same time.
-        since: a bookmark, instead of `cursor`.
-        until: the bookmark or cursor to end at.
-    """
+    """What an export does, up to the bookmark or cursor `until`. Its generators hold it, and not the stream: that can
+    be forgotten. `cut` is which events are exported, and up to where; None: those that are there when it begins.
+    `jobs` slices are read at the same time."""
 
     def __init__(
         self,

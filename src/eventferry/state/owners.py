@@ -60,18 +60,12 @@ async def writing(
     owner: str | None = None,
     secrets: bool = False,
 ) -> AsyncIterator[Any]:
-    """A write transaction on a store that may be written.
+    """A write transaction, of a kind of `Database.writing`, on a store that may be written. With `frozen="allow"` that
+    may be a frozen one too; the freeze of the `owner` who writes is not in its way. `secrets` keeps everybody else
+    from changing secrets.
 
-    Args:
-        database: the store's.
-        kind: of the transaction; see `Database.writing`.
-        frozen: "allow" writes to a frozen store too.
-        owner: the operation that writes; its own freeze is not in its way.
-        secrets: keep everybody else from changing secrets.
-
-    Raises:
-        StoreFrozenError: a user, or an operation that lives, has frozen the store.
-        StoreBusyError, StoreNotFoundError: as they say.
+    Raises StoreFrozenError where a user, or an operation that lives, has frozen the store; StoreBusyError;
+    StoreNotFoundError.
     """
     is_alive: dict[str, bool] = {}
     while True:

@@ -62,11 +62,8 @@ _COLUMNS = ("source", "state", "problem")
 
 
 async def make_table(writing: Writing) -> None:
-    """Make the table where it is missing. In a transaction of its own: on MySQL this ends one.
-
-    Raises:
-        UnsupportedStoreError: another program's table has its name.
-    """
+    """Make the table where it is missing. In a transaction of its own: on MySQL this ends one. Raises
+    UnsupportedStoreError where another program's table has its name."""
     dialect = writing.dialect
     known = await columns(writing, dialect.tables.sync)
     if not known:
@@ -114,17 +111,9 @@ async def is_still(writing: Writing, source: str, before: str | None) -> bool:
 
 
 async def save(writing: Writing, source: str, before: str | None, after: SyncState) -> str | None:
-    """Change a row, or insert it where there was none.
-
-    Args:
-        writing: the transaction in which the events change too.
-        source: the key of the row.
-        before: the text that it must have still; None where there must be no row.
-        after: what it becomes.
-
-    Returns:
-        The text of the row now; None if somebody else has changed it, and then nothing was done.
-    """
+    """In the transaction in which the events change too, change a row that still has the text `before`, or insert it
+    where that is None and there is none. Returns its text now; None if somebody else has changed it, and then nothing
+    was done."""
     dialect = writing.dialect
     table = dialect.table(dialect.tables.sync)
     source_column, state_column, problem_column = map(dialect.column, _COLUMNS)
