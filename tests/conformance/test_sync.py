@@ -68,7 +68,9 @@ async def test_an_empty_source_makes_an_empty_replica_that_can_grow(new_url: New
     async with open_store(new_url()) as source, open_store(new_url()) as target:
         await source.init()
         assert (await target.sync(source)).events == 0
+        bookmark = await target.bookmark()
         assert (await target.sync(source)).events == 0
+        assert await target.bookmark() == bookmark, "it is filled once"
         await save(source, "a", 1)
         assert (await target.sync(source)).events == 1
         assert await are_equal(source, target)

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 import msgspec
 
+from eventferry import cursor as vector
 from eventferry.clock import now
 from eventferry.database import EVERYTHING, Database
 from eventferry.errors import (
@@ -203,7 +204,9 @@ class Sync:
             self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
         if self._began_at is None:
             self._began_at = self._state.events
-        if self._state.mode == "replica" and is_empty:
+        # A target that should hold events and is empty: its fill was noted, and then not put in its place.
+        is_filled = self._state.heads is not None and not (is_empty and any(vector.decode(self._state.heads)))
+        if self._state.mode == "replica" and not is_filled:
             await self._fill(self._state)
         return self._its_state
 
