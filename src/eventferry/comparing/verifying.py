@@ -7,7 +7,7 @@ By position: every field of every event. By content, for merged stores, which ha
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from typing import TypeAlias, TypeVar
 
@@ -139,7 +139,7 @@ class _Payloads:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[bytes, int] = {}
+        self._counts: Counter[bytes] = Counter()
         self._texts: dict[bytes, list[bytes]] | None = None
 
     def __bool__(self) -> bool:
@@ -149,7 +149,7 @@ class _Payloads:
         """Add a payload."""
         if payload not in self._counts and self._texts is not None:
             self._texts.setdefault(canonical(payload), []).append(payload)
-        self._counts[payload] = self._counts.get(payload, 0) + 1
+        self._counts[payload] += 1
 
     def take(self, payload: bytes) -> bytes | None:
         """Remove and return a payload of equal value; None if there is none."""
@@ -173,9 +173,7 @@ class _Payloads:
 
     def all(self) -> Iterator[bytes]:
         """All payloads, repeated as often as they occur."""
-        for payload, count in self._counts.items():
-            for _ in range(count):
-                yield payload
+        return self._counts.elements()
 
 
 class _ByContent(_Events[NewRow]):

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -57,22 +58,7 @@ _Row = namedtuple(
 )
 
 
-class _Payload(msgspec.Struct, rename="camel", omit_defaults=True):
-    carrier: str
-    flight: int
-    origin: str
-    dest: str
-    scheduled_departure: int
-    distance_miles: int
-    delay_minutes: int | None = None
-    air_time_minutes: int | None = None
-
-
-class _Event(msgspec.Struct, rename="camel"):
-    type: str
-    timestamp: int
-    aggregate_id: str
-    payload: _Payload
+_Event: TypeAlias = dict[str, Any]
 
 
 def fetch(directory: Path) -> Path:
@@ -181,17 +167,18 @@ def _events(archive: Path) -> Iterator[_Event]:
 def _event(kind: str, time: int, scheduled: int, row: _Row, delay: str = "", air_time: str = "") -> _Event:
     # Flights without a tail number were all cancelled, presumably before they got an aircraft.
     aggregate = f"flight-{row.carrier}{row.flight}" if _is_missing(row.tailnum) else f"aircraft-{row.tailnum}"
-    payload = _Payload(
-        carrier=row.carrier,
-        flight=int(row.flight),
-        origin=row.origin,
-        dest=row.dest,
-        scheduled_departure=scheduled,
-        distance_miles=int(row.distance),
-        delay_minutes=_number(delay),
-        air_time_minutes=_number(air_time),
-    )
-    return _Event(kind, time, aggregate, payload)
+    payload = {
+        "carrier": row.carrier,
+        "flight": int(row.flight),
+        "origin": row.origin,
+        "dest": row.dest,
+        "scheduledDeparture": scheduled,
+        "distanceMiles": int(row.distance),
+        "delayMinutes": _number(delay),
+        "airTimeMinutes": _number(air_time),
+    }
+    known = {key: value for key, value in payload.items() if value is not None}
+    return {"type": kind, "timestamp": time, "aggregateId": aggregate, "payload": known}
 
 
 def _timed_lines(archive: Path) -> list[tuple[int, int, str]]:

@@ -201,16 +201,7 @@ class Replacement:
         if stage is None or owner is None:
             return
         self._stage = None
-        await to_the_end(self._leave(stage, owner, keep=keep))
-
-    async def _leave(self, stage: Stage, owner: Owner, *, keep: bool) -> None:
-        try:
-            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-                if not keep:
-                    await writing.drop_stage(stage)
-                await owners.thaw(writing, owner.id)
-        finally:
-            await owner.release()
+        await to_the_end(owners.leave(self._database, owner, *([] if keep else [stage])))
 
     @property
     def _its_stage(self) -> Stage:

@@ -363,11 +363,4 @@ class Export:
     async def _thaw(self) -> None:
         owner, self._owner = self._owner, None
         if owner is not None:
-            await to_the_end(self._release(owner))
-
-    async def _release(self, owner: Owner) -> None:
-        try:
-            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-                await owners.thaw(writing, owner.id)
-        finally:
-            await owner.release()
+            await to_the_end(owners.leave(self._database, owner))

@@ -21,6 +21,7 @@ from eventferry.database import (
     ExclusiveWriting,
     Freeze,
     Frozen,
+    Owner,
     Replacing,
     Stage,
     Writing,
@@ -126,6 +127,17 @@ async def unfreeze_by_user(database: Database) -> None:
         # reSolve may set or remove one at any time.
         while marker is not None and not await transaction.change_freeze(marker, None):
             marker = await transaction.freeze()
+
+
+async def leave(database: Database, owner: Owner, *stages: Stage) -> None:
+    """End an operation: its freeze goes, if it stands, and so do these stages."""
+    try:
+        async with writing(database, "exclusive", frozen="allow") as transaction:
+            for stage in stages:
+                await transaction.drop_stage(stage)
+            await thaw(transaction, owner.id)
+    finally:
+        await owner.release()
 
 
 async def refuse_living(database: Database, stage: Stage) -> None:
