@@ -25,7 +25,7 @@ from eventferry.errors import (
 )
 from eventferry.importing.batch import SLICE
 from eventferry.importing.resuming import Consumed
-from eventferry.lifecycle import Life, to_the_end
+from eventferry.lifecycle import Life, second_to, to_the_end
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.limits import Limits
@@ -172,7 +172,8 @@ class ImportStream:
                     await self._take(self._splitter.feed(piece))
                 await (self._batches.commit() if self._stopped else self._batches.end_block())
             except BaseException as error:
-                await self._abort_after(error)
+                with second_to(error):
+                    await self.abort(error)
                 raise
 
     async def verify(self, block: bytes) -> bytes:
@@ -217,7 +218,8 @@ class ImportStream:
                 else:
                     await self._target.abort(keep=True)
             except BaseException as error:
-                await self._abort_after(error)
+                with second_to(error):
+                    await self.abort(error)
                 raise
         self._state = "closed"
         self._life.remove(self.abort)
@@ -243,13 +245,6 @@ class ImportStream:
             self._life.remove(self.abort)
             await self._target.abort(keep=_is_interruption(error))
 
-    async def _abort_after(self, error: BaseException) -> None:
-        """Abort because of an error. The caller gets that error even if aborting fails too."""
-        try:
-            await self.abort(error)
-        except Exception as another:
-            error.add_note(f"ending failed too: {another}")
-
     async def begin(self) -> None:
         """Begin, as `async with` does. Calling it again is fine."""
         if self._state == "open":
@@ -265,7 +260,8 @@ class ImportStream:
                 limits = await self._target.limits()
             except BaseException as error:
                 if self._state == "open":
-                    await self._abort_after(error)
+                    with second_to(error):
+                        await self.abort(error)
                 else:
                     self._operation.fail(error)
                 raise

@@ -18,12 +18,8 @@ _ROOM = 4  # how many items of a source wait until its turn comes, where several
 
 
 class Ahead(Generic[T]):
-    """Items that a task of its own reads: it gives each to `give`, and waits in `room` where it holds nothing open.
-
-    Args:
-        read: the task.
-        enough: how many items are enough to read no more for now.
-    """
+    """Items that a task of its own reads, until `enough` are at hand: it gives each to `give`, and waits in `room`
+    where it holds nothing open."""
 
     def __init__(self, read: Callable[[Ahead[T]], Awaitable[None]], enough: int) -> None:
         self.hand: deque[T] = deque()  # what has been read and not been taken
@@ -35,11 +31,8 @@ class Ahead(Generic[T]):
         self._task.add_done_callback(lambda _: self._came.set())
 
     async def reach(self, count: int) -> bool:
-        """Wait until this many items are at hand; False if there are not that many.
-
-        Raises:
-            Exception: what the task met with, once everything before it has been taken.
-        """
+        """Wait until this many items are at hand; False if there are not that many. Raises what the task met with,
+        once everything before it has been taken."""
         self._wanted = count
         while len(self.hand) < count and not self._task.done():
             self._taken.set()

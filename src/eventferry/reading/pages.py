@@ -149,11 +149,9 @@ class Pages:
         return Lines(b"".join(texts), *(list(chain.from_iterable(column)) for column in columns))
 
     async def _look_for_growth(self, reading: Reading, limit: int) -> None:
-        """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
-
-        Where it mostly has not, what is needed then is asked for in the same breath, and the database is at it while
-        what was kept is made into events. Where it has grown since the page before, it grows on, and nothing is kept.
-        """
+        """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere. Where it mostly
+        has not grown, what is needed then is asked for in the same breath, and the database is at it while what was
+        kept is made into events. Where it has since the page before, it grows on, and nothing is kept."""
         looking = asyncio.ensure_future(reading.state())
         self._source.begin_to_look(reading, limit, _KEPT_BYTES)
         state = await looking
@@ -263,11 +261,9 @@ class Pages:
         self._source.turn_to(Selection(until=self._until, only=self._only, thread=thread), self._reader)
 
     async def _find_bound(self, reading: Reading) -> bool:
-        """Find the least key that any thread still owes; False if there is none.
-
-        At first, go on to where the merge first comes to an event of the filter's first time, or a later one: what is
-        out before that is earlier, so no event of it is asked for.
-        """
+        """Find the least key that any thread still owes; False if there is none. At first, go on to where the merge
+        first comes to an event of the filter's first time, or a later one: what is out before that is earlier, so no
+        event of it is asked for."""
         keys = await next_keys(reading, self.unread, self._until)
         start, self._start = self._start, None
         if keys and start is not None and min(keys).timestamp < start:
