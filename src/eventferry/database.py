@@ -32,8 +32,7 @@ class Key(NamedTuple):
     thread_id: int
 
 
-FIRST = Key(-(2**63), -1, -1)
-"""No event sorts before it."""
+FIRST = Key(-(2**63), -1, -1)  # no event sorts before it
 
 Position: TypeAlias = tuple[int, int, int, bytes | None]
 """An event as the order sees it: thread, counter, timestamp, and its line if that was asked for."""
@@ -70,8 +69,7 @@ class Stretch(NamedTuple):
         return Key(self.last, self.counters[-1], self.threads[-1] + 1)
 
 
-NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)
-"""No event is left."""
+NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)  # no event is left
 
 
 class Segment(NamedTuple):
@@ -369,8 +367,7 @@ class Replacing(ExclusiveWriting, Protocol):
         """Remove the store's tables with everything in them and beside them."""
 
 
-Undo: TypeAlias = Callable[[], Awaitable[None]]
-"""Undoes something, as far as nobody has made use of it."""
+Undo: TypeAlias = Callable[[], Awaitable[None]]  # undoes something, as far as nobody has made use of it
 
 
 class Owner(Protocol):

@@ -7,9 +7,10 @@ keeps them as they are. For a store, the database also checks that counters and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -171,9 +172,9 @@ class _Remarks:
     """The number of remarks of each kind, and the first ones."""
 
     def __init__(self) -> None:
-        self.counts: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
+        self.counts: Counter[RemarkKind] = Counter()
         self.first: list[Remark] = []
-        self._told: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
+        self._told: Counter[RemarkKind] = Counter()
 
     def add(self, kind: RemarkKind, text: str, count: int = 1) -> None:
         """Count a remark, and keep it if it is among the first of its kind."""

@@ -21,7 +21,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 
 from eventferry.errors import EventferryError, InputError, StoreClosedError
 from eventferry.lifecycle import to_the_end
-from eventferry.lines.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
+from eventferry.lines.unpacking import Gzip, Unpacker, Zstd, zstd_module
 
 BLOCK = 1024 * 1024
 
@@ -245,7 +245,7 @@ class Blocks(AsyncIterator[bytes]):
         if self._name is not None and os.path.splitext(self._name)[1].lower() in PACKED:
             why = "it does not begin as gzip or zstd does" if start else "it is empty"
             raise InputError(f"{what} is damaged or cut off: {why}")
-        return Identity()
+        return Unpacker()
 
 
 def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> Blocks:

@@ -6,7 +6,7 @@ import contextlib
 import zlib
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from eventferry.errors import InputError, MissingExtraError
 
@@ -31,29 +31,19 @@ def zstd_module() -> ModuleType:
     return backport
 
 
-class Unpacker(Protocol):
-    """Takes what came in and gives what it unpacks to."""
+class Unpacker:
+    """Takes what came in and gives what it unpacks to; this one takes what is not packed at all."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The pieces that these bytes unpack to, each at most `PIECE` bytes; an empty one says no more than that
         there was some work to do."""
+        yield data
 
     def finish(self) -> None:
         """It was all. Raises InputError where it cannot have been."""
 
 
-class Identity:
-    """What is not packed at all."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bytes as they are."""
-        yield data
-
-    def finish(self) -> None:
-        """Any end is one."""
-
-
-class _Parts:
+class _Parts(Unpacker):
     """What is packed in parts (members of gzip, frames of zstd), one after another; `what` it is, an error says."""
 
     _format = ""
@@ -73,7 +63,6 @@ class _Parts:
         return InputError(f"{self._what} is damaged, or is not {self._format}: {error}")
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that these bytes unpack to."""
         for start in range(0, len(data), _AT_ONCE):
             yield from self._unpacked(data[start : start + _AT_ONCE])
 
@@ -101,7 +90,6 @@ class _Parts:
             raise self._damaged(error) from None
 
     def finish(self) -> None:
-        """Raises InputError where the last part is not whole."""
         if self._part is not None or self._start or not self._parts:
             raise InputError(f"{self._what} is damaged or cut off: it ends inside {self._format}")
 

@@ -84,11 +84,7 @@ class Bookmark(NamedTuple):
     async def moved(self, reading: Reading, lines: Lines, unread: Sequence[int]) -> Bookmark:
         """The bookmark behind a page, which this reading gave."""
         digests = dict(self.digests)
-        threads = {
-            thread
-            for thread, (before, after) in enumerate(zip(self.unread, unread, strict=True))
-            if after != before
-        }
+        threads = {thread for thread in range(vector.THREADS) if unread[thread] != self.unread[thread]}
         last = _last_lines(lines)
         known = {thread for thread in threads & last.keys() if last[thread][0] == unread[thread] - 1}
         digests |= {thread: _placed(last[thread][1])[2] for thread in known}
@@ -128,8 +124,7 @@ def encode(written: Written) -> str:
     planes = b"".join(counters[plane :: vector.COUNTER_BYTES] for plane in range(vector.COUNTER_BYTES))
     packing = zlib.compressobj(9, wbits=_RAW_DEFLATE)
     body = written.identity + written.fingerprint + packing.compress(planes) + packing.flush()
-    whole = body + zlib.crc32(body).to_bytes(4, "big")
-    return PREFIX + base64.urlsafe_b64encode(whole).decode().rstrip("=")
+    return PREFIX + base64.urlsafe_b64encode(body + _checksum(body)).decode().rstrip("=")
 
 
 def decode(text: str) -> Written:

@@ -87,21 +87,15 @@ class ExportStream:
         return self._export.exported
 
     async def begin(self) -> str:
-        """Fix the state that is exported, as asking for the first block does; twice is fine.
-
-        Returns:
-            The cursor behind that state: where a later export goes on when this one has come to its end.
-        """
+        """Fix the state that is exported, as asking for the first block does; twice is fine. Returns the cursor behind
+        it: where a later export goes on when this one has come to its end."""
         with self._export.life.running():
             _, heads = await self._export.begun()
         return vector.encode([max(counters) for counters in zip(heads, self._export.unread, strict=True)])
 
     async def bookmark(self) -> str:
-        """A bookmark behind the last event that was given out whole; an export since then goes on.
-
-        Raises:
-            StoreReplacedError: the events have been replaced.
-        """
+        """A bookmark behind the last event that was given out whole; an export since then goes on. Raises
+        StoreReplacedError where the events have been replaced."""
         with self._export.life.running():
             return await self._export.bookmark_at(self._export.unread)
 

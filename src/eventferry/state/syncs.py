@@ -19,27 +19,18 @@ Mode: TypeAlias = Literal["replica", "merge"]
 
 
 class SyncState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """How far a sync has come.
+    """How far a sync has come."""
 
-    Attributes:
-        place: of the source, for people, and to find the row of a source that has no lasting identity.
-        identity: of the source as bookmarks hold it, in hex; zeros where it has no lasting one.
-        mode: "replica" or "merge".
-        same_aggregate: what becomes of an aggregate that lives on both sides, in a merge.
-        bookmark: of the source, behind what was brought over.
-        heads: the cursor of a replica behind that: if its heads are others, somebody else has written there.
-        events: how many events were brought over.
-        at: when the last ones were, in ms since 1970.
-    """
-
-    place: str
-    identity: str
+    place: str  # of the source, for people, and to find the row of a source that has no lasting identity
+    identity: str  # of the source as bookmarks hold it, in hex; zeros where it has no lasting one
     mode: Mode
-    same_aggregate: str = "refuse"
-    bookmark: str | None = None
-    heads: str | None = None
-    events: int = 0
-    at: int = 0
+    same_aggregate: str = "refuse"  # what becomes of an aggregate that lives on both sides, in a merge
+    bookmark: str | None = None  # of the source, behind what was brought over
+    heads: str | None = (
+        None  # the cursor of a replica behind that: if it differs, somebody else has written there
+    )
+    events: int = 0  # that were brought over
+    at: int = 0  # when the last ones were, in ms since 1970
 
 
 class Problem(msgspec.Struct, frozen=True):
