@@ -44,8 +44,6 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Saves that are being stored together."""
-
     saves: Sequence[_Waiting]
     task: asyncio.Task[None]
 

@@ -177,7 +177,6 @@ class _Remarks:
         self._told: Counter[RemarkKind] = Counter()
 
     def add(self, kind: RemarkKind, text: str, count: int = 1) -> None:
-        """Count a remark, and keep it if it is among the first of its kind."""
         self.counts[kind] += count
         if self._told[kind] < FIRST:
             self._told[kind] += 1
@@ -185,15 +184,12 @@ class _Remarks:
 
 
 class _Threads:
-    """The progress of each thread."""
-
     def __init__(self, remarks: _Remarks) -> None:
         self._remarks = remarks
         self._timestamps: dict[int, int] = {}
         self.next_counters: dict[int, int] = {}
 
     def add(self, row: Row) -> None:
-        """Check the next event."""
         thread, counter = row.thread_id, row.thread_counter
         expected = self.next_counters.get(thread, 0)
         place = f"thread {thread} counter {counter}"

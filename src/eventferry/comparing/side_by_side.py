@@ -143,7 +143,6 @@ class Comparison(Generic[R, D]):
             raise lines.placed(error, lines.at - size + number) from None
 
     def _add_all(self, lines: _Lines, side: Side) -> None:
-        """Add some of the available lines of one side."""
         start = lines.at
         for place, text in enumerate(lines.take(min(lines.left, _AT_ONCE)), start):
             try:
@@ -194,7 +193,6 @@ class _Lines:
 
     @property
     def left(self) -> int:
-        """How many lines are available."""
         return len(self._texts) - self.at
 
     async def fill(self) -> bool:
@@ -214,7 +212,6 @@ class _Lines:
         return True
 
     def take(self, size: int) -> list[bytes]:
-        """Take the next lines."""
         self.at += size
         return self._texts[self.at - size : self.at]
 

@@ -146,7 +146,6 @@ class _Payloads:
         return bool(self._counts)
 
     def add(self, payload: bytes) -> None:
-        """Add a payload."""
         if payload not in self._counts and self._texts is not None:
             self._texts.setdefault(canonical(payload), []).append(payload)
         self._counts[payload] += 1
@@ -172,7 +171,6 @@ class _Payloads:
         return texts[0] if texts else None
 
     def all(self) -> Iterator[bytes]:
-        """All payloads, repeated as often as they occur."""
         return self._counts.elements()
 
 

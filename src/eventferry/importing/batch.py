@@ -90,7 +90,6 @@ class Batch(Generic[R, P]):
             self._note(found[1])
 
     def _note(self, size: int) -> None:
-        """A part has been taken."""
         self._taken += size
         if self._waits_for_room:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits

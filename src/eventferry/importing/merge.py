@@ -86,7 +86,6 @@ _CHUNK = 10_000
 
 
 async def _discard(writing: ExclusiveWriting, stage: Stage, staged: Sequence[int]) -> None:
-    """Take these rows out of the stage."""
     dialect = writing.dialect
     for start in range(0, len(staged), _CHUNK):
         numbers = ", ".join(map(str, staged[start : start + _CHUNK]))
@@ -129,7 +128,6 @@ class _Group:
         self._spill.close()
 
     def add(self, row: Shared) -> None:
-        """Add a row of the group."""
         self._rows.append((row.payload, row.staged))
         self._size += len(row.payload) + _OVERHEAD
         if self._size > _HELD:

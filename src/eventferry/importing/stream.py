@@ -298,11 +298,9 @@ class ImportStream:
             ) from None
 
     def _progress(self) -> Progress:
-        """How far in the source the rows that were given so far end."""
         return replace(self._taken, digest=self._consumed.digest())
 
     def _note(self, done: Progress) -> None:
-        """So much of the source is committed."""
         self._done = done
 
 

@@ -145,7 +145,6 @@ class LineSplitter:
         return whole
 
     def _without_bom(self, block: bytes) -> bytes:
-        """Drops a byte order mark, which may itself be cut."""
         start = self._taken(block)
         if len(start) < len(BOM) and BOM.startswith(start):
             self._pieces.append(start)

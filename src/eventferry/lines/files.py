@@ -101,7 +101,6 @@ on the file, and with them the transactions of its stores."""
 
 
 def _is_database(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a SQLite database."""
     try:
         found = os.stat(path)
         identity = found.st_dev, found.st_ino
@@ -274,7 +273,6 @@ class _Raw(io.FileIO):
     """A file that is written without a buffer: `write` takes all, and `close` waits for nobody."""
 
     def write(self, block: Any) -> int:
-        """Write all of it."""
         rest = memoryview(block)
         while rest:
             taken: int | None = super().write(rest)
@@ -355,7 +353,6 @@ class FileSink:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     async def _written(self) -> None:
-        """Wait for what is under way; raises its error."""
         if self._writing is not None:
             await asyncio.shield(self._writing)  # a thread cannot be cancelled: `abort` waits for it
             self._writing = None

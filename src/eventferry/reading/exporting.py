@@ -252,7 +252,6 @@ class Export:
     async def _slice(
         self, identity: str, since: list[int], until: list[int], *, is_last: bool
     ) -> AsyncGenerator[_Step, None]:
-        """Page after page of a slice."""
         # Each of several slices is read while others are checked, without more.
         is_alone = self._jobs == 1 and self._limit is None and self._room is None and self._only.is_open
         pages = Pages(since, until, self._only, partial(self._reading, identity) if is_alone else None)
@@ -302,7 +301,6 @@ class Export:
             yield reading
 
     def _rest(self, read: int) -> int:
-        """How many events the next page may have when so many have been read."""
         return PAGE_EVENTS if self._limit is None else min(PAGE_EVENTS, self._limit - read)
 
     async def begun(self) -> tuple[str, list[int]]:

@@ -304,7 +304,6 @@ class Pages:
         return self._lines(b"".join(filter(None, lines)), threads, counters)
 
     async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
-        """A page by the merge itself."""
         merge = Merge(reading, self.unread, self._until, self._only, limit)
         if (thread := await merge.begin()) is not None:
             self._go_by_counter(thread)
