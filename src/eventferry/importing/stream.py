@@ -26,7 +26,7 @@ from eventferry.errors import (
 from eventferry.importing.batch import SLICE
 from eventferry.importing.resuming import Consumed
 from eventferry.lifecycle import Life, second_to, to_the_end
-from eventferry.lines.blocks import Lines, LineSplitter
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.limits import Limits
 from eventferry.operation_log import Operation, counts_of
@@ -99,9 +99,9 @@ class ImportStream:
         operation: Operation,
         life: Life,
         *,
-        byte_offset: int,
-        max_line_bytes: int,
-        ignore_unknown_keys: bool,
+        byte_offset: int = 0,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        ignore_unknown_keys: bool = False,
     ) -> None:
         self._target = target
         self._operation = operation

@@ -127,12 +127,10 @@ class LineSplitter:
         if self._at_start:  # fewer bytes than a byte order mark has came in at all
             self._at_start = False
             self._check_utf8(b"".join(self._pieces))
-        try:
-            self._utf8.decode(b"", final=True)
-        except UnicodeDecodeError:
+        if self._utf8.getstate()[0]:
             raise InputError(
                 "the input ends inside a character", line=self.line, byte_offset=self.byte_offset
-            ) from None
+            )
         rest = self._taken()
         end = self.byte_offset + len(rest)
         return Lines(rest, 1 if rest else 0, self.line, self.byte_offset, end)
