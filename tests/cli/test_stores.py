@@ -41,7 +41,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "serve": (),
     "token": (),
     "upgrade": (),
-    "verify": ("--content",),
+    "sync": ("--follow", "--once", "--merge", "--rate", "--status", "--max-lag", "--json"),
+    "cutover": ("--leave-frozen", "--json"),
+    "verify": ("--content", "--until"),
     "demo": (),
 }
 

@@ -428,6 +428,33 @@ async def test_the_status_tells_how_far_behind_it_is(opened: Opened) -> None:
         assert status.events == 1
 
 
+async def test_a_problem_is_forgotten_when_it_goes_well_again(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        await save(source, "a", 1)
+        await target.sync(source)
+        await save(source, "a", 2)
+        await target.freeze()
+        with pytest.raises(StoreFrozenError):
+            await target.sync(source)
+        [status] = await target.sync_status(source)
+        assert status.problem is not None
+        await target.unfreeze()
+        await target.sync(source)
+        [status] = await target.sync_status(source)
+        assert status.problem is None
+
+
+async def test_a_store_is_not_synced_into_itself(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as one, open_store(url) as same:
+        await one.init()
+        await save(one, "a", 1)
+        for mode in ("replica", "merge"):
+            with pytest.raises(UsageError):
+                await same.sync(one, mode=mode)
+        assert (await one.describe()).event_count == 1
+
+
 async def test_a_store_that_is_dropped_takes_the_state_with_it(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await save(source, "a", 1)

@@ -77,13 +77,14 @@ async def make_table(writing: Writing) -> None:
         )
 
 
-async def _is_there(reading: Reading) -> bool:
+async def has_table(reading: Reading) -> bool:
+    """Whether the table is there."""
     return set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.sync)).keys()
 
 
 async def load(reading: Reading) -> list[SyncRow]:
     """The rows; none where there is no table."""
-    if not await _is_there(reading):
+    if not await has_table(reading):
         return []
     table, *names = _names(reading)
     rows = await reading.ask(f"SELECT {', '.join(names)} FROM {table} ORDER BY {names[0]}")
@@ -126,18 +127,18 @@ async def save(writing: Writing, source: str, before: str | None, after: SyncSta
     return text if changed else None
 
 
-async def note_problem(writing: Writing, source: str, problem: Problem) -> None:
-    """Keep the last error of a sync, for whoever asks how it is."""
+async def note_problem(writing: Writing, source: str, problem: Problem | None) -> None:
+    """Keep the last error of a sync, for whoever asks how it is; None: it goes well again."""
     table, source_column, _, problem_column = _names(writing)
     await writing.change(
         f"UPDATE {table} SET {problem_column} = %s WHERE {source_column} = %s",
-        (msgspec.json.encode(problem).decode(), source),
+        (None if problem is None else msgspec.json.encode(problem).decode(), source),
     )
 
 
 async def clear(writing: Writing) -> None:
     """Forget all syncs: the events that they brought are about to be replaced."""
-    if await _is_there(writing):
+    if await has_table(writing):
         await writing.change(f"DELETE FROM {_names(writing)[0]}")
 
 

@@ -11,7 +11,6 @@ from eventferry.database import ExclusiveWriting, Reading
 from eventferry.errors import AggregateConflictError, TargetChangedError
 from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, full_thread, last_version
-from eventferry.reading.order import thread_of
 from eventferry.state.syncs import SyncState
 
 _IDS = 500
@@ -23,9 +22,16 @@ Before: TypeAlias = Callable[[Sequence[str]], Awaitable[dict[str, int]]]
 
 
 async def place(
-    writing: ExclusiveWriting, rows: Sequence[Row], state: SyncState, before: Before
+    writing: ExclusiveWriting, rows: Sequence[Row], state: SyncState, thread: int, before: Before
 ) -> tuple[list[Row], str]:
     """The rows as the target is to store them, and the cursor of the target behind them.
+
+    Args:
+        writing: the transaction in which they are stored.
+        rows: of the source, in its order.
+        state: of the sync.
+        thread: of a merge: where the events of this source go.
+        before: asks the source.
 
     Raises:
         TargetChangedError: a replica was written to by somebody else.
@@ -40,14 +46,19 @@ async def place(
             )
         placed = list(rows)
     else:
-        placed = await _merged(writing, rows, heads, state, before)
+        placed = await _merged(writing, rows, heads, state, thread, before)
     for row in placed:
         heads[row.thread_id] = row.thread_counter + 1
     return placed, vector.encode(heads)
 
 
 async def _merged(
-    writing: ExclusiveWriting, rows: Sequence[Row], heads: Sequence[int], state: SyncState, before: Before
+    writing: ExclusiveWriting,
+    rows: Sequence[Row],
+    heads: Sequence[int],
+    state: SyncState,
+    thread: int,
+    before: Before,
 ) -> list[Row]:
     """Behind everything, in the order of the source.
 
@@ -59,7 +70,6 @@ async def _merged(
     last = await _last_versions(writing, {prefix + row.aggregate_id for row in rows})
     if not renumber:
         await _refuse_shared(rows, prefix, last, before)
-    thread = thread_of(state.place)
     if heads[thread] + len(rows) - 1 > MAX_COUNTER:
         raise full_thread(thread)
     limits = await writing.limits()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -38,6 +39,7 @@ from eventferry.operation_log import Operation
 from eventferry.reading.bookmarks import decode, identity_of
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower
+from eventferry.reading.order import thread_of
 from eventferry.state import owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.filling import Filling
@@ -120,6 +122,7 @@ class Sync:
         self._state: SyncState | None = None
         self._text: str | None = None
         self._began_at: int | None = None
+        self._has_problem = False
         self._decoder = LineDecoder()
 
     async def run(self, *, follow: bool) -> SyncReport:
@@ -156,8 +159,10 @@ class Sync:
             text = await self._gathered(follower, follow=follow)
             if text:
                 await self._store(text, str(await follower.begin()))
-            elif follower.is_caught_up and not follow:
-                break
+            elif follower.is_caught_up:
+                await self._forget_problem()
+                if not follow:
+                    break
         if self._secrets is not None:
             await self._secrets.bring_all()
         return await self._noted_end(follower)
@@ -190,9 +195,12 @@ class Sync:
         async with self._source.reading() as reading:
             identity = identity_of(await reading.state()).hex()
         place = place_of_source(self._source)
-        is_empty = await self._prepare_target()
+        await self._make_target()
         async with self._target.reading() as reading:
+            if identity == identity_of(await reading.state()).hex() != _NO_IDENTITY:
+                raise UsageError("source and target are the same store, or one is a copy of the other's file")
             rows = await syncs.load(reading)
+            is_empty = not any(await reading.heads())
             self._decoder = LineDecoder(await reading.limits())
         row = row_of(rows, identity, place)
         if row is None:
@@ -202,6 +210,7 @@ class Sync:
         else:
             self._key, self._text = row.source, row.text
             self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
+        self._has_problem = row is not None and row.problem is not None
         if self._began_at is None:
             self._began_at = self._state.events
         # A target that should hold events and is empty: its fill was noted, and then not put in its place.
@@ -210,17 +219,16 @@ class Sync:
             await self._fill(self._state)
         return self._its_state
 
-    async def _prepare_target(self) -> bool:
-        """Make what is missing in the target; whether it holds no events."""
+    async def _make_target(self) -> None:
+        """Make what is missing in the target."""
         try:
             async with self._target.reading() as reading:
-                is_empty = not any(await reading.heads())
+                if await syncs.has_table(reading):
+                    return
         except StoreNotFoundError:
             await self._target.create()
-            is_empty = True
         async with owners.writing(self._target, "exclusive") as writing:
             await syncs.make_table(writing)
-        return is_empty
 
     def _first_state(self, place: str, identity: str, *, is_empty: bool) -> SyncState:
         mode = self._mode or "replica"
@@ -311,7 +319,7 @@ class Sync:
         async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
             if not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
-            placed, heads = await place(writing, rows, state, self._brought)
+            placed, heads = await place(writing, rows, state, thread_of(self._key), self._brought)
             state = msgspec.structs.replace(
                 state,
                 bookmark=bookmark,
@@ -337,11 +345,19 @@ class Sync:
         async with self._source.reading() as reading:
             return await versions_before(reading, ids, decode(bookmark).unread)
 
+    async def _forget_problem(self) -> None:
+        """The last try has not failed any more, although it brought nothing."""
+        if self._has_problem and self._text is not None:
+            async with owners.writing(self._target, frozen="allow") as writing:
+                await syncs.note_problem(writing, self._key, None)
+        self._has_problem = False
+
     async def _note(self, error: Exception) -> None:
         """Keep an error where `sync --status` finds it, as far as the target can be reached."""
         if self._text is None:
             return
         problem = Problem(now(), f"{type(error).__name__}: {error}")
+        self._has_problem = True
         with suppress(EventferryError, TimeoutError):
             async with asyncio.timeout(_NOTING_SECONDS):
                 async with owners.writing(self._target, frozen="allow") as writing:
@@ -367,8 +383,11 @@ def _may_pass(error: EventferryError, *, follow: bool) -> bool:
 
 
 def place_of_source(source: Database) -> str:
-    """Where a source is, with the names of its tables, and without a password."""
-    return "/".join(value for value in source.traits.resource_names.values() if value)
+    """Where a source is, with the names of its tables, and without a password; from wherever it is looked at."""
+    names = dict(source.traits.resource_names)
+    if (file := names.get("databaseFile")) is not None:
+        names["databaseFile"] = os.path.realpath(file)
+    return "/".join(value for value in names.values() if value)
 
 
 def row_of(rows: Sequence[syncs.SyncRow], identity: str, place: str) -> syncs.SyncRow | None:
