@@ -71,6 +71,9 @@ class Stretch(NamedTuple):
 
 NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)  # no event is left
 
+Give: TypeAlias = Callable[[Stretch], None]
+"""Called with each stretch, in the event loop."""
+
 
 class Segment(NamedTuple):
     """The part of a thread from `start` up to, not including, `end`, and the time that it is compared with."""
@@ -243,13 +246,7 @@ class Reading(Protocol):
         """The 256 next counters."""
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         """Read events from the least key `bound` on, in order of their keys, in at most `count` consecutive stretches
         with `limit` lines in all. Those of one thread come in order of their counters, from the bound's on. Events

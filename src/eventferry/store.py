@@ -10,7 +10,6 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry import secrets
-from eventferry.arguments import check_integer, check_mode, filter_of, text, texts
 from eventferry.database import Database, Inspection, Undo
 from eventferry.errors import (
     StoreClosedError,
@@ -25,13 +24,14 @@ from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
-from eventferry.lines.event import Event, EventInput, NewRow
+from eventferry.lines.event import Event, EventInput, NewRow, decode_events
 from eventferry.lines.payload import encode_payload
 from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import loading, partition
+from eventferry.reading.arguments import check_integer, check_mode, filter_of, text, texts
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import AUTO, MANUAL, Export, ExportStream, MaintenanceMode
-from eventferry.reading.following import FollowStream
+from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader, Readers
 from eventferry.reading.partition import Partition
 from eventferry.results import (
@@ -267,7 +267,19 @@ class EventStore:
         check_integer("limit", limit, 1)
         if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
             raise UsageError(f"idle must be a number of seconds, not {idle!r}")
-        return FollowStream(self._database, since, filter_of(event_types, aggregate_ids), limit, idle)
+        follower = self._follower(since, event_types, aggregate_ids, limit, decode_events)
+        return FollowStream(follower, idle)
+
+    def _follower(
+        self,
+        since: str | None,
+        event_types: Iterable[str] | None,
+        aggregate_ids: Iterable[str] | None,
+        limit: int,
+        decode: Callable[[bytes], list[Event]] | None = None,
+    ) -> Follower:
+        """The same in lines, for the command and the service."""
+        return Follower(self._database, since, filter_of(event_types, aggregate_ids), limit, decode)
 
     async def get_event_loader(
         self,

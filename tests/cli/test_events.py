@@ -37,7 +37,7 @@ def test_events_prints_lines_on_stdout_and_the_cursor_alone_on_stderr(ferry: Fer
 def test_events_as_json_is_one_object_on_stdout(ferry: Ferry, store: str) -> None:
     told = ferry.done("events", store, "--limit", "2", "--json")
     assert told.err == ""
-    assert list(told.json) == ["events", "cursor"]
+    assert list(told.json) == ["events", "cursor", "bookmark"]
     assert told.json["events"] == [make_event(0), make_event(1)]
     rest = ferry.done("events", store, "--json", "--cursor", told.json["cursor"])
     assert len(rest.json["events"]) == 298
@@ -48,7 +48,9 @@ def test_events_of_an_empty_store_are_no_lines_and_a_cursor(ferry: Ferry) -> Non
     told = ferry.done("events", empty)
     assert told.out == ""
     assert told.err == "A" * CURSOR_LENGTH + "\n"
-    assert ferry.done("events", empty, "--json").json == {"events": [], "cursor": "A" * CURSOR_LENGTH}
+    told = ferry.done("events", empty, "--json")
+    assert (told.json["events"], told.json["cursor"]) == ([], "A" * CURSOR_LENGTH)
+    assert told.json["bookmark"].startswith("ef1.")
 
 
 def test_events_stops_at_a_thousand_unless_told(ferry: Ferry) -> None:
@@ -137,7 +139,7 @@ def test_export_to_stdout_is_lines_only(ferry: Ferry, store: str) -> None:
 
 def test_export_as_json_reports_on_stdout(ferry: Ferry, store: str) -> None:
     told = ferry.done("export", store, "out.jsonl", "--json")
-    assert list(told.json) == ["exported", "cursor"]
+    assert list(told.json) == ["exported", "cursor", "bookmark"]
     assert told.json["exported"] == 300
     assert told.err == ""
     assert ferry.done("export", store, "-", "--cursor", told.json["cursor"]).out == ""
@@ -147,7 +149,7 @@ def test_export_to_stdout_as_json_reports_on_stderr(ferry: Ferry, store: str) ->
     told = ferry.done("export", store, "-", "--json")
     assert told.out.encode() == make_lines(300)
     report = json.loads(told.err)
-    assert list(report) == ["exported", "cursor"]
+    assert list(report) == ["exported", "cursor", "bookmark"]
     assert report["exported"] == 300
     assert len(report["cursor"]) == CURSOR_LENGTH
 

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 ferry = pytest.fixture(new_ferry)
 
 _REPLACING = ("--replace", "--allow-empty", "--resume", "--freeze", "--ignore-unknown-keys", "--json")
-_FILTERS = ("--type", "--aggregate-id", "--from", "--until", "--cursor")
+_FILTERS = ("--type", "--aggregate-id", "--from", "--until", "--cursor", "--since")
 COMMANDS: dict[str, tuple[str, ...]] = {
     "init": (),
     "drop": ("--yes",),
     "describe": ("--json", "--cursor"),
     "events": (*_FILTERS, "--limit", "--json"),
+    "follow": ("--since", "--checkpoint", "--type", "--aggregate-id", "--limit", "--once"),
     "export": (*_FILTERS, "--freeze"),
     "import": (*_REPLACING, "--manual", "--byte-offset"),
     "incremental-import": ("--older", "--dry-run", "--json"),

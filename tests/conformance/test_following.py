@@ -117,6 +117,21 @@ async def test_two_steps_at_the_same_time_give_two_pages(opened: Opened) -> None
         assert [event for page in pages for event in page.events] == events_of(make_lines(300))
 
 
+async def test_readers_that_wait_hold_no_connection(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url, **({} if url.startswith("sqlite") else {"max_connections": 2})) as store:
+        await store.init()
+        streams = [store.follow("now", idle=0.01) for _ in range(12)]
+        for stream in streams:
+            assert (await anext(stream)).events == []
+        readers = [asyncio.create_task(pages_of(store.follow(stream.bookmark), 3)) for stream in streams]
+        await asyncio.sleep(1)
+        async with asyncio.timeout(30):
+            await save_all(store, 3)
+            for reader in readers:
+                assert [event.payload for event in await reader] == [0, 1, 2]
+
+
 async def test_events_of_writers_with_skewed_clocks_and_of_imports_all_come_once(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as store, open_store(url) as other, open_store(url) as reader:

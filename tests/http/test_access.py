@@ -25,6 +25,7 @@ SCOPE_OF = {
     "GET /events": {"read"},
     "POST /events": {"write"},
     "GET /export": {"read"},
+    "GET /follow": {"read"},
     "GET /import": {"import"},
     "POST /import": {"import"},
     "POST /incremental-import": {"import"},

@@ -171,14 +171,13 @@ async def test_a_store_that_is_replaced_before_the_first_block_is_no_error(tmp_p
         assert later.count(b"\n") == 1
 
 
-async def test_the_cut_is_never_before_where_an_export_began(tmp_path: Path) -> None:
-    async with opened(tmp_path, 300) as store:
-        ahead = store.get_next_cursor(None, (await store.load_events(limit=300, cursor=None)).events)
+async def test_a_cursor_that_has_read_more_than_there_is_is_a_problem(tmp_path: Path) -> None:
+    async with service(tmp_path, 300) as (client, store):
+        ahead = (await store.load_events(limit=300, cursor=None)).cursor
         await import_lines(store, make_lines(2))
-        stream = store.export_events(cursor=ahead)
-        assert await stream.begin() == ahead
-        assert b"".join([block async for block in stream]) == b""
-        assert stream.cursor == ahead
+        for path in ("/export", "/events"):
+            told = problem_of(await client.get(path, params={"cursor": ahead}))
+            assert (told["type"], told["status"]) == ("urn:eventferry:cursor-ahead", 409)
 
 
 @pytest.mark.parametrize(

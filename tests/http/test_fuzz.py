@@ -116,6 +116,10 @@ def test_a_fuzzer_finds_no_500_and_no_undescribed_answer(url: str, route: Any) -
 
     def call(case: Any, body: bytes, content_type: str, encoding: str) -> None:
         headers = {}
+        if route.path == "/follow":  # neither a stream, which has no end, nor a long wait
+            headers = {"Accept": "application/json"}
+            if isinstance(case.query.get("wait", 20), int | float):
+                case.query["wait"] = 0
         if route.body is not None and content_type:
             case.body = body
             headers = {"Content-Type": content_type, "Content-Encoding": encoding}

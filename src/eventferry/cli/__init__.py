@@ -15,7 +15,7 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, incremental, secrets, service, stores, syncing
+from eventferry.cli import checks, events, following, incremental, secrets, service, stores, syncing
 from eventferry.cli.logs import logged
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
@@ -40,6 +40,7 @@ for command in (
     stores.unfreeze,
     stores.upgrade,
     events.events,
+    following.follow,
     events.export,
     events.import_,
     events.copy,

@@ -23,7 +23,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.output import print_data, print_json, print_result
 from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
-from eventferry.cli.running import run
+from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
@@ -34,28 +34,25 @@ from eventferry.lines.page import json_page
 @filters
 @option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
 @json_option
-def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
+@cancellable
+async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     """Print events as JSON Lines.
 
-    The cursor after them is printed on standard error.
+    The cursor after them is printed on standard error; with --since, the bookmark.
     """
     only = filter_of(**filters)
-
-    async def work() -> str:
-        async with (
-            open_store(store) as opened,
-            contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
-        ):
-            if not as_json:
-                await eventferry.pipeline(export, destination_of("-"))
-                return export.cursor
+    async with (
+        open_store(store) as opened,
+        contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
+    ):
+        if as_json:
             blocks = [block async for block in export]
-            print_data(json_page(blocks, export.cursor))
-            return export.cursor
-
-    cursor = run(work())
+            print_data(json_page(blocks, export.cursor, await export.bookmark()))
+        else:
+            await eventferry.pipeline(export, destination_of("-"))
+            place = await export.bookmark() if only["since"] is not None else export.cursor
     if not as_json:
-        say(cursor)
+        say(place)
 
 
 @click.command()
@@ -65,31 +62,50 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @json_option
-def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
+@cancellable
+async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
     """Export events to a JSON Lines file.
 
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
     only = filter_of(**filters)
-
-    async def work() -> tuple[int, str, float]:
-        async with open_store(store) as opened:
-            stream = opened.export_events(
-                maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
-            )
-            # Counting takes time: only for somebody who watches.
-            whole = is_terminal() and not any(only.values())
-            total = (await opened.describe()).event_count if whole else None
-            with Meter("exporting", total, lambda: stream.exported) as meter:
-                await eventferry.pipeline(stream, meter, destination_of(dest))
-                return stream.exported, stream.cursor, meter.seconds
-
-    exported, cursor, seconds = run(work())
+    async with open_store(store) as opened:
+        stream = opened.export_events(
+            maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
+        )
+        # Counting takes time: only for somebody who watches.
+        whole = is_terminal() and not any(only.values())
+        total = (await opened.describe()).event_count if whole else None
+        with Meter("exporting", total, lambda: stream.exported) as meter:
+            mark = _Mark(stream)
+            await eventferry.pipeline(stream, meter, mark, destination_of(dest))
+            told = rate(stream.exported, meter.seconds)
     if as_json:
-        print_json({"exported": exported, "cursor": cursor}, to_stderr=is_standard_output(dest))
+        print_json(
+            {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark},
+            to_stderr=is_standard_output(dest),
+        )
     else:
-        say(f"exported {rate(exported, seconds)}")
+        say(f"exported {told}; bookmark {mark.bookmark}")
+
+
+class _Mark:
+    """A transform that takes the bookmark of a source when all of it is read: if there is none, nothing appears.
+
+    Attributes:
+        bookmark: behind what was read; None if the source is not a store.
+    """
+
+    def __init__(self, source: AsyncIterator[bytes]) -> None:
+        self._source = source
+        self.bookmark: str | None = None
+
+    async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for block in blocks:
+            yield block
+        if isinstance(self._source, eventferry.ExportStream):
+            self.bookmark = await self._source.bookmark()
 
 
 @click.command("import")
@@ -149,9 +165,10 @@ async def _import(
             ignore_unknown_keys=ignore_unknown_keys,
             **({} if manual else replacing),
         )
+        mark = _Mark(source)
         with Meter("importing", total) as meter:
             try:
-                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), sink)
+                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), mark, sink)
             except (EventferryError, asyncio.CancelledError) as error:
                 if manual:
                     committed = counted(sink.saved_events_count, "event")
@@ -159,11 +176,12 @@ async def _import(
                 elif isinstance(error, asyncio.CancelledError | StoreUnreachableError):
                     say("the import was interrupted: run it again with --resume to continue")
                 raise
-        print_result(
-            {"imported": report.imported, "byteOffset": report.byte_offset},
-            f"imported {rate(report.imported, meter.seconds)}",
-            as_json=as_json,
-        )
+        told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
+        sentence = f"imported {rate(report.imported, meter.seconds)}"
+        if mark.bookmark is not None:
+            told["bookmark"] = mark.bookmark
+            sentence += f"; bookmark of the source {mark.bookmark}"
+        print_result(told, sentence, as_json=as_json)
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:

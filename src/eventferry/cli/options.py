@@ -130,27 +130,38 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-filters = together(
+kinds = together(
     option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
     option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
+)
+filters = together(
+    kinds,
     option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
     option("--until finish", None, "Only events at or before this time.", type=MomentType(up=False)),
     option("--cursor", "CURSOR", "Start at this cursor; not with --from or --until."),
+    option("--since", "BOOKMARK", "Start at this bookmark; not with --from or --until."),
 )
 
 
 def filter_of(
-    types: tuple[str, ...], ids: tuple[str, ...], start: int | None, finish: int | None, cursor: str | None
+    types: tuple[str, ...],
+    ids: tuple[str, ...],
+    start: int | None,
+    finish: int | None,
+    cursor: str | None,
+    since: str | None,
 ) -> dict[str, Any]:
-    """The values of `filters` as arguments of an export. Raises UsageError for a cursor together with times."""
-    if cursor is not None and (start is not None or finish is not None):
-        raise UsageError("--cursor cannot be combined with --from or --until")
+    """The values of `filters` as arguments of an export. Raises UsageError for two beginnings."""
+    by_time = start is not None or finish is not None
+    if [cursor is not None, since is not None, by_time].count(True) > 1:
+        raise UsageError("--cursor, --since, and --from or --until cannot be combined")
     return {
         "event_types": types or None,
         "aggregate_ids": ids or None,
         "start_time": start,
         "finish_time": finish,
         "cursor": cursor,
+        "since": since,
     }
 
 

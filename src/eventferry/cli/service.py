@@ -57,6 +57,7 @@ _SIZE = click.IntRange(1)
 @option("--max-unpacked-bytes", "N", "Limit of a decompressed request body.  [default: 256 GiB]", type=_SIZE)
 @option("--max-event-bytes", "N", "Limit of one event.  [default: 16 MiB]", type=_SIZE)
 @option("--max-imports", "N", "Limit of concurrent imports.  [default: 8]", type=_SIZE)
+@option("--max-followers", "N", "Limit of clients that follow the store.  [default: 100]", type=_SIZE)
 @option("--rate", "N/PERIOD", "Limit of requests per token or address: 100/minute, 20/second.")
 @option(
     "--timeout",

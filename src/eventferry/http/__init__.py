@@ -25,6 +25,7 @@ from eventferry.http.events import (
     save_handler,
     unfreeze_handler,
 )
+from eventferry.http.following import follow_handler
 from eventferry.http.imports import (
     begin_handler,
     commit_handler,
@@ -62,6 +63,7 @@ __all__ = [
     "describe_handler",
     "events_handler",
     "export_handler",
+    "follow_handler",
     "freeze_handler",
     "import_handler",
     "import_progress_handler",

@@ -17,7 +17,8 @@ from starlette.routing import Route as Place
 from starlette.types import Receive, Scope, Send
 
 from eventferry import EventStore, UsageError
-from eventferry.http.events import CURSOR_HEADER
+from eventferry.http.events import BOOKMARK_HEADER, CURSOR_HEADER
+from eventferry.http.following import LAST_ID
 from eventferry.http.guards import Guards, Rate, Sources
 from eventferry.http.handling import Service
 from eventferry.http.limits import Limits
@@ -77,8 +78,8 @@ def create_app(
                 CORSMiddleware,
                 allow_origins=list(allowed_origins),
                 allow_methods=sorted({route.method for route in ROUTES}),
-                allow_headers=["Authorization", "Content-Type", "Content-Encoding", "traceparent"],
-                expose_headers=[CURSOR_HEADER, "Retry-After", "traceparent"],
+                allow_headers=["Authorization", "Content-Type", "Content-Encoding", LAST_ID, "traceparent"],
+                expose_headers=[CURSOR_HEADER, BOOKMARK_HEADER, "Retry-After", "traceparent"],
             )
         )
     paths = {
@@ -91,6 +92,7 @@ def create_app(
         middleware=middleware,
         exception_handlers={HTTPException: _not_routed},
     )
+    app.state.leaving = service.leaving
     app.router.redirect_slashes = False  # a request with a body should not be redirected
     return app
 

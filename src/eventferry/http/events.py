@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +23,10 @@ from eventferry.lines.payload import LARGE
 from eventferry.reading.exporting import ExportStream
 
 CURSOR_HEADER = "Eventferry-Cursor"
+BOOKMARK_HEADER = "Eventferry-Bookmark"
+START = "start"
+"""Instead of a bookmark: begin at the start of the store."""
+
 DEFAULT_LIMIT = 1000
 MAX_LIMIT = 10_000
 PAGE_BYTES = 16 * 1024**2
@@ -41,6 +46,7 @@ class _DescribeQuery(Query):
 
 class _Selection(Query):
     cursor: Cursor | None = None
+    since: str | None = None
     type: list[str] | None = None
     aggregate_id: list[str] | None = None
     start_time: Time | None = None
@@ -56,10 +62,11 @@ class _ExportQuery(_Selection):
 
 
 class PageAnswer(msgspec.Struct):
-    """A page of events. The last page of a period has no cursor."""
+    """A page of events. The last page of a period has no cursor, and a page from a cursor or a time no bookmark."""
 
     events: list[Event]
     cursor: str | None
+    bookmark: str | None
 
 
 class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -106,6 +113,7 @@ def _selected(
 ) -> ExportStream:
     return store.export_events(
         cursor=query.cursor,
+        since=None if query.since == START else query.since,
         buffer_size=buffer_size,
         event_types=query.type,
         aggregate_ids=query.aggregate_id,
@@ -115,10 +123,14 @@ def _selected(
     )
 
 
-@route("GET", "/events", "read")
-@answers("The events in order, and the cursor after them, which is null at the end of a period.", PageAnswer)
+@route("GET", "/events", "read", refuses=(409,))
+@answers(
+    "The events in order, and the cursor after them, which is null at the end of a period; and unless a cursor or a "
+    "time was given, the bookmark after them.",
+    PageAnswer,
+)
 async def events_handler(call: Call[_PageQuery]) -> Response:
-    """Get a page of events, from a cursor on; without one, from the start or from a time."""
+    """Get a page of events, from a cursor or a bookmark on; without one, from the start or from a time."""
     query = call.query
     async with _selected(call.store, query, query.limit, PAGE_BYTES) as export:
         blocks = [block async for block in export]
@@ -126,8 +138,12 @@ async def events_handler(call: Call[_PageQuery]) -> Response:
         by_time = query.start_time is not None or query.finish_time is not None
         # A period ends, and then there is no next page. Without one, more events may come.
         cursor = None if by_time and export.is_end else export.cursor
+        # Who goes on by cursors does not look at it, and it costs as much as reading 256 events.
+        bookmark = None if by_time or query.cursor is not None else await export.bookmark()
     return Response(
-        json_page(blocks, cursor), media_type="application/json", headers={"Cache-Control": "no-store"}
+        json_page(blocks, cursor, bookmark),
+        media_type="application/json",
+        headers={"Cache-Control": "no-store"},
     )
 
 
@@ -159,15 +175,22 @@ def _saved_row(text: bytes) -> tuple[NewRow, int]:
     media_type=LINES,
     headers={
         CURSOR_HEADER: "The cursor after the exported state, from which a later export can continue; "
-        "absent if there is a limit."
+        "absent if there is a limit.",
+        BOOKMARK_HEADER: "The bookmark there.",
     },
 )
 async def export_handler(call: Call[_ExportQuery]) -> Response:
-    """Export all or selected events as JSON Lines, from a cursor on."""
+    """Export all or selected events as JSON Lines, from a cursor or a bookmark on."""
     metrics = call.service.metrics
     coding = accepted_coding(call.request.headers.getlist("accept-encoding"))
-    export = _selected(call.store, call.query, call.query.limit)
-    cut = await export.begin()
+    places = {}
+    async with AsyncExitStack() as stack:
+        export = await stack.enter_async_context(_selected(call.store, call.query, call.query.limit))
+        cut = await export.begin()
+        # With a limit it is not known yet where the export will end: these would skip events.
+        if call.query.limit is None:
+            places = {CURSOR_HEADER: cut, BOOKMARK_HEADER: await export.bookmark_behind()}
+        stack.pop_all()
     metrics.open_exports.inc()
 
     async def ended() -> None:
@@ -177,8 +200,7 @@ async def export_handler(call: Call[_ExportQuery]) -> Response:
 
     return LinesResponse(
         export,
-        # With a limit it is not known yet where the export will end: this cursor would skip events.
-        headers={"Vary": "Accept-Encoding"} | ({CURSOR_HEADER: cut} if call.query.limit is None else {}),
+        headers={"Vary": "Accept-Encoding"} | places,
         timeout=call.service.limits.timeout,
         ended=ended,
         coding=coding,

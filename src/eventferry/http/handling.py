@@ -42,6 +42,8 @@ class Service:
         exchange_dir: where the routes of reSolve's client read and write files; None if they are off.
         has_tokens: whether clients must present a token.
         imports: number of running imports.
+        followers: number of clients that follow the store.
+        leaving: set when the service ends: nobody waits for events any more.
         looking: the current or latest health check.
     """
 
@@ -51,6 +53,8 @@ class Service:
     exchange_dir: Path | None = None
     has_tokens: bool = False
     imports: int = 0
+    followers: int = 0
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
     looking: asyncio.Task[bool] | None = None
 
     async def is_there(self) -> bool:
@@ -80,12 +84,7 @@ class Service:
     def importing(self) -> Iterator[None]:
         """Count a running import. Raises RefusedError if there are too many."""
         if self.imports >= self.limits.max_imports:
-            raise RefusedError(
-                429,
-                "too-many-imports",
-                f"{self.imports} imports are running, which is the limit",
-                {"Retry-After": "5"},
-            )
+            raise _too_many("imports", self.imports, "are running")
         self.imports += 1
         self.metrics.open_imports.inc()
         try:
@@ -93,6 +92,25 @@ class Service:
         finally:
             self.imports -= 1
             self.metrics.open_imports.dec()
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Count a client that follows the store. Raises RefusedError if there are too many."""
+        if self.followers >= self.limits.max_followers:
+            raise _too_many("followers", self.followers, "are connected")
+        self.followers += 1
+        self.metrics.open_followers.inc()
+        try:
+            yield
+        finally:
+            self.followers -= 1
+            self.metrics.open_followers.dec()
+
+
+def _too_many(what: str, count: int, state: str) -> RefusedError:
+    return RefusedError(
+        429, f"too-many-{what}", f"{count} {what} {state}, which is the limit", {"Retry-After": "5"}
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,9 @@ class Metrics:
         self.open_imports = Gauge(
             "eventferry_open_imports", "Importing requests in progress.", registry=registry
         )
+        self.open_followers = Gauge(
+            "eventferry_open_followers", "Clients that follow the store.", registry=registry
+        )
         self.open_exports = Gauge("eventferry_open_exports", "Exports in progress.", registry=registry)
 
     def text(self) -> bytes:

@@ -77,6 +77,7 @@ def _operation(route: Handler[Any], *, with_tokens: bool) -> dict[str, Any]:
         "parameters": [
             *(_path_parameter(name) for name in re.findall(r"\{(\w+)\}", route.path)),
             *_query_parameters(route),
+            *(_header_parameter(name, what) for name, what in (route.headers or {}).items()),
         ],
         "responses": _responses(route),
         "security": [] if is_open else [{scheme: list(route.scopes)} for scheme in schemes],
@@ -102,6 +103,16 @@ def _request_body(body: Body) -> dict[str, Any]:
 
 def _path_parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+
+
+def _header_parameter(name: str, what: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": what,
+        "schema": {"type": "string"},
+    }
 
 
 def _query_parameters(route: Handler[Any]) -> list[dict[str, Any]]:
@@ -154,6 +165,8 @@ def _answered(answer: Answer[Any]) -> dict[str, Any]:
         else:
             schema = {"$ref": _REFERENCE.format(name=shape.__name__)}
         told["content"] = {answer.media_type.partition(";")[0]: {"schema": schema}}
+        if answer.stream is not None:
+            told["content"][answer.stream] = {"schema": {"type": "string"}}
     return told
 
 

@@ -65,7 +65,7 @@ def accepted_coding(headers: Sequence[str]) -> str:
     weights: dict[str, float] = {}
     for item in ",".join(headers).lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
-        weights[name.removeprefix("x-")] = _weight(parameters)
+        weights[name.removeprefix("x-")] = weight(parameters)
     weights.setdefault("identity", 0.0001 if weights.get("*") != 0 else 0)  # below all others
     best = max(_BEST_FIRST, key=lambda coding: weights.get(coding, 0))
     if not weights.get(best):
@@ -73,7 +73,8 @@ def accepted_coding(headers: Sequence[str]) -> str:
     return best
 
 
-def _weight(parameters: Sequence[str]) -> float:
+def weight(parameters: Sequence[str]) -> float:
+    """How much a client wants what has these parameters in an `Accept` header: 0 to 1."""
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":

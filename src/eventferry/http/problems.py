@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from eventferry import errors
-from eventferry.errors import ConcurrentError, EventferryError, InputError
+from eventferry.errors import ConcurrentError, CursorAheadError, EventferryError, InputError
 
 log = logging.getLogger("eventferry.http")
 
@@ -96,6 +96,8 @@ def status_of(error: Exception) -> int:
     """The HTTP status for an error."""
     if isinstance(error, RefusedError):
         return error.status
+    if isinstance(error, CursorAheadError) and error.is_standby:
+        return HTTPStatus.SERVICE_UNAVAILABLE  # it may catch up
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 

@@ -70,6 +70,7 @@ class Answer(Generic[Q]):
         status: of the answer; one of 204 has no body.
         media_type: of its body.
         headers: additional headers and their descriptions.
+        stream: its media type as a stream, for clients that accept that; None if there is none.
     """
 
     function: Callable[[Call[Q]], Awaitable[Any]]
@@ -78,6 +79,7 @@ class Answer(Generic[Q]):
     status: int
     media_type: str
     headers: Mapping[str, str]
+    stream: str | None
 
     async def of(self, call: Call[Q]) -> Response:
         """The response to a call."""
@@ -102,6 +104,7 @@ class Handler(Generic[Q]):
         answer: what it does, and the answer to a successful request.
         refusals: statuses in addition to those that every route can have.
         body: the body of the request; None if it has none.
+        headers: headers of the request and their descriptions.
         is_import: whether the limit of concurrent imports applies.
         is_plain: whether it is for reSolve's client: a GET that may change something, answered in plain text.
     """
@@ -112,6 +115,7 @@ class Handler(Generic[Q]):
     answer: Answer[Q]
     refusals: Sequence[int] = ()
     body: Body | None = None
+    headers: Mapping[str, str] | None = None
     is_import: bool = False
     is_plain: bool = False
 
@@ -163,7 +167,7 @@ class Handler(Generic[Q]):
                 service.metrics.refused.labels(self.operation, "client-gone").inc()
                 return _Silence()
             except Exception as error:
-                self._tell_refusal(error)
+                self.tell_refusal(error)
                 return self.refusal(error, service.metrics)
 
         endpoint.__name__ = endpoint.__qualname__ = self.operation
@@ -174,7 +178,8 @@ class Handler(Generic[Q]):
         metrics.refused.labels(self.operation, name_of(error)).inc()
         return plain_problem(error) if self.is_plain else problem(error)
 
-    def _tell_refusal(self, error: Exception) -> None:
+    def tell_refusal(self, error: Exception) -> None:
+        """Log an error."""
         status = status_of(error)
         fields = {"problem": name_of(error), "status": status}
         if status < 500:
@@ -197,9 +202,10 @@ def answers(
     status: int = 200,
     media_type: str = JSON,
     headers: Mapping[str, str] | None = None,
+    stream: str | None = None,
 ) -> Callable[[Callable[[Call[Q]], Awaitable[Any]]], Answer[Q]]:
     """Decorator that describes the answer of a function. The arguments are those of `Answer`."""
-    return lambda function: Answer(function, what, shape, status, media_type, headers or {})
+    return lambda function: Answer(function, what, shape, status, media_type, headers or {}, stream)
 
 
 def route(
@@ -208,12 +214,13 @@ def route(
     *scopes: Scope,
     refuses: Sequence[int] = (),
     body: Body | None = None,
+    headers: Mapping[str, str] | None = None,
     is_import: bool = False,
     is_plain: bool = False,
 ) -> Callable[[Answer[Q]], Handler[Q]]:
     """Decorator that makes a handler of an answer. The arguments are those of `Handler`."""
     refusals = (*refuses, *(() if body is None else _OF_A_BODY))
-    return lambda answer: Handler(method, path, scopes, answer, refusals, body, is_import, is_plain)
+    return lambda answer: Handler(method, path, scopes, answer, refusals, body, headers, is_import, is_plain)
 
 
 _OF_A_BODY = (408, 413, 415, 422)

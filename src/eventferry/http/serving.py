@@ -27,7 +27,7 @@ from typing import Any
 
 import h11
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import HANDLED_SIGNALS
 
@@ -98,7 +98,7 @@ def url_of(listener: socket.socket, serving: Serving) -> str:
     return f"{scheme}://{host}:{listener.getsockname()[1]}"
 
 
-async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None:
+async def serve(app: Starlette, serving: Serving, listener: socket.socket) -> None:
     """Serve until a signal, and return when all requests have ended. The process must end after that, and is ended if
     it does not.
 
@@ -124,7 +124,7 @@ async def serve(app: ASGIApp, serving: Serving, listener: socket.socket) -> None
         config.load()
     except (ssl.SSLError, OSError) as error:
         raise EventferryError(f"the certificate or its key cannot be used: {error}") from None
-    server = _Server(config)
+    server = _Server(config, app.state.leaving)
     await server.serve(sockets=[listener])
     _end_process_in(_UNDO_SECONDS)
     # Cut requests are still undoing their work in the store, which must not be closed before.
@@ -215,6 +215,15 @@ class _Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, leaving: asyncio.Event) -> None:
+        super().__init__(config)
+        self._leaving = leaving
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for running requests, but not for those that wait for events."""
+        self._leaving.set()
+        await super().shutdown(sockets)
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle SIGINT and SIGTERM while serving, except those that were ignored when the process started: nohup and

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from eventferry.http.packing import packer
+from eventferry.lifecycle import over, to_the_end
+
+T = TypeVar("T")
 
 log = logging.getLogger("eventferry.http")
 
@@ -25,7 +28,7 @@ class CutError(Exception):
 
 
 class LinesResponse(Response):
-    """JSON Lines, streamed from a store.
+    """Lines, streamed from a store; of this media type, by default JSON Lines.
 
     The client must receive each piece within `timeout` seconds. `ended` is called at the end, whatever happens.
     """
@@ -34,13 +37,14 @@ class LinesResponse(Response):
         self,
         blocks: AsyncIterator[bytes],
         *,
+        media_type: str = LINES,
         headers: Mapping[str, str] | None = None,
         timeout: float,
         ended: Callable[[], Awaitable[None]],
         coding: str = "identity",
     ) -> None:
         super().__init__(
-            media_type=LINES,
+            media_type=media_type,
             headers={"Cache-Control": "no-store", **(headers or {})}
             | ({} if coding == "identity" else {"Content-Encoding": coding}),
         )
@@ -51,14 +55,16 @@ class LinesResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the lines. Raises CutError if not all can be sent."""
-        gone = asyncio.create_task(_until_gone(receive))
+        gone = asyncio.create_task(until_gone(receive))
         try:
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             )
             if scope["method"] != "HEAD":
-                async for block in self._blocks:
+                while (block := await first_of(anext(self._blocks, None), gone)) is not None:
                     await self._give(block, send, gone)
+                if gone.done():
+                    raise _gone()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except CutError:
             raise
@@ -66,17 +72,21 @@ class LinesResponse(Response):
             log.warning("an answer was cut: %s: %s", type(error).__name__, error)
             raise CutError(type(error).__name__) from error
         finally:
-            gone.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await gone
+            await to_the_end(self._end(gone))
+
+    async def _end(self, gone: asyncio.Task[None]) -> None:
+        gone.cancel()
+        await over(gone)
+        try:
             await self._blocks.aclose()
+        finally:
             await self._ended()
 
     async def _give(self, block: bytes, send: Send, gone: asyncio.Task[None]) -> None:
         view = memoryview(block)
         for start in range(0, len(block), PIECE):
             if gone.done():
-                raise CutError("the client has disconnected")
+                raise _gone()
             try:
                 async with asyncio.timeout(self._timeout):
                     await send(
@@ -102,6 +112,23 @@ async def _packed(blocks: AsyncIterator[bytes], coding: str) -> AsyncGenerator[b
         yield await asyncio.to_thread(packing.flush)
 
 
-async def _until_gone(receive: Receive) -> None:
+def _gone() -> CutError:
+    return CutError("the client has disconnected")
+
+
+async def first_of(work: Awaitable[T], *ends: asyncio.Future[Any]) -> T | None:
+    """The result of some work; None if one of the ends comes first, and then the work is cancelled."""
+    step = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({step, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        return step.result() if step.done() else None
+    finally:
+        if not step.done():
+            step.cancel()
+            await to_the_end(over(step))
+
+
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Sequence
 from eventferry import cursor as vector
 from eventferry.database import Database, Filter, Reading, State
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
-from eventferry.lines.event import Event, decode_events
+from eventferry.lines.event import Event
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import PAGE_BYTES, RECONNECTIONS
 from eventferry.reading.pages import NO_LINES, Lines, Pages
@@ -49,7 +49,7 @@ class Follower:
     ) -> None:
         self.bookmark: Bookmark | None = None
         self.is_caught_up = False
-        self.life = database.life
+        self._turn = asyncio.Lock()
         self._database = database
         self._since = since
         self._only = only
@@ -64,8 +64,9 @@ class Follower:
     async def begin(self) -> Bookmark:
         """Find where to begin, as the first look does. Calling it again is fine. Raises as `Bookmark.open`."""
         if self.bookmark is None:
-            async with self._database.reading() as reading:
-                bookmark, state = await self._begun(reading)
+            with self._database.life.running():
+                async with self._database.reading() as reading:
+                    bookmark, state = await self._begun(reading)
             self.bookmark, self._state = bookmark, state
         return self.bookmark
 
@@ -74,6 +75,12 @@ class Follower:
 
         Raises CursorAheadError or StoreReplacedError where what was read is no longer the store's history.
         """
+        # Two steps at the same time must not begin at the same event.
+        with self._database.life.running():
+            async with self._turn:
+                return await self._next(idle)
+
+    async def _next(self, idle: float | None) -> Lines:
         clock = asyncio.get_running_loop().time
         deadline = None if idle is None else clock() + idle
         while not (lines := await self._looked()).number:
@@ -154,12 +161,9 @@ class FollowStream:
     It can be left at any time, also by a timeout around a step: the next step goes on where the last page ended.
     """
 
-    def __init__(
-        self, database: Database, since: str | None, only: Filter, limit: int, idle: float | None
-    ) -> None:
-        self._follower = Follower(database, since, only, limit, decode_events)
+    def __init__(self, follower: Follower, idle: float | None) -> None:
+        self._follower = follower
         self._idle = idle
-        self._turn = asyncio.Lock()
 
     @property
     def bookmark(self) -> str | None:
@@ -170,9 +174,6 @@ class FollowStream:
         return self
 
     async def __anext__(self) -> Page:
-        # Two steps at the same time must not begin at the same event.
-        with self._follower.life.running():
-            async with self._turn:
-                lines = await self._follower.next(self._idle)
-                bookmark = await self._follower.begin()
+        lines = await self._follower.next(self._idle)
+        bookmark = await self._follower.begin()
         return Page(list(lines.events), vector.encode(bookmark.unread), str(bookmark))

@@ -11,31 +11,12 @@ import errno
 import os
 import re
 import stat
-import sys
 from pathlib import Path
 
 from eventferry.databases import forking
 from eventferry.databases.names import new_owner
 from eventferry.errors import ReadOnlyStoreError
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-    _ask = _lock
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        # flock, not lockf: a POSIX lock would vanish when anything in this process closed the same file.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _ask(descriptor: int) -> None:
-        # Shared: two who ask at once must not take each other for the owner.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
+from eventferry.file_locks import ask, is_at, lock
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -60,7 +41,7 @@ class FileOwner:
                 with contextlib.suppress(OSError, AttributeError):  # file systems and systems without modes
                     # Everybody must be able to ask, whatever the umask: it would live for ever otherwise.
                     os.fchmod(self._descriptor, 0o644)
-                _lock(self._descriptor)
+                lock(self._descriptor)
                 if _is_at(self._path, self._descriptor):
                     forking.ours(self)
                     return
@@ -109,7 +90,7 @@ def is_alive(database: Path, owner: str) -> bool:
             return False
         raise
     try:
-        _ask(descriptor)
+        ask(descriptor)
     except OSError:
         return True
     else:
@@ -141,7 +122,7 @@ def _remove_dead(path: Path) -> None:
         descriptor = os.open(path, _READ)
         try:
             # As long as this is held, nobody becomes its owner; others may ask meanwhile, and hear that it is dead.
-            _ask(descriptor)
+            ask(descriptor)
             if _is_at(path, descriptor):
                 path.unlink()
         finally:
@@ -151,9 +132,4 @@ def _remove_dead(path: Path) -> None:
 def _is_at(path: Path, descriptor: int) -> bool:
     """Whether a path still leads to the empty file that is open."""
     opened = os.fstat(descriptor)
-    if not stat.S_ISREG(opened.st_mode) or opened.st_size:
-        return False
-    try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), opened)
-    except FileNotFoundError:
-        return False
+    return stat.S_ISREG(opened.st_mode) and not opened.st_size and is_at(path, descriptor)
