@@ -25,7 +25,7 @@ from eventferry.lines.limits import Limits
 
 
 class Key(NamedTuple):
-    """The sort key of an event: the order is by these three where the threads' timestamps don't fall."""
+    """The sort key of an event: the order is by these three where the threads' timestamps don't go backwards."""
 
     timestamp: int
     thread_counter: int
@@ -40,42 +40,28 @@ Position: TypeAlias = tuple[int, int, int, bytes | None]
 
 
 class State(NamedTuple):
-    """What tells whether a store is still as it was.
+    """What tells whether a store is still as it was."""
 
-    Attributes:
-        identity: changes when the events are replaced.
-        growth: rises when events are stored.
-        is_lasting: whether a backup that is restored has the same identity. Tables that reSolve made have none of
-            their own.
-    """
-
-    identity: str
-    growth: int
-    is_lasting: bool
+    identity: str  # changes when the events are replaced
+    growth: int  # rises when events are stored
+    is_lasting: bool  # a backup that is restored has the same identity: tables that reSolve made have none of their own
 
 
 class Stretch(NamedTuple):
-    """Consecutive events in order of their keys.
+    """Consecutive events in order of their keys."""
 
-    Attributes:
-        threads: of all of them, including those that the filter leaves out.
-        counters: likewise.
-        passing: a 1 for each event that the filter lets pass, and a 0 for each other; None if all of them pass.
-        printed: the lines of those that pass, as the database prints JSON.
-        tidied: turns such lines into what an export gives. That can wait until the next events are on their way.
-        number: how many lines there are.
-        last: their highest timestamp.
-        is_end: whether the store holds nothing behind them.
-    """
-
-    threads: Sequence[int]
-    counters: Sequence[int]
-    passing: bytes | None
-    printed: bytes
-    tidied: Callable[[bytes], bytes]
-    number: int
-    last: int
-    is_end: bool
+    threads: Sequence[int]  # of all of them, including those that the filter leaves out
+    counters: Sequence[int]  # likewise
+    passing: (
+        bytes | None
+    )  # a 1 for each event that the filter lets pass, and a 0 for each other; None if all pass
+    printed: bytes  # the lines of those that pass, as the database prints JSON
+    tidied: Callable[
+        [bytes], bytes
+    ]  # makes of such lines what an export gives; the next events need not wait for it
+    number: int  # of lines
+    last: int  # the highest timestamp
+    is_end: bool  # the store holds nothing behind them
 
     @property
     def behind(self) -> Key:
@@ -121,19 +107,14 @@ EVERYTHING = Filter()
 
 
 class Selection(NamedTuple):
-    """Which events a question is about.
+    """Which events a question is about."""
 
-    Attributes:
-        since: the 256 counters to begin at; None includes what has been read.
-        until: the 256 counters to end before; None for no end.
-        only: which of these to give.
-        thread: the one thread that is meant, by `Reading.read_on` alone; None for all of them.
-    """
-
-    since: Sequence[int] | None = None
-    until: Sequence[int] | None = None
-    only: Filter = EVERYTHING
-    thread: int | None = None
+    since: Sequence[int] | None = None  # the 256 counters to begin at; None includes what has been read
+    until: Sequence[int] | None = None  # the 256 counters to end before; None for no end
+    only: Filter = EVERYTHING  # which of these to give
+    thread: int | None = (
+        None  # the one thread that is meant, by `Reading.read_on` alone; None for all of them
+    )
 
     def counters_from(self, bound: Key) -> tuple[int, int]:
         """Where the events of `thread` begin that are not before the bound, and where they end."""
@@ -145,15 +126,10 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """The marker that makes writes fail.
+    """The marker that makes writes fail."""
 
-    Attributes:
-        owner: the id of the running operation that set it; None if a user did.
-        since: when, in ms since 1970; None where the marker does not say (reSolve's).
-    """
-
-    owner: str | None
-    since: int | None
+    owner: str | None  # the id of the running operation that set it; None if a user did
+    since: int | None  # when, in ms since 1970; None where the marker does not say (reSolve's)
 
 
 class Save(NamedTuple):
@@ -173,61 +149,39 @@ class Saved(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the stage of an import has come, committed together with its rows.
+    """How far the stage of an import has come, committed together with its rows."""
 
-    Attributes:
-        byte_offset: of the source, behind the last line consumed.
-        line: the number of the next line.
-        events: how many events the stage holds.
-        digest: hash of all bytes consumed, chained from commit to commit.
-    """
-
-    byte_offset: int = 0
-    line: int = 1
-    events: int = 0
-    digest: bytes = b""
+    byte_offset: int = 0  # of the source, behind the last line consumed
+    line: int = 1  # the number of the next line
+    events: int = 0  # how many the stage holds
+    digest: bytes = b""  # of all bytes consumed, chained from commit to commit
 
 
+# Events on their way into a "replace" stage, into a "merge" stage, or into one of the two.
 RowBatch: TypeAlias = Batch[NumberedRow, Progress]
-"""Events on their way into a "replace" stage."""
-
 NewRowBatch: TypeAlias = Batch[NewRowValues, None]
-"""Events on their way into a "merge" stage."""
-
 StageBatch: TypeAlias = Batch[Any, Any]
-"""One of the two."""
 
-
+# What an import, an incremental import and `begin_incremental_import` stage.
 StageKind: TypeAlias = Literal["replace", "merge", "open"]
-"""What an import, an incremental import and `begin_incremental_import` stage."""
-
+# What a write transaction keeps out: nobody who saves, or them, or readers too.
 WritingKind: TypeAlias = Literal["shared", "exclusive", "replacing"]
-"""What a write transaction keeps out: nobody who saves, or them, or readers too."""
-
+# What a write does on a frozen store.
 Frozen: TypeAlias = Literal["refuse", "allow"]
-"""What a write does on a frozen store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage in the database.
-
-    Attributes:
-        id: unique.
-        kind: "replace" for an import, "merge" for an incremental import; "open" is what begin opens and what
-            outlives the process.
-        table: the table that holds its events.
-        owner: id of the operation that lives as long as its process; None for "open".
-        since: when it was made, in ms since 1970; None where a foreign writer made it.
-        baseline: of a "replace" stage, what the store was when the import began; None where that is overtaken.
-    """
+    """A stage in the database."""
 
     id: str
     kind: StageKind
-    table: str
-    owner: str | None = None
-    since: int | None = None
-    baseline: str | None = None
+    table: str  # which holds its events
+    owner: str | None = None  # id of the operation that lives as long as its process; None for "open"
+    since: int | None = None  # when it was made, in ms since 1970; None where a foreign writer made it
+    baseline: str | None = (
+        None  # of a "replace" stage, what the store was at its beginning; None if that is overtaken
+    )
 
 
 class Clash(NamedTuple):
@@ -243,49 +197,35 @@ class Shared(NamedTuple):
     """A row of a group (timestamp, aggregateId, type) that stands on both sides of a merge."""
 
     group: tuple[int, str, str]
-    staged: int | None
-    """The row's number in the stage, in `Dialect.arrival`; None for an event of the store."""
+    staged: int | None  # the row's number in the stage, in `Dialect.arrival`; None for an event of the store
     payload: bytes
 
 
 class Comparison(NamedTuple):
     """What a stage shares with the store.
 
-    Attributes:
-        stage: the one that the other steps of the merge take.
-        known: how many events were taken out of it, since the store holds them beyond doubt.
-        shared: groups (timestamp, aggregateId, type) that the stage and the store both hold still, whole and one after
-            the other, the staged rows in order of arrival. Blocks may cut a group.
+    `shared` are groups (timestamp, aggregateId, type) that both hold still, whole and one after the other, the staged
+    rows in order of arrival. Blocks may cut a group.
     """
 
-    stage: Stage
-    known: int
+    stage: Stage  # the one that the other steps of the merge take
+    known: int  # events that were taken out of it, since the store holds them beyond doubt
     shared: AsyncGenerator[list[Shared], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a database finds when it looks at the store's tables.
+    """What a database finds when it looks at the store's tables."""
 
-    Attributes:
-        faults: what is wrong with counters and indexes, each a sentence without anything of an event's contents.
-        unchecked: what could not be looked at, and why.
-    """
-
-    faults: list[str]
-    unchecked: list[str]
+    faults: list[str]  # in counters and indexes, each a sentence without anything of an event's contents
+    unchecked: list[str]  # what could not be looked at, and why
 
 
 class Traits(NamedTuple):
-    """What is fixed about a database.
+    """What is fixed about a database."""
 
-    Attributes:
-        resource_names: where the store is, without a password: for messages and for `describe`.
-        saves_at_once: how many calls of `save` at a time are faster than one after the other.
-    """
-
-    resource_names: dict[str, str]
-    saves_at_once: int
+    resource_names: dict[str, str]  # where the store is, without a password: for messages and for `describe`
+    saves_at_once: int  # how many calls of `save` at a time are faster than one after the other
 
 
 class Reading(Protocol):
@@ -354,15 +294,8 @@ class Reading(Protocol):
     async def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        """The next `count` events of each thread, ordered by counter within a thread, each with whether the filter
-        lets it pass.
-
-        Args:
-            unread: which threads, and the counter to begin at in each.
-            until: the 256 counters to end before; None for no end.
-            only: the filter.
-            count: per thread.
-        """
+        """The next `count` events of each thread in `unread`, which says where to begin in each, ordered by counter
+        within a thread, each with whether the filter lets it pass."""
 
     async def any_later(self, segments: Sequence[Segment]) -> bool:
         """Whether a segment holds an event with a higher timestamp than the segment's."""
@@ -382,13 +315,8 @@ class Reading(Protocol):
         of the events."""
 
     async def inspect(self, limit: int) -> Inspection:
-        """Whether counters and indexes agree with the events: with the right to read, and changing nothing.
-
-        Takes as long as reading all events does, the one reading that is not short.
-
-        Args:
-            limit: at most so many faults.
-        """
+        """Whether counters and indexes agree with the events, told by at most so many faults: with the right to read,
+        and changing nothing. The one reading that is not short: it takes as long as reading all events does."""
 
 
 class Writing(Reading, Protocol):
@@ -439,13 +367,10 @@ class ExclusiveWriting(Writing, Protocol):
     """An exclusive write transaction: what it reads of the events, nobody else can change before it ends."""
 
     async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
-        """Store events at their positions.
+        """Store events at their positions. Raises ConcurrentError where a version of an aggregate is taken.
 
         With `fills_gaps`, some of these lie below their threads' heads, where an import that is on its way to
         replace the events does not see them by the heads: so its stage loses its baseline.
-
-        Raises:
-            ConcurrentError: a version of an aggregate is taken.
         """
 
     # merge
@@ -506,12 +431,8 @@ class Database(Protocol):
         """End what is under way, and close all connections."""
 
     async def create(self) -> Undo | None:
-        """Make the tables. Raises StoreExistsError.
-
-        Returns:
-            What removes again the file that this made, unless anything is in it or anybody else has it open; None
-            if it made no file.
-        """
+        """Make the tables; returns what removes again the file that this made, unless anything is in it or anybody
+        else has it open, or None if it made none. Raises StoreExistsError."""
 
     async def upgrade(self) -> list[str]:
         """Add what a foreign store lacks for speed; the names of what was added."""
@@ -556,9 +477,8 @@ class Database(Protocol):
         The thread is `order.thread_of`'s, or the next whose last timestamp is not later; but where the aggregate has
         an event at that very timestamp, the thread of the last such event.
 
-        Returns:
-            For each where it is, with the heads behind the whole transaction. Of several, one that anything is
-            in the way of may be left out, and is None. One alone is stored, or the error says why not.
+        For each it says where it is, with the heads behind the whole transaction. Of several, one that anything is
+        in the way of may be left out, and is None. One alone is stored, or the error says why not.
 
         Raises:
             StoreFrozenError: the marker of a freeze stands, whoever set it.

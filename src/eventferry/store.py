@@ -11,7 +11,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.arguments import check_integer, check_mode, filter_of, text, texts
-from eventferry.database import EVERYTHING, Database, Inspection, Undo
+from eventferry.database import Database, Inspection, Undo
 from eventferry.errors import (
     StoreClosedError,
     StoreNotFoundError,
@@ -30,7 +30,7 @@ from eventferry.lines.payload import encode_payload
 from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import loading, partition
 from eventferry.reading.bookmarks import Bookmark
-from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+from eventferry.reading.exporting import AUTO, MANUAL, Export, ExportStream, MaintenanceMode
 from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader, Readers
 from eventferry.reading.partition import Partition
@@ -414,16 +414,19 @@ class EventStore:
         check_integer("buffer_size", buffer_size, 0, optional=True)
         check_integer("limit", limit, 0, optional=True)
         check_integer("jobs", jobs, 1)
+        only = filter_of(event_types, aggregate_ids, start_time, finish_time)
         return ExportStream(
-            self._database,
-            cursor=cursor,
-            maintenance_mode=maintenance_mode,
-            buffer_size=buffer_size,
-            limit=limit,
-            only=filter_of(event_types, aggregate_ids, start_time, finish_time),
-            jobs=jobs,
-            since=since,
-            until=until,
+            Export(
+                self._database,
+                cursor,
+                maintenance_mode,
+                buffer_size,
+                limit,
+                only,
+                jobs=jobs,
+                since=since,
+                until=until,
+            )
         )
 
     async def partitions(self, n: int, since: str | None = None, until: str | None = None) -> list[Partition]:
@@ -449,15 +452,8 @@ class EventStore:
         """
         if not isinstance(part, Partition):
             raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
-        return ExportStream(
-            self._database,
-            cursor=part.since,
-            maintenance_mode=MANUAL,
-            buffer_size=None,
-            limit=None,
-            only=EVERYTHING,
-            cut=(part.identity, vector.decode(part.until)),
-        )
+        cut = part.identity, vector.decode(part.until)
+        return ExportStream(Export(self._database, part.since, cut=cut))
 
     def import_events(
         self,

@@ -37,7 +37,12 @@ class Spill(Generic[R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget all records and remove the files."""
         self._stack.close()
+        self._files = []
 
     @property
     def is_used(self) -> bool:

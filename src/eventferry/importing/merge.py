@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from operator import itemgetter
 from typing import Literal, TypeAlias
@@ -67,8 +67,9 @@ async def merge(writing: ExclusiveWriting, stage: Stage, older: Older) -> Import
         with _Group() as group:
             async for block in blocks:
                 for row in block:
-                    if group.is_over_at(row):
+                    if row.group != group.key:
                         known.extend(group.known())
+                        group.key = row.group
                     group.add(row)
             known.extend(group.known())
     await _discard(writing, stage, known)
@@ -111,51 +112,6 @@ async def _older(writing: ExclusiveWriting, stage: Stage, than: int, *, discard:
     return int(count)
 
 
-class _Group:
-    """The rows of one group (timestamp, aggregateId, type): in memory, or if they are many in temporary files, equal
-    values in the same file."""
-
-    def __init__(self) -> None:
-        self._rows: list[Shared] = []
-        self._group: tuple[int, str, str] | None = None
-        self._size = 0
-        self._spill = _new_spill()
-
-    def __enter__(self) -> _Group:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._spill.__exit__(None, None, None)
-
-    def is_over_at(self, row: Shared) -> bool:
-        """Whether a row is of the next group."""
-        return self._group is not None and row.group != self._group
-
-    def add(self, row: Shared) -> None:
-        """Add a row of the group."""
-        self._group = row.group
-        self._rows.append(row)
-        self._size += len(row.payload) + _OVERHEAD
-        if self._size > _HELD:
-            self._put_away()
-
-    def _put_away(self) -> None:
-        self._spill.put((_digest(row.payload), row.staged) for row in self._rows)
-        self._rows, self._size = [], 0
-
-    def known(self) -> Iterator[int]:
-        """The staged rows of the group that the store already holds. Then the next group begins."""
-        if self._spill.is_used:
-            self._put_away()
-            for records in self._spill.files():
-                yield from _known_by_value(records)
-            self._spill.__exit__(None, None, None)
-            self._spill = _new_spill()
-        else:
-            yield from _known(self._rows)
-        self._rows, self._size, self._group = [], 0, None
-
-
 _HELD = 8 * 1024 * 1024
 """How many bytes of a group are held in memory, approximately."""
 
@@ -163,57 +119,87 @@ _OVERHEAD = 200
 """The size of a row without its payload, approximately."""
 
 _Record: TypeAlias = tuple[bytes, int | None]
+"""What a row is compared by, and its number in the stage; None for an event of the store."""
 
 
-def _new_spill() -> Spill[_Record]:
-    return Spill(tuple[bytes, int | None], key=itemgetter(0))
+class _Group:
+    """The rows of one group (timestamp, aggregateId, type): in memory, or if they are many in temporary files, equal
+    values in the same file."""
+
+    def __init__(self) -> None:
+        self.key: tuple[int, str, str] | None = None
+        self._rows: list[_Record] = []
+        self._size = 0
+        self._spill: Spill[_Record] = Spill(tuple[bytes, int | None], key=itemgetter(0))
+
+    def __enter__(self) -> _Group:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._spill.close()
+
+    def add(self, row: Shared) -> None:
+        """Add a row of the group."""
+        self._rows.append((row.payload, row.staged))
+        self._size += len(row.payload) + _OVERHEAD
+        if self._size > _HELD:
+            self._put_away()
+
+    def _put_away(self) -> None:
+        self._spill.put((_digest(payload), staged) for payload, staged in self._rows)
+        self._rows, self._size = [], 0
+
+    def known(self) -> Iterator[int]:
+        """The staged rows of the group that the store already holds. Then the next group begins.
+
+        Counted: where the store holds k equal events and the batch n, k of the n are known and the rest is new.
+        """
+        if self._spill.is_used:
+            self._put_away()
+            for records in self._spill.files():
+                yield from _known(*_sides(records))[0]
+            self._spill.close()
+        else:
+            # Bytes are compared first, for that is nearly always enough; only what is left, as JSON values.
+            stored, staged = _sides(self._rows)
+            known, unmatched = _known(stored, staged)
+            yield from known
+            values: Counter[bytes] = Counter()
+            if unmatched:
+                for payload, count in (+stored).items():
+                    values[canonical(payload)] += count
+            if values:
+                yield from _known(values, [(canonical(payload), number) for payload, number in unmatched])[0]
+        self._rows, self._size = [], 0
 
 
 def _digest(payload: bytes) -> bytes:
     return hashlib.blake2b(canonical(payload), digest_size=16).digest()
 
 
-def _known_by_value(records: Iterator[_Record]) -> Iterator[int]:
-    """The same as `_known` for rows of which only a digest of the payload's value is left."""
+_Staged: TypeAlias = list[tuple[bytes, int]]
+
+
+def _sides(records: Iterable[_Record]) -> tuple[Counter[bytes], _Staged]:
+    """The events of the store, counted, and the staged ones."""
     stored: Counter[bytes] = Counter()
-    staged: list[tuple[bytes, int]] = []
+    staged: _Staged = []
     for value, number in records:
         if number is None:
             stored[value] += 1
         else:
             staged.append((value, number))
+    return stored, staged
+
+
+def _known(stored: Counter[bytes], staged: _Staged) -> tuple[list[int], _Staged]:
+    """The staged events that the store holds, which are taken out of `stored`, and those that it does not."""
+    known: list[int] = []
+    unmatched: _Staged = []
     for value, number in staged:
         if stored[value] > 0:
             stored[value] -= 1
-            yield number
-
-
-def _known(group: Sequence[Shared]) -> Iterator[int]:
-    """The staged rows of a group that the store already holds.
-
-    Counted: where the store holds k equal events and the batch n, k of the n are known and the rest is new.
-    Bytes are compared first, for that is nearly always enough; only what is left is compared as JSON values.
-    """
-    stored = Counter(row.payload for row in group if row.staged is None)
-    unmatched: list[Shared] = []
-    for row in group:
-        if row.staged is None:
-            continue
-        if stored[row.payload] > 0:
-            stored[row.payload] -= 1
-            yield row.staged
+            known.append(number)
         else:
-            unmatched.append(row)
-    if not unmatched:
-        return
-    values: Counter[bytes] = Counter()
-    for payload, count in stored.items():
-        if count > 0:
-            values[canonical(payload)] += count
-    if not values:
-        return
-    for row in unmatched:
-        value = canonical(row.payload)
-        if values[value] > 0 and row.staged is not None:
-            values[value] -= 1
-            yield row.staged
+            unmatched.append((value, number))
+    return known, unmatched

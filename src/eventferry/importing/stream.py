@@ -95,11 +95,7 @@ class ImportStream:
     """A sink for blocks of lines, cut anywhere; made by `EventStore.import_events`.
 
     Use it with `async with`: leaving the block normally commits, an exception aborts. An abort by a refusal
-    leaves nothing; one by an interruption (cancelled, connection lost) leaves what `resume=True` goes on with.
-
-    Attributes:
-        byte_offset: of the source, behind the last line that is committed. After entering: where to begin.
-        saved_events_count: how many events are committed to the target.
+    leaves nothing; one by an interruption (cancelled, connection lost) leaves what `resume=True` continues.
     """
 
     def __init__(
@@ -129,7 +125,7 @@ class ImportStream:
 
     @property
     def byte_offset(self) -> int:
-        """Of the source, behind the last line that is committed."""
+        """Of the source, behind the last line that is committed. After entering: where to begin."""
         return self._done.byte_offset
 
     @property

@@ -26,15 +26,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Whole lines that follow one another in the input.
-
-    Attributes:
-        text: their bytes, without the line feed of the last.
-        count: how many they are.
-        line: number of the first, from 1.
-        byte_offset: where the first begins in the input.
-        end: byte offset behind the last one's line feed.
-    """
+    """Whole lines that follow one another in the input, without the line feed of the last: from `byte_offset` on, where
+    line number `line` begins, up to `end`."""
 
     text: bytes
     count: int
@@ -73,26 +66,20 @@ class Lines:
         Raises:
             InputError: a line cannot become a row.
         """
-        if self.count:
-            rows = decoder.rows(self.text + b"\n", self.count, self.line)
-            if rows is not None:
-                return rows
+        if self.count and (rows := decoder.rows(self.text + b"\n", self.count, self.line)) is not None:
+            return rows
         return ((number, *row) for number, row in self.decoded(decoder.row))
 
     def whole_rows(self, decoder: LineDecoder) -> Iterable[tuple[int, Row]]:
         """The same as (line number, row), each with its payload as bytes of its own."""
-        if self.count:
-            rows = decoder.whole_rows(self.text + b"\n", self.count)
-            if rows is not None:
-                return enumerate(rows, self.line)
+        if self.count and (rows := decoder.whole_rows(self.text + b"\n", self.count)) is not None:
+            return enumerate(rows, self.line)
         return self.decoded(decoder.row)
 
     def new_rows(self, decoder: LineDecoder) -> Iterable[NewRowValues]:
         """The same for lines whose position and version are ignored and may be missing, without their numbers."""
-        if self.count:
-            rows = decoder.new_rows(self.text + b"\n", self.count)
-            if rows is not None:
-                return rows
+        if self.count and (rows := decoder.new_rows(self.text + b"\n", self.count)) is not None:
+            return rows
         return (row for _, row in self.decoded(decoder.new_row))
 
     def placed(self, error: InputError, number: int) -> InputError:
@@ -114,17 +101,11 @@ class LineSplitter:
     """
 
     def __init__(
-        self,
-        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
-        *,
-        byte_offset: int = 0,
-        line: int = 1,
+        self, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES, *, byte_offset: int = 0, line: int = 1
     ) -> None:
         self.max_line_bytes = max_line_bytes
-        self.byte_offset = byte_offset
-        """Where the line that is still incomplete begins."""
-        self.line = line
-        """The number of that line, from 1."""
+        # Where the line that is still incomplete begins, and its number.
+        self.byte_offset, self.line = byte_offset, line
         self._pieces: list[bytes] = []
         self._pending = 0
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
@@ -144,15 +125,13 @@ class LineSplitter:
             self._keep(block)
             return Lines(b"", 0, self.line, self.byte_offset, self.byte_offset)
         if self._pieces:
-            head = b"".join((*self._pieces, head))
+            head = self._taken(head)
         if len(head) > self.max_line_bytes:
             self._refuse_long(head.split(b"\n"))
         count = head.count(b"\n") + 1
         lines = Lines(head, count, self.line, self.byte_offset, self.byte_offset + len(head) + 1)
         self.line += count
         self.byte_offset = lines.end
-        self._pieces.clear()
-        self._pending = 0
         self._keep(tail)
         return lines
 
@@ -167,32 +146,32 @@ class LineSplitter:
             raise InputError(
                 "the input ends inside a character", line=self.line, byte_offset=self.byte_offset
             ) from None
-        rest = b"".join(self._pieces)
+        rest = self._taken()
         end = self.byte_offset + len(rest)
-        lines = Lines(rest, 1 if rest else 0, self.line, self.byte_offset, end)
+        return Lines(rest, 1 if rest else 0, self.line, self.byte_offset, end)
+
+    def _taken(self, more: bytes = b"") -> bytes:
+        """What was kept, and more behind it; nothing is kept then."""
+        whole = b"".join((*self._pieces, more))
         self._pieces.clear()
         self._pending = 0
-        return lines
+        return whole
 
     def _without_bom(self, block: bytes) -> bytes:
         """Drops a byte order mark, which may itself be cut."""
-        start = b"".join((*self._pieces, block))
-        self._pieces.clear()
-        self._pending = 0
+        start = self._taken(block)
         if len(start) < len(BOM) and BOM.startswith(start):
             self._pieces.append(start)
             return b""
         self._at_start = False
         if start.startswith(BOM):
             self.byte_offset += len(BOM)
-            return start[len(BOM) :]
-        return start
+        return start.removeprefix(BOM)
 
     def _keep(self, tail: bytes) -> None:
-        if not tail:
-            return
-        self._pieces.append(tail)
-        self._pending += len(tail)
+        if tail:
+            self._pieces.append(tail)
+            self._pending += len(tail)
         if self._pending > self.max_line_bytes:
             self._refuse_long([b"".join(self._pieces)])
 
@@ -225,7 +204,7 @@ class LineSplitter:
 
 
 _TOKEN = re.compile(rb'["\[\]{},]')
-_STRING_END = re.compile(rb'["\\]')
+_IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
 class ArraySplitter:
@@ -267,17 +246,14 @@ class ArraySplitter:
         start = 0
         while not self._ended:
             if self._in_string:
-                if (match := _STRING_END.search(self._text, self._at)) is None:
-                    self._at = len(self._text)
+                rest = _IN_STRING.match(self._text, self._at)
+                self._at = rest.end() if rest is not None else self._at
+                if (
+                    self._text[self._at : self._at + 1] != b'"'
+                ):  # it, or what is escaped, comes with the next block
                     break
-                if match[0] == b"\\":
-                    if match.end() == len(self._text):  # what is escaped comes with the next block
-                        self._at = match.start()
-                        break
-                    self._at = match.end() + 1
-                else:
-                    self._in_string = False
-                    self._at = match.end()
+                self._in_string = False
+                self._at += 1
                 continue
             if (match := _TOKEN.search(self._text, self._at)) is None:
                 self._at = len(self._text)
@@ -300,12 +276,12 @@ class ArraySplitter:
                         raise self._error("the array ends with a brace", start)
                     self._ended = True
                     last = self._text[start : match.start()]
-                    if not last.isspace() and last:
+                    if last and not last.isspace():
                         found.append(self._element(start, last))
                     elif self._after_comma:
                         raise self._error("the array has a comma with nothing behind it", start)
                     start = self._at
-            elif self._depth == 1:
+            elif self._depth == 1:  # a comma
                 found.append(self._element(start, self._text[start : match.start()]))
                 self._after_comma = True
                 start = self._at

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from eventferry.errors import InputError
-from eventferry.lines.event import Event, EventInput, NewRow
+from eventferry.lines.event import KEYS, Event, EventInput, NewRow
 from eventferry.lines.limits import ROOMY, Limits, Name, Timestamp, Version, check_limits, check_text
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.refusal import fault_in
@@ -35,7 +35,7 @@ class _SavedEvent(_NewEvent, kw_only=True):
 
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
     if isinstance(event, Event):
-        event = _as_dict(event)
+        event = {key: getattr(event, field) for field, key in KEYS.items()}
     elif not isinstance(event, Mapping):
         raise InputError(f"an event is a dict or an Event, not {type(event).__name__}")
     try:
@@ -66,18 +66,6 @@ def _of_plain_classes(event: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _as_dict(event: Event) -> dict[str, Any]:
-    return {
-        "threadCounter": event.thread_counter,
-        "threadId": event.thread_id,
-        "type": event.type,
-        "timestamp": event.timestamp,
-        "aggregateId": event.aggregate_id,
-        "aggregateVersion": event.aggregate_version,
-        "payload": event.payload,
-    }
-
-
 def _checked(new: _NewEvent, limits: Limits) -> NewRow:
     check_text("aggregateId", new.aggregate_id)
     check_text("type", new.type)
@@ -92,9 +80,7 @@ def new_row(event: EventInput, limits: Limits = ROOMY, *, ignore_unknown_keys: b
 
 
 def versioned_row(event: EventInput) -> tuple[NewRow, int]:
-    """The row and the version of an event that is about to be saved; timestamp is 0 where none is given.
-
-    Whether the store's columns can hold it is checked in the transaction that saves it.
-    """
+    """The row and the version of an event that is about to be saved; timestamp is 0 where none is given. Whether the
+    store's columns can hold it is checked in the transaction that saves it."""
     new = _converted(event, _SavedEvent)
     return _checked(new, ROOMY), new.aggregate_version

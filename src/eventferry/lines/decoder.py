@@ -86,12 +86,8 @@ _TYPE = attrgetter("type")
 
 
 class LineDecoder:
-    """Turns the bytes of one line into a row, or raises an `InputError` without a place.
-
-    Args:
-        limits: what the columns can hold.
-        ignore_unknown_keys: drop keys that an event does not have, instead of refusing the line.
-    """
+    """Turns the bytes of one line into a row, or raises an `InputError` without a place. With `ignore_unknown_keys`,
+    keys that an event does not have are dropped instead of refused."""
 
     def __init__(self, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> None:
         self._limits = limits
@@ -100,14 +96,9 @@ class LineDecoder:
         self._new = msgspec.json.Decoder[_NewLine](_LenientNewLine if ignore_unknown_keys else _NewLine)
 
     def rows(self, lines: bytes, count: int, first: int) -> Sequence[NumberedRow] | None:
-        """The rows of `count` lines that end with a line feed each, all at once; None where one of them needs a look of
-        its own, because it is wrong or only spelled in another way than eventferry and reSolve spell a line.
-
-        Args:
-            lines: they.
-            count: how many they are.
-            first: the number of the first.
-        """
+        """The rows of `count` lines that end with a line feed each, all at once, numbered from `first` on. None where
+        one of them needs a look of its own, because it is wrong or only spelled in another way than eventferry and
+        reSolve spell a line."""
         events = self._at_once(self._line, lines, count)
         if events is None:
             return None
@@ -147,17 +138,14 @@ class LineDecoder:
         # What comes out as it went in holds an event's keys in their order, and none of them twice.
         if len(events) != count or ENCODER.encode_lines(events) != lines:
             return None
-        return events if self._surely_pass(lines, events) else None
-
-    def _surely_pass(self, lines: bytes, events: Sequence[_Line | _NewLine | _SavedLine]) -> bool:
         longest = max(map(len, map(_PAYLOAD, events)))
         if longest > SHALLOW and any(may_be_deep(bytes(event.payload)) for event in events):
-            return False
+            return None
         if self._limited and not self._limits.surely_fit(
             max(map(len, map(_ID, events))), max(map(len, map(_TYPE, events)))
         ):
-            return False
-        return self._limits.surely_take(lines, longest)
+            return None
+        return events if self._limits.surely_take(lines, longest) else None
 
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""

@@ -32,6 +32,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     payload: Any = None
 
 
+KEYS = {field.name: field.encode_name for field in msgspec.structs.fields(Event)}
+"""The key in a line of each field."""
+
 EventInput: TypeAlias = Event | Mapping[str, Any]
 """An event on its way in: an `Event`, or a dict with the keys of a line."""
 
@@ -69,25 +72,14 @@ _EVENT = msgspec.json.Decoder(Event)
 
 
 def decode_event(line: bytes) -> Event:
-    """The event of a line that a store wrote.
-
-    Numbers beyond a float's range, and whole ones of more digits than Python makes an int of, come as `Decimal`:
-    they stand in the store exactly, so they are not turned into infinity here.
-    """
+    """The event of a line that a store wrote. Numbers beyond a float's range, and whole ones of more digits than Python
+    makes an int of, come as `Decimal`: they stand in the store exactly, so they are not turned into infinity here."""
     try:
         return _EVENT.decode(line)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         # A foreign writer let in what is no event by our rules (half a time, a lone surrogate): shown as it is.
         fields = decode_payload(line)
-        return Event(
-            thread_counter=fields["threadCounter"],
-            thread_id=fields["threadId"],
-            type=fields["type"],
-            timestamp=fields["timestamp"],
-            aggregate_id=fields["aggregateId"],
-            aggregate_version=fields["aggregateVersion"],
-            payload=fields["payload"],
-        )
+        return Event(**{name: fields[key] for name, key in KEYS.items()})
 
 
 def decode_events(lines: bytes) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -33,11 +34,9 @@ _BYTES_OF_A_CHARACTER = 4
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the columns of one store can hold.
+    """What the columns of one store can hold: characters in an aggregateId and a type, and
 
     Attributes:
-        id_length: characters in an aggregateId.
-        type_length: characters in a type.
         max_id_bytes: bytes in an aggregateId; None: as many as its characters take.
         refuse_payload: says why a payload would not survive in the payload column; None if it would.
             None instead of a function: every payload survives.
@@ -93,11 +92,10 @@ def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: by
 
 def is_within(limits: Limits, row: NewRow) -> bool:
     """Whether the columns of a store can hold an event."""
-    try:
+    with suppress(InputError):
         check_limits(limits, row.aggregate_id, row.type, row.payload)
-    except InputError:
-        return False
-    return True
+        return True
+    return False
 
 
 def full_thread(thread: int) -> UnsupportedStoreError:

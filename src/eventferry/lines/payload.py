@@ -68,12 +68,8 @@ def compact(payload: bytes) -> bytes:
 
 
 def may_have_exponent(text: bytes, shape: re.Pattern[bytes]) -> bool:
-    """Whether a number in a compact JSON text may have an exponent of this shape; some texts in it only look so.
-
-    Args:
-        text: it, or many; not one that is nothing but a number.
-        shape: made by `exponent_shape`.
-    """
+    """Whether a number in compact JSON texts may have an exponent of this shape, which `exponent_shape` made. Some only
+    look so. No text may be nothing but a number."""
     return shape.search(text.translate(_SHAPE)) is not None
 
 
@@ -88,10 +84,8 @@ def may_be_deep(payload: bytes) -> bool:
 
 
 def check_payload(payload: bytes) -> None:
-    """Refuses a JSON text that nests too deeply, or has a number with too long an exponent.
-
-    Nearly every payload is too short for the one, and has nothing that looks like the other.
-    """
+    """Refuses a JSON text that nests too deeply, or has a number with too long an exponent. Nearly every payload is too
+    short for the one, and has nothing that looks like the other."""
     if may_be_deep(payload):
         depth = 0
         for part in _PART.finditer(payload):
@@ -174,9 +168,8 @@ def _check_json(value: Any) -> bool:
         return type(value) is not float or (value != 0 and not 1e-3 <= abs(value) < 1e15)
     if isinstance(value, Decimal) and value.is_finite():
         return type(value) is not Decimal
-    shown = (
-        str(value) if isinstance(value, float | Decimal) else f"a value of the class {type(value).__name__!r}"
-    )
+    is_number = isinstance(value, float | Decimal)
+    shown = str(value) if is_number else f"a value of the class {type(value).__name__!r}"
     raise InputError(f"{shown} is not a JSON value", field="payload")
 
 
@@ -202,9 +195,7 @@ def _respelled(value: Any) -> Any:
         return Decimal(int.__int__(value))
     if isinstance(value, str):
         return plain_text(value)
-    if isinstance(value, Decimal):
-        return Decimal(value)
-    return value
+    return Decimal(value) if isinstance(value, Decimal) else value
 
 
 def plain_text(text: str) -> str:
@@ -230,9 +221,7 @@ def _exact(text: str) -> float | Decimal:
 def _whole(text: str) -> int | Decimal:
     try:
         return int(text)
-    except (
-        ValueError
-    ):  # more digits than this process lets Python make an int of: 4,300, unless it has set that
+    except ValueError:  # of more digits than this process lets an int have: 4,300, unless it has set that
         return Decimal(text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -52,15 +53,10 @@ def duplicate_key(line: bytes) -> str | None:
     members = _MEMBERS.decode(text)
     if len(text) == 1 + sum(len(key.encode()) + len(memoryview(value)) + 4 for key, value in members.items()):
         return None
-    pairs: list[tuple[str, Any]] = []
-
-    def keep(found: list[tuple[str, Any]]) -> None:
-        nonlocal pairs
-        pairs = found
-
-    json.loads(text, object_pairs_hook=keep, parse_int=len, parse_float=len)
+    pairs: deque[list[tuple[str, Any]]] = deque(maxlen=1)  # of the outermost object: it is the last to end
+    json.loads(text, object_pairs_hook=pairs.append, parse_int=len, parse_float=len)
     seen: set[str] = set()
-    for key, _ in pairs:
+    for key, _ in pairs[0]:
         if key in seen and key in _KEYS:
             return key
         seen.add(key)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TypeAlias
 
 from eventferry import cursor as vector
-from eventferry.database import Database, Filter, Owner, Reading
+from eventferry.database import EVERYTHING, Database, Filter, Owner, Reading
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation
@@ -62,32 +62,10 @@ class ExportStream:
     ends inside an event, which no reader takes for an end.
 
     One that is left (`break`) and forgotten ends by itself.
-
-    Args:
-        cut: whose events are exported and up to where; None: those that are there when it begins.
-        jobs: how many slices are read at the same time.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        cursor: str | None,
-        maintenance_mode: MaintenanceMode,
-        buffer_size: int | None,
-        limit: int | None,
-        only: Filter,
-        cut: tuple[str, list[int]] | None = None,
-        jobs: int = 1,
-        since: str | None = None,
-        until: str | None = None,
-    ) -> None:
-        if since is not None:
-            cursor = vector.encode(decode(since).unread)
-        end = None if until is None else counters_of(until)
-        self._export = _Export(
-            database, cursor, maintenance_mode, buffer_size, limit, only, cut, jobs, since, end
-        )
+    def __init__(self, export: Export) -> None:
+        self._export = export
 
     @property
     def cursor(self) -> str:
@@ -162,21 +140,29 @@ class ExportStream:
         await self.aclose()
 
 
-class _Export:
-    """What an export does. Its generators hold it, and not the stream: that can be forgotten."""
+class Export:
+    """What an export does. Its generators hold it, and not the stream: that can be forgotten.
+
+    Args:
+        database: whose events are exported.
+        cut: which events these are, and up to where; None: those that are there when it begins.
+        jobs: how many slices are read at the same time.
+        since: a bookmark, instead of `cursor`.
+        until: the bookmark or cursor to end at.
+    """
 
     def __init__(
         self,
         database: Database,
-        cursor: str | None,
-        maintenance_mode: MaintenanceMode,
-        buffer_size: int | None,
-        limit: int | None,
-        only: Filter,
-        cut: tuple[str, list[int]] | None,
-        jobs: int,
-        since: str | None,
-        until: list[int] | None,
+        cursor: str | None = None,
+        maintenance_mode: MaintenanceMode = MANUAL,
+        buffer_size: int | None = None,
+        limit: int | None = None,
+        only: Filter = EVERYTHING,
+        cut: tuple[str, list[int]] | None = None,
+        jobs: int = 1,
+        since: str | None = None,
+        until: str | None = None,
     ) -> None:
         self._database = database
         self._mode = maintenance_mode
@@ -186,12 +172,12 @@ class _Export:
         self._owner: Owner | None = None
         self._cut = cut
         self._since = since
-        self._until = until
+        self._until = None if until is None else counters_of(until)
         self._operation = Operation("export", database)
         # The next page of an export with a limit depends on what came before it.
         self._jobs = jobs if limit is None else 1
         self.life = database.life
-        self.unread = vector.decode(cursor)
+        self.unread = vector.decode(cursor) if since is None else list(decode(since).unread)
         self.blocks = self._read()
         self._leaving = asyncio.Lock()
         self.is_stopped = False

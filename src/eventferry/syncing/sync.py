@@ -37,7 +37,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading.bookmarks import decode, identity_of
-from eventferry.reading.exporting import MANUAL, ExportStream
+from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower
 from eventferry.reading.order import thread_of
 from eventferry.state import owners, syncs
@@ -264,14 +264,7 @@ class Sync:
         if self._secrets is not None:
             await self._secrets.bring_all()
         for resume in (True, False):
-            export = ExportStream(
-                self._source,
-                cursor=None,
-                maintenance_mode=MANUAL,
-                buffer_size=None,
-                limit=None,
-                only=EVERYTHING,
-            )
+            export = ExportStream(Export(self._source))
 
             async def filled(export: ExportStream = export) -> SyncState:
                 return msgspec.structs.replace(
