@@ -73,6 +73,9 @@ class Stretch(NamedTuple):
 NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)
 """No event is left."""
 
+Give: TypeAlias = Callable[[Stretch], None]
+"""Called with each stretch, in the event loop."""
+
 
 class Segment(NamedTuple):
     """The part of a thread from `start` up to, not including, `end`, and the time that it is compared with."""
@@ -248,13 +251,7 @@ class Reading(Protocol):
         """The 256 next counters."""
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         """Read events in order of their keys, in consecutive stretches; those of one thread in order of their
         counters.

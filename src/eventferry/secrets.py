@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-from eventferry.arguments import check_integer
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Database, ExclusiveWriting, Frozen, Reading, Segment, Writing
@@ -34,6 +33,7 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, check_text, 
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.spelling import LONE_SURROGATE, has_lone_surrogate
 from eventferry.operation_log import Operation, counts_of
+from eventferry.reading.arguments import check_integer
 from eventferry.reading.order import thread_of
 from eventferry.state import owners
 from eventferry.state.small_tables import all_of, columns

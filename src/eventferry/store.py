@@ -10,7 +10,6 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry import secrets
-from eventferry.arguments import check_integer, check_mode, filter_of, text, texts
 from eventferry.database import Database, Inspection, Undo
 from eventferry.errors import (
     StoreClosedError,
@@ -29,6 +28,7 @@ from eventferry.lines.event import Event, EventInput, NewRow, decode_events
 from eventferry.lines.payload import encode_payload
 from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import loading, partition
+from eventferry.reading.arguments import check_integer, check_mode, filter_of, text, texts
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import AUTO, MANUAL, Export, ExportStream, MaintenanceMode
 from eventferry.reading.following import Follower, FollowStream

@@ -320,9 +320,9 @@ class FollowStream(_Face[AwaitedFollow]):
 
     def __next__(self) -> Page:
         if self._found is None:
+            self._bookmark = self.inner.bookmark  # until the page is given, also where there was none yet
             _LOOP.run(self._step())
-        page = cast(Page, self._found)
-        self._found, self._bookmark = None, page.bookmark
+        page, self._found = cast(Page, self._found), None
         return page
 
     async def _step(self) -> None:

@@ -138,9 +138,9 @@ def broken_after(
         left[0] -= 1
         if not before:
             query(self, sql, unbuffered)
-            while self._result is not None and self._result.has_next:  # type: ignore[attr-defined]
+            while self._result is not None and self._result.has_next:
                 self.next_result()
-        self._force_close()  # type: ignore[attr-defined]
+        self._force_close()
         return query(self, "SELECT 1")
 
     monkeypatch.setattr(Wire, "query", fails)
@@ -148,7 +148,7 @@ def broken_after(
 
 def broken_lines(self: Wire, statement: str, *_: Any) -> Any:
     """As `Wire.lines` when the network ends."""
-    self._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+    self._sock.shutdown(socket.SHUT_RDWR)
     return next(self._rows(statement))
 
 

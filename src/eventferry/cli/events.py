@@ -23,7 +23,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.output import print_data, print_json, print_result
 from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
-from eventferry.cli.running import run
+from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
@@ -34,26 +34,23 @@ from eventferry.lines.page import json_page
 @filters
 @option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
 @json_option
-def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
+@cancellable
+async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     """Print events as JSON Lines.
 
     The cursor after them is printed on standard error; with --since, the bookmark.
     """
     only = filter_of(**filters)
-
-    async def work() -> str:
-        async with (
-            open_store(store) as opened,
-            contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
-        ):
-            if not as_json:
-                await eventferry.pipeline(export, destination_of("-"))
-                return await export.bookmark() if only["since"] is not None else export.cursor
+    async with (
+        open_store(store) as opened,
+        contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
+    ):
+        if as_json:
             blocks = [block async for block in export]
             print_data(json_page(blocks, export.cursor, await export.bookmark()))
-            return ""
-
-    place = run(work())
+        else:
+            await eventferry.pipeline(export, destination_of("-"))
+            place = await export.bookmark() if only["since"] is not None else export.cursor
     if not as_json:
         say(place)
 
@@ -65,33 +62,32 @@ def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @json_option
-def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
+@cancellable
+async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
     """Export events to a JSON Lines file.
 
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
     only = filter_of(**filters)
-
-    async def work() -> tuple[dict[str, Any], float]:
-        async with open_store(store) as opened:
-            stream = opened.export_events(
-                maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
-            )
-            # Counting takes time: only for somebody who watches.
-            whole = is_terminal() and not any(only.values())
-            total = (await opened.describe()).event_count if whole else None
-            with Meter("exporting", total, lambda: stream.exported) as meter:
-                mark = _Mark(stream)
-                await eventferry.pipeline(stream, meter, mark, destination_of(dest))
-                told = {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark}
-                return told, meter.seconds
-
-    told, seconds = run(work())
+    async with open_store(store) as opened:
+        stream = opened.export_events(
+            maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
+        )
+        # Counting takes time: only for somebody who watches.
+        whole = is_terminal() and not any(only.values())
+        total = (await opened.describe()).event_count if whole else None
+        with Meter("exporting", total, lambda: stream.exported) as meter:
+            mark = _Mark(stream)
+            await eventferry.pipeline(stream, meter, mark, destination_of(dest))
+            told = rate(stream.exported, meter.seconds)
     if as_json:
-        print_json(told, to_stderr=is_standard_output(dest))
+        print_json(
+            {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark},
+            to_stderr=is_standard_output(dest),
+        )
     else:
-        say(f"exported {rate(told['exported'], seconds)}; bookmark {told['bookmark']}")
+        say(f"exported {told}; bookmark {mark.bookmark}")
 
 
 class _Mark:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,7 +21,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.output import print_line, print_result
 from eventferry.cli.places import made, on_store, source_of
-from eventferry.cli.running import run
+from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Meter, counted, rate, say
 
 _SKIPPED = 3
@@ -37,7 +36,8 @@ _SKIPPED = 3
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
-def incremental_import(
+@cancellable
+async def incremental_import(
     src: str,
     store: str,
     older: Any,
@@ -52,20 +52,16 @@ def incremental_import(
     SRC has JSON Lines or one JSON array. Duplicates are skipped, and so are events older than the store's latest event,
     unless --older says otherwise. A missing store is created.
     """
-
-    async def work() -> tuple[eventferry.ImportReport, float]:
-        async with (
-            source_of(src, jobs) as (source, total),
-            _target(store, dry_run=dry_run) as opened,
-            made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
-        ):
-            with Meter("importing", total) as meter:
-                report = await opened.incremental_import(
-                    meter(blocks), older=older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
-                )
-                return report, meter.seconds
-
-    report, seconds = run(work())
+    async with (
+        source_of(src, jobs) as (source, total),
+        _target(store, dry_run=dry_run) as opened,
+        made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
+    ):
+        with Meter("importing", total) as meter:
+            report = await opened.incremental_import(
+                meter(blocks), older=older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
+            )
+            seconds = meter.seconds
     _tell_merged(report, seconds, as_json=as_json, dry_run=dry_run, fail_if_skipped=fail_if_skipped)
 
 
@@ -103,7 +99,7 @@ def _tell_merged(
             "--older accept imports them"
         )
         if fail_if_skipped:
-            sys.exit(_SKIPPED)
+            raise click.exceptions.Exit(_SKIPPED)
 
 
 @click.group()
@@ -127,17 +123,15 @@ def begin(store: str) -> None:
 @click.argument("store", type=STORE)
 @option("--part", "NAME", "Name of this push. Pushing the same part again replaces it.")
 @ignore_unknown_keys_option
-def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_keys: bool) -> None:
+@cancellable
+async def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_keys: bool) -> None:
     """Add events to an open import."""
-
-    async def work() -> int:
-        async with source_of(src) as (blocks, total), open_store(store) as opened:
-            with Meter("pushing", total) as meter:
-                return await opened.push_incremental_import(
-                    meter(blocks), import_id, part, ignore_unknown_keys=ignore_unknown_keys
-                )
-
-    say(f"pushed {counted(run(work()), 'event')}")
+    async with source_of(src) as (blocks, total), open_store(store) as opened:
+        with Meter("pushing", total) as meter:
+            count = await opened.push_incremental_import(
+                meter(blocks), import_id, part, ignore_unknown_keys=ignore_unknown_keys
+            )
+    say(f"pushed {counted(count, 'event')}")
 
 
 @incremental.command()
@@ -145,15 +139,13 @@ def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_
 @click.argument("store", type=STORE)
 @merging_options
 @json_option
-def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_json: bool) -> None:
+@cancellable
+async def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_json: bool) -> None:
     """Merge the pushed events into the store."""
-
-    async def work() -> tuple[eventferry.ImportReport, float]:
-        async with open_store(store) as opened:
-            with Meter("merging") as meter:
-                return await opened.commit_incremental_import(import_id, older=older), meter.seconds
-
-    report, seconds = run(work())
+    async with open_store(store) as opened:
+        with Meter("merging") as meter:
+            report = await opened.commit_incremental_import(import_id, older=older)
+            seconds = meter.seconds
     _tell_merged(report, seconds, as_json=as_json, fail_if_skipped=fail_if_skipped)
 
 

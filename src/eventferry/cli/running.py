@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec
 
 import click
 
 from eventferry.cli.terminal import say
+
+P = ParamSpec("P")
 
 ENDS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a command like Ctrl-C."""
@@ -44,3 +47,13 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def cancellable(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Decorator for a command that is a coroutine function."""
+
+    @wraps(command)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(command(*args, **kwargs))
+
+    return call

@@ -9,7 +9,7 @@ from eventferry import open_store
 from eventferry.cli.options import STORE, flag, json_option
 from eventferry.cli.output import print_result
 from eventferry.cli.places import destination_of, refuse_store, source_of
-from eventferry.cli.running import run
+from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import counted, say
 
 
@@ -17,39 +17,33 @@ from eventferry.cli.terminal import counted, say
 @click.argument("store", type=STORE)
 @click.argument("dest")
 @flag("--tombstones", "Include deleted secrets.")
-def export_secrets(store: str, dest: str, tombstones: bool) -> None:
+@cancellable
+async def export_secrets(store: str, dest: str, tombstones: bool) -> None:
     """Export secrets to a JSON Lines file.
 
     Only you can read the file.
     """
     refuse_store(dest, "secrets are exported to a file")
 
-    async def work() -> int:
-        async with open_store(store) as opened:
-            stream = opened.export_secrets(tombstones=tombstones)
-            await eventferry.pipeline(stream, destination_of(dest, private=True))
-            return stream.exported
-
-    say(f"exported {counted(run(work()), 'secret')}")
+    async with open_store(store) as opened:
+        stream = opened.export_secrets(tombstones=tombstones)
+        await eventferry.pipeline(stream, destination_of(dest, private=True))
+    say(f"exported {counted(stream.exported, 'secret')}")
 
 
 @click.command("import-secrets")
 @click.argument("src")
 @click.argument("store", type=STORE)
 @json_option
-def import_secrets(src: str, store: str, as_json: bool) -> None:
+@cancellable
+async def import_secrets(src: str, store: str, as_json: bool) -> None:
     """Import secrets from a JSON Lines file.
 
     Deleted secrets stay deleted.
     """
     refuse_store(src, "secrets are imported from a file")
-
-    async def work() -> eventferry.SecretsReport:
-        async with source_of(src) as (blocks, _), open_store(store) as opened:
-            report: eventferry.SecretsReport = await eventferry.pipeline(blocks, opened.import_secrets())
-            return report
-
-    report = run(work())
+    async with source_of(src) as (blocks, _), open_store(store) as opened:
+        report = await eventferry.pipeline(blocks, opened.import_secrets())
     print_result(
         report,
         f"imported {counted(report.imported, 'secret')}, skipped {report.skipped_existing:,} existing and "

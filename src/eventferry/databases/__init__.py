@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from eventferry.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.database import Database
-    from eventferry.databases.names import Tables
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -30,16 +29,6 @@ _MODULES = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
-
-
-class _Module(Protocol):
-    """The functions of a database's module."""
-
-    def open_url(self, address: str, tables: Tables, settings: dict[str, Any]) -> Database:
-        """The database at an address: a URL without its query, or a plain path.
-
-        Removes the settings that it knows from `settings`; any others are refused. Does not connect.
-        """
 
 
 _ADDRESS = re.compile(
@@ -115,18 +104,17 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     settings = given | options
     tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
     check_names(tables)
-    database = _module(_MODULES[scheme]).open_url(address, tables, settings)
-    if settings:
-        raise UsageError(f"a {scheme} store has no option {', '.join(sorted(settings))}")
-    return database
-
-
-def _module(name: str) -> _Module:
+    name = _MODULES[scheme]
     try:
-        return cast(_Module, importlib.import_module(f"eventferry.databases.{name}"))
+        module = importlib.import_module(f"eventferry.databases.{name}")
     except ImportError as error:
         if error.name is not None and error.name.startswith("eventferry"):
             raise
         raise MissingExtraError(
             f"a {name} store needs its driver: pip install 'eventferry[{name}]' ({error})"
         ) from None
+    # It takes a URL without its query, or a plain path, and removes the settings that it knows.
+    database: Database = module.open_url(address, tables, settings)
+    if settings:
+        raise UsageError(f"a {scheme} store has no option {', '.join(sorted(settings))}")
+    return database

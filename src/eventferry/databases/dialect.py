@@ -22,14 +22,7 @@ class Condition(NamedTuple):
 
 
 class Column(NamedTuple):
-    """What is known of a column.
-
-    Attributes:
-        name: the column's.
-        length: characters that it holds at most; None: any number.
-        is_nullable: whether it takes null.
-        kind: its type, as the database calls it.
-    """
+    """What is known of a column: its length in characters, None for any, and its type as the database calls it."""
 
     name: str
     length: int | None
@@ -38,11 +31,7 @@ class Column(NamedTuple):
 
 
 class Dialect:
-    """How statements are written, as most databases do it.
-
-    Args:
-        tables: the names of the store's tables.
-    """
+    """How statements are written, as most databases do it."""
 
     snapshot_key = "snapshotKey"
     snapshot_content = "snapshotContent"

@@ -19,12 +19,8 @@ def unique_faults(unique: Iterable[Sequence[str]]) -> list[str]:
 
 
 def counter_faults(counters: Sequence[tuple[int, int]], highest: Mapping[int, int]) -> list[str]:
-    """The faults of the table of next counters.
-
-    Args:
-        counters: its rows: thread, next counter.
-        highest: the highest counter of each thread that has events.
-    """
+    """The faults of the table of next counters, by its rows (thread, next counter) and the highest counter of each
+    thread that has events."""
     faults = []
     threads = {thread for thread, _ in counters}
     if len(counters) != 256 or threads != set(range(256)):
@@ -42,13 +38,7 @@ def counter_faults(counters: Sequence[tuple[int, int]], highest: Mapping[int, in
 
 
 def index_fault(index: str, counted: tuple[int, int], table: tuple[int, int]) -> str | None:
-    """The fault of an index.
-
-    Args:
-        index: its name.
-        counted: how many entries it has, and the sum of their hashes.
-        table: how many events the table has, and that sum over the same columns.
-    """
+    """The fault of an index: how many entries it has and the sum of their hashes, against those of the table."""
     if counted == table:
         return None
     if counted[0] != table[0]:

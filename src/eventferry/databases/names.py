@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eventferry.clock import now
-from eventferry.errors import StoreBusyError, StoreNotFoundError, UnsupportedStoreError, UsageError
+from eventferry.errors import (
+    DatabaseError,
+    StoreBusyError,
+    StoreNotFoundError,
+    UnsupportedStoreError,
+    UsageError,
+)
 
 
 class Tables(NamedTuple):
@@ -67,14 +73,8 @@ def beside_events(tables: Tables, content: str) -> dict[str, tuple[str, ...]]:
 
 
 def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Iterable[str]) -> None:
-    """Refuse a table that only has the name of a store's: nothing of another program's is touched.
-
-    Args:
-        place: where it is.
-        table: its name.
-        needed: the columns by which it is known.
-        present: the columns that it has.
-    """
+    """Refuse a table that only has the name of a store's, and not the columns by which that is known: nothing of
+    another program's is touched."""
     found = {column.casefold() for column in present}
     missing = [column for column in needed if column.casefold() not in found]
     if missing:
@@ -144,12 +144,25 @@ def number(text: str, words: str, name: str) -> int | None:
     return int(found) if found else None
 
 
+def whole_heads(heads: list[int], table: str) -> list[int]:
+    """The next counters, which must be 256."""
+    if len(heads) != 256:
+        raise DatabaseError(f"the table {table!r} has {len(heads)} rows, not 256: the store is incomplete")
+    return heads
+
+
 def taken_for_dead() -> StoreBusyError:
     """The error for an operation that finds its stage or its marker gone."""
     return StoreBusyError(
         "this import was considered dead, because its lock was lost, or the store was dropped "
         "meanwhile: its stage or its marker is gone; nothing was replaced, and nothing was added"
     )
+
+
+def refuse_to_lose(table: str, found: Iterable[tuple[Any, ...]]) -> None:
+    """Refuse to replace a table of which something would be lost: rows that say what."""
+    if lost := ", ".join(sorted(str(what) for (what,) in found)):
+        raise UnsupportedStoreError(f"the table {table!r} has what replacing it would lose: {lost}")
 
 
 def left_out(table: str) -> UnsupportedStoreError:
@@ -176,10 +189,8 @@ def frozen_marker(events: str) -> str:
 
 
 def new_import_id(since: int) -> str:
-    """An id for an open incremental import: letters and digits, as reSolve's.
-
-    Servers have no room for the moment beside it, so it begins with it (as RFC 9562's version 7 does).
-    """
+    """An id for an open incremental import: letters and digits, as reSolve's. Servers have no room for the moment
+    beside it, so it begins with it (as RFC 9562's version 7 does)."""
     return f"{since:012x}{token_hex(10)}"
 
 

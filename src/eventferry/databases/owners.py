@@ -1,6 +1,5 @@
-"""Owners on a server: named locks, held on one connection that all owners of a store object share.
-
-The locks go with the connection, and that with its process.
+"""Owners on a server: named locks, held on one connection that all owners of a store object share. They go with the
+connection, and that with its process.
 """
 
 from __future__ import annotations
@@ -32,12 +31,7 @@ class Locks(Protocol[D]):
 
 
 class Owners(Generic[C]):
-    """The owners of one store object.
-
-    Args:
-        pool: of the store; it gives the connection that the locks are on.
-        locks: the server's.
-    """
+    """The owners of one store object."""
 
     def __init__(self, pool: Pool[C], locks: Locks[C]) -> None:
         self._pool = pool
@@ -73,11 +67,8 @@ class Owners(Generic[C]):
         self._connection = connection
 
     async def release(self, owner: str) -> None:
-        """Drop a lock; twice is fine.
-
-        By a statement, which is answered: a server notices only some time later that a connection was closed, and
-        until then the next command would take the owner for alive.
-        """
+        """Drop a lock; twice is fine. By a statement, which is answered: a server notices only some time later that a
+        connection was closed, and until then the next command would take the owner for alive."""
         async with self._turn:
             await self._unlock(owner)
 

@@ -1,7 +1,7 @@
 """A pool of connections.
 
-Not a library's: those connect in the background and, when that fails, can only say that time ran out. Here
-whoever needs a connection makes it, and hears why there is none.
+Not a library's: those connect in the background and, when that fails, can only say that time ran out. Here whoever
+needs a connection makes it, and hears why there is none.
 """
 
 from __future__ import annotations
@@ -36,13 +36,10 @@ C = TypeVar("C", bound=Pooled)
 
 
 class Pool(Generic[C]):
-    """Connections that are lent, at most `size` at a time, and kept for the next user.
+    """Connections that are lent, at most `size` at a time and in order, and kept for the next user.
 
-    Args:
-        connect: makes a connection. Raises FullServerError where the server has no room for it.
-        size: how many may be lent at once; whoever comes next waits, in order.
-        life: what is under way on the store: each lent connection is.
-        patience: seconds to wait for room on a server that has none for the first.
+    Where the server has no room for one, `connect` raises FullServerError; for the first there is `patience`, in
+    seconds.
     """
 
     def __init__(
@@ -56,10 +53,6 @@ class Pool(Generic[C]):
         self._lent = 0
         self._came_back = asyncio.Event()
         self._closed = False
-
-    def _check_open(self) -> None:
-        if self._closed:  # even for what ends something
-            raise self._life.closed()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[C]:
@@ -75,14 +68,12 @@ class Pool(Generic[C]):
                     await self.give_back(connection)
 
     async def take(self) -> C:
-        """A connection of the caller's, beside those that are lent, until it is given back.
-
-        Where the server refuses another, who has one waits for that: many calls on a server that is full are slow then,
-        and do not fail.
-        """
+        """A connection of the caller's, beside those that are lent, until it is given back. Where the server refuses
+        another, who has one waits for that: many calls on a server that is full are slow then, and do not fail."""
         deadline = time.monotonic() + self._patience
         while True:
-            self._check_open()
+            if self._closed:  # even for what ends something
+                raise self._life.closed()
             if self._idle:
                 return self._idle.pop()
             try:

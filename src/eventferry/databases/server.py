@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -10,7 +11,7 @@ from typing import Generic, TypeVar
 from eventferry.database import Save, Saved
 from eventferry.databases.owners import LockOwner, Locks, Owners
 from eventferry.databases.pool import Pool, Pooled
-from eventferry.errors import ConcurrentError, StoreFrozenError, StoreUnreachableError
+from eventferry.errors import ConcurrentError, InputError, StoreFrozenError, StoreUnreachableError
 from eventferry.lifecycle import Life
 from eventferry.save import words_for
 
@@ -21,15 +22,7 @@ PAUSES = (0.1, 0.4, 1, 1.5)
 
 
 class ServerDatabase(ABC, Generic[C]):
-    """A store on a server.
-
-    Args:
-        place: the database as messages name it.
-        connect: makes a connection.
-        size: how many connections work at once.
-        locks: the server's, for owners.
-        busy_timeout: seconds that a writer waits for another one.
-    """
+    """A store on a server; `place` is the database as messages name it."""
 
     def __init__(
         self, place: str, connect: Callable[[], Awaitable[C]], size: int, locks: Locks[C], busy_timeout: float
@@ -73,20 +66,31 @@ class ServerDatabase(ABC, Generic[C]):
     async def _save(self, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
         """Store events. Again: an attempt before this one may have stored them."""
         if len(saves) == 1:
+            await self._check_limits(saves[0])
             try:
                 return [await self._save_one(saves[0])]
             except (ConcurrentError, StoreFrozenError):
                 if again and (saved := await self._look_up(saves[0])) is not None:
                     return [saved]
                 raise
-        stored = await self._save_group(saves)
-        if again:
-            stored = [saved or await self._look_up(save) for save, saved in zip(saves, stored, strict=True)]
+        stored: list[Saved | None] = [None] * len(saves)
+        fitting: list[int] = []
+        for number, save in enumerate(saves):
+            with contextlib.suppress(InputError):
+                await self._check_limits(save)
+                fitting.append(number)
+        found = await self._save_group([saves[number] for number in fitting])
+        for number, saved in zip(fitting, found, strict=True):
+            stored[number] = saved or (await self._look_up(saves[number]) if again else None)
         return stored
 
     def _was_connected(self, error: StoreUnreachableError) -> bool:
         """Whether a connection broke; else there never was one."""
         return True
+
+    @abstractmethod
+    async def _check_limits(self, save: Save) -> None:
+        """Raises InputError for an event that the columns cannot hold."""
 
     @abstractmethod
     async def _save_one(self, save: Save) -> Saved:

@@ -21,12 +21,8 @@ statements."""
 
 
 class _Call(Generic[T]):
-    """A call on its way through the thread.
-
-    Attributes:
-        answer: what the caller waits for.
-        over: done when the thread has nothing more to do with it, also if the caller has given up.
-    """
+    """A call on its way through the thread. `over` is done when the thread has nothing more to do with it, also if the
+    caller has given up."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -61,38 +57,18 @@ def from_thread(give: Callable[[T], None]) -> Callable[[T], None]:
     return hand_over
 
 
-class _Between:
-    """A call for which no loop waits."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-        self.over = threading.Event()
-
-    def make(self) -> None:
-        try:
-            with contextlib.suppress(Exception):  # there is nobody to tell
-                self._function()
-        finally:
-            self.over.set()
-
-
 class Worker:
-    """One thread for the calls of one connection.
+    """One thread for the calls of one connection. Not an executor's: what that adds to each call is as much as a save
+    takes.
 
-    Not an executor's: what that adds to each call is as much as a save takes in the database.
-
-    Args:
-        name: the thread's.
-        interrupt: makes the call under way fail soon; called from other threads, also when there is none.
-        close: closes the connection, the last call in the thread; twice is fine.
-
-    Attributes:
-        given_up: set while a call goes on whose caller has given it up, for those that wait in steps.
+    `interrupt` makes the call under way fail soon; it is called from other threads, also when there is none. `close`
+    closes the connection, the last call; twice is fine. `given_up` is set while a call goes on whose caller has given
+    it up, for those that wait in steps.
     """
 
     def __init__(self, name: str, interrupt: Callable[[], None], close: Callable[[], None]) -> None:
         self._name = name
-        self._calls: SimpleQueue[_Call[Any] | _Between | None] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._is_begun = False
         self._is_over = False
         self._interrupt = interrupt
@@ -115,7 +91,7 @@ class Worker:
         if not self._is_begun:
             self._is_begun = True
             threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
-        self._calls.put(call)
+        self._calls.put(call.make)
         try:
             return await call.answer
         except asyncio.CancelledError:
@@ -145,39 +121,41 @@ class Worker:
     def between(self, function: Callable[[], None], seconds: float) -> None:
         """Call `function` between two calls; from any other thread, which waits for so long."""
         if self._is_begun and not self._is_over:
-            call = _Between(function)
-            self._calls.put(call)
-            call.over.wait(seconds)
+            over = threading.Event()
+            self._calls.put(partial(_between, function, over))
+            over.wait(seconds)
 
     def __del__(self) -> None:
         if not self._is_over:
             self._abandon()
 
     def _abandon(self) -> None:
-        """End a connection that nobody has closed, since its loop has ended or its store was forgotten.
-
-        Closed it must be: a traceback may still refer to it, and its transaction and locks would live as long.
-        """
+        """End a connection that nobody has closed, since its loop has ended or its store was forgotten: a traceback
+        may still refer to it, and its transaction and locks would live as long."""
         self._is_over = True
         if self._is_begun:
-            self._calls.put(_Between(self._close))
+            self._calls.put(partial(_between, self._close, threading.Event()))
         self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[_Call[Any] | _Between | None]) -> None:
+def _between(function: Callable[[], None], over: threading.Event) -> None:
+    try:
+        with contextlib.suppress(Exception):  # there is nobody to tell
+            function()
+    finally:
+        over.set()
+
+
+def _work(calls: SimpleQueue[Callable[[], None] | None]) -> None:
     while (call := calls.get()) is not None:
-        call.make()
+        call()
         # A result that came too late, a cursor, would stay open in here and be in the rollback's way.
         del call
 
 
-class _Runs(Protocol):
-    async def run(self, function: Callable[[], T]) -> T: ...
-
-
 class _Works(Protocol):
     @property
-    def connection(self) -> _Runs: ...
+    def connection(self) -> Any: ...
 
 
 P = ParamSpec("P")
@@ -189,6 +167,7 @@ def threaded(function: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
 
     @wraps(function)
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.connection.run(partial(function, self, *args, **kwargs))
+        result: T = await self.connection.run(partial(function, self, *args, **kwargs))
+        return result
 
     return run

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eventferry import cursor as vector
-from eventferry.arguments import check_integer
 from eventferry.database import Database, Filter, Selection
 from eventferry.errors import StoreClosedError
 from eventferry.lines.event import Event, decode_event, decode_events
+from eventferry.reading.arguments import check_integer
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.pages import Pages
 from eventferry.reading.questions import refuse_ahead

@@ -49,9 +49,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lines.limits import check_limits, is_within
-
-__all__ = ["MysqlDatabase", "open_url"]
+from eventferry.lines.limits import check_limits
 
 T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
@@ -83,7 +81,7 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         "user": unquote(parts.username or "") or file.get("user"),
         "connect_timeout": max(1, round(seconds(settings, "connect_timeout", 10.0))),
     }
-    if unix_socket is not None:
+    if unix_socket:
         options["unix_socket"] = str(unix_socket)
     password = unquote(parts.password) if parts.password else file.get("password")
     if password is None and path is None:
@@ -289,8 +287,6 @@ class MysqlDatabase(ServerDatabase[Connection]):
         # In order of the threads, as everybody does: nobody waits for one who waits for him.
         return f"{BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
 
-    # the boundary
-
     async def create(self) -> None:
         try:
             async with self._begun(self._create):
@@ -308,35 +304,30 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     def _create(self, connection: Connection) -> None:
         """Make the tables under other names, then rename all at once: a crash leaves a store or none."""
-        tables, collation = self._tables, connection.text_collation()
-        token = new_owner()
-        fresh, made = self._names.aside(token), (comment("MADE", id=token),)
-        keys = ddl.POSITION_KEY, ddl.VERSION_KEY, ddl.ORDER_KEY
-        statements: dict[str, tuple[str, tuple[str, ...]]] = {
-            tables.events: (
-                ddl.events_table(fresh[tables.events], collation, *keys),
-                (store_comment(token),),
-            ),
-            self._names.threads: (ddl.threads_table(fresh[self._names.threads]), ()),
-            tables.snapshots: (ddl.snapshots_table(fresh[tables.snapshots]), made),
-            tables.subscribers: (ddl.subscribers_table(fresh[tables.subscribers], collation), made),
-            tables.secrets: (ddl.secrets_table(fresh[tables.secrets], collation), ()),
+        tables, token = self._tables, new_owner()
+        fresh, made = self._names.aside(token), comment("MADE", id=token)
+        kinds = {
+            tables.events: ("events", store_comment(token)),
+            self._names.threads: ("threads", ""),
+            tables.snapshots: ("snapshots", made),
+            tables.subscribers: ("subscribers", made),
+            tables.secrets: ("secrets", ""),
         }
-        for name in statements:
+        for name in kinds:
             if markers.comment_of(connection, name) is not None:
                 raise StoreExistsError(f"{self._place} has a table {name!r} already")
         try:
-            for statement, values in statements.values():
-                connection.apart(statement, values)
+            for name, (kind, text) in kinds.items():
+                connection.make(kind, fresh[name], text)
             connection.insert(
                 f"INSERT INTO {quoted(fresh[self._names.threads])} VALUES ",
                 ((thread, 0) for thread in range(256)),
             )
-            renames = {fresh[name]: name for name in statements}
+            renames = {fresh[name]: name for name in kinds}
             if not connection.rename(renames, shows=(tables.events, store_comment(token))):
                 raise StoreExistsError(f"{self._place} has a table {tables.events!r} already")
         except BaseException:
-            markers.drop(connection, *(fresh[name] for name in statements))
+            markers.drop(connection, *(fresh[name] for name in kinds))
             raise
         finally:
             connection.end()
@@ -371,6 +362,13 @@ class MysqlDatabase(ServerDatabase[Connection]):
         async with self._writing(MysqlExclusiveWriting, self._begin_alone) as writing:
             return writing.shape.order_key is not None
 
+    async def _check_limits(self, save: Save) -> None:
+        shape, event = self._shape, save.event
+        if shape is None:
+            async with self.reading() as reading:
+                shape = reading.shape
+        check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
+
     async def _save_one(self, save: Save) -> Saved:
         async with self._pool.connection() as connection:
             return await connection.run(partial(self._store_one, connection, save))
@@ -387,26 +385,18 @@ class MysqlDatabase(ServerDatabase[Connection]):
 
     def _store_group(self, connection: Connection, saves: Sequence[Save]) -> list[Saved | None]:
         shape = self._known_shape(connection)
-        limits = shape.limits(self._access.max_packet)
-        stored: list[Saved | None] = [None] * len(saves)
-        savers = {
-            number: Saver(self._names, shape, save)
-            for number, save in enumerate(saves)
-            if is_within(limits, save.event)
-        }
+        savers = [Saver(self._names, shape, save) for save in saves]
         try:
-            found = store(connection, self._names, [(saver, saver.preferred) for saver in savers.values()])
+            found = store(connection, self._names, [(saver, saver.preferred) for saver in savers])
         except MySQLError as error:
             # Because of which event is found out one by one.
             if number_of(error) in (*BROKEN, LOCK_TIMEOUT):
                 raise
-            return stored
+            return [None] * len(saves)
         finally:
             connection.roll_back()
             connection.end()
-        for number, saved in zip(savers, found, strict=True):
-            stored[number] = saved if isinstance(saved, Saved) else None
-        return stored
+        return [saved if isinstance(saved, Saved) else None for saved in found]
 
     def _known_shape(self, connection: Connection) -> Shape:
         shape = self._shape
@@ -416,9 +406,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
         return shape
 
     def _store_one(self, connection: Connection, save: Save) -> Saved:
-        event = save.event
         shape = self._known_shape(connection)
-        check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
         saver = Saver(self._names, shape, save)
         place = saver.preferred
         deadline = time.monotonic() + self._access.busy_timeout

@@ -17,7 +17,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
 from eventferry.databases import forking
-from eventferry.databases.mysql.tables import quoted
+from eventferry.databases.mysql.tables import definition, quoted
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.pool import FullServerError
 from eventferry.databases.server import PAUSES
@@ -37,11 +37,8 @@ from eventferry.lines.payload import JsonText
 T = TypeVar("T")
 Values: TypeAlias = Mapping[str, object] | Sequence[object]
 
-_SILENCE = 5
-"""Seconds that a server has for an answer to what takes it no time."""
-
-_STEP = 0.05
-"""Seconds between two attempts at what somebody else is in the way of."""
+_SILENCE = 5  # seconds that a server has for an answer to what takes it no time
+_STEP = 0.05  # seconds between two attempts at what somebody else is in the way of
 
 # What the server's numbers mean; MariaDB and MySQL number alike below 1900.
 NO_TABLE = 1146
@@ -58,40 +55,29 @@ _TOO_LONG = 1406
 BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
 """The connection is gone; whether what was sent has happened is not known."""
 
+_NOT_ALLOWED = (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836)
+_UNREACHABLE = (*BROKEN, 1045, 1129, 1130, 1152, 1184, 1698, 2003, 2026, 2061)
+
 _MEANINGS: tuple[tuple[tuple[int, ...], type[EventferryError], str], ...] = (
     ((NO_TABLE, 1049), StoreNotFoundError, "holds no store"),
     (_IN_THE_WAY, StoreBusyError, "is held by somebody else for more than {:g} s (the setting busy_timeout)"),
-    (
-        (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836),
-        ReadOnlyStoreError,
-        "does not allow this, by the user's rights or the server's state",
-    ),
+    (_NOT_ALLOWED, ReadOnlyStoreError, "does not allow this, by the user's rights or the server's state"),
     (_FULL, FullServerError, "takes no more connections"),
-    (
-        (*BROKEN, 1045, 1129, 1130, 1152, 1184, 1698, 2003, 2026, 2061),
-        StoreUnreachableError,
-        "cannot be reached",
-    ),
+    (_UNREACHABLE, StoreUnreachableError, "cannot be reached"),
     ((1021, 1030, 1114), DatabaseError, "has a full disk, or table; nothing of this step was kept"),
 )
 
-_SLOTS = 32
-"""How many writings of a store there can be at once, in all processes."""
+_SLOTS = 32  # how many writings of a store there can be at once, in all processes
 
 
 @dataclass(slots=True)
 class Access:
     """How to get to a store, and what has been learnt about its server.
 
-    Attributes:
-        options: PyMySQL's. They hold the password, so they stand in no message.
-        place: the database as messages name it.
-        lock: the beginning of the names of the store's locks.
-        busy_timeout: seconds to wait for whoever is in the way.
-        read_timeout: seconds that the server has for an answer; 0 for any number.
-        keepalive: seconds of silence behind which the system looks whether the server is there.
-        loads: whether the server takes LOAD DATA LOCAL, as far as is known.
-        max_packet: bytes of a statement and of a row.
+    The options, PyMySQL's, hold the password, so they stand in no message; `place` does. `lock` begins the names of the
+    store's locks. Times are seconds: for whoever is in the way, for the server's answer (0: any), of silence until the
+    system looks whether the server is there. `loads` is whether it takes LOAD DATA LOCAL, `max_packet` the bytes of a
+    statement and of a row.
     """
 
     options: dict[str, Any]
@@ -123,7 +109,7 @@ class Connection:
     def leave(self) -> object:
         """In a child: the server hears the parent's end when that ends, not when its children do."""
         for wire in self._wires:
-            wire._force_close()  # type: ignore[attr-defined]
+            wire._force_close()
         return self
 
     # for asyncio
@@ -160,8 +146,7 @@ class Connection:
         self._is_spoilt = True  # a kill that came too late could meet the next user's query
         self._interrupts += 1
         kind = "QUERY" if self._interrupts <= _PATIENT_INTERRUPTS else "CONNECTION"
-        is_answered = self._interrupts <= 2 * _PATIENT_INTERRUPTS and self._kill(kind)
-        if not is_answered:
+        if self._interrupts > 2 * _PATIENT_INTERRUPTS or not self._kill(kind):
             for wire in self._wires:
                 wire.cut()
 
@@ -171,8 +156,7 @@ class Connection:
             with contextlib.closing(self._connected(None, patience=_KILL_SECONDS)) as killer:
                 for wire in self._wires:
                     with contextlib.suppress(MySQLError):
-                        number = wire.server_thread_id[0]  # type: ignore[attr-defined]
-                        killer.query(f"KILL {kind} {number}")
+                        killer.query(f"KILL {kind} {wire.server_thread_id[0]}")
         except OSError:
             return False
         except MySQLError as error:
@@ -201,8 +185,9 @@ class Connection:
 
     @property
     def _is_in_transaction(self) -> bool:
-        status: int = self._wire.server_status if self._wire is not None else 0  # type: ignore[attr-defined]
-        return bool(status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
+        return self._wire is not None and bool(
+            self._wire.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+        )
 
     @property
     def given_up(self) -> bool:
@@ -210,11 +195,7 @@ class Connection:
 
     def query(self, statements: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """The rows of the last of these statements."""
-        with self.wire.cursor() as cursor:
-            cursor.execute(statements, values)
-            while cursor.nextset():
-                pass
-            return list(cursor.fetchall())
+        return self.results(statements, values)[-1]
 
     def with_values(self, statements: str, values: Values) -> str:
         with self.wire.cursor() as cursor:
@@ -293,13 +274,14 @@ class Connection:
                 self.query("SELECT RELEASE_ALL_LOCKS()")
         self._holds_locks = False
 
-    def text_collation(self) -> str:
-        """The collation that compares byte by byte, blanks at the end too: the servers have it by two names."""
-        [(name,)] = self.query(
+    def make(self, kind: str, name: str, comment: str = "") -> None:
+        """Make a table."""
+        # The collation that compares byte by byte, blanks at the end too: the servers have it by two names.
+        [(collation,)] = self.query(
             """SELECT MIN(collation_name) FROM information_schema.collations
             WHERE collation_name IN ('utf8mb4_nopad_bin', 'utf8mb4_0900_bin')"""
         )
-        return str(name)
+        self.apart(definition(kind, name, collation), (comment,))
 
     def lines(self, statement: str, values: Values, take: Callable[[list[bytes], list[bytes]], bool]) -> bool:
         return self.wire.lines(self.with_values(statement, values), self.interrupt, take)
@@ -359,11 +341,8 @@ class Connection:
             try:
                 return attempt()
             except OperationalError as error:
-                if (
-                    error.args[0] not in (*_IN_THE_WAY, *_FULL)
-                    or self.given_up
-                    or time.monotonic() >= deadline
-                ):
+                is_busy = error.args[0] in (*_IN_THE_WAY, *_FULL)
+                if not is_busy or self.given_up or time.monotonic() >= deadline:
                     raise
             time.sleep(_STEP)
 
@@ -393,14 +372,13 @@ class Connection:
             raise MissingExtraError(f"{self.access.place}: {error}: pip install 'PyMySQL[rsa]'") from None
         try:
             busy = max(1, math.ceil(self.access.busy_timeout))
-            version = str(wire.server_version)  # type: ignore[attr-defined]
-            settings = _SETTINGS | (_MARIADB_SETTINGS if "MariaDB" in version else _MYSQL_SETTINGS)
+            is_mariadb = "MariaDB" in wire.server_version
+            settings = _SETTINGS | (_MARIADB_SETTINGS if is_mariadb else _MYSQL_SETTINGS)
             settings |= {"innodb_lock_wait_timeout": busy, "lock_wait_timeout": lock_wait or busy}
             words = ", SESSION ".join(f"{name} = {value}" for name, value in settings.items())
             wire.query(f"SET SESSION {words}")
             if patience is None:
-                timeouts: Any = wire
-                timeouts._read_timeout = timeouts._write_timeout = self.access.read_timeout or None
+                wire._read_timeout = wire._write_timeout = self.access.read_timeout or None
             wire.keep_alive(self.access.keepalive)
         except BaseException:
             wire.cut()
@@ -433,8 +411,7 @@ class Connection:
 _PATIENT_INTERRUPTS = 6
 """How often a query is killed, half a second apart, before its connection is: it may have to undo what it did."""
 
-_KILL_SECONDS = 3
-"""For a server to take a connection that kills another."""
+_KILL_SECONDS = 3  # for a server to take a connection that kills another
 
 _SETTINGS: dict[str, str | int] = {
     "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",

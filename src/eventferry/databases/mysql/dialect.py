@@ -10,12 +10,7 @@ from eventferry.databases.names import Tables
 
 
 class MysqlDialect(Dialect):
-    """MySQL's.
-
-    Args:
-        tables: the names of the store's tables.
-        database: the one that they are in.
-    """
+    """MySQL's, for a store in this database."""
 
     snapshot_key = "SnapshotKey"
     snapshot_content = "SnapshotContent"

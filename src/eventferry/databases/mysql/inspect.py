@@ -11,10 +11,8 @@ from eventferry.databases.mysql.tables import Names, quoted
 
 
 def inspect(connection: Connection, names: Names, limit: int) -> Inspection:
-    """Every index by a scan of its own against the table, in one snapshot.
-
-    Not CHECK TABLE: that commits the transaction, and where it finds something it marks the table as broken.
-    """
+    """Every index by a scan of its own against the table, in one snapshot. Not by CHECK TABLE, which commits the
+    transaction, and marks the table as broken."""
     query, events, threads = connection.query, quoted(names.tables.events), quoted(names.threads)
     indexes: dict[str, list[str]] = {}
     unique, partial = set(), set()

@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 from pymysql.err import MySQLError
 
 from eventferry.database import Freeze, Stage, StageKind
-from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import DEFINITION_CHANGED, NO_TABLE, Connection, Values, number_of
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
 from eventferry.databases.names import comment, fact, import_id_of, moment_of, new_owner, number
@@ -165,11 +164,7 @@ class Change:
 
 
 def put(
-    connection: Connection,
-    names: Names,
-    new: Marker,
-    definition: Callable[[str], str],
-    instead: Marker | None = None,
+    connection: Connection, names: Names, kind: str, new: Marker, instead: Marker | None = None
 ) -> Change | None:
     """Set a marker of ours, in place of one that is there; None where something else stands there than was
     thought."""
@@ -179,8 +174,8 @@ def put(
         {} if instead is None else _away(connection, names, instead),
         {aside[new.table]: new.table, aside[mark]: mark},
     )
-    connection.apart(ddl.marker_table(aside[mark]), (comment("MARK", id=new.token),))
-    connection.apart(definition(aside[new.table]), (new.text,))
+    connection.make("marker", aside[mark], comment("MARK", id=new.token))
+    connection.make(kind, aside[new.table], new.text)
     if connection.rename(change.away | change.made, shows=(new.table, new.text)):
         return change
     drop(connection, *change.made)

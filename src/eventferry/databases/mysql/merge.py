@@ -12,14 +12,14 @@ from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
 from eventferry.database import Comparison, Freeze, Shared, Stage
-from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
-from eventferry.databases.mysql.reading import compact_text, entry, vector
+from eventferry.databases.mysql.reading import compact_text, entry
 from eventferry.databases.mysql.save import taken
 from eventferry.databases.mysql.stage import MysqlWriting
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import comment
 from eventferry.databases.statements import thread_of_the_latest
+from eventferry.databases.stretches import vector
 from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError, UnsupportedStoreError
 from eventferry.lines.event import Row
@@ -63,7 +63,10 @@ class MysqlExclusiveWriting(MysqlWriting):
         heads = self._heads()
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
-        self._set_heads(heads)
+        self.connection.execute(
+            f"UPDATE {self._threads} SET threadCounter = {entry('heads', 'threadId')}",
+            {"heads": vector(heads)},
+        )
         if fills_gaps:
             self._overtake()
 
@@ -85,14 +88,6 @@ class MysqlExclusiveWriting(MysqlWriting):
 
     def _taken(self, aggregate_id: str, version: int) -> Exception:
         return taken(self.connection, self.names, self.shape, aggregate_id, version)
-
-    def _set_heads(self, heads: Sequence[int]) -> None:
-        self.connection.execute(
-            f"UPDATE {self._threads} SET threadCounter = {entry('heads', 'threadId')}",
-            {"heads": vector(heads)},
-        )
-
-    # merge
 
     async def compare(self, stage: Stage) -> Comparison:
         stage = await self._comparable(stage)
@@ -138,11 +133,7 @@ class MysqlExclusiveWriting(MysqlWriting):
     def _copy(self, stage: Stage) -> Stage:
         """A stage that the real reSolve opened, in a table like ours: it has no numbers and no parts."""
         table = self.names.merge_stage(stage.id)
-        self._make(
-            table,
-            ddl.merge_stage_table(table, self.connection.text_collation()),
-            comment("STAGE", id=stage.id),
-        )
+        self._make("merge", table, comment("STAGE", id=stage.id))
         self._drop_afterwards(table)
         self.connection.execute(
             f"""INSERT INTO {quoted(table)}(`timestamp`, `aggregateId`, `type`, `payload`)

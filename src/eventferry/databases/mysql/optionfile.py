@@ -18,11 +18,8 @@ _VALUE = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^#]*))""
 
 
 def read_options(path: str) -> dict[str, str]:
-    """The options for clients in a file, by names with dashes; of one that comes twice the last.
-
-    Raises:
-        UsageError: the file cannot be read. Nothing of what is in it is told.
-    """
+    """The options for clients in a file, by names with dashes; of one that comes twice the last. Raises UsageError,
+    which tells nothing of what is in it."""
     found: dict[str, str] = {}
     _read(Path(path).expanduser(), found, _DEPTH)
     return found

@@ -6,8 +6,7 @@ import json
 from decimal import Decimal
 from typing import NoReturn
 
-REST_OF_STATEMENT = 64 * 1024
-"""Bytes left for everything beside the payload in a statement or a line."""
+REST_OF_STATEMENT = 64 * 1024  # bytes left for everything beside the payload in a statement or a line
 
 
 def refuse_size(payload: bytes, packet: int) -> str | None:

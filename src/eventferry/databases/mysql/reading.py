@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from eventferry.database import (
     NOTHING,
     Filter,
     Freeze,
+    Give,
     Inspection,
     Key,
     Position,
@@ -29,32 +31,29 @@ from eventferry.databases.mysql.inspect import inspect
 from eventferry.databases.mysql.markers import comment_of, freeze_of
 from eventferry.databases.mysql.shape import OURS, Shape
 from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.databases.names import Tables
+from eventferry.databases.names import Tables, whole_heads
 from eventferry.databases.pace import Pace
 from eventferry.databases.parts import parts_of
-from eventferry.databases.stretches import give_in_turn, numbers_of, page_of
+from eventferry.databases.stretches import (
+    OPEN_END,
+    WALK,
+    WIDTH,
+    conditions,
+    give_in_turn,
+    matching,
+    numbers_of,
+    page_of,
+    vector,
+)
 from eventferry.databases.thread import from_thread, threaded
-from eventferry.errors import DatabaseError, InputError
+from eventferry.errors import InputError
 from eventferry.lines.limits import Limits
 from eventferry.lines.payload import compact
 
-WALK = 4096
-"""How many events that a filter leaves out one call walks over at most, so that a reading stays short."""
-
-# A vector of 256 counters travels as one string of bytes of fixed-width numbers: looking one up in it costs as
-# little as joining a table of 256 rows. A string of characters would have to be counted through each time.
-_WIDTH = 15
-_OPEN_END = 10**_WIDTH - 1
-
 
 def entry(name: str, thread: str) -> str:
-    """A thread's counter in a vector, as an SQL expression."""
-    return f"CAST(SUBSTRING(%({name})s, {thread} * {_WIDTH} + 1, {_WIDTH}) AS SIGNED)"
-
-
-def vector(counters: Sequence[int] | None) -> bytes:
-    """256 counters as the statements take them; None is no end."""
-    return b"".join(b"%015d" % counter for counter in (counters or [_OPEN_END] * 256))
+    """A thread's counter in a vector, as an SQL expression. Of characters, not bytes, it would be counted through."""
+    return f"CAST(SUBSTRING(%({name})s, {thread} * {WIDTH} + 1, {WIDTH}) AS SIGNED)"
 
 
 _UNREAD = (
@@ -165,43 +164,16 @@ class MysqlReading:
         return heads_of(text, self.names)
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
-    ) -> None:
-        await self._read_on(bound, selection, limit, max_bytes, count, from_thread(give))
-
-    @threaded
-    def _read_on(
-        self,
-        key: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         if selection.only.is_open and self.shape.is_ours:
-            self._line_by_line(key, selection, limit, max_bytes, count, give)
-            return
-
-        def read(begin: Key, left: int) -> Stretch:
-            return self._row_by_row(begin, selection, left, max_bytes)
-
-        give_in_turn(read, key, limit, count, give)
+            read = partial(self._line_by_line, selection, max_bytes)
+        else:
+            read = partial(give_in_turn, partial(self._row_by_row, selection, max_bytes))
+        await self.connection.run(partial(read, bound, limit, count, from_thread(give)))
 
     def _line_by_line(
-        self,
-        key: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, selection: Selection, max_bytes: int, key: Key, limit: int, count: int, give: Give
     ) -> None:
         """Every row has its line: less is to be done for each. Several stretches are one statement's rows, so the
         server works on the next while one is taken."""
@@ -241,7 +213,7 @@ class MysqlReading:
         numbers = numbers_of(b",".join(places))
         return Stretch(numbers[::3], numbers[1::3], None, text, bytes, len(lines), max(numbers[2::3]), is_end)
 
-    def _row_by_row(self, key: Key, selection: Selection, limit: int, max_bytes: int) -> Stretch:
+    def _row_by_row(self, selection: Selection, max_bytes: int, key: Key, limit: int) -> Stretch:
         only = selection.only
         values = self._values(selection)
         line = LINE if only.is_open else f"CASE WHEN {self._condition(only)} THEN {LINE} END"
@@ -350,7 +322,7 @@ class MysqlReading:
         if not unread:
             return []
         condition, values = self._condition(only), self._values(Selection(only=only))
-        ends = until or [_OPEN_END] * 256
+        ends = until or OPEN_END
         found: list[tuple[Key, bool]] = []
         if count == 1:
             # Mostly the event at the counter itself is there, and 256 of those are found in a millisecond.
@@ -385,15 +357,10 @@ class MysqlReading:
         while start < len(positions) and max_bytes > 0:
             wanted = positions[start : start + self._paces.full.rows(max_bytes)]
             start += len(wanted)
-            counters: dict[int, list[str]] = {}
-            for thread, counter in wanted:
-                counters.setdefault(thread, []).append(str(int(counter)))
-            places = " OR ".join(
-                f"(e.threadId = {int(thread)} AND e.threadCounter IN ({', '.join(found)}))"
-                for thread, found in counters.items()
-            )
+            places = ", ".join(f"({int(thread)}, {int(counter)})" for thread, counter in wanted)
             rows, _ = self._positions(
-                f"SELECT {_PLACE}, {LINE} FROM {self._events} AS e FORCE INDEX (PRIMARY) WHERE {places}",
+                f"""SELECT {_PLACE}, {LINE} FROM {self._events} AS e FORCE INDEX (PRIMARY)
+                WHERE (e.threadId, e.threadCounter) IN ({places})""",
                 {},
                 len(wanted) + 1,
                 2**62,
@@ -439,28 +406,10 @@ class MysqlReading:
         return inspect(self.connection, self.names, limit)
 
     def _condition(self, only: Filter) -> str:
-        parts: list[str] = []
-        for column, name, wanted in (
-            ("e.type", "types", only.event_types),
-            ("e.aggregateId", "aggregates", only.aggregate_ids),
-        ):
-            if wanted is not None:
-                parts.append(self.shape.among(column, name) if wanted else "FALSE")
-        if only.start_time is not None:
-            parts.append("e.timestamp >= %(start)s")
-        if only.finish_time is not None:
-            parts.append("e.timestamp <= %(finish)s")
-        return " AND ".join(parts) or "TRUE"
+        return conditions(only, "e.{}", "%({})s", self.shape.among)
 
     def _values(self, selection: Selection) -> dict[str, Any]:
-        only = selection.only
-        values: dict[str, Any] = {"start": only.start_time, "finish": only.finish_time}
-        for name, wanted in (("types", only.event_types), ("aggregates", only.aggregate_ids)):
-            if wanted is not None:
-                values |= self.shape.values_among(name, wanted)
-        if selection.since is not None:
-            values |= {"unread": vector(selection.since), "until": vector(selection.until)}
-        return values
+        return matching(selection, tuple, vector)
 
 
 def _is_selected(selection: Selection) -> str:
@@ -496,9 +445,4 @@ def _key(key: Key) -> dict[str, int]:
 
 def heads_of(text: str | None, names: Names) -> list[int]:
     """The 256 next counters, from `ALL_HEADS`."""
-    heads = [int(head) for head in (text or "").split(",") if head]
-    if len(heads) != 256:
-        raise DatabaseError(
-            f"the table {names.threads!r} has {len(heads)} rows, not 256: the store is incomplete"
-        )
-    return heads
+    return whole_heads([int(head) for head in (text or "").split(",") if head], names.threads)

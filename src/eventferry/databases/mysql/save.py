@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pymysql.constants import ER
 from pymysql.err import MySQLError
@@ -45,6 +45,13 @@ class Saver:
         self._names = names
         self._shape = shape
         self._event, self._version = save
+        self._values: dict[str, Any] = {
+            "timestamp": save.event.timestamp,
+            "aggregate": save.event.aggregate_id,
+            "version": save.version,
+            "type": save.event.type,
+            "payload": save.event.payload.decode(),
+        }
         self._events, self._threads = quoted(names.tables.events), quoted(names.threads)
         self.preferred = Place(order.thread_of(save.event.aggregate_id), in_time=True)
 
@@ -80,18 +87,8 @@ class Saver:
         FROM DUAL WHERE @goes;
         UPDATE {self._threads} SET threadCounter = threadCounter + 1 WHERE threadId = %(thread)s AND @goes;
         SELECT @goes, @marker, @at_once, @counter;"""
-        values = {
-            "thread": place.thread,
-            "in_time": place.in_time,
-            "timestamp": self._event.timestamp,
-            "aggregate": self._event.aggregate_id,
-            "version": self._version,
-            "type": self._event.type,
-            "payload": self._event.payload.decode(),
-            "database": connection.access.database,
-            "freeze": self._names.tables.freeze,
-        }
-        return connection.with_values(statements, values)
+        beside = {"database": connection.access.database, "freeze": self._names.tables.freeze}
+        return connection.with_values(statements, self._values | beside | place._asdict())
 
     def next_place(self, connection: Connection, found: Found) -> Place:
         if found.thread_at_once is not None:
@@ -127,13 +124,7 @@ class Saver:
             WHERE {self._shape.same("e.aggregateId", "%(aggregate)s")} AND aggregateVersion = %(version)s
               AND timestamp = %(timestamp)s AND CAST(type AS BINARY) = CAST(%(type)s AS BINARY)
               AND CAST(payload AS BINARY) = CAST(%(payload)s AS BINARY)""",
-            {
-                "aggregate": self._event.aggregate_id,
-                "version": self._version,
-                "timestamp": self._event.timestamp,
-                "type": self._event.type,
-                "payload": self._event.payload.decode(),
-            },
+            self._values,
         )
         if not rows:
             return None
@@ -145,9 +136,8 @@ class Saver:
 def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | Found]:
     """Store events in these threads, those that belong there, in a transaction which has ended in any case.
 
-    The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked
-    for after that, because whoever sets it holds all rows.
-    """
+    The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked for
+    after that, because whoever sets it holds all rows."""
     threads = quoted(names.threads)
     # In order of the threads, as everybody does: nobody waits for one who waits for him.
     numbers = ", ".join({str(place.thread) for _, place in saves})

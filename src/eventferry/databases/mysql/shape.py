@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventferry.databases.mysql.connection import Connection
@@ -48,11 +47,7 @@ class Shape:
     def among(self, column: str, name: str) -> str:
         if not self.folds:
             return f"{column} IN %({name})s"
-        return f"({column} IN %({name})s AND CAST({column} AS BINARY) IN %({name}_bytes)s)"
-
-    @staticmethod
-    def values_among(name: str, values: Sequence[str]) -> dict[str, object]:
-        return {name: tuple(values), f"{name}_bytes": tuple(value.encode() for value in values)}
+        return f"({column} IN %({name})s AND CAST({column} AS BINARY) IN %({name})s)"
 
     def limits(self, packet: int) -> Limits:
         def refuse(payload: bytes) -> str | None:
@@ -65,8 +60,7 @@ class Shape:
         return Limits(self.id_length, self.type_length, refuse_payload=refuse, all_survive=all_survive)
 
 
-OURS = Shape(is_ours=True, collation="", order_key="order")
-"""The shape of tables that eventferry makes."""
+OURS = Shape(is_ours=True, collation="", order_key="order")  # the shape of tables that eventferry makes
 
 
 def read_shape(connection: Connection, tables: Tables) -> Shape:

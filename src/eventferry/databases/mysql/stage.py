@@ -28,6 +28,7 @@ from eventferry.databases.names import (
     import_marker,
     new_import_id,
     new_owner,
+    refuse_to_lose,
     taken_for_dead,
 )
 from eventferry.databases.statements import first_clash
@@ -63,8 +64,6 @@ class MysqlWriting(MysqlReading):
         self._afterwards: list[Callable[[], object]] = []
         self._otherwise: list[Callable[[], object]] = []
 
-    # the transaction's end, for the worker thread
-
     def commit(self) -> None:
         try:
             self._settle()
@@ -86,9 +85,9 @@ class MysqlWriting(MysqlReading):
             step()
         self.connection.end()
 
-    def _make(self, name: str, statement: str, *values: object) -> None:
+    def _make(self, kind: str, name: str, text: str = "") -> None:
         self._otherwise.append(partial(markers.drop, self.connection, name))
-        self.connection.apart(statement, values)
+        self.connection.make(kind, name, text)
 
     def _drop_afterwards(self, *names: str) -> None:
         self._afterwards.append(partial(markers.drop, self.connection, *names))
@@ -100,8 +99,6 @@ class MysqlWriting(MysqlReading):
         self._afterwards.append(change.finish)
         self._otherwise.append(change.undo)
         return True
-
-    # markers
 
     async def freeze(self) -> Freeze | None:
         return self._freeze
@@ -126,58 +123,53 @@ class MysqlWriting(MysqlReading):
     ) -> Marker | None:
         """Set the marker; None where another one stands there than was thought."""
         token = new_owner()
-        text = f"{frozen_marker(_shown(self.tables.events))} {comment(words, id=token, owner=owner, since=since)}"
+        marker = frozen_marker(quoted(self.tables.events).replace("%%", "%"))
+        text = f"{marker} {comment(words, id=token, owner=owner, since=since)}"
         new = Marker(self.tables.freeze, text, token, owner=owner)
-        if self._changes(markers.put(self.connection, self.names, new, ddl.marker_table, instead)):
-            return new
-        if self._is_foreign(self.tables.freeze):
-            raise foreign_table(self.tables.freeze, "a freeze")
-        return None
+        return new if self._put("marker", new, "a freeze", instead) else None
 
-    # stages
+    def _put(self, kind: str, new: Marker, what: str, instead: Marker | None = None) -> bool:
+        if self._changes(markers.put(self.connection, self.names, kind, new, instead)):
+            return True
+        text = self.comment_of(new.table)
+        if text is not None and not ddl.is_marker(text):
+            raise UnsupportedStoreError(
+                f"the table {new.table!r} stands where this store's marker of {what} belongs, and is none: give one "
+                "of the two another name"
+            )
+        return False
 
     @threaded
     def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
         since = now()
         # Begins with the time, for the comment of an open import has room for nothing but its id.
         stage_id = new_import_id(since)
-        collation = self.connection.text_collation()
         if kind == "open":
-            return self._make_open(stage_id, since, collation)
+            return self._make_open(stage_id, since)
         facts = comment("STAGE", id=stage_id, owner=owner, since=since)
         if kind == "merge":
             table = self.names.merge_stage(stage_id)
-            self._make(table, ddl.merge_stage_table(table, collation), facts)
+            self._make(kind, table, facts)
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
         self._refuse_what_would_be_lost()
         self._sweep()
         table, heads, progress = self.names.import_of(owner)
-        self._make(progress, ddl.progress_table(progress), facts)
-        self._make(
-            table, ddl.events_table(table, collation, "`line` BIGINT NOT NULL PRIMARY KEY"), store_comment()
-        )
-        self._make(heads, ddl.threads_table(heads))
+        self._make("progress", progress, facts)
+        self._make(kind, table, store_comment())
+        self._make("threads", heads)
         self.connection.insert(f"INSERT INTO {quoted(heads)} VALUES ", ((thread, 0) for thread in range(256)))
         self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (baseline,))
         return Stage(stage_id, kind, table, owner, since, baseline)
 
-    def _make_open(self, stage_id: str, since: int, collation: str) -> Stage:
+    def _make_open(self, stage_id: str, since: int) -> Stage:
         table = self.tables.open_import
         self._drop_closed_import()
-        text = import_marker(stage_id)
-        new = Marker(table, text, stage_id[-12:])
-        definition = partial(ddl.open_import_table, collation=collation)
-        if not self._changes(markers.put(self.connection, self.names, new, definition)):
-            if self._is_foreign(table):
-                raise foreign_table(table, "an open incremental import")
+        new = Marker(table, import_marker(stage_id), stage_id[-12:])
+        if not self._put("open", new, "an open incremental import"):
             raise ImportOpenError("an incremental import is open already")
         return Stage(stage_id, "open", table, None, since)
-
-    def _is_foreign(self, name: str) -> bool:
-        text = self.comment_of(name)
-        return text is not None and not ddl.is_marker(text)
 
     def _drop_closed_import(self) -> None:
         """Remove the table of an import that is merged or rolled back, where its process died before it did."""
@@ -199,17 +191,10 @@ class MysqlWriting(MysqlReading):
         self._drop_closed_import()
         beside = markers.beside_the_events(self.connection, self.names)
         # Behind the look at the companions: those of markers that are there now were not all there then.
-        stand = [
-            found.token
-            for name in (self.tables.freeze, self.tables.open_import)
-            if (found := markers.found(self.connection, name)) is not None
-        ]
-        parts = (
-            name
-            for owner in self.names.imports(beside)
-            if not set(self.names.import_of(owner)) <= beside.keys()
-            for name in self.names.import_of(owner)
-        )
+        names = self.tables.freeze, self.tables.open_import
+        stand = [found.token for name in names if (found := markers.found(self.connection, name))]
+        imports = map(self.names.import_of, self.names.imports(beside))
+        parts = (name for tables in imports if not set(tables) <= beside.keys() for name in tables)
         lonely = (name for name, token in self.names.marks(beside).items() if token not in stand)
         markers.drop(self.connection, *parts, *lonely, *self.names.left_over(beside))
 
@@ -249,12 +234,7 @@ class MysqlWriting(MysqlReading):
             WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
             names,
         )
-        if found:
-            raise UnsupportedStoreError(
-                f"replacing the table {self.tables.events!r} would lose {', '.join(what for (what,) in found)}"
-            )
-
-    # replace
+        refuse_to_lose(self.tables.events, found)
 
     @threaded
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
@@ -362,8 +342,6 @@ class MysqlWriting(MysqlReading):
             )
         return True
 
-    # merge
-
     @threaded
     def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
         self._lock_pushes(target)
@@ -391,21 +369,9 @@ class MysqlWriting(MysqlReading):
         return self.connection.execute(statement, values)
 
 
-def _shown(name: str) -> str:
-    return quoted(name).replace("%%", "%")
-
-
 def store_comment(token: str | None = None) -> str:
     """The comment of a table of events that we make. Its random id changes when the events are replaced."""
     return comment("STORE", id=token or new_owner())
-
-
-def foreign_table(name: str, what: str) -> UnsupportedStoreError:
-    """The error for a table that another program, or another store, has under the name of a marker of ours."""
-    return UnsupportedStoreError(
-        f"the table {name!r} stands where this store's marker of {what} belongs, and is none: give one of "
-        "the two another name"
-    )
 
 
 def _field(text: bytes) -> bytes:

@@ -9,7 +9,6 @@ from typing import Any
 from eventferry.clock import now
 from eventferry.database import Freeze, Stage
 from eventferry.databases.mysql import markers
-from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.markers import Marker
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.owners import owner_lock
@@ -38,11 +37,11 @@ class MysqlReplacing(MysqlExclusiveWriting):
         comes = self.comment_of(stage.table)
         if marker is None or comes is None or marker.owner != owner:
             raise taken_for_dead()
-        token, collation = new_owner(), self.connection.text_collation()
+        token = new_owner()
         made, facts = self.names.aside(token), comment("MADE", id=token)
         snapshots, subscribers = made[self.tables.snapshots], made[self.tables.subscribers]
-        self._make(snapshots, ddl.snapshots_table(snapshots), facts)
-        self._make(subscribers, ddl.subscribers_table(subscribers, collation), facts)
+        self._make("snapshots", snapshots, facts)
+        self._make("subscribers", subscribers, facts)
         arriving = {
             self.tables.events: stage.table,
             self.names.threads: self.names.heads_of(owner),

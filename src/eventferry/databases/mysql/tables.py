@@ -111,107 +111,45 @@ VERSION_KEY = "UNIQUE KEY `aggregate` (`aggregateId`, `aggregateVersion`)"
 ORDER = ("timestamp", "threadCounter", "threadId")
 ORDER_KEY = "KEY `order` (`timestamp`, `threadCounter`, `threadId`)"
 
+_EVENT = """`threadId` BIGINT NOT NULL, `threadCounter` BIGINT NOT NULL, `timestamp` BIGINT NOT NULL,
+  `aggregateId` {text}, `aggregateVersion` BIGINT NOT NULL, `type` {text}, `payload` {json}"""
+_MERGED = """`threadId` BIGINT NULL, `threadCounter` BIGINT NULL, `timestamp` BIGINT NOT NULL,
+  `aggregateId` {text}, `aggregateVersion` BIGINT NULL, `type` {text}, `payload` {json},
+  `part` VARBINARY(3000) NULL, `arrival` BIGINT NOT NULL AUTO_INCREMENT"""
 
-_ENGINE = "ENGINE=InnoDB ROW_FORMAT=DYNAMIC"
-"""Whatever the server takes for a new table: an older format has no room for our keys."""
+_COLUMNS = {
+    "events": f"{_EVENT}, {POSITION_KEY}, {VERSION_KEY}, {ORDER_KEY}",
+    # The next counter of each thread.
+    "threads": "`threadId` BIGINT NOT NULL, `threadCounter` BIGINT NOT NULL, PRIMARY KEY (`threadId`)",
+    # reSolve's key is unique by its first 255 bytes; this one by all that it has.
+    "snapshots": """`SnapshotKey` VARBINARY(3072) NOT NULL, `SnapshotContent` LONGBLOB,
+      PRIMARY KEY (`SnapshotKey`)""",
+    "subscribers": """`applicationName` {text}, `eventSubscriber` {text}, `destination` {json}, `status` {json},
+      PRIMARY KEY (`applicationName`(384), `eventSubscriber`(384))""",
+    "secrets": """`idx` BIGINT NOT NULL, `id` {text}, `secret` {json},
+      PRIMARY KEY (`id`), UNIQUE KEY `idx` (`idx`)""",
+    # A freeze, or the companion of a marker: its comment says whose.
+    "marker": "`surrogate` BIGINT NOT NULL, PRIMARY KEY (`surrogate`)",
+    # What begin opens: reSolve's columns, and which part brought a row and when.
+    "open": f"""`rowid` VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL, `sortedIdx` BIGINT NULL,
+      {_MERGED}, PRIMARY KEY (`rowid`), UNIQUE KEY (`arrival`), KEY (`part`), KEY (`timestamp`)""",
+    # The stage of a whole incremental import. Where its events go is written beside them.
+    "merge": f"{_MERGED}, PRIMARY KEY (`arrival`), KEY (`timestamp`)",
+    # The stage of an import: the events to be, each with the number of its line.
+    "replace": f"{_EVENT}, `line` BIGINT NOT NULL PRIMARY KEY",
+    # How far an import has come: a row for each commit. The first holds what the store was before.
+    "progress": """`step` BIGINT NOT NULL AUTO_INCREMENT, `byteOffset` BIGINT NULL, `line` BIGINT NULL,
+      `events` BIGINT NULL, `digest` VARBINARY(64) NULL, `baseline` LONGTEXT CHARACTER SET ascii NULL,
+      PRIMARY KEY (`step`)""",
+}
 
 
-def _text(collation: str, length: int = 700) -> str:
-    return f"VARCHAR({length}) CHARACTER SET utf8mb4 COLLATE {collation} NOT NULL"
-
-
-def _json(collation: str) -> str:
-    # Text, not JSON: what came in goes out as it came.
-    return f"LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation}"
-
-
-def events_table(name: str, collation: str, *more: str) -> str:
-    """The events, with the value of one comment; `more` are keys, or the columns of a stage."""
-    columns = (
-        "`threadId` BIGINT NOT NULL",
-        "`threadCounter` BIGINT NOT NULL",
-        "`timestamp` BIGINT NOT NULL",
-        f"`aggregateId` {_text(collation)}",
-        "`aggregateVersion` BIGINT NOT NULL",
-        f"`type` {_text(collation)}",
-        f"`payload` {_json(collation)} NULL",
-        *more,
+def definition(kind: str, name: str, collation: str) -> str:
+    """The statement that makes a table of this kind, with the value of its comment. An older format of rows, which a
+    server may take by itself, has no room for our keys."""
+    columns = _COLUMNS[kind].format(
+        text=f"VARCHAR(700) CHARACTER SET utf8mb4 COLLATE {collation} NOT NULL",
+        # Text, not JSON: what came in goes out as it came.
+        json=f"LONGTEXT CHARACTER SET utf8mb4 COLLATE {collation} NULL",
     )
-    return f"CREATE TABLE {quoted(name)} ({', '.join(columns)}) {_ENGINE} COMMENT=%s"
-
-
-def threads_table(name: str) -> str:
-    """The next counter of each thread."""
-    return f"""CREATE TABLE {quoted(name)} (
-      `threadId` BIGINT NOT NULL, `threadCounter` BIGINT NOT NULL, PRIMARY KEY (`threadId`)
-    ) {_ENGINE}"""
-
-
-def snapshots_table(name: str) -> str:
-    """Strings under keys. reSolve's key is unique by its first 255 bytes; this one by all that it has."""
-    return f"""CREATE TABLE {quoted(name)} (
-      `SnapshotKey` VARBINARY(3072) NOT NULL, `SnapshotContent` LONGBLOB, PRIMARY KEY (`SnapshotKey`)
-    ) {_ENGINE} COMMENT=%s"""
-
-
-def subscribers_table(name: str, collation: str) -> str:
-    """reSolve's registry of read models."""
-    return f"""CREATE TABLE {quoted(name)} (
-      `applicationName` {_text(collation)}, `eventSubscriber` {_text(collation)},
-      `destination` {_json(collation)} NULL, `status` {_json(collation)} NULL,
-      PRIMARY KEY (`applicationName`(384), `eventSubscriber`(384))
-    ) {_ENGINE} COMMENT=%s"""
-
-
-def secrets_table(name: str, collation: str) -> str:
-    """The keys of what events encrypt; a deleted one stays with a secret of null."""
-    return f"""CREATE TABLE {quoted(name)} (
-      `idx` BIGINT NOT NULL, `id` {_text(collation)}, `secret` {_json(collation)} NULL,
-      PRIMARY KEY (`id`), UNIQUE KEY `idx` (`idx`)
-    ) {_ENGINE}"""
-
-
-def marker_table(name: str) -> str:
-    """The freeze marker, or the companion of a marker: its comment says whose."""
-    return f"""CREATE TABLE {quoted(name)} (
-      `surrogate` BIGINT NOT NULL, PRIMARY KEY (`surrogate`)
-    ) {_ENGINE} COMMENT=%s"""
-
-
-def open_import_table(name: str, collation: str) -> str:
-    """The stage that begin opens: reSolve's columns, and which part brought a row and when."""
-    return f"""CREATE TABLE {quoted(name)} (
-      `rowid` VARCHAR(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-      `sortedIdx` BIGINT NULL,
-      {_merge_columns(collation)},
-      PRIMARY KEY (`rowid`), UNIQUE KEY (`arrival`), KEY (`part`), KEY (`timestamp`)
-    ) {_ENGINE} COMMENT=%s"""
-
-
-def merge_stage_table(name: str, collation: str) -> str:
-    """The stage of a whole incremental import. Where its events go is written beside them."""
-    return f"""CREATE TABLE {quoted(name)} (
-      {_merge_columns(collation)}, PRIMARY KEY (`arrival`), KEY (`timestamp`)
-    ) {_ENGINE} COMMENT=%s"""
-
-
-def _merge_columns(collation: str) -> str:
-    return f"""`threadId` BIGINT NULL,
-      `threadCounter` BIGINT NULL,
-      `timestamp` BIGINT NOT NULL,
-      `aggregateId` {_text(collation)},
-      `aggregateVersion` BIGINT NULL,
-      `type` {_text(collation)},
-      `payload` {_json(collation)} NULL,
-      `part` VARBINARY(3000) NULL,
-      `arrival` BIGINT NOT NULL AUTO_INCREMENT"""
-
-
-def progress_table(name: str) -> str:
-    """How far an import has come: a row for each commit. Its first row holds what the store was before."""
-    return f"""CREATE TABLE {quoted(name)} (
-      `step` BIGINT NOT NULL AUTO_INCREMENT,
-      `byteOffset` BIGINT NULL, `line` BIGINT NULL, `events` BIGINT NULL, `digest` VARBINARY(64) NULL,
-      `baseline` LONGTEXT CHARACTER SET ascii NULL,
-      PRIMARY KEY (`step`)
-    ) {_ENGINE} COMMENT=%s"""
+    return f"CREATE TABLE {quoted(name)} ({columns}) ENGINE=InnoDB ROW_FORMAT=DYNAMIC COMMENT=%s"

@@ -11,17 +11,14 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from pymysql.connections import Connection as PyMysqlConnection
 from pymysql.connections import MySQLResult
 from pymysql.constants import CLIENT, COMMAND, CR, ER
 from pymysql.err import OperationalError, raise_mysql_exception
 
-if TYPE_CHECKING:
-    _PyMysqlConnection: TypeAlias = PyMysqlConnection[Any]
-else:
-    _PyMysqlConnection = PyMysqlConnection  # knows of its parameter in the stubs only
+_PyMysqlConnection: Any = PyMysqlConnection  # of what is used here its stubs know half
 
 _CHUNK = 1024 * 1024
 _AT_ONCE = 64 * 1024
@@ -29,8 +26,7 @@ _WHOLE_PACKET = 2**24 - 1
 _IN_CLEAR = (b"mysql_clear_password", b"dialog")
 _END, _ERROR = 0xFE, 0xFF
 _LENGTH_BYTES = {0xFC: 3, 0xFD: 4, 0xFE: 9}
-_LITTLE = 4 * 1024 * 1024
-"""Bytes of rows that are sooner read over than kept from coming."""
+_LITTLE = 4 * 1024 * 1024  # bytes of rows that are sooner read over than kept from coming
 
 
 class _Result(MySQLResult):
@@ -50,7 +46,7 @@ class _Result(MySQLResult):
         self._read_ok_packet(packet)  # type: ignore[attr-defined]
 
 
-class Wire(_PyMysqlConnection):
+class Wire(_PyMysqlConnection):  # type: ignore[misc]
     """A connection to a server, with PyMySQL's options and `demands_tls`."""
 
     infile: Iterable[bytes] | None = None
@@ -61,21 +57,19 @@ class Wire(_PyMysqlConnection):
 
     def _request_authentication(self) -> None:
         # Before the server has been told who we are.
-        wire: Any = self
-        if self._demands_tls and not wire.server_capabilities & CLIENT.SSL:
+        if self._demands_tls and not self.server_capabilities & CLIENT.SSL:
             raise OperationalError(
                 CR.CR_SSL_CONNECTION_ERROR,
                 "the server offers no TLS; to connect without it, set ssl_verify=off",
             )
-        super()._request_authentication()  # type: ignore[misc]
+        super()._request_authentication()
 
     def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
-        wire: Any = self
-        if plugin_name in _IN_CLEAR and not wire._secure:
+        if plugin_name in _IN_CLEAR and not self._secure:
             raise OperationalError(
                 CR.CR_AUTH_PLUGIN_ERR, "the server asks for the password in clear, without TLS"
             )
-        return super()._process_auth(plugin_name, auth_packet, handler)  # type: ignore[misc]
+        return super()._process_auth(plugin_name, auth_packet, handler)
 
     def cut(self) -> None:
         """Make whoever waits for the server hear that the connection is gone; from any thread."""
@@ -103,7 +97,8 @@ class Wire(_PyMysqlConnection):
 
     def _create_ssl_ctx(self, sslp: Any) -> ssl.SSLContext:
         if sslp:
-            return super()._create_ssl_ctx(sslp)  # type: ignore[misc,no-any-return]
+            context: ssl.SSLContext = super()._create_ssl_ctx(sslp)
+            return context
         # Where TLS is only preferred, nothing is verified: reading in all authorities would cost 100 ms.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
@@ -112,22 +107,20 @@ class Wire(_PyMysqlConnection):
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:
         # As PyMySQL's own, with our class of results.
-        wire: Any = self
-        wire._result = None
+        self._result: Any = None
         result: Any = _Result(self)
         result.init_unbuffered_query() if unbuffered else result.read()
-        wire._result = result
+        self._result = result
         if result.server_status is not None:
-            wire.server_status = result.server_status
+            self.server_status = result.server_status
         return result.affected_rows
 
     def load(self, statement: str, parts: Iterable[bytes]) -> tuple[int, int]:
         """Run a LOAD DATA LOCAL statement on these bytes; the affected rows and the number of warnings."""
         self.infile = parts
         try:
-            wire: Any = self
-            wire.query(statement)
-            return wire._result.affected_rows, wire._result.warning_count
+            self.query(statement)
+            return self._result.affected_rows, self._result.warning_count
         finally:
             self.infile = None
 
@@ -153,20 +146,19 @@ class Wire(_PyMysqlConnection):
 
     def _rows(self, statement: str) -> Iterator[list[bytes]]:
         """The packets of a statement's rows, as many at a time as have come."""
-        wire: Any = self
-        wire._execute_command(COMMAND.COM_QUERY, statement)
-        columns = wire._read_packet().read_length_encoded_integer()
+        self._execute_command(COMMAND.COM_QUERY, statement)
+        columns = self._read_packet().read_length_encoded_integer()
         for _ in range(columns + 1):  # their descriptions, and an end
-            wire._read_packet()
+            self._read_packet()
         rest, missing = b"", 0
         while True:
             try:
-                come = wire._rfile.read(missing) if missing > _AT_ONCE else wire._rfile.read1(_AT_ONCE)
+                come = self._rfile.read(missing) if missing > _AT_ONCE else self._rfile.read1(_AT_ONCE)
             except OSError as error:
-                wire._force_close()
+                self._force_close()
                 raise OperationalError(CR.CR_SERVER_LOST, str(error)) from None
             if not come:
-                wire._force_close()
+                self._force_close()
                 raise OperationalError(CR.CR_SERVER_LOST, "the connection broke while rows were read")
             rows, last, rest = _packets(rest + come)
             missing = _missing(rest)
@@ -176,7 +168,7 @@ class Wire(_PyMysqlConnection):
                 continue
             if last[0] == _ERROR:
                 raise_mysql_exception(last)
-            wire.server_status = int.from_bytes(last[3:5], "little")
+            self.server_status = int.from_bytes(last[3:5], "little")
             return
 
     @staticmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import re
 import time
@@ -35,7 +34,6 @@ from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
     ConcurrentError,
     DatabaseError,
-    InputError,
     StoreBusyError,
     StoreExistsError,
     StoreFrozenError,
@@ -45,14 +43,14 @@ from eventferry.errors import (
 )
 from eventferry.lines.limits import Limits, check_limits, is_within
 
-__all__ = ["PostgresDatabase", "open_url"]
-
 W = TypeVar("W", bound=PostgresWriting)
 
 _ATTEMPT = 0.2
 """Seconds that an exclusive transaction waits in the queue for its lock: whoever queues behind it waits as long."""
 
 _THREADS_TRIED = 16
+
+_MADE_MEANWHILE = (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation)
 
 _UNDONE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 """The server ended a transaction because of another one: nothing of it is left, and it may simply be run again."""
@@ -230,12 +228,8 @@ class PostgresDatabase(ServerDatabase[Connection]):
         freeze = freeze_of(self._names, marker[0][0] if marker else None)
         return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
 
-    # the boundary
-
     async def create(self) -> None:
-        tables = self._names.tables
-        wanted = [*tables, f"{tables.events}-threads"]
-        schema = quoted(self._names.schema)
+        wanted = [*self._names.tables, f"{self._names.tables.events}-threads"]
         async with self._transaction() as (connection, _):
             [[(encoding,)], present, [(has_schema,)]] = await connection.run(
                 """SELECT getdatabaseencoding();
@@ -251,14 +245,12 @@ class PostgresDatabase(ServerDatabase[Connection]):
                     f"{self._place}: the encoding of the database is {encoding}, not UTF8"
                 )
             # Not IF NOT EXISTS alone: that needs the right to make one even where it is there.
-            statements = [] if has_schema else [f"CREATE SCHEMA IF NOT EXISTS {schema}"]
+            statements = [] if has_schema else [f"CREATE SCHEMA IF NOT EXISTS {quoted(self._names.schema)}"]
             statements += ddl.store_tables(self._names, comment("STORE", id=token_hex(8)))
             try:
                 await connection.run(";\n".join([*statements, "COMMIT"]))
             except DatabaseError as error:
-                if isinstance(
-                    error.__cause__, psycopg.errors.DuplicateTable | psycopg.errors.UniqueViolation
-                ):
+                if isinstance(error.__cause__, _MADE_MEANWHILE):
                     raise StoreExistsError(f"{self._place} was made by somebody else meanwhile") from None
                 raise
 
@@ -281,19 +273,9 @@ class PostgresDatabase(ServerDatabase[Connection]):
         return [index]
 
     async def _save_group(self, saves: Sequence[Save]) -> list[Saved | None]:
-        stored: list[Saved | None] = [None] * len(saves)
-        fitting: list[int] = []
-        for number, save in enumerate(saves):
-            with contextlib.suppress(InputError):
-                await self._check_limits(save)
-                fitting.append(number)
-        found = await self._store([(saves[number], preferred(saves[number])) for number in fitting])
-        for number, saved in zip(fitting, found, strict=True):
-            stored[number] = saved
-        return stored
+        return await self._store([(save, preferred(save)) for save in saves])
 
     async def _save_one(self, save: Save) -> Saved:
-        await self._check_limits(save)
         place = preferred(save)
         for _ in range(_THREADS_TRIED):
             try:

@@ -6,21 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import psycopg
 from psycopg import generators, pq, waiting
-from psycopg.abc import RV, PQGen
+from psycopg.abc import RV, Params, PQGen
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.databases import forking
@@ -36,16 +28,12 @@ from eventferry.errors import (
 )
 from eventferry.lifecycle import to_the_end
 
-Parameters: TypeAlias = Mapping[str, Any] | Sequence[Any]
 Texts: TypeAlias = list[bytes | None]
 Rows: TypeAlias = list[tuple[str | None, ...]]
-BLOCK = 2000
-"""How many rows a statement that streams its result fetches at a time."""
+BLOCK = 2000  # how many rows a statement that streams its result fetches at a time
 
 
-_SILENCE = 5
-"""Seconds that a server has for an answer to what takes it no time."""
-
+_SILENCE = 5  # seconds that a server has for an answer to what takes it no time
 _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
 
@@ -163,7 +151,7 @@ class Connection:
     async def close(self) -> None:
         await self.raw.close()
 
-    async def run(self, statements: str, parameters: Parameters | None = ()) -> list[list[tuple[Any, ...]]]:
+    async def run(self, statements: str, parameters: Params | None = ()) -> list[list[tuple[Any, ...]]]:
         """Run statements in one round trip, values written into them by libpq; the rows of each. None for values that
         stand in them already."""
         with self.named():
@@ -214,7 +202,7 @@ class Connection:
                 await self.close()
                 raise StoreUnreachableError(f"{self._name} does not answer") from None
 
-    def written(self, statement: str, parameters: Parameters) -> str:
+    def written(self, statement: str, parameters: Params) -> str:
         with self.named():
             return psycopg.AsyncClientCursor(self.raw).mogrify(statement, parameters)
 
@@ -243,7 +231,7 @@ class Connection:
     async def _result(self) -> pq.abc.PGresult | None:
         return await self.raw.wait(generators.fetch(self.raw.pgconn))
 
-    async def rows(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
+    async def rows(self, statement: str, parameters: Params = ()) -> list[tuple[Any, ...]]:
         """The rows of one statement; text comes as bytes."""
         with self.named():
             async with psycopg.AsyncCursor(self.raw) as cursor:
@@ -262,7 +250,7 @@ class Connection:
         if before < _PAGES_APART <= self._pages:
             await self.run(_LARGE_BLOCK)
 
-    async def change(self, statement: str, parameters: Parameters | None = ()) -> int:
+    async def change(self, statement: str, parameters: Params | None = ()) -> int:
         with self.named():
             async with psycopg.AsyncClientCursor(self.raw) as cursor:
                 await cursor.execute(statement, parameters)

@@ -31,11 +31,7 @@ def bound(statement: str, values: Sequence[Value], literal_of: Callable[[bytes],
 
 
 class PostgresDialect(Dialect):
-    """PostgreSQL's.
-
-    Args:
-        names: of the tables and their schema.
-    """
+    """PostgreSQL's."""
 
     is_standby = "pg_is_in_recovery()"
 

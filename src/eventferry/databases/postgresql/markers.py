@@ -1,6 +1,5 @@
-"""What the comments of tables say: a freeze, an open import, whose a stage is.
-
-Another store may be called as a marker or a stage of this one, so names alone do not say it.
+"""What the comments of tables say: a freeze, an open import, whose a stage is. Another store may be called as a marker
+or a stage of this one, so names alone do not say it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -13,7 +12,7 @@ from eventferry.databases.names import comment
 from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
-from eventferry.databases.postgresql.stage import PostgresWriting, copied_rows
+from eventferry.databases.postgresql.stage import NUMBERS, TEXTS, PostgresWriting, copied
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.statements import thread_of_the_latest
 from eventferry.errors import ConcurrentError, DatabaseError
@@ -32,7 +31,9 @@ class PostgresExclusiveWriting(PostgresWriting):
         if not rows:
             return
         await self._refuse_taken(rows)
-        await self.connection.copy_in(f"COPY {self.names.events}({COLUMNS}) FROM STDIN", _parts_of(rows))
+        await self.connection.copy_in(
+            f"COPY {self.names.events}({TEXTS}, {NUMBERS}) FROM STDIN", _parts_of(rows)
+        )
         heads = [0] * 256
         for row in rows:
             heads[row.thread_id] = max(heads[row.thread_id], row.thread_counter + 1)
@@ -43,13 +44,10 @@ class PostgresExclusiveWriting(PostgresWriting):
         )
         if fills_gaps:
             for stage in await self.stages("replace"):
-                await self._overtake(stage)
-
-    async def _overtake(self, stage: Stage) -> None:
-        _, steps = self.tables_of(stage)
-        told = ddl.literal(comment("STAGE", since=stage.since))
-        with self.its_own(stage):
-            await self.execute([f"COMMENT ON TABLE {steps} IS {told}"])
+                _, steps = self.tables_of(stage)
+                told = ddl.literal(comment("STAGE", since=stage.since))
+                with self.its_own(stage):
+                    await self.execute(f"COMMENT ON TABLE {steps} IS {told}")
 
     async def _refuse_taken(self, rows: Sequence[Row]) -> None:
         found = await self.connection.rows(
@@ -66,8 +64,6 @@ class PostgresExclusiveWriting(PostgresWriting):
             if version in taken:
                 raise ConcurrentError(*version)
             taken.add(version)
-
-    # merge
 
     async def compare(self, stage: Stage) -> Comparison:
         return Comparison(stage, await self._discard_known(stage), self._shared(stage))
@@ -88,13 +84,11 @@ class PostgresExclusiveWriting(PostgresWriting):
         ))"""
         with self.its_own(stage):
             await self.execute(
-                [
-                    f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
-                    "SET LOCAL work_mem = '64MB'",
-                    "SET LOCAL enable_nestloop = off",
-                    "SET LOCAL default_statistics_target = 10",
-                    f"ANALYZE {table}({_GROUP})",
-                ]
+                f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE",
+                "SET LOCAL work_mem = '64MB'",
+                "SET LOCAL enable_nestloop = off",
+                "SET LOCAL default_statistics_target = 10",
+                f"ANALYZE {table}({_GROUP})",
             )
         count = await self.connection.change(
             f"""DELETE FROM {table} AS s USING (
@@ -106,11 +100,9 @@ class PostgresExclusiveWriting(PostgresWriting):
             )"""
         )
         await self.execute(
-            [
-                f"""CREATE TEMP TABLE {known} ON COMMIT DROP AS
+            f"""CREATE TEMP TABLE {known} ON COMMIT DROP AS
                 SELECT {_GROUP}, "payload" FROM {at_its_times}""",
-                f"ANALYZE {known}({_GROUP})",
-            ]
+            f"ANALYZE {known}({_GROUP})",
         )
         return count
 
@@ -172,7 +164,7 @@ class PostgresExclusiveWriting(PostgresWriting):
               ),
               "type", "payload", "eventSize"
             FROM staged JOIN versions USING ("aggregateId") ORDER BY {arrival}"""
-        await self.execute(["SAVEPOINT before"])
+        await self.execute("SAVEPOINT before")
         try:
             count = await self.connection.change(
                 statement, {"heads": vector(heads), "behind_all": await thread_of_the_latest(self)}
@@ -181,16 +173,14 @@ class PostgresExclusiveWriting(PostgresWriting):
             # No version behind the highest: the column refuses the null.
             if not isinstance(error.__cause__, psycopg.errors.NotNullViolation):
                 raise
-            await self.execute(["ROLLBACK TO SAVEPOINT before"])
+            await self.execute("ROLLBACK TO SAVEPOINT before")
             raise await self._refusal(table) from None
         await self.execute(
-            [
-                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = n.head FROM (
+            f"""UPDATE {self.names.threads} AS t SET "threadCounter" = n.head FROM (
                   SELECT "threadId", (
                     SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = a."threadId"
                   ) AS head FROM {self.names.threads} AS a
                 ) AS n WHERE t."threadId" = n."threadId" AND t."threadCounter" < n.head"""
-            ]
         )
         return count
 
@@ -208,4 +198,6 @@ class PostgresExclusiveWriting(PostgresWriting):
 
 async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:
     for part in parts_of(rows, PART):
-        yield copied_rows([(0, *row) for row in part], itertools.repeat(b"\n"))
+        numbers = [b"%d\t%d\t%d\t%d" % (*row[:3], row.aggregate_version) for row in part]
+        texts = [row.aggregate_id for row in part], [row.type for row in part], [row.payload for row in part]
+        yield copied(*texts, numbers)

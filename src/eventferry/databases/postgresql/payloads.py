@@ -15,12 +15,8 @@ _NUL = re.compile(rb"(?:[^\\]|^)(?:\\\\)*\\u0000")
 MAX_DIGITS = 4000
 """jsonb writes 1e131071 out as 131,072 digits: a line of a kilobyte could become a hundred megabytes."""
 
-MAX_ADDED_DIGITS = 1_000_000
-"""What the exponents of all numbers of a payload may add to it."""
-
-_HARMLESS = 5000
-"""With exponents below 1,000 a payload of so many bytes stays below that."""
-
+MAX_ADDED_DIGITS = 1_000_000  # what the exponents of all numbers of a payload may add to it
+_HARMLESS = 5000  # with exponents below 1,000 a payload of so many bytes stays below that
 _MAX_WHOLE = 131_072
 _MAX_FRACTION = 16_383
 
@@ -29,7 +25,11 @@ def refuse_payload(payload: bytes) -> str | None:
     """Why a payload would not survive in a column of type jsonb; None if it would."""
     if b"\\u0000" in payload and _NUL.search(payload) is not None:
         return "holds the character U+0000, which PostgreSQL cannot hold"
-    if _looks_harmless(payload):
+    if len(payload) <= _HARMLESS:
+        is_harmless = _LONG_EXPONENT.search(payload) is None
+    else:
+        is_harmless = len(payload) < _MAX_FRACTION and _EXPONENT.search(payload) is None
+    if is_harmless:
         return None
     added = 0
     for match in _NUMBERS.finditer(payload):
@@ -51,12 +51,6 @@ def all_survive(lines: bytes, longest: int) -> bool:
     """Whether surely no payload of these lines is refused: none is long, and no number in them has an exponent of
     four digits, or of more. Texts in which something looks like one are next to never in the way."""
     return longest <= _HARMLESS and b"\\u0000" not in lines and not may_have_exponent(lines, _FOUR_DIGITS)
-
-
-def _looks_harmless(payload: bytes) -> bool:
-    if len(payload) <= _HARMLESS:
-        return _LONG_EXPONENT.search(payload) is None
-    return len(payload) < _MAX_FRACTION and _EXPONENT.search(payload) is None
 
 
 def _shift(exponent: bytes | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from secrets import token_hex
 from typing import Any
@@ -14,6 +14,7 @@ from eventferry.database import (
     NOTHING,
     Filter,
     Freeze,
+    Give,
     Inspection,
     Key,
     Position,
@@ -25,7 +26,7 @@ from eventferry.database import (
     Stretch,
 )
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import fact
+from eventferry.databases.names import fact, whole_heads
 from eventferry.databases.postgresql.connection import Connection, Texts
 from eventferry.databases.postgresql.dialect import PostgresDialect, bound, is_storable
 from eventferry.databases.postgresql.inspect import Inspecting
@@ -37,12 +38,8 @@ from eventferry.databases.postgresql.markers import (
 )
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
-from eventferry.databases.stretches import flags_of, numbers_of, page_of
-from eventferry.errors import DatabaseError
+from eventferry.databases.stretches import WALK, conditions, flags_of, matching, numbers_of, page_of
 from eventferry.lines.limits import Limits
-
-WALK = 4096
-"""How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
 
 _OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
 
@@ -79,30 +76,12 @@ def vector(counters: Sequence[int] | None) -> str:
     return _OPEN_END if counters is None else "{" + ",".join(map(str, counters)) + "}"
 
 
-def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
-    """A filter as an SQL condition and its parameters."""
-    parts: list[str] = []
-    values: dict[str, Any] = {}
-    if only.event_types is not None:
-        parts.append('"type" = ANY(%(types)s::text[])')
-        values["types"] = _storable(only.event_types)
-    if only.aggregate_ids is not None:
-        parts.append('"aggregateId" = ANY(%(aggregates)s::text[])')
-        values["aggregates"] = _storable(only.aggregate_ids)
-    if only.start_time is not None:
-        parts.append('"timestamp" >= %(start)s')
-        values["start"] = only.start_time
-    if only.finish_time is not None:
-        parts.append('"timestamp" <= %(finish)s')
-        values["finish"] = only.finish_time
-    return " AND ".join(parts) or "TRUE", values
-
-
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    condition, values = conditions(selection.only)
-    if selection.since is not None:
-        values |= {"unread": vector(selection.since), "until": vector(selection.until)}
-    return condition, values
+    """The condition of a selection's filter, and the values of the whole selection."""
+    condition = conditions(
+        selection.only, '"{}"', "%({})s", lambda column, key: f"{column} = ANY(%({key})s::text[])"
+    )
+    return condition, matching(selection, _storable, vector)
 
 
 def _is_selected(selection: Selection) -> str:
@@ -159,20 +138,10 @@ class PostgresReading:
         rows = await self.connection.rows(
             f'SELECT "threadCounter" FROM {self.names.threads} ORDER BY "threadId"'
         )
-        if len(rows) != 256:
-            raise DatabaseError(
-                f"{self.names.threads} has {len(rows)} rows, not 256: the store is incomplete"
-            )
-        return [head for (head,) in rows]
+        return whole_heads([head for (head,) in rows], f"{self.names.tables.events}-threads")
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         is_open = selection.only.is_open
         pace = self.connection.pace
@@ -188,19 +157,11 @@ class PostgresReading:
                 return
             stretch = NOTHING
             if threads is not None and counters is not None:
-                number, found = int(lines or 0), numbers_of(threads[1:-1])  # as arrays are printed
-                pace.note(number, len(text or b""))
+                number, found, text = int(lines or 0), numbers_of(threads[1:-1]), text or b""
+                pace.note(number, len(text))
                 is_end = len(found) < min(rows, walk) and (is_open or number < limit)
-                stretch = Stretch(
-                    found,
-                    numbers_of(counters[1:-1]),
-                    None if is_open else flags_of(passing or b""),
-                    text or b"",
-                    compacted_lines,
-                    number,
-                    int(last or 0),
-                    is_end,
-                )
+                flags, behind = None if is_open else flags_of(passing or b""), numbers_of(counters[1:-1])
+                stretch = Stretch(found, behind, flags, text, compacted_lines, number, int(last or 0), is_end)
                 bound = stretch.behind
             limit -= stretch.number
             walk -= len(stretch.threads)
@@ -314,10 +275,12 @@ class PostgresReading:
         )
         return [compacted(line) for (line,) in rows]
 
-    async def _next_in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter
+    async def in_threads(
+        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        condition, values = conditions(only)
+        if count > 1 or not unread:
+            return await self._behind(unread, until, only, count)
+        condition, values = _matching(Selection(only=only))
         ends = [2**62] * 256 if until is None else until
         # Mostly the event at the counter itself is there: to join by equality takes half the time.
         rows = await self.connection.rows(
@@ -329,22 +292,15 @@ class PostgresReading:
         found = [(Key(*key), bool(passes)) for *key, passes in rows if key[1] < ends[key[2]]]
         # Where it is not, either the thread ends there or the store has a gap.
         missing = unread.keys() - {thread for *_, thread, _ in rows}
-        behind = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
-        if not behind:
-            return found
-        return found + await self._in_threads(behind, until, only, 1)
+        left = {thread: unread[thread] for thread in missing if unread[thread] < ends[thread]}
+        return found + await self._behind(left, until, only, count)
 
-    async def in_threads(
+    async def _behind(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        if count == 1:
-            return await self._next_in_threads(unread, until, only)
-        return await self._in_threads(unread, until, only, count) if unread else []
-
-    async def _in_threads(
-        self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
-    ) -> list[tuple[Key, bool]]:
-        condition, values = conditions(only)
+        if not unread:
+            return []
+        condition, values = _matching(Selection(only=only))
         rows = await self.connection.rows(
             f"""SELECT e.* FROM unnest(%(threads)s::bigint[], %(starts)s::bigint[]) AS wanted(id, start)
             CROSS JOIN LATERAL (
@@ -399,18 +355,11 @@ class PostgresReading:
     async def limits(self, stage: Stage | None = None) -> Limits:
         if stage is not None and stage.kind == "replace":
             return MADE_LIMITS
-        table = self.names.tables.events if stage is None else stage.table
-        [rows] = await self.connection.run(
-            "SELECT attname, atttypmod - 4 FROM pg_attribute "
-            "WHERE attrelid = to_regclass(%s) AND attname IN ('aggregateId', 'type') AND atttypmod > 4",
-            (self.names.of(table).replace("%%", "%"),),
-        )
-        lengths = {name: min(length, MADE_LIMITS.id_length) for name, length in rows}
-        return replace(
-            MADE_LIMITS,
-            id_length=lengths.get("aggregateId", MADE_LIMITS.id_length),
-            type_length=lengths.get("type", MADE_LIMITS.type_length),
-        )
+        most = MADE_LIMITS.id_length
+        columns = self.dialect.columns(self.names.tables.events if stage is None else stage.table)
+        lengths = {name: length or most for name, length, *_ in await self.ask(*columns)}
+        id_length, type_length = (min(most, lengths.get(name, most)) for name in ("aggregateId", "type"))
+        return replace(MADE_LIMITS, id_length=id_length, type_length=type_length)
 
     async def inspect(self, limit: int) -> Inspection:
         return await Inspecting(self.connection, self.names, self._oid).inspect(limit)

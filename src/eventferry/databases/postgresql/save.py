@@ -34,10 +34,7 @@ def preferred(save: Save) -> Place:
 
 
 class Saver:
-    """Stores events of one store.
-
-    What a save runs is prepared on the server: to plan it takes longer than to run it.
-    """
+    """Stores events of one store. What a save runs is prepared: to plan it takes longer than to run it."""
 
     def __init__(self, names: Names) -> None:
         self._names = names

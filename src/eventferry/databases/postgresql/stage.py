@@ -6,26 +6,28 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import psycopg
 
 from eventferry.clock import now
 from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import comment, import_marker, new_import_id, taken_for_dead
+from eventferry.databases.names import comment, import_marker, new_import_id, refuse_to_lose, taken_for_dead
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.dialect import bound
 from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.databases.statements import first_clash, knows_parts
-from eventferry.errors import ImportOpenError, StoreBusyError, StoreNotFoundError, UnsupportedStoreError
+from eventferry.errors import DatabaseError, ImportOpenError, StoreBusyError, StoreNotFoundError
 from eventferry.lines.event import NewRowValues, NumberedRow
 from eventferry.lines.payload import JsonText
 from eventferry.reading import order
 
 _NEW_COLUMNS = '"timestamp", "aggregateId", "type", "payload", "eventSize"'
+TEXTS = '"aggregateId", "type", "payload", "eventSize"'
+NUMBERS = '"threadId", "threadCounter", "timestamp", "aggregateVersion"'
 _SPECIAL = re.compile(rb"[\\\t\n\r]")
 _ESCAPES = {b"\\": b"\\\\", b"\t": b"\\t", b"\n": b"\\n", b"\r": b"\\r"}
 
@@ -37,7 +39,7 @@ class PostgresWriting(PostgresReading):
         super().__init__(*reading)
         self._freeze = freeze
 
-    async def execute(self, statements: Iterable[str]) -> None:
+    async def execute(self, *statements: str) -> None:
         await self.connection.run(";\n".join(statements))
 
     async def freeze(self) -> Freeze | None:
@@ -50,22 +52,20 @@ class PostgresWriting(PostgresReading):
             return False
         statements = [f"DROP TABLE {self.names.freeze}"] if before is not None else []
         if after is not None:
-            statements += ddl.freeze_table(self.names, freeze_comment(self.names, after))
-        await self.execute(statements)
+            statements += ddl.table("freeze", self.names.freeze, freeze_comment(self.names, after))
+        await self.execute(*statements)
         self._freeze = after
         return True
 
     async def _hold_freeze(self) -> Freeze | None:
         """The marker that stands, which nobody else can change before the transaction ends."""
-        await self.execute(["SAVEPOINT as_found"])
+        await self.execute("SAVEPOINT as_found")
         try:
-            await self.execute([f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE"])
+            await self.execute(f"LOCK TABLE {self.names.freeze} IN ACCESS EXCLUSIVE MODE")
         except StoreNotFoundError:
-            await self.execute(["ROLLBACK TO SAVEPOINT as_found"])
+            await self.execute("ROLLBACK TO SAVEPOINT as_found")
         self._freeze = await super().freeze()
         return self._freeze
-
-    # stages
 
     async def make_stage(
         self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
@@ -75,12 +75,14 @@ class PostgresWriting(PostgresReading):
             stage = Stage(new_import_id(since), kind, self.names.tables.open_import, None, since)
             if await self.table_comment(stage.table) is not None:
                 raise ImportOpenError("an incremental import was opened meanwhile")
-            await self.execute(ddl.open_import_table(self.names, import_marker(stage.id)))
+            await self.execute(*ddl.open_import_table(self.names, import_marker(stage.id)))
             return stage
         if kind == "merge":
             stage_id = token_hex(8)
             table = f"{self.names.merge_prefix}{stage_id}"
-            await self.execute(ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since)))
+            await self.execute(
+                *ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since))
+            )
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
@@ -89,10 +91,8 @@ class PostgresWriting(PostgresReading):
             raise StoreBusyError("another import into this store began meanwhile")
         told = comment("STAGE", since=since, baseline=baseline)
         await self.execute(
-            [
-                *ddl.stage_table(self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
-                *ddl.progress_table(self.names.progress_of(owner), told),
-            ]
+            *ddl.table(kind, self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
+            *ddl.table("progress", self.names.progress_of(owner), told),
         )
         return replace_stage(self.names, owner, since, baseline)
 
@@ -100,20 +100,17 @@ class PostgresWriting(PostgresReading):
         """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
         finds no table any more, and of two who adopt at once the second does not."""
         await self.refuse_what_would_be_lost()
-        tables = self.names.tables
-        former = stage.owner or ""
+        former, tables = stage.owner or "", self.names.tables
         with self.its_own(stage):
             await self.execute(
-                [
-                    f"ALTER TABLE {self.names.stage_of(former)} RENAME TO {quoted(tables.stage_of(owner))}",
-                    f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
-                ]
+                f"ALTER TABLE {self.names.stage_of(former)} RENAME TO {quoted(tables.stage_of(owner))}",
+                f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
             )
         return replace_stage(self.names, owner, stage.since, stage.baseline)
 
     async def drop_stage(self, stage: Stage) -> None:
         """That of this very owner, or none: if it was taken for dead, its tables are gone or have other names."""
-        await self.execute([f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}"])
+        await self.execute(f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}")
 
     def tables_of(self, stage: Stage) -> list[str]:
         progress = [self.names.progress_of(stage.owner)] if stage.kind == "replace" and stage.owner else []
@@ -153,26 +150,20 @@ class PostgresWriting(PostgresReading):
               WHERE attrelid = %(oid)s AND attnum > 0 AND NOT attisdropped AND attname <> ALL(%(columns)s)""",
             {"oid": self._oid, "columns": [name.strip('" ') for name in COLUMNS.split(",")]},
         )
-        if rows:
-            raise UnsupportedStoreError(
-                f"the table {self.names.tables.events!r} has what replacing it would lose: "
-                f"{', '.join(sorted(what for (what,) in rows))}"
-            )
-
-    # replace
+        refuse_to_lose(self.names.tables.events, rows)
 
     async def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
         table = self.names.of(stage.table)
         with self.its_own(stage):
             if stage.kind == "merge":
                 await self.connection.copy_in(
-                    f"COPY {table}({_NEW_COLUMNS}) FROM STDIN",
+                    f'COPY {table}({TEXTS}, "timestamp") FROM STDIN',
                     (copied_new_rows(part) async for part in batch),
                 )
                 return
             await self.connection.copy_in(
-                f'COPY {table}({COLUMNS}, "line") FROM STDIN',
-                (copied_rows(part, [b"\t%d\n" % row[0] for row in part]) async for part in batch),
+                f'COPY {table}({TEXTS}, {NUMBERS}, "line") FROM STDIN',
+                (copied_rows(part) async for part in batch),
             )
             progress, steps = batch.progress, self.names.progress_of(stage.owner or "")
             await self.connection.change(
@@ -183,7 +174,7 @@ class PostgresWriting(PostgresReading):
     async def hold(self, stage: Stage) -> None:
         """Keep a "replace" stage from being taken over or removed for what is left of the transaction."""
         with self.its_own(stage):
-            await self.execute([f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE"])
+            await self.execute(f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE")
 
     async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
         await self.hold(stage)
@@ -198,27 +189,22 @@ class PostgresWriting(PostgresReading):
         ):
             if key in present:
                 continue
-            built = await self._unique(
-                statement.format(
-                    table=self.names.of(stage.table), index=quoted(f"{prefix}-{name}"), columns=columns(key)
-                )
-            )
-            if not built:
+            index = quoted(f"{prefix}-{name}")
+            table = self.names.of(stage.table)
+            if not await self._unique(statement.format(table=table, index=index, columns=columns(key))):
                 return await first_clash(self, stage.table, "line", key)
         return None
 
     async def _unique(self, statement: str) -> bool:
         """Build an index; False where what it is built from is not unique."""
-        await self.execute(["SAVEPOINT before", "SET LOCAL maintenance_work_mem = '256MB'"])
+        await self.execute("SAVEPOINT before", "SET LOCAL maintenance_work_mem = '256MB'")
         try:
-            async with psycopg.AsyncClientCursor(self.connection.raw) as cursor:
-                await cursor.execute(statement, ())
-        except psycopg.errors.UniqueViolation:
-            await self.execute(["ROLLBACK TO SAVEPOINT before"])
-            return False
-        except psycopg.Error:
-            with self.connection.named():
+            await self.execute(statement)
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, psycopg.errors.UniqueViolation):
                 raise
+            await self.execute("ROLLBACK TO SAVEPOINT before")
+            return False
         return True
 
     async def indexed(self, table: str) -> dict[tuple[str, ...], str]:
@@ -241,9 +227,7 @@ class PostgresWriting(PostgresReading):
         # Without figures the planner guesses until autovacuum comes by. Until then those of a fifth of the usual sample
         # do. Those of payloads serve nobody, and take four fifths of the time.
         figures = columns((*ddl.ORDER, *ddl.VERSION, "type"))
-        await self.execute([*statements, f"ANALYZE {table}({figures})"])
-
-    # merge
+        await self.execute(*statements, f"ANALYZE {table}({figures})")
 
     async def part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
@@ -254,7 +238,7 @@ class PostgresWriting(PostgresReading):
         table = self.names.of(target.table)
         # Whoever pushes the same part again must see what came before, and pushes without a name keep the order in
         # which they were committed.
-        await self.execute([f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"])
+        await self.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
         if part not in (None, order.UNNAMED):
             await self.connection.change(f'DELETE FROM {table} WHERE "part" = %s', (part,))
         extra, value = ("", "") if part is None else (', "part"', ", %(part)s")
@@ -277,54 +261,34 @@ def event_size(aggregate_id: bytes, event_type: bytes, payload: JsonText) -> int
     return len(aggregate_id) + len(event_type) + len(payload) + _MORE
 
 
-class _Texts(NamedTuple):
-    """What rows have of text, as COPY takes it; but for the backslashes of payloads, where `is_special` is false."""
-
-    ids: Sequence[bytes]
-    types: Sequence[bytes]
-    payloads: Sequence[JsonText]
-    sizes: Sequence[int]
-    is_special: bool
-
-
-def _texts_of(ids: Sequence[bytes], types: Sequence[bytes], payloads: Sequence[JsonText]) -> _Texts:
-    sizes = list(map(event_size, ids, types, payloads))
-    # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
-    is_special = _SPECIAL.search(b"".join((*ids, *types))) is not None
-    if is_special:
-        ids, types = list(map(_escaped, ids)), list(map(_escaped, types))
-        payloads = [_escaped(bytes(payload)) for payload in payloads]
-    return _Texts(ids, types, payloads, sizes, is_special)
-
-
-def _as_copied(lines: Sequence[bytes], texts: _Texts) -> bytes:
-    text = b"".join(lines)
-    return text if texts.is_special else text.replace(b"\\", b"\\\\")
-
-
-def copied_rows(rows: Sequence[NumberedRow], ends: Iterable[bytes]) -> bytes:
-    """Rows as COPY takes them, each with what ends its line."""
-    texts = _texts_of(
-        [row[4].encode() for row in rows], [row[6].encode() for row in rows], [row[7] for row in rows]
-    )
-    lines = [
-        b"%d\t%d\t%d\t%b\t%d\t%b\t%b\t%d%b"
-        % (row[1], row[2], row[3], aggregate_id, row[5], event_type, payload, size, end)
-        for row, aggregate_id, event_type, payload, size, end in zip(rows, *texts[:4], ends, strict=False)
+def copied(
+    ids: Iterable[str], types: Iterable[str], payloads: Sequence[JsonText], numbers: Iterable[bytes]
+) -> bytes:
+    """Rows as COPY takes them: `TEXTS`, and then the numbers of each."""
+    texts: list[Sequence[Any]] = [
+        [text.encode() for text in ids],
+        [text.encode() for text in types],
+        payloads,
     ]
-    return _as_copied(lines, texts)
+    sizes = list(map(event_size, *texts))
+    # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
+    is_special = _SPECIAL.search(b"".join((*texts[0], *texts[1]))) is not None
+    if is_special:
+        texts = [[_escaped(bytes(text)) for text in column] for column in texts]
+    rows = b"".join([b"%b\t%b\t%b\t%d\t%b\n" % row for row in zip(*texts, sizes, numbers, strict=True)])
+    return rows if is_special else rows.replace(b"\\", b"\\\\")
 
 
 def copied_new_rows(rows: Sequence[NewRowValues]) -> bytes:
-    """Rows without a position as COPY takes them."""
-    texts = _texts_of(
-        [row[1].encode() for row in rows], [row[2].encode() for row in rows], [row[3] for row in rows]
-    )
-    lines = [
-        b"%d\t%b\t%b\t%b\t%d\n" % (row[0], aggregate_id, event_type, payload, size)  # type: ignore[str-format]
-        for row, aggregate_id, event_type, payload, size in zip(rows, *texts[:4], strict=True)
-    ]
-    return _as_copied(lines, texts)
+    """Rows without a position, by `TEXTS` and timestamp."""
+    numbers = [str(row[0]).encode() for row in rows]
+    return copied([row[1] for row in rows], [row[2] for row in rows], [row[3] for row in rows], numbers)
+
+
+def copied_rows(rows: Sequence[NumberedRow]) -> bytes:
+    """Rows with the numbers of their lines, by `TEXTS` and `NUMBERS`."""
+    numbers = [b"%d\t%d\t%d\t%d\t%d" % (row[1], row[2], row[3], row[5], row[0]) for row in rows]
+    return copied([row[4] for row in rows], [row[6] for row in rows], [row[7] for row in rows], numbers)
 
 
 def _escaped(text: bytes) -> bytes:

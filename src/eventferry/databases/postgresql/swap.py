@@ -21,26 +21,20 @@ class PostgresReplacing(PostgresExclusiveWriting):
         events = quoted(self.names.tables.events)
         indexes = await self.indexed(stage.table)
         await self.execute(
-            [
-                f'ALTER TABLE {table} DROP COLUMN "line"',
-                f"DROP TABLE {self.names.events}",
-                f"ALTER TABLE {table} RENAME TO {events}",
-                *(
-                    f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
-                    for key, suffix in (
-                        (ddl.POSITION, "pkey"),
-                        (ddl.VERSION, "aggregateIdAndVersion"),
-                        (ddl.ORDER, "order"),
-                    )
-                ),
-                f"DROP TABLE {progress}",
-                f"DELETE FROM {self.names.snapshots}",
-                f"DELETE FROM {self.names.subscribers}",
-                f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
+            f'ALTER TABLE {table} DROP COLUMN "line"',
+            f"DROP TABLE {self.names.events}",
+            f"ALTER TABLE {table} RENAME TO {events}",
+            *(
+                f"ALTER INDEX {self.names.of(indexes[key])} RENAME TO {quoted(self.names.index(suffix))}"
+                for key, suffix in ddl.INDEXES.items()
+            ),
+            f"DROP TABLE {progress}",
+            f"DELETE FROM {self.names.snapshots}",
+            f"DELETE FROM {self.names.subscribers}",
+            f"""UPDATE {self.names.threads} AS t SET "threadCounter" = coalesce((
                   SELECT max(e."threadCounter") + 1 FROM {self.names.events} AS e WHERE e."threadId" = t."threadId"
                 ), 0)""",
-                *grants,
-            ]
+            *grants,
         )
 
     async def drop(self) -> None:
@@ -52,7 +46,7 @@ class PostgresReplacing(PostgresExclusiveWriting):
         for kind in get_args(StageKind):
             for stage in await self.stages(kind):
                 tables += self.tables_of(stage)
-        await self.execute([f"DROP TABLE IF EXISTS {', '.join(tables)}"])
+        await self.execute(f"DROP TABLE IF EXISTS {', '.join(tables)}")
 
     async def _grants(self, stage: Stage) -> list[str]:
         """Statements that give the stage, under its new name, the owner and the rights of the events, and no others:

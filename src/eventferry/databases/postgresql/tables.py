@@ -11,28 +11,20 @@ import hashlib
 from eventferry.databases.names import Tables, is_text
 from eventferry.errors import UsageError
 
-MAX_NAME_BYTES = 63
-"""PostgreSQL cuts longer names, and two that are cut alike would be one."""
-
-_LONGEST_SUFFIX = "-incremental-import"
-"""A stage's, with the twelve digits of its owner, is as long."""
+MAX_NAME_BYTES = 63  # PostgreSQL cuts longer names, and two that are cut alike would be one
+_LONGEST_SUFFIX = "-incremental-import"  # A stage's, with the twelve digits of its owner, is as long
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier: the only way a name gets into a statement.
-
-    A per cent sign is doubled, for every statement passes through the binding of parameters.
-    """
+    """A name as an SQL identifier, with per cent signs doubled: the only way a name gets into a statement."""
     if not name or "\0" in name or not is_text(name):
         raise UsageError(f"{name!r} cannot be the name of a table")
     return '"' + name.replace('"', '""').replace("%", "%%") + '"'
 
 
 def literal(text: str) -> str:
-    """A text as an SQL literal, for statements that take no parameters.
-
-    What a backslash means between plain quotes depends on `standard_conforming_strings`; behind an E it does not.
-    """
+    """A text as an SQL literal, for statements that take no parameters. What a backslash means between plain quotes
+    depends on `standard_conforming_strings`; behind an E it does not."""
     escaped = text.replace("'", "''").replace("%", "%%")
     return f"'{escaped}'" if "\\" not in text else " E'" + escaped.replace("\\", "\\\\") + "'"
 
@@ -72,10 +64,8 @@ class Names:
         return self.index(f"merge-{'0' * 16}")[:-16]
 
     def index(self, suffix: str) -> str:
-        """The name of an index of the events; reSolve knows a taken version by `aggregateIdAndVersion` in it.
-
-        A name that is cut is told apart by a hash from others of its schema that begin alike.
-        """
+        """The name of an index of the events, by which reSolve knows a taken version. One that is cut is told apart by
+        a hash from others of its schema that begin alike."""
         events = self.tables.events.encode()
         room = MAX_NAME_BYTES - len(suffix) - 1
         if len(events) <= room:
@@ -84,13 +74,12 @@ class Names:
         return f"{events[: room - len(mark) - 1].decode(errors='ignore')}-{mark}-{suffix}"
 
 
-MAX_SUBSCRIBER_LENGTH = 190
-"""In reSolve's tables and in ours."""
-
+MAX_SUBSCRIBER_LENGTH = 190  # in reSolve's tables and in ours
 COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload", "eventSize"'
 POSITION = ("threadId", "threadCounter")
 VERSION = ("aggregateId", "aggregateVersion")
 ORDER = ("timestamp", "threadCounter", "threadId")
+INDEXES = {POSITION: "pkey", VERSION: "aggregateIdAndVersion", ORDER: "order"}
 
 _EVENT_COLUMNS = """"threadId" BIGINT NOT NULL,
       "threadCounter" BIGINT NOT NULL,
@@ -137,38 +126,24 @@ def store_tables(names: Names, store_comment: str) -> list[str]:
     ]
 
 
-def stage_table(stage: str, store_comment: str) -> list[str]:
-    """Where the events of an import wait: the events to be, each with the number of its line."""
-    return [
-        f'CREATE TABLE {stage}({_EVENT_COLUMNS}, "line" BIGINT NOT NULL)',
-        f"COMMENT ON TABLE {stage} IS {literal(store_comment)}",
-    ]
+_COLUMNS = {
+    # Where the events of an import wait: the events to be, each with the number of its line.
+    "replace": f'{_EVENT_COLUMNS}, "line" BIGINT NOT NULL',
+    # How far an import has come: a row for each commit.
+    "progress": """"commit" BIGINT GENERATED ALWAYS AS IDENTITY, "byteOffset" BIGINT NOT NULL,
+      "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL""",
+    "freeze": '"surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate")',
+}
 
 
-def progress_table(progress: str, progress_comment: str) -> list[str]:
-    """How far an import has come: a row for each commit."""
-    return [
-        f"""CREATE TABLE {progress}(
-          "commit" BIGINT GENERATED ALWAYS AS IDENTITY,
-          "byteOffset" BIGINT NOT NULL, "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL)""",
-        f"COMMENT ON TABLE {progress} IS {literal(progress_comment)}",
-    ]
-
-
-def freeze_table(names: Names, freeze_comment: str) -> list[str]:
-    """The freeze marker."""
-    return [
-        f'CREATE TABLE {names.freeze}("surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate"))',
-        f"COMMENT ON TABLE {names.freeze} IS {literal(freeze_comment)}",
-    ]
+def table(kind: str, name: str, told: str) -> list[str]:
+    """What makes a table of this kind, with its comment."""
+    return [f"CREATE TABLE {name}({_COLUMNS[kind]})", f"COMMENT ON TABLE {name} IS {literal(told)}"]
 
 
 def open_import_table(names: Names, marker: str) -> list[str]:
-    """The stage that begin opens: reSolve's columns, and which part brought a row.
-
-    Columns come from the events, for a comparison of texts needs both sides to have one collation. reSolve compares
-    the comment as a whole.
-    """
+    """The stage that begin opens: reSolve's columns, and which part brought a row. Columns come from the events, for a
+    comparison of texts needs one collation. reSolve compares the comment as a whole."""
     return [
         f"CREATE TABLE {names.open_import}(LIKE {names.events})",
         f"""ALTER TABLE {names.open_import}

@@ -14,9 +14,8 @@ import tempfile
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from eventferry import own_process
@@ -29,17 +28,11 @@ from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, Mode
 from eventferry.databases.sqlite.file import File, Identity
-from eventferry.databases.sqlite.library import Sqlite
+from eventferry.databases.sqlite.library import Sqlite, pragma
 from eventferry.databases.sqlite.owners import FileOwner
 from eventferry.databases.sqlite.reading import SqliteReading
 from eventferry.databases.sqlite.save import Saver
-from eventferry.databases.sqlite.shape import (
-    KnownStore,
-    known_store,
-    refuse_encoding,
-    refuse_part,
-    schema_version,
-)
+from eventferry.databases.sqlite.shape import KnownStore, has_name, known_store, refuse_encoding, refuse_part
 from eventferry.databases.sqlite.swap import SqliteReplacing
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.errors import (
@@ -56,8 +49,6 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life
-
-__all__ = ["SqliteDatabase", "open_url"]
 
 if own_process.is_ours:
     library.use_newer()
@@ -119,7 +110,7 @@ class SqliteDatabase:
     def traits(self) -> Traits:
         names = {
             # A file's name may hold bytes that are no text.
-            "databaseFile": os.fsencode(str(self._file)).decode(errors="replace"),
+            "databaseFile": os.fsencode(str(self._file)).decode(errors="replace")
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)  # one writer is all there is
 
@@ -132,8 +123,6 @@ class SqliteDatabase:
     async def _connection(self, mode: Mode) -> Connection:
         return Connection(self._file, mode, self._busy_timeout)
 
-    # transactions
-
     def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:
         """A write transaction on a whole store; with `secrets`, pages keep no remnant of what is deleted or moved. For
         the worker thread."""
@@ -143,7 +132,7 @@ class SqliteDatabase:
         connection.begin(write=True)
         try:
             self._file.check(to_write=True)
-            connection.sqlite.execute(f"PRAGMA secure_delete = {'ON' if secrets else 'OFF'}").fetchone()
+            pragma(connection.sqlite, f"secure_delete = {'ON' if secrets else 'OFF'}")
             # A table is renamed in place of another: views that name the other must not stop it.
             connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
             store = self._known_store(connection)
@@ -152,25 +141,24 @@ class SqliteDatabase:
             connection.roll_back()
             raise
         writing = SqliteReplacing(connection, self._tables, store.definition)
-        writing.changed_store = (
-            secrets  # a save that goes on with what is known would go on with the setting too
-        )
+        # A save that goes on with what is known would go on with the setting too.
+        writing.changed_store = secrets
         return writing
 
     def _known_store(self, connection: Connection) -> KnownStore:
         """The store as it was found for a transaction before, as long as no definition in the file has changed. For
         the worker thread."""
-        if self._known is None or self._known.version != schema_version(connection.sqlite):
+        if self._known is None or self._known.version != pragma(connection.sqlite, "schema_version"):
             self._known = known_store(connection.sqlite, self._tables, self._file)
         return self._known
 
     @staticmethod
     def _set_journal_mode(connection: Connection, mode: str) -> None:
-        (now_mode,) = connection.sqlite.execute(f"PRAGMA journal_mode = {mode}").fetchone()
+        now_mode = pragma(connection.sqlite, f"journal_mode = {mode}")
         if now_mode.lower() != mode.lower():
             raise UsageError(f"the journal mode stays {now_mode}: somebody else has the store open")
         if mode.lower() == "persist":  # the journal stays, but not what stood in it: it may be a secret
-            connection.sqlite.execute("PRAGMA journal_size_limit = 0").fetchone()
+            pragma(connection.sqlite, "journal_size_limit = 0")
 
     def _end(self, writing: SqliteReplacing, *, keep: bool) -> None:
         writing.close_statements()
@@ -183,8 +171,6 @@ class SqliteDatabase:
             writing.dropped_owners.clear()
         else:
             writing.connection.roll_back()
-
-    # the boundary
 
     async def create(self) -> Undo | None:
         async with self._writers.connection() as writer:
@@ -210,23 +196,17 @@ class SqliteDatabase:
         try:
             self._file.check(to_write=True)
             refuse_encoding(writer.sqlite, self._file)
-            present = [
-                name
-                for name in self._tables
-                if writer.sqlite.execute(
-                    "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
-                ).fetchone()
-            ]
-            if present:
-                raise StoreExistsError(f"{self._file} has a table {present[0]!r} already")
+            for name in self._tables:
+                if has_name(writer.sqlite, name):
+                    raise StoreExistsError(f"{self._file} has a table {name!r} already")
             generation = ddl.generation(self._tables.events)
             for statement in (
-                ddl.events_table(self._tables.events),
+                ddl.definition("events", self._tables.events, ddl.store_comment()),
                 *(statement for statement, _ in ddl.unique_indexes(self._tables.events, generation)),
                 ddl.order_index(self._tables.events, generation),
-                ddl.snapshots_table(self._tables.snapshots),
-                ddl.secrets_table(self._tables.secrets),
-                ddl.subscribers_table(self._tables.subscribers),
+                ddl.definition("snapshots", self._tables.snapshots),
+                ddl.definition("secrets", self._tables.secrets),
+                ddl.definition("subscribers", self._tables.subscribers),
             ):
                 writer.sqlite.execute(statement)
             writer.commit()
@@ -236,10 +216,8 @@ class SqliteDatabase:
 
     async def upgrade(self) -> list[str]:
         async with self.writing() as writing:
-            added: list[str] = await writing.connection.run(
-                partial(writing.add_order_index, self._tables.events)
-            )
-        return added
+            add = partial(writing.add_order_index, self._tables.events)
+            return list(await writing.connection.run(add))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[SqliteReading]:
@@ -303,13 +281,15 @@ class SqliteDatabase:
         data version stands, which moves when any other connection has written."""
         if self._kept is not None:
             writer.begin(write=True)
-            if self._kept.sqlite is writer.sqlite and self._kept.data_version == _data_version(writer):
+            is_same = self._kept.sqlite is writer.sqlite
+            if is_same and self._kept.data_version == pragma(writer.sqlite, "data_version"):
                 return self._kept
             writer.roll_back()
         writing = self._begin(writer)
         if writing._freeze() is not None:
             raise StoreFrozenError(f"the store {self._file} is frozen")
-        self._kept = _Kept(writing, Saver(writing), writer.sqlite, _data_version(writer))
+        version = pragma(writer.sqlite, "data_version")
+        self._kept = _Kept(writing, Saver(writing), writer.sqlite, version)
         return self._kept
 
     async def own(self) -> FileOwner:
@@ -336,8 +316,7 @@ class SqliteDatabase:
                 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     """What a save found out about the store."""
 
     writing: SqliteReplacing
@@ -349,8 +328,3 @@ class _Kept:
 def _remove_folder(folder: str | None, process: int) -> None:
     if folder is not None and process == os.getpid():  # a child's end does not end its parent's store
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _data_version(connection: Connection) -> int:
-    version: int = connection.sqlite.execute("PRAGMA data_version").fetchone()[0]
-    return version

@@ -17,7 +17,7 @@ import msgspec
 from eventferry.databases import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.sqlite.file import File, identity_of
-from eventferry.databases.sqlite.library import Sqlite, code_of, connect
+from eventferry.databases.sqlite.library import Sqlite, code_of, connect, pragma
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -35,17 +35,10 @@ Mode: TypeAlias = Literal["read", "rw", "rwc"]
 T = TypeVar("T")
 
 _FAR = 2
-_LEAST_LENGTH = 1024 * 1024
-"""Bytes: what a statement itself and its values take must pass."""
-
-_CACHE = 16_000
-"""Kilobytes of pages that a connection keeps."""
-
-_SLICE = 0.1
-"""Seconds that SQLite itself waits for a lock before we look whether the caller has given up."""
-
-_PAUSE = 0.01
-"""Seconds until a checkpoint is tried again."""
+_LEAST_LENGTH = 1024 * 1024  # bytes: what a statement itself and its values take must pass
+_CACHE = 16_000  # kilobytes of pages that a connection keeps
+_SLICE = 0.1  # seconds that SQLite itself waits for a lock before we look whether the caller has given up
+_PAUSE = 0.01  # seconds until a checkpoint is tried again
 
 
 class Connection:
@@ -173,7 +166,7 @@ class Connection:
         """Fold the log in and cut it to nothing, waiting for whoever reads an older state or folds it in just now;
         whether that came about."""
         deadline = time.monotonic() + self._busy_timeout
-        while self.sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        while pragma(self.sqlite, "wal_checkpoint(TRUNCATE)"):
             if self._worker.given_up.is_set() or time.monotonic() >= deadline:
                 return False
             time.sleep(_PAUSE)  # where another checkpoint is under way SQLite does not wait by itself
@@ -311,8 +304,7 @@ _MEANINGS: dict[int, tuple[type[EventferryError], str]] = {
 }
 """What SQLite's codes mean."""
 
-_FORK = 1.0
-"""Seconds that a fork waits for a connection that is at work."""
+_FORK = 1.0  # seconds that a fork waits for a connection that is at work
 
 _connections: WeakSet[Connection] = WeakSet()
 _inherited: set[tuple[int, int]] = set()

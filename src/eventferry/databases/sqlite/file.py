@@ -14,19 +14,12 @@ from eventferry.errors import (
     UnsupportedStoreError,
 )
 
-Identity: TypeAlias = tuple[int, int]
-"""Device and inode."""
+Identity: TypeAlias = tuple[int, int]  # device and inode
 
 
 class File:
-    """What a store's path leads to.
-
-    No descriptor of the file is ever opened here: closing it would drop the locks that SQLite holds in this process.
-
-    Attributes:
-        path: the file itself, whatever links lead to it, and wherever this process goes: the journal and the locks
-            of owners stand beside it.
-    """
+    """What a store's path leads to; `path` is the file itself, whatever links lead to it: the journal and the locks of
+    owners stand beside it. No descriptor is ever opened here: closing it would drop SQLite's locks in this process."""
 
     def __init__(self, given: str) -> None:
         self._given = given

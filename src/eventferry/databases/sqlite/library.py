@@ -1,9 +1,9 @@
 """Which SQLite library opens files, behind what is used of it here.
 
 In a caller's process that is Python's own `sqlite3`, always: with a second SQLite library in a process, closing one's
-connection drops the POSIX locks of the other's, and a third process writes into an open transaction. In a process that
-is eventferry's alone, the command and the service, it is `apsw` where that is installed: it brings a current SQLite,
-compiled for speed, which gives the lines of an export in half the time of Debian 12's.
+connection drops the POSIX locks of the other's, and a third process writes into an open transaction. In a process of
+ours alone, the command and the service, it is `apsw` where that is installed: it gives an export's lines in half the
+time of Debian 12's.
 """
 
 from __future__ import annotations
@@ -22,44 +22,27 @@ class Rows(Protocol):
     """What a statement gives, row by row."""
 
     def __iter__(self) -> Iterator[Any]: ...
-
-    def fetchone(self) -> Any:
-        """The next row; None if there is none."""
-
-    def fetchall(self) -> list[Any]:
-        """All that are left."""
-
-    def close(self) -> None:
-        """Want no more."""
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
+    def close(self) -> None: ...
 
 
 class Sqlite(Protocol):
     """A connection. Outside of BEGIN and COMMIT each statement is a transaction."""
 
     @property
-    def in_transaction(self) -> bool:
-        """Whether one is open."""
-
-    def execute(self, statement: str, values: Values = (), /) -> Rows:
-        """Run a statement."""
-
-    def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> object:
-        """Run a statement for each of these values."""
-
-    def cursor(self) -> Rows:
-        """No rows yet."""
+    def in_transaction(self) -> bool: ...
+    def execute(self, statement: str, values: Values = (), /) -> Rows: ...
+    def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> object: ...
+    def cursor(self) -> Rows: ...
+    def interrupt(self) -> None: ...
+    def close(self) -> None: ...
 
     def change(self, statement: str, values: Values = ()) -> int:
         """Run a statement; how many rows it changed."""
 
     def bounded(self, length: int) -> int:
         """Fail with TOO_BIG from now on where a text has more bytes; what the bound was before."""
-
-    def interrupt(self) -> None:
-        """End the statement under way, from any thread."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 class _Python(sqlite3.Connection):
@@ -120,6 +103,11 @@ def use_newer() -> None:
     global _connect
     with contextlib.suppress(ImportError):
         _connect = _newer()
+
+
+def pragma(sqlite: Sqlite, words: str) -> Any:
+    """What a PRAGMA says."""
+    return sqlite.execute(f"PRAGMA {words}").fetchone()[0]
 
 
 def code_of(error: BaseException) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from eventferry.database import Comparison, Shared, Stage
@@ -32,34 +33,30 @@ class SqliteExclusiveWriting(SqliteWriting):
     def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         self.changed_store = True
         for row in rows:
-            self._refuse_taken(row.aggregate_id, row.aggregate_version)
+            taken = self.sqlite.execute(
+                f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?",
+                (row.aggregate_id, row.aggregate_version),
+            ).fetchone()
+            if taken:
+                raise ConcurrentError(row.aggregate_id, row.aggregate_version)
             self.insert(row)
         if fills_gaps:
-            for stage in stages(self.connection.sqlite, self.tables, "replace"):
+            for stage in stages(self.sqlite, self.tables, "replace"):
                 self._overtake(stage)
 
     def insert(self, row: Sequence[object]) -> None:
-        if self.connection.sqlite.change(self._insert_event, row) != 1:
+        if self.sqlite.change(self._insert_event, row) != 1:
             raise left_out(self.tables.events)
-
-    def _refuse_taken(self, aggregate_id: str, version: int) -> None:
-        taken = self.connection.sqlite.execute(
-            f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?",
-            (aggregate_id, version),
-        ).fetchone()
-        if taken:
-            raise ConcurrentError(aggregate_id, version)
 
     def _overtake(self, stage: Stage) -> None:
         """The baseline stands in the definition of the progress table, so that is made anew."""
-        sqlite, progress = self.connection.sqlite, self._progress_of(stage)
+        sqlite, progress = self.sqlite, self._progress_of(stage)
         former = f"{progress}-former"
         sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
-        sqlite.execute(ddl.progress_table(progress, stage.id, since=stage.since, baseline=None))
+        told = ddl.stage_comment(replace(stage, baseline=None))
+        sqlite.execute(ddl.definition("progress", progress, told))
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
-
-    # merge
 
     async def compare(self, stage: Stage) -> Comparison:
         return Comparison(stage, await self._discard_known(stage), self._shared(stage))
@@ -75,7 +72,7 @@ class SqliteExclusiveWriting(SqliteWriting):
         self.connection.make_index(
             f'CREATE INDEX {index_home}{index} ON {table}("timestamp", "aggregateId", "type")'
         )
-        self.connection.sqlite.execute(
+        self.sqlite.execute(
             f"""CREATE TEMP TABLE {known} AS
             SELECT e.timestamp, e.aggregateId, e.type, coalesce({self._payload}, 'null') AS payload
             FROM (
@@ -85,7 +82,7 @@ class SqliteExclusiveWriting(SqliteWriting):
         self.connection.make_index(
             f"CREATE INDEX temp.{quoted(f'{stage.id}-known-group')} ON {known}(timestamp, aggregateId, type)"
         )
-        return self.connection.sqlite.change(
+        return self.sqlite.change(
             f"""DELETE FROM {table} WHERE rowid IN (
               SELECT s.rowid FROM (
                 SELECT min(rowid) AS id FROM {table} WHERE timestamp <= (SELECT max(timestamp) FROM {known})
@@ -111,7 +108,7 @@ class SqliteExclusiveWriting(SqliteWriting):
     def _find_shared(self, stage: Stage) -> None:
         table, known = quoted(stage.table), quoted(ddl.known(stage))
         left = f"{table} AS s WHERE s.timestamp <= (SELECT max(timestamp) FROM {known})"
-        self._shared_rows = self.connection.sqlite.execute(
+        self._shared_rows = self.sqlite.execute(
             f"""SELECT s.timestamp AS t, s.aggregateId AS a, s.type AS y, 0 AS side, {self._part_of(stage)} AS p,
               s.rowid AS r, CAST({self._staged_payload(stage)} AS BLOB)
             FROM {left} AND EXISTS (SELECT 1 FROM {known} AS k WHERE {_SAME_GROUP})
@@ -141,7 +138,7 @@ class SqliteExclusiveWriting(SqliteWriting):
         before = sum(heads)
         try:
             # No version behind the highest: the column refuses the null.
-            self.connection.sqlite.executemany(
+            self.sqlite.executemany(
                 f"""INSERT INTO {self._events}({COLUMNS}) VALUES (
                   ?1, ?2, ?3, ?4,
                   (SELECT nullif(coalesce(max(aggregateVersion), 0), {MAX_SAFE_INTEGER}) + 1
@@ -160,7 +157,7 @@ class SqliteExclusiveWriting(SqliteWriting):
         return placed
 
     def _refusal(self, stage: Stage, error: Exception) -> Exception:
-        at_its_end = self.connection.sqlite.execute(
+        at_its_end = self.sqlite.execute(
             f"""SELECT aggregateId FROM {quoted(stage.table)} AS s WHERE EXISTS (
               SELECT 1 FROM {self._events} AS e
               WHERE e.aggregateId = s.aggregateId AND e.aggregateVersion = {MAX_SAFE_INTEGER}
@@ -171,7 +168,7 @@ class SqliteExclusiveWriting(SqliteWriting):
     def _placed(self, stage: Stage, heads: list[int], behind_all: int) -> Iterator[tuple[Any, ...]]:
         """What the stage holds, in order, with thread and counter; moves `heads` behind it. For the worker thread."""
         table, known = quoted(stage.table), quoted(ddl.known(stage))
-        rows = self.connection.sqlite.execute(
+        rows = self.sqlite.execute(
             f"""SELECT timestamp IN (
                 SELECT s.timestamp FROM {table} AS s
                 WHERE s.timestamp <= (SELECT max(timestamp) FROM {known}) AND EXISTS (

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from eventferry.database import (
+    NOTHING,
     Filter,
     Freeze,
+    Give,
     Inspection,
     Key,
     Position,
@@ -29,33 +31,29 @@ from eventferry.databases.sqlite.inspect import inspect
 from eventferry.databases.sqlite.markers import freeze_of, stages
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
-from eventferry.databases.stretches import flags_of, give_in_turn, numbers_of, page_of
+from eventferry.databases.stretches import (
+    OPEN_END,
+    WALK,
+    WIDTH,
+    conditions,
+    flags_of,
+    give_in_turn,
+    matching,
+    numbers_of,
+    page_of,
+    vector,
+)
 from eventferry.databases.thread import from_thread, threaded
 from eventferry.lines.limits import ROOMY, Limits
 
-WALK = 4096
-"""How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
-
-# A vector of 256 counters travels as one blob of fixed-width numbers: looking one up costs a tenth of joining
-# a table of 256 rows, and needs no table.
-_WIDTH = 15
-
 
 def _entry(name: str, thread: str) -> str:
-    return f"CAST(substr(:{name}, {thread} * {_WIDTH} + 1, {_WIDTH}) AS INTEGER)"
+    return f"CAST(substr(:{name}, {thread} * {WIDTH} + 1, {WIDTH}) AS INTEGER)"
 
 
 NEXT_COUNTER = _entry("unread", "threadId")
 END_COUNTER = _entry("until", "threadId")
 _UNREAD = f"threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}"
-_OPEN_END = [10**_WIDTH - 1] * 256
-
-
-def vector(counters: Sequence[int] | None) -> bytes:
-    """256 counters as the statements take them; None is no end."""
-    return b"".join(b"%015d" % counter for counter in (_OPEN_END if counters is None else counters))
-
-
 # In tables that eventferry made, the payload is as it came. Only an incremental import by the real reSolve, which
 # stages in a column of numeric affinity, can leave a bare number there.
 KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
@@ -72,30 +70,12 @@ def line_of(payload: str) -> str:
       json_quote(aggregateId), aggregateVersion, {payload})"""
 
 
-def conditions(only: Filter) -> tuple[str, dict[str, Any]]:
-    """A filter as an SQL condition and its parameters."""
-    parts: list[str] = []
-    values: dict[str, Any] = {}
-    if only.event_types is not None:
-        parts.append("type IN (SELECT value FROM json_each(:types))")
-        values["types"] = json.dumps(only.event_types)
-    if only.aggregate_ids is not None:
-        parts.append("aggregateId IN (SELECT value FROM json_each(:aggregates))")
-        values["aggregates"] = json.dumps(only.aggregate_ids)
-    if only.start_time is not None:
-        parts.append("timestamp >= :start")
-        values["start"] = only.start_time
-    if only.finish_time is not None:
-        parts.append("timestamp <= :finish")
-        values["finish"] = only.finish_time
-    return " AND ".join(parts) or "TRUE", values
-
-
 class SqliteReading:
     """A read transaction on one connection."""
 
     def __init__(self, connection: Connection, tables: Tables, events_sql: str) -> None:
         self.connection = connection
+        self.sqlite = connection.sqlite
         self.tables = tables
         self.dialect = SqliteDialect(tables)
         self._events = quoted(tables.events)
@@ -107,23 +87,23 @@ class SqliteReading:
 
     @threaded
     def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
-        return self.connection.sqlite.execute(bound(statement), values).fetchall()
+        return self.sqlite.execute(bound(statement), values).fetchall()
 
     def _table_sql(self, name: str) -> str | None:
-        found = self.connection.sqlite.execute(
+        found = self.sqlite.execute(
             "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)
         ).fetchone()
         return found[0] if found else None
 
     @threaded
     def state(self) -> State:
-        return State(self._id or self._root_page(), self._growth(), is_lasting=self.is_ours)
-
-    def _root_page(self) -> str:
-        (root,) = self.connection.sqlite.execute(
-            "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
-        ).fetchone() or (0,)
-        return f"page {root}"
+        identity = self._id
+        if identity is None:
+            (root,) = self.sqlite.execute(
+                "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = ?", (self.tables.events,)
+            ).fetchone() or (0,)
+            identity = f"page {root}"
+        return State(identity, self._growth(), is_lasting=self.is_ours)
 
     @threaded
     def freeze(self) -> Freeze | None:
@@ -137,7 +117,7 @@ class SqliteReading:
         return self.all_heads()
 
     def all_heads(self) -> list[int]:
-        rows = self.connection.sqlite.execute(
+        rows = self.sqlite.execute(
             f"""WITH RECURSIVE thread(id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM thread WHERE id < 255)
             SELECT coalesce((SELECT max(threadCounter) FROM {self._events} WHERE threadId = thread.id), -1) + 1
             FROM thread ORDER BY id"""
@@ -145,17 +125,11 @@ class SqliteReading:
         return [head for (head,) in rows]
 
     def _growth(self) -> int:
-        [(stored,)] = self.connection.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
+        [(stored,)] = self.sqlite.execute(f"SELECT coalesce(max(rowid), 0) FROM {self._events}")
         return int(stored)
 
     async def read_on(
-        self,
-        bound: Key,
-        selection: Selection,
-        limit: int,
-        max_bytes: int,
-        count: int,
-        give: Callable[[Stretch], None],
+        self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
         read = partial(self._stretch, selection, max_bytes)
         await self.connection.run(partial(give_in_turn, read, bound, limit, count, from_thread(give)))
@@ -174,20 +148,14 @@ class SqliteReading:
                 break
             rows = max(rows // 4, 1)  # events much larger than those before
             self.connection.pace.cut(rows)
+        if not found[4]:
+            return NOTHING
         threads, counters, passing, lines, walked, count, last = found
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
-        threads, counters = (numbers_of((numbers or "").encode()) for numbers in (threads, counters))
-        return Stretch(
-            threads,
-            counters,
-            None if only.is_open else flags_of((passing or "").encode()),
-            lines or b"",
-            bytes,
-            count,
-            last or 0,
-            is_end,
-        )
+        threads, counters = (numbers_of(numbers.encode()) for numbers in (threads, counters))
+        flags = None if only.is_open else flags_of(passing.encode())
+        return Stretch(threads, counters, flags, lines or b"", bytes, count, last, is_end)
 
     def _stretch_sql(self, selection: Selection, condition: str) -> str:
         """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
@@ -215,7 +183,7 @@ class SqliteReading:
         # +timestamp keeps the planner from walking the whole order: the events of an aggregate are few.
         time = "timestamp" if selection.only.aggregate_ids is None else "+timestamp"
         down = " DESC" if backwards else ""
-        rows = self.connection.sqlite.execute(
+        rows = self.sqlite.execute(
             f"""SELECT threadId, threadCounter, timestamp, {"NULL" if max_bytes is None else self._line}
             FROM {self._events} WHERE {condition} AND {_is_selected(selection)}
             ORDER BY {time}{down}, threadCounter{down}, threadId{down} LIMIT :limit""",
@@ -228,7 +196,7 @@ class SqliteReading:
         statement = f"SELECT {self._line} FROM {self._events} WHERE threadId = ? AND threadCounter = ?"
         lines: list[bytes] = []
         for position in positions:
-            row = self.connection.sqlite.execute(statement, position).fetchone()
+            row = self.sqlite.execute(statement, position).fetchone()
             if row is None:
                 continue
             lines.append(row[0])
@@ -241,13 +209,13 @@ class SqliteReading:
     def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:
-        condition, values = conditions(only)
-        ends = _OPEN_END if until is None else until
+        condition, values = _matching(Selection(only=only))
+        ends = OPEN_END if until is None else until
         wanted = [(thread, start, ends[thread]) for thread, start in unread.items()]
         if count == 1:
             # All in one statement. The bounds are of the wanted thread, not of the row's: only so the index leads
             # straight to the row.
-            rows = self.connection.sqlite.execute(
+            rows = self.sqlite.execute(
                 f"""SELECT timestamp, threadCounter, threadId, {condition} FROM {self._events} WHERE rowid IN (
                   SELECT (
                     SELECT rowid FROM {self._events}
@@ -266,7 +234,7 @@ class SqliteReading:
         found: list[tuple[Key, bool]] = []
         for thread, first, last in wanted:
             bounds = {"thread": thread, "first": first, "last": last, "count": count}
-            rows = self.connection.sqlite.execute(statement, values | bounds)
+            rows = self.sqlite.execute(statement, values | bounds)
             found += [(Key(*key), bool(passes)) for *key, passes in rows]
         return found
 
@@ -274,7 +242,7 @@ class SqliteReading:
     def any_later(self, segments: Sequence[Segment]) -> bool:
         statement = f"""SELECT EXISTS (SELECT 1 FROM {self._events}
           WHERE threadId = ? AND threadCounter >= ? AND threadCounter < ? AND timestamp > ?)"""
-        return any(self.connection.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
+        return any(self.sqlite.execute(statement, segment).fetchone()[0] for segment in segments)
 
     @threaded
     def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
@@ -286,12 +254,12 @@ class SqliteReading:
         found: list[tuple[int, int, int]] = []
         for span, (first, behind) in enumerate(pairwise([*times, 2**63 - 1]) if times else [(0, 0)]):
             bounds = {"span": span, "first": first, "next": behind}
-            found += self.connection.sqlite.execute(statement, values | bounds)
+            found += self.sqlite.execute(statement, values | bounds)
         return found
 
     @threaded
     def stages(self, kind: StageKind) -> list[Stage]:
-        return stages(self.connection.sqlite, self.tables, kind)
+        return stages(self.sqlite, self.tables, kind)
 
     async def limits(self, stage: Stage | None = None) -> Limits:
         if stage is not None and stage.kind == "replace":
@@ -304,19 +272,20 @@ class SqliteReading:
 
     def _has_parts(self, stage: Stage) -> bool:
         """Whether a stage has the column that orders parts; one that the real reSolve opened has none."""
-        names = self.connection.sqlite.execute(f"PRAGMA table_info({quoted(stage.table)})").fetchall()
-        return any(name == "part" for _, name, *_ in names)
+        columns = self.sqlite.execute("SELECT name FROM pragma_table_info(?)", (stage.table,))
+        return ("part",) in columns.fetchall()
 
     @threaded
     def inspect(self, limit: int) -> Inspection:
-        return inspect(self.connection.sqlite, self.tables, limit)
+        return inspect(self.sqlite, self.tables, limit)
 
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
-    condition, values = conditions(selection.only)
-    if selection.since is not None:
-        values |= {"unread": vector(selection.since), "until": vector(selection.until)}
-    return condition, values
+    """The condition of a selection's filter, and the values of the whole selection."""
+    condition = conditions(
+        selection.only, "{}", ":{}", lambda column, key: f"{column} IN (SELECT value FROM json_each(:{key}))"
+    )
+    return condition, matching(selection, json.dumps, vector)
 
 
 def _is_selected(selection: Selection) -> str:

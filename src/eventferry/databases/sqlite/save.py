@@ -19,7 +19,7 @@ class Saver:
 
     def __init__(self, writing: SqliteExclusiveWriting) -> None:
         self._writing = writing
-        self._sqlite = writing.connection.sqlite
+        self._sqlite = writing.sqlite
         self._events = quoted(writing.tables.events)
         self.heads = writing.all_heads()
 

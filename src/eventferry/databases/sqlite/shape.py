@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from eventferry.databases.names import EVENT, Tables, beside_events, refuse_foreign
 from eventferry.databases.sqlite.file import File
-from eventferry.databases.sqlite.library import Sqlite
+from eventferry.databases.sqlite.library import Sqlite, pragma
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.errors import StoreNotFoundError, UnsupportedStoreError
 
@@ -34,16 +34,16 @@ class KnownStore:
     columns: Mapping[str, Sequence[str]]
 
 
-def schema_version(sqlite: Sqlite) -> int:
-    """A number that moves when any definition in the file changes."""
-    version: int = sqlite.execute("PRAGMA schema_version").fetchone()[0]
-    return version
+def has_name(sqlite: Sqlite, name: str) -> bool:
+    """Whether anything in the file has a name; case does not tell names apart."""
+    found = sqlite.execute("SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,))
+    return found.fetchone() is not None
 
 
 def known_store(sqlite: Sqlite, tables: Tables, file: File) -> KnownStore:
     """The store in a file, in this transaction. Raises StoreNotFoundError, also if what is there is another program's;
     UnsupportedStoreError for one that keeps what is put into it in another way."""
-    version = schema_version(sqlite)
+    version = pragma(sqlite, "schema_version")
     needed = {tables.events: EVENT} | beside_events(tables, "content")
     found = sqlite.execute(
         """SELECT m.name, m.sql, c.name, c.type FROM sqlite_master AS m JOIN pragma_table_xinfo(m.name) AS c
@@ -82,8 +82,7 @@ def _refuse_foreign(
 
 def refuse_encoding(sqlite: Sqlite, file: File) -> None:
     """Texts go in and come out as the bytes of UTF-8, without a detour through strings."""
-    (encoding,) = sqlite.execute("PRAGMA encoding").fetchone()
-    if encoding != "UTF-8":
+    if (encoding := pragma(sqlite, "encoding")) != "UTF-8":
         _refuse(
             file,
             f"it keeps texts in {encoding}, and a store must have UTF-8: make a new file by "
@@ -92,7 +91,7 @@ def refuse_encoding(sqlite: Sqlite, file: File) -> None:
 
 
 def _refuse_other_kind(table: str, column: str, declared: str, file: File) -> None:
-    affinity = _affinity(declared)
+    affinity = next((kind for kind, words in _AFFINITIES if words.search(declared)), "NUMERIC")
     place = f"the column {column!r} of its table {table!r} is declared {declared}"
     if column in _NUMBERS:
         if affinity in ("TEXT", "REAL"):
@@ -101,18 +100,16 @@ def _refuse_other_kind(table: str, column: str, declared: str, file: File) -> No
         _refuse(file, f"{place}, which makes numbers of texts that look like one")
 
 
-def _affinity(declared: str) -> str:
-    """What SQLite makes of a declared type (https://sqlite.org/datatype3.html, 3.1)."""
-    declared = declared.upper()
-    if "INT" in declared:
-        return "INTEGER"
-    if any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
-        return "TEXT"
-    if "BLOB" in declared or not declared:
-        return "BLOB"
-    if any(word in declared for word in ("REAL", "FLOA", "DOUB")):
-        return "REAL"
-    return "NUMERIC"
+_AFFINITIES = [
+    (kind, re.compile(words, re.IGNORECASE))
+    for kind, words in (
+        ("INTEGER", "INT"),
+        ("TEXT", "CHAR|CLOB|TEXT"),
+        ("BLOB", "BLOB|^$"),
+        ("REAL", "REAL|FLOA|DOUB"),
+    )
+]
+"""What SQLite makes of a declared type (https://sqlite.org/datatype3.html, 3.1)."""
 
 
 def _refuse_without_rowid(sqlite: Sqlite, events: str, file: File) -> None:

@@ -13,13 +13,22 @@ from typing import Any, Literal
 from eventferry.clock import now
 from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import EVENT, Tables, taken_for_dead
+from eventferry.databases.names import (
+    EVENT,
+    Tables,
+    comment,
+    frozen_marker,
+    import_marker,
+    refuse_to_lose,
+    taken_for_dead,
+)
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.dialect import bound
 from eventferry.databases.sqlite.library import code_of
 from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.reading import SqliteReading
+from eventferry.databases.sqlite.shape import has_name
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.statements import first_clash
 from eventferry.databases.thread import threaded
@@ -65,31 +74,30 @@ class SqliteWriting(SqliteReading):
         if after is not None:
             self._refuse_neighbour(self.tables.freeze)
             self.changed_store = True
-            self.connection.sqlite.execute(ddl.freeze_table(self.tables, after.owner, after.since))
+            told = (
+                frozen_marker(quoted(self.tables.events)),
+                comment("FREEZE", owner=after.owner, since=after.since),
+            )
+            self.sqlite.execute(ddl.definition("freeze", self.tables.freeze, *told))
         return True
 
     def _drop_freeze(self, marker: Freeze) -> None:
         self.changed_store = True
         if marker.owner is not None:
             self.dropped_owners.append(marker.owner)
-        self.connection.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
+        self.sqlite.execute(f"DROP TABLE {quoted(self.tables.freeze)}")
 
     def _refuse_neighbour(self, name: str) -> None:
-        """A name that a marker must have may be that of a table of another store or program. Case does not tell
-        tables apart."""
-        if self.connection.sqlite.execute(
-            "SELECT 1 FROM sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
-        ).fetchone():
+        """A name that a marker must have may be that of a table of another store or program."""
+        if has_name(self.sqlite, name):
             raise UnsupportedStoreError(
                 f"the name {name!r}, which this needs beside {self.tables.events!r}, is that of a table of another "
                 "store or program in the file"
             )
 
-    # stages
-
     @threaded
     def make_stage(self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None) -> Stage:
-        sqlite, tables, since = self.connection.sqlite, self.tables, now()
+        sqlite, tables, since = self.sqlite, self.tables, now()
         # As reSolve's: letters and digits.
         stage_id = token_hex(16)
         if kind == "replace":
@@ -99,17 +107,16 @@ class SqliteWriting(SqliteReading):
             if stages(sqlite, tables, "replace"):
                 raise StoreBusyError("another import into this store is running")
             stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
-            sqlite.execute(ddl.events_table(stage.table))
-            sqlite.execute(
-                ddl.progress_table(tables.progress_of(owner), stage_id, since=since, baseline=baseline)
-            )
+            sqlite.execute(ddl.definition("events", stage.table, ddl.store_comment()))
+            sqlite.execute(ddl.definition("progress", tables.progress_of(owner), ddl.stage_comment(stage)))
             return stage
         if kind == "open":
             self._refuse_neighbour(tables.open_import)
-            sqlite.execute(ddl.open_import_table(tables, stage_id, since))
+            told = import_marker(stage_id), comment("IMPORT", id=stage_id, since=since)
+            sqlite.execute(ddl.definition(kind, tables.open_import, *told))
             return Stage(stage_id, kind, tables.open_import, None, since)
         table = f"{tables.events}-merge-{stage_id}"
-        sqlite.execute(ddl.merge_stage_table(table))
+        sqlite.execute(ddl.definition(kind, table))
         return Stage(stage_id, kind, table, owner, since)
 
     @threaded
@@ -117,11 +124,9 @@ class SqliteWriting(SqliteReading):
         """From here on the former owner finds no table of its own any more."""
         self._refuse_what_would_be_lost()
         adopted = replace(stage, table=self.tables.stage_of(owner), owner=owner)
-        for former, name in (
-            (stage.table, adopted.table),
-            (self._progress_of(stage), self.tables.progress_of(owner)),
-        ):
-            self.connection.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
+        names = {stage.table: adopted.table, self._progress_of(stage): self.tables.progress_of(owner)}
+        for former, name in names.items():
+            self.sqlite.execute(f"ALTER TABLE {quoted(former)} RENAME TO {quoted(name)}")
         if stage.owner is not None:
             self.dropped_owners.append(stage.owner)
         return adopted
@@ -139,15 +144,12 @@ class SqliteWriting(SqliteReading):
         self._drop_stage(stage)
 
     def _drop_stage(self, stage: Stage) -> None:
-        sqlite = self.connection.sqlite
-        sqlite.execute(f"DROP TABLE IF EXISTS {quoted(stage.table)}")
+        beside = ddl.known(stage)
         if stage.kind == "replace" and stage.owner is not None:
-            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(self.tables.progress_of(stage.owner))}")
+            beside = self.tables.progress_of(stage.owner)
             self.dropped_owners.append(stage.owner)
-        else:
-            sqlite.execute(f"DROP TABLE IF EXISTS {quoted(ddl.known(stage))}")
-
-    # replace
+        for name in (stage.table, beside):
+            self.sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
 
     @threaded
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
@@ -156,7 +158,7 @@ class SqliteWriting(SqliteReading):
         self._insert_parts(f"INSERT INTO {quoted(stage.table)}{head} VALUES ", row, batch)
         if steps is not None:
             progress = batch.progress
-            self.connection.sqlite.execute(
+            self.sqlite.execute(
                 f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
                 (progress.byte_offset, progress.line, progress.events, progress.digest),
             )
@@ -165,9 +167,7 @@ class SqliteWriting(SqliteReading):
         """Insert rows, each part by one statement: Python's lock is not held while it runs, so what comes next is
         parsed meanwhile. For the worker thread."""
         for part in parts:
-            self.connection.sqlite.execute(
-                head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part))
-            )
+            self.sqlite.execute(head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part)))
 
     async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
         clashing = await self._make_indexes(stage, which)
@@ -192,7 +192,7 @@ class SqliteWriting(SqliteReading):
         return None
 
     def indexed(self, table: str) -> set[tuple[str, ...]]:
-        sqlite = self.connection.sqlite
+        sqlite = self.sqlite
         # As values, for `quoted` refuses the names that SQLite gives the indexes of constraints.
         names = sqlite.execute("SELECT name FROM pragma_index_list(?)", (table,)).fetchall()
         return {
@@ -210,29 +210,15 @@ class SqliteWriting(SqliteReading):
 
     def _refuse_what_would_be_lost(self) -> None:
         """A table that takes the place of the events has the columns of events, and nothing that was hung on them."""
-        ask, events = self.connection.sqlite.execute, self.tables.events
-        for what, lost in (
-            (
-                "triggers",
-                ask(
-                    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE",
-                    (events,),
-                ),
-            ),
-            (
-                "columns of its own",
-                ask(
-                    "SELECT name FROM pragma_table_xinfo(?) WHERE name NOT IN (SELECT value FROM json_each(?))",
-                    (events, json.dumps(EVENT)),
-                ),
-            ),
-        ):
-            if names := ", ".join(name for (name,) in lost):
-                raise UnsupportedStoreError(
-                    f"the table {events!r} has {what}, which replacing it would lose: {names}"
-                )
-
-    # merge
+        events = self.tables.events
+        found = self.sqlite.execute(
+            """SELECT 'the trigger ' || name FROM sqlite_master
+            WHERE type = 'trigger' AND tbl_name = :events COLLATE NOCASE
+            UNION ALL SELECT 'the column ' || name FROM pragma_table_xinfo(:events)
+            WHERE name NOT IN (SELECT value FROM json_each(:columns))""",
+            {"events": events, "columns": json.dumps(EVENT)},
+        )
+        refuse_to_lose(events, found)
 
     def _part_of(self, stage: Stage) -> str:
         """What orders parts. A push of reSolve's to a stage of ours has no name, as one of ours without."""
@@ -243,9 +229,9 @@ class SqliteWriting(SqliteReading):
     def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
         extra, value = ("", "") if part is None else (', "part"', ", :part")
         if part not in (None, order.UNNAMED):
-            self.connection.sqlite.execute(f"DELETE FROM {quoted(target.table)} WHERE part = ?", (part,))
+            self.sqlite.execute(f"DELETE FROM {quoted(target.table)} WHERE part = ?", (part,))
         # reSolve works a row's thread out when it is pushed, and needs it.
-        self.connection.sqlite.execute(
+        self.sqlite.execute(
             f"""INSERT INTO {quoted(target.table)}("threadId", "timestamp", "aggregateId", "type", "payload"{extra})
             SELECT ((timestamp % 256) + 256) % 256, timestamp, aggregateId, type, payload{value}
             FROM {quoted(source.table)} ORDER BY rowid""",
@@ -254,4 +240,4 @@ class SqliteWriting(SqliteReading):
 
     @threaded
     def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        return self.connection.sqlite.change(bound(statement), values)
+        return self.sqlite.change(bound(statement), values)

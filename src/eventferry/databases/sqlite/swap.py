@@ -15,7 +15,7 @@ class SqliteReplacing(SqliteExclusiveWriting):
     @threaded
     def swap(self, stage: Stage) -> None:
         self.changed_store = True
-        sqlite, steps = self.connection.sqlite, quoted(self._progress_of(stage))
+        sqlite, steps = self.sqlite, quoted(self._progress_of(stage))
         self._refuse_what_would_be_lost()
         sqlite.execute(f"DROP TABLE {self._events}")
         sqlite.execute(f"ALTER TABLE {quoted(stage.table)} RENAME TO {self._events}")
@@ -28,7 +28,7 @@ class SqliteReplacing(SqliteExclusiveWriting):
     @threaded
     def drop(self) -> None:
         self.changed_store = True
-        sqlite, tables = self.connection.sqlite, self.tables
+        sqlite, tables = self.sqlite, self.tables
         if (marker := self._freeze()) is not None:
             self._drop_freeze(marker)
         for stage in (*stages(sqlite, tables, "replace"), *stages(sqlite, tables, "open")):

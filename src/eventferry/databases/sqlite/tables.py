@@ -9,15 +9,13 @@ from __future__ import annotations
 from secrets import token_hex
 
 from eventferry.database import Stage
-from eventferry.databases.names import Tables, comment, import_marker, is_text
+from eventferry.databases.names import comment, is_text
 from eventferry.errors import UsageError
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier: the only way a name gets into a statement.
-
-    Control characters are refused: a line feed would end a comment that carries the name.
-    """
+    """A name as an SQL identifier: the only way a name gets into a statement. A line feed would end a comment that
+    carries it, so control characters are refused."""
     if not name or any(character < " " for character in name) or not is_text(name):
         raise UsageError(f"{name!r} cannot be the name of a table")
     if name[:7].lower() == "sqlite_":
@@ -25,22 +23,41 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def events_table(name: str) -> str:
-    """The events. The random id in the comment changes when the events are replaced.
+_MERGED = """"threadId" BIGINT NULL, "threadCounter" BIGINT NULL, "timestamp" BIGINT NOT NULL,
+  "aggregateId" VARCHAR(700) NOT NULL, "aggregateVersion" BIGINT NULL, "type" VARCHAR(700) NOT NULL,
+  "payload" TEXT NULL, "part" BLOB NULL"""
 
-    The payload has no affinity. reSolve's JSON would give it the numeric one and rewrite bare numbers; TEXT would
-    cut to 15 digits those that the real reSolve's incremental import brings, which stages in such a column.
-    """
-    return f"""CREATE TABLE {quoted(name)}(
-      -- {comment("STORE", id=token_hex(8))}
-      "threadId" BIGINT NOT NULL,
-      "threadCounter" BIGINT NOT NULL,
-      "timestamp" BIGINT NOT NULL,
-      "aggregateId" VARCHAR(700) NOT NULL,
-      "aggregateVersion" BIGINT NOT NULL,
-      "type" VARCHAR(700) NOT NULL,
-      "payload" BLOB NULL
-    )"""
+_COLUMNS = {
+    # The payload has no affinity. reSolve's JSON would give it the numeric one and rewrite bare numbers; TEXT would cut
+    # to 15 digits those that the real reSolve's incremental import brings, which stages in such a column.
+    "events": """"threadId" BIGINT NOT NULL, "threadCounter" BIGINT NOT NULL, "timestamp" BIGINT NOT NULL,
+      "aggregateId" VARCHAR(700) NOT NULL, "aggregateVersion" BIGINT NOT NULL, "type" VARCHAR(700) NOT NULL,
+      "payload" BLOB NULL""",
+    "snapshots": """"snapshotKey" TEXT, "content" TEXT, PRIMARY KEY("snapshotKey")""",
+    # TEXT for the same reason as the payload's.
+    "subscribers": """"applicationName" VARCHAR(700) NOT NULL, "eventSubscriber" VARCHAR(700) NOT NULL,
+      "destination" TEXT NOT NULL, "status" TEXT NOT NULL, PRIMARY KEY("applicationName", "eventSubscriber")""",
+    "secrets": """"idx" BIG INT NOT NULL UNIQUE, "id" VARCHAR(700) NOT NULL PRIMARY KEY, "secret" text""",
+    "freeze": """"surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate")""",
+    # What begin opens: reSolve's columns, and which part brought a row.
+    "open": _MERGED,
+    # The stage of a whole incremental import: private to the connection, gone with it.
+    "merge": _MERGED,
+    # How far an import has come: a row for each commit. Whose import it is stands in the name.
+    "progress": """"byteOffset" INTEGER NOT NULL, "line" INTEGER NOT NULL, "events" INTEGER NOT NULL,
+      "digest" BLOB NOT NULL""",
+}
+
+
+def definition(kind: str, name: str, *comments: str) -> str:
+    """The statement that makes a table of this kind, with what its comments say."""
+    told = "".join(f"-- {text}\n" for text in comments)
+    return f"CREATE {'TEMP ' if kind == 'merge' else ''}TABLE {quoted(name)}(\n{told}{_COLUMNS[kind]})"
+
+
+def store_comment() -> str:
+    """The comment of the events. Its random id changes when they are replaced."""
+    return comment("STORE", id=token_hex(8))
 
 
 def unique_indexes(table: str, generation: str) -> list[tuple[str, tuple[str, str]]]:
@@ -68,74 +85,9 @@ def generation(events: str) -> str:
     return f"{events}-{token_hex(4)}"
 
 
-def snapshots_table(name: str) -> str:
-    """Strings under keys."""
-    return f'CREATE TABLE {quoted(name)}("snapshotKey" TEXT, "content" TEXT, PRIMARY KEY("snapshotKey"))'
-
-
-def subscribers_table(name: str) -> str:
-    """reSolve's registry of read models; TEXT for the same reason as the payload's."""
-    return f"""CREATE TABLE {quoted(name)}(
-      "applicationName" VARCHAR(700) NOT NULL,
-      "eventSubscriber" VARCHAR(700) NOT NULL,
-      "destination" TEXT NOT NULL,
-      "status" TEXT NOT NULL,
-      PRIMARY KEY("applicationName", "eventSubscriber")
-    )"""
-
-
-def secrets_table(name: str) -> str:
-    """The keys of what events encrypt; a deleted one stays with a secret of null."""
-    return f"""CREATE TABLE {quoted(name)}(
-      "idx" BIG INT NOT NULL UNIQUE,
-      "id" VARCHAR(700) NOT NULL PRIMARY KEY,
-      "secret" text
-    )"""
-
-
-def freeze_table(tables: Tables, owner: str | None, since: int | None) -> str:
-    """The freeze marker, with reSolve's comment and ours."""
-    return f"""CREATE TABLE {quoted(tables.freeze)}(
-      -- RESOLVE EVENT STORE {quoted(tables.events)} FREEZE MARKER
-      -- {comment("FREEZE", owner=owner, since=since)}
-      "surrogate" BIGINT NOT NULL,
-      PRIMARY KEY("surrogate")
-    )"""
-
-
-def open_import_table(tables: Tables, import_id: str, since: int) -> str:
-    """The stage that begin opens: reSolve's columns, and which part brought a row."""
-    return f"""CREATE TABLE {quoted(tables.open_import)}(
-      -- {import_marker(import_id)}
-      -- {comment("IMPORT", id=import_id, since=since)}
-      {_MERGE_COLUMNS}
-    )"""
-
-
-def merge_stage_table(name: str) -> str:
-    """The stage of a whole incremental import: private to the connection, gone with it."""
-    return f"CREATE TEMP TABLE {quoted(name)}({_MERGE_COLUMNS})"
-
-
-_MERGE_COLUMNS = """"threadId" BIGINT NULL,
-      "threadCounter" BIGINT NULL,
-      "timestamp" BIGINT NOT NULL,
-      "aggregateId" VARCHAR(700) NOT NULL,
-      "aggregateVersion" BIGINT NULL,
-      "type" VARCHAR(700) NOT NULL,
-      "payload" TEXT NULL,
-      "part" BLOB NULL"""
-
-
-def progress_table(name: str, stage_id: str, *, since: int | None, baseline: str | None) -> str:
-    """How far an import has come: a row for each commit. Whose import it is stands in the name."""
-    return f"""CREATE TABLE {quoted(name)}(
-      -- {comment("STAGE", id=stage_id, since=since, baseline=baseline)}
-      "byteOffset" INTEGER NOT NULL,
-      "line" INTEGER NOT NULL,
-      "events" INTEGER NOT NULL,
-      "digest" BLOB NOT NULL
-    )"""
+def stage_comment(stage: Stage) -> str:
+    """What the table of an import's progress says."""
+    return comment("STAGE", id=stage.id, since=stage.since, baseline=stage.baseline)
 
 
 def known(stage: Stage) -> str:

@@ -14,7 +14,7 @@ import sqlite3
 from eventferry.databases.names import Tables
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.file import File, Identity, identity_of
-from eventferry.databases.sqlite.library import Sqlite, code_of
+from eventferry.databases.sqlite.library import Sqlite, code_of, pragma
 from eventferry.databases.sqlite.tables import quoted
 
 
@@ -32,15 +32,13 @@ def make_file(file: File) -> Identity | None:
 
 
 def remove_unused(connection: Connection, file: File, made: Identity, tables: Tables) -> None:
-    """Remove the file that was made, unless it holds anything or somebody else has it open. For the worker thread.
-
-    The connection must be the only one of this store object.
-    """
+    """Remove the file that was made, unless it holds anything or somebody else has it open. The connection must be the
+    only one of this store object. For the worker thread."""
     sqlite = connection.sqlite
-    if not _is_unused(sqlite, tables) or sqlite.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+    if not _is_unused(sqlite, tables) or pragma(sqlite, "journal_mode") != "wal":
         return
     try:
-        sqlite.execute("PRAGMA journal_mode = DELETE").fetchone()
+        pragma(sqlite, "journal_mode = DELETE")
         sqlite.execute("BEGIN EXCLUSIVE")
         if _is_unused(sqlite, tables):
             found = os.lstat(file.path)
@@ -55,7 +53,7 @@ def remove_unused(connection: Connection, file: File, made: Identity, tables: Ta
     finally:
         connection.roll_back()
     with contextlib.suppress(Exception):  # somebody else is using it, in one mode as in the other
-        sqlite.execute("PRAGMA journal_mode = WAL").fetchone()
+        pragma(sqlite, "journal_mode = WAL")
 
 
 def _is_unused(sqlite: Sqlite, tables: Tables) -> bool:
