@@ -16,8 +16,7 @@ from eventferry.errors import UsageError
 
 THREADS = 256
 COUNTER_BYTES = 6
-LENGTH = THREADS * COUNTER_BYTES * 4 // 3
-"""The length of a cursor in characters."""
+LENGTH = THREADS * COUNTER_BYTES * 4 // 3  # the length of a cursor in characters
 MAX_COUNTER = 2 ** (8 * COUNTER_BYTES) - 2
 """The highest counter of an event: the cursor after it must still fit into 6 bytes."""
 

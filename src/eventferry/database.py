@@ -32,8 +32,7 @@ class Key(NamedTuple):
     thread_id: int
 
 
-FIRST = Key(-(2**63), -1, -1)
-"""No event sorts before it."""
+FIRST = Key(-(2**63), -1, -1)  # no event sorts before it
 
 Position: TypeAlias = tuple[int, int, int, bytes | None]
 """An event as the order sees it: thread, counter, timestamp, and its line if that was asked for."""
@@ -70,8 +69,7 @@ class Stretch(NamedTuple):
         return Key(self.last, self.counters[-1], self.threads[-1] + 1)
 
 
-NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)
-"""No event is left."""
+NOTHING = Stretch((), (), None, b"", bytes, 0, 0, is_end=True)  # no event is left
 
 Give: TypeAlias = Callable[[Stretch], None]
 """Called with each stretch, in the event loop."""
@@ -205,11 +203,8 @@ class Shared(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What a stage shares with the store.
-
-    `shared` are groups (timestamp, aggregateId, type) that both hold still, whole and one after the other, the staged
-    rows in order of arrival. Blocks may cut a group.
-    """
+    """What a stage shares with the store. `shared` are groups (timestamp, aggregateId, type) that both hold still,
+    whole and one after the other, the staged rows in order of arrival. Blocks may cut a group."""
 
     stage: Stage  # the one that the other steps of the merge take
     known: int  # events that were taken out of it, since the store holds them beyond doubt
@@ -253,37 +248,21 @@ class Reading(Protocol):
     async def read_on(
         self, bound: Key, selection: Selection, limit: int, max_bytes: int, count: int, give: Give
     ) -> None:
-        """Read events in order of their keys, in consecutive stretches; those of one thread in order of their
-        counters.
+        """Read events from the least key `bound` on, in order of their keys, in at most `count` consecutive stretches
+        with `limit` lines in all. Those of one thread come in order of their counters, from the bound's on. Events
+        that the filter leaves out are walked over and have no line.
 
-        Each stretch is given as soon as it has arrived, while the database reads the next. A stretch ends when its
-        lines reach about `max_bytes` (it has at least one event), or after a number of events of the database's
-        choice. The end of the store is always reported: by the last stretch, or by an empty one.
-
-        Args:
-            bound: the least key; of one thread, its counter is the least one.
-            selection: which events. Those that the filter leaves out are walked over and have no line.
-            limit: of all lines together.
-            max_bytes: of the lines of one stretch.
-            count: how many stretches at most.
-            give: called with each stretch, in the event loop.
+        Each stretch is given, in the event loop, as soon as it has arrived, while the database reads the next. One
+        ends when its lines reach about `max_bytes` (it has at least one event), or after a number of events of the
+        database's choice. The end of the store is always reported: by the last stretch, or by an empty one.
         """
 
     async def select(
         self, selection: Selection, limit: int, max_bytes: int | None, *, backwards: bool = False
     ) -> tuple[list[Position], bool]:
-        """Events that match, sorted by their keys. Where the filter names aggregates they are found by the index on
-        aggregateId.
-
-        Args:
-            selection: which events.
-            limit: at most this many.
-            max_bytes: end when the lines reach this size (at least one event); None: no lines, only positions.
-            backwards: highest key first.
-
-        Returns:
-            The events, and whether no further one matches.
-        """
+        """At most `limit` events that match, sorted by their keys (`backwards`: the highest first), and whether no
+        further one matches. They end when their lines reach `max_bytes` (at least one event); None: no lines, only
+        positions. Where the filter names aggregates they are found by the index on aggregateId."""
 
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
@@ -298,11 +277,9 @@ class Reading(Protocol):
         """Whether a segment holds an event with a higher timestamp than the segment's."""
 
     async def least_counters(self, times: Sequence[int], selection: Selection) -> list[tuple[int, int, int]]:
-        """(i, thread, counter): the least counter in each thread among the events that match, by span of time.
-
-        `times` rise. Span i begins at times[i] and ends before the next; the last has no end. Without times there is
-        one span, which holds all events.
-        """
+        """(i, thread, counter): the least counter in each thread among the events that match, by span of time. `times`
+        rise. Span i begins at times[i] and ends before the next; the last has no end. Without times one span holds all
+        events."""
 
     async def stages(self, kind: StageKind) -> list[Stage]:
         """The stages of that kind that outlive their process. Of "replace" and "open" there is at most one."""
@@ -330,13 +307,9 @@ class Writing(Reading, Protocol):
     async def make_stage(
         self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
-        """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second
-        raises StoreBusyError or ImportOpenError.
-
-        Raises:
-            UnsupportedStoreError: a "replace" stage: the events have what a swap could not carry over. The swap looks
-                again.
-        """
+        """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second raises
+        StoreBusyError or ImportOpenError. For a "replace" stage raises UnsupportedStoreError where the events have
+        what a swap could not carry over; the swap looks again."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
@@ -364,28 +337,21 @@ class ExclusiveWriting(Writing, Protocol):
     """An exclusive write transaction: what it reads of the events, nobody else can change before it ends."""
 
     async def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
-        """Store events at their positions. Raises ConcurrentError where a version of an aggregate is taken.
-
-        With `fills_gaps`, some of these lie below their threads' heads, where an import that is on its way to
-        replace the events does not see them by the heads: so its stage loses its baseline.
-        """
+        """Store events at their positions. Raises ConcurrentError where a version of an aggregate is taken. With
+        `fills_gaps`, some lie below their threads' heads, where an import that is on its way to replace the events
+        does not see them by the heads: so its stage loses its baseline."""
 
     # merge
     async def compare(self, stage: Stage) -> Comparison:
-        """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads
-        are the same bytes (or the column keeps values and no spellings, and they are the same to it), and the
-        event is the only one of its group (timestamp, aggregateId, type) in the stage.
-
-        It comes first: what it finds in the store serves the other steps.
-        """
+        """Take out of the stage what the store holds already, as far as the database itself can tell: the payloads are
+        the same bytes (or the column keeps values and no spellings, and they are the same to it), and the event is the
+        only one of its group (timestamp, aggregateId, type) in the stage. It comes first: what it finds in the store
+        serves the other steps."""
 
     async def place(self, stage: Stage) -> int:
-        """Store what the stage holds, in order of (timestamp, arrival), and return how many events that is.
-
-        New positions: one timestamp goes to one thread, `timestamp` modulo 256; but where an aggregate of that
-        timestamp has an event at it already, the thread of the store's latest event. Versions go on from
-        each aggregate's last.
-        """
+        """Store what the stage holds, in order of (timestamp, arrival); returns how many events that is. One timestamp
+        goes to one thread, `timestamp` modulo 256; but where an aggregate of that timestamp has an event at it
+        already, the thread of the store's latest event. Versions go on from each aggregate's last."""
 
 
 class Replacing(ExclusiveWriting, Protocol):
@@ -398,8 +364,7 @@ class Replacing(ExclusiveWriting, Protocol):
         """Remove the store's tables with everything in them and beside them."""
 
 
-Undo: TypeAlias = Callable[[], Awaitable[None]]
-"""Undoes something, as far as nobody has made use of it."""
+Undo: TypeAlias = Callable[[], Awaitable[None]]  # undoes something, as far as nobody has made use of it
 
 
 class Owner(Protocol):
@@ -461,11 +426,7 @@ class Database(Protocol):
 
         Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
         before the end. With `secrets` nobody else changes secrets before the end, and what is deleted leaves no remnant
-        in their table.
-
-        Raises:
-            StoreBusyError: after `busy_timeout`.
-            StoreNotFoundError: as it says.
+        in their table. Raises StoreBusyError after `busy_timeout`, and StoreNotFoundError.
         """
 
     async def save(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
@@ -475,12 +436,9 @@ class Database(Protocol):
         an event at that very timestamp, the thread of the last such event.
 
         For each it says where it is, with the heads behind the whole transaction. Of several, one that anything is
-        in the way of may be left out, and is None. One alone is stored, or the error says why not.
-
-        Raises:
-            StoreFrozenError: the marker of a freeze stands, whoever set it.
-            ConcurrentError: of one alone: the version is taken.
-            InputError: of one alone: the store's columns cannot hold the event.
+        in the way of may be left out, and is None. One alone is stored, or the error says why not: ConcurrentError
+        where the version is taken, InputError where the store's columns cannot hold the event. Raises
+        StoreFrozenError where the marker of a freeze stands, whoever set it.
         """
 
     async def own(self) -> Owner:

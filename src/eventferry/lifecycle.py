@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
 
@@ -61,6 +61,15 @@ async def to_the_end(ending: Coroutine[Any, Any, T]) -> T:
     if not task.cancelled() and (failure := task.exception()) is not None:
         cancelled.add_note(f"ending failed too: {failure}")
     raise cancelled
+
+
+@contextlib.contextmanager
+def second_to(error: BaseException) -> Iterator[None]:
+    """Ends something because of an error: if that fails too, the error has a note of it, and is what comes out."""
+    try:
+        yield
+    except Exception as another:
+        error.add_note(f"ending failed too: {another}")
 
 
 async def over(future: asyncio.Future[Any]) -> None:

@@ -29,11 +29,8 @@ from eventferry.lines.payload import LARGE, decode_payload, is_large
 from eventferry.results import SavedEvent
 from eventferry.state.owners import writing
 
-_MOST = 256
-"""Saves in a group."""
-
-_MOST_BYTES = 1024 * 1024
-"""Bytes of payloads in a group of more than one event: a group is sent in one piece."""
+_MOST = 256  # saves in a group
+_MOST_BYTES = 1024 * 1024  # bytes of payloads in a group of more than one event: a group is sent in one piece
 
 
 @dataclass(slots=True, eq=False)
@@ -47,20 +44,13 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """Saves that are being stored together."""
-
     saves: Sequence[_Waiting]
     task: asyncio.Task[None]
 
 
 class Saving:
-    """The saves of one store object.
-
-    Saves of one aggregate are stored in the order of the calls: they are never in two groups at once.
-
-    Args:
-        database: where they go.
-    """
+    """The saves of one store object. Those of one aggregate are stored in the order of the calls: they are never in
+    two groups at once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -105,11 +95,9 @@ class Saving:
             return await asyncio.to_thread(versioned_row, event) if large else versioned_row(event)
 
     async def save(self, save: Save) -> Saved:
-        """Store one event, together with others that wait. Raises what `Database.save` raises for it alone.
-
-        If the caller is cancelled, a save that still waits is not stored; one that is being stored may be. When all
-        callers of a group are cancelled, so is the group, and its end is waited for.
-        """
+        """Store one event, together with others that wait. Raises what `Database.save` raises for it alone. If the
+        caller is cancelled, a save that still waits is not stored; one that is being stored may be. When all callers
+        of a group are cancelled, so is the group, and its end is waited for."""
         if self._is_free and save.event.aggregate_id not in self._aggregates:
             self._began([save])
             try:

@@ -31,7 +31,7 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, LineSplitter
 from eventferry.lines.event import Event, EventInput, NewRow, Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, check_text, full_thread
 from eventferry.lines.payload import encode_payload, plain_text
-from eventferry.lines.spelling import LONE_SURROGATE, has_lone_surrogate
+from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.operation_log import Operation, counts_of
 from eventferry.reading.arguments import check_integer
 from eventferry.reading.order import thread_of
@@ -372,7 +372,7 @@ _LINES = msgspec.json.Decoder(Secret)
 
 def decode_line(text: bytes) -> Secret:
     """A line of secrets. Raises an InputError without a place, and without anything of the secret."""
-    if has_lone_surrogate(text):
+    if lone_surrogate(text) is not None:
         raise InputError(LONE_SURROGATE)
     try:
         line = _LINES.decode(text)

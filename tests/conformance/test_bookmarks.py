@@ -198,7 +198,7 @@ async def test_large_events_do_not_hide_those_behind_them(opened: Opened) -> Non
     st.binary(min_size=8, max_size=8),
     st.binary(min_size=12, max_size=12),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.large_base_example])
+@settings(suppress_health_check=list(HealthCheck), deadline=None)
 def test_its_text_gives_back_what_it_was_made_of(
     new_url: NewUrl, unread: list[int], identity: bytes, fingerprint: bytes
 ) -> None:

@@ -16,18 +16,13 @@ import msgspec
 from eventferry.errors import InputError
 from eventferry.lines.spelling import LONE_SURROGATE
 
-_PLAIN_DIGITS = 18
-"""Integers of at most this many digits are written out; other numbers get an exponent."""
-
+_PLAIN_DIGITS = 18  # integers of at most this many digits are written out; other numbers get an exponent
 _LONG = re.compile(rb"[0-9]{%d}" % (_PLAIN_DIGITS + 1))
 
 
 def _number(text: str) -> msgspec.Raw:
-    """A number in normal form: 15 for 1.50e1. If it is long or not an integer, it is written without trailing zeros and
-    with an exponent: 15e-1 for 1.50.
-
-    This works on the text: 1e999999999 must not become a billion digits.
-    """
+    """A number in normal form: 15 for 1.50e1. If it is long or not an integer, it is written without trailing zeros
+    and with an exponent: 15e-1 for 1.50. This works on the text: 1e999999999 must not become a billion digits."""
     mantissa, _, exponent = text.replace("E", "e").partition("e")
     sign = "-" if mantissa.startswith("-") else ""
     whole, _, fraction = mantissa.lstrip("-").partition(".")
@@ -53,14 +48,10 @@ _ENCODER = msgspec.json.Encoder(order="sorted")
 
 
 def canonical(payload: bytes) -> bytes:
-    """The canonical form of a JSON text. Two values are equal exactly if their forms are equal.
+    """The canonical form of a JSON text in UTF-8. Two values are equal exactly if their forms are equal.
 
-    Args:
-        payload: well-formed JSON in UTF-8.
-
-    Raises:
-        InputError: it is nested too deeply, has an enormous exponent or contains a lone surrogate. Eventferry does not
-            let such payloads in.
+    Raises InputError where it is nested too deeply, has an enormous exponent or contains a lone surrogate. Eventferry
+    does not let such payloads in.
     """
     try:
         # Fast if there are no long integers: msgspec decodes and encodes short ones without our hook.

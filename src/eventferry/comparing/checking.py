@@ -7,9 +7,10 @@ keeps them as they are. For a store, the database also checks that counters and 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -22,14 +23,9 @@ from eventferry.lines.files import Blocks
 from eventferry.lines.piping import Source, Transform, blocks_of
 from eventferry.store import EventStore
 
-FIRST = 10
-"""How many remarks of each kind are reported one by one."""
-
-MAX_FAULTS = 100
-"""After how many faults a database stops looking for more."""
-
-VERSIONS_IN_MEMORY = 200_000
-"""How many versions are kept in memory; more are written to temporary files."""
+FIRST = 10  # how many remarks of each kind are reported one by one
+MAX_FAULTS = 100  # after how many faults a database stops looking for more
+VERSIONS_IN_MEMORY = 200_000  # how many versions are kept in memory; more are written to temporary files
 
 RemarkKind: TypeAlias = Literal[
     "malformed",
@@ -176,12 +172,11 @@ class _Remarks:
     """The number of remarks of each kind, and the first ones."""
 
     def __init__(self) -> None:
-        self.counts: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
+        self.counts: Counter[RemarkKind] = Counter()
         self.first: list[Remark] = []
-        self._told: dict[RemarkKind, int] = dict.fromkeys(get_args(RemarkKind), 0)
+        self._told: Counter[RemarkKind] = Counter()
 
     def add(self, kind: RemarkKind, text: str, count: int = 1) -> None:
-        """Count a remark, and keep it if it is among the first of its kind."""
         self.counts[kind] += count
         if self._told[kind] < FIRST:
             self._told[kind] += 1
@@ -189,15 +184,12 @@ class _Remarks:
 
 
 class _Threads:
-    """The progress of each thread."""
-
     def __init__(self, remarks: _Remarks) -> None:
         self._remarks = remarks
         self._timestamps: dict[int, int] = {}
         self.next_counters: dict[int, int] = {}
 
     def add(self, row: Row) -> None:
-        """Check the next event."""
         thread, counter = row.thread_id, row.thread_counter
         expected = self.next_counters.get(thread, 0)
         place = f"thread {thread} counter {counter}"

@@ -25,26 +25,18 @@ SIDES: tuple[Side, Side] = (0, 1)
 WAITING_BYTES = 48 * 1024 * 1024
 """Size of the rows that may wait in memory; with Python's overhead it is about twice as much."""
 
-FIRST = 10
-"""How many differences are reported one by one."""
+FIRST = 10  # how many differences are reported one by one
 
 Kind: TypeAlias = Literal["missing", "extra", "changed"]
-_ALONE: tuple[Kind, Kind] = ("missing", "extra")
-"""The kind of difference of an unmatched row, by its side."""
-
-_AT_ONCE = 1024
-"""How many lines of each side are read between two checks of the waiting size."""
+_ALONE: tuple[Kind, Kind] = ("missing", "extra")  # the kind of difference of an unmatched row, by its side
+_AT_ONCE = 1024  # how many lines of each side are read between two checks of the waiting size
 
 
 class Comparison(Generic[R, D]):
     """The rows of both sides that have not been matched yet, and the differences found so far.
 
     Rows with the same key match, one with one, even if they differ otherwise. What a row and a difference are, a
-    subclass says.
-
-    Args:
-        shape: the msgspec type of a row.
-        decode: makes a row of a line, or raises InputError.
+    subclass says; `shape` is the msgspec type of a row, and `decode` makes one of a line.
     """
 
     def __init__(self, shape: Any, decode: Callable[[bytes], R]) -> None:
@@ -103,13 +95,8 @@ class Comparison(Generic[R, D]):
             yield from rows
 
     async def run(self, source: Source, other: Source, waiting_bytes: int) -> tuple[int, int]:
-        """Read both sources in turns and match all rows; returns the number of rows of each.
-
-        If both have the same bytes at the same place, only one of the two lines is decoded.
-
-        Raises:
-            InputError: a line cannot be decoded.
-        """
+        """Read both sources in turns and match all rows; returns the number of rows of each. If both have the same
+        bytes at the same place, only one of the two lines is decoded. Raises InputError."""
         with self._spill as spill:
             async with AsyncExitStack() as stack:
                 left, right = _Lines(blocks_of(source), stack), _Lines(blocks_of(other), stack)
@@ -156,7 +143,6 @@ class Comparison(Generic[R, D]):
             raise lines.placed(error, lines.at - size + number) from None
 
     def _add_all(self, lines: _Lines, side: Side) -> None:
-        """Add some of the available lines of one side."""
         start = lines.at
         for place, text in enumerate(lines.take(min(lines.left, _AT_ONCE)), start):
             try:
@@ -207,7 +193,6 @@ class _Lines:
 
     @property
     def left(self) -> int:
-        """How many lines are available."""
         return len(self._texts) - self.at
 
     async def fill(self) -> bool:
@@ -227,7 +212,6 @@ class _Lines:
         return True
 
     def take(self, size: int) -> list[bytes]:
-        """Take the next lines."""
         self.at += size
         return self._texts[self.at - size : self.at]
 

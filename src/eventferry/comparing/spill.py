@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import ExitStack
 from tempfile import TemporaryFile
-from types import TracebackType
 from typing import IO, Any, Generic, TypeVar
 
 import msgspec
@@ -17,12 +16,8 @@ _FILES = 64
 
 
 class Spill(Generic[R]):
-    """Temporary files, removed at the end of the `with` block.
-
-    Args:
-        shape: the msgspec type of a record.
-        key: the key of a record.
-    """
+    """Temporary files of records, which msgspec takes as `shape`, removed at the end of the `with` block. The key of a
+    record says in which."""
 
     def __init__(self, shape: Any, key: Callable[[R], Hashable]) -> None:
         self._decoder: msgspec.msgpack.Decoder[R] = msgspec.msgpack.Decoder(shape)
@@ -34,9 +29,7 @@ class Spill(Generic[R]):
     def __enter__(self) -> Spill[R]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ By position: every field of every event. By content, for merged stores, which ha
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator
 from typing import TypeAlias, TypeVar
 
@@ -19,8 +19,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow, Row
 from eventferry.lines.piping import Source
 
-_OVERHEAD = 250
-"""Approximate size of a waiting row, beside its strings."""
+_OVERHEAD = 250  # approximate size of a waiting row, beside its strings
 
 
 class Difference(msgspec.Struct, frozen=True, rename="camel"):
@@ -140,43 +139,34 @@ class _Payloads:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[bytes, int] = {}
+        self.counts: Counter[bytes] = Counter()
         self._texts: dict[bytes, list[bytes]] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._counts)
+        return bool(self.counts)
 
     def add(self, payload: bytes) -> None:
-        """Add a payload."""
-        if payload not in self._counts and self._texts is not None:
+        if payload not in self.counts and self._texts is not None:
             self._texts.setdefault(canonical(payload), []).append(payload)
-        self._counts[payload] = self._counts.get(payload, 0) + 1
+        self.counts[payload] += 1
 
     def take(self, payload: bytes) -> bytes | None:
         """Remove and return a payload of equal value; None if there is none."""
-        text = payload if payload in self._counts else self._of_equal_value(payload)
-        if text is None:
-            return None
-        self._counts[text] -= 1
-        if not self._counts[text]:
-            del self._counts[text]
+        if payload not in self.counts:
+            if self._texts is None:
+                self._texts = defaultdict(list)
+                for text in self.counts:
+                    self._texts[canonical(text)].append(text)
+            texts = self._texts.get(canonical(payload))
+            if not texts:
+                return None
+            payload = texts[0]
+        self.counts[payload] -= 1
+        if not self.counts[payload]:
+            del self.counts[payload]
             if self._texts is not None:
-                self._texts[canonical(text)].remove(text)
-        return text
-
-    def _of_equal_value(self, payload: bytes) -> bytes | None:
-        if self._texts is None:
-            self._texts = defaultdict(list)
-            for text in self._counts:
-                self._texts[canonical(text)].append(text)
-        texts = self._texts.get(canonical(payload))
-        return texts[0] if texts else None
-
-    def all(self) -> Iterator[bytes]:
-        """All payloads, repeated as often as they occur."""
-        for payload, count in self._counts.items():
-            for _ in range(count):
-                yield payload
+                self._texts[canonical(payload)].remove(payload)
+        return payload
 
 
 class _ByContent(_Events[NewRow]):
@@ -210,5 +200,5 @@ class _ByContent(_Events[NewRow]):
 
     def waiting(self, side: Side) -> Iterator[NewRow]:
         for group, payloads in self._sides[side].items():
-            for payload in payloads.all():
+            for payload in payloads.counts.elements():
                 yield NewRow(*group, payload)

@@ -15,8 +15,7 @@ from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind
 from eventferry.lines.piping import Source
 from eventferry.secrets import decode_line
 
-_OVERHEAD = 300
-"""Approximate size of a waiting row, beside its id."""
+_OVERHEAD = 300  # approximate size of a waiting row, beside its id
 
 
 class SecretDifference(msgspec.Struct, frozen=True, rename="camel"):

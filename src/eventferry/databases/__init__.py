@@ -30,7 +30,6 @@ _MODULES = {
     "mariadb": "mysql",
 }
 
-
 _ADDRESS = re.compile(
     r"""//(?:[^@/?]*@)?                                            # a user and a password
     ((?:\[[0-9A-Fa-f:.]*\]|[^\[\]@:/?\s]*)(?::[0-9]*)?             # a host and a port; of several with commas, each

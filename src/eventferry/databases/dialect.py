@@ -60,8 +60,7 @@ class Dialect:
         return f'"{name}"'
 
     def columns(self, table: str) -> tuple[str, tuple[Value, ...]]:
-        """A statement that gives the columns of a table, each as the fields of `Column`; none where there is no such
-        table."""
+        """A statement for the columns of a table, as the fields of `Column`; none if there is no such table."""
         raise NotImplementedError
 
     def among(self, column: str, texts: Sequence[str]) -> Condition:

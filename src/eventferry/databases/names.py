@@ -73,8 +73,7 @@ def beside_events(tables: Tables, content: str) -> dict[str, tuple[str, ...]]:
 
 
 def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Iterable[str]) -> None:
-    """Refuse a table that only has the name of a store's, and not the columns by which that is known: nothing of
-    another program's is touched."""
+    """Refuse a table without the columns by which that of a store is known: it is another program's."""
     found = {column.casefold() for column in present}
     missing = [column for column in needed if column.casefold() not in found]
     if missing:
@@ -195,8 +194,7 @@ def new_import_id(since: int) -> str:
 
 
 def moment_of(import_id: str) -> int | None:
-    """When such an id was made, in ms since 1970; None for an id that reSolve made, which may look like ours, but then
-    tells a time that is yet to come."""
+    """When such an id was made, in ms since 1970; None for one of reSolve's, whose time may be yet to come."""
     if _OUR_ID.fullmatch(import_id) is None:
         return None
     moment = int(import_id[:12], 16)

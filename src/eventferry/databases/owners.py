@@ -94,8 +94,7 @@ class Owners(Generic[C]):
             await connection.close()
 
     async def is_alive(self, owner: str) -> bool:
-        """Whether an owner, of whatever process, lives. On the owners' own connection where there is one: who asks may
-        hold the last of the pool's."""
+        """Whether any process's owner lives; on the owners' connection: who asks may hold the pool's last."""
         async with self._turn:
             if self._connection is not None:
                 with contextlib.suppress(StoreUnreachableError):

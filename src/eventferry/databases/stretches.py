@@ -15,7 +15,6 @@ WALK = 4096
 _FLAGS = bytes.maketrans(b"01", b"\0\1")
 _NUMBERS = msgspec.json.Decoder(list[int])
 
-
 # A vector of 256 counters travels as one string of bytes of fixed-width numbers: looking one up in it costs as much as
 # joining a table of 256 rows on a server and a tenth of that in SQLite, and needs no table.
 WIDTH = 15
@@ -71,8 +70,7 @@ def flags_of(digits: bytes) -> bytes:
 def give_in_turn(
     read: Callable[[Key, int], Stretch], bound: Key, limit: int, count: int, give: Callable[[Stretch], None]
 ) -> None:
-    """`Reading.read_on`, by one statement for each stretch: `read` takes where it begins and how many lines it may
-    have."""
+    """`Reading.read_on`, by a statement for each stretch: `read` takes a bound and a limit of lines."""
     for _ in range(count):
         stretch = read(bound, limit)
         give(stretch)

@@ -21,8 +21,7 @@ statements."""
 
 
 class _Call(Generic[T]):
-    """A call on its way through the thread. `over` is done when the thread has nothing more to do with it, also if the
-    caller has given up."""
+    """A call; `over` is done when the thread is done with it, also if the caller has given up."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function = function
@@ -46,8 +45,7 @@ class _Call(Generic[T]):
 
 
 def from_thread(give: Callable[[T], None]) -> Callable[[T], None]:
-    """What other threads call, so that `give` is called in the loop that runs here. What they give before the end of
-    a call comes before its answer."""
+    """What other threads call to have `give` called in this loop, before the answer of the call that they are in."""
     loop = asyncio.get_running_loop()
 
     def hand_over(item: T) -> None:

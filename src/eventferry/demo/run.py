@@ -11,16 +11,12 @@ from eventferry import EventferryError, open_store, pipeline, read_blocks, verif
 from eventferry.cli.terminal import Meter, rate, say
 from eventferry.demo import flights
 
-OVERLAP = 0.6
-"""The fraction of the events that the third store has before the incremental import."""
+OVERLAP = 0.6  # the fraction of the events that the third store has before the incremental import
 
 
 async def run_demo(directory: Path) -> None:
-    """Run the demo, with all files in `directory`.
-
-    Raises:
-        EventferryError: the data cannot be downloaded, or the result of a step is wrong.
-    """
+    """Run the demo, with all files in `directory`. Raises EventferryError where the data cannot be downloaded, or the
+    result of a step is wrong."""
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     began = time.monotonic()
     first, second, third = (directory / f"{name}.db" for name in ("first", "second", "third"))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 from eventferry.http.problems import RefusedError
-from eventferry.lines.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
+from eventferry.lines.unpacking import Gzip, Unpacker, Zstd, zstd_module
 
 CODINGS = ("gzip", "zstd", "identity")
 
@@ -25,7 +25,7 @@ def unpacker(coding: str) -> Unpacker:
     """The decompressor for one of `CODINGS`."""
     if coding == "gzip":
         return Gzip("the body")
-    return Zstd("the body", _ZSTD_WINDOW_LOG) if coding == "zstd" else Identity()
+    return Zstd("the body", _ZSTD_WINDOW_LOG) if coding == "zstd" else Unpacker()
 
 
 class Bound:

@@ -19,18 +19,12 @@ from eventferry.lines.event import Row
 from eventferry.lines.limits import Limits
 from eventferry.state import owners
 
-Placed: TypeAlias = tuple[int, Row]
-"""The number of a line, and its row."""
+Placed: TypeAlias = tuple[int, Row]  # the number of a line, and its row
 
 
 class Blocks:
-    """The rows of a block, which are appended in one transaction.
-
-    Args:
-        append: appends rows.
-        progress: returns how far in the source the rows that were given so far end.
-        done: is told how far the source is committed.
-    """
+    """The rows of a block, which `append` stores in one transaction. `progress` returns how far in the source the rows
+    that were given so far end; `done` is told how far it is committed."""
 
     def __init__(
         self,
@@ -144,7 +138,6 @@ class Appending:
             raise InputError(str(error), line=line, field="aggregateVersion") from None
 
     async def _present(self, writing: ExclusiveWriting, rows: Sequence[Row]) -> dict[tuple[int, int], Row]:
-        """The stored rows at the positions of these."""
         wanted = [(row.thread_id, row.thread_counter) for row in rows]
         stored = [self._stored.row(line) for line in await writing.lines_at(wanted, max_bytes=2**62)]
         return {(row.thread_id, row.thread_counter): row for row in stored}
@@ -155,7 +148,6 @@ def _equal(stored: Row, row: Row) -> bool:
 
 
 def _placed(error: InputError, lines: Sequence[Lines]) -> InputError:
-    """The error with the byte offset of its line."""
     for block in lines:
         if error.line is not None and block.line <= error.line < block.line + block.count:
             return block.placed(error, error.line)

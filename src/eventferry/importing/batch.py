@@ -32,18 +32,10 @@ PART = 500
 """Rows of a part: what one statement inserts. On SQLite, which takes at least 32,766 values a
 statement, `apsw` keeps none of more than 16 KB for the next time: that of so many rows is just shorter."""
 
-_PART_BYTES = 256 * 1024
-"""A part of so many bytes of the source is handed over even if it has fewer rows."""
-
-_LEAST = 256 * 1024
-"""A transaction begins when so many bytes of its batch have been parsed."""
-
-_MORE = 2 * 1024 * 1024
-"""The same after a batch for which the source was too slow."""
-
-_AHEAD = 4 * 1024 * 1024
-"""How many bytes of the source may wait for the database."""
-
+_PART_BYTES = 256 * 1024  # a part of so many bytes of the source is handed over even if it has fewer rows
+_LEAST = 256 * 1024  # a transaction begins when so many bytes of its batch have been parsed
+_MORE = 2 * 1024 * 1024  # the same after a batch for which the source was too slow
+_AHEAD = 4 * 1024 * 1024  # how many bytes of the source may wait for the database
 _PATIENCE = 0.05
 """Seconds for which a transaction waits for its source, in total; then it is committed with the rows that it has. A
 transaction that waits for a slow source holds up other writers. And a source may itself write to the store: then both
@@ -51,13 +43,9 @@ would wait for each other."""
 
 
 class Batch(Generic[R, P]):
-    """The rows of one transaction, in parts, of which more may come while the first are taken.
-
-    Iterate with `async for`, or in a thread with `for`, which blocks while there are none.
-
-    Attributes:
-        waited: seconds for which the consumer has waited so far.
-    """
+    """The rows of one transaction, in parts, of which more may come while the first are taken: with `async for`, or
+    in a thread with `for`, which blocks while there are none. `waited` are the seconds for which that has waited so
+    far."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -102,7 +90,6 @@ class Batch(Generic[R, P]):
             self._note(found[1])
 
     def _note(self, size: int) -> None:
-        """A part has been taken."""
         self._taken += size
         if self._waits_for_room:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
@@ -135,13 +122,8 @@ class Batch(Generic[R, P]):
 
 
 class Batches(Generic[R, P]):
-    """Divides rows into batches and has them stored, one after the other.
-
-    Args:
-        put: stores a batch and commits it.
-        progress: returns how far in the source the rows that were given so far end.
-        batch_bytes: how much of the source goes into one commit.
-    """
+    """Divides rows into batches of `batch_bytes` of the source and has them stored and committed by `put`, one after
+    the other. `progress` returns how far in the source the rows that were given so far end."""
 
     def __init__(
         self,
@@ -163,11 +145,7 @@ class Batches(Generic[R, P]):
         self._timer: asyncio.TimerHandle | None = None
 
     async def give(self, rows: Sequence[R], size: int) -> None:
-        """Take rows; they are stored soon.
-
-        Raises:
-            BaseException: rows that were given earlier could not be stored.
-        """
+        """Take rows; they are stored soon. Raises what storing earlier ones has raised."""
         self._disarm()
         if self._batch is None:
             self._batch = Batch()

@@ -40,8 +40,7 @@ EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[EventInput] | Asyn
 """Events for an incremental import: dicts or `Event` objects; or blocks of bytes that hold lines, or one JSON
 array."""
 
-Piece: TypeAlias = tuple[Sequence[NewRowValues], int]
-"""Rows, and how many bytes of the source they are."""
+Piece: TypeAlias = tuple[Sequence[NewRowValues], int]  # rows, and how many bytes of the source they are
 
 
 async def begin(database: Database) -> str:

@@ -49,17 +49,10 @@ def check_older(older: str) -> None:
 
 
 async def merge(writing: ExclusiveWriting, stage: Stage, older: Older) -> ImportReport:
-    """Merge a stage into the store.
+    """Merge a stage of kind "merge" or "open" into the store, in one transaction.
 
-    Args:
-        writing: the transaction in which all of it happens.
-        stage: of kind "merge" or "open".
-        older: what becomes of events with a timestamp lower than the store's latest: "skip" them, "reject" the
-            whole batch, "accept" them too.
-
-    Raises:
-        OlderEventsError: there are some and `older` is "reject".
-        UnsupportedStoreError: there is no counter or version left for one; nothing of it is stored.
+    Raises OlderEventsError where events are older and `older` is "reject", and UnsupportedStoreError where there is no
+    counter or version left for one; nothing of it is stored then.
     """
     stage, existing, shared = await writing.compare(stage)
     known = array("q")
@@ -93,7 +86,6 @@ _CHUNK = 10_000
 
 
 async def _discard(writing: ExclusiveWriting, stage: Stage, staged: Sequence[int]) -> None:
-    """Take these rows out of the stage."""
     dialect = writing.dialect
     for start in range(0, len(staged), _CHUNK):
         numbers = ", ".join(map(str, staged[start : start + _CHUNK]))
@@ -112,11 +104,8 @@ async def _older(writing: ExclusiveWriting, stage: Stage, than: int, *, discard:
     return int(count)
 
 
-_HELD = 8 * 1024 * 1024
-"""How many bytes of a group are held in memory, approximately."""
-
-_OVERHEAD = 200
-"""The size of a row without its payload, approximately."""
+_HELD = 8 * 1024 * 1024  # how many bytes of a group are held in memory, approximately
+_OVERHEAD = 200  # the size of a row without its payload, approximately
 
 _Record: TypeAlias = tuple[bytes, int | None]
 """What a row is compared by, and its number in the stage; None for an event of the store."""
@@ -139,7 +128,6 @@ class _Group:
         self._spill.close()
 
     def add(self, row: Shared) -> None:
-        """Add a row of the group."""
         self._rows.append((row.payload, row.staged))
         self._size += len(row.payload) + _OVERHEAD
         if self._size > _HELD:
@@ -150,10 +138,8 @@ class _Group:
         self._rows, self._size = [], 0
 
     def known(self) -> Iterator[int]:
-        """The staged rows of the group that the store already holds. Then the next group begins.
-
-        Counted: where the store holds k equal events and the batch n, k of the n are known and the rest is new.
-        """
+        """The staged rows of the group that the store already holds; then the next group begins. Counted: where the
+        store holds k equal events and the batch n, k of the n are known and the rest is new."""
         if self._spill.is_used:
             self._put_away()
             for records in self._spill.files():

@@ -67,15 +67,9 @@ class Staging(Batches[NumberedRow, Progress]):
 
 
 class Replacement:
-    """The target of an import with maintenance mode AUTO.
-
-    Args:
-        database: the store's.
-        replace: let it replace events; otherwise the store must hold none, from the beginning to the swap.
-        freeze: keep writers out for the duration.
-        resume: go on with the stage that an interrupted import left, if there is one.
-        allow_empty: let no events replace some.
-    """
+    """The target of an import with maintenance mode AUTO. Without `replace` the store must hold no events, from the
+    beginning to the swap; `freeze` keeps writers out for the duration; `resume` goes on with the stage that an
+    interrupted import left, if there is one; `allow_empty` lets no events replace some."""
 
     def __init__(
         self, database: Database, *, replace: bool, freeze: bool, resume: bool, allow_empty: bool
@@ -207,16 +201,7 @@ class Replacement:
         if stage is None or owner is None:
             return
         self._stage = None
-        await to_the_end(self._leave(stage, owner, keep=keep))
-
-    async def _leave(self, stage: Stage, owner: Owner, *, keep: bool) -> None:
-        try:
-            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-                if not keep:
-                    await writing.drop_stage(stage)
-                await owners.thaw(writing, owner.id)
-        finally:
-            await owner.release()
+        await to_the_end(owners.leave(self._database, owner, *([] if keep else [stage])))
 
     @property
     def _its_stage(self) -> Stage:

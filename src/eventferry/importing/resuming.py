@@ -12,10 +12,7 @@ from eventferry.errors import ResumeError
 
 class Consumed:
     """Digests of the whole lines that an import has consumed, one for each commit; each includes those before it.
-
-    Args:
-        history: what was committed before the resume, in order; empty if the import begins anew.
-    """
+    `history` is what was committed before a resume, in order."""
 
     def __init__(self, history: Sequence[Progress] = ()) -> None:
         self._unseen = deque(history)
@@ -51,11 +48,8 @@ class Consumed:
         return not self._unseen
 
     def verify(self, block: bytes) -> bytes:
-        """Check a block of the source's beginning; what lies behind the part that was consumed.
-
-        Raises:
-            ResumeError: this is not the source that the import began with.
-        """
+        """Check a block of the source's beginning; returns what lies behind the part that was consumed. Raises
+        ResumeError where this is not the source that the import began with."""
         while self._unseen and block:
             expected = self._unseen[0]
             room = expected.byte_offset - self._offset

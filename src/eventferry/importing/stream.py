@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Any, Protocol
 
 import msgspec
@@ -26,8 +25,8 @@ from eventferry.errors import (
 )
 from eventferry.importing.batch import SLICE
 from eventferry.importing.resuming import Consumed
-from eventferry.lifecycle import Life, to_the_end
-from eventferry.lines.blocks import Lines, LineSplitter
+from eventferry.lifecycle import Life, second_to, to_the_end
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.limits import Limits
 from eventferry.operation_log import Operation, counts_of
@@ -77,12 +76,8 @@ class Target(Protocol):
         """What the target's columns can hold."""
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Intake:
-        """What stores the rows.
-
-        Args:
-            progress: returns how far in the source the rows that were given so far end.
-            done: is told how far the source is committed.
-        """
+        """What stores the rows. `progress` returns how far in the source the rows that were given so far end; `done`
+        is told how far the source is committed."""
 
     async def finish(self, progress: Progress) -> None:
         """Everything was given and is committed: end the import."""
@@ -104,9 +99,9 @@ class ImportStream:
         operation: Operation,
         life: Life,
         *,
-        byte_offset: int,
-        max_line_bytes: int,
-        ignore_unknown_keys: bool,
+        byte_offset: int = 0,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        ignore_unknown_keys: bool = False,
     ) -> None:
         self._target = target
         self._operation = operation
@@ -149,9 +144,7 @@ class ImportStream:
         await self.begin()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             await self.close()
         else:
@@ -179,7 +172,8 @@ class ImportStream:
                     await self._take(self._splitter.feed(piece))
                 await (self._batches.commit() if self._stopped else self._batches.end_block())
             except BaseException as error:
-                await self._abort_after(error)
+                with second_to(error):
+                    await self.abort(error)
                 raise
 
     async def verify(self, block: bytes) -> bytes:
@@ -224,7 +218,8 @@ class ImportStream:
                 else:
                     await self._target.abort(keep=True)
             except BaseException as error:
-                await self._abort_after(error)
+                with second_to(error):
+                    await self.abort(error)
                 raise
         self._state = "closed"
         self._life.remove(self.abort)
@@ -250,13 +245,6 @@ class ImportStream:
             self._life.remove(self.abort)
             await self._target.abort(keep=_is_interruption(error))
 
-    async def _abort_after(self, error: BaseException) -> None:
-        """Abort because of an error. The caller gets that error even if aborting fails too."""
-        try:
-            await self.abort(error)
-        except Exception as another:
-            error.add_note(f"ending failed too: {another}")
-
     async def begin(self) -> None:
         """Begin, as `async with` does. Calling it again is fine."""
         if self._state == "open":
@@ -272,7 +260,8 @@ class ImportStream:
                 limits = await self._target.limits()
             except BaseException as error:
                 if self._state == "open":
-                    await self._abort_after(error)
+                    with second_to(error):
+                        await self.abort(error)
                 else:
                     self._operation.fail(error)
                 raise
@@ -309,11 +298,9 @@ class ImportStream:
             ) from None
 
     def _progress(self) -> Progress:
-        """How far in the source the rows that were given so far end."""
         return replace(self._taken, digest=self._consumed.digest())
 
     def _note(self, done: Progress) -> None:
-        """So much of the source is committed."""
         self._done = done
 
 

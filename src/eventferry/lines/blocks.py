@@ -49,11 +49,8 @@ class Lines:
                 yield number, text
 
     def decoded(self, decode: Callable[[bytes], T]) -> Iterator[tuple[int, T]]:
-        """(line number, what `decode` makes of it) for each line that isn't blank.
-
-        Raises:
-            InputError: `decode` raised one; it comes out with its place.
-        """
+        """(line number, what `decode` makes of it) for each line that isn't blank. An InputError comes out with its
+        place."""
         for number, text in self.numbered:
             try:
                 yield number, decode(text)
@@ -61,11 +58,8 @@ class Lines:
                 raise self.placed(error, number) from None
 
     def rows(self, decoder: LineDecoder) -> Iterable[NumberedRow]:
-        """The row of each line that isn't blank: all at once, or where that cannot be, one by one.
-
-        Raises:
-            InputError: a line cannot become a row.
-        """
+        """The row of each line that isn't blank: all at once, or where that cannot be, one by one. Raises
+        InputError."""
         if self.count and (rows := decoder.rows(self.text + b"\n", self.count, self.line)) is not None:
             return rows
         return ((number, *row) for number, row in self.decoded(decoder.row))
@@ -90,14 +84,11 @@ class Lines:
 
 
 class LineSplitter:
-    """Cuts blocks of bytes into lines; blocks may end anywhere, in the middle of a character too.
+    """Cuts blocks of bytes, which may end anywhere, in the middle of a character too, into lines. The first block
+    begins at `byte_offset` in the input, with the line of this number.
 
-    A byte order mark at the start is dropped. Input that is not UTF-8 is refused where it stands.
-
-    Args:
-        max_line_bytes: a longer line is refused by its number.
-        byte_offset: where in the input the first block begins.
-        line: the number of the line that begins there.
+    A byte order mark at the start is dropped. What is not UTF-8, or longer than `max_line_bytes`, is refused by its
+    place.
     """
 
     def __init__(
@@ -112,11 +103,7 @@ class LineSplitter:
         self._at_start = byte_offset == 0
 
     def feed(self, block: bytes) -> Lines:
-        """The lines that this block makes whole.
-
-        Raises:
-            InputError: a line is longer than `max_line_bytes`, or the bytes are not UTF-8.
-        """
+        """The lines that this block makes whole. Raises InputError."""
         if self._at_start:
             block = self._without_bom(block)
         self._check_utf8(block)
@@ -140,12 +127,10 @@ class LineSplitter:
         if self._at_start:  # fewer bytes than a byte order mark has came in at all
             self._at_start = False
             self._check_utf8(b"".join(self._pieces))
-        try:
-            self._utf8.decode(b"", final=True)
-        except UnicodeDecodeError:
+        if self._utf8.getstate()[0]:
             raise InputError(
                 "the input ends inside a character", line=self.line, byte_offset=self.byte_offset
-            ) from None
+            )
         rest = self._taken()
         end = self.byte_offset + len(rest)
         return Lines(rest, 1 if rest else 0, self.line, self.byte_offset, end)
@@ -158,7 +143,6 @@ class LineSplitter:
         return whole
 
     def _without_bom(self, block: bytes) -> bytes:
-        """Drops a byte order mark, which may itself be cut."""
         start = self._taken(block)
         if len(start) < len(BOM) and BOM.startswith(start):
             self._pieces.append(start)
@@ -208,13 +192,10 @@ _IN_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
 class ArraySplitter:
-    """Cuts one JSON array into the texts of its elements, block by block, so that its size doesn't matter.
+    """Cuts one JSON array into the texts of its elements, block by block, so that its size doesn't matter. The first
+    block begins at `byte_offset`; an element longer than `max_element_bytes` is refused by its place.
 
     Only brackets, commas and strings are followed here; whether an element is JSON is for its decoder to say.
-
-    Args:
-        max_element_bytes: a longer element is refused by its place.
-        byte_offset: where in the input the first block begins.
     """
 
     def __init__(self, max_element_bytes: int = DEFAULT_MAX_LINE_BYTES, *, byte_offset: int = 0) -> None:

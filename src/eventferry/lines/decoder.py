@@ -34,8 +34,7 @@ from eventferry.lines.spelling import (
 )
 
 _NULL = msgspec.Raw(b"null")
-_LEFT_OUT: Any = msgspec.UNSET
-"""Of a key that is not written where it was not read."""
+_LEFT_OUT: Any = msgspec.UNSET  # of a key that is not written where it was not read
 
 
 class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
@@ -66,18 +65,12 @@ class _LenientNewLine(_NewLine, forbid_unknown_fields=False):
     pass
 
 
-class _SavedLine(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, gc=False):
-    thread_counter: msgspec.Raw = _LEFT_OUT  # the store gives the position
-    thread_id: msgspec.Raw = _LEFT_OUT
-    type: Name
+class _SavedLine(_NewLine, kw_only=True):
     timestamp: Timestamp = 0
-    aggregate_id: Name
-    aggregate_version: Version
-    payload: msgspec.Raw = _NULL
+    aggregate_version: Version  # type: ignore[assignment]
 
 
 E = TypeVar("E", _Line, _NewLine, _SavedLine)
-
 
 _SAVED = msgspec.json.Decoder(_SavedLine)
 _PAYLOAD = attrgetter("payload")

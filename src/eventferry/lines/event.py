@@ -64,8 +64,7 @@ NumberedRow: TypeAlias = tuple[int, int, int, int, str, int, str, JsonText]
 """The number of a line and what its `Row` holds, on the way to a database; the payload may be a piece of the block that
 it came in."""
 
-NewRowValues: TypeAlias = tuple[int, str, str, JsonText]
-"""What a `NewRow` holds, likewise."""
+NewRowValues: TypeAlias = tuple[int, str, str, JsonText]  # what a `NewRow` holds, likewise
 
 
 _EVENT = msgspec.json.Decoder(Event)

@@ -21,13 +21,11 @@ from typing import IO, Any, ParamSpec, TypeVar
 
 from eventferry.errors import EventferryError, InputError, StoreClosedError
 from eventferry.lifecycle import to_the_end
-from eventferry.lines.unpacking import Gzip, Identity, Unpacker, Zstd, zstd_module
+from eventferry.lines.unpacking import Gzip, Unpacker, Zstd, zstd_module
 
 BLOCK = 1024 * 1024
 
-PACKED = (".gz", ".zst")
-"""Endings of names, in any case, of files that are packed."""
-
+PACKED = (".gz", ".zst")  # endings of names, in any case, of files that are packed
 _PIECES_AT_ONCE = 32
 """How many pieces are unpacked, at most, before whoever waits for a block may go another way."""
 
@@ -71,10 +69,8 @@ async def _settled(future: asyncio.Future[Any]) -> None:
 
 
 def descriptor_of(path: str | os.PathLike[str]) -> int | None:
-    """The open file of this process that a path means, as /dev/stdout, /dev/fd/3 and what bash makes of >(…) do.
-
-    To open it by the path would be another thing: a regular file would be written from its start, and replaced.
-    """
+    """The open file of this process that a path means, as /dev/stdout, /dev/fd/3 and what bash makes of >(…) do. To
+    open it by the path would be another thing: a regular file would be written from its start, and replaced."""
     folders = {"/dev/fd", os.path.realpath("/proc/self/fd")}
     place = os.path.abspath(path)
     for _ in range(40):  # so many links Linux follows
@@ -105,7 +101,6 @@ on the file, and with them the transactions of its stores."""
 
 
 def _is_database(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a SQLite database."""
     try:
         found = os.stat(path)
         identity = found.st_dev, found.st_ino
@@ -246,17 +241,15 @@ class Blocks(AsyncIterator[bytes]):
                 return packing(what)
         if not is_all and any(magic.startswith(start) for magic in (*_PACKINGS, *_FOREIGN)):
             return None
-        if self._name is not None and _is_packed(self._name):
+        if self._name is not None and os.path.splitext(self._name)[1].lower() in PACKED:
             why = "it does not begin as gzip or zstd does" if start else "it is empty"
             raise InputError(f"{what} is damaged or cut off: {why}")
-        return Identity()
+        return Unpacker()
 
 
 def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> Blocks:
-    """The bytes of a file, unpacked, in blocks; a file object is read from where it stands and left open.
-
-    What begins as gzip or zstd is unpacked, whatever its name is.
-    """
+    """The bytes of a file, in blocks, unpacked if it begins as gzip or zstd, whatever its name is. A file object is
+    read from where it stands and left open."""
     return Blocks(source)
 
 
@@ -267,10 +260,6 @@ def _read(file: IO[bytes]) -> bytes:
         if data is not None:
             return data
         select.select((file,), (), ())  # whoever shares it has made it so that it does not wait
-
-
-def _is_packed(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in PACKED
 
 
 def _reason(error: Exception) -> str:
@@ -284,7 +273,6 @@ class _Raw(io.FileIO):
     """A file that is written without a buffer: `write` takes all, and `close` waits for nobody."""
 
     def write(self, block: Any) -> int:
-        """Write all of it."""
         rest = memoryview(block)
         while rest:
             taken: int | None = super().write(rest)
@@ -365,7 +353,6 @@ class FileSink:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     async def _written(self) -> None:
-        """Wait for what is under way; raises its error."""
         if self._writing is not None:
             await asyncio.shield(self._writing)  # a thread cannot be cancelled: `abort` waits for it
             self._writing = None

@@ -18,8 +18,7 @@ from eventferry.lines.spelling import LONE_SURROGATE
 MAX_SAFE_INTEGER = 2**53 - 1
 """The largest whole number that JavaScript, and so the real reSolve, keeps exactly."""
 
-MAX_ID_LENGTH = 700
-"""Characters in an aggregateId or a type, as reSolve declares its columns."""
+MAX_ID_LENGTH = 700  # characters in an aggregateId or a type, as reSolve declares its columns
 
 ThreadId = Annotated[int, msgspec.Meta(ge=0, le=255)]
 ThreadCounter = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNTER)]
@@ -28,27 +27,20 @@ Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGE
 Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 
 
-_BYTES_OF_A_CHARACTER = 4
-"""In UTF-8, at most."""
+_BYTES_OF_A_CHARACTER = 4  # in UTF-8, at most
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the columns of one store can hold: characters in an aggregateId and a type, and
+    """What the columns of one store can hold."""
 
-    Attributes:
-        max_id_bytes: bytes in an aggregateId; None: as many as its characters take.
-        refuse_payload: says why a payload would not survive in the payload column; None if it would.
-            None instead of a function: every payload survives.
-        all_survive: given lines and the length of the longest payload in them, whether each surely survives, and none
-            has a number with an exponent of more digits than any may have; quick. None instead of a function: each
-            must be looked at, where there is `refuse_payload`.
-    """
-
-    id_length: int = MAX_ID_LENGTH
-    type_length: int = MAX_ID_LENGTH
-    max_id_bytes: int | None = None
+    id_length: int = MAX_ID_LENGTH  # characters in an aggregateId
+    type_length: int = MAX_ID_LENGTH  # characters in a type
+    max_id_bytes: int | None = None  # in an aggregateId; None: as many as its characters take
+    # Says why a payload would not survive in the payload column; None if it would. Without it, every payload survives.
     refuse_payload: Callable[[bytes], str | None] | None = None
+    # Given lines and the length of the longest payload in them, whether each surely survives, and none has a number
+    # with an exponent of more digits than any may have; quick. Without it, each is looked at by `refuse_payload`.
     all_survive: Callable[[bytes, int], bool] | None = None
 
     def surely_take(self, lines: bytes, longest: int) -> bool:
@@ -64,8 +56,7 @@ class Limits:
         return self.max_id_bytes is None or longest_id * _BYTES_OF_A_CHARACTER <= self.max_id_bytes
 
 
-ROOMY = Limits()
-"""The limits of tables that eventferry makes."""
+ROOMY = Limits()  # the limits of tables that eventferry makes
 
 
 def check_text(field: str, value: str) -> None:

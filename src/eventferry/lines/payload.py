@@ -100,11 +100,8 @@ def check_payload(payload: bytes) -> None:
         )
 
 
-_MANY = 5_000
-"""Values in a payload that take milliseconds to write."""
-
-LARGE = 256 * 1024
-"""Bytes of a payload that take milliseconds to read."""
+_MANY = 5_000  # values in a payload that take milliseconds to write
+LARGE = 256 * 1024  # bytes of a payload that take milliseconds to read
 
 
 def is_large(payload: Any) -> bool:
@@ -122,11 +119,8 @@ def is_large(payload: Any) -> bool:
 
 
 def encode_payload(payload: Any) -> bytes:
-    """The JSON text of a Python value, as `json.loads` would give it back.
-
-    Raises:
-        InputError: it is not a JSON value (nor are NaN and lone surrogates).
-    """
+    """The JSON text of a Python value, as `json.loads` would give it back. Raises InputError where it is not a JSON
+    value (nor are NaN and lone surrogates)."""
     try:
         odd = _check_json(payload)
         text = ENCODER.encode(_respelled(payload) if odd else payload)

@@ -8,7 +8,7 @@ from typing import IO, Any, Protocol, TypeAlias, TypeVar, cast, overload
 
 from eventferry.errors import ResumeError, UsageError
 from eventferry.importing.stream import ImportStream
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import second_to, to_the_end
 from eventferry.lines.files import FileSink, StreamSink, read_blocks
 
 Report = TypeVar("Report")
@@ -89,9 +89,8 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
         await _close(opened)
     except BaseException as error:
         try:
-            await _close(opened)
-        except Exception as another:  # the first error is what matters
-            error.add_note(f"ending failed too: {another}")
+            with second_to(error):
+                await _close(opened)
         finally:
             await to_the_end(_abort(sink, error))
         raise
@@ -99,10 +98,8 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
 
 
 async def _abort(sink: Sink[Any], error: BaseException) -> None:
-    try:
+    with second_to(error):
         await sink.abort(error)
-    except Exception as another:
-        error.add_note(f"ending failed too: {another}")
 
 
 def _sink(target: Transform | Sink[Any] | File) -> Sink[Any]:

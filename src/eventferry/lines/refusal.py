@@ -17,10 +17,8 @@ from eventferry.errors import InputError
 from eventferry.lines.spelling import LONE_SURROGATE, duplicate_key, field_at, lone_surrogate
 
 _TOO_DEEP = "nests more deeply than can be read"
-_SHOWN = 100
-"""Characters of the input that an error repeats."""
-_DIGITS = 40
-"""Characters of a number that an error repeats."""
+_SHOWN = 100  # characters of the input that an error repeats
+_DIGITS = 40  # characters of a number that an error repeats
 _LONG = 1024 * 1024
 """Bytes of a line that is not searched for the place where it stops being JSON: that would take much memory."""
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -31,19 +29,14 @@ _NOT_FINITE = re.compile(rb"NaN|-?Infinity")
 
 
 class Fault(NamedTuple):
-    """What is wrong with one field of an object.
+    """What is wrong with one field of an object."""
 
-    Attributes:
-        field: its key, as an error shows it.
-        problem: there is no such field, it is missing, or its value is wrong.
-        wanted: what its value must be; for an unknown field, the fields that there are.
-        found: what its value is; it never holds the characters of a string.
-    """
-
-    field: str
-    problem: Literal["unknown", "missing", "wrong"]
-    wanted: str
-    found: str
+    field: str  # its key, as an error shows it
+    problem: Literal[
+        "unknown", "missing", "wrong"
+    ]  # there is no such field, it is missing, or its value is wrong
+    wanted: str  # what its value must be; for an unknown field, the fields that there are
+    found: str  # what its value is; it never holds the characters of a string
 
     @property
     def reason(self) -> str:
@@ -54,13 +47,9 @@ class Fault(NamedTuple):
 
 
 def fault_in(members: Mapping[str, Any], shape: type[msgspec.Struct], *, strict: bool = True) -> Fault | None:
-    """The first fault in the members of an object that was refused; None if each is right in itself.
-
-    Args:
-        members: values, or `msgspec.Raw` where they are JSON texts still.
-        shape: what they were to become.
-        strict: whether a string may not stand for a number or a truth value, as in `msgspec.convert`.
-    """
+    """The first fault in the members of an object that was refused: values, or `msgspec.Raw` where they are JSON texts
+    still. None if each is right in itself. In `strict` checks a string may not stand for a number or a truth value, as
+    in `msgspec.convert`."""
     fields = {field.encode_name: field for field in msgspec.structs.fields(shape)}
     for key, value in members.items():
         field = fields.get(key)

@@ -38,17 +38,10 @@ def lone_surrogate(text: bytes) -> int | None:
     return next((match.start() for match in _ESCAPES.finditer(text) if match["lone"] is not None), None)
 
 
-def has_lone_surrogate(text: bytes) -> bool:
-    """Whether a JSON text has the escape of half a surrogate pair."""
-    return lone_surrogate(text) is not None
-
-
 def duplicate_key(line: bytes) -> str | None:
-    """A key of an event that occurs twice in the outermost object of a line.
-
-    Where none does, the members account for every byte of the compact line. Only otherwise is each looked at,
-    for a key may also just be spelled with escapes.
-    """
+    """A key of an event that occurs twice in the outermost object of a line. Where none does, the members account
+    for every byte of the compact line. Only otherwise is each looked at, for a key may also just be spelled with
+    escapes."""
     text = msgspec.json.format(line, indent=-1)
     members = _MEMBERS.decode(text)
     if len(text) == 1 + sum(len(key.encode()) + len(memoryview(value)) + 4 for key, value in members.items()):

@@ -6,13 +6,11 @@ import contextlib
 import zlib
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from eventferry.errors import InputError, MissingExtraError
 
-PIECE = 1024 * 1024
-"""How much is unpacked at once."""
-
+PIECE = 1024 * 1024  # how much is unpacked at once
 _AT_ONCE = 16 * 1024
 """How many packed bytes are looked at together: what is behind the end of a part is copied, for every part."""
 
@@ -33,34 +31,20 @@ def zstd_module() -> ModuleType:
     return backport
 
 
-class Unpacker(Protocol):
-    """Takes what came in and gives what it unpacks to."""
+class Unpacker:
+    """Takes what came in and gives what it unpacks to; this one takes what is not packed at all."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The pieces that these bytes unpack to, each at most `PIECE` bytes; an empty one says no more than that
         there was some work to do."""
+        yield data
 
     def finish(self) -> None:
         """It was all. Raises InputError where it cannot have been."""
 
 
-class Identity:
-    """What is not packed at all."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bytes as they are."""
-        yield data
-
-    def finish(self) -> None:
-        """Any end is one."""
-
-
-class _Parts:
-    """What is packed in parts (members of gzip, frames of zstd), one after another.
-
-    Args:
-        what: is packed, for the words of an error.
-    """
+class _Parts(Unpacker):
+    """What is packed in parts (members of gzip, frames of zstd), one after another; `what` it is, an error says."""
 
     _format = ""
     _error: type[Exception]
@@ -79,7 +63,6 @@ class _Parts:
         return InputError(f"{self._what} is damaged, or is not {self._format}: {error}")
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The pieces that these bytes unpack to."""
         for start in range(0, len(data), _AT_ONCE):
             yield from self._unpacked(data[start : start + _AT_ONCE])
 
@@ -107,7 +90,6 @@ class _Parts:
             raise self._damaged(error) from None
 
     def finish(self) -> None:
-        """Raises InputError where the last part is not whole."""
         if self._part is not None or self._start or not self._parts:
             raise InputError(f"{self._what} is damaged or cut off: it ends inside {self._format}")
 
@@ -127,19 +109,14 @@ class Gzip(_Parts):
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
 _HEADER = len(_MAGIC) + 1
-_HAS_CHECKSUM = 4
-"""The bit of a frame's descriptor, which comes behind the magic number."""
+_HAS_CHECKSUM = 4  # the bit of a frame's descriptor, which comes behind the magic number
 
 
 class Zstd(_Parts):
-    """One or more frames of zstd.
+    """One or more frames of zstd. `window_log` says how large a window may be, as a power of two; None: as large as
+    zstd can.
 
-    Args:
-        what: is packed, for the words of an error.
-        window_log: how large a window may be, as a power of two; None: as large as zstd can.
-
-    Attributes:
-        is_checked: whether each frame has a checksum. In one that has none a wrong bit can become another event.
+    `is_checked` says whether each frame has a checksum. In one that has none a wrong bit can become another event.
     """
 
     _format = "zstd"

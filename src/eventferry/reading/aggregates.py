@@ -8,8 +8,7 @@ from itertools import islice
 
 from eventferry.database import Key, Position, Reading, Selection, State
 
-_PLACES = 20_000
-"""Of how many events, at most, it is looked up at once where they are."""
+_PLACES = 20_000  # of how many events, at most, it is looked up at once where they are
 
 
 class Aggregates:

@@ -14,23 +14,15 @@ from eventferry.lifecycle import over, to_the_end
 
 T = TypeVar("T")
 
-_ROOM = 4
-"""How many items of a source wait until its turn comes, where several are read at the same time."""
+_ROOM = 4  # how many items of a source wait until its turn comes, where several are read at the same time
 
 
 class Ahead(Generic[T]):
-    """Items that a task of its own reads.
-
-    Args:
-        read: reads them: gives each to `give`, and waits in `room` where it holds nothing open.
-        enough: how many items are enough to read no more for now.
-
-    Attributes:
-        hand: the items that have been read and not been taken.
-    """
+    """Items that a task of its own reads, until `enough` are at hand: it gives each to `give`, and waits in `room`
+    where it holds nothing open."""
 
     def __init__(self, read: Callable[[Ahead[T]], Awaitable[None]], enough: int) -> None:
-        self.hand: deque[T] = deque()
+        self.hand: deque[T] = deque()  # what has been read and not been taken
         self._enough = enough
         self._wanted = 0
         self._came = asyncio.Event()
@@ -39,11 +31,8 @@ class Ahead(Generic[T]):
         self._task.add_done_callback(lambda _: self._came.set())
 
     async def reach(self, count: int) -> bool:
-        """Wait until this many items are at hand; False if there are not that many.
-
-        Raises:
-            Exception: what the task met with, once everything before it has been taken.
-        """
+        """Wait until this many items are at hand; False if there are not that many. Raises what the task met with,
+        once everything before it has been taken."""
         self._wanted = count
         while len(self.hand) < count and not self._task.done():
             self._taken.set()
@@ -91,11 +80,8 @@ class Ahead(Generic[T]):
 
 
 async def in_turn(sources: Iterable[AsyncGenerator[T, None]], jobs: int) -> AsyncGenerator[T, None]:
-    """Everything that the sources give, one source after another, while up to `jobs` of them are being read ahead.
-
-    Of a single one, one item is read ahead. The first error, in this order, ends it; whatever ends it closes all
-    sources.
-    """
+    """Everything that the sources give, one source after another, while up to `jobs` of them are being read ahead; of a
+    single one, one item. The first error, in this order, ends it; whatever ends it closes all sources."""
     rest = iter(sources)
     enough = 1 if jobs == 1 else _ROOM
     running = deque(Ahead(partial(_read, source), enough) for source in islice(rest, jobs))

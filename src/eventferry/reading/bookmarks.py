@@ -38,9 +38,7 @@ _IDENTITY_BYTES = 8
 _FINGERPRINT_BYTES = 12
 _DIGEST_BYTES = 16
 _PLANES = vector.COUNTER_BYTES * vector.THREADS
-_LINES_BYTES = 4 * 1024 * 1024
-"""Bytes of lines that are looked up at a time."""
-
+_LINES_BYTES = 4 * 1024 * 1024  # bytes of lines that are looked up at a time
 _RAW_DEFLATE = -15
 
 
@@ -53,39 +51,25 @@ class Written(NamedTuple):
 
 
 class Bookmark(NamedTuple):
-    """What has been read of a store; immutable.
+    """What has been read of a store; immutable."""
 
-    Attributes:
-        identity: of the store, hashed; zeros where it has none that outlasts a backup.
-        unread: the 256 next counters.
-        digests: of the last event that was read, by thread. A thread in which none was, or whose last counters were a
-            gap, has none.
-    """
-
-    identity: bytes
-    unread: Sequence[int]
+    identity: bytes  # of the store, hashed; zeros where it has none that outlasts a backup
+    unread: Sequence[int]  # the 256 next counters
+    # Of the last event that was read, by thread. One in which none was, or whose last counters were a gap, has none.
     digests: Mapping[int, bytes]
 
     @classmethod
     async def at(cls, reading: Reading, unread: Sequence[int]) -> Bookmark:
-        """The bookmark at these counters.
-
-        Raises:
-            CursorAheadError: the store does not have so many events.
-        """
+        """The bookmark at these counters. Raises CursorAheadError where the store does not have so many events."""
         await refuse_ahead(reading, unread)
         digests = await _digests_at(reading, unread, range(vector.THREADS))
         return cls(identity_of(await reading.state()), list(unread), digests)
 
     @classmethod
     async def open(cls, reading: Reading, text: str) -> Bookmark:
-        """The bookmark of a text, if what was read is still the store's history.
-
-        Raises:
-            UsageError: the text is not a bookmark.
-            CursorAheadError: the store does not have so many events.
-            StoreReplacedError: it has others.
-        """
+        """The bookmark of a text, if what was read is still the store's history. Raises UsageError where the text is
+        not a bookmark, CursorAheadError where the store does not have so many events, and StoreReplacedError where it
+        has others."""
         identity, fingerprint, unread = decode(text)
         own = identity_of(await reading.state())
         if identity != own and identity.hex() not in await lineage(reading):
@@ -99,11 +83,7 @@ class Bookmark(NamedTuple):
 
     async def moved(self, reading: Reading, lines: Lines, unread: Sequence[int]) -> Bookmark:
         """The bookmark behind a page, which this reading gave."""
-        threads = {
-            thread
-            for thread, (before, after) in enumerate(zip(self.unread, unread, strict=True))
-            if after != before
-        }
+        threads = {thread for thread in range(vector.THREADS) if unread[thread] != self.unread[thread]}
         digests = {thread: digest for thread, digest in self.digests.items() if thread not in threads}
         last = _last_lines(lines)
         known = {thread for thread in threads & last.keys() if last[thread][0] == unread[thread] - 1}
@@ -144,8 +124,7 @@ def encode(written: Written) -> str:
     planes = b"".join(counters[plane :: vector.COUNTER_BYTES] for plane in range(vector.COUNTER_BYTES))
     packing = zlib.compressobj(9, wbits=_RAW_DEFLATE)
     body = written.identity + written.fingerprint + packing.compress(planes) + packing.flush()
-    whole = body + zlib.crc32(body).to_bytes(4, "big")
-    return PREFIX + base64.urlsafe_b64encode(whole).decode().rstrip("=")
+    return PREFIX + base64.urlsafe_b64encode(body + _checksum(body)).decode().rstrip("=")
 
 
 def decode(text: str) -> Written:

@@ -13,7 +13,6 @@ from contextlib import aclosing, asynccontextmanager
 from enum import Enum
 from functools import partial
 from itertools import pairwise
-from types import TracebackType
 from typing import TypeAlias
 
 from eventferry import cursor as vector
@@ -88,21 +87,15 @@ class ExportStream:
         return self._export.exported
 
     async def begin(self) -> str:
-        """Fix the state that is exported, as asking for the first block does; twice is fine.
-
-        Returns:
-            The cursor behind that state: where a later export goes on when this one has come to its end.
-        """
+        """Fix the state that is exported, as asking for the first block does; twice is fine. Returns the cursor behind
+        it: where a later export goes on when this one has come to its end."""
         with self._export.life.running():
             _, heads = await self._export.begun()
         return vector.encode(heads)
 
     async def bookmark(self) -> str:
-        """A bookmark behind the last event that was given out whole; an export since then goes on.
-
-        Raises:
-            StoreReplacedError: the events have been replaced.
-        """
+        """A bookmark behind the last event that was given out whole; an export since then goes on. Raises
+        StoreReplacedError where the events have been replaced."""
         with self._export.life.running():
             return await self._export.bookmark_at(self._export.unread)
 
@@ -134,22 +127,14 @@ class ExportStream:
     async def __aenter__(self) -> ExportStream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 
 class Export:
-    """What an export does. Its generators hold it, and not the stream: that can be forgotten.
-
-    Args:
-        database: whose events are exported.
-        cut: which events these are, and up to where; None: those that are there when it begins.
-        jobs: how many slices are read at the same time.
-        since: a bookmark, instead of `cursor`.
-        until: the bookmark or cursor to end at.
-    """
+    """What an export does, up to the bookmark or cursor `until`. Its generators hold it, and not the stream: that can
+    be forgotten. `cut` is which events are exported, and up to where; None: those that are there when it begins.
+    `jobs` slices are read at the same time."""
 
     def __init__(
         self,
@@ -267,7 +252,6 @@ class Export:
     async def _slice(
         self, identity: str, since: list[int], until: list[int], *, is_last: bool
     ) -> AsyncGenerator[_Step, None]:
-        """Page after page of a slice."""
         # Each of several slices is read while others are checked, without more.
         is_alone = self._jobs == 1 and self._limit is None and self._room is None and self._only.is_open
         pages = Pages(since, until, self._only, partial(self._reading, identity) if is_alone else None)
@@ -317,7 +301,6 @@ class Export:
             yield reading
 
     def _rest(self, read: int) -> int:
-        """How many events the next page may have when so many have been read."""
         return PAGE_EVENTS if self._limit is None else min(PAGE_EVENTS, self._limit - read)
 
     async def begun(self) -> tuple[str, list[int]]:
@@ -372,11 +355,4 @@ class Export:
     async def _thaw(self) -> None:
         owner, self._owner = self._owner, None
         if owner is not None:
-            await to_the_end(self._release(owner))
-
-    async def _release(self, owner: Owner) -> None:
-        try:
-            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-                await owners.thaw(writing, owner.id)
-        finally:
-            await owner.release()
+            await to_the_end(owners.leave(self._database, owner))

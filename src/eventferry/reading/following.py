@@ -21,13 +21,9 @@ from eventferry.reading.exporting import PAGE_BYTES, RECONNECTIONS
 from eventferry.reading.pages import NO_LINES, Lines, Pages
 from eventferry.results import Page
 
-NOW = "now"
-"""Follow from the current end of the store."""
-
+NOW = "now"  # follow from the current end of the store
 BUSY_PAUSE = 0.02
-IDLE_PAUSE = 0.5
-"""Seconds between two looks: at first, and when nothing has come for a while."""
-
+IDLE_PAUSE = 0.5  # seconds between two looks: at first, and when nothing has come for a while
 _CHECK_AFTER = 1.0
 """Seconds after which the history is checked even though the store's state looks the same: a backup that was restored
 and has grown by as many events as were lost has the same counts."""
@@ -36,18 +32,11 @@ _EVERY_THREAD = range(vector.THREADS)
 
 
 class Follower:
-    """Follows a store, in lines; for whoever passes them on.
+    """Follows a store from `since` on (a bookmark; `NOW`; None for the start), in lines; for whoever passes them on.
+    `decode` makes events of them.
 
-    Args:
-        database: the store's.
-        since: a bookmark; `NOW`; None for the start.
-        only: which events to give.
-        limit: events of a page.
-        decode: makes events of lines.
-
-    Attributes:
-        bookmark: behind the last page; None before the first look.
-        is_caught_up: whether the last look has seen the end of the store.
+    `bookmark` is behind the last page, and None before the first look; `is_caught_up` says whether the last look has
+    seen the end of the store.
     """
 
     def __init__(
@@ -73,11 +62,7 @@ class Follower:
         self._witnesses: Collection[int] = _EVERY_THREAD
 
     async def begin(self) -> Bookmark:
-        """Find where to begin, as the first look does. Calling it again is fine.
-
-        Raises:
-            UsageError, CursorAheadError, StoreReplacedError: as `Bookmark.open`.
-        """
+        """Find where to begin, as the first look does. Calling it again is fine. Raises as `Bookmark.open`."""
         if self.bookmark is None:
             with self._database.life.running():
                 async with self._database.reading() as reading:
@@ -86,13 +71,9 @@ class Follower:
         return self.bookmark
 
     async def next(self, idle: float | None) -> Lines:
-        """The next page, as soon as there is one.
+        """The next page, as soon as there is one, or none after `idle` seconds; None waits for ever.
 
-        Args:
-            idle: seconds after which to come back without events; None waits for ever.
-
-        Raises:
-            CursorAheadError, StoreReplacedError: what was read is no longer the store's history.
+        Raises CursorAheadError or StoreReplacedError where what was read is no longer the store's history.
         """
         # Two steps at the same time must not begin at the same event.
         with self._database.life.running():

@@ -16,8 +16,7 @@ from eventferry.results import Page
 
 PAGE_BYTES = 64 * 1024 * 1024
 
-_REMEMBERED = 16
-"""For how many readers a store remembers where their last page ended."""
+_REMEMBERED = 16  # for how many readers a store remembers where their last page ended
 
 
 class EventLoader:

@@ -9,24 +9,16 @@ from collections.abc import Sequence
 from eventferry.database import Filter, Key, Reading
 from eventferry.reading.questions import EVERY_THREAD
 
-WALK = 4096
-"""How many events that a filter leaves out one merge walks over at most."""
+WALK = 4096  # how many events that a filter leaves out one merge walks over at most
 
 
 class Merge:
     """The merge of the threads, fed from each thread by a few events at a time."""
 
     def __init__(
-        self,
-        reading: Reading,
-        unread: Sequence[int],
-        until: Sequence[int] | None,
-        only: Filter,
-        limit: int,
+        self, reading: Reading, unread: Sequence[int], until: Sequence[int] | None, only: Filter, limit: int
     ) -> None:
-        self._reading = reading
-        self._until = until
-        self._only = only
+        self._reading, self._until, self._only = reading, until, only
         self._unread = dict(enumerate(unread))
         self._count = min(max(limit // 64, 2), 64)
         self._queues: list[deque[tuple[Key, bool]]] = [deque() for _ in EVERY_THREAD]
@@ -46,18 +38,17 @@ class Merge:
             key, passes = heapq.heappop(self._heap)
             taken.append((key, passes))
             passed += passes
-            await self._advance(key.thread_id)
+            if queue := self._queues[key.thread_id]:
+                heapq.heappush(self._heap, queue.popleft())
+            else:
+                await self._refill([key.thread_id])
         return taken
-
-    async def _advance(self, thread: int) -> None:
-        if not self._queues[thread] and thread in self._unread:
-            await self._refill([thread])
-        elif self._queues[thread]:
-            heapq.heappush(self._heap, self._queues[thread].popleft())
 
     async def _refill(self, threads: Sequence[int]) -> None:
         """Fetch more of these threads, whose queues are empty, and put the first of each on the heap."""
         unread = {thread: self._unread[thread] for thread in threads if thread in self._unread}
+        if not unread:
+            return
         for key, passes in await self._reading.in_threads(unread, self._until, self._only, self._count):
             self._queues[key.thread_id].append((key, passes))
         for thread in unread:

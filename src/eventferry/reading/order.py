@@ -96,10 +96,8 @@ def are_unread(stretch: Stretch, unread: Sequence[int], until: Sequence[int] | N
 
 def passed_by(places: Iterable[tuple[int, int, int]], after: list[int]) -> list[Segment] | None:
     """Check 1: the parts of threads that the events of a page, given as (thread, counter, time), pass by; None if one
-    of them comes before an earlier one of its own thread.
-
-    An unread event in such a part is overtaken if it has a later time than the part's. Moves `after` behind the page.
-    """
+    of them comes before an earlier one of its own thread. An unread event in such a part is overtaken if it has a
+    later time than the part's. Moves `after` behind the page."""
     passed: list[Segment] = []
     for thread, counter, time in places:
         expected = after[thread]

@@ -16,16 +16,12 @@ from eventferry.reading.merge import Merge
 from eventferry.reading.questions import next_keys, refuse_ahead, states_at
 from eventferry.reading.stretches import DEPTH, Reader, Stretches, stretch_of
 
-_PIECE = 128 * 1024
-"""Bytes of lines that are made compact in one go."""
-
+_PIECE = 128 * 1024  # bytes of lines that are made compact in one go
 MANY = 64
 """Threads of a page to look for the next events in; of more, they mostly are among the events that sort next, which
 the next page takes anyhow."""
 
-_KEPT_BYTES = 1024 * 1024
-"""Bytes of lines that are kept for the next page at most, about."""
-
+_KEPT_BYTES = 1024 * 1024  # bytes of lines that are kept for the next page at most, about
 _LONG_AGO = FIRST.timestamp
 
 
@@ -59,12 +55,10 @@ class Pages:
     Args:
         unread: 256 next counters to begin at.
         until: 256 next counters to end before, or None for no end.
-        only: which events to give. A filter comes after the order: it changes no event's place.
+        only: which events to give.
         ahead: opens a reading for what sorts behind a page, which is then read while the page is checked. A page may
-            be smaller then than asked for. Only where there is an end and no filter; `close` when no more pages are
-            wanted.
-        decode: makes events of lines. They are decoded while the database is asked whether they come next, and stay as
-            it prints JSON, which is enough for that.
+            be smaller then than asked for. Only where there is an end and no filter; `close` at the end.
+        decode: makes events of lines, which stay as the database prints JSON.
     """
 
     def __init__(
@@ -77,9 +71,7 @@ class Pages:
         decode: Callable[[bytes], list[Event]] | None = None,
     ) -> None:
         self._until = until
-        self._decode = decode
-        self._only = only
-        self._reader = ahead
+        self._decode, self._only, self._reader = decode, only, ahead
         self._begin(unread)
 
     def _begin(self, unread: Sequence[int]) -> None:
@@ -157,11 +149,9 @@ class Pages:
         return Lines(b"".join(texts), *(list(chain.from_iterable(column)) for column in columns))
 
     async def _look_for_growth(self, reading: Reading, limit: int) -> None:
-        """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere.
-
-        Where it mostly has not, what is needed then is asked for in the same breath, and the database is at it while
-        what was kept is made into events. Where it has grown since the page before, it grows on, and nothing is kept.
-        """
+        """Nothing holds the store still from page to page: what was saved meanwhile may sort anywhere. Where it mostly
+        has not grown, what is needed then is asked for in the same breath, and the database is at it while what was
+        kept is made into events. Where it has since the page before, it grows on, and nothing is kept."""
         looking = asyncio.ensure_future(reading.state())
         self._source.begin_to_look(reading, limit, _KEPT_BYTES)
         state = await looking
@@ -271,11 +261,9 @@ class Pages:
         self._source.turn_to(Selection(until=self._until, only=self._only, thread=thread), self._reader)
 
     async def _find_bound(self, reading: Reading) -> bool:
-        """Find the least key that any thread still owes; False if there is none.
-
-        At first, go on to where the merge first comes to an event of the filter's first time, or a later one: what is
-        out before that is earlier, so no event of it is asked for.
-        """
+        """Find the least key that any thread still owes; False if there is none. At first, go on to where the merge
+        first comes to an event of the filter's first time, or a later one: what is out before that is earlier, so no
+        event of it is asked for."""
         keys = await next_keys(reading, self.unread, self._until)
         start, self._start = self._start, None
         if keys and start is not None and min(keys).timestamp < start:
@@ -289,11 +277,8 @@ class Pages:
         return bool(keys)
 
     async def _finish_time_is_ahead(self, reading: Reading) -> bool:
-        """Whether, past the last time asked for, there are unread events of an earlier time.
-
-        They can only stand behind a higher event of their own thread. Without this look every export of an
-        early day would walk to the end of the store.
-        """
+        """Whether, past the last time asked for, there are unread events of an earlier time: behind a higher event of
+        their own thread. Without this look every export of an early day would walk to the end of the store."""
         start, finish = self._only.start_time, self._only.finish_time
         first = Key(_LONG_AGO if start is None else start, -1, -1)
         rest = await stretch_of(reading, first, Selection(self.unread, self._until), 1, 1)
@@ -304,10 +289,7 @@ class Pages:
 
     async def _from_aggregates(self, reading: Reading, limit: int, max_bytes: int) -> Lines | None:
         """A page found by the index on aggregateId; None where timestamps go backwards and the page must be merged.
-
-        `unread` moves behind the events found, and no further: what the filter left out is passed over again,
-        by the index, and at no cost.
-        """
+        `unread` moves behind the events found, and no further: the index passes over the others again, at no cost."""
         positions, is_end = await self._aggregates.page(reading, self._selection, limit, max_bytes)
         after = list(self.unread)
         # Events of other aggregates were passed by; only one with a later time would move an event found.
@@ -316,14 +298,12 @@ class Pages:
             self._aggregates.forget()
             self._go_by_key()
             return None
-        self.unread = after
-        self.is_end = is_end
+        self.unread, self.is_end = after, is_end
         self._go_by_key()
         threads, counters, _, lines = zip(*positions, strict=True) if positions else ((), (), (), ())
         return self._lines(b"".join(filter(None, lines)), threads, counters)
 
     async def _merged(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
-        """A page by the merge itself."""
         merge = Merge(reading, self.unread, self._until, self._only, limit)
         if (thread := await merge.begin()) is not None:
             self._go_by_counter(thread)

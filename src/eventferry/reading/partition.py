@@ -18,9 +18,7 @@ from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Database, Key, Reading
 from eventferry.reading.questions import next_keys, refuse_ahead, states_at
 
-_SAMPLES = 16
-"""Events looked at for each slice: so the slices' sizes come near one another."""
-
+_SAMPLES = 16  # events looked at for each slice: so the slices' sizes come near one another
 _MAX_LOOKS = 256
 """How often all threads are looked into at most: of a store with few threads there may be fewer samples."""
 
@@ -63,11 +61,8 @@ async def partitions(database: Database, n: int, since: str | None, until: str |
 
 
 async def cut(reading: Reading, n: int, since: Sequence[int], until: Sequence[int]) -> list[list[int]]:
-    """Between which states of the merge n slices of about one size lie, or fewer: n + 1 states, from the first to
-    the last; none where nothing is unread.
-
-    Events of one timestamp cannot be cut apart, unless all are in one thread.
-    """
+    """Between which states of the merge n slices of about one size lie, or fewer: n + 1 states, from the first to the
+    last; none where nothing is unread. Events of one timestamp cannot be cut apart, unless all are in one thread."""
     since = list(since)
     until = [max(counters) for counters in zip(since, until, strict=True)]
     first = await next_keys(reading, since, until)

@@ -46,16 +46,8 @@ async def states_at(
 
 
 async def refuse_ahead(reading: Reading, unread: Sequence[int], heads: Sequence[int] | None = None) -> None:
-    """Refuse a cursor that has read more than the store holds: its reader would miss what comes next.
-
-    Args:
-        reading: of the store.
-        unread: the counters of the cursor.
-        heads: the store's, where they are known.
-
-    Raises:
-        CursorAheadError: it has.
-    """
+    """Raises CursorAheadError for a cursor that has read more than the store holds: its reader would miss what comes
+    next. `heads` are the store's, where they are known."""
     heads = await reading.heads() if heads is None else heads
     for thread, (counter, head) in enumerate(zip(unread, heads, strict=True)):
         if counter > head:

@@ -10,15 +10,12 @@ from eventferry.database import FIRST, Key, Reading, Selection, Stretch
 from eventferry.lifecycle import to_the_end
 from eventferry.reading.ahead import Ahead, close_all
 
-DEPTH = 12
-"""How many stretches are at hand at most."""
-
+DEPTH = 12  # how many stretches are at hand at most
 _AT_A_TIME = 24
 """How many stretches one reading gives at most, so that it stays short. It ends sooner where enough are at hand: no
 reading is open while its reader waits for anything but the database."""
 
-Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]
-"""Opens a reading."""
+Reader: TypeAlias = Callable[[], AbstractAsyncContextManager[Reading]]  # opens a reading
 
 
 async def stretch_of(
@@ -31,18 +28,11 @@ async def stretch_of(
 
 
 class Stretches:
-    """Stretches of a selection, one behind the other.
+    """Stretches of a selection, one behind the other; `first` comes next, if it is at hand.
 
     It does not know what has been read before, nor whether timestamps go backwards: whoever takes them checks that.
-
-    Args:
-        selection: the events.
-        reader: opens readings of its own for what comes behind the first stretch, from then on. Without one,
-            `look` reads one more stretch in a reading that is lent.
-
-    Attributes:
-        selection: the events.
-        first: what comes next, if it is at hand.
+    A reader opens readings of its own for what comes behind the first stretch, from then on. Without one, `look` reads
+    one more stretch in a reading that is lent.
     """
 
     def __init__(self, selection: Selection, reader: Reader | None = None) -> None:
@@ -181,7 +171,7 @@ class Stretches:
             self._reader = None
             self._ahead.stop()
             self._given_up.append(self._ahead)
-        self._ahead = None
+            self._ahead = None
 
     async def close(self) -> None:
         """Read nothing ahead any more; twice is fine."""

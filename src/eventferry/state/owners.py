@@ -21,6 +21,7 @@ from eventferry.database import (
     ExclusiveWriting,
     Freeze,
     Frozen,
+    Owner,
     Replacing,
     Stage,
     Writing,
@@ -60,18 +61,12 @@ async def writing(
     owner: str | None = None,
     secrets: bool = False,
 ) -> AsyncIterator[Any]:
-    """A write transaction on a store that may be written.
+    """A write transaction, of a kind of `Database.writing`, on a store that may be written. With `frozen="allow"` that
+    may be a frozen one too; the freeze of the `owner` who writes is not in its way. `secrets` keeps everybody else
+    from changing secrets.
 
-    Args:
-        database: the store's.
-        kind: of the transaction; see `Database.writing`.
-        frozen: "allow" writes to a frozen store too.
-        owner: the operation that writes; its own freeze is not in its way.
-        secrets: keep everybody else from changing secrets.
-
-    Raises:
-        StoreFrozenError: a user, or an operation that lives, has frozen the store.
-        StoreBusyError, StoreNotFoundError: as they say.
+    Raises StoreFrozenError where a user, or an operation that lives, has frozen the store; StoreBusyError;
+    StoreNotFoundError.
     """
     is_alive: dict[str, bool] = {}
     while True:
@@ -132,6 +127,17 @@ async def unfreeze_by_user(database: Database) -> None:
         # reSolve may set or remove one at any time.
         while marker is not None and not await transaction.change_freeze(marker, None):
             marker = await transaction.freeze()
+
+
+async def leave(database: Database, owner: Owner, *stages: Stage) -> None:
+    """End an operation: its freeze goes, if it stands, and so do these stages."""
+    try:
+        async with writing(database, "exclusive", frozen="allow") as transaction:
+            for stage in stages:
+                await transaction.drop_stage(stage)
+            await thaw(transaction, owner.id)
+    finally:
+        await owner.release()
 
 
 async def refuse_living(database: Database, stage: Stage) -> None:

@@ -41,11 +41,8 @@ async def refuse_foreign_tables(reading: Reading, place: str) -> None:
 async def put(
     writing: Writing, table: str, key: Mapping[str, str], content: Mapping[str, str], clash: str
 ) -> None:
-    """Insert or replace a row.
-
-    Raises:
-        UnsupportedStoreError: the table takes another row's key for the same, which `clash` says.
-    """
+    """Insert or replace a row. Raises UnsupportedStoreError, with `clash`, where the table takes another row's key for
+    the same."""
     dialect = writing.dialect
     same = all_of(*(dialect.among(column, [value]) for column, value in key.items()))
     changes = ", ".join(f"{dialect.column(column)} = %s" for column in content)

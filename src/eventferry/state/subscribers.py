@@ -33,18 +33,8 @@ async def load(
 async def save(
     writing: Writing, application_name: str, event_subscriber: str, destination: bytes | None, status: bytes
 ) -> bool:
-    """Insert or replace a row, whose destination and status are JSON texts.
-
-    Args:
-        writing: the transaction.
-        application_name: the first part of the key.
-        event_subscriber: the second.
-        destination: None: only change the status of an existing row.
-        status: the new one.
-
-    Returns:
-        False where there is no such row to be changed.
-    """
+    """Insert or replace a row, whose destination and status are JSON texts. Without a destination only the status of
+    an existing row changes; False where there is none."""
     dialect = writing.dialect
     table = dialect.tables.subscribers
     known = await columns(writing, table)

@@ -19,27 +19,18 @@ Mode: TypeAlias = Literal["replica", "merge"]
 
 
 class SyncState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """How far a sync has come.
+    """How far a sync has come."""
 
-    Attributes:
-        place: of the source, for people, and to find the row of a source that has no lasting identity.
-        identity: of the source as bookmarks hold it, in hex; zeros where it has no lasting one.
-        mode: "replica" or "merge".
-        same_aggregate: what becomes of an aggregate that lives on both sides, in a merge.
-        bookmark: of the source, behind what was brought over.
-        heads: the cursor of a replica behind that: if its heads are others, somebody else has written there.
-        events: how many events were brought over.
-        at: when the last ones were, in ms since 1970.
-    """
-
-    place: str
-    identity: str
+    place: str  # of the source, for people, and to find the row of a source that has no lasting identity
+    identity: str  # of the source as bookmarks hold it, in hex; zeros where it has no lasting one
     mode: Mode
-    same_aggregate: str = "refuse"
-    bookmark: str | None = None
-    heads: str | None = None
-    events: int = 0
-    at: int = 0
+    same_aggregate: str = "refuse"  # what becomes of an aggregate that lives on both sides, in a merge
+    bookmark: str | None = None  # of the source, behind what was brought over
+    heads: str | None = (
+        None  # the cursor of a replica behind that: if it differs, somebody else has written there
+    )
+    events: int = 0  # that were brought over
+    at: int = 0  # when the last ones were, in ms since 1970
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -61,24 +52,28 @@ class SyncRow(msgspec.Struct, frozen=True):
 _COLUMNS = ("source", "state", "problem")
 
 
-async def make_table(writing: Writing) -> None:
-    """Make the table where it is missing. In a transaction of its own: on MySQL this ends one.
+def _names(reading: Reading) -> tuple[str, str, str, str]:
+    """The table and its columns, quoted."""
+    dialect = reading.dialect
+    source, state, problem = map(dialect.column, _COLUMNS)
+    return dialect.table(dialect.tables.sync), source, state, problem
 
-    Raises:
-        UnsupportedStoreError: another program's table has its name.
-    """
-    dialect = writing.dialect
-    known = await columns(writing, dialect.tables.sync)
+
+async def make_table(writing: Writing) -> None:
+    """Make the table where it is missing. In a transaction of its own: on MySQL this ends one. Raises
+    UnsupportedStoreError where another program's table has its name."""
+    table, source, state, problem = _names(writing)
+    known = await columns(writing, writing.dialect.tables.sync)
     if not known:
-        source, state, problem = map(dialect.column, _COLUMNS)
         await writing.change(
-            f"""CREATE TABLE {dialect.table(dialect.tables.sync)}(
+            f"""CREATE TABLE {table}(
               {source} VARCHAR(64) NOT NULL PRIMARY KEY, {state} TEXT NOT NULL, {problem} TEXT NULL
-            ){dialect.of_table}"""
+            ){writing.dialect.of_table}"""
         )
     elif not set(_COLUMNS) <= known.keys():
+        name = writing.dialect.tables.sync
         raise UnsupportedStoreError(
-            f"the table {dialect.tables.sync!r} belongs to another program; the state of a sync would be kept there"
+            f"the table {name!r} belongs to another program; the state of a sync would be kept there"
         )
 
 
@@ -89,13 +84,10 @@ async def has_table(reading: Reading) -> bool:
 
 async def load(reading: Reading) -> list[SyncRow]:
     """The rows; none where there is no table."""
-    dialect = reading.dialect
     if not await has_table(reading):
         return []
-    names = ", ".join(map(dialect.column, _COLUMNS))
-    rows = await reading.ask(
-        f"SELECT {names} FROM {dialect.table(dialect.tables.sync)} ORDER BY {dialect.column('source')}"
-    )
+    table, *names = _names(reading)
+    rows = await reading.ask(f"SELECT {', '.join(names)} FROM {table} ORDER BY {names[0]}")
     return [
         SyncRow(
             source,
@@ -109,34 +101,19 @@ async def load(reading: Reading) -> list[SyncRow]:
 
 async def is_still(writing: Writing, source: str, before: str | None) -> bool:
     """Whether a row has this text still; None: whether there is no row."""
-    dialect = writing.dialect
-    source_column, state_column, _ = map(dialect.column, _COLUMNS)
-    rows = await writing.ask(
-        f"SELECT {state_column} FROM {dialect.table(dialect.tables.sync)} WHERE {source_column} = %s",
-        (source,),
-    )
+    table, source_column, state_column, _ = _names(writing)
+    rows = await writing.ask(f"SELECT {state_column} FROM {table} WHERE {source_column} = %s", (source,))
     return [text for (text,) in rows] == ([] if before is None else [before])
 
 
 async def save(writing: Writing, source: str, before: str | None, after: SyncState) -> str | None:
-    """Change a row, or insert it where there was none.
-
-    Args:
-        writing: the transaction in which the events change too.
-        source: the key of the row.
-        before: the text that it must have still; None where there must be no row.
-        after: what it becomes.
-
-    Returns:
-        The text of the row now; None if somebody else has changed it, and then nothing was done.
-    """
-    dialect = writing.dialect
-    table = dialect.table(dialect.tables.sync)
-    source_column, state_column, problem_column = map(dialect.column, _COLUMNS)
+    """In the transaction in which the events change too, change a row that still has the text `before`, or insert it
+    where that is None and there is none. Returns its text now; None if somebody else has changed it, and then nothing
+    was done."""
+    table, source_column, state_column, problem_column = _names(writing)
     text = msgspec.json.encode(after).decode()
     if before is None:
-        found = await writing.ask(f"SELECT 1 FROM {table} WHERE {source_column} = %s", (source,))
-        if found:
+        if not await is_still(writing, source, None):
             return None
         await writing.change(
             f"INSERT INTO {table}({source_column}, {state_column}) VALUES (%s, %s)", (source, text)
@@ -152,19 +129,17 @@ async def save(writing: Writing, source: str, before: str | None, after: SyncSta
 
 async def note_problem(writing: Writing, source: str, problem: Problem | None) -> None:
     """Keep the last error of a sync, for whoever asks how it is; None: it goes well again."""
-    dialect = writing.dialect
-    source_column, _, problem_column = map(dialect.column, _COLUMNS)
+    table, source_column, _, problem_column = _names(writing)
     await writing.change(
-        f"UPDATE {dialect.table(dialect.tables.sync)} SET {problem_column} = %s WHERE {source_column} = %s",
+        f"UPDATE {table} SET {problem_column} = %s WHERE {source_column} = %s",
         (None if problem is None else msgspec.json.encode(problem).decode(), source),
     )
 
 
 async def clear(writing: Writing) -> None:
     """Forget all syncs: the events that they brought are about to be replaced."""
-    dialect = writing.dialect
     if await has_table(writing):
-        await writing.change(f"DELETE FROM {dialect.table(dialect.tables.sync)}")
+        await writing.change(f"DELETE FROM {_names(writing)[0]}")
 
 
 async def lineage(reading: Reading) -> set[str]:

@@ -35,7 +35,7 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.importing.stream import ImportStream
-from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, LineSplitter
+from eventferry.lines.blocks import LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
@@ -317,14 +317,7 @@ class Sync:
                 )
 
             filling = Filling(self._target, self._key, filled, resume=resume)
-            sink = ImportStream(
-                filling,
-                Operation("sync", self._target),
-                self._target.life,
-                byte_offset=0,
-                max_line_bytes=DEFAULT_MAX_LINE_BYTES,
-                ignore_unknown_keys=False,
-            )
+            sink = ImportStream(filling, Operation("sync", self._target), self._target.life)
             try:
                 await pipeline(export, self._pace.lines, sink)
             except ResumeError:

@@ -183,8 +183,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
             yield begun
 
     def _enter(self, connection: Connection, statement: str) -> tuple[tuple[Any, ...], str | None]:
-        """Run the statements that begin a transaction, and look at the events: what a reading has, and the comment of
-        the freeze marker. For the worker thread."""
+        """Begin a transaction: what a reading has, and the comment of the freeze marker. For the worker thread."""
         tables = self._tables
         *_, [(text, created)], marker = connection.results(
             f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
@@ -195,12 +194,14 @@ class MysqlDatabase(ServerDatabase[Connection]):
         )
         our_id = fact(text, "STORE", "id")
         identity = our_id or f"made {created}"
-        self._shape = self._shapes.get(identity) or (OURS if our_id else read_shape(connection, tables))
-        if len(self._shapes) == _SHAPES:
-            self._shapes.clear()
-        self._shapes[identity] = self._shape
-        reading = (connection, self._names, self._shape, identity, self._paces)
-        return reading, marker[0][0] if marker else None
+        shape = self._shapes.get(identity)
+        if shape is None:
+            shape = OURS if our_id else read_shape(connection, tables)
+            if len(self._shapes) == _SHAPES:
+                self._shapes.clear()
+            self._shapes[identity] = shape
+        self._shape = shape  # another thread may set another one
+        return (connection, self._names, shape, identity, self._paces), marker[0][0] if marker else None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[MysqlReading]:
@@ -240,7 +241,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
         async with self._begun(partial(self._begin_writing, kind, begin)) as writing:
             try:
                 if secrets:
-                    await writing.connection.run(writing.connection.lock_secrets)
+                    await writing.connection.run(partial(writing.connection.keep_out, "secrets"))
                 yield writing
             except BaseException:
                 await writing.connection.run(writing.undo)

@@ -247,13 +247,9 @@ class Connection:
         slots = [f"{self.access.lock}-{slot}" for slot in range(_SLOTS)]
         self._take_locks(" + ".join(["GET_LOCK(%s, 1)"] * _SLOTS), slots, _SLOTS)
 
-    def lock_pushes(self) -> None:
-        """Until `end`, nobody else adds to the open import."""
-        self._take_locks("GET_LOCK(%s, 1)", [f"{self.access.lock}-push"], 1)
-
-    def lock_secrets(self) -> None:
-        """Until `end`, nobody else changes secrets."""
-        self._take_locks("GET_LOCK(%s, 1)", [f"{self.access.lock}-secrets"], 1)
+    def keep_out(self, others: str) -> None:
+        """Until `end`, nobody else adds to the open import ("push"), or changes "secrets"."""
+        self._take_locks("GET_LOCK(%s, 1)", [f"{self.access.lock}-{others}"], 1)
 
     def _take_locks(self, expression: str, names: list[str], wanted: int) -> None:
         deadline = time.monotonic() + self.access.busy_timeout

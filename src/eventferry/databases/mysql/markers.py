@@ -166,8 +166,7 @@ class Change:
 def put(
     connection: Connection, names: Names, kind: str, new: Marker, instead: Marker | None = None
 ) -> Change | None:
-    """Set a marker of ours, in place of one that is there; None where something else stands there than was
-    thought."""
+    """Set a marker of ours, in place of `instead`; None where something else stands there."""
     aside, mark = names.aside(new.token), names.mark(new.token)
     change = Change(
         connection,

@@ -96,7 +96,7 @@ class MysqlExclusiveWriting(MysqlWriting):
     @threaded
     def _comparable(self, stage: Stage) -> Stage:
         if stage.kind == "open":
-            self.connection.lock_pushes()
+            self.connection.keep_out("push")
             if not self._has_column(stage.table, "arrival"):
                 return self._copy(stage)
         return stage

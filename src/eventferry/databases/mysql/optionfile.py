@@ -18,8 +18,7 @@ _VALUE = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^#]*))""
 
 
 def read_options(path: str) -> dict[str, str]:
-    """The options for clients in a file, by names with dashes; of one that comes twice the last. Raises UsageError,
-    which tells nothing of what is in it."""
+    """A file's options for clients, by names with dashes; UsageError tells nothing of what is in it."""
     found: dict[str, str] = {}
     _read(Path(path).expanduser(), found, _DEPTH)
     return found

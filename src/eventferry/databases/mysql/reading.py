@@ -33,7 +33,6 @@ from eventferry.databases.mysql.shape import OURS, Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.databases.names import Tables, whole_heads
 from eventferry.databases.pace import Pace
-from eventferry.databases.parts import parts_of
 from eventferry.databases.stretches import (
     OPEN_END,
     WALK,
@@ -175,8 +174,7 @@ class MysqlReading:
     def _line_by_line(
         self, selection: Selection, max_bytes: int, key: Key, limit: int, count: int, give: Give
     ) -> None:
-        """Every row has its line: less is to be done for each. Several stretches are one statement's rows, so the
-        server works on the next while one is taken."""
+        """Several stretches by one statement, so that the server works on the next while one is taken."""
         pace = self._paces.full
         left = rows = min(limit, count * pace.rows(max_bytes))
         places: list[bytes] = []
@@ -272,15 +270,17 @@ class MysqlReading:
 
         def take(places: list[bytes], lines: list[bytes]) -> bool:
             nonlocal limit, max_bytes, is_cut
+            if not self.shape.is_ours:
+                lines = list(map(compact_line, lines))
+            if sum(map(bool, lines)) >= limit or sum(map(len, lines)) >= max_bytes:
+                end = _enough(lines, limit, max_bytes)
+                is_cut, lines, places = end < len(lines), lines[:end], places[:end]
             numbers = numbers_of(b",".join(places))
-            for row in zip(numbers[::3], numbers[1::3], numbers[2::3], lines, strict=True):
-                if limit <= 0 or max_bytes <= 0:
-                    is_cut = True
-                    break
-                line = row[3] if self.shape.is_ours else compact_line(row[3])
-                found.append((*row[:3], line or None))
-                limit -= bool(line)
-                max_bytes -= len(line)
+            found.extend(
+                zip(numbers[::3], numbers[1::3], numbers[2::3], (line or None for line in lines), strict=True)
+            )
+            limit -= sum(map(bool, lines))
+            max_bytes -= sum(map(len, lines))
             return limit <= 0 or max_bytes <= 0
 
         is_cut_behind = self.connection.lines(statement, values, take)
@@ -305,11 +305,11 @@ class MysqlReading:
 
     @threaded
     def any_later(self, segments: Sequence[Segment]) -> bool:
-        for some in parts_of(segments, 256):
+        for begin in range(0, len(segments), 256):
             parts = [
                 f"""(SELECT 1 FROM {self._events} WHERE threadId = {int(thread)} AND threadCounter >= {int(first)}
                 AND threadCounter < {int(end)} AND timestamp > {int(timestamp)} LIMIT 1)"""
-                for thread, first, end, timestamp in some
+                for thread, first, end, timestamp in segments[begin : begin + 256]
             ]
             if self.connection.query(" UNION ALL ".join(parts)):
                 return True
@@ -412,6 +412,16 @@ class MysqlReading:
         return matching(selection, tuple, vector)
 
 
+def _enough(lines: Sequence[bytes], limit: int, max_bytes: int) -> int:
+    """How many rows have so many lines, or lines of so many bytes."""
+    for end, line in enumerate(lines, 1):
+        limit -= bool(line)
+        max_bytes -= len(line)
+        if limit <= 0 or max_bytes <= 0:
+            return end
+    return len(lines)
+
+
 def _is_selected(selection: Selection) -> str:
     return "TRUE" if selection.since is None else _UNREAD
 
@@ -421,7 +431,6 @@ ALL_HEADS = "GROUP_CONCAT(threadCounter ORDER BY threadId)"
 # A bound on the whole key is not seen through by MariaDB, which would read the table from its beginning.
 _FROM_KEY = """e.timestamp >= %(time)s AND (e.timestamp > %(time)s
   OR e.threadCounter > %(counter)s OR (e.threadCounter = %(counter)s AND e.threadId >= %(thread)s))"""
-
 
 _IN_THREAD = "e.threadId = %(thread)s AND e.threadCounter >= %(counter)s AND e.threadCounter < %(end)s"
 

@@ -31,8 +31,7 @@ class Place(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What stood in the way of an event, which was not stored: the comment of the freeze marker, or the thread of the
-    aggregate's last event at this very timestamp."""
+    """What stood in an event's way: the freeze marker's comment, or the thread of its aggregate at this time."""
 
     marker: str | None
     thread_at_once: int | None

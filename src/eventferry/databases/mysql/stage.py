@@ -293,8 +293,7 @@ class MysqlWriting(MysqlReading):
 
     @contextlib.contextmanager
     def _its(self, stage: Stage) -> Iterator[None]:
-        """The first step of a transaction that uses a stage: from then on the stage stays. Raises StoreBusyError if it
-        is not there any more."""
+        """The first use of a stage in a transaction, from which on it stays. StoreBusyError if it is gone."""
         try:
             yield
         except MySQLError as error:
@@ -360,7 +359,7 @@ class MysqlWriting(MysqlReading):
 
     def _lock_pushes(self, stage: Stage) -> None:
         """One at a time adds to an open import, or ends it: until the transaction is over."""
-        self.connection.lock_pushes()
+        self.connection.keep_out("push")
         if stage.id not in [found.id for found in self._stages("open")]:
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 

@@ -54,8 +54,7 @@ class MysqlReplacing(MysqlExclusiveWriting):
 
     @threaded
     def drop(self) -> None:
-        """When this transaction has ended. The events are away with the first statement; what is dropped after it is
-        nobody's any more."""
+        """The events are away with the first statement behind the commit; what is dropped later is nobody's."""
         owner = new_owner()
         self.connection.lock(owner_lock(owner), 0)
         marker = None

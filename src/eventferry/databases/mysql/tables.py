@@ -49,8 +49,7 @@ class Names:
         return f"{self.tables.events}-heads-{owner}"
 
     def import_of(self, owner: str) -> tuple[str, str, str]:
-        """All tables of an owner's import. The last is the first to be made and the last to go: it says whose the
-        others are."""
+        """All tables of an owner's import; the last, which is made first and goes last, says whose they are."""
         return self.tables.stage_of(owner), self.heads_of(owner), self.tables.progress_of(owner)
 
     def mark(self, marker_id: str) -> str:

@@ -32,11 +32,9 @@ Texts: TypeAlias = list[bytes | None]
 Rows: TypeAlias = list[tuple[str | None, ...]]
 BLOCK = 2000  # how many rows a statement that streams its result fetches at a time
 
-
 _SILENCE = 5  # seconds that a server has for an answer to what takes it no time
 _PAGES_APART = 3
 _LARGE_BLOCK = "SELECT octet_length(repeat(repeat(' ', 1024), 4096))"
-
 
 _SETTINGS = (
     # A limit for an application's statements is none for an import, and a save that it ends may be stored.
@@ -75,8 +73,7 @@ def prepared(types: str, statement: str) -> Prepared:
 
 class _Raw(psycopg.AsyncConnection[Any]):
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:  # noqa: ASYNC109 -- psycopg's
-        """As psycopg's own, but a call that is cancelled waits no longer than for `_SILENCE` for a server that is
-        silent: then the connection is cut."""
+        """As psycopg's own, but a cancelled call cuts the connection to a server silent for `_SILENCE`."""
         try:
             return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
         except asyncio.CancelledError:
@@ -152,8 +149,7 @@ class Connection:
         await self.raw.close()
 
     async def run(self, statements: str, parameters: Params | None = ()) -> list[list[tuple[Any, ...]]]:
-        """Run statements in one round trip, values written into them by libpq; the rows of each. None for values that
-        stand in them already."""
+        """The rows of statements run in one round trip. None for values that stand in them already."""
         with self.named():
             async with psycopg.AsyncClientCursor(self.raw) as cursor:
                 await cursor.execute(statements, parameters)
@@ -190,8 +186,7 @@ class Connection:
         return _rows_of(await self.raw.wait(generators.execute(self.raw.pgconn)))
 
     async def ask(self, statements: str) -> list[Rows]:
-        """The same, for statements that are answered at once, with our errors. Where no answer comes the connection
-        is cut, which rolls back what it was about as well."""
+        """The same, for what is answered at once, with our errors. Without an answer the connection is cut."""
         pgconn = self.raw.pgconn
         with self.named():
             try:

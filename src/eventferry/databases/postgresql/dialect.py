@@ -13,8 +13,7 @@ _MARK = re.compile("%([s%])")
 
 
 def bound(statement: str, values: Sequence[Value], literal_of: Callable[[bytes], str]) -> str:
-    """A statement of the dialect with its values in it. psycopg would take as long for some hundreds of them as the
-    server does for the statement."""
+    """A statement with its values in it: psycopg takes as long for hundreds of them as the server does."""
     rest = iter(values)
 
     def written(found: re.Match[str]) -> str:

@@ -9,7 +9,6 @@ import psycopg
 
 from eventferry.database import Comparison, Shared, Stage
 from eventferry.databases.names import comment
-from eventferry.databases.parts import parts_of
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.stage import NUMBERS, TEXTS, PostgresWriting, copied
@@ -197,7 +196,8 @@ class PostgresExclusiveWriting(PostgresWriting):
 
 
 async def _parts_of(rows: Sequence[Row]) -> AsyncGenerator[bytes, None]:
-    for part in parts_of(rows, PART):
+    for begin in range(0, len(rows), PART):
+        part = rows[begin : begin + PART]
         numbers = [b"%d\t%d\t%d\t%d" % (*row[:3], row.aggregate_version) for row in part]
         texts = [row.aggregate_id for row in part], [row.type for row in part], [row.payload for row in part]
         yield copied(*texts, numbers)

@@ -92,8 +92,7 @@ class Saver:
     async def store(
         self, connection: Connection, saves: Sequence[tuple[Save, Place]], lock_timeout: int
     ) -> list[Saved | None]:
-        """One transaction in one round trip, with a lock timeout in milliseconds. What is taken or belongs in another
-        thread is left out, and in a frozen store all: None."""
+        """One transaction in one round trip. None: taken, or of another thread, or the store is frozen."""
         begin = (
             f"{connection.begin()}; SET LOCAL lock_timeout = {lock_timeout}; "
             # A plan that is kept outlives the time when the table was small.

@@ -97,8 +97,7 @@ class PostgresWriting(PostgresReading):
         return replace_stage(self.names, owner, since, baseline)
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
-        """By new names, which waits for the step that its former owner may be in the middle of. Behind it that one
-        finds no table any more, and of two who adopt at once the second does not."""
+        """By new names: the former owner finds no table any more, nor does a second one who adopts."""
         await self.refuse_what_would_be_lost()
         former, tables = stage.owner or "", self.names.tables
         with self.its_own(stage):

@@ -49,8 +49,7 @@ class PostgresReplacing(PostgresExclusiveWriting):
         await self.execute(f"DROP TABLE IF EXISTS {', '.join(tables)}")
 
     async def _grants(self, stage: Stage) -> list[str]:
-        """Statements that give the stage, under its new name, the owner and the rights of the events, and no others:
-        default privileges may have given it some when it was made."""
+        """Give the stage the events' owner and rights and no others, which default privileges may have given."""
         [[(owner,)], too_many, rights] = await self.connection.run(
             """SELECT relowner::regrole::text FROM pg_class WHERE oid = %(oid)s;
             SELECT DISTINCT coalesce(nullif(grantee, 0)::regrole::text, 'PUBLIC') FROM pg_class,

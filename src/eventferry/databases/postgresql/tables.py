@@ -64,8 +64,7 @@ class Names:
         return self.index(f"merge-{'0' * 16}")[:-16]
 
     def index(self, suffix: str) -> str:
-        """The name of an index of the events, by which reSolve knows a taken version. One that is cut is told apart by
-        a hash from others of its schema that begin alike."""
+        """An index of the events. A name that is cut is told apart by a hash from others that begin alike."""
         events = self.tables.events.encode()
         room = MAX_NAME_BYTES - len(suffix) - 1
         if len(events) <= room:

@@ -124,8 +124,7 @@ class SqliteDatabase:
         return Connection(self._file, mode, self._busy_timeout)
 
     def _begin(self, connection: Connection, *, secrets: bool = False) -> SqliteReplacing:
-        """A write transaction on a whole store; with `secrets`, pages keep no remnant of what is deleted or moved. For
-        the worker thread."""
+        """A write transaction on a whole store; with `secrets`, pages keep no remnant of what is deleted."""
         if self._journal_mode is not None:
             self._set_journal_mode(connection, self._journal_mode)
             self._journal_mode = None
@@ -146,8 +145,7 @@ class SqliteDatabase:
         return writing
 
     def _known_store(self, connection: Connection) -> KnownStore:
-        """The store as it was found for a transaction before, as long as no definition in the file has changed. For
-        the worker thread."""
+        """The store as found before, as long as no definition in the file has changed."""
         if self._known is None or self._known.version != pragma(connection.sqlite, "schema_version"):
             self._known = known_store(connection.sqlite, self._tables, self._file)
         return self._known

@@ -91,8 +91,7 @@ class Connection:
             raise
 
     def commit(self) -> None:
-        """Commit, waiting for readers where the journal makes writers wait for them. What it commits is in the file
-        that stands at the path."""
+        """Commit into the file that stands at the path, waiting for readers where the journal demands it."""
         try:
             self._file.check(to_write=True)
             self._patiently(lambda: self.sqlite.execute("COMMIT"))
@@ -155,16 +154,14 @@ class Connection:
         self._worker.between(close, _FORK)
 
     def leave(self) -> object:
-        """In a child: a file that is open here cannot be opened anew, and closing it would end the parent's
-        transaction."""
+        """In a child: it cannot open such a file anew, and closing it would end the parent's transaction."""
         if self._sqlite is not None:
             with contextlib.suppress(OSError):
                 _inherited.add(identity_of(self._file.path.stat()))
         return self._sqlite
 
     def checkpoint(self) -> bool:
-        """Fold the log in and cut it to nothing, waiting for whoever reads an older state or folds it in just now;
-        whether that came about."""
+        """Cut the log to nothing, waiting for whoever reads an older state; whether that came about."""
         deadline = time.monotonic() + self._busy_timeout
         while pragma(self.sqlite, "wal_checkpoint(TRUNCATE)"):
             if self._worker.given_up.is_set() or time.monotonic() >= deadline:

@@ -98,8 +98,7 @@ def connect(uri: str, patience: float, functions: Functions) -> Sqlite:
 
 
 def use_newer() -> None:
-    """Open files with `apsw` from now on, where that is installed: only in a process of which all is known that opens
-    a SQLite file."""
+    """Open files with `apsw`, where installed: only where all that opens a SQLite file is known."""
     global _connect
     with contextlib.suppress(ImportError):
         _connect = _newer()

@@ -63,9 +63,7 @@ class SqliteExclusiveWriting(SqliteWriting):
 
     @threaded
     def _discard_known(self, stage: Stage) -> int:
-        """What stands at the staged timestamps is found by the order's index, so an incremental import costs
-        what its batch costs, however large the store is; then the groups meet through indexes on both sides.
-        """
+        """By the order's index, so it costs what the batch costs; then groups meet by indexes on both sides."""
         table, known = quoted(stage.table), quoted(ddl.known(stage))
         index_home = "temp." if stage.kind == "merge" else ""
         index = quoted(f"{stage.table}-group")

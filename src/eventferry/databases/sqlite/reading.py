@@ -58,7 +58,6 @@ _UNREAD = f"threadCounter >= {NEXT_COUNTER} AND threadCounter < {END_COUNTER}"
 # stages in a column of numeric affinity, can leave a bare number there.
 KEPT = "CASE typeof(payload) WHEN 'real' THEN eventferry_number(payload) ELSE ifnull(payload, 'null') END"
 
-
 _FOREIGN = foreign("payload")
 
 
@@ -158,8 +157,7 @@ class SqliteReading:
         return Stretch(threads, counters, flags, lines or b"", bytes, count, last, is_end)
 
     def _stretch_sql(self, selection: Selection, condition: str) -> str:
-        """Events from the bound on, all in one row: the thread of the connection runs without Python's lock until
-        that is there."""
+        """Events from the bound on in one row, until which the thread runs without Python's lock."""
         is_open = selection.only.is_open
         line = self._text if is_open else f"CASE WHEN {condition} THEN {self._text} END"
         events = f"""SELECT timestamp, threadCounter, threadId, {line} AS line FROM {self._events}

@@ -26,8 +26,7 @@ _COLLATED = re.compile(r"\bCOLLATE\s+(?![\"'`\[]?BINARY\b)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class KnownStore:
-    """A store that was found in a file: the SQL of its events, and the columns of those of its tables that are there.
-    While the version of the definitions in the file stands, nothing of this is another."""
+    """A store found in a file: its definitions, which stand while their version does."""
 
     version: int
     definition: str

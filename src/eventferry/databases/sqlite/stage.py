@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from secrets import token_hex
-from typing import Any, Literal
+from typing import Literal
 
 from eventferry.clock import now
 from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
@@ -74,10 +74,8 @@ class SqliteWriting(SqliteReading):
         if after is not None:
             self._refuse_neighbour(self.tables.freeze)
             self.changed_store = True
-            told = (
-                frozen_marker(quoted(self.tables.events)),
-                comment("FREEZE", owner=after.owner, since=after.since),
-            )
+            words = frozen_marker(quoted(self.tables.events))
+            told = words, comment("FREEZE", owner=after.owner, since=after.since)
             self.sqlite.execute(ddl.definition("freeze", self.tables.freeze, *told))
         return True
 
@@ -155,19 +153,16 @@ class SqliteWriting(SqliteReading):
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
         head, row = _STAGED[stage.kind]
         steps = quoted(self._progress_of(stage)) if stage.kind == "replace" else None
-        self._insert_parts(f"INSERT INTO {quoted(stage.table)}{head} VALUES ", row, batch)
+        head = f"INSERT INTO {quoted(stage.table)}{head} VALUES "
+        # Each part by one statement: Python's lock is not held while it runs, so what comes next is parsed meanwhile.
+        for part in batch:
+            self.sqlite.execute(head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part)))
         if steps is not None:
             progress = batch.progress
             self.sqlite.execute(
                 f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",
                 (progress.byte_offset, progress.line, progress.events, progress.digest),
             )
-
-    def _insert_parts(self, head: str, row: str, parts: Iterable[Sequence[tuple[Any, ...]]]) -> None:
-        """Insert rows, each part by one statement: Python's lock is not held while it runs, so what comes next is
-        parsed meanwhile. For the worker thread."""
-        for part in parts:
-            self.sqlite.execute(head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part)))
 
     async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
         clashing = await self._make_indexes(stage, which)
