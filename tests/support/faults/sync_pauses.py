@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeAlias
+from unittest import mock
 
 from eventferry import EventferryError, EventStore, open_store, verify
 from eventferry.state.syncs import Mode
+from eventferry.syncing import sync as syncing
 from tests.support import import_lines, make_event, raw
 from tests.support.faults.children import Child, make_ready
 from tests.support.faults.operations import must
@@ -144,7 +146,8 @@ class SyncWalk:
 
     async def _do(self, source: EventStore, target: EventStore) -> None:
         if self._other == "sync":
-            await target.sync(source, mode=self._mode)
+            with mock.patch.object(syncing, "RETRY_SECONDS", (0.1,)):  # who is stopped may hold it up for good
+                await target.sync(source, mode=self._mode)
         elif self._other == "save":
             await _save(target, "saved", 1)
         elif self._other == "replace":
