@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventferry import (
     MANUAL,
     EventStore,
     SecretConflictError,
+    StoreBusyError,
     StoreReplacedError,
     UsageError,
     cutover,
@@ -390,3 +392,24 @@ async def test_the_state_of_a_first_fill_is_there_with_its_events(opened: Opened
         [status] = await target.sync_status()
         assert status.events == (await target.describe()).event_count == 20
         assert (await target.sync(source)).events == 0
+
+
+@pytest.mark.once
+async def test_one_that_does_not_get_on_gives_up(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On MySQL each attempt at a fill writes a state, although its tables cannot be put in their place."""
+    begin, count = syncing.Sync._begin, 0
+
+    async def begin_and_fail(self: syncing.Sync) -> syncs.SyncState:
+        nonlocal count
+        count += 1
+        assert count < 10
+        state = await begin(self)
+        self._state = msgspec.structs.replace(state, at=count)
+        raise StoreBusyError("somebody else holds it")
+
+    monkeypatch.setattr(syncing, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(syncing.Sync, "_begin", begin_and_fail)
+    async with opened() as source, opened() as target:
+        with pytest.raises(StoreBusyError):
+            await target.sync(source)
+        assert count == 3

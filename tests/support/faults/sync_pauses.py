@@ -146,7 +146,9 @@ class SyncWalk:
 
     async def _do(self, source: EventStore, target: EventStore) -> None:
         if self._other == "sync":
-            with mock.patch.object(syncing, "RETRY_SECONDS", (0.1,)):  # who is stopped may hold it up for good
+            with mock.patch.object(
+                syncing, "RETRY_SECONDS", (0.1,)
+            ):  # who is stopped may hold it up for good
                 await target.sync(source, mode=self._mode)
         elif self._other == "save":
             await _save(target, "saved", 1)
