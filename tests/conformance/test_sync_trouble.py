@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventferry import (
@@ -14,6 +15,7 @@ from eventferry import (
     CutoverError,
     EventStore,
     SecretConflictError,
+    StoreBusyError,
     StoreReplacedError,
     SyncReport,
     UsageError,
@@ -513,3 +515,24 @@ async def test_secrets_come_to_a_target_that_was_made_anew_meanwhile(opened: Ope
         await target.drop()
         await syncing.run(follow=False)
         assert await target.get_secret("one") == "1"
+
+
+@pytest.mark.once
+async def test_one_that_does_not_get_on_gives_up(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On MySQL each attempt at a fill writes a state, although its tables cannot be put in their place."""
+    begin, count = syncing.Sync._begin, 0
+
+    async def begin_and_fail(self: syncing.Sync) -> syncs.SyncState:
+        nonlocal count
+        count += 1
+        assert count < 10
+        state = await begin(self)
+        self._state = msgspec.structs.replace(state, at=count)
+        raise StoreBusyError("somebody else holds it")
+
+    monkeypatch.setattr(syncing, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(syncing.Sync, "_begin", begin_and_fail)
+    async with opened() as source, opened() as target:
+        with pytest.raises(StoreBusyError):
+            await target.sync(source)
+        assert count == 3

@@ -141,7 +141,7 @@ class Sync:
         pause: float | None
         with self._target.life.running(), self._source.life.running():
             while True:
-                before = self._state
+                before = self._events
                 try:
                     return await self._run(follow=follow)
                 except _MovedError:
@@ -150,7 +150,7 @@ class Sync:
                     await self._note(error)
                     if not _may_pass(error, follow=follow):
                         raise
-                    if self._state != before:
+                    if self._events != before:  # it gets on
                         pauses = iter(RETRY_SECONDS)
                     if (pause := next(pauses, RETRY_SECONDS[-1] if follow else None)) is None:
                         raise
