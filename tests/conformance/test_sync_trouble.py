@@ -6,22 +6,30 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventferry import (
     MANUAL,
+    AggregateConflictError,
+    CutoverError,
     EventStore,
     SecretConflictError,
+    StoreBusyError,
     StoreReplacedError,
+    SyncReport,
     UsageError,
     cutover,
     open_store,
 )
+from eventferry.database import Freeze
 from eventferry.secrets import Secret
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
+from eventferry.syncing import cutover as cutting
 from eventferry.syncing import secret_changes
 from eventferry.syncing import sync as syncing
+from eventferry.syncing.sync import Sync
 from tests.conformance.test_sync import are_equal, save
 from tests.support import (
     FAR_FUTURE,
@@ -35,6 +43,7 @@ from tests.support import (
     make_lines,
     raw,
 )
+from tests.support.restoring import heads_of, restore, save_more
 
 MODES: tuple[Mode, ...] = ("replica", "merge")
 
@@ -288,16 +297,19 @@ async def test_a_cutover_that_is_cancelled_at_the_freeze_leaves_the_source_as_it
     async with opened() as source, opened() as target:
         await save(source, "a", 1)
         await target.sync(source)
-        freeze = EventStore.freeze
+        run, runs = Sync.run, 0
 
-        async def freeze_and_be_cancelled(self: EventStore) -> None:
-            await freeze(self)
-            raise asyncio.CancelledError
+        async def run_once(self: Sync, *, follow: bool) -> SyncReport:
+            nonlocal runs
+            runs += 1
+            if runs == 2:
+                raise asyncio.CancelledError
+            return await run(self, follow=follow)
 
-        monkeypatch.setattr(EventStore, "freeze", freeze_and_be_cancelled)
-        cutting = asyncio.create_task(cutover(source, target))
-        await asyncio.wait([cutting])
-        assert cutting.cancelled()
+        monkeypatch.setattr(Sync, "run", run_once)
+        task = asyncio.create_task(cutover(source, target))
+        await asyncio.wait([task])
+        assert task.cancelled()
         await save(source, "a", 2)
 
 
@@ -390,3 +402,137 @@ async def test_the_state_of_a_first_fill_is_there_with_its_events(opened: Opened
         [status] = await target.sync_status()
         assert status.events == (await target.describe()).event_count == 20
         assert (await target.sync(source)).events == 0
+
+
+async def test_whoever_merges_from_a_store_goes_on_with_its_replica_after_a_cutover(opened: Opened) -> None:
+    async with opened() as old, opened() as new, opened() as whole:
+        await save(old, "a", 1)
+        assert (await whole.sync(old, mode="merge", same_aggregate="renumber")).events == 1
+        await cutover(old, new)
+        await save(new, "a", 2)
+        assert (await whole.sync(new)).events == 1
+        assert (await whole.sync(new)).events == 0
+        assert (await whole.describe()).event_count == 2
+
+
+async def test_a_cutover_that_dies_leaves_no_freeze(new_url: NewUrl, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process that was killed leaves: a freeze whose owner is gone."""
+    url = new_url()
+    async with open_store(url) as source, open_store(new_url()) as target:
+        await source.init()
+
+        async def die(*_: object) -> str:
+            [owner] = {(await reading_freeze(source)).owner}
+            assert owner is not None, "until the end it is the operation's"
+            raise CutoverError("it ends here")
+
+        monkeypatch.setattr(cutting, "_compare", die)
+        with pytest.raises(CutoverError):
+            await cutover(source, target)
+        await save(source, "a", 1)
+
+
+async def reading_freeze(store: EventStore) -> Freeze:
+    async with store._database.reading() as reading:
+        marker = await reading.freeze()
+    assert marker is not None
+    return marker
+
+
+async def test_a_new_store_in_the_place_of_one_that_moved_is_another_source(opened: Opened) -> None:
+    async with opened() as first, opened() as second, opened() as whole:
+        await save(first, "a", 1)
+        await save(second, "b", 1)
+        await whole.sync(first, mode="merge")
+        assert (await whole.sync(second, mode="merge")).events == 1
+        assert len(await whole.sync_status()) == 2
+
+
+async def test_an_aggregate_of_the_target_is_not_taken_for_the_sources(opened: Opened) -> None:
+    """Its last version is the one before the version that comes, but of another history."""
+    async with opened() as source, opened() as target:
+        await save(target, "x", 1)
+        await save(source, "x", 2)
+        with pytest.raises(AggregateConflictError):
+            await target.sync(source, mode="merge")
+        assert (await target.describe()).event_count == 1
+
+
+async def test_nothing_is_merged_into_a_replica(opened: Opened) -> None:
+    async with opened() as source, opened() as other, opened() as target:
+        await save(source, "a", 1)
+        await save(other, "b", 1)
+        await target.sync(source)
+        with pytest.raises(UsageError):
+            await target.sync(other, mode="merge")
+        await save(source, "a", 2)
+        assert (await target.sync(source)).events == 1
+
+
+async def test_the_status_tells_of_a_source_that_was_restored(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(new_url()) as target:
+        async with open_store(url) as source:
+            await source.init()
+            backup = await heads_of(source)
+            await save_more(url, 5, "lost")
+            await target.sync(source)
+        restore(url, backup)
+        async with open_store(url) as source:
+            [status] = await target.sync_status(source)
+            assert status.problem is not None
+            assert status.problem.startswith("CursorAheadError")
+
+
+async def test_one_sync_ends_though_writers_are_faster(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as source, opened() as target:
+        await target.sync(source, mode="merge")
+        for version in range(1, 31):
+            await save(source, "a", version)
+        is_over = False
+
+        async def write() -> None:
+            version = 30
+            while not is_over:
+                version += 1
+                await save(source, "a", version)
+
+        writing = asyncio.create_task(write())
+        async with asyncio.timeout(60):
+            report = await target.sync(source, rate=20)
+        is_over = True
+        await writing
+        assert report.events >= 30
+
+
+async def test_secrets_come_to_a_target_that_was_made_anew_meanwhile(opened: Opened) -> None:
+    async with opened() as source, opened() as target:
+        await source.set_secret("one", "1")
+        syncing = Sync(source._database, target._database)
+        await syncing.run(follow=False)
+        await target.drop()
+        await syncing.run(follow=False)
+        assert await target.get_secret("one") == "1"
+
+
+@pytest.mark.once
+async def test_one_that_does_not_get_on_gives_up(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On MySQL each attempt at a fill writes a state, although its tables cannot be put in their place."""
+    begin, count = syncing.Sync._begin, 0
+
+    async def begin_and_fail(self: syncing.Sync) -> syncs.SyncState:
+        nonlocal count
+        count += 1
+        assert count < 10
+        state = await begin(self)
+        self._state = msgspec.structs.replace(state, at=count)
+        raise StoreBusyError("somebody else holds it")
+
+    monkeypatch.setattr(syncing, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(syncing.Sync, "_begin", begin_and_fail)
+    async with opened() as source, opened() as target:
+        with pytest.raises(StoreBusyError):
+            await target.sync(source)
+        assert count == 3

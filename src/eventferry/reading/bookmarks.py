@@ -67,9 +67,9 @@ class Bookmark(NamedTuple):
 
     @classmethod
     async def open(cls, reading: Reading, text: str) -> Bookmark:
-        """The bookmark of a text, if what was read is still the store's history. Raises UsageError where the text is
-        not a bookmark, CursorAheadError where the store does not have so many events, and StoreReplacedError where it
-        has others."""
+        """Parse a bookmark, and check that what was read is still the store's history. Raises UsageError where the text
+        is not a bookmark, CursorAheadError where the store does not have so many events, and StoreReplacedError where
+        it has others."""
         identity, fingerprint, unread = decode(text)
         own = identity_of(await reading.state())
         if identity != own and identity.hex() not in await lineage(reading):

@@ -1,7 +1,7 @@
 """Following: pages of a store for ever, each event once, by asking again and again whether there is more.
 
 It polls. A trigger or NOTIFY would need a change of the store's schema, and other writers (reSolve's) do not notify.
-What it asks is what a store counts anyway, so an idle look is one small question.
+What it asks is what a store counts anyway, so polling while idle costs one small query.
 
 Each look is one read transaction: is the history still the one that was read, and what comes next? No connection is
 held between looks. A look that fails or is cancelled changes nothing, and the next one begins where it did.

@@ -1,7 +1,7 @@
 """What a store knows of the syncs into it: one row for each source, changed in the same transaction as the events.
 
-So position and events cannot part: whatever breaks off, the next sync finds how far this one came. Nobody else can
-move a row unseen, for it changes only from the very text that was read.
+So the position and the events cannot diverge: whatever breaks off, the next sync finds how far this one came. Nobody
+else can move a row unseen, for it changes only from the very text that was read.
 """
 
 from __future__ import annotations

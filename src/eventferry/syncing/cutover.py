@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 import msgspec
 
 from eventferry import cursor as vector
-from eventferry.database import Database
-from eventferry.errors import AlreadyFrozenError, CutoverError, NotFrozenError
+from eventferry.database import Database, Owner
+from eventferry.errors import AlreadyFrozenError, CutoverError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation, counts_of, place_of
 from eventferry.reading.bookmarks import Bookmark
+from eventferry.state import owners
 from eventferry.store import EventStore
 from eventferry.syncing.secret_changes import SecretChanges
 from eventferry.syncing.sync import Sync
@@ -37,7 +37,7 @@ class CutoverReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 async def cutover(
     source: EventStore, target: EventStore, *, unfreeze_on_failure: bool = True
 ) -> CutoverReport:
-    """Bring over everything, freeze the source, bring over the last events, and see that both are equal.
+    """Bring over everything, freeze the source, bring over the last events, and check that both are equal.
 
     After it the source stays frozen: what still tries to save there fails. From now on the application uses the target.
     To go back before anything has been saved in the target, unfreeze the source. After that, sync the other way round,
@@ -56,22 +56,13 @@ async def cutover(
     with Operation("cutover", target._database, source=place_of(source._database)) as operation:
         syncing = Sync(source._database, target._database, mode="replica")
         before = await syncing.run(follow=False)
-        began = time.monotonic()
-        try:
-            await source.freeze()
+        freeze = _Freeze(source._database, stays=not unfreeze_on_failure)
+        async with freeze:
+            began = time.monotonic()
             after = await syncing.run(follow=False)
             cursor = await _compare(source._database, target._database)
+            await freeze.keep()
             downtime = time.monotonic() - began
-        except AlreadyFrozenError:
-            raise  # by somebody else
-        except BaseException as error:
-            if unfreeze_on_failure:
-                try:
-                    with suppress(NotFrozenError):  # it did not come to that
-                        await to_the_end(source.unfreeze())
-                except Exception as another:
-                    error.add_note(f"the source is still frozen, for unfreezing failed too: {another}")
-            raise
         report = CutoverReport(
             events=after.events,
             frozen_events=after.events - before.events,
@@ -80,6 +71,54 @@ async def cutover(
         )
         operation.counts = counts_of(report)
         return report
+
+
+class _Freeze:
+    """The freeze of the source: an operation's, which ends with its process, until it is kept as a user's."""
+
+    def __init__(self, database: Database, *, stays: bool) -> None:
+        self._database = database
+        self._stays = stays
+        self._owner: Owner | None = None
+
+    async def __aenter__(self) -> None:
+        owner = await self._database.own()
+        try:
+            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+                if await writing.freeze() is not None:
+                    raise AlreadyFrozenError("the source is already frozen")
+                await owners.freeze(writing, owner.id)
+        except BaseException:
+            await to_the_end(owners.leave(self._database, owner))
+            raise
+        self._owner = owner
+
+    async def keep(self) -> None:
+        """Freeze the source until a user unfreezes it. Raises CutoverError if the freeze was lost meanwhile."""
+        if self._owner is None:
+            return
+        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            marker = await writing.freeze()
+            if marker is None or marker.owner != self._owner.id:
+                raise CutoverError(
+                    "the freeze of the source was lost: events may have been saved there since"
+                )
+            await owners.freeze(writing, None)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        owner, self._owner = self._owner, None
+        if owner is None:
+            return
+        try:
+            if error is not None and self._stays:
+                self._owner = owner
+                await self.keep()
+        except Exception as another:
+            if error is not None:
+                error.add_note(f"the source does not stay frozen: {another}")
+        finally:
+            self._owner = None
+            await to_the_end(owners.leave(self._database, owner))
 
 
 async def _compare(source: Database, target: Database) -> str:

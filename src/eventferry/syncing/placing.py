@@ -13,6 +13,9 @@ from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, full_thread, last_version
 from eventferry.state.syncs import SyncState
 
+_KNOWN = 200_000
+"""Aggregates that are remembered at most."""
+
 _IDS = 500
 """Aggregates of one question."""
 
@@ -22,7 +25,12 @@ Before: TypeAlias = Callable[[Sequence[str]], Awaitable[dict[str, int]]]
 
 
 async def place(
-    writing: ExclusiveWriting, rows: Sequence[Row], state: SyncState, thread: int, before: Before
+    writing: ExclusiveWriting,
+    rows: Sequence[Row],
+    state: SyncState,
+    thread: int,
+    ours: set[str],
+    before: Before,
 ) -> tuple[list[Row], str]:
     """The rows as the target is to store them, and the cursor of the target behind them.
 
@@ -31,6 +39,7 @@ async def place(
         rows: of the source, in its order.
         state: of the sync.
         thread: of a merge: where the events of this source go.
+        ours: aggregates that are known to be only the source's in a merge; more become so.
         before: asks the source.
 
     Raises:
@@ -46,7 +55,7 @@ async def place(
             )
         placed = list(rows)
     else:
-        placed = await _merged(writing, rows, heads, state, thread, before)
+        placed = await _merged(writing, rows, heads, state, thread, ours, before)
     for row in placed:
         heads[row.thread_id] = row.thread_counter + 1
     return placed, vector.encode(heads)
@@ -58,6 +67,7 @@ async def _merged(
     heads: Sequence[int],
     state: SyncState,
     thread: int,
+    ours: set[str],
     before: Before,
 ) -> list[Row]:
     """Behind everything, in the order of the source.
@@ -69,7 +79,7 @@ async def _merged(
     renumber = policy == "renumber"
     last = await _last_versions(writing, {prefix + row.aggregate_id for row in rows})
     if not renumber:
-        await _refuse_shared(rows, prefix, last, before)
+        await _refuse_shared(rows, prefix, last, ours, before)
     if heads[thread] + len(rows) - 1 > MAX_COUNTER:
         raise full_thread(thread)
     limits = await writing.limits()
@@ -93,20 +103,29 @@ async def _merged(
     return placed
 
 
-async def _refuse_shared(rows: Sequence[Row], prefix: str, last: Mapping[str, int], before: Before) -> None:
+async def _refuse_shared(
+    rows: Sequence[Row], prefix: str, last: Mapping[str, int], ours: set[str], before: Before
+) -> None:
     """Refuse an aggregate of which the target has events that are not the source's.
 
-    It has none where its last version is the one that was brought over last: as a rule the one before the version that
-    comes. Only where it is not, as in a store whose versions have gaps, is the source asked.
+    It has none if its last version there equals the last one that was brought over. The source says which that was; it
+    is asked once for each aggregate, and again where the versions do not follow one another.
     """
     first: dict[str, int] = {}
     for row in rows:
         first.setdefault(row.aggregate_id, row.aggregate_version)
-    doubtful = [name for name, version in first.items() if last.get(prefix + name, 0) != version - 1]
+    doubtful = [
+        name
+        for name, version in first.items()
+        if last.get(prefix + name, 0) != version - 1 or (version > 1 and name not in ours)
+    ]
     brought = await before(doubtful) if doubtful else {}
     for name in doubtful:
         if last.get(prefix + name, 0) != brought.get(name, 0):
             raise AggregateConflictError(prefix + name)
+    if len(ours) > _KNOWN:
+        ours.clear()
+    ours.update(first)
 
 
 async def _last_versions(reading: Reading, ids: set[str], where: str = "") -> dict[str, int]:

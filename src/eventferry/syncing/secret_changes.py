@@ -41,6 +41,10 @@ class SecretChanges:
         self._looked = -math.inf
         self.brought = 0
 
+    def begin(self) -> None:
+        """Compare all of them again: the target may be another than before."""
+        self._seen = self._counted = self._idx = None
+
     async def named_in(self, rows: Sequence[Row]) -> list[Secret]:
         """The secrets that events of the source name, as the source has them now."""
         ids = {
@@ -51,16 +55,23 @@ class SecretChanges:
         page = await secrets.load(
             self._source, limit=len(ids), idx=None, skip=None, ids=sorted(ids), include_deleted=True
         )
-        return page.secrets
+        gone = ids - {secret.id for secret in page.secrets}
+        return page.secrets + (await self._tombstones(gone) if gone else [])
+
+    async def _tombstones(self, ids: set[str]) -> list[Secret]:
+        """Of secrets that the source does not have any more: in tables that reSolve made on MySQL, their rows go."""
+        known = await secrets.load(
+            self._target, limit=len(ids), idx=None, skip=None, ids=sorted(ids), include_deleted=False
+        )
+        return [Secret(None, secret.id, secret.idx) for secret in known.secrets]
 
     async def store(self, writing: Writing, rows: Sequence[Secret]) -> SecretsReport:
         """Store rows of the source in the target, as an import of secrets does."""
-        report = await secrets.store_lines(writing, [(None, row) for row in rows])
-        self.brought += report.imported + report.deleted
-        return report
+        return await secrets.store_lines(writing, [(None, row) for row in rows])
 
-    async def erase(self, report: SecretsReport) -> None:
+    async def stored(self, report: SecretsReport) -> None:
         """After the commit: leave nothing of deleted secrets in a journal."""
+        self.brought += report.imported + report.deleted
         if report.deleted:
             await self._target.erase_journal()
 
@@ -72,7 +83,8 @@ class SecretChanges:
                 pass
 
     async def bring_some(self) -> bool:
-        """The next page of that, from time to time; whether there are more, between which events can come over."""
+        """Bring over the next page of what differs, if it is time to look. Whether more pages remain, between which
+        events can come over."""
         if self._idx is None:
             clock = asyncio.get_running_loop().time()
             if clock < self._looked + LOOK_AFTER:
@@ -102,18 +114,20 @@ class SecretChanges:
             return
         async with owners.writing(self._target, secrets=True) as writing:
             report = await self.store(writing, missing)
-        await self.erase(report)
+        await self.stored(report)
 
     async def differ(self) -> bool:
-        """Whether the tables of the two do not count alike."""
-        return await self._counts(self._source) != await self._counts(self._target)
+        """Whether the two tables hold another number of secrets that are not deleted, or other last ones."""
+        return (await self._counts(self._source))[1:] != (await self._counts(self._target))[1:]
 
     async def _counts(self, database: Database) -> tuple[int, ...]:
         """What changes whenever a row of secrets does: rows are only added and deleted."""
         async with database.reading() as reading:
             dialect = reading.dialect
+            live = "CASE WHEN secret IS NULL THEN -1 ELSE idx END"
             [row] = await reading.ask(
-                f"SELECT count(*), count(secret), coalesce(max(idx), -1) FROM {dialect.table(dialect.tables.secrets)}"
+                f"""SELECT count(*), count(secret), coalesce(max({live}), -1)
+                FROM {dialect.table(dialect.tables.secrets)}"""
             )
         return tuple(row)
 

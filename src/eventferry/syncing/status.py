@@ -6,11 +6,12 @@ import msgspec
 
 from eventferry.clock import now
 from eventferry.database import Database
-from eventferry.reading.bookmarks import decode, identity_of
+from eventferry.errors import CursorAheadError, StoreReplacedError
+from eventferry.reading.bookmarks import Bookmark, decode
 from eventferry.reading.questions import next_keys
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
-from eventferry.syncing.sync import place_of_source, row_of
+from eventferry.syncing.sync import identities_of, place_of_source, row_of
 
 
 class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -47,14 +48,20 @@ async def status_of(target: Database, source: Database | None) -> list[SyncStatu
         rows = await syncs.load(reading)
     if source is None:
         return [_status(row) for row in rows]
+    row = row_of(rows, await identities_of(source), place_of_source(source))
+    if row is None:
+        return []
     async with source.reading() as reading:
-        identity = identity_of(await reading.state()).hex()
-        row = row_of(rows, identity, place_of_source(source))
-        if row is None:
-            return []
         heads = await reading.heads()
         unread = [0] * len(heads) if row.state.bookmark is None else decode(row.state.bookmark).unread
         waiting = await next_keys(reading, unread, heads)
+        try:
+            if row.state.bookmark is not None:
+                await Bookmark.open(reading, row.state.bookmark)
+        except (CursorAheadError, StoreReplacedError) as error:
+            row = msgspec.structs.replace(
+                row, problem=syncs.Problem(now(), f"{type(error).__name__}: {error}")
+            )
     lag = 0.0 if not waiting else max(now() - min(waiting).timestamp, 0) / 1000
     count = sum(max(head - counter, 0) for head, counter in zip(heads, unread, strict=True))
     return [msgspec.structs.replace(_status(row), lag_events=count, lag_seconds=lag)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from eventferry.database import EVERYTHING, Database
 from eventferry.errors import (
     CursorAheadError,
     EventferryError,
+    InputError,
     ResumeError,
     StoreBusyError,
     StoreChangedError,
@@ -37,6 +39,7 @@ from eventferry.errors import (
 from eventferry.importing.stream import ImportStream
 from eventferry.lines.blocks import LineSplitter
 from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.event import Row, decode_event
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading.bookmarks import decode, identity_of
@@ -59,12 +62,15 @@ PAGE_EVENTS = 4096
 
 IDLE_SECONDS = 0.5
 
+OVERTAKEN_SECONDS = 0.02
+"""Pause after another sync was faster."""
+
 RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0, 15.0)
 """Pauses after a connection was lost; the last one again and again for whoever follows."""
 
 _NOTING_SECONDS = 5.0
 
-_NO_IDENTITY = "00" * 8
+NO_IDENTITY = "00" * 8
 
 
 class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -98,7 +104,7 @@ class Sync:
             "refuse".
         with_secrets: bring secrets over too.
         rate: events a second at most.
-        tell: is told after each batch.
+        tell: is called after each batch with the report so far.
     """
 
     def __init__(
@@ -125,27 +131,28 @@ class Sync:
         self._state: SyncState | None = None
         self._text: str | None = None
         self._events = 0
+        self._ours: set[str] = set()
         self._has_problem = False
         self._decoder = LineDecoder()
 
     async def run(self, *, follow: bool) -> SyncReport:
         """Bring over what is new, up to the end of the source, or for ever."""
         pauses = iter(RETRY_SECONDS)
+        pause: float | None
         with self._target.life.running(), self._source.life.running():
             while True:
-                before = self._state
+                before = self._events
                 try:
                     return await self._run(follow=follow)
                 except _MovedError:
-                    continue
+                    pause = OVERTAKEN_SECONDS
                 except (StoreUnreachableError, StoreBusyError, StoreFrozenError, CursorAheadError) as error:
                     await self._note(error)
                     if not _may_pass(error, follow=follow):
                         raise
-                    if self._state != before:
+                    if self._events != before:  # it gets on
                         pauses = iter(RETRY_SECONDS)
-                    pause = next(pauses, RETRY_SECONDS[-1] if follow else None)
-                    if pause is None:
+                    if (pause := next(pauses, RETRY_SECONDS[-1] if follow else None)) is None:
                         raise
                 except Exception as error:
                     await self._note(error)
@@ -155,28 +162,33 @@ class Sync:
     async def _run(self, *, follow: bool) -> SyncReport:
         """From where the last commit was."""
         state = await self._begin()
+        async with self._source.reading() as reading:
+            end = await reading.heads()
         follower = Follower(self._source, state.bookmark, EVERYTHING, min(PAGE_EVENTS, self._batch_events))
         while True:
             has_more = self._secrets is not None and await self._secrets.bring_some()
             idle = IDLE_SECONDS if follow and not has_more else 0
             text = await self._gathered(follower, idle, follow=follow)
+            bookmark = await follower.begin()
             if text:
                 try:
-                    await self._store(text, str(await follower.begin()))
+                    await self._store(text, str(bookmark))
                 except StoreNotFoundError as error:
                     async with self._target.reading() as reading:
                         await reading.heads()
                     raise _MovedError from error  # it was dropped, and made anew without a table for a state
             elif follower.is_caught_up:
                 await self._forget_problem()
-                if not follow:
-                    break
+            # Not only where a look finds nothing: writers may save faster than that.
+            is_there = follower.is_caught_up or all(map(operator.ge, bookmark.unread, end))
+            if is_there and not (follow or has_more):
+                break
         if self._secrets is not None:
             await self._secrets.bring_all()
         return await self._noted_end(follower)
 
     async def _noted_end(self, follower: Follower) -> SyncReport:
-        """Of a source without events there is nothing else that would leave a state."""
+        """A source without events stores no batch, so its state is stored here."""
         if self._text is None:
             await self._store(b"", str(await follower.begin()))
         return self._report()
@@ -200,11 +212,13 @@ class Sync:
 
     async def _begin(self) -> SyncState:
         """Find how far it came, or fill a new replica."""
-        async with self._source.reading() as reading:
-            identity = identity_of(await reading.state()).hex()
+        identities = await identities_of(self._source)
+        identity = identities[0]
         place = place_of_source(self._source)
         await self._make_target()
         self._text = None
+        if self._secrets is not None:
+            self._secrets.begin()
         async with self._target.reading() as reading:
             own = identity_of(await reading.state()).hex()
             rows = await syncs.load(reading)
@@ -213,20 +227,20 @@ class Sync:
         for one in rows:
             if one.state.place == place:  # where an error is noted
                 self._key, self._text = one.source, one.text
-        row = row_of(rows, identity, place)
+        row = row_of(rows, identities, place)
         if row is None:
             await self._refuse_circles(identity, place, own)
-            self._key = hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
+            lasting = place if identity == NO_IDENTITY else identity
+            self._key = hashlib.blake2b(lasting.encode(), digest_size=16).hexdigest()
             self._text = None
-            self._state = self._first_state(place, identity, is_empty=is_empty)
+            self._state = self._first_state(place, identity, rows, is_empty=is_empty)
         else:
             self._key, self._text = row.source, row.text
             self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
-            if identity != row.state.identity:  # of which nothing has come
+            if row.state.identity not in identities:  # of which nothing has come
                 heads = None if is_empty else self._state.heads
-                self._state = msgspec.structs.replace(
-                    self._state, identity=identity, bookmark=None, heads=heads
-                )
+                self._state = msgspec.structs.replace(self._state, bookmark=None, heads=heads)
+            self._state = msgspec.structs.replace(self._state, identity=identity)
         self._has_problem = row is not None and row.problem is not None
         # A target that should hold events and is empty: its fill was noted, and then not put in its place.
         is_filled = self._state.heads is not None and not (is_empty and any(vector.decode(self._state.heads)))
@@ -236,7 +250,7 @@ class Sync:
 
     async def _refuse_circles(self, identity: str, place: str, own: str) -> None:
         """Refuse a sync whose events would come back to where they are from."""
-        if place == place_of_source(self._target) or identity == own != _NO_IDENTITY:
+        if place == place_of_source(self._target) or identity == own != NO_IDENTITY:
             raise UsageError(
                 "a store cannot be synced into itself: source and target are one store, or one is a restored backup "
                 "of the other"
@@ -245,7 +259,7 @@ class Sync:
         with suppress(EventferryError):  # a user who may read the events and nothing else
             async with self._source.reading() as reading:
                 theirs = await syncs.load(reading)
-        if any(row.state.identity == own != _NO_IDENTITY for row in theirs):
+        if any(row.state.identity == own != NO_IDENTITY for row in theirs):
             raise UsageError(
                 "the source gets events of the target by a sync of its own: together they would be a loop, in which "
                 "events come back as new ones"
@@ -271,8 +285,15 @@ class Sync:
         async with self._target.reading() as reading:
             return await syncs.has_table(reading)
 
-    def _first_state(self, place: str, identity: str, *, is_empty: bool) -> SyncState:
+    def _first_state(
+        self, place: str, identity: str, rows: Sequence[syncs.SyncRow], *, is_empty: bool
+    ) -> SyncState:
         mode = self._mode or "replica"
+        for other in rows:
+            if other.state.mode == "replica":
+                raise UsageError(
+                    f"the target is a replica of {other.state.place}, and a replica gets events of its source only"
+                )
         if mode == "replica" and not is_empty:
             raise UsageError(
                 "the target holds events, and nothing says that a sync brought them: a replica begins in an empty "
@@ -285,8 +306,8 @@ class Sync:
         )
 
     def _going_on(self, state: SyncState) -> SyncState:
-        """The state with the options of this run. What was brought over must fit what comes: so a sync stays what it
-        was begun as, but for one that refuses and begins to renumber; up to there that is the same."""
+        """The state with the options of this run. A sync keeps its first options, so that what was brought over fits
+        what comes; but "refuse" may become "renumber": until the first conflict both do the same."""
         policy = self._same_aggregate or state.same_aggregate
         fits = policy == state.same_aggregate or (policy, state.same_aggregate) == ("renumber", "refuse")
         if (
@@ -308,6 +329,8 @@ class Sync:
             export = ExportStream(Export(self._source))
 
             async def filled(export: ExportStream = export) -> SyncState:
+                if self._secrets is not None:  # set since the export began
+                    await self._secrets.bring_all()
                 return msgspec.structs.replace(
                     begun,
                     bookmark=await export.bookmark(),
@@ -360,13 +383,13 @@ class Sync:
     async def _store(self, text: bytes, bookmark: str) -> None:
         """Store a batch, exactly once."""
         state = self._its_state
-        rows = [row for _, row in LineSplitter().feed(text).whole_rows(self._decoder)]
+        rows = self._rows(text)
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
         erased = None
         async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
             if not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
-            placed, heads = await place(writing, rows, state, thread_of(self._key), self._brought)
+            placed, heads = await place(writing, rows, state, thread_of(self._key), self._ours, self._brought)
             state = msgspec.structs.replace(
                 state,
                 bookmark=bookmark,
@@ -381,9 +404,21 @@ class Sync:
         self._state, self._text = state, written
         self._events += len(rows)
         if erased is not None and self._secrets is not None:
-            await self._secrets.erase(erased)
+            await self._secrets.stored(erased)
         self._tell(self._report())
         await self._pace.take(len(rows))
+
+    def _rows(self, text: bytes) -> list[Row]:
+        """The rows of lines. Raises InputError for an event that the target's columns cannot hold."""
+        try:
+            return [row for _, row in LineSplitter().feed(text).whole_rows(self._decoder)]
+        except InputError as error:
+            event = decode_event(text.split(b"\n")[(error.line or 1) - 1])
+            raise InputError(
+                f"the event at counter {event.thread_counter} of thread {event.thread_id} of the source cannot be "
+                f"stored in the target: {error.reason}",
+                field=error.field,
+            ) from None
 
     async def _brought(self, ids: Sequence[str]) -> dict[str, int]:
         """The versions of aggregates of the source that were brought over before."""
@@ -438,14 +473,26 @@ def place_of_source(source: Database) -> str:
     return "/".join(value for value in names.values() if value)
 
 
-def row_of(rows: Sequence[syncs.SyncRow], identity: str, place: str) -> syncs.SyncRow | None:
-    """The row of a source: by its identity, wherever it is now; by its place, if it has none."""
-    for row in rows:
-        if identity == row.state.identity != _NO_IDENTITY:
-            return row
+async def identities_of(source: Database) -> list[str]:
+    """The identity of a source, and those of the stores whose replica it is: after a cutover, whoever synced from one
+    of these goes on with the replica."""
+    async with source.reading() as reading:
+        identity = identity_of(await reading.state()).hex()
+    with suppress(EventferryError):  # a user who may read the events and nothing else
+        async with source.reading() as reading:
+            return [identity, *sorted(await syncs.lineage(reading) - {identity})]
+    return [identity]
+
+
+def row_of(rows: Sequence[syncs.SyncRow], identities: Sequence[str], place: str) -> syncs.SyncRow | None:
+    """The row of a source: by its identities, its own first, wherever it is now; by its place, if it has none."""
+    for identity in identities:
+        for row in rows:
+            if identity == row.state.identity != NO_IDENTITY:
+                return row
     for row in rows:
         if row.state.place == place:
-            if row.state.identity != identity and row.state.events:
+            if row.state.identity not in identities and row.state.events:
                 raise StoreReplacedError(
                     f"the events of the source at {place} have been replaced since the last sync. Nothing was "
                     "changed: the target is whole as it was at its last batch. Sync into an empty store to begin anew"

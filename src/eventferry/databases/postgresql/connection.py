@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeAlias
@@ -126,6 +127,10 @@ class Connection:
             if any(sign in words for sign in _FULL):
                 raise FullServerError(f"{name} takes no more connections: {words}") from None
             raise _named(error, name) from None
+        except BaseException as error:
+            # psycopg gives up a connection that is half made only when nothing refers to it; a traceback does.
+            traceback.clear_frames(error.__traceback__)
+            raise
         return cls(raw, name)
 
     @property
