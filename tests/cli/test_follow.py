@@ -231,6 +231,7 @@ def test_a_checkpoint_has_one_user_as_long_as_that_lives(ferry: Ferry) -> None:
         assert "another process uses it" in ferry.refused("follow", store, "--once", "--checkpoint", name)
     child.kill()
     child.wait()
+    ferry.file(".at.0123abcd.part", b"what a kill in the middle of a write leaves")
     ferry.done("follow", store, "--once", "--checkpoint", "link")
     assert ferry.names() == {"a.db", "at", "link"}
 

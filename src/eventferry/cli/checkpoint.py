@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +38,9 @@ class Checkpoint:
             raise self._unusable("another process uses it") from None
         except OSError as error:
             raise self._unusable(f"{error.strerror} (files are written beside it)") from None
+        for left in self._path.parent.glob(f".{glob.escape(self._path.name)}.*.part"):
+            with contextlib.suppress(OSError):  # of a user that was killed while it wrote; there is no other
+                left.unlink()
         return self
 
     def __exit__(
