@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from eventferry.databases.file_locks import is_at, lock
 from eventferry.errors import EventferryError, UsageError
-from eventferry.file_locks import is_at, lock
 from eventferry.lines.files import FileSink, descriptor_of, read_blocks
 from eventferry.reading import bookmarks
 

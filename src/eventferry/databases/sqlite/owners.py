@@ -14,9 +14,9 @@ import stat
 from pathlib import Path
 
 from eventferry.databases import forking
+from eventferry.databases.file_locks import ask, is_at, lock
 from eventferry.databases.names import new_owner
 from eventferry.errors import ReadOnlyStoreError
-from eventferry.file_locks import ask, is_at, lock
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
 _ID = re.compile(r"[0-9a-f]{12}")
