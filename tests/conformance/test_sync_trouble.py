@@ -536,3 +536,19 @@ async def test_one_that_does_not_get_on_gives_up(opened: Opened, monkeypatch: py
         with pytest.raises(StoreBusyError):
             await target.sync(source)
         assert count == 3
+
+
+async def test_a_secret_whose_row_goes_when_it_is_deleted_is_deleted_in_the_target(new_url: NewUrl) -> None:
+    """As in tables that reSolve made on MySQL, which cannot hold a tombstone."""
+    url = new_url()
+    async with open_store(url) as source, open_store(new_url()) as target:
+        await source.init()
+        await source.set_secret("gone", "1")
+        await source.set_secret("kept", "2")
+        await target.sync(source)
+        await source.delete_secret("gone")
+        raw.run(url, "DELETE FROM \"secrets\" WHERE id = 'gone'")
+        await target.sync(source)
+        assert await target.get_secret("gone") is None
+        assert await target.get_secret("kept") == "2"
+        await cutover(source, target)
