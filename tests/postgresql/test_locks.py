@@ -197,9 +197,9 @@ async def test_staging_an_import_takes_no_lock_that_a_save_waits_for(new_url: Ne
                 await stream.write(large[start : start + 1_000_000])
                 saved += 1
                 await application.save_event(new_event("s", saved))
-            assert (
-                stream.saved_events_count > 0
-            )  # some are committed; how many a commit has is a matter of time
+            async with asyncio.timeout(20):  # some are committed; when, is a matter of time
+                while not stream.saved_events_count:
+                    await asyncio.sleep(0.01)
             writer.execute("COMMIT")
         with pytest.raises(StoreChangedError):
             await stream.close()

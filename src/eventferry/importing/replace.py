@@ -37,7 +37,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
-from eventferry.state import owners, syncs
+from eventferry.state import owners
 from eventferry.state.figures import latest_timestamp
 from eventferry.state.small_tables import refuse_foreign_tables
 
@@ -193,7 +193,6 @@ class Replacement:
 
     async def _swap(self, replacing: Replacing, stage: Stage) -> None:
         """Put the stage in the events' place."""
-        await syncs.clear(replacing)  # they describe the events that go
         await replacing.swap(stage)
 
     async def abort(self, *, keep: bool) -> None:

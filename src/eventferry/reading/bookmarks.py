@@ -25,16 +25,15 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.comparing.canonical import canonical
-from eventferry.database import Reading, State
+from eventferry.database import Reading
 from eventferry.errors import InputError, StoreReplacedError, UsageError
 from eventferry.lines.event import decode_event
 from eventferry.reading.pages import Lines
-from eventferry.reading.questions import refuse_ahead
+from eventferry.reading.questions import IDENTITY_BYTES, identity_of, refuse_ahead
 from eventferry.state.syncs import lineage
 
 PREFIX = "ef1."
 
-_IDENTITY_BYTES = 8
 _FINGERPRINT_BYTES = 12
 _DIGEST_BYTES = 16
 _PLANES = vector.COUNTER_BYTES * vector.THREADS
@@ -111,13 +110,6 @@ class Bookmark(NamedTuple):
         return encode(Written(self.identity, self.fingerprint, list(self.unread)))
 
 
-def identity_of(state: State) -> bytes:
-    """The identity of a store as a bookmark holds it."""
-    if not state.is_lasting:
-        return bytes(_IDENTITY_BYTES)
-    return hashlib.blake2b(state.identity.encode(), digest_size=_IDENTITY_BYTES).digest()
-
-
 def encode(written: Written) -> str:
     """The text of a bookmark."""
     counters = base64.b64decode(vector.encode(written.unread))
@@ -136,19 +128,17 @@ def decode(text: str) -> Written:
     try:
         whole = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
         body, checksum = whole[:-4], whole[-4:]
-        if len(whole) < _IDENTITY_BYTES + _FINGERPRINT_BYTES + 4 or checksum != _checksum(body):
+        if len(whole) < IDENTITY_BYTES + _FINGERPRINT_BYTES + 4 or checksum != _checksum(body):
             raise ValueError("it is truncated or damaged")
         unpacking = zlib.decompressobj(_RAW_DEFLATE)
-        planes = unpacking.decompress(body[_IDENTITY_BYTES + _FINGERPRINT_BYTES :], _PLANES + 1)
+        planes = unpacking.decompress(body[IDENTITY_BYTES + _FINGERPRINT_BYTES :], _PLANES + 1)
         if len(planes) != _PLANES:
             raise ValueError("it does not have 256 counters")
     except (binascii.Error, ValueError, zlib.error) as error:
         raise UsageError(f"this is not a bookmark: {error}") from None
     columns = (planes[start : start + vector.THREADS] for start in range(0, _PLANES, vector.THREADS))
     unread = [int.from_bytes(bytes(counter), "big") for counter in zip(*columns, strict=True)]
-    return Written(
-        body[:_IDENTITY_BYTES], body[_IDENTITY_BYTES : _IDENTITY_BYTES + _FINGERPRINT_BYTES], unread
-    )
+    return Written(body[:IDENTITY_BYTES], body[IDENTITY_BYTES : IDENTITY_BYTES + _FINGERPRINT_BYTES], unread)
 
 
 def counters_of(text: str) -> list[int]:

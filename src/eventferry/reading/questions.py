@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Key, Reading, Selection
+from eventferry.database import EVERYTHING, Key, Reading, Selection, State
 from eventferry.errors import CursorAheadError
 
 EVERY_THREAD = range(vector.THREADS)
+
+IDENTITY_BYTES = 8
 
 
 async def next_keys(
@@ -53,3 +56,10 @@ async def refuse_ahead(reading: Reading, unread: Sequence[int], heads: Sequence[
         if counter > head:
             [(is_standby,)] = await reading.ask(f"SELECT {reading.dialect.is_standby}")
             raise CursorAheadError(thread, counter, head, is_standby=bool(is_standby))
+
+
+def identity_of(state: State) -> bytes:
+    """The identity of a store as a bookmark holds it."""
+    if not state.is_lasting:
+        return bytes(IDENTITY_BYTES)
+    return hashlib.blake2b(state.identity.encode(), digest_size=IDENTITY_BYTES).digest()

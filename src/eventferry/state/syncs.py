@@ -12,6 +12,7 @@ import msgspec
 
 from eventferry.database import Reading, Writing
 from eventferry.errors import UnsupportedStoreError
+from eventferry.reading.questions import identity_of
 from eventferry.state.small_tables import columns
 
 Mode: TypeAlias = Literal["replica", "merge"]
@@ -31,6 +32,10 @@ class SyncState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     )
     events: int = 0  # that were brought over
     at: int = 0  # when the last ones were, in ms since 1970
+    target: str | None = None
+    """The identity of the target behind that, in hex; None of a first fill whose end has not been noted. If it is
+    another, the events that were brought over have been replaced, and the state says nothing any more. It is not
+    removed with them: on MySQL the tables of a swap get their names behind its transaction, and that can fail."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -82,13 +87,15 @@ async def has_table(reading: Reading) -> bool:
     return set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.sync)).keys()
 
 
-async def load(reading: Reading) -> list[SyncRow]:
-    """The rows; none where there is no table."""
+async def load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
+    """The rows that hold for the events that are there; with `void` also those of events that have been replaced. None
+    where there is no table."""
     if not await has_table(reading):
         return []
     table, *names = _names(reading)
     rows = await reading.ask(f"SELECT {', '.join(names)} FROM {table} ORDER BY {names[0]}")
-    return [
+    own = identity_of(await reading.state()).hex()
+    found = [
         SyncRow(
             source,
             msgspec.json.decode(state, type=SyncState),
@@ -97,6 +104,7 @@ async def load(reading: Reading) -> list[SyncRow]:
         )
         for source, state, problem in rows
     ]
+    return [row for row in found if void or row.state.target in (None, own)]
 
 
 async def is_still(writing: Writing, source: str, before: str | None) -> bool:
@@ -136,12 +144,10 @@ async def note_problem(writing: Writing, source: str, problem: Problem | None) -
     )
 
 
-async def clear(writing: Writing) -> None:
-    """Forget all syncs: the events that they brought are about to be replaced."""
-    if await has_table(writing):
-        await writing.change(f"DELETE FROM {_names(writing)[0]}")
-
-
 async def lineage(reading: Reading) -> set[str]:
     """The identities of the stores whose replica this one is: their bookmarks are good here too."""
-    return {row.state.identity for row in await load(reading) if row.state.mode == "replica"}
+    return {
+        row.state.identity
+        for row in await load(reading)
+        if row.state.mode == "replica" and row.state.target is not None
+    }

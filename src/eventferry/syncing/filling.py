@@ -16,6 +16,7 @@ class Filling(Replacement):
     Args:
         database: of the target.
         source: the key of the sync's row.
+        before: the text of that row, if there is one.
         state: gives the state when everything has been staged.
         resume: go on with what an interrupted fill has staged.
 
@@ -25,10 +26,17 @@ class Filling(Replacement):
     """
 
     def __init__(
-        self, database: Database, source: str, state: Callable[[], Awaitable[SyncState]], *, resume: bool
+        self,
+        database: Database,
+        source: str,
+        before: str | None,
+        state: Callable[[], Awaitable[SyncState]],
+        *,
+        resume: bool,
     ) -> None:
         super().__init__(database, replace=False, freeze=False, resume=resume, allow_empty=True)
         self._source = source
+        self._before = before
         self._state = state
         self.filled: SyncState | None = None
         self.text: str | None = None
@@ -43,4 +51,4 @@ class Filling(Replacement):
         # empty still: then the next sync fills it again.
         await super()._swap(replacing, stage)
         if self.filled is not None:
-            self.text = await syncs.save(replacing, self._source, None, self.filled)
+            self.text = await syncs.save(replacing, self._source, self._before, self.filled)

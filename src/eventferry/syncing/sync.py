@@ -42,10 +42,11 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row, decode_event
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
-from eventferry.reading.bookmarks import decode, identity_of
+from eventferry.reading.bookmarks import decode
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower
 from eventferry.reading.order import thread_of
+from eventferry.reading.questions import identity_of
 from eventferry.state import owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.filling import Filling
@@ -222,6 +223,7 @@ class Sync:
         async with self._target.reading() as reading:
             own = identity_of(await reading.state()).hex()
             rows = await syncs.load(reading)
+            void = {row.source: row.text for row in await syncs.load(reading, void=True)}
             is_empty = not any(await reading.heads())
             self._decoder = LineDecoder(await reading.limits())
         for one in rows:
@@ -232,7 +234,7 @@ class Sync:
             await self._refuse_circles(identity, place, own)
             lasting = place if identity == NO_IDENTITY else identity
             self._key = hashlib.blake2b(lasting.encode(), digest_size=16).hexdigest()
-            self._text = None
+            self._text = void.get(self._key)  # of events that have been replaced
             self._state = self._first_state(place, identity, rows, is_empty=is_empty)
         else:
             self._key, self._text = row.source, row.text
@@ -337,9 +339,10 @@ class Sync:
                     heads=export.cursor,
                     events=export.exported,
                     at=now(),
+                    target=None,
                 )
 
-            filling = Filling(self._target, self._key, filled, resume=resume)
+            filling = Filling(self._target, self._key, self._text, filled, resume=resume)
             sink = ImportStream(filling, Operation("sync", self._target), self._target.life)
             try:
                 await pipeline(export, self._pace.lines, sink)
@@ -353,7 +356,7 @@ class Sync:
             break
         self._state, self._text = filling.filled, filling.text
         self._events += export.exported
-        self._tell(self._report())
+        await self._store(b"", self._its_state.bookmark or "")  # whose events these are can be told only now
 
     # the batches
 
@@ -387,13 +390,15 @@ class Sync:
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
         erased = None
         async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
-            if not await syncs.is_still(writing, self._key, self._text):
+            own = identity_of(await writing.state()).hex()
+            if state.target not in (None, own) or not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
             placed, heads = await place(writing, rows, state, thread_of(self._key), self._ours, self._brought)
             state = msgspec.structs.replace(
                 state,
                 bookmark=bookmark,
                 heads=heads if state.mode == "replica" else None,
+                target=own,
                 events=state.events + len(rows),
                 at=now(),
             )
