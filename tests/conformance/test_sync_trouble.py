@@ -391,17 +391,23 @@ async def test_events_come_over_between_pages_of_secrets(
         assert await target.get_secret("s-22") == "x"
 
 
-async def test_the_state_of_a_first_fill_is_there_with_its_events(opened: Opened) -> None:
-    def fail(_: object) -> None:
+async def test_the_state_of_a_first_fill_is_there_with_its_events(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def die(*_: object) -> None:
         raise RuntimeError("the process has died")
 
     async with opened() as source, opened() as target:
         await import_lines(source, make_lines(20))
-        with pytest.raises(RuntimeError, match="died"):
-            await target.sync(source, tell=fail)
+        with monkeypatch.context() as patch:
+            patch.setattr(Sync, "_store", die)
+            with pytest.raises(RuntimeError, match="died"):
+                await target.sync(source)
         [status] = await target.sync_status()
         assert status.events == (await target.describe()).event_count == 20
         assert (await target.sync(source)).events == 0
+        await save(source, "a", 1)
+        assert (await target.sync(source)).events == 1
 
 
 async def test_whoever_merges_from_a_store_goes_on_with_its_replica_after_a_cutover(opened: Opened) -> None:
