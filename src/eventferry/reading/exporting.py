@@ -344,11 +344,7 @@ class Export:
     async def _freeze(self) -> None:
         """Freeze for the duration, unless somebody has frozen the store already: then it stays theirs."""
         self._owner = await self._database.own()
-        async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-            is_frozen = await writing.freeze() is not None
-            if not is_frozen:
-                await owners.freeze(writing, self._owner.id)
-        if is_frozen:
+        if not await owners.freeze_by_operation(self._database, self._owner):
             owner, self._owner = self._owner, None
             await to_the_end(owner.release())
 

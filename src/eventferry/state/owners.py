@@ -109,6 +109,15 @@ async def thaw(writing: ExclusiveWriting, owner: str) -> None:
         await writing.change_freeze(marker, None)
 
 
+async def freeze_by_operation(database: Database, owner: Owner) -> bool:
+    """Freeze the store for an operation, unless it is frozen already; whether that was done."""
+    async with writing(database, "exclusive", frozen="allow") as transaction:
+        if await transaction.freeze() is not None:
+            return False
+        await freeze(transaction, owner.id)
+        return True
+
+
 async def freeze_by_user(database: Database) -> None:
     """Freeze the store until a user unfreezes it. Raises AlreadyFrozenError."""
     async with writing(database, "exclusive", frozen="allow") as transaction:

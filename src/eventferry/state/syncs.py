@@ -37,6 +37,10 @@ class SyncState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     another, the events that were brought over have been replaced, and the state says nothing any more. It is not
     removed with them: on MySQL the tables of a swap get their names behind its transaction, and that can fail."""
 
+    def is_about(self, target: str) -> bool:
+        """Whether the events of this identity, in hex, are those that were brought over."""
+        return self.target in (None, target)
+
 
 class Problem(msgspec.Struct, frozen=True):
     """The last error of a sync, and when it was, in ms since 1970."""
@@ -104,7 +108,7 @@ async def load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
         )
         for source, state, problem in rows
     ]
-    return [row for row in found if void or row.state.target in (None, own)]
+    return [row for row in found if void or row.state.is_about(own)]
 
 
 async def is_still(writing: Writing, source: str, before: str | None) -> bool:

@@ -84,10 +84,8 @@ class _Freeze:
     async def __aenter__(self) -> None:
         owner = await self._database.own()
         try:
-            async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
-                if await writing.freeze() is not None:
-                    raise AlreadyFrozenError("the source is already frozen")
-                await owners.freeze(writing, owner.id)
+            if not await owners.freeze_by_operation(self._database, owner):
+                raise AlreadyFrozenError("the source is already frozen")
         except BaseException:
             await to_the_end(owners.leave(self._database, owner))
             raise
@@ -106,18 +104,16 @@ class _Freeze:
             await owners.freeze(writing, None)
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        owner, self._owner = self._owner, None
-        if owner is None:
+        if self._owner is None:
             return
         try:
             if error is not None and self._stays:
-                self._owner = owner
                 await self.keep()
         except Exception as another:
             if error is not None:
                 error.add_note(f"the source does not stay frozen: {another}")
         finally:
-            self._owner = None
+            owner, self._owner = self._owner, None
             await to_the_end(owners.leave(self._database, owner))
 
 

@@ -82,7 +82,7 @@ async def _merged(
         await _refuse_shared(rows, prefix, last, ours, before)
     if heads[thread] + len(rows) - 1 > MAX_COUNTER:
         raise full_thread(thread)
-    limits = await writing.limits()
+    limits = await writing.limits() if prefix else None
     placed: list[Row] = []
     for counter, row in enumerate(rows, heads[thread]):
         aggregate_id = prefix + row.aggregate_id
@@ -90,7 +90,7 @@ async def _merged(
         if version > MAX_SAFE_INTEGER:
             raise last_version(aggregate_id)
         last[aggregate_id] = version
-        if prefix:
+        if limits is not None:
             check_limits(limits, aggregate_id, row.type, row.payload)
         placed.append(
             row._replace(
@@ -141,7 +141,7 @@ async def _last_versions(reading: Reading, ids: set[str], where: str = "") -> di
             WHERE {some.text}{where} GROUP BY {named}""",
             some.values,
         )
-        last |= {text_of(found): int(highest) for found, highest in rows}
+        last |= {_text_of(found): int(highest) for found, highest in rows}
     return last
 
 
@@ -153,6 +153,6 @@ async def versions_before(reading: Reading, ids: Sequence[str], unread: Sequence
     return await _last_versions(reading, set(ids), read)
 
 
-def text_of(value: Any) -> str:
+def _text_of(value: Any) -> str:
     """A text, which some drivers give as its bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -222,10 +222,10 @@ class Sync:
             self._secrets.begin()
         async with self._target.reading() as reading:
             own = identity_of(await reading.state()).hex()
-            rows = await syncs.load(reading)
-            void = {row.source: row.text for row in await syncs.load(reading, void=True)}
+            found = await syncs.load(reading, void=True)
             is_empty = not any(await reading.heads())
             self._decoder = LineDecoder(await reading.limits())
+        rows = [row for row in found if row.state.is_about(own)]
         for one in rows:
             if one.state.place == place:  # where an error is noted
                 self._key, self._text = one.source, one.text
@@ -234,7 +234,8 @@ class Sync:
             await self._refuse_circles(identity, place, own)
             lasting = place if identity == NO_IDENTITY else identity
             self._key = hashlib.blake2b(lasting.encode(), digest_size=16).hexdigest()
-            self._text = void.get(self._key)  # of events that have been replaced
+            # One with this key is of events that have been replaced.
+            self._text = next((row.text for row in found if row.source == self._key), None)
             self._state = self._first_state(place, identity, rows, is_empty=is_empty)
         else:
             self._key, self._text = row.source, row.text
@@ -391,7 +392,7 @@ class Sync:
         erased = None
         async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
             own = identity_of(await writing.state()).hex()
-            if state.target not in (None, own) or not await syncs.is_still(writing, self._key, self._text):
+            if not state.is_about(own) or not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
             placed, heads = await place(writing, rows, state, thread_of(self._key), self._ours, self._brought)
             state = msgspec.structs.replace(
