@@ -12,6 +12,7 @@ from eventferry.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.database import Database
+    from eventferry.sources.foreign import ForeignDatabase
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -73,6 +74,30 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     """
     from eventferry.databases.names import Tables, check_names
 
+    module, scheme, address, settings = _parsed(url, options)
+    tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
+    check_names(tables)
+    # It takes a URL without its query, or a plain path, and removes the settings that it knows.
+    database: Database = module.open_url(address, tables, settings)
+    _refuse_unknown(scheme, settings)
+    return database
+
+
+def open_foreign(url: str, options: dict[str, Any]) -> ForeignDatabase:
+    """A database with another product's tables, by the same URLs. Does not connect. Raises as `open_database`."""
+    module, scheme, address, settings = _parsed(url, options)
+    database: ForeignDatabase = module.open_foreign(address, settings)
+    _refuse_unknown(scheme, settings)
+    return database
+
+
+def _refuse_unknown(scheme: str, settings: dict[str, Any]) -> None:
+    if settings:
+        raise UsageError(f"a {scheme} store has no option {', '.join(sorted(settings))}")
+
+
+def _parsed(url: str, options: dict[str, Any]) -> tuple[Any, str, str, dict[str, Any]]:
+    """The module of a URL's database, its scheme, its address and its options."""
     if "\0" in unquote(url):
         raise UsageError("a store URL must not contain the character U+0000")
     scheme, separator, rest = url.partition("://")
@@ -101,8 +126,6 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     if both:
         raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
     settings = given | options
-    tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
-    check_names(tables)
     name = _MODULES[scheme]
     try:
         module = importlib.import_module(f"eventferry.databases.{name}")
@@ -112,8 +135,4 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
         raise MissingExtraError(
             f"a {name} store needs its driver: pip install 'eventferry[{name}]' ({error})"
         ) from None
-    # It takes a URL without its query, or a plain path, and removes the settings that it knows.
-    database: Database = module.open_url(address, tables, settings)
-    if settings:
-        raise UsageError(f"a {scheme} store has no option {', '.join(sorted(settings))}")
-    return database
+    return module, scheme, address, settings

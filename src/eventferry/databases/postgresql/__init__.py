@@ -21,6 +21,7 @@ from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign
 from eventferry.databases.owners import LockOwner
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.foreign import PostgresTables
 from eventferry.databases.postgresql.markers import freeze_of
 from eventferry.databases.postgresql.merge import PostgresExclusiveWriting
 from eventferry.databases.postgresql.owners import AdvisoryLocks
@@ -58,10 +59,26 @@ _UNDONE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> PostgresDatabase:
     """A store at a PostgreSQL URL. What is no option of ours is one of libpq's."""
-    _, _, rest = address.partition("://")
     schema = str(settings.pop("database_name", "public"))
-    busy_timeout = seconds(settings, "busy_timeout", 60.0)
-    size = whole_number(settings, "max_connections", 8)
+    busy_timeout, size = _shared_settings(settings)
+    full, known = _conninfo(address, settings)
+    return PostgresDatabase(full, known, Names(schema, tables), busy_timeout=busy_timeout, size=size)
+
+
+def open_foreign(address: str, settings: dict[str, Any]) -> PostgresTables:
+    """Another product's tables at a PostgreSQL URL."""
+    busy_timeout, size = _shared_settings(settings)
+    full, known = _conninfo(address, settings)
+    return PostgresTables(full, _place(known), size=size, busy_timeout=busy_timeout)
+
+
+def _shared_settings(settings: dict[str, Any]) -> tuple[float, int]:
+    return seconds(settings, "busy_timeout", 60.0), whole_number(settings, "max_connections", 8)
+
+
+def _conninfo(address: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """libpq's connection string, and what of it was given; the rest of the settings belongs to it."""
+    _, _, rest = address.partition("://")
     options = {name: str(settings.pop(name)) for name in list(settings)}
     if "@" in rest.partition("/")[2]:
         raise UsageError(
@@ -84,7 +101,14 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> Postgres
     except (psycopg.Error, ValueError) as error:
         words = _without_quotes_of(rest, str(error).strip())
         raise UsageError(f"this is not a valid URL of a PostgreSQL store: {words}") from None
-    return PostgresDatabase(full, known, Names(schema, tables), busy_timeout=busy_timeout, size=size)
+    return full, known
+
+
+def _place(known: dict[str, Any]) -> str:
+    """A database as messages name it."""
+    where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
+    port = f":{known['port']}" if known.get("port") else ""
+    return f"postgresql://{where}{port}/{known.get('dbname') or ''}"
 
 
 def _without_quotes_of(address: str, words: str) -> str:
@@ -104,9 +128,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
     ) -> None:
         self._known = known
         self._names = names
-        where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
-        port = f":{known['port']}" if known.get("port") else ""
-        place = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
+        place = f"{_place(known)} (schema {names.schema})"
         super().__init__(place, partial(Connection.open, info, place), size, AdvisoryLocks(), busy_timeout)
         self._limits: Limits | None = None
         self._saver = Saver(names)
