@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping as Mappings
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -166,7 +166,8 @@ def load_mapping(mapping: str | os.PathLike[str] | Mapping) -> Mapping:
     """A mapping, checked as far as it can be without a database.
 
     Args:
-        mapping: the name of a preset, or the path of a TOML file, which ends in .toml.
+        mapping: the name of a preset, or the path of a TOML file, which ends in .toml. A file may begin with `extends`
+            and a preset's name: then it says only what is different.
 
     Raises:
         MappingError: there is no such preset or file, or something in it is wrong.
@@ -200,10 +201,26 @@ def _preset_names() -> list[str]:
 def _parsed(name: str, text: bytes) -> Mapping:
     try:
         fields = tomllib.loads(text.decode())
+        if (extended := fields.pop("extends", None)) is not None:
+            fields = _extended(extended, fields)
         mapping = msgspec.convert(fields, Mapping)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise MappingError(f"the mapping {name}: {error}") from None
     return _checked(msgspec.structs.replace(mapping, name=name))
+
+
+def _extended(preset: object, changes: dict[str, Any]) -> dict[str, Any]:
+    """A preset's fields with those of a file that extends it: key by key, also within a table of TOML."""
+    if not isinstance(preset, str) or preset not in _preset_names():
+        raise msgspec.ValidationError(
+            f"extends: {preset!r} is no preset; they are {', '.join(_preset_names())}"
+        )
+    fields = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
+    del fields["checked"]
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(fields.get(name), dict)
+        fields[name] = fields[name] | value if both else value
+    return fields
 
 
 def _checked(mapping: Mapping) -> Mapping:
