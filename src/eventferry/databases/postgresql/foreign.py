@@ -11,6 +11,7 @@ import psycopg
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.databases.pool import Pool
+from eventferry.databases.postgresql.address import Server
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life
@@ -63,10 +64,11 @@ class PostgresTables:
 
     scheme = "postgresql"
 
-    def __init__(self, conninfo: str, place: str, *, size: int, busy_timeout: float) -> None:
-        self.place = place
-        self.life = Life(place)
-        self._pool = Pool(partial(Connection.open, conninfo, place), size, self.life, patience=busy_timeout)
+    def __init__(self, server: Server, *, size: int, busy_timeout: float) -> None:
+        self.place = server.place
+        self.life = Life(self.place)
+        connect = partial(Connection.open, server.info, self.place)
+        self._pool = Pool(connect, size, self.life, patience=busy_timeout)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[PostgresSnapshot]:
