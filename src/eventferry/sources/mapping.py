@@ -40,18 +40,14 @@ _NAME = re.compile(r"\{(\w+)\}")
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class Position(_Part):
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is known of positions.
 
     Attributes:
         kind: "sequence": numbers are drawn before the commit, so that one may appear below others that were there
             before. "commit": they appear in their order, since each writer holds a lock. "transaction": the SELECT also
-            gives `transaction`, an xid8 of PostgreSQL, and the order is by that first. "none": the order is that of the
-            SELECT's own ORDER BY, and nothing can be followed.
+            gives `transaction`, an xid8 of PostgreSQL, and the order is by that first. "none": positions give an order
+            and nothing else: they can be read, and not followed.
         table: where the numbers of a "sequence" stand; with `column`, this finds the sequence itself.
         column: its column.
     """
@@ -61,13 +57,13 @@ class Position(_Part):
     column: str = ""
 
 
-class Version(_Part):
+class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is known of versions. `first` is the one with which an aggregate begins in the source."""
 
     first: int = 1
 
 
-class Time(_Part):
+class Time(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How times are read.
 
     Attributes:
@@ -86,19 +82,19 @@ class Time(_Part):
         return None if self.unit is None else _NANOSECONDS[self.unit]
 
 
-class Decoding(_Part):
+class Decoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a column becomes JSON: steps from left to right, each a name in `STEPS` or a function "module:function"."""
 
     decode: tuple[str, ...] = ()
 
 
-class Aggregate(_Part):
+class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What stands before the id of each aggregate."""
 
     prefix: str = ""
 
 
-class Mapping(_Part):
+class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How rows become events; see `load_mapping`.
 
     Attributes:
