@@ -332,5 +332,5 @@ def open_source(
         chosen.with_tables(tables) if tables else chosen,
         payload=payload,
         drop_metadata=drop_metadata,
-        kept=KEPT | keep - skip,
+        kept=(KEPT | keep) - skip,
     )
