@@ -42,9 +42,7 @@ def _install_into(folder: Path, compiled: str, works: str) -> None:
     rebuilt = _run("npm", "rebuild", compiled, "--foreground-scripts", cwd=folder)
     ended = _ends_well(works, folder)
     if ended.returncode:
-        raise RuntimeError(
-            f"{compiled} was not built:\n{installed.stdout}\n{rebuilt.stdout}\n{ended.stdout}"
-        )
+        raise RuntimeError(f"{compiled} was not built:\n{installed.stdout}\n{rebuilt.stdout}\n{ended.stdout}")
 
 
 def _ends_well(script: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -5,18 +5,21 @@ const [command, connectionString] = process.argv.slice(2)
 const input = JSON.parse(require('fs').readFileSync(0, 'utf8'))
 
 const main = async () => {
-  if (command === 'create') return PostgresEventStorageAdapter.createEventTable({ connectionString, ...input })
+  if (command === 'create') {
+    return PostgresEventStorageAdapter.createEventTable({ connectionString, ...input })
+  }
   const adapter = new PostgresEventStorageAdapter({ connectionString })
   const read = []
   for (const { store, aggregateId, event } of input) {
     if (command === 'write') await adapter.pushEvent(event, { eventStoreId: store })
     else read.push((await adapter.getEvents(aggregateId, { eventStoreId: store })).events)
   }
-  process.stdout.write(JSON.stringify(read))
+  return read
 }
 
+// The adapter's connections keep Node alive.
 main().then(
-  () => process.exit(0),
+  (read) => process.stdout.write(JSON.stringify(read ?? null), () => process.exit(0)),
   (error) => {
     console.error(error)
     process.exit(1)
