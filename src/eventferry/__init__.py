@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
+    from eventferry.targets.target import ForeignTarget, TargetReport, TargetStream, open_target
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "FollowStream",
+    "ForeignTarget",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
@@ -85,10 +87,13 @@ __all__ = [
     "Subscriber",
     "SyncReport",
     "SyncStatus",
+    "TargetReport",
+    "TargetStream",
     "VerifyReport",
     "check",
     "cutover",
     "open_store",
+    "open_target",
     "pipeline",
     "read_blocks",
     "verify",
@@ -120,6 +125,7 @@ _MODULES = {
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
+    "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
     "reading.loading": ("EventLoader",),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
