@@ -77,7 +77,7 @@ class ForeignTarget:
         self._positions: str = settings.pop("positions", "keep")
         if self._positions not in _POSITIONS:
             raise UsageError(f"positions is keep or new, not {self._positions!r}")
-        filling = driver_of(address.database, f"eventferry.targets.filling.{address.database}")
+        filling = driver_of(address.database, f"eventferry.databases.{address.database}.filling")
         self._product: Product
         if product == "message-db":
             self._product = MessageDb(settings)

@@ -1,4 +1,4 @@
-"""How the table of another product is filled, in one transaction that has it alone; one module for each database."""
+"""How the table of another product is filled, in one transaction that has it alone."""
 
 from __future__ import annotations
 
