@@ -13,6 +13,7 @@ from eventferry.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.database import Database
+    from eventferry.sources.foreign import ForeignDatabase
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -125,16 +126,31 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
     """
     from eventferry.databases.names import Tables, check_names
 
-    address = address_of(url)
-    both = address.options.keys() & options.keys()
-    if both:
-        raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
-    settings: dict[str, Any] = address.options | options
+    address, settings, module = _opened(url, options)
     tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
     check_names(tables)
-    module = driver_of(address.database, f"eventferry.databases.{address.database}")
     # It takes a URL without its query, or a plain path, and removes the settings that it knows.
     database: Database = module.open_url(address.place, tables, settings)
+    _refuse_unknown(address, settings)
+    return database
+
+
+def open_foreign(url: str, options: dict[str, Any]) -> ForeignDatabase:
+    """A database with another product's tables, by the same URLs. Does not connect. Raises as `open_database`."""
+    address, settings, module = _opened(url, options)
+    database: ForeignDatabase = module.open_foreign(address.place, settings)
+    _refuse_unknown(address, settings)
+    return database
+
+
+def _opened(url: str, options: dict[str, Any]) -> tuple[Address, dict[str, Any], ModuleType]:
+    address = address_of(url)
+    if both := address.options.keys() & options.keys():
+        raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
+    module = driver_of(address.database, f"eventferry.databases.{address.database}")
+    return address, address.options | options, module
+
+
+def _refuse_unknown(address: Address, settings: dict[str, Any]) -> None:
     if settings:
         raise UsageError(f"a {address.scheme} store has no option {', '.join(sorted(settings))}")
-    return database

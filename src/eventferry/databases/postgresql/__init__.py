@@ -19,6 +19,7 @@ from eventferry.databases.owners import LockOwner
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.address import Server, server_at
 from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.foreign import PostgresTables
 from eventferry.databases.postgresql.markers import freeze_of
 from eventferry.databases.postgresql.merge import PostgresExclusiveWriting
 from eventferry.databases.postgresql.owners import AdvisoryLocks
@@ -56,11 +57,24 @@ _UNDONE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> PostgresDatabase:
     """A store at a PostgreSQL URL. What is no option of ours is one of libpq's."""
     schema = str(settings.pop("database_name", "public"))
-    busy_timeout = seconds(settings, "busy_timeout", 60.0)
-    size = whole_number(settings, "max_connections", 8)
-    options = {name: str(settings.pop(name)) for name in list(settings)}
-    server = server_at(address, options)
-    return PostgresDatabase(server, Names(schema, tables), busy_timeout=busy_timeout, size=size)
+    busy_timeout, size = _patience_and_size(settings)
+    return PostgresDatabase(
+        _server(address, settings), Names(schema, tables), busy_timeout=busy_timeout, size=size
+    )
+
+
+def open_foreign(address: str, settings: dict[str, Any]) -> PostgresTables:
+    """Another product's tables at a PostgreSQL URL."""
+    busy_timeout, size = _patience_and_size(settings)
+    return PostgresTables(_server(address, settings), size=size, busy_timeout=busy_timeout)
+
+
+def _patience_and_size(settings: dict[str, Any]) -> tuple[float, int]:
+    return seconds(settings, "busy_timeout", 60.0), whole_number(settings, "max_connections", 8)
+
+
+def _server(address: str, settings: dict[str, Any]) -> Server:
+    return server_at(address, {name: str(settings.pop(name)) for name in list(settings)})
 
 
 class PostgresDatabase(ServerDatabase[Connection]):

@@ -28,6 +28,7 @@ from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, Mode
 from eventferry.databases.sqlite.file import File, Identity
+from eventferry.databases.sqlite.foreign import SqliteTables
 from eventferry.databases.sqlite.library import Sqlite, pragma
 from eventferry.databases.sqlite.owners import FileOwner
 from eventferry.databases.sqlite.reading import SqliteReading
@@ -65,6 +66,11 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDa
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
         journal_mode=settings.pop("journal_mode", None),
     )
+
+
+def open_foreign(address: str, settings: dict[str, Any]) -> SqliteTables:
+    """Another product's tables in a file."""
+    return SqliteTables(path_of(address), busy_timeout=seconds(settings, "busy_timeout", 60.0))
 
 
 def path_of(address: str) -> str:
