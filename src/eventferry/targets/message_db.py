@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eventferry.errors import InputError
+from eventferry.errors import InputError, UsageError
 from eventferry.lines.event import NumberedRow
 from eventferry.targets.envelope import NULL, Original, utc_of, uuid_of
 from eventferry.targets.product import Row, Table
 
 
 class MessageDb:
-    """Data and metadata are jsonb there; a stream is an aggregate, and its positions begin at 0."""
+    """Data and metadata are jsonb there; a stream is an aggregate, and its positions begin at 0. What stands in its
+    name before the first - is its category, by which messages are read across streams."""
 
     name = "message-db"
     install = "install message-db in this database first (database/install.sh of the npm package @eventide/message-db)"
@@ -22,6 +23,10 @@ class MessageDb:
         from eventferry.databases.postgresql.payloads import refuse_payload
 
         self._refuse = refuse_payload
+        category = str(settings.pop("category", ""))
+        if "-" in category:
+            raise UsageError(f"category must not contain a -, which ends it: {category!r}")
+        self._prefix = f"{category}-" if category else ""
         self.table = Table(
             name=str(settings.pop("messages", "message_store.messages")),
             columns=("global_position", "position", "time", "stream_name", "type", "data", "metadata", "id"),
@@ -41,7 +46,7 @@ class MessageDb:
             position,
             version - 1,
             utc_of(original, timestamp),
-            aggregate_id,
+            self._prefix + aggregate_id,
             kind,
             self._json("data", original.data),
             self._json("meta.metadata", original.metadata),

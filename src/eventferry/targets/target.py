@@ -50,9 +50,9 @@ def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
         url: of the database, as for `open_store`; the product's own table must be there, and empty.
         product: "message-db" (on PostgreSQL) or "pyeventsourcing" (on SQLite and PostgreSQL).
         options: may also be given in the query of the URL. Of each product: `positions`, "keep" by default, or "new";
-            `busy_timeout`, in seconds. Of message-db: `messages`, the name of its table. Of pyeventsourcing:
-            `events`, the name of its table; `encode`; `drop_metadata`; `originator_id_type`. On PostgreSQL also
-            libpq's. What each means: docs/targets.md.
+            `busy_timeout`, in seconds. Of message-db: `messages`, the name of its table, and `category`. Of
+            pyeventsourcing: `events`, the name of its table; `encode`; `drop_metadata`; `originator_id_type`. On
+            PostgreSQL also libpq's. What each means: docs/targets.md.
 
     Raises:
         UsageError: the product, the URL or an option is not valid.
@@ -221,7 +221,11 @@ class _Filled:
             return self._rows.refused(
                 error.event, "an event of this aggregate with this version came before", "aggregateVersion"
             )
-        return self._rows.refused(error.event, f"an event with this {error.column} came before", "payload")
+        # Two events of one version that have no id of their own get the same.
+        return self._rows.refused(
+            error.event,
+            f"an event with this {error.column}, or of this aggregate with this version, came before",
+        )
 
     @property
     def _its_filling(self) -> Filling:
@@ -275,7 +279,7 @@ class _Rows:
             )
         return self.last
 
-    def refused(self, event: int, reason: str, field: str) -> InputError:
+    def refused(self, event: int, reason: str, field: str | None = None) -> InputError:
         """The error for an event that the database refused, by its line; where there were blank ones before, by which
         event it is."""
         unit = "line" if self._plain is None or event < self._plain else "event"
