@@ -143,7 +143,7 @@ async def test_positions_stay_those_of_the_source_and_holes_stay_holes(empty: st
 
 async def test_events_of_several_sources_need_new_positions(empty: str) -> None:
     lines = b"".join(map(line, [enveloped(0, position=3), enveloped(1, position=3)]))
-    with pytest.raises(InputError, match=r"line 2.*field payload: meta.position is 3.*positions='new'"):
+    with pytest.raises(InputError, match=r"line 2.*field payload: meta.position is 3.*positions=new"):
         await moved(lines, empty)
     assert message_db.messages(empty) == []
     await moved(lines, empty, positions="new")

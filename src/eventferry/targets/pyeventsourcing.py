@@ -67,7 +67,7 @@ class PyEventSourcing:
             uuid = UUID(aggregate_id)
         except ValueError:
             raise InputError(
-                "must be a UUID, as the application's ids are (originator_id_type='text' is for those that are not)",
+                "must be a UUID, as the application's ids are (the option originator_id_type=text is for others)",
                 field="aggregateId",
             ) from None
         return uuid.hex if self._server == "sqlite" else str(uuid)
@@ -77,8 +77,8 @@ class PyEventSourcing:
         if original.id is not None or original.metadata not in _NO_METADATA:
             what = "metadata" if original.id is None else "id"
             raise InputError(
-                f"meta.{what} has no place in {PyEventSourcing.name}, which would lose it (drop_metadata=True drops "
-                "ids and metadata)",
+                f"meta.{what} has no place in {PyEventSourcing.name}, which would lose it (the option "
+                "drop_metadata=true drops ids and metadata)",
                 field="payload",
             )
 

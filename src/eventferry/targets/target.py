@@ -20,6 +20,7 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.limits import ROOMY, Limits
 from eventferry.operation_log import Operation
+from eventferry.targets import PRODUCTS
 from eventferry.targets.envelope import Original, opened
 from eventferry.targets.filling import Doubled, Filling, Place
 from eventferry.targets.message_db import MessageDb
@@ -29,8 +30,6 @@ from eventferry.targets.pyeventsourcing import PyEventSourcing
 Begin: TypeAlias = Callable[[], Awaitable[Filling]]
 
 _POSITIONS = ("keep", "new")
-PRODUCTS = {"message-db": ("postgresql",), "pyeventsourcing": ("sqlite", "postgresql")}
-"""The products whose tables can be filled, and where."""
 
 
 class TargetReport(StreamReport, frozen=True, rename="camel", kw_only=True):
@@ -274,7 +273,7 @@ class _Rows:
         else:
             raise InputError(
                 f"meta.position is {original.position}, and {self.last} came before: events of several sources, or in "
-                "another order than their own, need new positions (positions='new')",
+                "another order than their own, need new positions (the option positions=new)",
                 field="payload",
             )
         return self.last
