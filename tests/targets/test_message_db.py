@@ -15,12 +15,12 @@ from eventferry import (
     InputError,
     StoreFullError,
     TargetReport,
+    open_source,
     open_store,
     open_target,
     pipeline,
     verify,
 )
-from eventferry.sources.source import open_source
 from eventferry.targets.envelope import NAMESPACE
 from tests.support import LONG_AGO, line, make_event, make_lines
 from tests.support.foreign import message_db

@@ -13,18 +13,19 @@ import psycopg
 import pytest
 
 from eventferry import (
+    ForeignSource,
     InputError,
     StoreFullError,
     StoreNotFoundError,
     TargetReport,
     UnsupportedStoreError,
     UsageError,
+    open_source,
     open_store,
     open_target,
     pipeline,
     verify,
 )
-from eventferry.sources.source import ForeignSource, open_source
 from tests.support import line, make_event
 from tests.support.foreign import new_database
 from tests.support.foreign import pyeventsourcing as school

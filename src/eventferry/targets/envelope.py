@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -17,7 +17,7 @@ from eventferry.lines.payload import JsonText
 from eventferry.lines.refusal import fault_in
 
 NULL = b"null"
-NAMESPACE = uuid5(NAMESPACE_URL, "eventferry:event")
+NAMESPACE = UUID("552f4781-af4f-5041-af17-febd0f9707b0")
 """What the ids are made in of events that have none."""
 
 
