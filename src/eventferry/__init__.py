@@ -42,6 +42,14 @@ if TYPE_CHECKING:
         SecretsPage,
         SecretsReport,
     )
+    from eventferry.sources.mapping import Mapping, load_mapping, presets
+    from eventferry.sources.source import (
+        ForeignExport,
+        ForeignSource,
+        SourcePreview,
+        SourceReport,
+        open_source,
+    )
     from eventferry.store import EventStore
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
@@ -63,12 +71,15 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "FollowStream",
+    "ForeignExport",
+    "ForeignSource",
     "ForeignTarget",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
+    "Mapping",
     "Older",
     "OpenImportDescription",
     "Page",
@@ -83,6 +94,8 @@ __all__ = [
     "SecretsReport",
     "SecretsVerifyReport",
     "Sink",
+    "SourcePreview",
+    "SourceReport",
     "StreamReport",
     "Subscriber",
     "SyncReport",
@@ -92,9 +105,12 @@ __all__ = [
     "VerifyReport",
     "check",
     "cutover",
+    "load_mapping",
+    "open_source",
     "open_store",
     "open_target",
     "pipeline",
+    "presets",
     "read_blocks",
     "verify",
     "verify_secrets",
@@ -121,6 +137,8 @@ _MODULES = {
         "SecretsPage",
         "SecretsReport",
     ),
+    "sources.mapping": ("Mapping", "load_mapping", "presets"),
+    "sources.source": ("ForeignExport", "ForeignSource", "SourcePreview", "SourceReport", "open_source"),
     "store": ("EventStore",),
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.status": ("SyncStatus",),
