@@ -63,3 +63,15 @@ def test_a_product_that_is_not_known_is_refused(ferry: Ferry) -> None:
 
 def test_a_missing_source_is_told_before_the_target_is_touched(ferry: Ferry, empty: str) -> None:
     assert "there is no store at a.db" in ferry.refused("copy", "a.db", empty, "--to", "pyeventsourcing")
+
+
+def test_from_one_product_to_another_nothing_lies_between(ferry: Ferry) -> None:
+    old, new = (school.on_sqlite(ferry.directory / name) for name in ("old.sqlite", "new.sqlite"))
+    school.write(old, dogs=4, tricks=2)
+    with new.school():
+        pass
+    both = ("--from", "pyeventsourcing", "--to", "pyeventsourcing")
+    told = ferry.done("copy", old.url, new.url, *both, "--json").json
+    assert told["source"]["events"] == told["imported"] == len(old.notifications())
+    assert new.dogs() == old.dogs()
+    assert "Dog.Registered" in ferry.done("copy", old.url, new.url, *both, "--dry-run").out

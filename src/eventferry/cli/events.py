@@ -259,12 +259,7 @@ async def _import(
                 raise
         told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
         sentence = f"imported {rate(report.imported, meter.seconds)}"
-        if mark.bookmark is not None:
-            told["bookmark"] = mark.bookmark
-            sentence += f"; bookmark of the source {mark.bookmark}"
-        if isinstance(source, eventferry.ForeignExport):
-            told["source"] = source.report
-            sentence += told_of(source.report)
+        sentence += _told_of_source(source, mark, told)
         print_result(told, sentence, as_json=as_json)
 
 
@@ -276,18 +271,23 @@ async def _fill(
     *,
     as_json: bool,
     ignore_unknown_keys: bool,
-    **for_stores: bool,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
     """Import into the table of another product."""
-    for name, given in for_stores.items():
+    foreign = taken(options, dry_run=dry_run)
+    for name, given in options.items():
         if given:
             raise UsageError(
                 f"--{name.replace('_', '-')} cannot be combined with --to: the table of another product must be empty, "
                 "and gets all events or none"
             )
+    if foreign is not None and dry_run:
+        await foreign.tell(src, as_json=as_json)
+        return
     async with (
         eventferry.open_target(database, product) as target,
-        source_of(src, jobs) as (source, total),
+        source_of(src, jobs, foreign=foreign) as (source, total),
     ):
         mark = _Mark(source)
         with Meter("importing", total) as meter:
@@ -297,10 +297,20 @@ async def _fill(
     told: dict[str, Any] = {"imported": report.imported, "streams": report.streams}
     streams = counted(report.streams, "stream")
     sentence = f"imported {rate(report.imported, meter.seconds)}, {streams}"
+    sentence += _told_of_source(source, mark, told)
+    print_result(told, sentence, as_json=as_json)
+
+
+def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, Any]) -> str:
+    """Adds to a report what is to be told of its source; gives the same in words."""
+    words = ""
     if mark.bookmark is not None:
         told["bookmark"] = mark.bookmark
-        sentence += f"; bookmark of the source {mark.bookmark}"
-    print_result(told, sentence, as_json=as_json)
+        words = f"; bookmark of the source {mark.bookmark}"
+    if isinstance(source, eventferry.ForeignExport):
+        told["source"] = source.report
+        words += told_of(source.report)
+    return words
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
