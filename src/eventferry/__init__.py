@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
+    from eventferry.tabular.conversion import Conversion
+    from eventferry.tabular.csv_reading import from_csv
+    from eventferry.tabular.csv_writing import to_csv
+    from eventferry.tabular.folder import FolderSink, SplitBy
+    from eventferry.tabular.parquet import read_parquet, to_parquet
 
 __version__ = "0.1.0"
 
@@ -53,6 +58,7 @@ __all__ = [
     "AUTO",
     "MANUAL",
     "CheckReport",
+    "Conversion",
     "CutoverReport",
     "Description",
     "Difference",
@@ -61,6 +67,7 @@ __all__ = [
     "EventLoader",
     "EventStore",
     "ExportStream",
+    "FolderSink",
     "FollowStream",
     "GatheredSecrets",
     "ImportProgress",
@@ -81,6 +88,7 @@ __all__ = [
     "SecretsReport",
     "SecretsVerifyReport",
     "Sink",
+    "SplitBy",
     "StreamReport",
     "Subscriber",
     "SyncReport",
@@ -88,9 +96,13 @@ __all__ = [
     "VerifyReport",
     "check",
     "cutover",
+    "from_csv",
     "open_store",
     "pipeline",
     "read_blocks",
+    "read_parquet",
+    "to_csv",
+    "to_parquet",
     "verify",
     "verify_secrets",
     *errors.__all__,
@@ -121,6 +133,11 @@ _MODULES = {
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
     "reading.loading": ("EventLoader",),
+    "tabular.conversion": ("Conversion",),
+    "tabular.csv_reading": ("from_csv",),
+    "tabular.csv_writing": ("to_csv",),
+    "tabular.folder": ("FolderSink", "SplitBy"),
+    "tabular.parquet": ("read_parquet", "to_parquet"),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
 }

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.formats import FileFormat, destination_in, source_in, transforms_to
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
     filter_of,
     filters,
     flag,
+    format_option,
     jobs_option,
     json_option,
     option,
     replacing_options,
 )
 from eventferry.cli.output import print_data, print_json, print_result
-from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
+from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
+
+if TYPE_CHECKING:
+    from eventferry import SplitBy
 
 
 @click.command()
@@ -59,17 +64,34 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @click.argument("store", type=STORE)
 @click.argument("dest")
 @filters
+@format_option
+@option(
+    "--split-by",
+    None,
+    "Make DEST a folder with a file for each day (UTC) or each type.",
+    type=click.Choice(("day", "type")),
+)
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @json_option
 @cancellable
-async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
-    """Export events to a JSON Lines file.
+async def export(
+    store: str,
+    dest: str,
+    file_format: FileFormat,
+    split_by: SplitBy | None,
+    freeze: bool,
+    jobs: int,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Export events to a file: JSON Lines, or CSV or Parquet for analysis.
 
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
     only = filter_of(**filters)
+    sink = destination_in(file_format, dest, split_by)
     async with open_store(store) as opened:
         stream = opened.export_events(
             maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
@@ -79,13 +101,18 @@ async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, 
         total = (await opened.describe()).event_count if whole else None
         with Meter("exporting", total, lambda: stream.exported) as meter:
             mark = _Mark(stream)
-            await eventferry.pipeline(stream, meter, mark, destination_of(dest))
+            await eventferry.pipeline(stream, meter, mark, *transforms_to(file_format, split_by), sink)
             told = rate(stream.exported, meter.seconds)
+    result: dict[str, Any] = {
+        "exported": stream.exported,
+        "cursor": stream.cursor,
+        "bookmark": mark.bookmark,
+    }
+    if isinstance(sink, eventferry.FolderSink):
+        result["files"] = sink.files
+        told += f" to {counted(sink.files, 'file')}"
     if as_json:
-        print_json(
-            {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark},
-            to_stderr=is_standard_output(dest),
-        )
+        print_json(result, to_stderr=is_standard_output(dest))
     else:
         say(f"exported {told}; bookmark {mark.bookmark}")
 
@@ -111,12 +138,15 @@ class _Mark:
 @click.command("import")
 @click.argument("src")
 @click.argument("store", type=STORE)
+@format_option
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
 @option(
     "--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=click.IntRange(0), default=0
 )
-def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any) -> None:
+def import_(
+    src: str, store: str, file_format: FileFormat, manual: bool, byte_offset: int, **options: Any
+) -> None:
     """Replace a store's events by those of SRC.
 
     This is all or nothing. A missing store is created.
@@ -125,7 +155,7 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
         raise UsageError("--byte-offset needs --manual; to continue an interrupted import, use --resume")
     if manual and (options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]):
         raise UsageError("--manual cannot be combined with --replace, --allow-empty, --resume or --freeze")
-    run(_import(src, store, manual=manual, byte_offset=byte_offset, **options))
+    run(_import(src, store, file_format=file_format, manual=manual, byte_offset=byte_offset, **options))
 
 
 @click.command()
@@ -148,6 +178,7 @@ async def _import(
     *,
     as_json: bool,
     ignore_unknown_keys: bool,
+    file_format: FileFormat = "jsonl",
     manual: bool = False,
     byte_offset: int = 0,
     **replacing: bool,
@@ -155,7 +186,7 @@ async def _import(
     import asyncio
 
     async with (
-        source_of(src, jobs) as (source, total),
+        source_in(file_format, src, jobs) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

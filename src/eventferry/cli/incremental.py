@@ -10,9 +10,11 @@ import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
     flag,
+    format_option,
     ignore_unknown_keys_option,
     jobs_option,
     json_option,
@@ -33,6 +35,7 @@ _SKIPPED = 3
 @click.argument("store", type=STORE)
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
+@format_option
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
@@ -40,6 +43,7 @@ _SKIPPED = 3
 async def incremental_import(
     src: str,
     store: str,
+    file_format: FileFormat,
     older: Any,
     fail_if_skipped: bool,
     dry_run: bool,
@@ -49,11 +53,11 @@ async def incremental_import(
 ) -> None:
     """Add the events that a store lacks.
 
-    SRC has JSON Lines or one JSON array. Duplicates are skipped, and so are events older than the store's latest event,
-    unless --older says otherwise. A missing store is created.
+    SRC has JSON Lines or one JSON array, or what --format says. Duplicates are skipped, and so are events older than
+    the store's latest event, unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_of(src, jobs) as (source, total),
+        source_in(file_format, src, jobs) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
