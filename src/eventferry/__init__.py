@@ -42,6 +42,14 @@ if TYPE_CHECKING:
         SecretsPage,
         SecretsReport,
     )
+    from eventferry.sources.mapping import Mapping, load_mapping, presets
+    from eventferry.sources.source import (
+        ForeignExport,
+        ForeignSource,
+        SourcePreview,
+        SourceReport,
+        open_source,
+    )
     from eventferry.store import EventStore
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
@@ -69,11 +77,14 @@ __all__ = [
     "ExportStream",
     "FolderSink",
     "FollowStream",
+    "ForeignExport",
+    "ForeignSource",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
+    "Mapping",
     "Older",
     "OpenImportDescription",
     "Page",
@@ -88,6 +99,8 @@ __all__ = [
     "SecretsReport",
     "SecretsVerifyReport",
     "Sink",
+    "SourcePreview",
+    "SourceReport",
     "SplitBy",
     "StreamReport",
     "Subscriber",
@@ -97,8 +110,11 @@ __all__ = [
     "check",
     "cutover",
     "from_csv",
+    "load_mapping",
+    "open_source",
     "open_store",
     "pipeline",
+    "presets",
     "read_blocks",
     "read_parquet",
     "to_csv",
@@ -128,6 +144,8 @@ _MODULES = {
         "SecretsPage",
         "SecretsReport",
     ),
+    "sources.mapping": ("Mapping", "load_mapping", "presets"),
+    "sources.source": ("ForeignExport", "ForeignSource", "SourcePreview", "SourceReport", "open_source"),
     "store": ("EventStore",),
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.status": ("SyncStatus",),

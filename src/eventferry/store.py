@@ -46,6 +46,7 @@ from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, Se
 from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 from eventferry.state.syncs import Mode
 from eventferry.syncing.status import SyncStatus, status_of
+from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync, SyncReport
 
 __all__ = ["EventStore"]
@@ -353,7 +354,7 @@ class EventStore:
         """
         with Operation("sync", self._database, source=place_of(source._database)) as operation:
             syncing = Sync(
-                source._database,
+                StoreSource(source._database),
                 self._database,
                 mode=mode,
                 same_aggregate=same_aggregate,
@@ -371,7 +372,7 @@ class EventStore:
         Args:
             source: only the sync from this store, and how much it has that is not here yet.
         """
-        return await status_of(self._database, None if source is None else source._database)
+        return await status_of(self._database, None if source is None else StoreSource(source._database))
 
     def export_events(
         self,

@@ -10,12 +10,22 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.formats import FileFormat, destination_in, source_in, transforms_to
+from eventferry.cli.foreign import (
+    Foreign,
+    MomentOrMappingType,
+    dry_run_option,
+    foreign_details,
+    foreign_options,
+    taken,
+    told_of,
+)
+from eventferry.cli.formats import Destination, FileFormat, source_in
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
     filter_of,
     filters,
+    filters_but_from,
     flag,
     format_option,
     jobs_option,
@@ -24,7 +34,7 @@ from eventferry.cli.options import (
     replacing_options,
 )
 from eventferry.cli.output import print_data, print_json, print_result
-from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store
+from eventferry.cli.places import destination_of, made, refuse_store
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
@@ -63,7 +73,15 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 @click.argument("dest")
-@filters
+@option(
+    "--from starts",
+    None,
+    "Only events at or after this time. Or: read another product's tables by this mapping.",
+    multiple=True,
+    type=MomentOrMappingType(),
+)
+@filters_but_from
+@foreign_details
 @format_option
 @option(
     "--split-by",
@@ -73,25 +91,48 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 )
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
+@dry_run_option
 @json_option
 @cancellable
 async def export(
     store: str,
     dest: str,
+    starts: tuple[Any, ...],
     file_format: FileFormat,
     split_by: SplitBy | None,
     freeze: bool,
     jobs: int,
+    dry_run: bool,
     as_json: bool,
-    **filters: Any,
+    **options: Any,
 ) -> None:
     """Export events to a file: JSON Lines, or CSV or Parquet for analysis.
 
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
-    only = filter_of(**filters)
-    sink = destination_in(file_format, dest, split_by)
+    times = [start for start in starts if isinstance(start, int)]
+    mappings = [start for start in starts if isinstance(start, str)]
+    if len(times) > 1 or len(mappings) > 1:
+        raise UsageError("--from is given once for a time, and once for a mapping")
+    foreign = taken(options, mapping=mappings[0] if mappings else None, dry_run=dry_run)
+    destination = Destination(dest, file_format, split_by)
+    only = filter_of(start=times[0] if times else None, **options)
+    if foreign is None:
+        await _export_store(store, destination, only, freeze=freeze, jobs=jobs, as_json=as_json)
+    elif freeze or jobs != 1 or any(only.values()):
+        raise UsageError(
+            "filters, --freeze and --jobs are for a store: the SELECT of a mapping says which events"
+        )
+    elif dry_run:
+        await foreign.tell(store, as_json=as_json)
+    else:
+        await _export_foreign(foreign, store, destination, as_json=as_json)
+
+
+async def _export_store(
+    store: str, dest: Destination, only: dict[str, Any], *, freeze: bool, jobs: int, as_json: bool
+) -> None:
     async with open_store(store) as opened:
         stream = opened.export_events(
             maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
@@ -101,20 +142,25 @@ async def export(
         total = (await opened.describe()).event_count if whole else None
         with Meter("exporting", total, lambda: stream.exported) as meter:
             mark = _Mark(stream)
-            await eventferry.pipeline(stream, meter, mark, *transforms_to(file_format, split_by), sink)
+            await eventferry.pipeline(stream, meter, mark, *dest.transforms, dest.sink)
             told = rate(stream.exported, meter.seconds)
-    result: dict[str, Any] = {
-        "exported": stream.exported,
-        "cursor": stream.cursor,
-        "bookmark": mark.bookmark,
-    }
-    if isinstance(sink, eventferry.FolderSink):
-        result["files"] = sink.files
-        told += f" to {counted(sink.files, 'file')}"
     if as_json:
-        print_json(result, to_stderr=is_standard_output(dest))
+        result = {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark}
+        print_json(result | dest.result, to_stderr=dest.is_standard_output)
     else:
-        say(f"exported {told}; bookmark {mark.bookmark}")
+        say(f"exported {told}{dest.told}; bookmark {mark.bookmark}")
+
+
+async def _export_foreign(foreign: Foreign, place: str, dest: Destination, *, as_json: bool) -> None:
+    async with foreign.lines(place) as stream:
+        with Meter("exporting", None, lambda: stream.exported) as meter:
+            await eventferry.pipeline(stream, meter, *dest.transforms, dest.sink)
+            told = rate(stream.exported, meter.seconds)
+        if as_json:
+            result = {"exported": stream.exported, "source": stream.report}
+            print_json(result | dest.result, to_stderr=dest.is_standard_output)
+        else:
+            say(f"exported {told}{dest.told}{told_of(stream.report)}")
 
 
 class _Mark:
@@ -138,6 +184,8 @@ class _Mark:
 @click.command("import")
 @click.argument("src")
 @click.argument("store", type=STORE)
+@foreign_options
+@dry_run_option
 @format_option
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
@@ -161,6 +209,8 @@ def import_(
 @click.command()
 @click.argument("src", metavar="FROM_STORE", type=STORE)
 @click.argument("store", metavar="TO_STORE", type=STORE)
+@foreign_options
+@dry_run_option
 @jobs_option
 @replacing_options
 def copy(src: str, store: str, jobs: int, **options: Any) -> None:
@@ -178,15 +228,20 @@ async def _import(
     *,
     as_json: bool,
     ignore_unknown_keys: bool,
+    dry_run: bool,
     file_format: FileFormat = "jsonl",
     manual: bool = False,
     byte_offset: int = 0,
-    **replacing: bool,
+    **options: Any,
 ) -> None:
     import asyncio
 
+    foreign = taken(options, dry_run=dry_run)
+    if foreign is not None and dry_run:
+        await foreign.tell(src, as_json=as_json)
+        return
     async with (
-        source_in(file_format, src, jobs) as (source, total),
+        source_in(file_format, src, jobs, foreign) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -194,7 +249,7 @@ async def _import(
             byte_offset,
             eventferry.MANUAL if manual else eventferry.AUTO,
             ignore_unknown_keys=ignore_unknown_keys,
-            **({} if manual else replacing),
+            **({} if manual else options),
         )
         mark = _Mark(source)
         with Meter("importing", total) as meter:
@@ -212,6 +267,9 @@ async def _import(
         if mark.bookmark is not None:
             told["bookmark"] = mark.bookmark
             sentence += f"; bookmark of the source {mark.bookmark}"
+        if isinstance(source, eventferry.ForeignExport):
+            told["source"] = source.report
+            sentence += told_of(source.report)
         print_result(told, sentence, as_json=as_json)
 
 

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
 
 import eventferry
+from eventferry.cli.foreign import Foreign
 from eventferry.cli.options import refuse_broken_url
 from eventferry.cli.places import destination_of, is_standard_output, source_of
+from eventferry.cli.terminal import counted
 from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, UsageError
 
@@ -21,27 +23,42 @@ if TYPE_CHECKING:
 FileFormat: TypeAlias = Literal["jsonl", "csv", "parquet"]
 
 
-def destination_in(
-    file_format: FileFormat, place: str, split_by: SplitBy | None
-) -> FileSink | FolderSink | IO[bytes]:
-    """A file, or standard output; or a folder of files if they are split."""
-    from eventferry.lines.files import PACKED
+class Destination:
+    """Where an export goes, and in which format.
 
-    if split_by is not None:
-        if is_standard_output(place):
+    Attributes:
+        sink: a file, or standard output; or a folder of files if they are split.
+        transforms: what comes before it. The files of a folder are converted one by one, at its end.
+        is_standard_output: whether data goes there.
+    """
+
+    def __init__(self, place: str, file_format: FileFormat, split_by: SplitBy | None) -> None:
+        from eventferry.lines.files import PACKED
+
+        conversion = _conversion_to(file_format)
+        self.is_standard_output = is_standard_output(place)
+        self.transforms = [] if conversion is None or split_by is not None else [conversion]
+        self.sink: FileSink | FolderSink | IO[bytes]
+        if split_by is None:
+            if file_format == "parquet" and os.path.splitext(place)[1].lower() in PACKED:
+                raise UsageError("Parquet is compressed by itself: leave the ending .gz or .zst out")
+            self.sink = destination_of(place)
+        elif self.is_standard_output:
             raise UsageError("--split-by makes a folder of files, which standard output is not")
-        return eventferry.FolderSink(
-            place, split_by=split_by, conversion=_conversion_to(file_format), ending=f".{file_format}"
-        )
-    if file_format == "parquet" and os.path.splitext(place)[1].lower() in PACKED:
-        raise UsageError("Parquet is compressed by itself: leave the ending .gz or .zst out")
-    return destination_of(place)
+        else:
+            self.sink = eventferry.FolderSink(
+                place, split_by=split_by, conversion=conversion, ending=f".{file_format}"
+            )
 
+    @property
+    def result(self) -> dict[str, int]:
+        """What to add to a result."""
+        return {"files": self.sink.files} if isinstance(self.sink, eventferry.FolderSink) else {}
 
-def transforms_to(file_format: FileFormat, split_by: SplitBy | None) -> list[Conversion]:
-    """What comes before such a destination; files of a folder are converted one by one, at its end."""
-    conversion = None if split_by is not None else _conversion_to(file_format)
-    return [] if conversion is None else [conversion]
+    @property
+    def told(self) -> str:
+        """The same as words."""
+        return "".join(f" to {counted(count, 'file')}" for count in self.result.values())
 
 
 def _conversion_to(file_format: FileFormat) -> Conversion | None:
@@ -52,16 +69,17 @@ def _conversion_to(file_format: FileFormat) -> Conversion | None:
 
 @asynccontextmanager
 async def source_in(
-    file_format: FileFormat, place: str, jobs: int = 1
+    file_format: FileFormat, place: str, jobs: int = 1, foreign: Foreign | None = None
 ) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """Blocks of lines from a file in any format, standard input or a store; and their total bytes, if known."""
+    """Blocks of lines from a file in any format, standard input, a store or another product's tables; and their total
+    bytes, if known."""
     if file_format != "jsonl" and is_store(place):
         raise UsageError(f"{without_password(place)} is a store: --format is for files")
     if file_format == "parquet":
         async with contextlib.aclosing(await _parquet(place)) as lines:
             yield lines, None
         return
-    async with source_of(place, jobs) as (blocks, total):
+    async with source_of(place, jobs, foreign=foreign) as (blocks, total):
         if file_format == "csv":
             async with contextlib.aclosing(eventferry.from_csv()(blocks)) as lines:
                 yield lines, None

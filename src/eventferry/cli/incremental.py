@@ -10,6 +10,7 @@ import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.foreign import foreign_options, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
@@ -33,6 +34,7 @@ _SKIPPED = 3
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
+@foreign_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
 @format_option
@@ -50,6 +52,7 @@ async def incremental_import(
     jobs: int,
     ignore_unknown_keys: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Add the events that a store lacks.
 
@@ -57,7 +60,7 @@ async def incremental_import(
     the store's latest event, unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_in(file_format, src, jobs) as (source, total),
+        source_in(file_format, src, jobs, taken(options)) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

@@ -15,6 +15,7 @@ from eventferry.reading.bookmarks import Bookmark
 from eventferry.state import owners
 from eventferry.store import EventStore
 from eventferry.syncing.secret_changes import SecretChanges
+from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync
 
 
@@ -54,7 +55,7 @@ async def cutover(
         EventferryError: as `EventStore.sync` raises them.
     """
     with Operation("cutover", target._database, source=place_of(source._database)) as operation:
-        syncing = Sync(source._database, target._database, mode="replica")
+        syncing = Sync(StoreSource(source._database), target._database, mode="replica")
         before = await syncing.run(follow=False)
         freeze = _Freeze(source._database, stays=not unfreeze_on_failure)
         async with freeze:
