@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from eventferry.tabular.csv_writing import to_csv
     from eventferry.tabular.folder import FolderSink, SplitBy
     from eventferry.tabular.parquet import read_parquet, to_parquet
+    from eventferry.targets.target import ForeignTarget, TargetReport, TargetStream, open_target
 
 __version__ = "0.1.0"
 
@@ -79,6 +80,7 @@ __all__ = [
     "FollowStream",
     "ForeignExport",
     "ForeignSource",
+    "ForeignTarget",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
@@ -106,6 +108,8 @@ __all__ = [
     "Subscriber",
     "SyncReport",
     "SyncStatus",
+    "TargetReport",
+    "TargetStream",
     "VerifyReport",
     "check",
     "cutover",
@@ -113,6 +117,7 @@ __all__ = [
     "load_mapping",
     "open_source",
     "open_store",
+    "open_target",
     "pipeline",
     "presets",
     "read_blocks",
@@ -150,6 +155,7 @@ _MODULES = {
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
+    "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
     "reading.loading": ("EventLoader",),
     "tabular.conversion": ("Conversion",),
     "tabular.csv_reading": ("from_csv",),

@@ -13,6 +13,7 @@ import click
 
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
+from eventferry.targets import PRODUCTS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -178,6 +179,12 @@ format_option = option(
     "Format of the file.",
     type=click.Choice(("jsonl", "csv", "parquet")),
     default="jsonl",
+)
+to_option = option(
+    "--to product",
+    "PRODUCT",
+    "The target is a database of this product, whose own empty table is filled: message-db or pyeventsourcing.",
+    type=click.Choice(tuple(PRODUCTS)),
 )
 jobs_option = option(
     "--jobs",
