@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from eventferry.errors import SourceRowError
 from tests.support.foreign import new_database, read
 from tests.support.foreign.node import run
+from tests.test_docs import ROOT
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -143,3 +146,31 @@ async def test_what_was_archived_in_emmett_can_be_left_out(place: str) -> None:
     events, report = await read(url(place), "emmett", skip=["archived"])
     assert [event["aggregateId"] for event in events] == ["b"]
     assert report.skipped == {"archived": 1}
+
+
+async def test_a_stream_of_emmett_that_its_transactions_put_in_the_wrong_order_is_read_by_position(
+    node: None, tmp_path: Path
+) -> None:
+    with new_database() as place:
+        run("emmett", "write", place, [{"stream": "cart-1", "events": [{"type": "FIRST", "data": {}}]}])
+        with psycopg.connect(place) as connection:
+            connection.execute(
+                "SELECT pg_current_xact_id()"
+            )  # as whoever does something else before it appends
+            run("emmett", "write", place, [{"stream": "cart-1", "events": [{"type": "SECOND", "data": {}}]}])
+            connection.execute(
+                """SELECT emt_append_to_stream(
+                    ARRAY['id'], ARRAY['{}'::jsonb], ARRAY['{}'::jsonb], ARRAY['1'], ARRAY['THIRD'], ARRAY['E'],
+                    'cart-1', 'cart', NULL, 'emt:default')"""
+            )
+        with pytest.raises(
+            SourceRowError, match='version 2 of the aggregate "cart-1" comes after its version 3'
+        ):
+            await read(place, "emmett")
+        page = (ROOT / "docs" / "moving-from-emmett.md").read_text()
+        mapping = tmp_path / "by-position.toml"
+        mapping.write_text(
+            re.sub("^> ", "", page.split("<<'END'\n")[1].split("> END")[0], flags=re.MULTILINE)
+        )
+        events, _ = await read(place, str(mapping))
+        assert [event["type"] for event in events] == ["FIRST", "SECOND", "THIRD"]
