@@ -136,7 +136,9 @@ class Mapping(_Part):
         scheme = {"postgres": "postgresql", "mariadb": "mysql"}.get(scheme, scheme)
         chosen = self.select if isinstance(self.select, str) else self.select.get(scheme, "")
         if not chosen.strip():
-            known = "" if isinstance(self.select, str) else f"; it has one for {', '.join(sorted(self.select))}"
+            known = (
+                "" if isinstance(self.select, str) else f"; it has one for {', '.join(sorted(self.select))}"
+            )
             raise MappingError(f"the mapping {self.name} has no SELECT for {scheme}{known}")
         return self.filled(chosen, scheme).strip().rstrip(";").rstrip()
 
@@ -194,7 +196,9 @@ _PRESETS = resources.files("eventferry.sources") / "presets"
 
 
 def _preset_names() -> list[str]:
-    return sorted(file.name.removesuffix(".toml") for file in _PRESETS.iterdir() if file.name.endswith(".toml"))
+    return sorted(
+        file.name.removesuffix(".toml") for file in _PRESETS.iterdir() if file.name.endswith(".toml")
+    )
 
 
 def _parsed(name: str, text: bytes) -> Mapping:
