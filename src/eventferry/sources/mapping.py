@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping as Mappings
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -40,18 +40,14 @@ _NAME = re.compile(r"\{(\w+)\}")
 _FUNCTION = re.compile(r"[\w.]+:[\w.]+")
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class Position(_Part):
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is known of positions.
 
     Attributes:
         kind: "sequence": numbers are drawn before the commit, so that one may appear below others that were there
             before. "commit": they appear in their order, since each writer holds a lock. "transaction": the SELECT also
-            gives `transaction`, an xid8 of PostgreSQL, and the order is by that first. "none": the order is that of the
-            SELECT's own ORDER BY, and nothing can be followed.
+            gives `transaction`, an xid8 of PostgreSQL, and the order is by that first. "none": positions give an order
+            and nothing else: they can be read, and not followed.
         table: where the numbers of a "sequence" stand; with `column`, this finds the sequence itself.
         column: its column.
     """
@@ -61,13 +57,13 @@ class Position(_Part):
     column: str = ""
 
 
-class Version(_Part):
+class Version(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is known of versions. `first` is the one with which an aggregate begins in the source."""
 
     first: int = 1
 
 
-class Time(_Part):
+class Time(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How times are read.
 
     Attributes:
@@ -86,19 +82,19 @@ class Time(_Part):
         return None if self.unit is None else _NANOSECONDS[self.unit]
 
 
-class Decoding(_Part):
+class Decoding(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a column becomes JSON: steps from left to right, each a name in `STEPS` or a function "module:function"."""
 
     decode: tuple[str, ...] = ()
 
 
-class Aggregate(_Part):
+class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What stands before the id of each aggregate."""
 
     prefix: str = ""
 
 
-class Mapping(_Part):
+class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How rows become events; see `load_mapping`.
 
     Attributes:
@@ -170,7 +166,8 @@ def load_mapping(mapping: str | os.PathLike[str] | Mapping) -> Mapping:
     """A mapping, checked as far as it can be without a database.
 
     Args:
-        mapping: the name of a preset, or the path of a TOML file, which ends in .toml.
+        mapping: the name of a preset, or the path of a TOML file, which ends in .toml. A file may begin with `extends`
+            and a preset's name: then it says only what is different.
 
     Raises:
         MappingError: there is no such preset or file, or something in it is wrong.
@@ -204,10 +201,26 @@ def _preset_names() -> list[str]:
 def _parsed(name: str, text: bytes) -> Mapping:
     try:
         fields = tomllib.loads(text.decode())
+        if (extended := fields.pop("extends", None)) is not None:
+            fields = _extended(extended, fields)
         mapping = msgspec.convert(fields, Mapping)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise MappingError(f"the mapping {name}: {error}") from None
     return _checked(msgspec.structs.replace(mapping, name=name))
+
+
+def _extended(preset: object, changes: dict[str, Any]) -> dict[str, Any]:
+    """A preset's fields with those of a file that extends it: key by key, also within a table of TOML."""
+    if not isinstance(preset, str) or preset not in _preset_names():
+        raise msgspec.ValidationError(
+            f"extends: {preset!r} is no preset; they are {', '.join(_preset_names())}"
+        )
+    fields = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
+    del fields["checked"]
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(fields.get(name), dict)
+        fields[name] = fields[name] | value if both else value
+    return fields
 
 
 def _checked(mapping: Mapping) -> Mapping:
