@@ -25,12 +25,12 @@ Nothing of this is written down: a reader that begins anew sees the missing numb
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from eventferry.errors import MappingError
+from eventferry.errors import MappingError, UnsupportedStoreError
+from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot
 from eventferry.sources.mapping import Mapping
+from eventferry.sources.positions import Place
 
 SETTLE = 10.0
 """Seconds for which a missing number may still appear where nothing tells it."""
@@ -39,56 +39,42 @@ _MARKS = 16
 """Marks that are kept at most: one more takes the place of the newest."""
 
 
-class Snapshot(Protocol):
-    """One read transaction, all of which sees the same state."""
-
-    async def ask(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a small answer."""
-
-    def rows(self, sql: str, values: Sequence[Any] = ()) -> AsyncIterator[list[tuple[Any, ...]]]:
-        """The rows of a large one, some at a time."""
-
-
-class Connection(Protocol):
-    """A connection that only reads."""
-
-    def reading(self) -> AbstractAsyncContextManager[Snapshot]:
-        """A read transaction; its snapshot is taken by the first statement."""
-
-
 class Window(Protocol):
     """Says of row after row whether it may be taken.
 
     Attributes:
-        condition: in SQL, of the rows that may be taken; "" for all.
+        condition: in SQL, of the rows of `mapped` that may be taken; None for all.
         doubt: why a late commit may be missed; None where none is.
     """
 
-    condition: str
+    condition: str | None
     doubt: str | None
 
-    async def prepare(self, connection: Connection) -> None:
+    async def prepare(self, database: ForeignDatabase) -> None:
         """Before each look, and before its snapshot."""
 
-    def admits(self, before: int | None, position: int) -> bool:
-        """Whether a row may be taken. `before` is the position of the one before it, which was taken."""
+    def admits(self, before: Place | None, place: Place) -> bool:
+        """Whether a row may be taken that the condition lets pass. `before` is the place of the last one that was."""
 
-    async def stopped(self, snapshot: Snapshot, highest: int) -> bool:
-        """A look has met a row that may not be taken; `highest` is the last position that its snapshot sees. Whether
-        the next look gets further even at once."""
+    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
+        """A look has met a row that may not be taken; `highest` is the last place that its snapshot sees. Whether the
+        next look gets further even at once. Raises UnsupportedStoreError where none ever will."""
 
 
-async def window_of(mapping: Mapping, scheme: str, snapshot: Snapshot, settle: float = SETTLE) -> Window:
+async def window_of(
+    mapping: Mapping, scheme: str, snapshot: Snapshot, reader: Reader, settle: float = SETTLE
+) -> Window:
     """The window of a table.
 
     Args:
         mapping: says which kind of position it has.
         scheme: of the database: "sqlite", "postgresql" or "mysql".
         snapshot: to look what the database knows of the positions.
+        reader: of the mapping.
         settle: seconds for which a missing number may still appear where nothing tells it.
 
     Raises:
-        MappingError: the positions are of kind "none", or count down.
+        MappingError: the positions are of kind "none", or count down, or the SELECT lacks the transaction.
     """
     kind = mapping.position.kind
     if kind == "none":
@@ -99,6 +85,10 @@ async def window_of(mapping: Mapping, scheme: str, snapshot: Snapshot, settle: f
     if kind == "commit" or scheme == "sqlite":
         return EveryRow()
     if kind == "transaction":
+        if not reader.has_transaction:
+            raise MappingError(
+                f"the mapping {mapping.name} has positions of kind 'transaction': its SELECT must give transaction"
+            )
         return EndedTransactions()
     if scheme != "postgresql":
         return DrawnNumbers(None, settle, "the server does not tell who holds a number of AUTO_INCREMENT")
@@ -108,25 +98,36 @@ async def window_of(mapping: Mapping, scheme: str, snapshot: Snapshot, settle: f
 class EveryRow:
     """Positions that appear in their order: each writer holds a lock to its commit."""
 
-    condition = ""
+    condition: str | None = None
     doubt: str | None = None
 
-    async def prepare(self, connection: Connection) -> None:
+    async def prepare(self, database: ForeignDatabase) -> None:
         """Nothing to do."""
 
-    def admits(self, before: int | None, position: int) -> bool:
+    def admits(self, before: Place | None, place: Place) -> bool:
         """All of them."""
         return True
 
-    async def stopped(self, snapshot: Snapshot, highest: int) -> bool:
-        """No look is."""
+    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
+        """At rows that the condition does not let pass."""
         return False
 
 
 class EndedTransactions(EveryRow):
     """Positions that are ordered by their transactions first: all below the oldest that runs have ended."""
 
-    condition = '"transaction" < pg_snapshot_xmin(pg_current_snapshot())'
+    # The cast refuses what is no xid8, for which this would be wrong, and otherwise does nothing.
+    condition: str | None = "mapped.transaction::xid8 < pg_snapshot_xmin(pg_current_snapshot())"
+
+    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
+        """Wait for the oldest transaction that runs; not for one of another server."""
+        [(following,)] = await snapshot.ask("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+        if highest.transaction >= following:
+            raise UnsupportedStoreError(
+                f"the row at position {highest.position} is of transaction {highest.transaction}, and this server is "
+                f"only at {following}: the table came here from another server, so its transactions tell no order"
+            )
+        return False
 
 
 class _Mark:
@@ -159,7 +160,7 @@ class DrawnNumbers:
         doubt: why a late commit may be missed; None where none is.
     """
 
-    condition = ""
+    condition: str | None = None
 
     def __init__(self, holders: str | None, settle: float, doubt: str | None) -> None:
         self.doubt = doubt
@@ -168,10 +169,10 @@ class DrawnNumbers:
         self._marks: list[_Mark] = []
         self._settled: int | None = None
 
-    async def prepare(self, connection: Connection) -> None:
+    async def prepare(self, database: ForeignDatabase) -> None:
         """See which marks hold. What has ended now is seen by the snapshot that comes after this."""
         if any(mark.holders for mark in self._marks):
-            async with connection.reading() as snapshot:
+            async with database.snapshot() as snapshot:
                 alive = await self._alive(snapshot)
             self._forget(alive)
         now = time.monotonic()
@@ -186,18 +187,19 @@ class DrawnNumbers:
                 # One that was prepared meanwhile may have got another name by it.
                 mark.holders = mark.holders - gone | prepared
 
-    def admits(self, before: int | None, position: int) -> bool:
+    def admits(self, before: Place | None, place: Place) -> bool:
         """Those up to the last mark that holds, and behind it those that follow one another without a gap."""
-        if self._settled is not None and position <= self._settled:
+        if self._settled is not None and place.position <= self._settled:
             return True
-        floor = max((place for place in (before, self._settled) if place is not None), default=None)
-        return floor is not None and position == floor + 1
+        known = [self._settled, None if before is None else before.position]
+        floor = max((position for position in known if position is not None), default=None)
+        return floor is not None and place.position == floor + 1
 
-    async def stopped(self, snapshot: Snapshot, highest: int) -> bool:
+    async def stopped(self, snapshot: Snapshot, at: Place, highest: Place) -> bool:
         """Make a mark."""
         holders = await self._alive(snapshot)
-        mark = _Mark(highest, {holder.transaction for holder in holders}, time.monotonic())
-        if not self._marks or self._marks[-1].highest < highest:
+        mark = _Mark(highest.position, {holder.transaction for holder in holders}, time.monotonic())
+        if not self._marks or self._marks[-1].highest < mark.highest:
             if self._has_room(mark):
                 self._marks.append(mark)
             else:
@@ -213,7 +215,7 @@ class DrawnNumbers:
     async def _alive(self, snapshot: Snapshot) -> set[_Holder]:
         if self._holders is None:
             return set()
-        return {_Holder(str(name), bool(prepared)) for name, prepared in await snapshot.ask(self._holders)}
+        return {_Holder(name, prepared) for name, prepared in await snapshot.ask(self._holders)}
 
 
 _SEQUENCES = """
@@ -228,21 +230,21 @@ WITH place AS (
   JOIN pg_depend ON classid = 'pg_attrdef'::regclass AND objid = pg_attrdef.oid
   WHERE refclassid = 'pg_class'::regclass
 )
-SELECT seqrelid::bigint, seqrelid::regclass::text, seqcache, seqincrement
+SELECT seqrelid::bigint, seqrelid::regclass::varchar, seqcache, seqincrement
 FROM pg_sequence JOIN found ON seqrelid = sequence
 """
 """The sequences that the column owns, or its default names."""
 
 _HOLDERS = """
-SELECT virtualtransaction, pid IS NULL FROM pg_locks
+SELECT virtualtransaction::varchar, pid IS NULL FROM pg_locks
 WHERE locktype = 'relation' AND granted AND mode <> 'AccessShareLock' AND relation IN ({sequences})
 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 _EVERYBODY = """
-SELECT virtualtransaction, false FROM pg_locks JOIN pg_stat_activity USING (pid)
+SELECT virtualtransaction::varchar, false FROM pg_locks JOIN pg_stat_activity USING (pid)
 WHERE locktype = 'virtualxid' AND mode = 'ExclusiveLock' AND pid <> pg_backend_pid() AND datname = current_database()
-UNION ALL SELECT transaction::text, true FROM pg_prepared_xacts WHERE database = current_database()
+UNION ALL SELECT transaction::varchar, true FROM pg_prepared_xacts WHERE database = current_database()
 """
 """All transactions of this database. Those that are being prepared stand in one of the two at any time."""
 
