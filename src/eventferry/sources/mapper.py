@@ -5,16 +5,16 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from eventferry.errors import InputError, SourceRowError
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_text
+from eventferry.sources.aggregates import Aggregate, Aggregates
 from eventferry.sources.decoding import UndecodableError, decoder
-from eventferry.sources.mapping import KEPT, ROW_KINDS, Mapping, RowKind
+from eventferry.sources.mapping import KEPT, OUTPUT, ROW_KINDS, Mapping, RowKind
 from eventferry.sources.times import Moment, Times, pointed
-from eventferry.sources.versions import Last, Versions
 
 PayloadMode: TypeAlias = Literal["envelope", "data"]
 """What the payload of an event is: data and what else the source knows of it, or data alone."""
@@ -22,32 +22,6 @@ PayloadMode: TypeAlias = Literal["envelope", "data"]
 TimeKind: TypeAlias = Literal["microseconds", "local microseconds", "any"]
 """What a database gives as the time: microseconds since 1970; those as if a time without a zone were UTC; or a text or
 a number as it is stored."""
-
-
-class SourceRow(NamedTuple):
-    """A row as a database gives it; `transaction` only where the mapping orders by it."""
-
-    position: Any
-    aggregate: Any
-    version: Any
-    type: Any
-    time: Any
-    data: Any
-    metadata: Any
-    id: Any
-    kind: Any
-    transaction: Any = None
-
-
-class MappedEvent(NamedTuple):
-    """What a row has become."""
-
-    position: int
-    aggregate_id: str
-    version: int | None  # as the source has it
-    type: str
-    timestamp: int
-    payload: bytes
 
 
 class Mapper:
@@ -93,94 +67,104 @@ class Mapper:
         self._time = readers[time]
         self._any_time = times.of
         self._pointed = None if mapping.time.pointer is None else pointed(mapping.time.pointer)
-        self._versions = Versions()
-        self._texts: dict[str, bytes] = {}
+        self._aggregates = Aggregates()
+        self._types: dict[object, bytes] = {}
         self.skipped: Counter[RowKind] = Counter()
         self.renumbered = 0
         self.events = 0
         self.positions: array[int] = array("q")
 
-    def event(self, row: Sequence[Any]) -> MappedEvent | None:
-        """The event that a row becomes; None where it is left out. Raises SourceRowError."""
-        position, aggregate, version, event_type, time, data, metadata, own_id, kind = row[:9]
-        column = "position"
-        try:
-            if type(position) is not int:
-                raise UndecodableError(f"a position is a whole number, not {_shown(position)}")
-            column = "kind"
-            if kind is not None and self._is_left_out(kind):
-                return None
-            column = "aggregate"
-            aggregate_id = self._prefix + _text(aggregate)
-            column = "type"
-            event_type = _text(event_type)
-            column = "version"
-            if version is not None and (type(version) is not int or version < self._first):
-                raise UndecodableError(
-                    f"a version is a whole number from {self._first}, or null, not {_shown(version)}"
-                )
-            column = "data"
-            text = b"null" if data is None else self._data(_octets(data))
-            column = "metadata"
-            rest = b"null" if metadata is None else self._metadata(_octets(metadata))
-            column = "time"
-            timestamp, full_time = self._moment(time, text)
-            column = "id"
-            name = b"null" if own_id is None else _ENCODE(_text(own_id))
-        except (UndecodableError, InputError) as error:
-            reason = error.reason if isinstance(error, InputError) else str(error)
-            raise self._refusal(reason, position, column) from None
-        if not self._is_bare:
-            number = b"null" if version is None else b"%d" % version
-            text = b'{"data":%b,"meta":{"id":%b,"position":%d,"version":%b,"time":"%b","metadata":%b}}' % (
-                text,
-                name,
-                position,
-                number,
-                full_time.encode(),
-                rest,
-            )
-        elif rest not in (b"null", b"{}") and not self._drops_metadata:
-            raise self._refusal(
-                "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)",
-                position,
-                "metadata",
-            )
-        return MappedEvent(position, aggregate_id, version, event_type, timestamp, text)
-
     def lines(self, rows: Iterable[Sequence[Any]]) -> list[bytes]:
-        """The lines of rows, in thread 0, with counters and versions that continue those of the rows before."""
+        """The lines of rows, in thread 0, with counters and versions that continue those of the rows before.
+
+        A row has what the statement of a `Reader` gives. Raises SourceRowError.
+        """
         lines: list[bytes] = []
-        versions, texts, first, counter = self._versions, self._texts, self._first, self.events
         positions = self.positions = array("q")
+        aggregates, types = self._aggregates.known, self._types
+        counter, first = self.events, self._first
         for row in rows:
-            event = self.event(row)
-            if event is None:
-                continue
-            position, aggregate_id, version, event_type, timestamp, payload = event
-            count, before = versions.last(aggregate_id)
-            if version is not None:
-                if before is not None and version <= before:
-                    raise self._refusal(
-                        f"version {version} of the aggregate {aggregate_id!r} comes after its version {before}: "
-                        "if that is right, leave the versions out of the SELECT, and events are numbered as they come",
-                        position,
-                        "version",
+            position, own_id, version, event_type, time, data, metadata, event_id, kind = row[:_COLUMNS]
+            column = "position"
+            try:
+                if type(position) is not int:
+                    raise UndecodableError(f"a position is a whole number, not {_shown(position)}")
+                column = "kind"
+                if kind is not None and self._is_left_out(kind):
+                    continue
+                column = "aggregate"
+                aggregate = aggregates.get(own_id) or self._new_aggregate(own_id)
+                column = "type"
+                shown_type = types.get(event_type) or self._new_type(event_type)
+                column = "version"
+                if version is not None:
+                    self._check_version(version, aggregate)
+                column = "data"
+                text = b"null" if data is None else self._data(_octets(data))
+                column = "metadata"
+                rest = b"null" if metadata is None else self._metadata(_octets(metadata))
+                if self._is_bare and rest not in (b"null", b"{}") and not self._drops_metadata:
+                    raise UndecodableError(
+                        "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
                     )
-                before = version
-            count += 1
-            versions.note(aggregate_id, Last(count, before))
-            if version is None or version - first + 1 != count:
+                column = "time"
+                timestamp, full_time = self._moment(time, text)
+                column = "id"
+                name = b"null" if event_id is None else _ENCODE(_text(event_id))
+            except (UndecodableError, InputError) as error:
+                reason = error.reason if isinstance(error, InputError) else str(error)
+                known = position if type(position) is int else None
+                raise SourceRowError(reason, source=self._name, position=known, column=column) from None
+            aggregate.events += 1
+            if version is None:
                 self.renumbered += 1
-            shown_type = texts.get(event_type) or self._shown(event_type)
+                shown_version = b"null"
+            else:
+                aggregate.version = version
+                shown_version = b"%d" % version
+                if version - first + 1 != aggregate.events:
+                    self.renumbered += 1
+            if not self._is_bare:
+                text = (
+                    b'{"data":%b,"meta":{"id":%b,"position":%d,"version":%b,"time":"%b","metadata":%b}}'
+                    % (
+                        text,
+                        name,
+                        position,
+                        shown_version,
+                        full_time,
+                        rest,
+                    )
+                )
             lines.append(
                 b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'
-                b'"payload":%b}\n' % (counter, shown_type, timestamp, _ENCODE(aggregate_id), count, payload)
+                b'"payload":%b}\n' % (counter, shown_type, timestamp, aggregate.shown, aggregate.events, text)
             )
             positions.append(position)
             counter += 1
         self.events = counter
         return lines
+
+    def _new_aggregate(self, own_id: Any) -> Aggregate:
+        return self._aggregates.new(own_id, _ENCODE(self._prefix + _text(own_id)))
+
+    def _new_type(self, event_type: Any) -> bytes:
+        if len(self._types) >= _TYPES:
+            self._types.clear()
+        text = self._types[event_type] = _ENCODE(_text(event_type))
+        return text
+
+    def _check_version(self, version: Any, aggregate: Aggregate) -> None:
+        if type(version) is not int or version < self._first:
+            raise UndecodableError(
+                f"a version is a whole number from {self._first}, or null, not {_shown(version)}"
+            )
+        if aggregate.version is not None and version <= aggregate.version:
+            raise UndecodableError(
+                f"version {version} of the aggregate {aggregate.shown.decode()} comes after its version "
+                f"{aggregate.version}: if that is right, leave the versions out of the SELECT, and events are numbered "
+                "as they come"
+            )
 
     def _is_left_out(self, kind: Any) -> bool:
         if kind in self._kept:
@@ -206,16 +190,8 @@ class Mapper:
             raise UndecodableError("the time is too far from 1970")
         return moment
 
-    def _shown(self, event_type: str) -> bytes:
-        if len(self._texts) >= _TYPES:
-            self._texts.clear()
-        text = self._texts[event_type] = _ENCODE(event_type)
-        return text
 
-    def _refusal(self, reason: str, position: Any, column: str) -> SourceRowError:
-        known = position if type(position) is int else None
-        return SourceRowError(reason, source=self._name, position=known, column=column)
-
+_COLUMNS = OUTPUT.index("transaction")  # it is the last, and no part of an event
 
 _TYPES = 10_000  # types whose JSON text is remembered
 

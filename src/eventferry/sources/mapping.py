@@ -200,27 +200,27 @@ def _preset_names() -> list[str]:
 
 def _parsed(name: str, text: bytes) -> Mapping:
     try:
-        fields = tomllib.loads(text.decode())
-        if (extended := fields.pop("extends", None)) is not None:
-            fields = _extended(extended, fields)
-        mapping = msgspec.convert(fields, Mapping)
+        mapping = msgspec.convert(_fields(text), Mapping)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise MappingError(f"the mapping {name}: {error}") from None
     return _checked(msgspec.structs.replace(mapping, name=name))
 
 
-def _extended(preset: object, changes: dict[str, Any]) -> dict[str, Any]:
-    """A preset's fields with those of a file that extends it: key by key, also within a table of TOML."""
-    if not isinstance(preset, str) or preset not in _preset_names():
-        raise msgspec.ValidationError(
-            f"extends: {preset!r} is no preset; they are {', '.join(_preset_names())}"
-        )
-    fields = tomllib.loads((_PRESETS / f"{preset}.toml").read_text("utf-8"))
-    del fields["checked"]
-    for name, value in changes.items():
-        both = isinstance(value, dict) and isinstance(fields.get(name), dict)
-        fields[name] = fields[name] | value if both else value
-    return fields
+def _fields(text: bytes) -> dict[str, Any]:
+    """What a file says, with what it takes over from a preset: key by key, also within a table of TOML."""
+    fields = tomllib.loads(text.decode())
+    extended = fields.pop("extends", None)
+    if extended is None:
+        return fields
+    if not isinstance(extended, str) or extended not in _preset_names():
+        known = ", ".join(_preset_names())
+        raise msgspec.ValidationError(f"extends: {extended!r} is no preset; they are {known}")
+    whole = _fields((_PRESETS / f"{extended}.toml").read_bytes())
+    del whole["checked"]
+    for name, value in fields.items():
+        both = isinstance(value, dict) and isinstance(whole.get(name), dict)
+        whole[name] = whole[name] | value if both else value
+    return whole
 
 
 def _checked(mapping: Mapping) -> Mapping:

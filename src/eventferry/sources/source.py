@@ -281,7 +281,7 @@ class ForeignExport:
                 lines = self._mapper.lines(rows)
                 if lines:
                     self._positions.append((first, self._mapper.positions))
-                    self._check(lines, first)
+                    self._check(lines)
                     yield lines
 
     async def _rows(self) -> AsyncGenerator[list[tuple[Any, ...]], None]:
@@ -292,9 +292,9 @@ class ForeignExport:
                 async for rows in blocks:
                     yield rows
 
-    def _check(self, lines: list[bytes], first: int) -> None:
+    def _check(self, lines: list[bytes]) -> None:
         """Refuse what no store takes, while it is known which row it was."""
-        if self._decoder.rows(b"".join(lines), len(lines), first) is None:
+        if not self._decoder.surely_takes(b"".join(lines), len(lines)):
             for number, line in enumerate(lines):
                 try:
                     self._decoder.row(line[:-1])
@@ -350,6 +350,6 @@ def open_source(
         chosen.with_tables(tables) if tables else chosen,
         payload=payload,
         drop_metadata=drop_metadata,
-        kept=KEPT | keep - skip,
+        kept=(KEPT | keep) - skip,
         settle=settle,
     )

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from eventferry.sources.decoding import UndecodableError
 from eventferry.sources.mapping import Time
 
-Moment: TypeAlias = tuple[int, str]
+Moment: TypeAlias = tuple[int, bytes]
 """Milliseconds since 1970, rounded down, and the full text."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -26,7 +26,7 @@ class Times:
     def __init__(self, mapping: Time) -> None:
         self._zone = None if mapping.zone is None else ZoneInfo(mapping.zone)
         self._nanoseconds = mapping.nanoseconds
-        self._seconds: dict[int, str] = {}
+        self._seconds: dict[int, bytes] = {}
 
     def of_microseconds(self, value: int) -> Moment:
         """A time with a zone, as the database gives it: microseconds since 1970."""
@@ -36,11 +36,11 @@ class Times:
             if len(self._seconds) >= _SECONDS_KNOWN:
                 self._seconds.clear()
             try:
-                text = (_EPOCH + timedelta(seconds=second)).isoformat()[:19]
+                text = (_EPOCH + timedelta(seconds=second)).isoformat()[:19].encode()
             except OverflowError:
                 raise UndecodableError("the time is before the year 1 or after the year 9999") from None
             self._seconds[second] = text
-        return value // 1000, f"{text}.{rest:06d}Z"
+        return value // 1000, b"%b.%06dZ" % (text, rest)
 
     def of_local_microseconds(self, value: int) -> Moment:
         """A time without a zone, as the database gives it: as if it were UTC. The mapping says its zone."""
@@ -49,7 +49,7 @@ class Times:
         if self._zone.key == "UTC":
             return self.of_microseconds(value)
         moment = (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=self._zone)
-        return (moment - _EPOCH) // timedelta(milliseconds=1), moment.isoformat()
+        return (moment - _EPOCH) // timedelta(milliseconds=1), moment.isoformat().encode()
 
     def of(self, value: Any) -> Moment:
         """A number or a text."""
@@ -71,7 +71,7 @@ class Times:
         second, rest = divmod(nanoseconds, 10**9)
         _, text = self.of_microseconds(second * 10**6)
         digits = 9 if rest % 1000 else 6
-        return nanoseconds // 10**6, f"{text[:19]}.{f'{rest:09d}'[:digits]}Z"
+        return nanoseconds // 10**6, b"%b.%bZ" % (text[:19], (b"%09d" % rest)[:digits])
 
     def _of_text(self, value: str) -> Moment:
         try:
@@ -84,7 +84,7 @@ class Times:
                 raise UndecodableError(_NO_ZONE)
             moment = moment.replace(tzinfo=self._zone)
             text = _with_zone(moment, text)
-        return (moment - _EPOCH) // timedelta(milliseconds=1), text
+        return (moment - _EPOCH) // timedelta(milliseconds=1), text.encode()
 
 
 def _with_zone(moment: datetime, text: str) -> str:

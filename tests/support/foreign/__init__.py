@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from eventferry.sources.source import SourceReport, open_source
 from tests.support.servers import shared_url
 
 
@@ -22,3 +25,11 @@ def new_database() -> Iterator[str]:
             yield shared_url("postgresql", name)
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+async def read(url: str, mapping: str, **options: Any) -> tuple[list[dict[str, Any]], SourceReport]:
+    """The events of a source, and what is reported of its rows."""
+    async with open_source(url, mapping, **options) as source:
+        export = source.export_events()
+        text = b"".join([block async for block in export])
+    return [json.loads(line) for line in text.split(b"\n")[:-1]], export.report
