@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import islice
 from typing import Any, NamedTuple
 
 from eventferry.errors import SourceRowError, StoreReplacedError, UsageError
+from eventferry.lines.event import Event, decode_event
 from eventferry.reading.following import Polling
 from eventferry.sources.foreign import BLOCK_ROWS, Reader, Snapshot
-from eventferry.sources.mapper import MappedEvent, Mapper
+from eventferry.sources.mapper import Mapper
 from eventferry.sources.positions import WITNESSES, Order, Place, SourceBookmark, Witness
 from eventferry.sources.source import ForeignSource
 from eventferry.sources.window import Window, window_of
@@ -56,8 +57,6 @@ class Table:
         self._name = source.mapping.name
         self._reader = reader
         self._order = Order(reader, self._name)
-        # Says what single rows are, and numbers none.
-        self._alone = source.mapper(reader)
 
     def mapper(self) -> Mapper:
         """What turns rows into events, and begins to number them."""
@@ -88,10 +87,10 @@ class Table:
         [(count,)] = await snapshot.ask(f"SELECT count(*) FROM {self._events(*conditions)}")
         return int(count)
 
-    async def first_event(self, snapshot: Snapshot, *conditions: str | None) -> MappedEvent | None:
-        """The first row that is an event, of those that fulfil conditions."""
+    async def first_event(self, snapshot: Snapshot, *conditions: str | None) -> Event | None:
+        """That of the first row that is one, of those that fulfil conditions."""
         rows = await snapshot.ask(self.statement(*conditions, self._kept, limit=1))
-        return self._alone.event(rows[0]) if rows else None
+        return decode_event(*self.mapper().lines(rows)) if rows else None
 
     async def counts(self, snapshot: Snapshot, ids: Sequence[str], place: Place) -> dict[str, int]:
         """How many events each of these aggregates has up to a place."""
@@ -138,13 +137,14 @@ class Table:
 
     def moved(self, bookmark: SourceBookmark, rows: Sequence[Sequence[Any]]) -> SourceBookmark:
         """A bookmark behind these rows too."""
-        witnesses = (
-            Witness.of(self._order.place(row), event)
-            for row in reversed(rows)
-            if (event := self._alone.event(row)) is not None
-        )
-        last = list(islice(witnesses, WITNESSES))[::-1]
-        return bookmark.moved(self._order.place(rows[-1]), last)
+        last = islice(self._witnesses(reversed(rows)), WITNESSES)
+        return bookmark.moved(self._order.place(rows[-1]), list(last)[::-1])
+
+    def _witnesses(self, rows: Iterable[Sequence[Any]]) -> Iterator[Witness]:
+        """Of those rows that are events."""
+        for row in rows:
+            for line in self.mapper().lines([row]):
+                yield Witness.of(self._order.place(row), line)
 
     async def check(self, snapshot: Snapshot, bookmark: SourceBookmark) -> None:
         """See whether the table holds what was read. Raises StoreReplacedError."""
@@ -152,9 +152,7 @@ class Table:
             return
         if bookmark.witnesses:
             places = self._order.at([witness.place for witness in bookmark.witnesses])
-            rows = await snapshot.ask(self.statement(places))
-            events = {self._order.place(row): self._alone.event(row) for row in rows}
-            found = {Witness.of(place, event) for place, event in events.items() if event is not None}
+            found = set(self._witnesses(await snapshot.ask(self.statement(places))))
             if not found:
                 raise _replaced("the last events that were read are gone")
             if changed := found - set(bookmark.witnesses):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from eventferry.errors import SourceRowError, UsageError
 from eventferry.sources.foreign import Reader
-from eventferry.sources.mapper import MappedEvent, SourceRow
+from eventferry.sources.mapping import OUTPUT
 
 PREFIX = "es1."
 
@@ -25,6 +25,9 @@ WITNESSES = 3
 """Events that show whether what was read is still what the table holds."""
 
 DIGEST_BYTES = 8
+
+_POSITION = OUTPUT.index("position")
+_TRANSACTION = OUTPUT.index("transaction")
 
 _PLACE = struct.Struct(">qq")
 _CHECKSUM_BYTES = 4
@@ -44,13 +47,9 @@ class Witness(NamedTuple):
     digest: bytes
 
     @classmethod
-    def of(cls, place: Place, event: MappedEvent) -> Witness:
-        """With a digest of all that is brought over of it."""
-        hashed = hashlib.blake2b(
-            f"{event.timestamp} {event.aggregate_id!r} {event.type!r} ".encode(), digest_size=DIGEST_BYTES
-        )
-        hashed.update(event.payload)
-        return cls(place, hashed.digest())
+    def of(cls, place: Place, line: bytes) -> Witness:
+        """With a digest of the line that its row alone becomes."""
+        return cls(place, hashlib.blake2b(line, digest_size=DIGEST_BYTES).digest())
 
 
 class SourceBookmark(NamedTuple):
@@ -137,9 +136,9 @@ class Order:
 
     def place(self, row: Sequence[Any]) -> Place:
         """The place of a row. Raises SourceRowError."""
-        row = SourceRow(*row)
-        if type(row.position) is not int:
+        position = row[_POSITION]
+        if type(position) is not int:
             raise SourceRowError(
                 "a position is a whole number", source=self._mapping, position=None, column="position"
             )
-        return Place(row.transaction if self._has_transaction else 0, row.position)
+        return Place(row[_TRANSACTION] if self._has_transaction else 0, position)
