@@ -42,6 +42,14 @@ if TYPE_CHECKING:
         SecretsPage,
         SecretsReport,
     )
+    from eventferry.sources.mapping import Mapping, load_mapping, presets
+    from eventferry.sources.source import (
+        ForeignExport,
+        ForeignSource,
+        SourcePreview,
+        SourceReport,
+        open_source,
+    )
     from eventferry.store import EventStore
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
@@ -62,11 +70,14 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "FollowStream",
+    "ForeignExport",
+    "ForeignSource",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
+    "Mapping",
     "Older",
     "OpenImportDescription",
     "Page",
@@ -81,6 +92,8 @@ __all__ = [
     "SecretsReport",
     "SecretsVerifyReport",
     "Sink",
+    "SourcePreview",
+    "SourceReport",
     "StreamReport",
     "Subscriber",
     "SyncReport",
@@ -88,8 +101,11 @@ __all__ = [
     "VerifyReport",
     "check",
     "cutover",
+    "load_mapping",
+    "open_source",
     "open_store",
     "pipeline",
+    "presets",
     "read_blocks",
     "verify",
     "verify_secrets",
@@ -116,6 +132,8 @@ _MODULES = {
         "SecretsPage",
         "SecretsReport",
     ),
+    "sources.mapping": ("Mapping", "load_mapping", "presets"),
+    "sources.source": ("ForeignExport", "ForeignSource", "SourcePreview", "SourceReport", "open_source"),
     "store": ("EventStore",),
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.status": ("SyncStatus",),

@@ -49,6 +49,10 @@ from eventferry.reading.loading import EventLoader as AwaitedLoader
 from eventferry.results import Page
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
+from eventferry.sources.mapping import Mapping as SourceMapping
+from eventferry.sources.source import ForeignExport as AwaitedForeignExport
+from eventferry.sources.source import ForeignSource as AwaitedForeignSource
+from eventferry.sources.source import SourceReport
 from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.syncing.status import SyncStatus
@@ -62,8 +66,11 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "FollowStream",
+    "ForeignExport",
+    "ForeignSource",
     "ImportStream",
     "check",
+    "open_source",
     "open_store",
     "pipeline",
     "verify",
@@ -263,7 +270,7 @@ def _plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any
     return _method(method, lambda result: result)
 
 
-B = TypeVar("B", AwaitedExport, AwaitedSecretsExport)
+B = TypeVar("B", AwaitedExport, AwaitedForeignExport, AwaitedSecretsExport)
 
 
 class _Blocks(_Face[B]):
@@ -300,6 +307,29 @@ class ExportStream(_Blocks[AwaitedExport]):
     bookmark = _blocking(AwaitedExport.bookmark)
     bookmark_behind = _blocking(AwaitedExport.bookmark_behind)
     stop = _plain(AwaitedExport.stop)
+
+
+class ForeignExport(_Blocks[AwaitedForeignExport]):
+    """An iterator of blocks of lines, with the attributes of `eventferry.ForeignExport`."""
+
+    exported = _Shown[int]()
+    report = _Shown[SourceReport]()
+
+
+class ForeignSource(_Face[AwaitedForeignSource]):
+    """Tables of another product, read by a mapping, with the methods of `eventferry.ForeignSource` without await."""
+
+    mapping = _Shown[SourceMapping]()
+    place = _Shown[str]()
+    export_events = _method(AwaitedForeignSource.export_events, ForeignExport)
+    preview = _blocking(AwaitedForeignSource.preview)
+    close = _blocking(AwaitedForeignSource.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class FollowStream(_Face[AwaitedFollow]):
@@ -495,6 +525,12 @@ class EventStore(_Face[AwaitedStore]):
 def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
     """Open an event store, as `eventferry.open_store` does."""
     return EventStore(eventferry.open_store(url, snapshot_bucket_size=snapshot_bucket_size, **options))
+
+
+@wraps(eventferry.open_source)
+def open_source(*args: Any, **kwargs: Any) -> ForeignSource:
+    """Open the event tables of another product, as `eventferry.open_source` does."""
+    return ForeignSource(eventferry.open_source(*args, **kwargs))
 
 
 class _Sink(Protocol[Report_co]):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -98,13 +99,13 @@ def expected(number: int, store: Store, row: Notification, state: bytes) -> dict
     """The event of a notification of the library, given its state as JSON."""
     data = json.loads(state)
     time = data["timestamp"]["_data_"]
-    is_sqlite = store.url.startswith("sqlite:")
+    is_sqlite = store.url.startswith("sqlite:")  # there the column has the 32 digits alone
     return {
         "threadCounter": number,
         "threadId": 0,
         "type": row.topic,
         "timestamp": milliseconds(time),
-        "aggregateId": row.originator_id.hex if is_sqlite else str(row.originator_id),  # as the column has it
+        "aggregateId": UUID(str(row.originator_id)).hex if is_sqlite else str(row.originator_id),
         "aggregateVersion": row.originator_version,
         "payload": {
             "data": data,

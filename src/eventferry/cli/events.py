@@ -10,11 +10,21 @@ import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.foreign import (
+    Foreign,
+    MomentOrMappingType,
+    dry_run_option,
+    foreign_details,
+    foreign_options,
+    taken,
+    told_of,
+)
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
     filter_of,
     filters,
+    filters_but_from,
     flag,
     jobs_option,
     json_option,
@@ -58,18 +68,56 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 @click.argument("dest")
-@filters
+@option(
+    "--from starts",
+    None,
+    "Only events at or after this time. Or: read another product's tables by this mapping.",
+    multiple=True,
+    type=MomentOrMappingType(),
+)
+@filters_but_from
+@foreign_details
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
+@dry_run_option
 @json_option
 @cancellable
-async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, **filters: Any) -> None:
+async def export(
+    store: str,
+    dest: str,
+    starts: tuple[Any, ...],
+    freeze: bool,
+    jobs: int,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Export events to a JSON Lines file.
 
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
-    only = filter_of(**filters)
+    times = [start for start in starts if isinstance(start, int)]
+    mappings = [start for start in starts if isinstance(start, str)]
+    if len(times) > 1 or len(mappings) > 1:
+        raise UsageError("--from is given once for a time, and once for a mapping")
+    foreign = taken(options, mapping=mappings[0] if mappings else None, dry_run=dry_run)
+    only = filter_of(start=times[0] if times else None, **options)
+    if foreign is None:
+        await _export_store(store, dest, only, freeze=freeze, jobs=jobs, as_json=as_json)
+    elif freeze or jobs != 1 or any(only.values()):
+        raise UsageError(
+            "filters, --freeze and --jobs are for a store: the SELECT of a mapping says which events"
+        )
+    elif dry_run:
+        await foreign.tell(store, as_json=as_json)
+    else:
+        await _export_foreign(foreign, store, dest, as_json=as_json)
+
+
+async def _export_store(
+    store: str, dest: str, only: dict[str, Any], *, freeze: bool, jobs: int, as_json: bool
+) -> None:
     async with open_store(store) as opened:
         stream = opened.export_events(
             maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
@@ -88,6 +136,19 @@ async def export(store: str, dest: str, freeze: bool, jobs: int, as_json: bool, 
         )
     else:
         say(f"exported {told}; bookmark {mark.bookmark}")
+
+
+async def _export_foreign(foreign: Foreign, place: str, dest: str, *, as_json: bool) -> None:
+    async with foreign.lines(place) as stream:
+        with Meter("exporting", None, lambda: stream.exported) as meter:
+            await eventferry.pipeline(stream, meter, destination_of(dest))
+            told = rate(stream.exported, meter.seconds)
+        if as_json:
+            print_json(
+                {"exported": stream.exported, "source": stream.report}, to_stderr=is_standard_output(dest)
+            )
+        else:
+            say(f"exported {told}{told_of(stream.report)}")
 
 
 class _Mark:
@@ -111,6 +172,8 @@ class _Mark:
 @click.command("import")
 @click.argument("src")
 @click.argument("store", type=STORE)
+@foreign_options
+@dry_run_option
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
 @option(
@@ -131,6 +194,8 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
 @click.command()
 @click.argument("src", metavar="FROM_STORE", type=STORE)
 @click.argument("store", metavar="TO_STORE", type=STORE)
+@foreign_options
+@dry_run_option
 @jobs_option
 @replacing_options
 def copy(src: str, store: str, jobs: int, **options: Any) -> None:
@@ -148,14 +213,19 @@ async def _import(
     *,
     as_json: bool,
     ignore_unknown_keys: bool,
+    dry_run: bool,
     manual: bool = False,
     byte_offset: int = 0,
-    **replacing: bool,
+    **options: Any,
 ) -> None:
     import asyncio
 
+    foreign = taken(options, dry_run=dry_run)
+    if foreign is not None and dry_run:
+        await foreign.tell(src, as_json=as_json)
+        return
     async with (
-        source_of(src, jobs) as (source, total),
+        source_of(src, jobs, foreign=foreign) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -163,7 +233,7 @@ async def _import(
             byte_offset,
             eventferry.MANUAL if manual else eventferry.AUTO,
             ignore_unknown_keys=ignore_unknown_keys,
-            **({} if manual else replacing),
+            **({} if manual else options),
         )
         mark = _Mark(source)
         with Meter("importing", total) as meter:
@@ -181,6 +251,9 @@ async def _import(
         if mark.bookmark is not None:
             told["bookmark"] = mark.bookmark
             sentence += f"; bookmark of the source {mark.bookmark}"
+        if isinstance(source, eventferry.ForeignExport):
+            told["source"] = source.report
+            sentence += told_of(source.report)
         print_result(told, sentence, as_json=as_json)
 
 

@@ -10,6 +10,7 @@ import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.foreign import foreign_options, taken
 from eventferry.cli.options import (
     STORE,
     flag,
@@ -31,6 +32,7 @@ _SKIPPED = 3
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
+@foreign_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
 @jobs_option
@@ -46,6 +48,7 @@ async def incremental_import(
     jobs: int,
     ignore_unknown_keys: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Add the events that a store lacks.
 
@@ -53,7 +56,7 @@ async def incremental_import(
     unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_of(src, jobs) as (source, total),
+        source_of(src, jobs, foreign=taken(options)) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

@@ -134,12 +134,15 @@ kinds = together(
     option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
     option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
 )
-filters = together(
+filters_but_from = together(
     kinds,
-    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
     option("--until finish", None, "Only events at or before this time.", type=MomentType(up=False)),
     option("--cursor", "CURSOR", "Start at this cursor; not with --from or --until."),
     option("--since", "BOOKMARK", "Start at this bookmark; not with --from or --until."),
+)
+filters = together(
+    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
+    filters_but_from,
 )
 
 

@@ -37,7 +37,7 @@ class Tables:
         self._cursor = cursor
         self._mark = mark
 
-    def insert(self, table: str, **values: Value) -> None:
+    def insert(self, table: str, **values: Any) -> None:
         """Insert a row."""
         marks = ", ".join([self._mark] * len(values))
         names = ", ".join(f"`{name}`" if self.url.startswith("mysql") else f'"{name}"' for name in values)

@@ -105,8 +105,10 @@ class MysqlSnapshot:
         except (StoreUnreachableError, StoreBusyError):
             raise
         except EventferryError as error:
+            said = error.__cause__
+            words = said.args[-1] if said is not None and said.args else error
             raise MappingError(
-                f"{connection.access.place} refuses the SELECT of the mapping: {error}"
+                f"{connection.access.place} refuses the SELECT of the mapping: {words}"
             ) from error
 
     async def rows(

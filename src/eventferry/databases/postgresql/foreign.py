@@ -111,7 +111,9 @@ class PostgresSnapshot:
         except (StoreUnreachableError, StoreBusyError):
             raise
         except EventferryError as error:
-            raise MappingError(f"{self.place} refuses the SELECT of the mapping: {error}") from error
+            said = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else None
+            words = said.diag.message_primary if said is not None else error
+            raise MappingError(f"{self.place} refuses the SELECT of the mapping: {words}") from error
         types = self.connection.raw.adapters.types
         columns: dict[str, Column] = {}
         for column in found:
