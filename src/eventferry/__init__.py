@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
+    from eventferry.targets.target import ForeignTarget, TargetReport, TargetStream, open_target
 
 __version__ = "0.1.0"
 
@@ -72,6 +73,7 @@ __all__ = [
     "FollowStream",
     "ForeignExport",
     "ForeignSource",
+    "ForeignTarget",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
@@ -98,12 +100,15 @@ __all__ = [
     "Subscriber",
     "SyncReport",
     "SyncStatus",
+    "TargetReport",
+    "TargetStream",
     "VerifyReport",
     "check",
     "cutover",
     "load_mapping",
     "open_source",
     "open_store",
+    "open_target",
     "pipeline",
     "presets",
     "read_blocks",
@@ -138,6 +143,7 @@ _MODULES = {
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
+    "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
     "reading.loading": ("EventLoader",),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),

@@ -57,6 +57,8 @@ from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.syncing.status import SyncStatus
 from eventferry.syncing.sync import SyncReport
+from eventferry.targets.target import ForeignTarget as AwaitedTarget
+from eventferry.targets.target import TargetStream as AwaitedTargetStream
 
 __all__ = [
     "AUTO",
@@ -68,10 +70,13 @@ __all__ = [
     "FollowStream",
     "ForeignExport",
     "ForeignSource",
+    "ForeignTarget",
     "ImportStream",
+    "TargetStream",
     "check",
     "open_source",
     "open_store",
+    "open_target",
     "pipeline",
     "verify",
     "verify_secrets",
@@ -391,6 +396,24 @@ class ImportStream(_Face[AwaitedImport]):
         return self
 
 
+class TargetStream(ImportStream):
+    """The same for another product's table, with the attributes of `eventferry.TargetStream`."""
+
+    close = _blocking(AwaitedTargetStream.close)
+    finish = _blocking(AwaitedTargetStream.finish)
+
+
+class ForeignTarget(_Face[AwaitedTarget]):
+    """The table of another product; created by `open_target`. Use it with `with`, or call `close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    __exit__ = _blocking(AwaitedTarget.__aexit__)
+    close = _blocking(AwaitedTarget.close)
+    import_events = _method(AwaitedTarget.import_events, TargetStream)
+
+
 class SecretsImport(_Face[AwaitedSecretsImport]):
     """A sink for lines of secrets. Leaving `with` normally stores them; an exception aborts."""
 
@@ -531,6 +554,11 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
 def open_source(*args: Any, **kwargs: Any) -> ForeignSource:
     """Open the event tables of another product, as `eventferry.open_source` does."""
     return ForeignSource(eventferry.open_source(*args, **kwargs))
+
+
+def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
+    """Open the table of another product as a target, as `eventferry.open_target` does."""
+    return ForeignTarget(eventferry.open_target(url, product, **options))
 
 
 class _Sink(Protocol[Report_co]):

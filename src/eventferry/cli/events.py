@@ -30,6 +30,7 @@ from eventferry.cli.options import (
     json_option,
     option,
     replacing_options,
+    to_option,
 )
 from eventferry.cli.output import print_data, print_json, print_result
 from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
@@ -179,11 +180,17 @@ class _Mark:
 @option(
     "--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=click.IntRange(0), default=0
 )
-def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any) -> None:
+@to_option
+def import_(
+    src: str, store: str, manual: bool, byte_offset: int, product: str | None, **options: Any
+) -> None:
     """Replace a store's events by those of SRC.
 
     This is all or nothing. A missing store is created.
     """
+    if product is not None:
+        run(_fill(src, store, product, manual=manual, byte_offset=byte_offset > 0, **options))
+        return
     if byte_offset and not manual:
         raise UsageError("--byte-offset needs --manual; to continue an interrupted import, use --resume")
     if manual and (options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]):
@@ -198,11 +205,15 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
 @dry_run_option
 @jobs_option
 @replacing_options
-def copy(src: str, store: str, jobs: int, **options: Any) -> None:
+@to_option
+def copy(src: str, store: str, jobs: int, product: str | None, **options: Any) -> None:
     """Replace a store's events by another store's.
 
     This is all or nothing. A missing TO_STORE is created.
     """
+    if product is not None:
+        run(_fill(src, store, product, jobs, **options))
+        return
     run(_import(src, store, jobs, **options))
 
 
@@ -248,13 +259,58 @@ async def _import(
                 raise
         told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
         sentence = f"imported {rate(report.imported, meter.seconds)}"
-        if mark.bookmark is not None:
-            told["bookmark"] = mark.bookmark
-            sentence += f"; bookmark of the source {mark.bookmark}"
-        if isinstance(source, eventferry.ForeignExport):
-            told["source"] = source.report
-            sentence += told_of(source.report)
+        sentence += _told_of_source(source, mark, told)
         print_result(told, sentence, as_json=as_json)
+
+
+async def _fill(
+    src: str,
+    database: str,
+    product: str,
+    jobs: int = 1,
+    *,
+    as_json: bool,
+    ignore_unknown_keys: bool,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Import into the table of another product."""
+    foreign = taken(options, dry_run=dry_run)
+    for name, given in options.items():
+        if given:
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot be combined with --to: the table of another product must be empty, "
+                "and gets all events or none"
+            )
+    if foreign is not None and dry_run:
+        await foreign.tell(src, as_json=as_json)
+        return
+    async with (
+        eventferry.open_target(database, product) as target,
+        source_of(src, jobs, foreign=foreign) as (source, total),
+    ):
+        mark = _Mark(source)
+        with Meter("importing", total) as meter:
+            report = await eventferry.pipeline(
+                source, meter, mark, target.import_events(ignore_unknown_keys=ignore_unknown_keys)
+            )
+    told: dict[str, Any] = {"imported": report.imported, "streams": report.streams}
+    streams = counted(report.streams, "stream")
+    sentence = f"imported {rate(report.imported, meter.seconds)}, {streams}"
+    sentence += _told_of_source(source, mark, told)
+    print_result(told, sentence, as_json=as_json)
+
+
+def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, Any]) -> str:
+    """Adds to a report what is to be told of its source; gives the same in words."""
+    words = ""
+    if mark.bookmark is not None:
+        told["bookmark"] = mark.bookmark
+        words = f"; bookmark of the source {mark.bookmark}"
+    if isinstance(source, eventferry.ForeignExport):
+        told["source"] = source.report
+        words += told_of(source.report)
+    return words
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:
