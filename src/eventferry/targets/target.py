@@ -92,6 +92,7 @@ class ForeignTarget:
         self.traits = Traits(self._place.names | {"tableName": self._product.table.name}, saves_at_once=1)
 
     async def __aenter__(self) -> ForeignTarget:
+        self.life.check()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -99,7 +100,8 @@ class ForeignTarget:
 
     async def close(self) -> None:
         """Close it. A running import ends as if cancelled: nothing of it is stored. Twice is fine."""
-        await to_the_end(self.life.end())
+        if not self.life.is_inherited:
+            await to_the_end(self.life.end())
 
     def import_events(
         self, *, ignore_unknown_keys: bool = False, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
