@@ -6,6 +6,7 @@ writes. Anything else is an event's own payload.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, NamedTuple
 from uuid import UUID, uuid5
@@ -83,10 +84,15 @@ def _refuse_wrong_meta(text: msgspec.Raw) -> None:
         raise InputError(f"meta.{fault.field} {fault.reason}", field="payload")
 
 
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
 def uuid_of(original: Original, aggregate_id: str, version: int) -> str:
     """The id of an event as a UUID; one that has no id always gets the same. Raises InputError."""
     if original.id is None:
         return str(uuid5(NAMESPACE, f"{aggregate_id}/{version}"))
+    if _UUID.fullmatch(original.id) is not None:
+        return original.id
     try:
         return str(UUID(original.id))
     except ValueError:

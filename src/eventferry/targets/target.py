@@ -18,7 +18,7 @@ from eventferry.importing.stream import ImportStream, StreamReport
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines
 from eventferry.lines.decoder import LineDecoder
-from eventferry.lines.limits import ROOMY, Limits
+from eventferry.lines.limits import Limits
 from eventferry.operation_log import Operation
 from eventferry.targets import PRODUCTS
 from eventferry.targets.envelope import Original, opened
@@ -180,8 +180,8 @@ class _Filled:
         return []
 
     async def limits(self) -> Limits:
-        """Those of any event: what is too much for the table, the product's module knows."""
-        return ROOMY
+        """Those of the product's columns."""
+        return self._product.limits
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> _Intake:
         """What makes rows and has them inserted."""
