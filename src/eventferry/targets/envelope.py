@@ -43,7 +43,7 @@ class _Meta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     metadata: msgspec.Raw
 
 
-class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Envelope(msgspec.Struct, gc=False):
     data: msgspec.Raw
     meta: msgspec.Raw
 
@@ -66,7 +66,9 @@ def opened(payload: JsonText) -> Original:
     except msgspec.MsgspecError:
         return own
     data = bytes(envelope.data)
-    if len(data) + len(memoryview(envelope.meta)) + _AROUND != len(text):  # a key comes twice
+    if len(data) + len(memoryview(envelope.meta)) + _AROUND != len(
+        text
+    ):  # another key, or one that comes twice
         return own
     try:
         meta = _META.decode(envelope.meta)
