@@ -54,6 +54,11 @@ if TYPE_CHECKING:
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
+    from eventferry.tabular.conversion import Conversion
+    from eventferry.tabular.csv_reading import from_csv
+    from eventferry.tabular.csv_writing import to_csv
+    from eventferry.tabular.folder import FolderSink, SplitBy
+    from eventferry.tabular.parquet import read_parquet, to_parquet
     from eventferry.targets.target import ForeignTarget, TargetReport, TargetStream, open_target
 
 __version__ = "0.1.0"
@@ -62,6 +67,7 @@ __all__ = [
     "AUTO",
     "MANUAL",
     "CheckReport",
+    "Conversion",
     "CutoverReport",
     "Description",
     "Difference",
@@ -70,6 +76,7 @@ __all__ = [
     "EventLoader",
     "EventStore",
     "ExportStream",
+    "FolderSink",
     "FollowStream",
     "ForeignExport",
     "ForeignSource",
@@ -96,6 +103,7 @@ __all__ = [
     "Sink",
     "SourcePreview",
     "SourceReport",
+    "SplitBy",
     "StreamReport",
     "Subscriber",
     "SyncReport",
@@ -105,6 +113,7 @@ __all__ = [
     "VerifyReport",
     "check",
     "cutover",
+    "from_csv",
     "load_mapping",
     "open_source",
     "open_store",
@@ -112,6 +121,9 @@ __all__ = [
     "pipeline",
     "presets",
     "read_blocks",
+    "read_parquet",
+    "to_csv",
+    "to_parquet",
     "verify",
     "verify_secrets",
     *errors.__all__,
@@ -145,6 +157,11 @@ _MODULES = {
     "syncing.sync": ("SyncReport",),
     "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
     "reading.loading": ("EventLoader",),
+    "tabular.conversion": ("Conversion",),
+    "tabular.csv_reading": ("from_csv",),
+    "tabular.csv_writing": ("to_csv",),
+    "tabular.folder": ("FolderSink", "SplitBy"),
+    "tabular.parquet": ("read_parquet", "to_parquet"),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
 }

@@ -173,6 +173,13 @@ json_option = flag("--json as_json", "Print the result as JSON.")
 ignore_unknown_keys_option = flag(
     "--ignore-unknown-keys", "Drop unknown keys of events instead of refusing them."
 )
+format_option = option(
+    "--format file_format",
+    None,
+    "Format of the file.",
+    type=click.Choice(("jsonl", "csv", "parquet")),
+    default="jsonl",
+)
 to_option = option(
     "--to product",
     "PRODUCT",
