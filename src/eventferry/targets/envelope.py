@@ -66,9 +66,8 @@ def opened(payload: JsonText) -> Original:
     except msgspec.MsgspecError:
         return own
     data = bytes(envelope.data)
-    if len(data) + len(memoryview(envelope.meta)) + _AROUND != len(
-        text
-    ):  # another key, or one that comes twice
+    # Otherwise there is another key, or one comes twice.
+    if len(data) + len(memoryview(envelope.meta)) + _AROUND != len(text):
         return own
     try:
         meta = _META.decode(envelope.meta)
