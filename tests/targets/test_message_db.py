@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +25,13 @@ from eventferry import (
     open_store,
     open_target,
     pipeline,
+    sync,
     verify,
 )
 from eventferry.targets.envelope import NAMESPACE
 from tests.support import LONG_AGO, line, make_event, make_lines
 from tests.support.foreign import message_db, new_database
+from tests.targets.test_pyeventsourcing import awkward
 
 CATEGORIES = ("account", "transfer")
 
@@ -328,3 +331,24 @@ async def test_the_table_may_have_another_name(empty: str) -> None:
             RETURNING global_position"""
         ).fetchone()
     assert row == (3,)
+
+
+async def test_whatever_json_holds_comes_back_from_the_messages_as_it_went_in(empty: str) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    lines = awkward(random.Random(seed), 600)
+    await moved(lines, empty)
+    events = [json.loads(each) for each in lines.splitlines()]
+    assert [
+        (each.stream_name, each.position, each.type, each.data and json.loads(each.data))
+        for each in message_db.messages(empty)
+    ] == [
+        (each["aggregateId"], each["aggregateVersion"] - 1, each["type"], each["payload"]) for each in events
+    ]
+
+
+def test_the_same_without_await(empty: str) -> None:
+    with sync.open_target(empty, "message-db") as target:
+        report = sync.pipeline([make_lines(7)], target.import_events())
+        assert (report.imported, report.streams) == (7, 7)
+    assert len(message_db.messages(empty)) == 7

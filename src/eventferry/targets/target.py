@@ -50,8 +50,8 @@ def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
         product: "message-db" (on PostgreSQL) or "pyeventsourcing" (on SQLite and PostgreSQL).
         options: may also be given in the query of the URL. Of each product: `positions`, "keep" by default, or "new";
             `busy_timeout`, in seconds. Of message-db: `messages`, the name of its table, and `category`. Of
-            pyeventsourcing: `events`, the name of its table; `encode`; `drop_metadata`; `originator_id_type`. On
-            PostgreSQL also libpq's. What each means: docs/targets.md.
+            pyeventsourcing: `events`, the name of its table; `encode`; `drop_metadata`; `originator_id_type`;
+            `first_version`. On PostgreSQL also libpq's. What each means: docs/targets.md.
 
     Raises:
         UsageError: the product, the URL or an option is not valid.
