@@ -41,7 +41,7 @@ from eventferry.results import (
     SavedEvent,
     Subscriber,
 )
-from eventferry.save import Saving
+from eventferry.saving.saves import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 from eventferry.state.syncs import Mode
