@@ -33,6 +33,11 @@ class _SavedEvent(_NewEvent, kw_only=True):
     aggregate_version: Version
 
 
+class _AppendedEvent(_NewEvent, kw_only=True):
+    timestamp: Timestamp = 0
+    aggregate_id: Name | None = None  # type: ignore[assignment]
+
+
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
     if isinstance(event, Event):
         event = {key: getattr(event, field) for field, key in KEYS.items()}
@@ -84,3 +89,24 @@ def versioned_row(event: EventInput) -> tuple[NewRow, int]:
     store's columns can hold it is checked in the transaction that saves it."""
     new = _converted(event, _SavedEvent)
     return _checked(new, ROOMY), new.aggregate_version
+
+
+def appended_row(event: EventInput, aggregate_id: str) -> NewRow:
+    """The row of an event that is about to be appended to an aggregate, whose id is checked; timestamp is 0 where none
+    is given. A position is ignored, as by a save; a version is refused, for it follows from what is stored."""
+    new = _converted(event, _AppendedEvent)
+    check_appended(new.aggregate_id, new.aggregate_version, aggregate_id)
+    new.aggregate_id = aggregate_id
+    return _checked(new, ROOMY)
+
+
+def check_appended(own_id: str | None, version: object, aggregate_id: str) -> None:
+    """Refuses an event that names another aggregate than that of its append, or a version."""
+    if own_id not in (None, aggregate_id):
+        raise InputError(f"must be that of the append, {aggregate_id!r:.100}", field="aggregateId")
+    if version not in (None, 0):
+        raise InputError(
+            "must be left out: an append gives the aggregate's next versions (expected_version says where it "
+            "should be)",
+            field="aggregateVersion",
+        )
