@@ -24,7 +24,7 @@ from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
-from eventferry.lines.event import Event, EventInput, NewRow, decode_events
+from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events
 from eventferry.lines.payload import encode_payload
 from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import histories, loading, partition
@@ -258,9 +258,16 @@ class EventStore:
         """
         check_integer("from_version", from_version, 1)
         check_integer("limit", limit, 1, optional=True)
-        return await histories.of_aggregate(
-            self._database, text("aggregate_id", aggregate_id), from_version, limit
+        lines, next_version = await histories.of_aggregate(
+            self._database, text("aggregate_id", aggregate_id), from_version, limit, loading.PAGE_BYTES
         )
+        return AggregatePage(list(map(decode_event, lines)), next_version)
+
+    async def _aggregate_lines(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
+    ) -> tuple[list[bytes], int | None]:
+        """The same in lines, for the service."""
+        return await histories.of_aggregate(self._database, aggregate_id, from_version, limit, max_bytes)
 
     async def last_events(self, n: int) -> list[Event]:
         """Load the last `n` events in the order of docs/order.md, the last one at the end. They also end at 64 MiB."""

@@ -169,6 +169,25 @@ async def test_a_save_whose_answer_was_lost_is_stored_once_and_returned(
             await store.save_event(event)
 
 
+@pytest.mark.parametrize("before", [False, True])
+async def test_an_append_whose_answer_was_lost_is_stored_once_and_returned(
+    database: Database, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    events = [{"type": "T", "payload": {"a": "it's"}}, {"type": "U"}]
+    async with open_store(database.url) as store:
+        await store.init()
+        await store.append_events("a", events, idempotency_key="first")
+        broken_after(monkeypatch, b"COMMIT", before=before)
+        appended = await store.append_events("a", events, expected_version=2, idempotency_key="second")
+        assert not appended.is_repeated
+        page = await store.load_events(limit=9, cursor=None)
+        assert page.events[2:] == appended.events
+        assert page.cursor == appended.cursor
+        again = await store.append_events("a", events, expected_version=2, idempotency_key="second")
+        assert again.events == appended.events
+        assert again.is_repeated
+
+
 async def test_a_save_that_somebody_else_made_meanwhile_is_not_taken_for_ours(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,16 @@ import msgspec
 
 from eventferry.errors import InputError
 from eventferry.lines.event import KEYS, Event, EventInput, NewRow
-from eventferry.lines.limits import ROOMY, Limits, Name, Timestamp, Version, check_limits, check_text
+from eventferry.lines.limits import (
+    ROOMY,
+    Limits,
+    Name,
+    Timestamp,
+    Version,
+    check_appended,
+    check_limits,
+    check_text,
+)
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.refusal import fault_in
 
@@ -98,15 +107,3 @@ def appended_row(event: EventInput, aggregate_id: str) -> NewRow:
     check_appended(new.aggregate_id, new.aggregate_version, aggregate_id)
     new.aggregate_id = aggregate_id
     return _checked(new, ROOMY)
-
-
-def check_appended(own_id: str | None, version: object, aggregate_id: str) -> None:
-    """Refuses an event that names another aggregate than that of its append, or a version."""
-    if own_id not in (None, aggregate_id):
-        raise InputError(f"must be that of the append, {aggregate_id!r:.100}", field="aggregateId")
-    if version not in (None, 0):
-        raise InputError(
-            "must be left out: an append gives the aggregate's next versions (expected_version says where it "
-            "should be)",
-            field="aggregateVersion",
-        )

@@ -6,34 +6,34 @@ from collections import deque
 
 from eventferry import cursor as vector
 from eventferry.database import Database, Reading, Selection
-from eventferry.lines.event import Event, decode_event, decode_events
+from eventferry.lines.event import Event, decode_events
 from eventferry.reading.loading import PAGE_BYTES
 from eventferry.reading.pages import Pages
 from eventferry.reading.questions import states_at
-from eventferry.results import AggregatePage
 
 _PART = 1000  # events that are looked up at a time
 
 
 async def of_aggregate(
-    database: Database, aggregate_id: str, from_version: int, limit: int | None
-) -> AggregatePage:
-    """The events of an aggregate from a version on, in order of their versions."""
-    events: list[Event] = []
-    room = PAGE_BYTES
+    database: Database, aggregate_id: str, from_version: int, limit: int | None, max_bytes: int
+) -> tuple[list[bytes], int | None]:
+    """The lines of an aggregate from a version on, in order of their versions, and the next version; None at the end.
+    They end at so many bytes, after at least one."""
+    found: list[bytes] = []
+    room = max_bytes
     async with database.reading() as reading:
         while True:
-            wanted = _PART if limit is None else min(limit - len(events), _PART)
+            wanted = _PART if limit is None else min(limit - len(found), _PART)
             # One more, which tells where a next page begins.
             places = await _places(reading, aggregate_id, from_version, wanted + 1)
             lines = await reading.lines_at([place for _, place in places[:wanted]], max_bytes=room)
-            events += map(decode_event, lines)
+            found += lines
             room -= sum(map(len, lines))
             if len(lines) == len(places):
-                return AggregatePage(events, None)
+                return found, None
             from_version = places[len(lines)][0]
-            if len(events) == limit or room <= 0:
-                return AggregatePage(events, from_version)
+            if len(found) == limit or room <= 0:
+                return found, from_version
 
 
 async def _places(
