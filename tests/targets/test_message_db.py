@@ -154,11 +154,30 @@ async def test_positions_stay_those_of_the_source_and_holes_stay_holes(empty: st
 
 async def test_events_of_several_sources_need_new_positions(empty: str) -> None:
     lines = b"".join(map(line, [enveloped(0, position=3), enveloped(1, position=3)]))
-    with pytest.raises(InputError, match=r"line 2.*field payload: meta.position is 3.*positions=new"):
+    with pytest.raises(
+        InputError, match=r"line 2, field payload: an event with this meta.position.*positions=new"
+    ):
         await moved(lines, empty)
     assert message_db.messages(empty) == []
     await moved(lines, empty, positions="new")
     assert [message.global_position for message in message_db.messages(empty)] == [1, 2]
+
+
+async def test_an_event_that_came_late_goes_back_to_its_own_position(empty: str) -> None:
+    """As a sync brings over what was committed after events with higher positions."""
+    events = [enveloped(0, position=2), enveloped(1, position=1), make_event(2), enveloped(3, position=9)]
+    await moved(b"".join(map(line, events)), empty)
+    found = [(each.global_position, each.stream_name) for each in message_db.messages(empty)]
+    assert found == [(1, "aggregate-1"), (2, "aggregate-0"), (3, "aggregate-2"), (9, "aggregate-3")]
+
+
+async def test_versions_must_rise_with_positions_too(empty: str) -> None:
+    events = [
+        enveloped(0, position=2, version=0),
+        enveloped(1, position=1) | {"aggregateId": "aggregate-0", "aggregateVersion": 2},
+    ]
+    with pytest.raises(InputError, match=r"^field aggregateVersion: is 2, and 1 is due"):
+        await moved(b"".join(map(line, events)), empty)
 
 
 async def test_a_number_that_was_given_out_once_does_not_come_again(empty: str) -> None:
@@ -214,6 +233,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a position that is text": (
         enveloped(1, position="1"),
         r"field payload: meta.position must be a whole number",
+    ),
+    "a position below the first": (
+        enveloped(1, position=0),
+        r"field payload: meta.position must be at least 1",
     ),
     "a position beyond 64 bits": (
         enveloped(1, position=2**63),
