@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -87,6 +88,26 @@ async def test_a_store_that_went_through_eventferry_is_the_same_to_its_own_funct
     for stream in {message.stream_name for message in original}:
         assert message_db.stream_messages(empty, stream) == message_db.stream_messages(written, stream)
         assert message_db.version(empty, stream) == message_db.version(written, stream)
+
+
+async def test_what_syncs_brought_over_while_others_wrote_goes_back_as_it_was(
+    empty: str, tmp_path: Path
+) -> None:
+    with message_db.new_store() as url:
+        async with (
+            open_source(url, "message-db") as source,
+            open_store(str(tmp_path / "replica.db")) as store,
+        ):
+            await store.init()
+            writing = asyncio.create_task(asyncio.to_thread(message_db.write, url, messages=40))
+            while not writing.done():
+                await store.sync(source)
+            await writing
+            await store.sync(source)
+            async with open_target(empty, "message-db") as target:
+                await pipeline(store.export_events(), target.import_events())
+        assert len(message_db.messages(url)) == 480
+        assert message_db.messages(empty) == message_db.messages(url)
 
 
 async def test_verify_finds_source_and_copy_equal(written: str, empty: str) -> None:
