@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from eventferry.database import Progress, Traits
-from eventferry.databases import Address, address_of, driver_of
+from eventferry.databases import Address, address_of, driver_of, settings_of
 from eventferry.databases.settings import seconds
 from eventferry.errors import InputError, UsageError
 from eventferry.importing.batch import BATCH_BYTES, Batch, Batches
@@ -63,10 +63,7 @@ def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
     address = address_of(url)
     if address.database not in PRODUCTS[product]:
         raise UsageError(f"{product} is on {' or '.join(PRODUCTS[product])}, not on {address.database}")
-    if both := address.options.keys() & options.keys():
-        raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
-    settings: dict[str, Any] = address.options | options
-    return ForeignTarget(address, product, settings)
+    return ForeignTarget(address, product, settings_of(address, options))
 
 
 class ForeignTarget:
