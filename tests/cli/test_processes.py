@@ -28,7 +28,7 @@ from tests.support.cli import COMMAND, PATIENCE, Ferry, environment, new_ferry, 
 ferry = pytest.fixture(new_ferry)
 
 AT_ONCE = 20.0
-"""Seconds within which Ctrl-C must end a command, on a loaded machine too; what does not hear it would stay for ever."""
+"""Seconds within which Ctrl-C must end a command, on a loaded machine too: what does not hear it stays for ever."""
 
 MANY = 30_000
 
