@@ -14,6 +14,7 @@ __all__ = [
     "ImportNotFoundError",
     "ImportOpenError",
     "InputError",
+    "MappingError",
     "MissingExtraError",
     "NotFrozenError",
     "OlderEventsError",
@@ -22,6 +23,7 @@ __all__ = [
     "SecretConflictError",
     "SecretExistsError",
     "SecretNotErasedError",
+    "SourceRowError",
     "StoreBusyError",
     "StoreChangedError",
     "StoreClosedError",
@@ -43,6 +45,10 @@ class EventferryError(Exception):
 
 class UsageError(EventferryError, ValueError):
     """The arguments are wrong, or cannot be combined. Nothing was done."""
+
+
+class MappingError(UsageError):
+    """A mapping of another product's tables is wrong, or does not fit them. Nothing was read."""
 
 
 class MissingExtraError(EventferryError, ImportError):
@@ -233,3 +239,20 @@ class InputError(EventferryError):
         self.line = line
         self.byte_offset = byte_offset
         self.field = field
+
+
+class SourceRowError(InputError):
+    """A row of another product's table does not become an event. Nothing was stored of what it belongs to.
+
+    Attributes:
+        source: the mapping.
+        position: of the row in its table; None if even that is wrong.
+        column: the column of the SELECT that is wrong.
+    """
+
+    def __init__(self, reason: str, *, source: str, position: int | None, column: str) -> None:
+        where = "a row without a position" if position is None else f"position {position}"
+        super().__init__(f"{source}, {where}, column {column}: {reason}", field=None)
+        self.source = source
+        self.position = position
+        self.column = column

@@ -49,10 +49,18 @@ from eventferry.reading.loading import EventLoader as AwaitedLoader
 from eventferry.results import Page
 from eventferry.secrets import SecretsExport as AwaitedSecretsExport
 from eventferry.secrets import SecretsImport as AwaitedSecretsImport
+from eventferry.sources.mapping import Mapping as SourceMapping
+from eventferry.sources.source import ForeignExport as AwaitedForeignExport
+from eventferry.sources.source import ForeignSource as AwaitedForeignSource
+from eventferry.sources.source import SourceReport
 from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.syncing.status import SyncStatus
 from eventferry.syncing.sync import SyncReport
+from eventferry.tabular.conversion import Conversion
+from eventferry.tabular.folder import FolderSink
+from eventferry.targets.target import ForeignTarget as AwaitedTarget
+from eventferry.targets.target import TargetStream as AwaitedTargetStream
 
 __all__ = [
     "AUTO",
@@ -62,9 +70,15 @@ __all__ = [
     "EventStore",
     "ExportStream",
     "FollowStream",
+    "ForeignExport",
+    "ForeignSource",
+    "ForeignTarget",
     "ImportStream",
+    "TargetStream",
     "check",
+    "open_source",
     "open_store",
+    "open_target",
     "pipeline",
     "verify",
     "verify_secrets",
@@ -263,7 +277,7 @@ def _plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any
     return _method(method, lambda result: result)
 
 
-B = TypeVar("B", AwaitedExport, AwaitedSecretsExport)
+B = TypeVar("B", AwaitedExport, AwaitedForeignExport, AwaitedSecretsExport)
 
 
 class _Blocks(_Face[B]):
@@ -300,6 +314,29 @@ class ExportStream(_Blocks[AwaitedExport]):
     bookmark = _blocking(AwaitedExport.bookmark)
     bookmark_behind = _blocking(AwaitedExport.bookmark_behind)
     stop = _plain(AwaitedExport.stop)
+
+
+class ForeignExport(_Blocks[AwaitedForeignExport]):
+    """An iterator of blocks of lines, with the attributes of `eventferry.ForeignExport`."""
+
+    exported = _Shown[int]()
+    report = _Shown[SourceReport]()
+
+
+class ForeignSource(_Face[AwaitedForeignSource]):
+    """Tables of another product, read by a mapping, with the methods of `eventferry.ForeignSource` without await."""
+
+    mapping = _Shown[SourceMapping]()
+    place = _Shown[str]()
+    export_events = _method(AwaitedForeignSource.export_events, ForeignExport)
+    preview = _blocking(AwaitedForeignSource.preview)
+    close = _blocking(AwaitedForeignSource.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class FollowStream(_Face[AwaitedFollow]):
@@ -361,6 +398,32 @@ class ImportStream(_Face[AwaitedImport]):
         return self
 
 
+class TargetStream(_Face[AwaitedTargetStream]):
+    """The same for another product's table, as `eventferry.TargetStream`."""
+
+    begin = _blocking(AwaitedTargetStream.begin)
+    write = _blocking(AwaitedTargetStream.write)
+    close = _blocking(AwaitedTargetStream.close)
+    finish = _blocking(AwaitedTargetStream.finish)
+    abort = _blocking(AwaitedTargetStream.abort)
+    __exit__ = _blocking(AwaitedTargetStream.__aexit__)
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+
+class ForeignTarget(_Face[AwaitedTarget]):
+    """The table of another product; created by `open_target`. Use it with `with`, or call `close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    __exit__ = _blocking(AwaitedTarget.__aexit__)
+    close = _blocking(AwaitedTarget.close)
+    import_events = _method(AwaitedTarget.import_events, TargetStream)
+
+
 class SecretsImport(_Face[AwaitedSecretsImport]):
     """A sink for lines of secrets. Leaving `with` normally stores them; an exception aborts."""
 
@@ -409,7 +472,7 @@ class EventStore(_Face[AwaitedStore]):
 
     def sync(
         self,
-        source: EventStore,
+        source: EventStore | ForeignSource,
         *,
         mode: Mode | None = None,
         same_aggregate: str | None = None,
@@ -431,7 +494,7 @@ class EventStore(_Face[AwaitedStore]):
             )
         )
 
-    def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+    def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
         """As `eventferry.EventStore.sync_status`."""
         return _LOOP.run(self.inner.sync_status(None if source is None else source.inner))
 
@@ -497,6 +560,17 @@ def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> Ev
     return EventStore(eventferry.open_store(url, snapshot_bucket_size=snapshot_bucket_size, **options))
 
 
+@wraps(eventferry.open_source)
+def open_source(*args: Any, **kwargs: Any) -> ForeignSource:
+    """Open the event tables of another product, as `eventferry.open_source` does."""
+    return ForeignSource(eventferry.open_source(*args, **kwargs))
+
+
+def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
+    """Open the table of another product as a target, as `eventferry.open_target` does."""
+    return ForeignTarget(eventferry.open_target(url, product, **options))
+
+
 class _Sink(Protocol[Report_co]):
     """What has a report at its end: an `ImportStream` or a `SecretsImport` of this module."""
 
@@ -507,7 +581,7 @@ class _Sink(Protocol[Report_co]):
     def abort(self, error: BaseException | None = None) -> None: ...
 
 
-_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]]
+_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]] | Conversion
 
 
 @overload
@@ -515,16 +589,17 @@ def pipeline(source: Any, *rest: *tuple[*tuple[_Transform, ...], _Sink[Report]])
 
 
 @overload
-def pipeline(source: Any, *rest: _Transform | File) -> None: ...
+def pipeline(source: Any, *rest: _Transform | File | FolderSink) -> None: ...
 
 
 def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
     """Send a source through transforms into a sink, as `eventferry.pipeline` does.
 
-    Sources, sinks and files are the same. A transform is a function from an iterator of blocks to another one.
+    Sources, sinks, files and conversions are the same. A transform of your own is a function from an iterator of blocks
+    to another one.
     """
     *transforms, sink = rest or (None,)
-    steps = [_awaited_transform(transform) for transform in transforms]
+    steps = [each if isinstance(each, Conversion) else _awaited_transform(each) for each in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
 
 

@@ -29,6 +29,7 @@ from eventferry.state.syncs import Mode
 from eventferry.syncing import cutover as cutting
 from eventferry.syncing import secret_changes
 from eventferry.syncing import sync as syncing
+from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync
 from tests.conformance.test_sync import are_equal, save
 from tests.support import (
@@ -516,7 +517,7 @@ async def test_one_sync_ends_though_writers_are_faster(
 async def test_secrets_come_to_a_target_that_was_made_anew_meanwhile(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await source.set_secret("one", "1")
-        syncing = Sync(source._database, target._database)
+        syncing = Sync(StoreSource(source._database), target._database)
         await syncing.run(follow=False)
         await target.drop()
         await syncing.run(follow=False)

@@ -15,7 +15,7 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, following, incremental, secrets, service, stores, syncing
+from eventferry.cli import checks, events, following, foreign, incremental, secrets, service, stores, syncing
 from eventferry.cli.logs import logged
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
@@ -51,6 +51,7 @@ for command in (
     secrets.export_secrets,
     secrets.import_secrets,
     checks.verify,
+    foreign.sources,
     service.serve,
     service.token,
     checks.demo,

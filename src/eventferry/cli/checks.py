@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 import eventferry
+from eventferry.cli.foreign import Foreign, foreign_options, taken
 from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
@@ -27,10 +29,11 @@ from eventferry.errors import UsageError
     "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing.",
 )
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
+@foreign_options
 @json_option
 @cancellable
 async def verify(
-    a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool
+    a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool, **options: Any
 ) -> None:
     """Compare two stores or files, or check one.
 
@@ -38,6 +41,11 @@ async def verify(
     """
     if until is not None and not (b is not None and is_store(a) and is_store(b)):
         raise UsageError("--until needs two stores to compare")
+    foreign = taken(options)
+    if foreign is not None and (b is None or secrets or until is not None):
+        raise UsageError(
+            "--from needs two sources to compare, A being the other product's, and no --until or --secrets"
+        )
     if b is None:
         if content or secrets:
             raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
@@ -45,7 +53,9 @@ async def verify(
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
     else:
-        is_sound = await _compare(a, b, content=content, until=until, secrets=secrets, as_json=as_json)
+        is_sound = await _compare(
+            a, b, content=content, until=until, secrets=secrets, foreign=foreign, as_json=as_json
+        )
     if not is_sound:
         raise click.exceptions.Exit(1)
 
@@ -83,11 +93,23 @@ async def _check(a: str, *, as_json: bool) -> bool:
     return report.sound
 
 
-async def _compare(a: str, b: str, *, content: bool, until: str | None, secrets: bool, as_json: bool) -> bool:
+async def _compare(
+    a: str,
+    b: str,
+    *,
+    content: bool,
+    until: str | None,
+    secrets: bool,
+    foreign: Foreign | None,
+    as_json: bool,
+) -> bool:
     report: eventferry.VerifyReport | None = None
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
-        async with source_of(a, until=until) as (left, _), source_of(b, until=until) as (right, _):
+        async with (
+            source_of(a, until=until, foreign=foreign) as (left, _),
+            source_of(b, until=until) as (right, _),
+        ):
             with Meter("comparing") as meter:
                 report = await eventferry.verify(meter(left), right, content=content)
     if secrets:

@@ -10,9 +10,12 @@ import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.foreign import foreign_options, taken
+from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
     flag,
+    format_option,
     ignore_unknown_keys_option,
     jobs_option,
     json_option,
@@ -31,8 +34,10 @@ _SKIPPED = 3
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
+@foreign_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
+@format_option
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
@@ -40,20 +45,22 @@ _SKIPPED = 3
 async def incremental_import(
     src: str,
     store: str,
+    file_format: FileFormat,
     older: Any,
     fail_if_skipped: bool,
     dry_run: bool,
     jobs: int,
     ignore_unknown_keys: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Add the events that a store lacks.
 
-    SRC has JSON Lines or one JSON array. Duplicates are skipped, and so are events older than the store's latest event,
-    unless --older says otherwise. A missing store is created.
+    SRC has JSON Lines or one JSON array, or what --format says. Duplicates are skipped, and so are events older than
+    the store's latest event, unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_of(src, jobs) as (source, total),
+        source_in(file_format, src, jobs, taken(options)) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

@@ -13,6 +13,7 @@ import click
 
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
+from eventferry.targets import PRODUCTS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -134,12 +135,15 @@ kinds = together(
     option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
     option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
 )
-filters = together(
+filters_but_from = together(
     kinds,
-    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
     option("--until finish", None, "Only events at or before this time.", type=MomentType(up=False)),
     option("--cursor", "CURSOR", "Start at this cursor; not with --from or --until."),
     option("--since", "BOOKMARK", "Start at this bookmark; not with --from or --until."),
+)
+filters = together(
+    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
+    filters_but_from,
 )
 
 
@@ -168,6 +172,20 @@ def filter_of(
 json_option = flag("--json as_json", "Print the result as JSON.")
 ignore_unknown_keys_option = flag(
     "--ignore-unknown-keys", "Drop unknown keys of events instead of refusing them."
+)
+format_option = option(
+    "--format file_format",
+    None,
+    "Format of the file.",
+    type=click.Choice(("jsonl", "csv", "parquet")),
+    default="jsonl",
+)
+to_option = option(
+    "--to product",
+    "PRODUCT",
+    "The target is a database of this product, whose own empty table is filled: message-db or pyeventsourcing. "
+    "Without --from, --set gives its options.",
+    type=click.Choice(tuple(PRODUCTS)),
 )
 jobs_option = option(
     "--jobs",

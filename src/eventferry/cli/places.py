@@ -16,10 +16,11 @@ from eventferry.cli.options import refuse_broken_url
 from eventferry.cli.running import run
 from eventferry.cli.terminal import say
 from eventferry.databases import is_store, without_password
-from eventferry.errors import EventferryError, StoreNotFoundError, UsageError
+from eventferry.errors import EventferryError, InputError, StoreNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from eventferry import EventStore
+    from eventferry.cli.foreign import Foreign
     from eventferry.lines.files import FileSink
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def on_store(store: str, method: Callable[[EventStore], Coroutine[Any, Any, T]])
 
 @asynccontextmanager
 async def made(
-    store: EventStore, blocks: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool
+    store: EventStore, source: AsyncIterator[bytes], *, placed: bool, ignore_unknown_keys: bool
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """Create a missing store, unless the first line of the input is refused; yields all blocks.
 
@@ -45,10 +46,13 @@ async def made(
 
     `placed`: events have positions.
     """
+    from eventferry.lines.piping import MadeLines
+
+    blocks = source
     if not await store.exists():
-        begun = await _begun(blocks, placed=placed, ignore_unknown_keys=ignore_unknown_keys)
+        begun = await _begun(source, placed=placed, ignore_unknown_keys=ignore_unknown_keys)
         await store.init()
-        blocks = _joined(begun, blocks)
+        blocks = _joined(begun, source)
     try:
         yield blocks
     except EventferryError as error:
@@ -56,6 +60,8 @@ async def made(
             await store.undo_init()
         except EventferryError as another:
             error.add_note(f"the empty store was not removed: {another}")
+        if isinstance(error, InputError) and isinstance(source, MadeLines):
+            raise source.explain(error) from error
         raise
 
 
@@ -100,13 +106,17 @@ async def store_at(place: str) -> AsyncIterator[EventStore]:
 
 @asynccontextmanager
 async def source_of(
-    place: str, jobs: int = 1, until: str | None = None
+    place: str, jobs: int = 1, until: str | None = None, foreign: Foreign | None = None
 ) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file, standard input or a store; and their total bytes, if known.
 
-    A store is read with `jobs` connections, and up to the bookmark `until`. Warns at the end about a compressed file
-    without a checksum.
+    A store is read with `jobs` connections, and up to the bookmark `until`; other tables as `foreign` says. Warns at
+    the end about a compressed file without a checksum.
     """
+    if foreign is not None:
+        async with foreign.lines(place) as export:
+            yield export, None
+        return
     async with lines_of(place, jobs, until) as (lines, total):
         yield lines, total
         if getattr(lines, "is_unchecked", False):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from eventferry.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.database import Database
+    from eventferry.sources.foreign import ForeignDatabase
 
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -64,25 +66,28 @@ def without_password(place: str) -> str:
     return f"{scheme}://{address[1]}" + ("?…" if address[2] else "")
 
 
-def open_database(url: str, options: dict[str, Any]) -> Database:
-    """The database of a URL. Does not connect.
+class Address(NamedTuple):
+    """What a store's URL says: the database by its name here, the URL without its query (a plain path as it is), and
+    the options of the query."""
 
-    Raises:
-        UsageError: the URL or an option is not valid.
-        MissingExtraError: the database's driver is not installed.
-    """
-    from eventferry.databases.names import Tables, check_names
+    scheme: str
+    database: str
+    place: str
+    options: dict[str, str]
 
+
+def address_of(url: str) -> Address:
+    """The parts of a URL, which must be one of the databases here. Raises UsageError."""
     if "\0" in unquote(url):
         raise UsageError("a store URL must not contain the character U+0000")
     scheme, separator, rest = url.partition("://")
     if not separator:
         if url.partition(":")[0] in _MODULES and ":" in url:
             raise UsageError(f"a store URL begins with {url.partition(':')[0]}://")
-        scheme, address, query = "sqlite", url, ""
+        scheme, place, query = "sqlite", url, ""
     else:
         path, _, query = rest.partition("?")
-        address = f"{scheme}://{path}"
+        place = f"{scheme}://{path}"
         if path.partition("/")[0].count("@") > 1:  # a driver could show half a password as the host
             raise UsageError(f"{without_password(url)}: write %40 for an @ in a user name or password")
         if _MODULES.get(scheme, "sqlite") != "sqlite" and _ADDRESS.fullmatch(f"//{path}") is None:
@@ -94,26 +99,58 @@ def open_database(url: str, options: dict[str, Any]) -> Database:
         known = "sqlite:///path, postgresql://host/database or mysql://host/database"
         raise UsageError(f"{without_password(url)} is not a store URL, which looks like {known}")
     try:
-        given = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=True)) if query else {}
     except ValueError:
         raise UsageError(f"the options of {without_password(url)} must have the form name=value") from None
-    both = given.keys() & options.keys()
-    if both:
-        raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
-    settings = given | options
-    tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
-    check_names(tables)
-    name = _MODULES[scheme]
+    return Address(scheme, _MODULES[scheme], place, options)
+
+
+def driver_of(name: str, module: str) -> ModuleType:
+    """A module that needs the driver of a database. Raises MissingExtraError where that is not installed."""
     try:
-        module = importlib.import_module(f"eventferry.databases.{name}")
+        return importlib.import_module(module)
     except ImportError as error:
         if error.name is not None and error.name.startswith("eventferry"):
             raise
         raise MissingExtraError(
             f"a {name} store needs its driver: pip install 'eventferry[{name}]' ({error})"
         ) from None
+
+
+def open_database(url: str, options: dict[str, Any]) -> Database:
+    """The database of a URL. Does not connect.
+
+    Raises:
+        UsageError: the URL or an option is not valid.
+        MissingExtraError: the database's driver is not installed.
+    """
+    from eventferry.databases.names import Tables, check_names
+
+    address, settings, module = _opened(url, options)
+    tables = Tables(**{field: str(settings.pop(name, field)) for name, field in _NAMES.items()})
+    check_names(tables)
     # It takes a URL without its query, or a plain path, and removes the settings that it knows.
-    database: Database = module.open_url(address, tables, settings)
-    if settings:
-        raise UsageError(f"a {scheme} store has no option {', '.join(sorted(settings))}")
+    database: Database = module.open_url(address.place, tables, settings)
+    _refuse_unknown(address, settings)
     return database
+
+
+def open_foreign(url: str, options: dict[str, Any]) -> ForeignDatabase:
+    """A database with another product's tables, by the same URLs. Does not connect. Raises as `open_database`."""
+    address, settings, module = _opened(url, options)
+    database: ForeignDatabase = module.open_foreign(address.place, settings)
+    _refuse_unknown(address, settings)
+    return database
+
+
+def _opened(url: str, options: dict[str, Any]) -> tuple[Address, dict[str, Any], ModuleType]:
+    address = address_of(url)
+    if both := address.options.keys() & options.keys():
+        raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
+    module = driver_of(address.database, f"eventferry.databases.{address.database}")
+    return address, address.options | options, module
+
+
+def _refuse_unknown(address: Address, settings: dict[str, Any]) -> None:
+    if settings:
+        raise UsageError(f"a {address.scheme} store has no option {', '.join(sorted(settings))}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
-from typing import IO, Any, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import IO, Any, Protocol, TypeAlias, TypeVar, cast, overload, runtime_checkable
 
-from eventferry.errors import ResumeError, UsageError
+from eventferry.errors import InputError, ResumeError, UsageError
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import second_to, to_the_end
 from eventferry.lines.files import FileSink, StreamSink, read_blocks
@@ -93,8 +93,18 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
                 await _close(opened)
         finally:
             await to_the_end(_abort(sink, error))
+        if isinstance(error, InputError) and isinstance(source, MadeLines):
+            raise source.explain(error) from error
         raise
     return await (sink.finish() if isinstance(sink, ImportStream) else sink.close())
+
+
+@runtime_checkable
+class MadeLines(Protocol):
+    """A source that made its lines of something else."""
+
+    def explain(self, error: InputError) -> InputError:
+        """What a sink has refused, in terms of what the line was made of."""
 
 
 async def _abort(sink: Sink[Any], error: BaseException) -> None:

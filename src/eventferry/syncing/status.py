@@ -6,12 +6,10 @@ import msgspec
 
 from eventferry.clock import now
 from eventferry.database import Database
-from eventferry.errors import CursorAheadError, StoreReplacedError
-from eventferry.reading.bookmarks import Bookmark, decode
-from eventferry.reading.questions import next_keys
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
-from eventferry.syncing.sync import identities_of, place_of_source, row_of
+from eventferry.syncing.source import Source
+from eventferry.syncing.sync import row_of
 
 
 class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -42,29 +40,20 @@ class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     lag_seconds: float | None = None
 
 
-async def status_of(target: Database, source: Database | None) -> list[SyncStatus]:
+async def status_of(target: Database, source: Source | None) -> list[SyncStatus]:
     """The syncs into a target; only that from the source, if one is given."""
     async with target.reading() as reading:
         rows = await syncs.load(reading)
     if source is None:
         return [_status(row) for row in rows]
-    row = row_of(rows, await identities_of(source), place_of_source(source))
+    row = row_of(rows, await source.identities(), source.place)
     if row is None:
         return []
-    async with source.reading() as reading:
-        heads = await reading.heads()
-        unread = [0] * len(heads) if row.state.bookmark is None else decode(row.state.bookmark).unread
-        waiting = await next_keys(reading, unread, heads)
-        try:
-            if row.state.bookmark is not None:
-                await Bookmark.open(reading, row.state.bookmark)
-        except (CursorAheadError, StoreReplacedError) as error:
-            row = msgspec.structs.replace(
-                row, problem=syncs.Problem(now(), f"{type(error).__name__}: {error}")
-            )
-    lag = 0.0 if not waiting else max(now() - min(waiting).timestamp, 0) / 1000
-    count = sum(max(head - counter, 0) for head, counter in zip(heads, unread, strict=True))
-    return [msgspec.structs.replace(_status(row), lag_events=count, lag_seconds=lag)]
+    waiting = await source.waiting(row.state.bookmark)
+    if (error := waiting.problem) is not None:
+        row = msgspec.structs.replace(row, problem=syncs.Problem(now(), f"{type(error).__name__}: {error}"))
+    lag = 0.0 if waiting.since is None else max(now() - waiting.since, 0) / 1000
+    return [msgspec.structs.replace(_status(row), lag_events=waiting.events, lag_seconds=lag)]
 
 
 def _status(row: syncs.SyncRow) -> SyncStatus:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import operator
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -20,7 +18,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.clock import now
-from eventferry.database import EVERYTHING, Database
+from eventferry.database import Database
 from eventferry.errors import (
     CursorAheadError,
     EventferryError,
@@ -42,17 +40,13 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row, decode_event
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
-from eventferry.reading.bookmarks import decode
-from eventferry.reading.exporting import Export, ExportStream
-from eventferry.reading.following import Follower
-from eventferry.reading.order import thread_of
 from eventferry.reading.questions import identity_of
 from eventferry.state import owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.pace import Pace
-from eventferry.syncing.placing import place, versions_before
-from eventferry.syncing.secret_changes import SecretChanges
+from eventferry.syncing.placing import Placing
+from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source
 
 BATCH_SECONDS = 0.05
 BATCH_BYTES = 4 * 1024 * 1024
@@ -71,10 +65,8 @@ RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0, 15.0)
 
 _NOTING_SECONDS = 5.0
 
-NO_IDENTITY = "00" * 8
 
-
-class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """What a sync has done.
 
     Attributes:
@@ -82,12 +74,15 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         events: events that were brought over.
         secrets: secrets that were brought over or deleted.
         bookmark: of the source, behind the last event that the target has of it.
+        exactness: where the source is another product's table, whether an event can be missed whose transaction commits
+            late: "exact", or "not exact, because …".
     """
 
     mode: Mode
     events: int
     secrets: int
     bookmark: str
+    exactness: str | None = None
 
 
 class _MovedError(EventferryError):
@@ -110,7 +105,7 @@ class Sync:
 
     def __init__(
         self,
-        source: Database,
+        source: Source,
         target: Database,
         *,
         mode: Mode | None = None,
@@ -124,7 +119,7 @@ class Sync:
         self._target = target
         self._mode = mode
         self._same_aggregate = same_aggregate
-        self._secrets = SecretChanges(source, target) if with_secrets else None
+        self._secrets = source.secrets(target) if with_secrets else None
         self._pace = Pace(rate)
         self._batch_events = BATCH_EVENTS if rate is None else min(BATCH_EVENTS, rate)
         self._tell = tell
@@ -132,7 +127,7 @@ class Sync:
         self._state: SyncState | None = None
         self._text: str | None = None
         self._events = 0
-        self._ours: set[str] = set()
+        self._ours: dict[str, int] = {}
         self._has_problem = False
         self._decoder = LineDecoder()
 
@@ -163,35 +158,31 @@ class Sync:
     async def _run(self, *, follow: bool) -> SyncReport:
         """From where the last commit was."""
         state = await self._begin()
-        async with self._source.reading() as reading:
-            end = await reading.heads()
-        follower = Follower(self._source, state.bookmark, EVERYTHING, min(PAGE_EVENTS, self._batch_events))
+        following = await self._source.follow(state.bookmark, min(PAGE_EVENTS, self._batch_events))
         while True:
             has_more = self._secrets is not None and await self._secrets.bring_some()
             idle = IDLE_SECONDS if follow and not has_more else 0
-            text = await self._gathered(follower, idle, follow=follow)
-            bookmark = await follower.begin()
+            text = await self._gathered(following, idle, follow=follow)
+            bookmark = await following.bookmark()
             if text:
                 try:
-                    await self._store(text, str(bookmark))
+                    await self._store(text, bookmark)
                 except StoreNotFoundError as error:
                     async with self._target.reading() as reading:
                         await reading.heads()
                     raise _MovedError from error  # it was dropped, and made anew without a table for a state
-            elif follower.is_caught_up:
+            elif following.is_caught_up:
                 await self._forget_problem()
-            # Not only where a look finds nothing: writers may save faster than that.
-            is_there = follower.is_caught_up or all(map(operator.ge, bookmark.unread, end))
-            if is_there and not (follow or has_more):
+            if following.is_complete and not (follow or has_more):
                 break
         if self._secrets is not None:
             await self._secrets.bring_all()
-        return await self._noted_end(follower)
+        return await self._noted_end(following)
 
-    async def _noted_end(self, follower: Follower) -> SyncReport:
+    async def _noted_end(self, following: Following) -> SyncReport:
         """A source without events stores no batch, so its state is stored here."""
         if self._text is None:
-            await self._store(b"", str(await follower.begin()))
+            await self._store(b"", await following.bookmark())
         return self._report()
 
     def _report(self) -> SyncReport:
@@ -201,6 +192,7 @@ class Sync:
             events=self._events,
             secrets=0 if self._secrets is None else self._secrets.brought,
             bookmark=state.bookmark or "",
+            exactness=self._source.exactness,
         )
 
     @property
@@ -213,9 +205,9 @@ class Sync:
 
     async def _begin(self) -> SyncState:
         """Find how far it came, or fill a new replica."""
-        identities = await identities_of(self._source)
+        identities = await self._source.identities()
         identity = identities[0]
-        place = place_of_source(self._source)
+        place = self._source.place
         await self._make_target()
         self._text = None
         if self._secrets is not None:
@@ -231,7 +223,7 @@ class Sync:
                 self._key, self._text = one.source, one.text
         row = row_of(rows, identities, place)
         if row is None:
-            await self._refuse_circles(identity, place, own)
+            await self._source.refuse_circles(self._target, identity, own)
             lasting = place if identity == NO_IDENTITY else identity
             self._key = hashlib.blake2b(lasting.encode(), digest_size=16).hexdigest()
             # One with this key is of events that have been replaced.
@@ -250,23 +242,6 @@ class Sync:
         if self._state.mode == "replica" and not is_filled:
             await self._fill(self._state)
         return self._its_state
-
-    async def _refuse_circles(self, identity: str, place: str, own: str) -> None:
-        """Refuse a sync whose events would come back to where they are from."""
-        if place == place_of_source(self._target) or identity == own != NO_IDENTITY:
-            raise UsageError(
-                "a store cannot be synced into itself: source and target are one store, or one is a restored backup "
-                "of the other"
-            )
-        theirs: list[syncs.SyncRow] = []
-        with suppress(EventferryError):  # a user who may read the events and nothing else
-            async with self._source.reading() as reading:
-                theirs = await syncs.load(reading)
-        if any(row.state.identity == own != NO_IDENTITY for row in theirs):
-            raise UsageError(
-                "the source gets events of the target by a sync of its own: together they would be a loop, in which "
-                "events come back as new ones"
-            )
 
     async def _make_target(self) -> None:
         """Make what is missing in the target."""
@@ -329,16 +304,16 @@ class Sync:
         if self._secrets is not None:
             await self._secrets.bring_all()
         for resume in (True, False):
-            export = ExportStream(Export(self._source))
+            fill = self._source.fill()
 
-            async def filled(export: ExportStream = export) -> SyncState:
-                if self._secrets is not None:  # set since the export began
+            async def filled(fill: Fill = fill) -> SyncState:
+                if self._secrets is not None:  # set since the fill began
                     await self._secrets.bring_all()
                 return msgspec.structs.replace(
                     begun,
-                    bookmark=await export.bookmark(),
-                    heads=export.cursor,
-                    events=export.exported,
+                    bookmark=await fill.bookmark(),
+                    heads=fill.cursor,
+                    events=fill.exported,
                     at=now(),
                     target=None,
                 )
@@ -346,7 +321,7 @@ class Sync:
             filling = Filling(self._target, self._key, self._text, filled, resume=resume)
             sink = ImportStream(filling, Operation("sync", self._target), self._target.life)
             try:
-                await pipeline(export, self._pace.lines, sink)
+                await pipeline(fill, self._pace.lines, sink)
             except ResumeError:
                 continue  # the source has grown in its middle since the fill was interrupted: fill anew
             except (StoreFullError, StoreChangedError) as error:
@@ -356,24 +331,24 @@ class Sync:
                 raise
             break
         self._state, self._text = filling.filled, filling.text
-        self._events += export.exported
+        self._events += fill.exported
         await self._store(b"", self._its_state.bookmark or "")  # whose events these are can be told only now
 
     # the batches
 
-    async def _gathered(self, follower: Follower, idle: float, *, follow: bool) -> bytes:
+    async def _gathered(self, following: Following, idle: float, *, follow: bool) -> bytes:
         """The lines of the next batch; none where nothing came for a while."""
         clock = asyncio.get_running_loop().time
         try:
-            lines = await follower.next(idle)
+            lines = await following.next(idle)
             texts, size, count = [lines.text], len(lines.text), lines.number
             until = clock() + BATCH_SECONDS
             while (
                 count and size < BATCH_BYTES and count < self._batch_events and (left := until - clock()) > 0
             ):
-                if follower.is_caught_up and not follow:
+                if following.is_caught_up and not follow:
                     break
-                lines = await follower.next(left)
+                lines = await following.next(left)
                 texts.append(lines.text)
                 size += len(lines.text)
                 count += lines.number
@@ -394,7 +369,8 @@ class Sync:
             own = identity_of(await writing.state()).hex()
             if not state.is_about(own) or not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
-            placed, heads = await place(writing, rows, state, thread_of(self._key), self._ours, self._brought)
+            placing = Placing(state, self._key, self._source.has_places, self._ours, self._brought)
+            placed, heads = await placing.place(writing, rows)
             state = msgspec.structs.replace(
                 state,
                 bookmark=bookmark,
@@ -421,8 +397,7 @@ class Sync:
         except InputError as error:
             event = decode_event(text.split(b"\n")[(error.line or 1) - 1])
             raise InputError(
-                f"the event at counter {event.thread_counter} of thread {event.thread_id} of the source cannot be "
-                f"stored in the target: {error.reason}",
+                f"{self._source.told(event)} cannot be stored in the target: {error.reason}",
                 field=error.field,
             ) from None
 
@@ -431,8 +406,7 @@ class Sync:
         bookmark = self._its_state.bookmark
         if bookmark is None:
             return {}
-        async with self._source.reading() as reading:
-            return await versions_before(reading, ids, decode(bookmark).unread)
+        return await self._source.last_versions(ids, bookmark)
 
     async def _forget_problem(self) -> None:
         """The last try has not failed any more, although it brought nothing."""
@@ -469,25 +443,6 @@ def _may_pass(error: EventferryError, *, follow: bool) -> bool:
     if isinstance(error, CursorAheadError):
         return error.is_standby
     return follow or not isinstance(error, StoreFrozenError)
-
-
-def place_of_source(source: Database) -> str:
-    """Where a source is, with the names of its tables, and without a password; from wherever it is looked at."""
-    names = dict(source.traits.resource_names)
-    if (file := names.get("databaseFile")) is not None:
-        names["databaseFile"] = os.path.realpath(file)
-    return "/".join(value for value in names.values() if value)
-
-
-async def identities_of(source: Database) -> list[str]:
-    """The identity of a source, and those of the stores whose replica it is: after a cutover, whoever synced from one
-    of these goes on with the replica."""
-    async with source.reading() as reading:
-        identity = identity_of(await reading.state()).hex()
-    with suppress(EventferryError):  # a user who may read the events and nothing else
-        async with source.reading() as reading:
-            return [identity, *sorted(await syncs.lineage(reading) - {identity})]
-    return [identity]
 
 
 def row_of(rows: Sequence[syncs.SyncRow], identities: Sequence[str], place: str) -> syncs.SyncRow | None:

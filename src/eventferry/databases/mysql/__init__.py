@@ -28,6 +28,7 @@ from eventferry.databases.mysql.connection import (
     Connection,
     number_of,
 )
+from eventferry.databases.mysql.foreign import MysqlTables
 from eventferry.databases.mysql.markers import FREEZE, freeze_of
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.optionfile import read_options
@@ -62,6 +63,18 @@ _SHAPES = 8
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDatabase:
     """A store in a database: mysql://user:password@host:port/database."""
     ddl.check_names(tables)
+    access = _access(address, settings, tables.events)
+    return MysqlDatabase(access, Names(tables), whole_number(settings, "max_connections", 8))
+
+
+def open_foreign(address: str, settings: dict[str, Any]) -> MysqlTables:
+    """Another product's tables in a database."""
+    access = _access(address, settings, "")
+    return MysqlTables(access, whole_number(settings, "max_connections", 8))
+
+
+def _access(address: str, settings: dict[str, Any], events: str) -> Access:
+    """How to get to a database, and by which name the table `events` in it is locked."""
     try:
         parts = urlsplit(address)
         port = parts.port
@@ -93,8 +106,8 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
             settings[name] = value
     options |= _tls(settings, is_here="unix_socket" in options or _is_here(options["host"]))
     # Locks have names of 64 characters for the whole server.
-    store = hashlib.sha256(f"{database}/{tables.events}".encode()).hexdigest()[:24]
-    access = Access(
+    store = hashlib.sha256(f"{database}/{events}".encode()).hexdigest()[:24]
+    return Access(
         options,
         database,
         place=f"{unix_socket or options['host'] or 'localhost'}:{options['port']}/{database}",
@@ -103,7 +116,6 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> MysqlDat
         read_timeout=seconds(settings, "read_timeout", 0.0),
         keepalive=whole_number(settings, "keepalive", 30),
     )
-    return MysqlDatabase(access, Names(tables), whole_number(settings, "max_connections", 8))
 
 
 def _is_here(host: str | None) -> bool:

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.cursors import SSCursor
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
 from eventferry.databases import forking
@@ -147,8 +148,7 @@ class Connection:
         self._interrupts += 1
         kind = "QUERY" if self._interrupts <= _PATIENT_INTERRUPTS else "CONNECTION"
         if self._interrupts > 2 * _PATIENT_INTERRUPTS or not self._kill(kind):
-            for wire in self._wires:
-                wire.cut()
+            self.cut()
 
     def _kill(self, kind: str) -> bool:
         """Whether the server answers at all; that it has no room for one more is an answer."""
@@ -341,6 +341,19 @@ class Connection:
                 if not is_busy or self.given_up or time.monotonic() >= deadline:
                     raise
             time.sleep(_STEP)
+
+    def stream(self, statement: str, values: Values) -> SSCursor:
+        """A cursor that reads rows as they come. Whoever leaves it before its end calls `cut`: closing it would read
+        what is left."""
+        cursor: SSCursor = self.wire.cursor(SSCursor)
+        cursor.execute(statement, values or None)
+        return cursor
+
+    def cut(self) -> None:
+        """Give the connection up, with what is under way on it."""
+        self._is_spoilt = True
+        for wire in self._wires:
+            wire.cut()
 
     def roll_back(self) -> None:
         if self._wire is not None and self._wire.open and self._is_in_transaction:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import psycopg
-from psycopg import conninfo
 
 from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign
 from eventferry.databases.owners import LockOwner
 from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.address import Server, server_at
 from eventferry.databases.postgresql.connection import Connection
+from eventferry.databases.postgresql.foreign import PostgresTables
 from eventferry.databases.postgresql.markers import freeze_of
 from eventferry.databases.postgresql.merge import PostgresExclusiveWriting
 from eventferry.databases.postgresql.owners import AdvisoryLocks
@@ -39,7 +38,6 @@ from eventferry.errors import (
     StoreFrozenError,
     StoreUnreachableError,
     UnsupportedStoreError,
-    UsageError,
 )
 from eventferry.lines.limits import Limits, check_limits, is_within
 
@@ -58,67 +56,42 @@ _UNDONE = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> PostgresDatabase:
     """A store at a PostgreSQL URL. What is no option of ours is one of libpq's."""
-    _, _, rest = address.partition("://")
     schema = str(settings.pop("database_name", "public"))
-    busy_timeout = seconds(settings, "busy_timeout", 60.0)
-    size = whole_number(settings, "max_connections", 8)
-    options = {name: str(settings.pop(name)) for name in list(settings)}
-    if "@" in rest.partition("/")[2]:
-        raise UsageError(
-            "this is not a valid URL of a PostgreSQL store: write %2F for a / in a password, "
-            "and %40 for an @ after the host"
-        )
-    try:
-        known = conninfo.conninfo_to_dict(f"postgresql://{rest}", **options)
-        defaults: dict[str, Any] = {
-            "application_name": "eventferry",
-            "connect_timeout": "10",
-            # The system's own would find out after two hours that the network is gone.
-            "keepalives_idle": "30",
-            "keepalives_interval": "10",
-            "keepalives_count": "3",
-            "tcp_user_timeout": "60000",
-        }
-        # What we send and read is UTF-8, whatever the environment, the role or the database has set.
-        full = conninfo.make_conninfo(**defaults | known | {"client_encoding": "UTF8"})
-    except (psycopg.Error, ValueError) as error:
-        words = _without_quotes_of(rest, str(error).strip())
-        raise UsageError(f"this is not a valid URL of a PostgreSQL store: {words}") from None
-    return PostgresDatabase(full, known, Names(schema, tables), busy_timeout=busy_timeout, size=size)
+    busy_timeout, size = _patience_and_size(settings)
+    return PostgresDatabase(
+        _server(address, settings), Names(schema, tables), busy_timeout=busy_timeout, size=size
+    )
 
 
-def _without_quotes_of(address: str, words: str) -> str:
-    """What libpq says about a URL, which may quote any part of it, a password too."""
+def open_foreign(address: str, settings: dict[str, Any]) -> PostgresTables:
+    """Another product's tables at a PostgreSQL URL."""
+    busy_timeout, size = _patience_and_size(settings)
+    return PostgresTables(_server(address, settings), size=size, busy_timeout=busy_timeout)
 
-    def shown(quote: re.Match[str]) -> str:
-        return '"…"' if quote[1] in address or address in quote[1] else quote[0]
 
-    return re.sub(r'"([^"]*)"', shown, words)
+def _patience_and_size(settings: dict[str, Any]) -> tuple[float, int]:
+    return seconds(settings, "busy_timeout", 60.0), whole_number(settings, "max_connections", 8)
+
+
+def _server(address: str, settings: dict[str, Any]) -> Server:
+    return server_at(address, {name: str(settings.pop(name)) for name in list(settings)})
 
 
 class PostgresDatabase(ServerDatabase[Connection]):
-    """The tables of one store in one schema, by libpq's connection string, and what of that was given."""
+    """The tables of one store in one schema."""
 
-    def __init__(
-        self, info: str, known: dict[str, Any], names: Names, *, busy_timeout: float, size: int
-    ) -> None:
-        self._known = known
+    def __init__(self, server: Server, names: Names, *, busy_timeout: float, size: int) -> None:
+        self._server = server
         self._names = names
-        where = quote(str(known.get("host") or known.get("hostaddr") or ""), safe="")
-        port = f":{known['port']}" if known.get("port") else ""
-        place = f"postgresql://{where}{port}/{known.get('dbname') or ''} (schema {names.schema})"
-        super().__init__(place, partial(Connection.open, info, place), size, AdvisoryLocks(), busy_timeout)
+        place = f"{server.place} (schema {names.schema})"
+        connect = partial(Connection.open, server.info, place)
+        super().__init__(place, connect, size, AdvisoryLocks(), busy_timeout)
         self._limits: Limits | None = None
         self._saver = Saver(names)
 
     @property
     def traits(self) -> Traits:
-        names = {
-            "host": str(self._known.get("host") or ""),
-            "port": str(self._known.get("port") or ""),
-            "database": str(self._known.get("dbname") or ""),
-            "databaseName": self._names.schema,
-        }
+        names = self._server.names | {"databaseName": self._names.schema}
         return Traits(names | self._names.tables.resource_names, saves_at_once=2)
 
     @asynccontextmanager

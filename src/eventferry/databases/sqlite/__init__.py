@@ -28,6 +28,7 @@ from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, Mode
 from eventferry.databases.sqlite.file import File, Identity
+from eventferry.databases.sqlite.foreign import SqliteTables
 from eventferry.databases.sqlite.library import Sqlite, pragma
 from eventferry.databases.sqlite.owners import FileOwner
 from eventferry.databases.sqlite.reading import SqliteReading
@@ -59,22 +60,30 @@ _READERS = 8
 
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDatabase:
     """A store in a file: three slashes for a relative path, four for an absolute one; a plain path as it is."""
-    _, separator, rest = address.partition("://")
-    if not separator:
-        path = address
-    elif rest == ":memory:":
-        path = rest
-    elif rest.startswith("/") and rest != "/":
-        path = unquote(rest[1:])
-    else:
-        raise UsageError(
-            f"{without_password(address)}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path"
-        )
     return SqliteDatabase(
-        path,
+        path_of(address),
         tables,
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
         journal_mode=settings.pop("journal_mode", None),
+    )
+
+
+def open_foreign(address: str, settings: dict[str, Any]) -> SqliteTables:
+    """Another product's tables in a file."""
+    return SqliteTables(path_of(address), busy_timeout=seconds(settings, "busy_timeout", 60.0))
+
+
+def path_of(address: str) -> str:
+    """The path in a URL without its query. Raises UsageError."""
+    _, separator, rest = address.partition("://")
+    if not separator:
+        return address
+    if rest == ":memory:":
+        return rest
+    if rest.startswith("/") and rest != "/":
+        return unquote(rest[1:])
+    raise UsageError(
+        f"{without_password(address)}: a SQLite store is sqlite:///relative/path or sqlite:////absolute/path"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 Values: TypeAlias = Mapping[str, Any] | Sequence[Any]
@@ -44,6 +44,12 @@ class Sqlite(Protocol):
     def bounded(self, length: int) -> int:
         """Fail with TOO_BIG from now on where a text has more bytes; what the bound was before."""
 
+    def names(self, statement: str) -> list[str]:
+        """The names of the columns that a statement gives."""
+
+    def restrict(self, allowed: Container[int]) -> None:
+        """From now on, refuse statements that do anything else, by SQLite's numbers of actions."""
+
 
 class _Python(sqlite3.Connection):
     def change(self, statement: str, values: Values = ()) -> int:
@@ -51,6 +57,14 @@ class _Python(sqlite3.Connection):
 
     def bounded(self, length: int) -> int:
         return self.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, length)
+
+    def names(self, statement: str) -> list[str]:
+        return [column[0] for column in self.execute(statement).description]
+
+    def restrict(self, allowed: Container[int]) -> None:
+        self.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY
+        )
 
 
 def _python(uri: str, patience: float, functions: Functions) -> Sqlite:
@@ -75,6 +89,22 @@ def _newer() -> _Connect:
 
         def bounded(self, length: int) -> int:
             return self.limit(apsw.SQLITE_LIMIT_LENGTH, length)
+
+        def names(self, statement: str) -> list[str]:
+            cursor = self.cursor()
+            found: list[str] = []
+
+            def note(cursor: apsw.Cursor, *_: object) -> bool:
+                found.extend(name for name, *_ in cursor.get_description())
+                return True
+
+            # A description is there only while a statement runs, and one without rows is over at once.
+            cursor.exec_trace = note
+            cursor.execute(statement)
+            return found
+
+        def restrict(self, allowed: Container[int]) -> None:
+            self.authorizer = lambda action, *_: apsw.SQLITE_OK if action in allowed else apsw.SQLITE_DENY
 
     def connect(uri: str, patience: float, functions: Functions) -> Sqlite:
         flags = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE

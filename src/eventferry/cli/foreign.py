@@ -1,0 +1,199 @@
+"""The options by which another product's tables are a source, and the command sources."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from eventferry.cli.options import MomentType, StrParam, flag, json_option, option, together
+from eventferry.cli.output import moment_text, print_json, print_line
+from eventferry.cli.terminal import counted, say
+from eventferry.databases import is_store
+from eventferry.errors import UsageError
+
+if TYPE_CHECKING:
+    from eventferry.sources.source import ForeignExport, ForeignSource, SourceReport
+
+_KINDS = ("link", "snapshot", "archived", "deleted")
+
+
+class MappingType(StrParam):
+    """A preset, or a file with a mapping."""
+
+    name = "preset|file.toml"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse what is neither; whether a preset is known is looked at when it is read."""
+        if not (value.endswith(".toml") or value.replace("-", "").isalnum()):
+            self.fail(
+                f"{value!r} is neither a preset (see `eventferry sources`) nor a .toml file", param, ctx
+            )
+        return str(value)
+
+
+class MomentOrMappingType(StrParam):
+    """A time, for a filter; or a mapping. A preset's name is never a time."""
+
+    name = "time|preset|file.toml"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Milliseconds since 1970, or the mapping as it is."""
+        if isinstance(value, int) or value[:1].isdigit() or value[:1] in "-+":
+            return MomentType(up=True).convert(value, param, ctx)
+        return MappingType().convert(value, param, ctx)
+
+
+foreign_details = together(
+    option(
+        "--set tables", "NAME=TABLE", "With a mapping: another name for one of its tables.", multiple=True
+    ),
+    option(
+        "--keep",
+        None,
+        "With a mapping: import rows of this kind too.",
+        multiple=True,
+        type=click.Choice(_KINDS),
+    ),
+    option(
+        "--skip",
+        None,
+        "With a mapping: leave rows of this kind out.",
+        multiple=True,
+        type=click.Choice(_KINDS),
+    ),
+    option(
+        "--payload",
+        None,
+        "With a mapping: what a payload holds, data and all else that is known of an event, or data alone.",
+        type=click.Choice(("envelope", "data")),
+        default="envelope",
+    ),
+    flag("--drop-metadata", "With --payload data: leave out metadata that is not empty."),
+)
+foreign_options = together(
+    option(
+        "--from mapping",
+        "PRESET|FILE.toml",
+        "Read another product's tables by a mapping: a preset, or a file of your own.",
+        type=MappingType(),
+    ),
+    foreign_details,
+)
+dry_run_option = flag(
+    "--dry-run", "With --from: only tell what the source would give, and the first trouble in it."
+)
+
+
+class Foreign(NamedTuple):
+    """How another product's tables are to be read."""
+
+    mapping: str
+    options: dict[str, Any]
+
+    @asynccontextmanager
+    async def opened(self, place: str) -> AsyncIterator[ForeignSource]:
+        """The source at a place. Raises UsageError where that is no database."""
+        from eventferry.sources.source import open_source
+
+        if not is_store(place):
+            raise UsageError(f"--from {self.mapping} reads a database, and {place} is not one")
+        async with open_source(place, self.mapping, **self.options) as source:
+            yield source
+
+    @asynccontextmanager
+    async def lines(self, place: str) -> AsyncIterator[ForeignExport]:
+        """Its events as lines."""
+        async with self.opened(place) as source, aclosing(source.export_events()) as export:
+            yield export
+
+    async def tell(self, place: str, *, as_json: bool) -> None:
+        """Print what the source would give; exits with 1 where something is wrong in it."""
+        async with self.opened(place) as source:
+            preview = await source.preview()
+        if as_json:
+            print_json(preview)
+        else:
+            from eventferry.lines.payload import encode_payload
+
+            for event in preview.first:
+                print_line(
+                    f"{moment_text(event.timestamp)} {event.type} of {event.aggregate_id!r}, version "
+                    f"{event.aggregate_version}: {encode_payload(event.payload).decode()}"
+                )
+            for name, count in preview.types.items():
+                print_line(f"{count:>12,} {name}")
+            times = ""
+            if preview.first_time is not None and preview.last_time is not None:
+                times = f", from {moment_text(preview.first_time)} to {moment_text(preview.last_time)}"
+            say(f"{counted(preview.events, 'event')}{times}{_told(preview.renumbered, preview.skipped)}")
+            if preview.trouble is not None:
+                say(f"trouble: {preview.trouble}")
+        if preview.trouble is not None:
+            raise click.exceptions.Exit(1)
+
+
+def taken(options: dict[str, Any], *, mapping: str | None = None, dry_run: bool = False) -> Foreign | None:
+    """Takes the values of `foreign_options` out of those of a command; None without a mapping. Raises UsageError for
+    options that need one."""
+    chosen: str | None = options.pop("mapping", mapping)
+    given = {name: options.pop(name) for name in ("tables", "keep", "skip", "payload", "drop_metadata")}
+    if chosen is None:
+        if dry_run or any(value not in ((), "envelope", False) for value in given.values()):
+            raise UsageError(
+                "--dry-run, --set, --keep, --skip, --payload and --drop-metadata need --from PRESET or --from FILE.toml"
+            )
+        return None
+    return Foreign(chosen, given | {"tables": named(given["tables"])})
+
+
+def named(given: tuple[str, ...]) -> dict[str, str]:
+    """What --set says. Raises UsageError."""
+    names: dict[str, str] = {}
+    for each in given:
+        name, equals, table = each.partition("=")
+        if not (name and equals and table):
+            raise UsageError(f"--set takes NAME=TABLE, not {each!r}")
+        names[name] = table
+    return names
+
+
+def told_of(report: SourceReport) -> str:
+    """What to add to a sentence about a source's events."""
+    return _told(report.renumbered, report.skipped)
+
+
+def _told(renumbered: int, skipped: dict[str, int]) -> str:
+    parts = [f"{counted(count, f'{kind} row')} left out" for kind, count in skipped.items()]
+    if renumbered:
+        parts.append(f"{renumbered:,} with another version than in the source")
+    return "".join(f"; {part}" for part in parts)
+
+
+@click.command()
+@json_option
+def sources(as_json: bool) -> None:
+    """List the presets: whose event tables can be read with --from."""
+    from eventferry.sources.mapping import presets
+
+    found = presets()
+    if as_json:
+        keys = ("name", "about", "checked", "tables")
+        told = [
+            {key: getattr(each, key) for key in keys} | {"databases": sorted(each.select)} for each in found
+        ]
+        print_json({"sources": told})
+        return
+    width = max(len(each.name) for each in found)
+    for each in found:
+        print_line(f"{each.name:<{width}}  {each.about} ({_CHECKED[each.checked]})")
+    say("--from FILE.toml reads any other table; docs/mapping.md says how to write one")
+
+
+_CHECKED = {
+    "store": "tested with stores that it wrote itself",
+    "schema": "tested with tables of its schema",
+    "own": "",
+}

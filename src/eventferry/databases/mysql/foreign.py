@@ -1,0 +1,146 @@
+"""Another product's tables in MySQL or MariaDB, as a source."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from pymysql.constants import FIELD_TYPE
+from pymysql.cursors import SSCursor
+
+from eventferry.databases.mysql.connection import Access, Connection
+from eventferry.databases.pool import Pool
+from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
+from eventferry.lifecycle import Life, to_the_end
+from eventferry.sources.foreign import BLOCK_ROWS, Column, ColumnKind, next_count
+
+_BINARY = 63  # the number of the character set of what is no text
+
+_WHOLE = (FIELD_TYPE.TINY, FIELD_TYPE.SHORT, FIELD_TYPE.INT24, FIELD_TYPE.LONG, FIELD_TYPE.LONGLONG)
+_NUMBERS = (FIELD_TYPE.DECIMAL, FIELD_TYPE.NEWDECIMAL, FIELD_TYPE.FLOAT, FIELD_TYPE.DOUBLE)
+_TEXTS = (
+    FIELD_TYPE.VARCHAR,
+    FIELD_TYPE.VAR_STRING,
+    FIELD_TYPE.STRING,
+    FIELD_TYPE.TINY_BLOB,
+    FIELD_TYPE.BLOB,
+    FIELD_TYPE.MEDIUM_BLOB,
+    FIELD_TYPE.LONG_BLOB,
+)
+_OTHERS: dict[int, ColumnKind] = {
+    FIELD_TYPE.JSON: "json",
+    FIELD_TYPE.TIMESTAMP: "time",  # the session's zone is UTC
+    FIELD_TYPE.DATETIME: "local time",
+}
+_NAMES = {number: name.lower() for name, number in vars(FIELD_TYPE).items() if name.isupper()}
+
+_BEGIN = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+
+
+class MysqlTables:
+    """See `ForeignDatabase`."""
+
+    scheme = "mysql"
+
+    def __init__(self, access: Access, size: int) -> None:
+        self.place = access.place
+        self.life = Life(access.place)
+
+        async def connect() -> Connection:
+            connection = Connection(access, access.database)
+            try:
+                await connection.run(connection.open)
+            except BaseException:
+                await to_the_end(connection.close())
+                raise
+            return connection
+
+        self._pool = Pool(connect, size, self.life, patience=access.busy_timeout)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[MysqlSnapshot]:
+        async with self._pool.connection() as connection:
+            try:
+                await connection.run(partial(connection.query, _BEGIN))
+                yield MysqlSnapshot(connection)
+            finally:
+                await to_the_end(connection.run(connection.roll_back))
+
+    def expression(self, name: str, column: Column) -> str:
+        named = f"mapped.`{name}`"
+        if column.kind in ("time", "local time"):
+            return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {named})"
+        return named
+
+    def text(self, value: str) -> str:
+        return f"CONVERT(X'{value.encode().hex()}' USING utf8mb4)"
+
+    async def close(self) -> None:
+        await self.life.end()
+        await self._pool.close()
+
+
+class MysqlSnapshot:
+    """See `Snapshot`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def columns(self, select: str) -> dict[str, Column]:
+        connection = self._connection
+        statement = f"SELECT * FROM ({select}\n) AS mapped LIMIT 0"
+
+        def look() -> dict[str, Column]:
+            # To prepare it takes one statement, and our connections take several: so no other can hide in it.
+            connection.query("PREPARE eventferry FROM %s", (statement,))
+            connection.query("DEALLOCATE PREPARE eventferry")
+            with connection.wire.cursor() as cursor:
+                cursor.execute(statement)
+                return {field.name: _column(field) for field in cursor._result.fields}
+
+        try:
+            return await connection.run(look)
+        except (StoreUnreachableError, StoreBusyError):
+            raise
+        except EventferryError as error:
+            said = error.__cause__
+            words = said.args[-1] if said is not None and said.args else error
+            raise MappingError(
+                f"{connection.access.place} refuses the SELECT of the mapping: {words}"
+            ) from error
+
+    async def rows(
+        self, statement: str, values: Sequence[Any] = ()
+    ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+        connection = self._connection
+        cursor = await connection.run(partial(connection.stream, statement, values))
+        count, is_over = BLOCK_ROWS, False
+        try:
+            while block := await connection.run(partial(_fetched, cursor, count)):
+                yield block
+                count = next_count(block)
+            is_over = True
+        finally:
+            if not is_over:
+                connection.cut()
+            await to_the_end(connection.run(cursor.close))
+
+    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return await self._connection.run(partial(self._connection.query, statement, values))
+
+
+def _fetched(cursor: SSCursor, count: int) -> list[tuple[Any, ...]]:
+    return list(cursor.fetchmany(count))
+
+
+def _column(field: Any) -> Column:
+    name = _NAMES.get(field.type_code, "unknown")
+    if field.type_code in _WHOLE:
+        return Column("whole", name)
+    if field.type_code in _NUMBERS:
+        return Column("number", name)
+    if field.type_code in _TEXTS:
+        return Column("bytes" if field.charsetnr == _BINARY else "text", name)
+    return Column(_OTHERS.get(field.type_code, "other"), name)

@@ -1,0 +1,138 @@
+"""Another product's tables in PostgreSQL, as a source."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg.types.string import ByteaBinaryLoader
+
+from eventferry.databases.pool import Pool
+from eventferry.databases.postgresql.address import Server
+from eventferry.databases.postgresql.connection import Connection
+from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
+from eventferry.lifecycle import Life
+from eventferry.sources.foreign import BLOCK_ROWS, Column, ColumnKind, next_count
+
+_KINDS: dict[str, ColumnKind] = {
+    "int2": "whole",
+    "int4": "whole",
+    "int8": "whole",
+    "xid8": "whole",
+    "numeric": "number",
+    "float4": "number",
+    "float8": "number",
+    "text": "text",
+    "varchar": "text",
+    "bpchar": "text",
+    "name": "text",
+    "uuid": "text",
+    "bytea": "bytes",
+    "json": "json",
+    "jsonb": "json",
+    "timestamptz": "time",
+    "timestamp": "local time",
+}
+
+_MICROSECONDS = "(extract(epoch FROM mapped.time) * 1000000)::bigint"
+
+# `psycopg` gives varchar as str here, and text as bytes: what is JSON is written as bytes in the end.
+_EXPRESSIONS: dict[ColumnKind, str] = {
+    "whole": "{}::text::bigint",
+    "number": "{}::numeric",
+    "text": "{}::varchar",
+    "bytes": "{}",
+    "json": "{}::text",
+}
+
+_SETTINGS = (
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    # Whoever may not see all rows is told so, and does not take some for all.
+    "SET LOCAL row_security = off",
+    "SET LOCAL jit = off",
+    # Times are given as numbers; a text that the SELECT itself makes of one should not depend on who reads.
+    "SET LOCAL TimeZone = 'UTC'",
+)
+
+
+class PostgresTables:
+    """See `ForeignDatabase`."""
+
+    scheme = "postgresql"
+
+    def __init__(self, server: Server, *, size: int, busy_timeout: float) -> None:
+        self.place = server.place
+        self.life = Life(self.place)
+        connect = partial(Connection.open, server.info, self.place)
+        self._pool = Pool(connect, size, self.life, patience=busy_timeout)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[PostgresSnapshot]:
+        async with self._pool.connection() as connection, connection.ended():
+            await connection.run("; ".join(("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *_SETTINGS)))
+            yield PostgresSnapshot(connection, self.place)
+
+    def expression(self, name: str, column: Column) -> str:
+        if column.kind in ("time", "local time"):
+            return _MICROSECONDS
+        if column.type in ("int2", "int4", "int8") and name not in ("aggregate", "id"):
+            return f"mapped.{name}::bigint"
+        kind: ColumnKind = "text" if name in ("aggregate", "id") else column.kind
+        return _EXPRESSIONS[kind].format(f"mapped.{name}")
+
+    def text(self, value: str) -> str:
+        return f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')"
+
+    async def close(self) -> None:
+        await self.life.end()
+        await self._pool.close()
+
+
+class PostgresSnapshot:
+    """See `Snapshot`."""
+
+    def __init__(self, connection: Connection, place: str) -> None:
+        self.connection = connection
+        self.place = place
+
+    async def columns(self, select: str) -> dict[str, Column]:
+        try:
+            with self.connection.named():
+                async with psycopg.AsyncCursor(self.connection.raw) as cursor:
+                    # Binary: in that protocol one statement is all that a text can be.
+                    await cursor.execute(
+                        f"SELECT * FROM ({select}\n) AS mapped LIMIT 0".encode(), binary=True
+                    )
+                    found = cursor.description or []
+        except (StoreUnreachableError, StoreBusyError):
+            raise
+        except EventferryError as error:
+            said = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else None
+            words = said.diag.message_primary if said is not None else error
+            raise MappingError(f"{self.place} refuses the SELECT of the mapping: {words}") from error
+        types = self.connection.raw.adapters.types
+        columns: dict[str, Column] = {}
+        for column in found:
+            info = types.get(column.type_code)
+            name = "unknown" if info is None else info.name
+            columns[column.name] = Column(_KINDS.get(name, "other"), name)
+        return columns
+
+    async def rows(
+        self, statement: str, values: Sequence[Any] = ()
+    ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+        with self.connection.named():
+            async with psycopg.AsyncServerCursor(self.connection.raw, "eventferry") as cursor:
+                cursor.adapters.register_loader("text", ByteaBinaryLoader)
+                await cursor.execute(statement.encode(), values or None, binary=True)
+                count = BLOCK_ROWS
+                while block := await cursor.fetchmany(count):
+                    yield block
+                    count = next_count(block)
+
+    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return (await self.connection.run(statement, values))[-1]

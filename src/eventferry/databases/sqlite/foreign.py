@@ -1,0 +1,117 @@
+"""Another product's tables in a SQLite file, as a source."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from eventferry.databases.sqlite.connection import Connection
+from eventferry.databases.sqlite.file import File
+from eventferry.databases.sqlite.library import Rows, code_of
+from eventferry.errors import DatabaseError, EventferryError, MappingError, StoreNotFoundError
+from eventferry.lifecycle import Life, to_the_end
+from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, Column
+
+_ALLOWED = frozenset(
+    (
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_FUNCTION,
+        sqlite3.SQLITE_RECURSIVE,
+        sqlite3.SQLITE_TRANSACTION,
+    )
+)
+"""What a mapping's SQL may do. Not even ATTACH, which makes files, or a PRAGMA."""
+
+
+class SqliteTables:
+    """See `ForeignDatabase`. Each snapshot has a connection of its own: an open cursor needs it."""
+
+    scheme = "sqlite"
+
+    def __init__(self, path: str, *, busy_timeout: float) -> None:
+        self._file = File(path)
+        self._busy_timeout = busy_timeout
+        self.place = str(self._file)
+        self.life = Life(self.place)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[SqliteSnapshot]:
+        connection = Connection(self._file, "read", self._busy_timeout)
+        with self.life.running():
+            try:
+                await connection.run(partial(_begin, connection))
+                yield SqliteSnapshot(connection)
+            finally:
+                await to_the_end(connection.close())
+
+    def expression(self, name: str, column: Column) -> str:
+        return f"mapped.{name}"
+
+    def text(self, value: str) -> str:
+        return f"CAST(X'{value.encode().hex()}' AS TEXT)"
+
+    async def close(self) -> None:
+        await self.life.end()
+
+
+def _begin(connection: Connection) -> None:
+    connection.begin(write=False)
+    connection.sqlite.restrict(_ALLOWED)
+
+
+class SqliteSnapshot:
+    """See `Snapshot`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def columns(self, select: str) -> dict[str, Column]:
+        def look() -> list[str]:
+            return self._connection.sqlite.names(f"SELECT * FROM ({select}\n) AS mapped LIMIT 0")
+
+        try:
+            names = await self._connection.run(look)
+        except (DatabaseError, StoreNotFoundError) as error:
+            raise MappingError(f"SQLite refuses the SELECT of the mapping: {_words(error)}") from error
+        return {name: Column("any", "") for name in names}
+
+    async def rows(
+        self, statement: str, values: Sequence[Any] = ()
+    ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+        run = self._connection.run
+        rows = await run(partial(self._executed, statement, values))
+        try:
+            while block := await run(partial(_block, rows)):
+                yield block
+        finally:
+            await to_the_end(run(rows.close))
+
+    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return await self._connection.run(lambda: self._executed(statement, values).fetchall())
+
+    def _executed(self, statement: str, values: Sequence[Any]) -> Rows:
+        return self._connection.sqlite.execute(statement.replace("%s", "?") if values else statement, values)
+
+
+def _block(rows: Rows) -> list[tuple[Any, ...]]:
+    """The next rows, as many as are not too large together."""
+    block: list[tuple[Any, ...]] = []
+    size = 0
+    for row in islice(rows, BLOCK_ROWS):
+        block.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if size >= BLOCK_BYTES:
+            break
+    return block
+
+
+def _words(error: EventferryError) -> str:
+    cause = error.__cause__
+    if cause is not None and code_of(cause) == sqlite3.SQLITE_AUTH:
+        return "it may only read, and nothing else"
+    return str(cause or error)

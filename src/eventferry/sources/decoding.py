@@ -1,0 +1,127 @@
+"""What a column of data or metadata becomes: JSON text, by the steps that a mapping names."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import importlib
+import zlib
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, TypeAlias
+
+import msgspec
+
+from eventferry.errors import InputError, MappingError, MissingExtraError
+from eventferry.lines.payload import encode_payload
+
+Step: TypeAlias = Callable[[Any], Any]
+
+MAX_INFLATED = 1024 * 1024 * 1024
+"""Bytes that a compressed column may become: more is taken for an attack."""
+
+
+class UndecodableError(Exception):
+    """A value that is not what the mapping says; the message says what is wrong with it."""
+
+
+def decoder(steps: Sequence[str]) -> Callable[[str | bytes], bytes]:
+    """What makes compact JSON text of a column's value by these steps; it raises UndecodableError. Raises MappingError
+    for a function that cannot be loaded, and MissingExtraError where a step needs a package that is not installed."""
+    chain = [_step(step) for step in steps if step != "json"]
+    if not chain:
+        return compact
+    return lambda value: as_json(reduce(lambda found, step: step(found), chain, value))
+
+
+def compact(text: str | bytes) -> bytes:
+    """A JSON text without spaces between its tokens; numbers and the order of keys as they came."""
+    try:
+        return msgspec.json.format(text.encode() if isinstance(text, str) else text, indent=-1)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise UndecodableError(f"not JSON: {error}") from None
+
+
+def as_json(value: Any) -> bytes:
+    """The JSON text of what the last step gave: text is JSON already, anything else a JSON value."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return compact(bytes(value))
+    if isinstance(value, str):
+        return compact(value)
+    try:
+        return encode_payload(value)
+    except InputError as error:
+        raise UndecodableError(error.reason) from None
+
+
+def _step(name: str) -> Step:
+    if name == "yaml":
+        return _yaml()
+    return _STEPS.get(name) or _function(name)
+
+
+def _function(name: str) -> Step:
+    module, _, path = name.partition(":")
+    try:
+        found: Any = reduce(getattr, path.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise MappingError(f"the function {name!r} of the mapping cannot be loaded: {error}") from None
+    if not callable(found):
+        raise MappingError(f"{name!r} of the mapping is not a function")
+
+    def call(value: Any) -> Any:
+        try:
+            return found(value)
+        except Exception as error:
+            raise UndecodableError(f"{name} raised {type(error).__name__}: {error}") from error
+
+    return call
+
+
+def _yaml() -> Step:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtraError(
+            "the mapping decodes YAML, which needs a package: pip install 'eventferry[yaml]'"
+        ) from None
+
+    def load(value: Any) -> Any:
+        try:
+            return yaml.load(value, Loader=yaml.CSafeLoader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise UndecodableError(f"not YAML: {' '.join(str(error).split())}") from None
+
+    return load
+
+
+def _base64(value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise UndecodableError(f"not base64: {error}") from None
+
+
+def _hex(value: Any) -> bytes:
+    try:
+        return bytes.fromhex(value.decode() if isinstance(value, bytes) else value)
+    except (UnicodeDecodeError, ValueError, TypeError) as error:
+        raise UndecodableError(f"not hexadecimal: {error}") from None
+
+
+def _inflated(value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise UndecodableError("compressed data is bytes, and this is text")
+    stream = zlib.decompressobj()
+    try:
+        found = stream.decompress(value, MAX_INFLATED)
+    except zlib.error as error:
+        raise UndecodableError(f"not compressed by zlib: {error}") from None
+    if stream.unconsumed_tail:
+        raise UndecodableError(f"it would inflate to more than {MAX_INFLATED:,} bytes")
+    if not stream.eof or stream.unused_data:
+        raise UndecodableError("the compressed data is cut off, or something follows it")
+    return found
+
+
+_STEPS: dict[str, Step] = {"base64": _base64, "hex": _hex, "zlib": _inflated}

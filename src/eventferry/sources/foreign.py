@@ -1,0 +1,151 @@
+"""What a database supplies to read another product's tables: less than a store needs, and never a write."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+from eventferry.errors import MappingError
+from eventferry.lifecycle import Life
+from eventferry.sources.mapper import TimeKind
+from eventferry.sources.mapping import NEEDED, OUTPUT
+
+ColumnKind: TypeAlias = Literal[
+    "whole", "number", "text", "bytes", "json", "time", "local time", "any", "other"
+]
+"""What a column of a SELECT holds; "any" where that differs from row to row, as in SQLite."""
+
+BLOCK_ROWS = 200
+"""Rows that are read at a time: a driver is as fast with 1,000, and large payloads would need five times the memory."""
+
+BLOCK_BYTES = 2 * 1024 * 1024
+"""Behind a block that is larger, fewer rows are read."""
+
+
+def next_count(block: Sequence[Sequence[Any]]) -> int:
+    """How many rows to read behind a block of the statement of a `Reader`."""
+    size = sum(map(len, filter(None, map(itemgetter(_DATA), block))))
+    return max(1, min(BLOCK_ROWS, len(block) * BLOCK_BYTES // max(size, 1)))
+
+
+class Column(NamedTuple):
+    """A column that a SELECT gives, and its type as the database calls it."""
+
+    kind: ColumnKind
+    type: str
+
+
+class Snapshot(Protocol):
+    """One state of the database, read by the rights of the user and unable to write."""
+
+    async def columns(self, select: str) -> dict[str, Column]:
+        """What a SELECT gives. Raises MappingError where the database refuses it."""
+
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+        """The rows of a statement, in blocks of `BLOCK_ROWS` or fewer, without holding more than one of them. `values`
+        stand in it as %s."""
+
+    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a small statement."""
+
+
+class ForeignDatabase(Protocol):
+    """A database with another product's tables."""
+
+    @property
+    def scheme(self) -> str:
+        """Of its URL: "sqlite", "postgresql" or "mysql"."""
+
+    @property
+    def place(self) -> str:
+        """Where it is, without a password."""
+
+    @property
+    def life(self) -> Life:
+        """What is under way on it."""
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """A read-only transaction that sees one state; it leaves nothing open."""
+
+    def expression(self, name: str, column: Column) -> str:
+        """What to select so that a column of `mapped` comes as `Mapper` wants it: whole numbers as int, text as str,
+        JSON as str or bytes, times as microseconds since 1970."""
+
+    def text(self, value: str) -> str:
+        """A text in SQL, whatever it holds."""
+
+    async def close(self) -> None:
+        """Close its connections; twice is fine."""
+
+
+_DATA = OUTPUT.index("data")
+
+
+class Reader(NamedTuple):
+    """How the rows of a mapping are read from one database.
+
+    Attributes:
+        statement: gives the columns of a `SourceRow`, in their order; the rows are `mapped`, and without an order.
+        table: what stands behind FROM in it.
+        aggregate: the expression for the aggregate's id in it.
+        time: what comes as the time.
+        has_transaction: whether the last column is `transaction`.
+        has_kind: whether the SELECT gives a kind.
+    """
+
+    statement: str
+    table: str
+    aggregate: str
+    time: TimeKind
+    has_transaction: bool
+    has_kind: bool
+
+
+_GOOD: dict[str, tuple[ColumnKind, ...]] = {
+    "position": ("whole", "any"),
+    "version": ("whole", "any"),
+    "aggregate": ("whole", "text", "any"),
+    "type": ("text", "any"),
+    "time": ("time", "local time", "text", "number", "whole", "any"),
+    "data": ("json", "text", "bytes", "any"),
+    "metadata": ("json", "text", "bytes", "any"),
+    "id": ("whole", "text", "any"),
+    "kind": ("text", "any"),
+    "transaction": ("whole", "any"),
+}
+
+
+async def reader_of(database: ForeignDatabase, snapshot: Snapshot, select: str, mapping: str) -> Reader:
+    """How a mapping's SELECT is read, after a look at its columns. Raises MappingError where they do not fit."""
+    found = await snapshot.columns(select)
+    if missing := [name for name in NEEDED if name not in found]:
+        raise MappingError(f"the SELECT of the mapping {mapping} does not give {', '.join(missing)}")
+    if unknown := [name for name in found if name not in OUTPUT]:
+        raise MappingError(
+            f"the SELECT of the mapping {mapping} gives {unknown[0]!r}, which is none of {', '.join(OUTPUT)}"
+        )
+    for name, column in found.items():
+        if column.kind not in _GOOD[name]:
+            raise MappingError(
+                f"the column {name} of the mapping {mapping} is of the type {column.type}: cast it in the SELECT to "
+                f"{' or '.join(_WORDS[kind] for kind in _GOOD[name] if kind in _WORDS)}"
+            )
+    wanted = [name for name in OUTPUT if name != "transaction" or name in found]
+    expressions = [database.expression(name, found[name]) if name in found else "NULL" for name in wanted]
+    time: TimeKind = _TIMES.get(found["time"].kind, "any") if "time" in found else "any"
+    table = f"({select}\n) AS mapped"
+    statement = f"SELECT {', '.join(expressions)} FROM {table}"
+    aggregate = expressions[wanted.index("aggregate")]
+    return Reader(statement, table, aggregate, time, "transaction" in found, "kind" in found)
+
+
+_WORDS: dict[ColumnKind, str] = {
+    "whole": "bigint",
+    "text": "text",
+    "json": "json",
+    "bytes": "bytes",
+    "time": "a timestamp with a time zone",
+}
+_TIMES: dict[ColumnKind, TimeKind] = {"time": "microseconds", "local time": "local microseconds"}

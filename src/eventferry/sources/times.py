@@ -1,0 +1,115 @@
+"""The times of foreign tables: milliseconds for the event, and the full text beside them, as precise as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
+
+from eventferry.sources.decoding import UndecodableError
+from eventferry.sources.mapping import Time
+
+Moment: TypeAlias = tuple[int, bytes]
+"""Milliseconds since 1970, rounded down, and the full text."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS_KNOWN = 100_000
+_FRACTION = re.compile(r"[.,](\d+)")
+
+
+class Times:
+    """Reads the times of one mapping."""
+
+    def __init__(self, mapping: Time) -> None:
+        self._zone = None if mapping.zone is None else ZoneInfo(mapping.zone)
+        self._nanoseconds = mapping.nanoseconds
+        self._seconds: dict[int, bytes] = {}
+
+    def of_microseconds(self, value: int) -> Moment:
+        """A time with a zone, as the database gives it: microseconds since 1970."""
+        second, rest = divmod(value, 1_000_000)
+        text = self._seconds.get(second)
+        if text is None:
+            if len(self._seconds) >= _SECONDS_KNOWN:
+                self._seconds.clear()
+            try:
+                text = (_EPOCH + timedelta(seconds=second)).isoformat()[:19].encode()
+            except OverflowError:
+                raise UndecodableError("the time is before the year 1 or after the year 9999") from None
+            self._seconds[second] = text
+        return value // 1000, b"%b.%06dZ" % (text, rest)
+
+    def of_local_microseconds(self, value: int) -> Moment:
+        """A time without a zone, as the database gives it: as if it were UTC. The mapping says its zone."""
+        if self._zone is None:
+            raise UndecodableError(_NO_ZONE)
+        if self._zone.key == "UTC":
+            return self.of_microseconds(value)
+        moment = (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=self._zone)
+        return (moment - _EPOCH) // timedelta(milliseconds=1), moment.isoformat().encode()
+
+    def of(self, value: Any) -> Moment:
+        """A number or a text."""
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        if isinstance(value, str):
+            return self._of_text(value)
+        if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+            return self._of_number(value)
+        raise UndecodableError(f"a time is a text or a number, not {type(value).__name__}")
+
+    def _of_number(self, value: int | float | Decimal) -> Moment:
+        if self._nanoseconds is None:
+            raise UndecodableError("the time is a number, and the mapping does not say its unit (time.unit)")
+        exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
+        if not exact.is_finite():
+            raise UndecodableError("the time is not a finite number")
+        nanoseconds = int(exact * self._nanoseconds)
+        second, rest = divmod(nanoseconds, 10**9)
+        _, text = self.of_microseconds(second * 10**6)
+        digits = 9 if rest % 1000 else 6
+        return nanoseconds // 10**6, b"%b.%bZ" % (text[:19], (b"%09d" % rest)[:digits])
+
+    def _of_text(self, value: str) -> Moment:
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise UndecodableError(f"{value[:60]!r} is not a time of ISO 8601") from None
+        text = value.strip()
+        if moment.tzinfo is None:
+            if self._zone is None:
+                raise UndecodableError(_NO_ZONE)
+            moment = moment.replace(tzinfo=self._zone)
+            text = _with_zone(moment, text)
+        return (moment - _EPOCH) // timedelta(milliseconds=1), text.encode()
+
+
+def _with_zone(moment: datetime, text: str) -> str:
+    """The text of a time in ISO 8601 with its zone, and with every digit that it had: Python keeps six."""
+    whole = moment.isoformat(timespec="seconds")
+    fraction = _FRACTION.search(text)
+    zone = "Z" if moment.utcoffset() == timedelta() else whole[19:]
+    return f"{whole[:19]}{'.' + fraction[1] if fraction else ''}{zone}"
+
+
+_NO_ZONE = "the time has no zone, and the mapping does not say which one it is in (time.zone)"
+
+
+def pointed(pointer: str) -> Callable[[Any], Any]:
+    """What finds the value at a JSON Pointer (RFC 6901) in a decoded value; None where there is none."""
+    steps = [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+
+    def find(value: Any) -> Any:
+        for step in steps:
+            if isinstance(value, dict):
+                value = value.get(step)
+            elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                return None
+        return value
+
+    return find

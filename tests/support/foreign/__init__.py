@@ -1,0 +1,35 @@
+"""Stores of other products, written by their own libraries or made of their schema."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from eventferry.sources.source import SourceReport, open_source
+from tests.support.servers import shared_url
+
+
+@contextmanager
+def new_database() -> Iterator[str]:
+    """The URL of a PostgreSQL database of its own, removed at the end: some products name their schema themselves."""
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield shared_url("postgresql", name)
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+async def read(url: str, mapping: str, **options: Any) -> tuple[list[dict[str, Any]], SourceReport]:
+    """The events of a source, and what is reported of its rows."""
+    async with open_source(url, mapping, **options) as source:
+        export = source.export_events()
+        text = b"".join([block async for block in export])
+    return [json.loads(line) for line in text.split(b"\n")[:-1]], export.report
