@@ -464,7 +464,7 @@ class EventStore(_Face[AwaitedStore]):
 
     def sync(
         self,
-        source: EventStore,
+        source: EventStore | ForeignSource,
         *,
         mode: Mode | None = None,
         same_aggregate: str | None = None,
@@ -486,7 +486,7 @@ class EventStore(_Face[AwaitedStore]):
             )
         )
 
-    def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+    def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
         """As `eventferry.EventStore.sync_status`."""
         return _LOOP.run(self.inner.sync_status(None if source is None else source.inner))
 

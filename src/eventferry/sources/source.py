@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 from array import array
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
@@ -13,7 +15,7 @@ from typing import Any
 import msgspec
 
 from eventferry.databases import open_foreign
-from eventferry.errors import InputError, SourceRowError
+from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, decode_event
@@ -21,6 +23,7 @@ from eventferry.reading.ahead import in_turn
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot, reader_of
 from eventferry.sources.mapper import Mapper, PayloadMode, kept_kinds
 from eventferry.sources.mapping import KEPT, Mapping, RowKind, load_mapping
+from eventferry.sources.window import SETTLE
 
 _SHOWN = 3
 """Events that a preview shows."""
@@ -118,6 +121,8 @@ class ForeignSource:
 
     Attributes:
         mapping: by which it is read.
+        kept: the kinds of rows that are events.
+        settle: seconds for which a missing position may still appear, where nothing tells it.
     """
 
     def __init__(
@@ -128,18 +133,26 @@ class ForeignSource:
         payload: PayloadMode = "envelope",
         drop_metadata: bool = False,
         kept: frozenset[RowKind] = KEPT,
+        settle: float = SETTLE,
     ) -> None:
         self.database = database
         self.mapping = mapping
         self._select = mapping.statement(database.scheme)
         self._payload = payload
         self._drop_metadata = drop_metadata
-        self._kept = kept
+        self.kept = kept
+        self.settle = settle
 
     @property
     def place(self) -> str:
         """The database, without a password, and the mapping."""
         return f"{self.database.place} ({self.mapping.name})"
+
+    @property
+    def digest(self) -> bytes:
+        """What it depends on which event a row becomes: read in another way, it has another one."""
+        ways = f"{self.mapping.digest} {self._payload} {self._drop_metadata} {sorted(self.kept)}"
+        return hashlib.blake2b(ways.encode(), digest_size=8).digest()
 
     def export_events(self) -> ForeignExport:
         """All events, as blocks of lines: one state of the database, in the order of its positions.
@@ -166,7 +179,7 @@ class ForeignSource:
             self.mapping,
             payload=self._payload,
             drop_metadata=self._drop_metadata,
-            kept=self._kept,
+            kept=self.kept,
             time=reader.time,
         )
 
@@ -307,6 +320,7 @@ def open_source(
     drop_metadata: bool = False,
     keep: Iterable[RowKind] = (),
     skip: Iterable[RowKind] = (),
+    settle: float = SETTLE,
     **options: Any,
 ) -> ForeignSource:
     """Open the event tables of another product. They are only read.
@@ -319,6 +333,8 @@ def open_source(
         drop_metadata: with "data", leave out metadata also where it is not empty; otherwise such a row is refused.
         keep: kinds of rows that become events beside the usual ones: "link", "snapshot", "deleted".
         skip: kinds of rows that are left out: "archived".
+        settle: for `EventStore.sync`: seconds for which a missing position may still appear, where the database does
+            not tell it; see docs/sources.md.
         options: settings of the database, as for `open_store`.
 
     Raises:
@@ -327,6 +343,8 @@ def open_source(
         MissingExtraError: the database's driver is not installed.
     """
     kept = kept_kinds(payload, drop_metadata, keep, skip)
+    if isinstance(settle, bool) or not isinstance(settle, int | float) or not 0 <= settle < math.inf:
+        raise UsageError(f"settle is a number of seconds, from 0, not {settle!r}")
     chosen = load_mapping(mapping)
     return ForeignSource(
         open_foreign(url, options),
@@ -334,4 +352,5 @@ def open_source(
         payload=payload,
         drop_metadata=drop_metadata,
         kept=kept,
+        settle=settle,
     )
