@@ -17,6 +17,7 @@ from eventferry.cli.foreign import (
     dry_run_option,
     foreign_details,
     foreign_options,
+    named,
     taken,
     told_of,
 )
@@ -307,6 +308,10 @@ async def _fill(
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
+    settings: dict[str, str] = {}
+    if options["mapping"] is None:  # otherwise they are the source's
+        settings = named(options["tables"])
+        options["tables"] = ()
     foreign = taken(options, dry_run=dry_run)
     for name, given in options.items():
         if given:
@@ -318,7 +323,7 @@ async def _fill(
         await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
-        eventferry.open_target(database, product) as target,
+        eventferry.open_target(database, product, **settings) as target,
         source_in(file_format, src, jobs, foreign) as (source, total),
     ):
         mark = _Mark(source)

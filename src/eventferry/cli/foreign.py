@@ -170,13 +170,18 @@ def taken(options: dict[str, Any], *, mapping: str | None = None, dry_run: bool 
                 "--dry-run, --set, --keep, --skip, --payload and --drop-metadata need --from PRESET or --from FILE.toml"
             )
         return None
+    return Foreign(chosen, given | {"tables": named(given["tables"])})
+
+
+def named(given: tuple[str, ...]) -> dict[str, str]:
+    """What --set says. Raises UsageError."""
     names: dict[str, str] = {}
-    for each in given["tables"]:
+    for each in given:
         name, equals, table = each.partition("=")
         if not (name and equals and table):
             raise UsageError(f"--set takes NAME=TABLE, not {each!r}")
         names[name] = table
-    return Foreign(chosen, given | {"tables": names})
+    return names
 
 
 def told_of(report: SourceReport) -> str:
