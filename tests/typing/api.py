@@ -17,6 +17,7 @@ from eventferry import (
     EventLoader,
     EventStore,
     ExportStream,
+    FolderSink,
     FollowStream,
     ForeignTarget,
     ImportReport,
@@ -34,10 +35,14 @@ from eventferry import (
     TargetStream,
     VerifyReport,
     check,
+    from_csv,
     open_store,
     open_target,
     pipeline,
+    read_parquet,
     sync,
+    to_csv,
+    to_parquet,
     verify,
 )
 
@@ -71,6 +76,11 @@ async def streams(a: EventStore, b: EventStore) -> None:
     assert_type(await pipeline([b"{}"], sink), int)
     await pipeline(a.export_events(), Path("events.jsonl"))
     await pipeline(a.export_events(), packed, io.BytesIO())
+    await pipeline(a.export_events(), to_csv(), "events.csv")
+    assert_type(await pipeline("events.csv", from_csv(), b.import_events()), StreamReport)
+    assert_type(await pipeline(read_parquet("a.parquet"), b.import_events()), StreamReport)
+    folder = FolderSink("days", split_by="day", conversion=to_parquet(), ending=".parquet")
+    assert_type(await pipeline(a.export_events(), folder), None)
     assert_type(await verify(a.export_events(), "events.jsonl"), VerifyReport)
     assert_type(await check(a), CheckReport)
 
