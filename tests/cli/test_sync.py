@@ -164,6 +164,8 @@ def test_the_status_of_one_from_a_table_tells_how_it_is(ferry: Ferry, shop: Shop
     late = ferry(*status, "--max-lag", "60", "--json")
     assert (late.status, late.json["lagEvents"]) == (1, 2)
     assert ferry("sync", "shop.db", "b.db", "--from", "shop.toml", "--payload", "data").status == 2
+    elsewhere = ("sync", str(ferry.directory / "shop.db"), "b.db", *shop.from_it)
+    assert "brought over 2 events" in ferry.done(*elsewhere).err
     shop.run("UPDATE events SET type = 'OTHER'")
     assert ferry("sync", "shop.db", "b.db", *shop.from_it).status == 1
     assert "StoreReplacedError" in ferry(*status).err
