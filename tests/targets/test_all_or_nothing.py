@@ -185,6 +185,24 @@ async def test_another_writer_is_waited_for_and_then_named(place: Place) -> None
     assert place.count() == 0
 
 
+async def test_writers_wait_for_the_end_and_go_on_behind_it() -> None:
+    with message_db.new_store() as url:
+        async with open_target(url, "message-db") as target, target.import_events() as stream:
+            await stream.write(make_lines(EVENTS))
+            writing = asyncio.create_task(asyncio.to_thread(write_one, url))
+            await asyncio.sleep(0.5)
+            assert not writing.done()
+            await stream.close()
+            await writing
+        last = message_db.messages(url)[-1]
+    assert (last.stream_name, last.global_position) == ("late-1", EVENTS + 1)
+
+
+def write_one(url: str) -> None:
+    with message_db.connect(url) as connection:
+        message_db.write_message(connection, "late-1", "T", {})
+
+
 async def refused_as_busy(place: Place) -> None:
     async with place.opened(busy_timeout=0.2) as target:
         with pytest.raises(StoreBusyError, match="held by"):

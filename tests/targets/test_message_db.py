@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid5
 
+import psycopg
 import pytest
 
 from eventferry import (
     InputError,
+    ReadOnlyStoreError,
     StoreFullError,
+    StoreNotFoundError,
     TargetReport,
+    UnsupportedStoreError,
     open_source,
     open_store,
     open_target,
@@ -23,7 +28,7 @@ from eventferry import (
 )
 from eventferry.targets.envelope import NAMESPACE
 from tests.support import LONG_AGO, line, make_event, make_lines
-from tests.support.foreign import message_db
+from tests.support.foreign import message_db, new_database
 
 CATEGORIES = ("account", "transfer")
 
@@ -47,12 +52,15 @@ async def moved(lines: bytes, url: str, **options: Any) -> TargetReport:
         return await pipeline([lines], target.import_events())
 
 
+META: dict[str, Any] = {"id": None, "position": None, "version": None, "time": None, "metadata": None}
+
+
 def enveloped(i: int, data: Any = None, **meta: Any) -> dict[str, Any]:
     return make_event(
         i,
         payload={
             "data": {"number": i} if data is None else data,
-            "meta": {"id": None, "position": None, "version": None, "time": None, "metadata": None} | meta,
+            "meta": META | meta,
         },
     )
 
@@ -175,10 +183,23 @@ async def test_a_payload_that_only_looks_like_an_envelope_is_data(empty: str) ->
         {"meta": {"id": None, "position": None, "version": None, "time": None, "metadata": None}},
         ["data", "meta"],
         None,
+        {"data": 1, "meta": META, "more": 2},
+        {"data": 1, "meta": META | {"more": 2}},
     ]
     await moved(b"".join(line(make_event(i, payload=each)) for i, each in enumerate(payloads)), empty)
     found = [message.data and json.loads(message.data) for message in message_db.messages(empty)]
     assert found == payloads
+
+
+async def test_an_envelope_with_its_data_twice_is_data_too_and_loses_nothing_before_the_database_does(
+    empty: str,
+) -> None:
+    before = line(make_event(0, payload=0))
+    twice = b'{"data":1,"data":2,"meta":%b}' % json.dumps(META, separators=(",", ":")).encode()
+    await moved(before.replace(b'"payload":0', b'"payload":' + twice), empty)
+    [message] = message_db.messages(empty)
+    assert message.data is not None
+    assert json.loads(message.data) == {"data": 2, "meta": META}
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -191,6 +212,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         enveloped(1, position="1"),
         r"field payload: meta.position must be a whole number",
     ),
+    "a position beyond 64 bits": (
+        enveloped(1, position=2**63),
+        r"field payload: meta.position must be a whole",
+    ),
     "a time without a zone": (enveloped(1, time="2024-01-01T00:00:00"), r"field payload: meta.time .*zone"),
     "a time that is none": (
         enveloped(1, time="2024-02-31T00:00:00Z"),
@@ -199,11 +224,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a timestamp beyond the calendar": (make_event(1, timestamp=10**15), r"field timestamp: .*years"),
     "a character that jsonb cannot hold": (
         enveloped(1, data="a\0b"),
-        r"field payload: data holds the character U\+0000",
+        r"field payload: holds the character U\+0000",
     ),
     "one in the metadata": (
         enveloped(1, metadata={"a": "\0"}),
-        r"field payload: meta.metadata holds .*U\+0000",
+        r"field payload: holds .*U\+0000",
     ),
     "a hole in the versions": (
         make_event(1, aggregateId="aggregate-0", aggregateVersion=3),
@@ -262,3 +287,44 @@ async def test_a_category_goes_before_ids_that_have_none(empty: str) -> None:
     )
     [message] = message_db.category_messages(empty, "order")
     assert message.stream_name == "order-7c9e6679-7425-40de-944b-e07fc1f90ae7"
+
+
+async def test_a_role_without_the_rights_is_told_so(empty: str) -> None:
+    with message_db.connect(empty) as connection:
+        connection.execute("GRANT USAGE ON SCHEMA message_store TO message_store")
+        connection.execute("GRANT SELECT, INSERT ON messages TO message_store")
+        connection.execute("ALTER ROLE message_store PASSWORD 'store'")
+    address = urlsplit(empty)
+    url = empty.replace(f"{address.username}:{address.password}@", "message_store:store@")
+    with pytest.raises(ReadOnlyStoreError, match="rights at hand: permission denied for table messages"):
+        await moved(make_lines(1), url)
+
+
+async def test_a_database_without_message_db_is_told_what_to_install() -> None:
+    with new_database() as url:
+        with pytest.raises(
+            StoreNotFoundError, match=r"no table message_store.messages in .*: install message-db"
+        ):
+            await moved(make_lines(1), url)
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE SCHEMA message_store")
+            connection.execute("CREATE VIEW message_store.messages AS SELECT 1 AS global_position")
+        with pytest.raises(UnsupportedStoreError, match="not one of message-db: it has no column 'position'"):
+            await moved(make_lines(1), url)
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT to_regclass('message_store.messages')::text").fetchone()
+
+
+async def test_the_table_may_have_another_name(empty: str) -> None:
+    with message_db.connect(empty) as connection:
+        connection.execute('CREATE SCHEMA "Other %"')
+        connection.execute('ALTER TABLE messages SET SCHEMA "Other %"')
+        connection.execute('ALTER TABLE "Other %".messages RENAME TO "the messages"')
+    await moved(make_lines(2), empty, messages="Other %.the messages")
+    with message_db.connect(empty) as connection:
+        assert connection.execute('SELECT count(*) FROM "Other %"."the messages"').fetchone() == (2,)
+        row = connection.execute(
+            """INSERT INTO "Other %"."the messages"(position, stream_name, type) VALUES (0, 'a-1', 'T')
+            RETURNING global_position"""
+        ).fetchone()
+    assert row == (3,)

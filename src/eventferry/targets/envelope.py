@@ -6,8 +6,9 @@ writes. Anything else is an event's own payload.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from uuid import UUID, uuid5
 
 import msgspec
@@ -31,20 +32,25 @@ class Original(NamedTuple):
     time: str | None
 
 
+_Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
 class _Meta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str | None
-    position: int | None
-    version: int | None
+    position: _Number | None
+    version: _Number | None
     time: str | None
     metadata: msgspec.Raw
 
 
-class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Envelope(msgspec.Struct, gc=False):
     data: msgspec.Raw
-    meta: _Meta
+    meta: msgspec.Raw
 
 
+_AROUND = len('{"data":,"meta":}')
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
+_META = msgspec.json.Decoder(_Meta)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -54,28 +60,40 @@ def opened(payload: JsonText) -> Original:
     text = bytes(payload)
     if text[:1] != b"{" or b'"meta"' not in text:
         return Original(text, NULL, None, None, None)
+    own = Original(text, NULL, None, None, None)
     try:
         envelope = _ENVELOPE.decode(text)
     except msgspec.MsgspecError:
-        _refuse_wrong_envelope(text)
-        return Original(text, NULL, None, None, None)
-    meta = envelope.meta
-    return Original(bytes(envelope.data), bytes(meta.metadata), meta.id, meta.position, meta.time)
+        return own
+    data = bytes(envelope.data)
+    # Otherwise there is another key, or one comes twice.
+    if len(data) + len(memoryview(envelope.meta)) + _AROUND != len(text):
+        return own
+    try:
+        meta = _META.decode(envelope.meta)
+    except msgspec.MsgspecError:
+        _refuse_wrong_meta(envelope.meta)
+        return own
+    return Original(data, bytes(meta.metadata), meta.id, meta.position, meta.time)
 
 
-def _refuse_wrong_envelope(text: bytes) -> None:
-    members = _MEMBERS.decode(text)
-    if members.keys() != {"data", "meta"} or bytes(members["meta"])[:1] != b"{":
+def _refuse_wrong_meta(text: msgspec.Raw) -> None:
+    if bytes(memoryview(text)[:1]) != b"{":
         return
-    meta = _MEMBERS.decode(members["meta"])
+    meta = _MEMBERS.decode(text)
     if meta.keys() == set(_Meta.__struct_fields__) and (fault := fault_in(meta, _Meta)) is not None:
         raise InputError(f"meta.{fault.field} {fault.reason}", field="payload")
+
+
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def uuid_of(original: Original, aggregate_id: str, version: int) -> str:
     """The id of an event as a UUID; one that has no id always gets the same. Raises InputError."""
     if original.id is None:
         return str(uuid5(NAMESPACE, f"{aggregate_id}/{version}"))
+    if _UUID.fullmatch(original.id) is not None:
+        return original.id
     try:
         return str(UUID(original.id))
     except ValueError:

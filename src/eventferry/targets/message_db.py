@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eventferry.errors import InputError, UsageError
+from eventferry.errors import UsageError
 from eventferry.lines.event import NumberedRow
+from eventferry.lines.limits import Limits
 from eventferry.targets.envelope import NULL, Original, utc_of, uuid_of
 from eventferry.targets.product import Row, Table
 
@@ -20,9 +21,9 @@ class MessageDb:
     clear = "clear them first (database/clear-messages.sh), or copy into a database of its own"
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        from eventferry.databases.postgresql.payloads import refuse_payload
+        from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 
-        self._refuse = refuse_payload
+        self.limits = Limits(refuse_payload=refuse_payload, all_survive=all_survive)
         category = str(settings.pop("category", ""))
         if "-" in category:
             raise UsageError(f"category must not contain a -, which ends it: {category!r}")
@@ -48,14 +49,11 @@ class MessageDb:
             utc_of(original, timestamp),
             self._prefix + aggregate_id,
             kind,
-            self._json("data", original.data),
-            self._json("meta.metadata", original.metadata),
+            _json(original.data),
+            _json(original.metadata),
             uuid_of(original, aggregate_id, version),
         )
 
-    def _json(self, where: str, text: bytes) -> str | None:
-        if text == NULL:
-            return None
-        if (reason := self._refuse(text)) is not None:
-            raise InputError(f"{where} {reason}", field="payload")
-        return text.decode()
+
+def _json(text: bytes) -> str | None:
+    return None if text == NULL else text.decode()

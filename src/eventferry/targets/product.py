@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from eventferry.lines.event import NumberedRow
+from eventferry.lines.limits import Limits
 from eventferry.targets.envelope import Original
 
 Server: TypeAlias = Literal["sqlite", "postgresql"]
@@ -50,6 +51,10 @@ class Product(Protocol):
     name: str
     install: str
     clear: str
+
+    @property
+    def limits(self) -> Limits:
+        """What its columns can hold of an event."""
 
     @property
     def table(self) -> Table:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from eventferry.errors import InputError, UsageError
 from eventferry.lines.event import NumberedRow
+from eventferry.lines.limits import ROOMY
 from eventferry.targets.encoding import Encoder
 from eventferry.targets.envelope import NULL, Original
 from eventferry.targets.product import Row, Server, Table
@@ -21,6 +22,7 @@ class PyEventSourcing:
 
     name = "pyeventsourcing"
     install = "construct the application once on this database: that makes its tables"
+    limits = ROOMY
     clear = "copy into a database, or a table, of its own"
 
     def __init__(self, settings: dict[str, Any], server: Server) -> None:

@@ -18,7 +18,7 @@ from eventferry.importing.stream import ImportStream, StreamReport
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines
 from eventferry.lines.decoder import LineDecoder
-from eventferry.lines.limits import ROOMY, Limits
+from eventferry.lines.limits import Limits
 from eventferry.operation_log import Operation
 from eventferry.targets import PRODUCTS
 from eventferry.targets.envelope import Original, opened
@@ -92,6 +92,7 @@ class ForeignTarget:
         self.traits = Traits(self._place.names | {"tableName": self._product.table.name}, saves_at_once=1)
 
     async def __aenter__(self) -> ForeignTarget:
+        self.life.check()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -99,7 +100,8 @@ class ForeignTarget:
 
     async def close(self) -> None:
         """Close it. A running import ends as if cancelled: nothing of it is stored. Twice is fine."""
-        await to_the_end(self.life.end())
+        if not self.life.is_inherited:
+            await to_the_end(self.life.end())
 
     def import_events(
         self, *, ignore_unknown_keys: bool = False, max_line_bytes: int = DEFAULT_MAX_LINE_BYTES
@@ -178,8 +180,8 @@ class _Filled:
         return []
 
     async def limits(self) -> Limits:
-        """Those of any event: what is too much for the table, the product's module knows."""
-        return ROOMY
+        """Those of the product's columns."""
+        return self._product.limits
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> _Intake:
         """What makes rows and has them inserted."""

@@ -135,8 +135,8 @@ async def _found(connection: Connection, place: str, product: Product) -> tuple[
     for column in shape.columns:
         if column not in types:
             raise foreign(place, product, f"it has no column {column!r}")
-    if kind != "r":
-        raise foreign(place, product, "it is not an ordinary table")
+    if kind not in ("r", "p"):  # a table, or a partitioned one
+        raise foreign(place, product, "it is not a table of this database")
     product.meet(types)
     whole = f"{quoted(schema)}.{quoted(table)}"
     [[(sequence,)]] = await connection.run(
