@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
     from eventferry.importing.merge import ImportReport, Older
     from eventferry.importing.stream import ImportStream, StreamReport
+    from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
     from eventferry.lines.piping import Sink, pipeline
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
     from eventferry.tabular.conversion import Conversion
+    from eventferry.tabular.csv_mapping import MappedCsv, from_mapped_csv
     from eventferry.tabular.csv_reading import from_csv
     from eventferry.tabular.csv_writing import to_csv
     from eventferry.tabular.folder import FolderSink, SplitBy
@@ -72,6 +74,7 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "CheckEnd",
     "CheckReport",
     "Conversion",
     "CutoverReport",
@@ -92,6 +95,7 @@ __all__ = [
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
+    "MappedCsv",
     "Mapping",
     "Older",
     "OpenImportDescription",
@@ -120,7 +124,9 @@ __all__ = [
     "check",
     "cutover",
     "from_csv",
+    "from_mapped_csv",
     "load_mapping",
+    "mark_end",
     "open_source",
     "open_store",
     "open_target",
@@ -138,6 +144,7 @@ __all__ = [
 
 _MODULES = {
     "comparing.checking": ("CheckReport", "Remark", "check"),
+    "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
     "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
     "reading.following": ("FollowStream",),
@@ -174,6 +181,7 @@ _MODULES = {
     "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
     "reading.loading": ("EventLoader",),
     "tabular.conversion": ("Conversion",),
+    "tabular.csv_mapping": ("MappedCsv", "from_mapped_csv"),
     "tabular.csv_reading": ("from_csv",),
     "tabular.csv_writing": ("to_csv",),
     "tabular.folder": ("FolderSink", "SplitBy"),

@@ -10,6 +10,7 @@ __all__ = [
     "CutoverError",
     "DatabaseError",
     "EmptyInputError",
+    "EndMarkError",
     "EventferryError",
     "IdempotencyKeyError",
     "ImportNotFoundError",
@@ -227,6 +228,11 @@ class EmptyInputError(EventferryError):
     """The input has no events, and the import would have removed all events of the store."""
 
 
+class EndMarkError(EventferryError):
+    """The input is not what was exported: its end mark is missing, or does not fit what stands before it. Nothing was
+    stored of it, except what a MANUAL import has committed on the way."""
+
+
 class ResumeError(EventferryError):
     """The source is not the one that the interrupted import began with. Nothing was changed."""
 
@@ -286,6 +292,7 @@ class SourceRowError(InputError):
     def __init__(self, reason: str, *, source: str, position: int | None, column: str) -> None:
         where = "a row without a position" if position is None else f"position {position}"
         super().__init__(f"{source}, {where}, column {column}: {reason}", field=None)
+        self.reason = reason
         self.source = source
         self.position = position
         self.column = column

@@ -13,6 +13,7 @@ from eventferry import open_store
 from eventferry.cli.foreign import (
     Foreign,
     MomentOrMappingType,
+    csv_options,
     dry_run_option,
     foreign_details,
     foreign_options,
@@ -20,10 +21,12 @@ from eventferry.cli.foreign import (
     taken,
     told_of,
 )
-from eventferry.cli.formats import Destination, FileFormat, source_in
+from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
+    end_of,
+    end_options,
     filter_of,
     filters,
     filters_but_from,
@@ -91,6 +94,7 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     "Make DEST a folder with a file for each day (UTC) or each type.",
     type=click.Choice(("day", "type")),
 )
+@flag("--end-mark", "Add a last line by which an import sees that nothing was lost on the way.")
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @dry_run_option
@@ -102,6 +106,7 @@ async def export(
     starts: tuple[Any, ...],
     file_format: FileFormat,
     split_by: SplitBy | None,
+    end_mark: bool,
     freeze: bool,
     jobs: int,
     dry_run: bool,
@@ -118,7 +123,7 @@ async def export(
     if len(times) > 1 or len(mappings) > 1:
         raise UsageError("--from is given once for a time, and once for a mapping")
     foreign = taken(options, mapping=mappings[0] if mappings else None, dry_run=dry_run)
-    destination = Destination(dest, file_format, split_by)
+    destination = Destination(dest, file_format, split_by, has_end=end_mark)
     only = filter_of(start=times[0] if times else None, **options)
     if foreign is None:
         await _export_store(store, destination, only, freeze=freeze, jobs=jobs, as_json=as_json)
@@ -186,9 +191,10 @@ class _Mark:
 @click.command("import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@foreign_options
+@csv_options
 @dry_run_option
 @format_option
+@end_options
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
 @option(
@@ -262,12 +268,13 @@ async def _import(
 ) -> None:
     import asyncio
 
+    end = end_of(options)
     foreign = taken(options, dry_run=dry_run)
     if foreign is not None and dry_run:
-        await foreign.tell(src, as_json=as_json)
+        await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
-        source_in(file_format, src, jobs, foreign) as (source, total),
+        source_in(file_format, src, jobs, foreign, end) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -307,6 +314,7 @@ async def _fill(
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
+    end = end_of(options)
     settings: dict[str, str] = {}
     if options["mapping"] is None:  # otherwise they are the source's
         settings = named(options["tables"])
@@ -319,11 +327,11 @@ async def _fill(
                 "and gets all events or none"
             )
     if foreign is not None and dry_run:
-        await foreign.tell(src, as_json=as_json)
+        await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
         eventferry.open_target(database, product, **settings) as target,
-        source_in(file_format, src, jobs, foreign) as (source, total),
+        source_in(file_format, src, jobs, foreign, end) as (source, total),
     ):
         mark = _Mark(source)
         with Meter("importing", total) as meter:
@@ -343,9 +351,10 @@ def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, A
     if mark.bookmark is not None:
         told["bookmark"] = mark.bookmark
         words = f"; bookmark of the source {mark.bookmark}"
-    if isinstance(source, eventferry.ForeignExport):
-        told["source"] = source.report
-        words += told_of(source.report)
+    report = source.report if isinstance(source, eventferry.ForeignExport | ConvertedLines) else None
+    if report is not None:
+        told["source"] = report
+        words += told_of(report)
     return words
 
 

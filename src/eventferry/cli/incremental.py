@@ -10,10 +10,12 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.foreign import foreign_options, taken
+from eventferry.cli.foreign import csv_options, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
+    end_of,
+    end_options,
     flag,
     format_option,
     ignore_unknown_keys_option,
@@ -34,7 +36,8 @@ _SKIPPED = 3
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@foreign_options
+@csv_options
+@end_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
 @format_option
@@ -60,7 +63,7 @@ async def incremental_import(
     the store's latest event, unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_in(file_format, src, jobs, taken(options)) as (source, total),
+        source_in(file_format, src, jobs, taken(options), end_of(options)) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
