@@ -18,6 +18,7 @@ from eventferry import (
     Appended,
     ConcurrentError,
     Event,
+    EventInput,
     EventStore,
     IdempotencyKeyError,
     InputError,
@@ -206,10 +207,10 @@ async def test_a_save_that_must_leave_no_gap_has_the_next_version(opened: Opened
 
 async def test_an_append_that_is_sent_again_under_its_key_is_stored_once(opened: Opened) -> None:
     async with opened() as store:
-        asked = [{"type": "T", "payload": {"a": 1, "b": 2.50}}, {"type": "U"}]
+        asked: list[EventInput] = [{"type": "T", "payload": {"a": 1, "b": 2.50}}, {"type": "U"}]
         first = await store.append_events("a", asked, expected_version="none", idempotency_key="order/1 é")
         await store.append_events("a", events_of("V"))
-        same = [{"type": "T", "payload": {"b": 2.5, "a": 1}}, {"type": "U"}]
+        same: list[EventInput] = [{"type": "T", "payload": {"b": 2.5, "a": 1}}, {"type": "U"}]
         again = await store.append_events("a", same, expected_version="none", idempotency_key="order/1 é")
         assert again.is_repeated
         assert again.events == first.events

@@ -14,6 +14,7 @@ import pytest
 from eventferry import (
     ConcurrentError,
     EventferryError,
+    EventInput,
     EventStore,
     ImportReport,
     StoreUnreachableError,
@@ -173,7 +174,7 @@ async def test_a_save_whose_answer_was_lost_is_stored_once_and_returned(
 async def test_an_append_whose_answer_was_lost_is_stored_once_and_returned(
     database: Database, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
-    events = [{"type": "T", "payload": {"a": "it's"}}, {"type": "U"}]
+    events: list[EventInput] = [{"type": "T", "payload": {"a": "it's"}}, {"type": "U"}]
     async with open_store(database.url) as store:
         await store.init()
         await store.append_events("a", events, idempotency_key="first")
