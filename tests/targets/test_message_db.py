@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -89,6 +90,26 @@ async def test_a_store_that_went_through_eventferry_is_the_same_to_its_own_funct
         assert message_db.version(empty, stream) == message_db.version(written, stream)
 
 
+async def test_what_syncs_brought_over_while_others_wrote_goes_back_as_it_was(
+    empty: str, tmp_path: Path
+) -> None:
+    with message_db.new_store() as url:
+        async with (
+            open_source(url, "message-db") as source,
+            open_store(str(tmp_path / "replica.db")) as store,
+        ):
+            await store.init()
+            writing = asyncio.create_task(asyncio.to_thread(message_db.write, url, messages=40))
+            while not writing.done():
+                await store.sync(source)
+            await writing
+            await store.sync(source)
+            async with open_target(empty, "message-db") as target:
+                await pipeline(store.export_events(), target.import_events())
+        assert len(message_db.messages(url)) == 480
+        assert message_db.messages(empty) == message_db.messages(url)
+
+
 async def test_verify_finds_source_and_copy_equal(written: str, empty: str) -> None:
     async with open_source(written, "message-db") as source, open_target(empty, "message-db") as target:
         await pipeline(source.export_events(), target.import_events())
@@ -154,11 +175,30 @@ async def test_positions_stay_those_of_the_source_and_holes_stay_holes(empty: st
 
 async def test_events_of_several_sources_need_new_positions(empty: str) -> None:
     lines = b"".join(map(line, [enveloped(0, position=3), enveloped(1, position=3)]))
-    with pytest.raises(InputError, match=r"line 2.*field payload: meta.position is 3.*positions=new"):
+    with pytest.raises(
+        InputError, match=r"line 2, field payload: an event with this meta.position.*positions=new"
+    ):
         await moved(lines, empty)
     assert message_db.messages(empty) == []
     await moved(lines, empty, positions="new")
     assert [message.global_position for message in message_db.messages(empty)] == [1, 2]
+
+
+async def test_an_event_that_came_late_goes_back_to_its_own_position(empty: str) -> None:
+    """As a sync brings over what was committed after events with higher positions."""
+    events = [enveloped(0, position=2), enveloped(1, position=1), make_event(2), enveloped(3, position=9)]
+    await moved(b"".join(map(line, events)), empty)
+    found = [(each.global_position, each.stream_name) for each in message_db.messages(empty)]
+    assert found == [(1, "aggregate-1"), (2, "aggregate-0"), (3, "aggregate-2"), (9, "aggregate-3")]
+
+
+async def test_versions_must_rise_with_positions_too(empty: str) -> None:
+    events = [
+        enveloped(0, position=2, version=0),
+        enveloped(1, position=1) | {"aggregateId": "aggregate-0", "aggregateVersion": 2},
+    ]
+    with pytest.raises(InputError, match=r"^field aggregateVersion: is 2, and 1 is due"):
+        await moved(b"".join(map(line, events)), empty)
 
 
 async def test_a_number_that_was_given_out_once_does_not_come_again(empty: str) -> None:
@@ -215,8 +255,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         enveloped(1, position="1"),
         r"field payload: meta.position must be a whole number",
     ),
-    "a position beyond 64 bits": (
-        enveloped(1, position=2**63),
+    "a position below the first": (
+        enveloped(1, position=0),
+        r"field payload: meta.position must be at least 1",
+    ),
+    "a position beyond all": (
+        enveloped(1, position=2**53),
         r"field payload: meta.position must be a whole",
     ),
     "a time without a zone": (enveloped(1, time="2024-01-01T00:00:00"), r"field payload: meta.time .*zone"),

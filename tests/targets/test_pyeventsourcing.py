@@ -288,6 +288,18 @@ async def test_versions_must_be_dense(empty: Store, version: int, words: str) ->
     assert empty.notifications() == []
 
 
+async def test_a_position_that_comes_twice_is_refused_by_line(empty: Store) -> None:
+    events = [dog_event(i) for i in range(3)]
+    for event, position in zip(events, (7, 5, 7), strict=True):
+        event["payload"] = {"data": event["payload"], "meta": META | {"position": position}}
+    with pytest.raises(
+        InputError, match=r"^line 3, field payload: an event with this meta.position came before"
+    ):
+        await moved(b"".join(map(line, events)), empty)
+    await moved(b"".join(map(line, events)), empty, positions="new")
+    assert [each.id for each in empty.notifications()] == [1, 2, 3]
+
+
 async def test_whoever_waits_for_new_events_hears_of_them() -> None:
     with new_database() as url:
         store = school.on_postgresql(url)

@@ -13,6 +13,7 @@ from eventferry import open_store
 from eventferry.cli.foreign import (
     Foreign,
     MomentOrMappingType,
+    csv_options,
     dry_run_option,
     foreign_details,
     foreign_options,
@@ -20,7 +21,7 @@ from eventferry.cli.foreign import (
     taken,
     told_of,
 )
-from eventferry.cli.formats import Destination, FileFormat, source_in
+from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
@@ -186,7 +187,7 @@ class _Mark:
 @click.command("import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@foreign_options
+@csv_options
 @dry_run_option
 @format_option
 @replacing_options
@@ -264,7 +265,7 @@ async def _import(
 
     foreign = taken(options, dry_run=dry_run)
     if foreign is not None and dry_run:
-        await foreign.tell(src, as_json=as_json)
+        await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
         source_in(file_format, src, jobs, foreign) as (source, total),
@@ -319,7 +320,7 @@ async def _fill(
                 "and gets all events or none"
             )
     if foreign is not None and dry_run:
-        await foreign.tell(src, as_json=as_json)
+        await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
         eventferry.open_target(database, product, **settings) as target,
@@ -343,9 +344,10 @@ def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, A
     if mark.bookmark is not None:
         told["bookmark"] = mark.bookmark
         words = f"; bookmark of the source {mark.bookmark}"
-    if isinstance(source, eventferry.ForeignExport):
-        told["source"] = source.report
-        words += told_of(source.report)
+    report = source.report if isinstance(source, eventferry.ForeignExport | ConvertedLines) else None
+    if report is not None:
+        told["source"] = report
+        words += told_of(report)
     return words
 
 
