@@ -284,7 +284,7 @@ async def test_appends_whose_answer_is_lost_are_looked_up_and_stored_once(
     await make_store(url)
     async with proxied(url) as (proxy, address), open_store(address) as store:
         await store.append_events("taken", [{"type": "T"}])
-        proxy.passes_on, proxy.cut_after = passes_on, lambda data: b"COMMIT" in data
+        proxy.passes_on, proxy.cut_after = passes_on, lambda data: b"COMMIT\0" in data
         events: list[EventInput] = [{"type": "T", "payload": {"b": [1.0, "é"], "a": None}}, {"type": "U"}]
         answers = await asyncio.gather(
             *(store.append_events(f"a{number}", events, expected_version=expected) for number in range(9)),
