@@ -15,7 +15,6 @@ import msgspec
 from eventferry.databases import open_foreign
 from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lifecycle import to_the_end
-from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, decode_event
 from eventferry.reading.ahead import in_turn
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot, reader_of
@@ -182,7 +181,6 @@ class ForeignExport:
         self._mapper: Mapper | None = None
         self._positions: deque[tuple[int, array[int]]] = deque(maxlen=_BLOCKS)
         self._blocks = self._held_back()
-        self._decoder = LineDecoder()
         self._leaving = asyncio.Lock()
 
     @property
@@ -265,11 +263,16 @@ class ForeignExport:
                 if self._mapper is None:
                     raise AssertionError("rows came before the reading had begun")
                 first = self._mapper.events
-                lines = self._mapper.lines(rows)
-                if lines:
+                trouble: SourceRowError | None = None
+                try:
+                    self._mapper.lines(rows)
+                except SourceRowError as error:
+                    trouble = error
+                if self._mapper.made:
                     self._positions.append((first, self._mapper.positions))
-                    self._check(lines)
-                    yield lines
+                    yield self._mapper.made
+                if trouble is not None:
+                    raise trouble
 
     async def _rows(self) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         async with self._source.reading() as (snapshot, reader):
@@ -278,15 +281,6 @@ class ForeignExport:
             async with aclosing(snapshot.rows(f"{reader.statement} ORDER BY {order}")) as blocks:
                 async for rows in blocks:
                     yield rows
-
-    def _check(self, lines: list[bytes]) -> None:
-        """Refuse what no store takes, while it is known which row it was."""
-        if not self._decoder.surely_takes(b"".join(lines), len(lines)):
-            for number, line in enumerate(lines):
-                try:
-                    self._decoder.row(line[:-1])
-                except InputError as error:
-                    raise self._refusal(error, self._positions[-1][1][number]) from None
 
 
 def open_source(
