@@ -11,7 +11,7 @@ from typing import Any
 
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.file import File
-from eventferry.databases.sqlite.library import Rows, code_of
+from eventferry.databases.sqlite.library import code_of
 from eventferry.errors import DatabaseError, EventferryError, MappingError, StoreNotFoundError
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.sources.foreign import Column, block_of
@@ -83,19 +83,23 @@ class SqliteSnapshot:
     async def rows(
         self, statement: str, values: Sequence[Any] = ()
     ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
-        run = self._connection.run
-        rows = await run(partial(self._executed, statement, values))
+        connection, run = self._connection, self._connection.run
+        rows = await run(partial(connection.stream, _marked(statement, values), values))
         try:
             while block := await run(partial(block_of, rows)):
                 yield block
         finally:
-            await to_the_end(run(rows.close))
+            await to_the_end(run(partial(connection.end_stream, rows)))
 
     async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return await self._connection.run(lambda: self._executed(statement, values).fetchall())
+        connection = self._connection
+        return await connection.run(
+            lambda: connection.sqlite.execute(_marked(statement, values), values).fetchall()
+        )
 
-    def _executed(self, statement: str, values: Sequence[Any]) -> Rows:
-        return self._connection.sqlite.execute(statement.replace("%s", "?") if values else statement, values)
+
+def _marked(statement: str, values: Sequence[Any]) -> str:
+    return statement.replace("%s", "?") if values else statement
 
 
 def _words(error: EventferryError) -> str:
