@@ -54,6 +54,12 @@ if TYPE_CHECKING:
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
+    from eventferry.tabular.conversion import Conversion
+    from eventferry.tabular.csv_reading import from_csv
+    from eventferry.tabular.csv_writing import to_csv
+    from eventferry.tabular.folder import FolderSink, SplitBy
+    from eventferry.tabular.parquet import read_parquet, to_parquet
+    from eventferry.targets.target import ForeignTarget, TargetReport, TargetStream, open_target
 
 __version__ = "0.1.0"
 
@@ -61,6 +67,7 @@ __all__ = [
     "AUTO",
     "MANUAL",
     "CheckReport",
+    "Conversion",
     "CutoverReport",
     "Description",
     "Difference",
@@ -69,9 +76,11 @@ __all__ = [
     "EventLoader",
     "EventStore",
     "ExportStream",
+    "FolderSink",
     "FollowStream",
     "ForeignExport",
     "ForeignSource",
+    "ForeignTarget",
     "GatheredSecrets",
     "ImportProgress",
     "ImportReport",
@@ -94,19 +103,27 @@ __all__ = [
     "Sink",
     "SourcePreview",
     "SourceReport",
+    "SplitBy",
     "StreamReport",
     "Subscriber",
     "SyncReport",
     "SyncStatus",
+    "TargetReport",
+    "TargetStream",
     "VerifyReport",
     "check",
     "cutover",
+    "from_csv",
     "load_mapping",
     "open_source",
     "open_store",
+    "open_target",
     "pipeline",
     "presets",
     "read_blocks",
+    "read_parquet",
+    "to_csv",
+    "to_parquet",
     "verify",
     "verify_secrets",
     *errors.__all__,
@@ -138,7 +155,13 @@ _MODULES = {
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
+    "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
     "reading.loading": ("EventLoader",),
+    "tabular.conversion": ("Conversion",),
+    "tabular.csv_reading": ("from_csv",),
+    "tabular.csv_writing": ("to_csv",),
+    "tabular.folder": ("FolderSink", "SplitBy"),
+    "tabular.parquet": ("read_parquet", "to_parquet"),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
 }

@@ -18,7 +18,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias, TypeV
 
 import msgspec
 
-from eventferry.database import Database
+from eventferry.database import Database, Traits
 from eventferry.errors import ConcurrentError
 
 log = logging.getLogger("eventferry.operations")
@@ -40,7 +40,15 @@ def told_elsewhere() -> Iterator[None]:
         _TOLD_ELSEWHERE.reset(token)
 
 
-def place_of(database: Database) -> str:
+class Place(Protocol):
+    """What an operation is on: a database, or another product's table."""
+
+    @property
+    def traits(self) -> Traits:
+        """Where it is."""
+
+
+def place_of(database: Place) -> str:
     """The location of a store, without its table names."""
     names = database.traits.resource_names
     return "/".join(value for name, value in names.items() if value and not name.endswith("TableName"))
@@ -56,7 +64,7 @@ class Operation:
         facts: fields of all its records.
     """
 
-    def __init__(self, name: str, database: Database, *, level: int = logging.INFO, **facts: Any) -> None:
+    def __init__(self, name: str, database: Place, *, level: int = logging.INFO, **facts: Any) -> None:
         self._name = name
         self._database = database
         self._level = logging.DEBUG if _TOLD_ELSEWHERE.get() else level

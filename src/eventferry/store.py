@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -48,6 +48,10 @@ from eventferry.state.syncs import Mode
 from eventferry.syncing.status import SyncStatus, status_of
 from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync, SyncReport
+
+if TYPE_CHECKING:
+    from eventferry.sources.source import ForeignSource
+    from eventferry.syncing.source import Source
 
 __all__ = ["EventStore"]
 
@@ -318,7 +322,7 @@ class EventStore:
 
     async def sync(
         self,
-        source: EventStore,
+        source: EventStore | ForeignSource,
         *,
         mode: Mode | None = None,
         same_aggregate: str | None = None,
@@ -333,7 +337,7 @@ class EventStore:
         killed and started again at any time.
 
         Args:
-            source: the other store, which is only read. It may be a standby.
+            source: the other store, or another product's table (`open_source`). It is only read, and may be a standby.
             mode: "replica" (as it is at first, into an empty or missing store): events keep their positions and
                 versions, and nobody else may store events here. "merge": events of several sources, and of this
                 store's own writers, come behind one another. None: what it was the last time.
@@ -350,11 +354,14 @@ class EventStore:
             AggregateConflictError: an aggregate lives on both sides.
             StoreReplacedError, CursorAheadError: the source was replaced, or a backup of it was restored.
             SecretConflictError: both sides have a secret with the same id.
+            MappingError: the table of another product cannot be followed.
+            SourceRowError: a row of it does not become an event.
             UsageError: this store holds events, and cannot become a replica; or the last sync had other options.
         """
-        with Operation("sync", self._database, source=place_of(source._database)) as operation:
+        place = place_of(source._database) if isinstance(source, EventStore) else source.place
+        with Operation("sync", self._database, source=place) as operation:
             syncing = Sync(
-                StoreSource(source._database),
+                _source_of(source),
                 self._database,
                 mode=mode,
                 same_aggregate=same_aggregate,
@@ -366,13 +373,13 @@ class EventStore:
             operation.counts = counts_of(report)
             return report
 
-    async def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+    async def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
         """How far the syncs into this store have come.
 
         Args:
-            source: only the sync from this store, and how much it has that is not here yet.
+            source: only the sync from this store or table, and how much it has that is not here yet.
         """
-        return await status_of(self._database, None if source is None else StoreSource(source._database))
+        return await status_of(self._database, None if source is None else _source_of(source))
 
     def export_events(
         self,
@@ -736,3 +743,12 @@ class EventStore:
     async def _probe(self) -> None:
         async with self._database.reading():
             pass
+
+
+def _source_of(source: EventStore | ForeignSource) -> Source:
+    if isinstance(source, EventStore):
+        return StoreSource(source._database)
+    # Whoever has opened another product's tables has loaded what reads them; nobody else needs it.
+    from eventferry.syncing.table_source import TableSource
+
+    return TableSource(source)

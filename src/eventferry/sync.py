@@ -57,6 +57,10 @@ from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.syncing.status import SyncStatus
 from eventferry.syncing.sync import SyncReport
+from eventferry.tabular.conversion import Conversion
+from eventferry.tabular.folder import FolderSink
+from eventferry.targets.target import ForeignTarget as AwaitedTarget
+from eventferry.targets.target import TargetStream as AwaitedTargetStream
 
 __all__ = [
     "AUTO",
@@ -68,10 +72,13 @@ __all__ = [
     "FollowStream",
     "ForeignExport",
     "ForeignSource",
+    "ForeignTarget",
     "ImportStream",
+    "TargetStream",
     "check",
     "open_source",
     "open_store",
+    "open_target",
     "pipeline",
     "verify",
     "verify_secrets",
@@ -391,6 +398,24 @@ class ImportStream(_Face[AwaitedImport]):
         return self
 
 
+class TargetStream(ImportStream):
+    """The same for another product's table, with the attributes of `eventferry.TargetStream`."""
+
+    close = _blocking(AwaitedTargetStream.close)
+    finish = _blocking(AwaitedTargetStream.finish)
+
+
+class ForeignTarget(_Face[AwaitedTarget]):
+    """The table of another product; created by `open_target`. Use it with `with`, or call `close`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    __exit__ = _blocking(AwaitedTarget.__aexit__)
+    close = _blocking(AwaitedTarget.close)
+    import_events = _method(AwaitedTarget.import_events, TargetStream)
+
+
 class SecretsImport(_Face[AwaitedSecretsImport]):
     """A sink for lines of secrets. Leaving `with` normally stores them; an exception aborts."""
 
@@ -439,7 +464,7 @@ class EventStore(_Face[AwaitedStore]):
 
     def sync(
         self,
-        source: EventStore,
+        source: EventStore | ForeignSource,
         *,
         mode: Mode | None = None,
         same_aggregate: str | None = None,
@@ -461,7 +486,7 @@ class EventStore(_Face[AwaitedStore]):
             )
         )
 
-    def sync_status(self, source: EventStore | None = None) -> list[SyncStatus]:
+    def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
         """As `eventferry.EventStore.sync_status`."""
         return _LOOP.run(self.inner.sync_status(None if source is None else source.inner))
 
@@ -533,6 +558,11 @@ def open_source(*args: Any, **kwargs: Any) -> ForeignSource:
     return ForeignSource(eventferry.open_source(*args, **kwargs))
 
 
+def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
+    """Open the table of another product as a target, as `eventferry.open_target` does."""
+    return ForeignTarget(eventferry.open_target(url, product, **options))
+
+
 class _Sink(Protocol[Report_co]):
     """What has a report at its end: an `ImportStream` or a `SecretsImport` of this module."""
 
@@ -543,7 +573,7 @@ class _Sink(Protocol[Report_co]):
     def abort(self, error: BaseException | None = None) -> None: ...
 
 
-_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]]
+_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]] | Conversion
 
 
 @overload
@@ -551,16 +581,17 @@ def pipeline(source: Any, *rest: *tuple[*tuple[_Transform, ...], _Sink[Report]])
 
 
 @overload
-def pipeline(source: Any, *rest: _Transform | File) -> None: ...
+def pipeline(source: Any, *rest: _Transform | File | FolderSink) -> None: ...
 
 
 def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
     """Send a source through transforms into a sink, as `eventferry.pipeline` does.
 
-    Sources, sinks and files are the same. A transform is a function from an iterator of blocks to another one.
+    Sources, sinks, files and conversions are the same. A transform of your own is a function from an iterator of blocks
+    to another one.
     """
     *transforms, sink = rest or (None,)
-    steps = [_awaited_transform(transform) for transform in transforms]
+    steps = [each if isinstance(each, Conversion) else _awaited_transform(each) for each in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
 
 

@@ -1,5 +1,5 @@
-"""The real reSolve packages, and the databases that eventferry and they share: what a test says here must hold on
-every one of them."""
+"""What runs on Node. The real reSolve packages, with the databases that eventferry and they share: what a test says
+here must hold on every one of them. And other products, whose stores are read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from tests.support.interop.stores import DATABASES, Stores
 
 
 @pytest.fixture(scope="session")
-def resolve() -> ResolvePackages:
+def node() -> None:
     missing = [program for program in ("node", "npm") if shutil.which(program) is None]
     if missing:
-        pytest.skip(f"the real reSolve needs {' and '.join(missing)}, not found here")
+        pytest.skip(f"the real packages need {' and '.join(missing)}, not found here")
+
+
+@pytest.fixture(scope="session")
+def resolve(node: None) -> ResolvePackages:
     return ResolvePackages(install())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,7 @@ from eventferry.cli.foreign import (
     taken,
     told_of,
 )
+from eventferry.cli.formats import Destination, FileFormat, source_in
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
@@ -26,17 +27,22 @@ from eventferry.cli.options import (
     filters,
     filters_but_from,
     flag,
+    format_option,
     jobs_option,
     json_option,
     option,
     replacing_options,
+    to_option,
 )
 from eventferry.cli.output import print_data, print_json, print_result
-from eventferry.cli.places import destination_of, is_standard_output, made, refuse_store, source_of
+from eventferry.cli.places import destination_of, made, refuse_store
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
+
+if TYPE_CHECKING:
+    from eventferry import SplitBy
 
 
 @click.command()
@@ -77,6 +83,13 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 )
 @filters_but_from
 @foreign_details
+@format_option
+@option(
+    "--split-by",
+    None,
+    "Make DEST a folder with a file for each day (UTC) or each type.",
+    type=click.Choice(("day", "type")),
+)
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @dry_run_option
@@ -86,13 +99,15 @@ async def export(
     store: str,
     dest: str,
     starts: tuple[Any, ...],
+    file_format: FileFormat,
+    split_by: SplitBy | None,
     freeze: bool,
     jobs: int,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export events to a JSON Lines file.
+    """Export events to a file: JSON Lines, or CSV or Parquet for analysis.
 
     The file appears when it is complete.
     """
@@ -102,9 +117,10 @@ async def export(
     if len(times) > 1 or len(mappings) > 1:
         raise UsageError("--from is given once for a time, and once for a mapping")
     foreign = taken(options, mapping=mappings[0] if mappings else None, dry_run=dry_run)
+    destination = Destination(dest, file_format, split_by)
     only = filter_of(start=times[0] if times else None, **options)
     if foreign is None:
-        await _export_store(store, dest, only, freeze=freeze, jobs=jobs, as_json=as_json)
+        await _export_store(store, destination, only, freeze=freeze, jobs=jobs, as_json=as_json)
     elif freeze or jobs != 1 or any(only.values()):
         raise UsageError(
             "filters, --freeze and --jobs are for a store: the SELECT of a mapping says which events"
@@ -112,11 +128,11 @@ async def export(
     elif dry_run:
         await foreign.tell(store, as_json=as_json)
     else:
-        await _export_foreign(foreign, store, dest, as_json=as_json)
+        await _export_foreign(foreign, store, destination, as_json=as_json)
 
 
 async def _export_store(
-    store: str, dest: str, only: dict[str, Any], *, freeze: bool, jobs: int, as_json: bool
+    store: str, dest: Destination, only: dict[str, Any], *, freeze: bool, jobs: int, as_json: bool
 ) -> None:
     async with open_store(store) as opened:
         stream = opened.export_events(
@@ -127,28 +143,25 @@ async def _export_store(
         total = (await opened.describe()).event_count if whole else None
         with Meter("exporting", total, lambda: stream.exported) as meter:
             mark = _Mark(stream)
-            await eventferry.pipeline(stream, meter, mark, destination_of(dest))
+            await eventferry.pipeline(stream, meter, mark, *dest.transforms, dest.sink)
             told = rate(stream.exported, meter.seconds)
     if as_json:
-        print_json(
-            {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark},
-            to_stderr=is_standard_output(dest),
-        )
+        result = {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark}
+        print_json(result | dest.result, to_stderr=dest.is_standard_output)
     else:
-        say(f"exported {told}; bookmark {mark.bookmark}")
+        say(f"exported {told}{dest.told}; bookmark {mark.bookmark}")
 
 
-async def _export_foreign(foreign: Foreign, place: str, dest: str, *, as_json: bool) -> None:
+async def _export_foreign(foreign: Foreign, place: str, dest: Destination, *, as_json: bool) -> None:
     async with foreign.lines(place) as stream:
         with Meter("exporting", None, lambda: stream.exported) as meter:
-            await eventferry.pipeline(stream, meter, destination_of(dest))
+            await eventferry.pipeline(stream, meter, *dest.transforms, dest.sink)
             told = rate(stream.exported, meter.seconds)
         if as_json:
-            print_json(
-                {"exported": stream.exported, "source": stream.report}, to_stderr=is_standard_output(dest)
-            )
+            result = {"exported": stream.exported, "source": stream.report}
+            print_json(result | dest.result, to_stderr=dest.is_standard_output)
         else:
-            say(f"exported {told}{told_of(stream.report)}")
+            say(f"exported {told}{dest.told}{told_of(stream.report)}")
 
 
 class _Mark:
@@ -174,21 +187,44 @@ class _Mark:
 @click.argument("store", type=STORE)
 @foreign_options
 @dry_run_option
+@format_option
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
 @option(
     "--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=click.IntRange(0), default=0
 )
-def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any) -> None:
+@to_option
+def import_(
+    src: str,
+    store: str,
+    file_format: FileFormat,
+    manual: bool,
+    byte_offset: int,
+    product: str | None,
+    **options: Any,
+) -> None:
     """Replace a store's events by those of SRC.
 
     This is all or nothing. A missing store is created.
     """
+    if product is not None:
+        run(
+            _fill(
+                src,
+                store,
+                product,
+                file_format=file_format,
+                manual=manual,
+                byte_offset=byte_offset > 0,
+                **options,
+            )
+        )
+        return
     if byte_offset and not manual:
         raise UsageError("--byte-offset needs --manual; to continue an interrupted import, use --resume")
     if manual and (options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]):
         raise UsageError("--manual cannot be combined with --replace, --allow-empty, --resume or --freeze")
-    run(_import(src, store, manual=manual, byte_offset=byte_offset, **options))
+    run(_import(src, store, file_format=file_format, manual=manual, byte_offset=byte_offset, **options))
 
 
 @click.command()
@@ -198,11 +234,15 @@ def import_(src: str, store: str, manual: bool, byte_offset: int, **options: Any
 @dry_run_option
 @jobs_option
 @replacing_options
-def copy(src: str, store: str, jobs: int, **options: Any) -> None:
+@to_option
+def copy(src: str, store: str, jobs: int, product: str | None, **options: Any) -> None:
     """Replace a store's events by another store's.
 
     This is all or nothing. A missing TO_STORE is created.
     """
+    if product is not None:
+        run(_fill(src, store, product, jobs, **options))
+        return
     run(_import(src, store, jobs, **options))
 
 
@@ -214,6 +254,7 @@ async def _import(
     as_json: bool,
     ignore_unknown_keys: bool,
     dry_run: bool,
+    file_format: FileFormat = "jsonl",
     manual: bool = False,
     byte_offset: int = 0,
     **options: Any,
@@ -225,7 +266,7 @@ async def _import(
         await foreign.tell(src, as_json=as_json)
         return
     async with (
-        source_of(src, jobs, foreign=foreign) as (source, total),
+        source_in(file_format, src, jobs, foreign) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -248,13 +289,59 @@ async def _import(
                 raise
         told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
         sentence = f"imported {rate(report.imported, meter.seconds)}"
-        if mark.bookmark is not None:
-            told["bookmark"] = mark.bookmark
-            sentence += f"; bookmark of the source {mark.bookmark}"
-        if isinstance(source, eventferry.ForeignExport):
-            told["source"] = source.report
-            sentence += told_of(source.report)
+        sentence += _told_of_source(source, mark, told)
         print_result(told, sentence, as_json=as_json)
+
+
+async def _fill(
+    src: str,
+    database: str,
+    product: str,
+    jobs: int = 1,
+    *,
+    as_json: bool,
+    ignore_unknown_keys: bool,
+    dry_run: bool,
+    file_format: FileFormat = "jsonl",
+    **options: Any,
+) -> None:
+    """Import into the table of another product."""
+    foreign = taken(options, dry_run=dry_run)
+    for name, given in options.items():
+        if given:
+            raise UsageError(
+                f"--{name.replace('_', '-')} cannot be combined with --to: the table of another product must be empty, "
+                "and gets all events or none"
+            )
+    if foreign is not None and dry_run:
+        await foreign.tell(src, as_json=as_json)
+        return
+    async with (
+        eventferry.open_target(database, product) as target,
+        source_in(file_format, src, jobs, foreign) as (source, total),
+    ):
+        mark = _Mark(source)
+        with Meter("importing", total) as meter:
+            report = await eventferry.pipeline(
+                source, meter, mark, target.import_events(ignore_unknown_keys=ignore_unknown_keys)
+            )
+    told: dict[str, Any] = {"imported": report.imported, "streams": report.streams}
+    streams = counted(report.streams, "stream")
+    sentence = f"imported {rate(report.imported, meter.seconds)}, {streams}"
+    sentence += _told_of_source(source, mark, told)
+    print_result(told, sentence, as_json=as_json)
+
+
+def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, Any]) -> str:
+    """Adds to a report what is to be told of its source; gives the same in words."""
+    words = ""
+    if mark.bookmark is not None:
+        told["bookmark"] = mark.bookmark
+        words = f"; bookmark of the source {mark.bookmark}"
+    if isinstance(source, eventferry.ForeignExport):
+        told["source"] = source.report
+        words += told_of(source.report)
+    return words
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:

@@ -11,9 +11,11 @@ import click
 import eventferry
 from eventferry import open_store
 from eventferry.cli.foreign import foreign_options, taken
+from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
     flag,
+    format_option,
     ignore_unknown_keys_option,
     jobs_option,
     json_option,
@@ -35,6 +37,7 @@ _SKIPPED = 3
 @foreign_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
+@format_option
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
@@ -42,6 +45,7 @@ _SKIPPED = 3
 async def incremental_import(
     src: str,
     store: str,
+    file_format: FileFormat,
     older: Any,
     fail_if_skipped: bool,
     dry_run: bool,
@@ -52,11 +56,11 @@ async def incremental_import(
 ) -> None:
     """Add the events that a store lacks.
 
-    SRC has JSON Lines or one JSON array. Duplicates are skipped, and so are events older than the store's latest event,
-    unless --older says otherwise. A missing store is created.
+    SRC has JSON Lines or one JSON array, or what --format says. Duplicates are skipped, and so are events older than
+    the store's latest event, unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_of(src, jobs, foreign=taken(options)) as (source, total),
+        source_in(file_format, src, jobs, taken(options)) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

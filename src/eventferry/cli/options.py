@@ -13,6 +13,7 @@ import click
 
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
+from eventferry.targets import PRODUCTS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -171,6 +172,19 @@ def filter_of(
 json_option = flag("--json as_json", "Print the result as JSON.")
 ignore_unknown_keys_option = flag(
     "--ignore-unknown-keys", "Drop unknown keys of events instead of refusing them."
+)
+format_option = option(
+    "--format file_format",
+    None,
+    "Format of the file.",
+    type=click.Choice(("jsonl", "csv", "parquet")),
+    default="jsonl",
+)
+to_option = option(
+    "--to product",
+    "PRODUCT",
+    "The target is a database of this product, whose own empty table is filled: message-db or pyeventsourcing.",
+    type=click.Choice(tuple(PRODUCTS)),
 )
 jobs_option = option(
     "--jobs",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.foreign import Foreign, foreign_options, taken
 from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import moment_text, print_result
 from eventferry.cli.places import store_at
@@ -15,6 +18,11 @@ from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import counted, say
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from eventferry import EventStore, ForeignSource
 
 
 @click.command()
@@ -42,6 +50,13 @@ from eventferry.errors import UsageError
     "With --status: exit with status 1 if events wait for longer, or if the last try failed.",
     type=click.FloatRange(0),
 )
+@foreign_options
+@option(
+    "--settle",
+    "SECONDS",
+    "With a mapping: how long a missing position may still appear, where the database does not tell it (10).",
+    type=click.FloatRange(0),
+)
 @json_option
 @cancellable
 async def sync(
@@ -54,19 +69,26 @@ async def sync(
     rate: int | None,
     status: bool,
     max_lag: float | None,
+    settle: float | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Bring over to TO_STORE what is new in FROM_STORE.
 
     Each event comes over exactly once, however often this is ended or killed and run again. A missing TO_STORE is
-    created. FROM_STORE is only read.
+    created. FROM_STORE is only read; with --from it is a database with another product's tables.
     """
     if max_lag is not None and not status:
         raise UsageError("--max-lag needs --status")
+    foreign = taken(options)
+    if settle is not None:
+        if foreign is None:
+            raise UsageError("--settle needs --from PRESET or --from FILE.toml")
+        foreign = Foreign(foreign.mapping, foreign.options | {"settle": settle})
     if status:
-        await _tell_status(src, dst, max_lag, as_json=as_json)
+        await _tell_status(src, dst, max_lag, foreign, as_json=as_json)
         return
-    async with store_at(src) as source, open_store(dst) as target:
+    async with _source_at(src, foreign) as source, open_store(dst) as target:
         report = await target.sync(
             source,
             mode="merge" if merge else None,
@@ -76,15 +98,25 @@ async def sync(
             rate=rate,
         )
     secrets = f" and {counted(report.secrets, 'secret')}" if report.secrets else ""
+    exactness = f"; {report.exactness}" if report.exactness else ""
     print_result(
         report,
-        f"brought over {counted(report.events, 'event')}{secrets}; bookmark {report.bookmark}",
+        f"brought over {counted(report.events, 'event')}{secrets}; bookmark {report.bookmark}{exactness}",
         as_json=as_json,
     )
 
 
-async def _tell_status(src: str, dst: str, max_lag: float | None, *, as_json: bool) -> None:
-    async with store_at(src) as source, store_at(dst) as target:
+@asynccontextmanager
+async def _source_at(src: str, foreign: Foreign | None) -> AsyncIterator[EventStore | ForeignSource]:
+    opened = store_at(src) if foreign is None else foreign.opened(src)
+    async with opened as source:
+        yield source
+
+
+async def _tell_status(
+    src: str, dst: str, max_lag: float | None, foreign: Foreign | None, *, as_json: bool
+) -> None:
+    async with _source_at(src, foreign) as source, store_at(dst) as target:
         found = await target.sync_status(source)
     if not found:
         say(f"nothing has been synced from {without_password(src)} into {without_password(dst)} yet")

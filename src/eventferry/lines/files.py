@@ -59,7 +59,7 @@ async def _called(is_regular: bool, function: Callable[P, T], *args: P.args, **k
     return await (asyncio.to_thread if is_regular else detached)(function, *args, **kwargs)
 
 
-async def _settled(future: asyncio.Future[Any]) -> None:
+async def settled(future: asyncio.Future[Any]) -> None:
     """Wait until a future is over, however often this is cancelled: a thread that runs cannot be."""
     try:
         await to_the_end(asyncio.wait([future]))
@@ -179,7 +179,7 @@ class Blocks(AsyncIterator[bytes]):
         reading, self._next = self._next, None
         try:
             if reading is not None:
-                await _settled(reading)
+                await settled(reading)
         finally:
             if self._file is not None and self._name is not None:
                 self._file.close()
@@ -380,7 +380,7 @@ class FileSink:
                 if self._is_special:  # it may never be taken
                     self._writing.add_done_callback(lambda future: future.cancelled() or future.exception())
                 else:
-                    await _settled(self._writing)
+                    await settled(self._writing)
         finally:
             if self._file is not None:
                 self._file.close()

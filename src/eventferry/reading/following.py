@@ -10,7 +10,8 @@ held between looks. A look that fails or is cancelled changes nothing, and the n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from eventferry import cursor as vector
 from eventferry.database import Database, Filter, Reading, State
@@ -29,6 +30,56 @@ _CHECK_AFTER = 1.0
 and has grown by as many events as were lost has the same counts."""
 
 _EVERY_THREAD = range(vector.THREADS)
+
+Found = TypeVar("Found", bound="Batch")
+
+
+class Batch(Protocol):
+    """What a look has found."""
+
+    @property
+    def number(self) -> int:
+        """How many events."""
+
+
+class Polling(Generic[Found]):
+    """Looks again and again: soon while events come, and seldom when none have come for a while.
+
+    Args:
+        look: one look.
+        is_caught_up: whether the last look has seen the end, so that the next one can wait.
+    """
+
+    def __init__(self, look: Callable[[], Awaitable[Found]], is_caught_up: Callable[[], bool]) -> None:
+        self._look = look
+        self._is_caught_up = is_caught_up
+        self._pause = BUSY_PAUSE
+
+    async def next(self, idle: float | None) -> Found | None:
+        """What comes next, as soon as there is something, or None after `idle` seconds; None waits for ever."""
+        clock = asyncio.get_running_loop().time
+        deadline = None if idle is None else clock() + idle
+        while not (found := await self._looked()).number:
+            left = None if deadline is None else deadline - clock()
+            if left is not None and left <= 0:
+                return None
+            if self._is_caught_up():
+                await asyncio.sleep(self._pause if left is None else min(self._pause, left))
+                self._pause = min(2 * self._pause, IDLE_PAUSE)
+        self._pause = BUSY_PAUSE
+        return found
+
+    async def _looked(self) -> Found:
+        """One look, or more where the server restarts meanwhile."""
+        pauses = iter(RECONNECTIONS)
+        while True:
+            try:
+                return await self._look()
+            except StoreUnreachableError:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
 
 
 class Follower:
@@ -55,7 +106,7 @@ class Follower:
         self._only = only
         self._limit = limit
         self._decode = decode
-        self._pause = BUSY_PAUSE
+        self._polling = Polling(self._look, lambda: self.is_caught_up)
         self._pages: Pages | None = None
         self._state: State | None = None
         self._checked = 0.0
@@ -78,32 +129,7 @@ class Follower:
         # Two steps at the same time must not begin at the same event.
         with self._database.life.running():
             async with self._turn:
-                return await self._next(idle)
-
-    async def _next(self, idle: float | None) -> Lines:
-        clock = asyncio.get_running_loop().time
-        deadline = None if idle is None else clock() + idle
-        while not (lines := await self._looked()).number:
-            left = None if deadline is None else deadline - clock()
-            if left is not None and left <= 0:
-                return NO_LINES
-            if self.is_caught_up:
-                await asyncio.sleep(self._pause if left is None else min(self._pause, left))
-                self._pause = min(2 * self._pause, IDLE_PAUSE)
-        self._pause = BUSY_PAUSE
-        return lines
-
-    async def _looked(self) -> Lines:
-        """One look, or more where the server restarts meanwhile."""
-        pauses = iter(RECONNECTIONS)
-        while True:
-            try:
-                return await self._look()
-            except StoreUnreachableError:
-                pause = next(pauses, None)
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
+                return await self._polling.next(idle) or NO_LINES
 
     async def _look(self) -> Lines:
         before = await self.begin()

@@ -94,6 +94,9 @@ class ForeignDatabase(Protocol):
         """What to select so that a column of `mapped` comes as `Mapper` wants it: whole numbers as int, text as str,
         JSON as str or bytes, times as microseconds since 1970."""
 
+    def text(self, value: str) -> str:
+        """A text in SQL, whatever it holds."""
+
     async def close(self) -> None:
         """Close its connections; twice is fine."""
 
@@ -103,13 +106,19 @@ class Reader(NamedTuple):
 
     Attributes:
         statement: gives the columns of a `SourceRow`, in their order; the rows are `mapped`, and without an order.
+        table: what stands behind FROM in it.
+        aggregate: the expression for the aggregate's id in it.
         time: what comes as the time.
         has_transaction: whether the last column is `transaction`.
+        has_kind: whether the SELECT gives a kind.
     """
 
     statement: str
+    table: str
+    aggregate: str
     time: TimeKind
     has_transaction: bool
+    has_kind: bool
 
 
 _GOOD: dict[str, tuple[ColumnKind, ...]] = {
@@ -144,9 +153,10 @@ async def reader_of(database: ForeignDatabase, snapshot: Snapshot, select: str, 
     wanted = [name for name in OUTPUT if name != "transaction" or name in found]
     expressions = [database.expression(name, found[name]) if name in found else "NULL" for name in wanted]
     time: TimeKind = _TIMES.get(found["time"].kind, "any") if "time" in found else "any"
-    return Reader(
-        f"SELECT {', '.join(expressions)} FROM ({select}\n) AS mapped", time, "transaction" in found
-    )
+    table = f"({select}\n) AS mapped"
+    statement = f"SELECT {', '.join(expressions)} FROM {table}"
+    aggregate = expressions[wanted.index("aggregate")]
+    return Reader(statement, table, aggregate, time, "transaction" in found, "kind" in found)
 
 
 _WORDS: dict[ColumnKind, str] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import math
 from array import array
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
@@ -20,6 +22,7 @@ from eventferry.reading.ahead import in_turn
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot, reader_of
 from eventferry.sources.mapper import Mapper, PayloadMode
 from eventferry.sources.mapping import KEPT, ROW_KINDS, Mapping, RowKind, load_mapping
+from eventferry.sources.window import SETTLE
 
 _SHOWN = 3
 """Events that a preview shows."""
@@ -79,6 +82,8 @@ class ForeignSource:
 
     Attributes:
         mapping: by which it is read.
+        kept: the kinds of rows that are events.
+        settle: seconds for which a missing position may still appear, where nothing tells it.
     """
 
     def __init__(
@@ -89,18 +94,26 @@ class ForeignSource:
         payload: PayloadMode = "envelope",
         drop_metadata: bool = False,
         kept: frozenset[RowKind] = KEPT,
+        settle: float = SETTLE,
     ) -> None:
         self.database = database
         self.mapping = mapping
         self._select = mapping.statement(database.scheme)
         self._payload = payload
         self._drop_metadata = drop_metadata
-        self._kept = kept
+        self.kept = kept
+        self.settle = settle
 
     @property
     def place(self) -> str:
         """The database, without a password, and the mapping."""
         return f"{self.database.place} ({self.mapping.name})"
+
+    @property
+    def digest(self) -> bytes:
+        """What it depends on which event a row becomes: read in another way, it has another one."""
+        ways = f"{self.mapping.digest} {self._payload} {self._drop_metadata} {sorted(self.kept)}"
+        return hashlib.blake2b(ways.encode(), digest_size=8).digest()
 
     def export_events(self) -> ForeignExport:
         """All events, as blocks of lines: one state of the database, in the order of its positions.
@@ -151,7 +164,7 @@ class ForeignSource:
             self.mapping,
             payload=self._payload,
             drop_metadata=self._drop_metadata,
-            kept=self._kept,
+            kept=self.kept,
             time=reader.time,
         )
 
@@ -292,6 +305,7 @@ def open_source(
     drop_metadata: bool = False,
     keep: Iterable[RowKind] = (),
     skip: Iterable[RowKind] = (),
+    settle: float = SETTLE,
     **options: Any,
 ) -> ForeignSource:
     """Open the event tables of another product. They are only read.
@@ -304,6 +318,8 @@ def open_source(
         drop_metadata: with "data", leave out metadata also where it is not empty; otherwise such a row is refused.
         keep: kinds of rows that become events beside the usual ones: "link", "snapshot", "deleted".
         skip: kinds of rows that are left out: "archived".
+        settle: for `EventStore.sync`: seconds for which a missing position may still appear, where the database does
+            not tell it; see docs/sources.md.
         options: settings of the database, as for `open_store`.
 
     Raises:
@@ -320,6 +336,8 @@ def open_source(
         raise UsageError(f"a kind of rows is one of {', '.join(ROW_KINDS)}, not {unknown[0]!r}")
     if both := sorted(keep & skip):
         raise UsageError(f"{both[0]!r} is both to be kept and to be skipped")
+    if isinstance(settle, bool) or not isinstance(settle, int | float) or not 0 <= settle < math.inf:
+        raise UsageError(f"settle is a number of seconds, from 0, not {settle!r}")
     chosen = load_mapping(mapping)
     return ForeignSource(
         open_foreign(url, options),
@@ -327,4 +345,5 @@ def open_source(
         payload=payload,
         drop_metadata=drop_metadata,
         kept=(KEPT | keep) - skip,
+        settle=settle,
     )

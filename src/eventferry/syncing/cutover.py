@@ -8,7 +8,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.database import Database, Owner
-from eventferry.errors import AlreadyFrozenError, CutoverError
+from eventferry.errors import AlreadyFrozenError, CutoverError, UsageError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation, counts_of, place_of
 from eventferry.reading.bookmarks import Bookmark
@@ -52,8 +52,14 @@ async def cutover(
     Raises:
         AlreadyFrozenError: the source is frozen.
         CutoverError: the stores are not equal, which should not happen.
+        UsageError: the source is another product's table, which nobody can freeze.
         EventferryError: as `EventStore.sync` raises them.
     """
+    if not isinstance(source, EventStore):
+        raise UsageError(
+            "a cutover freezes its source, and another product's table cannot be frozen: stop what writes there, sync "
+            "once more, and verify"
+        )
     with Operation("cutover", target._database, source=place_of(source._database)) as operation:
         syncing = Sync(StoreSource(source._database), target._database, mode="replica")
         before = await syncing.run(follow=False)

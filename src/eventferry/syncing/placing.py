@@ -11,6 +11,7 @@ from eventferry.database import ExclusiveWriting, Reading
 from eventferry.errors import AggregateConflictError, TargetChangedError
 from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, full_thread, last_version
+from eventferry.reading.order import thread_of
 from eventferry.state.syncs import SyncState
 
 _KNOWN = 200_000
@@ -24,108 +25,121 @@ Before: TypeAlias = Callable[[Sequence[str]], Awaitable[dict[str, int]]]
 """The highest version of each of these aggregates among what was brought over before, as the source has it."""
 
 
-async def place(
-    writing: ExclusiveWriting,
-    rows: Sequence[Row],
-    state: SyncState,
-    thread: int,
-    ours: set[str],
-    before: Before,
-) -> tuple[list[Row], str]:
-    """The rows as the target is to store them, and the cursor of the target behind them.
+class Placing:
+    """Gives the events of one batch their places.
 
     Args:
-        writing: the transaction in which they are stored.
-        rows: of the source, in its order.
         state: of the sync.
-        thread: of a merge: where the events of this source go.
-        ours: aggregates that are known to be only the source's in a merge; more become so.
+        key: of the sync's row.
+        keeps: whether a replica keeps the places and versions of the source. If not, its events come in thread 0, one
+            behind the other, and their versions in each aggregate too, here and in a merge.
+        ours: of a merge: aggregates that are known to have only events of the source, with their last versions in the
+            target; more become so.
         before: asks the source.
-
-    Raises:
-        TargetChangedError: a replica was written to by somebody else.
-        AggregateConflictError: an aggregate lives on both sides.
     """
-    heads = await writing.heads()
-    if state.mode == "replica":
-        if state.heads is not None and vector.encode(heads) != state.heads:
-            raise TargetChangedError(
-                "the target is a replica, and somebody else has stored events in it: nothing was changed. Make the "
-                "replica anew in an empty store, or merge into a store that has events of its own"
+
+    def __init__(self, state: SyncState, key: str, keeps: bool, ours: dict[str, int], before: Before) -> None:
+        self._state = state
+        self._key = key
+        self._keeps = keeps
+        self._ours = ours
+        self._before = before
+        self._policy, _, self._prefix = state.same_aggregate.partition("=")
+
+    async def place(self, writing: ExclusiveWriting, rows: Sequence[Row]) -> tuple[list[Row], str]:
+        """The rows as the target is to store them, and the cursor of the target behind them.
+
+        Args:
+            writing: the transaction in which they are stored.
+            rows: of the source, in its order.
+
+        Raises:
+            TargetChangedError: a replica was written to by somebody else.
+            AggregateConflictError: an aggregate lives on both sides.
+        """
+        heads = await writing.heads()
+        if self._state.mode == "replica":
+            if self._state.heads is not None and vector.encode(heads) != self._state.heads:
+                raise TargetChangedError(
+                    "the target is a replica, and somebody else has stored events in it: nothing was changed. Make the "
+                    "replica anew in an empty store, or merge into a store that has events of its own"
+                )
+            last = {} if self._keeps else await _last_versions(writing, {row.aggregate_id for row in rows})
+            placed = list(rows) if self._keeps else await self._behind(writing, rows, heads, 0, last)
+        else:
+            placed = await self._merged(writing, rows, heads)
+        for row in placed:
+            heads[row.thread_id] = row.thread_counter + 1
+        return placed, vector.encode(heads)
+
+    async def _merged(
+        self, writing: ExclusiveWriting, rows: Sequence[Row], heads: Sequence[int]
+    ) -> list[Row]:
+        """Behind everything, in the order of the source.
+
+        All events of one source go to one thread, so that their order is that of the source whatever their timestamps
+        are: in a thread the order is that of the counters.
+        """
+        last = await _last_versions(writing, {self._prefix + row.aggregate_id for row in rows})
+        if self._policy != "renumber":
+            await self._refuse_shared(rows, last)
+        placed = await self._behind(writing, rows, heads, thread_of(self._key), last)
+        if len(self._ours) > _KNOWN:
+            self._ours.clear()
+        self._ours.update((row.aggregate_id, row.aggregate_version) for row in placed)
+        return placed
+
+    async def _behind(
+        self,
+        writing: ExclusiveWriting,
+        rows: Sequence[Row],
+        heads: Sequence[int],
+        thread: int,
+        last: dict[str, int],
+    ) -> list[Row]:
+        """The rows at the end of a thread. `last` are the versions of their aggregates in the target."""
+        if heads[thread] + len(rows) - 1 > MAX_COUNTER:
+            raise full_thread(thread)
+        renumber = self._policy == "renumber" or not self._keeps
+        limits = await writing.limits() if self._prefix else None
+        placed: list[Row] = []
+        for counter, row in enumerate(rows, heads[thread]):
+            aggregate_id = self._prefix + row.aggregate_id
+            version = last.get(aggregate_id, 0) + 1 if renumber else row.aggregate_version
+            if version > MAX_SAFE_INTEGER:
+                raise last_version(aggregate_id)
+            last[aggregate_id] = version
+            if limits is not None:
+                check_limits(limits, aggregate_id, row.type, row.payload)
+            placed.append(
+                row._replace(
+                    thread_id=thread,
+                    thread_counter=counter,
+                    aggregate_id=aggregate_id,
+                    aggregate_version=version,
+                )
             )
-        placed = list(rows)
-    else:
-        placed = await _merged(writing, rows, heads, state, thread, ours, before)
-    for row in placed:
-        heads[row.thread_id] = row.thread_counter + 1
-    return placed, vector.encode(heads)
+        return placed
 
+    async def _refuse_shared(self, rows: Sequence[Row], last: Mapping[str, int]) -> None:
+        """Refuse an aggregate of which the target has events that are not the source's.
 
-async def _merged(
-    writing: ExclusiveWriting,
-    rows: Sequence[Row],
-    heads: Sequence[int],
-    state: SyncState,
-    thread: int,
-    ours: set[str],
-    before: Before,
-) -> list[Row]:
-    """Behind everything, in the order of the source.
-
-    All events of one source go to one thread, so that their order is that of the source whatever their timestamps are:
-    in a thread the order is that of the counters.
-    """
-    policy, _, prefix = state.same_aggregate.partition("=")
-    renumber = policy == "renumber"
-    last = await _last_versions(writing, {prefix + row.aggregate_id for row in rows})
-    if not renumber:
-        await _refuse_shared(rows, prefix, last, ours, before)
-    if heads[thread] + len(rows) - 1 > MAX_COUNTER:
-        raise full_thread(thread)
-    limits = await writing.limits() if prefix else None
-    placed: list[Row] = []
-    for counter, row in enumerate(rows, heads[thread]):
-        aggregate_id = prefix + row.aggregate_id
-        version = last.get(aggregate_id, 0) + 1 if renumber else row.aggregate_version
-        if version > MAX_SAFE_INTEGER:
-            raise last_version(aggregate_id)
-        last[aggregate_id] = version
-        if limits is not None:
-            check_limits(limits, aggregate_id, row.type, row.payload)
-        placed.append(
-            row._replace(
-                thread_id=thread,
-                thread_counter=counter,
-                aggregate_id=aggregate_id,
-                aggregate_version=version,
-            )
-        )
-    return placed
-
-
-async def _refuse_shared(
-    rows: Sequence[Row], prefix: str, last: Mapping[str, int], ours: set[str], before: Before
-) -> None:
-    """Refuse an aggregate of which the target has events that are not the source's.
-
-    It has none if its last version there equals the last one that was brought over. The source says which that was; it
-    is asked once for each aggregate, and again where the versions do not follow one another.
-    """
-    first: dict[str, int] = {}
-    for row in rows:
-        first.setdefault(row.aggregate_id, row.aggregate_version)
-    doubtful = [
-        name
-        for name, version in first.items()
-        if last.get(prefix + name, 0) != version - 1 or (version > 1 and name not in ours)
-    ]
-    brought = await before(doubtful) if doubtful else {}
-    for name in doubtful:
-        if last.get(prefix + name, 0) != brought.get(name, 0):
-            raise AggregateConflictError(prefix + name)
-    if len(ours) > _KNOWN:
-        ours.clear()
-    ours.update(first)
+        It has none if its last version there equals the last one that was brought over. The source says which that
+        was, where it is not known from the batch before.
+        """
+        first: dict[str, int] = {}
+        for row in rows:
+            first.setdefault(row.aggregate_id, row.aggregate_version)
+        doubtful = []
+        for name, version in first.items():
+            known = self._ours.get(self._prefix + name)
+            is_new = known is None and version == 1 and self._prefix + name not in last
+            if not is_new and known != last.get(self._prefix + name, 0):
+                doubtful.append(name)
+        brought = await self._before(doubtful) if doubtful else {}
+        for name in doubtful:
+            if last.get(self._prefix + name, 0) != brought.get(name, 0):
+                raise AggregateConflictError(self._prefix + name)
 
 
 async def _last_versions(reading: Reading, ids: set[str], where: str = "") -> dict[str, int]:

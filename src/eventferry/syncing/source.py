@@ -92,6 +92,16 @@ class Source(Protocol):
     def place(self) -> str:
         """Where it is, without a password; from wherever it is looked at."""
 
+    @property
+    def has_places(self) -> bool:
+        """Whether its events have places and versions by our rules. If not, they get theirs in the target: dense ones,
+        in the order in which they come."""
+
+    @property
+    def exactness(self) -> str | None:
+        """Of a source where events may become visible late, in the words of the report: whether one may be missed, and
+        why. None where there is no such question, or it has not been looked at."""
+
     async def identities(self) -> list[str]:
         """In hex, its own identity first, then those of stores of which it is a copy: a sync that was begun from one of
         these goes on with it. `NO_IDENTITY` where it has none that lasts."""

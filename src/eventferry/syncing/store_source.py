@@ -25,6 +25,9 @@ from eventferry.syncing.source import NO_IDENTITY, Waiting
 class StoreSource:
     """A store, read through its database."""
 
+    has_places = True
+    exactness: str | None = None
+
     def __init__(self, database: Database) -> None:
         self._database = database
 

@@ -40,13 +40,12 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row, decode_event
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
-from eventferry.reading.order import thread_of
 from eventferry.reading.questions import identity_of
 from eventferry.state import owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.pace import Pace
-from eventferry.syncing.placing import place
+from eventferry.syncing.placing import Placing
 from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source
 
 BATCH_SECONDS = 0.05
@@ -67,7 +66,7 @@ RETRY_SECONDS = (0.1, 0.5, 2.0, 5.0, 15.0)
 _NOTING_SECONDS = 5.0
 
 
-class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """What a sync has done.
 
     Attributes:
@@ -75,12 +74,15 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         events: events that were brought over.
         secrets: secrets that were brought over or deleted.
         bookmark: of the source, behind the last event that the target has of it.
+        exactness: where the source is another product's table, whether an event can be missed whose transaction commits
+            late: "exact", or "not exact, because …".
     """
 
     mode: Mode
     events: int
     secrets: int
     bookmark: str
+    exactness: str | None = None
 
 
 class _MovedError(EventferryError):
@@ -125,7 +127,7 @@ class Sync:
         self._state: SyncState | None = None
         self._text: str | None = None
         self._events = 0
-        self._ours: set[str] = set()
+        self._ours: dict[str, int] = {}
         self._has_problem = False
         self._decoder = LineDecoder()
 
@@ -190,6 +192,7 @@ class Sync:
             events=self._events,
             secrets=0 if self._secrets is None else self._secrets.brought,
             bookmark=state.bookmark or "",
+            exactness=self._source.exactness,
         )
 
     @property
@@ -366,7 +369,8 @@ class Sync:
             own = identity_of(await writing.state()).hex()
             if not state.is_about(own) or not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
-            placed, heads = await place(writing, rows, state, thread_of(self._key), self._ours, self._brought)
+            placing = Placing(state, self._key, self._source.has_places, self._ours, self._brought)
+            placed, heads = await placing.place(writing, rows)
             state = msgspec.structs.replace(
                 state,
                 bookmark=bookmark,

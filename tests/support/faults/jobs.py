@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from eventferry import AUTO, MANUAL, EventferryError, open_store, pipeline
+from eventferry import AUTO, MANUAL, EventferryError, Mapping, open_source, open_store, pipeline
 from eventferry.databases import mysql, postgresql, sqlite
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.postgresql.connection import _Raw
@@ -307,6 +307,17 @@ async def sync(tell: Tell, source_url: str, url: str, mode: Mode, follow: bool) 
         tell("done", report.events)
 
 
+async def sync_table(
+    tell: Tell, source_url: str, mapping: Mapping, url: str, mode: Mode, follow: bool
+) -> None:
+    async with open_source(source_url, mapping) as source, open_store(url) as target:
+        tell("begun")
+        report = await target.sync(
+            source, mode=mode, follow=follow, tell=lambda report: tell("batch", report.events)
+        )
+        tell("done", report.events)
+
+
 JOBS: dict[str, Job] = {
     "import": import_,
     "resumed import": resumed_import,
@@ -321,4 +332,5 @@ JOBS: dict[str, Job] = {
     "upgrade": upgrade,
     "drop": drop,
     "sync": sync,
+    "sync table": sync_table,
 }

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.support.interop import npm
+
 HERE = Path(__file__).parent
-CACHE = HERE.parents[2] / "build" / "interop"
 ANSWER_SECONDS = 60
 ANSWER_BYTES = 256 * 1024 * 1024
 
@@ -130,43 +127,9 @@ def _adapter(place: str) -> tuple[str, dict[str, Any]]:
 
 
 def install() -> Path:
-    """The folder with the packages, installed there once for this package.json and this Node."""
-    manifest = (HERE / "package.json").read_bytes()
-    node = _run("node", "-p", "process.versions.modules + process.arch", cwd=HERE).stdout
-    folder = CACHE / hashlib.sha256(manifest + node.encode()).hexdigest()[:16]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "installed").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            (folder / "package.json").write_bytes(manifest)
-            _install_into(folder)
-            (folder / "installed").touch()
-    return folder
-
-
-def _install_into(folder: Path) -> None:
-    installed = _run("npm", "install", "--no-audit", "--no-fund", "--foreground-scripts", cwd=folder)
-    if _works(folder).returncode == 0:
-        return
-    # Some versions of npm hold the build step of a package back until it is approved.
-    rebuilt = _run("npm", "rebuild", "better-sqlite3", "--foreground-scripts", cwd=folder)
-    works = _works(folder)
-    if works.returncode:
-        raise RuntimeError(
-            f"better-sqlite3 was not built:\n{installed.stdout}\n{rebuilt.stdout}\n{works.stdout}"
-        )
-
-
-def _works(folder: Path) -> subprocess.CompletedProcess[str]:
-    return _run("node", "-e", "new (require('better-sqlite3'))(':memory:')", cwd=folder, check=False)
-
-
-def _run(*command: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    """The folder with the packages."""
+    return npm.install(
+        HERE / "package.json",
+        compiled="better-sqlite3",
+        works="new (require('better-sqlite3'))(':memory:')",
     )
-    if check and done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}")
-    return done

@@ -74,6 +74,9 @@ class MysqlTables:
             return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {named})"
         return named
 
+    def text(self, value: str) -> str:
+        return f"CONVERT(X'{value.encode().hex()}' USING utf8mb4)"
+
     async def close(self) -> None:
         await self.life.end()
         await self._pool.close()

@@ -90,6 +90,9 @@ class PostgresTables:
         kind: ColumnKind = "text" if name in ("aggregate", "id") else column.kind
         return _EXPRESSIONS[kind].format(f"mapped.{name}")
 
+    def text(self, value: str) -> str:
+        return f"convert_from(decode('{value.encode().hex()}', 'hex'), 'UTF8')"
+
     async def close(self) -> None:
         await self.life.end()
         await self._pool.close()

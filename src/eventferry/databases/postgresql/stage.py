@@ -273,7 +273,7 @@ def copied(
     # Mostly only payloads hold what must be escaped, and of that only backslashes, for they are compact JSON.
     is_special = _SPECIAL.search(b"".join((*texts[0], *texts[1]))) is not None
     if is_special:
-        texts = [[_escaped(bytes(text)) for text in column] for column in texts]
+        texts = [[escaped(bytes(text)) for text in column] for column in texts]
     rows = b"".join([b"%b\t%b\t%b\t%d\t%b\n" % row for row in zip(*texts, sizes, numbers, strict=True)])
     return rows if is_special else rows.replace(b"\\", b"\\\\")
 
@@ -290,7 +290,8 @@ def copied_rows(rows: Sequence[NumberedRow]) -> bytes:
     return copied([row[4] for row in rows], [row[6] for row in rows], [row[7] for row in rows], numbers)
 
 
-def _escaped(text: bytes) -> bytes:
+def escaped(text: bytes) -> bytes:
+    """A value as COPY takes it in text format."""
     if _SPECIAL.search(text) is None:
         return text
     return _SPECIAL.sub(lambda match: _ESCAPES[match[0]], text)

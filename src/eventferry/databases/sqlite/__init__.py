@@ -61,7 +61,7 @@ _READERS = 8
 def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDatabase:
     """A store in a file: three slashes for a relative path, four for an absolute one; a plain path as it is."""
     return SqliteDatabase(
-        _path(address),
+        path_of(address),
         tables,
         busy_timeout=seconds(settings, "busy_timeout", 60.0),
         journal_mode=settings.pop("journal_mode", None),
@@ -70,10 +70,11 @@ def open_url(address: str, tables: Tables, settings: dict[str, Any]) -> SqliteDa
 
 def open_foreign(address: str, settings: dict[str, Any]) -> SqliteTables:
     """Another product's tables in a file."""
-    return SqliteTables(_path(address), busy_timeout=seconds(settings, "busy_timeout", 60.0))
+    return SqliteTables(path_of(address), busy_timeout=seconds(settings, "busy_timeout", 60.0))
 
 
-def _path(address: str) -> str:
+def path_of(address: str) -> str:
+    """The path in a URL without its query. Raises UsageError."""
     _, separator, rest = address.partition("://")
     if not separator:
         return address

@@ -51,6 +51,9 @@ class SqliteTables:
     def expression(self, name: str, column: Column) -> str:
         return f"mapped.{name}"
 
+    def text(self, value: str) -> str:
+        return f"CAST(X'{value.encode().hex()}' AS TEXT)"
+
     async def close(self) -> None:
         await self.life.end()
 

@@ -1,0 +1,218 @@
+"""Events as Parquet, and back, by pyarrow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Generator, Iterator
+from typing import Any, cast
+
+from eventferry.errors import EventferryError, InputError, MissingExtraError
+from eventferry.lines.blocks import Lines, LineSplitter
+from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.files import settled
+from eventferry.tabular.columns import COLUMNS, NUMBERS, LineWriter, RowError, payload_of, refuse_columns
+from eventferry.tabular.conversion import Conversion
+
+try:
+    import pyarrow as pa
+    from pyarrow import parquet
+except ImportError:
+    raise MissingExtraError("Parquet needs a package: pip install 'eventferry[parquet]'") from None
+
+ROW_GROUP_BYTES = 32 * 1024 * 1024
+"""From how many bytes on, not packed, a row group is written: with events of 300 bytes it has 120,000 of them, about as
+many as DuckDB gives to one thread at a time."""
+
+_READ_BYTES = 1024 * 1024  # how much is made lines of at a time, about
+_READ_ROWS = 10_000  # and at most
+_MOMENT = pa.timestamp("ms", tz="UTC")
+_TYPES = {
+    "threadCounter": pa.int64(),
+    "threadId": pa.int16(),  # not uint8: not every reader has numbers without a sign
+    "type": pa.string(),
+    "timestamp": _MOMENT,
+    "aggregateId": pa.string(),
+    "aggregateVersion": pa.int64(),
+    "payload": pa.string(),
+}
+SCHEMA = pa.schema([pa.field(column, _TYPES[column], nullable=False) for column in COLUMNS])
+
+
+def to_parquet() -> Conversion:
+    """A transform from lines to Parquet, for a file, a pipe or a `FolderSink`. Its footer comes last, so what an export
+    that died has written is no Parquet file.
+
+    Raises:
+        InputError: while it runs, for a line that is no event.
+    """
+    return Conversion(ParquetWriter)
+
+
+class _Written:
+    """A file in memory that is emptied again and again."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._at = 0
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        self._at += len(self._pieces[-1])
+        return len(self._pieces[-1])
+
+    def tell(self) -> int:
+        return self._at
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+    def taken(self) -> bytes:
+        """What was written since this was last called."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+
+class ParquetWriter:
+    """The codec of `to_parquet`."""
+
+    def __init__(self) -> None:
+        self._splitter = LineSplitter()
+        self._decoder = LineDecoder()
+        self._batches: list[Any] = []
+        self._bytes = 0
+        self._file = _Written()
+        self._writer = parquet.ParquetWriter(
+            self._file,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=["type", "aggregateId"],
+            # Least and greatest values let a reader skip row groups; those of payloads tell nothing.
+            write_statistics=[column for column in COLUMNS if column != "payload"],
+        )
+
+    def feed(self, block: bytes) -> bytes:
+        """The row group that this block makes full."""
+        self._add(self._splitter.feed(block))
+        return self._row_group() if self._bytes >= ROW_GROUP_BYTES else b""
+
+    def finish(self) -> bytes:
+        """The last row group, and the footer."""
+        self._add(self._splitter.finish())
+        last = self._row_group()
+        self._writer.close()
+        return last + self._file.taken()
+
+    def _add(self, lines: Lines) -> None:
+        rows = [row for _, row in lines.whole_rows(self._decoder)]
+        if not rows:
+            return
+        arrays = [
+            pa.array([row.thread_counter for row in rows], _TYPES["threadCounter"]),
+            pa.array([row.thread_id for row in rows], _TYPES["threadId"]),
+            pa.array([row.type for row in rows], _TYPES["type"]),
+            pa.array([row.timestamp for row in rows], _MOMENT),
+            pa.array([row.aggregate_id for row in rows], _TYPES["aggregateId"]),
+            pa.array([row.aggregate_version for row in rows], _TYPES["aggregateVersion"]),
+            pa.array([row.payload for row in rows], _TYPES["payload"]),
+        ]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+        self._batches.append(batch)
+        self._bytes += batch.nbytes
+
+    def _row_group(self) -> bytes:
+        if self._batches:
+            table = pa.Table.from_batches(self._batches)
+            self._batches, self._bytes = [], 0
+            self._writer.write_table(table, row_group_size=len(table))
+        return self._file.taken()
+
+
+async def read_parquet(path: str | os.PathLike[str]) -> AsyncGenerator[bytes]:
+    """The lines of a Parquet file of events, in blocks, as a source for `pipeline`. The columns are the keys of a line
+    in any order; a time has a time zone, or is a whole number of milliseconds since 1970.
+
+    Raises:
+        InputError: while it runs, for what is no Parquet, or no event: with the number of the row, and the column.
+    """
+    blocks = _blocks(os.fsdecode(path))
+    reading: asyncio.Future[bytes | None] | None = None
+    try:
+        while True:
+            reading = asyncio.ensure_future(asyncio.to_thread(next, blocks, None))
+            if (block := await asyncio.shield(reading)) is None:
+                return
+            yield block
+    finally:
+        if reading is not None:
+            await settled(reading)
+        blocks.close()
+
+
+def _blocks(path: str) -> Generator[bytes]:
+    try:
+        with open(path, "rb") as source, parquet.ParquetFile(source, buffer_size=_READ_BYTES) as file:
+            refuse_columns(file.schema_arrow.names, path)
+            yield from _lines(file)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path} is damaged or cut off, or is not Parquet: {error}") from None
+    except OSError as error:
+        raise EventferryError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _lines(file: Any) -> Iterator[bytes]:
+    columns = [column for column in COLUMNS if column in file.schema_arrow.names]
+    writer = LineWriter(columns)
+    row = 1
+    for group in range(file.num_row_groups):
+        about = file.metadata.row_group(group)
+        each = max(about.total_byte_size // max(about.num_rows, 1), 1)
+        at_once = min(max(_READ_BYTES // each, 1), _READ_ROWS)
+        for batch in file.iter_batches(batch_size=at_once, row_groups=[group], columns=columns):
+            values = [_values(column, batch.column(column), row) for column in columns]
+            try:
+                yield writer.lines(zip(*values, strict=True))
+            except RowError as wrong:
+                raise _placed(wrong.error, row + wrong.index) from None
+            row += len(batch)
+
+
+def _values(column: str, values: Any, row: int) -> list[Any]:
+    """The values of a column, of which the first is that of a row, as they stand in lines."""
+    if values.null_count:
+        raise _placed(InputError("is null", field=column), row + values.is_null().index(True).as_py())
+    if column in NUMBERS or (column == "timestamp" and pa.types.is_integer(values.type)):
+        if not pa.types.is_integer(values.type):
+            raise InputError(f"must be whole numbers, not {values.type}", field=column)
+        return cast("list[Any]", values.to_pylist())
+    if column == "timestamp":
+        if not pa.types.is_timestamp(values.type) or values.type.tz is None:
+            raise InputError(f"must be times with a time zone, not {values.type}", field=column)
+        try:
+            return cast("list[Any]", values.cast(_MOMENT).cast(pa.int64()).to_pylist())
+        except pa.ArrowInvalid as error:  # finer than a millisecond
+            raise _placed(
+                InputError(f"in this row or one that follows: {error}", field=column), row
+            ) from None
+    try:
+        texts: list[str] = values.cast(pa.string()).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise InputError(f"must be text, not {values.type}", field=column) from None
+    if column != "payload":
+        return texts
+    payloads = []
+    for index, text in enumerate(texts):
+        try:
+            payloads.append(payload_of(text))
+        except InputError as error:
+            raise _placed(error, row + index) from None
+    return payloads
+
+
+def _placed(error: InputError, row: int) -> InputError:
+    return InputError(error.reason, line=row, field=error.field, unit="row")

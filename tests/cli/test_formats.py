@@ -1,0 +1,153 @@
+"""CSV and Parquet on the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.support import line, make_event, make_lines
+from tests.support.cli import PATIENCE, Ferry, new_ferry, sent
+
+ferry = pytest.fixture(new_ferry)
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.csv.gz", "events.parquet"])
+def test_a_store_comes_back_equal_from_a_file(ferry: Ferry, name: str) -> None:
+    ferry.store("a.db", 3000)
+    file_format = name.split(".")[1]
+    assert "exported 3,000 events" in ferry.done("export", "a.db", name, "--format", file_format).err
+    assert "imported 3,000 events" in ferry.done("import", name, "b.db", "--format", file_format).err
+    assert ferry.exported("b.db") == make_lines(3000)
+    ferry.done("incremental-import", name, "b.db", "--format", file_format)
+    assert ferry.exported("b.db") == make_lines(3000)
+    ferry.done("incremental-import", name, "c.db", "--format", file_format)
+    assert "equal" in ferry.done("verify", "b.db", "c.db", "--content").err
+
+
+def test_csv_goes_through_a_pipe(ferry: Ferry) -> None:
+    ferry.store("a.db", 20)
+    written = ferry.done("export", "a.db", "-", "--format", "csv").out.encode()
+    assert written.count(b"\r\n") == 21
+    ferry.done("import", "-", "b.db", "--format", "csv", stdin=written)
+    assert ferry.exported("b.db") == make_lines(20)
+    told = ferry.refused("import", "-", "c.db", "--format", "csv", stdin=written[:-3])
+    assert "ends inside quotes" in told
+    assert not Path("c.db").exists()
+
+
+def test_an_export_takes_filters_and_its_result_is_the_same_in_any_format(ferry: Ferry) -> None:
+    ferry.store("a.db", 20)
+    plain = ferry.done("export", "a.db", "a.jsonl", "--type", "TYPE_1", "--json").json
+    for file_format in ("csv", "parquet"):
+        told = ferry.done("export", "a.db", "a", "--format", file_format, "--type", "TYPE_1", "--json").json
+        assert told == plain
+    assert duckdb.execute("SELECT DISTINCT type FROM read_parquet('a')").fetchall() == [("TYPE_1",)]
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
+def test_an_export_is_split_into_a_folder(ferry: Ferry, file_format: str) -> None:
+    ferry.store("a.db", 20)
+    told = ferry.done("export", "a.db", "out", "--format", file_format, "--split-by", "type")
+    assert "exported 20 events in" in told.err
+    assert "to 3 files; bookmark" in told.err
+    assert sorted(os.listdir("out")) == [f"TYPE_{i}.{file_format}" for i in range(3)]
+    result = ferry.done("export", "a.db", "days", "--format", file_format, "--split-by", "day", "--json").json
+    assert (result["exported"], result["files"]) == (20, 1)
+    assert "is not empty" in ferry.refused("export", "a.db", "out", "--split-by", "type")
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "status"),
+    [
+        (("export", "a.db", "-", "--split-by", "day"), "standard output is not", 2),
+        (("export", "a.db", "/dev/stdout", "--split-by", "day"), "standard output is not", 2),
+        (("export", "a.db", "a.parquet.gz", "--format", "parquet"), "compressed by itself", 2),
+        (("export", "a.db", "a.xlsx", "--format", "xlsx"), "'xlsx' is not one of", 2),
+        (("import", "-", "b.db", "--format", "parquet"), "standard input is none", 2),
+        (("import", "a.db", "b.db", "--format", "csv"), "a.db is a store: --format is for files", 2),
+        (("import", "none.parquet", "b.db", "--format", "parquet"), "there is no file none.parquet", 1),
+        (("import", "none.csv", "b.db", "--format", "csv"), "there is no file none.csv", 1),
+        (
+            ("import", "lines", "b.db", "--format", "parquet"),
+            "lines is damaged or cut off, or is not Parquet",
+            1,
+        ),
+        (("import", "lines", "b.db", "--format", "csv"), "line 1: field 1 has a quote", 1),
+        (("import", "few.csv", "b.db", "--format", "csv"), "field threadCounter: is missing", 1),
+        (
+            ("incremental-import", "bad.csv", "b.db", "--format", "csv"),
+            "row 2, line 3, field timestamp: must be",
+            1,
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused_and_nothing_is_left(
+    ferry: Ferry, words: tuple[str, ...], says: str, status: int
+) -> None:
+    ferry.store("a.db", 20)
+    ferry.file("lines", make_lines(3))
+    ferry.file("few.csv", b"type,timestamp,aggregateId\nT,0,a\n")
+    ferry.file("bad.csv", b"type,timestamp,aggregateId\nT,0,a\nT,yesterday,a\n")
+    before = ferry.names()
+    assert says in ferry.refused(*words, status=status)
+    assert ferry.names() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", ["csv", "parquet"])
+@pytest.mark.parametrize("split_by", [(), ("--split-by", "type")], ids=["file", "folder"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_export_that_is_killed_leaves_nothing_that_looks_whole(
+    ferry: Ferry, file_format: str, split_by: tuple[str, ...], number: int
+) -> None:
+    ferry.store("a.db", (make_event(i, payload="x" * 5000) for i in range(8000)))
+    before = ferry.names()
+    died = 0
+    for delay in (0.3, 0.6, 0.9, 1.2):
+        child = ferry.start("export", "a.db", "out", "--format", file_format, *split_by)
+        time.sleep(delay)
+        child.send_signal(number)
+        if child.wait(PATIENCE) == 0:
+            continue
+        died += 1
+        hidden = {
+            name for name in ferry.names() - before if name.startswith(".out.") and name.endswith(".part")
+        }
+        assert ferry.names() - hidden == before
+        assert not hidden or number == signal.SIGKILL
+    assert died
+
+
+def test_a_pipe_that_ends_early_gives_nothing_that_looks_whole(ferry: Ferry) -> None:
+    """Whoever reads the pipe has no other sign than what came through."""
+    ferry.store("a.db", (make_event(i, payload="x" * 5000) for i in range(2000)))
+    child = ferry.start("export", "a.db", "-", "--format", "csv")
+    written = sent(child.stdout).read(3_000_000)
+    child.kill()
+    written += sent(child.stdout).read()
+    assert len(written) < 10_000_000
+    assert "ends inside quotes" in ferry.refused("import", "-", "b.db", "--format", "csv", stdin=written)
+    assert not Path("b.db").exists()
+
+
+def test_without_the_package_for_parquet_the_error_says_what_to_install(
+    ferry: Ferry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ferry.store("a.db", 3)
+    import eventferry
+
+    for name in ("to_parquet", "read_parquet"):
+        monkeypatch.delitem(vars(eventferry), name, raising=False)
+    monkeypatch.delitem(sys.modules, "eventferry.tabular.parquet", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "pip install 'eventferry[parquet]'" in ferry.refused(
+        "export", "a.db", "a.parquet", "--format", "parquet"
+    )
+    ferry.done("export", "a.db", "a.csv", "--format", "csv")
+    assert line(make_event(0)) in ferry.exported("a.db")

@@ -1,0 +1,475 @@
+"""Sync from another product's table: each row once, in the order of the positions, with dense versions."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+
+from eventferry import (
+    AggregateConflictError,
+    EventStore,
+    ForeignSource,
+    MappingError,
+    SourceRowError,
+    StoreReplacedError,
+    TargetChangedError,
+    UnsupportedStoreError,
+    UsageError,
+    cutover,
+    open_source,
+    open_store,
+    verify,
+)
+from eventferry.sources.mapping import Position
+from eventferry.sources.positions import SourceBookmark
+from tests.support import NewUrl, all_pages
+from tests.support.foreign.own import OwnTable, mapping, own_table
+from tests.support.places import DATABASES, Places
+
+SETTLE = 0.3
+
+opened = functools.partial(open_source, settle=SETTLE)
+
+
+@pytest.fixture(params=DATABASES)
+def database(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def table(database: str, tmp_path: Path) -> Iterator[OwnTable]:
+    """A table of events on each database."""
+    with own_table(database, tmp_path) as table:
+        yield table
+
+
+@pytest.fixture
+def new_url(tmp_path: Path) -> Iterator[NewUrl]:
+    """Where a target can be made."""
+    with Places("sqlite" if "sqlite" in DATABASES else DATABASES[0], tmp_path) as places:
+        yield places.new_url
+
+
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[OwnTable]:
+    """A table on SQLite, for what does not depend on the database."""
+    with own_table("sqlite", tmp_path) as table:
+        yield table
+
+
+@pytest.fixture
+def pg() -> Iterator[OwnTable]:
+    """A table on PostgreSQL."""
+    with own_table("postgresql", Path()) as table:
+        yield table
+
+
+async def brought(store: EventStore) -> list[tuple[int, str, int]]:
+    """Position, aggregate and version of all events, in the order in which they are read."""
+    return [
+        (event.payload["meta"]["position"], event.aggregate_id, event.aggregate_version)
+        for event in await all_pages(store, 1000)
+    ]
+
+
+async def are_equal(source: ForeignSource, target: EventStore) -> bool:
+    return (await verify(source.export_events(), target.export_events())).equal
+
+
+def dense(events: list[tuple[int, str, int]]) -> bool:
+    """Whether the versions of each aggregate count from 1."""
+    seen: dict[str, int] = defaultdict(int)
+    for _, name, version in events:
+        seen[name] += 1
+        if version != seen[name]:
+            return False
+    return True
+
+
+async def test_what_is_new_comes_over_once_and_in_order(table: OwnTable, new_url: NewUrl) -> None:
+    table.add(*range(1, 11))
+    async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+        assert (await target.sync(source)).events == 10
+        assert (await target.sync(source)).events == 0
+        table.add(*range(11, 15))
+        report = await target.sync(source)
+        assert report.events == 4
+        assert report.mode == "replica"
+        assert report.bookmark.startswith("es1.")
+        events = await brought(target)
+        assert [position for position, *_ in events] == list(range(1, 15))
+        assert dense(events)
+        assert {event.thread_id for event in await all_pages(target, 100)} == {0}
+        assert await are_equal(source, target)
+
+
+async def test_positions_that_are_missing_for_good_hold_up_nothing(table: OwnTable, new_url: NewUrl) -> None:
+    table.add(3, 4, 7)
+    async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+        assert (await target.sync(source)).events == 3
+        table.add(9, 12)
+        assert (await target.sync(source)).events == 2
+        assert await are_equal(source, target)
+
+
+async def test_the_report_says_whether_a_late_commit_may_be_missed(
+    table: OwnTable, database: str, new_url: NewUrl
+) -> None:
+    table.add(1)
+    async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+        exactness = (await target.sync(source)).exactness
+    assert exactness is not None
+    if database in ("sqlite", "postgresql"):
+        assert exactness == "exact"
+    else:
+        assert exactness.startswith("not exact, because ")
+
+
+async def test_it_follows_what_is_written_meanwhile(table: OwnTable, new_url: NewUrl) -> None:
+    table.add(*range(1, 6))
+    reached = asyncio.Event()
+
+    def tell_whether(is_there: bool) -> None:
+        if is_there:
+            reached.set()
+
+    async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+        following = asyncio.create_task(
+            target.sync(source, follow=True, tell=lambda report: tell_whether(report.events == 105))
+        )
+        for position in range(6, 106):
+            await asyncio.to_thread(table.add, position)
+        async with asyncio.timeout(30):
+            await reached.wait()
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        assert [position for position, *_ in await brought(target)] == table.positions()
+        assert await are_equal(source, target)
+
+
+async def test_a_row_that_commits_late_comes_over(pg: OwnTable, new_url: NewUrl) -> None:
+    pg.run("INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)")
+    with psycopg.connect(pg.url) as late:
+        async with opened(pg.url, mapping()) as source, open_store(new_url()) as target:
+            await target.sync(source)
+            late.execute("INSERT INTO events(stream, type, data, at) VALUES ('late', 'T', '{}', 1)")
+            pg.run("INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)")
+            assert (await target.sync(source)).events == 0
+            [status] = await target.sync_status(source)
+            assert status.lag_events == 1
+            late.commit()
+            assert (await target.sync(source)).events == 2
+            assert await brought(target) == [(1, "a", 1), (2, "late", 1), (3, "a", 2)]
+
+
+async def test_a_first_fill_ends_where_a_row_may_still_appear(pg: OwnTable, new_url: NewUrl) -> None:
+    add = "INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)"
+    with psycopg.connect(pg.url) as late:
+        pg.run(add)
+        late.execute(add)
+        pg.run(add)
+        async with opened(pg.url, mapping()) as source, open_store(new_url()) as target:
+            assert (await target.sync(source)).events in (0, 1)
+            late.commit()
+            await target.sync(source)
+            assert [position for position, *_ in await brought(target)] == [1, 2, 3]
+            assert await are_equal(source, target)
+
+
+TRANSACTIONS: dict[str, Any] = {
+    "select": "SELECT id AS position, stream AS aggregate, type, data, at AS time, transaction FROM {events}",
+    "position": Position(kind="transaction"),
+}
+
+
+async def test_rows_are_ordered_by_their_transactions_where_the_mapping_says_so(
+    pg: OwnTable, new_url: NewUrl
+) -> None:
+    pg.run("ALTER TABLE events ADD COLUMN transaction xid8 NOT NULL DEFAULT pg_current_xact_id()")
+    add = "INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)"
+    async with opened(pg.url, mapping(**TRANSACTIONS)) as source, open_store(new_url()) as target:
+        with psycopg.connect(pg.url) as one, psycopg.connect(pg.url) as other:
+            one.execute("SELECT pg_current_xact_id()")
+            other.execute(add)
+            one.execute(add)
+            one.commit()
+            assert (await target.sync(source)).events == 1
+            other.commit()
+        report = await target.sync(source)
+        assert (report.events, report.exactness) == (1, "exact")
+        assert [position for position, *_ in await brought(target)] == [2, 1]
+        assert await are_equal(source, target)
+
+
+async def test_transactions_of_another_server_are_refused(pg: OwnTable, new_url: NewUrl) -> None:
+    """As a dump of another server brings them."""
+    pg.run("ALTER TABLE events ADD COLUMN transaction xid8 NOT NULL DEFAULT '4611686018427387904'")
+    pg.add(1)
+    async with opened(pg.url, mapping(**TRANSACTIONS)) as source, open_store(new_url()) as target:
+        with pytest.raises(UnsupportedStoreError, match="came here from another server"):
+            await target.sync(source)
+
+
+async def test_a_mapping_by_transactions_must_give_them(pg: OwnTable, new_url: NewUrl) -> None:
+    lacking = mapping(position=Position(kind="transaction"))
+    async with opened(pg.url, lacking) as source, open_store(new_url()) as target:
+        with pytest.raises(MappingError, match="must give transaction"):
+            await target.sync(source)
+
+
+async def test_rows_that_are_no_events_are_left_out(table: OwnTable, new_url: NewUrl) -> None:
+    table.add(*range(1, 9))
+    select = """SELECT id AS position, stream AS aggregate, type, data, at AS time,
+        CASE WHEN type = 'TYPE_1' THEN 'link' END AS kind FROM {events}"""
+    async with opened(table.url, mapping(select=select)) as source, open_store(new_url()) as target:
+        assert (await target.sync(source)).events == 4
+        table.add(9, 10, 11)
+        assert (await target.sync(source)).events == 1
+        assert [position for position, *_ in await brought(target)] == [2, 4, 6, 8, 10]
+        [status] = await target.sync_status(source)
+        assert status.lag_events == 0
+        assert await are_equal(source, target)
+
+
+class TestMerging:
+    async def test_events_come_behind_those_of_the_target(self, table: OwnTable, new_url: NewUrl) -> None:
+        table.add(*range(1, 7))
+        async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+            await target.init()
+            await save(target, "own", 1)
+            assert (await target.sync(source, mode="merge")).events == 6
+            table.add(*range(7, 10))
+            await save(target, "own", 2)
+            assert (await target.sync(source)).events == 3
+            events = [event for event in await all_pages(target, 100) if event.aggregate_id != "own"]
+            assert [event.payload["meta"]["position"] for event in events] == list(range(1, 10))
+            assert [event.aggregate_version for event in events if event.aggregate_id == "stream-1"] == [
+                1,
+                2,
+                3,
+            ]
+            assert len({event.thread_id for event in events}) == 1
+
+    async def test_an_aggregate_with_events_of_its_own_is_refused(
+        self, table: OwnTable, new_url: NewUrl
+    ) -> None:
+        table.add(1, 2, 3)
+        url = new_url()
+        async with opened(table.url, mapping()) as source, open_store(url) as target:
+            await target.init()
+            assert (await target.sync(source, mode="merge")).events == 3
+        async with opened(table.url, mapping()) as source, open_store(url) as target:
+            table.add(4)
+            assert (await target.sync(source)).events == 1
+            await save(target, "stream-1", 3)
+            table.add(5, stream="stream-1")
+            with pytest.raises(AggregateConflictError):
+                await target.sync(source)
+            assert len(await all_pages(target, 100)) == 5
+            assert (await target.sync(source, same_aggregate="renumber")).events == 1
+            versions = [
+                e.aggregate_version for e in await all_pages(target, 100) if e.aggregate_id == "stream-1"
+            ]
+            assert sorted(versions) == [1, 2, 3, 4]
+
+    async def test_a_prefix_keeps_them_apart(self, table: OwnTable, new_url: NewUrl) -> None:
+        table.add(1, 2, 3)
+        async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+            await target.init()
+            await save(target, "stream-1", 1)
+            await target.sync(source, mode="merge", same_aggregate="prefix=old-")
+            table.add(4)
+            await target.sync(source)
+            events = await all_pages(target, 100)
+            assert [e.aggregate_version for e in events if e.aggregate_id == "old-stream-1"] == [1, 2]
+
+    async def test_several_tables_of_one_database_go_into_one_store(
+        self, lite: OwnTable, new_url: NewUrl
+    ) -> None:
+        lite.add(1, 2, 3)
+        lite.run("CREATE TABLE others AS SELECT * FROM events")
+        other = mapping(tables={"events": "others"})
+        async with open_store(new_url()) as target:
+            await target.init()
+            async with opened(lite.url, mapping()) as source:
+                await target.sync(source, mode="merge")
+            async with opened(lite.url, other) as source:
+                await target.sync(source, mode="merge", same_aggregate="prefix=other-")
+            lite.add(4)
+            lite.run("INSERT INTO others SELECT * FROM events WHERE id = 4")
+            for each in (mapping(), other):
+                async with opened(lite.url, each) as source:
+                    assert (await target.sync(source)).events == 1
+            assert len(await target.sync_status()) == 2
+
+
+async def save(store: EventStore, aggregate: str, version: int) -> None:
+    await store.save_event(
+        {
+            "type": "OWN",
+            "timestamp": 1,
+            "aggregateId": aggregate,
+            "aggregateVersion": version,
+            "payload": None,
+        }
+    )
+
+
+class TestAnotherHistory:
+    async def test_a_row_that_was_changed_is_noticed(self, table: OwnTable, new_url: NewUrl) -> None:
+        table.add(1, 2, 3)
+        async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+            await target.sync(source)
+            before = await brought(target)
+            table.run("UPDATE events SET type = 'OTHER' WHERE id = 2")
+            table.add(4)
+            with pytest.raises(StoreReplacedError, match="position 2 is another"):
+                await target.sync(source)
+            [status] = await target.sync_status(source)
+            assert "StoreReplacedError" in (status.problem or "")
+            assert await brought(target) == before
+
+    async def test_a_backup_that_was_restored_is_noticed_also_when_it_has_grown(
+        self, table: OwnTable, new_url: NewUrl
+    ) -> None:
+        table.add(1, 2, 3, 4, 5)
+        async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+            await target.sync(source)
+            table.run("DELETE FROM events WHERE id > 1")
+            with pytest.raises(StoreReplacedError, match="gone"):
+                await target.sync(source)
+            table.add(2, stream="another")
+            with pytest.raises(StoreReplacedError, match="gone"):
+                await target.sync(source)
+            table.add(3, 4, 5, 6, stream="another")
+            with pytest.raises(StoreReplacedError, match="another than was read"):
+                await target.sync(source)
+            table.run("DELETE FROM events WHERE id > 3")
+            table.run("UPDATE events SET stream = 'stream-0' WHERE id = 3")
+            with pytest.raises(StoreReplacedError, match="ends before position 5"):
+                await target.sync(source)
+            assert len(await brought(target)) == 5
+
+    async def test_rows_may_be_deleted_as_long_as_one_of_the_last_is_there(
+        self, table: OwnTable, new_url: NewUrl
+    ) -> None:
+        table.add(1, 2, 3, 4, 5)
+        async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+            await target.sync(source)
+            table.run("DELETE FROM events WHERE id IN (1, 2, 3, 4)")
+            table.add(6)
+            assert (await target.sync(source)).events == 1
+
+    async def test_one_that_follows_notices_it_too(self, lite: OwnTable, new_url: NewUrl) -> None:
+        lite.add(1, 2, 3)
+        async with opened(lite.url, mapping()) as source, open_store(new_url()) as target:
+            following = asyncio.create_task(target.sync(source, follow=True))
+            await asyncio.sleep(0.3)
+            lite.run("DELETE FROM events")
+            with pytest.raises(StoreReplacedError):
+                async with asyncio.timeout(10):
+                    await following
+
+    async def test_another_mapping_is_refused(self, lite: OwnTable, new_url: NewUrl) -> None:
+        lite.add(1, 2, 3)
+        async with open_store(new_url()) as target:
+            async with opened(lite.url, mapping()) as source:
+                await target.sync(source)
+            other = msgspec.structs.replace(
+                mapping(),
+                select="SELECT id AS position, 'all' AS aggregate, type, data, at AS time FROM {events}",
+            )
+            for changed in (opened(lite.url, other), opened(lite.url, mapping(), payload="data")):
+                async with changed as source:
+                    with pytest.raises(UsageError, match="gives other events of a row"):
+                        await target.sync(source)
+            assert len(await brought(target)) == 3
+
+
+class TestRefusals:
+    async def test_positions_that_tell_nothing_cannot_be_synced(
+        self, lite: OwnTable, new_url: NewUrl
+    ) -> None:
+        unordered = mapping(position=Position(kind="none"))
+        async with opened(lite.url, unordered) as source, open_store(new_url()) as target:
+            with pytest.raises(MappingError, match="not followed or synced"):
+                await target.sync(source)
+
+    async def test_a_cutover_is_refused(self, lite: OwnTable, new_url: NewUrl) -> None:
+        async with opened(lite.url, mapping()) as source, open_store(new_url()) as target:
+            with pytest.raises(UsageError, match="cannot be frozen"):
+                await cutover(source, target)  # type: ignore[arg-type]
+
+    async def test_a_replica_that_somebody_wrote_to_is_refused(self, lite: OwnTable, new_url: NewUrl) -> None:
+        lite.add(1, 2, 3)
+        async with opened(lite.url, mapping()) as source, open_store(new_url()) as target:
+            await target.sync(source)
+            await save(target, "own", 1)
+            lite.add(4)
+            with pytest.raises(TargetChangedError):
+                await target.sync(source)
+
+    @pytest.mark.parametrize("following", [False, True])
+    async def test_a_row_that_is_no_event_is_named(
+        self, lite: OwnTable, new_url: NewUrl, following: bool
+    ) -> None:
+        lite.add(1, 2, 3)
+        async with opened(lite.url, mapping()) as source, open_store(new_url()) as target:
+            if following:
+                await target.sync(source)
+            lite.add(4, 5)
+            lite.run("UPDATE events SET data = '{' WHERE id = 4")
+            with pytest.raises(SourceRowError, match="own, position 4, column data"):
+                await target.sync(source)
+            assert len(await brought(target)) == (3 if following else 0)
+
+    async def test_two_rows_at_one_position_are_refused(self, lite: OwnTable, new_url: NewUrl) -> None:
+        lite.add(1, 2, 3)
+        twice = """SELECT id AS position, stream AS aggregate, type, data, at AS time
+            FROM {events} JOIN (SELECT 1 AS n UNION SELECT 2) AS twice"""
+        async with opened(lite.url, mapping(select=twice)) as source, open_store(new_url()) as target:
+            with pytest.raises(SourceRowError, match="two rows have this position"):
+                await target.sync(source)
+
+    async def test_an_event_that_the_target_cannot_hold_is_named(
+        self, lite: OwnTable, new_url: NewUrl
+    ) -> None:
+        lite.add(1)
+        async with opened(lite.url, mapping()) as source, open_store(new_url()) as target:
+            await target.sync(source)
+            lite.add(2, stream="x" * 701)
+            with pytest.raises(Exception, match="position 2"):
+                await target.sync(source)
+
+    @pytest.mark.parametrize("settle", [-1, float("nan"), True, "10"])
+    def test_a_settle_time_is_seconds(self, lite: OwnTable, settle: Any) -> None:
+        with pytest.raises(UsageError, match="settle is a number of seconds"):
+            open_source(lite.url, mapping(), settle=settle)
+
+
+class TestBookmarks:
+    @pytest.mark.parametrize("text", ["ef1.AAAA", "es1.AAAA", "es1.!", "es1.", "x"])
+    def test_a_text_that_is_none_is_refused(self, text: str) -> None:
+        with pytest.raises(UsageError, match="bookmark"):
+            SourceBookmark.parse(text)
+
+    def test_it_is_read_as_it_was_written(self) -> None:
+        from eventferry.sources.positions import Place, Witness
+
+        bookmark = SourceBookmark(b"12345678")
+        assert SourceBookmark.parse(str(bookmark)) == bookmark
+        for position in (-(2**63), 5, 2**63 - 1, 6):
+            place = Place(position and 7, position)
+            bookmark = bookmark.moved(place, [Witness.of(place, b"line")])
+            assert SourceBookmark.parse(str(bookmark)) == bookmark
+        assert len(bookmark.witnesses) == 3
+        assert len(str(bookmark)) < 200

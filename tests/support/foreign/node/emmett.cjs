@@ -1,0 +1,28 @@
+// Emmett on a store: node emmett.cjs write|read PLACE, with JSON on standard input.
+// write takes [{stream, events}, ...] and appends them one after another, read takes [stream, ...].
+const [command, place] = process.argv.slice(2)
+const input = JSON.parse(require('fs').readFileSync(0, 'utf8'))
+
+const open = () => {
+  if (place.includes('://')) return require('@event-driven-io/emmett-postgresql').getPostgreSQLEventStore(place)
+  return require('@event-driven-io/emmett-sqlite').getSQLiteEventStore({ fileName: place })
+}
+
+const plain = (_, value) => (typeof value === 'bigint' ? String(value) : value)
+
+const main = async () => {
+  const store = open()
+  if (command === 'write') {
+    for (const { stream, events } of input) await store.appendToStream(stream, events)
+  } else {
+    const read = []
+    for (const stream of input) read.push((await store.readStream(stream)).events)
+    process.stdout.write(JSON.stringify(read, plain))
+  }
+  if (store.close) await store.close()
+}
+
+main().catch((error) => {
+  console.error(error)
+  process.exit(1)
+})
