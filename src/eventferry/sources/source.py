@@ -128,7 +128,7 @@ class ForeignSource:
         first: list[Event] = []
         times: list[int] = []
         trouble: str | None = None
-        export = self.export_events()
+        export = Reading(self)
         try:
             async with aclosing(export):
                 async for lines in export.whole_blocks():
@@ -189,8 +189,43 @@ class ForeignExport:
     """
 
     def __init__(self, source: ForeignSource) -> None:
+        self._reading = Reading(source)
+
+    @property
+    def exported(self) -> int:
+        """How many events have been given out."""
+        return self._reading.exported
+
+    @property
+    def report(self) -> SourceReport:
+        """What has become of the rows so far."""
+        return self._reading.report
+
+    def explain(self, error: InputError) -> InputError:
+        """What a sink refused, told by the row that the line was made of, as far as that is still known."""
+        return self._reading.explain(error)
+
+    def __aiter__(self) -> ForeignExport:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._reading)
+
+    async def aclose(self) -> None:
+        """End now; twice is fine."""
+        await self._reading.aclose()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_reading"):
+            self._reading.life.forget(self._reading.end)
+
+
+class Reading:
+    """What such an export does. Its generators hold it, and not the export: that can be forgotten."""
+
+    def __init__(self, source: ForeignSource) -> None:
         self._source = source
-        self._life = source.database.life
+        self.life = source.database.life
         self._mapper: Mapper | None = None
         self._positions: deque[tuple[int, array[int]]] = deque(maxlen=_BLOCKS)
         self._blocks = self._held_back()
@@ -228,19 +263,20 @@ class ForeignExport:
             column=_COLUMNS.get(error.field or "", "data"),
         )
 
-    def __aiter__(self) -> ForeignExport:
+    def __aiter__(self) -> Reading:
         return self
 
     async def __anext__(self) -> bytes:
-        with self._life.running():
+        with self.life.running():
             return await anext(self._blocks)
 
     async def aclose(self) -> None:
         """End now; twice is fine."""
-        await self._end()
+        await self.end()
 
-    async def _end(self, error: BaseException | None = None) -> None:
-        if self._life.is_inherited:
+    async def end(self, error: BaseException | None = None) -> None:
+        """The same, because of an error."""
+        if self.life.is_inherited:
             return
         await to_the_end(self._leave())
 
@@ -249,14 +285,10 @@ class ForeignExport:
             try:
                 await self._blocks.aclose()
             finally:
-                self._life.remove(self._end)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_life"):
-            self._life.forget(self._end)
+                self.life.remove(self.end)
 
     async def _held_back(self) -> AsyncGenerator[bytes, None]:
-        self._life.add(self._end)
+        self.life.add(self.end)
         held = b""
         try:
             async with aclosing(self.whole_blocks()) as blocks:
@@ -267,7 +299,7 @@ class ForeignExport:
             if held:
                 yield held
         finally:
-            self._life.remove(self._end)
+            self.life.remove(self.end)
 
     async def whole_blocks(self) -> AsyncGenerator[list[bytes], None]:
         """Blocks of whole lines."""

@@ -125,7 +125,7 @@ class MysqlSnapshot:
         finally:
             if not is_over:
                 connection.cut()
-            await to_the_end(connection.run(cursor.close))
+                await to_the_end(connection.run(connection.drop))
 
     async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return await self._connection.run(partial(self._connection.query, statement, values))
