@@ -17,6 +17,9 @@ from eventferry.errors import UsageError
 if TYPE_CHECKING:
     from eventferry.sources.source import ForeignExport, ForeignSource, SourceReport
 
+_SHOWN = 500
+"""Characters of a payload that a preview shows."""
+
 _KINDS = ("link", "snapshot", "archived", "deleted")
 
 
@@ -119,9 +122,10 @@ class Foreign(NamedTuple):
             from eventferry.lines.payload import encode_payload
 
             for event in preview.first:
+                payload = encode_payload(event.payload).decode()
                 print_line(
                     f"{moment_text(event.timestamp)} {event.type} of {event.aggregate_id!r}, version "
-                    f"{event.aggregate_version}: {encode_payload(event.payload).decode()}"
+                    f"{event.aggregate_version}: {payload if len(payload) <= _SHOWN else payload[:_SHOWN] + '…'}"
                 )
             for name, count in preview.types.items():
                 print_line(f"{count:>12,} {name}")

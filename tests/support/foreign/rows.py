@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from pymysql.err import MySQLError
 
 from eventferry.sources.mapping import Mapping, Time
 from eventferry.sources.source import SourceReport
@@ -145,8 +147,9 @@ class Rows:
         return (await self.read(mapping, **options))[0]
 
     def close(self) -> None:
-        """Close the connection to it."""
-        self._connection.close()
+        """Close the connection to it; twice is fine."""
+        with suppress(MySQLError):
+            self._connection.close()
 
 
 @contextmanager
