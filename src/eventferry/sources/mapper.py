@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from eventferry.errors import InputError, SourceRowError
+from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER, check_text
 from eventferry.lines.payload import check_payload, may_be_deep, may_have_long_exponent
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
@@ -24,6 +24,22 @@ PayloadMode: TypeAlias = Literal["envelope", "data"]
 TimeKind: TypeAlias = Literal["microseconds", "local microseconds", "any"]
 """What a database gives as the time: microseconds since 1970; those as if a time without a zone were UTC; or a text or
 a number as it is stored."""
+
+
+def kept_kinds(
+    payload: PayloadMode, drop_metadata: bool, keep: Iterable[RowKind], skip: Iterable[RowKind]
+) -> frozenset[RowKind]:
+    """The kinds of rows that become events, from the arguments of a user. Raises UsageError for wrong ones."""
+    if payload not in ("envelope", "data"):
+        raise UsageError(f"payload is 'envelope' or 'data', not {payload!r}")
+    if drop_metadata and payload == "envelope":
+        raise UsageError("drop_metadata is for payload='data': an envelope holds the metadata")
+    keep, skip = frozenset(keep), frozenset(skip)
+    if unknown := sorted((keep | skip) - set(ROW_KINDS)):
+        raise UsageError(f"a kind of rows is one of {', '.join(ROW_KINDS)}, not {unknown[0]!r}")
+    if both := sorted(keep & skip):
+        raise UsageError(f"{both[0]!r} is both to be kept and to be skipped")
+    return (KEPT | keep) - skip
 
 
 class Mapper:
@@ -104,7 +120,7 @@ class Mapper:
             column = "position"
             try:
                 if type(position) is not int or position > _MAX_POSITION:
-                    raise UndecodableError(f"a position is a whole number below 2^63, not {_shown(position)}")
+                    raise UndecodableError(f"a position is a whole number, not {_shown(position)}")
                 column = "kind"
                 if kind is not None and self._is_left_out(kind):
                     continue
@@ -247,7 +263,7 @@ _COLUMNS = OUTPUT.index("transaction")  # it is the last, and no part of an even
 
 _TYPES = 10_000  # types whose JSON text is remembered
 
-_MAX_POSITION = 2**63 - 1
+_MAX_POSITION = 2**63 - 1  # an unsigned one of MySQL may be beyond, and is refused
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -293,7 +309,9 @@ def _text(value: Any) -> str:
     """A name: text as it is, and numbers."""
     if type(value) is int:
         return str(value)
-    if type(value) is not str or not value:
+    if value == "":
+        raise UndecodableError("is empty")
+    if type(value) is not str:
         raise UndecodableError(f"a text is needed here, not {_shown(value)}: cast it in the SELECT")
     if not value.isascii() or "\0" in value:
         check_text("", value)
