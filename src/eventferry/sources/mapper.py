@@ -11,7 +11,7 @@ import msgspec
 
 from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER, check_text
-from eventferry.lines.payload import check_payload, may_be_deep, may_have_long_exponent
+from eventferry.lines.payload import SHALLOW, check_payload, may_be_deep, may_have_long_exponent
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.sources.aggregates import Aggregate, Aggregates
 from eventferry.sources.decoding import UndecodableError, decoder
@@ -115,6 +115,7 @@ class Mapper:
         lines, positions = self.made, self.positions
         aggregates, types = self._aggregates.known, self._types
         counter, first, last = self.events, self._first, self._last
+        is_bare, moment_of = self._is_bare, self._moment
         for row in rows:
             position, own_id, version, event_type, time, data, metadata, event_id, kind = row[:_COLUMNS]
             column = "position"
@@ -140,12 +141,12 @@ class Mapper:
                 text = b"null" if data is None else self._data(_octets(data))
                 column = "metadata"
                 rest = b"null" if metadata is None else self._metadata(_octets(metadata))
-                if self._is_bare and rest not in (b"null", b"{}") and not self._drops_metadata:
+                if is_bare and rest not in (b"null", b"{}") and not self._drops_metadata:
                     raise UndecodableError(
                         "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
                     )
                 column = "time"
-                timestamp, full_time = self._moment(time, text)
+                timestamp, full_time = moment_of(time, text)
                 column = "id"
                 name = b"null" if event_id is None else _ENCODE(_text(event_id))
             except (UndecodableError, InputError) as error:
@@ -161,22 +162,11 @@ class Mapper:
                 shown_version = b"%d" % version
                 if version - first + 1 != aggregate.events:
                     self.renumbered += 1
-            if not self._is_bare:
-                text = (
-                    b'{"data":%b,"meta":{"id":%b,"position":%d,"version":%b,"time":"%b","metadata":%b}}'
-                    % (
-                        text,
-                        name,
-                        position,
-                        shown_version,
-                        full_time,
-                        rest,
-                    )
-                )
-            lines.append(
-                b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'
-                b'"payload":%b}\n' % (counter, shown_type, timestamp, aggregate.shown, aggregate.events, text)
-            )
+            event = (counter, shown_type, timestamp, aggregate.shown, aggregate.events, text)
+            if is_bare:
+                lines.append(_BARE % event)
+            else:
+                lines.append(_ENVELOPED % (*event, name, position, shown_version, full_time, rest))
             positions.append(position)
             last = self._last = position
             counter += 1
@@ -186,9 +176,9 @@ class Mapper:
         text = b"".join(self.made)
         if (
             _is_utf8(text)
-            and lone_surrogate(text) is None
+            and (b"\\u" not in text or lone_surrogate(text) is None)
             and not may_have_long_exponent(text)
-            and not any(map(may_be_deep, self.made))
+            and not (max(map(len, self.made), default=0) > SHALLOW and any(map(may_be_deep, self.made)))
         ):
             return
         for number, line in enumerate(self.made):
@@ -260,6 +250,14 @@ class Mapper:
 
 
 _COLUMNS = OUTPUT.index("transaction")  # it is the last, and no part of an event
+
+_BARE = (
+    b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'
+    b'"payload":%b}\n'
+)
+_ENVELOPED = _BARE.replace(
+    b"%b}\n", b'{"data":%b,"meta":{"id":%b,"position":%d,"version":%b,"time":"%b","metadata":%b}}}\n'
+)
 
 _TYPES = 10_000  # types whose JSON text is remembered
 

@@ -17,7 +17,7 @@ Moment: TypeAlias = tuple[int, bytes]
 """Milliseconds since 1970, rounded down, and the full text."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SECONDS_KNOWN = 100_000
+_MINUTES_KNOWN = 100_000
 _FRACTION = re.compile(r".{10}[^+-]*?[.,]([0-9]+)", re.DOTALL)
 """Of a second, in a time of ISO 8601; not that of a zone."""
 _FAR = 10**20  # in any unit further from 1970 than any year that has a name
@@ -29,21 +29,21 @@ class Times:
     def __init__(self, mapping: Time) -> None:
         self._zone = None if mapping.zone is None else ZoneInfo(mapping.zone)
         self._nanoseconds = mapping.nanoseconds
-        self._seconds: dict[int, bytes] = {}
+        self._minutes: dict[int, bytes] = {}
 
     def of_microseconds(self, value: int) -> Moment:
         """A time with a zone, as the database gives it: microseconds since 1970."""
-        second, rest = divmod(value, 1_000_000)
-        text = self._seconds.get(second)
+        minute, rest = divmod(value, 60_000_000)
+        text = self._minutes.get(minute)
         if text is None:
-            if len(self._seconds) >= _SECONDS_KNOWN:
-                self._seconds.clear()
+            if len(self._minutes) >= _MINUTES_KNOWN:
+                self._minutes.clear()
             try:
-                text = (_EPOCH + timedelta(seconds=second)).isoformat()[:19].encode()
+                text = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17].encode()
             except OverflowError:
                 raise UndecodableError(_NO_YEAR) from None
-            self._seconds[second] = text
-        return value // 1000, b"%b.%06dZ" % (text, rest)
+            self._minutes[minute] = text
+        return value // 1000, b"%b%02d.%06dZ" % (text, *divmod(rest, 1_000_000))
 
     def of_local_microseconds(self, value: int) -> Moment:
         """A time without a zone, as the database gives it: as if it were UTC. The mapping says its zone."""
