@@ -32,8 +32,13 @@ def by_message_db(url: str, writer: int, events: int) -> None:
 
 def by_emmett(place: str, writer: int, events: int) -> None:
     appends = [
-        {"stream": f"cart-{writer}-{number % STREAMS}", "events": [{"type": "T", "data": {"number": number}}]}
-        for number in range(events)
+        {
+            "stream": f"cart-{writer}-{first // STREAMS % STREAMS}",
+            "events": [
+                {"type": "T", "data": {"number": n}} for n in range(first, min(first + STREAMS, events))
+            ],
+        }
+        for first in range(0, events, STREAMS)
     ]
     run("emmett", "write", place, appends)
 

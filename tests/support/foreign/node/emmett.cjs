@@ -10,13 +10,15 @@ const open = () => {
 
 const plain = (_, value) => (typeof value === 'bigint' ? String(value) : value)
 
-// On SQLite, its driver waits a second for another writer; nothing is stored then.
+// On SQLite, its driver waits a second for another writer. Then nothing was begun, and Emmett fails to roll that back.
+const isBusy = ({ code, message }) => code === 'SQLITE_BUSY' || String(message).includes('cannot rollback')
+
 const append = async (store, stream, events) => {
   for (;;) {
     try {
       return await store.appendToStream(stream, events)
     } catch (error) {
-      if (error.code !== 'SQLITE_BUSY') throw error
+      if (!isBusy(error)) throw error
     }
   }
 }
