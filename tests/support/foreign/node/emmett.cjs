@@ -1,6 +1,7 @@
 // Emmett on a store: node emmett.cjs write|read PLACE, with JSON on standard input.
 // write takes [{stream, events}, ...] and appends them one after another, read takes [stream, ...].
 const [command, place] = process.argv.slice(2)
+console.log = console.error // Emmett logs what it throws too, and standard output is for what was read
 const input = JSON.parse(require('fs').readFileSync(0, 'utf8'))
 
 const open = () => {
