@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -133,6 +135,39 @@ def test_a_pipe_that_ends_early_gives_nothing_that_looks_whole(ferry: Ferry) -> 
     written += sent(child.stdout).read()
     assert len(written) < 10_000_000
     assert "ends inside quotes" in ferry.refused("import", "-", "b.db", "--format", "csv", stdin=written)
+    assert not Path("b.db").exists()
+
+
+def test_another_products_table_is_exported_in_any_format(ferry: Ferry) -> None:
+    with closing(sqlite3.connect("shop.db")) as shop, shop:
+        shop.execute("CREATE TABLE events (id INTEGER PRIMARY KEY, stream TEXT, type TEXT, data TEXT)")
+        shop.executemany(
+            "INSERT INTO events (stream, type, data) VALUES (?, 'Placed', ?)",
+            [(f"order-{i % 7}", f'{{"at": {i}}}') for i in range(100)],
+        )
+    ferry.file(
+        "shop.toml",
+        b"select = 'SELECT id AS position, stream AS aggregate, type, data FROM events'\n"
+        b"[time]\nunit = 'ms'\npointer = '/at'\n",
+    )
+    for file_format in ("csv", "parquet"):
+        words = ("export", "shop.db", "out", "--from", "shop.toml", "--format", file_format)
+        assert ferry.done(*words, "--json").json["source"]["events"] == 100
+        ferry.done("import", "out", f"{file_format}.db", "--format", file_format)
+        assert "equal" in ferry.done("verify", "--from", "shop.toml", "shop.db", f"{file_format}.db").err
+
+
+def test_what_a_store_refuses_is_told_by_the_number_of_the_event(ferry: Ferry) -> None:
+    """The bytes and the lines that an import counts are not those of the file."""
+    ferry.file("few.csv", b"type,timestamp,aggregateId\nT,0,a\n")
+    told = ferry.refused("import", "few.csv", "b.db", "--format", "csv")
+    assert "event 1, field threadCounter: is missing" in told
+    written = (
+        b"threadCounter,threadId,type,timestamp,aggregateId,aggregateVersion,payload\n"
+        b"0,0,T,0,a,1,null\n0,0,T,0,a,2,null\n"
+    )
+    told = ferry.refused("import", "-", "b.db", "--format", "csv", stdin=written)
+    assert "byte" not in told
     assert not Path("b.db").exists()
 
 
