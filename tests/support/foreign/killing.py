@@ -64,7 +64,7 @@ async def follow_and_kill(
             assert not child.is_over, f"a sync that follows ended {child.ended}: {child.error}"
             batches += came_over
             child.signal(signal.SIGKILL)
-            assert await child.until_over(HANGS)
+            assert await child.until_over(HANGS), "what was killed does not end"
             killed += 1
         await writing
     finally:
@@ -72,13 +72,13 @@ async def follow_and_kill(
             child.signal(signal.SIGKILL)
     assert batches > 0, "nothing came over while the product wrote"
     last = Child("sync table", url, mapping, place, "replica", False)
-    assert await last.until_over(HANGS)
+    assert await last.until_over(HANGS), "the last sync hangs"
     assert last.ended == "well", f"the last sync ended {last.ended}: {last.error}"
     events, _ = await read(url, preset, tables=tables)
     async with open_source(url, mapping) as source, open_store(place) as store:
         came = [as_dict(event) for event in await all_pages(store, 5_000)]
         [status] = await store.sync_status(source)
-    assert came == events
+    assert came == events, "the replica is not the source"
     assert status.lag_events == 0
     print(f"{killed} kills, {batches} batches while {preset} wrote {len(events)} events")
     return came
