@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -108,3 +110,94 @@ def test_a_cutover_freezes_the_source(ferry: Ferry) -> None:
     ferry.done("verify", "a.db", "b.db")
     ferry.done("unfreeze", "a.db")
     assert ferry.done("cutover", "a.db", "b.db", "--json").json["events"] == 0
+
+
+MAPPING = """
+select = "SELECT id AS position, stream AS aggregate, type, data, at AS time FROM {events}"
+[tables]
+events = "events"
+[time]
+unit = "ms"
+"""
+
+
+class Shop:
+    """Another product's table, and its mapping `shop.toml`."""
+
+    def __init__(self, ferry: Ferry) -> None:
+        (ferry.directory / "shop.toml").write_text(MAPPING)
+        self.from_it = ("--from", "shop.toml")
+        self._file = ferry.directory / "shop.db"
+        self.run("CREATE TABLE events(id INTEGER PRIMARY KEY, stream TEXT, type TEXT, data TEXT, at INTEGER)")
+
+    def run(self, statement: str) -> None:
+        with closing(sqlite3.connect(self._file)) as connection, connection:
+            connection.execute(statement)
+
+    def add(self, count: int) -> None:
+        for _ in range(count):
+            self.run("INSERT INTO events(stream, type, data, at) VALUES ('cart', 'ADDED', '{\"item\":1}', 1)")
+
+
+@pytest.fixture
+def shop(ferry: Ferry) -> Shop:
+    return Shop(ferry)
+
+
+def test_another_products_table_is_brought_over_and_then_what_is_new(ferry: Ferry, shop: Shop) -> None:
+    shop.add(3)
+    told = ferry.done("sync", "shop.db", "b.db", *shop.from_it)
+    assert told.err.startswith("brought over 3 events; bookmark es1.")
+    assert told.err.endswith("; exact\n")
+    shop.add(2)
+    report = ferry.done("sync", "shop.db", "b.db", *shop.from_it, "--json").json
+    assert (report["mode"], report["events"], report["exactness"]) == ("replica", 2, "exact")
+    assert ferry.done("verify", "shop.db", "b.db", *shop.from_it).err == "equal: 5 events\n"
+
+
+def test_the_status_of_one_from_a_table_tells_how_it_is(ferry: Ferry, shop: Shop) -> None:
+    shop.add(3)
+    ferry.done("sync", "shop.db", "b.db", *shop.from_it)
+    status = ("sync", "shop.db", "b.db", *shop.from_it, "--status")
+    assert ferry.done(*status, "--max-lag", "0").err.startswith("replica: 3 events brought over")
+    shop.add(2)
+    late = ferry(*status, "--max-lag", "60", "--json")
+    assert (late.status, late.json["lagEvents"]) == (1, 2)
+    assert ferry("sync", "shop.db", "b.db", "--from", "shop.toml", "--payload", "data").status == 2
+    elsewhere = ("sync", str(ferry.directory / "shop.db"), "b.db", *shop.from_it)
+    assert "brought over 2 events" in ferry.done(*elsewhere).err
+    shop.run("UPDATE events SET type = 'OTHER'")
+    assert ferry("sync", "shop.db", "b.db", *shop.from_it).status == 1
+    assert "StoreReplacedError" in ferry(*status).err
+
+
+def test_whoever_follows_a_table_is_killed_and_goes_on(ferry: Ferry, shop: Shop) -> None:
+    shop.add(4)
+    child = ferry.start("sync", "shop.db", "b.db", *shop.from_it, "--follow")
+    deadline = time.monotonic() + 30
+
+    def wait_for(count: int) -> None:
+        with open_store("b.db") as target:
+            while not target.exists() or target.describe().event_count < count:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    wait_for(4)
+    shop.add(3)
+    wait_for(7)
+    child.kill()
+    child.wait(30)
+    shop.add(1)
+    child = ferry.start("sync", "shop.db", "b.db", *shop.from_it, "--follow")
+    wait_for(8)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == 143
+    ferry.done("verify", "shop.db", "b.db", *shop.from_it)
+
+
+def test_options_of_a_mapping_need_one(ferry: Ferry, shop: Shop) -> None:
+    save("a.db", 1)
+    assert ferry("sync", "a.db", "b.db", "--settle", "1").status == 2
+    assert ferry("sync", "a.db", "b.db", "--keep", "link").status == 2
+    assert ferry("sync", "shop.db", "b.db", "--from", "unheard-of").status == 2
+    assert ferry.done("sync", "shop.db", "b.db", *shop.from_it, "--settle", "0").status == 0

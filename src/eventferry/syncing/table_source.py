@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import PurePath
@@ -42,9 +43,9 @@ class TableSource:
     @property
     def place(self) -> str:
         """The database, with the names of the tables; or that of the mapping, where it does not name them apart."""
-        mapping = self._source.mapping
-        names = sorted(mapping.tables.values()) or [PurePath(mapping.name).stem]
-        return "/".join((self._source.database.place, *names))
+        mapping, database = self._source.mapping, self._source.database
+        place = os.path.realpath(database.place) if database.scheme == "sqlite" else database.place
+        return "/".join((place, *(sorted(mapping.tables.values()) or [PurePath(mapping.name).stem])))
 
     @property
     def exactness(self) -> str | None:

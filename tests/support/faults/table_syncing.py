@@ -148,7 +148,7 @@ async def storm(
                 child = Child("sync table", table.url, mapping, url, "replica", True)
                 await child.until_begun()
                 # In the first fill, in the first batches, or when it has come to the end.
-                await asyncio.sleep(chance.random() * 1.6)
+                await asyncio.sleep(chance.random() * 4)
                 must(not child.is_over, f"a sync that follows ended {child.ended}: {child.error}")
                 totals.kills += 1
                 child.signal(signal.SIGKILL)
