@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from eventferry.sources.source import ForeignExport, ForeignSource, SourcePreview, SourceReport
     from eventferry.tabular.csv_mapping import MappedCsv
 
+_SHOWN = 500
+"""Characters of a payload that a preview shows."""
+
 _KINDS = ("link", "snapshot", "archived", "deleted")
 
 
@@ -143,9 +146,10 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
         from eventferry.lines.payload import encode_payload
 
         for event in preview.first:
+            payload = encode_payload(event.payload).decode()
             print_line(
                 f"{moment_text(event.timestamp)} {event.type} of {event.aggregate_id!r}, version "
-                f"{event.aggregate_version}: {encode_payload(event.payload).decode()}"
+                f"{event.aggregate_version}: {payload if len(payload) <= _SHOWN else payload[:_SHOWN] + '…'}"
             )
         for name, count in preview.types.items():
             print_line(f"{count:>12,} {name}")

@@ -66,7 +66,9 @@ async def made(
         except EventferryError as another:
             error.add_note(f"the empty store was not removed: {another}")
         if isinstance(error, InputError) and isinstance(source, MadeLines):
-            raise source.explain(error) from error
+            told = source.explain(error)
+            if told is not error:
+                raise told from error
         raise
 
 

@@ -128,10 +128,6 @@ class LineDecoder:
             return None
         return [(event.timestamp, event.aggregate_id, event.type, event.payload) for event in events]
 
-    def surely_takes(self, lines: bytes, count: int) -> bool:
-        """Whether `count` lines surely become rows; where this says no, some may need a look of their own."""
-        return self._at_once(self._line, lines, count) is not None
-
     def _at_once(self, decoder: msgspec.json.Decoder[E], lines: bytes, count: int) -> list[E] | None:
         if (b"\\" in lines and UNICODE_ESCAPE.search(lines) is not None) or not is_compact(lines):
             return None

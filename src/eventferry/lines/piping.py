@@ -94,7 +94,9 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
         finally:
             await to_the_end(_abort(sink, error))
         if isinstance(error, InputError) and isinstance(source, MadeLines):
-            raise source.explain(error) from error
+            told = source.explain(error)
+            if told is not error:
+                raise told from error
         raise
     return await (sink.finish() if isinstance(sink, ImportStream) else sink.close())
 

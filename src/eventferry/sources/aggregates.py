@@ -34,7 +34,7 @@ class Aggregates:
         self._file: sqlite3.Connection | None = None
         self.known: dict[object, Aggregate] = {}
 
-    def new(self, own_id: object, shown: bytes) -> Aggregate:
+    def new(self, own_id: str, shown: bytes) -> Aggregate:
         """One that is not among the `known`."""
         if len(self.known) >= self._at_hand:
             self._put_away()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -21,13 +22,33 @@ BLOCK_ROWS = 200
 """Rows that are read at a time: a driver is as fast with 1,000, and large payloads would need five times the memory."""
 
 BLOCK_BYTES = 2 * 1024 * 1024
-"""Behind a block that is larger, fewer rows are read."""
+"""A block of more is not read where that can be helped."""
+
+FIRST_ROWS = 8
+"""Rows of the first block, where they come together: they may be large ones."""
+
+_LARGE = (OUTPUT.index("data"), OUTPUT.index("metadata"))  # columns that may be
+
+_GROWTH = 4  # how many times as many rows as the one before a block may have
+
+
+def block_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The next block of rows that come one by one: it ends with the row by which it is large."""
+    block: list[tuple[Any, ...]] = []
+    size = 0
+    for row in islice(rows, BLOCK_ROWS):
+        block.append(row)
+        size += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if size >= BLOCK_BYTES:
+            break
+    return block
 
 
 def next_count(block: Sequence[Sequence[Any]]) -> int:
-    """How many rows to read behind a block of the statement of a `Reader`."""
-    size = sum(map(len, filter(None, map(itemgetter(_DATA), block))))
-    return max(1, min(BLOCK_ROWS, len(block) * BLOCK_BYTES // max(size, 1)))
+    """How many rows of the statement of a `Reader` to read behind a block, where they come together: a few more than
+    before, and of large rows few. How large the next will be is not known."""
+    size = sum(sum(map(len, filter(None, map(itemgetter(column), block)))) for column in _LARGE)
+    return max(1, min(BLOCK_ROWS, _GROWTH * len(block), len(block) * BLOCK_BYTES // max(size, 1)))
 
 
 class Column(NamedTuple):
@@ -78,9 +99,6 @@ class ForeignDatabase(Protocol):
 
     async def close(self) -> None:
         """Close its connections; twice is fine."""
-
-
-_DATA = OUTPUT.index("data")
 
 
 class Reader(NamedTuple):

@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from eventferry.errors import InputError, SourceRowError, UsageError
-from eventferry.lines.limits import MAX_SAFE_INTEGER, check_text
+from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER, check_text
+from eventferry.lines.payload import SHALLOW, check_payload, may_be_deep, may_have_long_exponent
+from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.sources.aggregates import Aggregate, Aggregates
 from eventferry.sources.decoding import UndecodableError, decoder
 from eventferry.sources.mapping import KEPT, OUTPUT, ROW_KINDS, Mapping, RowKind
@@ -54,7 +56,8 @@ class Mapper:
         skipped: how many rows of each kind were left out.
         renumbered: how many events have another version than in the source, counted from the source's first.
         events: how many rows became events.
-        positions: of the events of the last call of `lines`.
+        made: the lines of the last call of `lines`, those before its error too.
+        positions: of these lines.
     """
 
     def __init__(
@@ -88,26 +91,45 @@ class Mapper:
         self.skipped: Counter[RowKind] = Counter()
         self.renumbered = 0
         self.events = 0
+        self.made: list[bytes] = []
         self.positions: array[int] = array("q")
+        self._last: int | None = None
 
     def lines(self, rows: Iterable[Sequence[Any]]) -> list[bytes]:
         """The lines of rows, in thread 0, with counters and versions that continue those of the rows before.
 
-        A row has what the statement of a `Reader` gives. Raises SourceRowError.
+        A row has what the statement of a `Reader` gives. Raises SourceRowError for the first row that does not become
+        an event.
         """
-        lines: list[bytes] = []
-        positions = self.positions = array("q")
+        self.made, self.positions = [], array("q")
+        try:
+            self._make(rows)
+        finally:
+            try:
+                self._check()  # the trouble that it finds comes before that of a row
+            finally:
+                self.events += len(self.made)
+        return self.made
+
+    def _make(self, rows: Iterable[Sequence[Any]]) -> None:
+        lines, positions = self.made, self.positions
         aggregates, types = self._aggregates.known, self._types
-        counter, first = self.events, self._first
+        counter, first, last = self.events, self._first, self._last
+        is_bare, moment_of = self._is_bare, self._moment
         for row in rows:
             position, own_id, version, event_type, time, data, metadata, event_id, kind = row[:_COLUMNS]
             column = "position"
             try:
-                if type(position) is not int:
+                if type(position) is not int or position > _MAX_POSITION:
                     raise UndecodableError(f"a position is a whole number, not {_shown(position)}")
                 column = "kind"
                 if kind is not None and self._is_left_out(kind):
                     continue
+                column = "position"
+                if position == last:
+                    raise UndecodableError(
+                        "two rows have it, so their order is not known: a position is one row's alone, as a key is"
+                    )
                 column = "aggregate"
                 aggregate = aggregates.get(own_id) or self._new_aggregate(own_id)
                 column = "type"
@@ -119,12 +141,12 @@ class Mapper:
                 text = b"null" if data is None else self._data(_octets(data))
                 column = "metadata"
                 rest = b"null" if metadata is None else self._metadata(_octets(metadata))
-                if self._is_bare and rest not in (b"null", b"{}") and not self._drops_metadata:
+                if is_bare and rest not in (b"null", b"{}") and not self._drops_metadata:
                     raise UndecodableError(
                         "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
                     )
                 column = "time"
-                timestamp, full_time = self._moment(time, text)
+                timestamp, full_time = moment_of(time, text)
                 column = "id"
                 name = b"null" if event_id is None else _ENCODE(_text(event_id))
             except (UndecodableError, InputError) as error:
@@ -140,34 +162,54 @@ class Mapper:
                 shown_version = b"%d" % version
                 if version - first + 1 != aggregate.events:
                     self.renumbered += 1
-            if not self._is_bare:
-                text = (
-                    b'{"data":%b,"meta":{"id":%b,"position":%d,"version":%b,"time":"%b","metadata":%b}}'
-                    % (
-                        text,
-                        name,
-                        position,
-                        shown_version,
-                        full_time,
-                        rest,
-                    )
-                )
-            lines.append(
-                b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'
-                b'"payload":%b}\n' % (counter, shown_type, timestamp, aggregate.shown, aggregate.events, text)
-            )
+            event = (counter, shown_type, timestamp, aggregate.shown, aggregate.events, text)
+            if is_bare:
+                lines.append(_BARE % event)
+            else:
+                lines.append(_ENVELOPED % (*event, name, position, shown_version, full_time, rest))
             positions.append(position)
+            last = self._last = position
             counter += 1
-        self.events = counter
-        return lines
+
+    def _check(self) -> None:
+        """Refuse the payloads that no store takes; a glance at all of them tells that there are none, nearly always."""
+        text = b"".join(self.made)
+        if (
+            _is_utf8(text)
+            and (b"\\u" not in text or lone_surrogate(text) is None)
+            and not may_have_long_exponent(text)
+            and not (max(map(len, self.made), default=0) > SHALLOW and any(map(may_be_deep, self.made)))
+        ):
+            return
+        for number, line in enumerate(self.made):
+            for column, part in self._parts(line):
+                try:
+                    _check_part(part)
+                except InputError as error:
+                    position = self.positions[number]
+                    del self.made[number:], self.positions[number:]
+                    raise SourceRowError(
+                        error.reason, source=self._name, position=position, column=column
+                    ) from None
+
+    def _parts(self, line: bytes) -> list[tuple[str, bytes]]:
+        """What a line has of the columns that hold JSON."""
+        payload = msgspec.json.decode(line, type=_Line).payload
+        if self._is_bare:
+            return [("data", bytes(payload))]
+        envelope = msgspec.json.decode(payload, type=_Envelope)
+        return [("data", bytes(envelope.data)), ("metadata", bytes(envelope.meta.metadata))]
 
     def _new_aggregate(self, own_id: Any) -> Aggregate:
-        return self._aggregates.new(own_id, _ENCODE(self._prefix + _text(own_id)))
+        name = _text(own_id)  # a number and its digits are one aggregate
+        return self._aggregates.known.get(name) or self._aggregates.new(name, _name(self._prefix + name))
 
     def _new_type(self, event_type: Any) -> bytes:
-        if len(self._types) >= _TYPES:
-            self._types.clear()
-        text = self._types[event_type] = _ENCODE(_text(event_type))
+        text = _name(_text(event_type))
+        if type(event_type) is str:
+            if len(self._types) >= _TYPES:
+                self._types.clear()
+            self._types[event_type] = text
         return text
 
     def _check_version(self, version: Any, aggregate: Aggregate) -> None:
@@ -209,9 +251,56 @@ class Mapper:
 
 _COLUMNS = OUTPUT.index("transaction")  # it is the last, and no part of an event
 
+_BARE = (
+    b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'
+    b'"payload":%b}\n'
+)
+_ENVELOPED = _BARE.replace(
+    b"%b}\n", b'{"data":%b,"meta":{"id":%b,"position":%d,"version":%b,"time":"%b","metadata":%b}}}\n'
+)
+
 _TYPES = 10_000  # types whose JSON text is remembered
 
+_MAX_POSITION = 2**63 - 1  # an unsigned one of MySQL may be beyond, and is refused
+
 _ENCODE = msgspec.json.Encoder().encode
+
+
+class _Line(msgspec.Struct):
+    payload: msgspec.Raw
+
+
+class _Meta(msgspec.Struct):
+    metadata: msgspec.Raw
+
+
+class _Envelope(msgspec.Struct):
+    data: msgspec.Raw
+    meta: _Meta
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_part(text: bytes) -> None:
+    """Refuse a JSON text that no store takes."""
+    if not _is_utf8(text):
+        raise InputError("is not UTF-8")
+    if lone_surrogate(text) is not None:
+        raise InputError(LONE_SURROGATE)
+    check_payload(text)
+
+
+def _name(text: str) -> bytes:
+    """An aggregate's id or a type, as JSON."""
+    if len(text) > MAX_ID_LENGTH:
+        raise UndecodableError(f"is longer than {MAX_ID_LENGTH} characters")
+    return _ENCODE(text)
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,6 @@ import msgspec
 from eventferry.databases import open_foreign
 from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lifecycle import to_the_end
-from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, decode_event
 from eventferry.reading.ahead import in_turn
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot, reader_of
@@ -163,7 +162,7 @@ class ForeignSource:
 
     async def preview(self) -> SourcePreview:
         """Read everything and store nothing: what it would give. Raises MappingError."""
-        export = self.export_events()
+        export = Reading(self)
         async with aclosing(export):
             return await preview_of(export.whole_blocks(), lambda: export.report)
 
@@ -204,12 +203,46 @@ class ForeignExport:
     """
 
     def __init__(self, source: ForeignSource) -> None:
+        self._reading = Reading(source)
+
+    @property
+    def exported(self) -> int:
+        """How many events have been given out."""
+        return self._reading.exported
+
+    @property
+    def report(self) -> SourceReport:
+        """What has become of the rows so far."""
+        return self._reading.report
+
+    def explain(self, error: InputError) -> InputError:
+        """What a sink refused, told by the row that the line was made of, as far as that is still known."""
+        return self._reading.explain(error)
+
+    def __aiter__(self) -> ForeignExport:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._reading)
+
+    async def aclose(self) -> None:
+        """End now; twice is fine."""
+        await self._reading.aclose()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_reading"):
+            self._reading.life.forget(self._reading.end)
+
+
+class Reading:
+    """What such an export does. Its generators hold it, and not the export: that can be forgotten."""
+
+    def __init__(self, source: ForeignSource) -> None:
         self._source = source
-        self._life = source.database.life
+        self.life = source.database.life
         self._mapper: Mapper | None = None
         self._positions: deque[tuple[int, array[int]]] = deque(maxlen=_BLOCKS)
         self._blocks = self._held_back()
-        self._decoder = LineDecoder()
         self._leaving = asyncio.Lock()
 
     @property
@@ -239,19 +272,20 @@ class ForeignExport:
             column=_COLUMNS.get(error.field or "", "data"),
         )
 
-    def __aiter__(self) -> ForeignExport:
+    def __aiter__(self) -> Reading:
         return self
 
     async def __anext__(self) -> bytes:
-        with self._life.running():
+        with self.life.running():
             return await anext(self._blocks)
 
     async def aclose(self) -> None:
         """End now; twice is fine."""
-        await self._end()
+        await self.end()
 
-    async def _end(self, error: BaseException | None = None) -> None:
-        if self._life.is_inherited:
+    async def end(self, error: BaseException | None = None) -> None:
+        """The same, because of an error."""
+        if self.life.is_inherited:
             return
         await to_the_end(self._leave())
 
@@ -260,14 +294,10 @@ class ForeignExport:
             try:
                 await self._blocks.aclose()
             finally:
-                self._life.remove(self._end)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_life"):
-            self._life.forget(self._end)
+                self.life.remove(self.end)
 
     async def _held_back(self) -> AsyncGenerator[bytes, None]:
-        self._life.add(self._end)
+        self.life.add(self.end)
         held = b""
         try:
             async with aclosing(self.whole_blocks()) as blocks:
@@ -278,7 +308,7 @@ class ForeignExport:
             if held:
                 yield held
         finally:
-            self._life.remove(self._end)
+            self.life.remove(self.end)
 
     async def whole_blocks(self) -> AsyncGenerator[list[bytes], None]:
         """Blocks of whole lines."""
@@ -287,11 +317,16 @@ class ForeignExport:
                 if self._mapper is None:
                     raise AssertionError("rows came before the reading had begun")
                 first = self._mapper.events
-                lines = self._mapper.lines(rows)
-                if lines:
+                trouble: SourceRowError | None = None
+                try:
+                    self._mapper.lines(rows)
+                except SourceRowError as error:
+                    trouble = error
+                if self._mapper.made:
                     self._positions.append((first, self._mapper.positions))
-                    self._check(lines)
-                    yield lines
+                    yield self._mapper.made
+                if trouble is not None:
+                    raise trouble
 
     async def _rows(self) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         async with self._source.reading() as (snapshot, reader):
@@ -300,15 +335,6 @@ class ForeignExport:
             async with aclosing(snapshot.rows(f"{reader.statement} ORDER BY {order}")) as blocks:
                 async for rows in blocks:
                     yield rows
-
-    def _check(self, lines: list[bytes]) -> None:
-        """Refuse what no store takes, while it is known which row it was."""
-        if not self._decoder.surely_takes(b"".join(lines), len(lines)):
-            for number, line in enumerate(lines):
-                try:
-                    self._decoder.row(line[:-1])
-                except InputError as error:
-                    raise self._refusal(error, self._positions[-1][1][number]) from None
 
 
 def open_source(

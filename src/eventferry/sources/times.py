@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,8 +17,10 @@ Moment: TypeAlias = tuple[int, bytes]
 """Milliseconds since 1970, rounded down, and the full text."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SECONDS_KNOWN = 100_000
-_FRACTION = re.compile(r"[.,](\d+)")
+_MINUTES_KNOWN = 100_000
+_FRACTION = re.compile(r".{10}[^+-]*?[.,]([0-9]+)", re.DOTALL)
+"""Of a second, in a time of ISO 8601; not that of a zone."""
+_FAR = 10**20  # in any unit further from 1970 than any year that has a name
 
 
 class Times:
@@ -26,21 +29,21 @@ class Times:
     def __init__(self, mapping: Time) -> None:
         self._zone = None if mapping.zone is None else ZoneInfo(mapping.zone)
         self._nanoseconds = mapping.nanoseconds
-        self._seconds: dict[int, bytes] = {}
+        self._minutes: dict[int, bytes] = {}
 
     def of_microseconds(self, value: int) -> Moment:
         """A time with a zone, as the database gives it: microseconds since 1970."""
-        second, rest = divmod(value, 1_000_000)
-        text = self._seconds.get(second)
+        minute, rest = divmod(value, 60_000_000)
+        text = self._minutes.get(minute)
         if text is None:
-            if len(self._seconds) >= _SECONDS_KNOWN:
-                self._seconds.clear()
+            if len(self._minutes) >= _MINUTES_KNOWN:
+                self._minutes.clear()
             try:
-                text = (_EPOCH + timedelta(seconds=second)).isoformat()[:19].encode()
+                text = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17].encode()
             except OverflowError:
-                raise UndecodableError("the time is before the year 1 or after the year 9999") from None
-            self._seconds[second] = text
-        return value // 1000, b"%b.%06dZ" % (text, rest)
+                raise UndecodableError(_NO_YEAR) from None
+            self._minutes[minute] = text
+        return value // 1000, b"%b%02d.%06dZ" % (text, *divmod(rest, 1_000_000))
 
     def of_local_microseconds(self, value: int) -> Moment:
         """A time without a zone, as the database gives it: as if it were UTC. The mapping says its zone."""
@@ -48,8 +51,11 @@ class Times:
             raise UndecodableError(_NO_ZONE)
         if self._zone.key == "UTC":
             return self.of_microseconds(value)
-        moment = (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=self._zone)
-        return (moment - _EPOCH) // timedelta(milliseconds=1), moment.isoformat().encode()
+        try:
+            moment = (_EPOCH + timedelta(microseconds=value)).replace(tzinfo=self._zone)
+        except OverflowError:
+            raise UndecodableError(_NO_YEAR) from None
+        return _milliseconds(moment), moment.isoformat(timespec="microseconds").encode()
 
     def of(self, value: Any) -> Moment:
         """A number or a text."""
@@ -67,34 +73,41 @@ class Times:
         exact = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
         if not exact.is_finite():
             raise UndecodableError("the time is not a finite number")
-        nanoseconds = int(exact * self._nanoseconds)
+        if abs(exact) > _FAR:
+            raise UndecodableError(_NO_YEAR)
+        nanoseconds = math.floor(exact * self._nanoseconds)
         second, rest = divmod(nanoseconds, 10**9)
         _, text = self.of_microseconds(second * 10**6)
         digits = 9 if rest % 1000 else 6
         return nanoseconds // 10**6, b"%b.%bZ" % (text[:19], (b"%09d" % rest)[:digits])
 
     def _of_text(self, value: str) -> Moment:
+        text = value.strip()
         try:
-            moment = datetime.fromisoformat(value.strip())
+            moment = datetime.fromisoformat(text)
         except ValueError:
             raise UndecodableError(f"{value[:60]!r} is not a time of ISO 8601") from None
-        text = value.strip()
         if moment.tzinfo is None:
             if self._zone is None:
                 raise UndecodableError(_NO_ZONE)
             moment = moment.replace(tzinfo=self._zone)
-            text = _with_zone(moment, text)
-        return (moment - _EPOCH) // timedelta(milliseconds=1), text.encode()
+        return _milliseconds(moment), _full(moment, text).encode()
 
 
-def _with_zone(moment: datetime, text: str) -> str:
-    """The text of a time in ISO 8601 with its zone, and with every digit that it had: Python keeps six."""
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _full(moment: datetime, text: str) -> str:
+    """A time in ISO 8601 with its zone, and with every digit that its text had: Python keeps six. The text itself could
+    have any character between day and hour."""
     whole = moment.isoformat(timespec="seconds")
-    fraction = _FRACTION.search(text)
-    zone = "Z" if moment.utcoffset() == timedelta() else whole[19:]
+    fraction = _FRACTION.match(text)
+    zone = whole[19:] if moment.utcoffset() or "+" in text else "Z"
     return f"{whole[:19]}{'.' + fraction[1] if fraction else ''}{zone}"
 
 
+_NO_YEAR = "the time is before the year 1, after the year 9999, or infinite"
 _NO_ZONE = "the time has no zone, and the mapping does not say which one it is in (time.zone)"
 
 

@@ -16,7 +16,7 @@ from eventferry.lifecycle import Life
 from eventferry.lines.event import Event
 from eventferry.sources.following import SourceFollower, SourceLines, Table, bookmark_of, open_table
 from eventferry.sources.positions import Place, SourceBookmark
-from eventferry.sources.source import ForeignExport, ForeignSource
+from eventferry.sources.source import ForeignSource, Reading
 from eventferry.syncing.source import NO_IDENTITY, Waiting
 
 _LOOK_AGAIN = 0.02
@@ -158,7 +158,7 @@ class TableFollowing:
         return lines
 
 
-class TableFill(ForeignExport):
+class TableFill(Reading):
     """All rows of a table that may be taken, as one state of it."""
 
     def __init__(self, opened: TableSource, source: ForeignSource) -> None:

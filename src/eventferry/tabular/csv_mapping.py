@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from eventferry.errors import InputError, MappingError, SourceRowError
-from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.refusal import shown
 from eventferry.sources.mapper import Mapper, PayloadMode, kept_kinds
 from eventferry.sources.mapping import OUTPUT, Mapping, RowKind, load_mapping
@@ -23,7 +22,6 @@ _NEEDED = ("aggregate", "type", "data")
 _OUTPUT = OUTPUT[: OUTPUT.index("transaction")]
 """What a mapper takes of a row."""
 
-_FIELDS = {"aggregateId": "aggregate", "type": "type", "timestamp": "time", "aggregateVersion": "version"}
 _WHOLE = re.compile(r"-?[0-9]{1,40}")
 _NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
@@ -93,7 +91,6 @@ class MappedRecords:
     def __init__(self, mapping: Mapping, mapper: Mapper, header: Sequence[str]) -> None:
         self._mapping = mapping
         self._mapper = mapper
-        self._decoder = LineDecoder()
         self._last: int | None = None  # the position of the row before
         self._positions: list[int | None] = []  # of the records that are being read
         read: dict[str, Callable[[str], Any]] = {
@@ -122,13 +119,12 @@ class MappedRecords:
         try:
             lines = self._mapper.lines(self._rows(records))
         except SourceRowError as error:
-            raise self._placed(records, error.reason, error.column, len(self._positions) - 1) from None
+            known = error.position is not None
+            index = self._positions.index(error.position) if known else len(self._positions) - 1
+            raise self._placed(records, error.reason, error.column, index) from None
         except InputError as error:
             raise self._placed(records, error.reason, error.field or "", len(self._positions)) from None
-        text = b"".join(lines)
-        if lines and not self._decoder.surely_takes(text, len(lines)):
-            self._check(records, lines)
-        return text
+        return b"".join(lines)
 
     def _rows(self, records: Records) -> Iterator[list[Any]]:
         for number, record in enumerate(records.records, records.row):
@@ -143,15 +139,6 @@ class MappedRecords:
             self._last = row[0]
             self._positions.append(row[0])
             yield row
-
-    def _check(self, records: Records, lines: list[bytes]) -> None:
-        """Refuse what no store takes, while it is known which row it was."""
-        for position, line in zip(self._mapper.positions, lines, strict=True):
-            try:
-                self._decoder.row(line[:-1])
-            except InputError as error:
-                output = _FIELDS.get(error.field or "", "data")
-                raise self._placed(records, error.reason, output, self._positions.index(position)) from None
 
     def _placed(self, records: Records, reason: str, output: str, index: int) -> InputError:
         column = self._mapping.columns.get(output, output)

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from eventferry.sources.mapping import Mapping
 from eventferry.sources.source import SourceReport, open_source
 from tests.support.servers import shared_url
 
@@ -27,7 +28,7 @@ def new_database() -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-async def read(url: str, mapping: str, **options: Any) -> tuple[list[dict[str, Any]], SourceReport]:
+async def read(url: str, mapping: str | Mapping, **options: Any) -> tuple[list[dict[str, Any]], SourceReport]:
     """The events of a source, and what is reported of its rows."""
     async with open_source(url, mapping, **options) as source:
         export = source.export_events()

@@ -343,9 +343,9 @@ class Connection:
             time.sleep(_STEP)
 
     def stream(self, statement: str, values: Values) -> SSCursor:
-        """A cursor that reads rows as they come. Whoever leaves it before its end calls `cut`: closing it would read
-        what is left."""
-        cursor: SSCursor = self.wire.cursor(SSCursor)
+        """A cursor that reads rows as they come. Whoever leaves it before its end calls `cut`, and `drop`: closing it
+        would read what is left."""
+        cursor: SSCursor = self.wire.cursor(_Stream)
         cursor.execute(statement, values or None)
         return cursor
 
@@ -354,6 +354,11 @@ class Connection:
         self._is_spoilt = True
         for wire in self._wires:
             wire.cut()
+
+    def drop(self) -> None:
+        """Close what was cut, without a word to the server."""
+        for wire in self._wires:
+            wire._force_close()
 
     def roll_back(self) -> None:
         if self._wire is not None and self._wire.open and self._is_in_transaction:
@@ -415,6 +420,11 @@ class Connection:
                 reason = text or "the connection broke"
                 return kind(f"{place} {words.format(self.access.busy_timeout)}: {reason}")
         return DatabaseError(f"{place}: {text} ({number})")
+
+
+class _Stream(SSCursor):
+    def __del__(self) -> None:
+        """Nothing: PyMySQL's own reads what is left, in whichever thread drops the cursor."""
 
 
 _PATIENT_INTERRUPTS = 6

@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any
 
 from pymysql.constants import FIELD_TYPE
-from pymysql.cursors import SSCursor
 
 from eventferry.databases.mysql.connection import Access, Connection
 from eventferry.databases.pool import Pool
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life, to_the_end
-from eventferry.sources.foreign import BLOCK_ROWS, Column, ColumnKind, next_count
+from eventferry.sources.foreign import Column, ColumnKind, block_of
 
 _BINARY = 63  # the number of the character set of what is no text
 
@@ -33,6 +32,7 @@ _OTHERS: dict[int, ColumnKind] = {
     FIELD_TYPE.JSON: "json",
     FIELD_TYPE.TIMESTAMP: "time",  # the session's zone is UTC
     FIELD_TYPE.DATETIME: "local time",
+    FIELD_TYPE.NULL: "any",
 }
 _NAMES = {number: name.lower() for name, number in vars(FIELD_TYPE).items() if name.isupper()}
 
@@ -116,23 +116,19 @@ class MysqlSnapshot:
     ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         connection = self._connection
         cursor = await connection.run(partial(connection.stream, statement, values))
-        count, is_over = BLOCK_ROWS, False
+        is_over = False
         try:
-            while block := await connection.run(partial(_fetched, cursor, count)):
+            rows = iter(cursor.fetchone, None)
+            while block := await connection.run(partial(block_of, rows)):
                 yield block
-                count = next_count(block)
             is_over = True
         finally:
             if not is_over:
                 connection.cut()
-            await to_the_end(connection.run(cursor.close))
+                await to_the_end(connection.run(connection.drop))
 
     async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return await self._connection.run(partial(self._connection.query, statement, values))
-
-
-def _fetched(cursor: SSCursor, count: int) -> list[tuple[Any, ...]]:
-    return list(cursor.fetchmany(count))
 
 
 def _column(field: Any) -> Column:

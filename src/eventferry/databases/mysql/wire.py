@@ -32,6 +32,9 @@ _LITTLE = 4 * 1024 * 1024  # bytes of rows that are sooner read over than kept f
 class _Result(MySQLResult):
     connection: Any
 
+    def __del__(self) -> None:
+        """Nothing: PyMySQL's own reads what is left, in whichever thread drops the result."""
+
     def _read_load_local_packet(self, first_packet: Any) -> None:
         # Whatever file the server names, it gets what the statement was called with and no file.
         wire = self.connection

@@ -15,7 +15,7 @@ from eventferry.databases.postgresql.address import Server
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life
-from eventferry.sources.foreign import BLOCK_ROWS, Column, ColumnKind, next_count
+from eventferry.sources.foreign import FIRST_ROWS, Column, ColumnKind, next_count
 
 _KINDS: dict[str, ColumnKind] = {
     "int2": "whole",
@@ -37,7 +37,10 @@ _KINDS: dict[str, ColumnKind] = {
     "timestamp": "local time",
 }
 
-_MICROSECONDS = "(extract(epoch FROM mapped.time) * 1000000)::bigint"
+# Beyond these years, and infinite, a time is none that has a name: the mapper refuses what comes instead.
+_MICROSECONDS = """CASE WHEN mapped.time BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'
+  THEN (extract(epoch FROM mapped.time) * 1000000)::bigint
+  WHEN mapped.time IS NOT NULL THEN 9223372036854775807 END"""
 
 # `psycopg` gives varchar as str here, and text as bytes: what is JSON is written as bytes in the end.
 _EXPRESSIONS: dict[ColumnKind, str] = {
@@ -73,7 +76,10 @@ class PostgresTables:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[PostgresSnapshot]:
         async with self._pool.connection() as connection, connection.ended():
-            await connection.run("; ".join(("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *_SETTINGS)))
+            begin = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *_SETTINGS]
+            if connection.raw.info.server_version >= 170000:
+                begin.append("SET LOCAL transaction_timeout = 0")
+            await connection.run("; ".join(begin))
             yield PostgresSnapshot(connection, self.place)
 
     def expression(self, name: str, column: Column) -> str:
@@ -117,6 +123,10 @@ class PostgresSnapshot:
         types = self.connection.raw.adapters.types
         columns: dict[str, Column] = {}
         for column in found:
+            if column.name in columns:
+                raise MappingError(
+                    f"{self.place} refuses the SELECT of the mapping: it gives {column.name!r} twice"
+                )
             info = types.get(column.type_code)
             name = "unknown" if info is None else info.name
             columns[column.name] = Column(_KINDS.get(name, "other"), name)
@@ -129,7 +139,7 @@ class PostgresSnapshot:
             async with psycopg.AsyncServerCursor(self.connection.raw, "eventferry") as cursor:
                 cursor.adapters.register_loader("text", ByteaBinaryLoader)
                 await cursor.execute(statement.encode(), values or None, binary=True)
-                count = BLOCK_ROWS
+                count = FIRST_ROWS
                 while block := await cursor.fetchmany(count):
                     yield block
                     count = next_count(block)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -17,7 +17,7 @@ import msgspec
 from eventferry.databases import forking
 from eventferry.databases.pace import Pace
 from eventferry.databases.sqlite.file import File, identity_of
-from eventferry.databases.sqlite.library import Sqlite, code_of, connect, pragma
+from eventferry.databases.sqlite.library import Rows, Sqlite, code_of, connect, pragma
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
     DatabaseError,
@@ -58,6 +58,7 @@ class Connection:
         self._untouched: os.stat_result | None = None
         self._worker = Worker("eventferry-sqlite", self._interrupt, self._close)
         self._sqlite: Sqlite | None = None
+        self._streams: list[Rows] = []
         self.pace = Pace()
         forking.ours(self)
         _connections.add(self)
@@ -135,7 +136,20 @@ class Connection:
     async def close(self) -> None:
         await self._worker.end()
 
+    def stream(self, statement: str, values: Sequence[Any]) -> Rows:
+        """A cursor that stays open between calls, until `end_stream` or `close`. It is held here too: where a loop is
+        thrown away, another thread would else drop it while this one closes the connection, and Python crashes."""
+        rows = self.sqlite.execute(statement, values)
+        self._streams.append(rows)
+        return rows
+
+    def end_stream(self, rows: Rows) -> None:
+        rows.close()
+        self._streams.remove(rows)
+
     def _close(self) -> None:
+        while self._streams:
+            self._streams.pop().close()
         if self._sqlite is not None:
             self._sqlite.close()
             self._sqlite = None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from eventferry.databases.sqlite.connection import Connection
 from eventferry.databases.sqlite.file import File
-from eventferry.databases.sqlite.library import Rows, code_of
+from eventferry.databases.sqlite.library import code_of
 from eventferry.errors import DatabaseError, EventferryError, MappingError, StoreNotFoundError
 from eventferry.lifecycle import Life, to_the_end
-from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, Column
+from eventferry.sources.foreign import Column, block_of
 
 _ALLOWED = frozenset(
     (
@@ -22,10 +22,9 @@ _ALLOWED = frozenset(
         sqlite3.SQLITE_READ,
         sqlite3.SQLITE_FUNCTION,
         sqlite3.SQLITE_RECURSIVE,
-        sqlite3.SQLITE_TRANSACTION,
     )
 )
-"""What a mapping's SQL may do. Not even ATTACH, which makes files, or a PRAGMA."""
+"""What a mapping's SQL may do: not even ATTACH, which makes files, a PRAGMA, or COMMIT."""
 
 
 class SqliteTables:
@@ -71,6 +70,10 @@ class SqliteSnapshot:
         self._connection = connection
 
     async def columns(self, select: str) -> dict[str, Column]:
+        # One of the two libraries would run several statements.
+        if any(sqlite3.complete_statement(select[: found.end()]) for found in re.finditer(";", select)):
+            raise MappingError("SQLite refuses the SELECT of the mapping: it is more than one statement")
+
         def look() -> list[str]:
             return self._connection.sqlite.names(f"SELECT * FROM ({select}\n) AS mapped LIMIT 0")
 
@@ -83,31 +86,23 @@ class SqliteSnapshot:
     async def rows(
         self, statement: str, values: Sequence[Any] = ()
     ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
-        run = self._connection.run
-        rows = await run(partial(self._executed, statement, values))
+        connection, run = self._connection, self._connection.run
+        rows = await run(partial(connection.stream, _marked(statement, values), values))
         try:
-            while block := await run(partial(_block, rows)):
+            while block := await run(partial(block_of, rows)):
                 yield block
         finally:
-            await to_the_end(run(rows.close))
+            await to_the_end(run(partial(connection.end_stream, rows)))
 
     async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return await self._connection.run(lambda: self._executed(statement, values).fetchall())
+        connection = self._connection
+        return await connection.run(
+            lambda: connection.sqlite.execute(_marked(statement, values), values).fetchall()
+        )
 
-    def _executed(self, statement: str, values: Sequence[Any]) -> Rows:
-        return self._connection.sqlite.execute(statement.replace("%s", "?") if values else statement, values)
 
-
-def _block(rows: Rows) -> list[tuple[Any, ...]]:
-    """The next rows, as many as are not too large together."""
-    block: list[tuple[Any, ...]] = []
-    size = 0
-    for row in islice(rows, BLOCK_ROWS):
-        block.append(row)
-        size += sum(len(value) for value in row if isinstance(value, str | bytes))
-        if size >= BLOCK_BYTES:
-            break
-    return block
+def _marked(statement: str, values: Sequence[Any]) -> str:
+    return statement.replace("%s", "?") if values else statement
 
 
 def _words(error: EventferryError) -> str:
