@@ -48,6 +48,9 @@ async def test_odd_names_work_throughout(new_url: NewUrl, suffix: str) -> None:
                 await import_lines(store, make_lines(300), maintenance_mode=MANUAL)
                 assert await exported(store) == make_lines(300)
                 await store.save_event(SAVED)
+                for _ in range(2):
+                    await store.append_events("appended", [{"type": "T"}], idempotency_key="k")
+                assert len((await store.load_aggregate("appended")).events) == 1
                 await import_in_steps(store)
                 await store.incremental_import([at(FAR_FUTURE + 1, 1)])
                 await store.freeze()

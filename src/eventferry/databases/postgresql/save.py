@@ -225,9 +225,12 @@ async def find_places(
     A CASE looks through all threads only where the preferred one will not do.
     """
     events = names.events
-    last_time = f"""coalesce((
-                  SELECT "timestamp" FROM {events} WHERE "threadId" = {{}} ORDER BY "threadCounter" DESC LIMIT 1
+
+    def in_time(thread: str) -> str:
+        return f"""coalesce((
+                  SELECT "timestamp" FROM {events} WHERE "threadId" = {thread} ORDER BY "threadCounter" DESC LIMIT 1
                 ), time) <= time"""
+
     [rows] = await connection.run(
         f"""SELECT coalesce(last, 0), coalesce(at_once, free, preferred), at_once IS NOT NULL OR free IS NULL FROM (
           SELECT place, preferred, last, CASE WHEN last_time = time THEN last_thread WHEN last IS NOT NULL THEN (
@@ -235,9 +238,9 @@ async def find_places(
                 SELECT "threadId", "aggregateId", "aggregateVersion" FROM {events} WHERE "timestamp" = time OFFSET 0
               ) AS at_time WHERE "aggregateId" = id AND "aggregateVersion" < version
               ORDER BY "aggregateVersion" DESC LIMIT 1
-            ) END AS at_once, CASE WHEN {last_time.format("preferred")} THEN preferred ELSE (
+            ) END AS at_once, CASE WHEN {in_time("preferred")} THEN preferred ELSE (
               SELECT (preferred + step) %% 256 FROM generate_series(1, 255) AS step
-              WHERE {last_time.format("(preferred + step) %% 256")} ORDER BY step LIMIT 1
+              WHERE {in_time("(preferred + step) %% 256")} ORDER BY step LIMIT 1
             ) END AS free
           FROM unnest(%(ids)s::text[], %(versions)s::bigint[], %(times)s::bigint[], %(preferred)s::bigint[])
             WITH ORDINALITY AS wanted(id, version, time, preferred, place)
