@@ -351,7 +351,10 @@ async def test_any_table_name_that_can_be_quoted_works(new_url: NewUrl, name: st
         await store.freeze()
         await store.unfreeze()
         await store.incremental_import([INCREMENTAL])
-        assert len(await all_pages(store, 3)) == 11
+        for _ in range(2):
+            await store.append_events("appended", [{"type": "T"}], idempotency_key="k")
+        assert len((await store.load_aggregate("appended")).events) == 1
+        assert len(await all_pages(store, 3)) == 12
         await store.drop()
 
 
@@ -362,6 +365,7 @@ async def test_any_table_name_that_can_be_quoted_works(new_url: NewUrl, name: st
         "freeze",
         "FREEZE",
         "threads",
+        "appends",
         "incremental-import",
         "stage-0123456789ab",
         "steps-0123456789ab",
