@@ -249,6 +249,7 @@ async def test_commanded_reads_each_event_once_in_the_order_of_commits(
         metadata={"causation_id": None, "correlation_id": FOX, "metadata": {"user": "Zoë"}},
     )
     assert ids(events) == [("account-2", 1), ("account-1", 1)]
+    assert (metas(events, "position"), metas(events, "version")) == ([1, 2], [1, 1])
     assert metas(events, "metadata")[1] == {"causation_id": None, "correlation_id": None, "metadata": None}
 
 

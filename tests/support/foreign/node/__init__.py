@@ -11,7 +11,7 @@ from typing import Any
 from tests.support.interop import npm
 
 HERE = Path(__file__).parent
-PATIENCE = 120
+PATIENCE = 600
 
 
 def run(product: str, command: str, place: str, given: Any) -> Any:

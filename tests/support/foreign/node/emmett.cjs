@@ -1,6 +1,7 @@
 // Emmett on a store: node emmett.cjs write|read PLACE, with JSON on standard input.
 // write takes [{stream, events}, ...] and appends them one after another, read takes [stream, ...].
 const [command, place] = process.argv.slice(2)
+console.log = console.error // Emmett logs what it throws too, and standard output is for what was read
 const input = JSON.parse(require('fs').readFileSync(0, 'utf8'))
 
 const open = () => {
@@ -10,13 +11,15 @@ const open = () => {
 
 const plain = (_, value) => (typeof value === 'bigint' ? String(value) : value)
 
-// On SQLite, its driver waits a second for another writer; nothing is stored then.
+// On SQLite, its driver waits a second for another writer. Then nothing was begun, and Emmett fails to roll that back.
+const isBusy = ({ code, message }) => code === 'SQLITE_BUSY' || String(message).includes('cannot rollback')
+
 const append = async (store, stream, events) => {
   for (;;) {
     try {
       return await store.appendToStream(stream, events)
     } catch (error) {
-      if (error.code !== 'SQLITE_BUSY') throw error
+      if (!isBusy(error)) throw error
     }
   }
 }
