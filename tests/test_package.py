@@ -115,6 +115,17 @@ def test_the_extra_of_the_command_line_brings_the_command(built: Path, tmp_path:
     assert environment.run("eventferry", "export", "a.db", "-").startswith('{"threadCounter":0,')
 
 
+def test_the_extra_for_parquet_brings_what_it_needs_and_without_it_the_error_says_so(
+    built: Path, tmp_path: Path
+) -> None:
+    environment = installed(built, tmp_path / "parquet", "parquet")
+    environment.run("python", "-c", "import eventferry; eventferry.to_parquet().codec()")
+    bare = installed(built, tmp_path / "bare", "")
+    assert "eventferry[parquet]" in bare.run(
+        "python", "-c", "import eventferry; eventferry.to_parquet", status=1
+    )
+
+
 SERVICE = """
 from eventferry import open_store
 from eventferry.http import create_app

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
     from eventferry.tabular.conversion import Conversion
+    from eventferry.tabular.csv_mapping import MappedCsv, from_mapped_csv
     from eventferry.tabular.csv_reading import from_csv
     from eventferry.tabular.csv_writing import to_csv
     from eventferry.tabular.folder import FolderSink, SplitBy
@@ -86,6 +87,7 @@ __all__ = [
     "ImportReport",
     "ImportStream",
     "MaintenanceMode",
+    "MappedCsv",
     "Mapping",
     "Older",
     "OpenImportDescription",
@@ -114,6 +116,7 @@ __all__ = [
     "check",
     "cutover",
     "from_csv",
+    "from_mapped_csv",
     "load_mapping",
     "open_source",
     "open_store",
@@ -158,6 +161,7 @@ _MODULES = {
     "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
     "reading.loading": ("EventLoader",),
     "tabular.conversion": ("Conversion",),
+    "tabular.csv_mapping": ("MappedCsv", "from_mapped_csv"),
     "tabular.csv_reading": ("from_csv",),
     "tabular.csv_writing": ("to_csv",),
     "tabular.folder": ("FolderSink", "SplitBy"),

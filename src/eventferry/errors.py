@@ -253,6 +253,7 @@ class SourceRowError(InputError):
     def __init__(self, reason: str, *, source: str, position: int | None, column: str) -> None:
         where = "a row without a position" if position is None else f"position {position}"
         super().__init__(f"{source}, {where}, column {column}: {reason}", field=None)
+        self.reason = reason
         self.source = source
         self.position = position
         self.column = column

@@ -398,11 +398,19 @@ class ImportStream(_Face[AwaitedImport]):
         return self
 
 
-class TargetStream(ImportStream):
-    """The same for another product's table, with the attributes of `eventferry.TargetStream`."""
+class TargetStream(_Face[AwaitedTargetStream]):
+    """The same for another product's table, as `eventferry.TargetStream`."""
 
+    begin = _blocking(AwaitedTargetStream.begin)
+    write = _blocking(AwaitedTargetStream.write)
     close = _blocking(AwaitedTargetStream.close)
     finish = _blocking(AwaitedTargetStream.finish)
+    abort = _blocking(AwaitedTargetStream.abort)
+    __exit__ = _blocking(AwaitedTargetStream.__aexit__)
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
 
 
 class ForeignTarget(_Face[AwaitedTarget]):

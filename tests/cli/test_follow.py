@@ -20,7 +20,9 @@ from tests.support.restoring import heads_of, restore, save_more
 
 ferry = pytest.fixture(new_ferry)
 
-AT_ONCE = 5.0
+AT_ONCE = 20.0
+"""Seconds within which a process ends, on a loaded machine too; what does not end would stay for ever."""
+
 SMALL = ("--limit", "7")
 
 
@@ -131,7 +133,7 @@ def test_a_filter_does_not_hold_the_checkpoint_back(ferry: Ferry) -> None:
 )
 def test_whatever_ends_it_each_event_comes(ferry: Ferry, number: signal.Signals) -> None:
     """A signal that can be heard cuts no line, and repeats none; after a kill the last page may come again."""
-    count = 3000
+    count = 1500
     store = ferry.store("a.db", count)
     found: list[int] = []
     chance = random.Random(17)

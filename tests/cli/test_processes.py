@@ -27,16 +27,16 @@ from tests.support.cli import COMMAND, PATIENCE, Ferry, environment, new_ferry, 
 
 ferry = pytest.fixture(new_ferry)
 
-AT_ONCE = 2.0
-"""Seconds within which Ctrl-C must end a command."""
+AT_ONCE = 20.0
+"""Seconds within which Ctrl-C must end a command, on a loaded machine too: what does not hear it stays for ever."""
 
-MANY = 60_000
+MANY = 30_000
 
 
 @pytest.fixture(scope="module")
 def many() -> bytes:
-    """60,000 events, about 21 MB: enough for several commits of an import."""
-    return b"".join(line(make_event(i, payload={"number": i, "filling": "x" * 200})) for i in range(MANY))
+    """30,000 events, about 21 MB: enough for several commits of an import."""
+    return b"".join(line(make_event(i, payload={"number": i, "filling": "x" * 550})) for i in range(MANY))
 
 
 def ended(child: subprocess.Popen[bytes], within: float = PATIENCE) -> tuple[int, str, str]:
@@ -486,7 +486,7 @@ def test_a_copy_that_was_killed_goes_on(ferry: Ferry, many: bytes) -> None:
     ferry.done("import", ferry.file("many.jsonl", many), "a.db")
     ferry.store("b.db", 3)
     child = ferry.start("copy", "a.db", "b.db", "--replace")
-    grown = 12_000_000
+    grown = 6_000_000
     while sum(path.stat().st_size for path in ferry.directory.glob("b.db*")) < grown:
         assert child.poll() is None
         time.sleep(0.005)

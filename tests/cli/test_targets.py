@@ -75,3 +75,25 @@ def test_from_one_product_to_another_nothing_lies_between(ferry: Ferry) -> None:
     assert told["source"]["events"] == told["imported"] == len(old.notifications())
     assert new.dogs() == old.dogs()
     assert "Dog.Registered" in ferry.done("copy", old.url, new.url, *both, "--dry-run").out
+
+
+def test_set_gives_an_option_of_the_target_or_with_from_of_the_source(ferry: Ferry, empty: str) -> None:
+    bare = empty.partition("?")[0]
+    ferry.store("a.db", 3)
+    ferry.done("copy", "a.db", bare, "--to", "pyeventsourcing", "--set", "originator_id_type=text")
+    assert "no option table" in ferry.refused(
+        "copy", "a.db", bare, "--to", "pyeventsourcing", "--set", "table=b", status=2
+    )
+    words = ferry.refused(
+        "copy",
+        bare,
+        "b.db",
+        "--from",
+        "pyeventsourcing",
+        "--to",
+        "pyeventsourcing",
+        "--set",
+        "table=b",
+        status=2,
+    )
+    assert "the mapping pyeventsourcing has no table named 'table'" in words

@@ -395,6 +395,7 @@ async def test_what_no_database_can_hold_is_named_by_an_incremental_import_too(
             assert (refused.value.line, refused.value.field) == (BAD_PLACE + 1, field)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

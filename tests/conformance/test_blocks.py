@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eventferry import EventStore, open_store, pipeline
 from eventferry.comparing.canonical import canonical
-from tests.support import KEYS, NewUrl, exported, line, make_event
+from tests.support import KEYS, NewUrl, examples, exported, line, make_event
 
 # U+0000 is left out: not every database can hold it.
 letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -120,14 +120,14 @@ async def through(a: EventStore, b: EventStore, lines: list[bytes], chance: rand
 
 
 @pytest.mark.once
-def test_ten_thousand_random_blocks_go_through_unchanged(new_url: NewUrl) -> None:
+def test_thousands_of_random_blocks_go_through_unchanged(new_url: NewUrl) -> None:
     blocks = 0
     with asyncio.Runner() as runner:
         stores = [open_store(new_url()), open_store(new_url())]
         for store in stores:
             runner.run(store.init())
 
-        @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(event_lines(), st.integers(0, 2**32))
         def go_through(lines: list[bytes], seed: int) -> None:
             nonlocal blocks
@@ -138,7 +138,7 @@ def test_ten_thousand_random_blocks_go_through_unchanged(new_url: NewUrl) -> Non
         finally:
             for store in stores:
                 runner.run(store.close())
-    assert blocks >= 10_000
+    assert blocks >= 2_000
 
 
 @pytest.mark.once

@@ -213,7 +213,7 @@ async def test_an_import_killed_at_any_moment_leaves_the_old_events_or_the_new_o
     async with open_store(url) as store:
         await store.init()
         seen = set()
-        for i, moment in enumerate(moments(8, whole, chance)):
+        for i, moment in enumerate(moments(6, whole, chance)):
             await noticed(lambda: import_lines(store, OLD))
             await store.save_snapshot("key", "content")
             done = run_and_kill(moment, IMPORT, url, new_file, ["", "freeze"][i % 2])
@@ -318,7 +318,7 @@ async def test_an_appending_import_killed_at_any_moment_leaves_a_beginning_and_g
     async with open_store(url) as store:
         await store.init()
         whole = duration(APPEND, url, new_file)
-        for moment in moments(4, whole, chance):
+        for moment in moments(3, whole, chance):
             await import_lines(store, b"", allow_empty=True)
             run_and_kill(moment, APPEND, url, new_file)
             left = await exported(store)
@@ -331,7 +331,7 @@ async def test_an_appending_import_killed_at_any_moment_leaves_a_beginning_and_g
 async def test_an_incremental_import_killed_at_any_moment_is_in_whole_or_not_at_all(
     new_url: NewUrl, tmp_path: Path, chance: random.Random
 ) -> None:
-    url, n, rounds = new_url(), 3000, 5
+    url, n, rounds = new_url(), 3000, 3
 
     def batch(k: int) -> str:
         path = tmp_path / f"{k}.jsonl"
@@ -375,7 +375,7 @@ def _event(text: bytes) -> dict[str, object]:
 async def test_a_commit_killed_at_any_moment_leaves_the_import_open_or_the_events_in(
     new_url: NewUrl, chance: random.Random
 ) -> None:
-    url, n, rounds = new_url(), 3000, 5
+    url, n, rounds = new_url(), 3000, 3
 
     async with open_store(url) as store:
         await store.init()
@@ -411,7 +411,7 @@ async def test_saves_killed_at_any_moment_keep_every_event_that_was_confirmed(
     url = new_url()
     async with open_store(url) as store:
         await store.init()
-        for k in range(5):
+        for k in range(3):
             with running(SAVE, url, f"aggregate-{k}") as child:
                 assert hear(child) == "begun"
                 time.sleep(chance.random() * 0.3)

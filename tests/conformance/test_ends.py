@@ -48,8 +48,8 @@ LIMIT = 10.0
 """Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
 other work."""
 
-DRAWN = 2
-"""How many of the operations a run takes, anew for each database and way; of a file, which is fast, twice as many."""
+DRAWN = 1
+"""How many of the operations a run takes, anew for each server and way; of a file, which is fast, twice as many."""
 
 PLACES = 2
 """At how many awaits it cuts each of them short."""

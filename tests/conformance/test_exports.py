@@ -42,7 +42,7 @@ pytestmark = pytest.mark.both_libraries
 LINES = make_lines(300)
 ZERO = "A" * 2048
 # Larger than one block of an export, so that one stands in the middle after the first.
-MANY = b"".join(line(make_event(i, payload="x" * 1000)) for i in range(5000))
+MANY = b"".join(line(make_event(i, payload="x" * 1000)) for i in range(2000))
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ async def test_a_buffer_that_holds_all_does_not_overflow(opened: Opened) -> None
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("size", [10_000, 1_500_000, 2_500_000])
+@pytest.mark.parametrize("size", [10_000, 600_000, 1_000_000])
 async def test_the_buffer_bounds_the_whole_export_and_not_a_block(opened: Opened, size: int) -> None:
     async with opened() as store:
         await import_lines(store, MANY)
@@ -327,7 +327,7 @@ async def test_an_event_saved_with_an_early_time_on_the_way_is_not_in_the_cut(ne
         await import_lines(store, MANY)
         stream = store.export_events()
         given = await anext(stream)
-        late = make_event(9999, threadId=9, threadCounter=5000, timestamp=LONG_AGO + 4990, aggregateId="late")
+        late = make_event(9999, threadId=9, threadCounter=5000, timestamp=LONG_AGO + 1990, aggregateId="late")
         await import_lines(other, [late], maintenance_mode=MANUAL)
         assert given + await rest_of(stream) == MANY
         assert await exported(store, cursor=stream.cursor) == line(late)
@@ -604,7 +604,7 @@ async def test_a_filtered_export_gives_what_matches_in_order(
 
 
 async def test_a_filtered_export_stopped_and_resumed_brings_each_match_once(opened: Opened) -> None:
-    wanted = b"".join(line(make_event(i, payload="x" * 1000)) for i in range(5000) if i % 3 == 2)
+    wanted = b"".join(line(make_event(i, payload="x" * 1000)) for i in range(2000) if i % 3 == 2)
     async with opened() as store:
         await import_lines(store, MANY)
         parts, cursor, is_end = b"", None, False

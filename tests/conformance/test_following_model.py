@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from eventferry import MANUAL, CursorAheadError, Event, Page, StoreReplacedError, open_store
 from eventferry.reading.bookmarks import counters_of
 from eventferry.reading.following import FollowStream
-from tests.support import FAR_FUTURE, LONG_AGO, NewUrl, import_lines
+from tests.support import FAR_FUTURE, LONG_AGO, NewUrl, examples, import_lines
 from tests.support.restoring import heads_of, restore
 
 Place: TypeAlias = tuple[int, int]
@@ -275,7 +275,7 @@ def run(new_url: NewUrl, examples: int, steps: int) -> None:
 
 
 def test_each_follower_gets_each_event_once_or_an_error(new_url: NewUrl) -> None:
-    run(new_url, 8, 25)
+    run(new_url, examples(5), 25)
 
 
 @pytest.mark.scale

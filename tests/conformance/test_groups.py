@@ -22,7 +22,7 @@ from eventferry import (
 )
 from eventferry import cursor as vector
 from eventferry.results import SavedEvent
-from tests.support import FAR_FUTURE, NewUrl, Opened, all_pages, import_lines, line, make_event
+from tests.support import FAR_FUTURE, NewUrl, Opened, all_pages, examples, import_lines, line, make_event
 
 
 def event_of(aggregate: str, version: int, **changes: Any) -> dict[str, Any]:
@@ -216,7 +216,9 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(7), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(steps=STEPS)
 async def test_the_cursors_of_a_group_are_the_heads_whatever_was_done_before_and_by_whom(
     new_url: NewUrl, steps: list[tuple[str, int, int]]
@@ -278,13 +280,13 @@ async def test_a_reader_who_goes_on_from_the_cursor_of_any_save_misses_nothing_t
         saved: list[SavedEvent] = []
 
         async def save_on(number: int) -> None:
-            for version in range(1, 11):
+            for version in range(1, 6):
                 one = await store.save_event(event_of(f"a{number}", version))
                 saved.append(one)
 
         await asyncio.gather(*(save_on(number) for number in range(12)))
         everything = await all_pages(store, 500)
-        assert len(everything) == 120
+        assert len(everything) == 60
         for place, each in enumerate(saved):
             counted = vector.decode(each.cursor)
             rest: list[Event] = []

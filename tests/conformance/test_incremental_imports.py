@@ -79,7 +79,7 @@ async def test_whichever_batch_cannot_be_put_into_the_stage_the_import_fails_and
 # n new and m known
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_a_batch_shuffled_over_parallel_pushes_brings_exactly_what_is_new(
     opened: Opened, seed: int
 ) -> None:
@@ -237,22 +237,24 @@ UNEQUAL = [
 ]
 
 
-@pytest.mark.parametrize(("stored", "arriving"), EQUAL)
-async def test_payloads_are_equal_as_json_values_however_they_are_spelled(
-    opened: Opened, stored: str, arriving: str
-) -> None:
+async def taken_for_others(opened: Opened, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those pairs of payloads, one that is stored and one that arrives, of which the second comes in."""
+    stored, arriving = ([raw(pair[i], f"a{place}") for place, pair in enumerate(pairs)] for i in range(2))
     async with opened() as store:
-        await store.incremental_import(blocks(raw(stored)))
-        assert await store.incremental_import(blocks(raw(arriving))) == ImportReport(0, 1, 0)
+        assert await store.incremental_import(blocks(*stored)) == ImportReport(len(pairs), 0, 0)
+        report = await store.incremental_import(blocks(*arriving))
+        count = Counter(event.aggregate_id for event in await contents(store))
+        found = [pair for place, pair in enumerate(pairs) if count[f"a{place}"] == 2]
+        assert report == ImportReport(len(found), len(pairs) - len(found), 0)
+        return found
 
 
-@pytest.mark.parametrize(("stored", "arriving"), UNEQUAL)
-async def test_payloads_that_are_other_json_values_are_other_events(
-    opened: Opened, stored: str, arriving: str
-) -> None:
-    async with opened() as store:
-        await store.incremental_import(blocks(raw(stored)))
-        assert await store.incremental_import(blocks(raw(arriving))) == ImportReport(1, 0, 0)
+async def test_payloads_are_equal_as_json_values_however_they_are_spelled(opened: Opened) -> None:
+    assert await taken_for_others(opened, EQUAL) == []
+
+
+async def test_payloads_that_are_other_json_values_are_other_events(opened: Opened) -> None:
+    assert await taken_for_others(opened, UNEQUAL) == UNEQUAL
 
 
 def almost(value: Any, chance: random.Random) -> Any:

@@ -93,8 +93,13 @@ async def test_partitions_cut_it_into_equal_slices(opened: Opened, merges: list[
         assert b"".join(slices) == b"".join(map(line, events))
         assert len(slices) == 7
         assert {text.count(b"\n") for text in slices} <= {COUNT // 7, COUNT // 7 + 1}
-        assert len(await store.partitions(2 * COUNT)) == COUNT
     assert merges == []
+
+
+async def test_there_are_no_more_partitions_than_events(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, back_and_forth(200, gaps=True))
+        assert len(await store.partitions(500)) == 200
 
 
 async def test_what_is_left_unread_in_one_thread_is_read_so_too(opened: Opened, merges: list[int]) -> None:

@@ -27,6 +27,7 @@ from tests.support import (
     all_pages,
     event_at,
     events_of,
+    examples,
     exported,
     import_lines,
     line,
@@ -198,10 +199,10 @@ def large_history(
     )
 
 
-def modest(max_examples: int = 12) -> settings:
+def modest(usual: int = 8) -> settings:
     # A fixture here is a factory: each example takes a fresh store from it.
     return settings(
-        max_examples=max_examples,
+        max_examples=examples(usual),
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
@@ -356,7 +357,7 @@ async def test_the_cursor_computed_from_a_pages_events_goes_on_as_the_pages_own_
         assert read == merged(events)
 
 
-@modest(15)
+@modest(10)
 @given(
     events=histories(),
     size=st.sampled_from((2, 7, 20)),
@@ -491,7 +492,7 @@ async def test_pages_go_on_where_an_export_has_ended(
 # An export in parts
 
 
-@modest(10)
+@modest()
 @given(events=histories(30))
 async def test_an_export_of_one_event_at_a_time_brings_each_once(opened: Opened, events: list[Event]) -> None:
     async with filled(opened, events) as store:
@@ -509,7 +510,7 @@ async def test_an_export_with_a_buffer_size_ends_after_the_last_event_that_fits(
         assert parts == list(greedy(merged(events), room))
 
 
-@modest(8)
+@modest(6)
 @given(events=histories(14, pad=300_000))
 async def test_an_export_stopped_at_every_block_and_resumed_brings_each_event_once(
     opened: Opened, events: list[Event]
@@ -519,7 +520,7 @@ async def test_an_export_stopped_at_every_block_and_resumed_brings_each_event_on
         assert b"".join(parts) == lines_of(merged(events))
 
 
-@modest(8)
+@modest(6)
 @given(events=histories(14, pad=300_000), chosen=st.sampled_from((("A",), ("A", "B"))))
 async def test_an_export_by_type_stopped_at_every_block_and_resumed_brings_each_event_once(
     opened: Opened, events: list[Event], chosen: tuple[str, ...]
@@ -545,7 +546,7 @@ async def test_the_cursor_of_a_running_export_is_behind_the_last_event_given_out
 # Filters come after the order
 
 
-@modest(12)
+@modest()
 @given(case=histories_and_filters(times=True))
 async def test_an_export_with_a_filter_brings_the_matching_events_of_the_order(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -555,7 +556,7 @@ async def test_an_export_with_a_filter_brings_the_matching_events_of_the_order(
         assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(merged(events)))
 
 
-@modest(12)
+@modest()
 @given(case=histories_and_filters(times=True))
 async def test_an_export_with_a_filter_of_one_event_at_a_time_brings_each_once(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -566,7 +567,7 @@ async def test_an_export_with_a_filter_of_one_event_at_a_time_brings_each_once(
         assert [part for part in parts if part] == [line(event) for event in chosen.of(merged(events))]
 
 
-@modest(12)
+@modest()
 @given(case=histories_and_filters(times=False))
 async def test_pages_with_a_filter_bring_the_matching_events_of_the_order(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -578,7 +579,7 @@ async def test_pages_with_a_filter_bring_the_matching_events_of_the_order(
             assert await all_pages(store, size, **chosen.arguments()) == expected
 
 
-@modest(12)
+@modest()
 @given(case=histories_and_filters(times=False))
 async def test_an_event_loader_with_a_filter_brings_the_matching_events_of_the_order(
     opened: Opened, case: tuple[list[Event], Chosen]
@@ -598,7 +599,7 @@ steps = st.lists(
 )
 
 
-@modest(12)
+@modest()
 @given(steps=steps)
 async def test_a_reader_that_follows_while_others_save_sees_every_event_once_in_thread_order(
     opened: Opened, steps: list[tuple[str, int, str]]
@@ -676,35 +677,35 @@ async def test_an_export_leaves_out_what_is_appended_meanwhile_amid_what_it_has_
 # Large stores
 
 
-async def test_three_hundred_saves_of_which_the_first_half_is_dated_in_the_future_come_each_once(
+async def test_a_hundred_saves_of_which_the_first_half_is_dated_in_the_future_come_each_once(
     opened: Opened,
 ) -> None:
     async with opened() as store:
         saved: list[Event] = []
-        for number in range(300):
+        for number in range(100):
             event = {
                 "type": "T",
                 "aggregateId": f"a{number % 50}",
                 "aggregateVersion": number // 50 + 1,
-                "timestamp": FAR_FUTURE - number if number < 150 else 0,
+                "timestamp": FAR_FUTURE - number if number < 50 else 0,
             }
             saved.append((await store.save_event(event)).event)
         expected = merged(saved)
-        assert len(expected) == 300
-        for size in (1, 3, 7, 50, 149, 1000):
+        assert len(expected) == 100
+        for size in (1, 7, 49, 1000):
             assert await all_pages(store, size) == expected
         assert await exported(store) == lines_of(expected)
-        assert b"".join(await exported_in_parts(store, 300, buffer_size=5_000)) == lines_of(expected)
+        assert b"".join(await exported_in_parts(store, 100, buffer_size=2_000)) == lines_of(expected)
 
 
 async def test_events_dated_in_the_future_come_each_once_when_imported_in_few_threads(opened: Opened) -> None:
     events = history(
-        ((number % 3, 0, 10_000 if number < 150 else 0, "T", "a") for number in range(300)), 1, LONG_AGO, 0
+        ((number % 3, 0, 10_000 if number < 75 else 0, "T", "a") for number in range(150)), 1, LONG_AGO, 0
     )
     expected = merged(events)
     assert [event.timestamp for event in expected] != sorted(event.timestamp for event in expected)
     async with filled(opened, events) as store:
-        for size in (1, 3, 50, 299, 1000):
+        for size in (1, 3, 50, 149, 1000):
             assert await all_pages(store, size) == expected
         assert await exported(store) == lines_of(expected)
 
@@ -815,7 +816,7 @@ async def test_events_of_very_different_sizes_come_each_once(opened: Opened, see
     chance = random.Random(seed)
     events = [
         make_event(i, payload="x" * (chance.randrange(60_000, 1_500_000) if chance.random() < 0.004 else 20))
-        for i in range(3_000)
+        for i in range(2_000)
     ]
     async with opened() as store:
         await import_lines(store, b"".join(map(line, events)))
@@ -865,7 +866,7 @@ async def test_a_thread_that_falls_keeps_its_own_order(opened: Opened) -> None:
 # From a time on
 
 
-@modest(20)
+@modest(12)
 @given(
     case=histories_and_filters(times=True),
     read=st.dictionaries(st.sampled_from((0, 1, 2, 127, 255)), st.integers(0, 12)),

@@ -32,6 +32,7 @@ from tests.support import (
     Opened,
     all_pages,
     as_dict,
+    examples,
     exported,
     import_lines,
     line,
@@ -445,7 +446,9 @@ async def test_versions_at_one_timestamp_come_in_order_though_one_at_another_tim
         assert_versions_in_order(await all_pages(store, 77))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     saves=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=40),
     free=st.sampled_from((range(256), (), (7,), (7, 200), range(0, 256, 2))),

@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 from eventferry import open_store
 from eventferry.http import create_app
 from eventferry.http.routes import ROUTES
-from tests.support import import_lines, make_lines
+from tests.support import examples, import_lines, make_lines
 from tests.support.places import Places
 from tests.support.service import lines_of, new_event
 
@@ -80,8 +80,6 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield place
 
 
-EXAMPLES = 12
-
 BODIES = st.one_of(
     st.binary(max_size=200),
     st.lists(st.integers(0, 5), max_size=3).map(lambda numbers: lines_of(map(new_event, numbers))),
@@ -128,7 +126,7 @@ def test_a_fuzzer_finds_no_500_and_no_undescribed_answer(url: str, route: Any) -
         case.validate_response(response, checks=CHECKS, headers=headers)
 
     quiet = settings(
-        max_examples=EXAMPLES,
+        max_examples=examples(6),
         deadline=None,
         database=None,
         phases=[Phase.generate, Phase.shrink],

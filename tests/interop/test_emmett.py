@@ -78,8 +78,7 @@ def url(place: str) -> str:
 
 
 async def test_every_event_of_emmett_is_as_emmett_reads_it(place: str) -> None:
-    # On SQLite, its driver waits a second for another writer and then fails.
-    streams = write(place, WRITERS if "://" in place else 1)
+    streams = write(place, WRITERS)
     events, report = await read(url(place), "emmett")
     stored = rows(place)
     assert [event["payload"]["meta"]["id"] for event in events] == [message_id for message_id, _ in stored]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,9 @@ Opened: TypeAlias = Callable[..., AbstractAsyncContextManager[EventStore]]
 KEYS = ("threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload")
 LONG_AGO = 1_600_000_000_000
 FAR_FUTURE = 4_000_000_000_000
+
+TIMES = int(os.environ.get("EVENTFERRY_TEST_EXAMPLES", "1"))
+"""How many times as many examples as usual a property test tries."""
 
 
 @asynccontextmanager
@@ -110,6 +114,11 @@ def events_of(lines: bytes) -> list[Event]:
         )
         for event in map(json.loads, lines.splitlines())
     ]
+
+
+def examples(usual: int) -> int:
+    """How many examples a property test tries."""
+    return usual * TIMES
 
 
 async def exported(store: EventStore, **options: Any) -> bytes:

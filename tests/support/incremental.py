@@ -21,12 +21,13 @@ from eventferry import (
 from tests.support import (
     LONG_AGO,
     events_of,
+    examples,
     exported,
     make_event,
 )
 
 PER_EXAMPLE = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

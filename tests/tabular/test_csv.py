@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eventferry import InputError, from_csv, open_store, pipeline, to_csv
+from eventferry import FolderSink, InputError, from_csv, open_store, pipeline, sync, to_csv
 from tests.support import KEYS, exported, import_lines, make_event, make_lines
 from tests.tabular.events import OF_CSV, converted, events, lines_of, payload_text, pieces
 
@@ -214,6 +214,20 @@ async def test_a_payload_of_many_blocks_comes_back() -> None:
     lines = lines_of([make_event(i, payload={"text": '"\n' * 500_000}) for i in range(3)])
     written = await converted(to_csv(), pieces(lines, 65_536))
     assert await converted(from_csv(), pieces(written, 65_536)) == lines
+
+
+def test_conversions_are_the_same_without_await() -> None:
+    with sync.open_store("a.db") as a, sync.open_store("b.db") as b:
+        a.init()
+        b.init()
+        sync.pipeline([make_lines(3000)], a.import_events())
+        sync.pipeline(a.export_events(), to_csv(), "events.csv")
+        assert sync.pipeline("events.csv", from_csv(), b.import_events()).imported == 3000
+        sync.pipeline(
+            b.export_events(), FolderSink("types", split_by="type", conversion=to_csv(), ending=".csv")
+        )
+        assert b"".join(b.export_events()) == make_lines(3000)
+    assert len(list(Path("types").iterdir())) == 3
 
 
 async def test_a_store_comes_back_from_a_packed_file_equal() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -24,11 +26,13 @@ from eventferry import (
     open_store,
     open_target,
     pipeline,
+    sync,
     verify,
 )
 from eventferry.targets.envelope import NAMESPACE
 from tests.support import LONG_AGO, line, make_event, make_lines
 from tests.support.foreign import message_db, new_database
+from tests.targets.test_pyeventsourcing import awkward
 
 CATEGORIES = ("account", "transfer")
 
@@ -84,6 +88,26 @@ async def test_a_store_that_went_through_eventferry_is_the_same_to_its_own_funct
     for stream in {message.stream_name for message in original}:
         assert message_db.stream_messages(empty, stream) == message_db.stream_messages(written, stream)
         assert message_db.version(empty, stream) == message_db.version(written, stream)
+
+
+async def test_what_syncs_brought_over_while_others_wrote_goes_back_as_it_was(
+    empty: str, tmp_path: Path
+) -> None:
+    with message_db.new_store() as url:
+        async with (
+            open_source(url, "message-db") as source,
+            open_store(str(tmp_path / "replica.db")) as store,
+        ):
+            await store.init()
+            writing = asyncio.create_task(asyncio.to_thread(message_db.write, url, messages=40))
+            while not writing.done():
+                await store.sync(source)
+            await writing
+            await store.sync(source)
+            async with open_target(empty, "message-db") as target:
+                await pipeline(store.export_events(), target.import_events())
+        assert len(message_db.messages(url)) == 480
+        assert message_db.messages(empty) == message_db.messages(url)
 
 
 async def test_verify_finds_source_and_copy_equal(written: str, empty: str) -> None:
@@ -151,11 +175,30 @@ async def test_positions_stay_those_of_the_source_and_holes_stay_holes(empty: st
 
 async def test_events_of_several_sources_need_new_positions(empty: str) -> None:
     lines = b"".join(map(line, [enveloped(0, position=3), enveloped(1, position=3)]))
-    with pytest.raises(InputError, match=r"line 2.*field payload: meta.position is 3.*positions=new"):
+    with pytest.raises(
+        InputError, match=r"line 2, field payload: an event with this meta.position.*positions=new"
+    ):
         await moved(lines, empty)
     assert message_db.messages(empty) == []
     await moved(lines, empty, positions="new")
     assert [message.global_position for message in message_db.messages(empty)] == [1, 2]
+
+
+async def test_an_event_that_came_late_goes_back_to_its_own_position(empty: str) -> None:
+    """As a sync brings over what was committed after events with higher positions."""
+    events = [enveloped(0, position=2), enveloped(1, position=1), make_event(2), enveloped(3, position=9)]
+    await moved(b"".join(map(line, events)), empty)
+    found = [(each.global_position, each.stream_name) for each in message_db.messages(empty)]
+    assert found == [(1, "aggregate-1"), (2, "aggregate-0"), (3, "aggregate-2"), (9, "aggregate-3")]
+
+
+async def test_versions_must_rise_with_positions_too(empty: str) -> None:
+    events = [
+        enveloped(0, position=2, version=0),
+        enveloped(1, position=1) | {"aggregateId": "aggregate-0", "aggregateVersion": 2},
+    ]
+    with pytest.raises(InputError, match=r"^field aggregateVersion: is 2, and 1 is due"):
+        await moved(b"".join(map(line, events)), empty)
 
 
 async def test_a_number_that_was_given_out_once_does_not_come_again(empty: str) -> None:
@@ -212,8 +255,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         enveloped(1, position="1"),
         r"field payload: meta.position must be a whole number",
     ),
-    "a position beyond 64 bits": (
-        enveloped(1, position=2**63),
+    "a position below the first": (
+        enveloped(1, position=0),
+        r"field payload: meta.position must be at least 1",
+    ),
+    "a position beyond all": (
+        enveloped(1, position=2**53),
         r"field payload: meta.position must be a whole",
     ),
     "a time without a zone": (enveloped(1, time="2024-01-01T00:00:00"), r"field payload: meta.time .*zone"),
@@ -328,3 +375,24 @@ async def test_the_table_may_have_another_name(empty: str) -> None:
             RETURNING global_position"""
         ).fetchone()
     assert row == (3,)
+
+
+async def test_whatever_json_holds_comes_back_from_the_messages_as_it_went_in(empty: str) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    lines = awkward(random.Random(seed), 600)
+    await moved(lines, empty)
+    events = [json.loads(each) for each in lines.splitlines()]
+    assert [
+        (each.stream_name, each.position, each.type, each.data and json.loads(each.data))
+        for each in message_db.messages(empty)
+    ] == [
+        (each["aggregateId"], each["aggregateVersion"] - 1, each["type"], each["payload"]) for each in events
+    ]
+
+
+def test_the_same_without_await(empty: str) -> None:
+    with sync.open_target(empty, "message-db") as target:
+        report = sync.pipeline([make_lines(7)], target.import_events())
+        assert (report.imported, report.streams) == (7, 7)
+    assert len(message_db.messages(empty)) == 7

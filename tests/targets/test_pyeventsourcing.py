@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -287,6 +288,18 @@ async def test_versions_must_be_dense(empty: Store, version: int, words: str) ->
     assert empty.notifications() == []
 
 
+async def test_a_position_that_comes_twice_is_refused_by_line(empty: Store) -> None:
+    events = [dog_event(i) for i in range(3)]
+    for event, position in zip(events, (7, 5, 7), strict=True):
+        event["payload"] = {"data": event["payload"], "meta": META | {"position": position}}
+    with pytest.raises(
+        InputError, match=r"^line 3, field payload: an event with this meta.position came before"
+    ):
+        await moved(b"".join(map(line, events)), empty)
+    await moved(b"".join(map(line, events)), empty, positions="new")
+    assert [each.id for each in empty.notifications()] == [1, 2, 3]
+
+
 async def test_whoever_waits_for_new_events_hears_of_them() -> None:
     with new_database() as url:
         store = school.on_postgresql(url)
@@ -318,3 +331,96 @@ async def test_a_state_is_the_text_of_the_envelope_to_the_byte(empty: Store) -> 
     event = line(dog_event(0, payload=0))
     await moved(event.replace(b'"payload":0', b'"payload":' + payload), empty)
     assert bytes(empty.notifications()[0].state) == text
+
+
+async def test_an_application_may_count_versions_from_0(empty: Store) -> None:
+    await moved(b"".join(line(dog_event(i)) for i in range(3)), empty, first_version=0)
+    assert [each.originator_version for each in empty.notifications()] == [0, 1, 2]
+    assert empty.dogs()[UUID(DOG)]["tricks"] == ("trick 1", "trick 2")
+    for wrong in (-1, "one", 10**20):
+        with pytest.raises(UsageError, match="first_version is a whole number"):
+            open_target("a.db", "pyeventsourcing", first_version=wrong)
+
+
+def awkward(chance: random.Random, count: int) -> bytes:
+    """Events whose names and payloads hold whatever JSON can, with every spelling of it."""
+    pieces = [
+        "a",
+        "Z",
+        "é",
+        "日",
+        "🐕",
+        "\t",
+        "\n",
+        "\r",
+        "\\",
+        '"',
+        "'",
+        "%",
+        "%%",
+        "\u2028",
+        "\x7f",
+        " ",
+        "{}",
+        "\\N",
+        "\\.",
+    ]
+
+    def text() -> str:
+        return "".join(chance.choices(pieces, k=chance.randrange(8)))
+
+    def value(depth: int) -> Any:
+        kind = chance.randrange(8 if depth else 6)
+        if kind < 6:
+            return [None, True, 1.5, -(10**30), 1e-7, text()][kind]
+        if kind == 6:
+            return [value(depth - 1) for _ in range(chance.randrange(4))]
+        return {text(): value(depth - 1) for _ in range(chance.randrange(4))}
+
+    versions: dict[str, int] = {}
+    lines = []
+    for i in range(count):
+        name = f"stream-{chance.randrange(9)}{chance.choice(pieces)}"
+        versions[name] = versions.get(name, 0) + 1
+        event = make_event(
+            i, threadId=0, threadCounter=i, type=text(), aggregateId=name, aggregateVersion=versions[name]
+        )
+        event["payload"] = value(3)
+        lines.append(
+            json.dumps(event, ensure_ascii=chance.random() < 0.5, separators=(",", ":")).encode() + b"\n"
+        )
+    return b"".join(lines)
+
+
+async def test_whatever_json_holds_comes_back_from_the_table_as_it_went_in(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    lines = awkward(random.Random(seed), 600)
+    store = school.on_sqlite(tmp_path / "awkward.sqlite").with_options({"ORIGINATOR_ID_TYPE": "text"})
+    with store.school():
+        pass
+    await moved(lines, store, originator_id_type="text")
+    found = [
+        (each.originator_id, each.originator_version, each.topic, bytes(each.state))
+        for each in store.notifications()
+    ]
+    assert found == stored(lines)
+    with new_database() as url:
+        server = school.on_postgresql(url).with_options({"ORIGINATOR_ID_TYPE": "text"})
+        with server.school():
+            pass
+        await moved(lines, server)
+        assert found == [
+            (each.originator_id, each.originator_version, each.topic, bytes(each.state))
+            for each in server.notifications()
+        ]
+
+
+def stored(lines: bytes) -> list[tuple[str, int, str, bytes]]:
+    """What must be stored of lines: payloads to the byte."""
+    events = []
+    for text in lines.splitlines():
+        event = json.loads(text)
+        payload = text.partition(b'"payload":')[2][:-1]
+        events.append((event["aggregateId"], event["aggregateVersion"], event["type"], payload))
+    return events

@@ -17,7 +17,9 @@ from eventferry import (
     EventLoader,
     EventStore,
     ExportStream,
+    FolderSink,
     FollowStream,
+    ForeignTarget,
     ImportReport,
     ImportStream,
     Older,
@@ -29,11 +31,18 @@ from eventferry import (
     SecretsReport,
     Sink,
     StreamReport,
+    TargetReport,
+    TargetStream,
     VerifyReport,
     check,
+    from_csv,
     open_store,
+    open_target,
     pipeline,
+    read_parquet,
     sync,
+    to_csv,
+    to_parquet,
     verify,
 )
 
@@ -67,6 +76,11 @@ async def streams(a: EventStore, b: EventStore) -> None:
     assert_type(await pipeline([b"{}"], sink), int)
     await pipeline(a.export_events(), Path("events.jsonl"))
     await pipeline(a.export_events(), packed, io.BytesIO())
+    await pipeline(a.export_events(), to_csv(), "events.csv")
+    assert_type(await pipeline("events.csv", from_csv(), b.import_events()), StreamReport)
+    assert_type(await pipeline(read_parquet("a.parquet"), b.import_events()), StreamReport)
+    folder = FolderSink("days", split_by="day", conversion=to_parquet(), ending=".parquet")
+    assert_type(await pipeline(a.export_events(), folder), None)
     assert_type(await verify(a.export_events(), "events.jsonl"), VerifyReport)
     assert_type(await check(a), CheckReport)
 
@@ -103,6 +117,13 @@ async def following(store: EventStore) -> None:
     assert_type(await export.bookmark_behind(), str)
 
 
+async def target(store: EventStore) -> None:
+    async with open_target("a.sqlite", "pyeventsourcing", encode=["zlib"]) as opened:
+        assert_type(opened, ForeignTarget)
+        assert_type(opened.import_events(), TargetStream)
+        assert_type(await pipeline(store.export_events(), opened.import_events()), TargetReport)
+
+
 def synchronous(blocks: Iterator[bytes]) -> None:
     def upper(lines: Iterator[bytes]) -> Iterator[bytes]:
         return (line.upper() for line in lines)
@@ -121,6 +142,9 @@ def synchronous(blocks: Iterator[bytes]) -> None:
         assert_type(a.follow(idle=1), sync.FollowStream)
         assert_type(a.follow().bookmark, str | None)
         assert_type(next(a.follow()), Page)
+        with sync.open_target("a.sqlite", "pyeventsourcing") as target:
+            assert_type(target, sync.ForeignTarget)
+            assert_type(sync.pipeline(a.export_events(), target.import_events()), TargetReport)
         with b.import_events(resume=True) as stream:
             assert_type(stream, sync.ImportStream)
             assert_type(stream.byte_offset, int)

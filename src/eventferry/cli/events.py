@@ -13,13 +13,15 @@ from eventferry import open_store
 from eventferry.cli.foreign import (
     Foreign,
     MomentOrMappingType,
+    csv_options,
     dry_run_option,
     foreign_details,
     foreign_options,
+    named,
     taken,
     told_of,
 )
-from eventferry.cli.formats import Destination, FileFormat, source_in
+from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
@@ -185,7 +187,7 @@ class _Mark:
 @click.command("import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@foreign_options
+@csv_options
 @dry_run_option
 @format_option
 @replacing_options
@@ -263,7 +265,7 @@ async def _import(
 
     foreign = taken(options, dry_run=dry_run)
     if foreign is not None and dry_run:
-        await foreign.tell(src, as_json=as_json)
+        await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
         source_in(file_format, src, jobs, foreign) as (source, total),
@@ -306,6 +308,10 @@ async def _fill(
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
+    settings: dict[str, str] = {}
+    if options["mapping"] is None:  # otherwise they are the source's
+        settings = named(options["tables"])
+        options["tables"] = ()
     foreign = taken(options, dry_run=dry_run)
     for name, given in options.items():
         if given:
@@ -314,10 +320,10 @@ async def _fill(
                 "and gets all events or none"
             )
     if foreign is not None and dry_run:
-        await foreign.tell(src, as_json=as_json)
+        await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
-        eventferry.open_target(database, product) as target,
+        eventferry.open_target(database, product, **settings) as target,
         source_in(file_format, src, jobs, foreign) as (source, total),
     ):
         mark = _Mark(source)
@@ -338,9 +344,10 @@ def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, A
     if mark.bookmark is not None:
         told["bookmark"] = mark.bookmark
         words = f"; bookmark of the source {mark.bookmark}"
-    if isinstance(source, eventferry.ForeignExport):
-        told["source"] = source.report
-        words += told_of(source.report)
+    report = source.report if isinstance(source, eventferry.ForeignExport | ConvertedLines) else None
+    if report is not None:
+        told["source"] = report
+        words += told_of(report)
     return words
 
 

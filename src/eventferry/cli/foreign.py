@@ -15,7 +15,8 @@ from eventferry.databases import is_store
 from eventferry.errors import UsageError
 
 if TYPE_CHECKING:
-    from eventferry.sources.source import ForeignExport, ForeignSource, SourceReport
+    from eventferry.sources.source import ForeignExport, ForeignSource, SourcePreview, SourceReport
+    from eventferry.tabular.csv_mapping import MappedCsv
 
 _KINDS = ("link", "snapshot", "archived", "deleted")
 
@@ -82,6 +83,15 @@ foreign_options = together(
     ),
     foreign_details,
 )
+csv_options = together(
+    option(
+        "--from --mapping mapping",
+        "PRESET|FILE.toml",
+        "Read another product's tables by a mapping: a preset, or a file of your own. With --format csv, read a file.",
+        type=MappingType(),
+    ),
+    foreign_details,
+)
 dry_run_option = flag(
     "--dry-run", "With --from: only tell what the source would give, and the first trouble in it."
 )
@@ -109,30 +119,44 @@ class Foreign(NamedTuple):
         async with self.opened(place) as source, aclosing(source.export_events()) as export:
             yield export
 
+    def csv(self) -> MappedCsv:
+        """What makes its lines of a CSV file."""
+        from eventferry.tabular.csv_mapping import from_mapped_csv
+
+        if self.options["tables"]:
+            raise UsageError("--set is for the SELECT of a mapping: a CSV file has no tables")
+        return from_mapped_csv(
+            self.mapping, **{name: value for name, value in self.options.items() if name != "tables"}
+        )
+
     async def tell(self, place: str, *, as_json: bool) -> None:
         """Print what the source would give; exits with 1 where something is wrong in it."""
         async with self.opened(place) as source:
-            preview = await source.preview()
-        if as_json:
-            print_json(preview)
-        else:
-            from eventferry.lines.payload import encode_payload
+            tell_preview(await source.preview(), as_json=as_json)
 
-            for event in preview.first:
-                print_line(
-                    f"{moment_text(event.timestamp)} {event.type} of {event.aggregate_id!r}, version "
-                    f"{event.aggregate_version}: {encode_payload(event.payload).decode()}"
-                )
-            for name, count in preview.types.items():
-                print_line(f"{count:>12,} {name}")
-            times = ""
-            if preview.first_time is not None and preview.last_time is not None:
-                times = f", from {moment_text(preview.first_time)} to {moment_text(preview.last_time)}"
-            say(f"{counted(preview.events, 'event')}{times}{_told(preview.renumbered, preview.skipped)}")
-            if preview.trouble is not None:
-                say(f"trouble: {preview.trouble}")
+
+def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
+    """Print what a source would give; exits with 1 where something is wrong in it."""
+    if as_json:
+        print_json(preview)
+    else:
+        from eventferry.lines.payload import encode_payload
+
+        for event in preview.first:
+            print_line(
+                f"{moment_text(event.timestamp)} {event.type} of {event.aggregate_id!r}, version "
+                f"{event.aggregate_version}: {encode_payload(event.payload).decode()}"
+            )
+        for name, count in preview.types.items():
+            print_line(f"{count:>12,} {name}")
+        times = ""
+        if preview.first_time is not None and preview.last_time is not None:
+            times = f", from {moment_text(preview.first_time)} to {moment_text(preview.last_time)}"
+        say(f"{counted(preview.events, 'event')}{times}{_told(preview.renumbered, preview.skipped)}")
         if preview.trouble is not None:
-            raise click.exceptions.Exit(1)
+            say(f"trouble: {preview.trouble}")
+    if preview.trouble is not None:
+        raise click.exceptions.Exit(1)
 
 
 def taken(options: dict[str, Any], *, mapping: str | None = None, dry_run: bool = False) -> Foreign | None:
@@ -146,13 +170,18 @@ def taken(options: dict[str, Any], *, mapping: str | None = None, dry_run: bool 
                 "--dry-run, --set, --keep, --skip, --payload and --drop-metadata need --from PRESET or --from FILE.toml"
             )
         return None
+    return Foreign(chosen, given | {"tables": named(given["tables"])})
+
+
+def named(given: tuple[str, ...]) -> dict[str, str]:
+    """What --set says. Raises UsageError."""
     names: dict[str, str] = {}
-    for each in given["tables"]:
+    for each in given:
         name, equals, table = each.partition("=")
         if not (name and equals and table):
             raise UsageError(f"--set takes NAME=TABLE, not {each!r}")
         names[name] = table
-    return Foreign(chosen, given | {"tables": names})
+    return names
 
 
 def told_of(report: SourceReport) -> str:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import eventferry
-from eventferry.cli.foreign import Foreign
+from eventferry.cli.foreign import Foreign, tell_preview
 from eventferry.cli.options import refuse_broken_url
 from eventferry.cli.places import destination_of, is_standard_output, source_of
 from eventferry.cli.terminal import counted
 from eventferry.databases import is_store, without_password
-from eventferry.errors import EventferryError, UsageError
+from eventferry.errors import EventferryError, InputError, UsageError
 
 if TYPE_CHECKING:
     from eventferry import Conversion, FolderSink, SplitBy
     from eventferry.lines.files import FileSink
+    from eventferry.sources.source import SourceReport
 
 FileFormat: TypeAlias = Literal["jsonl", "csv", "parquet"]
 
@@ -67,6 +68,58 @@ def _conversion_to(file_format: FileFormat) -> Conversion | None:
     return eventferry.to_parquet() if file_format == "parquet" else None
 
 
+class ConvertedLines(AsyncIterator[bytes]):
+    """Lines that were made of something else.
+
+    Attributes:
+        report: what has become of the rows so far; None without a mapping.
+    """
+
+    def __init__(
+        self, lines: AsyncGenerator[bytes], report: Callable[[], SourceReport] | None = None
+    ) -> None:
+        self._lines = lines
+        self._report = report
+
+    @property
+    def report(self) -> SourceReport | None:
+        """What has become of the rows so far."""
+        return None if self._report is None else self._report()
+
+    def __aiter__(self) -> ConvertedLines:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._lines)
+
+    async def aclose(self) -> None:
+        """End now."""
+        await self._lines.aclose()
+
+    def explain(self, error: InputError) -> InputError:
+        """What a sink has refused: the lines that it counts are events here, and their bytes are nobody's."""
+        if error.line is None or error.byte_offset is None:
+            return error
+        return InputError(error.reason, line=error.line, field=error.field, unit="event")
+
+
+async def tell_in(file_format: FileFormat, place: str, foreign: Foreign, *, as_json: bool) -> None:
+    """Print what a source would give by a mapping; exits with 1 where something is wrong in it."""
+    if file_format == "jsonl":
+        await foreign.tell(place, as_json=as_json)
+        return
+    from eventferry.sources.source import preview_of
+
+    async with source_in(file_format, place, 1, foreign) as (lines, _):
+
+        async def blocks() -> AsyncGenerator[list[bytes]]:
+            async for block in lines:
+                yield block.splitlines(keepends=True)
+
+        preview = await preview_of(blocks(), lambda: cast("SourceReport", cast(Any, lines).report))
+    tell_preview(preview, as_json=as_json)
+
+
 @asynccontextmanager
 async def source_in(
     file_format: FileFormat, place: str, jobs: int = 1, foreign: Foreign | None = None
@@ -76,14 +129,19 @@ async def source_in(
     if file_format != "jsonl" and is_store(place):
         raise UsageError(f"{without_password(place)} is a store: --format is for files")
     if file_format == "parquet":
-        async with contextlib.aclosing(await _parquet(place)) as lines:
+        if foreign is not None:
+            raise UsageError("--from reads a database, or with --format csv a file")
+        async with contextlib.aclosing(ConvertedLines(await _parquet(place))) as lines:
             yield lines, None
-        return
-    async with source_of(place, jobs, foreign=foreign) as (blocks, total):
-        if file_format == "csv":
-            async with contextlib.aclosing(eventferry.from_csv()(blocks)) as lines:
+    elif file_format == "csv":
+        mapped = None if foreign is None else foreign.csv()
+        async with source_of(place) as (blocks, _):
+            rows = (mapped or eventferry.from_csv())(blocks)
+            report = None if mapped is None else lambda: mapped.report
+            async with contextlib.aclosing(ConvertedLines(rows, report)) as lines:
                 yield lines, None
-        else:
+    else:
+        async with source_of(place, jobs, foreign=foreign) as (blocks, total):
             yield blocks, total
 
 

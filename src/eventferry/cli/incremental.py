@@ -10,7 +10,7 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.foreign import foreign_options, taken
+from eventferry.cli.foreign import csv_options, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
@@ -34,7 +34,7 @@ _SKIPPED = 3
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@foreign_options
+@csv_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
 @format_option

@@ -183,7 +183,8 @@ format_option = option(
 to_option = option(
     "--to product",
     "PRODUCT",
-    "The target is a database of this product, whose own empty table is filled: message-db or pyeventsourcing.",
+    "The target is a database of this product, whose own empty table is filled: message-db or pyeventsourcing. "
+    "Without --from, --set gives its options.",
     type=click.Choice(tuple(PRODUCTS)),
 )
 jobs_option = option(

@@ -50,7 +50,12 @@ async def made(
 
     blocks = source
     if not await store.exists():
-        begun = await _begun(source, placed=placed, ignore_unknown_keys=ignore_unknown_keys)
+        try:
+            begun = await _begun(source, placed=placed, ignore_unknown_keys=ignore_unknown_keys)
+        except InputError as error:
+            if isinstance(source, MadeLines):
+                raise source.explain(error) from error
+            raise
         await store.init()
         blocks = _joined(begun, source)
     try:

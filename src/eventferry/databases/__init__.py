@@ -145,10 +145,15 @@ def open_foreign(url: str, options: dict[str, Any]) -> ForeignDatabase:
 
 def _opened(url: str, options: dict[str, Any]) -> tuple[Address, dict[str, Any], ModuleType]:
     address = address_of(url)
+    settings = settings_of(address, options)
+    return address, settings, driver_of(address.database, f"eventferry.databases.{address.database}")
+
+
+def settings_of(address: Address, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a URL, and those that are given beside it. Raises UsageError for one that is given twice."""
     if both := address.options.keys() & options.keys():
         raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
-    module = driver_of(address.database, f"eventferry.databases.{address.database}")
-    return address, address.options | options, module
+    return address.options | options
 
 
 def _refuse_unknown(address: Address, settings: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from eventferry.errors import InputError, SourceRowError
+from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_text
 from eventferry.sources.aggregates import Aggregate, Aggregates
 from eventferry.sources.decoding import UndecodableError, decoder
@@ -22,6 +22,22 @@ PayloadMode: TypeAlias = Literal["envelope", "data"]
 TimeKind: TypeAlias = Literal["microseconds", "local microseconds", "any"]
 """What a database gives as the time: microseconds since 1970; those as if a time without a zone were UTC; or a text or
 a number as it is stored."""
+
+
+def kept_kinds(
+    payload: PayloadMode, drop_metadata: bool, keep: Iterable[RowKind], skip: Iterable[RowKind]
+) -> frozenset[RowKind]:
+    """The kinds of rows that become events, from the arguments of a user. Raises UsageError for wrong ones."""
+    if payload not in ("envelope", "data"):
+        raise UsageError(f"payload is 'envelope' or 'data', not {payload!r}")
+    if drop_metadata and payload == "envelope":
+        raise UsageError("drop_metadata is for payload='data': an envelope holds the metadata")
+    keep, skip = frozenset(keep), frozenset(skip)
+    if unknown := sorted((keep | skip) - set(ROW_KINDS)):
+        raise UsageError(f"a kind of rows is one of {', '.join(ROW_KINDS)}, not {unknown[0]!r}")
+    if both := sorted(keep & skip):
+        raise UsageError(f"{both[0]!r} is both to be kept and to be skipped")
+    return (KEPT | keep) - skip
 
 
 class Mapper:
@@ -202,7 +218,9 @@ def _text(value: Any) -> str:
     """A name: text as it is, and numbers."""
     if type(value) is int:
         return str(value)
-    if type(value) is not str or not value:
+    if value == "":
+        raise UndecodableError("is empty")
+    if type(value) is not str:
         raise UndecodableError(f"a text is needed here, not {_shown(value)}: cast it in the SELECT")
     if not value.isascii() or "\0" in value:
         check_text("", value)

@@ -94,6 +94,12 @@ class Aggregate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     prefix: str = ""
 
 
+class Csv(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a CSV file is spelled. `delimiter` is what stands between fields."""
+
+    delimiter: str = ","
+
+
 class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How rows become events; see `load_mapping`.
 
@@ -119,6 +125,7 @@ class Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     data: Decoding = Decoding()
     metadata: Decoding = Decoding()
     aggregate: Aggregate = Aggregate()
+    csv: Csv = Csv()
 
     def with_tables(self, changes: Mappings[str, str]) -> Mapping:
         """The mapping with other names of tables. Raises MappingError for one that it does not have."""
@@ -231,6 +238,10 @@ def _checked(mapping: Mapping) -> Mapping:
         raise refuse("select is missing: one SELECT that gives position, aggregate, type and data")
     if unknown := sorted(mapping.columns.keys() - set(OUTPUT)):
         raise refuse(f"columns: {unknown[0]!r} is none of {', '.join(OUTPUT)}")
+    if len(mapping.csv.delimiter) != 1 or mapping.csv.delimiter in '"\r\n':
+        raise refuse(
+            f"csv.delimiter: {mapping.csv.delimiter!r} is not one character that can separate fields"
+        )
     for place, decoding in (("data", mapping.data), ("metadata", mapping.metadata)):
         for step in decoding.decode:
             if step not in STEPS and _FUNCTION.fullmatch(step) is None:

@@ -7,7 +7,7 @@ import hashlib
 import math
 from array import array
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from collections.abc import Mapping as Mappings
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -21,8 +21,8 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, decode_event
 from eventferry.reading.ahead import in_turn
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot, reader_of
-from eventferry.sources.mapper import Mapper, PayloadMode
-from eventferry.sources.mapping import KEPT, ROW_KINDS, Mapping, RowKind, load_mapping
+from eventferry.sources.mapper import Mapper, PayloadMode, kept_kinds
+from eventferry.sources.mapping import KEPT, Mapping, RowKind, load_mapping
 from eventferry.sources.window import SETTLE
 
 _SHOWN = 3
@@ -76,6 +76,44 @@ class SourcePreview(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     trouble: str | None
 
 
+def report_of(mapper: Mapper | None) -> SourceReport:
+    """What has become of the rows so far; none have been read without a mapper."""
+    return SourceReport(
+        events=0 if mapper is None else mapper.events,
+        renumbered=0 if mapper is None else mapper.renumbered,
+        skipped={} if mapper is None else {str(kind): count for kind, count in mapper.skipped.items()},
+    )
+
+
+async def preview_of(blocks: AsyncIterator[list[bytes]], report: Callable[[], SourceReport]) -> SourcePreview:
+    """Read blocks of lines up to the first trouble; `report` says what became of the rows."""
+    types: Counter[str] = Counter()
+    first: list[Event] = []
+    times: list[int] = []
+    trouble: str | None = None
+    try:
+        async for lines in blocks:
+            events = [decode_event(line) for line in lines]
+            first.extend(events[: _SHOWN - len(first)])
+            for event in events:
+                known = event.type in types or len(types) < _TYPES
+                types[event.type if known else "…"] += 1
+            times = [min(moments := [*times, *(e.timestamp for e in events)]), max(moments)]
+    except InputError as error:
+        trouble = str(error)
+    told = report()
+    return SourcePreview(
+        first=first,
+        events=told.events,
+        types=dict(types.most_common()),
+        first_time=times[0] if times else None,
+        last_time=times[-1] if times else None,
+        renumbered=told.renumbered,
+        skipped=told.skipped,
+        trouble=trouble,
+    )
+
+
 class ForeignSource:
     """Tables of another product, read by a mapping; created by `open_source`. It connects when it is read.
 
@@ -125,33 +163,9 @@ class ForeignSource:
 
     async def preview(self) -> SourcePreview:
         """Read everything and store nothing: what it would give. Raises MappingError."""
-        types: Counter[str] = Counter()
-        first: list[Event] = []
-        times: list[int] = []
-        trouble: str | None = None
         export = self.export_events()
-        try:
-            async with aclosing(export):
-                async for lines in export.whole_blocks():
-                    events = [decode_event(line) for line in lines]
-                    first.extend(events[: _SHOWN - len(first)])
-                    for event in events:
-                        known = event.type in types or len(types) < _TYPES
-                        types[event.type if known else "…"] += 1
-                    times = [min(moments := [*times, *(e.timestamp for e in events)]), max(moments)]
-        except SourceRowError as error:
-            trouble = str(error)
-        report = export.report
-        return SourcePreview(
-            first=first,
-            events=report.events,
-            types=dict(types.most_common()),
-            first_time=times[0] if times else None,
-            last_time=times[-1] if times else None,
-            renumbered=report.renumbered,
-            skipped=report.skipped,
-            trouble=trouble,
-        )
+        async with aclosing(export):
+            return await preview_of(export.whole_blocks(), lambda: export.report)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[tuple[Snapshot, Reader]]:
@@ -206,12 +220,7 @@ class ForeignExport:
     @property
     def report(self) -> SourceReport:
         """What has become of the rows so far."""
-        mapper = self._mapper
-        return SourceReport(
-            events=self.exported,
-            renumbered=0 if mapper is None else mapper.renumbered,
-            skipped={} if mapper is None else {str(kind): count for kind, count in mapper.skipped.items()},
-        )
+        return report_of(self._mapper)
 
     def explain(self, error: InputError) -> InputError:
         """What a sink refused, told by the row that the line was made of, as far as that is still known."""
@@ -333,15 +342,7 @@ def open_source(
         UsageError: another argument is wrong.
         MissingExtraError: the database's driver is not installed.
     """
-    if payload not in ("envelope", "data"):
-        raise UsageError(f"payload is 'envelope' or 'data', not {payload!r}")
-    if drop_metadata and payload == "envelope":
-        raise UsageError("drop_metadata is for payload='data': an envelope holds the metadata")
-    keep, skip = frozenset(keep), frozenset(skip)
-    if unknown := sorted((keep | skip) - set(ROW_KINDS)):
-        raise UsageError(f"a kind of rows is one of {', '.join(ROW_KINDS)}, not {unknown[0]!r}")
-    if both := sorted(keep & skip):
-        raise UsageError(f"{both[0]!r} is both to be kept and to be skipped")
+    kept = kept_kinds(payload, drop_metadata, keep, skip)
     if isinstance(settle, bool) or not isinstance(settle, int | float) or not 0 <= settle < math.inf:
         raise UsageError(f"settle is a number of seconds, from 0, not {settle!r}")
     chosen = load_mapping(mapping)
@@ -350,6 +351,6 @@ def open_source(
         chosen.with_tables(tables) if tables else chosen,
         payload=payload,
         drop_metadata=drop_metadata,
-        kept=(KEPT | keep) - skip,
+        kept=kept,
         settle=settle,
     )

@@ -14,6 +14,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from eventferry.errors import InputError
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.lines.payload import JsonText
 from eventferry.lines.refusal import fault_in
 
@@ -32,7 +33,7 @@ class Original(NamedTuple):
     time: str | None
 
 
-_Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Number = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 
 
 class _Meta(msgspec.Struct, forbid_unknown_fields=True, gc=False):

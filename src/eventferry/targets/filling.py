@@ -12,17 +12,18 @@ from eventferry.targets.product import Product, Row
 
 
 class Misplaced(NamedTuple):
-    """An event that does not continue its stream: the how-manieth of all it is, from 1, its stream and version, and the
-    version that the event before it has, None if it is the stream's first."""
+    """An event that does not continue its stream: the how-manieth of all it is by position, from 1, its stream and
+    version, and the version that the event before it has, None if it is the stream's first."""
 
-    event: int
+    rank: int
     stream: str
     version: int
     before: int | None
 
 
 class Doubled(Exception):  # noqa: N818 -- told as an InputError by whoever knows the event's line
-    """An event with something unique that an earlier one has: the how-manieth of all it is, from 1, and the column."""
+    """An event with something unique that an earlier one has: the how-manieth that came it is, from 1, and the
+    column."""
 
     def __init__(self, event: int, column: str) -> None:
         super().__init__(event, column)

@@ -14,6 +14,7 @@ from eventferry.targets.envelope import NULL, Original
 from eventferry.targets.product import Row, Server, Table
 
 _ID_TYPES = ("uuid", "text")
+_DIGITS = 10
 _NO_METADATA = (NULL, b"{}")
 
 
@@ -32,6 +33,7 @@ class PyEventSourcing:
         self._id_type: str | None = settings.pop("originator_id_type", None)
         if self._id_type not in (None, *_ID_TYPES):
             raise UsageError(f"originator_id_type is uuid or text, not {self._id_type!r}")
+        self._first = _whole("first_version", settings.pop("first_version", 1))
         name = str(settings.pop("events", "stored_events"))
         position = "rowid" if server == "sqlite" else "notification_id"
         self.table = Table(
@@ -40,7 +42,7 @@ class PyEventSourcing:
             position=position,
             stream="originator_id",
             version="originator_version",
-            first=1,
+            first=self._first,
             channel=name.rpartition(".")[2],
         )
         self._has_uuids = self._id_type != "text"
@@ -62,7 +64,7 @@ class PyEventSourcing:
             self._refuse_loss(original)
         _, _, _, _, aggregate_id, version, kind, _ = event
         originator = self._uuid(aggregate_id) if self._has_uuids else aggregate_id
-        return position, originator, version, kind, self._encode(original.data)
+        return position, originator, version - 1 + self._first, kind, self._encode(original.data)
 
     def _uuid(self, aggregate_id: str) -> str:
         try:
@@ -83,6 +85,13 @@ class PyEventSourcing:
                 "drop_metadata=true drops ids and metadata)",
                 field="payload",
             )
+
+
+def _whole(name: str, given: object) -> int:
+    text = str(given)
+    if not (text.isascii() and text.isdigit() and len(text) < _DIGITS):
+        raise UsageError(f"{name} is a whole number, 0 or 1 as a rule, not {given!r}")
+    return int(text)
 
 
 def _truth(name: str, given: object) -> bool:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from eventferry.database import Progress, Traits
-from eventferry.databases import Address, address_of, driver_of
+from eventferry.databases import Address, address_of, driver_of, settings_of
 from eventferry.databases.settings import seconds
 from eventferry.errors import InputError, UsageError
 from eventferry.importing.batch import BATCH_BYTES, Batch, Batches
@@ -30,6 +30,7 @@ from eventferry.targets.pyeventsourcing import PyEventSourcing
 Begin: TypeAlias = Callable[[], Awaitable[Filling]]
 
 _POSITIONS = ("keep", "new")
+_NEW = "events of several sources need new positions: the option positions=new"
 
 
 class TargetReport(StreamReport, frozen=True, rename="camel", kw_only=True):
@@ -50,8 +51,8 @@ def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
         product: "message-db" (on PostgreSQL) or "pyeventsourcing" (on SQLite and PostgreSQL).
         options: may also be given in the query of the URL. Of each product: `positions`, "keep" by default, or "new";
             `busy_timeout`, in seconds. Of message-db: `messages`, the name of its table, and `category`. Of
-            pyeventsourcing: `events`, the name of its table; `encode`; `drop_metadata`; `originator_id_type`. On
-            PostgreSQL also libpq's. What each means: docs/targets.md.
+            pyeventsourcing: `events`, the name of its table; `encode`; `drop_metadata`; `originator_id_type`;
+            `first_version`. On PostgreSQL also libpq's. What each means: docs/targets.md.
 
     Raises:
         UsageError: the product, the URL or an option is not valid.
@@ -62,10 +63,7 @@ def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
     address = address_of(url)
     if address.database not in PRODUCTS[product]:
         raise UsageError(f"{product} is on {' or '.join(PRODUCTS[product])}, not on {address.database}")
-    if both := address.options.keys() & options.keys():
-        raise UsageError(f"{', '.join(sorted(both))}: given both in the URL and as an argument")
-    settings: dict[str, Any] = address.options | options
-    return ForeignTarget(address, product, settings)
+    return ForeignTarget(address, product, settings_of(address, options))
 
 
 class ForeignTarget:
@@ -201,8 +199,8 @@ class _Filled:
         if wrong is not None:
             first = self._product.table.first
             due = 1 if wrong.before is None else wrong.before + 2 - first
-            raise self._rows.refused(
-                wrong.event,
+            raise self._rows.refused_at(
+                wrong.rank,
                 f"is {wrong.version + 1 - first}, and {due} is due in the aggregate {wrong.stream!r}: versions must "
                 "come in order, from 1 and without gap",
                 "aggregateVersion",
@@ -221,6 +219,10 @@ class _Filled:
         if error.column == self._product.table.version:
             return self._rows.refused(
                 error.event, "an event of this aggregate with this version came before", "aggregateVersion"
+            )
+        if error.column == self._product.table.position:
+            return self._rows.refused(
+                error.event, f"an event with this meta.position came before ({_NEW})", "payload"
             )
         # Two events of one version that have no id of their own get the same.
         return self._rows.refused(
@@ -250,6 +252,7 @@ class _Rows:
         self.streams = 0
         self._events = 0
         self._plain: int | None = None
+        self._rises = True
 
     def of(self, lines: Lines, decoder: LineDecoder) -> list[Row]:
         """The rows of lines. Raises InputError."""
@@ -267,18 +270,20 @@ class _Rows:
         return rows
 
     def _place(self, original: Original) -> int:
-        """Behind all before it: at its own position where it has one that is to be kept."""
+        """Its own position where it has one that is to be kept: it may be below another, whose transaction was over
+        sooner. Else the one behind all before it."""
         if not self._keeps or original.position is None:
             self.last += 1
-        elif original.position > self.last:
-            self.last = original.position
-        else:
-            raise InputError(
-                f"meta.position is {original.position}, and {self.last} came before: events of several sources, or in "
-                "another order than their own, need new positions (the option positions=new)",
-                field="payload",
-            )
-        return self.last
+            return self.last
+        if original.position < 1:
+            raise InputError(f"meta.position must be at least 1 ({_NEW})", field="payload")
+        self._rises = self._rises and original.position > self.last
+        self.last = max(self.last, original.position)
+        return original.position
+
+    def refused_at(self, rank: int, reason: str, field: str) -> InputError:
+        """The error for an event of which only is known the how-manieth it is by position."""
+        return self.refused(rank, reason, field) if self._rises else InputError(reason, field=field)
 
     def refused(self, event: int, reason: str, field: str | None = None) -> InputError:
         """The error for an event that the database refused, by its line; where there were blank ones before, by which

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -39,7 +38,6 @@ class SqliteFilling:
         self._product = product
         self._shape = product.table
         self._table = quoted(product.table.name)
-        self._rows = 0
 
     @classmethod
     async def begin(cls, path: str, product: Product, busy_timeout: float) -> SqliteFilling:
@@ -93,13 +91,10 @@ class SqliteFilling:
             except Exception as error:
                 if code_of(error) != sqlite3.SQLITE_CONSTRAINT:
                     raise
-                raise Doubled(self._rows + self._inserted(part) + 1, self._shape.version) from error
-            self._rows += len(part)
-
-    def _inserted(self, part: Sequence[Row]) -> int:
-        """How many rows of a part came in before one did not."""
-        (last,) = self.connection.sqlite.execute(f"SELECT max(rowid) FROM {self._table}").fetchone()
-        return sum(isinstance(row[0], int) and last is not None and row[0] <= last for row in part)
+                (inserted,) = self.connection.sqlite.execute(f"SELECT count(*) FROM {self._table}").fetchone()
+                is_position = str(error).endswith(f".{self._shape.position}")
+                column = self._shape.position if is_position else self._shape.version
+                raise Doubled(inserted + 1, column) from error
 
     @threaded
     def misplaced(self) -> Misplaced | None:

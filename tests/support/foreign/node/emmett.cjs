@@ -10,10 +10,21 @@ const open = () => {
 
 const plain = (_, value) => (typeof value === 'bigint' ? String(value) : value)
 
+// On SQLite, its driver waits a second for another writer; nothing is stored then.
+const append = async (store, stream, events) => {
+  for (;;) {
+    try {
+      return await store.appendToStream(stream, events)
+    } catch (error) {
+      if (error.code !== 'SQLITE_BUSY') throw error
+    }
+  }
+}
+
 const main = async () => {
   const store = open()
   if (command === 'write') {
-    for (const { stream, events } of input) await store.appendToStream(stream, events)
+    for (const { stream, events } of input) await append(store, stream, events)
   } else {
     const read = []
     for (const stream of input) read.push((await store.readStream(stream)).events)
