@@ -252,7 +252,8 @@ async def test_one_that_is_cancelled_twice_leaves_nothing_behind(
             following.cancel()
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
-            await following
+            async with asyncio.timeout(20):
+                await following
         await target.sync(source)
         assert [position for position, *_ in await brought(target)] == table.positions()
         assert await are_equal(source, target)
