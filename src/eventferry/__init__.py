@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
     from eventferry.importing.merge import ImportReport, Older
     from eventferry.importing.stream import ImportStream, StreamReport
+    from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
     from eventferry.lines.piping import Sink, pipeline
@@ -67,6 +68,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AUTO",
     "MANUAL",
+    "CheckEnd",
     "CheckReport",
     "Conversion",
     "CutoverReport",
@@ -118,6 +120,7 @@ __all__ = [
     "from_csv",
     "from_mapped_csv",
     "load_mapping",
+    "mark_end",
     "open_source",
     "open_store",
     "open_target",
@@ -135,6 +138,7 @@ __all__ = [
 
 _MODULES = {
     "comparing.checking": ("CheckReport", "Remark", "check"),
+    "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
     "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
     "reading.following": ("FollowStream",),

@@ -10,6 +10,7 @@ __all__ = [
     "CutoverError",
     "DatabaseError",
     "EmptyInputError",
+    "EndMarkError",
     "EventferryError",
     "ImportNotFoundError",
     "ImportOpenError",
@@ -192,6 +193,11 @@ class OlderEventsError(EventferryError):
 
 class EmptyInputError(EventferryError):
     """The input has no events, and the import would have removed all events of the store."""
+
+
+class EndMarkError(EventferryError):
+    """The input is not what was exported: its end mark is missing, or does not fit what stands before it. Nothing was
+    stored of it, except what a MANUAL import has committed on the way."""
 
 
 class ResumeError(EventferryError):

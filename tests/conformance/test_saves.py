@@ -20,7 +20,6 @@ from eventferry import (
     ConcurrentError,
     Event,
     InputError,
-    StoreFrozenError,
     StoreNotFoundError,
     open_store,
 )
@@ -38,12 +37,9 @@ from tests.support import (
     line,
     make_event,
 )
+from tests.support.workers import event_of, save_series, save_until_frozen
 
 pytestmark = pytest.mark.both_libraries
-
-
-def event_of(aggregate: str, version: int, **changes: Any) -> dict[str, Any]:
-    return {"type": "T", "aggregateId": aggregate, "aggregateVersion": version} | changes
 
 
 def now() -> int:
@@ -544,40 +540,6 @@ async def test_a_save_that_is_cancelled_is_stored_whole_or_not_at_all_and_the_st
 # several processes
 
 
-async def save_series(url: str, name: str, count: int) -> None:
-    """Append to an aggregate of one's own and, wherever the race for it goes, to a shared one."""
-    async with open_store(url) as store:
-        for version in range(1, count + 1):
-            await store.save_event(event_of(name, version))
-        shared = 1
-        left = count // 4
-        while left:
-            try:
-                await store.save_event(event_of("shared", shared, payload=name))
-                left -= 1
-            except ConcurrentError:
-                pass
-            shared += 1
-
-
-def run_save_series(url: str, name: str, count: int) -> None:
-    asyncio.run(save_series(url, name, count))
-
-
-async def save_until_frozen(url: str, name: str) -> int:
-    async with open_store(url) as store:
-        for version in range(1, 100_000):
-            try:
-                await store.save_event(event_of(name, version))
-            except StoreFrozenError:
-                return version - 1
-    raise AssertionError("nobody froze the store")
-
-
-def run_save_until_frozen(url: str, name: str) -> int:
-    return asyncio.run(save_until_frozen(url, name))
-
-
 def processes(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
@@ -592,8 +554,7 @@ async def test_saves_by_several_processes_neither_collide_nor_leave_a_gap_and_a_
         cursor: str | None = None
         with processes(4) as pool:
             writers = [
-                loop.run_in_executor(pool, run_save_series, url, f"writer-{number}", 60)
-                for number in range(4)
+                loop.run_in_executor(pool, save_series, url, f"writer-{number}", 60) for number in range(4)
             ]
             everybody = asyncio.gather(*writers)
             while not everybody.done():
@@ -619,8 +580,7 @@ async def test_after_freeze_nothing_comes_in_from_processes_that_are_saving(new_
         await store.init()
         with processes(3) as pool:
             writers = [
-                loop.run_in_executor(pool, run_save_until_frozen, url, f"writer-{number}")
-                for number in range(3)
+                loop.run_in_executor(pool, save_until_frozen, url, f"writer-{number}") for number in range(3)
             ]
             everybody = asyncio.gather(*writers)
             while (await store.describe()).event_count < 30:

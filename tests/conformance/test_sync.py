@@ -424,7 +424,7 @@ async def test_the_status_tells_how_far_behind_it_is(opened: Opened) -> None:
         [status] = await target.sync_status(source)
         assert status.lag_events == 1
         assert status.lag_seconds is not None
-        assert 0.04 < status.lag_seconds < 10
+        assert 0.04 < status.lag_seconds < 60
         assert status.events == 1
 
 

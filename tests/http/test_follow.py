@@ -172,7 +172,7 @@ def test_the_service_does_not_wait_for_its_followers(tmp_path: Path) -> None:
             assert await asyncio.to_thread(list, messages) == []
             assert (await polling)["events"] == []
             assert await asyncio.to_thread(server.ended) == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 25  # not the grace of thirty
 
     with serving(store, tmp_path, "--grace", "30") as server:
         asyncio.run(run(server))
@@ -303,7 +303,7 @@ async def test_a_poll_gives_pages_and_waits_when_there_is_none(tmp_path: Path) -
         await asyncio.sleep(0.2)
         assert not waiting.done()
         saved = await store.save_event(new_event(1) | {"aggregateVersion": 1})
-        page = (await asyncio.wait_for(waiting, 5)).json()
+        page = (await asyncio.wait_for(waiting, 15)).json()
         assert [event["threadId"] for event in page["events"]] == [saved.event.thread_id]
         assert (await client.head(f"/follow?since={since}")).status_code == 200
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import closing
 
 import pytest
@@ -56,12 +55,10 @@ async def test_a_freeze_waits_for_a_push_that_had_begun(database: Database) -> N
 
 
 async def test_a_push_does_not_hold_up_saves(database: Database) -> None:
-    async with open_store(database.url) as store:
+    async with open_store(database.url, busy_timeout=1) as store:
         await store.init()
         async with store._database.writing():
-            start = time.monotonic()
             await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1})
-            assert time.monotonic() - start < 1
 
 
 async def test_readers_go_on_during_an_import(database: Database) -> None:
@@ -94,14 +91,13 @@ async def test_a_reader_that_stays_holds_up_the_swap_and_hardly_anybody_else(dat
             cursor.execute("START TRANSACTION")
             cursor.execute("SELECT COUNT(*) FROM events")
             swap = asyncio.create_task(import_lines(store, make_lines(5)))
-            waits = []
+            pages = 0
             while not swap.done():
-                start = time.monotonic()
                 await other.load_events(limit=1, cursor=None)
-                waits.append(time.monotonic() - start)
+                pages += 1
             with pytest.raises(StoreBusyError):
                 await swap
-            assert max(waits) < 2.5
+            assert pages > 5
             cursor.execute("ROLLBACK")
         assert await exported(store) == make_lines(9)
         await import_lines(store, make_lines(5))

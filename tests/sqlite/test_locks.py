@@ -51,7 +51,7 @@ async def test_a_writer_gives_up_after_busy_timeout(tmp_path: Path, mode: str) -
                 began = time.monotonic()
                 with pytest.raises(StoreBusyError, match=r"0\.4"):
                     await call()
-                assert 0.3 < time.monotonic() - began < 3
+                assert 0.3 < time.monotonic() - began < 20
             assert await exported(store) == make_lines(10)
             other.execute("ROLLBACK")
         await store.save_event(SAVED)
@@ -123,7 +123,7 @@ async def test_a_cancelled_task_that_waits_returns_at_once_and_leaves_nothing_op
                     await asyncio.sleep(0)
                 await asyncio.wait([task])
                 assert task.cancelled()
-                assert time.monotonic() - began < 1
+                assert time.monotonic() - began < 10  # not the twenty seconds of its patience
             waiting = asyncio.create_task(store.save_event(SAVED))
             await asyncio.sleep(0.3)
             still_waiting = not waiting.done()  # as patient as ever, whatever became of the others

@@ -25,6 +25,8 @@ from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, sour
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
+    end_of,
+    end_options,
     filter_of,
     filters,
     filters_but_from,
@@ -92,6 +94,7 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     "Make DEST a folder with a file for each day (UTC) or each type.",
     type=click.Choice(("day", "type")),
 )
+@flag("--end-mark", "Add a last line by which an import sees that nothing was lost on the way.")
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @dry_run_option
@@ -103,6 +106,7 @@ async def export(
     starts: tuple[Any, ...],
     file_format: FileFormat,
     split_by: SplitBy | None,
+    end_mark: bool,
     freeze: bool,
     jobs: int,
     dry_run: bool,
@@ -119,7 +123,7 @@ async def export(
     if len(times) > 1 or len(mappings) > 1:
         raise UsageError("--from is given once for a time, and once for a mapping")
     foreign = taken(options, mapping=mappings[0] if mappings else None, dry_run=dry_run)
-    destination = Destination(dest, file_format, split_by)
+    destination = Destination(dest, file_format, split_by, has_end=end_mark)
     only = filter_of(start=times[0] if times else None, **options)
     if foreign is None:
         await _export_store(store, destination, only, freeze=freeze, jobs=jobs, as_json=as_json)
@@ -190,6 +194,7 @@ class _Mark:
 @csv_options
 @dry_run_option
 @format_option
+@end_options
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
 @option(
@@ -263,12 +268,13 @@ async def _import(
 ) -> None:
     import asyncio
 
+    end = end_of(options)
     foreign = taken(options, dry_run=dry_run)
     if foreign is not None and dry_run:
         await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
-        source_in(file_format, src, jobs, foreign) as (source, total),
+        source_in(file_format, src, jobs, foreign, end) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -308,6 +314,7 @@ async def _fill(
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
+    end = end_of(options)
     settings: dict[str, str] = {}
     if options["mapping"] is None:  # otherwise they are the source's
         settings = named(options["tables"])
@@ -324,7 +331,7 @@ async def _fill(
         return
     async with (
         eventferry.open_target(database, product, **settings) as target,
-        source_in(file_format, src, jobs, foreign) as (source, total),
+        source_in(file_format, src, jobs, foreign, end) as (source, total),
     ):
         mark = _Mark(source)
         with Meter("importing", total) as meter:

@@ -17,7 +17,7 @@ from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, InputError, UsageError
 
 if TYPE_CHECKING:
-    from eventferry import Conversion, FolderSink, SplitBy
+    from eventferry import CheckEnd, Conversion, FolderSink, SplitBy
     from eventferry.lines.files import FileSink
     from eventferry.sources.source import SourceReport
 
@@ -33,12 +33,18 @@ class Destination:
         is_standard_output: whether data goes there.
     """
 
-    def __init__(self, place: str, file_format: FileFormat, split_by: SplitBy | None) -> None:
+    def __init__(
+        self, place: str, file_format: FileFormat, split_by: SplitBy | None, *, has_end: bool
+    ) -> None:
         from eventferry.lines.files import PACKED
 
         conversion = _conversion_to(file_format)
         self.is_standard_output = is_standard_output(place)
-        self.transforms = [] if conversion is None or split_by is not None else [conversion]
+        self.transforms: list[Any] = [] if conversion is None or split_by is not None else [conversion]
+        if has_end:
+            if file_format != "jsonl" or split_by is not None:
+                raise UsageError("--end-mark is for one file, or pipe, of JSON Lines")
+            self.transforms.append(eventferry.mark_end)
         self.sink: FileSink | FolderSink | IO[bytes]
         if split_by is None:
             if file_format == "parquet" and os.path.splitext(place)[1].lower() in PACKED:
@@ -122,12 +128,18 @@ async def tell_in(file_format: FileFormat, place: str, foreign: Foreign, *, as_j
 
 @asynccontextmanager
 async def source_in(
-    file_format: FileFormat, place: str, jobs: int = 1, foreign: Foreign | None = None
+    file_format: FileFormat,
+    place: str,
+    jobs: int = 1,
+    foreign: Foreign | None = None,
+    end: CheckEnd | None = None,
 ) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file in any format, standard input, a store or another product's tables; and their total
     bytes, if known."""
     if file_format != "jsonl" and is_store(place):
         raise UsageError(f"{without_password(place)} is a store: --format is for files")
+    if end is not None and (file_format != "jsonl" or is_store(place)):
+        raise UsageError("--expect-end and --filtered are for JSON Lines from a file or a pipe")
     if file_format == "parquet":
         if foreign is not None:
             raise UsageError("--from reads a database, or with --format csv a file")
@@ -141,7 +153,7 @@ async def source_in(
             async with contextlib.aclosing(ConvertedLines(rows, report)) as lines:
                 yield lines, None
     else:
-        async with source_of(place, jobs, foreign=foreign) as (blocks, total):
+        async with source_of(place, jobs, foreign=foreign, end=end) as (blocks, total):
             yield blocks, total
 
 

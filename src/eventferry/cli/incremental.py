@@ -14,6 +14,8 @@ from eventferry.cli.foreign import csv_options, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
+    end_of,
+    end_options,
     flag,
     format_option,
     ignore_unknown_keys_option,
@@ -35,6 +37,7 @@ _SKIPPED = 3
 @click.argument("src")
 @click.argument("store", type=STORE)
 @csv_options
+@end_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
 @format_option
@@ -60,7 +63,7 @@ async def incremental_import(
     the store's latest event, unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_in(file_format, src, jobs, taken(options)) as (source, total),
+        source_in(file_format, src, jobs, taken(options), end_of(options)) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

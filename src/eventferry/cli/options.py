@@ -15,6 +15,9 @@ from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
 
+if TYPE_CHECKING:
+    from eventferry.lines.end_mark import CheckEnd
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -212,3 +215,16 @@ merging_options = together(
     ),
     flag("--fail-if-skipped", "Exit with status 3 if older events were skipped."),
 )
+
+end_options = together(
+    flag("--expect-end", "Refuse an input without an end mark (see export --end-mark)."),
+    flag("--filtered", "Programs on the way filter or change events: of an end mark, only see that it came."),
+)
+
+
+def end_of(options: dict[str, Any]) -> CheckEnd | None:
+    """Takes the values of `end_options` out of those of a command: how an end mark is checked; None as usual."""
+    from eventferry.lines.end_mark import CheckEnd
+
+    required, filtered = options.pop("expect_end", False), options.pop("filtered", False)
+    return CheckEnd(required=required, filtered=filtered) if required or filtered else None

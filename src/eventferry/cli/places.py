@@ -19,7 +19,7 @@ from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, InputError, StoreNotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from eventferry import EventStore
+    from eventferry import CheckEnd, EventStore
     from eventferry.cli.foreign import Foreign
     from eventferry.lines.files import FileSink
 
@@ -111,28 +111,44 @@ async def store_at(place: str) -> AsyncIterator[EventStore]:
 
 @asynccontextmanager
 async def source_of(
-    place: str, jobs: int = 1, until: str | None = None, foreign: Foreign | None = None
+    place: str,
+    jobs: int = 1,
+    until: str | None = None,
+    foreign: Foreign | None = None,
+    end: CheckEnd | None = None,
 ) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file, standard input or a store; and their total bytes, if known.
 
-    A store is read with `jobs` connections, and up to the bookmark `until`; other tables as `foreign` says. Warns at
-    the end about a compressed file without a checksum.
+    A store is read with `jobs` connections, and up to the bookmark `until`; other tables as `foreign` says. An end mark
+    is checked by `end`, or if there is one. Warns at the end about a compressed file without a checksum.
     """
     if foreign is not None:
         async with foreign.lines(place) as export:
             yield export, None
         return
-    async with lines_of(place, jobs, until) as (lines, total):
-        yield lines, total
-        if getattr(lines, "is_unchecked", False):
+    async with _blocks_of(place, jobs, until) as (blocks, total):
+        yield blocks if is_store(place) else _checked(blocks, end), total
+        if getattr(blocks, "is_unchecked", False):
             say(f"warning: {place} has no checksum, so damage may go unnoticed")
 
 
 @asynccontextmanager
-async def lines_of(
+async def lines_of(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+    """The same without the warning."""
+    async with _blocks_of(place) as (blocks, total):
+        yield blocks if is_store(place) else _checked(blocks, None), total
+
+
+def _checked(blocks: AsyncIterator[bytes], end: CheckEnd | None) -> AsyncIterator[bytes]:
+    from eventferry.lines.end_mark import CheckEnd
+
+    return (end or CheckEnd())(blocks)
+
+
+@asynccontextmanager
+async def _blocks_of(
     place: str, jobs: int = 1, until: str | None = None
 ) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """The same without the warning."""
     from eventferry.lines.files import read_blocks
 
     if place == "-":

@@ -1,0 +1,124 @@
+"""The end mark: a last line that says how many events stand before it, so that a pipe that was cut cannot look whole.
+
+An export that dies ends inside an event, which an import refuses. But a program between the two may drop that half
+line: jq does, sed adds the line feed that is missing. Then what came looks like all there was. `set -o pipefail` does
+not help: it tells of the failure when the import has ended, and the events are stored.
+
+The mark is a line of its own, `{"endMark":{"events":N,"crc32":"…"}}`: the number of lines before it, and the CRC-32
+(ISO 3309, as in gzip) of their bytes with their line feeds, in hex. The CRC-32 shows damage, not forgery.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncGenerator, AsyncIterator
+
+import msgspec
+
+from eventferry.errors import EndMarkError
+
+_BEGIN = b'{"endMark":'
+
+
+class _Facts(msgspec.Struct, forbid_unknown_fields=True):
+    events: int
+    crc32: str
+
+
+class _Mark(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    end_mark: _Facts
+
+
+class _Sum:
+    """Of the lines so far."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self._crc = 0
+
+    def add(self, lines: bytes) -> None:
+        self.events += lines.count(b"\n")
+        self._crc = zlib.crc32(lines, self._crc)
+
+    @property
+    def crc32(self) -> str:
+        return f"{self._crc:08x}"
+
+
+async def mark_end(blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """A transform for `pipeline`: adds the end mark behind the lines of an export. Only an end that is the proper one
+    gets it."""
+    found = _Sum()
+    async for block in blocks:
+        found.add(block)
+        yield block
+    yield msgspec.json.encode(_Mark(_Facts(found.events, found.crc32))) + b"\n"
+
+
+class CheckEnd:
+    """A transform for `pipeline`: takes the end mark off, and sees whether what stands before it is what was exported.
+
+    Args:
+        required: refuse an input without a mark.
+        filtered: programs on the way filter or change events: only the mark itself must have come.
+
+    Raises:
+        EndMarkError: the mark is missing, or is not the last line; or there are fewer or other events than it says.
+    """
+
+    def __init__(self, *, required: bool = False, filtered: bool = False) -> None:
+        self._required = required
+        self._filtered = filtered
+
+    async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The blocks without the mark. The last line is held back until it is known to be one."""
+        found = _Sum()
+        held: list[bytes] = []
+        async for block in blocks:
+            held.append(block)
+            if b"\n" not in block:
+                continue
+            text = b"".join(held)
+            cut = text.rfind(b"\n", 0, text.rfind(b"\n")) + 1
+            if cut and (text.startswith(_BEGIN) or text.find(b"\n" + _BEGIN, 0, cut) >= 0):
+                raise EndMarkError(
+                    "an end mark stands in the middle: several exports were joined. Import them one after the other, "
+                    "or export without --end-mark"
+                )
+            held = [text[cut:]]
+            if cut:
+                found.add(text[:cut])
+                yield text[:cut]
+        last = b"".join(held)
+        if last.startswith(_BEGIN):
+            self._check(_parsed(last), found)
+        elif self._required:
+            raise EndMarkError(
+                "the input has no end mark: it was cut off on the way, or exported without --end-mark. Nothing of it "
+                "was stored"
+            )
+        elif last:
+            yield last
+
+    def _check(self, mark: _Facts, found: _Sum) -> None:
+        if self._filtered:
+            return
+        if found.events != mark.events:
+            raise EndMarkError(
+                f"{mark.events:,} events were exported, and {found.events:,} came: something was lost on the way, or a "
+                "program there filters events (then say --filtered). Nothing of it was stored"
+            )
+        if found.crc32 != mark.crc32:
+            raise EndMarkError(
+                f"{mark.events:,} events were exported, and as many came, but not the same bytes: a program on the way "
+                "changes them (then say --filtered), or they were damaged. Nothing of it was stored"
+            )
+
+
+def _parsed(line: bytes) -> _Facts:
+    try:
+        return msgspec.json.decode(line, type=_Mark).end_mark
+    except msgspec.MsgspecError:
+        raise EndMarkError(
+            "the end mark is damaged or cut off: what comes before it may be too. Nothing of it was stored"
+        ) from None
