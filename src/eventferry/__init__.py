@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from eventferry.reading.loading import EventLoader
     from eventferry.reading.partition import Partition
     from eventferry.results import (
+        AggregatePage,
+        Append,
+        Appended,
         Description,
         ImportProgress,
         OpenImportDescription,
@@ -68,6 +71,9 @@ __version__ = "0.1.0"
 __all__ = [
     "AUTO",
     "MANUAL",
+    "AggregatePage",
+    "Append",
+    "Appended",
     "CheckEnd",
     "CheckReport",
     "Conversion",
@@ -147,7 +153,17 @@ _MODULES = {
     "importing.merge": ("ImportReport", "Older"),
     "reading.partition": ("Partition",),
     "lines.piping": ("Sink", "pipeline"),
-    "results": ("Description", "ImportProgress", "OpenImportDescription", "Page", "SavedEvent", "Subscriber"),
+    "results": (
+        "AggregatePage",
+        "Append",
+        "Appended",
+        "Description",
+        "ImportProgress",
+        "OpenImportDescription",
+        "Page",
+        "SavedEvent",
+        "Subscriber",
+    ),
     "secrets": (
         "GatheredSecrets",
         "Secret",

@@ -148,6 +148,13 @@ class Saved(NamedTuple):
     heads: list[int]
 
 
+class NextPlace(NamedTuple):
+    """Where the next event of an aggregate goes."""
+
+    last_version: int  # of the aggregate; 0 where it has no event
+    thread_id: int
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far the stage of an import has come, committed together with its rows."""
@@ -340,6 +347,10 @@ class ExclusiveWriting(Writing, Protocol):
         """Store events at their positions. Raises ConcurrentError where a version of an aggregate is taken. With
         `fills_gaps`, some lie below their threads' heads, where an import that is on its way to replace the events
         does not see them by the heads: so its stage loses its baseline."""
+
+    async def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
+        """Where the next event of each of these aggregates goes, if it has this timestamp: (aggregateId, timestamp).
+        The thread is that of a save (`Database.save`)."""
 
     # merge
     async def compare(self, stage: Stage) -> Comparison:

@@ -12,6 +12,7 @@ __all__ = [
     "EmptyInputError",
     "EndMarkError",
     "EventferryError",
+    "IdempotencyKeyError",
     "ImportNotFoundError",
     "ImportOpenError",
     "InputError",
@@ -37,6 +38,7 @@ __all__ = [
     "TargetChangedError",
     "UnsupportedStoreError",
     "UsageError",
+    "VersionGapError",
 ]
 
 
@@ -141,17 +143,48 @@ class ReadOnlyStoreError(EventferryError):
 
 
 class ConcurrentError(EventferryError):
-    """The aggregate already has an event with this version.
+    """The aggregate already has an event with this version, or is not where an append expected it.
 
     Attributes:
         aggregate_id: the aggregate.
-        aggregate_version: the version.
+        aggregate_version: the version; of an append, that which its first event would have had.
+        last_version: of an append, the aggregate's last version, 0 if it has no events; None of a save, which does not
+            look for it.
     """
 
-    def __init__(self, aggregate_id: str, aggregate_version: int) -> None:
-        super().__init__(f"aggregate {aggregate_id!r} already has an event with version {aggregate_version}")
+    def __init__(self, aggregate_id: str, aggregate_version: int, last_version: int | None = None) -> None:
+        if last_version is None:
+            reason = f"aggregate {aggregate_id!r} already has an event with version {aggregate_version}"
+        else:
+            expected, found = aggregate_version - 1, last_version or "none: it has no events"
+            reason = f"the last version of aggregate {aggregate_id!r} should be {expected}, and is {found}"
+        super().__init__(reason)
         self.aggregate_id = aggregate_id
         self.aggregate_version = aggregate_version
+        self.last_version = last_version
+
+
+class VersionGapError(EventferryError):
+    """A save with `allow_gaps=False` would have left a gap in the versions of its aggregate. Nothing was stored.
+
+    Attributes:
+        aggregate_id: the aggregate.
+        aggregate_version: the version of the event.
+        last_version: the aggregate's last version, 0 if it has no events.
+    """
+
+    def __init__(self, aggregate_id: str, aggregate_version: int, last_version: int) -> None:
+        super().__init__(
+            f"version {aggregate_version} of aggregate {aggregate_id!r} would leave a gap: the next version is "
+            f"{last_version + 1}"
+        )
+        self.aggregate_id = aggregate_id
+        self.aggregate_version = aggregate_version
+        self.last_version = last_version
+
+
+class IdempotencyKeyError(EventferryError):
+    """The idempotency key was used before, for other events. Nothing was stored."""
 
 
 class TargetChangedError(EventferryError):

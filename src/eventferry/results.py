@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from eventferry.lines.event import Event
+from eventferry.lines.event import Event, EventInput
+
+ExpectedVersion: TypeAlias = int | Literal["any", "none"]
+"""Where an append expects an aggregate: at this last version; at any; "none", or 0: without events."""
 
 
 class SavedEvent(msgspec.Struct, frozen=True):
@@ -19,6 +23,47 @@ class SavedEvent(msgspec.Struct, frozen=True):
 
     event: Event
     cursor: str
+
+
+class Append(msgspec.Struct, frozen=True):
+    """Events of one aggregate, for `append_batches`.
+
+    Attributes:
+        aggregate_id: the aggregate.
+        events: as `append_events` takes them; at least one.
+        expected_version: as `append_events` takes it.
+    """
+
+    aggregate_id: str
+    events: Iterable[EventInput]
+    expected_version: ExpectedVersion = "any"
+
+
+class Appended(msgspec.Struct, frozen=True, rename="camel"):
+    """The result of `append_events` and `append_batches`.
+
+    Attributes:
+        events: the events as stored, with their positions, versions and timestamp, in the order given.
+        cursor: the heads right after the commit: a reader that has reached this cursor has read the events. Of a
+            repeated append the heads when it was repeated.
+        is_repeated: whether an append with the same idempotency key had stored them before.
+    """
+
+    events: list[Event]
+    cursor: str
+    is_repeated: bool
+
+
+class AggregatePage(msgspec.Struct, frozen=True, rename="camel"):
+    """A page of the events of one aggregate.
+
+    Attributes:
+        events: in the order of their versions.
+        next_version: the version of the next event; None if there is none.
+    """
+
+    events: list[Event]
+    next_version: int | None
 
 
 class Page(msgspec.Struct, frozen=True):

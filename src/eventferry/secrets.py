@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry.clock import now
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import Database, ExclusiveWriting, Frozen, Reading, Segment, Writing
+from eventferry.database import Database, ExclusiveWriting, Frozen, Reading, Writing
 from eventferry.databases.dialect import Column, Condition
 from eventferry.databases.names import left_out
 from eventferry.errors import (
@@ -34,7 +34,6 @@ from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.operation_log import Operation, counts_of
 from eventferry.reading.arguments import check_integer
-from eventferry.reading.order import thread_of
 from eventferry.state import owners
 from eventferry.state.small_tables import all_of, columns
 
@@ -105,16 +104,11 @@ def _event_about(event_type: str, secret_id: str) -> NewRow:
 
 
 async def _append(writing: ExclusiveWriting, event: NewRow) -> None:
-    """Store the first event of an aggregate, in its thread or the next whose last timestamp is not later."""
+    """Store the first event of an aggregate."""
     timestamp, aggregate_id, event_type, payload = event
     check_limits(await writing.limits(), aggregate_id, event_type, payload)
     heads = await writing.heads()
-    preferred = thread_of(aggregate_id)
-    for thread in (*range(preferred, 256), *range(preferred)):
-        if not await writing.any_later([Segment(thread, heads[thread] - 1, heads[thread], timestamp)]):
-            break
-    else:
-        thread = preferred
+    [(_, thread)] = await writing.next_places([(aggregate_id, timestamp)])
     if heads[thread] > MAX_COUNTER:
         raise full_thread(thread)
     await writing.append([Row(thread, heads[thread], timestamp, aggregate_id, 1, event_type, payload)])

@@ -24,10 +24,10 @@ from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
-from eventferry.lines.event import Event, EventInput, NewRow, decode_events
+from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events
 from eventferry.lines.payload import encode_payload
 from eventferry.operation_log import Operation, counts_of, place_of, told
-from eventferry.reading import loading, partition
+from eventferry.reading import histories, loading, partition
 from eventferry.reading.arguments import check_integer, check_mode, filter_of, text, texts
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.exporting import AUTO, MANUAL, Export, ExportStream, MaintenanceMode
@@ -35,13 +35,18 @@ from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader, Readers
 from eventferry.reading.partition import Partition
 from eventferry.results import (
+    AggregatePage,
+    Append,
+    Appended,
     Description,
+    ExpectedVersion,
     ImportProgress,
     Page,
     SavedEvent,
     Subscriber,
 )
-from eventferry.save import Saving
+from eventferry.saving.appends import Appends, parts_of
+from eventferry.saving.saves import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 from eventferry.state.syncs import Mode
@@ -74,6 +79,7 @@ class EventStore:
         database = self._open_database()
         self._open: Database | None = database
         self._saving = Saving(database)
+        self._appending = Appends(database)
         self._readers = Readers(database)
         self._undo_init: Undo | None = None
 
@@ -165,24 +171,108 @@ class EventStore:
     # events
 
     @told("save-event", logging.DEBUG)
-    async def save_event(self, event: EventInput) -> SavedEvent:
+    async def save_event(self, event: EventInput, *, allow_gaps: bool = True) -> SavedEvent:
         """Store one event durably. Concurrent calls share transactions.
 
         Args:
             event: with type, aggregateId and aggregateVersion; timestamp and payload are optional. The stored timestamp
                 is the given one or now, whichever is higher.
+            allow_gaps: whether the version may be any that is free, as in reSolve. False, which is recommended, refuses
+                one that is not the aggregate's next.
 
         Raises:
             ConcurrentError: the aggregate already has an event with this version. Any other version is accepted.
+            VersionGapError: with `allow_gaps=False`, the version is not the aggregate's next one.
             InputError: the event is not valid.
             StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.
         """
-        return await self._saving.save_event(event)
+        return await self._saving.save_event(event, None if allow_gaps else self._appending.save_next)
 
     @told("save-event", logging.DEBUG)
     async def _save_row(self, row: NewRow, version: int) -> SavedEvent:
         """The same for the service, which reads events as rows: the payload of the result is `msgspec.Raw`."""
         return await self._saving.save_row(row, version)
+
+    @told("append-events", logging.DEBUG)
+    async def append_events(
+        self,
+        aggregate_id: str,
+        events: Iterable[EventInput],
+        *,
+        expected_version: ExpectedVersion = "any",
+        idempotency_key: str | None = None,
+    ) -> Appended:
+        """Store events of one aggregate durably, all of them or none. Concurrent calls share transactions.
+
+        Their versions go on from the aggregate's last. They have one timestamp: now, or the highest given, if that is
+        higher.
+
+        Args:
+            aggregate_id: the aggregate.
+            events: at least one, with type; timestamp and payload are optional, and aggregateId may be left out. A
+                position is ignored, and an aggregateVersion is refused.
+            expected_version: the last version that the aggregate must have; "none", or 0, if it must have no events.
+            idempotency_key: makes it safe to call again: what was stored under this key is returned, and nothing is
+                stored. A key is kept for seven days, and as long as the store's events are not replaced.
+
+        Raises:
+            ConcurrentError: the aggregate has another last version. The error says which.
+            IdempotencyKeyError: other events were stored under the key.
+            InputError: an event is not valid. `line` is its number.
+            StoreFrozenError, StoreBusyError, StoreNotFoundError: as their names say.
+        """
+        return await self._appending.append([Append(aggregate_id, events, expected_version)], idempotency_key)
+
+    @told("append-batches", logging.DEBUG)
+    async def append_batches(
+        self, appends: Iterable[Append], *, idempotency_key: str | None = None
+    ) -> Appended:
+        """Store events of several aggregates durably, all of them or none; each as `append_events` does.
+
+        Args:
+            appends: at least one, each of another aggregate. All events have one timestamp.
+            idempotency_key: of all of them together.
+
+        Raises:
+            UsageError: an aggregate is there twice, or an append has no events.
+            ConcurrentError and others: as `append_events`.
+        """
+        return await self._appending.append(appends, idempotency_key)
+
+    @told("append-events", logging.DEBUG)
+    async def _append_rows(
+        self, appends: Iterable[tuple[Append, Sequence[NewRow]]], idempotency_key: str | None
+    ) -> Appended:
+        """The same for the service, which reads events as rows: the payloads of the result are `msgspec.Raw`."""
+        return await self._appending.append_parts(parts_of(appends), idempotency_key)
+
+    async def load_aggregate(
+        self, aggregate_id: str, from_version: int = 1, limit: int | None = None
+    ) -> AggregatePage:
+        """Load the events of one aggregate, in the order of their versions.
+
+        Args:
+            aggregate_id: the aggregate. If it has no events, the page is empty.
+            from_version: begin with this version.
+            limit: maximum number of events. A page also ends at 64 MiB, after at least one event.
+        """
+        check_integer("from_version", from_version, 1)
+        check_integer("limit", limit, 1, optional=True)
+        lines, next_version = await histories.of_aggregate(
+            self._database, text("aggregate_id", aggregate_id), from_version, limit, loading.PAGE_BYTES
+        )
+        return AggregatePage(list(map(decode_event, lines)), next_version)
+
+    async def _aggregate_lines(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
+    ) -> tuple[list[bytes], int | None]:
+        """The same in lines, for the service."""
+        return await histories.of_aggregate(self._database, aggregate_id, from_version, limit, max_bytes)
+
+    async def last_events(self, n: int) -> list[Event]:
+        """Load the last `n` events in the order of docs/order.md, the last one at the end. They also end at 64 MiB."""
+        check_integer("n", n, 1)
+        return await histories.last_events(self._database, n)
 
     async def load_events(
         self,

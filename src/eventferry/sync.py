@@ -462,6 +462,10 @@ class EventStore(_Face[AwaitedStore]):
     describe = _blocking(AwaitedStore.describe)
 
     save_event = _blocking(AwaitedStore.save_event)
+    append_events = _blocking(AwaitedStore.append_events)
+    append_batches = _blocking(AwaitedStore.append_batches)
+    load_aggregate = _blocking(AwaitedStore.load_aggregate)
+    last_events = _blocking(AwaitedStore.last_events)
     load_events = _blocking(AwaitedStore.load_events)
     get_event_loader = _method(AwaitedStore.get_event_loader, lambda loader: EventLoader(_LOOP.run(loader)))
     bookmark = _blocking(AwaitedStore.bookmark)

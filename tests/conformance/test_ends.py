@@ -121,6 +121,9 @@ OPERATIONS = {
     "save": Operation(
         lambda store: store.save_event({"type": "T", "aggregateId": "saved", "aggregateVersion": 1})
     ),
+    "append": Operation(
+        lambda store: store.append_events("appended", [{"type": "T"}, {"type": "U"}], expected_version="none")
+    ),
     "load": Operation(lambda store: store.load_events(limit=10, cursor=None)),
     "describe": Operation(lambda store: store.describe(calculate_cursor=True)),
     "export": Operation(exported),

@@ -24,6 +24,8 @@ SCOPE_OF = {
     "GET /describe": {"read"},
     "GET /events": {"read"},
     "POST /events": {"write"},
+    "POST /append": {"write"},
+    "GET /aggregate": {"read"},
     "GET /export": {"read"},
     "GET /follow": {"read"},
     "GET /import": {"import"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pytest
 from eventferry import (
     ConcurrentError,
     EventferryError,
+    EventInput,
     EventStore,
     ImportReport,
     StoreUnreachableError,
@@ -126,14 +128,15 @@ async def test_a_server_killed_among_saves_has_each_that_was_confirmed_and_none_
 
 def broken_after(
     monkeypatch: pytest.MonkeyPatch, words: bytes, times: int = 1, *, before: bool = False
-) -> None:
-    """Break connections behind (or before) the statements that have these words: their answers are lost."""
+) -> list[int]:
+    """Break connections behind (or before) the statements in which this pattern is found: their answers are lost.
+    Returns how many are left to break."""
     query = Wire.query
     left = [times]
 
     def fails(self: Wire, sql: Any, unbuffered: bool = False) -> Any:
         text = sql if isinstance(sql, bytes) else sql.encode()
-        if words not in text or not left[0]:
+        if not re.search(words, text) or not left[0]:
             return query(self, sql, unbuffered)
         left[0] -= 1
         if not before:
@@ -144,6 +147,7 @@ def broken_after(
         return query(self, "SELECT 1")
 
     monkeypatch.setattr(Wire, "query", fails)
+    return left
 
 
 def broken_lines(self: Wire, statement: str, *_: Any) -> Any:
@@ -167,6 +171,26 @@ async def test_a_save_whose_answer_was_lost_is_stored_once_and_returned(
         assert stored == saved.event
         with pytest.raises(ConcurrentError):
             await store.save_event(event)
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_an_append_whose_answer_was_lost_is_stored_once_and_returned(
+    database: Database, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    events: list[EventInput] = [{"type": "T", "payload": {"a": "it's"}}, {"type": "U"}]
+    async with open_store(database.url) as store:
+        await store.init()
+        await store.append_events("a", events, idempotency_key="first")
+        left = broken_after(monkeypatch, rb"^COMMIT$", before=before)
+        appended = await store.append_events("a", events, expected_version=2, idempotency_key="second")
+        assert left == [0]
+        assert not appended.is_repeated
+        page = await store.load_events(limit=9, cursor=None)
+        assert page.events[2:] == appended.events
+        assert page.cursor == appended.cursor
+        again = await store.append_events("a", events, expected_version=2, idempotency_key="second")
+        assert again.events == appended.events
+        assert again.is_repeated
 
 
 async def test_a_save_that_somebody_else_made_meanwhile_is_not_taken_for_ours(

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg.waiting
 import pytest
@@ -17,8 +17,10 @@ from psycopg import sql
 
 from eventferry import (
     AUTO,
+    Appended,
     ConcurrentError,
     DatabaseError,
+    EventInput,
     EventStore,
     MissingExtraError,
     StoreFrozenError,
@@ -270,6 +272,33 @@ async def test_of_a_group_whose_answer_is_lost_each_is_stored_once_and_answered(
             # Behind its cursor, too, nothing comes that it counts.
             rest = (await store.load_events(limit=50, cursor=one.cursor)).events
             assert one.event not in rest
+    check_no_gaps(url)
+
+
+@pytest.mark.parametrize("passes_on", [True, False])
+@pytest.mark.parametrize("expected", ["any", "none"])
+async def test_appends_whose_answer_is_lost_are_looked_up_and_stored_once(
+    new_url: NewUrl, passes_on: bool, expected: Literal["any", "none"]
+) -> None:
+    url = new_url()
+    await make_store(url)
+    async with proxied(url) as (proxy, address), open_store(address) as store:
+        await store.append_events("taken", [{"type": "T"}])
+        proxy.passes_on, proxy.cut_after = passes_on, lambda data: b"COMMIT\0" in data
+        events: list[EventInput] = [{"type": "T", "payload": {"b": [1.0, "é"], "a": None}}, {"type": "U"}]
+        answers = await asyncio.gather(
+            *(store.append_events(f"a{number}", events, expected_version=expected) for number in range(9)),
+            store.append_events("taken", events, expected_version="none"),
+            return_exceptions=True,
+        )
+        assert proxy.cuts == 1
+        assert type(answers[9]) is ConcurrentError
+        stored = (await store.load_events(limit=50, cursor=None)).events
+        assert len(stored) == 1 + 9 * 2
+        for answer in answers[:9]:
+            assert isinstance(answer, Appended)
+            assert not answer.is_repeated
+            assert all(event in stored for event in answer.events)
     check_no_gaps(url)
 
 

@@ -10,6 +10,9 @@ from typing import Any, assert_type
 
 import eventferry
 from eventferry import (
+    AggregatePage,
+    Append,
+    Appended,
     CheckReport,
     Description,
     Event,
@@ -102,6 +105,10 @@ async def events(older: Older, event: EventInput) -> None:
         assert_type(
             await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": 1}), SavedEvent
         )
+        assert_type(await store.append_events("a", [event], expected_version="none"), Appended)
+        assert_type(await store.append_batches([Append("a", [event], expected_version=3)]), Appended)
+        assert_type(await store.load_aggregate("a"), AggregatePage)
+        assert_type(await store.last_events(3), list[Event])
         assert_type(await store.incremental_import([event], older=older), ImportReport)
         assert_type(await store.get_event_loader(cursor=None), EventLoader)
         assert_type(await store.describe(), Description)

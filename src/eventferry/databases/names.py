@@ -44,6 +44,11 @@ class Tables(NamedTuple):
         """How far the syncs into this store have come."""
         return f"{self.events}-sync"
 
+    @property
+    def appends(self) -> str:
+        """Which appends were stored under an idempotency key."""
+        return f"{self.events}-appends"
+
     def stage_of(self, owner: str) -> str:
         """Where the events of an owner's import wait. Its name carries the owner's id, so that a former owner, whose
         stage was dropped or taken over, finds no table any more instead of somebody else's."""
@@ -84,12 +89,13 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|sync|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)", re.IGNORECASE
+    r"-(?:freeze|threads|sync|appends|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
+    re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
 
 _OF_A_NEIGHBOUR = re.compile(
-    r".+-(?:freeze|threads|sync|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
+    r".+-(?:freeze|threads|sync|appends|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
     re.IGNORECASE | re.DOTALL,
 )
 """What may stand beside the events of another store in the same database, whose name is what comes before it."""

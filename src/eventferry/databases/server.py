@@ -13,7 +13,7 @@ from eventferry.databases.owners import LockOwner, Locks, Owners
 from eventferry.databases.pool import Pool, Pooled
 from eventferry.errors import ConcurrentError, InputError, StoreFrozenError, StoreUnreachableError
 from eventferry.lifecycle import Life
-from eventferry.save import words_for
+from eventferry.saving.saves import words_for
 
 C = TypeVar("C", bound=Pooled)
 

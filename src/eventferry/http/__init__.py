@@ -16,6 +16,7 @@ except ImportError:
 
 from eventferry.errors import StoreFullError
 from eventferry.http.app import create_app
+from eventferry.http.appends import aggregate_handler, append_handler
 from eventferry.http.bodies import ClientGoneError, request_blocks
 from eventferry.http.events import (
     describe_handler,
@@ -56,6 +57,8 @@ __all__ = [
     "Token",
     "TokenFile",
     "Trace",
+    "aggregate_handler",
+    "append_handler",
     "begin_handler",
     "commit_handler",
     "create_app",

@@ -17,6 +17,7 @@ from starlette.routing import Route as Place
 from starlette.types import Receive, Scope, Send
 
 from eventferry import EventStore, UsageError
+from eventferry.http.appends import KEY_HEADER
 from eventferry.http.events import BOOKMARK_HEADER, CURSOR_HEADER
 from eventferry.http.following import LAST_ID
 from eventferry.http.guards import Guards, Rate, Sources
@@ -78,7 +79,14 @@ def create_app(
                 CORSMiddleware,
                 allow_origins=list(allowed_origins),
                 allow_methods=sorted({route.method for route in ROUTES}),
-                allow_headers=["Authorization", "Content-Type", "Content-Encoding", LAST_ID, "traceparent"],
+                allow_headers=[
+                    "Authorization",
+                    "Content-Type",
+                    "Content-Encoding",
+                    KEY_HEADER,
+                    LAST_ID,
+                    "traceparent",
+                ],
                 expose_headers=[CURSOR_HEADER, BOOKMARK_HEADER, "Retry-After", "traceparent"],
             )
         )

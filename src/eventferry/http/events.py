@@ -162,11 +162,16 @@ async def save_handler(call: Call[Query]) -> SavedEvent:
 
 def _saved_row(text: bytes) -> tuple[NewRow, int]:
     """The event of a body. Raises InputError."""
+    check_utf8(text)
+    return LineDecoder().saved_row(text)
+
+
+def check_utf8(text: bytes) -> None:
+    """Raises InputError. A decoder of lines relies on this: it does not look into payloads."""
     try:
-        text.decode()  # a decoder of lines relies on this: it does not look into payloads
+        text.decode()
     except UnicodeDecodeError as error:
         raise InputError(f"byte {error.start} of the body is not UTF-8: {error.reason}") from None
-    return LineDecoder().saved_row(text)
 
 
 @route("GET", "/export", "read", refuses=(406, 409))

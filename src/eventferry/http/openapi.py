@@ -35,6 +35,7 @@ class Problem(msgspec.Struct, rename="camel", omit_defaults=True):
     field: str | None = None
     aggregate_id: str | None = None
     aggregate_version: int | None = None
+    last_version: int | None = None
 
 
 def description(routes: Sequence[Handler[Any]], root_path: str, *, with_tokens: bool) -> dict[str, Any]:

@@ -35,6 +35,7 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.CutoverError: 409,
     errors.EmptyInputError: 409,
     errors.ImportOpenError: 409,
+    errors.VersionGapError: 409,
     errors.NotFrozenError: 409,
     errors.OlderEventsError: 409,
     errors.ResumeError: 409,
@@ -46,6 +47,7 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.StoreReplacedError: 409,
     errors.TargetChangedError: 409,
     errors.UnsupportedStoreError: 409,
+    errors.IdempotencyKeyError: 422,
     errors.InputError: 422,
     errors.StoreFrozenError: 423,
     errors.ReadOnlyStoreError: 503,
@@ -147,6 +149,8 @@ def _members(error: Exception, status: int) -> dict[str, Any]:
         members |= {key: value for key, value in place.items() if value is not None}
     if isinstance(error, ConcurrentError):
         members |= {"aggregateId": error.aggregate_id, "aggregateVersion": error.aggregate_version}
+        if error.last_version is not None:
+            members["lastVersion"] = error.last_version
     return members
 
 

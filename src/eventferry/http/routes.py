@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from eventferry import StoreNotFoundError
-from eventferry.http import events, exchange, following, imports, openapi, secrets
+from eventferry.http import appends, events, exchange, following, imports, openapi, secrets
 from eventferry.http.handling import Call, Query
 from eventferry.http.metrics import MEDIA_TYPE as METRICS
 from eventferry.http.route import HTML, Handler, answers, route
@@ -74,6 +74,8 @@ ROUTES: tuple[Handler[Any], ...] = (
     events.describe_handler,
     events.events_handler,
     events.save_handler,
+    appends.append_handler,
+    appends.aggregate_handler,
     events.export_handler,
     following.follow_handler,
     imports.import_handler,

@@ -9,7 +9,16 @@ import msgspec
 
 from eventferry.errors import InputError
 from eventferry.lines.event import KEYS, Event, EventInput, NewRow
-from eventferry.lines.limits import ROOMY, Limits, Name, Timestamp, Version, check_limits, check_text
+from eventferry.lines.limits import (
+    ROOMY,
+    Limits,
+    Name,
+    Timestamp,
+    Version,
+    check_appended,
+    check_limits,
+    check_text,
+)
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.refusal import fault_in
 
@@ -31,6 +40,11 @@ class _LenientNewEvent(_NewEvent, forbid_unknown_fields=False):
 class _SavedEvent(_NewEvent, kw_only=True):
     timestamp: Timestamp = 0
     aggregate_version: Version
+
+
+class _AppendedEvent(_NewEvent, kw_only=True):
+    timestamp: Timestamp = 0
+    aggregate_id: Name | None = None  # type: ignore[assignment]
 
 
 def _converted(event: EventInput, shape: type[_NewEvent]) -> _NewEvent:
@@ -84,3 +98,12 @@ def versioned_row(event: EventInput) -> tuple[NewRow, int]:
     store's columns can hold it is checked in the transaction that saves it."""
     new = _converted(event, _SavedEvent)
     return _checked(new, ROOMY), new.aggregate_version
+
+
+def appended_row(event: EventInput, aggregate_id: str) -> NewRow:
+    """The row of an event that is about to be appended to an aggregate, whose id is checked; timestamp is 0 where none
+    is given. A position is ignored, as by a save; a version is refused, for it follows from what is stored."""
+    new = _converted(event, _AppendedEvent)
+    check_appended(new.aggregate_id, new.aggregate_version, aggregate_id)
+    new.aggregate_id = aggregate_id
+    return _checked(new, ROOMY)

@@ -18,6 +18,7 @@ from eventferry.lines.limits import (
     ThreadId,
     Timestamp,
     Version,
+    check_appended,
     check_limits,
     check_text,
 )
@@ -70,8 +71,14 @@ class _SavedLine(_NewLine, kw_only=True):
     aggregate_version: Version  # type: ignore[assignment]
 
 
-E = TypeVar("E", _Line, _NewLine, _SavedLine)
+class _AppendedLine(_NewLine, kw_only=True):
+    timestamp: Timestamp = 0
+    aggregate_id: Name | None = None  # type: ignore[assignment]
 
+
+E = TypeVar("E", _Line, _NewLine, _SavedLine, _AppendedLine)
+
+_APPENDED = msgspec.json.Decoder(_AppendedLine)
 _SAVED = msgspec.json.Decoder(_SavedLine)
 _PAYLOAD = attrgetter("payload")
 _ID = attrgetter("aggregate_id")
@@ -155,6 +162,14 @@ class LineDecoder:
         event, payload = self._one(_SAVED, line)
         return NewRow(event.timestamp, event.aggregate_id, event.type, payload), event.aggregate_version
 
+    def appended_row(self, line: bytes, aggregate_id: str) -> NewRow:
+        """A line to be appended to an aggregate, which must be UTF-8. The position is ignored; without a timestamp it
+        is 0. Raises InputError for another aggregate, and for a version, which follows from what is stored."""
+        event, payload = self._one(_APPENDED, line)
+        is_given = event.aggregate_version is not _LEFT_OUT and bytes(event.aggregate_version) != b"null"
+        check_appended(event.aggregate_id, event.aggregate_version if is_given else None, aggregate_id)
+        return NewRow(event.timestamp, aggregate_id, event.type, payload)
+
     def _one(self, decoder: msgspec.json.Decoder[E], line: bytes) -> tuple[E, bytes]:
         """A line's event and its compact payload, checked."""
         try:
@@ -170,10 +185,10 @@ class LineDecoder:
         if b"\\u" in line:
             if (place := lone_surrogate(line)) is not None:
                 raise InputError(LONE_SURROGATE, field=field_at(line, place))
-            check_text("aggregateId", event.aggregate_id)
+            check_text("aggregateId", event.aggregate_id or "")
             check_text("type", event.type)
         if self._limited:
-            check_limits(self._limits, event.aggregate_id, event.type, payload)
+            check_limits(self._limits, event.aggregate_id or "", event.type, payload)
         return event, payload
 
 

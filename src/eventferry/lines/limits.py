@@ -81,6 +81,18 @@ def check_limits(limits: Limits, aggregate_id: str, event_type: str, payload: by
         raise InputError(reason, field="payload")
 
 
+def check_appended(own_id: str | None, version: object, aggregate_id: str) -> None:
+    """Refuses an event that names another aggregate than that of its append, or a version."""
+    if own_id not in (None, aggregate_id):
+        raise InputError(f"must be that of the append, {aggregate_id!r:.100}", field="aggregateId")
+    if version not in (None, 0):
+        raise InputError(
+            "must be left out: an append gives the aggregate's next versions (expected_version says where it "
+            "should be)",
+            field="aggregateVersion",
+        )
+
+
 def is_within(limits: Limits, row: NewRow) -> bool:
     """Whether the columns of a store can hold an event."""
     with suppress(InputError):

@@ -11,10 +11,10 @@ from typing import Any
 from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
-from eventferry.database import Comparison, Freeze, Shared, Stage
+from eventferry.database import Comparison, Freeze, NextPlace, Shared, Stage
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
 from eventferry.databases.mysql.reading import compact_text, entry
-from eventferry.databases.mysql.save import taken
+from eventferry.databases.mysql.save import next_places, taken
 from eventferry.databases.mysql.stage import MysqlWriting
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import comment
@@ -69,6 +69,10 @@ class MysqlExclusiveWriting(MysqlWriting):
         )
         if fills_gaps:
             self._overtake()
+
+    @threaded
+    def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
+        return next_places(self.connection, self.names, self.shape, wanted) if wanted else []
 
     def _overtake(self) -> None:
         """Take away the baseline of the import that is on its way to replace the events, if there is one."""

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pymysql.constants import ER
 from pymysql.err import MySQLError
 
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import Save, Saved
+from eventferry.database import NextPlace, Save, Saved
 from eventferry.databases.mysql.connection import Connection, duplicate_key, number_of
 from eventferry.databases.mysql.markers import FREEZE
 from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
 from eventferry.errors import ConcurrentError, DatabaseError, InputError
-from eventferry.lines.limits import full_thread
+from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread
 from eventferry.reading import order
 
 BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
@@ -61,22 +61,12 @@ class Saver:
     def statements(self, connection: Connection, place: Place) -> str:
         """What stores the event in this thread if it belongs there; its last row says whether it did. The thread's
         row is locked already, or is here. No counter behind the highest: the column refuses the null."""
-        same = self._shape.same("e.aggregateId", "%(aggregate)s")
         statements = f"""
         SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
         SET @marker = ({FREEZE});
         SET @last = (SELECT timestamp FROM {self._events}
           WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
-        SET @at_once = (
-          SELECT CASE WHEN before_it.timestamp = %(timestamp)s THEN before_it.threadId ELSE (
-            SELECT e.threadId FROM {self._events} AS e {self._shape.time_hint}
-            WHERE e.timestamp = %(timestamp)s AND {same} AND e.aggregateVersion < %(version)s
-            ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1
-          ) END FROM (
-            SELECT e.timestamp, e.threadId FROM {self._events} AS e
-            WHERE {same} AND e.aggregateVersion < %(version)s ORDER BY e.aggregateVersion DESC LIMIT 1
-          ) AS before_it
-        );
+        SET @at_once = (SELECT at_once FROM ({_before(self._events, self._shape)}) AS before_it);
         SET @goes = @marker IS NULL AND COALESCE(@at_once, %(thread)s) = %(thread)s
           AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s);
         INSERT INTO {self._events}
@@ -92,17 +82,8 @@ class Saver:
     def next_place(self, connection: Connection, found: Found) -> Place:
         if found.thread_at_once is not None:
             return Place(found.thread_at_once, in_time=False)
-        last = dict(
-            connection.query(
-                f"""SELECT t.threadId, e.timestamp FROM {self._threads} AS t LEFT JOIN {self._events} AS e
-                ON e.threadId = t.threadId AND e.threadCounter = t.threadCounter - 1"""
-            )
-        )
-        preferred = self.preferred.thread
-        for candidate in (*range(preferred, 256), *range(preferred)):
-            if last[candidate] is None or last[candidate] <= self._event.timestamp:
-                return Place(candidate, in_time=True)
-        return Place(preferred, in_time=False)
+        last = _last_timestamps(connection, self._names)
+        return _free_place(self.preferred.thread, self._event.timestamp, last)
 
     def refusal(self, connection: Connection, place: Place, error: MySQLError) -> Exception:
         """What an error of the server's means that came of storing the event; nothing of it is left."""
@@ -130,6 +111,62 @@ class Saver:
         [(heads,)] = connection.query(f"SELECT {ALL_HEADS} FROM {self._threads}")
         [(thread, counter)] = rows
         return Saved(thread, counter, heads_of(heads, self._names))
+
+
+def _before(events: str, shape: Shape) -> str:
+    """A statement about the aggregate's last event before a version: which it is, and the thread of the last one before
+    it that stands at this very timestamp."""
+    same = shape.same("e.aggregateId", "%(aggregate)s")
+    return f"""SELECT last.aggregateVersion,
+          CASE WHEN last.timestamp = %(timestamp)s THEN last.threadId ELSE (
+            SELECT e.threadId FROM {events} AS e {shape.time_hint}
+            WHERE e.timestamp = %(timestamp)s AND {same} AND e.aggregateVersion < %(version)s
+            ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1
+          ) END AS at_once FROM (
+            SELECT e.aggregateVersion, e.timestamp, e.threadId FROM {events} AS e
+            WHERE {same} AND e.aggregateVersion < %(version)s ORDER BY e.aggregateVersion DESC LIMIT 1
+          ) AS last"""
+
+
+def _last_timestamps(connection: Connection, names: Names) -> dict[int, int | None]:
+    """The last timestamp of each thread; None where it has no event."""
+    return dict(
+        connection.query(
+            f"""SELECT t.threadId, e.timestamp FROM {quoted(names.threads)} AS t
+            LEFT JOIN {quoted(names.tables.events)} AS e
+            ON e.threadId = t.threadId AND e.threadCounter = t.threadCounter - 1"""
+        )
+    )
+
+
+def _free_place(preferred: int, timestamp: int, last: Mapping[int, int | None]) -> Place:
+    """The preferred thread, or the next whose last timestamp is not later; if none is, the preferred one anyhow."""
+    for candidate in (*range(preferred, 256), *range(preferred)):
+        if (latest := last[candidate]) is None or latest <= timestamp:
+            return Place(candidate, in_time=True)
+    return Place(preferred, in_time=False)
+
+
+def next_places(
+    connection: Connection, names: Names, shape: Shape, wanted: Sequence[tuple[str, int]]
+) -> list[NextPlace]:
+    """Where the next event of each aggregate goes at this timestamp, in a transaction that holds the threads."""
+    before = _before(quoted(names.tables.events), shape)
+    statements = "; ".join(
+        connection.with_values(
+            before, {"aggregate": aggregate_id, "timestamp": timestamp, "version": MAX_SAFE_INTEGER + 1}
+        )
+        for aggregate_id, timestamp in wanted
+    )
+    found = connection.results(statements, None)
+    last = _last_timestamps(connection, names)
+    places: list[NextPlace] = []
+    for (aggregate_id, timestamp), rows in zip(wanted, found, strict=True):
+        version, at_once = rows[0] if rows else (0, None)
+        if at_once is None:
+            at_once = _free_place(order.thread_of(aggregate_id), timestamp, last).thread
+        places.append(NextPlace(version, at_once))
+    return places
 
 
 def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | Found]:

@@ -61,7 +61,7 @@ class Names:
     def aside(self, token: str) -> dict[str, str]:
         """For each table of a store, and for a marker and its companion, a name that no other table has: for one to be
         made, or to be removed. Last comes the companion, whose comment holds the token."""
-        beside = self.tables.open_import, self.tables.sync, self.tables.freeze
+        beside = self.tables.open_import, self.tables.sync, self.tables.appends, self.tables.freeze
         own = (*self.tables, self.threads, *beside, self.mark(token))
         return {name: f"{self.tables.events}-old-{token}-{place}" for place, name in enumerate(own)}
 

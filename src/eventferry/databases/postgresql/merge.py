@@ -7,10 +7,11 @@ from contextlib import aclosing
 
 import psycopg
 
-from eventferry.database import Comparison, Shared, Stage
+from eventferry.database import Comparison, NextPlace, Shared, Stage
 from eventferry.databases.names import comment
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
+from eventferry.databases.postgresql.save import find_places
 from eventferry.databases.postgresql.stage import NUMBERS, TEXTS, PostgresWriting, copied
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.statements import thread_of_the_latest
@@ -47,6 +48,11 @@ class PostgresExclusiveWriting(PostgresWriting):
                 told = ddl.literal(comment("STAGE", since=stage.since))
                 with self.its_own(stage):
                     await self.execute(f"COMMENT ON TABLE {steps} IS {told}")
+
+    async def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
+        behind = [(aggregate_id, MAX_SAFE_INTEGER + 1, time) for aggregate_id, time in wanted]
+        found = await find_places(self.connection, self.names, behind)
+        return [NextPlace(last, thread) for last, thread, _ in found]
 
     async def _refuse_taken(self, rows: Sequence[Row]) -> None:
         found = await self.connection.rows(

@@ -170,28 +170,10 @@ class Saver:
         """Whether the version is taken, and the right thread, as far as can be told without a lock: that of the
         aggregate's last event at this very timestamp, or the next whose last timestamp is not later, or if there is
         none the preferred one."""
-        first = order.thread_of(save.event.aggregate_id)
-        [[(taken, at_once, free)]] = await connection.run(
-            f"""SELECT EXISTS (
-              SELECT FROM {self._names.events} WHERE "aggregateId" = %(id)s AND "aggregateVersion" = %(version)s
-            ), (
-              SELECT "threadId" FROM (
-                SELECT "threadId", "threadCounter", "aggregateId", "aggregateVersion" FROM {self._names.events}
-                WHERE "timestamp" = %(time)s OFFSET 0
-              ) AS at_once WHERE "aggregateId" = %(id)s AND "aggregateVersion" < %(version)s
-              ORDER BY "aggregateVersion" DESC LIMIT 1
-            ), (
-              SELECT thread FROM unnest(%(threads)s::bigint[]) WITH ORDINALITY AS candidate(thread, place)
-              WHERE coalesce((
-                SELECT "timestamp" FROM {self._names.events} WHERE "threadId" = thread
-                ORDER BY "threadCounter" DESC LIMIT 1
-              ), %(time)s) <= %(time)s ORDER BY place LIMIT 1
-            )""",
-            _values(save) | {"threads": [*range(first, 256), *range(first)]},
-        )
-        if at_once is not None:
-            return taken, Place(at_once, anyhow=True)
-        return taken, Place(first, anyhow=True) if free is None else Place(free, anyhow=False)
+        event = save.event
+        wanted = event.aggregate_id, save.version + 1, event.timestamp
+        [(last, thread, anyhow)] = await find_places(connection, self._names, [wanted])
+        return last == save.version, Place(thread, anyhow)
 
     async def look_up(self, connection: Connection, save: Save) -> Saved | None:
         """Where the event stands, if it was stored; None if another one has its version, or none has."""
@@ -232,6 +214,46 @@ class Saver:
         return DatabaseError(
             f"the next counter of thread {place.thread} in {self._names.threads} belongs to a stored event"
         )
+
+
+async def find_places(
+    connection: Connection, names: Names, wanted: Sequence[tuple[str, int, int]]
+) -> list[tuple[int, int, bool]]:
+    """For each (aggregateId, version, timestamp): the aggregate's last version before that one, 0 if there is none; the
+    thread in which what goes behind it belongs; and whether it does whatever else is saved meanwhile.
+
+    A CASE looks through all threads only where the preferred one will not do.
+    """
+    events = names.events
+    last_time = f"""coalesce((
+                  SELECT "timestamp" FROM {events} WHERE "threadId" = {{}} ORDER BY "threadCounter" DESC LIMIT 1
+                ), time) <= time"""
+    [rows] = await connection.run(
+        f"""SELECT coalesce(last, 0), coalesce(at_once, free, preferred), at_once IS NOT NULL OR free IS NULL FROM (
+          SELECT place, preferred, last, CASE WHEN last_time = time THEN last_thread WHEN last IS NOT NULL THEN (
+              SELECT "threadId" FROM (
+                SELECT "threadId", "aggregateId", "aggregateVersion" FROM {events} WHERE "timestamp" = time OFFSET 0
+              ) AS at_time WHERE "aggregateId" = id AND "aggregateVersion" < version
+              ORDER BY "aggregateVersion" DESC LIMIT 1
+            ) END AS at_once, CASE WHEN {last_time.format("preferred")} THEN preferred ELSE (
+              SELECT (preferred + step) %% 256 FROM generate_series(1, 255) AS step
+              WHERE {last_time.format("(preferred + step) %% 256")} ORDER BY step LIMIT 1
+            ) END AS free
+          FROM unnest(%(ids)s::text[], %(versions)s::bigint[], %(times)s::bigint[], %(preferred)s::bigint[])
+            WITH ORDINALITY AS wanted(id, version, time, preferred, place)
+          LEFT JOIN LATERAL (
+            SELECT "aggregateVersion" AS last, "timestamp" AS last_time, "threadId" AS last_thread FROM {events}
+            WHERE "aggregateId" = id AND "aggregateVersion" < version ORDER BY "aggregateVersion" DESC LIMIT 1
+          ) AS before_it ON TRUE
+        ) AS found ORDER BY place""",
+        {
+            "ids": [aggregate_id for aggregate_id, _, _ in wanted],
+            "versions": [version for _, version, _ in wanted],
+            "times": [time for _, _, time in wanted],
+            "preferred": [order.thread_of(aggregate_id) for aggregate_id, _, _ in wanted],
+        },
+    )
+    return rows
 
 
 _OF_ONE = (

@@ -40,7 +40,7 @@ class PostgresReplacing(PostgresExclusiveWriting):
     async def drop(self) -> None:
         names = self.names
         tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-        tables.append(names.of(names.tables.sync))
+        tables += [names.of(names.tables.sync), names.of(names.tables.appends)]
         if await self.freeze() is not None:
             tables.append(names.freeze)
         for kind in get_args(StageKind):

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eventferry.database import Comparison, Shared, Stage
+from eventferry.database import Comparison, NextPlace, Shared, Stage
 from eventferry.databases.names import left_out
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.dialect import foreign
@@ -22,6 +22,7 @@ from eventferry.databases.thread import threaded
 from eventferry.errors import ConcurrentError
 from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
+from eventferry.reading import order
 
 _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
 
@@ -47,6 +48,55 @@ class SqliteExclusiveWriting(SqliteWriting):
     def insert(self, row: Sequence[object]) -> None:
         if self.sqlite.change(self._insert_event, row) != 1:
             raise left_out(self.tables.events)
+
+    @threaded
+    def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
+        heads = self.all_heads()
+        return [self.place_before(name, MAX_SAFE_INTEGER, time, heads) for name, time in wanted]
+
+    def place_before(
+        self, aggregate_id: str, version: int, timestamp: int, heads: Sequence[int]
+    ) -> NextPlace:
+        """The aggregate's last version up to this one, and the thread of what goes behind it at this time: that of its
+        last event at this very timestamp, or the preferred one, or the next whose last timestamp is not later. For
+        the worker thread."""
+        last, at_once = self._last_before(aggregate_id, version, timestamp)
+        if at_once is not None:
+            return NextPlace(last, at_once)
+        preferred = order.thread_of(aggregate_id)
+        others = itertools.chain(range(preferred, 256), range(preferred))
+        found = (thread for thread in others if self._last_timestamp(thread, heads) <= timestamp)
+        return NextPlace(last, next(found, preferred))
+
+    def _last_before(self, aggregate_id: str, version: int, timestamp: int) -> tuple[int, int | None]:
+        """The aggregate's last version up to this one, 0 if there is none; and the thread of its last event at this
+        very timestamp, if it has one. The last version tells that, or if it is of another time, what stands at this
+        time: next to nothing, mostly."""
+        last = self.sqlite.execute(
+            f"""SELECT timestamp, threadId, aggregateVersion FROM {self._events}
+            WHERE aggregateId = ? AND aggregateVersion <= ? ORDER BY aggregateVersion DESC LIMIT 1""",
+            (aggregate_id, version),
+        ).fetchone()
+        if last is None:
+            return 0, None
+        at_once = last
+        if last[0] != timestamp:
+            at_once = self.sqlite.execute(
+                f"""SELECT timestamp, threadId FROM {self._events}
+                WHERE timestamp = ? AND +aggregateId = ? AND aggregateVersion < ?
+                ORDER BY threadCounter DESC, threadId DESC LIMIT 1""",
+                (timestamp, aggregate_id, version),
+            ).fetchone()
+        return last[2], None if at_once is None else int(at_once[1])
+
+    def _last_timestamp(self, thread: int, heads: Sequence[int]) -> int:
+        if heads[thread] == 0:
+            return -(2**63)
+        found: tuple[int] = self.sqlite.execute(
+            f"SELECT timestamp FROM {self._events} WHERE threadId = ? AND threadCounter = ?",
+            (thread, heads[thread] - 1),
+        ).fetchone()
+        return found[0]
 
     def _overtake(self, stage: Stage) -> None:
         """The baseline stands in the definition of the progress table, so that is made anew."""

@@ -1,0 +1,93 @@
+"""Appends of ten events beside ten saves: events per second, one client and a hundred.
+
+python -m benchmarks.appends [DATABASE …] [--seconds 4]
+
+A client appends to an aggregate of its own, and waits for each answer; ten saves are one after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from tests.support.servers import keep_servers
+
+from benchmarks.sync_lag import KINDS, new_url
+from eventferry import EventStore, open_store
+
+TEN = 10
+
+
+async def ten_saves(store: EventStore, aggregate: str, turn: int) -> None:
+    """Ten events, one by one."""
+    for number in range(TEN):
+        version = turn * TEN + number + 1
+        event = {"type": "Saved", "aggregateId": aggregate, "aggregateVersion": version}
+        await store.save_event(event | {"payload": {"number": number, "text": "x" * 200}})
+
+
+async def one_append(store: EventStore, aggregate: str, turn: int) -> None:
+    """The same ten events at once."""
+    events = [{"type": "Saved", "payload": {"number": n, "text": "x" * 200}} for n in range(TEN)]
+    await store.append_events(aggregate, events, expected_version=turn * TEN)
+
+
+async def one_append_with_key(store: EventStore, aggregate: str, turn: int) -> None:
+    """The same under an idempotency key."""
+    events = [{"type": "Saved", "payload": {"number": n, "text": "x" * 200}} for n in range(TEN)]
+    await store.append_events(
+        aggregate, events, expected_version=turn * TEN, idempotency_key=f"{aggregate}/{turn}"
+    )
+
+
+async def rate(
+    url: str, step: Callable[[EventStore, str, int], Awaitable[None]], clients: int, seconds: float
+) -> float:
+    """Events per second."""
+    async with open_store(url) as store:
+        await store.init()
+        await step(store, "first", 0)
+        until = time.monotonic() + seconds
+
+        async def client(name: str) -> int:
+            turn = 0
+            while time.monotonic() < until:
+                await step(store, name, turn)
+                turn += 1
+            return turn
+
+        began = time.monotonic()
+        turns = await asyncio.gather(*(client(f"client-{number}") for number in range(clients)))
+        return sum(turns) * TEN / (time.monotonic() - began)
+
+
+async def main() -> None:
+    """Measure the databases that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("databases", nargs="*", choices=[[], *KINDS])
+    parser.add_argument("--seconds", type=float, default=4)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        for kind in asked.databases or KINDS:
+            for clients in (1, 100):
+                found = [
+                    await rate(new_url(kind, Path(name)), step, clients, asked.seconds)
+                    for step in (ten_saves, one_append, one_append_with_key)
+                ]
+                saves, appends, keyed = found
+                print(
+                    f"{kind}, {clients} clients: saves {saves:,.0f}/s, appends {appends:,.0f}/s "
+                    f"({appends / saves:.1f}), with a key {keyed:,.0f}/s ({keyed / saves:.1f})",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    keeper = keep_servers()
+    with contextlib.closing(keeper.stdin) if keeper.stdin else contextlib.nullcontext():
+        asyncio.run(main())

@@ -1,0 +1,71 @@
+"""Reading what an application needs to decide and to show: the events of one aggregate, and the last of the store."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from eventferry import cursor as vector
+from eventferry.database import Database, Reading, Selection
+from eventferry.lines.event import Event, decode_events
+from eventferry.reading.loading import PAGE_BYTES
+from eventferry.reading.pages import Pages
+from eventferry.reading.questions import states_at
+
+_PART = 1000  # events that are looked up at a time
+
+
+async def of_aggregate(
+    database: Database, aggregate_id: str, from_version: int, limit: int | None, max_bytes: int
+) -> tuple[list[bytes], int | None]:
+    """The lines of an aggregate from a version on, in order of their versions, and the next version; None at the end.
+    They end at so many bytes, after at least one."""
+    found: list[bytes] = []
+    room = max_bytes
+    async with database.reading() as reading:
+        while True:
+            wanted = _PART if limit is None else min(limit - len(found), _PART)
+            # One more, which tells where a next page begins.
+            places = await _places(reading, aggregate_id, from_version, wanted + 1)
+            lines = await reading.lines_at([place for _, place in places[:wanted]], max_bytes=room)
+            found += lines
+            room -= sum(map(len, lines))
+            if len(lines) == len(places):
+                return found, None
+            from_version = places[len(lines)][0]
+            if len(found) == limit or room <= 0:
+                return found, from_version
+
+
+async def _places(
+    reading: Reading, aggregate_id: str, from_version: int, count: int
+) -> list[tuple[int, tuple[int, int]]]:
+    """The versions of an aggregate, and where their events are: (thread, counter)."""
+    dialect = reading.dialect
+    name, version, thread, counter = map(
+        dialect.column, ("aggregateId", "aggregateVersion", "threadId", "threadCounter")
+    )
+    same = dialect.among("aggregateId", [aggregate_id])
+    # In the order of the whole key, or MySQL would sort all versions of the aggregate.
+    rows = await reading.ask(
+        f"""SELECT {version}, {thread}, {counter} FROM {dialect.table(dialect.tables.events)}
+        WHERE {same.text} AND {version} >= %s ORDER BY {name}, {version} LIMIT %s""",
+        (*same.values, from_version, count),
+    )
+    return [(number, (at, place)) for number, at, place in rows]
+
+
+async def last_events(database: Database, count: int) -> list[Event]:
+    """The last events in the order. They are among what comes behind the state of the merge in which all is out that is
+    earlier than the last ones by time; where no thread falls, that is hardly more."""
+    async with database.reading() as reading:
+        heads = await reading.heads()
+        found, _ = await reading.select(Selection(until=heads), count, PAGE_BYTES, backwards=True)
+        if not found:
+            return []
+        [state] = await states_at(reading, [found[-1][2]], vector.decode(None), heads)
+        last: deque[Event] = deque(maxlen=len(found))
+        pages = Pages(state, heads, decode=decode_events)
+        while not pages.is_end:
+            page = await pages.page(reading, len(found), PAGE_BYTES)
+            last.extend(page.events)
+    return list(last)

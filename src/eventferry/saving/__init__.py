@@ -1,0 +1,1 @@
+"""Storing new events: one at a time, and several that belong together."""

@@ -1,0 +1,85 @@
+"""Saves: one event at a time, with its version. Concurrent ones share a transaction (`groups`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeAlias
+
+import msgspec
+
+from eventferry import cursor
+from eventferry.clock import now
+from eventferry.database import Database, Save, Saved
+from eventferry.errors import StoreFrozenError
+from eventferry.lines.converting import versioned_row
+from eventferry.lines.event import Event, EventInput, NewRow
+from eventferry.lines.payload import LARGE, decode_payload, is_large
+from eventferry.results import SavedEvent
+from eventferry.saving.groups import Groups
+from eventferry.state.owners import writing
+
+SaveRow: TypeAlias = Callable[[NewRow, int], Awaitable[SavedEvent]]
+
+
+class Saving:
+    """The saves of one store object. Those of one aggregate are stored in the order of the calls."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._groups: Groups[Save, Saved] = Groups(
+            database.traits.saves_at_once,
+            self._store,
+            lambda save: (save.event.aggregate_id,),
+            lambda save: len(save.event.payload),
+        )
+        self._checking = asyncio.Lock()
+
+    async def save_event(self, event: EventInput, save_row: SaveRow | None = None) -> SavedEvent:
+        """Check an event and store it, by `save_row` or another function like it."""
+        row, version = await self._checked(event)
+        saved = await (save_row or self.save_row)(row, version)
+        decode = partial(decode_payload, row.payload)
+        payload = decode() if len(row.payload) < LARGE else await asyncio.to_thread(decode)
+        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.cursor)
+
+    async def save_row(self, row: NewRow, version: int) -> SavedEvent:
+        """Store an event that is a row. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
+        row = row._replace(timestamp=max(now(), row.timestamp))
+        saved = await self._groups.add(Save(row, version))
+        stored = Event(
+            thread_counter=saved.thread_counter,
+            thread_id=saved.thread_id,
+            type=row.type,
+            timestamp=row.timestamp,
+            aggregate_id=row.aggregate_id,
+            aggregate_version=version,
+            payload=msgspec.Raw(row.payload),
+        )
+        return SavedEvent(stored, cursor.encode(saved.heads))
+
+    async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
+        """The row and the version of an event. A large event is checked in a worker thread, so as not to block the
+        event loop; later events wait for it, since events are stored in the order of the calls."""
+        payload = event.get("payload") if isinstance(event, Mapping) else getattr(event, "payload", None)
+        large = is_large(payload)
+        if not large and not self._checking.locked():
+            return versioned_row(event)
+        async with self._checking:
+            return await asyncio.to_thread(versioned_row, event) if large else versioned_row(event)
+
+    async def _store(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
+        while True:
+            try:
+                return await self._database.save(saves)
+            except StoreFrozenError:
+                async with writing(self._database):  # refuses, unless the freeze was a dead owner's
+                    pass
+
+
+def words_for(saves: Sequence[Save]) -> str:
+    """The beginning of a sentence about saves: which they are."""
+    (event, version), *others = saves
+    first = f"version {version} of {event.aggregate_id!r}"
+    return f"{first} and {len(others)} others were" if others else f"{first} was"
