@@ -19,7 +19,9 @@ from eventferry import (
     ForeignSource,
     MappingError,
     SourceRowError,
+    StoreClosedError,
     StoreReplacedError,
+    SyncReport,
     TargetChangedError,
     UnsupportedStoreError,
     UsageError,
@@ -183,6 +185,78 @@ async def test_a_first_fill_ends_where_a_row_may_still_appear(pg: OwnTable, new_
             await target.sync(source)
             assert [position for position, *_ in await brought(target)] == [1, 2, 3]
             assert await are_equal(source, target)
+
+
+async def test_one_that_follows_goes_on_after_its_connections_broke(pg: OwnTable, new_url: NewUrl) -> None:
+    """Also where it was waiting for a transaction that is over by then."""
+    add = "INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)"
+    reached = asyncio.Event()
+
+    def tell(report: SyncReport) -> None:
+        if report.events == 3:
+            reached.set()
+
+    async with opened(pg.url, mapping()) as source, open_store(new_url()) as target:
+        pg.run(add)
+        following = asyncio.create_task(target.sync(source, follow=True, tell=tell))
+        await asyncio.sleep(0.5)
+        with psycopg.connect(pg.url) as late:
+            late.execute(add)
+            pg.run(add)
+            await asyncio.sleep(0.3)
+            cut = (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'eventferry'"
+            )
+            for _ in range(5):
+                pg.run(f"{cut} AND datname = current_database()")
+                await asyncio.sleep(0.05)
+            late.commit()
+        async with asyncio.timeout(30):
+            await reached.wait()
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        assert [position for position, *_ in await brought(target)] == [1, 2, 3]
+
+
+async def test_closing_the_source_ends_what_reads_it_and_leaves_no_connection(
+    pg: OwnTable, new_url: NewUrl
+) -> None:
+    pg.run("INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)")
+    async with open_store(new_url()) as target:
+        for pause in (0.0, 0.02, 0.1, 0.5, 0.7):
+            source = opened(pg.url, mapping())
+            following = asyncio.create_task(target.sync(source, follow=True))
+            await asyncio.sleep(pause)
+            await source.close()
+            with pytest.raises(StoreClosedError):
+                await following
+        async with opened(pg.url, mapping()) as source:
+            await target.sync(source)
+        left = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'eventferry'"
+        async with asyncio.timeout(10):
+            while pg.run(f"{left} AND datname = current_database()") != [(0,)]:
+                await asyncio.sleep(0.02)
+        assert len(await brought(target)) == 1
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.003, 0.02, 0.1, 0.4])
+async def test_one_that_is_cancelled_twice_leaves_nothing_behind(
+    table: OwnTable, new_url: NewUrl, pause: float
+) -> None:
+    table.add(*range(1, 40))
+    async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+        following = asyncio.create_task(target.sync(source, follow=True))
+        await asyncio.sleep(pause)
+        for _ in range(2):
+            following.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(20):
+                await following
+        await target.sync(source)
+        assert [position for position, *_ in await brought(target)] == table.positions()
+        assert await are_equal(source, target)
 
 
 TRANSACTIONS: dict[str, Any] = {

@@ -36,6 +36,14 @@ class Table:
         self._owner = self.writer(autocommit=True)
         self._owner.execute(f"CREATE SCHEMA {self.schema}")
         stack.callback(self._drop)
+        stack.callback(self._forget_prepared)
+
+    def _forget_prepared(self) -> None:
+        """What a test that failed has left: it would hold up the end."""
+        for (name,) in self._owner.execute(
+            "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()"
+        ).fetchall():
+            self._owner.execute(f"ROLLBACK PREPARED '{name}'")
 
     def _drop(self) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -257,6 +265,28 @@ async def test_the_sequence_is_found_however_the_column_gets_its_numbers(
         assert await reader.looks() == []
         late.commit()
         assert await reader.look() == [1, 2]
+
+
+async def test_one_that_is_prepared_is_waited_for_also_where_no_sequence_is_found(
+    preparing: str, stack: ExitStack
+) -> None:
+    table = Table(preparing, stack)
+    table.run(
+        "CREATE TABLE events(position bigserial PRIMARY KEY, n int)", "INSERT INTO events DEFAULT VALUES"
+    )
+    async with reading(table, table.mapping(column="n")) as reader:
+        late = table.writer(autocommit=True)
+        late.execute("BEGIN")
+        late.execute("INSERT INTO events DEFAULT VALUES")
+        table.run("INSERT INTO events DEFAULT VALUES")
+        assert await reader.looks() == []
+        late.execute("PREPARE TRANSACTION 'late'")
+        for _ in range(2):
+            await asyncio.sleep(SETTLE)
+            assert await reader.looks() == []
+        table.run("COMMIT PREPARED 'late'")
+        await asyncio.sleep(SETTLE)
+        assert await reader.looks() == [1, 2, 3]
 
 
 async def test_that_of_a_partitioned_table_is_found(table: Table) -> None:

@@ -22,6 +22,8 @@ from eventferry import (
     ExportStream,
     FolderSink,
     FollowStream,
+    ForeignExport,
+    ForeignSource,
     ForeignTarget,
     ImportReport,
     ImportStream,
@@ -33,12 +35,15 @@ from eventferry import (
     SecretsImport,
     SecretsReport,
     Sink,
+    SourcePreview,
+    SourceReport,
     StreamReport,
     TargetReport,
     TargetStream,
     VerifyReport,
     check,
     from_csv,
+    open_source,
     open_store,
     open_target,
     pipeline,
@@ -156,6 +161,21 @@ def synchronous(blocks: Iterator[bytes]) -> None:
             assert_type(stream, sync.ImportStream)
             assert_type(stream.byte_offset, int)
             assert_type(stream.close(), StreamReport)
+
+
+async def foreign(store: EventStore) -> None:
+    async with open_source("app.db", "app.toml", tables={"events": "history"}, keep=["link"]) as source:
+        assert_type(source, ForeignSource)
+        assert_type(await source.preview(), SourcePreview)
+        export = source.export_events()
+        assert_type(export, ForeignExport)
+        assert_type(await pipeline(export, store.import_events()), StreamReport)
+        assert_type(export.report, SourceReport)
+    with sync.open_source("app.db", "message-db") as another:
+        assert_type(another, sync.ForeignSource)
+        assert_type(another.preview(), SourcePreview)
+        assert_type(another.export_events(), sync.ForeignExport)
+    open_source("app.db", "app.toml", payload="bare")  # type: ignore[arg-type]
 
 
 def wrong(store: EventStore) -> None:

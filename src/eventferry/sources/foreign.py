@@ -24,7 +24,7 @@ BLOCK_ROWS = 200
 BLOCK_BYTES = 2 * 1024 * 1024
 """A block of more is not read where that can be helped."""
 
-FIRST_ROWS = 8
+FIRST_ROWS = 2
 """Rows of the first block, where they come together: they may be large ones."""
 
 _LARGE = (OUTPUT.index("data"), OUTPUT.index("metadata"))  # columns that may be

@@ -117,9 +117,10 @@ class Connection:
         return row
 
     def roll_back(self) -> None:
-        while self.sqlite.in_transaction:
+        # One that is not open is not opened for it: a missing file would be an error, and hide a cancellation.
+        while self._sqlite is not None and self._sqlite.in_transaction:
             try:
-                self.sqlite.execute("ROLLBACK")
+                self._sqlite.execute("ROLLBACK")
             except Exception as error:
                 if code_of(error) != sqlite3.SQLITE_INTERRUPT:  # one that was meant for the statement before
                     raise
