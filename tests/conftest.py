@@ -11,8 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.servers import FOLDER, keep_servers, memory, used
+
+# A limit of time for an example says nothing of the product, and much of the machine.
+settings.register_profile("eventferry", deadline=None)
+settings.load_profile("eventferry")
 
 
 def _in_a_loop(test: Callable[..., Any]) -> Callable[..., None]:

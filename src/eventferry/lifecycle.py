@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeAlias, TypeVar
@@ -88,7 +89,7 @@ class Life:
         self.name = name
         self._process = os.getpid()
         self._is_over = False
-        self._running: dict[asyncio.Task[Any], Running] = {}
+        self._running: dict[int, Running] = {}  # by the ids of their tasks
         self._streams: dict[End, asyncio.AbstractEventLoop] = {}
         self._forgotten: set[asyncio.Task[None]] = set()
         self._changed: asyncio.Event | None = None
@@ -164,39 +165,56 @@ class Life:
         loop, waiting = asyncio.get_running_loop(), _WAITING.get() | {asyncio.current_task()}
         return [
             running
-            for task, running in self._running.items()
-            if task not in waiting and not task.done() and task.get_loop() is loop
+            for running in self._running.values()
+            if (task := running.task) is not None
+            and task not in waiting
+            and not task.done()
+            and task.get_loop() is loop
         ]
 
 
 class Running:
-    """Something under way in a task; one within another in the same task is part of it."""
+    """Something under way in a task; one within another in the same task is part of it.
+
+    It refers to its task weakly. Where a loop has ended without its tasks, Python may first close a coroutine in the
+    middle of a task: were this the last that holds the task, its end would close that coroutine again, and Python 3.11
+    crashes.
+    """
 
     def __init__(self, life: Life) -> None:
         self._life = life
-        self._task: asyncio.Task[Any] | None = None
+        self._task: weakref.ref[asyncio.Task[Any]] | None = None
+        self._id = 0
         self._is_ending = bool(_WAITING.get())
         self._cancelling = 0
         self._is_cut = False
 
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """In which it is under way, while that is there."""
+        return None if self._task is None else self._task()
+
     def __enter__(self) -> None:
         self._life.check()
         task = asyncio.current_task()
-        if task is not None and task not in self._life._running:
-            self._task, self._cancelling = task, task.cancelling()
-            self._life._running[task] = self
+        if task is not None and id(task) not in self._life._running:
+            self._task, self._id, self._cancelling = weakref.ref(task), id(task), task.cancelling()
+            self._life._running[self._id] = self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._task is None:
             return
-        del self._life._running[self._task]
+        del self._life._running[self._id]
         if self._life._changed is not None:
             self._life._changed.set()
-        if self._is_cut and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if not self._is_cut or (task := self.task) is None:
+            return
+        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise self._life.closed() from None
 
     def cut(self) -> None:
         """Cancel it, once; not what ends something, which is as good as over."""
-        if self._task is not None and not (self._is_cut or self._is_ending):
+        task = self.task
+        if task is not None and not (self._is_cut or self._is_ending):
             self._is_cut = True
-            self._task.cancel()
+            task.cancel()

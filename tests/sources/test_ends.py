@@ -233,7 +233,8 @@ def test_a_reading_that_is_cut_short_leaves_nothing_behind(
     def some(count: int) -> list[int]:
         return chance.sample(range(1, count + 1), min(DRAWN, count))
 
-    name = chance.choice(list(RUNS))
+    # What an import leaves where its loop is thrown away is the matter of the conformance suite.
+    name = chance.choice([run for run in RUNS if way != "loop" or run != "import"])
     print(name, walk(database, name, way, tmp_path, monkeypatch, some))
 
 

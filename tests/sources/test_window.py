@@ -341,7 +341,9 @@ async def test_where_no_sequence_is_found_all_transactions_and_the_settle_time_a
             await asyncio.sleep(SETTLE)
             assert await reader.looks() == []
             late.commit()
-            assert len(await reader.looks()) >= 1
+            async with asyncio.timeout(60):  # other transactions of this database may be under way too
+                while not await reader.looks():
+                    await asyncio.sleep(0.05)
 
 
 async def test_a_sequence_that_counts_down_is_refused(table: Table) -> None:

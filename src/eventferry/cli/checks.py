@@ -12,7 +12,7 @@ import eventferry
 from eventferry.cli.foreign import Foreign, foreign_options, taken
 from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
-from eventferry.cli.places import lines_of, secrets_of, source_of, store_at
+from eventferry.cli.places import blocks_of, secrets_of, source_of, store_at
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
@@ -66,9 +66,9 @@ async def _check(a: str, *, as_json: bool) -> bool:
             with Meter("checking") as meter:
                 report = await eventferry.check(store, meter)
     else:
-        async with lines_of(a) as (lines, total):
+        async with blocks_of(a) as (blocks, total):
             with Meter("checking", total) as meter:
-                report = await eventferry.check(lines, meter)
+                report = await eventferry.check(blocks, meter, eventferry.CheckEnd())
     if as_json:
         print_json(report)
     else:

@@ -128,29 +128,43 @@ async def source_of(
         async with foreign.lines(place) as export:
             yield export, None
         return
-    async with _blocks_of(place, jobs, until) as (blocks, total):
-        yield blocks if is_store(place) else _checked(blocks, end), total
-        if getattr(blocks, "is_unchecked", False):
+    async with blocks_of(place, jobs, until) as (blocks, total):
+        lines = blocks if is_store(place) else _Checked(blocks, end)
+        yield lines, total
+        if getattr(lines, "is_unchecked", False):
             say(f"warning: {place} has no checksum, so damage may go unnoticed")
 
 
+class _Checked(AsyncIterator[bytes]):
+    """Lines whose end mark is checked, if they have one or must."""
+
+    def __init__(self, blocks: AsyncIterator[bytes], end: CheckEnd | None) -> None:
+        from eventferry.lines.end_mark import CheckEnd
+
+        self._blocks = blocks
+        self._lines = (end or CheckEnd())(blocks)
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether damage may go unnoticed."""
+        return getattr(self._blocks, "is_unchecked", False)
+
+    def __aiter__(self) -> _Checked:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._lines)
+
+    async def aclose(self) -> None:
+        """End now."""
+        await self._lines.aclose()
+
+
 @asynccontextmanager
-async def lines_of(place: str) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """The same without the warning."""
-    async with _blocks_of(place) as (blocks, total):
-        yield blocks if is_store(place) else _checked(blocks, None), total
-
-
-def _checked(blocks: AsyncIterator[bytes], end: CheckEnd | None) -> AsyncIterator[bytes]:
-    from eventferry.lines.end_mark import CheckEnd
-
-    return (end or CheckEnd())(blocks)
-
-
-@asynccontextmanager
-async def _blocks_of(
+async def blocks_of(
     place: str, jobs: int = 1, until: str | None = None
 ) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+    """The same with the end mark, and without the warning."""
     from eventferry.lines.files import read_blocks
 
     if place == "-":

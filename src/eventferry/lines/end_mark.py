@@ -19,6 +19,8 @@ from eventferry.errors import EndMarkError
 
 _BEGIN = b'{"endMark":'
 
+_MOST = 200  # bytes of a mark
+
 
 class _Facts(msgspec.Struct, forbid_unknown_fields=True):
     events: int
@@ -71,34 +73,37 @@ class CheckEnd:
         self._filtered = filtered
 
     async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """The blocks without the mark. The last line is held back until it is known to be one."""
+        """The blocks without the mark. What looks like one is held back until it is known to be the end."""
         found = _Sum()
-        held: list[bytes] = []
+        held = b""
+        is_at_start = True  # of a line
         async for block in blocks:
-            held.append(block)
-            if b"\n" not in block:
-                continue
-            text = b"".join(held)
-            cut = text.rfind(b"\n", 0, text.rfind(b"\n")) + 1
-            if cut and (text.startswith(_BEGIN) or text.find(b"\n" + _BEGIN, 0, cut) >= 0):
-                raise EndMarkError(
-                    "an end mark stands in the middle: several exports were joined. Import them one after the other, "
-                    "or export without --end-mark"
-                )
-            held = [text[cut:]]
+            text = held + block if held else block
+            last = text.rfind(b"\n", 0, -1) + 1
+            may_be_mark = (last or is_at_start) and text[last : last + len(_BEGIN)] == _BEGIN[
+                : len(text) - last
+            ]
+            cut = last if may_be_mark and len(text) - last <= _MOST else len(text)
+            held = text[cut:]
             if cut:
-                found.add(text[:cut])
-                yield text[:cut]
-        last = b"".join(held)
-        if last.startswith(_BEGIN):
-            self._check(_parsed(last), found)
+                if (is_at_start and text.startswith(_BEGIN)) or text.find(b"\n" + _BEGIN, 0, cut) >= 0:
+                    raise EndMarkError(
+                        "an end mark stands in the middle: several exports were joined. Import them one after the "
+                        "other, or export without --end-mark"
+                    )
+                text = text[:cut]
+                is_at_start = text.endswith(b"\n")
+                found.add(text)
+                yield text
+        if held.startswith(_BEGIN):
+            self._check(_parsed(held), found)
         elif self._required:
             raise EndMarkError(
                 "the input has no end mark: it was cut off on the way, or exported without --end-mark. Nothing of it "
                 "was stored"
             )
-        elif last:
-            yield last
+        elif held:
+            yield held
 
     def _check(self, mark: _Facts, found: _Sum) -> None:
         if self._filtered:
