@@ -308,6 +308,8 @@ class Connection:
 _MEANINGS: dict[int, tuple[type[EventferryError], str]] = {
     sqlite3.SQLITE_BUSY: (StoreBusyError, " is held by somebody else"),
     sqlite3.SQLITE_LOCKED: (StoreBusyError, " is held by somebody else"),
+    # After ten seconds of its own: a process was stopped in the middle of taking a lock of the journal.
+    sqlite3.SQLITE_PROTOCOL: (StoreBusyError, " is held by a process that does not go on"),
     sqlite3.SQLITE_READONLY: (ReadOnlyStoreError, " cannot be written"),
     sqlite3.SQLITE_PERM: (ReadOnlyStoreError, " cannot be written"),
     sqlite3.SQLITE_CANTOPEN: (ReadOnlyStoreError, " cannot be opened with the rights at hand"),
