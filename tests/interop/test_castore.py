@@ -92,7 +92,7 @@ def as_castore_has_it(event: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def test_a_table_of_castore_may_have_another_name_and_text_as_ids() -> None:
+async def test_a_table_of_castore_may_have_another_name_and_text_as_ids(node: None) -> None:
     with new_database() as url:
         varchar = {"type": "VARCHAR", "length": 40}
         run("castore", "create", url, {"tableName": "history", "aggregateId": varchar, "idType": "SERIAL"})
