@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,6 +45,13 @@ class ChangeReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     never_matched: tuple[str, ...] = ()
 
 
+class Example(NamedTuple):
+    """An event that was changed: its line as it came in, and those that it became; none if it was dropped."""
+
+    before: bytes
+    after: tuple[bytes, ...]
+
+
 _TYPE = attrgetter("type")
 _PAYLOAD = attrgetter("payload")
 _LINES = msgspec.json.Decoder(Line)
@@ -53,8 +61,8 @@ class Proof:
     """Counts and hashes while events pass: once what comes in, and once more what goes out, from its own text."""
 
     def __init__(self) -> None:
-        self.left_out = self.dropped = self.changed = self.untouched = self.split = 0
-        self._read = self._written = 0
+        self.left_out = self.dropped = self.changed = self.untouched = self.split = self.written = 0
+        self._read = 0
         self._types_before: Counter[str] = Counter()
         self._types_after: Counter[str] = Counter()
         self._hash_before = self._hash_after = 0
@@ -72,18 +80,19 @@ class Proof:
     def went(self, text: bytes, untouched: Sequence[bool]) -> None:
         """Lines go out; for each, whether it is of an untouched event."""
         lines = _LINES.decode_lines(text)
-        self._written += len(lines)
+        self.written += len(lines)
         self._types_after.update(map(_TYPE, lines))
         self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)
 
     def report(self, never_matched: tuple[str, ...]) -> ChangeReport:
-        """The report so far, with what the rules say of themselves. Raises ChangeError if the sums or hashes do not agree."""
+        """The report so far, with what the rules say of themselves. Raises ChangeError if the sums or hashes do not
+        agree."""
         kept = self.changed + self.untouched
         types_before, types_after = self._types_before, self._types_after
         if self._read != self.left_out + self.dropped + kept or self._read != types_before.total():
             raise ChangeError(f"{self._read} events came in, and what became of them does not add up")
-        if self._written != kept + self.split or self._written != types_after.total():
-            raise ChangeError(f"{self._written} events went out, and what they were made of does not add up")
+        if self.written != kept + self.split or self.written != types_after.total():
+            raise ChangeError(f"{self.written} events went out, and what they were made of does not add up")
         if self._hash_before != self._hash_after:
             raise ChangeError("payloads that no rule touched are not the same as before")
         return ChangeReport(
@@ -93,7 +102,7 @@ class Proof:
             changed=self.changed,
             untouched=self.untouched,
             split=self.split,
-            written=self._written,
+            written=self.written,
             types_before=dict(types_before.most_common()),
             types_after=dict(types_after.most_common()),
             never_matched=never_matched,
