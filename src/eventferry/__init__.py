@@ -14,6 +14,8 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.cloudevents.reading import from_cloudevents
+    from eventferry.cloudevents.writing import to_cloudevents
     from eventferry.comparing.checking import CheckReport, Remark, check
     from eventferry.comparing.verifying import Difference, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
+    from eventferry.lines.metadata import EventMetadata, data_of, metadata_of, with_metadata
     from eventferry.lines.piping import Sink, pipeline
     from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
     from eventferry.reading.following import FollowStream
@@ -83,6 +86,7 @@ __all__ = [
     "Event",
     "EventInput",
     "EventLoader",
+    "EventMetadata",
     "EventStore",
     "ExportStream",
     "FolderSink",
@@ -123,10 +127,13 @@ __all__ = [
     "VerifyReport",
     "check",
     "cutover",
+    "data_of",
+    "from_cloudevents",
     "from_csv",
     "from_mapped_csv",
     "load_mapping",
     "mark_end",
+    "metadata_of",
     "open_source",
     "open_store",
     "open_target",
@@ -134,18 +141,23 @@ __all__ = [
     "presets",
     "read_blocks",
     "read_parquet",
+    "to_cloudevents",
     "to_csv",
     "to_parquet",
     "verify",
     "verify_secrets",
+    "with_metadata",
     *errors.__all__,
 ]
 
 
 _MODULES = {
+    "cloudevents.reading": ("from_cloudevents",),
+    "cloudevents.writing": ("to_cloudevents",),
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
+    "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),
     "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
     "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),
