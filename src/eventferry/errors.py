@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AggregateConflictError",
     "AlreadyFrozenError",
+    "BackupDivergedError",
     "ConcurrentError",
     "CursorAheadError",
     "CutoverError",
@@ -21,6 +22,8 @@ __all__ = [
     "NotFrozenError",
     "OlderEventsError",
     "ReadOnlyStoreError",
+    "RepositoryDamagedError",
+    "RepositoryError",
     "ResumeError",
     "SecretConflictError",
     "SecretExistsError",
@@ -36,6 +39,7 @@ __all__ = [
     "StoreReplacedError",
     "StoreUnreachableError",
     "TargetChangedError",
+    "UnsafeStorageError",
     "UnsupportedStoreError",
     "UsageError",
     "VersionGapError",
@@ -235,6 +239,34 @@ class EndMarkError(EventferryError):
 
 class ResumeError(EventferryError):
     """The source is not the one that the interrupted import began with. Nothing was changed."""
+
+
+class RepositoryError(EventferryError):
+    """A backup repository cannot be read or written. The message says what, and what the storage answered."""
+
+
+class UnsafeStorageError(RepositoryError):
+    """The storage does not honour "create only if absent", so two backups at once could overwrite one another. Nothing
+    was backed up."""
+
+
+class RepositoryDamagedError(RepositoryError):
+    """An object of a backup repository is missing, or is not what was written.
+
+    Attributes:
+        name: of the object, within the repository.
+        reason: what is wrong, without the name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} in the repository is damaged: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class BackupDivergedError(EventferryError):
+    """The store is not a continuation of what its chain in the repository holds: it was restored to an older state, and
+    may have grown apart since. Nothing was backed up."""
 
 
 class SecretExistsError(EventferryError):
