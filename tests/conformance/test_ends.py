@@ -8,25 +8,17 @@ All of them: `pytest -m storm tests/conformance/test_ends.py -s`, which prints h
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import gc
 import itertools
 import os
 import random
-import signal
-import sys
-import threading
-import time
-import traceback
-import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
-import anyio
-import psycopg
 import pytest
 
 from eventferry import (
@@ -39,24 +31,28 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.support import exported, import_lines, line, make_event, make_lines, mysql
+from tests.support import exported, import_lines, line, make_event, make_lines
+from tests.support.ends import (
+    ENDS,
+    LIMIT,
+    WAYS,
+    Awaits,
+    all_over,
+    cut_short,
+    heard,
+    loop_ended,
+    over,
+    threads,
+)
 from tests.support.places import DATABASES, Places
-from tests.support.servers import shared_url
 
 pytestmark = pytest.mark.slow
-
-LIMIT = 10.0
-"""Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
-other work."""
 
 DRAWN = 1
 """How many of the operations a run takes, anew for each server and way; of a file, which is fast, twice as many."""
 
 PLACES = 2
 """At how many awaits it cuts each of them short."""
-
-ENDS: list[float] = []
-"""The seconds from each cut to the end of what was cut short."""
 
 OLD = make_lines(40)
 NEW = make_lines(90)
@@ -188,130 +184,19 @@ async def state_of(url: str) -> State:
         )
 
 
-class Awaits:
-    """Counts the awaits of all tasks of a loop, and does something at one of them."""
-
-    def __init__(self, at: int, act: Callable[[], None]) -> None:
-        self.count = 0
-        self._at = at
-        self._act = act
-
-    def factory(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        counted = self.counted(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
-        return asyncio.Task(counted, loop=loop, **options)
-
-    async def counted(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return await _Driven(coroutine, self)
-
-    def one(self) -> None:
-        self.count += 1
-        if self.count == self._at:
-            self._act()
-
-
-class _Driven:
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaits: Awaits) -> None:
-        self._coroutine = coroutine
-        self._awaits = awaits
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        send: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731
-        try:
-            while True:
-                try:
-                    future = send()
-                except StopIteration as end:
-                    return end.value
-                self._awaits.one()
-                try:
-                    sent = yield future
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    send = lambda error=error: self._coroutine.throw(error)  # type: ignore[misc]  # noqa: E731
-                else:
-                    send = lambda sent=sent: self._coroutine.send(sent)  # type: ignore[misc]  # noqa: E731
-        finally:
-            with suppress(ValueError):  # it is being closed where both are thrown away
-                self._coroutine.close()
-
-
-async def over(task: asyncio.Task[Any]) -> BaseException | None:
-    """How a task ended; it must."""
-    _, pending = await asyncio.wait([task], timeout=LIMIT)
-    assert not pending, "it hangs"
-    return asyncio.CancelledError() if task.cancelled() else task.exception()
-
-
-async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseException | None]:
-    """Do it and cut it short at an await, counted from 1. Whether it came to that; and how it ended."""
-    loop = asyncio.get_running_loop()
-    closing: list[asyncio.Task[None]] = []
-    children: list[int] = []
-    scope = anyio.CancelScope()
-    acted: list[float] = []
-
-    def act() -> None:
-        acted.append(time.monotonic())
-        if way == "cancel":
-            task.cancel()
-        elif way == "cancel twice":
-            task.cancel()
-            for _ in range(3):
-                loop.call_soon(task.cancel)
-            loop.call_later(0.001, task.cancel)
-        elif way == "cancel by level":
-            scope.cancel()
-        elif way == "fork":
-            children.append(forked(store, url))
-        elif way == "close":
-            loop.set_task_factory(None)
-            # Not as a part of what this await belongs to.
-            closing.append(loop.create_task(store.close(), context=contextvars.Context()))
-
-    async def scoped() -> None:
-        with scope:
-            await run(store)
-
+async def cut_operation_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseException | None]:
+    """The same store goes on working, and closes."""
     store = open_store(url)
-    awaits = Awaits(at, act)
-    loop.set_task_factory(awaits.factory)
-    try:
-        task = loop.create_task(scoped())
-        error = await over(task)
-        ENDS.extend(time.monotonic() - began for began in acted)
-    finally:
-        loop.set_task_factory(None)
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
-    for each in closing:
-        assert await over(each) is None
-    if not closing and run is not OPERATIONS["close"].run:
-        # The same store goes on working, and closes.
+    came, error = await cut_short(
+        way, lambda: run(store), store.close, lambda: used_in_a_child(store, url), at
+    )
+    if way != "close" and run is not OPERATIONS["close"].run:
         with suppress(StoreNotFoundError):
             await store.describe()
-    assert await over(loop.create_task(store.close())) is None
+    assert await over(asyncio.create_task(store.close())) is None
     with pytest.raises(StoreClosedError):
         await store.describe()
-    return awaits.count >= at, error
-
-
-def forked(store: EventStore, url: str) -> int:
-    """A child that uses and closes the store of its parent; its number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        signal.alarm(int(LIMIT))
-        asyncio.run(used_in_a_child(store, url))
-        gc.collect()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    return came, error
 
 
 async def used_in_a_child(store: EventStore, url: str) -> None:
@@ -320,72 +205,6 @@ async def used_in_a_child(store: EventStore, url: str) -> None:
         async with store:
             await store.load_events(limit=1, cursor=None)
             await exported(store)
-
-
-def loop_ended(run: Run, url: str, at: int) -> bool:
-    """End the loop, at an await, without a word to its tasks. Whether it came to that."""
-    loop = asyncio.new_event_loop()
-    awaits = Awaits(at, loop.stop)
-    loop.set_task_factory(awaits.factory)
-    loop.set_exception_handler(lambda _, __: None)
-    store = open_store(url)
-    main: asyncio.Task[object] = loop.create_task(run(store))  # type: ignore[arg-type]
-    main.add_done_callback(lambda _: loop.stop())
-    loop.run_forever()
-    if main.done():
-        main.exception()
-    loop.close()
-    return awaits.count >= at
-
-
-@contextmanager
-def heard(hear: Callable[[object], object]) -> Iterator[None]:
-    """Python tells of each task that is thrown away: to `hear`. And it warns of coroutines that were never awaited: to
-    nobody, since pytest keeps what it is warned of, and with it a store that nobody closes."""
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        patch.setattr(sys, "unraisablehook", hear)
-        warnings.simplefilter("ignore", RuntimeWarning)
-        yield
-
-
-def threads() -> set[threading.Thread]:
-    """The product's threads."""
-    return {each for each in threading.enumerate() if each.name.startswith("eventferry-")}
-
-
-def doing(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    return f"{thread.name}: {''.join(traceback.format_stack(frame))}"
-
-
-def left_over(url: str, name: str, before: set[threading.Thread]) -> list[str]:
-    """What is there still: threads, but for those from before the test, connections, lock files."""
-    found = [doing(each) for each in threads() - before]
-    if url.startswith("sqlite"):
-        path = Path(unquote(url.removeprefix("sqlite:///").partition("?")[0]))
-        found += [each.name for each in path.parent.iterdir() if "-owner-" in each.name]
-    elif url.startswith("postgresql"):
-        with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
-            found += [
-                str(row)
-                for row in connection.execute(
-                    "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = %s", (name,)
-                )
-            ]
-    else:
-        with mysql.connect(shared_url("mariadb", "")) as wire, wire.cursor() as cursor:
-            cursor.execute("SELECT id, info FROM information_schema.processlist WHERE db = %s", (name,))
-            found += [str(row) for row in cursor.fetchall()]
-    return found
-
-
-def all_over(url: str, name: str, before: set[threading.Thread]) -> None:
-    """Nothing is left. A server and a thread take a moment to notice an end."""
-    deadline = time.monotonic() + LIMIT
-    while found := left_over(url, name, before):
-        gc.collect()
-        assert time.monotonic() < deadline, found
-        time.sleep(0.005)
 
 
 def named(url: str) -> tuple[str, str]:
@@ -428,9 +247,6 @@ def is_whole(name: str, found: State, old: State, new: State) -> bool:
     return found in (old, new)
 
 
-WAYS = ("cancel", "cancel twice", "cancel by level", "close", "loop", "fork")
-
-
 def walk(
     database: str,
     name: str,
@@ -457,10 +273,10 @@ def walk(
                 # Who listens may keep a task that is told of; but the driver of PostgreSQL closes a connection only
                 # when nothing refers to it.
                 with heard(told.append if database != "postgresql" else lambda _: None):
-                    came = loop_ended(operation.run, url, at)
+                    came = loop_ended(partial(operation.run, open_store(url)), at)
                     gc.collect()
             else:
-                came, error = asyncio.run(cut_short(way, operation.run, url, at))
+                came, error = asyncio.run(cut_operation_short(way, operation.run, url, at))
                 expected = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
                 assert error is None or isinstance(error, expected), repr(error)
             where = f"{name} on {database}: {way} at await {at}"

@@ -6,18 +6,16 @@ Each run draws some awaits, by a seed that it prints and that EVENTFERRY_SEED gi
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import gc
 import itertools
 import os
 import random
-import signal
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-import anyio
 import pytest
 
 from eventferry import (
@@ -29,8 +27,8 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.conformance.test_ends import LIMIT, WAYS, Awaits, all_over, heard, over, threads
 from tests.support import exported, import_lines, make_lines
+from tests.support.ends import LIMIT, WAYS, Awaits, all_over, cut_short, heard, loop_ended, over, threads
 from tests.support.foreign.rows import Rows, rows_on
 from tests.support.places import DATABASES
 
@@ -66,23 +64,6 @@ def place_of(own: Rows) -> tuple[str, str]:
     return f"{own.url}?busy_timeout={LIMIT}", "" if own.database == "sqlite" else own.schema
 
 
-def forked(source: ForeignSource, url: str) -> int:
-    """A child that tries and closes the source of its parent, and opens one of its own; its number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        signal.alarm(int(LIMIT))
-        asyncio.run(used_in_a_child(source, url))
-        gc.collect()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
 async def used_in_a_child(source: ForeignSource, url: str) -> None:
     with pytest.raises(StoreClosedError):
         await export(source, "")
@@ -92,70 +73,20 @@ async def used_in_a_child(source: ForeignSource, url: str) -> None:
             await export(another, "")
 
 
-async def cut_short(way: str, run: Run, url: str, own: Rows, target: str, at: int) -> bool:
-    """Do it and cut it short at an await, counted from 1; whether it came to that."""
-    loop = asyncio.get_running_loop()
+async def cut_reading_short(way: str, run: Run, url: str, own: Rows, target: str, at: int) -> bool:
+    """Whether it came to that. The same source goes on working, and closes."""
     source = open_source(url, own.mapping())
-    closing: list[asyncio.Task[None]] = []
-    children: list[int] = []
-    scope = anyio.CancelScope()
-
-    def act() -> None:
-        if way == "cancel":
-            task.cancel()
-        elif way == "cancel twice":
-            task.cancel()
-            for _ in range(3):
-                loop.call_soon(task.cancel)
-            loop.call_later(0.001, task.cancel)
-        elif way == "cancel by level":
-            scope.cancel()
-        elif way == "fork":
-            children.append(forked(source, url))
-        elif way == "close":
-            loop.set_task_factory(None)
-            closing.append(loop.create_task(source.close(), context=contextvars.Context()))
-
-    async def scoped() -> None:
-        with scope:
-            await run(source, target)
-
-    awaits = Awaits(at, act)
-    loop.set_task_factory(awaits.factory)
-    try:
-        task = loop.create_task(scoped())
-        error = await over(task)
-    finally:
-        loop.set_task_factory(None)
+    came, error = await cut_short(
+        way, lambda: run(source, target), source.close, lambda: used_in_a_child(source, url), at
+    )
     allowed = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
     assert error is None or isinstance(error, allowed), repr(error)
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
-    for each in closing:
-        assert await over(each) is None
-    if not closing:  # the same source goes on working
+    if way != "close":
         assert (await source.preview()).events == ROWS
-    assert await over(loop.create_task(source.close())) is None
+    assert await over(asyncio.create_task(source.close())) is None
     with pytest.raises(StoreClosedError):
         await source.preview()
-    return awaits.count >= at
-
-
-def loop_ended(run: Run, url: str, own: Rows, target: str, at: int) -> bool:
-    """End the loop, at an await, without a word to its tasks. Whether it came to that."""
-    loop = asyncio.new_event_loop()
-    awaits = Awaits(at, loop.stop)
-    loop.set_task_factory(awaits.factory)
-    loop.set_exception_handler(lambda _, __: None)
-    source = open_source(url, own.mapping())
-    main: asyncio.Task[object] = loop.create_task(run(source, target))  # type: ignore[arg-type]
-    main.add_done_callback(lambda _: loop.stop())
-    loop.run_forever()
-    if main.done():
-        main.exception()
-    loop.close()
-    return awaits.count >= at
+    return came
 
 
 async def count_of(run: Run, url: str, own: Rows, target: str) -> int:
@@ -202,10 +133,10 @@ def walk(
         for at in some(count):
             if way == "loop":
                 with heard(lambda _: None):
-                    came = loop_ended(run, url, own, target, at)
+                    came = loop_ended(partial(run, open_source(url, own.mapping()), target), at)
                     gc.collect()
             else:
-                came = asyncio.run(cut_short(way, run, url, own, target, at))
+                came = asyncio.run(cut_reading_short(way, run, url, own, target, at))
             all_over(url, place, before)
             found = asyncio.run(content(target))
             assert found in (OLD, new), f"{name} on {database}: {way} at await {at}"
