@@ -6,6 +6,7 @@ __all__ = [
     "AggregateConflictError",
     "AlreadyFrozenError",
     "BackupDivergedError",
+    "ChangeError",
     "ConcurrentError",
     "CursorAheadError",
     "CutoverError",
@@ -25,6 +26,7 @@ __all__ = [
     "RepositoryDamagedError",
     "RepositoryError",
     "ResumeError",
+    "RulesError",
     "SecretConflictError",
     "SecretExistsError",
     "SecretNotErasedError",
@@ -56,6 +58,10 @@ class UsageError(EventferryError, ValueError):
 
 class MappingError(UsageError):
     """A mapping of another product's tables is wrong, or does not fit them. Nothing was read."""
+
+
+class RulesError(UsageError):
+    """Rules for changes on the way are wrong, or the key of their pseudonyms is missing. Nothing was read."""
 
 
 class MissingExtraError(EventferryError, ImportError):
@@ -226,6 +232,11 @@ class ImportNotFoundError(EventferryError):
 
 class OlderEventsError(EventferryError):
     """Some events are older than the store's latest event, and `older` is "reject". Nothing was changed."""
+
+
+class ChangeError(EventferryError):
+    """An event cannot be changed on the way as it was asked, or the sums of a change do not hold. The message names the
+    event. Nothing of the input was stored, except what a MANUAL import has committed on the way."""
 
 
 class EmptyInputError(EventferryError):
