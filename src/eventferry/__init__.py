@@ -14,6 +14,9 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.changing.changes import Changes
+    from eventferry.changing.report import ChangeReport
+    from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.comparing.checking import CheckReport, Remark, check
     from eventferry.comparing.verifying import Difference, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
@@ -75,6 +78,8 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "ChangeReport",
+    "Changes",
     "CheckEnd",
     "CheckReport",
     "Conversion",
@@ -103,6 +108,8 @@ __all__ = [
     "Page",
     "Partition",
     "Remark",
+    "Rule",
+    "Rules",
     "SavedEvent",
     "Secret",
     "SecretDifference",
@@ -128,6 +135,7 @@ __all__ = [
     "from_csv",
     "from_mapped_csv",
     "load_mapping",
+    "load_rules",
     "mark_end",
     "open_source",
     "open_store",
@@ -145,6 +153,9 @@ __all__ = [
 
 
 _MODULES = {
+    "changing.changes": ("Changes",),
+    "changing.report": ("ChangeReport",),
+    "changing.rules": ("Rule", "Rules", "load_rules"),
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),

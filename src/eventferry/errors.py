@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AggregateConflictError",
     "AlreadyFrozenError",
+    "ChangeError",
     "ConcurrentError",
     "CursorAheadError",
     "CutoverError",
@@ -23,6 +24,7 @@ __all__ = [
     "OtherChangesError",
     "ReadOnlyStoreError",
     "ResumeError",
+    "RulesError",
     "SecretConflictError",
     "SecretExistsError",
     "SecretNotErasedError",
@@ -53,6 +55,10 @@ class UsageError(EventferryError, ValueError):
 
 class MappingError(UsageError):
     """A mapping of another product's tables is wrong, or does not fit them. Nothing was read."""
+
+
+class RulesError(UsageError):
+    """Rules for changes on the way are wrong, or the key of their pseudonyms is missing. Nothing was read."""
 
 
 class MissingExtraError(EventferryError, ImportError):
@@ -227,6 +233,11 @@ class ImportNotFoundError(EventferryError):
 
 class OlderEventsError(EventferryError):
     """Some events are older than the store's latest event, and `older` is "reject". Nothing was changed."""
+
+
+class ChangeError(EventferryError):
+    """An event cannot be changed on the way as it was asked, or the sums of a change do not hold. The message names the
+    event. Nothing of the input was stored, except what a MANUAL import has committed on the way."""
 
 
 class EmptyInputError(EventferryError):
