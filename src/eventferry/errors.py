@@ -200,7 +200,7 @@ class TargetChangedError(EventferryError):
 
 
 class OtherChangesError(UsageError):
-    """A sync that has brought over events goes on only with the changes with which it was begun. Nothing was changed."""
+    """A sync that has brought over events goes on only with the changes with which it was begun. Nothing was stored."""
 
 
 class CutoverError(EventferryError):

@@ -36,7 +36,7 @@ async def copied(source: Any, target: Any, changes: Changes) -> None:
     await pipeline(source.export_events(), changes, target.import_events(replace=True, allow_empty=True))
 
 
-@pytest.mark.parametrize(("one", "two"), zip(DATABASES, (*DATABASES[1:], DATABASES[0]), strict=True))
+@pytest.mark.parametrize(("one", "two"), list(zip(DATABASES, (*DATABASES[1:], DATABASES[0]), strict=True)))
 async def test_a_changed_copy_is_equal_to_what_the_changes_make_of_its_source(
     tmp_path: Path, one: str, two: str
 ) -> None:

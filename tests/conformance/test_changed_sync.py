@@ -14,6 +14,7 @@ from eventferry import (
     CursorAheadError,
     Event,
     EventStore,
+    InputError,
     OtherChangesError,
     StoreReplacedError,
     TargetChangedError,
@@ -282,7 +283,7 @@ async def test_an_event_that_cannot_be_changed_is_named_and_nothing_of_its_batch
         await import_lines(source, make_lines(30))
         await target.sync(source, changes=changes)
         await save(source, "x" * 400, 1)
-        with pytest.raises(Exception, match="aggregateId.*threadCounter 0"):
+        with pytest.raises(InputError, match=r"aggregateId.*threadCounter 0"):
             await target.sync(source, changes=changes)
         assert (await target.describe()).event_count == 30
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 
 class Abreast:
-    """Gives all lines of the first source, and as many of the second, which has no blank ones. They may be read by turns
-    in any way: what the second needs to know of the first is read, and waits."""
+    """Gives all lines of the first source, and as many of the second, without blank ones in either. They may be read by
+    turns in any way: what the second needs to know of the first is read, and waits."""
 
     def __init__(self, first: AsyncIterator[bytes], second: AsyncIterator[bytes]) -> None:
         self._first = _whole(first)

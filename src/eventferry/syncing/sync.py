@@ -327,9 +327,9 @@ class Sync:
         if state.events:
             begun = "without changes" if state.changes is None else "with other changes"
             raise OtherChangesError(
-                f"the sync from {state.place} was begun {begun} (filters, rules, the key of pseudonyms, a function), and "
-                f"the target holds {state.events} events of it: what comes would not fit them. Go on as it was begun, "
-                "or sync into an empty store to begin anew"
+                f"the sync from {state.place} was begun {begun} (filters, rules, the key of pseudonyms, a function), "
+                f"and the target holds {state.events} events of it: what comes would not fit them. Go on as it was "
+                "begun, or sync into an empty store to begin anew"
             )
         return False
 
@@ -392,7 +392,9 @@ class Sync:
         self._state, self._text = filling.filled, filling.text
         self._events += self._its_state.events
         self._read += fill.exported
-        await self._store(b"", self._its_state.bookmark or "", 0)  # whose events these are can be told only now
+        await self._store(
+            b"", self._its_state.bookmark or "", 0
+        )  # whose events these are can be told only now
 
     # the batches
 
