@@ -11,7 +11,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.changing.changes import Changes
-from eventferry.database import Database, Inspection, Undo
+from eventferry.database import Database, Filter, Inspection, Undo
 from eventferry.errors import (
     StoreClosedError,
     StoreNotFoundError,
@@ -286,6 +286,8 @@ class EventStore:
         finish_time: int | None = None,
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> Page:
         """Load a page of events, by cursor, by bookmark or by time.
 
@@ -297,6 +299,9 @@ class EventStore:
             finish_time: events at or before this timestamp.
             event_types: only events of these types. An empty list matches nothing; the given cursor is returned.
             aggregate_ids: only events of these aggregates, likewise.
+            exclude_types: no events of these types, whatever else is said.
+            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
+                only those.
 
         Returns:
             The events, and the cursor after them. By cursor and by bookmark they come in the order of docs/order.md,
@@ -307,7 +312,14 @@ class EventStore:
             StoreReplacedError: the events that the bookmark has read are not the store's any more.
         """
         check_integer("limit", limit, 1)
-        only = filter_of(event_types, aggregate_ids, start_time, finish_time)
+        only = filter_of(
+            event_types,
+            aggregate_ids,
+            start_time,
+            finish_time,
+            exclude_types=exclude_types,
+            aggregate_prefixes=aggregate_prefixes,
+        )
         by_time = start_time is not None or finish_time is not None
         if [cursor is not msgspec.UNSET, since is not msgspec.UNSET, by_time].count(True) != 1:
             raise UsageError(
@@ -341,6 +353,8 @@ class EventStore:
         *,
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
         limit: int = 1000,
         idle: float | None = None,
     ) -> FollowStream:
@@ -353,6 +367,9 @@ class EventStore:
             since: begin at this bookmark; None is the start of the store, and "now" its current end.
             event_types: only events of these types.
             aggregate_ids: only events of these aggregates.
+            exclude_types: no events of these types, whatever else is said.
+            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
+                only those.
             limit: maximum number of events of a page. A page also ends at 768 KiB, after at least one event.
             idle: give a page without events after this many seconds in which none came, so that the caller can do
                 something else. Without it the iterator waits for the next event.
@@ -364,19 +381,20 @@ class EventStore:
         check_integer("limit", limit, 1)
         if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
             raise UsageError(f"idle must be a number of seconds, not {idle!r}")
-        follower = self._follower(since, event_types, aggregate_ids, limit, decode_events)
-        return FollowStream(follower, idle)
+        only = filter_of(
+            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+        )
+        return FollowStream(self._follower(since, only, limit, decode_events), idle)
 
     def _follower(
         self,
         since: str | None,
-        event_types: Iterable[str] | None,
-        aggregate_ids: Iterable[str] | None,
+        only: Filter,
         limit: int,
         decode: Callable[[bytes], list[Event]] | None = None,
     ) -> Follower:
         """The same in lines, for the command and the service."""
-        return Follower(self._database, since, filter_of(event_types, aggregate_ids), limit, decode)
+        return Follower(self._database, since, only, limit, decode)
 
     async def get_event_loader(
         self,
@@ -384,16 +402,29 @@ class EventStore:
         cursor: str | None,
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> EventLoader:
-        """A loader that loads page after page and remembers its cursor."""
+        """A loader that loads page after page and remembers its cursor. The filters are those of `load_events`."""
+        only = filter_of(
+            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+        )
         await self._probe()
-        return EventLoader(lambda: self._database, cursor, filter_of(event_types, aggregate_ids))
+        return EventLoader(lambda: self._database, cursor, only)
 
     async def get_latest_event(
-        self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
+        self,
+        event_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        *,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> Event | None:
-        """The matching event with the highest timestamp; None if no event matches."""
-        only = filter_of(event_types, aggregate_ids)
+        """The matching event with the highest timestamp; None if no event matches. The filters are those of
+        `load_events`."""
+        only = filter_of(
+            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+        )
         found = await loading.selected(self._database, only, 1, backwards=True)
         return found[0] if found else None
 
@@ -520,6 +551,8 @@ class EventStore:
         jobs: int = 1,
         since: str | None = None,
         until: str | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> ExportStream:
         """Export events as JSON Lines: an async iterator of blocks.
 
@@ -537,6 +570,9 @@ class EventStore:
             since: start at this bookmark, instead of a cursor.
             until: end at this bookmark or cursor. What it has read is not compared: it may be of the store from which
                 this one was copied.
+            exclude_types: no events of these types, whatever else is said.
+            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
+                only those.
 
         Raises:
             CursorAheadError: during iteration: the cursor has read more events than the store holds.
@@ -548,7 +584,14 @@ class EventStore:
         check_integer("buffer_size", buffer_size, 0, optional=True)
         check_integer("limit", limit, 0, optional=True)
         check_integer("jobs", jobs, 1)
-        only = filter_of(event_types, aggregate_ids, start_time, finish_time)
+        only = filter_of(
+            event_types,
+            aggregate_ids,
+            start_time,
+            finish_time,
+            exclude_types=exclude_types,
+            aggregate_prefixes=aggregate_prefixes,
+        )
         return ExportStream(
             Export(
                 self._database,

@@ -18,8 +18,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
-from contextlib import suppress
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -337,6 +338,16 @@ def loop_ended(run: Run, url: str, at: int) -> bool:
     return awaits.count >= at
 
 
+@contextmanager
+def heard(hear: Callable[[object], object]) -> Iterator[None]:
+    """Python tells of each task that is thrown away: to `hear`. And it warns of coroutines that were never awaited: to
+    nobody, since pytest keeps what it is warned of, and with it a store that nobody closes."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "unraisablehook", hear)
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
 def threads() -> set[threading.Thread]:
     """The product's threads."""
     return {each for each in threading.enumerate() if each.name.startswith("eventferry-")}
@@ -425,7 +436,6 @@ def walk(
     name: str,
     way: str,
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     some: Callable[[int], Iterable[int]],
 ) -> int:
     """Cut an operation short at some of its awaits, given about how many there are; at how many."""
@@ -444,11 +454,9 @@ def walk(
                 url, place = named(places.new_url())
                 asyncio.run(make(url, operation))
             if way == "loop":
-                with monkeypatch.context() as patch:
-                    # Python tells of each task that is thrown away. Who listens may keep what it tells of; but the
-                    # driver of PostgreSQL closes a connection only when nothing refers to it.
-                    keep = told.append if database != "postgresql" else lambda _: None
-                    patch.setattr(sys, "unraisablehook", keep)
+                # Who listens may keep a task that is told of; but the driver of PostgreSQL closes a connection only
+                # when nothing refers to it.
+                with heard(told.append if database != "postgresql" else lambda _: None):
                     came = loop_ended(operation.run, url, at)
                     gc.collect()
             else:
@@ -481,9 +489,7 @@ async def _counted(url: str, run: Run) -> int:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("database", DATABASES)
-def test_whatever_is_cut_short_leaves_nothing_behind(
-    database: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_is_cut_short_leaves_nothing_behind(database: str, way: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("EVENTFERRY_SEED") or random.SystemRandom().randrange(2**32))
     print(f"EVENTFERRY_SEED={seed}")
     chance = random.Random(seed)
@@ -492,24 +498,20 @@ def test_whatever_is_cut_short_leaves_nothing_behind(
         return chance.sample(range(1, count + 1), min(PLACES, count))
 
     for name in chance.sample(list(OPERATIONS), 2 * DRAWN if database == "sqlite" else DRAWN):
-        print(name, walk(database, name, way, tmp_path, monkeypatch, some))
+        print(name, walk(database, name, way, tmp_path, some))
 
 
-def test_a_file_of_a_store_whose_loop_ended_is_free_while_a_traceback_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_a_store_whose_loop_ended_is_free_while_a_traceback_is_kept(tmp_path: Path) -> None:
     # Its writes are some awaits apart, and one of these is within a transaction.
-    walk("sqlite", "import manual", "loop", tmp_path, monkeypatch, lambda _: range(4, 13))
+    walk("sqlite", "import manual", "loop", tmp_path, lambda _: range(4, 13))
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("database", DATABASES)
-def test_at_every_await_whatever_is_cut_short_leaves_nothing_behind(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_at_every_await_whatever_is_cut_short_leaves_nothing_behind(database: str, tmp_path: Path) -> None:
     counts: dict[str, int] = {}
     ENDS.clear()
     for name, way in itertools.product(OPERATIONS, WAYS):
-        walked = walk(database, name, way, tmp_path, monkeypatch, lambda _: itertools.count(1))
+        walked = walk(database, name, way, tmp_path, lambda _: itertools.count(1))
         counts[name] = counts.get(name, 0) + walked
     print(f"\n{database}: {sum(counts.values())} awaits, the longest end {max(ENDS):.2f} s", counts)
