@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     )
     from eventferry.store import EventStore
     from eventferry.syncing.cutover import CutoverReport, cutover
+    from eventferry.syncing.preview import SyncPreview
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
     from eventferry.tabular.conversion import Conversion
@@ -123,6 +124,7 @@ __all__ = [
     "SplitBy",
     "StreamReport",
     "Subscriber",
+    "SyncPreview",
     "SyncReport",
     "SyncStatus",
     "TargetReport",
@@ -187,6 +189,7 @@ _MODULES = {
     "sources.source": ("ForeignExport", "ForeignSource", "SourcePreview", "SourceReport", "open_source"),
     "store": ("EventStore",),
     "syncing.cutover": ("CutoverReport", "cutover"),
+    "syncing.preview": ("SyncPreview",),
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
     "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
