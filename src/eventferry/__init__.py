@@ -14,6 +14,9 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.changing.changes import Changes
+    from eventferry.changing.report import ChangeReport
+    from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.cloudevents.reading import from_cloudevents
     from eventferry.cloudevents.writing import to_cloudevents
     from eventferry.comparing.checking import CheckReport, Remark, check
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     )
     from eventferry.store import EventStore
     from eventferry.syncing.cutover import CutoverReport, cutover
+    from eventferry.syncing.preview import SyncPreview
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
     from eventferry.tabular.conversion import Conversion
@@ -77,6 +81,8 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "ChangeReport",
+    "Changes",
     "CheckEnd",
     "CheckReport",
     "Conversion",
@@ -106,6 +112,8 @@ __all__ = [
     "Page",
     "Partition",
     "Remark",
+    "Rule",
+    "Rules",
     "SavedEvent",
     "Secret",
     "SecretDifference",
@@ -120,6 +128,7 @@ __all__ = [
     "SplitBy",
     "StreamReport",
     "Subscriber",
+    "SyncPreview",
     "SyncReport",
     "SyncStatus",
     "TargetReport",
@@ -132,6 +141,7 @@ __all__ = [
     "from_csv",
     "from_mapped_csv",
     "load_mapping",
+    "load_rules",
     "mark_end",
     "metadata_of",
     "open_source",
@@ -152,6 +162,9 @@ __all__ = [
 
 
 _MODULES = {
+    "changing.changes": ("Changes",),
+    "changing.report": ("ChangeReport",),
+    "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),
     "cloudevents.writing": ("to_cloudevents",),
     "comparing.checking": ("CheckReport", "Remark", "check"),
@@ -188,6 +201,7 @@ _MODULES = {
     "sources.source": ("ForeignExport", "ForeignSource", "SourcePreview", "SourceReport", "open_source"),
     "store": ("EventStore",),
     "syncing.cutover": ("CutoverReport", "cutover"),
+    "syncing.preview": ("SyncPreview",),
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
     "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),
