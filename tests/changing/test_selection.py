@@ -46,7 +46,7 @@ def test_an_excluded_type_is_left_out_whatever_else_is_said() -> None:
 def test_an_id_or_a_prefix_is_enough() -> None:
     assert taken(aggregate_ids=["user-1"], aggregate_prefixes=["flight-"])
     assert taken(aggregate_ids=["flight-1"], aggregate_prefixes=["order-", "user-"])
-    assert not taken(aggregate_ids=["user"], aggregate_prefixes=["USER-", "ser", "user-11"])
+    assert not taken(aggregate_ids=["user"], aggregate_prefixes=["USER-", "er-1", "user-11"])
 
 
 def test_the_kinds_of_filter_must_all_match() -> None:

@@ -190,6 +190,11 @@ class Changes:
         return error
 
     @property
+    def keep_positions(self) -> bool:
+        """Whether events keep their positions and versions."""
+        return self._keep_positions
+
+    @property
     def digest(self) -> str:
         """What the changes depend on, in hex: others have another one. The key of pseudonyms is in it as a fingerprint,
         a function by its name and its source."""
