@@ -52,6 +52,10 @@ class Example(NamedTuple):
     after: tuple[bytes, ...]
 
 
+OTHER_TYPES = "(other types)"
+"""What a report counts together where a source has more types than anybody would read through."""
+
+_TYPES = 10_000
 _TYPE = attrgetter("type")
 _PAYLOAD = attrgetter("payload")
 _LINES = msgspec.json.Decoder(Line)
@@ -70,7 +74,7 @@ class Proof:
     def came(self, lines: Sequence[Line]) -> None:
         """Events have come in, and nothing was done to them yet."""
         self._read += len(lines)
-        self._types_before.update(map(_TYPE, lines))
+        _count(self._types_before, lines)
 
     def stayed(self, payloads: Sequence[msgspec.Raw]) -> None:
         """The payloads, as they came in, of those that are untouched."""
@@ -81,7 +85,7 @@ class Proof:
         """Lines go out; for each, whether it is of an untouched event."""
         lines = _LINES.decode_lines(text)
         self.written += len(lines)
-        self._types_after.update(map(_TYPE, lines))
+        _count(self._types_after, lines)
         self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)
 
     def report(self, never_matched: tuple[str, ...]) -> ChangeReport:
@@ -107,3 +111,8 @@ class Proof:
             types_after=dict(types_after.most_common()),
             never_matched=never_matched,
         )
+
+
+def _count(counts: Counter[str], lines: Sequence[Line]) -> None:
+    for event_type, count in Counter(map(_TYPE, lines)).items():
+        counts[event_type if event_type in counts or len(counts) < _TYPES else OTHER_TYPES] += count
