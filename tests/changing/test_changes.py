@@ -155,9 +155,14 @@ def test_blocks_may_be_cut_anywhere(payloads: list[str], places: list[int]) -> N
 
 async def test_what_breaks_off_never_ends_behind_an_event() -> None:
     out = b""
-    with pytest.raises(InputError):
+
+    async def gather() -> None:
+        nonlocal out
         async for block in Changes()(one_by_one([make_lines(5000), b"no event\n"])):
             out += block
+
+    with pytest.raises(InputError):
+        await gather()
     assert len(out) > 100_000
     with pytest.raises(json.JSONDecodeError):
         json.loads(out.splitlines()[-1])
@@ -236,9 +241,16 @@ async def test_what_the_target_refuses_is_told_by_the_event_that_came_in() -> No
         async def abort(self, error: BaseException | None = None) -> None: ...
 
     with pytest.raises(
-        InputError, match="line 3, byte 294, field payload: the event at threadId 2, .* is too long"
+        InputError, match=r"line 3, byte 294, field payload: the event at threadId 2, .* is too long"
     ):
         await pipeline(one_by_one([make_lines(2), make_lines(500)[294:]]), changes, Narrow())
+
+
+async def test_what_came_in_wrong_is_told_by_its_own_line_to_the_end(tmp_path: Path) -> None:
+    lines = make_lines(3) + line(make_event(3, type=5))
+    with pytest.raises(InputError, match="^line 4, byte 441, field type: must be a string"):
+        await pipeline(one_by_one([lines]), by_rules(Rule(type="TYPE_0", drop=True)), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 SOME = Rules(rules=(Rule(type="A", rename="B"),))
