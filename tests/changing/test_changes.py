@@ -248,7 +248,7 @@ async def test_what_the_target_refuses_is_told_by_the_event_that_came_in() -> No
 
 async def test_what_came_in_wrong_is_told_by_its_own_line_to_the_end(tmp_path: Path) -> None:
     lines = make_lines(3) + line(make_event(3, type=5))
-    with pytest.raises(InputError, match="^line 4, byte 441, field type: must be a string"):
+    with pytest.raises(InputError, match=r"^line 4, byte 441, field type: must be a string"):
         await pipeline(one_by_one([lines]), by_rules(Rule(type="TYPE_0", drop=True)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 

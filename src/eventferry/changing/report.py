@@ -58,7 +58,16 @@ OTHER_TYPES = "(other types)"
 _TYPES = 10_000
 _TYPE = attrgetter("type")
 _PAYLOAD = attrgetter("payload")
-_LINES = msgspec.json.Decoder(Line)
+
+
+class _Seen(msgspec.Struct, gc=False):
+    """What is looked at of a line that goes out."""
+
+    type: str
+    payload: msgspec.Raw
+
+
+_SEEN = msgspec.json.Decoder(_Seen)
 
 
 class Proof:
@@ -83,7 +92,7 @@ class Proof:
 
     def went(self, text: bytes, untouched: Sequence[bool]) -> None:
         """Lines go out; for each, whether it is of an untouched event."""
-        lines = _LINES.decode_lines(text)
+        lines = _SEEN.decode_lines(text)
         self.written += len(lines)
         _count(self._types_after, lines)
         self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)
@@ -113,6 +122,6 @@ class Proof:
         )
 
 
-def _count(counts: Counter[str], lines: Sequence[Line]) -> None:
+def _count(counts: Counter[str], lines: Sequence[Line | _Seen]) -> None:
     for event_type, count in Counter(map(_TYPE, lines)).items():
         counts[event_type if event_type in counts or len(counts) < _TYPES else OTHER_TYPES] += count
