@@ -14,6 +14,7 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.backup.run import BackupReport, backup
     from eventferry.changing.changes import Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
@@ -77,6 +78,7 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "BackupReport",
     "ChangeReport",
     "Changes",
     "CheckEnd",
@@ -128,6 +130,7 @@ __all__ = [
     "TargetReport",
     "TargetStream",
     "VerifyReport",
+    "backup",
     "check",
     "cutover",
     "from_csv",
@@ -151,6 +154,7 @@ __all__ = [
 
 
 _MODULES = {
+    "backup.run": ("BackupReport", "backup"),
     "changing.changes": ("Changes",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
