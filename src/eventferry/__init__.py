@@ -14,7 +14,7 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from eventferry.backup.run import BackupReport, backup
+    from eventferry.backup.run import BackupReport, back_up
     from eventferry.changing.changes import Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
@@ -130,7 +130,7 @@ __all__ = [
     "TargetReport",
     "TargetStream",
     "VerifyReport",
-    "backup",
+    "back_up",
     "check",
     "cutover",
     "from_csv",
@@ -154,7 +154,7 @@ __all__ = [
 
 
 _MODULES = {
-    "backup.run": ("BackupReport", "backup"),
+    "backup.run": ("BackupReport", "back_up"),
     "changing.changes": ("Changes",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
