@@ -22,6 +22,7 @@ __all__ = [
     "MissingExtraError",
     "NotFrozenError",
     "OlderEventsError",
+    "OtherChangesError",
     "ReadOnlyStoreError",
     "RepositoryDamagedError",
     "RepositoryError",
@@ -200,6 +201,10 @@ class IdempotencyKeyError(EventferryError):
 class TargetChangedError(EventferryError):
     """Somebody else has stored events in a replica, or a sync into the store was set up in another way. Nothing was
     changed."""
+
+
+class OtherChangesError(UsageError):
+    """A sync that has brought over events goes on only with the changes with which it was begun. Nothing was stored."""
 
 
 class CutoverError(EventferryError):

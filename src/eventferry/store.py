@@ -10,6 +10,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry import secrets
+from eventferry.changing.changes import Changes
 from eventferry.database import Database, Filter, Inspection, Undo
 from eventferry.errors import (
     StoreClosedError,
@@ -50,6 +51,7 @@ from eventferry.saving.saves import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 from eventferry.state.syncs import Mode
+from eventferry.syncing.preview import SyncPreview
 from eventferry.syncing.status import SyncStatus, status_of
 from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync, SyncReport
@@ -448,7 +450,8 @@ class EventStore:
         mode: Mode | None = None,
         same_aggregate: str | None = None,
         follow: bool = False,
-        with_secrets: bool = True,
+        with_secrets: bool | None = None,
+        changes: Changes | None = None,
         rate: int | None = None,
         tell: Callable[[SyncReport], None] | None = None,
     ) -> SyncReport:
@@ -466,7 +469,11 @@ class EventStore:
                 raises AggregateConflictError; "renumber" gives its events the next versions; "prefix=X" puts X in front
                 of the ids of all aggregates of the source. None: what it was the last time, and at first "refuse".
             follow: go on for ever, with what is saved in the source meanwhile. After a lost connection it tries again.
-            with_secrets: bring secrets over too, and delete those that the source has deleted.
+            with_secrets: bring secrets over too, and delete those that the source has deleted. None: unless there are
+                changes, for a secret may open what rules closed.
+            changes: select and change the events on their way; see docs/rules.md. Then they get positions and versions
+                anew, dense, in the order in which they come, unless the changes keep them. A sync goes on only with the
+                changes with which it was begun. In a merge, same_aggregate is "renumber" or "prefix=X".
             rate: bring over at most this many events a second.
             tell: called after each batch, with what was brought over by then.
 
@@ -477,6 +484,8 @@ class EventStore:
             SecretConflictError: both sides have a secret with the same id.
             MappingError: the table of another product cannot be followed.
             SourceRowError: a row of it does not become an event.
+            OtherChangesError: it was begun with other changes, or with none.
+            ChangeError, InputError: an event cannot be changed, or what it became is none.
             UsageError: this store holds events, and cannot become a replica; or the last sync had other options.
         """
         place = place_of(source._database) if isinstance(source, EventStore) else source.place
@@ -486,13 +495,40 @@ class EventStore:
                 self._database,
                 mode=mode,
                 same_aggregate=same_aggregate,
-                with_secrets=with_secrets,
+                with_secrets=changes is None if with_secrets is None else with_secrets,
+                changes=changes,
                 rate=rate,
                 tell=tell or (lambda _: None),
             )
             report = await syncing.run(follow=follow)
             operation.counts = counts_of(report)
             return report
+
+    async def preview_sync(
+        self,
+        source: EventStore | ForeignSource,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        changes: Changes | None = None,
+    ) -> SyncPreview:
+        """What the next run of a sync would bring, all that is new. Nothing is stored, and a missing store is not made.
+
+        Args:
+            source, mode, same_aggregate, changes: as for `sync`.
+
+        Raises:
+            EventferryError: as `sync` does, before it stores anything.
+        """
+        syncing = Sync(
+            _source_of(source),
+            self._database,
+            mode=mode,
+            same_aggregate=same_aggregate,
+            with_secrets=False,
+            changes=changes,
+        )
+        return await syncing.preview()
 
     async def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
         """How far the syncs into this store have come.

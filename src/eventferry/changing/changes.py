@@ -12,8 +12,9 @@ import msgspec
 from eventferry.changing.applying import Applied
 from eventferry.changing.function import Called, Function
 from eventferry.changing.numbering import Numbering
+from eventferry.changing.pseudonyms import Pseudonyms
 from eventferry.changing.report import ChangeReport, Proof
-from eventferry.changing.rules import Rules, load_rules
+from eventferry.changing.rules import Rules, check_rules, load_rules
 from eventferry.changing.selection import Selection
 from eventferry.errors import ChangeError, InputError
 from eventferry.importing.batch import SLICE
@@ -75,8 +76,10 @@ class Changes:
             finish_time=finish_time,
         )
         self._takes = None if self._selection.is_all else self._selection.takes
+        check_rules(rules)
         self._rules = rules
-        self._applied = Applied(rules.rules)
+        self._key = rules.key()
+        self._applied = Applied(rules, self._key)
         self._function = None if function is None else Called(function)
         self._keep_positions = keep_positions
         self._decoder = LineDecoder()
@@ -90,7 +93,7 @@ class Changes:
             InputError: a line is no event, or what it became is none; the place is that of the line that came in.
             ChangeError: an event cannot be changed as asked, or the sums of the report do not hold.
         """
-        self._proof = Proof()
+        self._proof, self._applied = Proof(), Applied(self._rules, self._key)
         numbering = None if self._keep_positions else Numbering()
         splitter = LineSplitter()
         held = b""
@@ -103,7 +106,7 @@ class Changes:
                 await asyncio.sleep(0)
         if text := held + self._changed(splitter.finish(), numbering):
             yield text
-        self._proof.report()
+        self._proof.report(self._applied.never_matched)
 
     def change(self, lines: bytes) -> bytes:
         """Whole lines changed, without new positions: each has the position and the version of the event that it was
@@ -140,12 +143,18 @@ class Changes:
         return [NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)) for line in found]
 
     @property
+    def keep_positions(self) -> bool:
+        """Whether events keep their positions and versions."""
+        return self._keep_positions
+
+    @property
     def digest(self) -> str:
         """What the changes depend on, in hex: others have another one. The key of pseudonyms is in it as a fingerprint,
         a function by its name and its source."""
         meant = {
             "selection": self._selection,
             "rules": self._rules.rules,
+            "key": None if self._key is None else Pseudonyms(self._key).fingerprint,
             "function": None if self._function is None else (self._function.name, self._function.fingerprint),
             "keep_positions": self._keep_positions,
         }
@@ -154,7 +163,7 @@ class Changes:
     @property
     def report(self) -> ChangeReport:
         """What was changed so far. Raises ChangeError if the sums do not hold."""
-        return self._proof.report()
+        return self._proof.report(self._applied.never_matched)
 
     def _changed(self, lines: Lines, numbering: Numbering | None) -> bytes:
         """The lines that these become."""

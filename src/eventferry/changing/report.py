@@ -29,6 +29,7 @@ class ChangeReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         written: events that went out.
         types_before: of the events that came in, how many there were of each type.
         types_after: the same of those that went out, counted in the lines that went out.
+        never_matched: rules that were about no event, and pointers that found nothing: misspelled, perhaps.
     """
 
     read: int = 0
@@ -40,6 +41,7 @@ class ChangeReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     written: int = 0
     types_before: dict[str, int] = {}
     types_after: dict[str, int] = {}
+    never_matched: tuple[str, ...] = ()
 
 
 _TYPE = attrgetter("type")
@@ -74,8 +76,9 @@ class Proof:
         self._types_after.update(map(_TYPE, lines))
         self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)
 
-    def report(self) -> ChangeReport:
-        """The report so far. Raises ChangeError if the sums or hashes do not agree."""
+    def report(self, never_matched: tuple[str, ...]) -> ChangeReport:
+        """The report so far, with what the rules say of themselves. Raises ChangeError if the sums or hashes do not
+        agree."""
         kept = self.changed + self.untouched
         types_before, types_after = self._types_before, self._types_after
         if self._read != self.left_out + self.dropped + kept or self._read != types_before.total():
@@ -94,4 +97,5 @@ class Proof:
             written=self._written,
             types_before=dict(types_before.most_common()),
             types_after=dict(types_after.most_common()),
+            never_matched=never_matched,
         )
