@@ -14,6 +14,7 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.backup.run import BackupReport, back_up
     from eventferry.changing.changes import ChangedEvent, Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
@@ -81,6 +82,7 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "BackupReport",
     "ChangeReport",
     "ChangedEvent",
     "Changes",
@@ -135,6 +137,7 @@ __all__ = [
     "TargetReport",
     "TargetStream",
     "VerifyReport",
+    "back_up",
     "check",
     "cutover",
     "data_of",
@@ -164,6 +167,7 @@ __all__ = [
 
 _MODULES = {
     "changing.changes": ("ChangedEvent", "Changes"),
+    "backup.run": ("BackupReport", "back_up"),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),

@@ -78,6 +78,7 @@ __all__ = [
     "ForeignTarget",
     "ImportStream",
     "TargetStream",
+    "back_up",
     "check",
     "open_source",
     "open_store",
@@ -624,6 +625,28 @@ def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not
     *transforms, sink = rest or (None,)
     steps = [each if _is_asynchronous(each) else _awaited_transform(each) for each in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
+
+
+def back_up(
+    store: EventStore,
+    repository: str | os.PathLike[str],
+    *,
+    recipients: Iterable[str | os.PathLike[str]] = (),
+    secrets: bool = False,
+    single_writer: bool = False,
+    jobs: int = 1,
+) -> eventferry.BackupReport:
+    """Add to a repository what is new in a store, as `eventferry.back_up` does."""
+    return _LOOP.run(
+        eventferry.back_up(
+            _bare(store),
+            repository,
+            recipients=recipients,
+            secrets=secrets,
+            single_writer=single_writer,
+            jobs=jobs,
+        )
+    )
 
 
 def check(source: Any) -> eventferry.CheckReport:
