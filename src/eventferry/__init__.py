@@ -14,6 +14,9 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.changing.changes import Changes
+    from eventferry.changing.report import ChangeReport
+    from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.comparing.checking import CheckReport, Remark, check
     from eventferry.comparing.verifying import Difference, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     )
     from eventferry.store import EventStore
     from eventferry.syncing.cutover import CutoverReport, cutover
+    from eventferry.syncing.preview import SyncPreview
     from eventferry.syncing.status import SyncStatus
     from eventferry.syncing.sync import SyncReport
     from eventferry.tabular.conversion import Conversion
@@ -74,6 +78,8 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "ChangeReport",
+    "Changes",
     "CheckEnd",
     "CheckReport",
     "Conversion",
@@ -102,6 +108,8 @@ __all__ = [
     "Page",
     "Partition",
     "Remark",
+    "Rule",
+    "Rules",
     "SavedEvent",
     "Secret",
     "SecretDifference",
@@ -116,6 +124,7 @@ __all__ = [
     "SplitBy",
     "StreamReport",
     "Subscriber",
+    "SyncPreview",
     "SyncReport",
     "SyncStatus",
     "TargetReport",
@@ -126,6 +135,7 @@ __all__ = [
     "from_csv",
     "from_mapped_csv",
     "load_mapping",
+    "load_rules",
     "mark_end",
     "open_source",
     "open_store",
@@ -143,6 +153,9 @@ __all__ = [
 
 
 _MODULES = {
+    "changing.changes": ("Changes",),
+    "changing.report": ("ChangeReport",),
+    "changing.rules": ("Rule", "Rules", "load_rules"),
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
@@ -176,6 +189,7 @@ _MODULES = {
     "sources.source": ("ForeignExport", "ForeignSource", "SourcePreview", "SourceReport", "open_source"),
     "store": ("EventStore",),
     "syncing.cutover": ("CutoverReport", "cutover"),
+    "syncing.preview": ("SyncPreview",),
     "syncing.status": ("SyncStatus",),
     "syncing.sync": ("SyncReport",),
     "targets.target": ("ForeignTarget", "TargetReport", "TargetStream", "open_target"),

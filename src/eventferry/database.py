@@ -86,12 +86,18 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which events are meant. None: no condition; an empty tuple: nothing matches. Times are inclusive."""
+    """Which events are meant. None: no condition; an empty tuple: nothing matches. Times are inclusive.
+
+    An aggregate is one of the ids, or begins with one of the prefixes, byte by byte. A type to exclude is excluded
+    whatever else is said.
+    """
 
     event_types: tuple[str, ...] | None = None
     aggregate_ids: tuple[str, ...] | None = None
     start_time: int | None = None
     finish_time: int | None = None
+    exclude_types: tuple[str, ...] = ()
+    aggregate_prefixes: tuple[str, ...] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -101,7 +107,13 @@ class Filter:
     @property
     def is_empty(self) -> bool:
         """Whether no event can match."""
-        return self.event_types == () or self.aggregate_ids == ()
+        is_any = self.aggregate_ids is None and self.aggregate_prefixes is None
+        return self.event_types == () or not (is_any or self.aggregate_ids or self.aggregate_prefixes)
+
+    @property
+    def names_aggregates(self) -> bool:
+        """Whether the events are those of aggregates that are named one by one."""
+        return self.aggregate_ids is not None and not self.aggregate_prefixes
 
 
 EVERYTHING = Filter()

@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = [
     "AggregateConflictError",
     "AlreadyFrozenError",
+    "BackupDivergedError",
+    "ChangeError",
     "ConcurrentError",
     "CursorAheadError",
     "CutoverError",
@@ -20,8 +22,12 @@ __all__ = [
     "MissingExtraError",
     "NotFrozenError",
     "OlderEventsError",
+    "OtherChangesError",
     "ReadOnlyStoreError",
+    "RepositoryDamagedError",
+    "RepositoryError",
     "ResumeError",
+    "RulesError",
     "SecretConflictError",
     "SecretExistsError",
     "SecretNotErasedError",
@@ -36,6 +42,7 @@ __all__ = [
     "StoreReplacedError",
     "StoreUnreachableError",
     "TargetChangedError",
+    "UnsafeStorageError",
     "UnsupportedStoreError",
     "UsageError",
     "VersionGapError",
@@ -52,6 +59,10 @@ class UsageError(EventferryError, ValueError):
 
 class MappingError(UsageError):
     """A mapping of another product's tables is wrong, or does not fit them. Nothing was read."""
+
+
+class RulesError(UsageError):
+    """Rules for changes on the way are wrong, or the key of their pseudonyms is missing. Nothing was read."""
 
 
 class MissingExtraError(EventferryError, ImportError):
@@ -192,6 +203,10 @@ class TargetChangedError(EventferryError):
     changed."""
 
 
+class OtherChangesError(UsageError):
+    """A sync that has brought over events goes on only with the changes with which it was begun. Nothing was stored."""
+
+
 class CutoverError(EventferryError):
     """After the last sync of a cutover the two stores were not equal."""
 
@@ -224,6 +239,11 @@ class OlderEventsError(EventferryError):
     """Some events are older than the store's latest event, and `older` is "reject". Nothing was changed."""
 
 
+class ChangeError(EventferryError):
+    """An event cannot be changed on the way as it was asked, or the sums of a change do not hold. The message names the
+    event. Nothing of the input was stored, except what a MANUAL import has committed on the way."""
+
+
 class EmptyInputError(EventferryError):
     """The input has no events, and the import would have removed all events of the store."""
 
@@ -235,6 +255,34 @@ class EndMarkError(EventferryError):
 
 class ResumeError(EventferryError):
     """The source is not the one that the interrupted import began with. Nothing was changed."""
+
+
+class RepositoryError(EventferryError):
+    """A backup repository cannot be read or written. The message says what, and what the storage answered."""
+
+
+class UnsafeStorageError(RepositoryError):
+    """The storage does not honour "create only if absent", so two backups at once could overwrite one another. Nothing
+    was backed up."""
+
+
+class RepositoryDamagedError(RepositoryError):
+    """An object of a backup repository is missing, or is not what was written.
+
+    Attributes:
+        name: of the object, within the repository.
+        reason: what is wrong, without the name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} in the repository is damaged: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+class BackupDivergedError(EventferryError):
+    """The store is not a continuation of what its chain in the repository holds: it was restored to an older state, and
+    may have grown apart since. Nothing was backed up."""
 
 
 class SecretExistsError(EventferryError):

@@ -10,7 +10,8 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry import secrets
-from eventferry.database import Database, Inspection, Undo
+from eventferry.changing.changes import Changes
+from eventferry.database import Database, Filter, Inspection, Undo
 from eventferry.errors import (
     StoreClosedError,
     StoreNotFoundError,
@@ -50,6 +51,7 @@ from eventferry.saving.saves import Saving
 from eventferry.secrets import GatheredSecrets, SecretsExport, SecretsImport, SecretsPage
 from eventferry.state import figures, owners, small_tables, snapshots, subscribers
 from eventferry.state.syncs import Mode
+from eventferry.syncing.preview import SyncPreview
 from eventferry.syncing.status import SyncStatus, status_of
 from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync, SyncReport
@@ -284,6 +286,8 @@ class EventStore:
         finish_time: int | None = None,
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> Page:
         """Load a page of events, by cursor, by bookmark or by time.
 
@@ -295,6 +299,9 @@ class EventStore:
             finish_time: events at or before this timestamp.
             event_types: only events of these types. An empty list matches nothing; the given cursor is returned.
             aggregate_ids: only events of these aggregates, likewise.
+            exclude_types: no events of these types, whatever else is said.
+            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
+                only those.
 
         Returns:
             The events, and the cursor after them. By cursor and by bookmark they come in the order of docs/order.md,
@@ -305,7 +312,14 @@ class EventStore:
             StoreReplacedError: the events that the bookmark has read are not the store's any more.
         """
         check_integer("limit", limit, 1)
-        only = filter_of(event_types, aggregate_ids, start_time, finish_time)
+        only = filter_of(
+            event_types,
+            aggregate_ids,
+            start_time,
+            finish_time,
+            exclude_types=exclude_types,
+            aggregate_prefixes=aggregate_prefixes,
+        )
         by_time = start_time is not None or finish_time is not None
         if [cursor is not msgspec.UNSET, since is not msgspec.UNSET, by_time].count(True) != 1:
             raise UsageError(
@@ -339,6 +353,8 @@ class EventStore:
         *,
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
         limit: int = 1000,
         idle: float | None = None,
     ) -> FollowStream:
@@ -351,6 +367,9 @@ class EventStore:
             since: begin at this bookmark; None is the start of the store, and "now" its current end.
             event_types: only events of these types.
             aggregate_ids: only events of these aggregates.
+            exclude_types: no events of these types, whatever else is said.
+            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
+                only those.
             limit: maximum number of events of a page. A page also ends at 768 KiB, after at least one event.
             idle: give a page without events after this many seconds in which none came, so that the caller can do
                 something else. Without it the iterator waits for the next event.
@@ -362,19 +381,20 @@ class EventStore:
         check_integer("limit", limit, 1)
         if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
             raise UsageError(f"idle must be a number of seconds, not {idle!r}")
-        follower = self._follower(since, event_types, aggregate_ids, limit, decode_events)
-        return FollowStream(follower, idle)
+        only = filter_of(
+            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+        )
+        return FollowStream(self._follower(since, only, limit, decode_events), idle)
 
     def _follower(
         self,
         since: str | None,
-        event_types: Iterable[str] | None,
-        aggregate_ids: Iterable[str] | None,
+        only: Filter,
         limit: int,
         decode: Callable[[bytes], list[Event]] | None = None,
     ) -> Follower:
         """The same in lines, for the command and the service."""
-        return Follower(self._database, since, filter_of(event_types, aggregate_ids), limit, decode)
+        return Follower(self._database, since, only, limit, decode)
 
     async def get_event_loader(
         self,
@@ -382,16 +402,29 @@ class EventStore:
         cursor: str | None,
         event_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> EventLoader:
-        """A loader that loads page after page and remembers its cursor."""
+        """A loader that loads page after page and remembers its cursor. The filters are those of `load_events`."""
+        only = filter_of(
+            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+        )
         await self._probe()
-        return EventLoader(lambda: self._database, cursor, filter_of(event_types, aggregate_ids))
+        return EventLoader(lambda: self._database, cursor, only)
 
     async def get_latest_event(
-        self, event_types: Iterable[str] | None = None, aggregate_ids: Iterable[str] | None = None
+        self,
+        event_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        *,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> Event | None:
-        """The matching event with the highest timestamp; None if no event matches."""
-        only = filter_of(event_types, aggregate_ids)
+        """The matching event with the highest timestamp; None if no event matches. The filters are those of
+        `load_events`."""
+        only = filter_of(
+            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+        )
         found = await loading.selected(self._database, only, 1, backwards=True)
         return found[0] if found else None
 
@@ -417,7 +450,8 @@ class EventStore:
         mode: Mode | None = None,
         same_aggregate: str | None = None,
         follow: bool = False,
-        with_secrets: bool = True,
+        with_secrets: bool | None = None,
+        changes: Changes | None = None,
         rate: int | None = None,
         tell: Callable[[SyncReport], None] | None = None,
     ) -> SyncReport:
@@ -435,7 +469,11 @@ class EventStore:
                 raises AggregateConflictError; "renumber" gives its events the next versions; "prefix=X" puts X in front
                 of the ids of all aggregates of the source. None: what it was the last time, and at first "refuse".
             follow: go on for ever, with what is saved in the source meanwhile. After a lost connection it tries again.
-            with_secrets: bring secrets over too, and delete those that the source has deleted.
+            with_secrets: bring secrets over too, and delete those that the source has deleted. None: unless there are
+                changes, for a secret may open what rules closed.
+            changes: select and change the events on their way; see docs/rules.md. Then they get positions and versions
+                anew, dense, in the order in which they come, unless the changes keep them. A sync goes on only with the
+                changes with which it was begun. In a merge, same_aggregate is "renumber" or "prefix=X".
             rate: bring over at most this many events a second.
             tell: called after each batch, with what was brought over by then.
 
@@ -446,6 +484,8 @@ class EventStore:
             SecretConflictError: both sides have a secret with the same id.
             MappingError: the table of another product cannot be followed.
             SourceRowError: a row of it does not become an event.
+            OtherChangesError: it was begun with other changes, or with none.
+            ChangeError, InputError: an event cannot be changed, or what it became is none.
             UsageError: this store holds events, and cannot become a replica; or the last sync had other options.
         """
         place = place_of(source._database) if isinstance(source, EventStore) else source.place
@@ -455,13 +495,40 @@ class EventStore:
                 self._database,
                 mode=mode,
                 same_aggregate=same_aggregate,
-                with_secrets=with_secrets,
+                with_secrets=changes is None if with_secrets is None else with_secrets,
+                changes=changes,
                 rate=rate,
                 tell=tell or (lambda _: None),
             )
             report = await syncing.run(follow=follow)
             operation.counts = counts_of(report)
             return report
+
+    async def preview_sync(
+        self,
+        source: EventStore | ForeignSource,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        changes: Changes | None = None,
+    ) -> SyncPreview:
+        """What the next run of a sync would bring, all that is new. Nothing is stored, and a missing store is not made.
+
+        Args:
+            source, mode, same_aggregate, changes: as for `sync`.
+
+        Raises:
+            EventferryError: as `sync` does, before it stores anything.
+        """
+        syncing = Sync(
+            _source_of(source),
+            self._database,
+            mode=mode,
+            same_aggregate=same_aggregate,
+            with_secrets=False,
+            changes=changes,
+        )
+        return await syncing.preview()
 
     async def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
         """How far the syncs into this store have come.
@@ -484,6 +551,8 @@ class EventStore:
         jobs: int = 1,
         since: str | None = None,
         until: str | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> ExportStream:
         """Export events as JSON Lines: an async iterator of blocks.
 
@@ -501,6 +570,9 @@ class EventStore:
             since: start at this bookmark, instead of a cursor.
             until: end at this bookmark or cursor. What it has read is not compared: it may be of the store from which
                 this one was copied.
+            exclude_types: no events of these types, whatever else is said.
+            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
+                only those.
 
         Raises:
             CursorAheadError: during iteration: the cursor has read more events than the store holds.
@@ -512,7 +584,14 @@ class EventStore:
         check_integer("buffer_size", buffer_size, 0, optional=True)
         check_integer("limit", limit, 0, optional=True)
         check_integer("jobs", jobs, 1)
-        only = filter_of(event_types, aggregate_ids, start_time, finish_time)
+        only = filter_of(
+            event_types,
+            aggregate_ids,
+            start_time,
+            finish_time,
+            exclude_types=exclude_types,
+            aggregate_prefixes=aggregate_prefixes,
+        )
         return ExportStream(
             Export(
                 self._database,

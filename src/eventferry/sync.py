@@ -35,6 +35,7 @@ from typing import (
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
+from eventferry.changing.changes import Changes
 from eventferry.databases import forking
 from eventferry.errors import *  # noqa: F403
 from eventferry.importing.batch import PART
@@ -55,6 +56,7 @@ from eventferry.sources.source import ForeignSource as AwaitedForeignSource
 from eventferry.sources.source import SourceReport
 from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
+from eventferry.syncing.preview import SyncPreview
 from eventferry.syncing.status import SyncStatus
 from eventferry.syncing.sync import SyncReport
 from eventferry.tabular.conversion import Conversion
@@ -481,7 +483,8 @@ class EventStore(_Face[AwaitedStore]):
         mode: Mode | None = None,
         same_aggregate: str | None = None,
         follow: bool = False,
-        with_secrets: bool = True,
+        with_secrets: bool | None = None,
+        changes: Changes | None = None,
         rate: int | None = None,
         tell: Callable[[SyncReport], None] | None = None,
     ) -> SyncReport:
@@ -493,9 +496,23 @@ class EventStore(_Face[AwaitedStore]):
                 same_aggregate=same_aggregate,
                 follow=follow,
                 with_secrets=with_secrets,
+                changes=changes,
                 rate=rate,
                 tell=tell,
             )
+        )
+
+    def preview_sync(
+        self,
+        source: EventStore | ForeignSource,
+        *,
+        mode: Mode | None = None,
+        same_aggregate: str | None = None,
+        changes: Changes | None = None,
+    ) -> SyncPreview:
+        """As `eventferry.EventStore.preview_sync`."""
+        return _LOOP.run(
+            self.inner.preview_sync(source.inner, mode=mode, same_aggregate=same_aggregate, changes=changes)
         )
 
     def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
@@ -613,9 +630,20 @@ def check(source: Any) -> eventferry.CheckReport:
     return _LOOP.run(eventferry.check(bare if isinstance(bare, AwaitedStore) else _source(source)))
 
 
-def verify(source: Any, other: Any, *, content: bool = False) -> eventferry.VerifyReport:
+def verify(
+    source: Any,
+    other: Any,
+    *,
+    content: bool = False,
+    changes: Changes | None = None,
+    other_grows: bool = False,
+) -> eventferry.VerifyReport:
     """Compare two sources of lines, as `eventferry.verify` does."""
-    return _LOOP.run(eventferry.verify(_source(source), _source(other), content=content))
+    return _LOOP.run(
+        eventferry.verify(
+            _source(source), _source(other), content=content, changes=changes, other_grows=other_grows
+        )
+    )
 
 
 def verify_secrets(source: Any, other: Any, *, content: bool = False) -> eventferry.SecretsVerifyReport:

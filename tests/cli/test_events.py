@@ -69,6 +69,15 @@ def test_events_stops_at_a_thousand_unless_told(ferry: Ferry) -> None:
         (["--aggregate-id", "aggregate-7"], lambda i: i % 10 == 7),
         (["--aggregate-id", "aggregate-7", "--aggregate-id", "aggregate-8"], lambda i: i % 10 in (7, 8)),
         (["--type", "TYPE_1", "--aggregate-id", "aggregate-7"], lambda i: i % 3 == 1 and i % 10 == 7),
+        (["--exclude-type", "TYPE_1"], lambda i: i % 3 != 1),
+        (["--exclude-type", "TYPE_1", "--type", "TYPE_1", "--exclude-type", "TYPE_2"], lambda i: False),
+        (["--aggregate-prefix", "aggregate-7"], lambda i: i % 10 == 7),
+        (["--aggregate-prefix", "aggregate-7x", "--aggregate-prefix", "aggregate-"], lambda i: True),
+        (["--aggregate-prefix", "aggregate-7", "--aggregate-id", "aggregate-8"], lambda i: i % 10 in (7, 8)),
+        (
+            ["--aggregate-prefix", "aggregate-7", "--exclude-type", "TYPE_0"],
+            lambda i: i % 10 == 7 and i % 3 != 0,
+        ),
         (["--from", str(MILLISECOND)], lambda i: i >= 5),
         (["--until", str(MILLISECOND)], lambda i: i <= 5),
         (["--from", str(MILLISECOND), "--until", str(MILLISECOND)], lambda i: i == 5),
@@ -92,6 +101,15 @@ def test_filters_choose_the_same_events_for_events_and_export(
     name, *dest = command
     told = ferry.done(name, store, *dest, *filters)
     assert numbers(told.out) == [i for i in range(300) if expected(i)]
+
+
+@pytest.mark.parametrize("command", [("events",), ("export", "-"), ("follow", "--once")])
+def test_an_empty_prefix_is_refused(ferry: Ferry, store: str, command: tuple[str, ...]) -> None:
+    name, *rest = command
+    told = ferry.refused(name, store, *rest, "--aggregate-prefix", "", status=2)
+    assert (
+        told == "eventferry: --aggregate-prefix contains an empty string, with which every aggregate begins\n"
+    )
 
 
 def test_a_time_without_a_zone_is_utc_wherever_the_machine_stands(

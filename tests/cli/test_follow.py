@@ -76,6 +76,10 @@ def test_filters_choose_events(ferry: Ferry) -> None:
     store = ferry.store("a.db", 60)
     told = ferry.done("follow", store, "--once", "--type", "TYPE_1", "--aggregate-id", "aggregate-7")
     assert numbers(told.out) == [number for number in range(60) if number % 3 == 1 and number % 10 == 7]
+    told = ferry.done(
+        "follow", store, "--once", "--exclude-type", "TYPE_1", "--aggregate-prefix", "aggregate-7"
+    )
+    assert numbers(told.out) == [number for number in range(60) if number % 3 != 1 and number % 10 == 7]
 
 
 def test_what_is_no_bookmark_is_a_usage_error(ferry: Ferry) -> None:

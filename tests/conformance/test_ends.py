@@ -8,24 +8,17 @@ All of them: `pytest -m storm tests/conformance/test_ends.py -s`, which prints h
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import gc
 import itertools
 import os
 import random
-import signal
-import sys
-import threading
-import time
-import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
-import anyio
-import psycopg
 import pytest
 
 from eventferry import (
@@ -38,24 +31,28 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.support import exported, import_lines, line, make_event, make_lines, mysql
+from tests.support import exported, import_lines, line, make_event, make_lines
+from tests.support.ends import (
+    ENDS,
+    LIMIT,
+    WAYS,
+    Awaits,
+    all_over,
+    cut_short,
+    heard,
+    loop_ended,
+    over,
+    threads,
+)
 from tests.support.places import DATABASES, Places
-from tests.support.servers import shared_url
 
 pytestmark = pytest.mark.slow
-
-LIMIT = 10.0
-"""Seconds that an operation may still take when it has been cut short: much more than it takes, for a machine that has
-other work."""
 
 DRAWN = 1
 """How many of the operations a run takes, anew for each server and way; of a file, which is fast, twice as many."""
 
 PLACES = 2
 """At how many awaits it cuts each of them short."""
-
-ENDS: list[float] = []
-"""The seconds from each cut to the end of what was cut short."""
 
 OLD = make_lines(40)
 NEW = make_lines(90)
@@ -187,130 +184,19 @@ async def state_of(url: str) -> State:
         )
 
 
-class Awaits:
-    """Counts the awaits of all tasks of a loop, and does something at one of them."""
-
-    def __init__(self, at: int, act: Callable[[], None]) -> None:
-        self.count = 0
-        self._at = at
-        self._act = act
-
-    def factory(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-        counted = self.counted(coroutine) if asyncio.iscoroutine(coroutine) else coroutine
-        return asyncio.Task(counted, loop=loop, **options)
-
-    async def counted(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return await _Driven(coroutine, self)
-
-    def one(self) -> None:
-        self.count += 1
-        if self.count == self._at:
-            self._act()
-
-
-class _Driven:
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], awaits: Awaits) -> None:
-        self._coroutine = coroutine
-        self._awaits = awaits
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        send: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731
-        try:
-            while True:
-                try:
-                    future = send()
-                except StopIteration as end:
-                    return end.value
-                self._awaits.one()
-                try:
-                    sent = yield future
-                except GeneratorExit:
-                    raise
-                except BaseException as error:
-                    send = lambda error=error: self._coroutine.throw(error)  # type: ignore[misc]  # noqa: E731
-                else:
-                    send = lambda sent=sent: self._coroutine.send(sent)  # type: ignore[misc]  # noqa: E731
-        finally:
-            with suppress(ValueError):  # it is being closed where both are thrown away
-                self._coroutine.close()
-
-
-async def over(task: asyncio.Task[Any]) -> BaseException | None:
-    """How a task ended; it must."""
-    _, pending = await asyncio.wait([task], timeout=LIMIT)
-    assert not pending, "it hangs"
-    return asyncio.CancelledError() if task.cancelled() else task.exception()
-
-
-async def cut_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseException | None]:
-    """Do it and cut it short at an await, counted from 1. Whether it came to that; and how it ended."""
-    loop = asyncio.get_running_loop()
-    closing: list[asyncio.Task[None]] = []
-    children: list[int] = []
-    scope = anyio.CancelScope()
-    acted: list[float] = []
-
-    def act() -> None:
-        acted.append(time.monotonic())
-        if way == "cancel":
-            task.cancel()
-        elif way == "cancel twice":
-            task.cancel()
-            for _ in range(3):
-                loop.call_soon(task.cancel)
-            loop.call_later(0.001, task.cancel)
-        elif way == "cancel by level":
-            scope.cancel()
-        elif way == "fork":
-            children.append(forked(store, url))
-        elif way == "close":
-            loop.set_task_factory(None)
-            # Not as a part of what this await belongs to.
-            closing.append(loop.create_task(store.close(), context=contextvars.Context()))
-
-    async def scoped() -> None:
-        with scope:
-            await run(store)
-
+async def cut_operation_short(way: str, run: Run, url: str, at: int) -> tuple[bool, BaseException | None]:
+    """The same store goes on working, and closes."""
     store = open_store(url)
-    awaits = Awaits(at, act)
-    loop.set_task_factory(awaits.factory)
-    try:
-        task = loop.create_task(scoped())
-        error = await over(task)
-        ENDS.extend(time.monotonic() - began for began in acted)
-    finally:
-        loop.set_task_factory(None)
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
-    for each in closing:
-        assert await over(each) is None
-    if not closing and run is not OPERATIONS["close"].run:
-        # The same store goes on working, and closes.
+    came, error = await cut_short(
+        way, lambda: run(store), store.close, lambda: used_in_a_child(store, url), at
+    )
+    if way != "close" and run is not OPERATIONS["close"].run:
         with suppress(StoreNotFoundError):
             await store.describe()
-    assert await over(loop.create_task(store.close())) is None
+    assert await over(asyncio.create_task(store.close())) is None
     with pytest.raises(StoreClosedError):
         await store.describe()
-    return awaits.count >= at, error
-
-
-def forked(store: EventStore, url: str) -> int:
-    """A child that uses and closes the store of its parent; its number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        signal.alarm(int(LIMIT))
-        asyncio.run(used_in_a_child(store, url))
-        gc.collect()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+    return came, error
 
 
 async def used_in_a_child(store: EventStore, url: str) -> None:
@@ -319,62 +205,6 @@ async def used_in_a_child(store: EventStore, url: str) -> None:
         async with store:
             await store.load_events(limit=1, cursor=None)
             await exported(store)
-
-
-def loop_ended(run: Run, url: str, at: int) -> bool:
-    """End the loop, at an await, without a word to its tasks. Whether it came to that."""
-    loop = asyncio.new_event_loop()
-    awaits = Awaits(at, loop.stop)
-    loop.set_task_factory(awaits.factory)
-    loop.set_exception_handler(lambda _, __: None)
-    store = open_store(url)
-    main: asyncio.Task[object] = loop.create_task(run(store))  # type: ignore[arg-type]
-    main.add_done_callback(lambda _: loop.stop())
-    loop.run_forever()
-    if main.done():
-        main.exception()
-    loop.close()
-    return awaits.count >= at
-
-
-def threads() -> set[threading.Thread]:
-    """The product's threads."""
-    return {each for each in threading.enumerate() if each.name.startswith("eventferry-")}
-
-
-def doing(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    return f"{thread.name}: {''.join(traceback.format_stack(frame))}"
-
-
-def left_over(url: str, name: str, before: set[threading.Thread]) -> list[str]:
-    """What is there still: threads, but for those from before the test, connections, lock files."""
-    found = [doing(each) for each in threads() - before]
-    if url.startswith("sqlite"):
-        path = Path(unquote(url.removeprefix("sqlite:///").partition("?")[0]))
-        found += [each.name for each in path.parent.iterdir() if "-owner-" in each.name]
-    elif url.startswith("postgresql"):
-        with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
-            found += [
-                str(row)
-                for row in connection.execute(
-                    "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = %s", (name,)
-                )
-            ]
-    else:
-        with mysql.connect(shared_url("mariadb", "")) as wire, wire.cursor() as cursor:
-            cursor.execute("SELECT id, info FROM information_schema.processlist WHERE db = %s", (name,))
-            found += [str(row) for row in cursor.fetchall()]
-    return found
-
-
-def all_over(url: str, name: str, before: set[threading.Thread]) -> None:
-    """Nothing is left. A server and a thread take a moment to notice an end."""
-    deadline = time.monotonic() + LIMIT
-    while found := left_over(url, name, before):
-        gc.collect()
-        assert time.monotonic() < deadline, found
-        time.sleep(0.005)
 
 
 def named(url: str) -> tuple[str, str]:
@@ -417,15 +247,11 @@ def is_whole(name: str, found: State, old: State, new: State) -> bool:
     return found in (old, new)
 
 
-WAYS = ("cancel", "cancel twice", "cancel by level", "close", "loop", "fork")
-
-
 def walk(
     database: str,
     name: str,
     way: str,
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     some: Callable[[int], Iterable[int]],
 ) -> int:
     """Cut an operation short at some of its awaits, given about how many there are; at how many."""
@@ -444,15 +270,13 @@ def walk(
                 url, place = named(places.new_url())
                 asyncio.run(make(url, operation))
             if way == "loop":
-                with monkeypatch.context() as patch:
-                    # Python tells of each task that is thrown away. Who listens may keep what it tells of; but the
-                    # driver of PostgreSQL closes a connection only when nothing refers to it.
-                    keep = told.append if database != "postgresql" else lambda _: None
-                    patch.setattr(sys, "unraisablehook", keep)
-                    came = loop_ended(operation.run, url, at)
+                # Who listens may keep a task that is told of; but the driver of PostgreSQL closes a connection only
+                # when nothing refers to it.
+                with heard(told.append if database != "postgresql" else lambda _: None):
+                    came = loop_ended(partial(operation.run, open_store(url)), at)
                     gc.collect()
             else:
-                came, error = asyncio.run(cut_short(way, operation.run, url, at))
+                came, error = asyncio.run(cut_operation_short(way, operation.run, url, at))
                 expected = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
                 assert error is None or isinstance(error, expected), repr(error)
             where = f"{name} on {database}: {way} at await {at}"
@@ -481,9 +305,7 @@ async def _counted(url: str, run: Run) -> int:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("database", DATABASES)
-def test_whatever_is_cut_short_leaves_nothing_behind(
-    database: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_is_cut_short_leaves_nothing_behind(database: str, way: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("EVENTFERRY_SEED") or random.SystemRandom().randrange(2**32))
     print(f"EVENTFERRY_SEED={seed}")
     chance = random.Random(seed)
@@ -492,24 +314,20 @@ def test_whatever_is_cut_short_leaves_nothing_behind(
         return chance.sample(range(1, count + 1), min(PLACES, count))
 
     for name in chance.sample(list(OPERATIONS), 2 * DRAWN if database == "sqlite" else DRAWN):
-        print(name, walk(database, name, way, tmp_path, monkeypatch, some))
+        print(name, walk(database, name, way, tmp_path, some))
 
 
-def test_a_file_of_a_store_whose_loop_ended_is_free_while_a_traceback_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_a_store_whose_loop_ended_is_free_while_a_traceback_is_kept(tmp_path: Path) -> None:
     # Its writes are some awaits apart, and one of these is within a transaction.
-    walk("sqlite", "import manual", "loop", tmp_path, monkeypatch, lambda _: range(4, 13))
+    walk("sqlite", "import manual", "loop", tmp_path, lambda _: range(4, 13))
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("database", DATABASES)
-def test_at_every_await_whatever_is_cut_short_leaves_nothing_behind(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_at_every_await_whatever_is_cut_short_leaves_nothing_behind(database: str, tmp_path: Path) -> None:
     counts: dict[str, int] = {}
     ENDS.clear()
     for name, way in itertools.product(OPERATIONS, WAYS):
-        walked = walk(database, name, way, tmp_path, monkeypatch, lambda _: itertools.count(1))
+        walked = walk(database, name, way, tmp_path, lambda _: itertools.count(1))
         counts[name] = counts.get(name, 0) + walked
     print(f"\n{database}: {sum(counts.values())} awaits, the longest end {max(ENDS):.2f} s", counts)

@@ -586,6 +586,28 @@ async def test_a_pipeline_that_fails_at_its_sink_thaws_its_source(opened: Opened
             {"start_time": LONG_AGO + 50, "finish_time": LONG_AGO + 260, "event_types": ["TYPE_2"]},
             lambda e: LONG_AGO + 50 <= e["timestamp"] <= LONG_AGO + 260 and e["type"] == "TYPE_2",
         ),
+        ({"exclude_types": ["TYPE_1", "TYPE_9"]}, lambda e: e["type"] != "TYPE_1"),
+        ({"exclude_types": ["TYPE_1"], "event_types": ["TYPE_1", "TYPE_2"]}, lambda e: e["type"] == "TYPE_2"),
+        ({"exclude_types": []}, lambda e: True),
+        ({"aggregate_prefixes": ["aggregate-"]}, lambda e: True),
+        (
+            {"aggregate_prefixes": ["aggregate-3", "aggregate-4x"]},
+            lambda e: e["aggregateId"] == "aggregate-3",
+        ),
+        (
+            {
+                "aggregate_prefixes": ["aggregate-3"],
+                "aggregate_ids": ["aggregate-7"],
+                "exclude_types": ["TYPE_0"],
+            },
+            lambda e: e["aggregateId"] in ("aggregate-3", "aggregate-7") and e["type"] != "TYPE_0",
+        ),
+        ({"aggregate_prefixes": ["Aggregate-", "ggregate-", "%", "aggregate_"]}, lambda e: False),
+        (
+            {"aggregate_prefixes": [], "aggregate_ids": ["aggregate-1"]},
+            lambda e: e["aggregateId"] == "aggregate-1",
+        ),
+        ({"aggregate_prefixes": []}, lambda e: False),
         ({"event_types": []}, lambda e: False),
         ({"aggregate_ids": []}, lambda e: False),
         ({"event_types": ["type_1"]}, lambda e: False),
@@ -603,6 +625,19 @@ async def test_a_filtered_export_gives_what_matches_in_order(
         assert await rest_of(stream) == expected
         assert stream.is_end
         assert await exported(store, cursor=stream.cursor, **filters) == b""
+
+
+SPELLINGS = r"""a%b a% aXb a_b a_ a\b a\ A%b a'b a"b a:b ab a aé ae aÉ a😀b a😁b a�b aß ass % %% b"""
+ODD_IDS = [*SPELLINGS.split(), "a ", "a  b"]
+
+
+@pytest.mark.parametrize("prefix", [*ODD_IDS, "a\U0010ffff", "a\0"])
+async def test_a_prefix_is_compared_byte_by_byte(opened: Opened, prefix: str) -> None:
+    lines = [line(make_event(i, aggregateId=name, aggregateVersion=1)) for i, name in enumerate(ODD_IDS)]
+    async with opened() as store:
+        await import_lines(store, b"".join(lines))
+        found = await exported(store, aggregate_prefixes=[prefix])
+    assert found == b"".join(lines[i] for i, name in enumerate(ODD_IDS) if name.startswith(prefix))
 
 
 async def test_a_filtered_export_stopped_and_resumed_brings_each_match_once(opened: Opened) -> None:

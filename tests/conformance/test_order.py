@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from eventferry import MANUAL, Event, EventStore
 from eventferry import cursor as vector
+from eventferry.changing.selection import Selection
 from eventferry.reading import aggregates, exporting
 from eventferry.reading import pages as pages_of_events
 from eventferry.reading.pages import Pages
@@ -84,19 +85,15 @@ class Chosen:
     aggregate_ids: Sequence[str] | None = None
     start_time: int | None = None
     finish_time: int | None = None
+    exclude_types: Sequence[str] | None = None
+    aggregate_prefixes: Sequence[str] | None = None
 
     def arguments(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value is not None}
 
     def of(self, events: Iterable[Event]) -> list[Event]:
-        return [
-            event
-            for event in events
-            if (self.event_types is None or event.type in self.event_types)
-            and (self.aggregate_ids is None or event.aggregate_id in self.aggregate_ids)
-            and (self.start_time is None or event.timestamp >= self.start_time)
-            and (self.finish_time is None or event.timestamp <= self.finish_time)
-        ]
+        selection = Selection.of(**self.arguments())
+        return [event for event in events if selection.takes(event.type, event.aggregate_id, event.timestamp)]
 
 
 # Random stores: few threads and few timestamps, so that many are equal, many fall, and counters have gaps.
@@ -173,6 +170,8 @@ def histories_and_filters(draw: st.DrawFn, *, times: bool) -> tuple[list[Event],
         draw(st.none() | st.lists(st.sampled_from((*AGGREGATES, "nobody")), unique=True, max_size=3)),
         start_time,
         finish_time,
+        draw(st.none() | st.lists(st.sampled_from(TYPES), unique=True, max_size=2)),
+        draw(st.none() | st.lists(st.sampled_from((*AGGREGATES, "nobody")), unique=True, max_size=2)),
     )
 
 
@@ -747,6 +746,7 @@ async def test_an_export_of_many_blocks_stopped_at_each_and_resumed_is_whole(
     [
         pytest.param(Chosen(event_types=("RARE",)), id="by type"),
         pytest.param(Chosen(aggregate_ids=("rare",)), id="by aggregate"),
+        pytest.param(Chosen(aggregate_prefixes=("rar",), exclude_types=TYPES), id="by prefix"),
         pytest.param(Chosen(event_types=("RARE", "nothing"), aggregate_ids=("rare", "nobody")), id="by both"),
     ],
 )

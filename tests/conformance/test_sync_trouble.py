@@ -351,12 +351,13 @@ async def test_a_batch_that_another_has_stored_since_it_was_read_is_not_stored_a
                 self: syncing.Sync,
                 text: bytes,
                 bookmark: str,
+                count: int,
                 urls: tuple[str, str] = (source_url, target_url),
             ) -> None:
                 monkeypatch.setattr(syncing.Sync, "_store", store_it)
                 async with open_store(urls[0]) as one, open_store(urls[1]) as other:
                     assert (await other.sync(one)).events == 1
-                await store_it(self, text, bookmark)
+                await store_it(self, text, bookmark, count)
 
             monkeypatch.setattr(syncing.Sync, "_store", overtaken)
             assert (await target.sync(source)).events == 0

@@ -186,6 +186,13 @@ async def test_a_cursor_that_has_read_more_than_there_is_is_a_problem(tmp_path: 
         ({"type": "TYPE_1"}, lambda event: event["type"] == "TYPE_1"),
         ({"type": ["TYPE_1", "TYPE_2"]}, lambda event: event["type"] != "TYPE_0"),
         ({"aggregateId": "aggregate-3"}, lambda event: event["aggregateId"] == "aggregate-3"),
+        ({"excludeType": ["TYPE_1", "TYPE_2"]}, lambda event: event["type"] == "TYPE_0"),
+        ({"excludeType": "TYPE_1", "type": ["TYPE_1", "TYPE_0"]}, lambda event: event["type"] == "TYPE_0"),
+        ({"aggregatePrefix": ["aggregate-3", "%"]}, lambda event: event["aggregateId"] == "aggregate-3"),
+        (
+            {"aggregatePrefix": "aggregate-3", "aggregateId": "aggregate-4"},
+            lambda event: event["aggregateId"] in ("aggregate-3", "aggregate-4"),
+        ),
         ({"startTime": make_event(20)["timestamp"]}, lambda event: event["payload"]["number"] >= 20),
         ({"finishTime": make_event(20)["timestamp"]}, lambda event: event["payload"]["number"] <= 20),
         ({"limit": 7}, lambda event: event["payload"]["number"] < 7),
@@ -213,7 +220,9 @@ async def test_an_export_of_a_selection_goes_on_from_its_cursor(tmp_path: Path) 
         ] == ["ADDED"]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "startTime=2&finishTime=1", "limit=1&limit=2", "types=a"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "startTime=2&finishTime=1", "limit=1&limit=2", "types=a", "aggregatePrefix="]
+)
 async def test_a_selection_that_is_none_is_refused_before_anything_goes_out(
     tmp_path: Path, query: str
 ) -> None:

@@ -314,6 +314,8 @@ async def test_a_poll_filters(tmp_path: Path) -> None:
             await client.get("/follow?type=TYPE_1&aggregateId=aggregate-7&aggregateId=aggregate-4")
         ).json()
         assert page["events"] == [make_event(n) for n in range(30) if n % 3 == 1 and n % 10 in (4, 7)]
+        page = (await client.get("/follow?excludeType=TYPE_1&aggregatePrefix=aggregate-7")).json()
+        assert page["events"] == [make_event(n) for n in range(30) if n % 3 != 1 and n % 10 == 7]
 
 
 @pytest.mark.parametrize(

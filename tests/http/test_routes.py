@@ -58,6 +58,8 @@ async def test_a_page_takes_the_filters_of_the_library(tmp_path: Path) -> None:
         )
         assert page["events"] == [as_dict(event) for event in expected.events]
         assert page["cursor"] == expected.cursor
+        page = (await client.get("/events?excludeType=TYPE_0&aggregatePrefix=aggregate-3")).json()
+        assert page["events"] == [make_event(n) for n in range(30) if n % 3 != 0 and n % 10 == 3]
 
 
 async def test_a_page_by_time_includes_both_ends_and_the_last_has_no_cursor(tmp_path: Path) -> None:

@@ -48,6 +48,30 @@ async def test_a_store_of_resolve_is_read_as_it_is_and_nothing_in_it_changes(dat
     assert database.definitions() == before
 
 
+async def test_a_filter_tells_apart_what_the_collation_of_resolve_takes_for_the_same(
+    database: Database,
+) -> None:
+    database.make_resolve_store(0)
+    names = ("user-1", "User-2", "üser-3", "user%4", "uSer_5", "user", "USER\\6")
+    database.run(
+        *(
+            "INSERT INTO events VALUES (0, {}, {}, '{}', 1, '{}', 'null')".format(
+                i, LONG_AGO + i, name.replace("\\", "\\\\"), "Paid" if i % 2 else "PAID"
+            )
+            for i, name in enumerate(names)
+        ),
+        f"UPDATE `events-threads` SET threadCounter = {len(names)} WHERE threadId = 0",
+    )
+    async with open_store(database.url) as store:
+        for prefix in (*names, "u", "U", "ü", "user-", "user%", "user_", "USER\\", "uS"):
+            found = events_of(await exported(store, aggregate_prefixes=[prefix]))
+            assert [event.aggregate_id for event in found] == [
+                name for name in names if name.startswith(prefix)
+            ]
+        found = events_of(await exported(store, exclude_types=["PAID", "paid"]))
+        assert [event.type for event in found] == ["Paid"] * 3
+
+
 async def test_a_store_of_resolve_is_saved_to_and_merged_into(database: Database) -> None:
     database.make_resolve_store(30)
     async with open_store(database.url) as store:

@@ -6,19 +6,16 @@ Each run draws some awaits, by a seed that it prints and that EVENTFERRY_SEED gi
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import gc
 import itertools
 import os
 import random
-import signal
-import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-import anyio
 import pytest
 
 from eventferry import (
@@ -30,8 +27,8 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.conformance.test_ends import LIMIT, WAYS, Awaits, all_over, over, threads
 from tests.support import exported, import_lines, make_lines
+from tests.support.ends import LIMIT, WAYS, Awaits, all_over, cut_short, heard, loop_ended, over, threads
 from tests.support.foreign.rows import Rows, rows_on
 from tests.support.places import DATABASES
 
@@ -67,23 +64,6 @@ def place_of(own: Rows) -> tuple[str, str]:
     return f"{own.url}?busy_timeout={LIMIT}", "" if own.database == "sqlite" else own.schema
 
 
-def forked(source: ForeignSource, url: str) -> int:
-    """A child that tries and closes the source of its parent, and opens one of its own; its number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        signal.alarm(int(LIMIT))
-        asyncio.run(used_in_a_child(source, url))
-        gc.collect()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
 async def used_in_a_child(source: ForeignSource, url: str) -> None:
     with pytest.raises(StoreClosedError):
         await export(source, "")
@@ -93,70 +73,20 @@ async def used_in_a_child(source: ForeignSource, url: str) -> None:
             await export(another, "")
 
 
-async def cut_short(way: str, run: Run, url: str, own: Rows, target: str, at: int) -> bool:
-    """Do it and cut it short at an await, counted from 1; whether it came to that."""
-    loop = asyncio.get_running_loop()
+async def cut_reading_short(way: str, run: Run, url: str, own: Rows, target: str, at: int) -> bool:
+    """Whether it came to that. The same source goes on working, and closes."""
     source = open_source(url, own.mapping())
-    closing: list[asyncio.Task[None]] = []
-    children: list[int] = []
-    scope = anyio.CancelScope()
-
-    def act() -> None:
-        if way == "cancel":
-            task.cancel()
-        elif way == "cancel twice":
-            task.cancel()
-            for _ in range(3):
-                loop.call_soon(task.cancel)
-            loop.call_later(0.001, task.cancel)
-        elif way == "cancel by level":
-            scope.cancel()
-        elif way == "fork":
-            children.append(forked(source, url))
-        elif way == "close":
-            loop.set_task_factory(None)
-            closing.append(loop.create_task(source.close(), context=contextvars.Context()))
-
-    async def scoped() -> None:
-        with scope:
-            await run(source, target)
-
-    awaits = Awaits(at, act)
-    loop.set_task_factory(awaits.factory)
-    try:
-        task = loop.create_task(scoped())
-        error = await over(task)
-    finally:
-        loop.set_task_factory(None)
+    came, error = await cut_short(
+        way, lambda: run(source, target), source.close, lambda: used_in_a_child(source, url), at
+    )
     allowed = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
     assert error is None or isinstance(error, allowed), repr(error)
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
-    for each in closing:
-        assert await over(each) is None
-    if not closing:  # the same source goes on working
+    if way != "close":
         assert (await source.preview()).events == ROWS
-    assert await over(loop.create_task(source.close())) is None
+    assert await over(asyncio.create_task(source.close())) is None
     with pytest.raises(StoreClosedError):
         await source.preview()
-    return awaits.count >= at
-
-
-def loop_ended(run: Run, url: str, own: Rows, target: str, at: int) -> bool:
-    """End the loop, at an await, without a word to its tasks. Whether it came to that."""
-    loop = asyncio.new_event_loop()
-    awaits = Awaits(at, loop.stop)
-    loop.set_task_factory(awaits.factory)
-    loop.set_exception_handler(lambda _, __: None)
-    source = open_source(url, own.mapping())
-    main: asyncio.Task[object] = loop.create_task(run(source, target))  # type: ignore[arg-type]
-    main.add_done_callback(lambda _: loop.stop())
-    loop.run_forever()
-    if main.done():
-        main.exception()
-    loop.close()
-    return awaits.count >= at
+    return came
 
 
 async def count_of(run: Run, url: str, own: Rows, target: str) -> int:
@@ -185,14 +115,10 @@ def walk(
     name: str,
     way: str,
     folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
     some: Callable[[int], Iterable[int]],
 ) -> int:
     """Cut a reading short at some of its awaits, given about how many there are; at how many."""
     run, walked = RUNS[name], 0
-    if way == "loop":
-        # Python tells of each task that is thrown away, and who listens may keep what it tells of.
-        monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     with rows_on(database, folder) as own:
         for number in range(ROWS):
             own.add(stream=f"s{number % 7}", data='{"text": "%s"}' % ("x" * 5000))
@@ -206,10 +132,11 @@ def walk(
         asyncio.run(make_target(target))
         for at in some(count):
             if way == "loop":
-                came = loop_ended(run, url, own, target, at)
-                gc.collect()
+                with heard(lambda _: None):
+                    came = loop_ended(partial(run, open_source(url, own.mapping()), target), at)
+                    gc.collect()
             else:
-                came = asyncio.run(cut_short(way, run, url, own, target, at))
+                came = asyncio.run(cut_reading_short(way, run, url, own, target, at))
             all_over(url, place, before)
             found = asyncio.run(content(target))
             assert found in (OLD, new), f"{name} on {database}: {way} at await {at}"
@@ -221,12 +148,9 @@ def walk(
     return walked
 
 
-# Not "loop": of SQLite a worker thread is left now and then, for as long as the process lives. The whole walk has it.
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "loop"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("database", DATABASES)
-def test_a_reading_that_is_cut_short_leaves_nothing_behind(
-    database: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reading_that_is_cut_short_leaves_nothing_behind(database: str, way: str, tmp_path: Path) -> None:
     seed = int(os.environ.get("EVENTFERRY_SEED") or random.SystemRandom().randrange(2**32))
     print(f"EVENTFERRY_SEED={seed}")
     chance = random.Random(seed)
@@ -235,16 +159,16 @@ def test_a_reading_that_is_cut_short_leaves_nothing_behind(
         return chance.sample(range(1, count + 1), min(DRAWN, count))
 
     name = chance.choice(list(RUNS))
-    print(name, walk(database, name, way, tmp_path, monkeypatch, some))
+    print(name, walk(database, name, way, tmp_path, some))
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("database", DATABASES)
 def test_at_every_await_a_reading_that_is_cut_short_leaves_nothing_behind(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database: str, tmp_path: Path
 ) -> None:
     for name, way in itertools.product(RUNS, WAYS):
-        walked = walk(database, name, way, tmp_path, monkeypatch, lambda _: itertools.count(1))
+        walked = walk(database, name, way, tmp_path, lambda _: itertools.count(1))
         print(f"{database}, {name}, {way}: {walked} awaits")
 
 

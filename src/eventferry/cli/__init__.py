@@ -106,13 +106,16 @@ _OPTIONS = {
     "start_time": "--from",
     "finish_time": "--until",
     "event_types": "--type",
+    "exclude_types": "--exclude-type",
     "aggregate_ids": "--aggregate-id",
+    "aggregate_prefixes": "--aggregate-prefix",
 }
 """The command's options that are not spelled like the library's parameters."""
 
 _PARAMETER = re.compile(
     r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True|mode='(merge)'|(same_aggregate)(?==)"
-    r"|(ignore_unknown_keys|start_time|finish_time|event_types|aggregate_ids)(?:=True)?)(?![\w'\"])"
+    r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes)"
+    r"(?:=True)?)(?![\w'\"])"
 )
 """Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import click
 
 from eventferry import open_store
-from eventferry.cli.options import DEFAULT_LIMIT, STORE, flag, kinds, option
+from eventferry.cli.options import DEFAULT_LIMIT, STORE, flag, kinds, kinds_of, option
 from eventferry.cli.places import destination_of
 from eventferry.cli.running import run
 from eventferry.cli.terminal import say
@@ -36,38 +36,32 @@ def follow(
     store: str,
     since: str,
     checkpoint: str | None,
-    types: tuple[str, ...],
-    ids: tuple[str, ...],
     limit: int,
     once: bool,
+    **kinds: tuple[str, ...],
 ) -> None:
     """Print events as JSON Lines, and go on with those that are saved or imported, until SIGTERM or Ctrl-C.
 
     With --checkpoint, each event is printed at least once, across restarts and crashes.
     """
-    bookmark = run(
-        _follow(store, since, checkpoint, {"event_types": types, "aggregate_ids": ids}, limit, once)
-    )
-    say(bookmark)
+    say(run(_follow(store, since, checkpoint, kinds, limit, once)))
 
 
 async def _follow(
-    store: str, since: str, checkpoint: str | None, only: dict[str, Any], limit: int, once: bool
+    store: str, since: str, checkpoint: str | None, kinds: dict[str, tuple[str, ...]], limit: int, once: bool
 ) -> str:
     from eventferry.cli.checkpoint import Checkpoint
     from eventferry.lifecycle import to_the_end
     from eventferry.lines.files import StreamSink, detached
+    from eventferry.reading.arguments import filter_of
 
     out = cast("IO[bytes]", destination_of("-"))
     sink = StreamSink(out)
     async with open_store(store) as opened:
         with Checkpoint(checkpoint) if checkpoint is not None else contextlib.nullcontext() as file:
             kept = await file.read() if file is not None else None
-            follower = opened._follower(
-                kept or (None if since == "start" else since),
-                limit=limit,
-                **{name: values or None for name, values in only.items()},
-            )
+            begin = kept or (None if since == "start" else since)
+            follower = opened._follower(begin, filter_of(**kinds_of(**kinds)), limit)
             written = ""
 
             async def put(text: bytes) -> None:

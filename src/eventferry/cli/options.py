@@ -136,7 +136,14 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 kinds = together(
     option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
+    option("--exclude-type excluded", "TYPE", "No events of this type (repeatable).", multiple=True),
     option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
+    option(
+        "--aggregate-prefix prefixes",
+        "PREFIX",
+        "Only events of aggregates whose id begins with this (repeatable).",
+        multiple=True,
+    ),
 )
 filters_but_from = together(
     kinds,
@@ -150,26 +157,27 @@ filters = together(
 )
 
 
+def kinds_of(
+    types: tuple[str, ...], excluded: tuple[str, ...], ids: tuple[str, ...], prefixes: tuple[str, ...]
+) -> dict[str, Any]:
+    """The values of `kinds` as arguments of the library."""
+    return {
+        "event_types": types or None,
+        "exclude_types": excluded or None,
+        "aggregate_ids": ids or None,
+        "aggregate_prefixes": prefixes or None,
+    }
+
+
 def filter_of(
-    types: tuple[str, ...],
-    ids: tuple[str, ...],
-    start: int | None,
-    finish: int | None,
-    cursor: str | None,
-    since: str | None,
+    start: int | None, finish: int | None, cursor: str | None, since: str | None, **kinds: tuple[str, ...]
 ) -> dict[str, Any]:
     """The values of `filters` as arguments of an export. Raises UsageError for two beginnings."""
     by_time = start is not None or finish is not None
     if [cursor is not None, since is not None, by_time].count(True) > 1:
         raise UsageError("--cursor, --since, and --from or --until cannot be combined")
-    return {
-        "event_types": types or None,
-        "aggregate_ids": ids or None,
-        "start_time": start,
-        "finish_time": finish,
-        "cursor": cursor,
-        "since": since,
-    }
+    times = {"start_time": start, "finish_time": finish}
+    return kinds_of(**kinds) | times | {"cursor": cursor, "since": since}
 
 
 json_option = flag("--json as_json", "Print the result as JSON.")

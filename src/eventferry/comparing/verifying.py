@@ -2,22 +2,25 @@
 
 By position: every field of every event. By content, for merged stores, which have other positions: the multiset of
 (timestamp, aggregateId, type, payload). Payloads are compared as JSON values. Each source is read once; see
-`side_by_side.py`.
+`side_by_side.py`. Of a copy that was changed on its way, what the changes make of the source is compared.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import AsyncIterator, Hashable, Iterator
+from contextlib import AsyncExitStack
 from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from eventferry.changing.changes import Changes
+from eventferry.comparing.abreast import Abreast
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind, Side
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow, Row
-from eventferry.lines.piping import Source
+from eventferry.lines.piping import Source, blocks_of
 
 _OVERHEAD = 250  # approximate size of a waiting row, beside its strings
 
@@ -69,7 +72,13 @@ _FIELDS = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVe
 
 
 async def verify(
-    source: Source, other: Source, *, content: bool = False, waiting_bytes: int = WAITING_BYTES
+    source: Source,
+    other: Source,
+    *,
+    content: bool = False,
+    changes: Changes | None = None,
+    other_grows: bool = False,
+    waiting_bytes: int = WAITING_BYTES,
 ) -> VerifyReport:
     """Compare two sources of lines.
 
@@ -78,14 +87,30 @@ async def verify(
         other: the source to compare it with.
         content: compare the multiset of (timestamp, aggregateId, type, payload) instead of all fields; lines then
             need no positions or versions.
+        changes: with which `other` was made of `source`: they are made again, and their events compared. What a sync
+            brought comes in the order in which it arrived, which may be another than that of an export where clocks
+            differ: compare its content.
+        other_grows: compare only as many events of `other`, its first, as the (changed) source has.
         waiting_bytes: memory for events that have not been matched yet; more are written to temporary files.
 
     Raises:
         InputError: a line is not an event.
     """
     comparison = _ByContent() if content else _ByPosition()
-    events, other_events = await comparison.run(source, other, waiting_bytes)
+    async with AsyncExitStack() as stack:
+        if changes is not None:
+            source = changes(_closed_by(stack, blocks_of(source)))
+        if other_grows:
+            pair = Abreast(*(_closed_by(stack, blocks_of(each)) for each in (source, other)))
+            source, other = pair.first(), pair.second()
+        events, other_events = await comparison.run(source, other, waiting_bytes)
     return VerifyReport(events=events, other_events=other_events, **comparison.outcome())
+
+
+def _closed_by(stack: AsyncExitStack, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if hasattr(blocks, "aclose"):
+        stack.push_async_callback(blocks.aclose)
+    return blocks
 
 
 class _Events(Comparison[R, Difference]):

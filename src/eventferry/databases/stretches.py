@@ -26,20 +26,30 @@ def vector(counters: Sequence[int] | None) -> bytes:
     return b"".join(b"%015d" % counter for counter in (OPEN_END if counters is None else counters))
 
 
-def conditions(only: Filter, column: str, value: str, among: Callable[[str, str], str]) -> str:
+def conditions(
+    only: Filter,
+    column: str,
+    value: str,
+    among: Callable[[str, str], str],
+    begins: Callable[[str, str], str],
+) -> str:
     """A filter as an SQL condition, whose values are `matching`'s. Columns and values stand in statements by these
-    formats of their names; `among` gives the condition that a column is one of the texts of a name."""
+    formats of their names; `among` gives the condition that a column is one of the texts of a name, `begins` that it
+    begins with the text of a name. Both are byte by byte."""
     parts: list[str] = []
-    for name, key, wanted in (
-        ("type", "types", only.event_types),
-        ("aggregateId", "ids", only.aggregate_ids),
-    ):
-        if wanted is not None:
-            parts.append(among(column.format(name), key) if wanted else "FALSE")
+    kind, aggregate, time = (column.format(name) for name in ("type", "aggregateId", "timestamp"))
+    if only.event_types is not None:
+        parts.append(among(kind, "types") if only.event_types else "FALSE")
+    if only.exclude_types:
+        parts.append(f"NOT {among(kind, 'excluded')}")
+    if only.aggregate_ids is not None or only.aggregate_prefixes is not None:
+        named = [among(aggregate, "ids")] if only.aggregate_ids else []
+        named += [begins(aggregate, name) for name in _named(only.aggregate_prefixes)]
+        parts.append(f"({' OR '.join(named)})" if named else "FALSE")
     if only.start_time is not None:
-        parts.append(f"{column.format('timestamp')} >= {value.format('start')}")
+        parts.append(f"{time} >= {value.format('start')}")
     if only.finish_time is not None:
-        parts.append(f"{column.format('timestamp')} <= {value.format('finish')}")
+        parts.append(f"{time} <= {value.format('finish')}")
     return " AND ".join(parts) or "TRUE"
 
 
@@ -49,12 +59,22 @@ def matching(
     """The values of a selection, its filter included: texts and vectors as the database takes them."""
     only = selection.only
     values: dict[str, Any] = {"start": only.start_time, "finish": only.finish_time}
-    for key, wanted in (("types", only.event_types), ("ids", only.aggregate_ids)):
-        if wanted is not None:
+    values |= _named(only.aggregate_prefixes)
+    for key, wanted in (
+        ("types", only.event_types),
+        ("excluded", only.exclude_types),
+        ("ids", only.aggregate_ids),
+    ):
+        if wanted:
             values[key] = texts(wanted)
     if selection.since is not None:
         values |= {"unread": vector(selection.since), "until": vector(selection.until)}
     return values
+
+
+def _named(prefixes: Sequence[str] | None) -> dict[str, str]:
+    """Prefixes by the names that they have in statements."""
+    return {f"prefix{number}": prefix for number, prefix in enumerate(prefixes or ())}
 
 
 def numbers_of(text: bytes) -> list[int]:

@@ -37,6 +37,7 @@ Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 Cursor = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9+/]{2048}$")]
 Time = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
 """Milliseconds since 1970."""
+Prefix = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _DescribeQuery(Query):
@@ -48,7 +49,9 @@ class _Selection(Query):
     cursor: Cursor | None = None
     since: str | None = None
     type: list[str] | None = None
+    exclude_type: list[str] | None = None
     aggregate_id: list[str] | None = None
+    aggregate_prefix: list[Prefix] | None = None
     start_time: Time | None = None
     finish_time: Time | None = None
 
@@ -116,7 +119,9 @@ def _selected(
         since=None if query.since == START else query.since,
         buffer_size=buffer_size,
         event_types=query.type,
+        exclude_types=query.exclude_type,
         aggregate_ids=query.aggregate_id,
+        aggregate_prefixes=query.aggregate_prefix,
         start_time=query.start_time,
         finish_time=query.finish_time,
         limit=limit,

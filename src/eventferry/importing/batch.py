@@ -13,9 +13,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from eventferry.errors import StoreClosedError
 from eventferry.lifecycle import over, to_the_end
 
 R = TypeVar("R")
@@ -40,6 +41,8 @@ _PATIENCE = 0.05
 """Seconds for which a transaction waits for its source, in total; then it is committed with the rows that it has. A
 transaction that waits for a slow source holds up other writers. And a source may itself write to the store: then both
 would wait for each other."""
+
+_LOOK = 0.5  # seconds after which a thread that waits for rows looks whether its loop is there still
 
 
 class Batch(Generic[R, P]):
@@ -70,12 +73,22 @@ class Batch(Generic[R, P]):
     def __iter__(self) -> Iterator[Sequence[R]]:
         while True:
             begun = time.monotonic()
-            found = self._parts.get()
+            found = self._next()
             self.waited += time.monotonic() - begun
             if found is None:
                 return
             yield found[0]
             self._note(found[1])
+
+    def _next(self) -> tuple[Sequence[R], int] | None:
+        """What comes next, for a thread. Raises StoreClosedError where the loop has ended without ending the batch:
+        nothing more would come, and the thread would hold its transaction as long as the process lives."""
+        while True:
+            try:
+                return self._parts.get(timeout=_LOOK)
+            except Empty:
+                if self._loop.is_closed():
+                    raise StoreClosedError("the event loop has ended in the middle of an import") from None
 
     async def __aiter__(self) -> AsyncIterator[Sequence[R]]:
         while True:

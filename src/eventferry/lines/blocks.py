@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from eventferry.errors import InputError
-from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.decoder import Line, LineDecoder
 from eventferry.lines.event import NewRowValues, NumberedRow, Row
 
 DEFAULT_MAX_LINE_BYTES = 256 * 1024 * 1024
@@ -69,6 +69,12 @@ class Lines:
         if self.count and (rows := decoder.whole_rows(self.text + b"\n", self.count)) is not None:
             return enumerate(rows, self.line)
         return self.decoded(decoder.row)
+
+    def events(self, decoder: LineDecoder) -> Iterable[tuple[int, Line]]:
+        """The same as (line number, event that may be changed)."""
+        if self.count and (events := decoder.events(self.text + b"\n", self.count)) is not None:
+            return enumerate(events, self.line)
+        return self.decoded(decoder.event)
 
     def new_rows(self, decoder: LineDecoder) -> Iterable[NewRowValues]:
         """The same for lines whose position and version are ignored and may be missing, without their numbers."""

@@ -38,7 +38,9 @@ _NULL = msgspec.Raw(b"null")
 _LEFT_OUT: Any = msgspec.UNSET  # of a key that is not written where it was not read
 
 
-class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+class Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False):
+    """The event of a line, its payload as compact JSON text; encoded, it is a line again."""
+
     thread_counter: ThreadCounter
     thread_id: ThreadId
     type: Name
@@ -48,7 +50,7 @@ class _Line(msgspec.Struct, rename="camel", forbid_unknown_fields=True, gc=False
     payload: msgspec.Raw = _NULL
 
 
-class _LenientLine(_Line, forbid_unknown_fields=False):
+class _LenientLine(Line, forbid_unknown_fields=False):
     pass
 
 
@@ -76,7 +78,7 @@ class _AppendedLine(_NewLine, kw_only=True):
     aggregate_id: Name | None = None  # type: ignore[assignment]
 
 
-E = TypeVar("E", _Line, _NewLine, _SavedLine, _AppendedLine)
+E = TypeVar("E", Line, _NewLine, _SavedLine, _AppendedLine)
 
 _APPENDED = msgspec.json.Decoder(_AppendedLine)
 _SAVED = msgspec.json.Decoder(_SavedLine)
@@ -92,7 +94,7 @@ class LineDecoder:
     def __init__(self, limits: Limits = ROOMY, *, ignore_unknown_keys: bool = False) -> None:
         self._limits = limits
         self._limited = limits is not ROOMY  # the parser itself checks the roomy ones
-        self._line = msgspec.json.Decoder[_Line](_LenientLine if ignore_unknown_keys else _Line)
+        self._line = msgspec.json.Decoder[Line](_LenientLine if ignore_unknown_keys else Line)
         self._new = msgspec.json.Decoder[_NewLine](_LenientNewLine if ignore_unknown_keys else _NewLine)
 
     def rows(self, lines: bytes, count: int, first: int) -> Sequence[NumberedRow] | None:
@@ -120,6 +122,10 @@ class LineDecoder:
         """The same without numbers, and each payload as bytes of its own."""
         events = self._at_once(self._line, lines, count)
         return None if events is None else [_whole_row(event, bytes(event.payload)) for event in events]
+
+    def events(self, lines: bytes, count: int) -> list[Line] | None:
+        """The same as events that may be changed, each payload a piece of the lines."""
+        return self._at_once(self._line, lines, count)
 
     def new_rows(self, lines: bytes, count: int) -> Sequence[NewRowValues] | None:
         """The same for lines whose position and version are ignored and may be missing."""
@@ -150,6 +156,12 @@ class LineDecoder:
     def row(self, line: bytes) -> Row:
         """A line with all seven keys."""
         return _whole_row(*self._one(self._line, line))
+
+    def event(self, line: bytes) -> Line:
+        """The same as an event that may be changed."""
+        event, payload = self._one(self._line, line)
+        event.payload = msgspec.Raw(payload)
+        return event
 
     def new_row(self, line: bytes) -> NewRow:
         """A line whose position and version are ignored and may be missing."""
@@ -192,7 +204,7 @@ class LineDecoder:
         return event, payload
 
 
-def _whole_row(event: _Line, payload: bytes) -> Row:
+def _whole_row(event: Line, payload: bytes) -> Row:
     return Row(
         event.thread_id,
         event.thread_counter,

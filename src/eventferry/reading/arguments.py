@@ -49,6 +49,9 @@ def filter_of(
     aggregate_ids: Iterable[str] | None,
     start_time: int | None = None,
     finish_time: int | None = None,
+    *,
+    exclude_types: Iterable[str] | None = None,
+    aggregate_prefixes: Iterable[str] | None = None,
 ) -> Filter:
     """The filter for the arguments of a call."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
@@ -56,9 +59,14 @@ def filter_of(
             raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
     if start_time is not None and finish_time is not None and start_time > finish_time:
         raise UsageError("start_time is later than finish_time")
+    prefixes = None if aggregate_prefixes is None else texts("aggregate_prefixes", aggregate_prefixes)
+    if prefixes and "" in prefixes:
+        raise UsageError("aggregate_prefixes contains an empty string, with which every aggregate begins")
     return Filter(
         None if event_types is None else texts("event_types", event_types),
         None if aggregate_ids is None else texts("aggregate_ids", aggregate_ids),
         start_time,
         finish_time,
+        () if exclude_types is None else texts("exclude_types", exclude_types),
+        prefixes,
     )

@@ -129,7 +129,7 @@ class Pages:
         count = size = 0
         is_failed = True
         try:
-            if self._until is None and self._only.aggregate_ids is None:
+            if self._until is None and not self._only.names_aggregates:
                 await self._look_for_growth(reading, limit)
             elif self._until is None and any(self.unread):
                 await refuse_ahead(reading, self.unread)
@@ -163,7 +163,7 @@ class Pages:
         self._state = state
 
     async def _next(self, reading: Reading, limit: int, max_bytes: int) -> Lines:
-        if self._only.aggregate_ids is not None:
+        if self._only.names_aggregates:
             lines = await self._from_aggregates(reading, limit, max_bytes)
             if lines is not None:
                 return lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import importlib
 import zlib
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -14,6 +13,7 @@ import msgspec
 
 from eventferry.errors import InputError, MappingError, MissingExtraError
 from eventferry.lines.payload import encode_payload
+from eventferry.user_functions import load_function
 
 Step: TypeAlias = Callable[[Any], Any]
 
@@ -61,13 +61,10 @@ def _step(name: str) -> Step:
 
 
 def _function(name: str) -> Step:
-    module, _, path = name.partition(":")
     try:
-        found: Any = reduce(getattr, path.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise MappingError(f"the function {name!r} of the mapping cannot be loaded: {error}") from None
-    if not callable(found):
-        raise MappingError(f"{name!r} of the mapping is not a function")
+        found = load_function(name)
+    except ValueError as error:
+        raise MappingError(f"decode: {error}") from None
 
     def call(value: Any) -> Any:
         try:

@@ -26,6 +26,7 @@ class SyncState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     identity: str  # of the source as bookmarks hold it, in hex; zeros where it has no lasting one
     mode: Mode
     same_aggregate: str = "refuse"  # what becomes of an aggregate that lives on both sides, in a merge
+    changes: str | None = None  # the digest of what changes the events on their way; None if nothing does
     bookmark: str | None = None  # of the source, behind what was brought over
     heads: str | None = (
         None  # the cursor of a replica behind that: if it differs, somebody else has written there
@@ -149,9 +150,10 @@ async def note_problem(writing: Writing, source: str, problem: Problem | None) -
 
 
 async def lineage(reading: Reading) -> set[str]:
-    """The identities of the stores whose replica this one is: their bookmarks are good here too."""
+    """The identities of the stores whose replica this one is: their bookmarks are good here too, unless the events were
+    changed on their way."""
     return {
         row.state.identity
         for row in await load(reading)
-        if row.state.mode == "replica" and row.state.target is not None
+        if row.state.mode == "replica" and row.state.target is not None and row.state.changes is None
     }

@@ -17,7 +17,7 @@ class Filling(Replacement):
         database: of the target.
         source: the key of the sync's row.
         before: the text of that row, if there is one.
-        state: gives the state when everything has been staged.
+        state: gives the state when everything has been staged, of the number of events.
         resume: go on with what an interrupted fill has staged.
 
     Attributes:
@@ -30,7 +30,7 @@ class Filling(Replacement):
         database: Database,
         source: str,
         before: str | None,
-        state: Callable[[], Awaitable[SyncState]],
+        state: Callable[[int], Awaitable[SyncState]],
         *,
         resume: bool,
     ) -> None:
@@ -43,7 +43,7 @@ class Filling(Replacement):
 
     async def finish(self, progress: Progress) -> None:
         """Everything was staged: swap, and note the state."""
-        self.filled = await self._state()
+        self.filled = await self._state(progress.events)
         await super().finish(progress)
 
     async def _swap(self, replacing: Replacing, stage: Stage) -> None:

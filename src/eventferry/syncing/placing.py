@@ -35,10 +35,12 @@ class Placing:
             behind the other, and their versions in each aggregate too, here and in a merge.
         ours: of a merge: aggregates that are known to have only events of the source, with their last versions in the
             target; more become so.
-        before: asks the source.
+        before: asks the source; None where its events are changed on their way, so that it does not know.
     """
 
-    def __init__(self, state: SyncState, key: str, keeps: bool, ours: dict[str, int], before: Before) -> None:
+    def __init__(
+        self, state: SyncState, key: str, keeps: bool, ours: dict[str, int], before: Before | None
+    ) -> None:
         self._state = state
         self._key = key
         self._keeps = keeps
@@ -81,8 +83,8 @@ class Placing:
         are: in a thread the order is that of the counters.
         """
         last = await _last_versions(writing, {self._prefix + row.aggregate_id for row in rows})
-        if self._policy != "renumber":
-            await self._refuse_shared(rows, last)
+        if self._policy != "renumber" and self._before is not None:
+            await self._refuse_shared(self._before, rows, last)
         placed = await self._behind(writing, rows, heads, thread_of(self._key), last)
         if len(self._ours) > _KNOWN:
             self._ours.clear()
@@ -121,7 +123,7 @@ class Placing:
             )
         return placed
 
-    async def _refuse_shared(self, rows: Sequence[Row], last: Mapping[str, int]) -> None:
+    async def _refuse_shared(self, before: Before, rows: Sequence[Row], last: Mapping[str, int]) -> None:
         """Refuse an aggregate of which the target has events that are not the source's.
 
         It has none if its last version there equals the last one that was brought over. The source says which that
@@ -136,7 +138,7 @@ class Placing:
             is_new = known is None and version == 1 and self._prefix + name not in last
             if not is_new and known != last.get(self._prefix + name, 0):
                 doubtful.append(name)
-        brought = await self._before(doubtful) if doubtful else {}
+        brought = await before(doubtful) if doubtful else {}
         for name in doubtful:
             if last.get(self._prefix + name, 0) != brought.get(name, 0):
                 raise AggregateConflictError(self._prefix + name)

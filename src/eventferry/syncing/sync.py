@@ -17,12 +17,14 @@ from contextlib import suppress
 import msgspec
 
 from eventferry import cursor as vector
+from eventferry.changing.changes import Changes
 from eventferry.clock import now
 from eventferry.database import Database
 from eventferry.errors import (
     CursorAheadError,
     EventferryError,
     InputError,
+    OtherChangesError,
     ResumeError,
     StoreBusyError,
     StoreChangedError,
@@ -46,6 +48,7 @@ from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.pace import Pace
 from eventferry.syncing.placing import Placing
+from eventferry.syncing.preview import SyncPreview, preview_of
 from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source
 
 BATCH_SECONDS = 0.05
@@ -73,7 +76,8 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
         mode: "replica" or "merge".
         events: events that were brought over.
         secrets: secrets that were brought over or deleted.
-        bookmark: of the source, behind the last event that the target has of it.
+        bookmark: of the source, behind the last event that was read of it.
+        read: with changes, events that were read of the source.
         exactness: where the source is another product's table, whether an event can be missed whose transaction commits
             late: "exact", or "not exact, because …".
     """
@@ -82,6 +86,7 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     events: int
     secrets: int
     bookmark: str
+    read: int = 0
     exactness: str | None = None
 
 
@@ -99,6 +104,7 @@ class Sync:
         same_aggregate: of a merge: "refuse", "renumber" or "prefix=…"; None: what it was the last time, and at first
             "refuse".
         with_secrets: bring secrets over too.
+        changes: select and change the events on their way.
         rate: events a second at most.
         tell: is called after each batch with the report so far.
     """
@@ -111,6 +117,7 @@ class Sync:
         mode: Mode | None = None,
         same_aggregate: str | None = None,
         with_secrets: bool = True,
+        changes: Changes | None = None,
         rate: int | None = None,
         tell: Callable[[SyncReport], None] = lambda _: None,
     ) -> None:
@@ -120,13 +127,15 @@ class Sync:
         self._mode = mode
         self._same_aggregate = same_aggregate
         self._secrets = source.secrets(target) if with_secrets else None
+        self._changes = changes
+        self._keeps_places = source.has_places and (changes is None or changes.keep_positions)
         self._pace = Pace(rate)
         self._batch_events = BATCH_EVENTS if rate is None else min(BATCH_EVENTS, rate)
         self._tell = tell
         self._key = ""
         self._state: SyncState | None = None
         self._text: str | None = None
-        self._events = 0
+        self._events = self._read = 0
         self._ours: dict[str, int] = {}
         self._has_problem = False
         self._decoder = LineDecoder()
@@ -155,6 +164,19 @@ class Sync:
                     raise
                 await asyncio.sleep(pause)
 
+    async def preview(self) -> SyncPreview:
+        """Read what the next run would bring. Nothing is stored, and a missing target is not made."""
+        with self._target.life.running(), self._source.life.running():
+            identities = await self._source.identities()
+            try:
+                is_begun = await self._find(identities)
+            except StoreNotFoundError:
+                is_begun = False
+                self._state = self._first_state(self._source.place, identities[0], (), is_empty=True)
+            state = self._its_state
+            following = await self._source.follow(state.bookmark if is_begun else None, PAGE_EVENTS)
+            return await preview_of(following, self._changes, mode=state.mode, is_first=not is_begun)
+
     async def _run(self, *, follow: bool) -> SyncReport:
         """From where the last commit was."""
         state = await self._begin()
@@ -162,11 +184,11 @@ class Sync:
         while True:
             has_more = self._secrets is not None and await self._secrets.bring_some()
             idle = IDLE_SECONDS if follow and not has_more else 0
-            text = await self._gathered(following, idle, follow=follow)
+            text, count = await self._gathered(following, idle, follow=follow)
             bookmark = await following.bookmark()
-            if text:
+            if count:  # also where none of them comes over: they are not read again
                 try:
-                    await self._store(text, bookmark)
+                    await self._store(text, bookmark, count)
                 except StoreNotFoundError as error:
                     async with self._target.reading() as reading:
                         await reading.heads()
@@ -182,7 +204,7 @@ class Sync:
     async def _noted_end(self, following: Following) -> SyncReport:
         """A source without events stores no batch, so its state is stored here."""
         if self._text is None:
-            await self._store(b"", await following.bookmark())
+            await self._store(b"", await following.bookmark(), 0)
         return self._report()
 
     def _report(self) -> SyncReport:
@@ -192,6 +214,7 @@ class Sync:
             events=self._events,
             secrets=0 if self._secrets is None else self._secrets.brought,
             bookmark=state.bookmark or "",
+            read=0 if self._changes is None else self._read,
             exactness=self._source.exactness,
         )
 
@@ -206,12 +229,18 @@ class Sync:
     async def _begin(self) -> SyncState:
         """Find how far it came, or fill a new replica."""
         identities = await self._source.identities()
-        identity = identities[0]
-        place = self._source.place
         await self._make_target()
-        self._text = None
         if self._secrets is not None:
             self._secrets.begin()
+        if not await self._find(identities):
+            await self._fill(self._its_state)
+        return self._its_state
+
+    async def _find(self, identities: Sequence[str]) -> bool:
+        """Find how far it came; False where a replica is to be filled first."""
+        identity = identities[0]
+        place = self._source.place
+        self._text = None
         async with self._target.reading() as reading:
             own = identity_of(await reading.state()).hex()
             found = await syncs.load(reading, void=True)
@@ -232,16 +261,16 @@ class Sync:
         else:
             self._key, self._text = row.source, row.text
             self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
-            if row.state.identity not in identities:  # of which nothing has come
+            if row.state.identity not in identities or not self._has_these_changes(row.state):
+                # Of which nothing has come.
                 heads = None if is_empty else self._state.heads
                 self._state = msgspec.structs.replace(self._state, bookmark=None, heads=heads)
-            self._state = msgspec.structs.replace(self._state, identity=identity)
+            self._state = msgspec.structs.replace(self._state, identity=identity, changes=self._digest)
+        self._refuse_blind_merge(self._state)
         self._has_problem = row is not None and row.problem is not None
         # A target that should hold events and is empty: its fill was noted, and then not put in its place.
         is_filled = self._state.heads is not None and not (is_empty and any(vector.decode(self._state.heads)))
-        if self._state.mode == "replica" and not is_filled:
-            await self._fill(self._state)
-        return self._its_state
+        return is_filled or self._state.mode == "merge"
 
     async def _make_target(self) -> None:
         """Make what is missing in the target."""
@@ -280,8 +309,37 @@ class Sync:
         if mode == "replica" and self._same_aggregate is not None:
             raise UsageError("same_aggregate is for a merge: a replica keeps all events as they are")
         return SyncState(
-            place=place, identity=identity, mode=mode, same_aggregate=self._same_aggregate or "refuse"
+            place=place,
+            identity=identity,
+            mode=mode,
+            same_aggregate=self._same_aggregate or "refuse",
+            changes=self._digest,
         )
+
+    @property
+    def _digest(self) -> str | None:
+        return None if self._changes is None else self._changes.digest
+
+    def _has_these_changes(self, state: SyncState) -> bool:
+        """Whether what was brought over was changed in the same way. Raises OtherChangesError where it was not."""
+        if state.changes == self._digest:
+            return True
+        if state.events:
+            begun = "without changes" if state.changes is None else "with other changes"
+            raise OtherChangesError(
+                f"the sync from {state.place} was begun {begun} (filters, rules, the key of pseudonyms, a function), "
+                f"and the target holds {state.events} events of it: what comes would not fit them. Go on as it was "
+                "begun, or sync into an empty store to begin anew"
+            )
+        return False
+
+    def _refuse_blind_merge(self, state: SyncState) -> None:
+        """Refuse a merge that could not see an aggregate that lives on both sides, and is to refuse it."""
+        if self._changes is not None and state.mode == "merge" and state.same_aggregate == "refuse":
+            raise UsageError(
+                "where events are changed on their way, it cannot be told whether an aggregate lives on both sides: "
+                "merge with same_aggregate='renumber' or same_aggregate='prefix=…'"
+            )
 
     def _going_on(self, state: SyncState) -> SyncState:
         """The state with the options of this run. A sync keeps its first options, so that what was brought over fits
@@ -306,14 +364,14 @@ class Sync:
         for resume in (True, False):
             fill = self._source.fill()
 
-            async def filled(fill: Fill = fill) -> SyncState:
+            async def filled(events: int, fill: Fill = fill) -> SyncState:
                 if self._secrets is not None:  # set since the fill began
                     await self._secrets.bring_all()
                 return msgspec.structs.replace(
                     begun,
                     bookmark=await fill.bookmark(),
-                    heads=fill.cursor,
-                    events=fill.exported,
+                    heads=fill.cursor if self._keeps_places else _dense(events),
+                    events=events,
                     at=now(),
                     target=None,
                 )
@@ -321,7 +379,8 @@ class Sync:
             filling = Filling(self._target, self._key, self._text, filled, resume=resume)
             sink = ImportStream(filling, Operation("sync", self._target), self._target.life)
             try:
-                await pipeline(fill, self._pace.lines, sink)
+                changing = () if self._changes is None else (self._changes,)
+                await pipeline(fill, *changing, self._pace.lines, sink)
             except ResumeError:
                 continue  # the source has grown in its middle since the fill was interrupted: fill anew
             except (StoreFullError, StoreChangedError) as error:
@@ -331,13 +390,16 @@ class Sync:
                 raise
             break
         self._state, self._text = filling.filled, filling.text
-        self._events += fill.exported
-        await self._store(b"", self._its_state.bookmark or "")  # whose events these are can be told only now
+        self._events += self._its_state.events
+        self._read += fill.exported
+        await self._store(
+            b"", self._its_state.bookmark or "", 0
+        )  # whose events these are can be told only now
 
     # the batches
 
-    async def _gathered(self, following: Following, idle: float, *, follow: bool) -> bytes:
-        """The lines of the next batch; none where nothing came for a while."""
+    async def _gathered(self, following: Following, idle: float, *, follow: bool) -> tuple[bytes, int]:
+        """The lines of the next batch, and how many; none where nothing came for a while."""
         clock = asyncio.get_running_loop().time
         try:
             lines = await following.next(idle)
@@ -357,10 +419,10 @@ class Sync:
                 f"the source is not what was synced before: {error}. Nothing was changed: the target is whole as it "
                 "was at its last batch. Sync into an empty store to begin anew"
             ) from error
-        return b"".join(texts)
+        return b"".join(texts), count
 
-    async def _store(self, text: bytes, bookmark: str) -> None:
-        """Store a batch, exactly once."""
+    async def _store(self, text: bytes, bookmark: str, count: int) -> None:
+        """Store a batch, made of so many events of the source, exactly once."""
         state = self._its_state
         rows = self._rows(text)
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
@@ -369,7 +431,8 @@ class Sync:
             own = identity_of(await writing.state()).hex()
             if not state.is_about(own) or not await syncs.is_still(writing, self._key, self._text):
                 raise _MovedError
-            placing = Placing(state, self._key, self._source.has_places, self._ours, self._brought)
+            before = self._brought if self._changes is None else None
+            placing = Placing(state, self._key, self._keeps_places, self._ours, before)
             placed, heads = await placing.place(writing, rows)
             state = msgspec.structs.replace(
                 state,
@@ -385,21 +448,33 @@ class Sync:
             written = await syncs.save(writing, self._key, self._text, state)
         self._state, self._text = state, written
         self._events += len(rows)
+        self._read += count
         if erased is not None and self._secrets is not None:
             await self._secrets.stored(erased)
         self._tell(self._report())
         await self._pace.take(len(rows))
 
     def _rows(self, text: bytes) -> list[Row]:
-        """The rows of lines. Raises InputError for an event that the target's columns cannot hold."""
+        """The rows of lines, changed. Raises InputError for an event that the target's columns cannot hold."""
+        if self._changes is not None:
+            text = self._changed(self._changes, text)
         try:
             return [row for _, row in LineSplitter().feed(text).whole_rows(self._decoder)]
         except InputError as error:
+            # A changed event still has the position that it has in the source.
             event = decode_event(text.split(b"\n")[(error.line or 1) - 1])
             raise InputError(
                 f"{self._source.told(event)} cannot be stored in the target: {error.reason}",
                 field=error.field,
             ) from None
+
+    def _changed(self, changes: Changes, text: bytes) -> bytes:
+        try:
+            changed = changes.change(text)
+        except InputError as error:  # whose line counts from the beginning of the batch
+            raise InputError(error.reason, field=error.field) from None
+        _ = changes.report  # raises ChangeError where its sums do not hold
+        return changed
 
     async def _brought(self, ids: Sequence[str]) -> dict[str, int]:
         """The versions of aggregates of the source that were brought over before."""
@@ -460,3 +535,8 @@ def row_of(rows: Sequence[syncs.SyncRow], identities: Sequence[str], place: str)
                 )
             return row
     return None
+
+
+def _dense(events: int) -> str:
+    """The cursor behind so many events in thread 0."""
+    return vector.encode([events] + [0] * (vector.THREADS - 1))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import TypeAlias
 
 from eventferry.errors import InputError, UsageError
+from eventferry.user_functions import load_function
 
 Step: TypeAlias = Callable[[bytes], bytes]
 
@@ -35,15 +35,7 @@ class Encoder:
 def _step(name: str) -> Step:
     if name == "zlib":
         return zlib.compress
-    module, separator, path = name.partition(":")
-    if not (separator and module and path):
-        raise UsageError(f"encode: {name!r} is neither zlib nor module:function")
     try:
-        found: object = import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"encode: there is no {name}: {error}") from None
-    if not callable(found):
-        raise UsageError(f"encode: {name} is not a function")
-    return found
+        return load_function(name)
+    except ValueError as error:
+        raise UsageError(f"encode: neither zlib nor a function: {error}") from None

@@ -318,6 +318,23 @@ async def sync_table(
         tell("done", report.events)
 
 
+async def sync_changed(tell: Tell, source_url: str, url: str, rules: Path, mode: Mode, follow: bool) -> None:
+    """As `tests.support.faults.changed_syncing` says; imported here, for that imports this module's children."""
+    from tests.support.faults.changed_syncing import PREFIX, changes_of
+
+    async with open_store(source_url) as source, open_store(url) as target:
+        tell("begun")
+        report = await target.sync(
+            source,
+            mode=mode,
+            same_aggregate=f"prefix={PREFIX}" if mode == "merge" else None,
+            changes=changes_of(rules),
+            follow=follow,
+            tell=lambda report: tell("batch", report.events, report.bookmark),
+        )
+        tell("done", report.events)
+
+
 JOBS: dict[str, Job] = {
     "import": import_,
     "resumed import": resumed_import,
@@ -333,4 +350,5 @@ JOBS: dict[str, Job] = {
     "drop": drop,
     "sync": sync,
     "sync table": sync_table,
+    "sync changed": sync_changed,
 }

@@ -50,6 +50,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
+from eventferry.lifecycle import to_the_end
 from eventferry.lines.limits import check_limits
 
 T = TypeVar("T")
@@ -151,7 +152,8 @@ class MysqlDatabase(ServerDatabase[Connection]):
     """The tables of one store in one database; `size` connections at most work at once."""
 
     def __init__(self, access: Access, names: Names, size: int) -> None:
-        super().__init__(access.place, self._connect, size, owners.NamedLocks(), access.busy_timeout)
+        connect = partial(Connection.opened, access, access.database)
+        super().__init__(access.place, connect, size, owners.NamedLocks(), access.busy_timeout)
         self._access = access
         self._names = names
         self._tables = names.tables
@@ -168,15 +170,6 @@ class MysqlDatabase(ServerDatabase[Connection]):
             "database": self._access.database,
         }
         return Traits(names | self._tables.resource_names, saves_at_once=1)
-
-    async def _connect(self, *, database: bool = True) -> Connection:
-        connection = Connection(self._access, self._access.database if database else None)
-        try:
-            await connection.run(connection.open)
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
 
     @asynccontextmanager
     async def _begun(self, begin: Callable[[Connection], T]) -> AsyncIterator[T]:
@@ -307,11 +300,11 @@ class MysqlDatabase(ServerDatabase[Connection]):
         except StoreNotFoundError:
             create = f"CREATE DATABASE IF NOT EXISTS {quoted(self._access.database)}"
         with self.life.running():
-            connection = await self._connect(database=False)
+            connection = await Connection.opened(self._access, None)
             try:
                 await connection.run(lambda: connection.execute(create))
             finally:
-                await connection.close()
+                await to_the_end(connection.close())
         async with self._begun(self._create):
             return
 

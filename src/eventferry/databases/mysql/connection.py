@@ -33,6 +33,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     StoreUnreachableError,
 )
+from eventferry.lifecycle import to_the_end
 from eventferry.lines.payload import JsonText
 
 T = TypeVar("T")
@@ -107,6 +108,17 @@ class Connection:
         self._holds_locks = False
         forking.ours(self)
 
+    @classmethod
+    async def opened(cls, access: Access, database: str | None) -> Connection:
+        """One that the server has answered."""
+        connection = cls(access, database)
+        try:
+            await connection.run(connection._open)
+        except BaseException:
+            await to_the_end(connection.close())
+            raise
+        return connection
+
     def leave(self) -> object:
         """In a child: the server hears the parent's end when that ends, not when its children do."""
         for wire in self._wires:
@@ -173,7 +185,7 @@ class Connection:
         for wire in self._wires:
             wire.close()
 
-    def open(self) -> None:
+    def _open(self) -> None:
         _ = self.wire
 
     @property

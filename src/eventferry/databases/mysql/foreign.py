@@ -48,16 +48,9 @@ class MysqlTables:
         self.place = access.place
         self.life = Life(access.place)
 
-        async def connect() -> Connection:
-            connection = Connection(access, access.database)
-            try:
-                await connection.run(connection.open)
-            except BaseException:
-                await to_the_end(connection.close())
-                raise
-            return connection
-
-        self._pool = Pool(connect, size, self.life, patience=access.busy_timeout)
+        self._pool = Pool(
+            partial(Connection.opened, access, access.database), size, self.life, patience=access.busy_timeout
+        )
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[MysqlSnapshot]:

@@ -292,7 +292,7 @@ class MysqlReading:
     ) -> tuple[list[Position], bool]:
         only = selection.only
         # Left to itself the server might walk the whole order: the events of an aggregate are few.
-        hint = "" if only.aggregate_ids is None else "FORCE INDEX (`aggregate`)"
+        hint = "FORCE INDEX (`aggregate`)" if only.names_aggregates else ""
         rows, is_cut = self._positions(
             f"""SELECT {_PLACE}, {"NULL" if max_bytes is None else LINE} FROM {self._events} AS e {hint}
             WHERE {self._condition(only)} AND {_is_selected(selection)}
@@ -406,7 +406,7 @@ class MysqlReading:
         return inspect(self.connection, self.names, limit)
 
     def _condition(self, only: Filter) -> str:
-        return conditions(only, "e.{}", "%({})s", self.shape.among)
+        return conditions(only, "e.{}", "%({})s", self.shape.among, _begins)
 
     def _values(self, selection: Selection) -> dict[str, Any]:
         return matching(selection, tuple, vector)
@@ -420,6 +420,12 @@ def _enough(lines: Sequence[bytes], limit: int, max_bytes: int) -> int:
         if limit <= 0 or max_bytes <= 0:
             return end
     return len(lines)
+
+
+def _begins(column: str, name: str) -> str:
+    # As bytes: the collation of a column that reSolve made takes different texts for the same.
+    prefix = f"CAST(%({name})s AS BINARY)"
+    return f"LEFT(CAST({column} AS BINARY), LENGTH({prefix})) = {prefix}"
 
 
 def _is_selected(selection: Selection) -> str:

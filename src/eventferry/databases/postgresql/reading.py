@@ -78,10 +78,21 @@ def vector(counters: Sequence[int] | None) -> str:
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
     """The condition of a selection's filter, and the values of the whole selection."""
-    condition = conditions(
-        selection.only, '"{}"', "%({})s", lambda column, key: f"{column} = ANY(%({key})s::text[])"
+    if (prefixes := selection.only.aggregate_prefixes) is not None:
+        only = replace(selection.only, aggregate_prefixes=tuple(_storable(prefixes)))
+        selection = selection._replace(only=only)
+    return conditions(selection.only, '"{}"', "%({})s", _among, _begins), matching(
+        selection, _storable, vector
     )
-    return condition, matching(selection, _storable, vector)
+
+
+def _among(column: str, name: str) -> str:
+    return f"{column} = ANY(%({name})s::text[])"
+
+
+def _begins(column: str, name: str) -> str:
+    # LIKE would take % and _ for any character; a collation of the column's own may not know where a text begins.
+    return f'starts_with({column} COLLATE "C", %({name})s)'
 
 
 def _is_selected(selection: Selection) -> str:
@@ -233,7 +244,7 @@ class PostgresReading:
         condition, values = _matching(selection)
         condition = f"{condition} AND {_is_selected(selection)}"
         # An expression keeps the planner from walking the whole order: the events of an aggregate are few.
-        time = '"timestamp"' if selection.only.aggregate_ids is None else '"timestamp" + 0'
+        time = '"timestamp" + 0' if selection.only.names_aggregates else '"timestamp"'
         order = ", ".join(
             f"{column} DESC" if backwards else column for column in (time, '"threadCounter"', '"threadId"')
         )

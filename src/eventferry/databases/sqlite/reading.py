@@ -179,7 +179,7 @@ class SqliteReading:
     ) -> tuple[list[Position], bool]:
         condition, values = _matching(selection)
         # +timestamp keeps the planner from walking the whole order: the events of an aggregate are few.
-        time = "timestamp" if selection.only.aggregate_ids is None else "+timestamp"
+        time = "+timestamp" if selection.only.names_aggregates else "timestamp"
         down = " DESC" if backwards else ""
         rows = self.sqlite.execute(
             f"""SELECT threadId, threadCounter, timestamp, {"NULL" if max_bytes is None else self._line}
@@ -280,10 +280,22 @@ class SqliteReading:
 
 def _matching(selection: Selection) -> tuple[str, dict[str, Any]]:
     """The condition of a selection's filter, and the values of the whole selection."""
-    condition = conditions(
-        selection.only, "{}", ":{}", lambda column, key: f"{column} IN (SELECT value FROM json_each(:{key}))"
-    )
-    return condition, matching(selection, json.dumps, vector)
+    return conditions(selection.only, "{}", ":{}", _among, _begins), matching(selection, _texts, vector)
+
+
+def _among(column: str, name: str) -> str:
+    return f"{column} IN (SELECT value FROM json_each(:{name}))"
+
+
+def _begins(column: str, name: str) -> str:
+    # As bytes: LIKE takes different cases for the same, and % and _ for any character.
+    prefix = f"CAST(:{name} AS BLOB)"
+    return f"substr(CAST({column} AS BLOB), 1, length({prefix})) = {prefix}"
+
+
+def _texts(texts: Sequence[str]) -> str:
+    """Those that a type or an id can be: SQLite's JSON functions would end a text at U+0000."""
+    return json.dumps([text for text in texts if "\0" not in text])
 
 
 def _is_selected(selection: Selection) -> str:

@@ -1,0 +1,225 @@
+"""The chain of a store in a repository: its manifests, each holding the digest of the one before.
+
+Everything that is read from a repository is checked here, before anybody relies on it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from eventferry import cursor as vector
+from eventferry.backup import format
+from eventferry.backup.format import Erasures, Link, Manifest, Part, Totals
+from eventferry.backup.storage import Storage
+from eventferry.errors import RepositoryDamagedError, UsageError
+from eventferry.reading.bookmarks import Written, decode
+
+
+class Entry(NamedTuple):
+    """A manifest, and the link to it."""
+
+    manifest: Manifest
+    link: Link
+
+
+class Chain:
+    """A chain as it stood when it was read. Its manifests are read when they are asked for.
+
+    Attributes:
+        name: the store's identity in hex.
+        numbers: of the manifests that were there, in order.
+        newest: the last of them; None where there is none yet.
+    """
+
+    def __init__(self, storage: Storage, name: str, numbers: Sequence[int], newest: Entry | None) -> None:
+        self._storage = storage
+        self.name = name
+        self.numbers = numbers
+        self.newest = newest
+
+    @classmethod
+    async def read(cls, storage: Storage, name: str) -> Chain:
+        """The chain of a store as it is now, with its newest manifest.
+
+        Raises:
+            RepositoryDamagedError: that manifest is not what was written.
+            RepositoryError: the storage cannot be read, or a newer eventferry has written it.
+        """
+        found = [format.number_of(entry.name) for entry in await storage.listed(f"{name}/manifests")]
+        numbers = sorted(number for number in found if number is not None)
+        chain = cls(storage, name, numbers, None)
+        if numbers:
+            chain.newest = await chain.entry(numbers[-1])
+        return chain
+
+    async def entry(self, number: int) -> Entry:
+        """A manifest by its number, with its own digest checked. Raises RepositoryDamagedError."""
+        if self.newest is not None and number == self.newest.link.number:
+            return self.newest
+        name = format.manifest_name(self.name, number)
+        data = await self._storage.get(name)
+        if data is None:
+            raise RepositoryDamagedError(name, "it is missing")
+        manifest = format.unseal(data, Manifest, name)
+        if (manifest.chain, manifest.number) != (self.name, number):
+            raise RepositoryDamagedError(
+                name, f"it is manifest {manifest.number} of the chain {manifest.chain}"
+            )
+        return Entry(manifest, Link(number=number, sha256=format.sha256(data)))
+
+    async def followed(self, link: Link) -> Entry:
+        """The manifest that a link is to. Raises RepositoryDamagedError where it is another than that."""
+        found = await self.entry(link.number)
+        if found.link != link:
+            name = format.manifest_name(self.name, link.number)
+            raise RepositoryDamagedError(name, "it is not the one that later manifests were made after")
+        return found
+
+    async def parts_since(self, entry: Entry, base: int | None = None) -> tuple[list[Part], Entry | None]:
+        """The parts of a manifest, in order, behind those of manifest `base`, and that; None: all, and None. `base` is
+        one of `format.base_of` for a manifest behind this one. Raises RepositoryDamagedError."""
+        lists: list[list[Part]] = []
+        at: Entry | None = entry
+        while at is not None and at.link.number != base:
+            lists.append(at.manifest.parts)
+            link, after = at.manifest.base, at.link.number
+            if link is not None and link.number >= after:
+                name = format.manifest_name(self.name, after)
+                raise RepositoryDamagedError(name, f"it says that manifest {link.number} comes before it")
+            at = None if link is None else await self.followed(link)
+        return [part for parts in reversed(lists) for part in parts], at
+
+    async def parts(self, entry: Entry) -> list[Part]:
+        """All parts of a manifest's state, in order, from the start of the store. It reads as many manifests as the
+        number has binary ones, at most.
+
+        Raises:
+            RepositoryDamagedError: they do not follow one another, do not end at its cut, or do not add up.
+        """
+        parts, _ = await self.parts_since(entry)
+        name = format.manifest_name(self.name, entry.link.number)
+        self._check_parts(name, entry.manifest, parts)
+        if Totals().plus(parts) != entry.manifest.totals:
+            raise RepositoryDamagedError(name, "its totals are not those of its parts")
+        return parts
+
+    def _check_parts(self, name: str, manifest: Manifest, parts: Sequence[Part]) -> None:
+        key = format.key_of([0] * vector.THREADS)
+        for part in parts:
+            if part.key != key:
+                raise RepositoryDamagedError(
+                    name, f"{part.file} does not begin where the part before it ends"
+                )
+            if part.end is None:
+                raise RepositoryDamagedError(name, f"{part.file} does not say where it ends")
+            key = format.key_of(self._bookmark(name, part.end).unread)
+        if key != format.key_of(self._bookmark(name, manifest.cut).unread):
+            raise RepositoryDamagedError(name, "its parts do not end at its cut")
+
+    def _bookmark(self, name: str, text: str) -> Written:
+        try:
+            written = decode(text)
+        except UsageError as error:
+            raise RepositoryDamagedError(name, str(error)) from None
+        if written.identity.hex() != self.name:
+            raise RepositoryDamagedError(name, "it holds a bookmark of another store")
+        return written
+
+    async def erasures(self) -> list[Erasures]:
+        """All lists of erasures, in order: those that were added after the newest manifest too.
+
+        Raises:
+            RepositoryDamagedError: one is missing, or is not what was written.
+        """
+        found = [
+            format.number_of(entry.name) for entry in await self._storage.listed(f"{self.name}/erasures")
+        ]
+        count = max((number for number in found if number is not None), default=0)
+        known = None if self.newest is None else self.newest.manifest.erasures
+        if known is not None:
+            count = max(count, known.number)
+        lists: list[Erasures] = []
+        before: Link | None = None
+        for number in range(1, count + 1):
+            name = format.erasures_name(self.name, number)
+            data = await self._storage.get(name)
+            if data is None:
+                raise RepositoryDamagedError(name, "it is missing")
+            one = format.unseal(data, Erasures, name)
+            if (one.chain, one.number) != (self.name, number):
+                raise RepositoryDamagedError(name, f"it is list {one.number} of the chain {one.chain}")
+            if one.previous != before:
+                raise RepositoryDamagedError(name, "the list before it is not the one that it was made after")
+            before = Link(number=number, sha256=format.sha256(data))
+            if known is not None and known.number == number and known != before:
+                raise RepositoryDamagedError(name, "it is not the one that the newest manifest was made with")
+            lists.append(one)
+        return lists
+
+    async def commit(self, manifest: Manifest) -> Link | None:
+        """Add a manifest, whose number follows the newest one's; None where another run has added one of this number.
+        Raises RepositoryError where the storage fails; then it may have been added."""
+        data = format.seal(manifest)
+        name = format.manifest_name(self.name, manifest.number)
+        # A request that was repeated after a lost answer finds what it has created itself.
+        if not await self._storage.put_new(name, data) and await self._storage.get(name) != data:
+            return None
+        return Link(number=manifest.number, sha256=format.sha256(data))
+
+    async def damages(self) -> AsyncIterator[RepositoryDamagedError]:
+        """All that is wrong with manifests and lists of erasures, as far as they tell without the parts' objects.
+        Manifests before the newest one that lists all parts may have been pruned."""
+        if self.newest is None:
+            return
+        present = set(self.numbers)
+        after: Manifest | None = None
+        for number in range(self.newest.link.number, 0, -1):
+            if number not in present and number < self.newest.manifest.root:
+                after = None
+                continue
+            name = format.manifest_name(self.name, number)
+            try:
+                entry = await self.entry(number)
+                if after is not None and after.previous != entry.link:
+                    yield RepositoryDamagedError(
+                        name, "it is not the one that the next manifest was made after"
+                    )
+                await self._check_entry(name, entry)
+                after = entry.manifest
+            except RepositoryDamagedError as error:
+                after = None
+                yield error
+        try:
+            await self.erasures()
+        except RepositoryDamagedError as error:
+            yield error
+
+    async def _check_entry(self, name: str, entry: Entry) -> None:
+        manifest = entry.manifest
+        self._bookmark(name, manifest.cut)
+        if manifest.previous is not None and manifest.previous.number != manifest.number - 1:
+            raise RepositoryDamagedError(name, "it was not made after the manifest of the number before")
+        is_root = manifest.base is None
+        if is_root != (manifest.root == manifest.number) or (manifest.previous is None) != (
+            manifest.number == 1
+        ):
+            raise RepositoryDamagedError(name, "it contradicts itself about what comes before it")
+        if manifest.base is not None:
+            if manifest.base.number != format.base_of(manifest.number, manifest.root):
+                raise RepositoryDamagedError(name, f"manifest {manifest.base.number} is no base for it")
+            base = (await self.followed(manifest.base)).manifest
+            if base.totals.plus(manifest.parts) != manifest.totals:
+                raise RepositoryDamagedError(name, "its totals are not those of its parts")
+            if manifest.parts and manifest.parts[0].key != format.key_of(
+                self._bookmark(name, base.cut).unread
+            ):
+                raise RepositoryDamagedError(name, "its parts do not begin where those of its base end")
+        else:
+            await self.parts(entry)
+
+
+async def chains(storage: Storage) -> list[str]:
+    """The names of all chains in a repository, in order."""
+    return [folder for folder in await storage.folders() if re.fullmatch(format.CHAIN, folder)]

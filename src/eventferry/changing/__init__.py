@@ -1,0 +1,1 @@
+"""Changes on the way: lines in, changed lines out."""

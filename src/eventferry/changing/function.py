@@ -1,0 +1,88 @@
+"""A function of the user's own: one event in, none or more out."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
+from functools import reduce
+from typing import Any, TypeAlias
+
+import msgspec
+
+from eventferry.errors import ChangeError, UsageError
+from eventferry.lines.converting import new_row
+from eventferry.lines.decoder import Line
+from eventferry.lines.event import Event, decode_event
+from eventferry.lines.payload import ENCODER, encode_payload
+
+Function: TypeAlias = Callable[[Event], Event | Iterable[Event] | None]
+
+
+class Called:
+    """A function, as events are given to it."""
+
+    def __init__(self, given: str | Function) -> None:
+        self._function = _loaded(given) if isinstance(given, str) else given
+        if not callable(self._function):
+            raise UsageError(f"the function is a callable or module:function, not {type(given).__name__}")
+        self.name = given if isinstance(given, str) else _name(given)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of its source; None where there is none."""
+        try:
+            return hashlib.sha256(inspect.getsource(self._function).encode()).hexdigest()
+        except (OSError, TypeError):
+            return None
+
+    def made_of(self, line: Line) -> list[Line]:
+        """What becomes of an event, each with its place; the line itself, if the event comes out as it went in.
+
+        Raises:
+            ChangeError: the function raised something, or gave what is no event.
+            InputError: what came out is an event that cannot be.
+        """
+        given = decode_event(ENCODER.encode(line))
+        before = encode_payload(given.payload)
+        try:
+            found = self._function(given)
+            events = [found] if isinstance(found, Event) else [] if found is None else list(found)
+        except Exception as error:
+            raise ChangeError(f"{self.name} raised {type(error).__name__}: {error}") from error
+        made = []
+        for event in events:
+            if not isinstance(event, Event):
+                raise ChangeError(
+                    f"{self.name} gave {type(event).__name__}, and not an Event, None or several Events"
+                )
+            row = new_row(event)
+            payload = line.payload if row.payload == before else msgspec.Raw(row.payload)
+            made.append(
+                Line(
+                    line.thread_counter,
+                    line.thread_id,
+                    row.type,
+                    row.timestamp,
+                    row.aggregate_id,
+                    line.aggregate_version,
+                    payload,
+                )
+            )
+        return made
+
+
+def _loaded(name: str) -> Any:
+    module, colon, path = name.partition(":")
+    if not colon or not module or not path:
+        raise UsageError(f"a function is given as module:function, not {name!r}")
+    try:
+        return reduce(getattr, path.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the function {name!r} cannot be loaded: {error}") from None
+
+
+def _name(function: Any) -> str:
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"

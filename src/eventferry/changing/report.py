@@ -1,0 +1,100 @@
+"""What a change has done, and the proof that nothing else was lost: sums, counts per type, hashes."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import compress
+from operator import attrgetter
+
+import msgspec
+
+from eventferry.errors import ChangeError
+from eventferry.lines.decoder import Line
+
+
+class ChangeReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What became of the events.
+
+    It always holds that read = left_out + dropped + changed + untouched, and written = changed + untouched + split.
+
+    Attributes:
+        read: events that came in.
+        left_out: of these, how many the filters did not take.
+        dropped: how many a rule or the function left out.
+        changed: how many have another type, aggregate, timestamp or payload, or became several.
+        untouched: how many have not: their type, aggregate, timestamp and the text of their payload are the same.
+        split: how many events came out more than went in, where the function made several of one.
+        written: events that went out.
+        types_before: of the events that came in, how many there were of each type.
+        types_after: the same of those that went out, counted in the lines that went out.
+        never_matched: rules that were about no event, and pointers that found nothing: misspelled, perhaps.
+    """
+
+    read: int = 0
+    left_out: int = 0
+    dropped: int = 0
+    changed: int = 0
+    untouched: int = 0
+    split: int = 0
+    written: int = 0
+    types_before: dict[str, int] = {}
+    types_after: dict[str, int] = {}
+    never_matched: tuple[str, ...] = ()
+
+
+_TYPE = attrgetter("type")
+_PAYLOAD = attrgetter("payload")
+_LINES = msgspec.json.Decoder(Line)
+
+
+class Proof:
+    """Counts and hashes while events pass: once what comes in, and once more what goes out, from its own text."""
+
+    def __init__(self) -> None:
+        self.left_out = self.dropped = self.changed = self.untouched = self.split = 0
+        self._read = self._written = 0
+        self._types_before: Counter[str] = Counter()
+        self._types_after: Counter[str] = Counter()
+        self._hash_before = self._hash_after = 0
+
+    def came(self, lines: Sequence[Line]) -> None:
+        """Events have come in, and nothing was done to them yet."""
+        self._read += len(lines)
+        self._types_before.update(map(_TYPE, lines))
+
+    def stayed(self, payloads: Sequence[msgspec.Raw]) -> None:
+        """The payloads, as they came in, of those that are untouched."""
+        self.untouched += len(payloads)
+        self._hash_before = zlib.crc32(b"".join(payloads), self._hash_before)
+
+    def went(self, text: bytes, untouched: Sequence[bool]) -> None:
+        """Lines go out; for each, whether it is of an untouched event."""
+        lines = _LINES.decode_lines(text)
+        self._written += len(lines)
+        self._types_after.update(map(_TYPE, lines))
+        self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)
+
+    def report(self, never_matched: tuple[str, ...]) -> ChangeReport:
+        """The report so far, with what the rules say of themselves. Raises ChangeError if the sums or hashes do not agree."""
+        kept = self.changed + self.untouched
+        types_before, types_after = self._types_before, self._types_after
+        if self._read != self.left_out + self.dropped + kept or self._read != types_before.total():
+            raise ChangeError(f"{self._read} events came in, and what became of them does not add up")
+        if self._written != kept + self.split or self._written != types_after.total():
+            raise ChangeError(f"{self._written} events went out, and what they were made of does not add up")
+        if self._hash_before != self._hash_after:
+            raise ChangeError("payloads that no rule touched are not the same as before")
+        return ChangeReport(
+            read=self._read,
+            left_out=self.left_out,
+            dropped=self.dropped,
+            changed=self.changed,
+            untouched=self.untouched,
+            split=self.split,
+            written=self._written,
+            types_before=dict(types_before.most_common()),
+            types_after=dict(types_after.most_common()),
+            never_matched=never_matched,
+        )

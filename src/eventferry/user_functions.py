@@ -1,0 +1,25 @@
+"""A function of the user's, named as `module:function`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from importlib import import_module
+from typing import Any
+
+
+def load_function(name: str) -> Callable[..., Any]:
+    """The function of a name such as "my_rules:change" or "my_rules:Rules.change". Importing its module runs it.
+
+    Raises ValueError, with what is wrong with the name.
+    """
+    module, _, path = name.partition(":")
+    if not (module and path):
+        raise ValueError(f"{name!r} is not a function's name, which is MODULE:FUNCTION")
+    try:
+        found = reduce(getattr, path.split("."), import_module(module))
+    except Exception as error:  # whatever the module does when it is imported
+        raise ValueError(f"{name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ValueError(f"{name!r} is not a function")  # noqa: TRY004  # callers catch one kind of error
+    return found
