@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from eventferry import EventStore, StoreReplacedError, UsageError, open_store
 from eventferry.backup.cuts import AtBookmark, AtTime, until
+from eventferry.reading.bookmarks import Written, encode
 from tests.support import examples, line, make_event
+
+REACH = encode(Written(bytes(8), bytes(12), [100] * 256))
 
 threads = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=40)
 """The thread and the time of each event, in the order in which they come."""
@@ -26,7 +29,7 @@ async def test_a_time_takes_each_thread_up_to_its_first_later_event(
     found: list[tuple[int, int]], time: int
 ) -> None:
     events = _numbered(found)
-    taken = await _taken(AtTime(time), events)
+    taken = await _taken(AtTime(time, REACH), events)
     for thread in range(4):
         whole = [event for event in events if event["threadId"] == thread]
         kept = [event for event in whole if line(event) in taken]
@@ -82,7 +85,7 @@ async def _saved(path: Path, count: int) -> AsyncIterator[EventStore]:
 
 def _numbered(found: list[tuple[int, int]]) -> list[Mapping[str, Any]]:
     counters: dict[int, int] = defaultdict(int)
-    events = []
+    events: list[Mapping[str, Any]] = []
     for number, (thread, time) in enumerate(found):
         events.append(
             make_event(number) | {"threadId": thread, "threadCounter": counters[thread], "timestamp": time}
@@ -97,5 +100,5 @@ async def _taken(cut: AtTime, events: list[Mapping[str, Any]]) -> set[bytes]:
     return set(whole.splitlines(keepends=True))
 
 
-async def _blocks(text: bytes) -> AsyncIterator[bytes]:
+async def _blocks(text: bytes) -> AsyncGenerator[bytes, None]:
     yield text

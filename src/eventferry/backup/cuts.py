@@ -10,11 +10,13 @@ its thread held before it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
 
+from eventferry import cursor as vector
 from eventferry.errors import StoreReplacedError, UsageError
 from eventferry.reading.bookmarks import Bookmark, decode, digest_of
 
@@ -33,6 +35,10 @@ _PLACE = msgspec.json.Decoder(_Place)
 class Cut(Protocol):
     """Sees the events of a backup in its order, and says which are before the cut."""
 
+    @property
+    def bookmark(self) -> str:
+        """Of the backed up store at the cut, once all events were seen."""
+
     def takes(self, place: _Place, line: bytes) -> bool:
         """Whether this event is before the cut."""
 
@@ -41,17 +47,36 @@ class Cut(Protocol):
 
 
 class AtTime:
-    """Up to a time, in ms since 1970: of each thread, the events before its first one with a later timestamp."""
+    """Up to a time: of each thread, the events before its first one with a later timestamp.
 
-    def __init__(self, time: int) -> None:
+    Args:
+        time: in ms since 1970.
+        reach: the bookmark of the backup's end.
+    """
+
+    def __init__(self, time: int, reach: str) -> None:
         self._time = time
+        self._identity = decode(reach).identity
         self._closed: set[int] = set()
+        self._last: dict[int, tuple[int, bytes]] = {}
+
+    @property
+    def bookmark(self) -> str:
+        """Behind the last event of each thread that was taken."""
+        unread = [0] * vector.THREADS
+        for thread, (counter, _) in self._last.items():
+            unread[thread] = counter + 1
+        digests = {thread: digest_of(line) for thread, (_, line) in self._last.items()}
+        return str(Bookmark(self._identity, unread, digests))
 
     def takes(self, place: _Place, line: bytes) -> bool:
         """Whether no event of its thread so far is later, and this one is not."""
         if place.timestamp > self._time:
             self._closed.add(place.thread_id)
-        return place.thread_id not in self._closed
+        if place.thread_id in self._closed:
+            return False
+        self._last[place.thread_id] = place.thread_counter, line
+        return True
 
     def end(self) -> None:
         """There is nothing to compare."""
@@ -69,6 +94,7 @@ class AtBookmark:
     """
 
     def __init__(self, text: str, reach: str) -> None:
+        self.bookmark = text
         self._written, end = decode(text), decode(reach)
         if self._written.identity != end.identity:
             raise UsageError("the bookmark is of another store than this chain, or of events replaced since")
@@ -94,12 +120,13 @@ class AtBookmark:
             raise StoreReplacedError("the backup does not hold the events that the bookmark has read")
 
 
-async def until(cut: Cut, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def until(cut: Cut, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The lines before a cut, of blocks of whole lines."""
-    async for block in lines:
-        taken = b"".join(
-            line + b"\n" for line in block.split(b"\n")[:-1] if cut.takes(_PLACE.decode(line), line)
-        )
-        if taken:
-            yield taken
+    async with aclosing(lines):
+        async for block in lines:
+            taken = b"".join(
+                line + b"\n" for line in block.split(b"\n")[:-1] if cut.takes(_PLACE.decode(line), line)
+            )
+            if taken:
+                yield taken
     cut.end()

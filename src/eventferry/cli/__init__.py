@@ -15,7 +15,18 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, following, foreign, incremental, secrets, service, stores, syncing
+from eventferry.cli import (
+    checks,
+    events,
+    following,
+    foreign,
+    incremental,
+    repositories,
+    secrets,
+    service,
+    stores,
+    syncing,
+)
 from eventferry.cli.logs import logged
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
@@ -50,6 +61,8 @@ for command in (
     syncing.cutover,
     secrets.export_secrets,
     secrets.import_secrets,
+    repositories.backup,
+    repositories.restore,
     checks.verify,
     foreign.sources,
     service.serve,
