@@ -14,6 +14,12 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.backup.checking import Problem, RepositoryReport
+    from eventferry.backup.describing import RepositoryStatus, Run
+    from eventferry.backup.drilling import DrillReport
+    from eventferry.backup.keeping import PruneReport
+    from eventferry.backup.repository import Repository
+    from eventferry.backup.restoring import RestoreReport
     from eventferry.changing.changes import Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
@@ -86,6 +92,7 @@ __all__ = [
     "CutoverReport",
     "Description",
     "Difference",
+    "DrillReport",
     "Event",
     "EventInput",
     "EventLoader",
@@ -107,9 +114,16 @@ __all__ = [
     "OpenImportDescription",
     "Page",
     "Partition",
+    "Problem",
+    "PruneReport",
     "Remark",
+    "Repository",
+    "RepositoryReport",
+    "RepositoryStatus",
+    "RestoreReport",
     "Rule",
     "Rules",
+    "Run",
     "SavedEvent",
     "Secret",
     "SecretDifference",
@@ -153,6 +167,12 @@ __all__ = [
 
 
 _MODULES = {
+    "backup.checking": ("Problem", "RepositoryReport"),
+    "backup.describing": ("RepositoryStatus", "Run"),
+    "backup.drilling": ("DrillReport",),
+    "backup.keeping": ("PruneReport",),
+    "backup.repository": ("Repository",),
+    "backup.restoring": ("RestoreReport",),
     "changing.changes": ("Changes",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),

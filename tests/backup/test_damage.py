@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from eventferry.backup.packing import load_recipients
 from eventferry.backup.reading import Backup
 from eventferry.backup.storage import open_storage
 from tests.support import examples
-from tests.support.repositories import KEY, RECIPIENT, back_up
+from tests.support.small_backups import KEY, RECIPIENT, back_up
 
 
 def make(folder: Path, *, runs: int = 3, recipient: str | None = None, name: str = "a") -> Path:
@@ -144,7 +145,7 @@ def is_needed(name: str) -> bool:
 @pytest.mark.parametrize("kind", ["whole", "encrypted"])
 def test_a_missing_object_is_found(kind: str, request: pytest.FixtureRequest) -> None:
     repository: Path = request.getfixturevalue(kind)
-    *others, newest = [name for name in names(repository) if "/manifests/" in name]
+    *_, newest = [name for name in names(repository) if "/manifests/" in name]
     for name in filter(is_needed, names(repository)):
         if name == newest:
             continue  # see test_a_repository_put_back_to_an_older_state_is_found
@@ -156,7 +157,7 @@ def test_a_missing_object_is_found(kind: str, request: pytest.FixtureRequest) ->
 def test_swapped_objects_are_found(whole: Path) -> None:
     for ending in ("/manifests/", ".zst", ".json"):
         some = [name for name in names(whole) if ending in name]
-        for one, other in zip(some, some[1:], strict=False):
+        for one, other in itertools.pairwise(some):
             with Damaged(whole, one, other) as [first, second]:
                 data = first.read_bytes(), second.read_bytes()
                 first.write_bytes(data[1])

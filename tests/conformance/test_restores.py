@@ -23,7 +23,7 @@ from eventferry.backup.reading import Backup
 from eventferry.backup.restoring import restore
 from eventferry.backup.storage import Storage, open_storage
 from tests.support import NewUrl, Opened, exported
-from tests.support.repositories import back_up
+from tests.support.small_backups import back_up
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ async def test_a_manifest_that_is_not_there_is_named(opened: Opened, storage: St
     async with opened() as store:
         await save(store, 3)
         await back_up(store, storage)
-    with pytest.raises(RepositoryError, match="no manifest 7 in the chain .*, but 1"):
+    with pytest.raises(RepositoryError, match=r"no manifest 7 in the chain .*, but 1"):
         await Backup.open(storage, manifest=7)
 
 

@@ -63,8 +63,8 @@ async def prune(
         storage: where the repository is.
         keep_replaced: remove chains of stores that were replaced by another chain longer ago than this, in ms. None
             removes none.
-        keep_manifests: remove manifests that are older than this, in ms, and below one that lists all parts: their
-            states can then be restored by a bookmark or a time only. None removes none.
+        keep_manifests: remove the manifests below one that lists all parts, once all of them are older than this, in
+            ms. Their states can then be restored by a bookmark or a time only. None removes none.
         compact: join neighbours among small parts.
         identities: keys of `packing.load_identities`, to join encrypted parts.
         dry_run: only say what would be done.
@@ -157,13 +157,12 @@ class _Keeping:
                 await self._remove(each.name, each.bytes)
 
     async def remove_manifests(self, chain: Chain, keep: int) -> None:
-        """From the oldest on, below the one that lists all parts."""
+        """All below the one that lists all parts, once the last of them is old: each needs those before it."""
+        old = [number for number in chain.numbers if number < _manifest(chain).root]
+        if not old or (await chain.entry(old[-1])).manifest.created >= now() - keep:
+            return
         sizes = {each.name: each.bytes for each in await self._storage.listed(f"{chain.name}/manifests")}
-        for number in chain.numbers:
-            if number >= _manifest(chain).root - 1:  # which says what was joined
-                return
-            if (await chain.entry(number)).manifest.created >= now() - keep:
-                return
+        for number in old:
             name = format.manifest_name(chain.name, number)
             await self._remove(name, sizes.get(name, 0))
             self._manifests += 1

@@ -29,6 +29,7 @@ class RestoreReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         secrets: secrets that came in; None if they were not asked for.
         chain: which chain was restored.
         manifest: the number of its manifest.
+        created: when that was made, in ms since 1970.
         bookmark: of the store that was backed up, behind what was restored. None where filters or rules changed what
             came: then its bookmarks are not good in the restored store.
     """
@@ -37,6 +38,7 @@ class RestoreReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     secrets: int | None
     chain: str
     manifest: int
+    created: int
     bookmark: str | None
 
 
@@ -108,6 +110,7 @@ async def restore(
         secrets=secrets,
         chain=backup.chain.name,
         manifest=backup.manifest.number,
+        created=backup.manifest.created,
         bookmark=lines.bookmark if changes is None else None,
     )
 

@@ -26,12 +26,10 @@ from eventferry.cli.options import (
 from eventferry.cli.output import moment_text, print_data, print_json, print_line, print_result
 from eventferry.cli.places import destination_of, source_of, store_at
 from eventferry.cli.running import cancellable
-from eventferry.cli.terminal import Meter, counted, rate, say
+from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
 from eventferry.errors import CursorAheadError, UsageError
 
 if TYPE_CHECKING:
-    from eventferry.backup.reading import Backup
-    from eventferry.backup.storage import Storage
     from eventferry.cli.foreign import Foreign
 
 if TYPE_CHECKING:  # as in options.py
@@ -118,28 +116,6 @@ state_options = together(
 )
 
 
-@asynccontextmanager
-async def backup_in(
-    repository: str, chain: str | None = None, manifest: int | None = None
-) -> AsyncIterator[Backup]:
-    """A state in a repository."""
-    from eventferry.backup.reading import Backup
-
-    yield await Backup.open(_storage(repository), chain, manifest)
-
-
-def _storage(repository: str) -> Storage:
-    from eventferry.backup.storage import open_storage
-
-    return open_storage(repository)
-
-
-def _identities(files: tuple[str, ...]) -> list[Any]:
-    from eventferry.backup.packing import load_identities
-
-    return load_identities(files) if files else []
-
-
 def is_repository(place: str) -> bool:
     """Whether a source is a backup repository, by its looks: a folder, or the URL of an object storage."""
     from eventferry.backup.storage import is_repository_url
@@ -153,10 +129,10 @@ async def lines_of(
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """The lines of a source for `verify`, which may be a repository."""
     if foreign is None and is_repository(place):
-        async with backup_in(place) as backup:
-            lines = backup.lines(stop=until, identities=_identities(identities))
-            async with contextlib.aclosing(lines):
-                yield lines
+        async with contextlib.aclosing(
+            eventferry.Repository(place, identities).export_events(until=until)
+        ) as lines:
+            yield lines
         return
     async with source_of(place, until=until, foreign=foreign) as (blocks, _):
         yield blocks
@@ -168,12 +144,20 @@ async def cut_in(repository: str, store: str) -> str | None:
     from eventferry import cursor
     from eventferry.reading.bookmarks import counters_of
 
-    async with backup_in(repository) as backup, store_at(store) as opened:
+    cut = (await eventferry.Repository(repository).status()).newest.bookmark
+    async with store_at(store) as opened:
         try:
-            await opened.bookmark(cursor.encode(counters_of(backup.manifest.cut)))
+            await opened.bookmark(cursor.encode(counters_of(cut)))
         except CursorAheadError:
             return None
-        return backup.manifest.cut
+        return cut
+
+
+async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet: bool) -> Meter:
+    """The progress of a restore, for who watches."""
+    is_watched = is_terminal() and not quiet
+    total = (await repository.status(chain)).newest.plain_bytes if is_watched else None
+    return Meter("restoring", total)
 
 
 @click.command()
@@ -208,15 +192,14 @@ async def restore(
 
     This is all or nothing, as an import. A missing store is created.
     """
-    from eventferry.backup.restoring import restore
-
-    async with backup_in(repository, chain, manifest) as backup, open_store(store) as opened:
-        with _meter("restoring", backup, quiet=quiet) as meter:
-            report = await restore(
-                backup,
+    found = eventferry.Repository(repository, identity)
+    async with open_store(store) as opened:
+        with await _meter(found, chain, quiet=quiet) as meter:
+            report = await found.restore(
                 opened,
-                stop=stop,
-                identities=_identities(identity),
+                manifest=manifest,
+                until=stop,
+                chain=chain,
                 tell=meter,
                 with_secrets=secrets,
                 jobs=jobs,
@@ -228,7 +211,7 @@ async def restore(
         told = "" if report.secrets is None else f" and {counted(report.secrets, 'secret')}"
         say(
             f"restored {rate(report.imported, meter.seconds)}{told} from manifest {report.manifest} of "
-            f"{moment_text(backup.manifest.created)}"
+            f"{moment_text(report.created)}"
         )
 
 
@@ -259,11 +242,7 @@ async def check(
 
     It needs no key. The exit status is 1 if anything is wrong.
     """
-    from eventferry.backup.checking import check
-
-    report = await check(
-        _storage(repository), read_data=read_data, head=head, identities=_identities(identity)
-    )
+    report = await eventferry.Repository(repository, identity).check(read_data, head)
     if as_json:
         print_json(report)
     else:
@@ -309,24 +288,22 @@ async def drill(
     It is restored into a temporary SQLite file, or into STORE, where there must be none, and removed afterwards. The
     exit status is 1 if anything is missing or different.
     """
-    from eventferry.backup.drilling import drill
-
+    found = eventferry.Repository(repository, identity)
     async with contextlib.AsyncExitStack() as stack:
-        backup = await stack.enter_async_context(backup_in(repository, chain, manifest))
         place = None if store is None else await stack.enter_async_context(open_store(store))
-        with _meter("restoring", backup, quiet=quiet) as meter:
-            report = await drill(backup, place, identities=_identities(identity), tell=meter, jobs=jobs)
+        with await _meter(found, chain, quiet=quiet) as meter:
+            report = await found.drill(place, manifest=manifest, chain=chain, tell=meter, jobs=jobs)
     if as_json:
         print_json(report)
     elif not (quiet and report.equal):
-        found = (
+        outcome = (
             f"equal: {counted(report.events, 'event')}"
             if report.equal
             else f"unequal: {report.events:,} and {counted(report.restored_events, 'event')}"
         )
         say(
             f"restored manifest {report.manifest} of {moment_text(report.created)} in "
-            f"{report.restore_seconds:.1f} s; {found}"
+            f"{report.restore_seconds:.1f} s; {outcome}"
         )
     if not report.equal:
         raise click.exceptions.Exit(1)
@@ -342,9 +319,7 @@ async def list_(repository: str, chain: str | None, limit: int, as_json: bool) -
     """List the runs of a repository."""
     import msgspec
 
-    from eventferry.backup.describing import runs
-
-    found = await runs(_storage(repository), chain, limit)
+    found = await eventferry.Repository(repository).runs(chain, limit)
     if as_json:
         print_data(msgspec.json.encode(found))
         return
@@ -362,10 +337,7 @@ async def list_(repository: str, chain: str | None, limit: int, as_json: bool) -
 @cancellable
 async def head(repository: str, chain: str | None) -> None:
     """Print the digest of the newest manifest, to be kept elsewhere, for backup check --head."""
-    from eventferry.backup.checking import head_of
-    from eventferry.backup.reading import chain_in
-
-    print_data(head_of(await chain_in(_storage(repository), chain)).encode())
+    print_data((await eventferry.Repository(repository).head(chain)).encode())
 
 
 @click.command()
@@ -389,10 +361,10 @@ async def status(
     """Say how old the last backup is."""
     import msgspec
 
-    from eventferry.backup.describing import metrics_of, status
+    from eventferry.backup.describing import metrics_of
     from eventferry.lines.files import FileSink
 
-    found = await status(_storage(repository), chain)
+    found = await eventferry.Repository(repository).status(chain)
     is_old = max_age is not None and found.age_seconds * 1000 > max_age
     if metrics is not None:
         await eventferry.pipeline([metrics_of(found).encode()], FileSink(metrics))
@@ -422,9 +394,8 @@ async def cat(
     jobs: int,
 ) -> None:
     """Print the events of a backup as JSON Lines."""
-    async with backup_in(repository, chain, manifest) as backup:
-        lines = backup.lines(stop=stop, identities=_identities(identity), jobs=jobs)
-        await eventferry.pipeline(lines, _held_back, destination_of("-"))
+    lines = eventferry.Repository(repository, identity).export_events(manifest, stop, chain, jobs)
+    await eventferry.pipeline(lines, _held_back, destination_of("-"))
 
 
 async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -449,7 +420,7 @@ async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 @option(
     "--keep-manifests",
     "DURATION",
-    "Remove manifests older than this below one that lists all parts, such as 400d.",
+    "Remove the manifests below one that lists all parts, once all are older than this, such as 400d.",
     type=DurationType(),
 )
 @flag("--compact", "Join small parts.")
@@ -472,16 +443,12 @@ async def prune(
 
     What was joined is removed by the next call, so that a restore which runs meanwhile finds its parts.
     """
-    from eventferry.backup.keeping import prune
-
     if keep_replaced is None and keep_manifests is None and not compact:
         raise UsageError("say what to prune: --keep-replaced, --keep-manifests or --compact")
-    report = await prune(
-        _storage(repository),
+    report = await eventferry.Repository(repository, identity).prune(
         keep_replaced=keep_replaced,
         keep_manifests=keep_manifests,
         compact=compact,
-        identities=_identities(identity),
         dry_run=dry_run,
     )
     if as_json:
@@ -517,10 +484,6 @@ def backup() -> None:
 
 for command in (check, drill, list_, head, status, cat, prune):
     backup.add_command(command)
-
-
-def _meter(title: str, backup: Backup, *, quiet: bool) -> Meter:
-    return Meter(title, None if quiet else backup.manifest.totals.plain_bytes)
 
 
 def _age(seconds: float) -> str:
