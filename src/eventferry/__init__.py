@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eventferry.backup.keeping import PruneReport
     from eventferry.backup.repository import Repository
     from eventferry.backup.restoring import RestoreReport
+    from eventferry.backup.run import BackupReport, backup
     from eventferry.changing.changes import Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
@@ -84,6 +85,7 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "BackupReport",
     "ChangeReport",
     "Changes",
     "CheckEnd",
@@ -144,6 +146,7 @@ __all__ = [
     "TargetReport",
     "TargetStream",
     "VerifyReport",
+    "backup",
     "check",
     "cutover",
     "from_csv",
@@ -173,6 +176,7 @@ _MODULES = {
     "backup.keeping": ("PruneReport",),
     "backup.repository": ("Repository",),
     "backup.restoring": ("RestoreReport",),
+    "backup.run": ("BackupReport", "backup"),
     "changing.changes": ("Changes",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),

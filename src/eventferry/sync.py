@@ -92,6 +92,7 @@ __all__ = [
     "Repository",
     "RepositoryExport",
     "TargetStream",
+    "backup",
     "check",
     "open_source",
     "open_store",
@@ -704,6 +705,28 @@ def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not
     *transforms, sink = rest or (None,)
     steps = [each if isinstance(each, Conversion) else _awaited_transform(each) for each in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
+
+
+def backup(
+    store: EventStore,
+    repository: str | os.PathLike[str],
+    *,
+    recipients: Iterable[str | os.PathLike[str]] = (),
+    secrets: bool = False,
+    single_writer: bool = False,
+    jobs: int = 1,
+) -> eventferry.BackupReport:
+    """Add to a repository what is new in a store, as `eventferry.backup` does."""
+    return _LOOP.run(
+        eventferry.backup(
+            _bare(store),
+            repository,
+            recipients=recipients,
+            secrets=secrets,
+            single_writer=single_writer,
+            jobs=jobs,
+        )
+    )
 
 
 def check(source: Any) -> eventferry.CheckReport:

@@ -16,6 +16,7 @@ import click
 
 import eventferry
 from eventferry.cli import (
+    backups,
     checks,
     events,
     following,
@@ -59,9 +60,9 @@ for command in (
     incremental.incremental,
     syncing.sync,
     syncing.cutover,
+    backups.backup,
     secrets.export_secrets,
     secrets.import_secrets,
-    repositories.backup,
     repositories.restore,
     checks.verify,
     foreign.sources,

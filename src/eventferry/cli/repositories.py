@@ -462,30 +462,6 @@ async def prune(
         )
 
 
-class BackupGroup(click.Group):
-    """`backup STORE REPO`, and commands below `backup`: no word of these is a store."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """What is no command is the arguments of `run`."""
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group(cls=BackupGroup)
-def backup() -> None:
-    """Back up a store into a repository; check, list, drill and prune it.
-
-    \b
-    eventferry backup STORE REPO     add what is new to the repository
-    eventferry backup COMMAND REPO   one of the commands below
-    """
-
-
-for command in (check, drill, list_, head, status, cat, prune):
-    backup.add_command(command)
-
-
 def _age(seconds: float) -> str:
     for unit in ("d", "h", "m"):
         if seconds >= 2 * _SECONDS[unit]:
