@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eventferry.backup.keeping import PruneReport
     from eventferry.backup.repository import Repository
     from eventferry.backup.restoring import RestoreReport
-    from eventferry.backup.run import BackupReport, backup
+    from eventferry.backup.run import BackupReport, back_up
     from eventferry.changing.changes import Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
@@ -146,7 +146,7 @@ __all__ = [
     "TargetReport",
     "TargetStream",
     "VerifyReport",
-    "backup",
+    "back_up",
     "check",
     "cutover",
     "from_csv",
@@ -176,7 +176,7 @@ _MODULES = {
     "backup.keeping": ("PruneReport",),
     "backup.repository": ("Repository",),
     "backup.restoring": ("RestoreReport",),
-    "backup.run": ("BackupReport", "backup"),
+    "backup.run": ("BackupReport", "back_up"),
     "changing.changes": ("Changes",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),

@@ -92,7 +92,7 @@ __all__ = [
     "Repository",
     "RepositoryExport",
     "TargetStream",
-    "backup",
+    "back_up",
     "check",
     "open_source",
     "open_store",
@@ -707,7 +707,7 @@ def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
 
 
-def backup(
+def back_up(
     store: EventStore,
     repository: str | os.PathLike[str],
     *,
@@ -716,9 +716,9 @@ def backup(
     single_writer: bool = False,
     jobs: int = 1,
 ) -> eventferry.BackupReport:
-    """Add to a repository what is new in a store, as `eventferry.backup` does."""
+    """Add to a repository what is new in a store, as `eventferry.back_up` does."""
     return _LOOP.run(
-        eventferry.backup(
+        eventferry.back_up(
             _bare(store),
             repository,
             recipients=recipients,

@@ -79,7 +79,7 @@ class BackupReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     bookmark: str
 
 
-async def backup(
+async def back_up(
     store: EventStore,
     repository: str | os.PathLike[str],
     *,

@@ -61,7 +61,7 @@ async def run(
 
     began = time.monotonic()
     async with store_at(store) as opened:
-        report = await eventferry.backup(
+        report = await eventferry.back_up(
             opened,
             repository,
             recipients=recipients,
