@@ -10,13 +10,14 @@ its thread held before it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
 
 from eventferry import cursor as vector
+from eventferry.changing.selection import Selection
 from eventferry.errors import StoreReplacedError, UsageError
 from eventferry.reading.bookmarks import Bookmark, decode, digest_of
 
@@ -30,6 +31,24 @@ class _Place(msgspec.Struct, rename="camel", gc=False):
 
 
 _PLACE = msgspec.json.Decoder(_Place)
+
+
+class _Kind(msgspec.Struct, rename="camel", gc=False):
+    """What of a line says whether it is selected."""
+
+    type: str
+    aggregate_id: str
+    timestamp: int
+
+
+_KIND = msgspec.json.Decoder(_Kind)
+
+
+class Lines(AsyncIterator[bytes], Protocol):
+    """Blocks of whole lines, which can be closed."""
+
+    async def aclose(self) -> None:
+        """End now; twice is fine."""
 
 
 class Cut(Protocol):
@@ -120,7 +139,7 @@ class AtBookmark:
             raise StoreReplacedError("the backup does not hold the events that the bookmark has read")
 
 
-async def until(cut: Cut, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def until(cut: Cut, lines: Lines) -> AsyncGenerator[bytes, None]:
     """The lines before a cut, of blocks of whole lines."""
     async with aclosing(lines):
         async for block in lines:
@@ -130,3 +149,16 @@ async def until(cut: Cut, lines: AsyncGenerator[bytes, None]) -> AsyncGenerator[
             if taken:
                 yield taken
     cut.end()
+
+
+async def selected(only: Selection, lines: Lines) -> AsyncGenerator[bytes, None]:
+    """The lines of the events that are meant, of blocks of whole lines. They stay as they are."""
+
+    def takes(line: bytes) -> bool:
+        kind = _KIND.decode(line)
+        return only.takes(kind.type, kind.aggregate_id, kind.timestamp)
+
+    async with aclosing(lines):
+        async for block in lines:
+            if taken := b"".join(line + b"\n" for line in block.split(b"\n")[:-1] if takes(line)):
+                yield taken

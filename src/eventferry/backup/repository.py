@@ -10,6 +10,7 @@ from typing import Any
 from eventferry.backup import checking, describing, drilling, keeping, restoring
 from eventferry.backup.chain import Chain
 from eventferry.backup.checking import RepositoryReport
+from eventferry.backup.cuts import selected
 from eventferry.backup.describing import RepositoryStatus, Run
 from eventferry.backup.drilling import DrillReport
 from eventferry.backup.keeping import PruneReport
@@ -17,6 +18,7 @@ from eventferry.backup.packing import load_identities
 from eventferry.backup.reading import JOBS, Backup, chain_in
 from eventferry.backup.restoring import RestoreReport
 from eventferry.backup.storage import open_storage
+from eventferry.changing.selection import Selection
 from eventferry.errors import UsageError
 from eventferry.lines.piping import Transform
 from eventferry.reading.arguments import check_integer
@@ -89,6 +91,10 @@ class Repository:
         until: str | int | None = None,
         chain: str | None = None,
         jobs: int = JOBS,
+        event_types: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a backup: an async iterator of blocks, a source for `pipeline`, `verify` and `check`.
 
@@ -98,9 +104,20 @@ class Repository:
                 than this time, in ms since 1970.
             chain: of which store, where there are several.
             jobs: how many parts are fetched at the same time.
+            event_types: only events of these types.
+            exclude_types: but none of these.
+            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
+            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
         """
+        only = Selection.of(
+            event_types=event_types,
+            exclude_types=exclude_types,
+            aggregate_ids=aggregate_ids,
+            aggregate_prefixes=aggregate_prefixes,
+        )
         backup = await self._backup(manifest, chain)
-        async with aclosing(backup.lines(stop=until, identities=self._identities, jobs=jobs)) as lines:
+        found = backup.lines(stop=until, identities=self._identities, jobs=jobs)
+        async with aclosing(found if only.is_all else selected(only, found)) as lines:
             async for block in lines:
                 yield block
 

@@ -25,6 +25,7 @@ from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, sour
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
+    aggregate_attribute_option,
     end_of,
     end_options,
     filter_of,
@@ -94,6 +95,7 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     "Make DEST a folder with a file for each day (UTC) or each type.",
     type=click.Choice(("day", "type")),
 )
+@option("--source", "URI", "With --format cloudevents: whose events these are, such as /shop/orders.")
 @flag("--end-mark", "Add a last line by which an import sees that nothing was lost on the way.")
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
@@ -106,6 +108,7 @@ async def export(
     starts: tuple[Any, ...],
     file_format: FileFormat,
     split_by: SplitBy | None,
+    source: str | None,
     end_mark: bool,
     freeze: bool,
     jobs: int,
@@ -113,7 +116,7 @@ async def export(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export events to a file: JSON Lines, or CSV or Parquet for analysis.
+    """Export events to a file: JSON Lines, CSV or Parquet for analysis, or CloudEvents.
 
     The file appears when it is complete.
     """
@@ -123,7 +126,7 @@ async def export(
     if len(times) > 1 or len(mappings) > 1:
         raise UsageError("--from is given once for a time, and once for a mapping")
     foreign = taken(options, mapping=mappings[0] if mappings else None, dry_run=dry_run)
-    destination = Destination(dest, file_format, split_by, has_end=end_mark)
+    destination = Destination(dest, file_format, split_by, has_end=end_mark, source=source)
     only = filter_of(start=times[0] if times else None, **options)
     if foreign is None:
         await _export_store(store, destination, only, freeze=freeze, jobs=jobs, as_json=as_json)
@@ -194,6 +197,7 @@ class _Mark:
 @csv_options
 @dry_run_option
 @format_option
+@aggregate_attribute_option
 @end_options
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
@@ -264,6 +268,7 @@ async def _import(
     file_format: FileFormat = "jsonl",
     manual: bool = False,
     byte_offset: int = 0,
+    aggregate_attribute: str | None = None,
     **options: Any,
 ) -> None:
     import asyncio
@@ -274,7 +279,7 @@ async def _import(
         await tell_in(file_format, src, foreign, as_json=as_json)
         return
     async with (
-        source_in(file_format, src, jobs, foreign, end) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -311,6 +316,7 @@ async def _fill(
     ignore_unknown_keys: bool,
     dry_run: bool,
     file_format: FileFormat = "jsonl",
+    aggregate_attribute: str | None = None,
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
@@ -331,7 +337,7 @@ async def _fill(
         return
     async with (
         eventferry.open_target(database, product, **settings) as target,
-        source_in(file_format, src, jobs, foreign, end) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
     ):
         mark = _Mark(source)
         with Meter("importing", total) as meter:

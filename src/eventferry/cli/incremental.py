@@ -14,6 +14,7 @@ from eventferry.cli.foreign import csv_options, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
+    aggregate_attribute_option,
     end_of,
     end_options,
     flag,
@@ -41,6 +42,7 @@ _SKIPPED = 3
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
 @format_option
+@aggregate_attribute_option
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
@@ -49,6 +51,7 @@ async def incremental_import(
     src: str,
     store: str,
     file_format: FileFormat,
+    aggregate_attribute: str | None,
     older: Any,
     fail_if_skipped: bool,
     dry_run: bool,
@@ -63,7 +66,10 @@ async def incremental_import(
     the store's latest event, unless --older says otherwise. A missing store is created.
     """
     async with (
-        source_in(file_format, src, jobs, taken(options), end_of(options)) as (source, total),
+        source_in(file_format, src, jobs, taken(options), end_of(options), aggregate_attribute) as (
+            source,
+            total,
+        ),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

@@ -20,6 +20,8 @@ from eventferry.cli.options import (
     StrParam,
     flag,
     json_option,
+    kinds,
+    kinds_of,
     option,
     together,
 )
@@ -164,7 +166,7 @@ async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet:
 @click.argument("repository", metavar="REPO")
 @click.argument("store", type=STORE)
 @state_options
-@flag("--secrets", "Restore the secrets too, as they were when they were last backed up.")
+@flag("--with-secrets", "Restore the secrets too, as they were when they were last backed up.")
 @flag(
     "--without-erasures", "Bring back what was erased since, also where the list of erasures cannot be read."
 )
@@ -183,7 +185,6 @@ async def restore(
     chain: str | None,
     identity: tuple[str, ...],
     jobs: int,
-    secrets: bool,
     quiet: bool,
     as_json: bool,
     **options: Any,
@@ -201,7 +202,6 @@ async def restore(
                 until=stop,
                 chain=chain,
                 tell=meter,
-                with_secrets=secrets,
                 jobs=jobs,
                 **options,
             )
@@ -384,6 +384,7 @@ async def status(
 @click.command()
 @click.argument("repository", metavar="REPO")
 @state_options
+@kinds
 @cancellable
 async def cat(
     repository: str,
@@ -392,9 +393,11 @@ async def cat(
     chain: str | None,
     identity: tuple[str, ...],
     jobs: int,
+    **filters: Any,
 ) -> None:
     """Print the events of a backup as JSON Lines."""
-    lines = eventferry.Repository(repository, identity).export_events(manifest, stop, chain, jobs)
+    found = eventferry.Repository(repository, identity)
+    lines = found.export_events(manifest, stop, chain, jobs, **kinds_of(**filters))
     await eventferry.pipeline(lines, _held_back, destination_of("-"))
 
 
