@@ -137,6 +137,15 @@ def test_the_lines_of_a_backup_are_those_of_an_export(backed_up: Ferry) -> None:
     assert first.count("\n") == 5
 
 
+def test_chosen_lines_of_a_backup_stay_as_they_are(backed_up: Ferry) -> None:
+    lines = backed_up.done("backup", "cat", "repo").out.splitlines()
+    chosen = backed_up.done("backup", "cat", "repo", "--type", "TYPE_1", "--type", "TYPE_2").out.splitlines()
+    assert chosen == [line for line in lines if '"TYPE_0"' not in line]
+    assert backed_up.done("backup", "cat", "repo", "--exclude-type", "TYPE_0").out.splitlines() == chosen
+    of_one = backed_up.done("backup", "cat", "repo", "--aggregate-prefix", "aggregate-3").out.splitlines()
+    assert of_one == [line for line in lines if '"aggregate-3"' in line]
+
+
 def test_a_part_is_imported_as_a_file(backed_up: Ferry) -> None:
     parts = sorted((backed_up.directory / "repo").rglob("*.zst"))
     for number, part in enumerate(parts):

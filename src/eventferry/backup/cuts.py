@@ -44,8 +44,11 @@ class _Kind(msgspec.Struct, rename="camel", gc=False):
 _KIND = msgspec.json.Decoder(_Kind)
 
 
-class Lines(AsyncIterator[bytes], Protocol):
+class Lines(Protocol):
     """Blocks of whole lines, which can be closed."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Begin."""
 
     async def aclose(self) -> None:
         """End now; twice is fine."""
