@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import eventferry
 from eventferry import EventferryError, open_store
 from eventferry.backup.chain import Chain, chains
 from eventferry.backup.checking import RepositoryReport, check, head_of
@@ -205,7 +206,7 @@ def test_a_rewritten_past_is_found_by_a_kept_head(tmp_path: Path) -> None:
         (repository / newest).unlink()
         async with open_store(str(tmp_path / "a.db")) as store:
             await store.append_events("a-0", [{"type": "FORGED"}])
-            await back_up(store, open_storage(repository))
+            await eventferry.back_up(store, repository)
 
     asyncio.run(rewritten())
     assert checked(repository).sound
