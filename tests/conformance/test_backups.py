@@ -19,6 +19,7 @@ from tests.support.servers import PASSWORD
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(format, "PART_BYTES", 20_000)
     monkeypatch.setattr(exporting, "PAGE_EVENTS", 100)
+    monkeypatch.setattr(exporting, "PAGE_BYTES", 5_000)
 
 
 async def test_the_parts_are_the_export(new_url: NewUrl, tmp_path: Path) -> None:
@@ -77,11 +78,11 @@ async def test_a_store_that_was_restored_is_refused(new_url: NewUrl, tmp_path: P
         await store.incremental_import([make_event(i) for i in range(50, 60)])
         await back_up(store, repository)
     restore(url, before)
-    for _ in range(2):  # as it was restored, and when it has grown apart
+    for attempt in range(2):  # as it was restored, and when it has grown apart
         async with open_store(url) as store:
             with pytest.raises(BackupDivergedError, match="holds 60 events"):
                 await back_up(store, repository)
-        await save_more(url, 30, "another")
+        await save_more(url, 30, f"another-{attempt}")
 
 
 async def test_ids_of_deleted_secrets_are_noted(new_url: NewUrl, tmp_path: Path) -> None:
