@@ -93,8 +93,11 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
                 await _close(opened)
         finally:
             await to_the_end(_abort(sink, error))
-        if isinstance(error, InputError) and isinstance(source, MadeLines):
-            told = source.explain(error)
+        if isinstance(error, InputError):
+            told = error
+            for maker in (*reversed(transforms), source):
+                if isinstance(maker, MadeLines):
+                    told = maker.explain(told)
             if told is not error:
                 raise told from error
         raise
@@ -103,10 +106,10 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
 
 @runtime_checkable
 class MadeLines(Protocol):
-    """A source that made its lines of something else."""
+    """A source or transform that made its lines of something else."""
 
     def explain(self, error: InputError) -> InputError:
-        """What a sink has refused, in terms of what the line was made of."""
+        """What was refused behind it, in terms of what the line was made of; the same error if it was not made here."""
 
 
 async def _abort(sink: Sink[Any], error: BaseException) -> None:
