@@ -165,3 +165,17 @@ def test_what_is_to_be_pruned_is_said(backed_up: Ferry) -> None:
 
 def test_an_unknown_share_is_refused(backed_up: Ferry) -> None:
     assert "percentage" in backed_up.refused("backup", "check", "repo", "--read-data", "half", status=2)
+
+
+def test_without_its_list_of_erasures_a_restore_needs_a_word(ferry: Ferry) -> None:
+    ferry.store("a.db", 3)
+    ferry.in_store("a.db", lambda store: store.set_secret("gone", "a key"))
+    ferry.done("backup", "a.db", "repo", "--with-secrets")
+    ferry.in_store("a.db", lambda store: store.delete_secret("gone"))
+    ferry.done("backup", "a.db", "repo")
+    [erasures] = (ferry.directory / "repo").rglob("erasures/*.json")
+    erasures.unlink()
+    assert "with --without-erasures, what was erased comes back" in ferry.refused("restore", "repo", "b.db")
+    told = ferry.done("restore", "repo", "b.db", "--without-erasures", "--with-secrets").err
+    assert told.startswith("restored 5 events in ")
+    assert "and 1 secret from manifest 2" in told

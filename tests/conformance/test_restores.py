@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from eventferry import (
     StoreFullError,
     StoreReplacedError,
     UsageError,
+    back_up,
     open_store,
     verify,
 )
@@ -22,8 +25,8 @@ from eventferry.backup.drilling import drill
 from eventferry.backup.reading import Backup
 from eventferry.backup.restoring import restore
 from eventferry.backup.storage import Storage, open_storage
-from tests.support import NewUrl, Opened, exported
-from tests.support.small_backups import back_up
+from eventferry.importing import batch
+from tests.support import NewUrl, Opened, exported, small_backups
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ async def test_a_restored_store_is_what_was_backed_up(
     async with opened() as store, open_store(new_url()) as restored:
         for _ in range(3):
             await save(store, 10)
-            await back_up(store, storage)
+            await small_backups.back_up(store, storage)
         report = await restore(await Backup.open(storage), restored)
         assert report.imported == 30
         assert (await verify(store.export_events(), restored.export_events())).equal
@@ -58,7 +61,7 @@ async def test_each_cut_restores_exactly_its_events(
             for _ in range(6):
                 await save(store, random.randint(1, 3))
                 cuts.append(await store.bookmark())
-            await back_up(store, storage)
+            await small_backups.back_up(store, storage)
         backup = await Backup.open(storage)
         for number, cut in enumerate(random.sample(cuts, 10)):
             async with open_store(new_url()) as restored:
@@ -74,7 +77,7 @@ async def test_each_manifest_restores_the_store_as_it_was_then(
     async with opened() as store:
         for _ in range(3):
             await save(store, 5)
-            await back_up(store, storage)
+            await small_backups.back_up(store, storage)
             cuts.append(await store.bookmark())
         for number, cut in enumerate(cuts, 1):
             async with open_store(new_url()) as restored:
@@ -89,7 +92,7 @@ async def test_readers_that_were_not_ahead_go_on(opened: Opened, new_url: NewUrl
         early = await store.bookmark()
         await save(store, 5)
         end = await store.bookmark()
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
         await restore(await Backup.open(storage), restored)
         assert await exported(restored, since=early) == await exported(store, since=early, until=end)
         assert await exported(restored, since=end) == b""
@@ -98,7 +101,7 @@ async def test_readers_that_were_not_ahead_go_on(opened: Opened, new_url: NewUrl
 async def test_readers_that_were_ahead_are_refused(opened: Opened, new_url: NewUrl, storage: Storage) -> None:
     async with opened() as store, open_store(new_url()) as restored:
         await save(store, 5)
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
         await save(store, 5)
         ahead = await store.bookmark()
         await restore(await Backup.open(storage), restored)
@@ -113,7 +116,7 @@ async def test_a_restore_replaces_only_if_it_may(opened: Opened, storage: Storag
     async with opened() as store, opened() as other:
         await save(store, 5)
         await save(other, 2, name="other")
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
         backup = await Backup.open(storage)
         before = await exported(other)
         with pytest.raises(StoreFullError):
@@ -127,7 +130,7 @@ async def test_damage_leaves_the_target_as_it_was(opened: Opened, tmp_path: Path
     async with opened() as store, opened() as other:
         for _ in range(2):
             await save(store, 5)
-            await back_up(store, storage)
+            await small_backups.back_up(store, storage)
         await save(other, 2, name="other")
         before = await exported(other)
         backup = await Backup.open(storage)
@@ -143,7 +146,7 @@ async def test_a_drill_finds_a_backup_equal_and_leaves_nothing(
 ) -> None:
     async with opened() as store, open_store(new_url()) as place:
         await save(store, 12)
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
         report = await drill(await Backup.open(storage), place)
         assert (report.equal, report.events, report.restored_events) == (True, 12, 12)
         assert not await place.exists()
@@ -154,7 +157,7 @@ async def test_a_bookmark_of_another_store_is_no_cut(opened: Opened, storage: St
     async with opened() as store, opened() as other:
         await save(store, 3)
         await save(other, 3)
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
         with pytest.raises(UsageError, match="another store"):
             (await Backup.open(storage)).lines(stop=await other.bookmark())
 
@@ -163,7 +166,7 @@ async def test_a_bookmark_of_another_store_is_no_cut(opened: Opened, storage: St
 async def test_a_manifest_that_is_not_there_is_named(opened: Opened, storage: Storage) -> None:
     async with opened() as store:
         await save(store, 3)
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
     with pytest.raises(RepositoryError, match=r"no manifest 7 in the chain .*, but 1"):
         await Backup.open(storage, manifest=7)
 
@@ -173,7 +176,7 @@ async def test_chains_of_several_stores_are_told_apart(opened: Opened, storage: 
     async with opened() as store, opened() as other:
         for number, each in enumerate((store, other)):
             await save(each, number + 1)
-            await back_up(each, storage, source=f"store {number}")
+            await small_backups.back_up(each, storage, source=f"store {number}")
         with pytest.raises(UsageError, match="of several stores"):
             await Backup.open(storage)
     from eventferry.backup.chain import chains
@@ -188,9 +191,101 @@ async def test_a_store_that_was_replaced_goes_on_in_its_newest_chain(
 ) -> None:
     async with opened() as store, open_store(new_url()) as restored:
         await save(store, 3)
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
         async with store.import_events() as importing:
             await importing.write(b"".join([block async for block in store.export_events(limit=2)]))
-        await back_up(store, storage)
+        await small_backups.back_up(store, storage)
         await restore(await Backup.open(storage), restored)
+        assert await exported(restored) == await exported(store)
+
+
+async def test_secrets_come_back_only_if_asked_for(
+    opened: Opened, new_url: NewUrl, storage: Storage, tmp_path: Path
+) -> None:
+    async with opened() as store:
+        await store.set_secret("kept", "a key")
+        await store.set_secret("gone", "another key")
+        await store.delete_secret("gone")
+        await back_up(store, tmp_path / "repository", secrets=True)
+        backup = await Backup.open(storage)
+        for with_secrets, expected in ((False, None), (True, "a key")):
+            async with open_store(new_url()) as restored:
+                report = await restore(backup, restored, with_secrets=with_secrets)
+                assert report.secrets == (2 if with_secrets else None)
+                assert await restored.get_secret("kept") == expected
+                assert await restored.get_secret("gone") is None
+
+
+async def test_a_secret_that_was_deleted_since_never_comes_back(
+    opened: Opened, new_url: NewUrl, storage: Storage, tmp_path: Path
+) -> None:
+    async with opened() as store, open_store(new_url()) as restored:
+        await store.set_secret("gone", "a key")
+        await back_up(store, tmp_path / "repository", secrets=True)
+        first = await Backup.open(storage, manifest=1)
+        await store.delete_secret("gone")
+        await back_up(store, tmp_path / "repository")
+        await restore(first, restored, with_secrets=True)
+        assert await restored.get_secret("gone") is None
+        assert await exported(restored) == await exported(store, limit=1)
+
+
+@pytest.mark.once
+async def test_without_its_list_nothing_is_restored_unless_it_must_be(
+    opened: Opened, new_url: NewUrl, storage: Storage, tmp_path: Path
+) -> None:
+    async with opened() as store, open_store(new_url()) as restored:
+        await store.set_secret("gone", "a key")
+        await back_up(store, tmp_path / "repository", secrets=True)
+        await store.delete_secret("gone")
+        await back_up(store, tmp_path / "repository")
+        [erasures] = (tmp_path / "repository").rglob("erasures/*.json")
+        erasures.unlink()
+        for number in (1, 2):
+            with pytest.raises(RepositoryDamagedError, match=r"erasures.*without_erasures=True"):
+                await restore(await Backup.open(storage, manifest=number), restored)
+        assert not await restored.exists()
+        await restore(
+            await Backup.open(storage, manifest=1), restored, with_secrets=True, without_erasures=True
+        )
+        assert await restored.get_secret("gone") == "a key"
+
+
+@pytest.mark.once
+async def test_a_backup_without_secrets_has_none_to_restore(
+    opened: Opened, new_url: NewUrl, storage: Storage, tmp_path: Path
+) -> None:
+    async with opened() as store, open_store(new_url()) as restored:
+        await save(store, 1)
+        await back_up(store, tmp_path / "repository")
+        with pytest.raises(RepositoryError, match="no secrets"):
+            await restore(await Backup.open(storage), restored, with_secrets=True)
+        assert not await restored.exists()
+
+
+async def test_an_interrupted_restore_is_continued(
+    opened: Opened, new_url: NewUrl, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_BYTES", 2_000)
+    monkeypatch.setattr("eventferry.importing.replace.Replacement.batch_bytes", 2_000)
+    async with opened() as store, open_store(new_url()) as restored:
+        await save(store, 200)
+        await small_backups.back_up(store, storage, per_part=20)
+        backup = await Backup.open(storage)
+
+        async def interrupted(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            count = 0
+            async for block in blocks:
+                yield block
+                count += 1
+                if count == 7:
+                    raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await restore(backup, restored, tell=interrupted)
+        progress = await restored.import_progress()
+        assert progress is not None
+        assert 0 < progress.imported < 200
+        report = await restore(backup, restored, resume=True)
+        assert report.imported == 200
         assert await exported(restored) == await exported(store)

@@ -138,19 +138,26 @@ class Backup:
             async for block in blocks:
                 yield block
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether secrets were ever backed up."""
+        return _newest(self.chain).manifest.secrets is not None
+
     async def secrets(
         self, deleted: Sequence[str], identities: Sequence[Any] = ()
     ) -> AsyncGenerator[bytes, None]:
-        """The lines of the secrets; of those with these ids, and those that were deleted then, without their keys.
+        """The lines of the secrets as they were last backed up: those of older runs are removed. Of those with these
+        ids, and those that were deleted then, without their keys.
         Raises as `BackupLines` does."""
         gone = set(deleted)
-        for part in () if self.manifest.secrets is None else self.manifest.secrets.parts:
+        found = _newest(self.chain).manifest.secrets
+        for part in () if found is None else found.parts:
             async with aclosing(read_part(self._storage, self.chain.name, part, identities)) as blocks:
                 async for block in blocks:
-                    found = (decode_line(line) for line in block.split(b"\n")[:-1])
+                    rows = (decode_line(line) for line in block.split(b"\n")[:-1])
                     yield b"".join(
                         msgspec.json.encode(Secret(None, one.id, one.idx) if one.id in gone else one) + b"\n"
-                        for one in found
+                        for one in rows
                     )
 
     async def erasures(self) -> list[Erasures]:

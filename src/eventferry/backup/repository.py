@@ -151,7 +151,7 @@ class Repository:
             freeze: freeze the store during the restore.
             resume: continue an interrupted restore of the same state.
             allow_empty: allow a backup without events, which empties the store.
-            with_secrets: the secrets too, as they were when they were last backed up.
+            with_secrets: the secrets too, as they were when they were last backed up, whichever state it is.
             without_erasures: bring back what was erased since.
             jobs: how many parts are fetched at the same time.
             tell: a transform that only counts, for who shows the progress.

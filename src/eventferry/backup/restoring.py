@@ -11,7 +11,7 @@ from eventferry import cursor as vector
 from eventferry.backup.reading import JOBS, Backup
 from eventferry.clock import now
 from eventferry.database import Database
-from eventferry.errors import EventferryError, RepositoryDamagedError
+from eventferry.errors import EventferryError, RepositoryDamagedError, RepositoryError
 from eventferry.lines.piping import Transform, pipeline
 from eventferry.reading.bookmarks import decode
 from eventferry.reading.questions import identity_of
@@ -72,7 +72,7 @@ async def restore(
         freeze: freeze the store during the restore.
         resume: continue an interrupted restore of the same.
         allow_empty: allow a backup without events, which empties the store.
-        with_secrets: the secrets too, as they were when they were last backed up.
+        with_secrets: the secrets too, as they were when they were last backed up, whichever state of the events it is.
         without_erasures: bring back what was erased since.
         jobs: how many parts are fetched at the same time.
 
@@ -82,6 +82,10 @@ async def restore(
         UsageError, StoreReplacedError: the bookmark is not one of this backup.
         EventferryError: as an import raises them.
     """
+    if with_secrets and not backup.has_secrets:
+        raise RepositoryError(
+            f"the chain {backup.chain.name} has no secrets: a backup has them only if it is asked to"
+        )
     deleted = [] if without_erasures else await _deleted_secrets(backup)
     lines = backup.lines(stop=stop, identities=identities, jobs=jobs)
     database = store._database

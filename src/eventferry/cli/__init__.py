@@ -127,7 +127,8 @@ _OPTIONS = {
 """The command's options that are not spelled like the library's parameters."""
 
 _PARAMETER = re.compile(
-    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True|mode='(merge)'|(same_aggregate)(?==)"
+    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty|without_erasures)=True"
+    r"|mode='(merge)'|(same_aggregate)(?==)"
     r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes)"
     r"(?:=True)?)(?![\w'\"])"
 )
