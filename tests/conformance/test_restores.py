@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eventferry import (
+    Changes,
     CursorAheadError,
     EventStore,
     RepositoryDamagedError,
@@ -289,3 +290,20 @@ async def test_an_interrupted_restore_is_continued(
         report = await restore(backup, restored, resume=True)
         assert report.imported == 200
         assert await exported(restored) == await exported(store)
+
+
+async def test_changes_on_the_way_have_no_common_history(
+    opened: Opened, new_url: NewUrl, storage: Storage
+) -> None:
+    async with opened() as store, open_store(new_url()) as restored:
+        await save(store, 10)
+        bookmark = await store.bookmark()
+        await small_backups.back_up(store, storage)
+        changes = Changes(aggregate_ids=["a-1", "a-2"])
+        report = await restore(await Backup.open(storage), restored, changes=changes)
+        assert (report.imported, report.bookmark) == (4, None)
+        assert (changes.report.read, changes.report.left_out) == (10, 6)
+        found = await restored.last_events(10)
+        assert [event.thread_counter for event in found] == [0, 1, 2, 3]
+        with pytest.raises(StoreReplacedError, match="another store"):
+            await exported(restored, since=bookmark)
