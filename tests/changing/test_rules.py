@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eventferry import ChangeError, Changes, InputError, RulesError, load_rules
@@ -266,3 +266,46 @@ def test_rules_after_one_another_give_what_each_gives_alone(
     for rule in made:
         text = Changes(rules=Rules(rules=(rule,))).change(text)
     assert together == text
+
+
+TYPES = st.sampled_from(["A", "B", "C"])
+IDS = st.sampled_from(["a-1", "a-2", "b-1"])
+any_rules = st.lists(
+    st.one_of(
+        st.fixed_dictionaries({"drop": st.just(True)}, optional={"type": TYPES, "aggregate_id": IDS}),
+        st.fixed_dictionaries(
+            {"set": st.dictionaries(st.sampled_from(["/a", "/b"]), st.integers(0, 3), max_size=2)},
+            optional={
+                "type": st.lists(TYPES, min_size=1, max_size=2),
+                "aggregate_prefix": st.sampled_from(["a", "b-", "a-1"]),
+                "rename": TYPES,
+                "rename_aggregate": st.sampled_from(["a", "b-"]),
+                "aggregate_from": st.sampled_from(["/a", "/b"]),
+                "copy": st.just({"/a": "/b"}),
+                "remove": st.just(["/a"]),
+            },
+        ).filter(lambda rule: len(rule) > 1 or bool(rule["set"])),
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+@given(any_rules, st.lists(st.tuples(TYPES, IDS), min_size=1, max_size=5))
+@settings(max_examples=examples(200))
+def test_rules_together_give_what_they_give_one_after_the_other(
+    given_rules: list[dict[str, Any]], events: list[tuple[str, str]]
+) -> None:
+    made = [msgspec.convert(rule, Rule) for rule in given_rules]
+    try:
+        together = Changes(rules=Rules(rules=tuple(made)))
+    except RulesError:
+        assume(False)
+    text = b"".join(
+        line(make_event(i, type=event_type, aggregateId=aggregate_id, payload={"a": i}))
+        for i, (event_type, aggregate_id) in enumerate(events)
+    )
+    at_once = together.change(text)
+    for rule in made:
+        text = Changes(rules=Rules(rules=(rule,))).change(text)
+    assert at_once == text
