@@ -14,7 +14,7 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from eventferry.changing.changes import ChangedEvent, Changes
+    from eventferry.changing.changes import Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.cloudevents.reading import from_cloudevents
@@ -82,7 +82,6 @@ __all__ = [
     "Append",
     "Appended",
     "ChangeReport",
-    "ChangedEvent",
     "Changes",
     "CheckEnd",
     "CheckReport",
@@ -163,7 +162,7 @@ __all__ = [
 
 
 _MODULES = {
-    "changing.changes": ("ChangedEvent", "Changes"),
+    "changing.changes": ("Changes",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),
