@@ -312,8 +312,8 @@ def test_a_changed_import_goes_on_where_it_was_interrupted(
     ("words", "told"),
     [
         (("--rules", "none.toml"), "none.toml"),
-        (("--function", "none:f"), "the function 'none:f' cannot be loaded"),
-        (("--function", "loud"), "module:function"),
+        (("--function", "none:f"), "'none:f' cannot be loaded"),
+        (("--function", "loud"), "MODULE:FUNCTION"),
         (("--aggregate-prefix", ""), "--aggregate-prefix contains an empty string"),
         (("--from", "2026-01-02", "--until", "2026-01-01"), "--from is later than --until"),
         (("--from", "2026-01-02", "--from", "2026-01-01"), "--from is given once for a time"),
