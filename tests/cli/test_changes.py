@@ -335,6 +335,7 @@ def test_a_changed_import_goes_on_where_it_was_interrupted(
         (("--function", "none:f"), "function: 'none:f' cannot be loaded"),
         (("--function", "loud"), "MODULE:FUNCTION"),
         (("--aggregate-prefix", ""), "--aggregate-prefix contains an empty string"),
+        (("--report", "-"), "--report writes a file"),
         (("--from", "2026-01-02", "--until", "2026-01-01"), "--from is later than --until"),
         (("--from", "2026-01-02", "--from", "2026-01-01"), "--from is given once for a time"),
     ],
