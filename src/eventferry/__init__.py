@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eventferry.backup.repository import Repository
     from eventferry.backup.restoring import RestoreReport
     from eventferry.backup.run import BackupReport, back_up
-    from eventferry.changing.changes import Changes
+    from eventferry.changing.changes import ChangedEvent, Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.cloudevents.reading import from_cloudevents
@@ -90,6 +90,7 @@ __all__ = [
     "Appended",
     "BackupReport",
     "ChangeReport",
+    "ChangedEvent",
     "Changes",
     "CheckEnd",
     "CheckReport",
@@ -186,7 +187,7 @@ _MODULES = {
     "backup.repository": ("Repository",),
     "backup.restoring": ("RestoreReport",),
     "backup.run": ("BackupReport", "back_up"),
-    "changing.changes": ("Changes",),
+    "changing.changes": ("ChangedEvent", "Changes"),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),
