@@ -180,6 +180,7 @@ __all__ = [
 
 
 _MODULES = {
+    "changing.changes": ("ChangedEvent", "Changes"),
     "backup.checking": ("Problem", "RepositoryReport"),
     "backup.describing": ("RepositoryStatus", "Run"),
     "backup.drilling": ("DrillReport",),
@@ -187,7 +188,6 @@ _MODULES = {
     "backup.repository": ("Repository",),
     "backup.restoring": ("RestoreReport",),
     "backup.run": ("BackupReport", "back_up"),
-    "changing.changes": ("ChangedEvent", "Changes"),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),
