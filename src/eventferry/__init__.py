@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from eventferry.lines.files import read_blocks
     from eventferry.lines.metadata import EventMetadata, data_of, metadata_of, with_metadata
     from eventferry.lines.piping import Sink, pipeline
-    from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+    from eventferry.reading.exporting import ExportStream
     from eventferry.reading.following import FollowStream
     from eventferry.reading.loading import EventLoader
+    from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
     from eventferry.reading.partition import Partition
     from eventferry.results import (
         AggregatePage,
@@ -171,7 +172,8 @@ _MODULES = {
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
     "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),
-    "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
+    "reading.exporting": ("ExportStream",),
+    "reading.maintenance": ("AUTO", "MANUAL", "MaintenanceMode"),
     "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),

@@ -31,9 +31,10 @@ from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import histories, loading, partition
 from eventferry.reading.arguments import check_integer, check_mode, filter_of, text, texts
 from eventferry.reading.bookmarks import Bookmark
-from eventferry.reading.exporting import AUTO, MANUAL, Export, ExportStream, MaintenanceMode
+from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader, Readers
+from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
 from eventferry.reading.partition import Partition
 from eventferry.results import (
     AggregatePage,
