@@ -15,6 +15,8 @@ from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
     from eventferry.changing.changes import Changes
+    from eventferry.changing.erased import Erased
+    from eventferry.changing.erasing import EraseReport
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.cloudevents.reading import from_cloudevents
@@ -91,6 +93,8 @@ __all__ = [
     "Description",
     "Difference",
     "Event",
+    "EraseReport",
+    "Erased",
     "EventInput",
     "EventLoader",
     "EventMetadata",
@@ -164,6 +168,8 @@ __all__ = [
 
 _MODULES = {
     "changing.changes": ("Changes",),
+    "changing.erased": ("Erased",),
+    "changing.erasing": ("EraseReport",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),
@@ -171,9 +177,9 @@ _MODULES = {
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
-    "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),
     "reading.exporting": ("ExportStream",),
     "reading.maintenance": ("AUTO", "MANUAL", "MaintenanceMode"),
+    "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),
     "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),
