@@ -15,7 +15,18 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, following, foreign, incremental, secrets, service, stores, syncing
+from eventferry.cli import (
+    checks,
+    erasing,
+    events,
+    following,
+    foreign,
+    incremental,
+    secrets,
+    service,
+    stores,
+    syncing,
+)
 from eventferry.cli.logs import logged
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
@@ -48,6 +59,7 @@ for command in (
     incremental.incremental,
     syncing.sync,
     syncing.cutover,
+    erasing.erase,
     secrets.export_secrets,
     secrets.import_secrets,
     checks.verify,

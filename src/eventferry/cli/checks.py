@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,10 @@ from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 
+if TYPE_CHECKING:
+    from eventferry.changing.erased import Erased
+    from eventferry.state.erasures import Erasure
+
 
 @click.command()
 @click.argument("a")
@@ -28,12 +32,23 @@ from eventferry.errors import UsageError
     "BOOKMARK",
     "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing.",
 )
+@flag(
+    "--erased",
+    "Erase from both what was erased from either of the two that is a store: so an older copy is equal to it.",
+)
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @foreign_options
 @json_option
 @cancellable
 async def verify(
-    a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool, **options: Any
+    a: str,
+    b: str | None,
+    content: bool,
+    until: str | None,
+    erased: bool,
+    secrets: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Compare two stores or files, or check one.
 
@@ -47,14 +62,22 @@ async def verify(
             "--from needs two sources to compare, A being the other product's, and no --until or --secrets"
         )
     if b is None:
-        if content or secrets:
-            raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
+        for name, given in {"content": content, "erased": erased, "secrets": secrets}.items():
+            if given:
+                raise UsageError(f"--{name} needs two sources to compare")
         is_sound = await _check(a, as_json=as_json)
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
     else:
         is_sound = await _compare(
-            a, b, content=content, until=until, secrets=secrets, foreign=foreign, as_json=as_json
+            a,
+            b,
+            content=content,
+            until=until,
+            erased=erased,
+            secrets=secrets,
+            foreign=foreign,
+            as_json=as_json,
         )
     if not is_sound:
         raise click.exceptions.Exit(1)
@@ -99,6 +122,7 @@ async def _compare(
     *,
     content: bool,
     until: str | None,
+    erased: bool,
     secrets: bool,
     foreign: Foreign | None,
     as_json: bool,
@@ -111,7 +135,9 @@ async def _compare(
             source_of(b, until=until) as (right, _),
         ):
             with Meter("comparing") as meter:
-                report = await eventferry.verify(meter(left), right, content=content)
+                report = await eventferry.verify(
+                    meter(left), right, content=content, erased=await _erased_from(a, b) if erased else None
+                )
     if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:
             kept = await eventferry.verify_secrets(left, right, content=content)
@@ -132,6 +158,17 @@ async def _compare(
                 kept, kept.secrets, kept.other_secrets, "secret", map(_secret_difference, kept.differences), b
             )
     return is_equal
+
+
+async def _erased_from(*places: str) -> Erased:
+    """What was erased from those of the places that are stores."""
+    from eventferry.changing.erased import Erased
+
+    found: list[Erasure] = []
+    for place in filter(is_store, places):
+        async with store_at(place) as store:
+            found += (await store.erased()).erasures
+    return Erased(found)
 
 
 def _tell(
