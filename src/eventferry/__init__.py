@@ -14,7 +14,14 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from eventferry.changing.changes import Changes
+    from eventferry.backup.checking import Problem, RepositoryReport
+    from eventferry.backup.describing import RepositoryStatus, Run
+    from eventferry.backup.drilling import DrillReport
+    from eventferry.backup.keeping import PruneReport
+    from eventferry.backup.repository import Repository
+    from eventferry.backup.restoring import RestoreReport
+    from eventferry.backup.run import BackupReport, back_up
+    from eventferry.changing.changes import ChangedEvent, Changes
     from eventferry.changing.erased import Erased
     from eventferry.changing.erasing import EraseReport
     from eventferry.changing.report import ChangeReport
@@ -84,7 +91,9 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "BackupReport",
     "ChangeReport",
+    "ChangedEvent",
     "Changes",
     "CheckEnd",
     "CheckReport",
@@ -92,6 +101,7 @@ __all__ = [
     "CutoverReport",
     "Description",
     "Difference",
+    "DrillReport",
     "Event",
     "EraseReport",
     "Erased",
@@ -116,9 +126,16 @@ __all__ = [
     "OpenImportDescription",
     "Page",
     "Partition",
+    "Problem",
+    "PruneReport",
     "Remark",
+    "Repository",
+    "RepositoryReport",
+    "RepositoryStatus",
+    "RestoreReport",
     "Rule",
     "Rules",
+    "Run",
     "SavedEvent",
     "Secret",
     "SecretDifference",
@@ -139,6 +156,7 @@ __all__ = [
     "TargetReport",
     "TargetStream",
     "VerifyReport",
+    "back_up",
     "check",
     "cutover",
     "data_of",
@@ -167,7 +185,14 @@ __all__ = [
 
 
 _MODULES = {
-    "changing.changes": ("Changes",),
+    "changing.changes": ("ChangedEvent", "Changes"),
+    "backup.checking": ("Problem", "RepositoryReport"),
+    "backup.describing": ("RepositoryStatus", "Run"),
+    "backup.drilling": ("DrillReport",),
+    "backup.keeping": ("PruneReport",),
+    "backup.repository": ("Repository",),
+    "backup.restoring": ("RestoreReport",),
+    "backup.run": ("BackupReport", "back_up"),
     "changing.erased": ("Erased",),
     "changing.erasing": ("EraseReport",),
     "changing.report": ("ChangeReport",),

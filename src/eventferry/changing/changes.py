@@ -16,22 +16,34 @@ from eventferry.changing.applying import Applied
 from eventferry.changing.function import Called, Function
 from eventferry.changing.numbering import Numbering
 from eventferry.changing.pseudonyms import Pseudonyms
-from eventferry.changing.report import ChangeReport, Example, Proof
+from eventferry.changing.report import ChangeReport, Proof
 from eventferry.changing.rules import Rules, check_rules, load_rules
 from eventferry.changing.selection import Selection
 from eventferry.errors import ChangeError, InputError
 from eventferry.importing.batch import SLICE
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
-from eventferry.lines.event import NewRow, NewRowValues
+from eventferry.lines.event import Event, NewRow, NewRowValues, decode_event
 from eventferry.lines.limits import MAX_ID_LENGTH, check_text
 from eventferry.lines.payload import ENCODER, SHALLOW, check_payload
 from eventferry.lines.refusal import cut_off
 
 _HELD_BACK = 2  # bytes of a block
-_EXAMPLES = 10
+_SHOWN = 5  # changed events that are kept to be shown
 _PIECES_KEPT = 4
 """Of the pieces that went out last it is known what they were made of: a sink may refuse a line of them."""
+
+
+class ChangedEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """An event before and after it was changed.
+
+    Attributes:
+        before: as it came.
+        after: what became of it, with its new place: one event, or several.
+    """
+
+    before: Event
+    after: list[Event]
 
 
 class _Made(NamedTuple):
@@ -41,13 +53,11 @@ class _Made(NamedTuple):
         lines: the events.
         untouched: of each, whether it is of an event that nothing has changed.
         numbers: of each, the number of the line that it was made of.
-        changed: the numbers of some that were changed, and what each became.
     """
 
     lines: list[Line]
     untouched: list[bool]
     numbers: list[int]
-    changed: list[tuple[int, list[Line]]]
 
 
 class Changes:
@@ -68,10 +78,8 @@ class Changes:
         start_time: only events from this timestamp on, in ms since 1970.
         finish_time: only events up to this timestamp, inclusive.
         keep_positions: events keep their positions and versions. Then none may be left out, and none become several.
+        ignore_unknown_keys: drop unknown keys of events instead of refusing them.
         max_line_bytes: a line that comes in may be as long as this.
-
-    Attributes:
-        examples: the first events that were changed or dropped, and what they became.
 
     Raises:
         RulesError: the rules are wrong, or the key of their pseudonyms is missing.
@@ -90,6 +98,7 @@ class Changes:
         start_time: int | None = None,
         finish_time: int | None = None,
         keep_positions: bool = False,
+        ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> None:
         if rules is None:
@@ -112,14 +121,15 @@ class Changes:
         self._function = None if function is None else Called(function)
         self._keep_positions = keep_positions
         self._max_line_bytes = max_line_bytes
-        self._decoder = LineDecoder()
+        self._decoder = LineDecoder(ignore_unknown_keys=ignore_unknown_keys)
         self._begin()
 
     def _begin(self) -> None:
         self._applied = Applied(self._rules, self._key)
         self._proof = Proof()
         self._went: deque[tuple[int, Lines, list[int]]] = deque(maxlen=_PIECES_KEPT)
-        self.examples: list[Example] = []
+        self._first: list[tuple[Line, list[Line]]] = []
+        self._told: InputError | None = None
 
     async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Blocks of the changed lines. They may be cut anywhere; those that come out too: the last bytes of a block are
@@ -136,8 +146,8 @@ class Changes:
                 async for text in texts:
                     yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
                     held = text[-_HELD_BACK:]
-        except InputError:
-            self._went.clear()  # it tells of what came in, and `explain` would take it for what went out
+        except InputError as error:
+            self._told = error
             raise
         if held:
             yield held
@@ -175,19 +185,25 @@ class Changes:
             made = self._made(list(enumerate(lines, 1)))
         except InputError as error:
             raise InputError(error.reason, line=error.line, field=error.field, unit="event") from None
+        self._proof.gone(made.lines, made.untouched)
         return [
             NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)) for line in made.lines
         ]
 
     def explain(self, error: InputError) -> InputError:
-        """What a sink has refused, in terms of the line that it was made of."""
+        """What a pipeline with these changes has met, in terms of the line that came in: what a sink refuses, it counts
+        among the lines that came out."""
+        if error is self._told or error.line is None:
+            return error
         for first, lines, numbers in self._went:
-            if error.line is not None and first <= error.line < first + len(numbers):
+            if first <= error.line < first + len(numbers):
                 number = numbers[error.line - first]
                 source = self._decoder.event(lines.texts[number - lines.line])
                 reason = f"{_shown(source)} becomes an event that the target refuses: {error.reason}"
                 return lines.placed(InputError(reason, field=error.field), number)
-        return error
+        return InputError(
+            f"{error.reason} (in line {error.line} of those that the changes gave)", field=error.field
+        )
 
     @property
     def keep_positions(self) -> bool:
@@ -211,6 +227,14 @@ class Changes:
     def report(self) -> ChangeReport:
         """What was changed so far. Raises ChangeError if the sums do not hold."""
         return self._proof.report(self._applied.never_matched)
+
+    @property
+    def first_changed(self) -> list[ChangedEvent]:
+        """The first few events that were changed, dropped ones not among them."""
+        return [
+            ChangedEvent(before=_event(before), after=[_event(line) for line in after])
+            for before, after in self._first
+        ]
 
     async def _texts(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """The changed lines, some at a time."""
@@ -243,17 +267,13 @@ class Changes:
         text = ENCODER.encode_lines(made.lines)
         self._proof.went(text, made.untouched)
         self._went.append((first, lines, made.numbers))
-        for number, became in made.changed:
-            after = tuple(ENCODER.encode(line) for line in became)
-            self.examples.append(Example(lines.texts[number - lines.line], after))
         return text
 
     def _made(self, events: Sequence[tuple[int, Line]]) -> _Made:
         """What becomes of (line number, event). The line of an InputError is that number."""
         proof, takes, applied, function = self._proof, self._takes, self._applied, self._function
-        made = _Made([], [], [], [])
-        lines, untouched, numbers, changed = made
-        examples = _EXAMPLES - len(self.examples)
+        made = _Made([], [], [])
+        lines, untouched, numbers = made
         stayed: list[msgspec.Raw] = []
         proof.came([line for _, line in events])
         for number, line in events:
@@ -285,8 +305,10 @@ class Changes:
                 )
                 if not is_same:
                     self._note(line, became)
-                    if len(changed) < examples:
-                        changed.append((number, became))
+                    if became and len(self._first) < _SHOWN:
+                        thread, counter, version = line.thread_id, line.thread_counter, line.aggregate_version
+                        before = Line(counter, thread, event_type, timestamp, aggregate_id, version, payload)
+                        self._first.append((before, became))
                     lines += became
                     untouched += [False] * len(became)
                     numbers += [number] * len(became)
@@ -335,6 +357,10 @@ def _is_same(line: Line, event_type: str, aggregate_id: str, timestamp: int, pay
         and line.timestamp == timestamp
         and (line.payload is payload or bytes(line.payload) == bytes(payload))
     )
+
+
+def _event(line: Line) -> Event:
+    return decode_event(ENCODER.encode(line))
 
 
 def _shown(line: Line) -> str:

@@ -12,7 +12,8 @@ import eventferry
 from eventferry.cli.foreign import Foreign, foreign_options, taken
 from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
-from eventferry.cli.places import blocks_of, secrets_of, source_of, store_at
+from eventferry.cli.places import blocks_of, secrets_of, store_at
+from eventferry.cli.repositories import cut_in, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     "--erased",
     "Erase from both what was erased from either of the two that is a store: so an older copy is equal to it.",
 )
+@identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @foreign_options
 @json_option
@@ -46,15 +48,19 @@ async def verify(
     content: bool,
     until: str | None,
     erased: bool,
+    identity: tuple[str, ...],
     secrets: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Compare two stores or files, or check one.
 
+    A may be a backup repository: a store is compared with it up to the end of the backup, and may have grown since.
     The exit status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
     """
-    if until is not None and not (b is not None and is_store(a) and is_store(b)):
+    if until is not None and not (
+        b is not None and all(is_store(each) or is_repository(each) for each in (a, b))
+    ):
         raise UsageError("--until needs two stores to compare")
     foreign = taken(options)
     if foreign is not None and (b is None or secrets or until is not None):
@@ -75,6 +81,7 @@ async def verify(
             content=content,
             until=until,
             erased=erased,
+            identities=identity,
             secrets=secrets,
             foreign=foreign,
             as_json=as_json,
@@ -123,6 +130,7 @@ async def _compare(
     content: bool,
     until: str | None,
     erased: bool,
+    identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
     as_json: bool,
@@ -130,9 +138,11 @@ async def _compare(
     report: eventferry.VerifyReport | None = None
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
+        if until is None and is_repository(a) and is_store(b):
+            until = await cut_in(a, b)
         async with (
-            source_of(a, until=until, foreign=foreign) as (left, _),
-            source_of(b, until=until) as (right, _),
+            lines_of(a, until, identities, foreign) as left,
+            lines_of(b, until, identities) as right,
         ):
             with Meter("comparing") as meter:
                 report = await eventferry.verify(
