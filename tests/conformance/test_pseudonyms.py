@@ -8,7 +8,10 @@ from pathlib import Path
 from eventferry import Changes
 from tests.support import Opened, exported, import_lines, line, make_event
 
-PAYLOAD = b'{"plain":1.70e1,"name":"Zo\\u00eb","email":"zo\\u00eb@example.com","phone":"+33 612","whole":{"b":1.0,"a":2}}'
+PAYLOAD = (
+    b'{"plain":1.70e1,"name":"Zo\\u00eb","email":"zo\\u00eb@example.com","phone":"+33 612",'
+    b'"whole":{"b":1.0,"a":2}}'
+)
 
 
 async def test_pseudonyms_are_the_same_on_every_database(opened: Opened, tmp_path: Path) -> None:
