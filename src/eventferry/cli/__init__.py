@@ -22,6 +22,7 @@ from eventferry.cli import (
     following,
     foreign,
     incremental,
+    repositories,
     secrets,
     service,
     stores,
@@ -62,6 +63,7 @@ for command in (
     backups.backup,
     secrets.export_secrets,
     secrets.import_secrets,
+    repositories.restore,
     checks.verify,
     foreign.sources,
     service.serve,
@@ -125,8 +127,10 @@ _OPTIONS = {
 """The command's options that are not spelled like the library's parameters."""
 
 _PARAMETER = re.compile(
-    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True|mode='(merge)'|(same_aggregate)(?==)"
-    r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes)"
+    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty|without_erasures)=True"
+    r"|mode='(merge)'|(same_aggregate)(?==)"
+    r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes"
+    r"|keep_positions)"
     r"(?:=True)?)(?![\w'\"])"
 )
 """Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""

@@ -1,4 +1,4 @@
-"""The commands about backups."""
+"""The command backup, and the commands below it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import eventferry
 from eventferry.cli.options import STORE, flag, jobs_option, json_option, option
 from eventferry.cli.output import print_result
 from eventferry.cli.places import store_at
+from eventferry.cli.repositories import cat, check, drill, head, list_, prune, quiet_option, status
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import counted, rate
 
 if TYPE_CHECKING:
     from eventferry import BackupReport
 
-quiet_option = flag("--quiet", "Print nothing unless something is wrong.")
 single_writer_option = flag(
     "--single-writer",
     "Allow a storage that ignores conditions. You make sure that only one backup runs at a time.",
 )
 
 
-@click.command()
+@click.command("backup")
 @click.argument("store", type=STORE)
 @click.argument("repository", metavar="REPO")
 @option(
@@ -41,7 +41,7 @@ single_writer_option = flag(
 @json_option
 @quiet_option
 @cancellable
-async def backup(
+async def run(
     store: str,
     repository: str,
     recipients: tuple[str, ...],
@@ -86,3 +86,28 @@ def _told(report: BackupReport, seconds: float) -> str:
         f"backed up {rate(report.events, seconds)}: {parts}{reused}{secrets}{others}; manifest {report.manifest} of "
         f"chain {report.chain} has {counted(report.total_events, 'event')}, digest {report.digest}"
     )
+
+
+class BackupGroup(click.Group):
+    """`backup STORE REPO`, and the commands below `backup`: no name of these is that of a store."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """What names no command is the arguments of `run`."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=BackupGroup)
+def backup() -> None:
+    """Back up a store into a repository; check, list, drill and prune it.
+
+    \b
+    eventferry backup STORE REPO     add to the repository what is new in the store
+    eventferry backup COMMAND REPO   one of the commands below
+    """
+
+
+backup.add_command(run, "run")
+for command in (check, drill, list_, head, status, cat, prune):
+    backup.add_command(command)
