@@ -291,7 +291,7 @@ class _Run:
             chain=chain.name,
             number=number,
             previous=None if newest is None else newest.link,
-            base=None if base is None else base.link,
+            base=base,
             root=root,
             run=token_hex(8),
             tool=f"eventferry {version('eventferry')}",
