@@ -64,8 +64,8 @@ class Saver:
         return stored
 
     def statements(self, connection: Connection, place: Place) -> str:
-        """What stores the events in this thread if they belong there; its last row says whether they did. The thread's
-        row is locked already, or is here. No counter behind the highest: the column refuses the null."""
+        """What stores the events in this thread, whose row is locked, if they belong there; its row says whether they
+        did. No counter behind the highest: the column refuses the null."""
         rows = " UNION ALL ".join(
             f"""SELECT %(thread)s, IF(@counter + {step} <= {MAX_COUNTER}, @counter + {step}, NULL),
           %(timestamp)s, %(aggregate)s, %(version)s + {step}, %(type_{step})s, %(payload_{step})s
@@ -74,7 +74,6 @@ class Saver:
         )
         statements = f"""
         SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
-        SET @marker = ({FREEZE});
         SET @last = (SELECT timestamp FROM {self._events}
           WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
         SET @version = 0, @at_once = NULL;
@@ -88,8 +87,7 @@ class Saver:
         {rows};
         UPDATE {self._threads} SET threadCounter = threadCounter + %(number)s WHERE threadId = %(thread)s AND @goes;
         SELECT @goes, @marker, @follows, @at_once, @counter;"""
-        beside = {"database": connection.access.database, "freeze": self._names.tables.freeze}
-        return connection.with_values(statements, self._values | beside | place._asdict())
+        return connection.with_values(statements, self._values | place._asdict())
 
     def next_place(self, connection: Connection, found: Found) -> Place:
         if found.thread_at_once is not None:
@@ -196,9 +194,14 @@ def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Pla
     # In order of the threads, as everybody does: nobody waits for one who waits for him.
     numbers = ", ".join({str(place.thread) for _, place in saves})
     lock = f"SELECT COUNT(*) INTO @locked FROM {threads} WHERE threadId IN ({numbers}) ORDER BY threadId FOR UPDATE;"
+    marker = connection.with_values(
+        f"SET @marker = ({FREEZE});",
+        {"database": connection.access.database, "freeze": names.tables.freeze},
+    )
     # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
     parts = [
-        f"{BEGIN}; {lock if len(saves) > 1 else ''}".replace("%%", "%"),
+        f"{BEGIN}; {lock}".replace("%%", "%"),
+        marker,
         *[saver.statements(connection, place) for saver, place in saves],
         f"COMMIT; SELECT {ALL_HEADS} FROM {threads}".replace("%%", "%"),
     ]
@@ -207,8 +210,8 @@ def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Pla
     return [
         Saved(place.thread, int(counter), after)
         if goes
-        else Found(_text(marker), bool(follows), None if at_once is None else int(at_once))
-        for (_, place), [(goes, marker, follows, at_once, counter)] in zip(saves, rows, strict=True)
+        else Found(_text(told), bool(follows), None if at_once is None else int(at_once))
+        for (_, place), [(goes, told, follows, at_once, counter)] in zip(saves, rows, strict=True)
     ]
 
 
