@@ -12,11 +12,21 @@ and transforms run in the caller's thread.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from functools import partial, wraps
 from queue import SimpleQueue
 from typing import (
@@ -35,6 +45,10 @@ from typing import (
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
+from eventferry.backup.drilling import DrillReport
+from eventferry.backup.reading import JOBS
+from eventferry.backup.repository import Repository as AwaitedRepository
+from eventferry.backup.restoring import RestoreReport
 from eventferry.changing.changes import Changes
 from eventferry.databases import forking
 from eventferry.errors import *  # noqa: F403
@@ -44,6 +58,7 @@ from eventferry.importing.stream import ImportStream as AwaitedImport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import File, Report, Report_co
+from eventferry.lines.piping import Transform as AwaitedTransform
 from eventferry.reading.exporting import ExportStream as AwaitedExport
 from eventferry.reading.following import FollowStream as AwaitedFollow
 from eventferry.reading.loading import EventLoader as AwaitedLoader
@@ -59,7 +74,6 @@ from eventferry.store import EventStore as AwaitedStore
 from eventferry.syncing.preview import SyncPreview
 from eventferry.syncing.status import SyncStatus
 from eventferry.syncing.sync import SyncReport
-from eventferry.tabular.conversion import Conversion
 from eventferry.tabular.folder import FolderSink
 from eventferry.targets.target import ForeignTarget as AwaitedTarget
 from eventferry.targets.target import TargetStream as AwaitedTargetStream
@@ -76,7 +90,10 @@ __all__ = [
     "ForeignSource",
     "ForeignTarget",
     "ImportStream",
+    "Repository",
+    "RepositoryExport",
     "TargetStream",
+    "back_up",
     "check",
     "open_source",
     "open_store",
@@ -279,7 +296,7 @@ def _plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any
     return _method(method, lambda result: result)
 
 
-B = TypeVar("B", AwaitedExport, AwaitedForeignExport, AwaitedSecretsExport)
+B = TypeVar("B", AwaitedExport, AwaitedForeignExport, AwaitedSecretsExport, AsyncGenerator[bytes, None])
 
 
 class _Blocks(_Face[B]):
@@ -532,11 +549,12 @@ class EventStore(_Face[AwaitedStore]):
         dry_run: bool = False,
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        changes: Changes | None = None,
     ) -> ImportReport:
         """Add the events that the store lacks: dicts or `Event` objects, or an iterator of blocks of bytes."""
         return _LOOP.run(
             self.inner.incremental_import(
-                _events(events), older, dry_run, ignore_unknown_keys, max_line_bytes
+                _events(events), older, dry_run, ignore_unknown_keys, max_line_bytes, changes
             )
         )
 
@@ -592,6 +610,73 @@ def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
     return ForeignTarget(eventferry.open_target(url, product, **options))
 
 
+class RepositoryExport(_Blocks[AsyncGenerator[bytes, None]]):
+    """An iterator of blocks of lines of a backup."""
+
+
+class Repository(_Face[AwaitedRepository]):
+    """A repository of backups, with the methods of `eventferry.Repository` without await."""
+
+    def __init__(
+        self, place: str | os.PathLike[str], identities: Iterable[str | os.PathLike[str]] = ()
+    ) -> None:
+        super().__init__(AwaitedRepository(place, identities))
+
+    place = _Shown[str]()
+    runs = _blocking(AwaitedRepository.runs)
+    status = _blocking(AwaitedRepository.status)
+    head = _blocking(AwaitedRepository.head)
+    check = _blocking(AwaitedRepository.check)
+    prune = _blocking(AwaitedRepository.prune)
+    export_events = _method(AwaitedRepository.export_events, RepositoryExport)
+
+    def restore(
+        self,
+        store: EventStore,
+        *,
+        manifest: int | None = None,
+        until: str | int | None = None,
+        chain: str | None = None,
+        changes: Changes | None = None,
+        replace: bool = False,
+        freeze: bool = False,
+        resume: bool = False,
+        allow_empty: bool = False,
+        with_secrets: bool = False,
+        without_erasures: bool = False,
+        jobs: int = JOBS,
+    ) -> RestoreReport:
+        """As `eventferry.Repository.restore`."""
+        return _LOOP.run(
+            self.inner.restore(
+                store.inner,
+                manifest=manifest,
+                until=until,
+                chain=chain,
+                changes=changes,
+                replace=replace,
+                freeze=freeze,
+                resume=resume,
+                allow_empty=allow_empty,
+                with_secrets=with_secrets,
+                without_erasures=without_erasures,
+                jobs=jobs,
+            )
+        )
+
+    def drill(
+        self,
+        store: EventStore | None = None,
+        *,
+        manifest: int | None = None,
+        chain: str | None = None,
+        jobs: int = JOBS,
+    ) -> DrillReport:
+        """As `eventferry.Repository.drill`."""
+        place = None if store is None else store.inner
+        return _LOOP.run(self.inner.drill(place, manifest=manifest, chain=chain, jobs=jobs))
+
+
 class _Sink(Protocol[Report_co]):
     """What has a report at its end: an `ImportStream` or a `SecretsImport` of this module."""
 
@@ -602,7 +687,7 @@ class _Sink(Protocol[Report_co]):
     def abort(self, error: BaseException | None = None) -> None: ...
 
 
-_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]] | Conversion
+_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]] | AwaitedTransform
 
 
 @overload
@@ -616,12 +701,34 @@ def pipeline(source: Any, *rest: _Transform | File | FolderSink) -> None: ...
 def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
     """Send a source through transforms into a sink, as `eventferry.pipeline` does.
 
-    Sources, sinks, files and conversions are the same. A transform of your own is a function from an iterator of blocks
-    to another one.
+    Sources, sinks, files and the transforms of `eventferry` are the same. A transform of your own is a function from an
+    iterator of blocks to another one. `Changes` calls its function in the worker thread of the loop.
     """
     *transforms, sink = rest or (None,)
-    steps = [each if isinstance(each, Conversion) else _awaited_transform(each) for each in transforms]
+    steps = [each if _is_asynchronous(each) else _awaited_transform(each) for each in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
+
+
+def back_up(
+    store: EventStore,
+    repository: str | os.PathLike[str],
+    *,
+    recipients: Iterable[str | os.PathLike[str]] = (),
+    secrets: bool = False,
+    single_writer: bool = False,
+    jobs: int = 1,
+) -> eventferry.BackupReport:
+    """Add to a repository what is new in a store, as `eventferry.back_up` does."""
+    return _LOOP.run(
+        eventferry.back_up(
+            _bare(store),
+            repository,
+            recipients=recipients,
+            secrets=secrets,
+            single_writer=single_writer,
+            jobs=jobs,
+        )
+    )
 
 
 def check(source: Any) -> eventferry.CheckReport:
@@ -671,6 +778,11 @@ def _events(events: Any) -> Any:
     if isinstance(bare, list | tuple) and not (bare and isinstance(bare[0], bytes)):
         return bare
     return _Asked(_HERE.steps, partial(iter, bare), PART)
+
+
+def _is_asynchronous(transform: Any) -> bool:
+    """Whether a transform makes an asynchronous iterator of one, as those of `eventferry` do."""
+    return inspect.isasyncgenfunction(transform) or inspect.isasyncgenfunction(type(transform).__call__)
 
 
 def _awaited_transform(transform: Callable[[Iterator[bytes]], Iterable[bytes]]) -> Any:

@@ -12,7 +12,8 @@ import eventferry
 from eventferry.cli.foreign import Foreign, foreign_options, taken
 from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
-from eventferry.cli.places import blocks_of, secrets_of, source_of, store_at
+from eventferry.cli.places import blocks_of, secrets_of, store_at
+from eventferry.cli.repositories import cut_in, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
@@ -28,18 +29,29 @@ from eventferry.errors import UsageError
     "BOOKMARK",
     "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing.",
 )
+@identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @foreign_options
 @json_option
 @cancellable
 async def verify(
-    a: str, b: str | None, content: bool, until: str | None, secrets: bool, as_json: bool, **options: Any
+    a: str,
+    b: str | None,
+    content: bool,
+    until: str | None,
+    identity: tuple[str, ...],
+    secrets: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Compare two stores or files, or check one.
 
+    A may be a backup repository: a store is compared with it up to the end of the backup, and may have grown since.
     The exit status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
     """
-    if until is not None and not (b is not None and is_store(a) and is_store(b)):
+    if until is not None and not (
+        b is not None and all(is_store(each) or is_repository(each) for each in (a, b))
+    ):
         raise UsageError("--until needs two stores to compare")
     foreign = taken(options)
     if foreign is not None and (b is None or secrets or until is not None):
@@ -54,7 +66,14 @@ async def verify(
         raise UsageError("only one of the two can be standard input")
     else:
         is_sound = await _compare(
-            a, b, content=content, until=until, secrets=secrets, foreign=foreign, as_json=as_json
+            a,
+            b,
+            content=content,
+            until=until,
+            identities=identity,
+            secrets=secrets,
+            foreign=foreign,
+            as_json=as_json,
         )
     if not is_sound:
         raise click.exceptions.Exit(1)
@@ -99,6 +118,7 @@ async def _compare(
     *,
     content: bool,
     until: str | None,
+    identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
     as_json: bool,
@@ -106,9 +126,11 @@ async def _compare(
     report: eventferry.VerifyReport | None = None
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
+        if until is None and is_repository(a) and is_store(b):
+            until = await cut_in(a, b)
         async with (
-            source_of(a, until=until, foreign=foreign) as (left, _),
-            source_of(b, until=until) as (right, _),
+            lines_of(a, until, identities, foreign) as left,
+            lines_of(b, until, identities) as right,
         ):
             with Meter("comparing") as meter:
                 report = await eventferry.verify(meter(left), right, content=content)

@@ -97,6 +97,15 @@ def _no_object(line: bytes) -> InputError:
     return InputError(f"must be an object, not {_found(msgspec.Raw(value))}")
 
 
+def cut_off(error: InputError) -> InputError:
+    """The error for a last line that has no line feed and was refused: it says that the input is cut off there, unless
+    the line is whole."""
+    if error.field is not None:
+        return error
+    reason = f"the input ends inside an event ({error.reason})"
+    return InputError(reason, line=error.line, byte_offset=error.byte_offset)
+
+
 def refuse_duplicate_key(line: bytes, keys: Collection[str] = EVENT_KEYS) -> None:
     """Raises InputError, without a place, if a key of an event, or one of `keys`, occurs twice in a line that is
     JSON."""
