@@ -34,6 +34,8 @@ from eventferry import (
     Older,
     Page,
     Partition,
+    Repository,
+    RestoreReport,
     SavedEvent,
     SecretsExport,
     SecretsImport,
@@ -208,6 +210,19 @@ async def foreign(store: EventStore) -> None:
         assert_type(another.preview(), SourcePreview)
         assert_type(another.export_events(), sync.ForeignExport)
     open_source("app.db", "app.toml", payload="bare")  # type: ignore[arg-type]
+
+
+async def backups(store: EventStore) -> None:
+    repository = Repository("backups", ["key"])
+    assert_type(await back_up(store, "backups"), BackupReport)
+    assert_type(await repository.restore(store, until="ef1.", replace=True), RestoreReport)
+    assert_type((await repository.check(0.05)).sound, bool)
+    assert_type((await repository.status()).newest.events, int)
+    assert_type(await verify(repository.export_events(), store.export_events()), VerifyReport)
+    with sync.open_store("a.db") as plain:
+        assert_type(sync.Repository("backups").restore(plain), RestoreReport)
+        assert_type(sync.Repository("backups").drill().equal, bool)
+        assert_type(next(sync.Repository("backups").export_events()), bytes)
 
 
 def wrong(store: EventStore) -> None:
