@@ -68,6 +68,27 @@ async def test_a_changed_replica_is_filled_and_then_gets_what_is_new(new_url: Ne
         assert (status.events, status.lag_events) == (729, 0)
 
 
+@pytest.mark.parametrize("other", [None, "TYPE_1"])
+async def test_a_fill_that_was_interrupted_goes_on_with_its_changes_and_begins_anew_with_others(
+    new_url: NewUrl, other: str | None
+) -> None:
+    first = Changes(exclude_types=["TYPE_0"])
+    async with open_store(new_url()) as source, open_store(new_url()) as target:
+        for store in (source, target):
+            await store.init()
+        await import_lines(source, make_lines(2_000))
+        made = b"".join([block async for block in first(source.export_events())])
+        stream = target.import_events()
+        await stream.begin()
+        await stream.write(b"".join(made.splitlines(keepends=True)[:900]))
+        await stream._batches.commit()
+        await stream.abort(asyncio.CancelledError())
+        changes = first if other is None else Changes(exclude_types=[other])
+        report = await target.sync(source, changes=changes)
+        assert (report.read, report.events) == (2_000, 1_333)
+        assert await are_as_changed(source, target, changes)
+
+
 async def test_renumbering_goes_on_where_it_stopped(new_url: NewUrl) -> None:
     changes = Changes(exclude_types=["TYPE_0"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:

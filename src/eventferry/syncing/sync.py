@@ -472,7 +472,11 @@ class Sync:
         try:
             changed = changes.change(text)
         except InputError as error:  # whose line counts from the beginning of the batch
-            raise InputError(error.reason, field=error.field) from None
+            reason = error.reason
+            if not self._source.has_places and error.line is not None:
+                event = decode_event(text.split(b"\n")[error.line - 1])
+                reason = f"{self._source.told(event)}: {reason}"
+            raise InputError(reason, field=error.field) from None
         _ = changes.report  # raises ChangeError where its sums do not hold
         return changed
 
