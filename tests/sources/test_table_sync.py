@@ -558,8 +558,8 @@ class TestChanges:
             table.add(25, 26)
             report = await target.sync(source, changes=changes)
             assert (report.read, report.events) == (2, 2)
-            report = await verify(source.export_events(), target.export_events(), changes=changes)
-            assert (report.equal, report.events) == (True, 22)
+            compared = await verify(source.export_events(), target.export_events(), changes=changes)
+            assert (compared.equal, compared.events) == (True, 22)
 
     async def test_they_are_merged_behind_events_of_the_targets_own(
         self, lite: OwnTable, new_url: NewUrl
