@@ -65,7 +65,7 @@ async def test_a_changed_replica_is_filled_and_then_gets_what_is_new(new_url: Ne
         assert await are_as_changed(source, target, changes)
         assert (await heads_of(target))[0] == 699 + 30
         [status] = await target.sync_status(source)
-        assert (status.events, status.lag_events) == (729, 0)
+        assert (status.events, status.lag_events, status.changes) == (729, 0, changes.digest)
 
 
 @pytest.mark.parametrize("other", [None, "TYPE_1"])
@@ -346,3 +346,17 @@ async def test_what_a_sync_would_bring_is_told_and_nothing_is_stored(new_url: Ne
         assert (await target.sync_status(source))[0].lag_events == 2
         with pytest.raises(OtherChangesError):
             await target.preview_sync(source)
+
+
+async def test_what_a_sync_would_refuse_is_told_before_it_is_tried(new_url: NewUrl) -> None:
+    changes = Changes(function=longer)
+    async with open_store(new_url()) as source, open_store(new_url()) as target:
+        await source.init()
+        await import_lines(source, make_lines(5))
+        await save(source, "x" * 400, 1)
+        preview = await target.preview_sync(source, mode="merge", same_aggregate="renumber", changes=changes)
+        assert (preview.mode, preview.is_first, preview.events) == ("merge", True, 0)
+        assert preview.trouble is not None
+        assert "aggregateId" in preview.trouble
+        preview = await target.preview_sync(source)
+        assert (preview.events, preview.trouble) == (6, None)

@@ -175,7 +175,7 @@ class Sync:
                 self._state = self._first_state(self._source.place, identities[0], (), is_empty=True)
             state = self._its_state
             following = await self._source.follow(state.bookmark if is_begun else None, PAGE_EVENTS)
-            return await preview_of(following, self._changes, mode=state.mode, is_first=not is_begun)
+            return await preview_of(following, self._rows, mode=state.mode, is_first=not is_begun)
 
     async def _run(self, *, follow: bool) -> SyncReport:
         """From where the last commit was."""
