@@ -14,7 +14,7 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from eventferry.changing.changes import Changes
+    from eventferry.changing.changes import ChangedEvent, Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.comparing.checking import CheckReport, Remark, check
@@ -79,6 +79,7 @@ __all__ = [
     "Append",
     "Appended",
     "ChangeReport",
+    "ChangedEvent",
     "Changes",
     "CheckEnd",
     "CheckReport",
@@ -153,7 +154,7 @@ __all__ = [
 
 
 _MODULES = {
-    "changing.changes": ("Changes",),
+    "changing.changes": ("ChangedEvent", "Changes"),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "comparing.checking": ("CheckReport", "Remark", "check"),

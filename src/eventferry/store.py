@@ -57,6 +57,7 @@ from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync, SyncReport
 
 if TYPE_CHECKING:
+    from eventferry.changing.changes import Changes
     from eventferry.sources.source import ForeignSource
     from eventferry.syncing.source import Source
 
@@ -691,6 +692,7 @@ class EventStore:
         dry_run: bool = False,
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        changes: Changes | None = None,
     ) -> ImportReport:
         """Add the events that the store lacks, in one transaction. Importing the same events again changes nothing.
 
@@ -702,8 +704,10 @@ class EventStore:
             dry_run: report what would happen, and change nothing.
             ignore_unknown_keys: drop unknown keys of events instead of refusing them.
             max_line_bytes: refuse longer lines, or longer elements of an array.
+            changes: filters, rules and a function that the events meet first; duplicates are those of what comes out.
 
         Raises:
+            ChangeError: an event cannot be changed as asked. Nothing was imported.
             OlderEventsError: some events are older, and `older` is "reject". Nothing was imported.
             InputError: an event is not valid. Nothing was imported.
         """
@@ -713,6 +717,7 @@ class EventStore:
                 self._database,
                 events,
                 older,
+                changes=changes,
                 dry_run=dry_run,
                 ignore_unknown_keys=ignore_unknown_keys,
                 max_line_bytes=max_line_bytes,

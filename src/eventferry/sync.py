@@ -12,6 +12,7 @@ and transforms run in the caller's thread.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 import time
@@ -44,6 +45,7 @@ from eventferry.importing.stream import ImportStream as AwaitedImport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import File, Report, Report_co
+from eventferry.lines.piping import Transform as AwaitedTransform
 from eventferry.reading.exporting import ExportStream as AwaitedExport
 from eventferry.reading.following import FollowStream as AwaitedFollow
 from eventferry.reading.loading import EventLoader as AwaitedLoader
@@ -59,7 +61,6 @@ from eventferry.store import EventStore as AwaitedStore
 from eventferry.syncing.preview import SyncPreview
 from eventferry.syncing.status import SyncStatus
 from eventferry.syncing.sync import SyncReport
-from eventferry.tabular.conversion import Conversion
 from eventferry.tabular.folder import FolderSink
 from eventferry.targets.target import ForeignTarget as AwaitedTarget
 from eventferry.targets.target import TargetStream as AwaitedTargetStream
@@ -532,11 +533,12 @@ class EventStore(_Face[AwaitedStore]):
         dry_run: bool = False,
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        changes: Changes | None = None,
     ) -> ImportReport:
         """Add the events that the store lacks: dicts or `Event` objects, or an iterator of blocks of bytes."""
         return _LOOP.run(
             self.inner.incremental_import(
-                _events(events), older, dry_run, ignore_unknown_keys, max_line_bytes
+                _events(events), older, dry_run, ignore_unknown_keys, max_line_bytes, changes
             )
         )
 
@@ -602,7 +604,7 @@ class _Sink(Protocol[Report_co]):
     def abort(self, error: BaseException | None = None) -> None: ...
 
 
-_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]] | Conversion
+_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]] | AwaitedTransform
 
 
 @overload
@@ -616,11 +618,11 @@ def pipeline(source: Any, *rest: _Transform | File | FolderSink) -> None: ...
 def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
     """Send a source through transforms into a sink, as `eventferry.pipeline` does.
 
-    Sources, sinks, files and conversions are the same. A transform of your own is a function from an iterator of blocks
-    to another one.
+    Sources, sinks, files and the transforms of `eventferry` are the same. A transform of your own is a function from an
+    iterator of blocks to another one. `Changes` calls its function in the worker thread of the loop.
     """
     *transforms, sink = rest or (None,)
-    steps = [each if isinstance(each, Conversion) else _awaited_transform(each) for each in transforms]
+    steps = [each if _is_asynchronous(each) else _awaited_transform(each) for each in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
 
 
@@ -671,6 +673,11 @@ def _events(events: Any) -> Any:
     if isinstance(bare, list | tuple) and not (bare and isinstance(bare[0], bytes)):
         return bare
     return _Asked(_HERE.steps, partial(iter, bare), PART)
+
+
+def _is_asynchronous(transform: Any) -> bool:
+    """Whether a transform makes an asynchronous iterator of one, as those of `eventferry` do."""
+    return inspect.isasyncgenfunction(transform) or inspect.isasyncgenfunction(type(transform).__call__)
 
 
 def _awaited_transform(transform: Callable[[Iterator[bytes]], Iterable[bytes]]) -> Any:

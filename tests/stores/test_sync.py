@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import subprocess
 import sys
 import threading
@@ -190,6 +191,29 @@ def test_an_export_that_is_left_early_unfreezes_what_it_froze(tmp_path: Path) ->
             next(export)
             assert store.describe().is_frozen
         assert not store.describe().is_frozen
+
+
+def test_a_pipeline_takes_the_transforms_that_await(tmp_path: Path) -> None:
+    changes = eventferry.Changes(function=lambda event: event if event.type == "TYPE_0" else None)
+    with open_store(f"{tmp_path}/a.db") as store:
+        store.init()
+        text = pipeline_text(
+            [make_lines(30)], eventferry.mark_end, eventferry.CheckEnd(required=True), changes
+        )
+        pipeline([text], store.import_events())
+        assert {event.type for event in store.load_events(limit=99, cursor=None).events} == {"TYPE_0"}
+        assert (changes.report.read, changes.report.dropped) == (30, 20)
+        report = store.incremental_import(
+            map(make_event, range(60)), changes=eventferry.Changes(finish_time=0)
+        )
+        assert report == ImportReport(0, 0, 0)
+
+
+def pipeline_text(*steps: Any) -> bytes:
+    """The bytes that come out at the end of a pipeline."""
+    out = io.BytesIO()
+    pipeline(*steps, out)
+    return out.getvalue()
 
 
 def test_a_pipeline_takes_files_transforms_and_iterators(tmp_path: Path) -> None:

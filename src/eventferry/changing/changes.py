@@ -20,10 +20,24 @@ from eventferry.errors import ChangeError, InputError
 from eventferry.importing.batch import SLICE
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
-from eventferry.lines.event import NewRow, NewRowValues
+from eventferry.lines.event import Event, NewRow, NewRowValues, decode_event
 from eventferry.lines.payload import ENCODER
 
 _HELD_BACK = 2  # bytes of a block
+
+_SHOWN = 5  # changed events that are kept to be shown
+
+
+class ChangedEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """An event before and after it was changed.
+
+    Attributes:
+        before: as it came.
+        after: what became of it, with its new place: one event, or several.
+    """
+
+    before: Event
+    after: list[Event]
 
 
 class Changes:
@@ -44,6 +58,7 @@ class Changes:
         start_time: only events from this timestamp on, in ms since 1970.
         finish_time: only events up to this timestamp, inclusive.
         keep_positions: events keep their positions and versions. Then none may be left out, and none become several.
+        ignore_unknown_keys: drop unknown keys of events instead of refusing them.
 
     Raises:
         RulesError: the rules are wrong, or the key of their pseudonyms is missing.
@@ -62,6 +77,7 @@ class Changes:
         start_time: int | None = None,
         finish_time: int | None = None,
         keep_positions: bool = False,
+        ignore_unknown_keys: bool = False,
     ) -> None:
         if rules is None:
             rules = Rules()
@@ -79,11 +95,15 @@ class Changes:
         check_rules(rules)
         self._rules = rules
         self._key = rules.key()
-        self._applied = Applied(rules, self._key)
         self._function = None if function is None else Called(function)
         self._keep_positions = keep_positions
-        self._decoder = LineDecoder()
-        self._proof = Proof()
+        self._decoder = LineDecoder(ignore_unknown_keys=ignore_unknown_keys)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._proof, self._applied = Proof(), Applied(self._rules, self._key)
+        self._first: list[tuple[Line, list[Line]]] = []
+        self._told: InputError | None = None
 
     async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Blocks of the changed lines. They may be cut anywhere; those that come out too: the last bytes of a block are
@@ -93,20 +113,32 @@ class Changes:
             InputError: a line is no event, or what it became is none; the place is that of the line that came in.
             ChangeError: an event cannot be changed as asked, or the sums of the report do not hold.
         """
-        self._proof, self._applied = Proof(), Applied(self._rules, self._key)
+        self._begin()
         numbering = None if self._keep_positions else Numbering()
         splitter = LineSplitter()
         held = b""
-        async for block in blocks:
-            for start in range(0, len(block), SLICE):
-                text = self._changed(splitter.feed(block[start : start + SLICE]), numbering)
-                if text:
-                    yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
-                    held = text[-_HELD_BACK:]
-                await asyncio.sleep(0)
-        if text := held + self._changed(splitter.finish(), numbering):
-            yield text
+        try:
+            async for block in blocks:
+                for start in range(0, len(block), SLICE):
+                    text = self._changed(splitter.feed(block[start : start + SLICE]), numbering)
+                    if text:
+                        yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
+                        held = text[-_HELD_BACK:]
+                    await asyncio.sleep(0)
+            if text := held + self._changed(splitter.finish(), numbering):
+                yield text
+        except InputError as error:
+            self._told = error
+            raise
         self._proof.report(self._applied.never_matched)
+
+    def explain(self, error: InputError) -> InputError:
+        """What a pipeline with these changes has met: what a sink refuses, it counts among the lines that came out."""
+        if error is self._told or error.line is None:
+            return error
+        return InputError(
+            f"{error.reason} (in line {error.line} of those that the changes gave)", field=error.field
+        )
 
     def change(self, lines: bytes) -> bytes:
         """Whole lines changed, without new positions: each has the position and the version of the event that it was
@@ -137,9 +169,10 @@ class Changes:
             for timestamp, aggregate_id, event_type, payload in rows
         ]
         try:
-            found, _ = self._made(list(enumerate(lines, 1)))
+            found, untouched = self._made(list(enumerate(lines, 1)))
         except InputError as error:
             raise InputError(error.reason, line=error.line, field=error.field, unit="event") from None
+        self._proof.gone(found, untouched)
         return [NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)) for line in found]
 
     @property
@@ -164,6 +197,14 @@ class Changes:
     def report(self) -> ChangeReport:
         """What was changed so far. Raises ChangeError if the sums do not hold."""
         return self._proof.report(self._applied.never_matched)
+
+    @property
+    def first_changed(self) -> list[ChangedEvent]:
+        """The first few events that were changed, dropped ones not among them."""
+        return [
+            ChangedEvent(before=_event(before), after=[_event(line) for line in after])
+            for before, after in self._first
+        ]
 
     def _changed(self, lines: Lines, numbering: Numbering | None) -> bytes:
         """The lines that these become."""
@@ -220,6 +261,8 @@ class Changes:
                 stayed.append(before[3])
             else:
                 proof.changed += 1
+                if len(self._first) < _SHOWN:
+                    self._first.append((_as_it_came(line, *before), found))
             made += found
             untouched += [is_same] * len(found)
         proof.stayed(stayed)
@@ -237,6 +280,23 @@ class Changes:
                 f"{_shown(line)}: {why}, and so positions cannot be kept (keep_positions). Without it the events get "
                 "new ones, without gaps"
             )
+
+
+def _as_it_came(line: Line, event_type: str, aggregate_id: str, timestamp: int, payload: msgspec.Raw) -> Line:
+    """An event before it was changed; its place is still that."""
+    return Line(
+        line.thread_counter,
+        line.thread_id,
+        event_type,
+        timestamp,
+        aggregate_id,
+        line.aggregate_version,
+        payload,
+    )
+
+
+def _event(line: Line) -> Event:
+    return decode_event(ENCODER.encode(line))
 
 
 def _shown(line: Line) -> str:

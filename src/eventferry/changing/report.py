@@ -71,13 +71,17 @@ class Proof:
 
     def went(self, text: bytes, untouched: Sequence[bool]) -> None:
         """Lines go out; for each, whether it is of an untouched event."""
-        lines = _LINES.decode_lines(text)
+        self.gone(_LINES.decode_lines(text), untouched)
+
+    def gone(self, lines: Sequence[Line], untouched: Sequence[bool]) -> None:
+        """The same of events that go out as no text."""
         self._written += len(lines)
         self._types_after.update(map(_TYPE, lines))
         self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)
 
     def report(self, never_matched: tuple[str, ...]) -> ChangeReport:
-        """The report so far, with what the rules say of themselves. Raises ChangeError if the sums or hashes do not agree."""
+        """The report so far, with what the rules say of themselves. Raises ChangeError if the sums or hashes do not
+        agree."""
         kept = self.changed + self.untouched
         types_before, types_after = self._types_before, self._types_after
         if self._read != self.left_out + self.dropped + kept or self._read != types_before.total():

@@ -114,7 +114,8 @@ _OPTIONS = {
 
 _PARAMETER = re.compile(
     r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True|mode='(merge)'|(same_aggregate)(?==)"
-    r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes)"
+    r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes"
+    r"|keep_positions)"
     r"(?:=True)?)(?![\w'\"])"
 )
 """Parameters in the library's messages. A key of the input or a quoted id with such a name is left alone."""

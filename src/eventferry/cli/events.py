@@ -10,17 +10,20 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.foreign import (
-    Foreign,
-    MomentOrMappingType,
-    csv_options,
+from eventferry.cli.changing import (
+    Changing,
+    beginnings,
+    change_options,
+    changing_of,
     dry_run_option,
-    foreign_details,
-    foreign_options,
-    named,
-    taken,
-    told_of,
+    from_csv_option,
+    from_option,
+    has_filters,
+    has_rules,
+    keep_positions_option,
+    rule_options,
 )
+from eventferry.cli.foreign import Foreign, foreign_details, named, taken, told_of
 from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
@@ -78,14 +81,10 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @click.command()
 @click.argument("store", type=STORE)
 @click.argument("dest")
-@option(
-    "--from starts",
-    None,
-    "Only events at or after this time. Or: read another product's tables by this mapping.",
-    multiple=True,
-    type=MomentOrMappingType(),
-)
+@from_option
 @filters_but_from
+@rule_options
+@keep_positions_option
 @foreign_details
 @format_option
 @option(
@@ -118,56 +117,90 @@ async def export(
     The file appears when it is complete.
     """
     refuse_store(dest, "use copy to go from store to store")
-    times = [start for start in starts if isinstance(start, int)]
-    mappings = [start for start in starts if isinstance(start, str)]
-    if len(times) > 1 or len(mappings) > 1:
-        raise UsageError("--from is given once for a time, and once for a mapping")
-    foreign = taken(options, mapping=mappings[0] if mappings else None, dry_run=dry_run)
+    start, mapping = beginnings(starts)
+    foreign = taken(options, mapping)
+    places = {name: options.pop(name) for name in ("cursor", "since")}
+    only, changing = _selected(options, start, places, foreign, dry_run=dry_run)
+    if foreign is not None and (freeze or jobs != 1 or any(places.values())):
+        raise UsageError("--cursor, --since, --freeze and --jobs are for a store")
     destination = Destination(dest, file_format, split_by, has_end=end_mark)
-    only = filter_of(start=times[0] if times else None, **options)
-    if foreign is None:
-        await _export_store(store, destination, only, freeze=freeze, jobs=jobs, as_json=as_json)
-    elif freeze or jobs != 1 or any(only.values()):
-        raise UsageError(
-            "filters, --freeze and --jobs are for a store: the SELECT of a mapping says which events"
-        )
-    elif dry_run:
-        await foreign.tell(store, as_json=as_json)
-    else:
-        await _export_foreign(foreign, store, destination, as_json=as_json)
+    async with changing.reported():
+        if foreign is None:
+            mode = eventferry.AUTO if freeze else eventferry.MANUAL
+            async with (
+                open_store(store) as opened,
+                contextlib.aclosing(opened.export_events(maintenance_mode=mode, jobs=jobs, **only)) as export,
+            ):
+                if dry_run:
+                    await changing.tell(export, None, as_json=as_json)
+                    return
+                # Counting takes time: only for somebody who watches.
+                whole = is_terminal() and not any(only.values())
+                total = (await opened.describe()).event_count if whole else None
+                await _export_store(export, total, destination, changing, as_json=as_json)
+        elif dry_run and changing.changes is None:
+            await foreign.tell(store, as_json=as_json)
+        else:
+            async with foreign.lines(store) as lines:
+                if dry_run:
+                    await changing.tell(lines, None, as_json=as_json)
+                else:
+                    await _export_foreign(lines, destination, changing, as_json=as_json)
+
+
+def _selected(
+    options: dict[str, Any],
+    start: int | None,
+    places: dict[str, Any],
+    foreign: Foreign | None,
+    *,
+    dry_run: bool,
+) -> tuple[dict[str, Any], Changing]:
+    """What to ask a store for, and what to change. Filters alone are a question to the database; with rules, and where
+    there is no store, they are of what is changed, so that a report counts what they leave out."""
+    kinds = {name: options[name] for name in ("types", "excluded", "ids", "prefixes")}
+    only = filter_of(start, options["finish"], **places, **kinds)
+    if foreign is None and not dry_run and not has_rules(options):
+        return only, Changing(None, None)
+    return places, changing_of(options, start, dry_run=dry_run and foreign is None)
 
 
 async def _export_store(
-    store: str, dest: Destination, only: dict[str, Any], *, freeze: bool, jobs: int, as_json: bool
+    stream: eventferry.ExportStream,
+    total: int | None,
+    dest: Destination,
+    changing: Changing,
+    *,
+    as_json: bool,
 ) -> None:
-    async with open_store(store) as opened:
-        stream = opened.export_events(
-            maintenance_mode=eventferry.AUTO if freeze else eventferry.MANUAL, jobs=jobs, **only
-        )
-        # Counting takes time: only for somebody who watches.
-        whole = is_terminal() and not any(only.values())
-        total = (await opened.describe()).event_count if whole else None
-        with Meter("exporting", total, lambda: stream.exported) as meter:
-            mark = _Mark(stream)
-            await eventferry.pipeline(stream, meter, mark, *dest.transforms, dest.sink)
-            told = rate(stream.exported, meter.seconds)
+    with Meter("exporting", total, lambda: stream.exported) as meter:
+        mark = _Mark(stream)
+        transforms = [*changing.transforms, *dest.transforms]
+        await eventferry.pipeline(stream, meter, mark, *transforms, dest.sink)
+        exported = changing.written(stream.exported)
+        told = rate(exported, meter.seconds)
     if as_json:
-        result = {"exported": stream.exported, "cursor": stream.cursor, "bookmark": mark.bookmark}
-        print_json(result | dest.result, to_stderr=dest.is_standard_output)
+        result = {"exported": exported, "cursor": stream.cursor, "bookmark": mark.bookmark}
+        print_json(result | changing.result | dest.result, to_stderr=dest.is_standard_output)
     else:
-        say(f"exported {told}{dest.told}; bookmark {mark.bookmark}")
+        say(f"exported {told}{dest.told}{changing.told}; bookmark {mark.bookmark}")
+    changing.warn()
 
 
-async def _export_foreign(foreign: Foreign, place: str, dest: Destination, *, as_json: bool) -> None:
-    async with foreign.lines(place) as stream:
-        with Meter("exporting", None, lambda: stream.exported) as meter:
-            await eventferry.pipeline(stream, meter, *dest.transforms, dest.sink)
-            told = rate(stream.exported, meter.seconds)
-        if as_json:
-            result = {"exported": stream.exported, "source": stream.report}
-            print_json(result | dest.result, to_stderr=dest.is_standard_output)
-        else:
-            say(f"exported {told}{dest.told}{told_of(stream.report)}")
+async def _export_foreign(
+    stream: eventferry.ForeignExport, dest: Destination, changing: Changing, *, as_json: bool
+) -> None:
+    with Meter("exporting", None, lambda: stream.exported) as meter:
+        transforms = [*changing.transforms, *dest.transforms]
+        await eventferry.pipeline(stream, meter, *transforms, dest.sink)
+        exported = changing.written(stream.exported)
+        told = rate(exported, meter.seconds)
+    if as_json:
+        result = {"exported": exported, "source": stream.report}
+        print_json(result | changing.result | dest.result, to_stderr=dest.is_standard_output)
+    else:
+        say(f"exported {told}{dest.told}{changing.told}{told_of(stream.report)}")
+    changing.warn()
 
 
 class _Mark:
@@ -191,7 +224,10 @@ class _Mark:
 @click.command("import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@csv_options
+@from_csv_option
+@foreign_details
+@change_options
+@keep_positions_option
 @dry_run_option
 @format_option
 @end_options
@@ -229,6 +265,10 @@ def import_(
         return
     if byte_offset and not manual:
         raise UsageError("--byte-offset needs --manual; to continue an interrupted import, use --resume")
+    if manual and (has_rules(options) or has_filters(options)):
+        raise UsageError(
+            "--manual appends events where they say that they belong: it cannot filter or change them"
+        )
     if manual and (options["replace"] or options["allow_empty"] or options["resume"] or options["freeze"]):
         raise UsageError("--manual cannot be combined with --replace, --allow-empty, --resume or --freeze")
     run(_import(src, store, file_format=file_format, manual=manual, byte_offset=byte_offset, **options))
@@ -237,7 +277,10 @@ def import_(
 @click.command()
 @click.argument("src", metavar="FROM_STORE", type=STORE)
 @click.argument("store", metavar="TO_STORE", type=STORE)
-@foreign_options
+@from_option
+@foreign_details
+@change_options
+@keep_positions_option
 @dry_run_option
 @jobs_option
 @replacing_options
@@ -261,6 +304,7 @@ async def _import(
     as_json: bool,
     ignore_unknown_keys: bool,
     dry_run: bool,
+    starts: tuple[Any, ...],
     file_format: FileFormat = "jsonl",
     manual: bool = False,
     byte_offset: int = 0,
@@ -269,11 +313,16 @@ async def _import(
     import asyncio
 
     end = end_of(options)
-    foreign = taken(options, dry_run=dry_run)
-    if foreign is not None and dry_run:
-        await tell_in(file_format, src, foreign, as_json=as_json)
+    start, mapping = beginnings(starts)
+    foreign = taken(options, mapping)
+    changing = changing_of(
+        options, start, dry_run=dry_run and foreign is None, ignore_unknown_keys=ignore_unknown_keys
+    )
+    if dry_run:
+        await _tell(file_format, src, jobs, foreign, end, changing, as_json=as_json)
         return
     async with (
+        changing.reported(),
         source_in(file_format, src, jobs, foreign, end) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
@@ -287,7 +336,9 @@ async def _import(
         mark = _Mark(source)
         with Meter("importing", total) as meter:
             try:
-                report = await eventferry.pipeline(blocks, meter, _skipping(byte_offset), mark, sink)
+                report = await eventferry.pipeline(
+                    blocks, meter, _skipping(byte_offset), mark, *changing.transforms, sink
+                )
             except (EventferryError, asyncio.CancelledError) as error:
                 if manual:
                     committed = counted(sink.saved_events_count, "event")
@@ -295,10 +346,14 @@ async def _import(
                 elif isinstance(error, asyncio.CancelledError | StoreUnreachableError):
                     say("the import was interrupted: run it again with --resume to continue")
                 raise
-        told: dict[str, Any] = {"imported": report.imported, "byteOffset": report.byte_offset}
-        sentence = f"imported {rate(report.imported, meter.seconds)}"
+        told: dict[str, Any] = {"imported": report.imported}
+        if changing.changes is None:  # otherwise it is of what the changes gave
+            told["byteOffset"] = report.byte_offset
+        told |= changing.result
+        sentence = f"imported {rate(report.imported, meter.seconds)}{changing.told}"
         sentence += _told_of_source(source, mark, told)
         print_result(told, sentence, as_json=as_json)
+        changing.warn()
 
 
 async def _fill(
@@ -310,39 +365,71 @@ async def _fill(
     as_json: bool,
     ignore_unknown_keys: bool,
     dry_run: bool,
+    starts: tuple[Any, ...],
     file_format: FileFormat = "jsonl",
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
     end = end_of(options)
+    start, mapping = beginnings(starts)
     settings: dict[str, str] = {}
-    if options["mapping"] is None:  # otherwise they are the source's
+    if mapping is None:  # otherwise they are the source's
         settings = named(options["tables"])
         options["tables"] = ()
-    foreign = taken(options, dry_run=dry_run)
+    foreign = taken(options, mapping)
+    changing = changing_of(
+        options, start, dry_run=dry_run and foreign is None, ignore_unknown_keys=ignore_unknown_keys
+    )
     for name, given in options.items():
         if given:
             raise UsageError(
                 f"--{name.replace('_', '-')} cannot be combined with --to: the table of another product must be empty, "
                 "and gets all events or none"
             )
-    if foreign is not None and dry_run:
-        await tell_in(file_format, src, foreign, as_json=as_json)
+    if dry_run:
+        await _tell(file_format, src, jobs, foreign, end, changing, as_json=as_json)
         return
     async with (
+        changing.reported(),
         eventferry.open_target(database, product, **settings) as target,
         source_in(file_format, src, jobs, foreign, end) as (source, total),
     ):
         mark = _Mark(source)
         with Meter("importing", total) as meter:
             report = await eventferry.pipeline(
-                source, meter, mark, target.import_events(ignore_unknown_keys=ignore_unknown_keys)
+                source,
+                meter,
+                mark,
+                *changing.transforms,
+                target.import_events(ignore_unknown_keys=ignore_unknown_keys),
             )
-    told: dict[str, Any] = {"imported": report.imported, "streams": report.streams}
+    told: dict[str, Any] = {"imported": report.imported, "streams": report.streams} | changing.result
     streams = counted(report.streams, "stream")
-    sentence = f"imported {rate(report.imported, meter.seconds)}, {streams}"
+    sentence = f"imported {rate(report.imported, meter.seconds)}, {streams}{changing.told}"
     sentence += _told_of_source(source, mark, told)
     print_result(told, sentence, as_json=as_json)
+    changing.warn()
+
+
+async def _tell(
+    file_format: FileFormat,
+    src: str,
+    jobs: int,
+    foreign: Foreign | None,
+    end: eventferry.CheckEnd | None,
+    changing: Changing,
+    *,
+    as_json: bool,
+) -> None:
+    """Tell what an import would be given."""
+    if foreign is not None and changing.changes is None:
+        await tell_in(file_format, src, foreign, as_json=as_json)
+        return
+    async with (
+        changing.reported(),
+        source_in(file_format, src, jobs, foreign, end) as (source, total),
+    ):
+        await changing.tell(source, total, as_json=as_json)
 
 
 def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, Any]) -> str:

@@ -77,6 +77,8 @@ foreign_details = together(
     ),
     flag("--drop-metadata", "With --payload data: leave out metadata that is not empty."),
 )
+
+
 foreign_options = together(
     option(
         "--from mapping",
@@ -85,18 +87,6 @@ foreign_options = together(
         type=MappingType(),
     ),
     foreign_details,
-)
-csv_options = together(
-    option(
-        "--from --mapping mapping",
-        "PRESET|FILE.toml",
-        "Read another product's tables by a mapping: a preset, or a file of your own. With --format csv, read a file.",
-        type=MappingType(),
-    ),
-    foreign_details,
-)
-dry_run_option = flag(
-    "--dry-run", "With --from: only tell what the source would give, and the first trouble in it."
 )
 
 
@@ -163,15 +153,15 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def taken(options: dict[str, Any], *, mapping: str | None = None, dry_run: bool = False) -> Foreign | None:
+def taken(options: dict[str, Any], mapping: str | None = None) -> Foreign | None:
     """Takes the values of `foreign_options` out of those of a command; None without a mapping. Raises UsageError for
     options that need one."""
     chosen: str | None = options.pop("mapping", mapping)
     given = {name: options.pop(name) for name in ("tables", "keep", "skip", "payload", "drop_metadata")}
     if chosen is None:
-        if dry_run or any(value not in ((), "envelope", False) for value in given.values()):
+        if any(value not in ((), "envelope", False) for value in given.values()):
             raise UsageError(
-                "--dry-run, --set, --keep, --skip, --payload and --drop-metadata need --from PRESET or --from FILE.toml"
+                "--set, --keep, --skip, --payload and --drop-metadata need --from PRESET or --from FILE.toml"
             )
         return None
     return Foreign(chosen, given | {"tables": named(given["tables"])})

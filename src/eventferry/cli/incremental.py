@@ -10,7 +10,8 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.foreign import csv_options, taken
+from eventferry.cli.changing import Changing, beginnings, change_options, changing_of, from_csv_option
+from eventferry.cli.foreign import foreign_details, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
@@ -36,7 +37,9 @@ _SKIPPED = 3
 @click.command("incremental-import")
 @click.argument("src")
 @click.argument("store", type=STORE)
-@csv_options
+@from_csv_option
+@foreign_details
+@change_options
 @end_options
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
@@ -55,6 +58,7 @@ async def incremental_import(
     jobs: int,
     ignore_unknown_keys: bool,
     as_json: bool,
+    starts: tuple[Any, ...],
     **options: Any,
 ) -> None:
     """Add the events that a store lacks.
@@ -62,17 +66,27 @@ async def incremental_import(
     SRC has JSON Lines or one JSON array, or what --format says. Duplicates are skipped, and so are events older than
     the store's latest event, unless --older says otherwise. A missing store is created.
     """
+    start, mapping = beginnings(starts)
+    foreign = taken(options, mapping)
+    changing = changing_of(options, start, dry_run=False, ignore_unknown_keys=ignore_unknown_keys)
     async with (
-        source_in(file_format, src, jobs, taken(options), end_of(options)) as (source, total),
+        changing.reported(),
+        source_in(file_format, src, jobs, foreign, end_of(options)) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
         with Meter("importing", total) as meter:
             report = await opened.incremental_import(
-                meter(blocks), older=older, dry_run=dry_run, ignore_unknown_keys=ignore_unknown_keys
+                meter(blocks),
+                older=older,
+                dry_run=dry_run,
+                ignore_unknown_keys=ignore_unknown_keys,
+                changes=changing.changes,
             )
             seconds = meter.seconds
-    _tell_merged(report, seconds, as_json=as_json, dry_run=dry_run, fail_if_skipped=fail_if_skipped)
+    _tell_merged(
+        report, seconds, as_json=as_json, dry_run=dry_run, fail_if_skipped=fail_if_skipped, changing=changing
+    )
 
 
 @asynccontextmanager
@@ -94,15 +108,24 @@ def _tell_merged(
     as_json: bool,
     fail_if_skipped: bool,
     dry_run: bool = False,
+    changing: Changing = Changing(None, None),  # noqa: B008
 ) -> None:
+    import msgspec
+
     seen = report.imported + report.skipped_existing + report.skipped_older
     did = "would import" if dry_run else "imported"
+    told = msgspec.to_builtins(report) | changing.result
+    if dry_run:
+        told |= changing.first_changed
+        if not as_json:
+            changing.print_changes()
     print_result(
-        report,
+        told,
         f"{did} {report.imported:,}, skipped {counted(report.skipped_existing, 'duplicate')}; "
-        f"{rate(seen, seconds)}",
+        f"{rate(seen, seconds)}{changing.told}",
         as_json=as_json,
     )
+    changing.warn()
     if report.skipped_older:
         say(
             f"warning: skipped {counted(report.skipped_older, 'event')} older than the store's latest event; "

@@ -145,9 +145,12 @@ kinds = together(
         multiple=True,
     ),
 )
+until_option = option(
+    "--until finish", None, "Only events at or before this time.", type=MomentType(up=False)
+)
 filters_but_from = together(
     kinds,
-    option("--until finish", None, "Only events at or before this time.", type=MomentType(up=False)),
+    until_option,
     option("--cursor", "CURSOR", "Start at this cursor; not with --from or --until."),
     option("--since", "BOOKMARK", "Start at this bookmark; not with --from or --until."),
 )

@@ -11,7 +11,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventferry.clock import moment
 from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
@@ -32,9 +32,12 @@ from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
 from eventferry.lines.converting import new_row
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, EventInput, NewRow, NewRowValues
-from eventferry.lines.limits import Limits
+from eventferry.lines.limits import Limits, check_limits
 from eventferry.reading import order
 from eventferry.state import owners
+
+if TYPE_CHECKING:
+    from eventferry.changing.changes import Changes
 
 EventSource: TypeAlias = Iterable[EventInput] | AsyncIterable[EventInput] | AsyncIterable[bytes]
 """Events for an incremental import: dicts or `Event` objects; or blocks of bytes that hold lines, or one JSON
@@ -105,6 +108,7 @@ async def whole(
     events: EventSource,
     older: Older,
     *,
+    changes: Changes | None,
     dry_run: bool,
     ignore_unknown_keys: bool,
     max_line_bytes: int,
@@ -114,6 +118,8 @@ async def whole(
     async with database.reading() as reading:
         limits = await reading.limits()
     pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
+    if changes is not None:
+        pieces = _changed(pieces, changes, limits)
     report = ImportReport()
     async with _staged(database, pieces) as (stage, _):
         with contextlib.suppress(_DryRun):
@@ -229,6 +235,21 @@ async def _pieces(
                 yield piece
     if rows:
         yield rows, size
+
+
+async def _changed(pieces: AsyncIterator[Piece], changes: Changes, limits: Limits) -> AsyncIterator[Piece]:
+    """Pieces of what the changes make of the events. Raises InputError with the number of the event that came in."""
+    count = 0
+    async for rows, size in pieces:
+        try:
+            made = changes.change_new(rows)
+        except InputError as error:
+            line = None if error.line is None else count + error.line
+            raise InputError(error.reason, line=line, field=error.field, unit="event") from error
+        for row in made:
+            check_limits(limits, row.aggregate_id, row.type, row.payload)
+        count += len(rows)
+        yield made, size
 
 
 _BYTES = (bytes, bytearray, memoryview)

@@ -60,7 +60,8 @@ class Consumed:
                 break
             if self._seen.digest() != expected.digest:
                 raise ResumeError(
-                    "this is not the source that the import began with: import without resume=True to start over"
+                    "this is not the source that the import began with, or it is changed in another way (by other "
+                    "rules): import without resume=True to start over"
                 )
             self._seen = hashlib.sha256(expected.digest)
             self._unseen.popleft()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Sequence
 from typing import IO, Any, Protocol, TypeAlias, TypeVar, cast, overload, runtime_checkable
 
 from eventferry.errors import InputError, ResumeError, UsageError
@@ -93,20 +93,33 @@ async def pipeline(source: Source, *rest: Any) -> Any:  # type: ignore[misc]  # 
                 await _close(opened)
         finally:
             await to_the_end(_abort(sink, error))
-        if isinstance(error, InputError) and isinstance(source, MadeLines):
-            told = source.explain(error)
-            if told is not error:
-                raise told from error
+        if isinstance(error, InputError):
+            _explain(error, source, transforms)
         raise
-    return await (sink.finish() if isinstance(sink, ImportStream) else sink.close())
+    try:
+        return await (sink.finish() if isinstance(sink, ImportStream) else sink.close())
+    except InputError as error:
+        _explain(error, source, transforms)
+        raise
 
 
 @runtime_checkable
 class MadeLines(Protocol):
-    """A source that made its lines of something else."""
+    """A source or a transform that made its lines of something else."""
 
     def explain(self, error: InputError) -> InputError:
-        """What a sink has refused, in terms of what the line was made of."""
+        """What a sink has refused, in terms of what the line was made of. An error of its own, or of what comes before
+        it, stays as it is."""
+
+
+def _explain(error: InputError, source: Source, transforms: Sequence[Transform]) -> None:
+    """Raises what was refused in terms of what came in, where lines were made on the way."""
+    told = error
+    for each in (*reversed(transforms), source):
+        if isinstance(each, MadeLines):
+            told = each.explain(told)
+    if told is not error:
+        raise told from error
 
 
 async def _abort(sink: Sink[Any], error: BaseException) -> None:
