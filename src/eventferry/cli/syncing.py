@@ -145,7 +145,6 @@ async def sync(
         f"brought over {counted(report.events, 'event')}{also}; bookmark {report.bookmark}{exactness}{changing.told}",
         as_json=as_json,
     )
-    changing.warn()
 
 
 def _tell_preview(preview: SyncPreview, changing: Changing, *, as_json: bool) -> None:
@@ -163,7 +162,8 @@ def _tell_preview(preview: SyncPreview, changing: Changing, *, as_json: bool) ->
             f"the first fill of a {preview.mode}" if preview.is_first else f"the next run of a {preview.mode}"
         )
         say(f"{first} would bring over {counted(preview.events, 'event')}{changing.told}; nothing was stored")
-        changing.warn()
+        if preview.is_first:  # later runs have too few events to tell
+            changing.warn()
         if preview.trouble is not None:
             say(f"trouble: {preview.trouble}")
     if preview.trouble is not None:
