@@ -14,9 +14,11 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from eventferry.changing.changes import ChangedEvent, Changes
+    from eventferry.changing.changes import Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
+    from eventferry.cloudevents.reading import from_cloudevents
+    from eventferry.cloudevents.writing import to_cloudevents
     from eventferry.comparing.checking import CheckReport, Remark, check
     from eventferry.comparing.verifying import Difference, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
+    from eventferry.lines.metadata import EventMetadata, data_of, metadata_of, with_metadata
     from eventferry.lines.piping import Sink, pipeline
     from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
     from eventferry.reading.following import FollowStream
@@ -79,7 +82,6 @@ __all__ = [
     "Append",
     "Appended",
     "ChangeReport",
-    "ChangedEvent",
     "Changes",
     "CheckEnd",
     "CheckReport",
@@ -90,6 +92,7 @@ __all__ = [
     "Event",
     "EventInput",
     "EventLoader",
+    "EventMetadata",
     "EventStore",
     "ExportStream",
     "FolderSink",
@@ -133,11 +136,14 @@ __all__ = [
     "VerifyReport",
     "check",
     "cutover",
+    "data_of",
+    "from_cloudevents",
     "from_csv",
     "from_mapped_csv",
     "load_mapping",
     "load_rules",
     "mark_end",
+    "metadata_of",
     "open_source",
     "open_store",
     "open_target",
@@ -145,21 +151,26 @@ __all__ = [
     "presets",
     "read_blocks",
     "read_parquet",
+    "to_cloudevents",
     "to_csv",
     "to_parquet",
     "verify",
     "verify_secrets",
+    "with_metadata",
     *errors.__all__,
 ]
 
 
 _MODULES = {
-    "changing.changes": ("ChangedEvent", "Changes"),
+    "changing.changes": ("Changes",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
+    "cloudevents.reading": ("from_cloudevents",),
+    "cloudevents.writing": ("to_cloudevents",),
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
+    "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),
     "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
     "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),

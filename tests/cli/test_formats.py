@@ -1,4 +1,4 @@
-"""CSV and Parquet on the command line."""
+"""CSV, Parquet and CloudEvents on the command line."""
 
 from __future__ import annotations
 
@@ -72,6 +72,20 @@ def test_an_export_is_split_into_a_folder(ferry: Ferry, file_format: str) -> Non
         (("export", "a.db", "a.parquet.gz", "--format", "parquet"), "compressed by itself", 2),
         (("export", "a.db", "a.xlsx", "--format", "xlsx"), "'xlsx' is not one of", 2),
         (("import", "-", "b.db", "--format", "parquet"), "standard input is none", 2),
+        (("export", "a.db", "a", "--format", "cloudevents"), "needs --source URI", 2),
+        (("export", "a.db", "a", "--format", "cloudevents", "--source", ""), "must be a URI", 2),
+        (("export", "a.db", "a", "--source", "/shop"), "--source is for --format cloudevents", 2),
+        (
+            ("import", "lines", "b.db", "--aggregate-attribute", "orderid"),
+            "--aggregate-attribute is for --format cloudevents",
+            2,
+        ),
+        (
+            ("import", "lines", "b.db", "--format", "cloudevents", "--from", "message-db"),
+            "--from reads a database, or with --format csv a file",
+            2,
+        ),
+        (("import", "lines", "b.db", "--format", "cloudevents"), "field specversion: is missing", 1),
         (("import", "a.db", "b.db", "--format", "csv"), "a.db is a store: --format is for files", 2),
         (("import", "none.parquet", "b.db", "--format", "parquet"), "there is no file none.parquet", 1),
         (("import", "none.csv", "b.db", "--format", "csv"), "there is no file none.csv", 1),
@@ -163,6 +177,39 @@ def test_another_products_table_is_exported_in_any_format(ferry: Ferry) -> None:
         assert ferry.done(*words, "--json").json["source"]["events"] == 100
         ferry.done("import", "out", f"{file_format}.db", "--format", file_format)
         assert "equal" in ferry.done("verify", "--from", "shop.toml", "shop.db", f"{file_format}.db").err
+
+
+def test_a_store_comes_back_equal_from_cloudevents(ferry: Ferry) -> None:
+    ferry.store("a.db", 3000)
+    cloud = ("--format", "cloudevents")
+    words = ("export", "a.db", "a.jsonl.gz", *cloud, "--source", "/shop", "--end-mark")
+    assert "exported 3,000 events" in ferry.done(*words).err
+    assert "imported 3,000 events" in ferry.done("import", "a.jsonl.gz", "b.db", *cloud, "--expect-end").err
+    assert ferry.exported("b.db") == make_lines(3000)
+    told = ferry.done("incremental-import", "a.jsonl.gz", "b.db", *cloud).err
+    assert "imported 0, skipped 3,000 duplicates" in told
+    ferry.done("export", "a.db", "types", *cloud, "--source", "/shop", "--split-by", "type")
+    assert sorted(os.listdir("types")) == [f"TYPE_{i}.jsonl" for i in range(3)]
+
+
+def test_cloudevents_of_others_are_taken_in_by_the_attribute_that_is_chosen(ferry: Ferry) -> None:
+    event = b'{"specversion":"1.0","id":"1","source":"/a","type":"T","time":"2026-01-01T00:00:00Z","orderid":"o-1"}\n'
+    cloud = ("--format", "cloudevents")
+    told = ferry.refused("import", "-", "b.db", *cloud, stdin=event)
+    assert "line 1, field subject: is missing" in told
+    assert not Path("b.db").exists()
+    for command in ("import", "incremental-import"):
+        ferry.done(command, "-", f"{command}.db", *cloud, "--aggregate-attribute", "orderid", stdin=event)
+        assert b'"aggregateId":"o-1","aggregateVersion":1' in ferry.exported(f"{command}.db")
+
+
+def test_cloudevents_that_are_cut_off_are_no_input(ferry: Ferry) -> None:
+    ferry.store("a.db", 20)
+    cloud = ("--format", "cloudevents")
+    written = ferry.done("export", "a.db", "-", *cloud, "--source", "/shop").out.encode()
+    assert "is not whole" in ferry.refused("import", "-", "b.db", *cloud, stdin=written[:-2])
+    ferry.done("import", "-", "b.db", *cloud, stdin=written[:-1])
+    assert ferry.exported("b.db") == make_lines(20)
 
 
 def test_what_a_store_refuses_is_told_by_the_number_of_the_event(ferry: Ferry) -> None:

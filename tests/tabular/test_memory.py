@@ -11,7 +11,7 @@ from tests.stores.test_memory import MEGABYTE, peak
 pytestmark = pytest.mark.slow
 
 CONVERT = """
-from eventferry import FolderSink, from_csv, read_parquet, to_csv, to_parquet
+from eventferry import FolderSink, from_cloudevents, from_csv, read_parquet, to_cloudevents, to_csv, to_parquet
 
 async def large(count):
     text = b"x" * 1_000_000
@@ -27,6 +27,9 @@ async def main(way, size, count, folder):
     if way == "csv":
         await pipeline(source, to_csv(), folder / "a.csv")
         await pipeline(folder / "a.csv", from_csv(), Counting())
+    elif way == "cloudevents":
+        await pipeline(source, to_cloudevents("/shop"), folder / "a.jsonl")
+        await pipeline(folder / "a.jsonl", from_cloudevents(), Counting())
     elif way == "parquet":
         await pipeline(source, to_parquet(), folder / "a.parquet")
         await pipeline(read_parquet(folder / "a.parquet"), Counting())
@@ -38,7 +41,7 @@ say_peak()
 """
 
 
-@pytest.mark.parametrize("way", ["csv", "parquet", "day", "type"])
+@pytest.mark.parametrize("way", ["csv", "cloudevents", "parquet", "day", "type"])
 @pytest.mark.parametrize(
     ("size", "few", "many"),
     [

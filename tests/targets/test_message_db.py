@@ -29,7 +29,7 @@ from eventferry import (
     sync,
     verify,
 )
-from eventferry.targets.envelope import NAMESPACE
+from eventferry.lines.envelope import NAMESPACE
 from tests.support import LONG_AGO, line, make_event, make_lines
 from tests.support.foreign import message_db, new_database
 from tests.targets.test_pyeventsourcing import awkward

@@ -42,16 +42,21 @@ from eventferry import (
     TargetStream,
     VerifyReport,
     check,
+    data_of,
+    from_cloudevents,
     from_csv,
+    metadata_of,
     open_source,
     open_store,
     open_target,
     pipeline,
     read_parquet,
     sync,
+    to_cloudevents,
     to_csv,
     to_parquet,
     verify,
+    with_metadata,
 )
 
 
@@ -86,6 +91,8 @@ async def streams(a: EventStore, b: EventStore) -> None:
     await pipeline(a.export_events(), packed, io.BytesIO())
     await pipeline(a.export_events(), to_csv(), "events.csv")
     assert_type(await pipeline("events.csv", from_csv(), b.import_events()), StreamReport)
+    await pipeline(a.export_events(), to_cloudevents("/shop"), "events.jsonl")
+    assert_type(await pipeline("events.jsonl", from_cloudevents(), b.import_events()), StreamReport)
     assert_type(await pipeline(read_parquet("a.parquet"), b.import_events()), StreamReport)
     folder = FolderSink("days", split_by="day", conversion=to_parquet(), ending=".parquet")
     assert_type(await pipeline(a.export_events(), folder), None)
@@ -98,6 +105,10 @@ async def events(older: Older, event: EventInput) -> None:
         assert_type(store, EventStore)
         page = await store.load_events(limit=10, cursor=None)
         assert_type(page, Page)
+        assert_type(with_metadata(page.events[0], id="e"), Event)
+        assert_type(with_metadata({"type": "T"}), dict[str, Any])
+        assert_type(metadata_of(event).causation_id, str | None)
+        assert_type(data_of(event), Any)
         assert_type(page.events[0], Event)
         assert_type(page.events[0].payload, Any)
         assert_type(page.cursor, str | None)

@@ -12,99 +12,94 @@ import msgspec
 from eventferry.changing.pointers import Document, parsed
 from eventferry.changing.pseudonyms import Pseudonyms
 from eventferry.changing.rules import Rule, Rules, divided
-from eventferry.errors import ChangeError
 from eventferry.lines.decoder import Line
 from eventferry.lines.payload import encode_payload
 
 _TYPES_KNOWN = 10_000
-"""Types for which it is remembered which rules are about them."""
+"""Types for which it is remembered what there is to do."""
 
 _STRING_OR_NUMBER = b'"-0123456789'
 
-Edit: TypeAlias = Callable[[Document], int]
+Apply: TypeAlias = Callable[[Document], int]
 """Changes a payload; returns at how many places."""
 
 
-class _Edits:
-    """What a rule does to payloads, one after the other, and how often each has found something."""
+class _Edit:
+    """A change of payloads.
 
-    def __init__(self, edits: list[tuple[str, Edit]]) -> None:
-        self._edits = [edit for _, edit in edits]
-        self._names = [name for name, _ in edits]
-        self._found = [0] * len(edits)
+    Attributes:
+        name: what it is, in words.
+        apply: makes it; returns at how many places.
+        found: at how many it was made so far.
+    """
 
-    def apply(self, document: Document) -> None:
-        for place, edit in enumerate(self._edits):
-            self._found[place] += edit(document)
+    __slots__ = ("apply", "found", "name")
 
-    @property
-    def never_matched(self) -> list[str]:
-        return [name for name, found in zip(self._names, self._found, strict=True) if not found]
+    def __init__(self, name: str, apply: Apply) -> None:
+        self.name = name
+        self.apply = apply
+        self.found = 0
 
 
 class _Step:
-    """One rule, made ready."""
+    """One rule, made ready.
+
+    Attributes:
+        number: the rule's, from 1.
+        types: what it is about; none for all.
+        matches: whether it is about an aggregate; None if it is about all.
+        drops: whether it leaves events out.
+        rename: the type that they get.
+        changes_aggregate: whether they get another aggregate.
+        edits: what is done to their payloads.
+        needs_payload: whether it looks at payloads.
+        is_met: whether there was an event that it is about.
+    """
 
     def __init__(self, number: int, rule: Rule, pseudonyms: Pseudonyms | None) -> None:
         self.number = number
         self.types = frozenset(rule.types)
-        self._ids = frozenset(rule.ids)
         self._prefixes = tuple(sorted(rule.prefixes, key=len, reverse=True))
-        self._pattern = (
-            None if rule.aggregate_pattern is None else re.compile(rule.aggregate_pattern, re.DOTALL)
-        )
-        self._is_about_all = not (self._ids or self._prefixes or self._pattern)
+        self._pattern = None if rule.aggregate_pattern is None else re.compile(rule.aggregate_pattern)
+        self.matches = self._matcher(frozenset(rule.ids))
         self.drops = rule.drop
-        self._rename = rule.rename
+        self.rename = rule.rename
         self._rename_aggregate = rule.rename_aggregate
         self._names = pseudonyms if rule.pseudonym_aggregate else None
         self._behind = None if rule.aggregate_from is None else parsed(rule.aggregate_from)
-        self._changes_aggregate = (
+        self._is_behind_found = False
+        self.changes_aggregate = (
             rule.rename_aggregate is not None or rule.pseudonym_aggregate or self._behind is not None
         )
-        edits = list(_edits_of(rule, pseudonyms))
-        self._edits = _Edits(edits) if edits else None
-        self._applied = self._appended = 0
+        self.edits = [_Edit(name, apply) for name, apply in _edits_of(rule, pseudonyms)]
+        self.needs_payload = bool(self.edits) or self._behind is not None
+        self.is_met = False
 
-    def is_about(self, aggregate_id: str) -> bool:
-        """Whether it is about the events of an aggregate, if it is about their type."""
-        if (
-            self._is_about_all
-            or aggregate_id in self._ids
-            or aggregate_id.startswith(self._prefixes)
-            or (self._pattern is not None and self._pattern.fullmatch(aggregate_id) is not None)
-        ):
-            self._applied += 1
-            return True
-        return False
+    def _matcher(self, ids: frozenset[str]) -> Callable[[str], bool] | None:
+        prefixes, pattern = self._prefixes, self._pattern
+        if pattern is not None:
+            return lambda aggregate_id: pattern.fullmatch(aggregate_id) is not None
+        if ids:
+            return lambda aggregate_id: aggregate_id in ids or aggregate_id.startswith(prefixes)
+        return methodcaller("startswith", prefixes) if prefixes else None
 
-    def apply(self, line: Line, document: Document | None) -> Document | None:
-        """Change an event that it is about. Its payload is that of the document once there is one. Raises ChangeError
-        where it cannot be changed so."""
-        if self._rename is not None:
-            line.type = self._rename
-        if self._behind is not None or self._edits is not None:
-            document = document or Document(line.payload)
-        if self._changes_aggregate:
-            line.aggregate_id = self._renamed(line.aggregate_id, document)
-        if self._edits is not None and document is not None:
-            try:
-                self._edits.apply(document)
-            except ChangeError as error:
-                raise ChangeError(f"rule {self.number}: {error}") from None
-        return document
-
-    def _renamed(self, aggregate_id: str, document: Document | None) -> str:
+    def new_id(self, aggregate_id: str, document: Document | None) -> str:
+        """The id that an aggregate gets by an event with this payload. Where `aggregate_from` finds nothing, it keeps
+        the one that it has."""
         behind = ""
         if self._behind is not None and document is not None:
             value = document.first(self._behind)
             if value is None or bytes(value)[0] not in _STRING_OR_NUMBER:
                 return aggregate_id
-            self._appended += 1
+            self._is_behind_found = True
             text = bytes(value)
             behind = msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode()
-        prefix = next(filter(aggregate_id.startswith, self._prefixes), "")
-        rest = aggregate_id.removeprefix(prefix)
+        prefix = ""
+        for each in self._prefixes:
+            if aggregate_id.startswith(each):
+                prefix = each
+                break
+        rest = aggregate_id[len(prefix) :]
         if self._names is not None:
             rest = self._names.of_text(rest)
         if self._rename_aggregate is None:
@@ -118,12 +113,54 @@ class _Step:
     @property
     def never_matched(self) -> list[str]:
         """What of it has found nothing, in words."""
-        if not self._applied:
+        if not self.is_met:
             return [f"rule {self.number}"]
-        never = [] if self._edits is None else self._edits.never_matched
-        if self._behind is not None and not self._appended:
-            never = ["aggregate_from", *never]
+        never = ["aggregate_from"] if self._behind is not None and not self._is_behind_found else []
+        never += [edit.name for edit in self.edits if not edit.found]
         return [f"rule {self.number}: {name}" for name in never]
+
+
+class _Run:
+    """A rule, and those behind it that are about the same events: they are done in one go.
+
+    Attributes:
+        matches: whether they are about an aggregate; None if they are about all.
+        drops: whether events are left out.
+        rename: the type that they get.
+        new_id: gives the id that their aggregates get; None if they keep theirs.
+        edits: what is done to their payloads.
+        needs_payload: whether their payloads are looked at.
+        last: the number of a rule that renames only some of the events of a type, so that what is to be done next with
+            these depends on their new type; 0 for others.
+        is_met: whether there was an event that they are about.
+    """
+
+    def __init__(self, step: _Step) -> None:
+        self._steps = [step]
+        self.matches = step.matches
+        self.drops = step.drops
+        self.rename = step.rename
+        self.new_id = step.new_id if step.changes_aggregate else None
+        self.edits = list(step.edits)
+        self.needs_payload = step.needs_payload
+        self.last = step.number if step.matches is not None and step.rename is not None else 0
+        self.is_met = False
+
+    def add(self, step: _Step) -> bool:
+        """Take one more rule in, which is about all aggregates; returns whether that can be."""
+        if self.matches is not None or step.drops or step.changes_aggregate:
+            return False
+        self._steps.append(step)
+        self.rename = self.rename if step.rename is None else step.rename
+        self.edits += step.edits
+        self.needs_payload |= step.needs_payload
+        return True
+
+    def meet(self) -> None:
+        """There is an event that they are about."""
+        self.is_met = True
+        for step in self._steps:
+            step.is_met = True
 
 
 class Applied:
@@ -132,34 +169,54 @@ class Applied:
     def __init__(self, rules: Rules, key: bytes | None) -> None:
         pseudonyms = None if key is None else Pseudonyms(key)
         self._steps = [_Step(number, rule, pseudonyms) for number, rule in enumerate(rules.rules, 1)]
-        self._known: dict[str, tuple[_Step, ...]] = {}
+        self._known: dict[tuple[str, int], tuple[_Run, ...]] = {}
 
-    def steps(self, event_type: str) -> tuple[_Step, ...]:
-        """The rules that are about a type, in order."""
-        found = self._known.get(event_type)
+    def runs(self, event_type: str, done: int = 0) -> tuple[_Run, ...]:
+        """What there is to do with events of a type, in order, by the rules behind the first `done`."""
+        found = self._known.get((event_type, done))
         if found is None:
             if len(self._known) >= _TYPES_KNOWN:
                 self._known.clear()
-            found = self._known[event_type] = tuple(
-                step for step in self._steps if not step.types or event_type in step.types
-            )
+            found = self._known[event_type, done] = tuple(self._runs(event_type, done))
         return found
 
-    def apply(self, line: Line) -> bool:
-        """Change an event; returns whether it stays. Raises ChangeError where it cannot be changed so."""
+    def _runs(self, event_type: str, done: int) -> list[_Run]:
+        runs: list[_Run] = []
+        for step in self._steps[done:]:
+            if step.types and event_type not in step.types:
+                continue
+            if step.matches is not None or not runs or not runs[-1].add(step):
+                runs.append(_Run(step))
+            if step.matches is None:
+                if step.drops:
+                    break
+                event_type = event_type if step.rename is None else step.rename
+        return runs
+
+    def apply(self, line: Line, runs: tuple[_Run, ...]) -> bool:
+        """Do it; returns whether the event stays. Raises ChangeError where it cannot be changed so."""
         document: Document | None = None
-        done = 0
-        event_type: str | None = None
-        while line.type != event_type:
-            event_type = line.type
-            for step in self.steps(event_type):
-                if step.number > done and step.is_about(line.aggregate_id):
-                    if step.drops:
-                        return False
-                    document = step.apply(line, document)
-                    done = step.number
-                    if line.type != event_type:  # other rules are about it now
-                        break
+        at = 0
+        while at < len(runs):
+            run = runs[at]
+            at += 1
+            if run.matches is not None and not run.matches(line.aggregate_id):
+                continue
+            if not run.is_met:
+                run.meet()
+            if run.drops:
+                return False
+            if document is None and run.needs_payload:
+                document = Document(line.payload)
+            if run.new_id is not None:
+                line.aggregate_id = run.new_id(line.aggregate_id, document)
+            if document is not None:
+                for edit in run.edits:
+                    edit.found += edit.apply(document)
+            if run.rename is not None:
+                line.type = run.rename
+                if run.last:
+                    runs, at = self.runs(run.rename, run.last), 0
         if document is not None:
             line.payload = document.text
         return True
@@ -170,7 +227,7 @@ class Applied:
         return tuple(name for step in self._steps for name in step.never_matched)
 
 
-def _edits_of(rule: Rule, pseudonyms: Pseudonyms | None) -> Iterator[tuple[str, Edit]]:
+def _edits_of(rule: Rule, pseudonyms: Pseudonyms | None) -> Iterator[tuple[str, Apply]]:
     """What a rule does to payloads, each with its name, in the order in which it is done."""
     for source, target in rule.copy.items():
         yield f"copy {source}", methodcaller("copy", *divided(source, target))
@@ -180,13 +237,13 @@ def _edits_of(rule: Rule, pseudonyms: Pseudonyms | None) -> Iterator[tuple[str, 
     for pointer, value in rule.set.items():
         yield f"set {pointer}", methodcaller("set", parsed(pointer), msgspec.Raw(encode_payload(value)))
     if pseudonyms is not None:
-        for name, pointers, value in (
+        for name, pointers, pseudonym in (
             ("pseudonym", rule.pseudonym, pseudonyms.plain),
             ("pseudonym_email", rule.pseudonym_email, pseudonyms.email),
             ("pseudonym_digits", rule.pseudonym_digits, pseudonyms.digits),
         ):
             for pointer in pointers:
-                yield f"{name} {pointer}", methodcaller("replace", parsed(pointer), value)
+                yield f"{name} {pointer}", methodcaller("replace", parsed(pointer), pseudonym)
     redacted = msgspec.Raw(encode_payload(rule.redact_with))
     for pointer in rule.redact:
         yield f"redact {pointer}", methodcaller("replace", parsed(pointer), lambda _: redacted)

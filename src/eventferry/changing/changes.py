@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,31 +16,38 @@ from eventferry.changing.applying import Applied
 from eventferry.changing.function import Called, Function
 from eventferry.changing.numbering import Numbering
 from eventferry.changing.pseudonyms import Pseudonyms
-from eventferry.changing.report import ChangeReport, Proof
+from eventferry.changing.report import ChangeReport, Example, Proof
 from eventferry.changing.rules import Rules, check_rules, load_rules
 from eventferry.changing.selection import Selection
 from eventferry.errors import ChangeError, InputError
 from eventferry.importing.batch import SLICE
-from eventferry.lines.blocks import Lines, LineSplitter
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
-from eventferry.lines.event import Event, NewRow, NewRowValues, decode_event
-from eventferry.lines.payload import ENCODER
+from eventferry.lines.event import NewRow, NewRowValues
+from eventferry.lines.limits import MAX_ID_LENGTH, check_text
+from eventferry.lines.payload import ENCODER, SHALLOW, check_payload
+from eventferry.lines.refusal import cut_off
 
 _HELD_BACK = 2  # bytes of a block
+_EXAMPLES = 10
+_PIECES_KEPT = 4
+"""Of the pieces that went out last it is known what they were made of: a sink may refuse a line of them."""
 
-_SHOWN = 5  # changed events that are kept to be shown
 
-
-class ChangedEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """An event before and after it was changed.
+class _Made(NamedTuple):
+    """What some lines became.
 
     Attributes:
-        before: as it came.
-        after: what became of it, with its new place: one event, or several.
+        lines: the events.
+        untouched: of each, whether it is of an event that nothing has changed.
+        numbers: of each, the number of the line that it was made of.
+        changed: the numbers of some that were changed, and what each became.
     """
 
-    before: Event
-    after: list[Event]
+    lines: list[Line]
+    untouched: list[bool]
+    numbers: list[int]
+    changed: list[tuple[int, list[Line]]]
 
 
 class Changes:
@@ -58,7 +68,11 @@ class Changes:
         start_time: only events from this timestamp on, in ms since 1970.
         finish_time: only events up to this timestamp, inclusive.
         keep_positions: events keep their positions and versions. Then none may be left out, and none become several.
+        max_line_bytes: a line that comes in may be as long as this.
         ignore_unknown_keys: drop unknown keys of events instead of refusing them.
+
+    Attributes:
+        examples: the first events that were changed or dropped, and what they became.
 
     Raises:
         RulesError: the rules are wrong, or the key of their pseudonyms is missing.
@@ -77,11 +91,14 @@ class Changes:
         start_time: int | None = None,
         finish_time: int | None = None,
         keep_positions: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
         ignore_unknown_keys: bool = False,
     ) -> None:
         if rules is None:
             rules = Rules()
-        elif not isinstance(rules, Rules):
+        elif isinstance(rules, Rules):
+            check_rules(rules)
+        else:
             rules = load_rules(rules)
         self._selection = Selection.of(
             event_types=event_types,
@@ -92,18 +109,19 @@ class Changes:
             finish_time=finish_time,
         )
         self._takes = None if self._selection.is_all else self._selection.takes
-        check_rules(rules)
         self._rules = rules
         self._key = rules.key()
         self._function = None if function is None else Called(function)
         self._keep_positions = keep_positions
+        self._max_line_bytes = max_line_bytes
         self._decoder = LineDecoder(ignore_unknown_keys=ignore_unknown_keys)
         self._begin()
 
     def _begin(self) -> None:
-        self._proof, self._applied = Proof(), Applied(self._rules, self._key)
-        self._first: list[tuple[Line, list[Line]]] = []
-        self._told: InputError | None = None
+        self._applied = Applied(self._rules, self._key)
+        self._proof = Proof()
+        self._went: deque[tuple[int, Lines, list[int]]] = deque(maxlen=_PIECES_KEPT)
+        self.examples: list[Example] = []
 
     async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Blocks of the changed lines. They may be cut anywhere; those that come out too: the last bytes of a block are
@@ -114,31 +132,18 @@ class Changes:
             ChangeError: an event cannot be changed as asked, or the sums of the report do not hold.
         """
         self._begin()
-        numbering = None if self._keep_positions else Numbering()
-        splitter = LineSplitter()
-        held = b""
         try:
-            async for block in blocks:
-                for start in range(0, len(block), SLICE):
-                    text = self._changed(splitter.feed(block[start : start + SLICE]), numbering)
-                    if text:
-                        yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
-                        held = text[-_HELD_BACK:]
-                    await asyncio.sleep(0)
-            if text := held + self._changed(splitter.finish(), numbering):
-                yield text
-        except InputError as error:
-            self._told = error
+            held = b""
+            async with aclosing(self._texts(blocks)) as texts:
+                async for text in texts:
+                    yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
+                    held = text[-_HELD_BACK:]
+        except InputError:
+            self._went.clear()  # it tells of what came in, and `explain` would take it for what went out
             raise
+        if held:
+            yield held
         self._proof.report(self._applied.never_matched)
-
-    def explain(self, error: InputError) -> InputError:
-        """What a pipeline with these changes has met: what a sink refuses, it counts among the lines that came out."""
-        if error is self._told or error.line is None:
-            return error
-        return InputError(
-            f"{error.reason} (in line {error.line} of those that the changes gave)", field=error.field
-        )
 
     def change(self, lines: bytes) -> bytes:
         """Whole lines changed, without new positions: each has the position and the version of the event that it was
@@ -154,7 +159,7 @@ class Changes:
             InputError: a line is no event, or what it became is none.
             ChangeError: an event cannot be changed as asked.
         """
-        return self._changed(LineSplitter().feed(lines), None)
+        return self._changed(LineSplitter(self._max_line_bytes).feed(lines), None)
 
     def change_new(self, rows: Iterable[NewRowValues]) -> list[NewRow]:
         """The same for events without places, on their way into an incremental import. What the columns of the target
@@ -164,16 +169,29 @@ class Changes:
             InputError: what an event became is none; `line` counts these events, from 1.
             ChangeError: an event cannot be changed as asked.
         """
-        lines = [
-            Line(-1, -1, event_type, timestamp, aggregate_id, 0, msgspec.Raw(payload))
-            for timestamp, aggregate_id, event_type, payload in rows
-        ]
+        came = list(rows)
         try:
-            found, untouched = self._made(list(enumerate(lines, 1)))
+            made = self._made(list(enumerate(map(_without_place, came), 1)))
         except InputError as error:
             raise InputError(error.reason, line=error.line, field=error.field, unit="event") from None
-        self._proof.gone(found, untouched)
-        return [NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)) for line in found]
+        self._proof.went(ENCODER.encode_lines(made.lines), made.untouched)
+        for number, became in made.changed:
+            self._note_example(ENCODER.encode(_without_place(came[number - 1])), became)
+        return [
+            NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)) for line in made.lines
+        ]
+
+    def explain(self, error: InputError) -> InputError:
+        """What a sink has refused, in terms of the line that it was made of."""
+        for first, lines, numbers in self._went:
+            if error.line is not None and first <= error.line < first + len(numbers):
+                number = numbers[error.line - first]
+                source = self._decoder.event(lines.texts[number - lines.line])
+                reason = f"{_shown(source)} becomes an event that the target refuses: {error.reason}"
+                return lines.placed(InputError(reason, field=error.field), number)
+        if error.line is None or not self._went:
+            return error
+        return InputError(f"{error.reason} (line {error.line} of what the changes gave)", field=error.field)
 
     @property
     def keep_positions(self) -> bool:
@@ -186,7 +204,7 @@ class Changes:
         a function by its name and its source."""
         meant = {
             "selection": self._selection,
-            "rules": self._rules.rules,
+            "rules": msgspec.json.encode(self._rules.rules).decode(),  # the order within them counts
             "key": None if self._key is None else Pseudonyms(self._key).fingerprint,
             "function": None if self._function is None else (self._function.name, self._function.fingerprint),
             "keep_positions": self._keep_positions,
@@ -198,81 +216,105 @@ class Changes:
         """What was changed so far. Raises ChangeError if the sums do not hold."""
         return self._proof.report(self._applied.never_matched)
 
-    @property
-    def first_changed(self) -> list[ChangedEvent]:
-        """The first few events that were changed, dropped ones not among them."""
-        return [
-            ChangedEvent(before=_event(before), after=[_event(line) for line in after])
-            for before, after in self._first
-        ]
+    async def _texts(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The changed lines, some at a time."""
+        numbering = None if self._keep_positions else Numbering()
+        splitter = LineSplitter(self._max_line_bytes)
+        async for block in blocks:
+            for start in range(0, len(block), SLICE):
+                if text := self._changed(splitter.feed(block[start : start + SLICE]), numbering):
+                    yield text
+                await asyncio.sleep(0)
+        last = splitter.finish()
+        try:
+            text = self._changed(last, numbering)
+        except InputError as error:
+            raise cut_off(error) from None
+        if text:
+            yield text
 
     def _changed(self, lines: Lines, numbering: Numbering | None) -> bytes:
         """The lines that these become."""
-        events = list(lines.events(self._decoder)) if lines.count else []
+        if not lines.count:
+            return b""
+        first = self._proof.written + 1
         try:
-            made, untouched = self._made(events)
+            made = self._made(list(lines.events(self._decoder)))
         except InputError as error:
             raise lines.placed(error, error.line or lines.line) from None
         if numbering is not None:
-            numbering.number(made)
-        text = ENCODER.encode_lines(made)
-        self._proof.went(text, untouched)
+            numbering.number(made.lines)
+        text = ENCODER.encode_lines(made.lines)
+        self._proof.went(text, made.untouched)
+        self._went.append((first, lines, made.numbers))
+        for number, became in made.changed:
+            self._note_example(lines.texts[number - lines.line], became)
         return text
 
-    def _made(self, events: Sequence[tuple[int, Line]]) -> tuple[list[Line], list[bool]]:
-        """What becomes of (line number, event), and of each whether it is of an untouched one. The line of an
-        InputError is that number."""
-        proof, takes, steps, function = self._proof, self._takes, self._applied.steps, self._function
-        proof.came([line for _, line in events])
-        made: list[Line] = []
-        untouched: list[bool] = []
+    def _note_example(self, before: bytes, became: Sequence[Line]) -> None:
+        self.examples.append(Example(before, tuple(ENCODER.encode(line) for line in became)))
+
+    def _made(self, events: Sequence[tuple[int, Line]]) -> _Made:
+        """What becomes of (line number, event). The line of an InputError is that number."""
+        proof, takes, applied, function = self._proof, self._takes, self._applied, self._function
+        made = _Made([], [], [], [])
+        lines, untouched, numbers, changed = made
+        examples = _EXAMPLES - len(self.examples)
         stayed: list[msgspec.Raw] = []
+        proof.came([line for _, line in events])
         for number, line in events:
-            if takes is not None and not takes(line.type, line.aggregate_id, line.timestamp):
+            event_type, aggregate_id, timestamp, payload = (
+                line.type,
+                line.aggregate_id,
+                line.timestamp,
+                line.payload,
+            )
+            if takes is not None and not takes(event_type, aggregate_id, timestamp):
                 self._refuse_to_lose(line, "the filters do not take it")
                 proof.left_out += 1
                 continue
-            if function is None and not steps(line.type):
-                made.append(line)
-                untouched.append(True)
-                stayed.append(line.payload)
-                continue
-            before = (line.type, line.aggregate_id, line.timestamp, line.payload)
-            try:
-                found = self._outcome(line)
-            except InputError as error:
-                reason = f"{_shown(line)} becomes an event that cannot be: {error.reason}"
-                raise InputError(reason, line=number, field=error.field) from error
-            except ChangeError as error:
-                raise ChangeError(f"{_shown(line)}: {error}") from error
-            if not found:
-                self._refuse_to_lose(line, "a rule or the function drops it")
-                proof.dropped += 1
-                continue
-            if len(found) > 1:
-                self._refuse_to_lose(line, f"the function makes {len(found)} of it")
-                proof.split += len(found) - 1
-            is_same = (
-                len(found) == 1
-                and before[:3] == (found[0].type, found[0].aggregate_id, found[0].timestamp)
-                and bytes(before[3]) == bytes(found[0].payload)
-            )
-            if is_same:
-                stayed.append(before[3])
-            else:
-                proof.changed += 1
-                if len(self._first) < _SHOWN:
-                    self._first.append((_as_it_came(line, *before), found))
-            made += found
-            untouched += [is_same] * len(found)
+            runs = applied.runs(event_type)
+            if runs or function is not None:
+                try:
+                    became = [line] if applied.apply(line, runs) else []
+                    if line.aggregate_id is not aggregate_id or line.payload is not payload:
+                        _check(line)
+                    if function is not None and became:
+                        became = function.made_of(line)
+                except InputError as error:
+                    reason = f"{_shown(line)} becomes an event that cannot be: {error.reason}"
+                    raise InputError(reason, line=number, field=error.field) from error
+                except ChangeError as error:
+                    raise ChangeError(f"{_shown(line)}: {error}") from error
+                is_same = len(became) == 1 and _is_same(
+                    became[0], event_type, aggregate_id, timestamp, payload
+                )
+                if not is_same:
+                    self._note(line, became)
+                    if len(changed) < examples:
+                        changed.append((number, became))
+                    lines += became
+                    untouched += [False] * len(became)
+                    numbers += [number] * len(became)
+                    continue
+                line = became[0]
+            lines.append(line)
+            untouched.append(True)
+            numbers.append(number)
+            stayed.append(payload)
         proof.stayed(stayed)
-        return made, untouched
+        return made
 
-    def _outcome(self, line: Line) -> list[Line]:
-        """What becomes of one event."""
-        if not self._applied.apply(line):
-            return []
-        return [line] if self._function is None else self._function.made_of(line)
+    def _note(self, line: Line, became: Sequence[Line]) -> None:
+        """Count an event that was changed, or left out by a rule or the function."""
+        if not became:
+            self._refuse_to_lose(line, "a rule or the function drops it")
+            self._proof.dropped += 1
+            return
+        self._proof.changed += 1
+        if len(became) > 1:
+            self._refuse_to_lose(line, f"the function makes {len(became)} of it")
+            self._proof.split += len(became) - 1
 
     def _refuse_to_lose(self, line: Line, why: str) -> None:
         if self._keep_positions:
@@ -282,21 +324,28 @@ class Changes:
             )
 
 
-def _as_it_came(line: Line, event_type: str, aggregate_id: str, timestamp: int, payload: msgspec.Raw) -> Line:
-    """An event before it was changed; its place is still that."""
-    return Line(
-        line.thread_counter,
-        line.thread_id,
-        event_type,
-        timestamp,
-        aggregate_id,
-        line.aggregate_version,
-        payload,
+def _without_place(row: NewRowValues) -> Line:
+    timestamp, aggregate_id, event_type, payload = row
+    return Line(-1, -1, event_type, timestamp, aggregate_id, 0, msgspec.Raw(payload))
+
+
+def _check(line: Line) -> None:
+    """Refuses what rules have made of an event, where no event can be so. What they give themselves was checked with
+    them."""
+    if len(line.aggregate_id) > MAX_ID_LENGTH:
+        raise InputError(f"is longer than {MAX_ID_LENGTH} characters", field="aggregateId")
+    check_text("aggregateId", line.aggregate_id)
+    if len(line.payload) > SHALLOW:
+        check_payload(bytes(line.payload))
+
+
+def _is_same(line: Line, event_type: str, aggregate_id: str, timestamp: int, payload: msgspec.Raw) -> bool:
+    return (
+        line.type == event_type
+        and line.aggregate_id == aggregate_id
+        and line.timestamp == timestamp
+        and (line.payload is payload or bytes(line.payload) == bytes(payload))
     )
-
-
-def _event(line: Line) -> Event:
-    return decode_event(ENCODER.encode(line))
 
 
 def _shown(line: Line) -> str:

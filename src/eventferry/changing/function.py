@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 from collections.abc import Callable, Iterable
-from functools import reduce
 from typing import Any, TypeAlias
 
 import msgspec
@@ -16,6 +14,7 @@ from eventferry.lines.converting import new_row
 from eventferry.lines.decoder import Line
 from eventferry.lines.event import Event, decode_event
 from eventferry.lines.payload import ENCODER, encode_payload
+from eventferry.user_functions import load_function
 
 Function: TypeAlias = Callable[[Event], Event | Iterable[Event] | None]
 
@@ -24,9 +23,12 @@ class Called:
     """A function, as events are given to it."""
 
     def __init__(self, given: str | Function) -> None:
-        self._function = _loaded(given) if isinstance(given, str) else given
+        try:
+            self._function = load_function(given) if isinstance(given, str) else given
+        except ValueError as error:
+            raise UsageError(f"function: {error}") from error
         if not callable(self._function):
-            raise UsageError(f"the function is a callable or module:function, not {type(given).__name__}")
+            raise UsageError(f"function: a callable or module:function, not {type(given).__name__}")
         self.name = given if isinstance(given, str) else _name(given)
 
     @property
@@ -71,16 +73,6 @@ class Called:
                 )
             )
         return made
-
-
-def _loaded(name: str) -> Any:
-    module, colon, path = name.partition(":")
-    if not colon or not module or not path:
-        raise UsageError(f"a function is given as module:function, not {name!r}")
-    try:
-        return reduce(getattr, path.split("."), importlib.import_module(module))
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"the function {name!r} cannot be loaded: {error}") from None
 
 
 def _name(function: Any) -> str:

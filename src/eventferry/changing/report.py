@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,17 +45,37 @@ class ChangeReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     never_matched: tuple[str, ...] = ()
 
 
+class Example(NamedTuple):
+    """An event that was changed: its line as it came in, and those that it became; none if it was dropped."""
+
+    before: bytes
+    after: tuple[bytes, ...]
+
+
+OTHER_TYPES = "(other types)"
+"""What a report counts together where a source has more types than anybody would read through."""
+
+_TYPES = 10_000
 _TYPE = attrgetter("type")
 _PAYLOAD = attrgetter("payload")
-_LINES = msgspec.json.Decoder(Line)
+
+
+class _Seen(msgspec.Struct, gc=False):
+    """What is looked at of a line that goes out."""
+
+    type: str
+    payload: msgspec.Raw
+
+
+_SEEN = msgspec.json.Decoder(_Seen)
 
 
 class Proof:
     """Counts and hashes while events pass: once what comes in, and once more what goes out, from its own text."""
 
     def __init__(self) -> None:
-        self.left_out = self.dropped = self.changed = self.untouched = self.split = 0
-        self._read = self._written = 0
+        self.left_out = self.dropped = self.changed = self.untouched = self.split = self.written = 0
+        self._read = 0
         self._types_before: Counter[str] = Counter()
         self._types_after: Counter[str] = Counter()
         self._hash_before = self._hash_after = 0
@@ -62,7 +83,7 @@ class Proof:
     def came(self, lines: Sequence[Line]) -> None:
         """Events have come in, and nothing was done to them yet."""
         self._read += len(lines)
-        self._types_before.update(map(_TYPE, lines))
+        _count(self._types_before, lines)
 
     def stayed(self, payloads: Sequence[msgspec.Raw]) -> None:
         """The payloads, as they came in, of those that are untouched."""
@@ -71,12 +92,9 @@ class Proof:
 
     def went(self, text: bytes, untouched: Sequence[bool]) -> None:
         """Lines go out; for each, whether it is of an untouched event."""
-        self.gone(_LINES.decode_lines(text), untouched)
-
-    def gone(self, lines: Sequence[Line], untouched: Sequence[bool]) -> None:
-        """The same of events that go out as no text."""
-        self._written += len(lines)
-        self._types_after.update(map(_TYPE, lines))
+        lines = _SEEN.decode_lines(text)
+        self.written += len(lines)
+        _count(self._types_after, lines)
         self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)
 
     def report(self, never_matched: tuple[str, ...]) -> ChangeReport:
@@ -86,8 +104,8 @@ class Proof:
         types_before, types_after = self._types_before, self._types_after
         if self._read != self.left_out + self.dropped + kept or self._read != types_before.total():
             raise ChangeError(f"{self._read} events came in, and what became of them does not add up")
-        if self._written != kept + self.split or self._written != types_after.total():
-            raise ChangeError(f"{self._written} events went out, and what they were made of does not add up")
+        if self.written != kept + self.split or self.written != types_after.total():
+            raise ChangeError(f"{self.written} events went out, and what they were made of does not add up")
         if self._hash_before != self._hash_after:
             raise ChangeError("payloads that no rule touched are not the same as before")
         return ChangeReport(
@@ -97,8 +115,13 @@ class Proof:
             changed=self.changed,
             untouched=self.untouched,
             split=self.split,
-            written=self._written,
+            written=self.written,
             types_before=dict(types_before.most_common()),
             types_after=dict(types_after.most_common()),
             never_matched=never_matched,
         )
+
+
+def _count(counts: Counter[str], lines: Sequence[Line | _Seen]) -> None:
+    for event_type, count in Counter(map(_TYPE, lines)).items():
+        counts[event_type if event_type in counts or len(counts) < _TYPES else OTHER_TYPES] += count

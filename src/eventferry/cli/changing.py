@@ -14,7 +14,8 @@ from eventferry.cli.terminal import Meter, counted, say
 from eventferry.errors import UsageError
 
 if TYPE_CHECKING:
-    from eventferry import ChangedEvent, ChangeReport, Changes
+    from eventferry import ChangeReport, Changes
+    from eventferry.changing.report import Example
 
 _SHOWN = 300
 """Characters of a value that a diff shows."""
@@ -127,23 +128,27 @@ class Changing:
         with Meter("reading", total) as meter:
             await eventferry.pipeline(blocks, meter, *self.transforms, _Nowhere())
         if as_json:
-            print_json(self.result | self.first_changed)
+            print_json(self.result | self.examples)
         else:
             self.print_changes()
             say(f"nothing was stored{self.told}")
             self.warn()
 
     @property
-    def first_changed(self) -> dict[str, Any]:
+    def examples(self) -> dict[str, Any]:
         """What a dry run adds to a result."""
-        return {} if self.changes is None else {"firstChanged": self.changes.first_changed}
+        from msgspec import Raw
+
+        found = [] if self.changes is None else self.changes.examples
+        shown = [{"before": Raw(before), "after": list(map(Raw, after))} for before, after in found]
+        return {} if self.changes is None else {"examples": shown}
 
     def print_changes(self) -> None:
         """Print the first events that were changed, and how many events there are of each type."""
         if self.changes is None:
             return
-        for changed in self.changes.first_changed:
-            for line in _diff(changed):
+        for example in self.changes.examples:
+            for line in _diff(example):
                 print_line(line)
         before, after = self.changes.report.types_before, self.changes.report.types_after
         print_line(f"{'before':>12} {'after':>12}")
@@ -205,19 +210,23 @@ def _told(report: ChangeReport) -> str:
     return ", ".join([*parts, f"{report.untouched:,} untouched"])
 
 
-def _diff(changed: ChangedEvent) -> Iterator[str]:
+def _diff(example: Example) -> Iterator[str]:
     """An event before and after, as the members that differ."""
-    before = changed.before
+    from eventferry.lines.event import decode_event
+
+    before = decode_event(example.before)
     place = (
         ""
         if before.thread_id < 0
         else f" at threadId {before.thread_id}, threadCounter {before.thread_counter}"
     )
     yield f"{before.type} of {before.aggregate_id!r}{place}"
-    for number, after in enumerate(changed.after, 1):
-        if len(changed.after) > 1:
-            yield f"  becomes, {number} of {len(changed.after)}:"
-        lines = list(_differences("", _shape(before), _shape(after)))
+    if not example.after:
+        yield "  dropped"
+    for number, line in enumerate(example.after, 1):
+        if len(example.after) > 1:
+            yield f"  becomes, {number} of {len(example.after)}:"
+        lines = list(_differences("", _shape(before), _shape(decode_event(line))))
         yield from lines[:_DIFFERENCES]
         if len(lines) > _DIFFERENCES:
             yield f"  … and {counted(len(lines) - _DIFFERENCES, 'more line')}"

@@ -28,6 +28,7 @@ from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, sour
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     STORE,
+    aggregate_attribute_option,
     end_of,
     end_options,
     filter_of,
@@ -93,6 +94,7 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
     "Make DEST a folder with a file for each day (UTC) or each type.",
     type=click.Choice(("day", "type")),
 )
+@option("--source", "URI", "With --format cloudevents: whose events these are, such as /shop/orders.")
 @flag("--end-mark", "Add a last line by which an import sees that nothing was lost on the way.")
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
@@ -105,6 +107,7 @@ async def export(
     starts: tuple[Any, ...],
     file_format: FileFormat,
     split_by: SplitBy | None,
+    source: str | None,
     end_mark: bool,
     freeze: bool,
     jobs: int,
@@ -112,7 +115,7 @@ async def export(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export events to a file: JSON Lines, or CSV or Parquet for analysis.
+    """Export events to a file: JSON Lines, CSV or Parquet for analysis, or CloudEvents.
 
     The file appears when it is complete.
     """
@@ -123,7 +126,7 @@ async def export(
     only, changing = _selected(options, start, places, foreign, dry_run=dry_run)
     if foreign is not None and (freeze or jobs != 1 or any(places.values())):
         raise UsageError("--cursor, --since, --freeze and --jobs are for a store")
-    destination = Destination(dest, file_format, split_by, has_end=end_mark)
+    destination = Destination(dest, file_format, split_by, has_end=end_mark, source=source)
     async with changing.reported():
         if foreign is None:
             mode = eventferry.AUTO if freeze else eventferry.MANUAL
@@ -230,6 +233,7 @@ class _Mark:
 @keep_positions_option
 @dry_run_option
 @format_option
+@aggregate_attribute_option
 @end_options
 @replacing_options
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
@@ -308,6 +312,7 @@ async def _import(
     file_format: FileFormat = "jsonl",
     manual: bool = False,
     byte_offset: int = 0,
+    aggregate_attribute: str | None = None,
     **options: Any,
 ) -> None:
     import asyncio
@@ -319,11 +324,11 @@ async def _import(
         options, start, dry_run=dry_run and foreign is None, ignore_unknown_keys=ignore_unknown_keys
     )
     if dry_run:
-        await _tell(file_format, src, jobs, foreign, end, changing, as_json=as_json)
+        await _tell(file_format, src, jobs, foreign, end, aggregate_attribute, changing, as_json=as_json)
         return
     async with (
         changing.reported(),
-        source_in(file_format, src, jobs, foreign, end) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -367,6 +372,7 @@ async def _fill(
     dry_run: bool,
     starts: tuple[Any, ...],
     file_format: FileFormat = "jsonl",
+    aggregate_attribute: str | None = None,
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
@@ -387,12 +393,12 @@ async def _fill(
                 "and gets all events or none"
             )
     if dry_run:
-        await _tell(file_format, src, jobs, foreign, end, changing, as_json=as_json)
+        await _tell(file_format, src, jobs, foreign, end, aggregate_attribute, changing, as_json=as_json)
         return
     async with (
         changing.reported(),
         eventferry.open_target(database, product, **settings) as target,
-        source_in(file_format, src, jobs, foreign, end) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
     ):
         mark = _Mark(source)
         with Meter("importing", total) as meter:
@@ -417,6 +423,7 @@ async def _tell(
     jobs: int,
     foreign: Foreign | None,
     end: eventferry.CheckEnd | None,
+    aggregate_attribute: str | None,
     changing: Changing,
     *,
     as_json: bool,
@@ -427,7 +434,7 @@ async def _tell(
         return
     async with (
         changing.reported(),
-        source_in(file_format, src, jobs, foreign, end) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
     ):
         await changing.tell(source, total, as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""The formats of files of events: JSON Lines, CSV, Parquet."""
+"""The formats of files of events: JSON Lines, CSV, Parquet, CloudEvents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from eventferry.lines.files import FileSink
     from eventferry.sources.source import SourceReport
 
-FileFormat: TypeAlias = Literal["jsonl", "csv", "parquet"]
+FileFormat: TypeAlias = Literal["jsonl", "csv", "parquet", "cloudevents"]
+
+_OF_LINES = ("jsonl", "cloudevents")
 
 
 class Destination:
@@ -34,15 +36,21 @@ class Destination:
     """
 
     def __init__(
-        self, place: str, file_format: FileFormat, split_by: SplitBy | None, *, has_end: bool
+        self,
+        place: str,
+        file_format: FileFormat,
+        split_by: SplitBy | None,
+        *,
+        has_end: bool,
+        source: str | None = None,
     ) -> None:
         from eventferry.lines.files import PACKED
 
-        conversion = _conversion_to(file_format)
+        conversion = _conversion_to(file_format, source)
         self.is_standard_output = is_standard_output(place)
         self.transforms: list[Any] = [] if conversion is None or split_by is not None else [conversion]
         if has_end:
-            if file_format != "jsonl" or split_by is not None:
+            if file_format not in _OF_LINES or split_by is not None:
                 raise UsageError("--end-mark is for one file, or pipe, of JSON Lines")
             self.transforms.append(eventferry.mark_end)
         self.sink: FileSink | FolderSink | IO[bytes]
@@ -54,7 +62,10 @@ class Destination:
             raise UsageError("--split-by makes a folder of files, which standard output is not")
         else:
             self.sink = eventferry.FolderSink(
-                place, split_by=split_by, conversion=conversion, ending=f".{file_format}"
+                place,
+                split_by=split_by,
+                conversion=conversion,
+                ending=".jsonl" if file_format in _OF_LINES else f".{file_format}",
             )
 
     @property
@@ -68,7 +79,15 @@ class Destination:
         return "".join(f" to {counted(count, 'file')}" for count in self.result.values())
 
 
-def _conversion_to(file_format: FileFormat) -> Conversion | None:
+def _conversion_to(file_format: FileFormat, source: str | None) -> Conversion | None:
+    if file_format == "cloudevents":
+        if source is None:
+            raise UsageError(
+                "--format cloudevents needs --source URI, such as /shop/orders: it tells this store from others"
+            )
+        return eventferry.to_cloudevents(source)
+    if source is not None:
+        raise UsageError("--source is for --format cloudevents")
     if file_format == "csv":
         return eventferry.to_csv()
     return eventferry.to_parquet() if file_format == "parquet" else None
@@ -133,16 +152,19 @@ async def source_in(
     jobs: int = 1,
     foreign: Foreign | None = None,
     end: CheckEnd | None = None,
+    aggregate: str | None = None,
 ) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
     """Blocks of lines from a file in any format, standard input, a store or another product's tables; and their total
     bytes, if known."""
     if file_format != "jsonl" and is_store(place):
         raise UsageError(f"{without_password(place)} is a store: --format is for files")
-    if end is not None and (file_format != "jsonl" or is_store(place)):
+    if aggregate is not None and file_format != "cloudevents":
+        raise UsageError("--aggregate-attribute is for --format cloudevents")
+    if end is not None and (file_format not in _OF_LINES or is_store(place)):
         raise UsageError("--expect-end and --filtered are for JSON Lines from a file or a pipe")
+    if foreign is not None and file_format in ("parquet", "cloudevents"):
+        raise UsageError("--from reads a database, or with --format csv a file")
     if file_format == "parquet":
-        if foreign is not None:
-            raise UsageError("--from reads a database, or with --format csv a file")
         async with contextlib.aclosing(ConvertedLines(await _parquet(place))) as lines:
             yield lines, None
     elif file_format == "csv":
@@ -152,6 +174,13 @@ async def source_in(
             report = None if mapped is None else lambda: mapped.report
             async with contextlib.aclosing(ConvertedLines(rows, report)) as lines:
                 yield lines, None
+    elif file_format == "cloudevents":
+        made = eventferry.from_cloudevents(aggregate=aggregate or "subject")
+        async with (
+            source_of(place, end=end) as (blocks, _),
+            contextlib.aclosing(ConvertedLines(made(blocks))) as lines,
+        ):
+            yield lines, None
     else:
         async with source_of(place, jobs, foreign=foreign, end=end) as (blocks, total):
             yield blocks, total

@@ -15,6 +15,7 @@ from eventferry.cli.foreign import foreign_details, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
     STORE,
+    aggregate_attribute_option,
     end_of,
     end_options,
     flag,
@@ -44,6 +45,7 @@ _SKIPPED = 3
 @merging_options
 @flag("--dry-run", "Report what would happen, and change nothing.")
 @format_option
+@aggregate_attribute_option
 @jobs_option
 @ignore_unknown_keys_option
 @json_option
@@ -52,6 +54,7 @@ async def incremental_import(
     src: str,
     store: str,
     file_format: FileFormat,
+    aggregate_attribute: str | None,
     older: Any,
     fail_if_skipped: bool,
     dry_run: bool,
@@ -71,7 +74,7 @@ async def incremental_import(
     changing = changing_of(options, start, dry_run=False, ignore_unknown_keys=ignore_unknown_keys)
     async with (
         changing.reported(),
-        source_in(file_format, src, jobs, foreign, end_of(options)) as (source, total),
+        source_in(file_format, src, jobs, foreign, end_of(options), aggregate_attribute) as (source, total),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
@@ -116,7 +119,7 @@ def _tell_merged(
     did = "would import" if dry_run else "imported"
     told = msgspec.to_builtins(report) | changing.result
     if dry_run:
-        told |= changing.first_changed
+        told |= changing.examples
         if not as_json:
             changing.print_changes()
     print_result(

@@ -191,8 +191,13 @@ format_option = option(
     "--format file_format",
     None,
     "Format of the file.",
-    type=click.Choice(("jsonl", "csv", "parquet")),
+    type=click.Choice(("jsonl", "csv", "parquet", "cloudevents")),
     default="jsonl",
+)
+aggregate_attribute_option = option(
+    "--aggregate-attribute",
+    "NAME",
+    "With --format cloudevents: the attribute that is the aggregate of other programs' events.  [default: subject]",
 )
 to_option = option(
     "--to product",

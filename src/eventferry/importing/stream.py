@@ -29,6 +29,7 @@ from eventferry.lifecycle import Life, second_to, to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.limits import Limits
+from eventferry.lines.refusal import cut_off
 from eventferry.operation_log import Operation, counts_of
 
 
@@ -289,13 +290,7 @@ class ImportStream:
         try:
             await self._take(last)
         except InputError as error:
-            if error.field is not None:
-                raise
-            raise InputError(
-                f"the input ends inside an event ({error.reason})",
-                line=error.line,
-                byte_offset=error.byte_offset,
-            ) from None
+            raise cut_off(error) from None
 
     def _progress(self) -> Progress:
         return replace(self._taken, digest=self._consumed.digest())

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import inspect
 
 from eventferry.errors import InputError
-from eventferry.lines.spelling import LONE_SURROGATE, duplicate_key, field_at, lone_surrogate
+from eventferry.lines.spelling import EVENT_KEYS, LONE_SURROGATE, duplicate_key, field_at, lone_surrogate
 
 _TOO_DEEP = "nests more deeply than can be read"
 _SHOWN = 100  # characters of the input that an error repeats
@@ -97,10 +97,20 @@ def _no_object(line: bytes) -> InputError:
     return InputError(f"must be an object, not {_found(msgspec.Raw(value))}")
 
 
-def refuse_duplicate_key(line: bytes) -> None:
-    """Raises InputError, without a place, if a key of an event occurs twice in a line that is JSON."""
+def cut_off(error: InputError) -> InputError:
+    """The error for a last line that has no line feed and was refused: it says that the input is cut off there, unless
+    the line is whole."""
+    if error.field is not None:
+        return error
+    reason = f"the input ends inside an event ({error.reason})"
+    return InputError(reason, line=error.line, byte_offset=error.byte_offset)
+
+
+def refuse_duplicate_key(line: bytes, keys: Collection[str] = EVENT_KEYS) -> None:
+    """Raises InputError, without a place, if a key of an event, or one of `keys`, occurs twice in a line that is
+    JSON."""
     try:
-        key = duplicate_key(line)
+        key = duplicate_key(line, keys)
     except RecursionError:
         raise InputError(_TOO_DEEP) from None
     if key is not None:

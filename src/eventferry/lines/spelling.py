@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ PLAIN_NEW = re.compile(
 LONE_SURROGATE = "holds a lone surrogate, which is not a character"
 UNICODE_ESCAPE = re.compile(rb"\\u")
 
-_KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
+EVENT_KEYS = {"threadCounter", "threadId", "type", "timestamp", "aggregateId", "aggregateVersion", "payload"}
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPES = re.compile(
@@ -38,9 +39,9 @@ def lone_surrogate(text: bytes) -> int | None:
     return next((match.start() for match in _ESCAPES.finditer(text) if match["lone"] is not None), None)
 
 
-def duplicate_key(line: bytes) -> str | None:
-    """A key of an event that occurs twice in the outermost object of a line. Where none does, the members account
-    for every byte of the compact line. Only otherwise is each looked at, for a key may also just be spelled with
+def duplicate_key(line: bytes, keys: Collection[str] = EVENT_KEYS) -> str | None:
+    """One of these keys that occurs twice in the outermost object of a line. Where none does, the members account for
+    every byte of the compact line. Only otherwise is each looked at, for a key may also just be spelled with
     escapes."""
     text = msgspec.json.format(line, indent=-1)
     members = _MEMBERS.decode(text)
@@ -50,7 +51,7 @@ def duplicate_key(line: bytes) -> str | None:
     json.loads(text, object_pairs_hook=pairs.append, parse_int=len, parse_float=len)
     seen: set[str] = set()
     for key, _ in pairs[0]:
-        if key in seen and key in _KEYS:
+        if key in seen and key in keys:
             return key
         seen.add(key)
     return None
@@ -60,7 +61,7 @@ def field_at(line: bytes, offset: int) -> str | None:
     """The key whose value the byte at `offset` belongs to, as far as can be told where the line is not JSON."""
     if (plain := PLAIN.match(line) or PLAIN_NEW.match(line)) is not None and offset >= plain.end():
         return "payload"
-    places = {key: line.rfind(b'"%s":' % key.encode(), 0, offset) for key in _KEYS}
+    places = {key: line.rfind(b'"%s":' % key.encode(), 0, offset) for key in EVENT_KEYS}
     key = max(places, key=lambda name: places[name])
     return key if places[key] >= 0 else None
 

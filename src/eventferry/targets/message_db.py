@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from eventferry.errors import UsageError
+from eventferry.lines.envelope import NULL, Original
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
-from eventferry.targets.envelope import NULL, Original, utc_of, uuid_of
+from eventferry.targets.identity import utc_of, uuid_of
 from eventferry.targets.product import Row, Table
 
 

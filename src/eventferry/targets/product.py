@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
+from eventferry.lines.envelope import Original
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
-from eventferry.targets.envelope import Original
 
 Server: TypeAlias = Literal["sqlite", "postgresql"]
 

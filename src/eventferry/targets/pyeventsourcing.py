@@ -7,10 +7,10 @@ from typing import Any
 from uuid import UUID
 
 from eventferry.errors import InputError, UsageError
+from eventferry.lines.envelope import NULL, Original
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import ROOMY
 from eventferry.targets.encoding import Encoder
-from eventferry.targets.envelope import NULL, Original
 from eventferry.targets.product import Row, Server, Table
 
 _ID_TYPES = ("uuid", "text")

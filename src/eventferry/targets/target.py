@@ -18,10 +18,10 @@ from eventferry.importing.stream import ImportStream, StreamReport
 from eventferry.lifecycle import Life, to_the_end
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines
 from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.envelope import Original, opened
 from eventferry.lines.limits import Limits
 from eventferry.operation_log import Operation
 from eventferry.targets import PRODUCTS
-from eventferry.targets.envelope import Original, opened
 from eventferry.targets.filling import Doubled, Filling, Place
 from eventferry.targets.message_db import MessageDb
 from eventferry.targets.product import Product, Row

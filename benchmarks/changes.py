@@ -1,0 +1,119 @@
+"""The rate of a copy with five rules, beside that of a plain copy.
+
+python -m benchmarks.changes [--events 1000000] [--turns 3]
+
+Both copy one SQLite store into a new one, in turns, and each is a process of its own; the memory is the peak of that
+process. The rules concern every event: they redact and remove members, give pseudonyms, and rename types and
+aggregates. A third copy goes through rules that no event meets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.make_events import make_events
+from eventferry import open_store
+
+RULES = """
+[pseudonyms]
+key_file = "key"
+
+[[rule]]
+type = ["ORDER_PLACED", "ORDER_CLOSED"]
+rename = "ORDER_CHANGED"
+[[rule]]
+pseudonym = ["/customer"]
+[[rule]]
+redact = ["/note"]
+[[rule]]
+aggregate_prefix = "order-"
+rename_aggregate = "purchase-"
+[[rule]]
+type = "ITEM_ADDED"
+remove = ["/cents"]
+set = { "/source" = "import" }
+"""
+IDLE = "".join(f'[[rule]]\ntype = "NEVER_{number}"\nredact = ["/note"]\n' for number in range(5))
+COPY = """
+import asyncio, sys
+from eventferry import Changes, open_store, pipeline
+
+async def main(source, target, rules):
+    async with open_store(source) as one, open_store(target) as other:
+        await other.init()
+        changes = [Changes(rules=rules)] if rules else []
+        await pipeline(one.export_events(), *changes, other.import_events())
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+class Copy(NamedTuple):
+    """What a copy took."""
+
+    seconds: float
+    cpu: float
+    megabytes: float
+
+
+async def fill(place: Path, count: int) -> None:
+    """Make the store that is copied."""
+    async with open_store(str(place)) as store:
+        await store.init()
+        async with store.import_events() as stream:
+            for line in make_events(count):
+                await stream.write(line)
+
+
+def copied(source: Path, rules: str) -> Copy:
+    """Copy the store, with rules if there are any."""
+    target = source.with_name("target.db")
+    began = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-c", COPY, str(source), str(target), rules])
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.monotonic() - began
+    for file in source.parent.glob("target.db*"):
+        file.unlink()
+    if child.returncode:
+        raise RuntimeError("the copy failed")
+    return Copy(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def main() -> None:
+    """Measure, and print what was found."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--turns", type=int, default=3)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source, five, idle = (Path(folder) / name for name in ("source.db", "five.toml", "idle.toml"))
+        (Path(folder) / "key").write_text("a key of a benchmark")
+        five.write_text(RULES)
+        idle.write_text(IDLE)
+        asyncio.run(fill(source, asked.events))
+        kinds = {"plain": "", "rules that no event meets": str(idle), "five rules": str(five)}
+        found: dict[str, list[Copy]] = {kind: [] for kind in kinds}
+        for _ in range(asked.turns):
+            for kind, rules in kinds.items():
+                found[kind].append(copied(source, rules))
+        plain = min(found["plain"])
+        for kind, copies in found.items():
+            best = min(copies)
+            print(
+                f"{kind}: {asked.events / best.seconds:,.0f} events/s, CPU {best.cpu / asked.events * 1e6:.2f} µs an "
+                f"event, {best.megabytes:.0f} MB; {plain.seconds / best.seconds:.2f} of a plain copy's rate",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
