@@ -171,7 +171,9 @@ async def import_changed(store: EventStore, source: bytes, changes: Changes) -> 
 async def test_what_a_store_refuses_is_told_by_the_line_that_the_changes_gave(opened: Opened) -> None:
     twice = line(make_event(0)) + line(make_event(1)) + line(make_event(0, aggregateId="other"))
     async with opened() as store:
-        with pytest.raises(InputError, match=r"(threadCounter 0 is already in line 1|line 3 of what)") as caught:
+        with pytest.raises(
+            InputError, match=r"(threadCounter 0 is already in line 1|line 3 of what)"
+        ) as caught:
             await import_changed(store, twice, Changes(keep_positions=True))
         assert (caught.value.line, caught.value.field) == (None, "threadCounter")
         assert await exported(store) == b""

@@ -16,6 +16,7 @@ from eventferry import (
     EventStore,
     InputError,
     OtherChangesError,
+    StoreBusyError,
     StoreReplacedError,
     TargetChangedError,
     UsageError,
@@ -295,6 +296,31 @@ async def test_of_two_syncs_at_once_each_changed_event_is_stored_by_one(
         assert await are_as_changed(source, target, changes[0])
 
 
+async def test_the_report_of_the_changes_counts_each_event_once_however_often_it_was_read(
+    new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_rows = syncing.Sync._store_rows
+    failures = iter([True, False, True, True, False])
+
+    async def fail_now_and_then(self: syncing.Sync, rows: Any, bookmark: str, count: int) -> None:
+        if count and next(failures, False):
+            raise StoreBusyError("somebody else writes")
+        await store_rows(self, rows, bookmark, count)
+
+    changes = Changes(function=evens_twice)
+    async with open_store(new_url()) as source, open_store(new_url()) as target:
+        await source.init()
+        await target.sync(source, changes=changes)
+        await import_lines(source, make_lines(30), maintenance_mode=MANUAL)
+        monkeypatch.setattr(syncing.Sync, "_store_rows", fail_now_and_then)
+        report = await target.sync(source, changes=changes)
+        told = changes.report
+        assert (report.read, report.events) == (told.read, told.written) == (30, 30)
+        assert told.types_after == {"TYPE_1": 20, "RENAMED": 10}
+        await target.sync(source, changes=changes)
+        assert changes.report.read == 0
+
+
 async def test_an_event_that_cannot_be_changed_is_named_and_nothing_of_its_batch_is_stored(
     new_url: NewUrl,
 ) -> None:
@@ -304,8 +330,10 @@ async def test_an_event_that_cannot_be_changed_is_named_and_nothing_of_its_batch
         await import_lines(source, make_lines(30))
         await target.sync(source, changes=changes)
         await save(source, "x" * 400, 1)
-        with pytest.raises(InputError, match=r"aggregateId.*threadCounter 0"):
-            await target.sync(source, changes=changes)
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"aggregateId.*threadCounter 0"):
+                await target.sync(source, changes=changes)
+        assert changes.report.read == 0
         assert (await target.describe()).event_count == 30
 
 

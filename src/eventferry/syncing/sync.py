@@ -142,6 +142,7 @@ class Sync:
 
     async def run(self, *, follow: bool) -> SyncReport:
         """Bring over what is new, up to the end of the source, or for ever."""
+        self._begin_report()
         pauses = iter(RETRY_SECONDS)
         pause: float | None
         with self._target.life.running(), self._source.life.running():
@@ -166,6 +167,7 @@ class Sync:
 
     async def preview(self) -> SyncPreview:
         """Read what the next run would bring. Nothing is stored, and a missing target is not made."""
+        self._begin_report()
         with self._target.life.running(), self._source.life.running():
             identities = await self._source.identities()
             try:
@@ -206,6 +208,11 @@ class Sync:
         if self._text is None:
             await self._store(b"", await following.bookmark(), 0)
         return self._report()
+
+    def _begin_report(self) -> None:
+        """What is changed from now on is what the report of the changes tells."""
+        if self._changes is not None:
+            self._changes.begin()
 
     def _report(self) -> SyncReport:
         state = self._its_state
@@ -386,6 +393,7 @@ class Sync:
             except (StoreFullError, StoreChangedError) as error:
                 async with self._target.reading() as reading:
                     if any(await reading.heads()):
+                        self._begin_report()
                         raise _MovedError from error  # another sync has filled it, or somebody has stored events
                 raise
             break
@@ -423,8 +431,18 @@ class Sync:
 
     async def _store(self, text: bytes, bookmark: str, count: int) -> None:
         """Store a batch, made of so many events of the source, exactly once."""
-        state = self._its_state
         rows = self._rows(text)
+        try:
+            await self._store_rows(rows, bookmark, count)
+        except BaseException:
+            if self._changes is not None and text:
+                self._changes.forget()
+            raise
+        self._tell(self._report())
+        await self._pace.take(len(rows))
+
+    async def _store_rows(self, rows: Sequence[Row], bookmark: str, count: int) -> None:
+        state = self._its_state
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
         erased = None
         async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
@@ -451,8 +469,6 @@ class Sync:
         self._read += count
         if erased is not None and self._secrets is not None:
             await self._secrets.stored(erased)
-        self._tell(self._report())
-        await self._pace.take(len(rows))
 
     def _rows(self, text: bytes) -> list[Row]:
         """The rows of lines, changed. Raises InputError for an event that the target's columns cannot hold."""
