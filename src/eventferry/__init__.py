@@ -14,7 +14,14 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from eventferry.changing.changes import Changes
+    from eventferry.backup.checking import Problem, RepositoryReport
+    from eventferry.backup.describing import RepositoryStatus, Run
+    from eventferry.backup.drilling import DrillReport
+    from eventferry.backup.keeping import PruneReport
+    from eventferry.backup.repository import Repository
+    from eventferry.backup.restoring import RestoreReport
+    from eventferry.backup.run import BackupReport, back_up
+    from eventferry.changing.changes import ChangedEvent, Changes
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.cloudevents.reading import from_cloudevents
@@ -81,7 +88,9 @@ __all__ = [
     "AggregatePage",
     "Append",
     "Appended",
+    "BackupReport",
     "ChangeReport",
+    "ChangedEvent",
     "Changes",
     "CheckEnd",
     "CheckReport",
@@ -89,6 +98,7 @@ __all__ = [
     "CutoverReport",
     "Description",
     "Difference",
+    "DrillReport",
     "Event",
     "EventInput",
     "EventLoader",
@@ -111,9 +121,16 @@ __all__ = [
     "OpenImportDescription",
     "Page",
     "Partition",
+    "Problem",
+    "PruneReport",
     "Remark",
+    "Repository",
+    "RepositoryReport",
+    "RepositoryStatus",
+    "RestoreReport",
     "Rule",
     "Rules",
+    "Run",
     "SavedEvent",
     "Secret",
     "SecretDifference",
@@ -134,6 +151,7 @@ __all__ = [
     "TargetReport",
     "TargetStream",
     "VerifyReport",
+    "back_up",
     "check",
     "cutover",
     "data_of",
@@ -162,7 +180,14 @@ __all__ = [
 
 
 _MODULES = {
-    "changing.changes": ("Changes",),
+    "changing.changes": ("ChangedEvent", "Changes"),
+    "backup.checking": ("Problem", "RepositoryReport"),
+    "backup.describing": ("RepositoryStatus", "Run"),
+    "backup.drilling": ("DrillReport",),
+    "backup.keeping": ("PruneReport",),
+    "backup.repository": ("Repository",),
+    "backup.restoring": ("RestoreReport",),
+    "backup.run": ("BackupReport", "back_up"),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),

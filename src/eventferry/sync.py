@@ -17,7 +17,16 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from functools import partial, wraps
 from queue import SimpleQueue
 from typing import (
@@ -36,6 +45,10 @@ from typing import (
 
 import eventferry
 from eventferry import AUTO, MANUAL, Event, errors
+from eventferry.backup.drilling import DrillReport
+from eventferry.backup.reading import JOBS
+from eventferry.backup.repository import Repository as AwaitedRepository
+from eventferry.backup.restoring import RestoreReport
 from eventferry.changing.changes import Changes
 from eventferry.databases import forking
 from eventferry.errors import *  # noqa: F403
@@ -77,7 +90,10 @@ __all__ = [
     "ForeignSource",
     "ForeignTarget",
     "ImportStream",
+    "Repository",
+    "RepositoryExport",
     "TargetStream",
+    "back_up",
     "check",
     "open_source",
     "open_store",
@@ -280,7 +296,7 @@ def _plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any
     return _method(method, lambda result: result)
 
 
-B = TypeVar("B", AwaitedExport, AwaitedForeignExport, AwaitedSecretsExport)
+B = TypeVar("B", AwaitedExport, AwaitedForeignExport, AwaitedSecretsExport, AsyncGenerator[bytes, None])
 
 
 class _Blocks(_Face[B]):
@@ -594,6 +610,73 @@ def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
     return ForeignTarget(eventferry.open_target(url, product, **options))
 
 
+class RepositoryExport(_Blocks[AsyncGenerator[bytes, None]]):
+    """An iterator of blocks of lines of a backup."""
+
+
+class Repository(_Face[AwaitedRepository]):
+    """A repository of backups, with the methods of `eventferry.Repository` without await."""
+
+    def __init__(
+        self, place: str | os.PathLike[str], identities: Iterable[str | os.PathLike[str]] = ()
+    ) -> None:
+        super().__init__(AwaitedRepository(place, identities))
+
+    place = _Shown[str]()
+    runs = _blocking(AwaitedRepository.runs)
+    status = _blocking(AwaitedRepository.status)
+    head = _blocking(AwaitedRepository.head)
+    check = _blocking(AwaitedRepository.check)
+    prune = _blocking(AwaitedRepository.prune)
+    export_events = _method(AwaitedRepository.export_events, RepositoryExport)
+
+    def restore(
+        self,
+        store: EventStore,
+        *,
+        manifest: int | None = None,
+        until: str | int | None = None,
+        chain: str | None = None,
+        changes: Changes | None = None,
+        replace: bool = False,
+        freeze: bool = False,
+        resume: bool = False,
+        allow_empty: bool = False,
+        with_secrets: bool = False,
+        without_erasures: bool = False,
+        jobs: int = JOBS,
+    ) -> RestoreReport:
+        """As `eventferry.Repository.restore`."""
+        return _LOOP.run(
+            self.inner.restore(
+                store.inner,
+                manifest=manifest,
+                until=until,
+                chain=chain,
+                changes=changes,
+                replace=replace,
+                freeze=freeze,
+                resume=resume,
+                allow_empty=allow_empty,
+                with_secrets=with_secrets,
+                without_erasures=without_erasures,
+                jobs=jobs,
+            )
+        )
+
+    def drill(
+        self,
+        store: EventStore | None = None,
+        *,
+        manifest: int | None = None,
+        chain: str | None = None,
+        jobs: int = JOBS,
+    ) -> DrillReport:
+        """As `eventferry.Repository.drill`."""
+        place = None if store is None else store.inner
+        return _LOOP.run(self.inner.drill(place, manifest=manifest, chain=chain, jobs=jobs))
+
+
 class _Sink(Protocol[Report_co]):
     """What has a report at its end: an `ImportStream` or a `SecretsImport` of this module."""
 
@@ -624,6 +707,28 @@ def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not
     *transforms, sink = rest or (None,)
     steps = [each if _is_asynchronous(each) else _awaited_transform(each) for each in transforms]
     return _LOOP.run(eventferry.pipeline(_source(source), *steps, _bare(sink)))
+
+
+def back_up(
+    store: EventStore,
+    repository: str | os.PathLike[str],
+    *,
+    recipients: Iterable[str | os.PathLike[str]] = (),
+    secrets: bool = False,
+    single_writer: bool = False,
+    jobs: int = 1,
+) -> eventferry.BackupReport:
+    """Add to a repository what is new in a store, as `eventferry.back_up` does."""
+    return _LOOP.run(
+        eventferry.back_up(
+            _bare(store),
+            repository,
+            recipients=recipients,
+            secrets=secrets,
+            single_writer=single_writer,
+            jobs=jobs,
+        )
+    )
 
 
 def check(source: Any) -> eventferry.CheckReport:

@@ -40,6 +40,9 @@ class Counting:
         self.reads += 1
         return await self._storage.get(name)
 
+    async def size(self, name: str) -> int | None:
+        return await self._storage.size(name)
+
     async def listed(self, folder: str) -> list[Entry]:
         return await self._storage.listed(folder)
 
@@ -184,7 +187,12 @@ async def test_what_was_pruned_before_the_newest_whole_list_is_not_missed(storag
 
 def erasures(number: int, previous: Link | None, **changes: object) -> Erasures:
     one = Erasures(
-        chain=NAME, number=number, previous=previous, created=number, deleted_secrets=[str(number)]
+        chain=NAME,
+        number=number,
+        previous=previous,
+        created=number,
+        state="0" * 64,
+        deleted_secrets=[str(number)],
     )
     return msgspec.structs.replace(one, **changes)
 

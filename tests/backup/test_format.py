@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eventferry import RepositoryDamagedError, RepositoryError
 from eventferry.backup import format
-from eventferry.backup.format import Descriptor, Erasures, Link, Manifest, Marker
+from eventferry.backup.format import Descriptor, Link, Manifest, Marker
 from tests.support.chains import NAME, bookmark_at, part_of
 
 DESCRIPTOR = Descriptor(chain=NAME, part=part_of(0, 5))
@@ -65,21 +65,6 @@ def test_a_part_cannot_lead_to_a_file_elsewhere(file: str) -> None:
     changed = msgspec.structs.replace(DESCRIPTOR, part=msgspec.structs.replace(DESCRIPTOR.part, file=file))
     with pytest.raises(RepositoryDamagedError):
         format.unseal(format.seal(changed), Descriptor, "a")
-
-
-def test_erasures_keep_their_json() -> None:
-    text = b'{"at": 1.0, "what": "\\u0041"}'
-    lists = Erasures(
-        chain=NAME,
-        number=1,
-        previous=None,
-        created=1,
-        erasures={"id": msgspec.Raw(text)},
-        deleted_secrets=["a"],
-    )
-    found = format.unseal(format.seal(lists), Erasures, "a")
-    assert bytes(found.erasures["id"]) == text
-    assert found.deleted_secrets == ["a"]
 
 
 def test_the_key_of_a_part_is_that_of_the_cursor_where_it_begins() -> None:

@@ -18,7 +18,7 @@ from eventferry.changing.numbering import Numbering
 from eventferry.changing.report import OTHER_TYPES
 from eventferry.changing.rules import Rule, Rules
 from eventferry.lines.decoder import Line
-from tests.support import LONG_AGO, examples, line, make_event, make_lines
+from tests.support import LONG_AGO, events_of, examples, line, make_event, make_lines
 
 
 async def one_by_one(blocks: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -182,13 +182,14 @@ async def test_the_report_begins_anew_with_each_passage() -> None:
     assert (changes.report.read, changes.report.dropped) == (6, 2)
 
 
-async def test_the_first_changed_events_are_shown() -> None:
+async def test_the_first_changed_events_are_kept_to_be_shown() -> None:
     changes = by_rules(Rule(type="TYPE_0", drop=True), Rule(type="TYPE_1", rename="B"))
     await changed(changes, make_lines(60))
-    assert len(changes.examples) == 10
-    assert changes.examples[0] == (line(make_event(0)).strip(), ())
-    assert changes.examples[1].before == line(make_event(1)).strip()
-    assert changes.examples[1].after == (line(make_event(1, type="B", threadId=0, threadCounter=0)).strip(),)
+    shown = changes.first_changed
+    assert [event.before for event in shown] == events_of(
+        b"".join(line(make_event(i)) for i in (1, 4, 7, 10, 13))
+    )
+    assert shown[0].after == events_of(line(make_event(1, type="B", threadId=0, threadCounter=0)))
 
 
 async def test_an_untouched_payload_that_is_changed_all_the_same_is_found_out(

@@ -87,7 +87,7 @@ class _Careless(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = parse_qs(urlsplit(self.path).query)
         if "list-type" in asked:
-            self._answer(200, self._listing(asked.get("prefix", [""])[0]))
+            self._answer(200, self._listing(asked.get("prefix", [""])[0], asked.get("delimiter", [""])[0]))
         elif self._name in self.objects:
             self._answer(200, self.objects[self._name], ETag='"0"')
         else:
@@ -103,14 +103,22 @@ class _Careless(BaseHTTPRequestHandler):
     def _name(self) -> str:
         return unquote(urlsplit(self.path).path)
 
-    def _listing(self, prefix: str) -> bytes:
+    def _listing(self, prefix: str, delimiter: str) -> bytes:
         bucket = self._name.rstrip("/")
-        names = sorted(each.removeprefix(f"{bucket}/") for each in self.objects)
+        names = [each.removeprefix(f"{bucket}/") for each in sorted(self.objects)]
+        names = [name for name in names if name.startswith(prefix)]
+        folders: set[str] = set()
+        if delimiter:
+            inner = [name for name in names if delimiter in name.removeprefix(prefix)]
+            names = [name for name in names if name not in inner]
+            folders = {f"{prefix}{name.removeprefix(prefix).split(delimiter)[0]}/" for name in inner}
         found = "".join(
             f"<Contents><Key>{escape(name)}</Key><Size>{len(self.objects[f'{bucket}/{name}'])}</Size>"
             "<ETag>0</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
             for name in names
-            if name.startswith(prefix)
+        ) + "".join(
+            f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
+            for folder in sorted(folders)
         )
         return f"<ListBucketResult><IsTruncated>false</IsTruncated>{found}</ListBucketResult>".encode()
 

@@ -133,40 +133,54 @@ class Chain:
         Raises:
             RepositoryDamagedError: one is missing, or is not what was written.
         """
+        known = None if self.newest is None else self.newest.manifest.erasures
+        lists: list[Erasures] = []
+        before: Link | None = None
+        for number in range(1, await self.erasures_count() + 1):
+            one, link = await self.erasures_at(number)
+            name = format.erasures_name(self.name, number)
+            if one.previous != before:
+                raise RepositoryDamagedError(name, "the list before it is not the one that it was made after")
+            if known is not None and known.number == number and known != link:
+                raise RepositoryDamagedError(name, "it is not the one that the newest manifest was made with")
+            lists.append(one)
+            before = link
+        return lists
+
+    async def erasures_count(self) -> int:
+        """How many lists of erasures there are, or must be."""
         found = [
             format.number_of(entry.name) for entry in await self._storage.listed(f"{self.name}/erasures")
         ]
-        count = max((number for number in found if number is not None), default=0)
         known = None if self.newest is None else self.newest.manifest.erasures
-        if known is not None:
-            count = max(count, known.number)
-        lists: list[Erasures] = []
-        before: Link | None = None
-        for number in range(1, count + 1):
-            name = format.erasures_name(self.name, number)
-            data = await self._storage.get(name)
-            if data is None:
-                raise RepositoryDamagedError(name, "it is missing")
-            one = format.unseal(data, Erasures, name)
-            if (one.chain, one.number) != (self.name, number):
-                raise RepositoryDamagedError(name, f"it is list {one.number} of the chain {one.chain}")
-            if one.previous != before:
-                raise RepositoryDamagedError(name, "the list before it is not the one that it was made after")
-            before = Link(number=number, sha256=format.sha256(data))
-            if known is not None and known.number == number and known != before:
-                raise RepositoryDamagedError(name, "it is not the one that the newest manifest was made with")
-            lists.append(one)
-        return lists
+        return max([number for number in found if number is not None] + [known.number if known else 0])
+
+    async def erasures_at(self, number: int) -> tuple[Erasures, Link]:
+        """A list of erasures by its number, and the link to it. Raises RepositoryDamagedError."""
+        name = format.erasures_name(self.name, number)
+        data = await self._storage.get(name)
+        if data is None:
+            raise RepositoryDamagedError(name, "it is missing")
+        one = format.unseal(data, Erasures, name)
+        if (one.chain, one.number) != (self.name, number):
+            raise RepositoryDamagedError(name, f"it is list {one.number} of the chain {one.chain}")
+        return one, Link(number=number, sha256=format.sha256(data))
+
+    async def add_erasures(self, erasures: Erasures) -> Link | None:
+        """Add a list of erasures; None where another run has added one of this number."""
+        return await self._add(format.erasures_name(self.name, erasures.number), erasures)
 
     async def commit(self, manifest: Manifest) -> Link | None:
         """Add a manifest, whose number follows the newest one's; None where another run has added one of this number.
         Raises RepositoryError where the storage fails; then it may have been added."""
-        data = format.seal(manifest)
-        name = format.manifest_name(self.name, manifest.number)
+        return await self._add(format.manifest_name(self.name, manifest.number), manifest)
+
+    async def _add(self, name: str, value: Manifest | Erasures) -> Link | None:
+        data = format.seal(value)
         # A request that was repeated after a lost answer finds what it has created itself.
         if not await self._storage.put_new(name, data) and await self._storage.get(name) != data:
             return None
-        return Link(number=manifest.number, sha256=format.sha256(data))
+        return Link(number=value.number, sha256=format.sha256(data))
 
     async def damages(self) -> AsyncIterator[RepositoryDamagedError]:
         """All that is wrong with manifests and lists of erasures, as far as they tell without the parts' objects.

@@ -170,6 +170,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     erasures: Link | None = None
 
 
+class Erasure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A row of the store's table of erasures: what was erased, of events up to a timestamp in ms since 1970."""
+
+    at: int
+    what: str
+
+
 class Erasures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`erasures/<number>.json`: what was erased in the store since the list before; to be applied to whatever is
     restored, whichever manifest it is of.
@@ -180,8 +187,9 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         number: from 1.
         previous: the list before.
         created: when, in ms since 1970.
-        erasures: rows of the store's table of erasures, by their ids.
-        deleted_secrets: ids of secrets that were deleted.
+        state: a digest of all that the store told. Where it tells the same again, nothing is to be added.
+        erasures: those that are new, or of a later time than before.
+        deleted_secrets: ids of secrets that were deleted since.
     """
 
     format: int = FORMAT
@@ -189,7 +197,8 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     number: Number
     previous: Link | None
     created: int
-    erasures: dict[str, msgspec.Raw] = {}
+    state: Hex
+    erasures: list[Erasure] = []
     deleted_secrets: list[str] = []
 
 

@@ -59,6 +59,9 @@ class Storage(Protocol):
     async def get(self, name: str) -> bytes | None:
         """The bytes of an object; None where there is none."""
 
+    async def size(self, name: str) -> int | None:
+        """How many bytes an object has; None where there is none."""
+
     async def listed(self, folder: str) -> list[Entry]:
         """All objects whose names begin with this and a `/`, by name."""
 
@@ -154,6 +157,10 @@ class FolderStorage:
         """As `Storage.get`."""
         return await self._called(self._get, self._root / name)
 
+    async def size(self, name: str) -> int | None:
+        """As `Storage.size`."""
+        return await self._called(self._size, self._root / name)
+
     async def listed(self, folder: str) -> list[Entry]:
         """As `Storage.listed`."""
         return await self._called(self._listed, folder)
@@ -233,6 +240,12 @@ class FolderStorage:
     def _get(self, path: Path) -> bytes | None:
         try:
             return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _size(self, path: Path) -> int | None:
+        try:
+            return path.stat().st_size
         except FileNotFoundError:
             return None
 
@@ -323,8 +336,7 @@ class ObjectStorage:
         with self._told(name):
             if self._single_writer:
                 mode = "overwrite"
-                with contextlib.suppress(*self._absent):
-                    await self._obstore.head_async(self._store, name)
+                if await self.size(name) is not None:
                     return False
             try:
                 # In one request: a condition is of a whole object. It is in memory as it is.
@@ -341,6 +353,14 @@ class ObjectStorage:
             try:
                 found = await self._obstore.get_async(self._store, name)
                 return bytes(await found.bytes_async())
+            except self._absent:
+                return None
+
+    async def size(self, name: str) -> int | None:
+        """As `Storage.size`."""
+        with self._told(name):
+            try:
+                return int((await self._obstore.head_async(self._store, name))["size"])
             except self._absent:
                 return None
 

@@ -16,22 +16,34 @@ from eventferry.changing.applying import Applied
 from eventferry.changing.function import Called, Function
 from eventferry.changing.numbering import Numbering
 from eventferry.changing.pseudonyms import Pseudonyms
-from eventferry.changing.report import ChangeReport, Example, Proof
+from eventferry.changing.report import ChangeReport, Proof
 from eventferry.changing.rules import Rules, check_rules, load_rules
 from eventferry.changing.selection import Selection
 from eventferry.errors import ChangeError, InputError
 from eventferry.importing.batch import SLICE
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
-from eventferry.lines.event import NewRow, NewRowValues
+from eventferry.lines.event import Event, NewRow, NewRowValues, decode_event
 from eventferry.lines.limits import MAX_ID_LENGTH, check_text
 from eventferry.lines.payload import ENCODER, SHALLOW, check_payload
 from eventferry.lines.refusal import cut_off
 
 _HELD_BACK = 2  # bytes of a block
-_EXAMPLES = 10
+_SHOWN = 5  # changed events that are kept to be shown
 _PIECES_KEPT = 4
 """Of the pieces that went out last it is known what they were made of: a sink may refuse a line of them."""
+
+
+class ChangedEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """An event before and after it was changed.
+
+    Attributes:
+        before: as it came.
+        after: what became of it, with its new place: one event, or several.
+    """
+
+    before: Event
+    after: list[Event]
 
 
 class _Made(NamedTuple):
@@ -41,13 +53,11 @@ class _Made(NamedTuple):
         lines: the events.
         untouched: of each, whether it is of an event that nothing has changed.
         numbers: of each, the number of the line that it was made of.
-        changed: the numbers of some that were changed, and what each became.
     """
 
     lines: list[Line]
     untouched: list[bool]
     numbers: list[int]
-    changed: list[tuple[int, list[Line]]]
 
 
 class Changes:
@@ -68,11 +78,8 @@ class Changes:
         start_time: only events from this timestamp on, in ms since 1970.
         finish_time: only events up to this timestamp, inclusive.
         keep_positions: events keep their positions and versions. Then none may be left out, and none become several.
-        max_line_bytes: a line that comes in may be as long as this.
         ignore_unknown_keys: drop unknown keys of events instead of refusing them.
-
-    Attributes:
-        examples: the first events that were changed or dropped, and what they became.
+        max_line_bytes: a line that comes in may be as long as this.
 
     Raises:
         RulesError: the rules are wrong, or the key of their pseudonyms is missing.
@@ -91,8 +98,8 @@ class Changes:
         start_time: int | None = None,
         finish_time: int | None = None,
         keep_positions: bool = False,
-        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
         ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> None:
         if rules is None:
             rules = Rules()
@@ -122,7 +129,8 @@ class Changes:
         self._applied = Applied(self._rules, self._key)
         self._proof = self._before = Proof()
         self._went: deque[tuple[int, Lines, list[int]]] = deque(maxlen=_PIECES_KEPT)
-        self.examples: list[Example] = []
+        self._first: list[tuple[Line, list[Line]]] = []
+        self._told: InputError | None = None
 
     async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Blocks of the changed lines. They may be cut anywhere; those that come out too: the last bytes of a block are
@@ -139,8 +147,8 @@ class Changes:
                 async for text in texts:
                     yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
                     held = text[-_HELD_BACK:]
-        except InputError:
-            self._went.clear()  # it tells of what came in, and `explain` would take it for what went out
+        except InputError as error:
+            self._told = error
             raise
         if held:
             yield held
@@ -179,29 +187,33 @@ class Changes:
             InputError: what an event became is none; `line` counts these events, from 1.
             ChangeError: an event cannot be changed as asked.
         """
-        came = list(rows)
+        lines = [
+            Line(-1, -1, event_type, timestamp, aggregate_id, 0, msgspec.Raw(payload))
+            for timestamp, aggregate_id, event_type, payload in rows
+        ]
         try:
-            made = self._made(list(enumerate(map(_without_place, came), 1)))
+            made = self._made(list(enumerate(lines, 1)))
         except InputError as error:
             raise InputError(error.reason, line=error.line, field=error.field, unit="event") from None
-        self._proof.went(ENCODER.encode_lines(made.lines), made.untouched)
-        for number, became in made.changed:
-            self._note_example(ENCODER.encode(_without_place(came[number - 1])), became)
+        self._proof.gone(made.lines, made.untouched)
         return [
             NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)) for line in made.lines
         ]
 
     def explain(self, error: InputError) -> InputError:
-        """What a sink has refused, in terms of the line that it was made of."""
+        """What a pipeline with these changes has met, in terms of the line that came in: what a sink refuses, it counts
+        among the lines that came out."""
+        if error is self._told or error.line is None:
+            return error
         for first, lines, numbers in self._went:
-            if error.line is not None and first <= error.line < first + len(numbers):
+            if first <= error.line < first + len(numbers):
                 number = numbers[error.line - first]
                 source = self._decoder.event(lines.texts[number - lines.line])
                 reason = f"{_shown(source)} becomes an event that the target refuses: {error.reason}"
                 return lines.placed(InputError(reason, field=error.field), number)
-        if error.line is None or not self._went:
-            return error
-        return InputError(f"{error.reason} (line {error.line} of what the changes gave)", field=error.field)
+        return InputError(
+            f"{error.reason} (in line {error.line} of those that the changes gave)", field=error.field
+        )
 
     @property
     def keep_positions(self) -> bool:
@@ -225,6 +237,14 @@ class Changes:
     def report(self) -> ChangeReport:
         """What was changed so far. Raises ChangeError if the sums do not hold."""
         return self._proof.report(self._applied.never_matched)
+
+    @property
+    def first_changed(self) -> list[ChangedEvent]:
+        """The first few events that were changed, dropped ones not among them."""
+        return [
+            ChangedEvent(before=_event(before), after=[_event(line) for line in after])
+            for before, after in self._first
+        ]
 
     async def _texts(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """The changed lines, some at a time."""
@@ -257,19 +277,13 @@ class Changes:
         text = ENCODER.encode_lines(made.lines)
         self._proof.went(text, made.untouched)
         self._went.append((first, lines, made.numbers))
-        for number, became in made.changed:
-            self._note_example(lines.texts[number - lines.line], became)
         return text
-
-    def _note_example(self, before: bytes, became: Sequence[Line]) -> None:
-        self.examples.append(Example(before, tuple(ENCODER.encode(line) for line in became)))
 
     def _made(self, events: Sequence[tuple[int, Line]]) -> _Made:
         """What becomes of (line number, event). The line of an InputError is that number."""
         proof, takes, applied, function = self._proof, self._takes, self._applied, self._function
-        made = _Made([], [], [], [])
-        lines, untouched, numbers, changed = made
-        examples = _EXAMPLES - len(self.examples)
+        made = _Made([], [], [])
+        lines, untouched, numbers = made
         stayed: list[msgspec.Raw] = []
         proof.came([line for _, line in events])
         for number, line in events:
@@ -301,8 +315,10 @@ class Changes:
                 )
                 if not is_same:
                     self._note(line, became)
-                    if len(changed) < examples:
-                        changed.append((number, became))
+                    if became and len(self._first) < _SHOWN:
+                        thread, counter, version = line.thread_id, line.thread_counter, line.aggregate_version
+                        before = Line(counter, thread, event_type, timestamp, aggregate_id, version, payload)
+                        self._first.append((before, became))
                     lines += became
                     untouched += [False] * len(became)
                     numbers += [number] * len(became)
@@ -334,11 +350,6 @@ class Changes:
             )
 
 
-def _without_place(row: NewRowValues) -> Line:
-    timestamp, aggregate_id, event_type, payload = row
-    return Line(-1, -1, event_type, timestamp, aggregate_id, 0, msgspec.Raw(payload))
-
-
 def _check(line: Line) -> None:
     """Refuses what rules have made of an event, where no event can be so. What they give themselves was checked with
     them."""
@@ -356,6 +367,10 @@ def _is_same(line: Line, event_type: str, aggregate_id: str, timestamp: int, pay
         and line.timestamp == timestamp
         and (line.payload is payload or bytes(line.payload) == bytes(payload))
     )
+
+
+def _event(line: Line) -> Event:
+    return decode_event(ENCODER.encode(line))
 
 
 def _shown(line: Line) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from copy import copy
 from itertools import compress
 from operator import attrgetter
-from typing import NamedTuple
 
 import msgspec
 
@@ -44,13 +43,6 @@ class ChangeReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     types_before: dict[str, int] = {}
     types_after: dict[str, int] = {}
     never_matched: tuple[str, ...] = ()
-
-
-class Example(NamedTuple):
-    """An event that was changed: its line as it came in, and those that it became; none if it was dropped."""
-
-    before: bytes
-    after: tuple[bytes, ...]
 
 
 OTHER_TYPES = "(other types)"
@@ -99,7 +91,10 @@ class Proof:
 
     def went(self, text: bytes, untouched: Sequence[bool]) -> None:
         """Lines go out; for each, whether it is of an untouched event."""
-        lines = _SEEN.decode_lines(text)
+        self.gone(_SEEN.decode_lines(text), untouched)
+
+    def gone(self, lines: Sequence[Line | _Seen], untouched: Sequence[bool]) -> None:
+        """The same of events that go out as no text."""
         self.written += len(lines)
         _count(self._types_after, lines)
         self._hash_after = zlib.crc32(b"".join(map(_PAYLOAD, compress(lines, untouched))), self._hash_after)

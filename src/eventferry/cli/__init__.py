@@ -15,7 +15,19 @@ import sys
 import click
 
 import eventferry
-from eventferry.cli import checks, events, following, foreign, incremental, secrets, service, stores, syncing
+from eventferry.cli import (
+    backups,
+    checks,
+    events,
+    following,
+    foreign,
+    incremental,
+    repositories,
+    secrets,
+    service,
+    stores,
+    syncing,
+)
 from eventferry.cli.logs import logged
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
@@ -48,8 +60,10 @@ for command in (
     incremental.incremental,
     syncing.sync,
     syncing.cutover,
+    backups.backup,
     secrets.export_secrets,
     secrets.import_secrets,
+    repositories.restore,
     checks.verify,
     foreign.sources,
     service.serve,
@@ -113,7 +127,8 @@ _OPTIONS = {
 """The command's options that are not spelled like the library's parameters."""
 
 _PARAMETER = re.compile(
-    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty)=True|mode='(merge)'|(same_aggregate)(?==)"
+    r"(?<!field )(?<![\w'\"])(?:(replace|freeze|resume|allow_empty|without_erasures)=True"
+    r"|mode='(merge)'|(same_aggregate)(?==)"
     r"|(ignore_unknown_keys|start_time|finish_time|event_types|exclude_types|aggregate_ids|aggregate_prefixes"
     r"|keep_positions)"
     r"(?:=True)?)(?![\w'\"])"

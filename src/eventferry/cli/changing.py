@@ -14,8 +14,7 @@ from eventferry.cli.terminal import Meter, counted, say
 from eventferry.errors import UsageError
 
 if TYPE_CHECKING:
-    from eventferry import ChangeReport, Changes
-    from eventferry.changing.report import Example
+    from eventferry import ChangedEvent, ChangeReport, Changes
 
 _SHOWN = 300
 """Characters of a value that a diff shows."""
@@ -128,27 +127,23 @@ class Changing:
         with Meter("reading", total) as meter:
             await eventferry.pipeline(blocks, meter, *self.transforms, _Nowhere())
         if as_json:
-            print_json(self.result | self.examples)
+            print_json(self.result | self.first_changed)
         else:
             self.print_changes()
             say(f"nothing was stored{self.told}")
             self.warn()
 
     @property
-    def examples(self) -> dict[str, Any]:
+    def first_changed(self) -> dict[str, Any]:
         """What a dry run adds to a result."""
-        from msgspec import Raw
-
-        found = [] if self.changes is None else self.changes.examples
-        shown = [{"before": Raw(before), "after": list(map(Raw, after))} for before, after in found]
-        return {} if self.changes is None else {"examples": shown}
+        return {} if self.changes is None else {"firstChanged": self.changes.first_changed}
 
     def print_changes(self) -> None:
         """Print the first events that were changed, and how many events there are of each type."""
         if self.changes is None:
             return
-        for example in self.changes.examples:
-            for line in _diff(example):
+        for changed in self.changes.first_changed:
+            for line in _diff(changed):
                 print_line(line)
         before, after = self.changes.report.types_before, self.changes.report.types_after
         print_line(f"{'before':>12} {'after':>12}")
@@ -210,23 +205,19 @@ def _told(report: ChangeReport) -> str:
     return ", ".join([*parts, f"{report.untouched:,} untouched"])
 
 
-def _diff(example: Example) -> Iterator[str]:
+def _diff(changed: ChangedEvent) -> Iterator[str]:
     """An event before and after, as the members that differ."""
-    from eventferry.lines.event import decode_event
-
-    before = decode_event(example.before)
+    before = changed.before
     place = (
         ""
         if before.thread_id < 0
         else f" at threadId {before.thread_id}, threadCounter {before.thread_counter}"
     )
     yield f"{before.type} of {before.aggregate_id!r}{place}"
-    if not example.after:
-        yield "  dropped"
-    for number, line in enumerate(example.after, 1):
-        if len(example.after) > 1:
-            yield f"  becomes, {number} of {len(example.after)}:"
-        lines = list(_differences("", _shape(before), _shape(decode_event(line))))
+    for number, after in enumerate(changed.after, 1):
+        if len(changed.after) > 1:
+            yield f"  becomes, {number} of {len(changed.after)}:"
+        lines = list(_differences("", _shape(before), _shape(after)))
         yield from lines[:_DIFFERENCES]
         if len(lines) > _DIFFERENCES:
             yield f"  … and {counted(len(lines) - _DIFFERENCES, 'more line')}"

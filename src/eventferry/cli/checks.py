@@ -20,29 +20,14 @@ from eventferry.cli.changing import (
     rule_options,
 )
 from eventferry.cli.foreign import Foreign, foreign_details, taken
-from eventferry.cli.options import MomentType, StrParam, flag, json_option, kinds, option
+from eventferry.cli.options import flag, json_option, kinds, option
 from eventferry.cli.output import moment_text, print_json, print_line
-from eventferry.cli.places import blocks_of, secrets_of, source_of, store_at
+from eventferry.cli.places import blocks_of, secrets_of, store_at
+from eventferry.cli.repositories import CutType, cut_in, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
-
-
-class MomentOrBookmarkType(StrParam):
-    """A time, for a filter; or a bookmark, which is longer than a time."""
-
-    name = "time|bookmark"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Milliseconds since 1970, or the bookmark as it is."""
-        if isinstance(value, int) or len(value) < _BOOKMARK:
-            return MomentType(up=False).convert(value, param, ctx)
-        return str(value)
-
-
-_BOOKMARK = 40
-"""Characters that a bookmark or a cursor has at least, and a time never."""
 
 
 @click.command()
@@ -55,8 +40,9 @@ _BOOKMARK = 40
     "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing. Or: only events "
     "at or before this time.",
     multiple=True,
-    type=MomentOrBookmarkType(),
+    type=CutType(),
 )
+@identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @from_option
 @foreign_details
@@ -70,6 +56,7 @@ async def verify(
     b: str | None,
     content: bool,
     ends: tuple[Any, ...],
+    identity: tuple[str, ...],
     secrets: bool,
     starts: tuple[Any, ...],
     as_json: bool,
@@ -77,6 +64,7 @@ async def verify(
 ) -> None:
     """Compare two stores or files, or check one.
 
+    A may be a backup repository: a store is compared with it up to the end of the backup, and may have grown since.
     With filters, --rules or --function, B is compared with what they make of A, as copy, import and sync do. The exit
     status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
     """
@@ -85,7 +73,9 @@ async def verify(
     options["finish"] = finish
     if b is None and (has_filters(options | {"starts": starts}) or has_rules(options)):
         raise UsageError("filters, --rules and --function need two sources to compare")
-    if until is not None and not (b is not None and is_store(a) and is_store(b)):
+    if until is not None and not (
+        b is not None and all(is_store(each) or is_repository(each) for each in (a, b))
+    ):
         raise UsageError("--until needs two stores to compare")
     foreign = taken(options, mapping)
     changing = changing_of(options, start, dry_run=False)
@@ -105,6 +95,7 @@ async def verify(
             b,
             content=content,
             until=until,
+            identities=identity,
             secrets=secrets,
             foreign=foreign,
             changing=changing,
@@ -162,6 +153,7 @@ async def _compare(
     *,
     content: bool,
     until: str | None,
+    identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
     changing: Changing,
@@ -171,11 +163,14 @@ async def _compare(
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
         changes = changing.changes
-        # The bookmark is of A: where B was changed on its way, as many events of it are compared as come of A.
+        if until is None and changes is None and is_repository(a) and is_store(b):
+            until = await cut_in(a, b)
+        # The bookmark, or the end of a backup, is of A: where B was changed on its way, as many events of it are
+        # compared as come of A.
         async with (
             changing.reported(),
-            source_of(a, until=until, foreign=foreign) as (left, _),
-            source_of(b, until=until if changes is None else None) as (right, _),
+            lines_of(a, until, identities, foreign) as left,
+            lines_of(b, until if changes is None else None, identities) as right,
         ):
             with Meter("comparing") as meter:
                 report = await eventferry.verify(
@@ -183,7 +178,7 @@ async def _compare(
                     right,
                     content=content,
                     changes=changes,
-                    other_grows=until is not None and changes is not None,
+                    other_grows=changes is not None and (until is not None or is_repository(a)),
                 )
     if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:

@@ -119,7 +119,7 @@ def _tell_merged(
     did = "would import" if dry_run else "imported"
     told = msgspec.to_builtins(report) | changing.result
     if dry_run:
-        told |= changing.examples
+        told |= changing.first_changed
         if not as_json:
             changing.print_changes()
     print_result(

@@ -152,7 +152,7 @@ def _tell_preview(preview: SyncPreview, changing: Changing, *, as_json: bool) ->
     if as_json:
         import msgspec
 
-        print_json(msgspec.to_builtins(preview) | changing.result | changing.examples)
+        print_json(msgspec.to_builtins(preview) | changing.result | changing.first_changed)
     else:
         if changing.changes is None:
             tell_first(preview)

@@ -180,6 +180,11 @@ def _last_lines(lines: Lines) -> dict[int, tuple[int, bytes]]:
     return dict(places)
 
 
+def digest_of(line: bytes) -> bytes:
+    """A digest of a line's event, of which a bookmark's fingerprint is made."""
+    return _placed(line)[2]
+
+
 class _Read(msgspec.Struct, rename="camel", gc=False):
     """A line that a store gave."""
 

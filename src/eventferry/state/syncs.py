@@ -59,6 +59,10 @@ class SyncRow(msgspec.Struct, frozen=True):
     problem: Problem | None
 
 
+RESTORED = "restored"
+"""The key of the row of the store whose backup was restored here. No sync goes on from it: it only says whose bookmarks
+are good here."""
+
 _COLUMNS = ("source", "state", "problem")
 
 
@@ -92,9 +96,7 @@ async def has_table(reading: Reading) -> bool:
     return set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.sync)).keys()
 
 
-async def load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
-    """The rows that hold for the events that are there; with `void` also those of events that have been replaced. None
-    where there is no table."""
+async def _load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
     if not await has_table(reading):
         return []
     table, *names = _names(reading)
@@ -110,6 +112,18 @@ async def load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
         for source, state, problem in rows
     ]
     return [row for row in found if void or row.state.is_about(own)]
+
+
+async def load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
+    """The rows of syncs that hold for the events that are there; with `void` also those of events that have been
+    replaced. None where there is no table."""
+    return [row for row in await _load(reading, void=void) if row.source != RESTORED]
+
+
+async def note_restored(writing: Writing, state: SyncState) -> None:
+    """Keep whose backup was restored here. It needs the table, and an exclusive write transaction."""
+    before = [row.text for row in await _load(writing, void=True) if row.source == RESTORED]
+    await save(writing, RESTORED, before[0] if before else None, state)
 
 
 async def is_still(writing: Writing, source: str, before: str | None) -> bool:
@@ -150,10 +164,10 @@ async def note_problem(writing: Writing, source: str, problem: Problem | None) -
 
 
 async def lineage(reading: Reading) -> set[str]:
-    """The identities of the stores whose replica this one is: their bookmarks are good here too, unless the events were
-    changed on their way."""
+    """The identities of the stores whose replica this one is, or whose backup was restored here: their bookmarks are
+    good here too, unless the events were changed on their way."""
     return {
         row.state.identity
-        for row in await load(reading)
+        for row in await _load(reading)
         if row.state.mode == "replica" and row.state.target is not None and row.state.changes is None
     }

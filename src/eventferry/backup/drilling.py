@@ -1,0 +1,111 @@
+"""Drill: a restore that shows whether the backup can be restored, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from eventferry.backup.reading import JOBS, Backup
+from eventferry.backup.restoring import restore
+from eventferry.comparing.verifying import Difference, verify
+from eventferry.databases import open_database
+from eventferry.errors import StoreExistsError
+from eventferry.lifecycle import to_the_end
+from eventferry.lines.piping import Transform
+from eventferry.store import EventStore
+
+
+class DrillReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a drill has found.
+
+    Attributes:
+        equal: whether each event that was restored is as the backup has it, and no other is there.
+        events: number of events in the backup.
+        restored_events: number of events that were restored.
+        differences: the first differences, if there are any.
+        chain: which chain was restored.
+        manifest: the number of its manifest.
+        created: when that was made, in ms since 1970.
+        restore_seconds: how long the restore took, without the comparison.
+    """
+
+    equal: bool
+    events: int
+    restored_events: int
+    differences: list[Difference]
+    chain: str
+    manifest: int
+    created: int
+    restore_seconds: float
+
+
+async def drill(
+    backup: Backup,
+    store: EventStore | None = None,
+    *,
+    identities: Sequence[Any] = (),
+    tell: Transform | None = None,
+    jobs: int = JOBS,
+) -> DrillReport:
+    """Restore a backup, read it a second time, and compare both event by event.
+
+    Args:
+        backup: which state.
+        store: where to restore it: a place without a store, which is removed afterwards. None: a temporary SQLite file.
+        identities: keys of `packing.load_identities`, for parts that are encrypted.
+        tell: a transform that only counts, for who shows the progress.
+        jobs: how many parts are fetched at the same time.
+
+    Raises:
+        StoreExistsError: there is a store.
+        RepositoryError and others: as `restore` does.
+    """
+    async with _place(store) as place:
+        began = time.monotonic()
+        report = await restore(backup, place, identities=identities, tell=tell, allow_empty=True, jobs=jobs)
+        seconds = time.monotonic() - began
+        found = await verify(backup.lines(identities=identities, jobs=jobs), place.export_events())
+    return DrillReport(
+        equal=found.equal,
+        events=found.events,
+        restored_events=report.imported,
+        differences=found.differences,
+        chain=report.chain,
+        manifest=report.manifest,
+        created=backup.manifest.created,
+        restore_seconds=round(seconds, 3),
+    )
+
+
+@asynccontextmanager
+async def _place(store: EventStore | None) -> AsyncIterator[EventStore]:
+    """Where the drill is."""
+    if store is not None:
+        if await store.exists():
+            raise StoreExistsError(
+                "there is a store already: a drill needs an empty place, and removes what it made"
+            )
+        try:
+            yield store
+        finally:
+            await to_the_end(_removed(store))
+        return
+    folder = await asyncio.to_thread(TemporaryDirectory, prefix="eventferry-drill-")
+    try:
+        async with EventStore(partial(open_database, str(Path(folder.name) / "drill.db"), {})) as temporary:
+            yield temporary
+    finally:
+        await to_the_end(asyncio.to_thread(folder.cleanup))
+
+
+async def _removed(store: EventStore) -> None:
+    if await store.exists():
+        await store.drop()

@@ -1,0 +1,263 @@
+"""Keeping a repository small: chains of stores that were replaced, and many small parts.
+
+Nothing that a restore of the newest state may need is ever removed. What was joined is removed by a later call, so that
+a restore which runs meanwhile finds its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from secrets import token_hex
+from typing import Any
+
+import msgspec
+
+import eventferry
+from eventferry.backup import chain as chains
+from eventferry.backup import format
+from eventferry.backup.chain import Chain, Entry
+from eventferry.backup.format import Link, Manifest, Part, Totals
+from eventferry.backup.packing import ENCRYPTED, ENDING, Packer, Recipient, load_recipients
+from eventferry.backup.reading import read_part
+from eventferry.backup.storage import Storage
+from eventferry.clock import now
+from eventferry.errors import RepositoryDamagedError, RepositoryError
+
+_TRIES = 5
+"""How often parts are joined anew while other runs add to the chain."""
+
+
+class PruneReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What `prune` has done, or in a dry run would do.
+
+    Attributes:
+        removed_chains: chains of stores that were replaced.
+        removed_manifests: old manifests.
+        removed_objects: objects of all these, and of parts that were joined before.
+        removed_bytes: their size.
+        joined_parts: small parts that were joined.
+        into_parts: into how many.
+    """
+
+    removed_chains: list[str]
+    removed_manifests: int
+    removed_objects: int
+    removed_bytes: int
+    joined_parts: int
+    into_parts: int
+
+
+async def prune(
+    storage: Storage,
+    *,
+    keep_replaced: int | None = None,
+    keep_manifests: int | None = None,
+    compact: bool = False,
+    identities: Sequence[Any] = (),
+    dry_run: bool = False,
+) -> PruneReport:
+    """Remove what is not needed any more.
+
+    Args:
+        storage: where the repository is.
+        keep_replaced: remove chains of stores that were replaced by another chain longer ago than this, in ms. None
+            removes none.
+        keep_manifests: remove the manifests below one that lists all parts, once all of them are older than this, in
+            ms. Their states can then be restored by a bookmark or a time only. None removes none.
+        compact: join neighbours among small parts.
+        identities: keys of `packing.load_identities`, to join encrypted parts.
+        dry_run: only say what would be done.
+
+    Raises:
+        RepositoryDamagedError: a chain is damaged. It is left as it is.
+        RepositoryError: the storage cannot be read or written; or parts that should be joined are encrypted, and no key
+            fits.
+    """
+    keeping = _Keeping(storage, identities, dry_run=dry_run)
+    found = [await Chain.read(storage, name) for name in await chains.chains(storage)]
+    found = [chain for chain in found if chain.newest is not None]
+    if keep_replaced is not None:
+        for chain in await keeping.replaced(found, keep_replaced):
+            await keeping.remove_chain(chain)
+            found.remove(chain)
+    for chain in found:
+        await keeping.remove_joined(chain)
+        if keep_manifests is not None:
+            await keeping.remove_manifests(chain, keep_manifests)
+        if compact:
+            await keeping.compact(chain)
+    return keeping.report()
+
+
+class _Keeping:
+    """What was done so far."""
+
+    def __init__(self, storage: Storage, identities: Sequence[Any], *, dry_run: bool) -> None:
+        self._storage = storage
+        self._identities = identities
+        self._dry_run = dry_run
+        self._chains: list[str] = []
+        self._manifests = self._objects = self._bytes = self._joined = self._into = 0
+
+    def report(self) -> PruneReport:
+        return PruneReport(
+            removed_chains=self._chains,
+            removed_manifests=self._manifests,
+            removed_objects=self._objects,
+            removed_bytes=self._bytes,
+            joined_parts=self._joined,
+            into_parts=self._into,
+        )
+
+    async def _remove(self, name: str, size: int) -> None:
+        if not self._dry_run:
+            await self._storage.delete(name)
+        self._objects += 1
+        self._bytes += size
+
+    # chains of stores that were replaced
+
+    async def replaced(self, found: Sequence[Chain], keep: int) -> list[Chain]:
+        """The chains whose source has had another chain, with newer runs, for longer than that."""
+        begun = {chain.name: (await chain.entry(chain.numbers[0])).manifest.created for chain in found}
+        return [
+            chain
+            for chain in found
+            if any(
+                other is not chain
+                and _manifest(other).source == _manifest(chain).source
+                and _manifest(other).created > _manifest(chain).created
+                and begun[other.name] < now() - keep
+                for other in found
+            )
+        ]
+
+    async def remove_chain(self, chain: Chain) -> None:
+        """The newest manifest goes last: a call that is killed before is continued by the next."""
+        listed = await self._storage.listed(chain.name)
+        is_manifest = f"{chain.name}/manifests/"
+        for each in sorted(listed, key=lambda each: (each.name.startswith(is_manifest), each.name)):
+            await self._remove(each.name, each.bytes)
+        self._chains.append(chain.name)
+
+    # small parts
+
+    async def remove_joined(self, chain: Chain) -> None:
+        """Remove the objects of parts that were joined before, once nothing reads them any more."""
+        root = _manifest(chain).root
+        if root - 1 not in chain.numbers:
+            return
+        before = await chain.parts(await chain.entry(root - 1))
+        needed = {part.file for part in await chain.parts(_entry(chain))}
+        names = {part.file for part in before} - needed
+        names |= {f"parts/{part.key}.json" for part in before if part.file not in needed}
+        for each in await self._storage.listed(f"{chain.name}/parts"):
+            if each.name.removeprefix(f"{chain.name}/") in names:
+                await self._remove(each.name, each.bytes)
+
+    async def remove_manifests(self, chain: Chain, keep: int) -> None:
+        """All below the one that lists all parts, once the last of them is old: each needs those before it."""
+        old = [number for number in chain.numbers if number < _manifest(chain).root]
+        if not old or (await chain.entry(old[-1])).manifest.created >= now() - keep:
+            return
+        sizes = {each.name: each.bytes for each in await self._storage.listed(f"{chain.name}/manifests")}
+        for number in old:
+            name = format.manifest_name(chain.name, number)
+            await self._remove(name, sizes.get(name, 0))
+            self._manifests += 1
+
+    async def compact(self, chain: Chain) -> None:
+        """Join neighbours, and commit a manifest that lists all parts."""
+        made: dict[tuple[str, ...], Part] = {}
+        for _ in range(_TRIES):
+            parts: list[Part] = []
+            manifest = _manifest(chain)
+            recipients = load_recipients(manifest.recipients) if manifest.recipients else []
+            for group in _groups(await chain.parts(_entry(chain)), recipients):
+                if len(group) == 1:
+                    parts += group
+                    continue
+                files = tuple(part.file for part in group)
+                if files not in made and not self._dry_run:
+                    made[files] = await self._join(chain.name, group, recipients)
+                parts.append(made.get(files, group[0]))
+                self._joined += len(group)
+                self._into += 1
+            if not self._into or self._dry_run:
+                return
+            if await chain.commit(_joined(manifest, _entry(chain).link, parts)) is not None:
+                return
+            # Another run has added to the chain: what was joined is good still.
+            self._joined = self._into = 0
+            chain = await Chain.read(self._storage, chain.name)
+        raise RepositoryError(f"other runs add to the chain {chain.name} all the time: join its parts later")
+
+    async def _join(self, chain: str, group: Sequence[Part], recipients: Sequence[Recipient]) -> Part:
+        packer = Packer(recipients)
+        for part in group:
+            async with aclosing(read_part(self._storage, chain, part, self._identities)) as blocks:
+                async for block in blocks:
+                    packer.add(block)
+        packed = packer.finish()
+        ending = ENDING + (ENCRYPTED if recipients else "")
+        joined = Part(
+            file=f"parts/{group[0].key}-{token_hex(4)}{ending}",
+            events=sum(part.events for part in group),
+            end=group[-1].end,
+            plain=packed.plain,
+            stored=packed.stored,
+            first_time=group[0].first_time,
+            last_time=group[-1].last_time,
+            recipients=[recipient.fingerprint for recipient in recipients],
+        )
+        if joined.plain.bytes != sum(part.plain.bytes for part in group):
+            raise RepositoryDamagedError(format.part_name(chain, group[0]), "it does not hold what it held")
+        if not await self._storage.put_new(format.part_name(chain, joined), packed.data):
+            raise RepositoryError(
+                "two parts have got the same random name, which should not happen: try again"
+            )
+        return joined
+
+
+def _entry(chain: Chain) -> Entry:
+    if chain.newest is None:
+        raise AssertionError("a chain without manifests is left alone")
+    return chain.newest
+
+
+def _manifest(chain: Chain) -> Manifest:
+    return _entry(chain).manifest
+
+
+def _joined(manifest: Manifest, link: Link, parts: list[Part]) -> Manifest:
+    """The same state, with other parts. It keeps its time: it is no newer backup."""
+    number = link.number + 1
+    return msgspec.structs.replace(
+        manifest,
+        number=number,
+        previous=link,
+        base=None,
+        root=number,
+        run=token_hex(8),
+        tool=f"eventferry {eventferry.__version__}",
+        parts=parts,
+        totals=Totals().plus(parts),
+    )
+
+
+def _groups(parts: Sequence[Part], recipients: Sequence[Recipient]) -> Iterator[list[Part]]:
+    """The parts in order; those together that make one. Only those are joined that all of these, and nobody else, can
+    read: what is encrypted to others stays so."""
+    ours = [recipient.fingerprint for recipient in recipients]
+    group: list[Part] = []
+    size = 0
+    for part in parts:
+        fits = sorted(part.recipients) == sorted(ours) and size + part.plain.bytes <= format.PART_BYTES
+        if group and not (fits and sorted(group[0].recipients) == sorted(ours)):
+            yield group
+            group, size = [], 0
+        group.append(part)
+        size += part.plain.bytes
+    if group:
+        yield group

@@ -1,0 +1,239 @@
+"""A backup repository: a thin facade. Each of its operations has its own module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from eventferry.backup import checking, describing, drilling, keeping, restoring
+from eventferry.backup.chain import Chain
+from eventferry.backup.checking import RepositoryReport
+from eventferry.backup.cuts import selected
+from eventferry.backup.describing import RepositoryStatus, Run
+from eventferry.backup.drilling import DrillReport
+from eventferry.backup.keeping import PruneReport
+from eventferry.backup.packing import load_identities
+from eventferry.backup.reading import JOBS, Backup, chain_in
+from eventferry.backup.restoring import RestoreReport
+from eventferry.backup.storage import open_storage
+from eventferry.changing.selection import Selection
+from eventferry.errors import UsageError
+from eventferry.lines.piping import Transform
+from eventferry.reading.arguments import check_integer
+from eventferry.store import EventStore
+
+
+class Repository:
+    """A repository of backups, for reading and for keeping it small; it holds nothing open.
+
+    Args:
+        place: a folder, or s3://bucket/path, gs://bucket/path or az://account/container/path.
+        identities: files of secret keys of age or SSH, for parts that are encrypted.
+
+    Raises:
+        UsageError: the place or a file of keys is wrong.
+        MissingExtraError: it needs `eventferry[backup]`.
+    """
+
+    def __init__(
+        self, place: str | os.PathLike[str], identities: Iterable[str | os.PathLike[str]] = ()
+    ) -> None:
+        self._storage = open_storage(place)
+        files = list(identities)
+        self._identities: list[Any] = load_identities(files) if files else []
+
+    @property
+    def place(self) -> str:
+        """Where it is, without a password."""
+        return self._storage.place
+
+    async def runs(self, chain: str | None = None, limit: int | None = None) -> list[Run]:
+        """The runs of each chain, in order.
+
+        Args:
+            chain: only of this chain.
+            limit: the last ones of each chain.
+
+        Raises:
+            RepositoryError: there is no backup. RepositoryDamagedError: a manifest is damaged.
+        """
+        check_integer("limit", limit, 1, optional=True)
+        return await describing.runs(self._storage, chain, limit)
+
+    async def status(self, chain: str | None = None) -> RepositoryStatus:
+        """The last run, and how old it is. Without a chain there must be those of one store only."""
+        return await describing.status(self._storage, chain)
+
+    async def head(self, chain: str | None = None) -> str:
+        """The newest manifest and the SHA-256 of its bytes, in one word. Whoever keeps it elsewhere can tell later,
+        with `check`, whether what was backed up by then is still there."""
+        return checking.head_of(await self._chain(chain))
+
+    async def check(self, read_data: float = 0.0, head: str | None = None) -> RepositoryReport:
+        """Look for damage. Without `read_data` manifests are read, and parts only looked for. It needs no key; with
+        one, encrypted parts that are read are unpacked too.
+
+        Args:
+            read_data: the share of the parts that are read, from 0 to 1; others each time.
+            head: what `head` once returned: that state must be part of what is there now.
+        """
+        if not 0 <= read_data <= 1:
+            raise UsageError(f"read_data is a share, from 0 to 1, not {read_data!r}")
+        return await checking.check(
+            self._storage, read_data=read_data, head=head, identities=self._identities
+        )
+
+    async def export_events(
+        self,
+        manifest: int | None = None,
+        until: str | int | None = None,
+        chain: str | None = None,
+        jobs: int = JOBS,
+        event_types: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The lines of a backup: an async iterator of blocks, a source for `pipeline`, `verify` and `check`.
+
+        Args:
+            manifest: the state at the end of this run; None: of the last one.
+            until: only what this bookmark has read; or of each thread the events before its first one that is later
+                than this time, in ms since 1970.
+            chain: of which store, where there are several.
+            jobs: how many parts are fetched at the same time.
+            event_types: only events of these types.
+            exclude_types: but none of these.
+            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
+            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
+        """
+        only = Selection.of(
+            event_types=event_types,
+            exclude_types=exclude_types,
+            aggregate_ids=aggregate_ids,
+            aggregate_prefixes=aggregate_prefixes,
+        )
+        backup = await self._backup(manifest, chain)
+        found = backup.lines(stop=until, identities=self._identities, jobs=jobs)
+        async with aclosing(found if only.is_all else selected(only, found)) as lines:
+            async for block in lines:
+                yield block
+
+    async def restore(
+        self,
+        store: EventStore,
+        *,
+        manifest: int | None = None,
+        until: str | int | None = None,
+        chain: str | None = None,
+        changes: Transform | None = None,
+        replace: bool = False,
+        freeze: bool = False,
+        resume: bool = False,
+        allow_empty: bool = False,
+        with_secrets: bool = False,
+        without_erasures: bool = False,
+        jobs: int = JOBS,
+        tell: Transform | None = None,
+    ) -> RestoreReport:
+        """Replace a store's events by those of a backup, all or nothing. A missing store is made.
+
+        Args:
+            store: where to.
+            manifest: the state at the end of this run; None: of the last one.
+            until: only what this bookmark of the store that was backed up has read; or of each thread the events before
+                its first one that is later than this time, in ms since 1970.
+            chain: of which store, where there are several.
+            changes: filters and rules on the way (`Changes`).
+            replace: allow replacing events.
+            freeze: freeze the store during the restore.
+            resume: continue an interrupted restore of the same state.
+            allow_empty: allow a backup without events, which empties the store.
+            with_secrets: the secrets too, as they were when they were last backed up, whichever state it is.
+            without_erasures: bring back what was erased since.
+            jobs: how many parts are fetched at the same time.
+            tell: a transform that only counts, for who shows the progress.
+
+        Raises:
+            RepositoryError: the repository cannot be read, or holds no such state.
+            RepositoryDamagedError: an object is missing or damaged.
+            UsageError, StoreReplacedError: the bookmark is not one of this backup.
+            EventferryError: as an import raises them.
+        """
+        return await restoring.restore(
+            await self._backup(manifest, chain),
+            store,
+            stop=until,
+            identities=self._identities,
+            changes=changes,
+            tell=tell,
+            replace=replace,
+            freeze=freeze,
+            resume=resume,
+            allow_empty=allow_empty,
+            with_secrets=with_secrets,
+            without_erasures=without_erasures,
+            jobs=jobs,
+        )
+
+    async def drill(
+        self,
+        store: EventStore | None = None,
+        *,
+        manifest: int | None = None,
+        chain: str | None = None,
+        jobs: int = JOBS,
+        tell: Transform | None = None,
+    ) -> DrillReport:
+        """Restore a backup, read it a second time, and compare both event by event.
+
+        Args:
+            store: where to restore it: a place without a store, and there is none afterwards. None: a temporary SQLite
+                file.
+            manifest: the state at the end of this run; None: of the last one.
+            chain: of which store, where there are several.
+            jobs: how many parts are fetched at the same time.
+            tell: a transform that only counts, for who shows the progress.
+
+        Raises:
+            StoreExistsError: there is a store.
+            RepositoryError and others: as `restore` does.
+        """
+        backup = await self._backup(manifest, chain)
+        return await drilling.drill(backup, store, identities=self._identities, tell=tell, jobs=jobs)
+
+    async def prune(
+        self,
+        *,
+        keep_replaced: int | None = None,
+        keep_manifests: int | None = None,
+        compact: bool = False,
+        dry_run: bool = False,
+    ) -> PruneReport:
+        """Remove what is not needed any more, and join small parts. What was joined is removed by the next call, so
+        that a restore which runs meanwhile finds its parts.
+
+        Args:
+            keep_replaced: remove chains of stores that were replaced longer ago than this, in ms. None removes none.
+            keep_manifests: remove the manifests below one that lists all parts, once all of them are older than this,
+                in ms. Their states can then be restored by a bookmark or a time only. None removes none.
+            compact: join neighbours among small parts. Encrypted ones need a key.
+            dry_run: only say what would be done.
+        """
+        return await keeping.prune(
+            self._storage,
+            keep_replaced=keep_replaced,
+            keep_manifests=keep_manifests,
+            compact=compact,
+            identities=self._identities,
+            dry_run=dry_run,
+        )
+
+    async def _chain(self, chain: str | None) -> Chain:
+        return await chain_in(self._storage, chain)
+
+    async def _backup(self, manifest: int | None, chain: str | None) -> Backup:
+        check_integer("manifest", manifest, 1, optional=True)
+        return await Backup.open(self._storage, chain, manifest)

@@ -1,0 +1,150 @@
+"""Restore: the lines of a backup, given to an ordinary import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from eventferry import cursor as vector
+from eventferry.backup.reading import JOBS, Backup
+from eventferry.clock import now
+from eventferry.database import Database
+from eventferry.errors import EventferryError, RepositoryDamagedError, RepositoryError
+from eventferry.lines.piping import Transform, pipeline
+from eventferry.reading.bookmarks import decode
+from eventferry.reading.questions import identity_of
+from eventferry.state import owners, syncs
+from eventferry.state.syncs import SyncState
+from eventferry.store import EventStore
+from eventferry.syncing.source import NO_IDENTITY
+
+
+class RestoreReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a restore has done.
+
+    Attributes:
+        imported: events of the store now.
+        secrets: secrets that came in; None if they were not asked for.
+        chain: which chain was restored.
+        manifest: the number of its manifest.
+        created: when that was made, in ms since 1970.
+        bookmark: of the store that was backed up, behind what was restored. None where filters or rules changed what
+            came: then its bookmarks are not good in the restored store.
+    """
+
+    imported: int
+    secrets: int | None
+    chain: str
+    manifest: int
+    created: int
+    bookmark: str | None
+
+
+async def restore(
+    backup: Backup,
+    store: EventStore,
+    *,
+    stop: str | int | None = None,
+    identities: Sequence[Any] = (),
+    changes: Transform | None = None,
+    tell: Transform | None = None,
+    replace: bool = False,
+    freeze: bool = False,
+    resume: bool = False,
+    allow_empty: bool = False,
+    with_secrets: bool = False,
+    without_erasures: bool = False,
+    jobs: int = JOBS,
+) -> RestoreReport:
+    """Replace a store's events by those of a backup, all or nothing. A missing store is made.
+
+    Args:
+        backup: which state.
+        store: where to.
+        stop: only up to this bookmark of the store that was backed up; or of each thread the events before its first
+            one that is later than this time, in ms since 1970.
+        identities: keys of `packing.load_identities`, for parts that are encrypted.
+        changes: filters and rules on the way.
+        tell: a transform that only counts, for who shows the progress.
+        replace: allow replacing events.
+        freeze: freeze the store during the restore.
+        resume: continue an interrupted restore of the same.
+        allow_empty: allow a backup without events, which empties the store.
+        with_secrets: the secrets too, as they were when they were last backed up, whichever state of the events it is.
+        without_erasures: bring back what was erased since.
+        jobs: how many parts are fetched at the same time.
+
+    Raises:
+        RepositoryError: the repository cannot be read, or holds no secrets.
+        RepositoryDamagedError: an object is missing or damaged.
+        UsageError, StoreReplacedError: the bookmark is not one of this backup.
+        EventferryError: as an import raises them.
+    """
+    if with_secrets and not backup.has_secrets:
+        raise RepositoryError(
+            f"the chain {backup.chain.name} has no secrets: a backup has them only if it is asked to"
+        )
+    deleted = [] if without_erasures else await _deleted_secrets(backup)
+    lines = backup.lines(stop=stop, identities=identities, jobs=jobs)
+    database = store._database
+    is_made = not await store.exists()
+    if is_made:
+        await store.init()
+    try:
+        # Before the events: a conflict of secrets must not come out when the events have been replaced.
+        secrets = None
+        if with_secrets:
+            found = await pipeline(backup.secrets(deleted, identities), store.import_secrets())
+            secrets = found.imported
+        steps = [step for step in (tell, changes) if step is not None]
+        sink = store.import_events(replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty)
+        report = await pipeline(lines, *steps, sink)
+    except EventferryError as error:
+        try:
+            await store.undo_init()
+        except EventferryError as another:
+            error.add_note(f"the empty store was not removed: {another}")
+        raise
+    if changes is None:
+        await _note(database, backup, lines.bookmark, report.imported)
+    return RestoreReport(
+        imported=report.imported,
+        secrets=secrets,
+        chain=backup.chain.name,
+        manifest=backup.manifest.number,
+        created=backup.manifest.created,
+        bookmark=lines.bookmark if changes is None else None,
+    )
+
+
+async def _deleted_secrets(backup: Backup) -> list[str]:
+    try:
+        return [id for erasures in await backup.erasures() for id in erasures.deleted_secrets]
+    except RepositoryDamagedError as error:
+        raise RepositoryDamagedError(
+            error.name,
+            f"{error.reason}. It says what was erased since. Restore it from a copy; with without_erasures=True, what "
+            "was erased comes back",
+        ) from error
+
+
+async def _note(database: Database, backup: Backup, bookmark: str, events: int) -> None:
+    """Keep whose history it is: readers of the store that was backed up may go on here, as far as it goes."""
+    if backup.chain.name == NO_IDENTITY:
+        return
+    async with owners.writing(database, "exclusive", frozen="allow") as writing:
+        await syncs.make_table(writing)
+    async with owners.writing(database, "exclusive", frozen="allow") as writing:
+        state = SyncState(
+            place=backup.manifest.source,
+            identity=backup.chain.name,
+            mode="replica",
+            bookmark=bookmark,
+            heads=vector.encode(decode(bookmark).unread),
+            events=events,
+            at=now(),
+            target=identity_of(await writing.state()).hex(),
+        )
+        await syncs.note_restored(writing, state)

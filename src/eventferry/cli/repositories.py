@@ -1,0 +1,472 @@
+"""The commands that read a backup repository: restore, and those below backup."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import eventferry
+from eventferry import open_store
+from eventferry.cli.options import (
+    STORE,
+    IntParam,
+    MomentType,
+    StrParam,
+    flag,
+    json_option,
+    kinds,
+    kinds_of,
+    option,
+    together,
+)
+from eventferry.cli.output import moment_text, print_data, print_json, print_line, print_result
+from eventferry.cli.places import destination_of, source_of, store_at
+from eventferry.cli.running import cancellable
+from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
+from eventferry.errors import CursorAheadError, UsageError
+
+if TYPE_CHECKING:
+    from eventferry.cli.foreign import Foreign
+
+if TYPE_CHECKING:  # as in options.py
+    FloatParam = click.ParamType[float]
+else:
+    FloatParam = click.ParamType
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class DurationType(IntParam):
+    """How long, as milliseconds: a number and a unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Refuse anything else."""
+        found = re.fullmatch(r"(\d{1,9})([smhdw])", str(value))
+        if found is None:
+            self.fail(f"{value!r} is not a duration such as 26h or 90d (s, m, h, d, w)", param, ctx)
+        return int(found[1]) * _SECONDS[found[2]] * 1000
+
+
+class ShareType(FloatParam):
+    """How much of the data: a percentage, or all."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """From 0 to 1."""
+        if isinstance(value, float):
+            return value
+        if value == "all":
+            return 1.0
+        found = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)%", value)
+        if found is None or float(found[1]) > 100:
+            self.fail(f"{value!r} is neither a percentage such as 5% nor all", param, ctx)
+        return float(found[1]) / 100
+
+
+class CutType(StrParam):
+    """A bookmark, or a time."""
+
+    name = "time or bookmark"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A text, or milliseconds since 1970."""
+        from eventferry.reading.bookmarks import PREFIX
+
+        is_bookmark = isinstance(value, str) and value.startswith(PREFIX)
+        return value if is_bookmark else MomentType(up=False).convert(value, param, ctx)
+
+
+chain_option = option(
+    "--chain", "ID", "Which chain, where the repository holds those of several stores (see backup list)."
+)
+identity_option = option(
+    "--identity identity",
+    "FILE",
+    "Secret key of age or SSH, for encrypted parts (repeatable).",
+    multiple=True,
+    type=click.Path(dir_okay=False),
+)
+quiet_option = flag("--quiet", "Say nothing unless something is wrong.")
+parts_jobs_option = option(
+    "--jobs", "N", "Fetch this many parts at the same time.", type=click.IntRange(1), default=2
+)
+state_options = together(
+    option(
+        "--manifest",
+        "N",
+        "The state at the end of this run; without it the last one.",
+        type=click.IntRange(1),
+    ),
+    option(
+        "--until stop",
+        "TIME|BOOKMARK",
+        "Only what this bookmark has read; or of each thread the events before its first one later than this time.",
+        type=CutType(),
+    ),
+    chain_option,
+    identity_option,
+    parts_jobs_option,
+)
+
+
+def is_repository(place: str) -> bool:
+    """Whether a source is a backup repository, by its looks: a folder, or the URL of an object storage."""
+    from eventferry.backup.storage import is_repository_url
+
+    return is_repository_url(place) or os.path.isdir(place)
+
+
+@asynccontextmanager
+async def lines_of(
+    place: str, until: str | None, identities: tuple[str, ...] = (), foreign: Foreign | None = None
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The lines of a source for `verify`, which may be a repository."""
+    if foreign is None and is_repository(place):
+        async with contextlib.aclosing(
+            eventferry.Repository(place, identities).export_events(until=until)
+        ) as lines:
+            yield lines
+        return
+    async with source_of(place, until=until, foreign=foreign) as (blocks, _):
+        yield blocks
+
+
+async def cut_in(repository: str, store: str) -> str | None:
+    """The bookmark at which the backup in a repository ends, if the store reaches so far: what it has behind that is
+    newer. None if it does not, and then all of it is to be compared."""
+    from eventferry import cursor
+    from eventferry.reading.bookmarks import counters_of
+
+    cut = (await eventferry.Repository(repository).status()).newest.bookmark
+    async with store_at(store) as opened:
+        try:
+            await opened.bookmark(cursor.encode(counters_of(cut)))
+        except CursorAheadError:
+            return None
+        return cut
+
+
+async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet: bool) -> Meter:
+    """The progress of a restore, for who watches."""
+    is_watched = is_terminal() and not quiet
+    total = (await repository.status(chain)).newest.plain_bytes if is_watched else None
+    return Meter("restoring", total)
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@click.argument("store", type=STORE)
+@state_options
+@flag("--with-secrets", "Restore the secrets too, as they were when they were last backed up.")
+@flag(
+    "--without-erasures", "Bring back what was erased since, also where the list of erasures cannot be read."
+)
+@flag("--replace", "Allow replacing the events of a store.")
+@flag("--allow-empty", "Allow a backup without events, which empties the store.")
+@flag("--resume", "Continue an interrupted restore of the same state.")
+@flag("--freeze", "Freeze the store during the restore.")
+@quiet_option
+@json_option
+@cancellable
+async def restore(
+    repository: str,
+    store: str,
+    manifest: int | None,
+    stop: str | int | None,
+    chain: str | None,
+    identity: tuple[str, ...],
+    jobs: int,
+    quiet: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Restore a store's events from a backup.
+
+    This is all or nothing, as an import. A missing store is created.
+    """
+    found = eventferry.Repository(repository, identity)
+    async with open_store(store) as opened:
+        with await _meter(found, chain, quiet=quiet) as meter:
+            report = await found.restore(
+                opened,
+                manifest=manifest,
+                until=stop,
+                chain=chain,
+                tell=meter,
+                jobs=jobs,
+                **options,
+            )
+    if as_json:
+        print_json(report)
+    elif not quiet:
+        told = "" if report.secrets is None else f" and {counted(report.secrets, 'secret')}"
+        say(
+            f"restored {rate(report.imported, meter.seconds)}{told} from manifest {report.manifest} of "
+            f"{moment_text(report.created)}"
+        )
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@option(
+    "--read-data",
+    "SHARE",
+    "Read this much of the parts too, others each time: a percentage, or all.",
+    type=ShareType(),
+    default=0.0,
+    show_default=False,
+)
+@option("--head", "HEAD", "What backup head printed once: that state must be part of what is there now.")
+@identity_option
+@quiet_option
+@json_option
+@cancellable
+async def check(
+    repository: str,
+    read_data: float,
+    head: str | None,
+    identity: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Look for damage in a repository.
+
+    It needs no key. The exit status is 1 if anything is wrong.
+    """
+    report = await eventferry.Repository(repository, identity).check(read_data, head)
+    if as_json:
+        print_json(report)
+    else:
+        for problem in report.problems:
+            print_line(f"{problem.name}: {problem.reason}")
+        for remark in () if quiet else report.remarks:
+            print_line(f"remark: {remark.name}: {remark.reason}")
+        if not (quiet and report.sound):
+            problems = f"; {counted(len(report.problems), 'problem')}" if report.problems else ""
+            say(
+                f"{'sound' if report.sound else 'damaged'}: {counted(report.manifests, 'manifest')}, "
+                f"{counted(report.parts, 'part')}, {counted(report.events, 'event')}; "
+                f"read {counted(report.read_parts, 'part')}{problems}"
+            )
+    if not report.sound:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@click.argument("store", type=STORE, required=False)
+@option(
+    "--manifest", "N", "The state at the end of this run; without it the last one.", type=click.IntRange(1)
+)
+@chain_option
+@identity_option
+@parts_jobs_option
+@quiet_option
+@json_option
+@cancellable
+async def drill(
+    repository: str,
+    store: str | None,
+    manifest: int | None,
+    chain: str | None,
+    identity: tuple[str, ...],
+    jobs: int,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Restore a backup, and compare what was restored with it, event by event.
+
+    It is restored into a temporary SQLite file, or into STORE, where there must be none, and removed afterwards. The
+    exit status is 1 if anything is missing or different.
+    """
+    found = eventferry.Repository(repository, identity)
+    async with contextlib.AsyncExitStack() as stack:
+        place = None if store is None else await stack.enter_async_context(open_store(store))
+        with await _meter(found, chain, quiet=quiet) as meter:
+            report = await found.drill(place, manifest=manifest, chain=chain, tell=meter, jobs=jobs)
+    if as_json:
+        print_json(report)
+    elif not (quiet and report.equal):
+        outcome = (
+            f"equal: {counted(report.events, 'event')}"
+            if report.equal
+            else f"unequal: {report.events:,} and {counted(report.restored_events, 'event')}"
+        )
+        say(
+            f"restored manifest {report.manifest} of {moment_text(report.created)} in "
+            f"{report.restore_seconds:.1f} s; {outcome}"
+        )
+    if not report.equal:
+        raise click.exceptions.Exit(1)
+
+
+@click.command("list")
+@click.argument("repository", metavar="REPO")
+@chain_option
+@option("--limit", "N", "The last runs of each chain.", type=click.IntRange(1), default=20)
+@json_option
+@cancellable
+async def list_(repository: str, chain: str | None, limit: int, as_json: bool) -> None:
+    """List the runs of a repository."""
+    import msgspec
+
+    found = await eventferry.Repository(repository).runs(chain, limit)
+    if as_json:
+        print_data(msgspec.json.encode(found))
+        return
+    for run in found:
+        print_line(
+            f"{run.chain} {run.manifest:>5} {moment_text(run.created)} {counted(run.events, 'event'):>14} "
+            f"{counted(run.parts, 'part'):>9} {run.stored_bytes:>12,} bytes "
+            f"{'encrypted ' if run.is_encrypted else ''}{run.source}"
+        )
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@chain_option
+@cancellable
+async def head(repository: str, chain: str | None) -> None:
+    """Print the digest of the newest manifest, to be kept elsewhere, for backup check --head."""
+    print_data((await eventferry.Repository(repository).head(chain)).encode())
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@chain_option
+@option(
+    "--max-age", "DURATION", "Exit with status 1 if the last run is older, such as 26h.", type=DurationType()
+)
+@option("--metrics", "FILE", "Write the figures for node_exporter's textfile collector.")
+@quiet_option
+@json_option
+@cancellable
+async def status(
+    repository: str,
+    chain: str | None,
+    max_age: int | None,
+    metrics: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Say how old the last backup is."""
+    import msgspec
+
+    from eventferry.backup.describing import metrics_of
+    from eventferry.lines.files import FileSink
+
+    found = await eventferry.Repository(repository).status(chain)
+    is_old = max_age is not None and found.age_seconds * 1000 > max_age
+    if metrics is not None:
+        await eventferry.pipeline([metrics_of(found).encode()], FileSink(metrics))
+    newest = found.newest
+    told = (
+        f"manifest {newest.manifest} of {moment_text(newest.created)}, {_age(found.age_seconds)} old: "
+        f"{counted(newest.events, 'event')} in {counted(newest.parts, 'part')}, {newest.stored_bytes:,} bytes"
+    )
+    if as_json:
+        print_json(msgspec.to_builtins(found) | {"tooOld": is_old})
+    elif not (quiet and not is_old):
+        print_result(found, f"too old: {told}" if is_old else told, as_json=False)
+    if is_old:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@state_options
+@kinds
+@cancellable
+async def cat(
+    repository: str,
+    manifest: int | None,
+    stop: str | int | None,
+    chain: str | None,
+    identity: tuple[str, ...],
+    jobs: int,
+    **filters: Any,
+) -> None:
+    """Print the events of a backup as JSON Lines."""
+    found = eventferry.Repository(repository, identity)
+    lines = found.export_events(manifest, stop, chain, jobs, **kinds_of(**filters))
+    await eventferry.pipeline(lines, _held_back, destination_of("-"))
+
+
+async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The last bytes of a block come with the next one: what breaks off ends inside a line, and looks like no end."""
+    held = b""
+    async for block in blocks:
+        text = held + block
+        held = text[-2:]
+        yield text[:-2]
+    if held:
+        yield held
+
+
+@click.command()
+@click.argument("repository", metavar="REPO")
+@option(
+    "--keep-replaced",
+    "DURATION",
+    "Remove chains of stores whose events were replaced longer ago than this, such as 90d.",
+    type=DurationType(),
+)
+@option(
+    "--keep-manifests",
+    "DURATION",
+    "Remove the manifests below one that lists all parts, once all are older than this, such as 400d.",
+    type=DurationType(),
+)
+@flag("--compact", "Join small parts.")
+@identity_option
+@flag("--dry-run", "Only say what would be done.")
+@quiet_option
+@json_option
+@cancellable
+async def prune(
+    repository: str,
+    keep_replaced: int | None,
+    keep_manifests: int | None,
+    compact: bool,
+    identity: tuple[str, ...],
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Remove what is not needed any more, and join small parts.
+
+    What was joined is removed by the next call, so that a restore which runs meanwhile finds its parts.
+    """
+    if keep_replaced is None and keep_manifests is None and not compact:
+        raise UsageError("say what to prune: --keep-replaced, --keep-manifests or --compact")
+    report = await eventferry.Repository(repository, identity).prune(
+        keep_replaced=keep_replaced,
+        keep_manifests=keep_manifests,
+        compact=compact,
+        dry_run=dry_run,
+    )
+    if as_json:
+        print_json(report)
+    elif not quiet:
+        would = "would have " if dry_run else ""
+        say(
+            f"{would}removed {counted(len(report.removed_chains), 'chain')} and "
+            f"{counted(report.removed_objects, 'object')} of {report.removed_bytes:,} bytes; "
+            f"joined {counted(report.joined_parts, 'part')} into {report.into_parts:,}"
+        )
+
+
+def _age(seconds: float) -> str:
+    for unit in ("d", "h", "m"):
+        if seconds >= 2 * _SECONDS[unit]:
+            return f"{seconds / _SECONDS[unit]:.0f} {unit}"
+    return f"{seconds:.0f} s"

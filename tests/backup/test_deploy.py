@@ -1,0 +1,51 @@
+"""The units and the crontab under deploy/ call commands that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from eventferry.cli import main
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNITS = sorted((DEPLOY / "systemd").iterdir())
+
+
+def _commands() -> list[str]:
+    texts = (file.read_text() for file in (*UNITS, DEPLOY / "cron" / "eventferry"))
+    found = re.findall(r"(?<![\w/-])eventferry (backup .*)", "\n".join(texts))
+    return [command.replace("\\%", "%") for command in found]
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_a_command_of_deploy_can_be_called(command: str) -> None:
+    words = [
+        re.sub(r"\$\{?(\w+)\}?", lambda name: "a.db" if name[1] == "STORE" else name[1], word)
+        for word in shlex.split(command)
+    ]
+    assert main([*words, "--help"]) == 0  # what it does not know is refused before
+
+
+def test_deploy_has_units_for_backup_and_drill() -> None:
+    assert {unit.name for unit in UNITS} == {
+        f"eventferry-{what}.{kind}" for what in ("backup", "drill") for kind in ("service", "timer")
+    }
+    assert len(_commands()) == 8
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_takes_a_unit(unit: Path, tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:  # told by the sections then
+        assert unit.read_text().count("[Unit]") == 1
+        return
+    for each in UNITS:
+        text = each.read_text().replace("=eventferry ", "=/bin/echo ")
+        (tmp_path / each.name).write_text(text)
+    ended = subprocess.run([analyze, "verify", tmp_path / unit.name], capture_output=True, check=False)
+    assert unit.name not in ended.stderr.decode(), ended.stderr.decode()

@@ -1,0 +1,228 @@
+"""The facade of a repository, with await and without; the figures, and keeping it small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eventferry import (
+    EventStore,
+    Repository,
+    RepositoryError,
+    StoreExistsError,
+    UsageError,
+    open_store,
+    sync,
+    verify,
+)
+from eventferry.backup.packing import load_recipients
+from eventferry.backup.storage import open_storage
+from eventferry.clock import now
+from tests.support import exported
+from tests.support.small_backups import KEY, RECIPIENT, back_up
+
+DAY = 24 * 3600 * 1000
+
+
+async def grown(store: EventStore, repository: str, runs: int, **options: Any) -> list[str]:
+    """So many runs of three events each, in parts of one; the bookmark behind each."""
+    bookmarks = []
+    for _ in range(runs):
+        for number in range(3):
+            await store.append_events(f"a-{number}", [{"type": "T", "payload": number}])
+        await back_up(store, open_storage(repository), per_part=1, **options)
+        bookmarks.append(await store.bookmark())
+    return bookmarks
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    return str(tmp_path / "a.db")
+
+
+async def test_status_tells_the_last_run_and_its_age(place: str, repository: str) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        [_, bookmark] = await grown(store, repository, 2, created=now() - DAY)
+    status = await Repository(repository).status()
+    assert (status.newest.manifest, status.newest.events, status.newest.parts) == (2, 6, 6)
+    assert status.newest.bookmark == bookmark
+    assert 24 * 3600 <= status.age_seconds < 25 * 3600
+    assert [run.manifest for run in await Repository(repository).runs()] == [1, 2]
+    assert [run.manifest for run in await Repository(repository).runs(limit=1)] == [2]
+
+
+async def test_a_place_without_a_backup_is_told(repository: str) -> None:
+    found = Repository(repository)
+    for asked in (found.status(), found.runs(), found.check(), found.head(), found.drill()):
+        with pytest.raises(RepositoryError, match="no backup"):
+            await asked
+
+
+async def test_a_drill_refuses_a_place_with_a_store(place: str, repository: str) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 1)
+        with pytest.raises(StoreExistsError, match="an empty place"):
+            await Repository(repository).drill(store)
+        assert len(await store.last_events(10)) == 3
+
+
+async def test_a_drill_leaves_no_file(
+    place: str, repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 1)
+    report = await Repository(repository).drill()
+    assert (report.equal, report.events) == (True, 3)
+    assert list(folder.iterdir()) == []
+
+
+async def test_a_drill_in_a_given_place_leaves_no_store(place: str, repository: str, tmp_path: Path) -> None:
+    async with open_store(place) as store, open_store(str(tmp_path / "drill.db")) as target:
+        await store.init()
+        await grown(store, repository, 1)
+        assert (await Repository(repository).drill(target)).equal
+        assert not await target.exists()
+
+
+async def test_a_drill_finds_a_restore_that_lost_an_event(
+    place: str, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 1)
+
+    async def forgetful(backup: Any, target: EventStore, **options: Any) -> Any:
+        from eventferry.backup.restoring import restore
+
+        report = await restore(backup, target, **options)
+        await target.save_event({"type": "EXTRA", "aggregateId": "b", "aggregateVersion": 1})
+        return report
+
+    monkeypatch.setattr("eventferry.backup.drilling.restore", forgetful)
+    report = await Repository(repository).drill()
+    assert not report.equal
+    assert [difference.kind for difference in report.differences] == ["extra"]
+
+
+async def test_joined_parts_hold_every_state_that_there_was(
+    place: str, repository: str, tmp_path: Path
+) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        bookmarks = await grown(store, repository, 4)
+        found = Repository(repository)
+        report = await found.prune(compact=True, dry_run=True)
+        assert (report.joined_parts, report.into_parts) == (12, 1)
+        assert (await found.status()).newest.parts == 12
+        report = await found.prune(compact=True)
+        assert (report.joined_parts, report.into_parts, report.removed_objects) == (12, 1, 0)
+        report = await found.prune(compact=True)  # now nobody reads them any more
+        assert (report.joined_parts, report.removed_objects) == (0, 24)
+        bookmarks.insert(4, bookmarks[3])  # of the manifest that lists what was joined
+        bookmarks += await grown(store, repository, 2)
+        checked = await found.check(1.0)
+        assert checked.sound, checked.problems
+        assert (checked.parts, checked.events) == (7, 18)
+        for number, bookmark in enumerate(bookmarks, 1):
+            lines = b"".join([block async for block in found.export_events(number)])
+            assert lines == await exported(store, until=bookmark), number
+
+
+async def test_joining_keeps_the_age_of_a_backup(place: str, repository: str) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2, created=1000)
+    await Repository(repository).prune(compact=True)
+    newest = (await Repository(repository).status()).newest
+    assert (newest.manifest, newest.created) == (3, 1000)
+
+
+async def test_encrypted_parts_are_joined_with_a_key_and_stay_encrypted(
+    place: str, repository: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2, recipients=load_recipients([RECIPIENT]))
+        with pytest.raises(RepositoryError, match="encrypted"):
+            await Repository(repository).prune(compact=True)
+        report = await Repository(repository, [key]).prune(compact=True)
+        assert (report.joined_parts, report.into_parts) == (6, 1)
+        assert (await Repository(repository).check(1.0)).sound
+        with pytest.raises(RepositoryError, match="encrypted"):
+            _ = [block async for block in Repository(repository).export_events()]
+        lines = Repository(repository, [key]).export_events()
+        assert (await verify(lines, store.export_events())).equal
+
+
+async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: str, repository: str) -> None:
+    today = now()
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2, created=today - 100 * DAY)
+        async with store.import_events() as importing:
+            await importing.write(b"".join([block async for block in store.export_events(limit=2)]))
+        await grown(store, repository, 1, created=today - 50 * DAY)
+        found = Repository(repository)
+        old, young = {run.chain: None for run in sorted(await found.runs(), key=lambda run: run.created)}
+        assert (await found.prune(keep_replaced=60 * DAY)).removed_chains == []
+        assert (await found.prune(keep_replaced=40 * DAY, dry_run=True)).removed_chains == [old]
+        assert (await found.prune(keep_replaced=40 * DAY)).removed_chains == [old]
+        assert [run.chain for run in await found.runs()] == [young]
+        assert (await found.check(1.0)).sound
+        assert (await found.prune(keep_replaced=0)).removed_chains == []
+
+
+async def test_a_chain_of_another_store_is_never_removed(tmp_path: Path, repository: str) -> None:
+    for name in ("a", "b"):
+        async with open_store(str(tmp_path / f"{name}.db")) as store:
+            await store.init()
+            await grown(store, repository, 1, created=1000, source=name)
+    assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == []
+
+
+async def test_old_manifests_are_removed_below_one_that_lists_all_parts(place: str, repository: str) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 4, created=1000)
+        found = Repository(repository)
+        assert (await found.prune(keep_manifests=0)).removed_manifests == 0
+        await found.prune(compact=True)
+        assert (await found.prune(keep_manifests=0)).removed_manifests == 4
+        assert [run.manifest for run in await found.runs()] == [5]
+        assert (await found.check(1.0)).sound
+        assert (await verify(found.export_events(), store.export_events())).equal
+
+
+def test_a_repository_can_be_used_without_await(place: str, tmp_path: Path) -> None:
+    import asyncio
+
+    repository = str(tmp_path / "repository")
+    with sync.open_store(place) as store, sync.open_store(str(tmp_path / "b.db")) as restored:
+        store.init()
+        asyncio.run(grown(store.inner, repository, 2))
+        found = sync.Repository(repository)
+        assert found.place == repository
+        assert found.status().newest.events == 6
+        assert found.check(1.0, found.head()).sound
+        assert found.restore(restored, manifest=1).imported == 3
+        assert found.restore(restored, replace=True).imported == 6
+        assert sync.verify(found.export_events(), restored.export_events()).equal
+        assert found.drill().equal
+        assert found.prune(compact=True).joined_parts == 6
+
+
+async def test_what_is_no_head_or_share_is_refused(repository: str) -> None:
+    with pytest.raises(UsageError, match="chain:number:sha256"):
+        await Repository(repository).check(head="abc")
+    with pytest.raises(UsageError, match="a share"):
+        await Repository(repository).check(5)
