@@ -360,6 +360,11 @@ class ExclusiveWriting(Writing, Protocol):
         `fills_gaps`, some lie below their threads' heads, where an import that is on its way to replace the events
         does not see them by the heads: so its stage loses its baseline."""
 
+    async def rewrite(self, rows: Sequence[Row]) -> None:
+        """Give stored events, which their positions name, the payloads of these rows. Nothing
+        else of the events changes. Where the database can see to that, what stood there leaves no remnant, and nor does
+        what was deleted before; for that also without rows."""
+
     async def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
         """Where the next event of each of these aggregates goes, if it has this timestamp: (aggregateId, timestamp).
         The thread is that of a save (`Database.save`)."""
@@ -471,4 +476,4 @@ class Database(Protocol):
         """Whether an owner's process holds its lock still. Touches nothing."""
 
     async def erase_journal(self) -> None:
-        """See to it that what was deleted stands in no journal. Raises SecretNotErasedError."""
+        """See to it that what was deleted stands in no journal. Raises NotErasedError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,6 +29,10 @@ from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 
+if TYPE_CHECKING:
+    from eventferry.changing.erased import Erased
+    from eventferry.state.erasures import Erasure
+
 
 @click.command()
 @click.argument("a")
@@ -41,6 +45,10 @@ from eventferry.errors import UsageError
     "at or before this time.",
     multiple=True,
     type=CutType(),
+)
+@flag(
+    "--erased",
+    "Erase from both what was erased from either of the two that is a store: so an older copy is equal to it.",
 )
 @identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
@@ -56,6 +64,7 @@ async def verify(
     b: str | None,
     content: bool,
     ends: tuple[Any, ...],
+    erased: bool,
     identity: tuple[str, ...],
     secrets: bool,
     starts: tuple[Any, ...],
@@ -84,8 +93,9 @@ async def verify(
             "--from needs two sources to compare, A being the other product's, and no bookmark or --secrets"
         )
     if b is None:
-        if content or secrets:
-            raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
+        for name, given in {"content": content, "erased": erased, "secrets": secrets}.items():
+            if given:
+                raise UsageError(f"--{name} needs two sources to compare")
         is_sound = await _check(a, as_json=as_json)
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
@@ -95,6 +105,7 @@ async def verify(
             b,
             content=content,
             until=until,
+            erased=erased,
             identities=identity,
             secrets=secrets,
             foreign=foreign,
@@ -153,6 +164,7 @@ async def _compare(
     *,
     content: bool,
     until: str | None,
+    erased: bool,
     identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
@@ -179,6 +191,7 @@ async def _compare(
                     content=content,
                     changes=changes,
                     other_grows=changes is not None and (until is not None or is_repository(a)),
+                    erased=await _erased_from(a, b) if erased else None,
                 )
     if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:
@@ -203,6 +216,17 @@ async def _compare(
                 kept, kept.secrets, kept.other_secrets, "secret", map(_secret_difference, kept.differences), b
             )
     return is_equal
+
+
+async def _erased_from(*places: str) -> Erased:
+    """What was erased from those of the places that are stores."""
+    from eventferry.changing.erased import Erased
+
+    found: list[Erasure] = []
+    for place in filter(is_store, places):
+        async with store_at(place) as store:
+            found += (await store.erased()).erasures
+    return Erased(found)
 
 
 def _tell(

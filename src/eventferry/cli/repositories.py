@@ -13,6 +13,7 @@ import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.changing import changing_of, rule_options
 from eventferry.cli.options import (
     STORE,
     IntParam,
@@ -166,6 +167,10 @@ async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet:
 @click.argument("repository", metavar="REPO")
 @click.argument("store", type=STORE)
 @state_options
+@option("--from start", "TIME", "Only events at or after this time.", type=MomentType(up=True))
+@kinds
+@rule_options
+@flag("--dry-run", "Read all and store nothing: tell what would be changed, and show the first changes.")
 @flag("--with-secrets", "Restore the secrets too, as they were when they were last backed up.")
 @flag(
     "--without-erasures", "Bring back what was erased since, also where the list of erasures cannot be read."
@@ -183,6 +188,8 @@ async def restore(
     manifest: int | None,
     stop: str | int | None,
     chain: str | None,
+    start: int | None,
+    dry_run: bool,
     identity: tuple[str, ...],
     jobs: int,
     quiet: bool,
@@ -191,28 +198,39 @@ async def restore(
 ) -> None:
     """Restore a store's events from a backup.
 
-    This is all or nothing, as an import. A missing store is created.
+    This is all or nothing, as an import. A missing store is created. Filters and rules change events on the way, as
+    those of import do.
     """
+    import msgspec
+
     found = eventferry.Repository(repository, identity)
-    async with open_store(store) as opened:
+    options["finish"] = None  # a restore ends at a cut
+    changing = changing_of(options, start, dry_run=dry_run)
+    if dry_run:
+        async with contextlib.aclosing(found.export_events(manifest, stop, chain, jobs)) as lines:
+            await changing.tell(lines, None, as_json=as_json)
+        return
+    async with changing.reported(), open_store(store) as opened:
         with await _meter(found, chain, quiet=quiet) as meter:
             report = await found.restore(
                 opened,
                 manifest=manifest,
                 until=stop,
                 chain=chain,
+                changes=changing.changes,
                 tell=meter,
                 jobs=jobs,
                 **options,
             )
     if as_json:
-        print_json(report)
+        print_json(msgspec.to_builtins(report) | changing.result)
     elif not quiet:
         told = "" if report.secrets is None else f" and {counted(report.secrets, 'secret')}"
         say(
             f"restored {rate(report.imported, meter.seconds)}{told} from manifest {report.manifest} of "
-            f"{moment_text(report.created)}"
+            f"{moment_text(report.created)}{changing.told}"
         )
+    changing.warn()
 
 
 @click.command()
