@@ -13,6 +13,7 @@ from eventferry import (
     AggregatePage,
     Append,
     Appended,
+    BackupReport,
     CheckReport,
     Description,
     Event,
@@ -41,6 +42,7 @@ from eventferry import (
     TargetReport,
     TargetStream,
     VerifyReport,
+    back_up,
     check,
     data_of,
     from_cloudevents,
@@ -98,6 +100,7 @@ async def streams(a: EventStore, b: EventStore) -> None:
     assert_type(await pipeline(a.export_events(), folder), None)
     assert_type(await verify(a.export_events(), "events.jsonl"), VerifyReport)
     assert_type(await check(a), CheckReport)
+    assert_type(await back_up(a, Path("backups"), recipients=["age1…", Path("keys")]), BackupReport)
 
 
 async def events(older: Older, event: EventInput) -> None:
@@ -152,6 +155,7 @@ def synchronous(blocks: Iterator[bytes]) -> None:
         return (line.upper() for line in lines)
 
     with sync.open_store("a.db") as a, sync.open_store("b.db") as b:
+        assert_type(sync.back_up(a, "s3://bucket/backups", secrets=True), BackupReport)
         assert_type(a, sync.EventStore)
         assert_type(sync.pipeline(a.export_events(), upper, b.import_events()), StreamReport)
         assert_type(sync.pipeline(blocks, b.import_secrets()), SecretsReport)

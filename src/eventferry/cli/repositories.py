@@ -96,6 +96,9 @@ identity_option = option(
     multiple=True,
     type=click.Path(dir_okay=False),
 )
+without_erasures_option = flag(
+    "--without-erasures", "With what was erased since; also where the list of erasures cannot be read."
+)
 quiet_option = flag("--quiet", "Say nothing unless something is wrong.")
 parts_jobs_option = option(
     "--jobs", "N", "Fetch this many parts at the same time.", type=click.IntRange(1), default=2
@@ -172,9 +175,7 @@ async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet:
 @rule_options
 @flag("--dry-run", "Read all and store nothing: tell what would be changed, and show the first changes.")
 @flag("--with-secrets", "Restore the secrets too, as they were when they were last backed up.")
-@flag(
-    "--without-erasures", "Bring back what was erased since, also where the list of erasures cannot be read."
-)
+@without_erasures_option
 @flag("--replace", "Allow replacing the events of a store.")
 @flag("--allow-empty", "Allow a backup without events, which empties the store.")
 @flag("--resume", "Continue an interrupted restore of the same state.")
@@ -207,7 +208,8 @@ async def restore(
     options["finish"] = None  # a restore ends at a cut
     changing = changing_of(options, start, dry_run=dry_run)
     if dry_run:
-        async with contextlib.aclosing(found.export_events(manifest, stop, chain, jobs)) as lines:
+        read = found.export_events(manifest, stop, chain, jobs, without_erasures=options["without_erasures"])
+        async with contextlib.aclosing(read) as lines:
             await changing.tell(lines, None, as_json=as_json)
         return
     async with changing.reported(), open_store(store) as opened:
@@ -403,6 +405,7 @@ async def status(
 @click.argument("repository", metavar="REPO")
 @state_options
 @kinds
+@without_erasures_option
 @cancellable
 async def cat(
     repository: str,
@@ -411,11 +414,14 @@ async def cat(
     chain: str | None,
     identity: tuple[str, ...],
     jobs: int,
+    without_erasures: bool,
     **filters: Any,
 ) -> None:
     """Print the events of a backup as JSON Lines."""
     found = eventferry.Repository(repository, identity)
-    lines = found.export_events(manifest, stop, chain, jobs, **kinds_of(**filters))
+    lines = found.export_events(
+        manifest, stop, chain, jobs, **kinds_of(**filters), without_erasures=without_erasures
+    )
     await eventferry.pipeline(lines, _held_back, destination_of("-"))
 
 
@@ -444,7 +450,7 @@ async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     "Remove the manifests below one that lists all parts, once all are older than this, such as 400d.",
     type=DurationType(),
 )
-@flag("--compact", "Join small parts.")
+@flag("--compact", "Join small parts, and write parts anew that hold what was erased from the store.")
 @identity_option
 @flag("--dry-run", "Only say what would be done.")
 @quiet_option
@@ -480,6 +486,7 @@ async def prune(
             f"{would}removed {counted(len(report.removed_chains), 'chain')} and "
             f"{counted(report.removed_objects, 'object')} of {report.removed_bytes:,} bytes; "
             f"joined {counted(report.joined_parts, 'part')} into {report.into_parts:,}"
+            + (f"; erased from {counted(report.erased_parts, 'part')}" if report.erased_parts else "")
         )
 
 
