@@ -23,7 +23,7 @@ from eventferry.cli.foreign import Foreign, foreign_details, taken
 from eventferry.cli.options import flag, json_option, kinds, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import blocks_of, secrets_of, store_at
-from eventferry.cli.repositories import CutType, cut_in, identity_option, is_repository, lines_of
+from eventferry.cli.repositories import CutType, backup_of, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
@@ -175,13 +175,15 @@ async def _compare(
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
         changes = changing.changes
-        if until is None and changes is None and is_repository(a) and is_store(b):
-            until = await cut_in(a, b)
+        chain: str | None = None
+        if changes is None and is_repository(a) and is_store(b):
+            chain, cut = await backup_of(b, a)
+            until = until or cut
         # The bookmark, or the end of a backup, is of A: where B was changed on its way, as many events of it are
         # compared as come of A.
         async with (
             changing.reported(),
-            lines_of(a, until, identities, foreign) as left,
+            lines_of(a, until, identities, foreign, chain) as left,
             lines_of(b, until if changes is None else None, identities) as right,
         ):
             with Meter("comparing") as meter:
