@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pyrage
 import pytest
 
 from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, verify
+from eventferry.backup.packing import load_identities
+from eventferry.lines.unpacking import Zstd
 from tests.support import NewUrl, exported, import_lines, line, make_event
 from tests.support.places import DATABASES, Places
+from tests.support.small_backups import KEY, RECIPIENT
 
 NAME = "Ada Lovelace"
 ERASE = Rules(rules=(Rule(redact=("/name",)),))
@@ -99,3 +103,63 @@ async def test_without_erasures_what_was_erased_comes_back(new_url: NewUrl, tmp_
         await repository.restore(restored, without_erasures=True)
         assert await named_in(restored) == ALL
         assert (await restored.erased()).erasures == ()
+
+
+async def test_the_lines_of_a_backup_come_without_what_was_erased(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await store.init()
+        await import_lines(store, persons(30))
+        await back_up(store, tmp_path / "repository")
+        await store.erase(ERASE)
+        await back_up(store, tmp_path / "repository")
+        repository = Repository(tmp_path / "repository")
+        assert await lines_of(repository.export_events(1)) == await exported(store)
+        assert await lines_of(repository.export_events(without_erasures=True)) == persons(30)
+        chosen = await lines_of(repository.export_events(aggregate_ids=["aggregate-3"]))
+        assert chosen == await exported(store, aggregate_ids=["aggregate-3"])
+
+
+async def lines_of(source: AsyncIterator[bytes]) -> bytes:
+    return b"".join([block async for block in source])
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_joining_parts_takes_what_was_erased_out_of_the_repository(
+    tmp_path: Path, encrypted: bool
+) -> None:
+    folder, key = tmp_path / "repository", tmp_path / "key"
+    key.write_text(KEY)
+    recipients = [RECIPIENT] if encrypted else []
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await store.init()
+        cuts = []
+        for since in range(0, 300, 100):
+            await import_lines(store, persons(since, since + 100), maintenance_mode=MANUAL)
+            await back_up(store, folder, recipients=recipients)
+            cuts.append(await store.bookmark())
+        repository = Repository(folder, [key])
+        await repository.prune(compact=True)
+        await store.erase(ERASE, aggregate_ids=["aggregate-3"])
+        await back_up(store, folder, recipients=recipients)
+        report = await repository.prune(compact=True, dry_run=True)
+        assert report.erased_parts == 1
+        assert (await repository.prune(compact=True)).erased_parts == 1
+        await repository.prune(compact=True)
+        kept = await lines_of(repository.export_events(without_erasures=True))
+        assert kept == await exported(store)
+        assert (await everything(folder, key)).count(NAME.encode()) == 270
+        assert (await repository.check(1.0)).sound
+        assert (await repository.prune(compact=True)).erased_parts == 0
+        for number, cut in enumerate(cuts, 1):
+            assert await lines_of(repository.export_events(number)) == await exported(store, until=cut)
+        assert (await repository.drill()).equal
+
+
+async def everything(folder: Path, key: Path) -> bytes:
+    """What all parts in a folder hold, whether a manifest names them or not."""
+    identities = load_identities([key])
+    found = []
+    for file in sorted(folder.rglob("parts/*.jsonl.zst*")):
+        data = file.read_bytes()
+        found.append(pyrage.decrypt(data, identities) if file.suffix == ".age" else data)
+    return b"".join(b"".join(Zstd(str(folder)).feed(data)) for data in found)

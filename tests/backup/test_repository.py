@@ -183,10 +183,10 @@ async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: st
 
 
 async def test_a_chain_of_another_store_is_never_removed(tmp_path: Path, repository: str) -> None:
-    for name in ("a", "b"):
+    for created, name in enumerate(("a", "b"), 1000):
         async with open_store(str(tmp_path / f"{name}.db")) as store:
             await store.init()
-            await grown(store, repository, 1, created=1000, source=name)
+            await grown(store, repository, 1, created=created, source=name)
     assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == []
 
 

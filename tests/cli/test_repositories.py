@@ -179,3 +179,17 @@ def test_without_its_list_of_erasures_a_restore_needs_a_word(ferry: Ferry) -> No
     told = ferry.done("restore", "repo", "b.db", "--without-erasures", "--with-secrets").err
     assert told.startswith("restored 5 events in ")
     assert "and 1 secret from manifest 2" in told
+
+
+def test_rules_and_filters_change_a_restore_on_its_way(backed_up: Ferry) -> None:
+    backed_up.file("rules.toml", b"""[[rule]]\ntype = "TYPE_1"\nredact = ["/number"]\n""")
+    words = ("restore", "repo", "b.db", "--rules", "rules.toml", "--exclude-type", "TYPE_0")
+    told = backed_up.done(*words, "--dry-run").err
+    assert "8 read, 3 left out by filters, 3 changed, 2 untouched" in told
+    assert "b.db" not in backed_up.names()
+    result = backed_up.done(*words, "--report", "report.json", "--json").json
+    assert (result["imported"], result["bookmark"], result["changes"]["leftOut"]) == (5, None, 3)
+    assert json.loads((backed_up.directory / "report.json").read_text())["changed"] == 3
+    lines = backed_up.exported("b.db").decode().splitlines()
+    assert [json.loads(line)["threadCounter"] for line in lines] == [0, 1, 2, 3, 4]
+    assert sum('{"number":null}' in line for line in lines) == 3

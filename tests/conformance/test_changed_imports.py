@@ -168,12 +168,21 @@ async def import_changed(store: EventStore, source: bytes, changes: Changes) -> 
     await pipeline(blocks(), changes, store.import_events())
 
 
-async def test_what_a_store_refuses_is_told_by_the_line_that_came_in(opened: Opened) -> None:
-    twice = line(make_event(0)) + line(make_event(1)) + line(make_event(0, aggregateId="other"))
+@pytest.mark.parametrize("behind", [0, 10])
+async def test_what_a_store_refuses_at_its_end_is_told_by_the_line(opened: Opened, behind: int) -> None:
+    lines = [line(make_event(0)), b"\n", line(make_event(1)), line(make_event(0, aggregateId="other"))]
+    lines += [line(make_event(i, payload="x" * 64 * 1024)) for i in range(2, 2 + behind)]
     async with opened() as store:
-        with pytest.raises(InputError, match="becomes an event that the target refuses") as caught:
-            await import_changed(store, twice, Changes(keep_positions=True))
-        assert (caught.value.line, caught.value.byte_offset, caught.value.field) == (3, 294, "threadCounter")
+        with pytest.raises(
+            InputError, match="threadId 0 with threadCounter 0 is already in line 1"
+        ) as caught:
+            await import_changed(store, b"".join(lines), Changes(keep_positions=True))
+        assert caught.value.field == "threadCounter"
+        if not behind:
+            assert (caught.value.line, caught.value.byte_offset) == (4, sum(map(len, lines[:3])))
+        else:  # what it was made of is not known any more
+            assert caught.value.line is None
+            assert "in line 3 of those that the changes gave" in str(caught.value)
         assert await exported(store) == b""
 
 

@@ -92,7 +92,7 @@ async def restore(
         )
     lists = [] if without_erasures else await _erasures(backup)
     deleted = [each for one in lists for each in one.deleted_secrets]
-    erased = Erased(Erasure(each.at, each.what) for one in lists for each in one.erasures)
+    erased = _erased(lists)
     lines = backup.lines(stop=stop, identities=identities, jobs=jobs)
     database = store._database
     is_made = not await store.exists()
@@ -124,6 +124,15 @@ async def restore(
         created=backup.manifest.created,
         bookmark=lines.bookmark if changes is None else None,
     )
+
+
+async def erased_in(backup: Backup) -> Erased:
+    """What was erased from the store since, or before. Raises RepositoryDamagedError."""
+    return _erased(await _erasures(backup))
+
+
+def _erased(lists: Sequence[Erasures]) -> Erased:
+    return Erased(Erasure(each.at, each.what) for one in lists for each in one.erasures)
 
 
 async def _erasures(backup: Backup) -> list[Erasures]:
