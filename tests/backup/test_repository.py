@@ -17,6 +17,8 @@ from eventferry import (
     sync,
     verify,
 )
+from eventferry.backup.chain import Chain
+from eventferry.backup.format import Link, Manifest
 from eventferry.backup.packing import load_recipients
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
@@ -134,6 +136,35 @@ async def test_joined_parts_hold_every_state_that_there_was(
         for number, bookmark in enumerate(bookmarks, 1):
             lines = b"".join([block async for block in found.export_events(number)])
             assert lines == await exported(store, until=bookmark), number
+
+
+async def test_parts_are_joined_while_another_run_adds_some(
+    place: str, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2)
+        commit = Chain.commit
+        raced: list[int] = []
+
+        async def overtaken(chain: Chain, manifest: Manifest) -> Link | None:
+            if not raced:
+                raced.append(manifest.number)
+                monkeypatch.setattr(Chain, "commit", commit)
+                await grown(store, repository, 1)
+            return await commit(chain, manifest)
+
+        monkeypatch.setattr(Chain, "commit", overtaken)
+        found = Repository(repository)
+        assert (await found.prune(compact=True)).into_parts == 1
+        assert raced == [3]
+        storage = open_storage(repository)
+        files = [each.name for each in await storage.listed(f"{(await found.status()).newest.chain}/parts")]
+        assert len([name for name in files if name.endswith(".zst")]) == 9 + 1
+        status = await found.status()
+        assert (status.newest.manifest, status.newest.parts, status.newest.events) == (4, 1, 9)
+        assert (await found.check(1.0)).sound
+        assert (await verify(found.export_events(), store.export_events())).equal
 
 
 async def test_joining_keeps_the_age_of_a_backup(place: str, repository: str) -> None:

@@ -35,6 +35,7 @@ from eventferry.reading.bookmarks import decode
 from tests.support import LONG_AGO, back_and_forth, exported, import_lines, line, make_event, make_lines
 from tests.support.cli import COMMAND, environment
 from tests.support.repositories import Watched, chain_in, damages_in, lines_in, lines_of, names_in
+from tests.support.sqlite import make_resolve_store
 
 SMALL = 20_000
 """Bytes of a part where a test makes many of few events."""
@@ -462,6 +463,19 @@ async def test_a_damaged_newest_manifest_ends_a_run(url: str, tmp_path: Path) ->
     manifest.write_bytes(manifest.read_bytes().replace(b"20", b"21", 1))
     with pytest.raises(RepositoryDamagedError, match=r"manifests/00000001\.json"):
         await backed_up(url, str(repository))
+
+
+async def test_a_store_that_resolve_made_has_a_chain_without_identity(tmp_path: Path) -> None:
+    repository = str(tmp_path / "repository")
+    make_resolve_store(tmp_path / "a.db", 30)
+    make_resolve_store(tmp_path / "b.db", 31)
+    report = await backed_up(f"sqlite:///{tmp_path}/a.db", repository)
+    assert (report.chain, report.events) == ("0" * 16, 30)
+    await save(f"sqlite:///{tmp_path}/a.db", 4, 0)
+    assert (await backed_up(f"sqlite:///{tmp_path}/a.db", repository)).events == 4
+    assert await lines_in(repository) == await lines_at(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(BackupDivergedError):
+        await backed_up(f"sqlite:///{tmp_path}/b.db", repository)
 
 
 # storages

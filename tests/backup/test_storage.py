@@ -15,6 +15,7 @@ import pytest
 from eventferry import MissingExtraError, RepositoryError, UnsafeStorageError, UsageError
 from eventferry.backup import format, storage
 from eventferry.backup.storage import Entry, open_storage, probe
+from tests.support.faults.worlds import Disk
 
 
 async def test_an_object_is_created_once(repository: str) -> None:
@@ -165,6 +166,27 @@ async def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         await open_storage(tmp_path).put_new("a", b"1")
     monkeypatch.undo()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_when_the_disk_is_full_no_object_is_in_part(tmp_path: Path) -> None:
+    disk = Disk.mounted(tmp_path / "disk")
+    if disk is None:
+        pytest.skip("cannot mount here")
+    try:
+        opened = open_storage(disk.folder / "repository")
+        assert await opened.put_new("a/0", b"x" * 100_000)
+        disk.fill(250_000)
+        with pytest.raises(RepositoryError, match="No space left on device"):  # noqa: PT012
+            for number in range(1, 9):
+                await opened.put_new(f"a/{number}", b"x" * 100_000)
+        found = await opened.listed("a")
+        assert len(found) > 1
+        assert {entry.bytes for entry in found} == {100_000}
+        assert list((disk.folder / "repository" / ".unfinished").iterdir()) == []
+        disk.free()
+        assert await opened.put_new("b", b"x" * 100_000)
+    finally:
+        disk.unmount()
 
 
 async def test_a_folder_can_be_read_by_its_owner_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from eventferry import (
     InputError,
     StoreFrozenError,
     UnsupportedStoreError,
+    back_up,
     open_store,
     pipeline,
 )
@@ -29,6 +31,7 @@ from tests.support import (
     make_lines,
 )
 from tests.support.mysql import RESOLVE_FREEZE, RESOLVE_OPEN_IMPORT, Database
+from tests.support.repositories import chain_in
 
 SAVED = {"type": "T", "aggregateId": "aggregate-1", "aggregateVersion": 1000}
 
@@ -270,3 +273,17 @@ async def test_a_key_of_the_same_name_on_other_columns_makes_upgrade_refuse_by_n
     async with open_store(database.url) as store:
         with pytest.raises(UnsupportedStoreError, match="key 'order'"):
             await store.upgrade()
+
+
+async def test_deleted_secrets_are_noted_beside_a_backup_though_the_table_forgets_them(
+    database: Database, tmp_path: Path
+) -> None:
+    database.make_resolve_store(30)
+    async with open_store(database.url) as store:
+        for name in ("a", "b", "c"):
+            await store.set_secret(name, "x")
+            await store.delete_secret(name)
+            report = await back_up(store, tmp_path / "repository")
+    assert report.erasures == 3
+    lists = await (await chain_in(str(tmp_path / "repository"))).erasures()
+    assert [one.deleted_secrets for one in lists] == [["a"], ["b"], ["c"]]

@@ -72,5 +72,5 @@ async def grown(storage: Storage, runs: int, each: int = 1) -> Chain:
         base = format.base_of(newest.link.number + 1, newest.manifest.root)
         before, at = await chain.parts_since(newest, base)
         assert at is not None
-        assert await chain.commit(next_manifest(chain, parts, [*before, *parts], base=at.link))
+        assert await chain.commit(next_manifest(chain, parts, [*before, *parts], base=at))
     return await Chain.read(storage, NAME)

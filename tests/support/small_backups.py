@@ -64,7 +64,7 @@ async def back_up(
     if newest is not None:
         before, found = await chain.parts_since(newest, format.base_of(number, root))
         assert found is not None
-        base, parts = found.link, [*before, *parts]
+        base, parts = found, [*before, *parts]
     manifest = Manifest(
         chain=chain.name,
         number=number,

@@ -77,19 +77,19 @@ class Chain:
             raise RepositoryDamagedError(name, "it is not the one that later manifests were made after")
         return found
 
-    async def parts_since(self, entry: Entry, base: int | None = None) -> tuple[list[Part], Entry | None]:
-        """The parts of a manifest, in order, behind those of manifest `base`, and that; None: all, and None. `base` is
-        one of `format.base_of` for a manifest behind this one. Raises RepositoryDamagedError."""
+    async def parts_since(self, entry: Entry, base: int | None = None) -> tuple[list[Part], Link | None]:
+        """The parts of a manifest, in order, behind those of manifest `base`, and the link to that; None: all, and
+        None. `base` is one of `format.base_of` for a manifest behind this one. Raises RepositoryDamagedError."""
         lists: list[list[Part]] = []
-        at: Entry | None = entry
-        while at is not None and at.link.number != base:
+        link: Link | None = entry.link
+        while link is not None and link.number != base:
+            at = entry if link is entry.link else await self.followed(link)
             lists.append(at.manifest.parts)
-            link, after = at.manifest.base, at.link.number
-            if link is not None and link.number >= after:
-                name = format.manifest_name(self.name, after)
+            link = at.manifest.base
+            if link is not None and link.number >= at.link.number:
+                name = format.manifest_name(self.name, at.link.number)
                 raise RepositoryDamagedError(name, f"it says that manifest {link.number} comes before it")
-            at = None if link is None else await self.followed(link)
-        return [part for parts in reversed(lists) for part in parts], at
+        return [part for parts in reversed(lists) for part in parts], link
 
     async def parts(self, entry: Entry) -> list[Part]:
         """All parts of a manifest's state, in order, from the start of the store. It reads as many manifests as the

@@ -199,6 +199,9 @@ class _Keeping:
             if self._dry_run or (parts == found and not is_newer):
                 return
             if await chain.commit(_joined(manifest, _entry(chain).link, parts, newest)) is not None:
+                for part in made.values():
+                    if part not in parts:  # joined otherwise, with what another run had added
+                        await self._storage.delete(format.part_name(chain.name, part))
                 return
             # Another run has added to the chain: what was joined is good still.
             chain = await Chain.read(self._storage, chain.name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from secrets import token_hex
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from eventferry.backup import format
 from eventferry.backup.format import Descriptor, Part
-from eventferry.backup.packing import ENCRYPTED, ENDING, Packer, Recipient
+from eventferry.backup.packing import ENCRYPTED, ENDING, Packed, Packer, Recipient
 from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, RepositoryError
 from eventferry.lines.files import settled
@@ -34,13 +34,18 @@ class PartMaker:
     Args:
         file: what its name begins with: `parts/` or `secrets/`, and 32 hex digits.
         recipients: whom it is encrypted to.
+
+    Attributes:
+        file: its name within the chain.
+        bytes: of its lines so far.
+        events: of them that have ended.
     """
 
     def __init__(self, file: str, recipients: Sequence[Recipient]) -> None:
         self._packer = Packer(recipients)
         self._recipients = recipients
-        self._file = f"{file}-{token_hex(4)}{ENDING}{ENCRYPTED if recipients else ''}"
-        self._work: asyncio.Future[None] | None = None
+        self.file = f"{file}-{token_hex(4)}{ENDING}{ENCRYPTED if recipients else ''}"
+        self._work: asyncio.Future[Any] | None = None
         self._first: bytes | None = None
         self._last = b""
         self._begun = b""  # the line that has not ended yet
@@ -68,9 +73,10 @@ class PartMaker:
     async def finish(self, end: str | None) -> Made:
         """All lines were added; `end` is the bookmark behind the last one, None for secrets."""
         await self._packed()
-        packed = await asyncio.to_thread(self._packer.finish)
+        self._work = asyncio.ensure_future(asyncio.to_thread(self._packer.finish))
+        packed: Packed = await asyncio.shield(self._work)
         part = Part(
-            file=self._file,
+            file=self.file,
             events=self.events,
             end=end,
             plain=packed.plain,

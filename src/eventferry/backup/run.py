@@ -138,7 +138,7 @@ class _Run:
         self._with_secrets = with_secrets
         self._jobs = jobs
         self._own: set[str] = set()  # files of parts that this run has stored
-        self._keeping: tuple[asyncio.Task[Part], Part] | None = None
+        self._keeping: tuple[asyncio.Task[Part], str] | None = None
         self._parts: list[Part] = []
         self._cut = ""
         self._secrets: int | None = None
@@ -231,36 +231,42 @@ class _Run:
                     # The last event of a block is not whole before the next block; nor is it behind the cursor.
                     await maker.add(block[:whole])
                     end = await stream.bookmark()
-                    made = await maker.finish(end)
                     if not await self._kept():
                         return False
-                    self._keep(kept, made)
+                    self._keep(kept, maker, end)
                     maker = PartMaker(f"parts/{format.key_of(decode(end).unread)}", self._recipients)
                     await maker.add(block[whole:])
                 if maker.events:
-                    made = await maker.finish(await stream.bookmark())
+                    end = await stream.bookmark()
                     if not await self._kept():
                         return False
-                    self._keep(kept, made)
+                    self._keep(kept, maker, end)
             return await self._kept()
         finally:
             await maker.abandon()
             await self._end_keeping()
 
-    def _keep(self, kept: Parts, made: Made) -> None:
+    def _keep(self, kept: Parts, maker: PartMaker, end: str) -> None:
         """Store a part while the next one is made."""
-        self._own.add(made.part.file)
-        self._keeping = asyncio.create_task(kept.keep(made)), made.part
+
+        async def keep() -> Part:
+            try:
+                return await kept.keep(await maker.finish(end))
+            finally:
+                await maker.abandon()
+
+        self._own.add(maker.file)
+        self._keeping = asyncio.create_task(keep()), end
 
     async def _kept(self) -> bool:
         """Wait until the part before is stored; whether the chain goes on where it ends."""
         if self._keeping is None:
             return True
-        task, made = self._keeping
+        task, end = self._keeping
         part = await asyncio.shield(task)
         self._keeping = None
         self._take(part)
-        return part.end == made.end
+        return part.end == end
 
     async def _end_keeping(self) -> None:
         if self._keeping is not None:
@@ -285,7 +291,7 @@ class _Run:
             chain=chain.name,
             number=number,
             previous=None if newest is None else newest.link,
-            base=None if base is None else base.link,
+            base=base,
             root=root,
             run=token_hex(8),
             tool=f"eventferry {version('eventferry')}",

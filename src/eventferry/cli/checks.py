@@ -13,7 +13,7 @@ from eventferry.cli.foreign import Foreign, foreign_options, taken
 from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import blocks_of, secrets_of, store_at
-from eventferry.cli.repositories import cut_in, identity_option, is_repository, lines_of
+from eventferry.cli.repositories import backup_of, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
@@ -138,10 +138,12 @@ async def _compare(
     report: eventferry.VerifyReport | None = None
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
-        if until is None and is_repository(a) and is_store(b):
-            until = await cut_in(a, b)
+        chain: str | None = None
+        if is_repository(a) and is_store(b):
+            chain, cut = await backup_of(b, a)
+            until = until or cut
         async with (
-            lines_of(a, until, identities, foreign) as left,
+            lines_of(a, until, identities, foreign, chain) as left,
             lines_of(b, until, identities) as right,
         ):
             with Meter("comparing") as meter:

@@ -30,7 +30,7 @@ from eventferry.cli.output import moment_text, print_data, print_json, print_lin
 from eventferry.cli.places import destination_of, source_of, store_at
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
-from eventferry.errors import CursorAheadError, UsageError
+from eventferry.errors import CursorAheadError, StoreUnreachableError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.cli.foreign import Foreign
@@ -131,32 +131,39 @@ def is_repository(place: str) -> bool:
 
 @asynccontextmanager
 async def lines_of(
-    place: str, until: str | None, identities: tuple[str, ...] = (), foreign: Foreign | None = None
+    place: str,
+    until: str | None,
+    identities: tuple[str, ...] = (),
+    foreign: Foreign | None = None,
+    chain: str | None = None,
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """The lines of a source for `verify`, which may be a repository."""
     if foreign is None and is_repository(place):
-        async with contextlib.aclosing(
-            eventferry.Repository(place, identities).export_events(until=until)
-        ) as lines:
+        found = eventferry.Repository(place, identities)
+        async with contextlib.aclosing(found.export_events(until=until, chain=chain)) as lines:
             yield lines
         return
     async with source_of(place, until=until, foreign=foreign) as (blocks, _):
         yield blocks
 
 
-async def cut_in(repository: str, store: str) -> str | None:
-    """The bookmark at which the backup in a repository ends, if the store reaches so far: what it has behind that is
-    newer. None if it does not, and then all of it is to be compared."""
+async def backup_of(store: str, repository: str) -> tuple[str | None, str | None]:
+    """What to compare a store with: its chain in the repository, and the bookmark at which the backup ends. None for
+    the chain where there is none of this store, which may be a restored one. None for the bookmark where the store does
+    not reach so far; then all of it is to be compared. What it has behind the bookmark is newer than the backup."""
     from eventferry import cursor
-    from eventferry.reading.bookmarks import counters_of
+    from eventferry.reading.bookmarks import counters_of, decode
 
-    cut = (await eventferry.Repository(repository).status()).newest.bookmark
+    found = eventferry.Repository(repository)
     async with store_at(store) as opened:
+        name = decode(await opened.bookmark(None)).identity.hex()
+        chain = name if any(run.chain == name for run in await found.runs(limit=1)) else None
+        cut = (await found.status(chain)).newest.bookmark
         try:
             await opened.bookmark(cursor.encode(counters_of(cut)))
         except CursorAheadError:
-            return None
-        return cut
+            return chain, None
+        return chain, cut
 
 
 async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet: bool) -> Meter:
@@ -202,6 +209,8 @@ async def restore(
     This is all or nothing, as an import. A missing store is created. Filters and rules change events on the way, as
     those of import do.
     """
+    import asyncio
+
     import msgspec
 
     found = eventferry.Repository(repository, identity)
@@ -214,16 +223,20 @@ async def restore(
         return
     async with changing.reported(), open_store(store) as opened:
         with await _meter(found, chain, quiet=quiet) as meter:
-            report = await found.restore(
-                opened,
-                manifest=manifest,
-                until=stop,
-                chain=chain,
-                changes=changing.changes,
-                tell=meter,
-                jobs=jobs,
-                **options,
-            )
+            try:
+                report = await found.restore(
+                    opened,
+                    manifest=manifest,
+                    until=stop,
+                    chain=chain,
+                    changes=changing.changes,
+                    tell=meter,
+                    jobs=jobs,
+                    **options,
+                )
+            except (asyncio.CancelledError, StoreUnreachableError):
+                say("the restore was interrupted: run it again with --resume to continue")
+                raise
     if as_json:
         print_json(msgspec.to_builtins(report) | changing.result)
     elif not quiet:
