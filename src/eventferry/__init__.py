@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from eventferry.backup.restoring import RestoreReport
     from eventferry.backup.run import BackupReport, back_up
     from eventferry.changing.changes import ChangedEvent, Changes
+    from eventferry.changing.erased import Erased
+    from eventferry.changing.erasing import EraseReport
     from eventferry.changing.report import ChangeReport
     from eventferry.changing.rules import Rule, Rules, load_rules
     from eventferry.cloudevents.reading import from_cloudevents
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
     from eventferry.lines.files import read_blocks
     from eventferry.lines.metadata import EventMetadata, data_of, metadata_of, with_metadata
     from eventferry.lines.piping import Sink, pipeline
-    from eventferry.reading.exporting import AUTO, MANUAL, ExportStream, MaintenanceMode
+    from eventferry.reading.exporting import ExportStream
     from eventferry.reading.following import FollowStream
     from eventferry.reading.loading import EventLoader
+    from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
     from eventferry.reading.partition import Partition
     from eventferry.results import (
         AggregatePage,
@@ -100,6 +103,8 @@ __all__ = [
     "Difference",
     "DrillReport",
     "Event",
+    "EraseReport",
+    "Erased",
     "EventInput",
     "EventLoader",
     "EventMetadata",
@@ -188,6 +193,8 @@ _MODULES = {
     "backup.repository": ("Repository",),
     "backup.restoring": ("RestoreReport",),
     "backup.run": ("BackupReport", "back_up"),
+    "changing.erased": ("Erased",),
+    "changing.erasing": ("EraseReport",),
     "changing.report": ("ChangeReport",),
     "changing.rules": ("Rule", "Rules", "load_rules"),
     "cloudevents.reading": ("from_cloudevents",),
@@ -195,8 +202,9 @@ _MODULES = {
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
+    "reading.exporting": ("ExportStream",),
+    "reading.maintenance": ("AUTO", "MANUAL", "MaintenanceMode"),
     "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),
-    "reading.exporting": ("AUTO", "MANUAL", "ExportStream", "MaintenanceMode"),
     "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),

@@ -20,6 +20,7 @@ __all__ = [
     "InputError",
     "MappingError",
     "MissingExtraError",
+    "NotErasedError",
     "NotFrozenError",
     "OlderEventsError",
     "OtherChangesError",
@@ -293,7 +294,11 @@ class SecretConflictError(EventferryError):
     """The store holds another secret with the same id as an imported one. Nothing was changed."""
 
 
-class SecretNotErasedError(EventferryError):
+class NotErasedError(EventferryError):
+    """What was erased is gone from the store's tables, but the database's journal may still contain a copy of it."""
+
+
+class SecretNotErasedError(NotErasedError):
     """The secret was deleted, but the database's journal may still contain a copy of it."""
 
 

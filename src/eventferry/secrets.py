@@ -21,8 +21,10 @@ from eventferry.databases.dialect import Column, Condition
 from eventferry.databases.names import left_out
 from eventferry.errors import (
     InputError,
+    NotErasedError,
     SecretConflictError,
     SecretExistsError,
+    SecretNotErasedError,
     StoreClosedError,
     UnsupportedStoreError,
 )
@@ -159,8 +161,16 @@ async def delete_secret(database: Database, secret_id: str) -> bool:
             await (await _Table.of(writing)).erase([secret_id])
             await _append(writing, _event_about(DELETE_SECRET, secret_id))
     # Also where it was deleted before: the call that did it may have had to say that it could not do this.
-    await database.erase_journal()
+    await leave_no_copy(database)
     return was_there
+
+
+async def leave_no_copy(database: Database) -> None:
+    """After a secret was deleted. Raises SecretNotErasedError."""
+    try:
+        await database.erase_journal()
+    except NotErasedError as error:
+        raise SecretNotErasedError(f"the secret: {error}") from error
 
 
 async def load(
@@ -425,7 +435,7 @@ class SecretsImport:
                 self._state = "closed"
                 operation.counts = counts_of(self._report)
                 if self._report.deleted:
-                    await self._database.erase_journal()
+                    await leave_no_copy(self._database)
         elif self._state == "aborted":
             raise StoreClosedError("this import of secrets was aborted")
         return self._report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,12 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry import secrets
+from eventferry.changing import erasing
 from eventferry.changing.changes import Changes
+from eventferry.changing.erased import Erased
+from eventferry.changing.erasing import EraseReport
+from eventferry.changing.rules import Rules, load_rules
+from eventferry.changing.selection import Selection
 from eventferry.database import Database, Filter, Inspection, Undo
 from eventferry.errors import (
     StoreClosedError,
@@ -31,9 +37,10 @@ from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import histories, loading, partition
 from eventferry.reading.arguments import check_integer, check_mode, filter_of, text, texts
 from eventferry.reading.bookmarks import Bookmark
-from eventferry.reading.exporting import AUTO, MANUAL, Export, ExportStream, MaintenanceMode
+from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader, Readers
+from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
 from eventferry.reading.partition import Partition
 from eventferry.results import (
     AggregatePage,
@@ -82,7 +89,7 @@ class EventStore:
         database = self._open_database()
         self._open: Database | None = database
         self._saving = Saving(database)
-        self._appending = Appends(database)
+        self._appending = Appends(database, self._saving)
         self._readers = Readers(database)
         self._undo_init: Undo | None = None
 
@@ -776,6 +783,65 @@ class EventStore:
             import_id: discard only this one. Raises ImportNotFoundError if it is not open.
         """
         await incremental.roll_back(self._database, import_id)
+
+    async def erase(
+        self,
+        rules: Rules | str | os.PathLike[str],
+        *,
+        event_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
+        dry_run: bool = False,
+    ) -> EraseReport:
+        """Erase personal data: rewrite payloads in place, in one transaction. Positions, versions and order stay.
+
+        The erasure is kept in the store, and applied to whatever enters it later by an import, a copy or a sync. To
+        call it again changes nothing. Snapshots are removed if an event has changed.
+
+        Args:
+            rules: a TOML file of rules, or what `load_rules` made of one. They may only redact, remove and set.
+            event_types: only events of these types.
+            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
+            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
+            dry_run: report what would change, and change nothing.
+
+        Raises:
+            RulesError: the rules are wrong, or would do more than erase.
+            ImportOpenError: an incremental import is open.
+            NotErasedError: it is erased, but the database's journal may still contain a copy.
+        """
+        with Operation("erase", self._database, dry_run=dry_run) as operation:
+            report = await erasing.erase(
+                self._database,
+                rules if isinstance(rules, Rules) else load_rules(rules),
+                Selection.of(
+                    event_types=event_types,
+                    aggregate_ids=aggregate_ids,
+                    aggregate_prefixes=aggregate_prefixes,
+                ),
+                dry_run=dry_run,
+            )
+            operation.counts = {"events": report.events, "changed": report.changed}
+            return report
+
+    async def bring_erasures(self, source: EventStore) -> EraseReport | None:
+        """Erase from this store, a copy of another or of a part of it, what was erased there; None if that is done.
+
+        Args:
+            source: the store that the events came from. The command copy and a sync of a replica do this themselves.
+
+        Raises:
+            ImportOpenError, NotErasedError: as `erase`.
+        """
+        with Operation("bring-erasures", self._database) as operation:
+            report = await erasing.bring(await erasing.read(source._database), self._database)
+            if report is not None:
+                operation.counts = {"events": report.events, "changed": report.changed}
+            return report
+
+    async def erased(self) -> Erased:
+        """What was erased from this store, as a transform for `pipeline`, and for `verify` with an older copy."""
+        return Erased(await erasing.read(self._database))
 
     # secrets
 

@@ -50,6 +50,8 @@ from eventferry.backup.reading import JOBS
 from eventferry.backup.repository import Repository as AwaitedRepository
 from eventferry.backup.restoring import RestoreReport
 from eventferry.changing.changes import Changes
+from eventferry.changing.erased import Erased
+from eventferry.changing.erasing import EraseReport
 from eventferry.databases import forking
 from eventferry.errors import *  # noqa: F403
 from eventferry.importing.batch import PART
@@ -582,6 +584,13 @@ class EventStore(_Face[AwaitedStore]):
     get_secret = _blocking(AwaitedStore.get_secret)
     set_secret = _blocking(AwaitedStore.set_secret)
     delete_secret = _blocking(AwaitedStore.delete_secret)
+    erase = _blocking(AwaitedStore.erase)
+    erased = _blocking(AwaitedStore.erased)
+
+    def bring_erasures(self, source: EventStore) -> EraseReport | None:
+        """As `eventferry.EventStore.bring_erasures`."""
+        return _LOOP.run(self.inner.bring_erasures(source.inner))
+
     export_secrets = _method(AwaitedStore.export_secrets, SecretsExport)
     import_secrets = _method(AwaitedStore.import_secrets, SecretsImport)
     gather_secrets_from_events = _blocking(AwaitedStore.gather_secrets_from_events)
@@ -743,12 +752,18 @@ def verify(
     *,
     content: bool = False,
     changes: Changes | None = None,
+    erased: Erased | None = None,
     other_grows: bool = False,
 ) -> eventferry.VerifyReport:
     """Compare two sources of lines, as `eventferry.verify` does."""
     return _LOOP.run(
         eventferry.verify(
-            _source(source), _source(other), content=content, changes=changes, other_grows=other_grows
+            _source(source),
+            _source(other),
+            content=content,
+            changes=changes,
+            erased=erased,
+            other_grows=other_grows,
         )
     )
 

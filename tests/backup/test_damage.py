@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import eventferry
-from eventferry import EventferryError, open_store
+from eventferry import EventferryError, RepositoryError, open_store
 from eventferry.backup.chain import Chain, chains
 from eventferry.backup.checking import RepositoryReport, check, head_of
 from eventferry.backup.packing import load_recipients
@@ -252,3 +252,16 @@ def test_a_part_that_unpacks_to_other_lines_is_found_with_a_key(encrypted: Path,
 def test_a_share_of_the_parts_is_read(whole: Path) -> None:
     for share, count in ((0.0, 0), (0.05, 1), (0.5, 3), (1.0, 6)):
         assert asyncio.run(check(open_storage(whole), read_data=share)).read_parts == count
+
+
+def test_a_repository_that_lost_all_its_manifests_has_no_backup(tmp_path: Path) -> None:
+    repository = make(tmp_path / "repository", runs=2)
+    head = kept_head(repository)
+    for name in names(repository):
+        if "/manifests/" in name:
+            (repository / name).unlink()
+    with pytest.raises(RepositoryError, match="no backup"):
+        checked(repository)
+    report = checked(repository, head=head)
+    assert [problem.name[-13:] for problem in report.problems] == ["00000002.json"]
+    assert ["no manifest" in remark.reason for remark in report.remarks] == [True]

@@ -17,6 +17,8 @@ from eventferry import (
     sync,
     verify,
 )
+from eventferry.backup.chain import Chain
+from eventferry.backup.format import Link, Manifest
 from eventferry.backup.packing import load_recipients
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
@@ -136,6 +138,35 @@ async def test_joined_parts_hold_every_state_that_there_was(
             assert lines == await exported(store, until=bookmark), number
 
 
+async def test_parts_are_joined_while_another_run_adds_some(
+    place: str, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2)
+        commit = Chain.commit
+        raced: list[int] = []
+
+        async def overtaken(chain: Chain, manifest: Manifest) -> Link | None:
+            if not raced:
+                raced.append(manifest.number)
+                monkeypatch.setattr(Chain, "commit", commit)
+                await grown(store, repository, 1)
+            return await commit(chain, manifest)
+
+        monkeypatch.setattr(Chain, "commit", overtaken)
+        found = Repository(repository)
+        assert (await found.prune(compact=True)).into_parts == 1
+        assert raced == [3]
+        storage = open_storage(repository)
+        files = [each.name for each in await storage.listed(f"{(await found.status()).newest.chain}/parts")]
+        assert len([name for name in files if name.endswith(".zst")]) == 9 + 1
+        status = await found.status()
+        assert (status.newest.manifest, status.newest.parts, status.newest.events) == (4, 1, 9)
+        assert (await found.check(1.0)).sound
+        assert (await verify(found.export_events(), store.export_events())).equal
+
+
 async def test_joining_keeps_the_age_of_a_backup(place: str, repository: str) -> None:
     async with open_store(place) as store:
         await store.init()
@@ -183,10 +214,10 @@ async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: st
 
 
 async def test_a_chain_of_another_store_is_never_removed(tmp_path: Path, repository: str) -> None:
-    for name in ("a", "b"):
+    for created, name in enumerate(("a", "b"), 1000):
         async with open_store(str(tmp_path / f"{name}.db")) as store:
             await store.init()
-            await grown(store, repository, 1, created=1000, source=name)
+            await grown(store, repository, 1, created=created, source=name)
     assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == []
 
 

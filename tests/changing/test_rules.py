@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -111,11 +112,17 @@ def test_an_aggregate_gets_the_pseudonym_that_its_id_has_in_payloads(tmp_path: P
         aggregate_prefix = "user-"
         rename_aggregate = "customer-"
         pseudonym_aggregate = true
-        pseudonym = ["/user"]
+        pseudonym = ["/user", "/names/*"]
+        pseudonym_prefix = ["user-", "customer-"]
     """
-    event = after(tmp_path, rules, '{"user":17}', aggregateId="user-17")
+    event = after(
+        tmp_path, rules, '{"user":17,"names":["user-17","u\\u0073er-17","user-",5]}', aggregateId="user-17"
+    )
     assert event is not None
-    pseudonym = json.loads(event["payload"])["user"]
+    payload = json.loads(event["payload"])
+    pseudonym = payload["user"]
+    assert payload["names"][:2] == [f"user-{pseudonym}"] * 2
+    assert all(re.fullmatch("[0-9a-f]{32}", name) for name in payload["names"][2:])
     assert re.fullmatch("[0-9a-f]{32}", pseudonym)
     assert event["aggregateId"] == f"customer-{pseudonym}"
 
@@ -199,6 +206,7 @@ def test_what_has_found_nothing_is_reported(tmp_path: Path) -> None:
         ("aggregate_prefix = 'a'\naggregate_id = 'a'\nrename_aggregate = 'b'", "either aggregate_id or"),
         ("pseudonym_aggregate = true\naggregate_pattern = 'a'", "goes with a prefix"),
         ("pseudonym_aggregate = true\naggregate_from = '/a'", "a rule of its own"),
+        ("pseudonym_prefix = 'a'\ndrop = true", "pseudonym_prefix: there is nothing"),
         ('pseudonym = ["/a"]', "rule 1 makes pseudonyms, and the rules do not say where the key is"),
     ],
 )
@@ -266,3 +274,45 @@ def test_rules_after_one_another_give_what_each_gives_alone(
     for rule in made:
         text = Changes(rules=Rules(rules=(rule,))).change(text)
     assert together == text
+
+
+TYPES = st.sampled_from(["A", "B"])
+CONDITIONS: list[dict[str, Any]] = [
+    {},
+    {"type": "A"},
+    {"type": ["A", "B"]},
+    {"aggregate_prefix": "a"},
+    {"aggregate_id": "b-1"},
+    {"type": "B", "aggregate_prefix": ["a", "b"]},
+]
+ACTIONS: list[dict[str, Any]] = [
+    {"set": {"/a": 1}},
+    {"set": {"/b": 2}},
+    {"copy": {"/a": "/b"}},
+    {"remove": ["/a"]},
+    {"rename": "A"},
+    {"rename": "B", "set": {"/c": 3}},
+    {"aggregate_from": "/a"},
+    {"rename_aggregate": "a-"},
+    {"drop": True},
+]
+any_rules = st.lists(
+    st.builds(operator.or_, st.sampled_from(CONDITIONS), st.sampled_from(ACTIONS)), min_size=1, max_size=6
+)
+
+
+@given(any_rules, st.lists(st.tuples(TYPES, st.sampled_from(["a-1", "b-1"])), min_size=1, max_size=4))
+@settings(max_examples=examples(200))
+def test_rules_together_give_what_they_give_one_after_the_other(
+    given_rules: list[dict[str, Any]], events: list[tuple[str, str]]
+) -> None:
+    made = [msgspec.convert(rule, Rule) for rule in given_rules]
+    together = Changes(rules=Rules(rules=tuple(made)))
+    text = b"".join(
+        line(make_event(i, type=event_type, aggregateId=aggregate_id, payload={"a": i}))
+        for i, (event_type, aggregate_id) in enumerate(events)
+    )
+    at_once = together.change(text)
+    for rule in made:
+        text = Changes(rules=Rules(rules=(rule,))).change(text)
+    assert at_once == text

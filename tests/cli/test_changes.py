@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from eventferry import Changes, EventStore, pipeline
+from eventferry import Changes, EventStore, StoreNotFoundError, pipeline
 from eventferry.importing.replace import Replacement
 from tests.support import line, make_event
-from tests.support.cli import Ferry, new_ferry
+from tests.support.cli import Ferry, new_ferry, sent
 
 ferry = pytest.fixture(new_ferry)
 
@@ -165,6 +166,27 @@ def test_positions_can_be_kept_where_no_event_is_lost(ferry: Ferry, store: str) 
     assert "positions cannot be kept (--keep-positions)" in told
 
 
+def test_an_export_from_a_bookmark_on_changes_what_is_new(ferry: Ferry, store: str) -> None:
+    first = ferry.done("export", store, "a.jsonl", "--rules", "rules.toml", "--json").json
+    new = [
+        {"type": kind, "timestamp": 4_000_000_000_000, "aggregateId": "x"} for kind in ("TYPE_1", "TYPE_2")
+    ]
+    ferry.done("incremental-import", ferry.file("new.json", json.dumps(new).encode()), store)
+    words = ("export", store, "-", "--rules", "rules.toml", "--since")
+    events = parsed(ferry.done(*words, first["bookmark"]).out)
+    assert [event["type"] for event in events] == ["RENAMED"]
+    assert_dense(events)
+    assert "cannot be combined" in ferry.refused(*words, first["bookmark"], "--until", "2030-01-01", status=2)
+
+
+def test_a_changed_export_can_be_a_table_or_have_an_end_mark(ferry: Ferry, store: str) -> None:
+    ferry.done("export", store, "a.csv", "--format", "csv", "--rules", "rules.toml")
+    assert (ferry.directory / "a.csv").read_text().count("RENAMED") == 20
+    ferry.done("export", store, "a.jsonl", "--end-mark", "--rules", "rules.toml")
+    ferry.done("import", "a.jsonl", "b.db", "--expect-end", "--type", "RENAMED")
+    assert told_of(parsed(ferry.exported("b.db"))) == [each for each in changed() if each[1] == "RENAMED"]
+
+
 # the report
 
 
@@ -304,6 +326,24 @@ def test_a_changed_import_goes_on_where_it_was_interrupted(
     assert told_of(parsed(ferry.exported("b.db"))) == changed()
 
 
+def test_a_changed_import_that_was_killed_goes_on_as_if_nothing_had_been(ferry: Ferry, store: str) -> None:
+    source = b"".join(line(make_event(i, payload={"number": i, "text": "x" * 1000})) for i in range(12_000))
+    child = ferry.start("import", "-", "b.db", "--rules", "rules.toml")
+    sent(child.stdin).write(source[:12_500_000])
+    sent(child.stdin).flush()
+    begun = None
+    while begun is None or not begun.imported:
+        assert child.poll() is None
+        with suppress(StoreNotFoundError):  # it is about to be made
+            begun = ferry.in_store("b.db", EventStore.import_progress)
+    child.kill()
+    child.wait()
+    told = ferry.done("import", "-", "b.db", "--rules", "rules.toml", "--resume", "--json", stdin=source).json
+    assert (told["imported"], told["changes"]["dropped"]) == (8_000, 4_000)
+    ferry.done("import", "-", "c.db", "--rules", "rules.toml", stdin=source)
+    assert ferry.exported("b.db") == ferry.exported("c.db")
+
+
 # what is refused
 
 
@@ -314,6 +354,7 @@ def test_a_changed_import_goes_on_where_it_was_interrupted(
         (("--function", "none:f"), "function: 'none:f' cannot be loaded"),
         (("--function", "loud"), "MODULE:FUNCTION"),
         (("--aggregate-prefix", ""), "--aggregate-prefix contains an empty string"),
+        (("--report", "-"), "--report writes a file"),
         (("--from", "2026-01-02", "--until", "2026-01-01"), "--from is later than --until"),
         (("--from", "2026-01-02", "--from", "2026-01-01"), "--from is given once for a time"),
     ],

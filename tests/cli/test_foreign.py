@@ -197,6 +197,28 @@ def test_an_export_takes_a_time_or_a_mapping(ferry: Ferry, app: str) -> None:
         ferry.refused("export", app, "-", "--from", "app.toml", *words, status=2)
 
 
+@pytest.mark.parametrize("words", [*COMMANDS, ("export", "app.db", "-")], ids=lambda words: words[0])
+def test_the_events_of_a_table_are_filtered_and_changed(
+    ferry: Ferry, app: str, words: tuple[str, ...]
+) -> None:
+    options = ("--from", "app.toml", "--from", "2023-06-01", "--aggregate-prefix", "a")
+    ferry.file("rules.toml", b'[[rule]]\ntype = "Closed"\nrename = "Ended"\n')
+    told = ferry.done(*words, *options, "--rules", "rules.toml")
+    lines = told.out if words[0] == "export" else ferry.exported("b.db").decode()
+    types = sorted(json.loads(line)["type"] for line in lines.splitlines())
+    assert types == ["Ended", "Opened"]
+    assert "1 left out by filters, 1 changed, 1 untouched" in told.err
+
+
+def test_a_dry_run_with_changes_tells_of_them(ferry: Ferry, app: str) -> None:
+    words = ("copy", app, "b.db", "--from", "app.toml", "--dry-run")
+    assert "Opened of 'a', version 1" in ferry.done(*words).out  # what the source gives
+    told = ferry.done(*words, "--type", "Closed")
+    assert told.out.splitlines()[0].split() == ["before", "after"]
+    assert told.err == "nothing was stored; 3 read, 2 left out by filters, 1 untouched\n"
+    assert "b.db" not in ferry.names()
+
+
 def test_the_presets_are_listed(ferry: Ferry) -> None:
     outcome = ferry.done("sources")
     line = next(line for line in outcome.out.splitlines() if line.startswith("message-db "))

@@ -7,9 +7,11 @@ import re
 
 import pytest
 
+from eventferry import StoreUnreachableError
 from eventferry.clock import now
 from tests.support import make_event
 from tests.support.cli import Ferry, new_ferry
+from tests.support.small_backups import KEY, RECIPIENT
 
 ferry = pytest.fixture(new_ferry)
 
@@ -179,3 +181,49 @@ def test_without_its_list_of_erasures_a_restore_needs_a_word(ferry: Ferry) -> No
     told = ferry.done("restore", "repo", "b.db", "--without-erasures", "--with-secrets").err
     assert told.startswith("restored 5 events in ")
     assert "and 1 secret from manifest 2" in told
+
+
+def test_rules_and_filters_change_a_restore_on_its_way(backed_up: Ferry) -> None:
+    backed_up.file("rules.toml", b"""[[rule]]\ntype = "TYPE_1"\nredact = ["/number"]\n""")
+    words = ("restore", "repo", "b.db", "--rules", "rules.toml", "--exclude-type", "TYPE_0")
+    told = backed_up.done(*words, "--dry-run").err
+    assert "8 read, 3 left out by filters, 3 changed, 2 untouched" in told
+    assert "b.db" not in backed_up.names()
+    result = backed_up.done(*words, "--report", "report.json", "--json").json
+    assert (result["imported"], result["bookmark"], result["changes"]["leftOut"]) == (5, None, 3)
+    assert json.loads((backed_up.directory / "report.json").read_text())["changed"] == 3
+    lines = backed_up.exported("b.db").decode().splitlines()
+    assert [json.loads(line)["threadCounter"] for line in lines] == [0, 1, 2, 3, 4]
+    assert sum('{"number":null}' in line for line in lines) == 3
+
+
+def test_each_store_is_compared_with_its_own_backup(backed_up: Ferry) -> None:
+    backed_up.store("other.db", 3)
+    backed_up.done("backup", "other.db", "repo")
+    assert backed_up.done("verify", "repo", "other.db").err == "equal: 3 events\n"
+    assert backed_up.done("verify", "repo", "a.db").err == "equal: 8 events\n"
+    assert "say which chain" in backed_up.refused("restore", "repo", "b.db", status=2)
+    chains = {run["source"]: run["chain"] for run in backed_up.done("backup", "list", "repo", "--json").json}
+    backed_up.done("restore", "repo", "b.db", "--chain", chains["other.db"])
+    assert backed_up.exported("b.db") == backed_up.exported("other.db")
+
+
+def test_an_encrypted_backup_is_read_with_its_key_and_checked_without(backed_up: Ferry) -> None:
+    key = backed_up.file("key", KEY.encode())
+    backed_up.done("backup", "a.db", "secret", "--recipient", RECIPIENT)
+    backed_up.done("backup", "check", "secret", "--read-data", "all")
+    for words in (("verify", "secret", "a.db"), ("backup", "drill", "secret"), ("restore", "secret", "b.db")):
+        assert "is encrypted: give the key" in backed_up.refused(*words)
+        backed_up.done(*words, "--identity", key)
+    assert "b.db" in backed_up.names()
+    assert backed_up.done("backup", "cat", "secret", "--identity", key).out.count("\n") == 10
+
+
+def test_a_restore_that_was_interrupted_says_how_to_go_on(
+    backed_up: Ferry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(*_: object) -> None:
+        raise StoreUnreachableError("the connection was lost")
+
+    monkeypatch.setattr("eventferry.importing.replace.Replacement.finish", unreachable)
+    assert "run it again with --resume" in backed_up.refused("restore", "repo", "b.db")

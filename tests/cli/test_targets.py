@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from tests.support import make_lines
@@ -33,6 +36,28 @@ def test_copy_gives_the_same_as_json(ferry: Ferry, empty: str) -> None:
     told = ferry.done("copy", "a.db", empty, "--to", "pyeventsourcing", "--json").json
     assert (told["imported"], told["streams"]) == (25, 10)
     assert told["bookmark"]
+
+
+def test_what_goes_over_can_be_filtered_and_changed(ferry: Ferry, empty: str) -> None:
+    ferry.store("a.db", 25)
+    ferry.file("rules.toml", b'[[rule]]\ntype = "TYPE_1"\nrename = "OTHER"\n')
+    words = (
+        "copy",
+        "a.db",
+        empty,
+        "--to",
+        "pyeventsourcing",
+        "--rules",
+        "rules.toml",
+        "--exclude-type",
+        "TYPE_0",
+    )
+    assert "nothing was stored; 25 read, 9 left out by filters" in ferry.done(*words, "--dry-run").err
+    told = ferry.done(*words, "--json").json
+    assert (told["imported"], told["changes"]["leftOut"], told["changes"]["changed"]) == (16, 9, 8)
+    with closing(sqlite3.connect(ferry.directory / "school.sqlite")) as connection:
+        types = connection.execute("SELECT topic, count(*) FROM stored_events GROUP BY topic").fetchall()
+    assert sorted(types) == [("OTHER", 8), ("TYPE_2", 8)]
 
 
 def test_import_takes_a_file_or_standard_input(ferry: Ferry) -> None:

@@ -24,6 +24,8 @@ from eventferry import (
     EventStore,
     ImportNotFoundError,
     ImportReport,
+    Rule,
+    Rules,
     StoreBusyError,
     open_store,
     pipeline,
@@ -57,6 +59,16 @@ async def main(url, path, freeze):
     async with open_store(url) as store:
         say("begun")
         await pipeline(path, store.import_events(freeze=freeze == "freeze"))
+        say("done")
+run(main)
+"""
+
+ERASE = """
+from eventferry import Rule, Rules
+async def main(url):
+    async with open_store(url) as store:
+        say("begun")
+        await store.erase(Rules(rules=(Rule(redact=("/name",)),)))
         say("done")
 run(main)
 """
@@ -463,3 +475,36 @@ async def test_a_freeze_that_a_user_took_over_stays_when_the_export_is_killed(
             await store.freeze()
         description = await store.describe()
         assert (description.is_frozen, description.frozen_by) == (True, "user")
+
+
+async def test_an_erasure_killed_at_any_moment_is_in_whole_or_not_at_all(
+    new_url: NewUrl, chance: random.Random
+) -> None:
+    before = b"".join(line(make_event(i, payload={"i": i, "name": "Ada"})) for i in range(20_000))
+    after = before.replace(b'"name":"Ada"', b'"name":null')
+    url = new_url()
+    async with open_store(url) as store:
+        await store.init()
+        await import_lines(store, before)
+        whole = duration(ERASE, url)
+        assert await exported(store) == after
+        await store.drop()
+        await store.init()
+        await import_lines(store, before)
+        seen = set()
+        for moment in moments(6, whole, chance):
+            done = run_and_kill(moment, ERASE, url)
+            await store.freeze()  # a server may still be undoing it: this waits for its end
+            await store.unfreeze()
+            left = await exported(store)
+            assert left in (before, after)
+            assert bool((await store.erased()).erasures) == (left == after)
+            assert not done or left == after
+            seen.add(left == before)
+            if left == after:
+                await store.drop()
+                await store.init()
+                await import_lines(store, before)
+        assert True in seen
+        await store.erase(Rules(rules=(Rule(redact=("/name",)),)))
+        assert await exported(store) == after

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eventferry import Event, EventStore
+from eventferry import MANUAL, Event, EventStore
 from eventferry.reading import exporting
 from eventferry.reading.merge import Merge
 from tests.support import (
@@ -120,7 +120,7 @@ async def come(store: EventStore, thread: int, timestamp: int, **fields: Any) ->
         0, threadId=thread, threadCounter=0, timestamp=timestamp, **{"aggregateId": f"t{thread}"} | fields
     )
     await store.freeze()
-    await import_lines(store, [event], maintenance_mode=exporting.MANUAL)
+    await import_lines(store, [event], maintenance_mode=MANUAL)
     await store.unfreeze()
 
 

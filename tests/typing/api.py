@@ -14,6 +14,9 @@ from eventferry import (
     Append,
     Appended,
     BackupReport,
+    ChangedEvent,
+    ChangeReport,
+    Changes,
     CheckReport,
     Description,
     Event,
@@ -31,6 +34,8 @@ from eventferry import (
     Older,
     Page,
     Partition,
+    Repository,
+    RestoreReport,
     SavedEvent,
     SecretsExport,
     SecretsImport,
@@ -47,6 +52,7 @@ from eventferry import (
     data_of,
     from_cloudevents,
     from_csv,
+    load_rules,
     metadata_of,
     open_source,
     open_store,
@@ -101,6 +107,19 @@ async def streams(a: EventStore, b: EventStore) -> None:
     assert_type(await verify(a.export_events(), "events.jsonl"), VerifyReport)
     assert_type(await check(a), CheckReport)
     assert_type(await back_up(a, Path("backups"), recipients=["age1…", Path("keys")]), BackupReport)
+
+
+async def changes() -> None:
+    def twice(event: Event) -> list[Event]:
+        return [event, event]
+
+    made = Changes(rules=load_rules("rules.toml"), function=twice, event_types=["T"])
+    Changes(rules="rules.toml", function=lambda event: None, keep_positions=True)
+    async with open_store("a.db") as a, open_store("b.db") as b:
+        assert_type(await pipeline(a.export_events(), made, b.import_events()), StreamReport)
+    assert_type(made.report, ChangeReport)
+    assert_type(made.first_changed, list[ChangedEvent])
+    assert_type(made.digest, str)
 
 
 async def events(older: Older, event: EventInput) -> None:
@@ -191,6 +210,19 @@ async def foreign(store: EventStore) -> None:
         assert_type(another.preview(), SourcePreview)
         assert_type(another.export_events(), sync.ForeignExport)
     open_source("app.db", "app.toml", payload="bare")  # type: ignore[arg-type]
+
+
+async def backups(store: EventStore) -> None:
+    repository = Repository("backups", ["key"])
+    assert_type(await back_up(store, "backups"), BackupReport)
+    assert_type(await repository.restore(store, until="ef1.", replace=True), RestoreReport)
+    assert_type((await repository.check(0.05)).sound, bool)
+    assert_type((await repository.status()).newest.events, int)
+    assert_type(await verify(repository.export_events(), store.export_events()), VerifyReport)
+    with sync.open_store("a.db") as plain:
+        assert_type(sync.Repository("backups").restore(plain), RestoreReport)
+        assert_type(sync.Repository("backups").drill().equal, bool)
+        assert_type(next(sync.Repository("backups").export_events()), bytes)
 
 
 def wrong(store: EventStore) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -75,7 +75,6 @@ async def check(
     read_data: float = 0.0,
     head: str | None = None,
     identities: Sequence[Any] = (),
-    tell: Callable[[int], None] = lambda _: None,
 ) -> RepositoryReport:
     """Look for damage in a repository.
 
@@ -85,19 +84,18 @@ async def check(
         head: what `head_of` once gave: that state must be part of what is there now.
         identities: keys of `packing.load_identities`: encrypted parts that are read are unpacked too. Others always
             are.
-        tell: called with the bytes of each part that was read.
 
     Raises:
         UsageError: `head` is none.
         RepositoryError: the storage cannot be read, or there is no repository.
     """
-    found = _Check(storage, read_data, identities, tell)
+    found = _Check(storage, read_data, identities)
     names = await chains.chains(storage)
-    if not names and head is None:
-        raise RepositoryError(f"there is no backup in {storage.place}")
-    await found.marker()
     for name in names:
         await found.chain(name)
+    if not found.manifests and head is None:
+        raise RepositoryError(f"there is no backup in {storage.place}")
+    await found.marker()
     if head is not None:
         await found.head(head)
     return found.report(len(names))
@@ -112,24 +110,25 @@ def head_of(chain: Chain) -> str:
 
 
 class _Check:
-    """What was found so far."""
+    """What was found so far.
 
-    def __init__(
-        self, storage: Storage, share: float, identities: Sequence[Any], tell: Callable[[int], None]
-    ) -> None:
+    Attributes:
+        manifests: how many there are.
+    """
+
+    def __init__(self, storage: Storage, share: float, identities: Sequence[Any]) -> None:
         self._storage = storage
         self._share = share
         self._identities = identities
-        self._tell = tell
         self._problems: set[Problem] = set()
         self._remarks: set[Problem] = set()
-        self._manifests = self._parts = self._events = self._read = 0
+        self.manifests = self._parts = self._events = self._read = 0
 
     def report(self, count: int) -> RepositoryReport:
         return RepositoryReport(
             sound=not self._problems,
             chains=count,
-            manifests=self._manifests,
+            manifests=self.manifests,
             parts=self._parts,
             events=self._events,
             read_parts=self._read,
@@ -160,9 +159,11 @@ class _Check:
             for each in sizes
             if each.startswith(f"{name}/manifests/") and (number := format.number_of(each)) is not None
         )
-        self._manifests += len(numbers)
+        self.manifests += len(numbers)
         found = await self._newest(name, numbers)
         if found is None:
+            reason = "it has no manifest (yet): its first run has not ended, or all manifests were removed"
+            self._remarks.add(Problem(name, reason))
             return
         async for error in found.damages():
             self._wrong(error)
@@ -238,12 +239,10 @@ class _Check:
             except RepositoryDamagedError as error:
                 self._wrong(error)
             self._read += 1
-            self._tell(part.stored.bytes)
-        known = {part.key: part for part in parts}
         listed = [each for each in sizes if each.startswith(f"{name}/parts/") and each.endswith(".json")]
         for each in _some(listed, self._share):
             try:
-                await self._descriptor(name, each, known)
+                await self._descriptor(name, each)
             except RepositoryDamagedError as error:
                 self._wrong(error)
 
@@ -256,7 +255,7 @@ class _Check:
             async for _ in blocks:
                 pass
 
-    async def _descriptor(self, chain: str, name: str, known: dict[str, Part]) -> None:
+    async def _descriptor(self, chain: str, name: str) -> None:
         data = await self._storage.get(name)
         if data is None:
             return  # removed since the listing

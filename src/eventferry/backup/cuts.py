@@ -19,7 +19,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry.changing.selection import Selection
 from eventferry.errors import StoreReplacedError, UsageError
-from eventferry.reading.bookmarks import Bookmark, decode, digest_of
+from eventferry.reading.bookmarks import Bookmark, Seen, decode, seen_in
 
 
 class _Place(msgspec.Struct, rename="camel", gc=False):
@@ -88,8 +88,8 @@ class AtTime:
         unread = [0] * vector.THREADS
         for thread, (counter, _) in self._last.items():
             unread[thread] = counter + 1
-        digests = {thread: digest_of(line) for thread, (_, line) in self._last.items()}
-        return str(Bookmark(self._identity, unread, digests))
+        seen = {thread: seen_in(line) for thread, (_, line) in self._last.items()}
+        return str(Bookmark(self._identity, unread, seen))
 
     def takes(self, place: _Place, line: bytes) -> bool:
         """Whether no event of its thread so far is later, and this one is not."""
@@ -126,19 +126,20 @@ class AtBookmark:
                     f"the bookmark has read {counter} events of thread {thread}, and the backup holds {head}: it was "
                     "made behind the last run"
                 )
-        self._digests: dict[int, bytes] = {}
+        self._last: dict[int, Seen] = {}
 
     def takes(self, place: _Place, line: bytes) -> bool:
         """Whether the bookmark has read it."""
         unread = self._written.unread[place.thread_id]
         if place.thread_counter == unread - 1:
-            self._digests[place.thread_id] = digest_of(line)
+            self._last[place.thread_id] = seen_in(line)
         return place.thread_counter < unread
 
     def end(self) -> None:
-        """Compares the last events of each thread with the bookmark's fingerprint."""
+        """Compares the last events of each thread with the bookmark's fingerprint. From their payloads something may
+        have been erased when the bookmark was made."""
         identity, fingerprint, unread = self._written
-        if Bookmark(identity, unread, self._digests).fingerprint != fingerprint:
+        if not Bookmark(identity, unread, self._last).is_alike(fingerprint):
             raise StoreReplacedError("the backup does not hold the events that the bookmark has read")
 
 

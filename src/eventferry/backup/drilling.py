@@ -72,7 +72,9 @@ async def drill(
         began = time.monotonic()
         report = await restore(backup, place, identities=identities, tell=tell, allow_empty=True, jobs=jobs)
         seconds = time.monotonic() - began
-        found = await verify(backup.lines(identities=identities, jobs=jobs), place.export_events())
+        found = await verify(
+            backup.lines(identities=identities, jobs=jobs), place.export_events(), erased=await place.erased()
+        )
     return DrillReport(
         equal=found.equal,
         events=found.events,

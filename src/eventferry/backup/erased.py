@@ -77,4 +77,4 @@ async def _deleted_secrets(store: EventStore, chain: Chain) -> list[str]:
 
 async def _erasures(store: EventStore) -> list[Erasure]:
     """The rows of the store's table of erasures."""
-    return []
+    return [Erasure(at=each.at, what=each.what) for each in (await store.erased()).erasures]

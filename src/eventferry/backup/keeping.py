@@ -6,7 +6,8 @@ a restore which runs meanwhile finds its parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from secrets import token_hex
 from typing import Any
@@ -21,8 +22,10 @@ from eventferry.backup.format import Link, Manifest, Part, Totals
 from eventferry.backup.packing import ENCRYPTED, ENDING, Packer, Recipient, load_recipients
 from eventferry.backup.reading import read_part
 from eventferry.backup.storage import Storage
+from eventferry.changing.erased import Erased
 from eventferry.clock import now
-from eventferry.errors import RepositoryDamagedError, RepositoryError
+from eventferry.errors import RepositoryError
+from eventferry.state.erasures import Erasure
 
 _TRIES = 5
 """How often parts are joined anew while other runs add to the chain."""
@@ -38,6 +41,7 @@ class PruneReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         removed_bytes: their size.
         joined_parts: small parts that were joined.
         into_parts: into how many.
+        erased_parts: parts that were written anew without what was erased from the store.
     """
 
     removed_chains: list[str]
@@ -46,6 +50,7 @@ class PruneReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     removed_bytes: int
     joined_parts: int
     into_parts: int
+    erased_parts: int
 
 
 async def prune(
@@ -65,7 +70,7 @@ async def prune(
             removes none.
         keep_manifests: remove the manifests below one that lists all parts, once all of them are older than this, in
             ms. Their states can then be restored by a bookmark or a time only. None removes none.
-        compact: join neighbours among small parts.
+        compact: join neighbours among small parts, and write parts anew that hold what was erased from the store.
         identities: keys of `packing.load_identities`, to join encrypted parts.
         dry_run: only say what would be done.
 
@@ -98,7 +103,7 @@ class _Keeping:
         self._identities = identities
         self._dry_run = dry_run
         self._chains: list[str] = []
-        self._manifests = self._objects = self._bytes = self._joined = self._into = 0
+        self._manifests = self._objects = self._bytes = self._joined = self._into = self._erased = 0
 
     def report(self) -> PruneReport:
         return PruneReport(
@@ -108,6 +113,7 @@ class _Keeping:
             removed_bytes=self._bytes,
             joined_parts=self._joined,
             into_parts=self._into,
+            erased_parts=self._erased,
         )
 
     async def _remove(self, name: str, size: int) -> None:
@@ -168,36 +174,68 @@ class _Keeping:
             self._manifests += 1
 
     async def compact(self, chain: Chain) -> None:
-        """Join neighbours, and commit a manifest that lists all parts."""
+        """Join neighbours, and erase what was erased from the store since the last time; then commit a manifest that
+        lists all parts."""
         made: dict[tuple[str, ...], Part] = {}
         for _ in range(_TRIES):
-            parts: list[Part] = []
+            self._joined = self._into = self._erased = 0
             manifest = _manifest(chain)
             recipients = load_recipients(manifest.recipients) if manifest.recipients else []
-            for group in _groups(await chain.parts(_entry(chain)), recipients):
-                if len(group) == 1:
+            found = await chain.parts(_entry(chain))
+            erased, newest, is_newer = await self._what_was_erased(chain)
+            concerned = await self._concerned(chain.name, found, erased) if is_newer else set()
+            parts: list[Part] = []
+            for group in _groups(found, recipients):
+                files = tuple(part.file for part in group)
+                if len(group) == 1 and not concerned & set(files):
                     parts += group
                     continue
-                files = tuple(part.file for part in group)
                 if files not in made and not self._dry_run:
-                    made[files] = await self._join(chain.name, group, recipients)
+                    made[files] = await self._join(chain.name, group, recipients, erased)
                 parts.append(made.get(files, group[0]))
-                self._joined += len(group)
-                self._into += 1
-            if not self._into or self._dry_run:
+                self._joined += len(group) if len(group) > 1 else 0
+                self._into += len(group) > 1
+                self._erased += len(concerned & set(files))
+            if self._dry_run or (parts == found and not is_newer):
                 return
-            if await chain.commit(_joined(manifest, _entry(chain).link, parts)) is not None:
+            if await chain.commit(_joined(manifest, _entry(chain).link, parts, newest)) is not None:
+                for part in made.values():
+                    if part not in parts:  # joined otherwise, with what another run had added
+                        await self._storage.delete(format.part_name(chain.name, part))
                 return
             # Another run has added to the chain: what was joined is good still.
-            self._joined = self._into = 0
             chain = await Chain.read(self._storage, chain.name)
         raise RepositoryError(f"other runs add to the chain {chain.name} all the time: join its parts later")
 
-    async def _join(self, chain: str, group: Sequence[Part], recipients: Sequence[Recipient]) -> Part:
+    async def _what_was_erased(self, chain: Chain) -> tuple[Erased, Link | None, bool]:
+        """What was erased from the store, the newest list of it, and whether parts may hold any of it: those of the
+        manifest that lists all have been looked at, unless it is the first run's."""
+        lists = await chain.erasures()
+        newest = (await chain.erasures_at(len(lists)))[1] if lists else None
+        root = (await chain.entry(_manifest(chain).root)).manifest
+        done = root.erasures.number if root.number > 1 and root.erasures is not None else 0
+        erased = Erased(Erasure(each.at, each.what) for one in lists for each in one.erasures)
+        return erased, newest, bool(erased) and len(lists) > done
+
+    async def _concerned(self, chain: str, parts: Sequence[Part], erased: Erased) -> set[str]:
+        """The files of the parts that hold what was erased."""
+        found = set()
+        for part in parts:
+            before, after = hashlib.sha256(), hashlib.sha256()
+            async with aclosing(read_part(self._storage, chain, part, self._identities)) as blocks:
+                async for block in erased(_hashed(blocks, before)):
+                    after.update(block)
+            if before.digest() != after.digest():
+                found.add(part.file)
+        return found
+
+    async def _join(
+        self, chain: str, group: Sequence[Part], recipients: Sequence[Recipient], erased: Erased
+    ) -> Part:
         packer = Packer(recipients)
         for part in group:
             async with aclosing(read_part(self._storage, chain, part, self._identities)) as blocks:
-                async for block in blocks:
+                async for block in erased(blocks) if erased else blocks:
                     packer.add(block)
         packed = packer.finish()
         ending = ENDING + (ENCRYPTED if recipients else "")
@@ -211,8 +249,6 @@ class _Keeping:
             last_time=group[-1].last_time,
             recipients=[recipient.fingerprint for recipient in recipients],
         )
-        if joined.plain.bytes != sum(part.plain.bytes for part in group):
-            raise RepositoryDamagedError(format.part_name(chain, group[0]), "it does not hold what it held")
         if not await self._storage.put_new(format.part_name(chain, joined), packed.data):
             raise RepositoryError(
                 "two parts have got the same random name, which should not happen: try again"
@@ -230,7 +266,13 @@ def _manifest(chain: Chain) -> Manifest:
     return _entry(chain).manifest
 
 
-def _joined(manifest: Manifest, link: Link, parts: list[Part]) -> Manifest:
+async def _hashed(blocks: AsyncIterator[bytes], hashed: hashlib._Hash) -> AsyncIterator[bytes]:
+    async for block in blocks:
+        hashed.update(block)
+        yield block
+
+
+def _joined(manifest: Manifest, link: Link, parts: list[Part], erasures: Link | None) -> Manifest:
     """The same state, with other parts. It keeps its time: it is no newer backup."""
     number = link.number + 1
     return msgspec.structs.replace(
@@ -243,6 +285,7 @@ def _joined(manifest: Manifest, link: Link, parts: list[Part]) -> Manifest:
         tool=f"eventferry {eventferry.__version__}",
         parts=parts,
         totals=Totals().plus(parts),
+        erasures=erasures,
     )
 
 

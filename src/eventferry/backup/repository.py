@@ -18,6 +18,7 @@ from eventferry.backup.packing import load_identities
 from eventferry.backup.reading import JOBS, Backup, chain_in
 from eventferry.backup.restoring import RestoreReport
 from eventferry.backup.storage import open_storage
+from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
 from eventferry.errors import UsageError
 from eventferry.lines.piping import Transform
@@ -95,6 +96,7 @@ class Repository:
         exclude_types: Iterable[str] | None = None,
         aggregate_ids: Iterable[str] | None = None,
         aggregate_prefixes: Iterable[str] | None = None,
+        without_erasures: bool = False,
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a backup: an async iterator of blocks, a source for `pipeline`, `verify` and `check`.
 
@@ -108,6 +110,7 @@ class Repository:
             exclude_types: but none of these.
             aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
             aggregate_prefixes: only events of aggregates whose ids begin with one of these.
+            without_erasures: as they were backed up, with what was erased from the store since.
         """
         only = Selection.of(
             event_types=event_types,
@@ -116,9 +119,10 @@ class Repository:
             aggregate_prefixes=aggregate_prefixes,
         )
         backup = await self._backup(manifest, chain)
+        erased = Erased(()) if without_erasures else await restoring.erased_in(backup)
         found = backup.lines(stop=until, identities=self._identities, jobs=jobs)
         async with aclosing(found if only.is_all else selected(only, found)) as lines:
-            async for block in lines:
+            async for block in erased(lines) if erased else lines:
                 yield block
 
     async def restore(
@@ -219,7 +223,8 @@ class Repository:
             keep_replaced: remove chains of stores that were replaced longer ago than this, in ms. None removes none.
             keep_manifests: remove the manifests below one that lists all parts, once all of them are older than this,
                 in ms. Their states can then be restored by a bookmark or a time only. None removes none.
-            compact: join neighbours among small parts. Encrypted ones need a key.
+            compact: join neighbours among small parts, and write parts anew that hold what was erased from the store.
+                Encrypted ones need a key.
             dry_run: only say what would be done.
         """
         return await keeping.prune(

@@ -8,7 +8,10 @@ from typing import Any
 import msgspec
 
 from eventferry import cursor as vector
+from eventferry.backup.format import Erasures
 from eventferry.backup.reading import JOBS, Backup
+from eventferry.changing import erasing
+from eventferry.changing.erased import Erased
 from eventferry.clock import now
 from eventferry.database import Database
 from eventferry.errors import EventferryError, RepositoryDamagedError, RepositoryError
@@ -16,6 +19,7 @@ from eventferry.lines.piping import Transform, pipeline
 from eventferry.reading.bookmarks import decode
 from eventferry.reading.questions import identity_of
 from eventferry.state import owners, syncs
+from eventferry.state.erasures import Erasure
 from eventferry.state.syncs import SyncState
 from eventferry.store import EventStore
 from eventferry.syncing.source import NO_IDENTITY
@@ -86,7 +90,9 @@ async def restore(
         raise RepositoryError(
             f"the chain {backup.chain.name} has no secrets: a backup has them only if it is asked to"
         )
-    deleted = [] if without_erasures else await _deleted_secrets(backup)
+    lists = [] if without_erasures else await _erasures(backup)
+    deleted = [each for one in lists for each in one.deleted_secrets]
+    erased = _erased(lists)
     lines = backup.lines(stop=stop, identities=identities, jobs=jobs)
     database = store._database
     is_made = not await store.exists()
@@ -98,7 +104,7 @@ async def restore(
         if with_secrets:
             found = await pipeline(backup.secrets(deleted, identities), store.import_secrets())
             secrets = found.imported
-        steps = [step for step in (tell, changes) if step is not None]
+        steps = [step for step in (tell, erased or None, changes) if step is not None]
         sink = store.import_events(replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty)
         report = await pipeline(lines, *steps, sink)
     except EventferryError as error:
@@ -108,6 +114,7 @@ async def restore(
             error.add_note(f"the empty store was not removed: {another}")
         raise
     if changes is None:
+        await erasing.bring(erased.erasures, database)
         await _note(database, backup, lines.bookmark, report.imported)
     return RestoreReport(
         imported=report.imported,
@@ -119,9 +126,18 @@ async def restore(
     )
 
 
-async def _deleted_secrets(backup: Backup) -> list[str]:
+async def erased_in(backup: Backup) -> Erased:
+    """What was erased from the store since, or before. Raises RepositoryDamagedError."""
+    return _erased(await _erasures(backup))
+
+
+def _erased(lists: Sequence[Erasures]) -> Erased:
+    return Erased(Erasure(each.at, each.what) for one in lists for each in one.erasures)
+
+
+async def _erasures(backup: Backup) -> list[Erasures]:
     try:
-        return [id for erasures in await backup.erasures() for id in erasures.deleted_secrets]
+        return await backup.erasures()
     except RepositoryDamagedError as error:
         raise RepositoryDamagedError(
             error.name,

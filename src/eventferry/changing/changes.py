@@ -149,9 +149,9 @@ class Changes:
         except InputError as error:
             self._told = error
             raise
+        self._proof.report(self._applied.never_matched)
         if held:
             yield held
-        self._proof.report(self._applied.never_matched)
 
     def change(self, lines: bytes) -> bytes:
         """Whole lines changed, without new positions: each has the position and the version of the event that it was
@@ -277,12 +277,8 @@ class Changes:
         stayed: list[msgspec.Raw] = []
         proof.came([line for _, line in events])
         for number, line in events:
-            event_type, aggregate_id, timestamp, payload = (
-                line.type,
-                line.aggregate_id,
-                line.timestamp,
-                line.payload,
-            )
+            event_type, aggregate_id = line.type, line.aggregate_id
+            timestamp, payload = line.timestamp, line.payload
             if takes is not None and not takes(event_type, aggregate_id, timestamp):
                 self._refuse_to_lose(line, "the filters do not take it")
                 proof.left_out += 1

@@ -131,8 +131,10 @@ class Document:
 
     def replace(self, pointer: Pointer, value: Callable[[msgspec.Raw], msgspec.Raw]) -> int:
         """Put something else in the place of each value that a pointer finds; returns how many it found."""
-        if (name := self._member(pointer)) is not None:
-            self._root[name] = value(_text(self._root[name]))
+        root = self._root
+        # A member of the outermost object, as mostly, is quickly found.
+        if root.__class__ is dict and len(pointer) == 1 and (node := root.get(pointer[0])) is not None:
+            root[pointer[0]] = value(node if node.__class__ is msgspec.Raw else _text(node))
             return 1
         found = _places([(self, 0)], pointer)
         for holder, key in found:
@@ -141,8 +143,9 @@ class Document:
 
     def remove(self, pointer: Pointer) -> int:
         """Remove each member or element that a pointer finds; returns how many it found."""
-        if (name := self._member(pointer)) is not None:
-            del self._root[name]
+        root = self._root
+        if root.__class__ is dict and len(pointer) == 1 and pointer[0] in root:
+            del root[pointer[0]]
             return 1
         found = _places([(self, 0)], pointer)
         for holder, key in reversed(found):  # from the last on, so that those before keep their places
@@ -186,11 +189,6 @@ class Document:
                 continue
             count += len(found)
         return count
-
-    def _member(self, pointer: Pointer) -> str | None:
-        """The name of the member of the outermost object that a pointer finds, where it is that easy: mostly."""
-        root = self._root
-        return pointer[0] if root.__class__ is dict and len(pointer) == 1 and pointer[0] in root else None
 
 
 def _text(node: Any) -> msgspec.Raw:

@@ -18,6 +18,7 @@ import eventferry
 from eventferry.cli import (
     backups,
     checks,
+    erasing,
     events,
     following,
     foreign,
@@ -60,6 +61,7 @@ for command in (
     incremental.incremental,
     syncing.sync,
     syncing.cutover,
+    erasing.erase,
     backups.backup,
     secrets.export_secrets,
     secrets.import_secrets,

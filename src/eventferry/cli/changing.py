@@ -185,6 +185,8 @@ def changing_of(
     chosen |= {name: options.pop(name) for name in ("rules", "function")}
     chosen["keep_positions"] = options.pop("keep_positions", False)
     report = options.pop("report")
+    if report == "-":
+        raise UsageError("--report writes a file; --json prints the report as a part of the result")
     is_asked = dry_run or report is not None
     if not is_asked and all(value is None or value is False for value in chosen.values()):
         return Changing(None, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +13,15 @@ from eventferry.cli.foreign import Foreign, foreign_options, taken
 from eventferry.cli.options import flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import blocks_of, secrets_of, store_at
-from eventferry.cli.repositories import cut_in, identity_option, is_repository, lines_of
+from eventferry.cli.repositories import backup_of, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
+
+if TYPE_CHECKING:
+    from eventferry.changing.erased import Erased
+    from eventferry.state.erasures import Erasure
 
 
 @click.command()
@@ -29,6 +33,10 @@ from eventferry.errors import UsageError
     "BOOKMARK",
     "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing.",
 )
+@flag(
+    "--erased",
+    "Erase from both what was erased from either of the two that is a store: so an older copy is equal to it.",
+)
 @identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @foreign_options
@@ -39,6 +47,7 @@ async def verify(
     b: str | None,
     content: bool,
     until: str | None,
+    erased: bool,
     identity: tuple[str, ...],
     secrets: bool,
     as_json: bool,
@@ -59,8 +68,9 @@ async def verify(
             "--from needs two sources to compare, A being the other product's, and no --until or --secrets"
         )
     if b is None:
-        if content or secrets:
-            raise UsageError(f"--{'content' if content else 'secrets'} needs two sources to compare")
+        for name, given in {"content": content, "erased": erased, "secrets": secrets}.items():
+            if given:
+                raise UsageError(f"--{name} needs two sources to compare")
         is_sound = await _check(a, as_json=as_json)
     elif a == b == "-":
         raise UsageError("only one of the two can be standard input")
@@ -70,6 +80,7 @@ async def verify(
             b,
             content=content,
             until=until,
+            erased=erased,
             identities=identity,
             secrets=secrets,
             foreign=foreign,
@@ -118,6 +129,7 @@ async def _compare(
     *,
     content: bool,
     until: str | None,
+    erased: bool,
     identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
@@ -126,14 +138,18 @@ async def _compare(
     report: eventferry.VerifyReport | None = None
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
-        if until is None and is_repository(a) and is_store(b):
-            until = await cut_in(a, b)
+        chain: str | None = None
+        if is_repository(a) and is_store(b):
+            chain, cut = await backup_of(b, a)
+            until = until or cut
         async with (
-            lines_of(a, until, identities, foreign) as left,
+            lines_of(a, until, identities, foreign, chain) as left,
             lines_of(b, until, identities) as right,
         ):
             with Meter("comparing") as meter:
-                report = await eventferry.verify(meter(left), right, content=content)
+                report = await eventferry.verify(
+                    meter(left), right, content=content, erased=await _erased_from(a, b) if erased else None
+                )
     if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:
             kept = await eventferry.verify_secrets(left, right, content=content)
@@ -154,6 +170,17 @@ async def _compare(
                 kept, kept.secrets, kept.other_secrets, "secret", map(_secret_difference, kept.differences), b
             )
     return is_equal
+
+
+async def _erased_from(*places: str) -> Erased:
+    """What was erased from those of the places that are stores."""
+    from eventferry.changing.erased import Erased
+
+    found: list[Erasure] = []
+    for place in filter(is_store, places):
+        async with store_at(place) as store:
+            found += (await store.erased()).erasures
+    return Erased(found)
 
 
 def _tell(

@@ -43,9 +43,10 @@ from eventferry.cli.options import (
     to_option,
 )
 from eventferry.cli.output import print_data, print_json, print_result
-from eventferry.cli.places import destination_of, made, refuse_store
+from eventferry.cli.places import destination_of, made, refuse_store, store_at
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
+from eventferry.databases import is_store
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
 
@@ -351,6 +352,9 @@ async def _import(
                 elif isinstance(error, asyncio.CancelledError | StoreUnreachableError):
                     say("the import was interrupted: run it again with --resume to continue")
                 raise
+        if is_store(src) and foreign is None and changing.changes is None:
+            async with store_at(src) as origin:
+                await opened.bring_erasures(origin)
         told: dict[str, Any] = {"imported": report.imported}
         if changing.changes is None:  # otherwise it is of what the changes gave
             told["byteOffset"] = report.byte_offset

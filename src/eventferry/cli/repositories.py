@@ -13,6 +13,7 @@ import click
 
 import eventferry
 from eventferry import open_store
+from eventferry.cli.changing import changing_of, rule_options
 from eventferry.cli.options import (
     STORE,
     IntParam,
@@ -29,7 +30,7 @@ from eventferry.cli.output import moment_text, print_data, print_json, print_lin
 from eventferry.cli.places import destination_of, source_of, store_at
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
-from eventferry.errors import CursorAheadError, UsageError
+from eventferry.errors import CursorAheadError, StoreUnreachableError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.cli.foreign import Foreign
@@ -95,6 +96,9 @@ identity_option = option(
     multiple=True,
     type=click.Path(dir_okay=False),
 )
+without_erasures_option = flag(
+    "--without-erasures", "With what was erased since; also where the list of erasures cannot be read."
+)
 quiet_option = flag("--quiet", "Say nothing unless something is wrong.")
 parts_jobs_option = option(
     "--jobs", "N", "Fetch this many parts at the same time.", type=click.IntRange(1), default=2
@@ -127,32 +131,39 @@ def is_repository(place: str) -> bool:
 
 @asynccontextmanager
 async def lines_of(
-    place: str, until: str | None, identities: tuple[str, ...] = (), foreign: Foreign | None = None
+    place: str,
+    until: str | None,
+    identities: tuple[str, ...] = (),
+    foreign: Foreign | None = None,
+    chain: str | None = None,
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """The lines of a source for `verify`, which may be a repository."""
     if foreign is None and is_repository(place):
-        async with contextlib.aclosing(
-            eventferry.Repository(place, identities).export_events(until=until)
-        ) as lines:
+        found = eventferry.Repository(place, identities)
+        async with contextlib.aclosing(found.export_events(until=until, chain=chain)) as lines:
             yield lines
         return
     async with source_of(place, until=until, foreign=foreign) as (blocks, _):
         yield blocks
 
 
-async def cut_in(repository: str, store: str) -> str | None:
-    """The bookmark at which the backup in a repository ends, if the store reaches so far: what it has behind that is
-    newer. None if it does not, and then all of it is to be compared."""
+async def backup_of(store: str, repository: str) -> tuple[str | None, str | None]:
+    """What to compare a store with: its chain in the repository, and the bookmark at which the backup ends. None for
+    the chain where there is none of this store, which may be a restored one. None for the bookmark where the store does
+    not reach so far; then all of it is to be compared. What it has behind the bookmark is newer than the backup."""
     from eventferry import cursor
-    from eventferry.reading.bookmarks import counters_of
+    from eventferry.reading.bookmarks import counters_of, decode
 
-    cut = (await eventferry.Repository(repository).status()).newest.bookmark
+    found = eventferry.Repository(repository)
     async with store_at(store) as opened:
+        name = decode(await opened.bookmark(None)).identity.hex()
+        chain = name if any(run.chain == name for run in await found.runs(limit=1)) else None
+        cut = (await found.status(chain)).newest.bookmark
         try:
             await opened.bookmark(cursor.encode(counters_of(cut)))
         except CursorAheadError:
-            return None
-        return cut
+            return chain, None
+        return chain, cut
 
 
 async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet: bool) -> Meter:
@@ -166,10 +177,12 @@ async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet:
 @click.argument("repository", metavar="REPO")
 @click.argument("store", type=STORE)
 @state_options
+@option("--from start", "TIME", "Only events at or after this time.", type=MomentType(up=True))
+@kinds
+@rule_options
+@flag("--dry-run", "Read all and store nothing: tell what would be changed, and show the first changes.")
 @flag("--with-secrets", "Restore the secrets too, as they were when they were last backed up.")
-@flag(
-    "--without-erasures", "Bring back what was erased since, also where the list of erasures cannot be read."
-)
+@without_erasures_option
 @flag("--replace", "Allow replacing the events of a store.")
 @flag("--allow-empty", "Allow a backup without events, which empties the store.")
 @flag("--resume", "Continue an interrupted restore of the same state.")
@@ -183,6 +196,8 @@ async def restore(
     manifest: int | None,
     stop: str | int | None,
     chain: str | None,
+    start: int | None,
+    dry_run: bool,
     identity: tuple[str, ...],
     jobs: int,
     quiet: bool,
@@ -191,28 +206,46 @@ async def restore(
 ) -> None:
     """Restore a store's events from a backup.
 
-    This is all or nothing, as an import. A missing store is created.
+    This is all or nothing, as an import. A missing store is created. Filters and rules change events on the way, as
+    those of import do.
     """
+    import asyncio
+
+    import msgspec
+
     found = eventferry.Repository(repository, identity)
-    async with open_store(store) as opened:
+    options["finish"] = None  # a restore ends at a cut
+    changing = changing_of(options, start, dry_run=dry_run)
+    if dry_run:
+        read = found.export_events(manifest, stop, chain, jobs, without_erasures=options["without_erasures"])
+        async with contextlib.aclosing(read) as lines:
+            await changing.tell(lines, None, as_json=as_json)
+        return
+    async with changing.reported(), open_store(store) as opened:
         with await _meter(found, chain, quiet=quiet) as meter:
-            report = await found.restore(
-                opened,
-                manifest=manifest,
-                until=stop,
-                chain=chain,
-                tell=meter,
-                jobs=jobs,
-                **options,
-            )
+            try:
+                report = await found.restore(
+                    opened,
+                    manifest=manifest,
+                    until=stop,
+                    chain=chain,
+                    changes=changing.changes,
+                    tell=meter,
+                    jobs=jobs,
+                    **options,
+                )
+            except (asyncio.CancelledError, StoreUnreachableError):
+                say("the restore was interrupted: run it again with --resume to continue")
+                raise
     if as_json:
-        print_json(report)
+        print_json(msgspec.to_builtins(report) | changing.result)
     elif not quiet:
         told = "" if report.secrets is None else f" and {counted(report.secrets, 'secret')}"
         say(
             f"restored {rate(report.imported, meter.seconds)}{told} from manifest {report.manifest} of "
-            f"{moment_text(report.created)}"
+            f"{moment_text(report.created)}{changing.told}"
         )
+    changing.warn()
 
 
 @click.command()
@@ -385,6 +418,7 @@ async def status(
 @click.argument("repository", metavar="REPO")
 @state_options
 @kinds
+@without_erasures_option
 @cancellable
 async def cat(
     repository: str,
@@ -393,11 +427,14 @@ async def cat(
     chain: str | None,
     identity: tuple[str, ...],
     jobs: int,
+    without_erasures: bool,
     **filters: Any,
 ) -> None:
     """Print the events of a backup as JSON Lines."""
     found = eventferry.Repository(repository, identity)
-    lines = found.export_events(manifest, stop, chain, jobs, **kinds_of(**filters))
+    lines = found.export_events(
+        manifest, stop, chain, jobs, **kinds_of(**filters), without_erasures=without_erasures
+    )
     await eventferry.pipeline(lines, _held_back, destination_of("-"))
 
 
@@ -426,7 +463,7 @@ async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     "Remove the manifests below one that lists all parts, once all are older than this, such as 400d.",
     type=DurationType(),
 )
-@flag("--compact", "Join small parts.")
+@flag("--compact", "Join small parts, and write parts anew that hold what was erased from the store.")
 @identity_option
 @flag("--dry-run", "Only say what would be done.")
 @quiet_option
@@ -462,6 +499,7 @@ async def prune(
             f"{would}removed {counted(len(report.removed_chains), 'chain')} and "
             f"{counted(report.removed_objects, 'object')} of {report.removed_bytes:,} bytes; "
             f"joined {counted(report.joined_parts, 'part')} into {report.into_parts:,}"
+            + (f"; erased from {counted(report.erased_parts, 'part')}" if report.erased_parts else "")
         )
 
 

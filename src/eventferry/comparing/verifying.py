@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from eventferry.changing.changes import Changes
+from eventferry.changing.erased import Erased
 from eventferry.comparing.abreast import Abreast
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind, Side
@@ -77,6 +78,7 @@ async def verify(
     *,
     content: bool = False,
     changes: Changes | None = None,
+    erased: Erased | None = None,
     other_grows: bool = False,
     waiting_bytes: int = WAITING_BYTES,
 ) -> VerifyReport:
@@ -90,6 +92,8 @@ async def verify(
         changes: with which `other` was made of `source`: they are made again, and their events compared. What a sync
             brought comes in the order in which it arrived, which may be another than that of an export where clocks
             differ: compare its content.
+        erased: what was erased from one of the two (`EventStore.erased`): it is erased from both before they are
+            compared. So an older copy is equal to a store from which something was erased since.
         other_grows: compare only as many events of `other`, its first, as the (changed) source has.
         waiting_bytes: memory for events that have not been matched yet; more are written to temporary files.
 
@@ -100,6 +104,8 @@ async def verify(
     async with AsyncExitStack() as stack:
         if changes is not None:
             source = changes(_closed_by(stack, blocks_of(source)))
+        if erased:
+            source, other = (erased(_closed_by(stack, blocks_of(each))) for each in (source, other))
         if other_grows:
             pair = Abreast(*(_closed_by(stack, blocks_of(each)) for each in (source, other)))
             source, other = pair.first(), pair.second()

@@ -49,6 +49,11 @@ class Tables(NamedTuple):
         """Which appends were stored under an idempotency key."""
         return f"{self.events}-appends"
 
+    @property
+    def erasures(self) -> str:
+        """What was erased from this store, and so from whatever enters it."""
+        return f"{self.events}-erasures"
+
     def stage_of(self, owner: str) -> str:
         """Where the events of an owner's import wait. Its name carries the owner's id, so that a former owner, whose
         stage was dropped or taken over, finds no table any more instead of somebody else's."""
@@ -89,13 +94,14 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|sync|appends|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
+    r"-(?:freeze|threads|sync|appends|erasures|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
     re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
 
 _OF_A_NEIGHBOUR = re.compile(
-    r".+-(?:freeze|threads|sync|appends|incremental-import|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9]+)?)",
+    r".+-(?:freeze|threads|sync|appends|erasures|incremental-import"
+    r"|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9a-f]+)?)",
     re.IGNORECASE | re.DOTALL,
 )
 """What may stand beside the events of another store in the same database, whose name is what comes before it."""

@@ -51,6 +51,7 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.InputError: 422,
     errors.StoreFrozenError: 423,
     errors.ReadOnlyStoreError: 503,
+    errors.NotErasedError: 503,
     errors.SecretNotErasedError: 503,
     errors.StoreBusyError: 503,
     errors.StoreClosedError: 503,

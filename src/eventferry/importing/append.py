@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeAlias
 
+from eventferry.changing.erased import Erased
 from eventferry.comparing.canonical import is_equal
 from eventferry.database import Database, ExclusiveWriting, Progress
 from eventferry.errors import ConcurrentError, InputError
@@ -17,7 +18,7 @@ from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import Limits
-from eventferry.state import owners
+from eventferry.state import erasures, owners
 
 Placed: TypeAlias = tuple[int, Row]  # the number of a line, and its row
 
@@ -95,6 +96,9 @@ class Appending:
 
     async def _append(self, rows: Sequence[Placed]) -> None:
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
+            if erased := Erased(await erasures.load(writing)):
+                left = erased.rows([row for _, row in rows])
+                rows = [(line, row) for (line, _), row in zip(rows, left, strict=True)]
             await self._append_missing(writing, rows)
 
     async def _append_missing(self, writing: ExclusiveWriting, rows: Sequence[Placed]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Seq
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from eventferry.changing.erased import Erased
 from eventferry.clock import moment
 from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
 from eventferry.databases import statements
@@ -21,6 +22,7 @@ from eventferry.errors import (
     ImportNotFoundError,
     ImportOpenError,
     InputError,
+    StoreChangedError,
     UnsupportedStoreError,
     UsageError,
 )
@@ -34,7 +36,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, EventInput, NewRow, NewRowValues
 from eventferry.lines.limits import Limits, check_limits
 from eventferry.reading import order
-from eventferry.state import owners
+from eventferry.state import erasures, owners
 
 if TYPE_CHECKING:
     from eventferry.changing.changes import Changes
@@ -70,8 +72,10 @@ async def push(
     key = order.part_key(part)
     async with owners.writing(database) as writing:
         limits = await writing.limits(await _open_stage(writing, import_id))
+        # While an import is open, nothing is erased.
+        erased = Erased(await erasures.load(writing))
     pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
-    async with _staged(database, pieces) as (stage, count):
+    async with _staged(database, _left(pieces, erased)) as (stage, count):
         async with owners.writing(database) as writing:
             target = await _open_stage(writing, import_id)
             knows_parts = await statements.knows_parts(writing, target.table)
@@ -117,17 +121,29 @@ async def whole(
     merge.check_older(older)
     async with database.reading() as reading:
         limits = await reading.limits()
+        erased = Erased(await erasures.load(reading))
     pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
     if changes is not None:
         pieces = _changed(pieces, changes, limits)
     report = ImportReport()
-    async with _staged(database, pieces) as (stage, _):
+    async with _staged(database, _left(pieces, erased)) as (stage, _):
         with contextlib.suppress(_DryRun):
             async with owners.writing(database, "exclusive") as writing:
+                if erasures.digest_of(await erasures.load(writing)) != erased.digest:
+                    raise StoreChangedError(
+                        "something was erased from the store during the import, which would have brought it back; "
+                        "nothing was imported. Import again"
+                    )
                 report = await merge.merge(writing, stage, older)
                 if dry_run:
                     raise _DryRun
     return report
+
+
+async def _left(pieces: AsyncIterator[Piece], erased: Erased) -> AsyncIterator[Piece]:
+    """What is left of rows in a store from which something was erased."""
+    async for rows, size in pieces:
+        yield erased.new_rows(rows), size
 
 
 class _DryRun(Exception):  # noqa: N818 -- no error: it rolls the transaction back
@@ -148,7 +164,7 @@ async def _staged(database: Database, pieces: AsyncIterator[Piece]) -> AsyncIter
         owner = await database.own()
         stage: Stage | None = None
         try:
-            await owners.drop_dead_stages(database)
+            await owners.drop_dead_stages(database, "merge")
             async with owners.writing(database) as writing:
                 stage = await writing.make_stage("merge", owner=owner.id)
             yield stage, await _fill(database, stage, pieces)

@@ -7,9 +7,10 @@ meanwhile makes the swap refuse, so that nobody's event vanishes unseen.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from eventferry import cursor as vector
+from eventferry.changing.erased import Erased
 from eventferry.database import (
     Database,
     ExclusiveWriting,
@@ -37,7 +38,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NumberedRow
 from eventferry.lines.limits import Limits
 from eventferry.results import ImportProgress
-from eventferry.state import owners
+from eventferry.state import erasures, owners
 from eventferry.state.figures import latest_timestamp
 from eventferry.state.small_tables import refuse_foreign_tables
 
@@ -57,10 +58,20 @@ async def progress(database: Database) -> ImportProgress | None:
 
 
 class Staging(Batches[NumberedRow, Progress]):
-    """Stores the rows of an import in its stage."""
+    """Stores the rows of an import in its stage, as `left` leaves them."""
+
+    def __init__(
+        self,
+        put: Callable[[RowBatch], Coroutine[None, None, None]],
+        progress: Callable[[], Progress],
+        batch_bytes: int,
+        left: Callable[[Sequence[NumberedRow]], Sequence[NumberedRow]],
+    ) -> None:
+        super().__init__(put, progress, batch_bytes)
+        self._left = left
 
     def rows(self, lines: Lines, decoder: LineDecoder) -> Sequence[NumberedRow]:
-        return list(lines.rows(decoder))
+        return self._left(list(lines.rows(decoder)))
 
     async def end_block(self) -> None:
         """Nothing happens: batches are committed by their size."""
@@ -81,6 +92,7 @@ class Replacement:
         self._allow_empty = allow_empty
         self._owner: Owner | None = None
         self._stage: Stage | None = None
+        self._erased = Erased(())
 
     async def begin(self) -> list[Progress]:
         owner = await self._database.own()
@@ -92,6 +104,7 @@ class Replacement:
                 stage, history = await self._take_over(writing, owner)
             async with owners.writing(self._database, "exclusive") as writing:
                 await self._refuse_full(writing)
+                self._erased = Erased(await erasures.load(writing))
                 if stage is None:
                     for other in await writing.stages("replace"):  # begun since just now
                         raise owners.running(other)
@@ -132,7 +145,8 @@ class Replacement:
         if left is None:
             return None, []
         await owners.refuse_living(self._database, left)
-        if self._resume:
+        is_current = _erased_in(left.baseline) in (None, erasures.digest_of(await erasures.load(writing)))
+        if self._resume and is_current:
             # How far it came is known when its former owner cannot go on with it any more.
             adopted = await writing.adopt_stage(left, owner.id)
             if history := await _history(writing, adopted):
@@ -153,7 +167,7 @@ class Replacement:
                 await writing.stage_rows(self._its_stage, batch)
             done(batch.progress)
 
-        return Staging(put, progress, self.batch_bytes)
+        return Staging(put, progress, self.batch_bytes, lambda rows: self._erased.numbered_rows(rows))
 
     async def finish(self, progress: Progress) -> None:
         stage, owner = self._its_stage, self._owner
@@ -180,7 +194,13 @@ class Replacement:
             # Read again: who fills a gap, which the heads don't show, takes it away.
             left = [one for one in await replacing.stages("replace") if one.id == stage.id]
             baseline = left[0].baseline if left else stage.baseline
-            if baseline != await _state(replacing):
+            state = await _state(replacing)
+            if baseline is not None and _erased_in(baseline) != _erased_in(state):
+                raise StoreChangedError(
+                    "something was erased from the store during the import, which would have brought it back; nothing "
+                    "was replaced. Import again"
+                )
+            if baseline != state:
                 raise StoreChangedError(
                     "events were saved during the import; nothing was replaced. "
                     "Import again, with freeze=True to keep writers out"
@@ -209,9 +229,20 @@ class Replacement:
         return self._stage
 
 
+_ERASED = " erased "
+
+
 async def _state(reading: Reading) -> str:
-    """The identity and the heads of a store: if they have not changed, a swap loses nobody's events."""
-    return f"{(await reading.state()).identity} {vector.encode(await reading.heads())}"
+    """The identity and the heads of a store, and what was erased from it: if they have not changed, a swap loses
+    nobody's events, and brings back nothing."""
+    erased = erasures.digest_of(await erasures.load(reading))
+    state = f"{(await reading.state()).identity} {vector.encode(await reading.heads())}"
+    return f"{state}{_ERASED}{erased}" if erased else state
+
+
+def _erased_in(state: str | None) -> str | None:
+    """The digest in such a state, empty where nothing was erased; None where there is no state."""
+    return None if state is None else state.partition(_ERASED)[2]
 
 
 async def _history(writing: Writing, stage: Stage) -> list[Progress]:

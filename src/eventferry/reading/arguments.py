@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from eventferry.database import Filter
 from eventferry.errors import UsageError
 from eventferry.lines.payload import plain_text
-from eventferry.reading.exporting import MaintenanceMode
+from eventferry.reading.maintenance import MaintenanceMode
 
 
 def check_integer(name: str, value: int | None, least: int, *, optional: bool = False) -> None:

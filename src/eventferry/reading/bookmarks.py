@@ -8,6 +8,10 @@ Why the last event of each thread is enough: in each thread, events are committe
 holds what was committed up to some moment, so what a restore takes away are the last events of some threads. If any
 event that was read is gone, so is the last one of its thread; another event in its place has another fingerprint.
 
+A payload from which something was erased is another one, and still the store's history. So the fingerprint has two
+halves, one of whole events and one of all but their payloads. Where only the second fits, the bookmark is good if the
+store knows of an erasure that may concern one of these events.
+
 A bookmark as text is `ef1.` and base64url of: 8 bytes of a hash of the identity, 12 bytes of fingerprint, the 256 next
 counters (six planes of 256 bytes, the highest bytes first, deflated), and a CRC-32 of all of that.
 """
@@ -24,17 +28,20 @@ from typing import NamedTuple
 import msgspec
 
 from eventferry import cursor as vector
+from eventferry.changing.erased import Erased
 from eventferry.comparing.canonical import canonical
 from eventferry.database import Reading
 from eventferry.errors import InputError, StoreReplacedError, UsageError
 from eventferry.lines.event import decode_event
 from eventferry.reading.pages import Lines
 from eventferry.reading.questions import IDENTITY_BYTES, identity_of, refuse_ahead
+from eventferry.state import erasures
 from eventferry.state.syncs import lineage
 
 PREFIX = "ef1."
 
 _FINGERPRINT_BYTES = 12
+_HALF = _FINGERPRINT_BYTES // 2
 _DIGEST_BYTES = 16
 _PLANES = vector.COUNTER_BYTES * vector.THREADS
 _LINES_BYTES = 4 * 1024 * 1024  # bytes of lines that are looked up at a time
@@ -49,20 +56,31 @@ class Written(NamedTuple):
     unread: list[int]
 
 
+class Seen(NamedTuple):
+    """What is kept of an event that was read: digests of all of it and of all but its payload, the same for equal
+    events however their databases spell them, and what tells whether an erasure concerns it."""
+
+    whole: bytes
+    bare: bytes
+    type: str
+    aggregate_id: str
+    timestamp: int
+
+
 class Bookmark(NamedTuple):
     """What has been read of a store; immutable."""
 
     identity: bytes  # of the store, hashed; zeros where it has none that outlasts a backup
     unread: Sequence[int]  # the 256 next counters
     # Of the last event that was read, by thread. One in which none was, or whose last counters were a gap, has none.
-    digests: Mapping[int, bytes]
+    last: Mapping[int, Seen]
 
     @classmethod
     async def at(cls, reading: Reading, unread: Sequence[int]) -> Bookmark:
         """The bookmark at these counters. Raises CursorAheadError where the store does not have so many events."""
         await refuse_ahead(reading, unread)
-        digests = await _digests_at(reading, unread, range(vector.THREADS))
-        return cls(identity_of(await reading.state()), list(unread), digests)
+        last = await _last_at(reading, unread, range(vector.THREADS))
+        return cls(identity_of(await reading.state()), list(unread), last)
 
     @classmethod
     async def open(cls, reading: Reading, text: str) -> Bookmark:
@@ -76,35 +94,48 @@ class Bookmark(NamedTuple):
                 "the bookmark is of another store, or of events that have been replaced since"
             )
         found = await cls.at(reading, unread)
-        if found.fingerprint != fingerprint:
-            raise _other_history()
+        if fingerprint != found.fingerprint:
+            if not found.is_alike(fingerprint):
+                raise _other_history()
+            erased = Erased(await erasures.load(reading))
+            if not any(_is_concerned(erased, seen) for seen in found.last.values()):
+                raise _other_history()
         return found
 
     async def moved(self, reading: Reading, lines: Lines, unread: Sequence[int]) -> Bookmark:
         """The bookmark behind a page, which this reading gave."""
         threads = {thread for thread in range(vector.THREADS) if unread[thread] != self.unread[thread]}
-        digests = {thread: digest for thread, digest in self.digests.items() if thread not in threads}
-        last = _last_lines(lines)
-        known = {thread for thread in threads & last.keys() if last[thread][0] == unread[thread] - 1}
-        digests |= {thread: _placed(last[thread][1])[2] for thread in known}
-        digests |= await _digests_at(reading, unread, threads - known)
-        return self._replace(unread=list(unread), digests=digests)
+        last = {thread: seen for thread, seen in self.last.items() if thread not in threads}
+        texts = _last_lines(lines)
+        known = {thread for thread in threads & texts.keys() if texts[thread][0] == unread[thread] - 1}
+        last |= {thread: _placed(texts[thread][1])[2] for thread in known}
+        last |= await _last_at(reading, unread, threads - known)
+        return self._replace(unread=list(unread), last=last)
 
     async def check(self, reading: Reading, threads: Iterable[int]) -> None:
         """Look whether the last events that were read in these threads are still there. Raises as `open` does."""
         threads = list(threads)
-        found = await _digests_at(reading, self.unread, threads)
-        if all(found.get(thread) == self.digests.get(thread) for thread in threads):
+        found = await _last_at(reading, self.unread, threads)
+        others = [thread for thread in threads if found.get(thread) != self.last.get(thread)]
+        if not others:
             return
         await refuse_ahead(reading, self.unread)
-        raise _other_history()
+        erased = Erased(await erasures.load(reading))
+        for before, now in ((self.last.get(thread), found.get(thread)) for thread in others):
+            if before is None or now is None or before.bare != now.bare or not _is_concerned(erased, now):
+                raise _other_history()
 
     @property
     def fingerprint(self) -> bytes:
         """Of the last events that were read."""
-        hashed = hashlib.blake2b(digest_size=_FINGERPRINT_BYTES)
-        hashed.update(b"".join(bytes([thread]) + digest for thread, digest in sorted(self.digests.items())))
-        return hashed.digest()
+        last = sorted(self.last.items())
+        whole = b"".join(bytes([thread]) + seen.whole for thread, seen in last)
+        bare = b"".join(bytes([thread]) + seen.bare for thread, seen in last)
+        return _hash(whole, _HALF) + _hash(bare, _HALF)
+
+    def is_alike(self, fingerprint: bytes) -> bool:
+        """Whether a fingerprint is of these events, but for payloads, from which something may have been erased."""
+        return fingerprint[_HALF:] == self.fingerprint[_HALF:]
 
     def __str__(self) -> str:
         return encode(Written(self.identity, self.fingerprint, list(self.unread)))
@@ -156,19 +187,27 @@ def _other_history() -> StoreReplacedError:
     )
 
 
-async def _digests_at(reading: Reading, unread: Sequence[int], threads: Iterable[int]) -> dict[int, bytes]:
-    """Digests of the last events before these counters, by thread."""
+def _hash(text: bytes, size: int) -> bytes:
+    return hashlib.blake2b(text, digest_size=size).digest()
+
+
+def _is_concerned(erased: Erased, seen: Seen) -> bool:
+    return erased.concerns(seen.type, seen.aggregate_id, seen.timestamp)
+
+
+async def _last_at(reading: Reading, unread: Sequence[int], threads: Iterable[int]) -> dict[int, Seen]:
+    """The last events before these counters, by thread."""
     places = [(thread, unread[thread] - 1) for thread in threads if unread[thread] > 0]
-    digests: dict[int, bytes] = {}
+    last: dict[int, Seen] = {}
     while places:
         lines = await reading.lines_at(places, _LINES_BYTES)
         found = [_placed(line) for line in lines]
-        digests |= {thread: digest for thread, _, digest in found}
+        last |= {thread: seen for thread, _, seen in found}
         # A call ends early when its lines are large. What it did not find before its last line is not there.
         if not found or len(found) == len(places):
             break
         places = places[places.index(found[-1][:2]) + 1 :]
-    return digests
+    return last
 
 
 def _last_lines(lines: Lines) -> dict[int, tuple[int, bytes]]:
@@ -180,8 +219,8 @@ def _last_lines(lines: Lines) -> dict[int, tuple[int, bytes]]:
     return dict(places)
 
 
-def digest_of(line: bytes) -> bytes:
-    """A digest of a line's event, of which a bookmark's fingerprint is made."""
+def seen_in(line: bytes) -> Seen:
+    """What a bookmark keeps of a line's event."""
     return _placed(line)[2]
 
 
@@ -200,18 +239,23 @@ class _Read(msgspec.Struct, rename="camel", gc=False):
 _READ = msgspec.json.Decoder(_Read)
 
 
-def _placed(line: bytes) -> tuple[int, int, bytes]:
-    """The thread and the counter of a line's event, and a digest: the same for equal events, however their databases
-    spell them."""
+def _placed(line: bytes) -> tuple[int, int, Seen]:
+    """The thread and the counter of a line's event, and what is kept of it."""
     try:
         event = _READ.decode(line)
         payload = canonical(bytes(event.payload))
     except (msgspec.MsgspecError, RecursionError, InputError):
         # A foreign writer let in what is no event by our rules: it is told by its bytes.
         odd = decode_event(line)
-        return odd.thread_id, odd.thread_counter, hashlib.blake2b(line, digest_size=_DIGEST_BYTES).digest()
+        digest = _hash(line, _DIGEST_BYTES)
+        return (
+            odd.thread_id,
+            odd.thread_counter,
+            Seen(digest, digest, odd.type, odd.aggregate_id, odd.timestamp),
+        )
     place = event.thread_id, event.thread_counter
     fields = f"{place} {event.timestamp} {event.aggregate_version} {event.aggregate_id!r} {event.type!r} "
     hashed = hashlib.blake2b(fields.encode(), digest_size=_DIGEST_BYTES)
+    bare = hashed.digest()
     hashed.update(payload)
-    return *place, hashed.digest()
+    return *place, Seen(hashed.digest(), bare, event.type, event.aggregate_id, event.timestamp)

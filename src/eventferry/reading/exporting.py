@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from enum import Enum
 from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
@@ -22,6 +21,7 @@ from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation
 from eventferry.reading.ahead import in_turn
 from eventferry.reading.bookmarks import Bookmark, counters_of, decode
+from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
 from eventferry.reading.pages import NO_LINES, Lines, Pages
 from eventferry.reading.partition import cut as cut_order
 from eventferry.reading.questions import refuse_ahead
@@ -41,17 +41,6 @@ RECONNECTIONS = (0.1, 0.5, 2.0, 5.0)
 
 _Step: TypeAlias = tuple[Lines, list[int], bool]
 """A page, how far the order has been read behind it, and whether that is the end."""
-
-
-class MaintenanceMode(Enum):
-    """Whether an operation freezes or replaces (AUTO) or leaves that to its caller (MANUAL)."""
-
-    AUTO = "auto"
-    MANUAL = "manual"
-
-
-AUTO = MaintenanceMode.AUTO
-MANUAL = MaintenanceMode.MANUAL
 
 
 class ExportStream:

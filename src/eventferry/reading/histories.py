@@ -25,7 +25,7 @@ async def of_aggregate(
         while True:
             wanted = _PART if limit is None else min(limit - len(found), _PART)
             # One more, which tells where a next page begins.
-            places = await _places(reading, aggregate_id, from_version, wanted + 1)
+            places = await places_of(reading, aggregate_id, from_version, wanted + 1)
             lines = await reading.lines_at([place for _, place in places[:wanted]], max_bytes=room)
             found += lines
             room -= sum(map(len, lines))
@@ -36,10 +36,10 @@ async def of_aggregate(
                 return found, from_version
 
 
-async def _places(
+async def places_of(
     reading: Reading, aggregate_id: str, from_version: int, count: int
 ) -> list[tuple[int, tuple[int, int]]]:
-    """The versions of an aggregate, and where their events are: (thread, counter)."""
+    """The versions of an aggregate from one on, `count` at most, and where their events are: (thread, counter)."""
     dialect = reading.dialect
     name, version, thread, counter = map(
         dialect.column, ("aggregateId", "aggregateVersion", "threadId", "threadCounter")

@@ -24,6 +24,7 @@ from eventferry.database import (
     Owner,
     Replacing,
     Stage,
+    StageKind,
     Writing,
     WritingKind,
 )
@@ -161,10 +162,10 @@ def running(stage: Stage) -> StoreBusyError:
     return StoreBusyError(f"another import into this store is running{since}")
 
 
-async def drop_dead_stages(database: Database) -> None:
-    """Remove what incremental imports left whose process died."""
+async def drop_dead_stages(database: Database, *kinds: StageKind) -> None:
+    """Remove what imports of these kinds left whose process died."""
     async with writing(database) as transaction:
-        left = await transaction.stages("merge")
+        left = [stage for kind in kinds for stage in await transaction.stages(kind)]
     dead = [stage for stage in left if stage.owner is None or not await database.is_alive(stage.owner)]
     if dead:
         async with writing(database) as transaction:

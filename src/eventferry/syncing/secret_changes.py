@@ -73,7 +73,7 @@ class SecretChanges:
         """After the commit: leave nothing of deleted secrets in a journal."""
         self.brought += report.imported + report.deleted
         if report.deleted:
-            await self._target.erase_journal()
+            await secrets.leave_no_copy(self._target)
 
     async def bring_all(self) -> None:
         """Bring over whatever differs, if the table of the source has changed since the last round."""

@@ -9,6 +9,7 @@ from eventferry.database import Database
 from eventferry.errors import EventferryError
 from eventferry.lifecycle import Life
 from eventferry.lines.event import Event
+from eventferry.state.erasures import Erasure
 from eventferry.syncing.secret_changes import SecretChanges
 
 NO_IDENTITY = "00" * 8
@@ -112,6 +113,9 @@ class Source(Protocol):
 
     def secrets(self, target: Database) -> SecretChanges | None:
         """Its secrets, for the target; None if it has none."""
+
+    async def erasures(self) -> list[Erasure]:
+        """What was erased from it."""
 
     def fill(self) -> Fill:
         """All of it."""

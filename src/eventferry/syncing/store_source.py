@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
+from eventferry.changing import erasing
 from eventferry.database import EVERYTHING, Database
 from eventferry.errors import CursorAheadError, EventferryError, StoreReplacedError, UsageError
 from eventferry.lifecycle import Life
@@ -17,6 +18,7 @@ from eventferry.reading.following import Follower
 from eventferry.reading.pages import Lines
 from eventferry.reading.questions import identity_of, next_keys
 from eventferry.state import syncs
+from eventferry.state.erasures import Erasure
 from eventferry.syncing.placing import versions_before
 from eventferry.syncing.secret_changes import SecretChanges
 from eventferry.syncing.source import NO_IDENTITY, Waiting
@@ -70,6 +72,10 @@ class StoreSource:
     def secrets(self, target: Database) -> SecretChanges:
         """Those of the store."""
         return SecretChanges(self._database, target)
+
+    async def erasures(self) -> list[Erasure]:
+        """Those that the store keeps."""
+        return await erasing.read(self._database)
 
     def fill(self) -> ExportStream:
         """An export."""

@@ -18,6 +18,7 @@ import msgspec
 
 from eventferry import cursor as vector
 from eventferry.changing.changes import Changes
+from eventferry.changing.erased import Erased
 from eventferry.clock import now
 from eventferry.database import Database
 from eventferry.errors import (
@@ -43,8 +44,9 @@ from eventferry.lines.event import Row, decode_event
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading.questions import identity_of
-from eventferry.state import owners, syncs
+from eventferry.state import erasures, owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
+from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.pace import Pace
 from eventferry.syncing.placing import Placing
@@ -78,6 +80,8 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
         secrets: secrets that were brought over or deleted.
         bookmark: of the source, behind the last event that was read of it.
         read: with changes, events that were read of the source.
+        erasures_left: in a merge, erasures of the source that stay behind, since they name no aggregates, and could hit
+            other events of the target: erase them there.
         exactness: where the source is another product's table, whether an event can be missed whose transaction commits
             late: "exact", or "not exact, because …".
     """
@@ -87,6 +91,7 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     secrets: int
     bookmark: str
     read: int = 0
+    erasures_left: int = 0
     exactness: str | None = None
 
 
@@ -128,6 +133,8 @@ class Sync:
         self._same_aggregate = same_aggregate
         self._secrets = source.secrets(target) if with_secrets else None
         self._changes = changes
+        # What changes make of an event, an erasure of the source does not name any more.
+        self._erasures = ErasureChanges(source, target) if changes is None else None
         self._keeps_places = source.has_places and (changes is None or changes.keep_positions)
         self._pace = Pace(rate)
         self._batch_events = BATCH_EVENTS if rate is None else min(BATCH_EVENTS, rate)
@@ -182,6 +189,8 @@ class Sync:
         state = await self._begin()
         following = await self._source.follow(state.bookmark, min(PAGE_EVENTS, self._batch_events))
         while True:
+            if self._erasures is not None:
+                await self._erasures.bring_in_time(self._its_state)
             has_more = self._secrets is not None and await self._secrets.bring_some()
             idle = IDLE_SECONDS if follow and not has_more else 0
             text, count = await self._gathered(following, idle, follow=follow)
@@ -199,6 +208,8 @@ class Sync:
                 break
         if self._secrets is not None:
             await self._secrets.bring_all()
+        if self._erasures is not None:
+            await self._erasures.bring(self._its_state)
         return await self._noted_end(following)
 
     async def _noted_end(self, following: Following) -> SyncReport:
@@ -215,6 +226,7 @@ class Sync:
             secrets=0 if self._secrets is None else self._secrets.brought,
             bookmark=state.bookmark or "",
             read=0 if self._changes is None else self._read,
+            erasures_left=0 if self._erasures is None else self._erasures.left,
             exactness=self._source.exactness,
         )
 
@@ -232,6 +244,8 @@ class Sync:
         await self._make_target()
         if self._secrets is not None:
             self._secrets.begin()
+        if self._erasures is not None:
+            self._erasures.begin()
         if not await self._find(identities):
             await self._fill(self._its_state)
         return self._its_state
@@ -434,6 +448,7 @@ class Sync:
             before = self._brought if self._changes is None else None
             placing = Placing(state, self._key, self._keeps_places, self._ours, before)
             placed, heads = await placing.place(writing, rows)
+            placed = list(Erased(await erasures.load(writing)).rows(placed))
             state = msgspec.structs.replace(
                 state,
                 bookmark=bookmark,

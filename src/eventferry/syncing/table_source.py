@@ -17,6 +17,7 @@ from eventferry.lines.event import Event
 from eventferry.sources.following import SourceFollower, SourceLines, Table, bookmark_of, open_table
 from eventferry.sources.positions import Place, SourceBookmark
 from eventferry.sources.source import ForeignSource, Reading
+from eventferry.state.erasures import Erasure
 from eventferry.syncing.source import NO_IDENTITY, Waiting
 
 _LOOK_AGAIN = 0.02
@@ -64,6 +65,10 @@ class TableSource:
 
     def secrets(self, target: Database) -> None:
         """There are none."""
+
+    async def erasures(self) -> list[Erasure]:
+        """There are none."""
+        return []
 
     def fill(self) -> TableFill:
         """One state of the table, up to the first row that may not be taken yet."""

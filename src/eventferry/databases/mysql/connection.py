@@ -229,19 +229,29 @@ class Connection:
 
     def insert(self, head: str, rows: Iterable[Sequence[int | str | JsonText | None]]) -> None:
         """Insert rows by `head`, which ends in VALUES, in statements that fit a packet."""
-        wire, prefix = self.wire, head.replace("%%", "%").encode()
-        room = min(self.access.max_packet, _STATEMENT) - len(prefix)
+        written = (b"(" + b",".join(map(_literal, row)) + b")" for row in rows)
+        self._in_statements(head, written, b",", "")
+
+    def update(self, head: str, rows: Iterable[Sequence[int | str | JsonText | None]], tail: str) -> int:
+        """Change what rows say, which stand between `head` and `tail` as a UNION, in statements that fit a packet; how
+        many rows of the table were found."""
+        written = (b"SELECT " + b",".join(map(_literal, row)) for row in rows)
+        return self._in_statements(head, written, b" UNION ALL ", tail)
+
+    def _in_statements(self, head: str, written: Iterable[bytes], between: bytes, tail: str) -> int:
+        wire, prefix, suffix = self.wire, *(text.replace("%%", "%").encode() for text in (head, tail))
+        room = min(self.access.max_packet, _STATEMENT) - len(prefix) - len(suffix)
         literals: list[bytes] = []
-        size = 0
-        for row in rows:
-            literal = b"(" + b",".join(map(_literal, row)) + b")"
+        size = found = 0
+        for literal in written:
             if literals and size + len(literal) > room:
-                wire.query(prefix + b",".join(literals))
+                found += wire.query(prefix + between.join(literals) + suffix)
                 literals, size = [], 0
             literals.append(literal)
-            size += len(literal) + 1
+            size += len(literal) + len(between)
         if literals:
-            wire.query(prefix + b",".join(literals))
+            found += wire.query(prefix + between.join(literals) + suffix)
+        return found
 
     def lock(self, name: str, seconds: float) -> bool:
         """Take a named lock, until `end`; whether it came within this time."""

@@ -17,7 +17,7 @@ from eventferry.databases.mysql.reading import compact_text, entry
 from eventferry.databases.mysql.save import next_places, taken
 from eventferry.databases.mysql.stage import MysqlWriting
 from eventferry.databases.mysql.tables import quoted
-from eventferry.databases.names import comment
+from eventferry.databases.names import comment, left_out
 from eventferry.databases.statements import thread_of_the_latest
 from eventferry.databases.stretches import vector
 from eventferry.databases.thread import threaded
@@ -69,6 +69,17 @@ class MysqlExclusiveWriting(MysqlWriting):
         )
         if fills_gaps:
             self._overtake()
+
+    @threaded
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        found = self.connection.update(
+            """UPDATE (SELECT -1 AS threadId, -1 AS threadCounter, '' AS payload UNION ALL """,
+            ((row.thread_id, row.thread_counter, row.payload) for row in rows),
+            f""") AS n STRAIGHT_JOIN {self._events} AS e
+            ON e.threadId = n.threadId AND e.threadCounter = n.threadCounter SET e.payload = n.payload""",
+        )
+        if found != len(rows):
+            raise left_out(self.tables.events)
 
     @threaded
     def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:

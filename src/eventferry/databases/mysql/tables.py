@@ -61,9 +61,11 @@ class Names:
     def aside(self, token: str) -> dict[str, str]:
         """For each table of a store, and for a marker and its companion, a name that no other table has: for one to be
         made, or to be removed. Last comes the companion, whose comment holds the token."""
-        beside = self.tables.open_import, self.tables.sync, self.tables.appends, self.tables.freeze
-        own = (*self.tables, self.threads, *beside, self.mark(token))
-        return {name: f"{self.tables.events}-old-{token}-{place}" for place, name in enumerate(own)}
+        tables = self.tables
+        beside = tables.open_import, tables.sync, tables.appends, tables.erasures, tables.freeze
+        own = (*tables, self.threads, *beside, self.mark(token))
+        # One digit, for a name has no room for more.
+        return {name: f"{tables.events}-old-{token}-{place:x}" for place, name in enumerate(own)}
 
     def left_over(self, beside: Mapping[str, str]) -> list[str]:
         """Which of the tables, by their names and comments, somebody was about to remove or to make. A name alone does
@@ -71,7 +73,7 @@ class Names:
         markers."""
         aside: dict[str, list[str]] = {}
         for name in sorted(beside):
-            if (token := self._token(name, "old", "-[0-9]")) is not None:
+            if (token := self._token(name, "old", "-[0-9a-f]")) is not None:
                 aside.setdefault(token, []).append(name)
         return [
             name

@@ -8,11 +8,11 @@ from contextlib import aclosing
 import psycopg
 
 from eventferry.database import Comparison, NextPlace, Shared, Stage
-from eventferry.databases.names import comment
+from eventferry.databases.names import comment, left_out
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.save import find_places
-from eventferry.databases.postgresql.stage import NUMBERS, TEXTS, PostgresWriting, copied
+from eventferry.databases.postgresql.stage import NUMBERS, TEXTS, PostgresWriting, copied, event_size
 from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.statements import thread_of_the_latest
 from eventferry.errors import ConcurrentError, DatabaseError
@@ -48,6 +48,24 @@ class PostgresExclusiveWriting(PostgresWriting):
                 told = ddl.literal(comment("STAGE", since=stage.since))
                 with self.its_own(stage):
                     await self.execute(f"COMMENT ON TABLE {steps} IS {told}")
+
+    async def rewrite(self, rows: Sequence[Row]) -> None:
+        for begin in range(0, len(rows), PART):
+            part = rows[begin : begin + PART]
+            sizes = [event_size(row.aggregate_id.encode(), row.type.encode(), row.payload) for row in part]
+            changed = await self.connection.change(
+                f"""UPDATE {self.names.events} AS e SET "payload" = n.payload::jsonb, "eventSize" = n.size
+                FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::bigint[]) AS n(thread, counter, payload, size)
+                WHERE e."threadId" = n.thread AND e."threadCounter" = n.counter""",
+                (
+                    [row.thread_id for row in part],
+                    [row.thread_counter for row in part],
+                    [row.payload.decode() for row in part],
+                    sizes,
+                ),
+            )
+            if changed != len(part):
+                raise left_out(self.names.tables.events)
 
     async def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
         behind = [(aggregate_id, MAX_SAFE_INTEGER + 1, time) for aggregate_id, time in wanted]

@@ -40,7 +40,8 @@ class PostgresReplacing(PostgresExclusiveWriting):
     async def drop(self) -> None:
         names = self.names
         tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-        tables += [names.of(names.tables.sync), names.of(names.tables.appends)]
+        beside = names.tables.sync, names.tables.appends, names.tables.erasures
+        tables += map(names.of, beside)
         if await self.freeze() is not None:
             tables.append(names.freeze)
         for kind in get_args(StageKind):

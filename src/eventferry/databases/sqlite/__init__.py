@@ -41,8 +41,8 @@ from eventferry.errors import (
     EventferryError,
     InputError,
     MissingExtraError,
+    NotErasedError,
     ReadOnlyStoreError,
-    SecretNotErasedError,
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
@@ -140,7 +140,7 @@ class SqliteDatabase:
         connection.begin(write=True)
         try:
             self._file.check(to_write=True)
-            pragma(connection.sqlite, f"secure_delete = {'ON' if secrets else 'OFF'}")
+            pragma(connection.sqlite, f"secure_delete = {'ON' if secrets else 'FAST'}")
             # A table is renamed in place of another: views that name the other must not stop it.
             connection.sqlite.execute("PRAGMA legacy_alter_table = ON")
             store = self._known_store(connection)
@@ -317,9 +317,9 @@ class SqliteDatabase:
         async with self._writers.connection() as writer:
             # In WAL mode the old page stands in the log until the log is merged and truncated.
             if not await writer.run(writer.checkpoint):
-                raise SecretNotErasedError(
-                    f"the secret is deleted, but a copy stands in {self._file.path.name}-wal until every reader of "
-                    "an older state has ended and somebody writes again"
+                raise NotErasedError(
+                    f"it is deleted, but a copy stands in {self._file.path.name}-wal until every reader of an older "
+                    "state has ended and somebody writes again"
                 )
 
 

@@ -12,7 +12,7 @@ from eventferry.database import Comparison, NextPlace, Shared, Stage
 from eventferry.databases.names import left_out
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.dialect import foreign
-from eventferry.databases.sqlite.library import code_of
+from eventferry.databases.sqlite.library import Sqlite, code_of, pragma
 from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.reading import KEPT
 from eventferry.databases.sqlite.stage import COLUMNS, SqliteWriting
@@ -44,6 +44,23 @@ class SqliteExclusiveWriting(SqliteWriting):
         if fills_gaps:
             for stage in stages(self.sqlite, self.tables, "replace"):
                 self._overtake(stage)
+
+    @threaded
+    def rewrite(self, rows: Sequence[Row]) -> None:
+        """A payload is first overwritten where it stands, by one of its length. Only then it may become longer or
+        shorter, for which the pages around it are taken to pieces, and leave of what stood there a copy in a gap."""
+        if not self._leaves_nothing:
+            overwrite_free_pages(self.sqlite, f"{self.tables.erasures}-free")
+            self._leaves_nothing = True
+        self.changed_store = True
+        place = f"{self._events} SET payload = CAST({{}} AS TEXT) WHERE threadId = ? AND threadCounter = ?"
+        blank = f"UPDATE {place.format('zeroblob(length(CAST(payload AS BLOB)))')}"
+        final = f"UPDATE {place.format('?')}"
+        for row in rows:
+            self.sqlite.change(blank, (row.thread_id, row.thread_counter))
+        for row in rows:
+            if self.sqlite.change(final, (row.payload, row.thread_id, row.thread_counter)) != 1:
+                raise left_out(self.tables.events)
 
     def insert(self, row: Sequence[object]) -> None:
         if self.sqlite.change(self._insert_event, row) != 1:
@@ -229,3 +246,19 @@ class SqliteExclusiveWriting(SqliteWriting):
             thread = behind_all if is_crowded else timestamp % len(heads)
             yield thread, heads[thread], timestamp, aggregate_id, event_type, payload
             heads[thread] += 1
+
+
+def overwrite_free_pages(sqlite: Sqlite, name: str) -> None:
+    """Overwrite what stands in the pages that are in no use, by a table of this name that is gone afterwards; and what
+    is deleted in the transaction from here on. For the worker thread."""
+    pragma(sqlite, "secure_delete = ON")
+    if not pragma(sqlite, "freelist_count"):
+        return
+    sqlite.execute(f"CREATE TABLE {quoted(name)}(filling BLOB)")
+    while free := pragma(sqlite, "freelist_count"):
+        size = min(free * pragma(sqlite, "page_size"), _FILLING)
+        sqlite.execute(f"INSERT INTO {quoted(name)} VALUES (zeroblob(?))", (size,))
+    sqlite.execute(f"DROP TABLE {quoted(name)}")
+
+
+_FILLING = 64 * 1024 * 1024

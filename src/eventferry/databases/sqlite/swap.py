@@ -35,8 +35,8 @@ class SqliteReplacing(SqliteExclusiveWriting):
             self._drop_stage(stage)
         for name in (tables.events, tables.snapshots, tables.subscribers):
             sqlite.execute(f"DROP TABLE {quoted(name)}")
-        for name in (tables.sync, tables.appends):
+        for name in (tables.sync, tables.appends, tables.erasures):
             sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
         sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         sqlite.execute(f"DROP TABLE {quoted(tables.secrets)}")
-        sqlite.execute("PRAGMA secure_delete = OFF").fetchone()
+        sqlite.execute("PRAGMA secure_delete = FAST").fetchone()

@@ -1,0 +1,70 @@
+"""The command erase."""
+
+from __future__ import annotations
+
+import click
+
+from eventferry.cli.options import STORE, flag, json_option, option
+from eventferry.cli.output import print_line, print_result
+from eventferry.cli.places import store_at
+from eventferry.cli.running import cancellable
+from eventferry.cli.terminal import counted, say
+from eventferry.errors import UsageError
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@option("--rules", "FILE", "What is erased: a TOML file of rules, which may only redact, remove and set.")
+@option("--type types", "TYPE", "Only from events of this type (repeatable).", multiple=True)
+@option("--aggregate-id ids", "ID", "Only from events of this aggregate (repeatable).", multiple=True)
+@option(
+    "--aggregate-prefix prefixes",
+    "PREFIX",
+    "Only from events of aggregates whose id begins with this (repeatable).",
+    multiple=True,
+)
+@flag("--dry-run", "Only tell what would be erased.")
+@flag("--list list_", "Only tell what was erased, as JSON Lines.")
+@json_option
+@cancellable
+async def erase(
+    store: str,
+    rules: str | None,
+    types: tuple[str, ...],
+    ids: tuple[str, ...],
+    prefixes: tuple[str, ...],
+    dry_run: bool,
+    list_: bool,
+    as_json: bool,
+) -> None:
+    """Erase personal data from the events of a store, in place and all or nothing.
+
+    Positions, versions and order stay. What was erased is kept as a list in the store, and applied to whatever enters
+    it later: by import, copy, incremental import or sync.
+    """
+    if (rules is None) != list_:
+        raise UsageError("give either --rules FILE or --list")
+    async with store_at(store) as opened:
+        if rules is None:
+            for erasure in (await opened.erased()).erasures:
+                print_line(f'{{"at":{erasure.at},{erasure.what[1:]}')
+            return
+        report = await opened.erase(
+            rules,
+            event_types=types or None,
+            aggregate_ids=ids or None,
+            aggregate_prefixes=prefixes or None,
+            dry_run=dry_run,
+        )
+    if not as_json:
+        for event_type, count in report.types.items():
+            print_line(f"{count:>12,} {event_type}")
+        for what in report.never_matched:
+            say(f"found nothing: {what}")
+    snapshots = f", removed {counted(report.snapshots, 'snapshot')}" if report.snapshots else ""
+    did = "would change" if dry_run else "changed"
+    print_result(
+        report,
+        f"looked at {counted(report.events, 'event')}, {did} {report.changed:,}{snapshots}",
+        as_json=as_json,
+    )

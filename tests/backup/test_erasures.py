@@ -1,0 +1,165 @@
+"""What was erased from a store stays erased when it is restored, from whichever backup."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pyrage
+import pytest
+
+from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, verify
+from eventferry.backup.packing import load_identities
+from eventferry.lines.unpacking import Zstd
+from tests.support import NewUrl, exported, import_lines, line, make_event
+from tests.support.places import DATABASES, Places
+from tests.support.small_backups import KEY, RECIPIENT
+
+NAME = "Ada Lovelace"
+ERASE = Rules(rules=(Rule(redact=("/name",)),))
+
+
+@pytest.fixture(params=DATABASES)
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
+    with Places(request.param, tmp_path) as places:
+        yield places.new_url
+
+
+def persons(*numbers: int) -> bytes:
+    return b"".join(line(make_event(i, payload={"i": i, "name": NAME})) for i in range(*numbers))
+
+
+async def named_in(store: EventStore) -> set[str]:
+    """The aggregates of which a name is left."""
+    lines = map(json.loads, (await exported(store)).splitlines())
+    return {event["aggregateId"] for event in lines if event["payload"]["name"] == NAME}
+
+
+ALL = {f"aggregate-{i}" for i in range(10)}
+
+
+async def test_a_restore_of_an_older_backup_stays_erased(new_url: NewUrl, tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    async with open_store(new_url()) as store, open_store(new_url()) as restored:
+        await store.init()
+        await import_lines(store, persons(300))
+        await back_up(store, folder)
+        await store.erase(ERASE, aggregate_ids=["aggregate-3"])
+        await import_lines(store, persons(300, 400), maintenance_mode=MANUAL)
+        assert (await back_up(store, folder)).erasures == 1
+        await store.erase(ERASE, aggregate_prefixes=["aggregate-4"])
+        assert (await back_up(store, folder)).erasures == 2
+        assert (await back_up(store, folder)).erasures == 2
+        repository = Repository(folder)
+        for manifest, count in ((1, 300), (2, 400), (None, 400)):
+            await repository.restore(restored, manifest=manifest, replace=True)
+            assert await named_in(restored) == ALL - {"aggregate-3", "aggregate-4"}
+            assert (await restored.describe()).event_count == count
+        assert (await verify(store.export_events(), restored.export_events())).equal
+        await import_lines(restored, persons(300))
+        assert await named_in(restored) == ALL - {"aggregate-3", "aggregate-4"}
+
+
+async def test_readers_of_the_store_go_on_in_the_restored_one(new_url: NewUrl, tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    async with open_store(new_url()) as store, open_store(new_url()) as restored:
+        await store.init()
+        await import_lines(store, persons(300))
+        before = await store.bookmark()
+        await back_up(store, folder)
+        await store.erase(ERASE)
+        after = await store.bookmark()
+        await back_up(store, folder)
+        repository = Repository(folder)
+        for until in (before, after):
+            await repository.restore(restored, until=until, replace=True)
+            assert await named_in(restored) == set()
+            for bookmark in (before, after):
+                assert (await restored.load_events(limit=1, since=bookmark)).events == []
+
+
+async def test_a_drill_compares_without_what_was_erased(new_url: NewUrl, tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    async with open_store(new_url()) as store:
+        await store.init()
+        await import_lines(store, persons(300))
+        await back_up(store, folder)
+        await store.erase(ERASE)
+        await back_up(store, folder)
+    repository = Repository(folder)
+    assert (await repository.drill()).equal
+
+
+async def test_without_erasures_what_was_erased_comes_back(new_url: NewUrl, tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    async with open_store(new_url()) as store, open_store(new_url()) as restored:
+        await store.init()
+        await import_lines(store, persons(300))
+        await back_up(store, folder)
+        await store.erase(ERASE)
+        await back_up(store, folder)
+        repository = Repository(folder)
+        await repository.restore(restored, without_erasures=True)
+        assert await named_in(restored) == ALL
+        assert (await restored.erased()).erasures == ()
+
+
+async def test_the_lines_of_a_backup_come_without_what_was_erased(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await store.init()
+        await import_lines(store, persons(30))
+        await back_up(store, tmp_path / "repository")
+        await store.erase(ERASE)
+        await back_up(store, tmp_path / "repository")
+        repository = Repository(tmp_path / "repository")
+        assert await lines_of(repository.export_events(1)) == await exported(store)
+        assert await lines_of(repository.export_events(without_erasures=True)) == persons(30)
+        chosen = await lines_of(repository.export_events(aggregate_ids=["aggregate-3"]))
+        assert chosen == await exported(store, aggregate_ids=["aggregate-3"])
+
+
+async def lines_of(source: AsyncIterator[bytes]) -> bytes:
+    return b"".join([block async for block in source])
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_joining_parts_takes_what_was_erased_out_of_the_repository(
+    tmp_path: Path, encrypted: bool
+) -> None:
+    folder, key = tmp_path / "repository", tmp_path / "key"
+    key.write_text(KEY)
+    recipients = [RECIPIENT] if encrypted else []
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await store.init()
+        cuts = []
+        for since in range(0, 300, 100):
+            await import_lines(store, persons(since, since + 100), maintenance_mode=MANUAL)
+            await back_up(store, folder, recipients=recipients)
+            cuts.append(await store.bookmark())
+        repository = Repository(folder, [key])
+        await repository.prune(compact=True)
+        await store.erase(ERASE, aggregate_ids=["aggregate-3"])
+        await back_up(store, folder, recipients=recipients)
+        report = await repository.prune(compact=True, dry_run=True)
+        assert report.erased_parts == 1
+        assert (await repository.prune(compact=True)).erased_parts == 1
+        await repository.prune(compact=True)
+        kept = await lines_of(repository.export_events(without_erasures=True))
+        assert kept == await exported(store)
+        assert (await everything(folder, key)).count(NAME.encode()) == 270
+        assert (await repository.check(1.0)).sound
+        assert (await repository.prune(compact=True)).erased_parts == 0
+        for number, cut in enumerate(cuts, 1):
+            assert await lines_of(repository.export_events(number)) == await exported(store, until=cut)
+        assert (await repository.drill()).equal
+
+
+async def everything(folder: Path, key: Path) -> bytes:
+    """What all parts in a folder hold, whether a manifest names them or not."""
+    identities = load_identities([key])
+    found = []
+    for file in sorted(folder.rglob("parts/*.jsonl.zst*")):
+        data = file.read_bytes()
+        found.append(pyrage.decrypt(data, identities) if file.suffix == ".age" else data)
+    return b"".join(b"".join(Zstd(str(folder)).feed(data)) for data in found)
