@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,8 +70,9 @@ async def fill(place: Path, count: int) -> None:
     async with open_store(str(place)) as store:
         await store.init()
         async with store.import_events() as stream:
-            for line in make_events(count):
-                await stream.write(line)
+            events = make_events(count)
+            while block := b"".join(islice(events, 5000)):
+                await stream.write(block)
 
 
 def copied(source: Path, rules: str) -> Copy:

@@ -146,14 +146,26 @@ class Freeze:
 
 
 class Save(NamedTuple):
-    """An event that is about to be saved, with its final timestamp, and its version."""
+    """Events of one aggregate, mostly a single one, that are stored together or not at all. They share their final
+    timestamp."""
 
-    event: NewRow
-    version: int
+    events: Sequence[NewRow]
+    version: int  # of the first; the others follow
+    is_next: bool  # whether the version before must be the aggregate's last one
+
+    @property
+    def aggregate_id(self) -> str:
+        """Whose events they are."""
+        return self.events[0].aggregate_id
+
+    @property
+    def timestamp(self) -> int:
+        """When they happen."""
+        return self.events[0].timestamp
 
 
 class Saved(NamedTuple):
-    """Where an event was stored, and the 256 heads as committed."""
+    """Where an event was stored, the first of several that follow one another, and the 256 heads as committed."""
 
     thread_id: int
     thread_counter: int
@@ -458,15 +470,15 @@ class Database(Protocol):
         """
 
     async def save(self, saves: Sequence[Save]) -> Sequence[Saved | None]:
-        """Store events durably, one after the other in one transaction, as `writing` would.
+        """Store events durably, one save after the other in one transaction, as `writing` would.
 
         The thread is `order.thread_of`'s, or the next whose last timestamp is not later; but where the aggregate has
         an event at that very timestamp, the thread of the last such event.
 
         For each it says where it is, with the heads behind the whole transaction. Of several, one that anything is
         in the way of may be left out, and is None. One alone is stored, or the error says why not: ConcurrentError
-        where the version is taken, InputError where the store's columns cannot hold the event. Raises
-        StoreFrozenError where the marker of a freeze stands, whoever set it.
+        where a version is taken, or should be the next and is not; InputError where the store's columns cannot hold an
+        event. Raises StoreFrozenError where the marker of a freeze stands, whoever set it.
         """
 
     async def own(self) -> Owner:

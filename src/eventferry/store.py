@@ -89,7 +89,7 @@ class EventStore:
         database = self._open_database()
         self._open: Database | None = database
         self._saving = Saving(database)
-        self._appending = Appends(database)
+        self._appending = Appends(database, self._saving)
         self._readers = Readers(database)
         self._undo_init: Undo | None = None
 

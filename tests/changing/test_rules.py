@@ -112,11 +112,17 @@ def test_an_aggregate_gets_the_pseudonym_that_its_id_has_in_payloads(tmp_path: P
         aggregate_prefix = "user-"
         rename_aggregate = "customer-"
         pseudonym_aggregate = true
-        pseudonym = ["/user"]
+        pseudonym = ["/user", "/names/*"]
+        pseudonym_prefix = ["user-", "customer-"]
     """
-    event = after(tmp_path, rules, '{"user":17}', aggregateId="user-17")
+    event = after(
+        tmp_path, rules, '{"user":17,"names":["user-17","u\\u0073er-17","user-",5]}', aggregateId="user-17"
+    )
     assert event is not None
-    pseudonym = json.loads(event["payload"])["user"]
+    payload = json.loads(event["payload"])
+    pseudonym = payload["user"]
+    assert payload["names"][:2] == [f"user-{pseudonym}"] * 2
+    assert all(re.fullmatch("[0-9a-f]{32}", name) for name in payload["names"][2:])
     assert re.fullmatch("[0-9a-f]{32}", pseudonym)
     assert event["aggregateId"] == f"customer-{pseudonym}"
 
@@ -200,6 +206,7 @@ def test_what_has_found_nothing_is_reported(tmp_path: Path) -> None:
         ("aggregate_prefix = 'a'\naggregate_id = 'a'\nrename_aggregate = 'b'", "either aggregate_id or"),
         ("pseudonym_aggregate = true\naggregate_pattern = 'a'", "goes with a prefix"),
         ("pseudonym_aggregate = true\naggregate_from = '/a'", "a rule of its own"),
+        ("pseudonym_prefix = 'a'\ndrop = true", "pseudonym_prefix: there is nothing"),
         ('pseudonym = ["/a"]', "rule 1 makes pseudonyms, and the rules do not say where the key is"),
     ],
 )

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from eventferry import Changes, EventStore, pipeline
+from eventferry import Changes, EventStore, StoreNotFoundError, pipeline
 from eventferry.importing.replace import Replacement
 from tests.support import line, make_event
-from tests.support.cli import Ferry, new_ferry
+from tests.support.cli import Ferry, new_ferry, sent
 
 ferry = pytest.fixture(new_ferry)
 
@@ -323,6 +324,24 @@ def test_a_changed_import_goes_on_where_it_was_interrupted(
     told = ferry.done(*words, "--rules", "rules.toml", "--json").json
     assert (told["imported"], told["changes"]["read"]) == (40, 60)
     assert told_of(parsed(ferry.exported("b.db"))) == changed()
+
+
+def test_a_changed_import_that_was_killed_goes_on_as_if_nothing_had_been(ferry: Ferry, store: str) -> None:
+    source = b"".join(line(make_event(i, payload={"number": i, "text": "x" * 1000})) for i in range(12_000))
+    child = ferry.start("import", "-", "b.db", "--rules", "rules.toml")
+    sent(child.stdin).write(source[:12_500_000])
+    sent(child.stdin).flush()
+    begun = None
+    while begun is None or not begun.imported:
+        assert child.poll() is None
+        with suppress(StoreNotFoundError):  # it is about to be made
+            begun = ferry.in_store("b.db", EventStore.import_progress)
+    child.kill()
+    child.wait()
+    told = ferry.done("import", "-", "b.db", "--rules", "rules.toml", "--resume", "--json", stdin=source).json
+    assert (told["imported"], told["changes"]["dropped"]) == (8_000, 4_000)
+    ferry.done("import", "-", "c.db", "--rules", "rules.toml", stdin=source)
+    assert ferry.exported("b.db") == ferry.exported("c.db")
 
 
 # what is refused

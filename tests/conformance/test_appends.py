@@ -175,6 +175,57 @@ async def test_an_append_that_expects_another_version_hears_what_is_there(opened
         assert len(await all_pages(store, 10)) == 3
 
 
+async def test_an_append_goes_on_behind_a_gap_and_not_before_it(opened: Opened) -> None:
+    async with opened() as store:
+        for version in (1, 2, 7):  # as reSolve lets it
+            await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": version})
+        for expected in (2, 3, 6):
+            with pytest.raises(ConcurrentError) as refused:
+                await store.append_events("a", events_of("T", "T"), expected_version=expected)
+            assert refused.value.last_version == 7
+        appended = await store.append_events("a", events_of("T", "T"), expected_version=7)
+        assert [event.aggregate_version for event in appended.events] == [8, 9]
+        assert len(await all_pages(store, 10)) == 5
+
+
+@pytest.mark.parametrize("expected", ["any", "none"])
+async def test_an_event_that_the_store_cannot_hold_is_named_and_none_of_its_append_is_stored(
+    opened: Opened, expected: Any
+) -> None:
+    async with opened() as store:
+        events: list[Any] = [*events_of("T", "T"), {"type": "T" * 701}]
+        with pytest.raises(InputError, match="event 3, field type: "):
+            await store.append_events("a", events, expected_version=expected)
+        assert await all_pages(store, 10) == []
+
+
+async def test_behind_the_cursor_of_an_append_nothing_comes_that_it_counts(opened: Opened) -> None:
+    async with opened() as store:
+        for version in (0, 3):
+            appended = await asyncio.gather(
+                *(
+                    store.append_events(f"a{n}", events_of("T", "U", "V"), expected_version=version)
+                    for n in range(30)
+                ),
+                *(store.append_events(f"b{n}", events_of("T")) for n in range(5)),
+                *(
+                    store.save_event(
+                        {"type": "S", "aggregateId": f"c{n}", "aggregateVersion": version // 3 + 1}
+                    )
+                    for n in range(5)
+                ),
+            )
+            events = await all_pages(store, 50)
+            check_store(events)
+            for one in appended[:30]:
+                assert isinstance(one, Appended)
+                assert [event.type for event in one.events] == ["T", "U", "V"]
+                assert all(event in events for event in one.events)
+                rest = (await store.load_events(limit=500, cursor=one.cursor)).events
+                assert not any(event in rest for event in one.events)
+                assert sum(vector.decode(one.cursor)) + len(rest) == len(events)
+
+
 async def test_of_many_who_expect_the_same_version_one_is_stored(opened: Opened) -> None:
     async with opened() as store:
         for version in (0, 10, 20):

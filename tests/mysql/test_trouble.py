@@ -206,6 +206,36 @@ async def test_a_save_that_somebody_else_made_meanwhile_is_not_taken_for_ours(
             await store.save_event(event)
 
 
+@pytest.mark.parametrize("before", [True, False])
+async def test_an_append_that_expects_a_version_is_stored_once_when_its_answer_was_lost(
+    database: Database, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    events: list[EventInput] = [{"type": "T", "payload": {"a": "it's"}}, {"type": "U"}, {"type": "T"}]
+    async with open_store(database.url) as store:
+        await store.init()
+        await store.append_events("a", events, expected_version="none")
+        left = broken_after(monkeypatch, b"COMMIT", before=before)
+        appended = await store.append_events("a", events, expected_version=3)
+        assert left == [0]
+        page = await store.load_events(limit=9, cursor=None)
+        assert page.events[3:] == appended.events
+        assert page.cursor == appended.cursor
+
+
+async def test_an_append_of_which_somebody_else_stored_one_event_is_not_taken_for_ours(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event: dict[str, Any] = {"type": "T", "timestamp": FAR_FUTURE, "payload": 1}
+    async with open_store(database.url) as store, open_store(database.url) as other:
+        await store.init()
+        await store.append_events("b", [event], expected_version="none")
+        await other.append_events("a", [event, event | {"payload": 2}], expected_version="none")
+        broken_after(monkeypatch, b"COMMIT", before=True)
+        with pytest.raises(ConcurrentError):
+            await store.append_events("a", [event, event], expected_version="none")
+        assert (await other.describe()).event_count == 3
+
+
 async def test_a_save_of_which_nothing_can_be_learnt_says_so(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

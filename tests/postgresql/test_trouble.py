@@ -330,6 +330,27 @@ async def test_a_save_without_an_answer_whose_version_somebody_else_took_is_a_co
     check_no_gaps(url)
 
 
+@pytest.mark.parametrize("change", [{"payload": {"a": 2}}, {"type": "U"}])
+async def test_an_append_without_an_answer_of_which_somebody_else_took_a_version_is_a_conflict(
+    new_url: NewUrl, change: dict[str, Any]
+) -> None:
+    url = new_url()
+    await make_store(url)
+    event = {"type": "T", "timestamp": FAR_FUTURE, "payload": {"a": 1}}
+    async with proxied(url) as (proxy, address), open_store(address) as store, open_store(url) as other:
+        await store.append_events("warm", [event], expected_version="none")
+        proxy.passes_on, proxy.cut_after = False, is_save
+        appending = asyncio.create_task(store.append_events("a", [event, event], expected_version="none"))
+        async with asyncio.timeout(10):
+            while not proxy.cuts:
+                await asyncio.sleep(0)
+            await other.append_events("a", [event, event | change], expected_version="none")
+        with pytest.raises(ConcurrentError):
+            await appending
+        assert (await other.describe()).event_count == 3
+    check_no_gaps(url)
+
+
 async def test_a_save_that_was_stored_is_not_called_frozen_when_its_answer_was_lost(new_url: NewUrl) -> None:
     url = new_url()
     await make_store(url)

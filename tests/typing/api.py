@@ -14,6 +14,9 @@ from eventferry import (
     Append,
     Appended,
     BackupReport,
+    ChangedEvent,
+    ChangeReport,
+    Changes,
     CheckReport,
     Description,
     Event,
@@ -49,6 +52,7 @@ from eventferry import (
     data_of,
     from_cloudevents,
     from_csv,
+    load_rules,
     metadata_of,
     open_source,
     open_store,
@@ -103,6 +107,19 @@ async def streams(a: EventStore, b: EventStore) -> None:
     assert_type(await verify(a.export_events(), "events.jsonl"), VerifyReport)
     assert_type(await check(a), CheckReport)
     assert_type(await back_up(a, Path("backups"), recipients=["age1…", Path("keys")]), BackupReport)
+
+
+async def changes() -> None:
+    def twice(event: Event) -> list[Event]:
+        return [event, event]
+
+    made = Changes(rules=load_rules("rules.toml"), function=twice, event_types=["T"])
+    Changes(rules="rules.toml", function=lambda event: None, keep_positions=True)
+    async with open_store("a.db") as a, open_store("b.db") as b:
+        assert_type(await pipeline(a.export_events(), made, b.import_events()), StreamReport)
+    assert_type(made.report, ChangeReport)
+    assert_type(made.first_changed, list[ChangedEvent])
+    assert_type(made.digest, str)
 
 
 async def events(older: Older, event: EventInput) -> None:

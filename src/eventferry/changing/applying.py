@@ -238,7 +238,7 @@ def _edits_of(rule: Rule, pseudonyms: Pseudonyms | None) -> Iterator[tuple[str, 
         yield f"set {pointer}", methodcaller("set", parsed(pointer), msgspec.Raw(encode_payload(value)))
     if pseudonyms is not None:
         for name, pointers, pseudonym in (
-            ("pseudonym", rule.pseudonym, pseudonyms.plain),
+            ("pseudonym", rule.pseudonym, pseudonyms.behind(rule.pseudonym_prefixes)),
             ("pseudonym_email", rule.pseudonym_email, pseudonyms.email),
             ("pseudonym_digits", rule.pseudonym_digits, pseudonyms.digits),
         ):

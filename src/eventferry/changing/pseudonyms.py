@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from binascii import hexlify
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -86,6 +87,22 @@ class Pseudonyms:
         """The same for a JSON value: a number gets that of its digits as a string, 1.0 that of 1."""
         text = _meant(value)
         return msgspec.Raw(b'"%.32b"' % hexlify(self._hash(b"plain\0" + text))) if text else value
+
+    def behind(self, prefixes: Sequence[str]) -> Callable[[msgspec.Raw], msgspec.Raw]:
+        """The same, where a string that begins with one of these keeps it: the rest gets the pseudonym."""
+        if not prefixes:
+            return self.plain
+        longest_first = sorted(prefixes, key=len, reverse=True)
+
+        def prefixed(value: msgspec.Raw) -> msgspec.Raw:
+            if bytes(value)[0] == _QUOTE:
+                text = _meant(value).decode()
+                for prefix in longest_first:
+                    if text.startswith(prefix) and text != prefix:
+                        return msgspec.Raw(msgspec.json.encode(prefix + self.of_text(text[len(prefix) :])))
+            return self.plain(value)
+
+        return prefixed
 
     def email(self, value: msgspec.Raw) -> msgspec.Raw:
         """An address that no mail reaches; addresses of one domain stay in one domain. What is no address gets a plain

@@ -44,6 +44,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         rename_member: a pointer to a member, and one to the same place with its new name.
         set: a pointer, and the value that it gets; also where it is missing in an object that is there.
         pseudonym: pointers to values that become their pseudonyms, 32 hex digits.
+        pseudonym_prefix: what these values keep if they begin so, such as the prefix of the aggregates that they name.
         pseudonym_email: the same for an e-mail address, which stays one.
         pseudonym_digits: the same with as many digits.
         redact: pointers to values that become null, or `redact_with`.
@@ -64,6 +65,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     rename_member: dict[str, str] = {}
     set: dict[str, Any] = {}
     pseudonym: Pointers = ()
+    pseudonym_prefix: Names = ()
     pseudonym_email: Pointers = ()
     pseudonym_digits: Pointers = ()
     redact: Pointers = ()
@@ -84,6 +86,11 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     def prefixes(self) -> tuple[str, ...]:
         """What the ids of aggregates that it is about begin with."""
         return _several(self.aggregate_prefix)
+
+    @property
+    def pseudonym_prefixes(self) -> tuple[str, ...]:
+        """What values keep of themselves."""
+        return _several(self.pseudonym_prefix)
 
     @property
     def has_pseudonyms(self) -> bool:
@@ -186,6 +193,8 @@ def _check(rule: Rule) -> None:
         encode_payload(value)
     if rule.redact_with is not None and not rule.redact:
         raise RulesError("redact_with: there is nothing to redact")
+    if rule.pseudonym_prefix and not rule.pseudonym:
+        raise RulesError("pseudonym_prefix: there is nothing that gets a pseudonym")
 
 
 _ACTIONS = (

@@ -1,8 +1,11 @@
 """Appends: several events that belong together, stored in one transaction or not at all.
 
-Appends that wait go together into one exclusive transaction (`groups`), in order of their timestamps, so that no
-thread's timestamps fall within a group. In it each one's expectations are checked; those that are refused are left out,
-and all others are stored by one `append`.
+An append to one aggregate that must have a certain version is a save of several events, and is first tried as one, if
+no other is under way: the database stores it in one step, or leaves it out where anything is in the way.
+
+All others, and what was left out, go together into one exclusive transaction (`groups`) when they wait, in order of
+their timestamps, so that no thread's timestamps fall within a group. In it each one's expectations are checked; those
+that are refused are left out, and all others are stored by one `append`.
 
 An answer can be lost with its connection. Before anything is tried again, the store is asked whether it holds the very
 events that were sent, in a transaction that has waited for the end of the one before.
@@ -53,7 +56,8 @@ from eventferry.lines.payload import LARGE, decode_payload
 from eventferry.reading.arguments import text
 from eventferry.reading.questions import identity_of
 from eventferry.results import Append, Appended, ExpectedVersion, SavedEvent
-from eventferry.saving.groups import Groups
+from eventferry.saving.groups import MOST_BYTES, Groups
+from eventferry.saving.saves import Saving
 from eventferry.state import append_keys
 from eventferry.state.append_keys import AppendRecord
 from eventferry.state.owners import writing
@@ -66,6 +70,7 @@ _PAUSES = (0.1, 0.4, 1, 1.5)
 
 T = TypeVar("T")
 
+_MANY_AT_ONCE = 100  # events that are saved in one step; of more, the round trips are not what takes the time
 _MANY = 1000  # events that are checked in a worker thread, so as not to block the event loop
 
 
@@ -116,14 +121,16 @@ class _Unit:
 class Appends:
     """The appends of one store object."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, saving: Saving) -> None:
         self._database = database
+        self._saving = saving
         self._groups: Groups[_Unit, _Stored] = Groups(
             1,  # an exclusive transaction has the events to itself
             self._store,
             lambda unit: [part.aggregate_id for part in unit.parts],
             lambda unit: sum(len(row.payload) for part in unit.parts for row in part.rows),
         )
+        self._under_way = 0
         self._checking = asyncio.Lock()
         self._keys_of: str | None = None  # the identity of a store whose table of keys is there
         self._sweeping = append_keys.Sweeping()
@@ -147,7 +154,13 @@ class Appends:
         _refuse_parts(parts)
         timestamp = max(now(), *(row.timestamp for part in parts for row in part.rows))
         unit = _Unit(parts, timestamp, None if key is None else _key(key, parts))
-        stored = await self._groups.add(unit)
+        self._under_way += 1
+        try:
+            # Where saves go on one after the other, many appends are stored faster as one block.
+            is_saved = self._under_way == 1 or self._database.traits.saves_at_once > 1
+            stored = (await self._saved(unit) if is_saved else None) or await self._groups.add(unit)
+        finally:
+            self._under_way -= 1
         events = [
             Event(
                 thread_counter=row.thread_counter,
@@ -161,6 +174,22 @@ class Appends:
             for row in stored.rows
         ]
         return Appended(events, cursor.encode(stored.heads), stored.is_repeated)
+
+    async def _saved(self, unit: _Unit) -> _Stored | None:
+        """What came of it as a save of several events; None where that cannot be, or something was in the way."""
+        [part, *others] = unit.parts
+        if others or unit.key is not None or part.expected is None or not _is_small(part):
+            return None
+        version = part.expected + 1
+        rows = [row._replace(timestamp=unit.timestamp) for row in part.rows]
+        try:
+            saved = await self._saving.save_next(rows, version)
+        except (ConcurrentError, InputError, UnsupportedStoreError):
+            return None  # in an exclusive transaction it is found out which event it was, or what is there
+        first = Row(
+            saved.thread_id, saved.thread_counter, unit.timestamp, part.aggregate_id, version, "", b""
+        )
+        return _Stored(_run(first, rows), saved.heads)
 
     async def save_next(self, row: NewRow, version: int) -> SavedEvent:
         """Store an event that must have the next version of its aggregate."""
@@ -380,22 +409,27 @@ def _placed(
     for part, place in zip(unit.parts, places, strict=True):
         thread = place.thread_id
         before = last.get(part.aggregate_id, place.last_version)
-        counter = heads[thread]
-        rows += (
-            Row(
-                thread,
-                counter + step,
-                unit.timestamp,
-                part.aggregate_id,
-                before + 1 + step,
-                row.type,
-                row.payload,
-            )
-            for step, row in enumerate(part.rows)
-        )
-        heads[thread] = counter + len(part.rows)
+        first = Row(thread, heads[thread], unit.timestamp, part.aggregate_id, before + 1, "", b"")
+        rows += _run(first, part.rows)
+        heads[thread] += len(part.rows)
         last[part.aggregate_id] = before + len(part.rows)
     return rows
+
+
+def _is_small(part: Part) -> bool:
+    """Whether its events go into one statement."""
+    if len(part.rows) > _MANY_AT_ONCE or (part.expected or 0) + len(part.rows) > MAX_SAFE_INTEGER:
+        return False
+    return sum(len(row.payload) for row in part.rows) <= MOST_BYTES
+
+
+def _run(first: Row, events: Sequence[NewRow]) -> list[Row]:
+    """The rows of events that follow one another, from the place, the time and the version of `first` on."""
+    thread, counter, timestamp, aggregate_id, version, *_ = first
+    return [
+        Row(thread, counter + step, timestamp, aggregate_id, version + step, event.type, event.payload)
+        for step, event in enumerate(events)
+    ]
 
 
 def _runs(rows: Sequence[Row]) -> list[tuple[int, int, int]]:

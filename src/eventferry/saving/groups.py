@@ -22,7 +22,7 @@ U = TypeVar("U")
 R = TypeVar("R")
 
 _MOST = 256  # units in a group
-_MOST_BYTES = 1024 * 1024  # bytes of payloads in a group of more than one unit: a group is sent in one piece
+MOST_BYTES = 1024 * 1024  # bytes of payloads in a group of more than one unit: a group is sent in one piece
 
 Store: TypeAlias = Callable[[Sequence[U]], Awaitable[Sequence[R | Exception | None]]]
 """Stores units in one transaction: for each what came of it, or why it was refused, or None where it is to come again
@@ -134,7 +134,7 @@ class Groups(Generic[U, R]):
                 passed.append(one)
                 continue
             size += self._size_of(one.unit)
-            if group and size > _MOST_BYTES:
+            if group and size > MOST_BYTES:
                 passed.append(one)
                 break
             group.append(one)

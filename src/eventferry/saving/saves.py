@@ -1,4 +1,4 @@
-"""Saves: one event at a time, with its version. Concurrent ones share a transaction (`groups`)."""
+"""Saves: events whose versions are known, mostly one at a time. Concurrent ones share a transaction (`groups`)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Saving:
         self._groups: Groups[Save, Saved] = Groups(
             database.traits.saves_at_once,
             self._store,
-            lambda save: (save.event.aggregate_id,),
-            lambda save: len(save.event.payload),
+            lambda save: (save.aggregate_id,),
+            lambda save: sum(len(event.payload) for event in save.events),
         )
         self._checking = asyncio.Lock()
 
@@ -47,7 +47,7 @@ class Saving:
     async def save_row(self, row: NewRow, version: int) -> SavedEvent:
         """Store an event that is a row. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
         row = row._replace(timestamp=max(now(), row.timestamp))
-        saved = await self._groups.add(Save(row, version))
+        saved = await self._groups.add(Save([row], version, is_next=False))
         stored = Event(
             thread_counter=saved.thread_counter,
             thread_id=saved.thread_id,
@@ -58,6 +58,11 @@ class Saving:
             payload=msgspec.Raw(row.payload),
         )
         return SavedEvent(stored, cursor.encode(saved.heads))
+
+    async def save_next(self, rows: Sequence[NewRow], version: int) -> Saved:
+        """Store events, which share their final timestamp, as the next ones of their aggregate, of which the first has
+        this version. Raises ConcurrentError where that is not the next, and what else a save may raise."""
+        return await self._groups.add(Save(rows, version, is_next=True))
 
     async def _checked(self, event: EventInput) -> tuple[NewRow, int]:
         """The row and the version of an event. A large event is checked in a worker thread, so as not to block the
@@ -80,6 +85,6 @@ class Saving:
 
 def words_for(saves: Sequence[Save]) -> str:
     """The beginning of a sentence about saves: which they are."""
-    (event, version), *others = saves
-    first = f"version {version} of {event.aggregate_id!r}"
+    save, *others = saves
+    first = f"version {save.version} of {save.aggregate_id!r}"
     return f"{first} and {len(others)} others were" if others else f"{first} was"

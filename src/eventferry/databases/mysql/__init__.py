@@ -42,6 +42,7 @@ from eventferry.databases.names import Tables, comment, fact, new_owner
 from eventferry.databases.server import ServerDatabase
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
+    ConcurrentError,
     StoreBusyError,
     StoreExistsError,
     StoreFrozenError,
@@ -369,11 +370,13 @@ class MysqlDatabase(ServerDatabase[Connection]):
             return writing.shape.order_key is not None
 
     async def _check_limits(self, save: Save) -> None:
-        shape, event = self._shape, save.event
+        shape = self._shape
         if shape is None:
             async with self.reading() as reading:
                 shape = reading.shape
-        check_limits(shape.limits(self._access.max_packet), event.aggregate_id, event.type, event.payload)
+        limits = shape.limits(self._access.max_packet)
+        for event in save.events:
+            check_limits(limits, event.aggregate_id, event.type, event.payload)
 
     async def _save_one(self, save: Save) -> Saved:
         async with self._pool.connection() as connection:
@@ -432,6 +435,8 @@ class MysqlDatabase(ServerDatabase[Connection]):
                     raise saver.refusal(connection, place, error) from None
                 if not isinstance(saved, Found):
                     return saved
+                if saved.marker is None and not saved.follows:
+                    raise ConcurrentError(save.aggregate_id, save.version)
                 if saved.marker is None:
                     place = saver.next_place(connection, saved)
                 elif freeze_of(saved.marker) is not None:

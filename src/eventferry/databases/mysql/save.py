@@ -31,62 +31,72 @@ class Place(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What stood in an event's way: the freeze marker's comment, or the thread of its aggregate at this time."""
+    """What stood in the way of events: the freeze marker's comment, or that they are not the next of their aggregate,
+    or the thread of that at this time."""
 
     marker: str | None
+    follows: bool
     thread_at_once: int | None
 
 
 class Saver:
-    """Stores one event."""
+    """Stores the events of one save."""
 
     def __init__(self, names: Names, shape: Shape, save: Save) -> None:
         self._names = names
         self._shape = shape
-        self._event, self._version = save
+        self._save = save
         self._values: dict[str, Any] = {
-            "timestamp": save.event.timestamp,
-            "aggregate": save.event.aggregate_id,
+            "timestamp": save.timestamp,
+            "aggregate": save.aggregate_id,
             "version": save.version,
-            "type": save.event.type,
-            "payload": save.event.payload.decode(),
+            "before": MAX_SAFE_INTEGER + 1 if save.is_next else save.version,
+            "is_next": save.is_next,
+            "number": len(save.events),
         }
+        for step, event in enumerate(save.events):
+            self._values |= {f"type_{step}": event.type, f"payload_{step}": event.payload.decode()}
         self._events, self._threads = quoted(names.tables.events), quoted(names.threads)
-        self.preferred = Place(order.thread_of(save.event.aggregate_id), in_time=True)
+        self.preferred = Place(order.thread_of(save.aggregate_id), in_time=True)
 
     def store(self, connection: Connection, place: Place) -> Saved | Found:
         [stored] = store(connection, self._names, [(self, place)])
         return stored
 
     def statements(self, connection: Connection, place: Place) -> str:
-        """What stores the event in this thread if it belongs there; its last row says whether it did. The thread's
-        row is locked already, or is here. No counter behind the highest: the column refuses the null."""
+        """What stores the events in this thread, whose row is locked, if they belong there; its row says whether they
+        did. No counter behind the highest: the column refuses the null."""
+        rows = " UNION ALL ".join(
+            f"""SELECT %(thread)s, IF(@counter + {step} <= {MAX_COUNTER}, @counter + {step}, NULL),
+          %(timestamp)s, %(aggregate)s, %(version)s + {step}, %(type_{step})s, %(payload_{step})s
+        FROM DUAL WHERE @goes"""
+            for step in range(len(self._save.events))
+        )
         statements = f"""
         SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
-        SET @marker = ({FREEZE});
         SET @last = (SELECT timestamp FROM {self._events}
           WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
-        SET @at_once = (SELECT at_once FROM ({_before(self._events, self._shape)}) AS before_it);
-        SET @goes = @marker IS NULL AND COALESCE(@at_once, %(thread)s) = %(thread)s
+        SET @version = 0, @at_once = NULL;
+        SELECT aggregateVersion, at_once INTO @version, @at_once
+          FROM ({_before(self._events, self._shape)}) AS before_it;
+        SET @follows = NOT %(is_next)s OR @version = %(version)s - 1;
+        SET @goes = @marker IS NULL AND @follows AND COALESCE(@at_once, %(thread)s) = %(thread)s
           AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s);
         INSERT INTO {self._events}
           (threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload)
-        SELECT %(thread)s, IF(@counter <= {MAX_COUNTER}, @counter, NULL),
-          %(timestamp)s, %(aggregate)s, %(version)s, %(type)s, %(payload)s
-        FROM DUAL WHERE @goes;
-        UPDATE {self._threads} SET threadCounter = threadCounter + 1 WHERE threadId = %(thread)s AND @goes;
-        SELECT @goes, @marker, @at_once, @counter;"""
-        beside = {"database": connection.access.database, "freeze": self._names.tables.freeze}
-        return connection.with_values(statements, self._values | beside | place._asdict())
+        {rows};
+        UPDATE {self._threads} SET threadCounter = threadCounter + %(number)s WHERE threadId = %(thread)s AND @goes;
+        SELECT @goes, @marker, @follows, @at_once, @counter;"""
+        return connection.with_values(statements, self._values | place._asdict())
 
     def next_place(self, connection: Connection, found: Found) -> Place:
         if found.thread_at_once is not None:
             return Place(found.thread_at_once, in_time=False)
         last = _last_timestamps(connection, self._names)
-        return _free_place(self.preferred.thread, self._event.timestamp, last)
+        return _free_place(self.preferred.thread, self._save.timestamp, last)
 
     def refusal(self, connection: Connection, place: Place, error: MySQLError) -> Exception:
-        """What an error of the server's means that came of storing the event; nothing of it is left."""
+        """What an error of the server's means that came of storing the events; nothing of them is left."""
         if number_of(error) == ER.BAD_NULL_ERROR:
             return full_thread(place.thread)
         key = duplicate_key(error)
@@ -96,20 +106,26 @@ class Saver:
             return DatabaseError(
                 f"the counters in {self._names.threads!r} are behind the events: {error.args[1]}"
             )
-        return taken(connection, self._names, self._shape, self._event.aggregate_id, self._version)
+        return taken(connection, self._names, self._shape, self._save.aggregate_id, self._save.version)
 
     def stored(self, connection: Connection) -> Saved | None:
+        same = " OR ".join(
+            f"""(aggregateVersion = %(version)s + {step}
+              AND CAST(type AS BINARY) = CAST(%(type_{step})s AS BINARY)
+              AND CAST(payload AS BINARY) = CAST(%(payload_{step})s AS BINARY))"""
+            for step in range(len(self._save.events))
+        )
         rows = connection.query(
             f"""SELECT threadId, threadCounter FROM {self._events} AS e
-            WHERE {self._shape.same("e.aggregateId", "%(aggregate)s")} AND aggregateVersion = %(version)s
-              AND timestamp = %(timestamp)s AND CAST(type AS BINARY) = CAST(%(type)s AS BINARY)
-              AND CAST(payload AS BINARY) = CAST(%(payload)s AS BINARY)""",
+            WHERE {self._shape.same("e.aggregateId", "%(aggregate)s")}
+              AND aggregateVersion BETWEEN %(version)s AND %(version)s + %(number)s - 1
+              AND timestamp = %(timestamp)s AND ({same}) ORDER BY aggregateVersion""",
             self._values,
         )
-        if not rows:
+        if len(rows) < len(self._save.events):
             return None
         [(heads,)] = connection.query(f"SELECT {ALL_HEADS} FROM {self._threads}")
-        [(thread, counter)] = rows
+        thread, counter = rows[0]
         return Saved(thread, counter, heads_of(heads, self._names))
 
 
@@ -120,11 +136,11 @@ def _before(events: str, shape: Shape) -> str:
     return f"""SELECT last.aggregateVersion,
           CASE WHEN last.timestamp = %(timestamp)s THEN last.threadId ELSE (
             SELECT e.threadId FROM {events} AS e {shape.time_hint}
-            WHERE e.timestamp = %(timestamp)s AND {same} AND e.aggregateVersion < %(version)s
+            WHERE e.timestamp = %(timestamp)s AND {same} AND e.aggregateVersion < %(before)s
             ORDER BY e.threadCounter DESC, e.threadId DESC LIMIT 1
           ) END AS at_once FROM (
             SELECT e.aggregateVersion, e.timestamp, e.threadId FROM {events} AS e
-            WHERE {same} AND e.aggregateVersion < %(version)s ORDER BY e.aggregateVersion DESC LIMIT 1
+            WHERE {same} AND e.aggregateVersion < %(before)s ORDER BY e.aggregateVersion DESC LIMIT 1
           ) AS last"""
 
 
@@ -154,7 +170,7 @@ def next_places(
     before = _before(quoted(names.tables.events), shape)
     statements = "; ".join(
         connection.with_values(
-            before, {"aggregate": aggregate_id, "timestamp": timestamp, "version": MAX_SAFE_INTEGER + 1}
+            before, {"aggregate": aggregate_id, "timestamp": timestamp, "before": MAX_SAFE_INTEGER + 1}
         )
         for aggregate_id, timestamp in wanted
     )
@@ -170,7 +186,7 @@ def next_places(
 
 
 def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Place]]) -> list[Saved | Found]:
-    """Store events in these threads, those that belong there, in a transaction which has ended in any case.
+    """Store the saves in these threads, those that belong there, in a transaction which has ended in any case.
 
     The threads' rows are locked until the end: within a thread, commit order is counter order. The marker is looked for
     after that, because whoever sets it holds all rows."""
@@ -178,9 +194,14 @@ def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Pla
     # In order of the threads, as everybody does: nobody waits for one who waits for him.
     numbers = ", ".join({str(place.thread) for _, place in saves})
     lock = f"SELECT COUNT(*) INTO @locked FROM {threads} WHERE threadId IN ({numbers}) ORDER BY threadId FOR UPDATE;"
+    marker = connection.with_values(
+        f"SET @marker = ({FREEZE});",
+        {"database": connection.access.database, "freeze": names.tables.freeze},
+    )
     # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
     parts = [
-        f"{BEGIN}; {lock if len(saves) > 1 else ''}".replace("%%", "%"),
+        f"{BEGIN}; {lock}".replace("%%", "%"),
+        marker,
         *[saver.statements(connection, place) for saver, place in saves],
         f"COMMIT; SELECT {ALL_HEADS} FROM {threads}".replace("%%", "%"),
     ]
@@ -189,8 +210,8 @@ def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Pla
     return [
         Saved(place.thread, int(counter), after)
         if goes
-        else Found(_text(marker), None if at_once is None else int(at_once))
-        for (_, place), [(goes, marker, at_once, counter)] in zip(saves, rows, strict=True)
+        else Found(_text(told), bool(follows), None if at_once is None else int(at_once))
+        for (_, place), [(goes, told, follows, at_once, counter)] in zip(saves, rows, strict=True)
     ]
 
 

@@ -266,7 +266,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
             async with self._transaction("READ COMMITTED READ ONLY") as (connection, _):
                 taken, place = await self._saver.find_place(connection, save)
             if taken:
-                raise ConcurrentError(save.event.aggregate_id, save.version)
+                raise ConcurrentError(save.aggregate_id, save.version)
         async with self._alone(PostgresExclusiveWriting, "") as writing:
             if await writing.freeze() is not None:
                 raise StoreFrozenError(f"the store {self._place} is frozen")
@@ -292,12 +292,13 @@ class PostgresDatabase(ServerDatabase[Connection]):
     async def _check_limits(self, save: Save) -> None:
         """By the limits that were read before, and where those refuse the event by those that are: an import may
         have put wider columns in place of the events, or reSolve's narrower ones."""
-        event = save.event
-        if self._limits is not None and is_within(self._limits, event):
+        limits = self._limits
+        if limits is not None and all(is_within(limits, event) for event in save.events):
             return
         async with self._shared("allow") as writing:
             self._limits = await writing.limits()
-        check_limits(self._limits, event.aggregate_id, event.type, event.payload)
+        for event in save.events:
+            check_limits(self._limits, event.aggregate_id, event.type, event.payload)
 
     async def own(self) -> LockOwner:
         with self.life.running():

@@ -197,7 +197,10 @@ class Connection:
             try:
                 pgconn.send_query(statements.encode())
                 async with asyncio.timeout(_SILENCE):
-                    return _rows_of(await waiting.wait_async(generators.execute(pgconn), pgconn.socket))
+                    # Without an interval psycopg asks all the time whether the answer is there.
+                    return _rows_of(
+                        await waiting.wait_async(generators.execute(pgconn), pgconn.socket, interval=_SILENCE)
+                    )
             except TimeoutError:
                 await self.close()
                 raise StoreUnreachableError(f"{self._name} does not answer") from None

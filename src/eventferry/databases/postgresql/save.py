@@ -7,7 +7,7 @@ holds that row until it commits; saves of other threads don't wait for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psycopg
 
@@ -17,7 +17,7 @@ from eventferry.databases.postgresql.connection import Connection, prepared
 from eventferry.databases.postgresql.stage import event_size
 from eventferry.databases.postgresql.tables import COLUMNS, Names, literal
 from eventferry.errors import ConcurrentError, DatabaseError
-from eventferry.lines.limits import full_thread
+from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread
 from eventferry.reading import order
 
 
@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
 def preferred(save: Save) -> Place:
     """Where to try first."""
-    return Place(order.thread_of(save.event.aggregate_id), anyhow=False)
+    return Place(order.thread_of(save.aggregate_id), anyhow=False)
 
 
 class Saver:
@@ -60,6 +60,24 @@ class Saver:
             SELECT $1, CASE WHEN counter <= {MAX_COUNTER} THEN counter END, $2, $3, $4, $5, $6, $7 FROM moved
             RETURNING "threadCounter" """,
         )
+        # The aggregate's last version may change behind the snapshot too, in another thread: if it does, a version that
+        # is stored here is taken then, or what was saved there left a gap.
+        self._insert_next = prepared(
+            "bigint, bigint, text, bigint, text[], jsonb[], bigint[], boolean",
+            f"""WITH moved AS (
+              UPDATE {threads} SET "threadCounter" = "threadCounter" + cardinality($5)
+              WHERE "threadId" = $1
+                AND "threadCounter" = (SELECT "threadCounter" FROM {threads} WHERE "threadId" = $1)
+                AND to_regclass({_name(names.freeze)}) IS NULL
+                AND $4 - 1 = coalesce((SELECT max("aggregateVersion") FROM {events} WHERE "aggregateId" = $3), 0)
+                AND ($8 OR {self._is_right})
+              RETURNING "threadCounter" - cardinality($5) AS first
+            ) INSERT INTO {events}({COLUMNS})
+            SELECT $1, CASE WHEN first + step - 1 <= {MAX_COUNTER} THEN first + step - 1 END, $2, $3, $4 + step - 1,
+              type, payload, size
+            FROM moved CROSS JOIN unnest($5, $6, $7) WITH ORDINALITY AS new(type, payload, size, step) ORDER BY step
+            RETURNING "threadCounter" """,
+        )
         table = f"to_regclass({_name(events)})::oid::bigint"
         self._look = prepared(
             "bigint, bigint, bigint",
@@ -69,7 +87,7 @@ class Saver:
               CASE WHEN txid_snapshot_xmin(now) = next THEN next ELSE -1 END
             FROM txid_current_snapshot() AS now, txid_snapshot_xmax(now) AS next""",
         )
-        self._prepared = (self._lock, self._insert, self._look)
+        self._prepared = (self._lock, self._insert, self._insert_next, self._look)
         # As they were behind the save before, the table that they are of, and the next transaction then.
         self._heads = [0] * 256
         self._table: str | None = "0"
@@ -103,7 +121,7 @@ class Saver:
             threads = ",".join({str(place.thread) for _, place in saves})
             inserts.insert(0, f"EXECUTE {self._lock.name}('{{{threads}}}')")
         known = self._heads
-        look = self._look_at(sum(known) + len(saves))
+        look = self._look_at(sum(known) + sum(len(save.events) for save, _ in saves))
         try:
             with connection.named():
                 results = await connection.run_prepared(
@@ -127,8 +145,8 @@ class Saver:
             [[(known,)]] = await connection.run(self._all_heads)
         else:
             known = list(known)
-            for (_, place), counter in zip(saves, counters, strict=True):
-                known[place.thread] = (counter or 0) + 1
+            for (save, place), counter in zip(saves, counters, strict=True):
+                known[place.thread] = (counter or 0) + len(save.events)
         self._heads, self._table, self._next = known, table, int(next_transaction or -1)
         return [
             None if counter is None else Saved(place.thread, counter, known)
@@ -150,10 +168,10 @@ class Saver:
         return f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SET LOCAL statement_timeout = 0; {look}"
 
     async def add(self, connection: Connection, save: Save) -> Saved:
-        """Store an event in an exclusive transaction, which has checked whether the store is frozen."""
+        """Store events in an exclusive transaction, which has checked whether the store is frozen."""
         taken, place = await self.find_place(connection, save)
         if taken:
-            raise ConcurrentError(save.event.aggregate_id, save.version)
+            raise ConcurrentError(save.aggregate_id, save.version)
         with connection.named():
             await connection.prepare(self._prepared)
             try:
@@ -167,26 +185,34 @@ class Saver:
         return Saved(place.thread, int(added[0][0] or 0), heads)
 
     async def find_place(self, connection: Connection, save: Save) -> tuple[bool, Place]:
-        """Whether the version is taken, and the right thread, as far as can be told without a lock: that of the
-        aggregate's last event at this very timestamp, or the next whose last timestamp is not later, or if there is
-        none the preferred one."""
-        event = save.event
-        wanted = event.aggregate_id, save.version + 1, event.timestamp
+        """Whether the version is taken, or not the next as it should be; and the right thread, as far as can be told
+        without a lock: that of the aggregate's last event at this very timestamp, or the next whose last timestamp is
+        not later, or if there is none the preferred one."""
+        behind = MAX_SAFE_INTEGER + 1 if save.is_next else save.version + 1
+        wanted = save.aggregate_id, behind, save.timestamp
         [(last, thread, anyhow)] = await find_places(connection, self._names, [wanted])
-        return last == save.version, Place(thread, anyhow)
+        taken = last >= save.version or (save.is_next and last != save.version - 1)
+        return taken, Place(thread, anyhow)
 
     async def look_up(self, connection: Connection, save: Save) -> Saved | None:
-        """Where the event stands, if it was stored; None if another one has its version, or none has."""
+        """Where the events stand, if they were stored; None if others have their versions, or none have."""
         found, [(heads,)] = await connection.run(
-            f"""SELECT "threadId", "threadCounter" FROM {self._names.events}
-            WHERE "aggregateId" = %(id)s AND "aggregateVersion" = %(version)s AND "timestamp" = %(time)s
-              AND "type" = %(type)s AND "payload" = %(payload)s::jsonb;
+            f"""SELECT "threadId", "threadCounter" FROM {self._names.events} AS e
+            JOIN unnest(%(types)s::text[], %(payloads)s::jsonb[]) WITH ORDINALITY AS sent(type, payload, step)
+              ON "aggregateVersion" = %(version)s + step - 1 AND e."type" = sent.type AND e."payload" = sent.payload
+            WHERE "aggregateId" = %(id)s AND "timestamp" = %(time)s ORDER BY step;
             {self._all_heads}""",
-            _values(save) | {"type": save.event.type, "payload": save.event.payload.decode()},
+            {
+                "time": save.timestamp,
+                "id": save.aggregate_id,
+                "version": save.version,
+                "types": [event.type for event in save.events],
+                "payloads": [event.payload.decode() for event in save.events],
+            },
         )
-        if not found:
+        if len(found) < len(save.events):
             return None
-        [(thread, counter)] = found
+        thread, counter = found[0]
         return Saved(thread, counter, heads)
 
     @property
@@ -194,13 +220,24 @@ class Saver:
         return f'SELECT array_agg("threadCounter" ORDER BY "threadId") FROM {self._names.threads}'
 
     def _execute(self, connection: Connection, save: Save, place: Place) -> str:
-        event = save.event
-        texts = event.aggregate_id.encode(), event.type.encode(), event.payload
-        size = event_size(*texts)
-        identity, kind, payload = map(connection.literal, texts)
+        identity = save.aggregate_id.encode()
+        kinds, payloads, sizes = [], [], []
+        for event in save.events:
+            kind = event.type.encode()
+            kinds.append(connection.literal(kind))
+            payloads.append(connection.literal(event.payload))
+            sizes.append(str(event_size(identity, kind, event.payload)))
+        name, values = self._insert.name, [*kinds, *payloads, *sizes]
+        if save.is_next:
+            name = self._insert_next.name
+            types = ("text", "jsonb", "bigint")
+            values = [
+                f"ARRAY[{','.join(each)}]::{kind}[]"
+                for each, kind in zip((kinds, payloads, sizes), types, strict=True)
+            ]
         return (
-            f"EXECUTE {self._insert.name}({place.thread}, {event.timestamp}, {identity}, {save.version}, "
-            f"{kind}, {payload}, {size}, {place.anyhow})"
+            f"EXECUTE {name}({place.thread}, {save.timestamp}, {connection.literal(identity)}, {save.version}, "
+            f"{', '.join(values)}, {place.anyhow})"
         )
 
     def _refusal(self, save: Save, place: Place, error: DatabaseError) -> Exception:
@@ -210,7 +247,7 @@ class Saver:
         if not isinstance(violation, psycopg.errors.UniqueViolation):
             return error
         if _is_of_version(violation.diag):
-            return ConcurrentError(save.event.aggregate_id, save.version)
+            return ConcurrentError(save.aggregate_id, save.version)
         return DatabaseError(
             f"the next counter of thread {place.thread} in {self._names.threads} belongs to a stored event"
         )
@@ -269,10 +306,6 @@ _OF_ONE = (
 
 def _name(identifier: str) -> str:
     return literal(identifier.replace("%%", "%"))
-
-
-def _values(save: Save) -> dict[str, Any]:
-    return {"time": save.event.timestamp, "id": save.event.aggregate_id, "version": save.version}
 
 
 def _is_of_version(violation: psycopg.errors.Diagnostic) -> bool:

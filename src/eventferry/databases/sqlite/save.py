@@ -7,7 +7,8 @@ from eventferry.database import Save
 from eventferry.databases.sqlite.merge import SqliteExclusiveWriting
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.errors import ConcurrentError, InputError
-from eventferry.lines.limits import full_thread
+from eventferry.lines.event import Row
+from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread
 
 
 class Saver:
@@ -18,19 +19,30 @@ class Saver:
         self.heads = writing.all_heads()
 
     def add(self, save: Save) -> tuple[int, int]:
-        """Store one event; its thread and counter. What it refuses changes nothing."""
+        """Store the events of a save; their thread and the first one's counter. What it refuses changes nothing."""
         heads = self.heads
-        event, version = save
-        if not self._writing.is_ours and (reason := refuse_number(event.payload)) is not None:
-            raise InputError(reason, field="payload")
-        last, thread = self._writing.place_before(event.aggregate_id, version, event.timestamp, heads)
-        if last == version:
-            raise ConcurrentError(event.aggregate_id, version)
+        events, version, is_next = save
+        if not self._writing.is_ours:
+            for event in events:
+                if (reason := refuse_number(event.payload)) is not None:
+                    raise InputError(reason, field="payload")
+        before = MAX_SAFE_INTEGER if is_next else version
+        last, thread = self._writing.place_before(save.aggregate_id, before, save.timestamp, heads)
+        if last >= version or (is_next and last != version - 1):
+            raise ConcurrentError(save.aggregate_id, version)
         counter = heads[thread]
-        if counter > MAX_COUNTER:
+        if counter + len(events) > MAX_COUNTER + 1:
             raise full_thread(thread)
-        self._writing.insert(
-            (thread, counter, event.timestamp, event.aggregate_id, version, event.type, event.payload)
-        )
-        heads[thread] = counter + 1
+        for step, event in enumerate(events):
+            row = Row(
+                thread,
+                counter + step,
+                event.timestamp,
+                event.aggregate_id,
+                version + step,
+                event.type,
+                event.payload,
+            )
+            self._writing.insert(row)
+        heads[thread] = counter + len(events)
         return thread, counter
