@@ -1,4 +1,5 @@
-"""A backup beside an export of the same store to a .zst file, and what a second backup costs.
+"""A backup beside an export of the same store to a .zst file, what a second backup costs, and a restore beside an
+import of that file.
 
 python -m benchmarks.backups [--events 1000000] [--new 1000] [--runs 3] [--kinds sqlite,postgresql,mariadb] [--s3]
 
@@ -82,6 +83,13 @@ def measure(url: str, new_repository: Sequence[str], folder: Path, new: int) -> 
         exports.append(command("export", url, str(folder / "all.jsonl.zst")))
         firsts.append(command("backup", url, repository, "--json"))
     export, first = min(exports), min(firsts)
+    imports: list[Ended] = []
+    restores: list[Ended] = []
+    target = new_url(url.partition(":")[0].replace("mysql", "mariadb"), folder)
+    for _ in new_repository:
+        imports.append(command("import", str(folder / "all.jsonl.zst"), target, "--replace"))
+        restores.append(command("restore", new_repository[-1], target, "--replace"))
+    imported, restored = min(imports), min(restores)
     asyncio.run(add_events(url, new))
     second = command("backup", url, new_repository[-1], "--json")
     third = command("backup", url, new_repository[-1], "--json")
@@ -91,7 +99,10 @@ def measure(url: str, new_repository: Sequence[str], folder: Path, new: int) -> 
         f"  first backup      {first.seconds:6.2f} s, {first.mebibytes:4.0f} MiB of memory, {report['parts']} parts, "
         f"{report['storedBytes']:,} bytes: {export.seconds / first.seconds:.2f} of the export's speed\n"
         f"  {new:,} events later {second.seconds:6.2f} s, {added['storedBytes']:,} bytes\n"
-        f"  nothing new       {third.seconds:6.2f} s",
+        f"  nothing new       {third.seconds:6.2f} s\n"
+        f"  import from .zst  {imported.seconds:6.2f} s, {imported.mebibytes:4.0f} MiB of memory\n"
+        f"  restore           {restored.seconds:6.2f} s, {restored.mebibytes:4.0f} MiB of memory: "
+        f"{imported.seconds / restored.seconds:.2f} of the import's speed",
         flush=True,
     )
 

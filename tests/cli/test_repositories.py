@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import time
 
 import pytest
 
@@ -227,3 +229,21 @@ def test_a_restore_that_was_interrupted_says_how_to_go_on(
 
     monkeypatch.setattr("eventferry.importing.replace.Replacement.finish", unreachable)
     assert "run it again with --resume" in backed_up.refused("restore", "repo", "b.db")
+
+
+@pytest.mark.slow
+def test_a_restore_that_is_killed_again_and_again_comes_to_its_end(ferry: Ferry) -> None:
+    ferry.store("a.db", 20_000)
+    ferry.done("backup", "a.db", "repo")
+    ferry.store("b.db", 5)
+    before = ferry.exported("b.db")
+    words = ("restore", "repo", "b.db", "--replace", "--resume")
+    for _ in range(8):
+        restoring = ferry.start(*words)
+        time.sleep(random.uniform(0.3, 2.5))
+        restoring.kill()
+        restoring.wait()
+        assert ferry.exported("b.db") in (before, ferry.exported("a.db"))
+    ferry.done(*words)
+    assert ferry.done("verify", "repo", "b.db").err == "equal: 20,000 events\n"
+    assert ferry.exported("b.db") == ferry.exported("a.db")
