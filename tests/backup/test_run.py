@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pyrage
 import pytest
 
@@ -300,6 +301,25 @@ async def test_two_runs_at_once_make_one_chain(
     await check_reports(repository, reports, url)
     overtaken = [report for report in reports if report.overtaken]
     assert overtaken, "they never met"
+
+
+async def test_two_processes_at_once_make_one_chain(url: str, repository: str) -> None:
+    await filled(url, 5000)
+    reports: list[BackupReport] = []
+    for number in range(3):
+        children = [
+            subprocess.Popen(
+                [*COMMAND, "backup", url, repository, "--json"], stdout=subprocess.PIPE, env=environment()
+            )
+            for _ in range(3)
+        ]
+        for child in children:
+            out, _ = await asyncio.to_thread(child.communicate)
+            assert child.returncode == 0
+            reports.append(msgspec.json.decode(out, type=BackupReport))
+        await save(url, 5, 5 * number)
+    reports += await at_once(url, repository)
+    await check_reports(repository, reports, url)
 
 
 async def test_whoever_comes_second_uses_the_parts_of_the_first(

@@ -161,7 +161,7 @@ def test_what_has_found_nothing_is_reported(tmp_path: Path) -> None:
     rules = """
         [[rule]]
         type = "TYPE_0"
-        redact = ["/number", "/numbr"]
+        redact = ["/number", "/amount"]
         [[rule]]
         type = "TIPE_0"
         redact = ["/number"]
@@ -174,7 +174,7 @@ def test_what_has_found_nothing_is_reported(tmp_path: Path) -> None:
     changes = Changes(rules=rules_of(tmp_path, rules))
     changes.change(line(make_event(0)))
     assert changes.report.never_matched == (
-        "rule 1: redact /numbr",
+        "rule 1: redact /amount",
         "rule 2",
         "rule 3: aggregate_from",
         "rule 3: copy /none",

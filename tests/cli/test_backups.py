@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pyrage
 import pytest
 
-from tests.support.cli import Ferry, new_ferry
+from tests.support.cli import PATIENCE, Ferry, new_ferry
 
 ferry = pytest.fixture(new_ferry)
 
@@ -73,6 +75,20 @@ def test_a_store_that_was_restored_is_refused_by_name(ferry: Ferry) -> None:
     told = ferry.refused("backup", "a.db", "repository")
     assert "the store is not a continuation of its chain" in told
     assert "back up into another repository" in told
+
+
+def test_a_backup_that_is_ended_by_a_signal_is_gone_on_with(ferry: Ferry) -> None:
+    ferry.store("a.db", 100_000)
+    child = ferry.start("backup", "a.db", "repository")
+    while not list(Path("repository").glob("*/parts/*")) and child.poll() is None:
+        time.sleep(0.001)
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=PATIENCE)
+    if child.returncode:  # otherwise it was faster
+        assert (child.returncode, err) == (143, b"eventferry: ended by SIGTERM\n")
+        assert not list(Path("repository").glob(".unfinished/*"))
+    report = ferry.done("backup", "a.db", "repository", "--json").json
+    assert report["totalEvents"] == 100_000
 
 
 def test_a_file_of_recipients_encrypts(ferry: Ferry) -> None:

@@ -108,3 +108,25 @@ async def test_a_password_is_in_no_object(new_url: NewUrl, tmp_path: Path) -> No
     found = [path.read_text() for path in tmp_path.rglob("*.json")]
     assert len(found) == 3
     assert not any(PASSWORD in each for each in found)
+
+
+async def test_a_chain_goes_on_after_an_erasure_which_is_noted_beside_it(
+    new_url: NewUrl, tmp_path: Path
+) -> None:
+    """Also where the erasure has changed the last events of the backup before it."""
+    repository = str(tmp_path / "repository")
+    rules = tmp_path / "erase.toml"
+    rules.write_text('[[rule]]\nredact = ["/number"]\n')
+    async with open_store(new_url()) as store:
+        await store.init()
+        await import_lines(store, make_lines(300))
+        assert (await back_up(store, repository)).erasures is None
+        await store.erase(rules, aggregate_prefixes=["aggregate-"])
+        assert (await back_up(store, repository)).erasures == 1
+        await store.save_event({"type": "SAVED", "aggregateId": "new", "aggregateVersion": 1})
+        report = await back_up(store, repository)
+        assert (report.events, report.total_events, report.erasures) == (1, 301, 1)
+        erased = (await store.erased()).erasures
+    [one] = await (await chain_in(repository)).erasures()
+    assert [(each.at, each.what) for each in one.erasures] == [(each.at, each.what) for each in erased]
+    assert await damages_in(repository) == []

@@ -16,6 +16,7 @@ from eventferry import (
     EventStore,
     InputError,
     OtherChangesError,
+    StoreBusyError,
     StoreReplacedError,
     TargetChangedError,
     UsageError,
@@ -65,7 +66,28 @@ async def test_a_changed_replica_is_filled_and_then_gets_what_is_new(new_url: Ne
         assert await are_as_changed(source, target, changes)
         assert (await heads_of(target))[0] == 699 + 30
         [status] = await target.sync_status(source)
-        assert (status.events, status.lag_events) == (729, 0)
+        assert (status.events, status.lag_events, status.changes) == (729, 0, changes.digest)
+
+
+@pytest.mark.parametrize("other", [None, "TYPE_1"])
+async def test_a_fill_that_was_interrupted_goes_on_with_its_changes_and_begins_anew_with_others(
+    new_url: NewUrl, other: str | None
+) -> None:
+    first = Changes(exclude_types=["TYPE_0"])
+    async with open_store(new_url()) as source, open_store(new_url()) as target:
+        for store in (source, target):
+            await store.init()
+        await import_lines(source, make_lines(2_000))
+        made = b"".join([block async for block in first(source.export_events())])
+        stream = target.import_events()
+        await stream.begin()
+        await stream.write(b"".join(made.splitlines(keepends=True)[:900]))
+        await stream._batches.commit()
+        await stream.abort(asyncio.CancelledError())
+        changes = first if other is None else Changes(exclude_types=[other])
+        report = await target.sync(source, changes=changes)
+        assert (report.read, report.events) == (2_000, 1_333)
+        assert await are_as_changed(source, target, changes)
 
 
 async def test_renumbering_goes_on_where_it_stopped(new_url: NewUrl) -> None:
@@ -274,6 +296,31 @@ async def test_of_two_syncs_at_once_each_changed_event_is_stored_by_one(
         assert await are_as_changed(source, target, changes[0])
 
 
+async def test_the_report_of_the_changes_counts_each_event_once_however_often_it_was_read(
+    new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_rows = syncing.Sync._store_rows
+    failures = iter([True, False, True, True, False])
+
+    async def fail_now_and_then(self: syncing.Sync, rows: Any, bookmark: str, count: int) -> None:
+        if count and next(failures, False):
+            raise StoreBusyError("somebody else writes")
+        await store_rows(self, rows, bookmark, count)
+
+    changes = Changes(function=evens_twice)
+    async with open_store(new_url()) as source, open_store(new_url()) as target:
+        await source.init()
+        await target.sync(source, changes=changes)
+        await import_lines(source, make_lines(30), maintenance_mode=MANUAL)
+        monkeypatch.setattr(syncing.Sync, "_store_rows", fail_now_and_then)
+        report = await target.sync(source, changes=changes)
+        told = changes.report
+        assert (report.read, report.events) == (told.read, told.written) == (30, 30)
+        assert told.types_after == {"TYPE_1": 20, "RENAMED": 10}
+        await target.sync(source, changes=changes)
+        assert changes.report.read == 0
+
+
 async def test_an_event_that_cannot_be_changed_is_named_and_nothing_of_its_batch_is_stored(
     new_url: NewUrl,
 ) -> None:
@@ -283,8 +330,10 @@ async def test_an_event_that_cannot_be_changed_is_named_and_nothing_of_its_batch
         await import_lines(source, make_lines(30))
         await target.sync(source, changes=changes)
         await save(source, "x" * 400, 1)
-        with pytest.raises(InputError, match=r"aggregateId.*threadCounter 0"):
-            await target.sync(source, changes=changes)
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"aggregateId.*threadCounter 0"):
+                await target.sync(source, changes=changes)
+        assert changes.report.read == 0
         assert (await target.describe()).event_count == 30
 
 
@@ -325,3 +374,17 @@ async def test_what_a_sync_would_bring_is_told_and_nothing_is_stored(new_url: Ne
         assert (await target.sync_status(source))[0].lag_events == 2
         with pytest.raises(OtherChangesError):
             await target.preview_sync(source)
+
+
+async def test_what_a_sync_would_refuse_is_told_before_it_is_tried(new_url: NewUrl) -> None:
+    changes = Changes(function=longer)
+    async with open_store(new_url()) as source, open_store(new_url()) as target:
+        await source.init()
+        await import_lines(source, make_lines(5))
+        await save(source, "x" * 400, 1)
+        preview = await target.preview_sync(source, mode="merge", same_aggregate="renumber", changes=changes)
+        assert (preview.mode, preview.is_first, preview.events) == ("merge", True, 0)
+        assert preview.trouble is not None
+        assert "aggregateId" in preview.trouble
+        preview = await target.preview_sync(source)
+        assert (preview.events, preview.trouble) == (6, None)

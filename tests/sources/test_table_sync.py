@@ -15,8 +15,11 @@ import pytest
 
 from eventferry import (
     AggregateConflictError,
+    Changes,
+    Event,
     EventStore,
     ForeignSource,
+    InputError,
     MappingError,
     SourceRowError,
     StoreClosedError,
@@ -541,6 +544,61 @@ class TestRefusals:
     def test_a_settle_time_is_seconds(self, lite: OwnTable, settle: Any) -> None:
         with pytest.raises(UsageError, match="settle is a number of seconds"):
             open_source(lite.url, mapping(), settle=settle)
+
+
+class TestChanges:
+    async def test_what_is_new_comes_over_changed(self, table: OwnTable, new_url: NewUrl) -> None:
+        changes = Changes(event_types=["TYPE_1"], function=twice)
+        table.add(*range(1, 21))
+        async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+            assert (await target.sync(source, changes=changes)).events == 20
+            table.add(22, 24)
+            report = await target.sync(source, changes=changes)
+            assert (report.read, report.events) == (2, 0)
+            table.add(25, 26)
+            report = await target.sync(source, changes=changes)
+            assert (report.read, report.events) == (2, 2)
+            compared = await verify(source.export_events(), target.export_events(), changes=changes)
+            assert (compared.equal, compared.events) == (True, 22)
+
+    async def test_they_are_merged_behind_events_of_the_targets_own(
+        self, lite: OwnTable, new_url: NewUrl
+    ) -> None:
+        changes = Changes(function=twice)
+        lite.add(1, 2, 3)
+        async with opened(lite.url, mapping()) as source, open_store(new_url()) as target:
+            await target.init()
+            await save(target, "stream-1", 1)
+            for position in (4, 7):
+                lite.add(position)
+                await target.sync(source, mode="merge", same_aggregate="renumber", changes=changes)
+            events = await all_pages(target, 100)
+            versions = [event.aggregate_version for event in events if event.aggregate_id == "stream-1"]
+            assert sorted(versions) == [1, 2, 3, 4, 5, 6, 7]
+
+    @pytest.mark.parametrize("following", [False, True])
+    async def test_an_event_that_becomes_none_is_told_by_its_row(
+        self, lite: OwnTable, new_url: NewUrl, following: bool
+    ) -> None:
+        changes = Changes(function=too_long)
+        lite.add(1)
+        async with opened(lite.url, mapping()) as source, open_store(new_url()) as target:
+            if following:
+                await target.sync(source, changes=changes)
+            lite.add(3, 7, 8)
+            with pytest.raises(InputError, match="position 8"):
+                await target.sync(source, changes=changes)
+            assert len(await brought(target)) == following
+
+
+def twice(event: Event) -> list[Event]:
+    return [event, event]
+
+
+def too_long(event: Event) -> Event:
+    if event.aggregate_id != "stream-2":
+        return event
+    return msgspec.structs.replace(event, type="x" * 701)
 
 
 class TestBookmarks:

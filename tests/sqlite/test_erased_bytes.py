@@ -20,10 +20,15 @@ def text_of(i: int) -> str:
     return f"<person {i}>"
 
 
+def texts_in(folder: Path) -> set[int]:
+    """The events whose texts stand in a file."""
+    found = b"".join(other.read_bytes() for other in folder.iterdir())
+    return {int(number) for number in re.findall(rb"<person ([0-9]+)>", found)}
+
+
 def left_in_files(folder: Path, numbers: range, step: int) -> list[int]:
     """Of the texts of these events, which should all be gone for each `step`th: those that stand in a file."""
-    found = b"".join(other.read_bytes() for other in folder.iterdir())
-    left = {int(number) for number in re.findall(rb"<person ([0-9]+)>", found)}
+    left = texts_in(folder)
     assert left >= {i for i in numbers if i % step}, "the others stay"
     return sorted(i for i in left if i % step == 0)
 
@@ -55,6 +60,39 @@ async def test_an_erased_text_stands_in_no_file(tmp_path: Path, mode: str) -> No
         await store.erase(ERASE, aggregate_ids=["erased"])
         assert left_in_files(tmp_path, range(4_000), 5) == []
         assert (await store.describe()).event_count == 4_000
+
+
+@pytest.mark.parametrize("seed", [3, 37])
+async def test_persons_who_are_erased_again_and_again_stand_in_no_file(tmp_path: Path, seed: int) -> None:
+    """Each time rows get longer or shorter, and the pages around them are taken to pieces."""
+    chance = random.Random(seed)
+    path = tmp_path / "a.db"
+    await make_store(path)
+    async with open_store(url_of(path)) as store:
+        count = chance.choice([300, 1_000, 3_000])
+        persons = chance.choice([1, 2, 7, 40])
+        lines: list[bytes] = []
+        for i in range(count):
+            payload = {
+                "before": "x" * chance.randrange(200),
+                "name": text_of(i) * chance.choice([1, 3, 40, 300, 900]),
+                "number": i,
+            }
+            aggregate = f"person-{i % persons}"
+            lines.append(line(make_event(i, aggregateId=aggregate, aggregateVersion=i + 1, payload=payload)))
+        text = b"".join(lines)
+        cut = text.index(b"\n", len(text) // 2) + 1
+        await import_lines(store, text[:cut])
+        await import_lines(store, text[cut:], maintenance_mode=MANUAL)
+        erased: set[int] = set()
+        order = list(range(persons))
+        chance.shuffle(order)
+        for person in order[: max(1, persons // 2)]:
+            why = "y" * chance.choice([0, 10, 500, 5_000])
+            rules = Rules(rules=(Rule(redact=("/name",), set={"/why": why}),))
+            await store.erase(rules, aggregate_ids=[f"person-{person}"])
+            erased |= set(range(person, count, persons))
+            assert texts_in(tmp_path).isdisjoint(erased)
 
 
 async def test_what_replaced_events_held_stands_in_no_file(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from eventferry import (
     GatheredSecrets,
     ImportReport,
     InputError,
+    Rule,
+    Rules,
     Secret,
     SecretsReport,
     StoreClosedError,
@@ -151,6 +153,24 @@ def test_every_public_name_of_a_store_and_its_streams_is_there(awaited: type, pl
     assert inspect.signature(eventferry.open_store).parameters.keys() == (
         inspect.signature(open_store).parameters.keys()
     )
+
+
+def test_a_script_erases_without_await(tmp_path: Path) -> None:
+    with open_store(f"{tmp_path}/a.db") as store, open_store(f"{tmp_path}/b.db") as copy:
+        store.init()
+        copy.init()
+        pipeline([line(make_event(i, payload={"name": "Ada"})) for i in range(20)], store.import_events())
+        older = list(store.export_events())
+        pipeline(older, copy.import_events())
+        rules = Rules(rules=(Rule(redact=("/name",)),))
+        assert store.erase(rules, aggregate_ids=["aggregate-1"], dry_run=True).changed == 2
+        assert store.erase(rules, aggregate_ids=["aggregate-1"]).changed == 2
+        assert not sync.verify(older, store.export_events()).equal
+        assert sync.verify(older, store.export_events(), erased=store.erased()).equal
+        report = copy.bring_erasures(store)
+        assert report is not None
+        assert report.changed == 2
+        assert sync.verify(copy.export_events(), store.export_events()).equal
 
 
 def test_errors_are_the_same_ones(tmp_path: Path) -> None:

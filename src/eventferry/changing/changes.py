@@ -122,11 +122,12 @@ class Changes:
         self._keep_positions = keep_positions
         self._max_line_bytes = max_line_bytes
         self._decoder = LineDecoder(ignore_unknown_keys=ignore_unknown_keys)
-        self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Begin the report anew."""
         self._applied = Applied(self._rules, self._key)
-        self._proof = Proof()
+        self._proof = self._before = Proof()
         self._went: deque[tuple[int, Lines, list[int]]] = deque(maxlen=_PIECES_KEPT)
         self._first: list[tuple[Line, list[Line]]] = []
         self._told: InputError | None = None
@@ -139,7 +140,7 @@ class Changes:
             InputError: a line is no event, or what it became is none; the place is that of the line that came in.
             ChangeError: an event cannot be changed as asked, or the sums of the report do not hold.
         """
-        self._begin()
+        self.begin()
         try:
             held = b""
             async with aclosing(self._texts(blocks)) as texts:
@@ -167,7 +168,16 @@ class Changes:
             InputError: a line is no event, or what it became is none.
             ChangeError: an event cannot be changed as asked.
         """
-        return self._changed(LineSplitter(self._max_line_bytes).feed(lines), None)
+        self._before = self._proof.copy()
+        try:
+            return self._changed(LineSplitter(self._max_line_bytes).feed(lines), None)
+        except BaseException:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """The report leaves out the lines of the last `change`: they were not stored, and may come again."""
+        self._proof = self._before
 
     def change_new(self, rows: Iterable[NewRowValues]) -> list[NewRow]:
         """The same for events without places, on their way into an incremental import. What the columns of the target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from copy import copy
 from itertools import compress
 from operator import attrgetter
 
@@ -71,6 +72,12 @@ class Proof:
         self._types_before: Counter[str] = Counter()
         self._types_after: Counter[str] = Counter()
         self._hash_before = self._hash_after = 0
+
+    def copy(self) -> Proof:
+        """The counts and hashes of now, which do not change with these."""
+        found = copy(self)
+        found._types_before, found._types_after = self._types_before.copy(), self._types_after.copy()
+        return found
 
     def came(self, lines: Sequence[Line]) -> None:
         """Events have come in, and nothing was done to them yet."""

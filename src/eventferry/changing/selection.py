@@ -9,7 +9,7 @@ import msgspec
 from eventferry.reading.arguments import filter_of
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
+class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which events are meant, with the meaning of the filters of an export; `Selection.of` makes one of arguments.
 
     Attributes:

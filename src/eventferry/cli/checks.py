@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import eventferry
-from eventferry.cli.foreign import Foreign, foreign_options, taken
-from eventferry.cli.options import flag, json_option, option
+from eventferry.cli.changing import (
+    Changing,
+    beginnings,
+    changing_of,
+    from_option,
+    has_filters,
+    has_rules,
+    keep_positions_option,
+    rule_options,
+)
+from eventferry.cli.foreign import Foreign, foreign_details, taken
+from eventferry.cli.options import flag, json_option, kinds, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import blocks_of, secrets_of, store_at
-from eventferry.cli.repositories import backup_of, identity_option, is_repository, lines_of
+from eventferry.cli.repositories import CutType, backup_of, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Meter, counted, say
 from eventferry.databases import is_store, without_password
@@ -29,9 +39,12 @@ if TYPE_CHECKING:
 @click.argument("b", required=False)
 @flag("--content", "Ignore positions and versions, which differ in merged stores.")
 @option(
-    "--until",
-    "BOOKMARK",
-    "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing.",
+    "--until ends",
+    "TIME|BOOKMARK",
+    "Compare stores only up to this bookmark, such as copy and sync print: then A may go on growing. Or: only events "
+    "at or before this time.",
+    multiple=True,
+    type=CutType(),
 )
 @flag(
     "--erased",
@@ -39,33 +52,45 @@ if TYPE_CHECKING:
 )
 @identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
-@foreign_options
+@from_option
+@foreign_details
+@kinds
+@rule_options
+@keep_positions_option
 @json_option
 @cancellable
 async def verify(
     a: str,
     b: str | None,
     content: bool,
-    until: str | None,
+    ends: tuple[Any, ...],
     erased: bool,
     identity: tuple[str, ...],
     secrets: bool,
+    starts: tuple[Any, ...],
     as_json: bool,
     **options: Any,
 ) -> None:
     """Compare two stores or files, or check one.
 
     A may be a backup repository: a store is compared with it up to the end of the backup, and may have grown since.
-    The exit status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
+    With filters, --rules or --function, B is compared with what they make of A, as copy, import and sync do. The exit
+    status is 1 if the two differ, or if the one has duplicates or damage. - is standard input.
     """
+    start, mapping = beginnings(starts)
+    finish, until = _endings(ends)
+    options["finish"] = finish
+    if b is None and (has_filters(options | {"starts": starts}) or has_rules(options)):
+        raise UsageError("filters, --rules and --function need two sources to compare")
     if until is not None and not (
         b is not None and all(is_store(each) or is_repository(each) for each in (a, b))
     ):
         raise UsageError("--until needs two stores to compare")
-    foreign = taken(options)
+    foreign = taken(options, mapping)
+    changing = changing_of(options, start, dry_run=False)
     if foreign is not None and (b is None or secrets or until is not None):
         raise UsageError(
-            "--from needs two sources to compare, A being the other product's, and no --until or --secrets"
+            "--from needs two sources to compare, A being the other product's, and no bookmark or --secrets"
         )
     if b is None:
         for name, given in {"content": content, "erased": erased, "secrets": secrets}.items():
@@ -84,10 +109,20 @@ async def verify(
             identities=identity,
             secrets=secrets,
             foreign=foreign,
+            changing=changing,
             as_json=as_json,
         )
     if not is_sound:
         raise click.exceptions.Exit(1)
+
+
+def _endings(ends: tuple[Any, ...]) -> tuple[int | None, str | None]:
+    """The time and the bookmark that --until gives. Raises UsageError for two of a kind."""
+    times = [end for end in ends if isinstance(end, int)]
+    bookmarks = [end for end in ends if isinstance(end, str)]
+    if len(times) > 1 or len(bookmarks) > 1:
+        raise UsageError("--until is given once for a time, and once for a bookmark")
+    return next(iter(times), None), next(iter(bookmarks), None)
 
 
 async def _check(a: str, *, as_json: bool) -> bool:
@@ -133,22 +168,32 @@ async def _compare(
     identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
+    changing: Changing,
     as_json: bool,
 ) -> bool:
     report: eventferry.VerifyReport | None = None
     kept: eventferry.SecretsVerifyReport | None = None
     if not secrets or (is_store(a) and is_store(b)):
+        changes = changing.changes
         chain: str | None = None
-        if is_repository(a) and is_store(b):
+        if changes is None and is_repository(a) and is_store(b):
             chain, cut = await backup_of(b, a)
             until = until or cut
+        # The bookmark, or the end of a backup, is of A: where B was changed on its way, as many events of it are
+        # compared as come of A.
         async with (
+            changing.reported(),
             lines_of(a, until, identities, foreign, chain) as left,
-            lines_of(b, until, identities) as right,
+            lines_of(b, until if changes is None else None, identities) as right,
         ):
             with Meter("comparing") as meter:
                 report = await eventferry.verify(
-                    meter(left), right, content=content, erased=await _erased_from(a, b) if erased else None
+                    meter(left),
+                    right,
+                    content=content,
+                    changes=changes,
+                    other_grows=changes is not None and (until is not None or is_repository(a)),
+                    erased=await _erased_from(a, b) if erased else None,
                 )
     if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:
@@ -159,12 +204,15 @@ async def _compare(
 
         fields = {} if report is None else msgspec.to_builtins(report)
         fields |= {"equal": is_equal}
+        if report is not None:
+            fields |= changing.result
         print_json(fields if kept is None else fields | {"secrets": msgspec.to_builtins(kept)})
     else:
         if report is not None:
             _tell(
                 report, report.events, report.other_events, "event", map(_difference, report.differences), b
             )
+            changing.warn()
         if kept is not None:
             _tell(
                 kept, kept.secrets, kept.other_secrets, "secret", map(_secret_difference, kept.differences), b

@@ -16,6 +16,7 @@ from eventferry.errors import UsageError
 
 if TYPE_CHECKING:
     from eventferry.sources.source import ForeignExport, ForeignSource, SourcePreview, SourceReport
+    from eventferry.syncing.preview import SyncPreview
     from eventferry.tabular.csv_mapping import MappedCsv
 
 _SHOWN = 500
@@ -133,16 +134,7 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
     if as_json:
         print_json(preview)
     else:
-        from eventferry.lines.payload import encode_payload
-
-        for event in preview.first:
-            payload = encode_payload(event.payload).decode()
-            print_line(
-                f"{moment_text(event.timestamp)} {event.type} of {event.aggregate_id!r}, version "
-                f"{event.aggregate_version}: {payload if len(payload) <= _SHOWN else payload[:_SHOWN] + '…'}"
-            )
-        for name, count in preview.types.items():
-            print_line(f"{count:>12,} {name}")
+        tell_first(preview)
         times = ""
         if preview.first_time is not None and preview.last_time is not None:
             times = f", from {moment_text(preview.first_time)} to {moment_text(preview.last_time)}"
@@ -151,6 +143,21 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
             say(f"trouble: {preview.trouble}")
     if preview.trouble is not None:
         raise click.exceptions.Exit(1)
+
+
+def tell_first(preview: SourcePreview | SyncPreview) -> None:
+    """Print the first events, and how many there are of each type."""
+    from eventferry.lines.payload import encode_payload
+
+    for event in preview.first:
+        payload = encode_payload(event.payload).decode()
+        version = f", version {event.aggregate_version}" if event.aggregate_version else ""
+        print_line(
+            f"{moment_text(event.timestamp)} {event.type} of {event.aggregate_id!r}{version}: "
+            f"{payload if len(payload) <= _SHOWN else payload[:_SHOWN] + '…'}"
+        )
+    for name, count in preview.types.items():
+        print_line(f"{count:>12,} {name}")
 
 
 def taken(options: dict[str, Any], mapping: str | None = None) -> Foreign | None:

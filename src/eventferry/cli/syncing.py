@@ -10,9 +10,16 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.foreign import Foreign, foreign_options, taken
+from eventferry.cli.changing import (
+    beginnings,
+    change_options,
+    changing_of,
+    from_option,
+    keep_positions_option,
+)
+from eventferry.cli.foreign import Foreign, foreign_details, taken, tell_first
 from eventferry.cli.options import STORE, flag, json_option, option
-from eventferry.cli.output import moment_text, print_result
+from eventferry.cli.output import moment_text, print_json, print_result
 from eventferry.cli.places import store_at
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import counted, say
@@ -22,7 +29,9 @@ from eventferry.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from eventferry import EventStore, ForeignSource
+    from eventferry import EventStore, ForeignSource, SyncPreview
+    from eventferry.cli.changing import Changing
+    from eventferry.state.syncs import Mode
 
 
 @click.command()
@@ -41,7 +50,12 @@ if TYPE_CHECKING:
     "With --merge, for an aggregate with events on both sides: refuse (the default), renumber, or prefix=X for all "
     "aggregates of FROM_STORE.",
 )
-@flag("--no-secrets", "Leave secrets out.")
+@click.option(
+    "--secrets/--no-secrets",
+    default=None,
+    help="Bring secrets over, or leave them out. Without either: unless events are changed, for a secret may open "
+    "what rules closed.",
+)
 @option("--rate", "N", "Bring over at most N events a second.", type=click.IntRange(1))
 @flag("--status", "Only tell how far the sync has come, and how far behind it is.")
 @option(
@@ -50,13 +64,17 @@ if TYPE_CHECKING:
     "With --status: exit with status 1 if events wait for longer, or if the last try failed.",
     type=click.FloatRange(0),
 )
-@foreign_options
+@from_option
+@foreign_details
+@change_options
+@keep_positions_option
 @option(
     "--settle",
     "SECONDS",
     "With a mapping: how long a missing position may still appear, where the database does not tell it (10).",
     type=click.FloatRange(0),
 )
+@flag("--dry-run", "Only tell what would be brought over, and the first trouble in it. Nothing is stored.")
 @json_option
 @cancellable
 async def sync(
@@ -65,22 +83,29 @@ async def sync(
     follow: bool,
     merge: bool,
     same_aggregate: str | None,
-    no_secrets: bool,
+    secrets: bool | None,
     rate: int | None,
     status: bool,
     max_lag: float | None,
     settle: float | None,
+    starts: tuple[Any, ...],
+    dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Bring over to TO_STORE what is new in FROM_STORE.
 
     Each event comes over exactly once, however often this is ended or killed and run again. A missing TO_STORE is
-    created. FROM_STORE is only read; with --from it is a database with another product's tables.
+    created. FROM_STORE is only read; with --from it is a database with another product's tables. Filters, --rules and
+    --function select and change the events on their way; a sync goes on only with those with which it was begun.
     """
     if max_lag is not None and not status:
         raise UsageError("--max-lag needs --status")
-    foreign = taken(options)
+    start, mapping = beginnings(starts)
+    foreign = taken(options, mapping)
+    changing = changing_of(options, start, dry_run=False)
+    if dry_run and (follow or status):
+        raise UsageError(f"--dry-run cannot be combined with --{'follow' if follow else 'status'}")
     if settle is not None:
         if foreign is None:
             raise UsageError("--settle needs --from PRESET or --from FILE.toml")
@@ -88,22 +113,61 @@ async def sync(
     if status:
         await _tell_status(src, dst, max_lag, foreign, as_json=as_json)
         return
-    async with _source_at(src, foreign) as source, open_store(dst) as target:
-        report = await target.sync(
-            source,
-            mode="merge" if merge else None,
-            same_aggregate=same_aggregate,
-            follow=follow,
-            with_secrets=not no_secrets,
-            rate=rate,
-        )
-    secrets = f" and {counted(report.secrets, 'secret')}" if report.secrets else ""
+    mode: Mode | None = "merge" if merge else None
+    async with (
+        changing.reported(),
+        _source_at(src, foreign) as source,
+        open_store(dst) as target,
+    ):
+        if dry_run:
+            preview = await target.preview_sync(
+                source, mode=mode, same_aggregate=same_aggregate, changes=changing.changes
+            )
+        else:
+            report = await target.sync(
+                source,
+                mode=mode,
+                same_aggregate=same_aggregate,
+                follow=follow,
+                with_secrets=secrets,
+                changes=changing.changes,
+                rate=rate,
+            )
+    if dry_run:
+        _tell_preview(preview, changing, as_json=as_json)
+        return
+    also = f" and {counted(report.secrets, 'secret')}" if report.secrets else ""
     exactness = f"; {report.exactness}" if report.exactness else ""
+    import msgspec
+
     print_result(
-        report,
-        f"brought over {counted(report.events, 'event')}{secrets}; bookmark {report.bookmark}{exactness}",
+        msgspec.to_builtins(report) | changing.result,
+        f"brought over {counted(report.events, 'event')}{also}; bookmark {report.bookmark}{exactness}{changing.told}",
         as_json=as_json,
     )
+
+
+def _tell_preview(preview: SyncPreview, changing: Changing, *, as_json: bool) -> None:
+    """Print what a sync would bring; exits with 1 where something of it cannot be brought over."""
+    if as_json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(preview) | changing.result | changing.first_changed)
+    else:
+        if changing.changes is None:
+            tell_first(preview)
+        else:
+            changing.print_changes()
+        first = (
+            f"the first fill of a {preview.mode}" if preview.is_first else f"the next run of a {preview.mode}"
+        )
+        say(f"{first} would bring over {counted(preview.events, 'event')}{changing.told}; nothing was stored")
+        if preview.is_first:  # later runs have too few events to tell
+            changing.warn()
+        if preview.trouble is not None:
+            say(f"trouble: {preview.trouble}")
+    if preview.trouble is not None:
+        raise click.exceptions.Exit(1)
 
 
 @asynccontextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from eventferry.changing.changes import Changes
-from eventferry.errors import InputError
-from eventferry.lines.event import Event, decode_events
+from eventferry.errors import ChangeError, InputError
+from eventferry.lines.event import Event, Row
+from eventferry.lines.payload import decode_payload
 from eventferry.state.syncs import Mode
 from eventferry.syncing.source import Following
 
@@ -28,8 +27,8 @@ class SyncPreview(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         mode: "replica" or "merge".
         is_first: whether nothing has been brought over yet.
         read: new events of the source, up to the first trouble.
-        events: of these, those that would come over, as they would; with changes there may be more.
-        first: the first of them. Their positions and versions in the target are not known.
+        events: how many would come over: of those that were read, changed.
+        first: the first of them, without positions and versions, which they get when they are stored.
         types: how many of each type would come over; beyond a thousand types, the rest together under "…".
         first_time: the earliest timestamp, in ms since 1970; None if there are no events.
         last_time: the latest one.
@@ -48,29 +47,32 @@ class SyncPreview(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 async def preview_of(
-    following: Following, changes: Changes | None, *, mode: Mode, is_first: bool
+    following: Following, rows_of: Callable[[bytes], Sequence[Row]], *, mode: Mode, is_first: bool
 ) -> SyncPreview:
-    """Read what is new, up to the first trouble."""
-    new = _New(following)
+    """Read what is new, up to the first trouble. `rows_of` gives what comes over of lines of the source."""
+    read = 0
     first: list[Event] = []
     types: Counter[str] = Counter()
     times: list[int] = []
     trouble: str | None = None
     try:
-        async with aclosing(new.lines()) as blocks:
-            async for lines in blocks:
-                events = decode_events(lines if changes is None else changes.change(lines))
-                first.extend(events[: _SHOWN - len(first)])
-                for event in events:
-                    types[event.type if event.type in types or len(types) < _TYPES else "…"] += 1
-                if events:
-                    times = [min(moments := [*times, *(e.timestamp for e in events)]), max(moments)]
-    except InputError as error:
+        while True:
+            lines = await following.next(0)
+            rows = rows_of(lines.text)
+            read += lines.number
+            first.extend(map(_event, rows[: _SHOWN - len(first)]))
+            for row in rows:
+                types[row.type if row.type in types or len(types) < _TYPES else "…"] += 1
+            if rows:
+                times = [min(moments := [*times, *(row.timestamp for row in rows)]), max(moments)]
+            if following.is_complete:
+                break
+    except (InputError, ChangeError) as error:
         trouble = str(error)
     return SyncPreview(
         mode=mode,
         is_first=is_first,
-        read=new.read,
+        read=read,
         events=types.total(),
         first=first,
         types=dict(types.most_common()),
@@ -80,19 +82,10 @@ async def preview_of(
     )
 
 
-class _New:
-    """The lines that are new in a source."""
-
-    def __init__(self, following: Following) -> None:
-        self._following = following
-        self.read = 0
-
-    async def lines(self) -> AsyncGenerator[bytes, None]:
-        """Whole lines."""
-        while True:
-            lines = await self._following.next(0)
-            self.read += lines.number
-            if lines.text:
-                yield lines.text
-            if self._following.is_complete:
-                return
+def _event(row: Row) -> Event:
+    return Event(
+        type=row.type,
+        timestamp=row.timestamp,
+        aggregate_id=row.aggregate_id,
+        payload=decode_payload(row.payload),
+    )

@@ -22,6 +22,7 @@ class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         events: events that were brought over so far.
         at: when the last ones were, in ms since 1970.
         bookmark: of the source, behind the last of them.
+        changes: the digest of what changes the events on their way; None if nothing does.
         problem: the last error, if nothing has been brought over since.
         problem_at: when that was, in ms since 1970.
         lag_events: events of the source that are not here yet; None if the source was not asked.
@@ -34,6 +35,7 @@ class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     events: int
     at: int
     bookmark: str | None
+    changes: str | None
     problem: str | None
     problem_at: int | None
     lag_events: int | None = None
@@ -65,6 +67,7 @@ def _status(row: syncs.SyncRow) -> SyncStatus:
         events=state.events,
         at=state.at,
         bookmark=state.bookmark,
+        changes=state.changes,
         problem=None if problem is None else problem.error,
         problem_at=None if problem is None else problem.at,
     )

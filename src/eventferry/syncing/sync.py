@@ -149,6 +149,7 @@ class Sync:
 
     async def run(self, *, follow: bool) -> SyncReport:
         """Bring over what is new, up to the end of the source, or for ever."""
+        self._begin_report()
         pauses = iter(RETRY_SECONDS)
         pause: float | None
         with self._target.life.running(), self._source.life.running():
@@ -173,6 +174,7 @@ class Sync:
 
     async def preview(self) -> SyncPreview:
         """Read what the next run would bring. Nothing is stored, and a missing target is not made."""
+        self._begin_report()
         with self._target.life.running(), self._source.life.running():
             identities = await self._source.identities()
             try:
@@ -182,7 +184,7 @@ class Sync:
                 self._state = self._first_state(self._source.place, identities[0], (), is_empty=True)
             state = self._its_state
             following = await self._source.follow(state.bookmark if is_begun else None, PAGE_EVENTS)
-            return await preview_of(following, self._changes, mode=state.mode, is_first=not is_begun)
+            return await preview_of(following, self._rows, mode=state.mode, is_first=not is_begun)
 
     async def _run(self, *, follow: bool) -> SyncReport:
         """From where the last commit was."""
@@ -217,6 +219,11 @@ class Sync:
         if self._text is None:
             await self._store(b"", await following.bookmark(), 0)
         return self._report()
+
+    def _begin_report(self) -> None:
+        """What is changed from now on is what the report of the changes tells."""
+        if self._changes is not None:
+            self._changes.begin()
 
     def _report(self) -> SyncReport:
         state = self._its_state
@@ -400,6 +407,7 @@ class Sync:
             except (StoreFullError, StoreChangedError) as error:
                 async with self._target.reading() as reading:
                     if any(await reading.heads()):
+                        self._begin_report()
                         raise _MovedError from error  # another sync has filled it, or somebody has stored events
                 raise
             break
@@ -437,8 +445,18 @@ class Sync:
 
     async def _store(self, text: bytes, bookmark: str, count: int) -> None:
         """Store a batch, made of so many events of the source, exactly once."""
-        state = self._its_state
         rows = self._rows(text)
+        try:
+            await self._store_rows(rows, bookmark, count)
+        except BaseException:
+            if self._changes is not None and text:
+                self._changes.forget()
+            raise
+        self._tell(self._report())
+        await self._pace.take(len(rows))
+
+    async def _store_rows(self, rows: Sequence[Row], bookmark: str, count: int) -> None:
+        state = self._its_state
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
         erased = None
         async with owners.writing(self._target, "exclusive", secrets=bool(named)) as writing:
@@ -466,8 +484,6 @@ class Sync:
         self._read += count
         if erased is not None and self._secrets is not None:
             await self._secrets.stored(erased)
-        self._tell(self._report())
-        await self._pace.take(len(rows))
 
     def _rows(self, text: bytes) -> list[Row]:
         """The rows of lines, changed. Raises InputError for an event that the target's columns cannot hold."""
@@ -487,7 +503,11 @@ class Sync:
         try:
             changed = changes.change(text)
         except InputError as error:  # whose line counts from the beginning of the batch
-            raise InputError(error.reason, field=error.field) from None
+            reason = error.reason
+            if not self._source.has_places and error.line is not None:
+                event = decode_event(text.split(b"\n")[error.line - 1])
+                reason = f"{self._source.told(event)}: {reason}"
+            raise InputError(reason, field=error.field) from None
         _ = changes.report  # raises ChangeError where its sums do not hold
         return changed
 

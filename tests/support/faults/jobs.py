@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from eventferry import AUTO, MANUAL, EventferryError, Mapping, open_source, open_store, pipeline
+from eventferry import AUTO, MANUAL, Changes, EventferryError, Mapping, open_source, open_store, pipeline
 from eventferry.databases import mysql, postgresql, sqlite
 from eventferry.databases.mysql.wire import Wire
 from eventferry.databases.postgresql.connection import _Raw
@@ -298,11 +298,19 @@ async def drop(tell: Tell, url: str) -> None:
         tell("done")
 
 
-async def sync(tell: Tell, source_url: str, url: str, mode: Mode, follow: bool) -> None:
+async def sync(
+    tell: Tell, source_url: str, url: str, mode: Mode, follow: bool, excluded: str | None = None
+) -> None:
+    """With an excluded type, it changes what it brings."""
     async with open_store(source_url) as source, open_store(url) as target:
         tell("begun")
         report = await target.sync(
-            source, mode=mode, follow=follow, tell=lambda report: tell("batch", report.events)
+            source,
+            mode=mode,
+            follow=follow,
+            with_secrets=True,
+            changes=None if excluded is None else Changes(exclude_types=[excluded]),
+            tell=lambda report: tell("batch", report.events),
         )
         tell("done", report.events)
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TypeAlias
 from unittest import mock
 
-from eventferry import EventferryError, EventStore, open_store, verify
+from eventferry import Changes, EventferryError, EventStore, open_store, verify
 from eventferry.state.syncs import Mode
 from eventferry.syncing import sync as syncing
 from tests.support import import_lines, make_event, raw
@@ -33,8 +33,14 @@ OLD, NEW, THEIRS, OWN = 400, 60, 50, 5
 Held: TypeAlias = dict[str, int] | None
 """How many events of each family a store holds; None: there is no store."""
 
-WAYS = ("fill", "batch", "merge")
-"""What is paused: the first fill of a replica, a batch of one, a batch of a merge."""
+EXCLUDED = "TYPE_0"
+"""The type that a sync with changes leaves out."""
+
+LEFT_OUT = -(-OLD // 3)
+"""How many of the source's first events are of it."""
+
+WAYS = ("fill", "batch", "merge", "changed fill", "changed batch")
+"""What is paused: the first fill of a replica, a batch of one, a batch of a merge; and of a replica with changes."""
 
 OTHERS = ("sync", "save", "replace", "drop")
 
@@ -75,7 +81,9 @@ class SyncWalk:
 
     def __init__(self, world: World, way: str, other: str) -> None:
         self._world = world
-        self._way = way
+        self._way = way.removeprefix("changed ")
+        self._changes = Changes(exclude_types=[EXCLUDED]) if way != self._way else None
+        self._old = OLD if self._changes is None else OLD - LEFT_OUT
         self._other = other
         self._mode: Mode = "merge" if way == "merge" else "replica"
         self.pauses = 0
@@ -95,9 +103,12 @@ class SyncWalk:
                 await target.init()
                 await _save(target, "own", OWN)
             if self._way != "fill":
-                await target.sync(source, mode=self._mode)
+                await self._sync(source, target)
             await _save(source, "new", NEW)
             await source.set_secret("new", "x")  # an event more
+
+    async def _sync(self, source: EventStore, target: EventStore) -> None:
+        await target.sync(source, mode=self._mode, with_secrets=True, changes=self._changes)
 
     def _held(self) -> Held:
         """By SQL. Raises BrokenPromiseError where an event is there twice."""
@@ -113,7 +124,8 @@ class SyncWalk:
 
     async def _round(self, at: int) -> int:
         await self._prepare()
-        child = Child("sync", self._source, self._target, self._mode, False, pause_at=at)
+        excluded = None if self._changes is None else EXCLUDED
+        child = Child("sync", self._source, self._target, self._mode, False, excluded, pause_at=at)
         try:
             came = await child.until_paused()
             self.pauses += came
@@ -157,7 +169,7 @@ class SyncWalk:
             with mock.patch.object(
                 syncing, "RETRY_SECONDS", (0.1,)
             ):  # who is stopped may hold it up for good
-                await target.sync(source, mode=self._mode)
+                await self._sync(source, target)
         elif self._other == "save":
             await _save(target, "saved", 1)
         elif self._other == "replace":
@@ -169,8 +181,8 @@ class SyncWalk:
         """Whether what is there now may be there; and that one sync more ends well where it must."""
         held = await asyncio.to_thread(self._held)
         own: dict[str, int] = {"own": OWN} if self._way == "merge" else {}
-        begun = own | {"old": OLD} if self._way != "fill" else None
-        done = own | {"old": OLD, "new": NEW + 1}
+        begun = own | {"old": self._old} if self._way != "fill" else None
+        done = own | {"old": self._old, "new": NEW + 1}
         none: list[Held] = [begun] if begun else [None, {}]
         if not succeeded or self._other == "sync":
             allowed = [done, *none]
@@ -184,17 +196,23 @@ class SyncWalk:
             if self._way == "merge":  # begun anew, behind them
                 allowed.append({"theirs": THEIRS, "old": OLD, "new": NEW + 1})
         else:
-            allowed = [None, {}, {"old": OLD, "new": NEW + 1}]
+            allowed = [None, {}, {"old": self._old, "new": NEW + 1}]
         must(held in allowed, f"it holds {held}, not one of {allowed}; at the pause {before}")
         if succeeded and self._other in ("save", "replace") and self._mode == "replica":
             return
         async with open_store(self._source) as source, open_store(self._target) as target:
-            await target.sync(source, mode=self._mode)
+            await self._sync(source, target)
             if self._mode == "replica":
-                must((await verify(source.export_events(), target.export_events())).equal, "not equal")
+                report = await verify(
+                    source.export_events(),
+                    target.export_events(),
+                    changes=self._changes,
+                    content=self._changes is not None,
+                )
+                must(report.equal, "not equal")
             must(await target.get_secret("new") == "x", "a secret is missing")
         held = await asyncio.to_thread(self._held) or {}
-        must((held.get("old"), held.get("new")) == (OLD, NEW + 1), f"the next sync left {held}")
+        must((held.get("old"), held.get("new")) == (self._old, NEW + 1), f"the next sync left {held}")
 
 
 Tallies: TypeAlias = dict[tuple[str, str], tuple[int, int]]
