@@ -186,6 +186,9 @@ def test_what_has_found_nothing_is_reported(tmp_path: Path) -> None:
     ("rule", "says"),
     [
         ("", "rule 1: it says nothing to do"),
+        ("type = []\ndrop = true", "rule 1: type: the list is empty"),
+        ("aggregate_id = []\ndrop = true", "rule 1: aggregate_id: the list is empty"),
+        ("aggregate_prefix = []\ndrop = true", "rule 1: aggregate_prefix: the list is empty"),
         ('type = "A"', "rule 1: it says nothing to do"),
         ('renam = "A"', "unknown field `renam`"),
         ('rename = "A"\ndrop = true', "drop: an event that is left out"),

@@ -17,7 +17,7 @@ from eventferry.changing.function import Called, Function
 from eventferry.changing.numbering import Numbering
 from eventferry.changing.pseudonyms import Pseudonyms
 from eventferry.changing.report import ChangeReport, Proof
-from eventferry.changing.rules import Rules, check_rules, load_rules
+from eventferry.changing.rules import Rules, rules_of
 from eventferry.changing.selection import Selection
 from eventferry.errors import ChangeError, InputError
 from eventferry.importing.batch import SLICE
@@ -101,12 +101,7 @@ class Changes:
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> None:
-        if rules is None:
-            rules = Rules()
-        elif isinstance(rules, Rules):
-            check_rules(rules)
-        else:
-            rules = load_rules(rules)
+        rules = rules_of(Rules() if rules is None else rules)
         self._selection = Selection.of(
             event_types=event_types,
             exclude_types=exclude_types,

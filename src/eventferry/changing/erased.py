@@ -70,8 +70,10 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             rules=tuple(
                 msgspec.structs.replace(
                     rule,
-                    aggregate_id=_behind(prefix, rule.ids),
-                    aggregate_prefix=_behind(prefix, rule.prefixes),
+                    aggregate_id=None if rule.aggregate_id is None else _behind(prefix, rule.ids),
+                    aggregate_prefix=None
+                    if rule.aggregate_prefix is None
+                    else _behind(prefix, rule.prefixes),
                 )
                 for rule in self.rules
             ),
