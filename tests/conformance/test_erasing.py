@@ -24,7 +24,7 @@ from eventferry import (
     pipeline,
     verify,
 )
-from eventferry.changing.rules import Rules, load_rules
+from eventferry.changing.rules import Rule, Rules, load_rules
 from tests.support import NewUrl, Opened, exported, import_lines, line, make_event, raw
 from tests.support.restoring import heads_of, restore
 
@@ -158,6 +158,25 @@ async def test_an_erasure_only_redacts_removes_and_sets(opened: Opened, tmp_path
         ]:
             with pytest.raises(RulesError, match=told):
                 await store.erase(rules_of(tmp_path, text))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (Rule(aggregate_id=(), redact=("/name",)), "rule 1: aggregate_id: the list is empty"),
+        (Rule(redact=("name",)), "rule 1: 'name' is not a JSON Pointer"),
+        (Rule(set={"/name": "\ud800"}), "rule 1: field payload"),
+    ],
+)
+async def test_rules_of_an_erasure_made_in_python_are_checked_too(
+    opened: Opened, rule: Rule, says: str
+) -> None:
+    async with opened() as store:
+        await import_lines(store, map(person, range(3)))
+        with pytest.raises(RulesError, match=says):
+            await store.erase(Rules(rules=(rule,)))
+        assert await events_in(store) == [person(i) for i in range(3)]
 
 
 async def test_a_frozen_store_is_not_erased_from(opened: Opened, rules: Rules) -> None:
