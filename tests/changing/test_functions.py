@@ -130,6 +130,21 @@ def test_what_it_raises_is_told_with_the_event() -> None:
         Changes(function=fail).change(make_lines(1))
 
 
+def test_an_exit_is_told_with_the_event() -> None:
+    def leave(event: Event) -> Event:
+        sys.exit(0)
+
+    with pytest.raises(ChangeError, match=r"threadId 0, .*test_functions:.*leave raised SystemExit: 0"):
+        Changes(function=leave).change(make_lines(1))
+
+
+def test_a_module_that_exits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_that_exits.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="'module_that_exits:f' cannot be loaded: SystemExit: 0"):
+        Changes(function="module_that_exits:f")
+
+
 async def test_positions_are_not_kept_where_it_splits_an_event() -> None:
     with pytest.raises(ChangeError, match="threadId 0, threadCounter 0: the function makes 2 of it"):
         await changed(Changes(function=lambda event: [event, event], keep_positions=True), make_lines(1))
