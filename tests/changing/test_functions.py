@@ -12,6 +12,7 @@ import pytest
 
 from eventferry import ChangeError, Changes, Event, InputError, UsageError
 from eventferry.changing.rules import Rule, Rules
+from eventferry.lines.event import NewRow
 from tests.changing.test_changes import changed, dicts
 from tests.support import LONG_AGO, line, make_event, make_lines
 
@@ -176,7 +177,7 @@ def test_events_for_an_incremental_import_are_changed_without_places() -> None:
     rules = Rules(rules=(Rule(type="A", drop=True), Rule(type="B", redact=("/x",))))
     changes = Changes(rules=rules, function=lambda event: [event] * event.timestamp)
     rows = [(1, "a", "A", b"{}"), (2, "b", "B", b'{"x":1.0,"y":2.0}')]
-    assert changes.change_new(rows) == [(2, "b", "B", b'{"x":null,"y":2.0}')] * 2
+    assert changes.change_new(rows) == [(2, NewRow(2, "b", "B", b'{"x":null,"y":2.0}'))] * 2
     assert (changes.report.dropped, changes.report.changed, changes.report.written) == (1, 1, 2)
     with pytest.raises(InputError, match="event 2, field timestamp: an event of aggregate 'b' becomes"):
         Changes(function=lambda event: replaced(event, timestamp="x" if event.type == "B" else 1)).change_new(
