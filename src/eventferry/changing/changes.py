@@ -305,7 +305,8 @@ class Changes:
                     reason = f"{_shown(line, aggregate_id)} becomes an event that cannot be: {error.reason}"
                     raise InputError(reason, line=number, field=error.field) from error
                 except ChangeError as error:
-                    raise ChangeError(f"{_shown(line, aggregate_id)}: {error}") from error
+                    reason = f"{_shown(line, aggregate_id)}: {error.reason}"
+                    raise ChangeError(reason, said=error.said) from error
                 is_same = len(became) == 1 and _is_same(
                     became[0], event_type, aggregate_id, timestamp, payload
                 )

@@ -52,7 +52,7 @@ class Called:
             found = self._function(given)
             events = [found] if isinstance(found, Event) else [] if found is None else list(found)
         except (Exception, SystemExit) as error:  # an exit with 0 would look as if all had come over
-            raise ChangeError(f"{self.name} raised {type(error).__name__}: {error}") from error
+            raise ChangeError(f"{self.name} raised {type(error).__name__}", said=str(error)) from error
         made = []
         for event in events:
             if not isinstance(event, Event):
