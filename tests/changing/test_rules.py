@@ -246,6 +246,12 @@ def test_a_payload_that_becomes_too_deep_is_refused_by_its_event(tmp_path: Path)
         after(tmp_path, rules, f'{{"deep":{deep},"a":{{"a":{{"a":{{}}}}}},"text":"{"x" * 1000}"}}')
 
 
+def test_an_element_of_an_array_has_no_name_that_could_be_another(tmp_path: Path) -> None:
+    event = after(tmp_path, '[[rule]]\nrename_member = {"/a/0" = "/a/1"}\n', '{"a":[1,2]}')
+    assert event is not None
+    assert event["payload"] == '{"a":[1,2]}'
+
+
 def test_a_member_that_would_stand_twice_is_refused_by_its_event(tmp_path: Path) -> None:
     with pytest.raises(ChangeError, match="threadId 0, threadCounter 0: a member 'a' cannot be renamed"):
         after(tmp_path, '[[rule]]\nrename_member = {"/a" = "/b"}\n', '{"a":1,"b":2}')
