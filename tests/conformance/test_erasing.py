@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,18 @@ async def test_rules_of_an_erasure_made_in_python_are_checked_too(
         with pytest.raises(RulesError, match=says):
             await store.erase(Rules(rules=(rule,)))
         assert await events_in(store) == [person(i) for i in range(3)]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(Decimal("1.5"), b"1.5"), (Decimal("1e400"), b"1E+400"), (10**30, b"1" + 30 * b"0"), ("1.5", b'"1.5"')],
+)
+async def test_a_number_that_an_erasure_sets_stays_one(opened: Opened, value: Any, text: bytes) -> None:
+    async with opened() as store:
+        await import_lines(store, map(person, range(1)))
+        await store.erase(Rules(rules=(Rule(set={"/number": value}),)))
+        assert b'"number":%b,' % text in await exported(store)
 
 
 async def test_a_frozen_store_is_not_erased_from(opened: Opened, rules: Rules) -> None:

@@ -226,7 +226,7 @@ class Changes:
         a function by its name and its source."""
         meant = {
             "selection": self._selection,
-            "rules": msgspec.json.encode(self._rules.rules).decode(),  # the order within them counts
+            "rules": ENCODER.encode(self._rules.rules).decode(),  # the order within them counts
             "key": None if self._key is None else Pseudonyms(self._key).fingerprint,
             "function": None if self._function is None else (self._function.name, self._function.fingerprint),
             "keep_positions": self._keep_positions,
