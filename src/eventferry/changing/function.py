@@ -50,7 +50,8 @@ class Called:
         before = encode_payload(given.payload)
         try:
             found = self._function(given)
-            events = [found] if isinstance(found, Event) else [] if found is None else list(found)
+            found = [found] if isinstance(found, Event) else () if found is None else found
+            events = list(found) if isinstance(found, Iterable) else [found]
         except (Exception, SystemExit) as error:  # an exit with 0 would look as if all had come over
             raise ChangeError(f"{self.name} raised {type(error).__name__}", said=str(error)) from error
         made = []
