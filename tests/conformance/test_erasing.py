@@ -192,6 +192,17 @@ async def test_a_number_that_an_erasure_sets_stays_one(opened: Opened, value: An
         assert b'"number":%b,' % text in await exported(store)
 
 
+async def test_an_erasure_that_is_repeated_concerns_no_fewer_events(opened: Opened, rules: Rules) -> None:
+    late = person(1) | {"timestamp": 4_102_444_800_000}  # in 2100, so that the erasure is of that time
+    async with opened() as store:
+        await import_lines(store, [late])
+        first = await store.erase(rules)
+        await import_lines(store, [person(0)], replace=True)
+        assert (await store.erase(rules)).at == first.at == late["timestamp"]
+        await import_lines(store, [late], replace=True)
+        assert NAME.encode() not in await exported(store)
+
+
 async def test_a_frozen_store_is_not_erased_from(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(9)))
