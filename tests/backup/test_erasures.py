@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pyrage
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, verify
 from eventferry.backup.packing import load_identities
 from eventferry.lines.unpacking import Zstd
+from eventferry.state import owners
 from tests.support import NewUrl, exported, import_lines, line, make_event
 from tests.support.places import DATABASES, Places
 from tests.support.small_backups import KEY, RECIPIENT
@@ -77,6 +81,54 @@ async def test_readers_of_the_store_go_on_in_the_restored_one(new_url: NewUrl, t
             assert await named_in(restored) == set()
             for bookmark in (before, after):
                 assert (await restored.load_events(limit=1, since=bookmark)).events == []
+
+
+async def test_a_restore_that_is_killed_leaves_no_events_without_what_was_erased(
+    new_url: NewUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "repository"
+    async with open_store(new_url()) as store:
+        await store.init()
+        await import_lines(store, persons(30))
+        await back_up(store, folder)
+        await store.erase(ERASE)
+        await back_up(store, folder)
+    for freeze in (False, True):
+        for ended in range(1, 100):
+            async with open_store(new_url()) as restored:
+                await restored.init()
+                with monkeypatch.context() as patched, Killed(patched, ended) as killed:
+                    await Repository(folder).restore(restored, freeze=freeze)
+                if (await restored.describe()).event_count:
+                    assert (await restored.erased()).erasures
+            if not killed.was:
+                break
+        assert ended > 5
+
+
+class Killed:
+    """Ends what runs in it behind so many write transactions; `was` says whether it did."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        self._left = count
+        self._writing: Any = owners.writing
+        self.was = False
+        monkeypatch.setattr(owners, "writing", self._counted)
+
+    @asynccontextmanager
+    async def _counted(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async with self._writing(*args, **kwargs) as transaction:
+            yield transaction
+        self._left -= 1
+        if self._left == 0:
+            self.was = True
+            raise asyncio.CancelledError
+
+    def __enter__(self) -> Killed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is asyncio.CancelledError
 
 
 async def test_a_drill_compares_without_what_was_erased(new_url: NewUrl, tmp_path: Path) -> None:
