@@ -213,6 +213,26 @@ async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: st
         assert (await found.prune(keep_replaced=0)).removed_chains == []
 
 
+async def test_two_stores_whose_places_have_the_same_text_are_two(tmp_path: Path, repository: str) -> None:
+    today, found = now(), Repository(repository)
+    async with open_store(str(tmp_path / "a.db")) as one, open_store(str(tmp_path / "b.db")) as other:
+        for days in (100, 50, 0):
+            for store in (one, other):
+                if not await store.exists():
+                    await store.init()
+                await grown(store, repository, 1, created=today - days * DAY)
+        with pytest.raises(
+            UsageError, match=r"chains of several stores: say which chain \(.* of the store, .*"
+        ):
+            await found.status()
+        assert (await found.prune(keep_replaced=60 * DAY)).removed_chains == []
+        await found.prune(compact=True)
+        await found.prune(keep_manifests=0)
+        assert (await found.prune(keep_replaced=0)).removed_chains == []
+        for run in await found.runs():
+            assert (await found.status(run.chain)).newest.chain == run.chain
+
+
 async def test_a_chain_of_another_store_is_never_removed(tmp_path: Path, repository: str) -> None:
     for created, name in enumerate(("a", "b"), 1000):
         async with open_store(str(tmp_path / f"{name}.db")) as store:

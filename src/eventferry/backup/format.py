@@ -143,6 +143,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         run: random, of the run that made it.
         tool: name and version of what made it.
         created: when, in ms since 1970.
+        begun: when manifest 1 was made.
         source: the store's URL without user, password and options.
         cut: the bookmark that the parts end at.
         parts: those behind the base's, in order.
@@ -161,6 +162,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     run: str
     tool: str
     created: int
+    begun: int | None = None
     source: str
     cut: str
     parts: list[Part]

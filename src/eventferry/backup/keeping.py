@@ -125,17 +125,15 @@ class _Keeping:
     # chains of stores that were replaced
 
     async def replaced(self, found: Sequence[Chain], keep: int) -> list[Chain]:
-        """The chains whose source has had another chain, with newer runs, for longer than that."""
-        begun = {chain.name: (await chain.entry(chain.numbers[0])).manifest.created for chain in found}
+        """The chains whose place has had another chain behind their last run, for longer than that."""
         return [
             chain
             for chain in found
             if any(
-                other is not chain
-                and _manifest(other).source == _manifest(chain).source
-                and _manifest(other).created > _manifest(chain).created
-                and begun[other.name] < now() - keep
-                for other in found
+                [
+                    await chain.is_replaced_by(other) and await other.begun_before(now() - keep)
+                    for other in found
+                ]
             )
         ]
 
