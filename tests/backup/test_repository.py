@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,16 @@ from eventferry import (
     sync,
     verify,
 )
+from eventferry import back_up as run_of
+from eventferry.backup import format
 from eventferry.backup.chain import Chain
 from eventferry.backup.format import Link, Manifest
 from eventferry.backup.packing import load_recipients
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
+from eventferry.reading import exporting
 from tests.support import exported
+from tests.support.repositories import chain_in, names_in
 from tests.support.small_backups import KEY, RECIPIENT, back_up
 
 DAY = 24 * 3600 * 1000
@@ -193,6 +199,78 @@ async def test_encrypted_parts_are_joined_with_a_key_and_stay_encrypted(
             _ = [block async for block in Repository(repository).export_events()]
         lines = Repository(repository, [key]).export_events()
         assert (await verify(lines, store.export_events())).equal
+
+
+async def test_what_killed_runs_have_left_is_removed_when_it_is_old(place: str, tmp_path: Path) -> None:
+    repository = str(tmp_path / "repository")
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2)
+        found = Repository(repository)
+        [chain] = Path(repository).glob("[0-9a-f]*/")
+        before = {file for file in chain.rglob("*") if file.is_file()}
+        key = sorted(chain.glob("parts/*.json"))[0].stem
+        left = [
+            chain / "parts" / f"{'0' * 32}-00000000.jsonl.zst",  # killed before its descriptor
+            chain / "parts" / f"{key}-00000000.jsonl.zst.age",  # before it could tell that another was faster
+            chain / "secrets" / f"{'0' * 32}-00000000.jsonl.zst",  # before its manifest
+        ]
+        (chain / "secrets").mkdir()
+        others = [chain / "parts" / ".DS_Store", chain / "parts" / f"{'0' * 32}-00000000.jsonl.zst~"]
+        for file in [*left, *others]:
+            file.write_bytes(b"Ada")
+        assert (await found.prune(compact=False)).removed_objects == 0
+        week = now() / 1000 - 8 * 24 * 3600
+        for file in [*before, *left, *others]:
+            os.utime(file, (week, week))
+        # By the storage's clock nothing was stored after them: this machine's may be wrong.
+        assert (await found.prune()).removed_objects == 0
+        await grown(store, repository, 1)
+        for file in chain.glob("manifests/00000002.json"):
+            os.utime(file, (now() / 1000 + 10**8,) * 2)
+        assert (await found.prune(dry_run=True)).removed_objects == 3
+        assert (await found.prune()).removed_objects == 3
+        assert not any(file.exists() for file in left)
+        assert all(file.exists() for file in [*before, *others])
+        assert (await found.check(1.0)).sound
+
+
+async def test_a_part_that_no_run_comes_to_any_more_is_removed(
+    place: str, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    found = Repository(repository)
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 1)
+        for name in range(40):
+            await store.append_events(f"b-{name}", [{"type": "T", "payload": "x" * 100}] * 10)
+        with monkeypatch.context() as patched:
+            patched.setattr(format, "PART_BYTES", 10_000)
+            patched.setattr(exporting, "PAGE_BYTES", 5_000)
+            patched.setattr(Chain, "commit", killed)
+            with pytest.raises(asyncio.CancelledError):
+                await run_of(store, repository)
+        offered = await names_in(repository, "parts/")
+        assert len(offered) > 10
+        assert (await found.prune()).removed_objects == 0  # the next run uses them
+        # Encrypted, it cannot use the first of them, and so it does not come to the others.
+        await run_of(store, repository, recipients=[RECIPIENT])
+        unused = set(offered) & set(await names_in(repository, "parts/")) - await named_in(repository)
+        report = await found.prune()
+        assert report.removed_objects == len(offered) - 6 - 2
+        assert len(unused & set(await names_in(repository, "parts/"))) == 1
+        assert (await found.check(1.0)).sound
+
+
+async def named_in(repository: str) -> set[str]:
+    """The files of the newest manifest, and their descriptors."""
+    chain = await chain_in(repository)
+    assert chain.newest is not None
+    parts = await chain.parts(chain.newest)
+    return {part.file for part in parts} | {f"parts/{part.key}.json" for part in parts}
 
 
 async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: str, repository: str) -> None:

@@ -38,10 +38,11 @@ REQUEST_SECONDS = 300
 
 
 class Entry(NamedTuple):
-    """An object as a listing shows it."""
+    """An object as a listing shows it; `changed` is when it was created, in ms since 1970 by the storage's clock."""
 
     name: str
     bytes: int
+    changed: int
 
 
 class Storage(Protocol):
@@ -255,7 +256,9 @@ class FolderStorage:
             for each in files:
                 path = Path(at, each)
                 with contextlib.suppress(FileNotFoundError):  # it has just been deleted
-                    found.append(Entry(path.relative_to(self._root).as_posix(), path.stat().st_size))
+                    told = path.stat()
+                    name = path.relative_to(self._root).as_posix()
+                    found.append(Entry(name, told.st_size, told.st_mtime_ns // 1_000_000))
         return sorted(found)
 
     def _folders(self) -> list[str]:
@@ -369,7 +372,10 @@ class ObjectStorage:
         found: list[Entry] = []
         with self._told(folder):
             async for some in self._obstore.list(self._store, folder, chunk_size=1000):
-                found += (Entry(each["path"], each["size"]) for each in some)
+                found += (
+                    Entry(each["path"], each["size"], int(each["last_modified"].timestamp() * 1000))
+                    for each in some
+                )
         return sorted(found)
 
     async def folders(self) -> list[str]:
