@@ -83,6 +83,30 @@ async def test_readers_of_the_store_go_on_in_the_restored_one(new_url: NewUrl, t
                 assert (await restored.load_events(limit=1, since=bookmark)).events == []
 
 
+async def test_what_was_erased_after_a_restore_is_erased_in_the_chain_before_it(tmp_path: Path) -> None:
+    folder, place = tmp_path / "repository", str(tmp_path / "store.db")
+    repository = Repository(folder)
+    async with open_store(place) as store, open_store(str(tmp_path / "other.db")) as restored:
+        await store.init()
+        await import_lines(store, persons(300))
+        await back_up(store, folder)
+        [before] = await repository.runs()
+        await repository.restore(store, replace=True)
+        await store.erase(ERASE, aggregate_ids=["aggregate-3"])
+        await back_up(store, folder)
+        await repository.restore(restored, chain=before.chain)
+        assert await named_in(restored) == ALL - {"aggregate-3"}
+        assert await lines_of(repository.export_events(chain=before.chain)) == await exported(store)
+        await repository.prune(compact=True)
+        assert (await repository.prune(compact=True)).erased_parts == 0
+        [old, new] = [
+            await lines_of(repository.export_events(chain=chain, without_erasures=True))
+            for chain in {run.chain: None for run in await repository.runs()}
+        ]
+        assert old == new == await exported(store)
+        assert (await repository.check(1.0)).sound
+
+
 async def test_a_restore_that_is_killed_leaves_no_events_without_what_was_erased(
     new_url: NewUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

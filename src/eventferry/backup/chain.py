@@ -257,6 +257,13 @@ class Chain:
             await self.parts(entry)
 
 
+async def later(storage: Storage, chain: Chain) -> list[Chain]:
+    """The chains of what came to the same place after a chain's end: what was erased there was of these events too.
+    Raises RepositoryDamagedError where the newest manifest of one is damaged, so that nobody knows."""
+    found = [await Chain.read(storage, name) for name in await chains(storage) if name != chain.name]
+    return [other for other in found if await chain.is_replaced_by(other)]
+
+
 async def chains(storage: Storage) -> list[str]:
     """The names of all chains in a repository, in order."""
     return [folder for folder in await storage.folders() if re.fullmatch(format.CHAIN, folder)]

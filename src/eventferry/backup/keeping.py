@@ -218,8 +218,9 @@ class _Keeping:
             manifest = _manifest(chain)
             recipients = load_recipients(manifest.recipients) if manifest.recipients else []
             found = await chain.parts(_entry(chain))
-            erased, newest, is_newer = await self._what_was_erased(chain)
-            concerned = await self._concerned(chain.name, found, erased) if is_newer else set()
+            erased, newest, is_newer, is_later = await self._what_was_erased(chain)
+            looks = is_newer or is_later
+            concerned = await self._concerned(chain.name, found, erased) if looks else set()
             parts: list[Part] = []
             for group in _groups(found, recipients):
                 files = tuple(part.file for part in group)
@@ -249,15 +250,17 @@ class _Keeping:
             if part not in parts:
                 await self._storage.delete(format.part_name(chain.name, part))
 
-    async def _what_was_erased(self, chain: Chain) -> tuple[Erased, Link | None, bool]:
+    async def _what_was_erased(self, chain: Chain) -> tuple[Erased, Link | None, bool, bool]:
         """What was erased from the store, the newest list of it, and whether parts may hold any of it: those of the
-        manifest that lists all have been looked at, unless it is the first run's."""
+        manifest that lists all have been looked at, unless it is the first run's. Last, whether anything was erased
+        after the events were replaced; no manifest says whether that was looked at."""
         lists = await chain.erasures()
         newest = (await chain.erasures_at(len(lists)))[1] if lists else None
         root = (await chain.entry(_manifest(chain).root)).manifest
         done = root.erasures.number if root.number > 1 and root.erasures is not None else 0
-        erased = Erased(Erasure(each.at, each.what) for one in lists for each in one.erasures)
-        return erased, newest, bool(erased) and len(lists) > done
+        since = [one for each in await chains.later(self._storage, chain) for one in await each.erasures()]
+        erased = Erased(Erasure(each.at, each.what) for one in lists + since for each in one.erasures)
+        return erased, newest, bool(erased) and len(lists) > done, any(one.erasures for one in since)
 
     async def _concerned(self, chain: str, parts: Sequence[Part], erased: Erased) -> set[str]:
         """The files of the parts that hold what was erased."""

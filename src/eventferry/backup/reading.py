@@ -161,8 +161,10 @@ class Backup:
                     )
 
     async def erasures(self) -> list[Erasures]:
-        """What was erased in the store, up to now. Raises RepositoryDamagedError where a list is missing or damaged."""
-        return await self.chain.erasures()
+        """What was erased in the store, up to now, also since its events were replaced. Raises RepositoryDamagedError
+        where a list is missing or damaged."""
+        found = [self.chain, *await chains.later(self._storage, self.chain)]
+        return [one for each in found for one in await each.erasures()]
 
 
 class BackupLines(AsyncIterator[bytes]):
