@@ -64,7 +64,7 @@ async def test_status_tells_the_last_run_and_its_age(place: str, repository: str
 
 async def test_a_place_without_a_backup_is_told(repository: str) -> None:
     found = Repository(repository)
-    for asked in (found.status(), found.runs(), found.check(), found.head(), found.drill()):
+    for asked in (found.status(), found.runs(), found.check(), found.head(), found.drill(), found.prune()):
         with pytest.raises(RepositoryError, match="no backup"):
             await asked
 

@@ -82,11 +82,14 @@ async def prune(
 
     Raises:
         RepositoryDamagedError: a chain is damaged. It is left as it is.
-        RepositoryError: the storage cannot be read or written; or parts that should be joined are encrypted, and no key
+        RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined are encrypted, and no key
             fits.
     """
     keeping = _Keeping(storage, identities, dry_run=dry_run)
-    found = [await Chain.read(storage, name) for name in await chains.chains(storage)]
+    names = await chains.chains(storage)
+    if not names:
+        raise RepositoryError(f"there is no backup in {storage.place}")
+    found = [await Chain.read(storage, name) for name in names]
     found = [chain for chain in found if chain.newest is not None]
     if keep_replaced is not None:
         for chain in await keeping.replaced(found, keep_replaced):
