@@ -82,8 +82,8 @@ async def prune(
 
     Raises:
         RepositoryDamagedError: a chain is damaged. It is left as it is.
-        RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined are encrypted, and no key
-            fits.
+        RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined are
+            encrypted, and no key fits.
     """
     keeping = _Keeping(storage, identities, dry_run=dry_run)
     names = await chains.chains(storage)
