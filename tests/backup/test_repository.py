@@ -92,6 +92,25 @@ async def test_a_drill_leaves_no_file(
     assert list(folder.iterdir()) == []
 
 
+async def test_a_drill_removes_what_one_that_was_killed_has_left(
+    place: str, repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    for name in ("eventferry-drill-old", "eventferry-drill-young", "eventferry-drill-used", "another"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "drill.db").touch()
+        for each in (folder / name / "drill.db", folder / name):
+            if "young" not in name and ("used" not in name or each.is_dir()):
+                os.utime(each, (now() / 1000 - 90_000,) * 2)
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 1)
+    assert (await Repository(repository).drill()).equal
+    left = sorted(each.name for each in folder.iterdir())
+    assert left == ["another", "eventferry-drill-used", "eventferry-drill-young"]
+
+
 async def test_a_drill_in_a_given_place_leaves_no_store(place: str, repository: str, tmp_path: Path) -> None:
     async with open_store(place) as store, open_store(str(tmp_path / "drill.db")) as target:
         await store.init()
