@@ -44,6 +44,15 @@ async def test_a_listing_has_names_in_order_with_their_sizes(repository: str) ->
     assert await opened.folders() == ["a", "ab"]
 
 
+async def test_a_folder_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
+    opened = open_storage(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()  # as good as a folder without permissions, which root can read
+    with pytest.raises(RepositoryError, match="Not a directory"):
+        await opened.listed("a/b")
+    assert await opened.listed("a/c") == []
+
+
 async def test_a_listing_may_be_longer_than_a_page_of_s3(bucket: str) -> None:
     opened = open_storage(f"s3://{bucket}")
     names = [f"a/{number:05}" for number in range(1005)]

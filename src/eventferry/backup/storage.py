@@ -252,7 +252,7 @@ class FolderStorage:
 
     def _listed(self, folder: str) -> list[Entry]:
         found: list[Entry] = []
-        for at, _, files in os.walk(self._root / folder):
+        for at, _, files in os.walk(self._root / folder, onerror=_refuse_unread):
             for each in files:
                 path = Path(at, each)
                 with contextlib.suppress(FileNotFoundError):  # it has just been deleted
@@ -262,14 +262,20 @@ class FolderStorage:
         return sorted(found)
 
     def _folders(self) -> list[str]:
-        if not self._root.is_dir():
+        try:
+            found = list(self._root.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(
-            path.name for path in self._root.iterdir() if path.is_dir() and path.name != _UNFINISHED
-        )
+        return sorted(path.name for path in found if path.is_dir() and path.name != _UNFINISHED)
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
+
+
+def _refuse_unread(error: OSError) -> None:
+    """A folder that cannot be read is not an empty one: what is in it would count as missing, or as never written."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _write(path: Path, data: bytes) -> None:
