@@ -155,6 +155,25 @@ class Killed:
         return kind is asyncio.CancelledError
 
 
+async def test_nothing_of_what_was_erased_is_left_in_the_file_that_is_restored_into(tmp_path: Path) -> None:
+    folder, file = tmp_path / "repository", tmp_path / "restored.db"
+    async with open_store(str(tmp_path / "store.db")) as store, open_store(str(file)) as restored:
+        for one in (store, restored):
+            await one.init()
+            await import_lines(one, persons(300))
+        await back_up(store, folder)
+        await store.erase(ERASE)
+        await back_up(store, folder)
+        assert NAME.encode() in everything_in(file)
+        await Repository(folder).restore(restored, replace=True)
+        assert NAME.encode() not in everything_in(file)
+
+
+def everything_in(file: Path) -> bytes:
+    """The bytes of a SQLite file and of what lies beside it."""
+    return b"".join(each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
+
+
 async def test_a_drill_compares_without_what_was_erased(new_url: NewUrl, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     async with open_store(new_url()) as store:

@@ -123,6 +123,8 @@ async def restore(
         raise
     if changes is None:
         await _note(database, backup, lines.bookmark, report.imported)
+    if known:
+        await erasing.overwrite(database)
     return RestoreReport(
         imported=report.imported,
         secrets=secrets,
