@@ -314,10 +314,10 @@ async def test_two_stores_whose_places_have_the_same_text_are_two(tmp_path: Path
     today, found = now(), Repository(repository)
     async with open_store(str(tmp_path / "a.db")) as one, open_store(str(tmp_path / "b.db")) as other:
         for days in (100, 50, 0):
-            for store in (one, other):
+            for minutes, store in enumerate((one, other)):
                 if not await store.exists():
                     await store.init()
-                await grown(store, repository, 1, created=today - days * DAY)
+                await grown(store, repository, 1, created=today - days * DAY + minutes * 60_000)
         with pytest.raises(
             UsageError, match=r"chains of several stores: say which chain \(.* of the store, .*"
         ):
