@@ -12,6 +12,7 @@ import pytest
 from eventferry import (
     EventStore,
     Repository,
+    RepositoryDamagedError,
     RepositoryError,
     StoreExistsError,
     UsageError,
@@ -336,6 +337,21 @@ async def test_a_chain_of_another_store_is_never_removed(tmp_path: Path, reposit
             await store.init()
             await grown(store, repository, 1, created=created, source=name)
     assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == []
+
+
+async def test_a_damaged_chain_of_another_store_is_in_nobodys_way(tmp_path: Path, repository: str) -> None:
+    found = Repository(repository)
+    for name in ("a", "b"):
+        async with open_store(str(tmp_path / f"{name}.db")) as store:
+            await store.init()
+            await grown(store, repository, 2, source=name)
+    own, other = [run.chain for run in await found.runs() if run.manifest == 2]
+    await open_storage(repository).delete(f"{other}/manifests/00000002.json")
+    await open_storage(repository).put_new(f"{other}/manifests/00000002.json", b"{}")
+    async with open_store(str(tmp_path / "restored.db")) as restored:
+        assert (await found.restore(restored, chain=own)).imported == 6
+        with pytest.raises(RepositoryDamagedError, match="manifests/00000002"):
+            await found.restore(restored, chain=other, replace=True)
 
 
 async def test_old_manifests_are_removed_below_one_that_lists_all_parts(place: str, repository: str) -> None:

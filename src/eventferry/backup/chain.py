@@ -260,8 +260,21 @@ class Chain:
 async def later(storage: Storage, chain: Chain) -> list[Chain]:
     """The chains of what came to the same place after a chain's end: what was erased there was of these events too.
     Raises RepositoryDamagedError where the newest manifest of one is damaged, so that nobody knows."""
-    found = [await Chain.read(storage, name) for name in await chains(storage) if name != chain.name]
-    return [other for other in found if await chain.is_replaced_by(other)]
+    found = []
+    for name in await chains(storage):
+        if name == chain.name:
+            continue
+        try:
+            other = await Chain.read(storage, name)
+        except RepositoryDamagedError:
+            # Another store's chain, by its first manifest, is no reason to refuse a restore of this one.
+            first = (await Chain(storage, name, [1], None).entry(1)).manifest
+            if chain.newest is not None and first.source != chain.newest.manifest.source:
+                continue
+            raise
+        if await chain.is_replaced_by(other):
+            found.append(other)
+    return found
 
 
 async def chains(storage: Storage) -> list[str]:
