@@ -40,10 +40,11 @@ REQUEST_SECONDS = 300
 
 
 class Entry(NamedTuple):
-    """An object as a listing shows it."""
+    """An object as a listing shows it; `changed` is when it was created, in ms since 1970 by the storage's clock."""
 
     name: str
     bytes: int
+    changed: int
 
 
 class Storage(Protocol):
@@ -253,22 +254,30 @@ class FolderStorage:
 
     def _listed(self, folder: str) -> list[Entry]:
         found: list[Entry] = []
-        for at, _, files in os.walk(self._root / folder):
+        for at, _, files in os.walk(self._root / folder, onerror=_refuse_unread):
             for each in files:
                 path = Path(at, each)
                 with contextlib.suppress(FileNotFoundError):  # it has just been deleted
-                    found.append(Entry(path.relative_to(self._root).as_posix(), path.stat().st_size))
+                    told = path.stat()
+                    name = path.relative_to(self._root).as_posix()
+                    found.append(Entry(name, told.st_size, told.st_mtime_ns // 1_000_000))
         return sorted(found)
 
     def _folders(self) -> list[str]:
-        if not self._root.is_dir():
+        try:
+            found = list(self._root.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(
-            path.name for path in self._root.iterdir() if path.is_dir() and path.name != _UNFINISHED
-        )
+        return sorted(path.name for path in found if path.is_dir() and path.name != _UNFINISHED)
 
     def _delete(self, path: Path) -> None:
         path.unlink(missing_ok=True)
+
+
+def _refuse_unread(error: OSError) -> None:
+    """A folder that cannot be read is not an empty one: what is in it would count as missing, or as never written."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -386,7 +395,11 @@ class ObjectStorage:
 
     def _entries(self, store: Any, folder: str) -> list[Entry]:
         listed = self._obstore.list(store, folder, chunk_size=1000)
-        return [Entry(each["path"], each["size"]) for some in listed for each in some]
+        return [
+            Entry(each["path"], each["size"], int(each["last_modified"].timestamp() * 1000))
+            for some in listed
+            for each in some
+        ]
 
     async def _ask(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call it in a thread of its own, which nobody waits for once the caller has given up.
