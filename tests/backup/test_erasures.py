@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pyrage
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, verify
 from eventferry.backup.packing import load_identities
 from eventferry.lines.unpacking import Zstd
+from eventferry.state import owners
 from tests.support import NewUrl, exported, import_lines, line, make_event
 from tests.support.places import DATABASES, Places
 from tests.support.small_backups import KEY, RECIPIENT
@@ -77,6 +81,97 @@ async def test_readers_of_the_store_go_on_in_the_restored_one(new_url: NewUrl, t
             assert await named_in(restored) == set()
             for bookmark in (before, after):
                 assert (await restored.load_events(limit=1, since=bookmark)).events == []
+
+
+async def test_what_was_erased_after_a_restore_is_erased_in_the_chain_before_it(tmp_path: Path) -> None:
+    folder, place = tmp_path / "repository", str(tmp_path / "store.db")
+    repository = Repository(folder)
+    async with open_store(place) as store, open_store(str(tmp_path / "other.db")) as restored:
+        await store.init()
+        await import_lines(store, persons(300))
+        await back_up(store, folder)
+        [before] = await repository.runs()
+        await repository.restore(store, replace=True)
+        await store.erase(ERASE, aggregate_ids=["aggregate-3"])
+        await back_up(store, folder)
+        await repository.restore(restored, chain=before.chain)
+        assert await named_in(restored) == ALL - {"aggregate-3"}
+        assert await lines_of(repository.export_events(chain=before.chain)) == await exported(store)
+        await repository.prune(compact=True)
+        assert (await repository.prune(compact=True)).erased_parts == 0
+        [old, new] = [
+            await lines_of(repository.export_events(chain=chain, without_erasures=True))
+            for chain in {run.chain: None for run in await repository.runs()}
+        ]
+        assert old == new == await exported(store)
+        assert (await repository.check(1.0)).sound
+
+
+async def test_a_restore_that_is_killed_leaves_no_events_without_what_was_erased(
+    new_url: NewUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "repository"
+    async with open_store(new_url()) as store:
+        await store.init()
+        await import_lines(store, persons(30))
+        await back_up(store, folder)
+        await store.erase(ERASE)
+        await back_up(store, folder)
+    for freeze in (False, True):
+        for ended in range(1, 100):
+            async with open_store(new_url()) as restored:
+                await restored.init()
+                with monkeypatch.context() as patched, Killed(patched, ended) as killed:
+                    await Repository(folder).restore(restored, freeze=freeze)
+                if (await restored.describe()).event_count:
+                    assert (await restored.erased()).erasures
+            if not killed.was:
+                break
+        assert ended > 5
+
+
+class Killed:
+    """Ends what runs in it behind so many write transactions; `was` says whether it did."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+        self._left = count
+        self._writing: Any = owners.writing
+        self.was = False
+        monkeypatch.setattr(owners, "writing", self._counted)
+
+    @asynccontextmanager
+    async def _counted(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async with self._writing(*args, **kwargs) as transaction:
+            yield transaction
+        self._left -= 1
+        if self._left == 0:
+            self.was = True
+            raise asyncio.CancelledError
+
+    def __enter__(self) -> Killed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is asyncio.CancelledError
+
+
+async def test_nothing_of_what_was_erased_is_left_in_the_file_that_is_restored_into(tmp_path: Path) -> None:
+    folder, file = tmp_path / "repository", tmp_path / "restored.db"
+    async with open_store(str(tmp_path / "store.db")) as store, open_store(str(file)) as restored:
+        for one in (store, restored):
+            await one.init()
+            await import_lines(one, persons(300))
+        await back_up(store, folder)
+        await store.erase(ERASE)
+        await back_up(store, folder)
+        assert NAME.encode() in everything_in(file)
+        await Repository(folder).restore(restored, replace=True)
+        assert NAME.encode() not in everything_in(file)
+
+
+def everything_in(file: Path) -> bytes:
+    """The bytes of a SQLite file and of what lies beside it."""
+    return b"".join(each.read_bytes() for each in file.parent.glob(f"{file.name}*"))
 
 
 async def test_a_drill_compares_without_what_was_erased(new_url: NewUrl, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_numbers_stand_in_names() -> None:
     assert format.number_of(format.manifest_name(NAME, 7)) == 7
     assert format.number_of(f"{NAME}/manifests/7.json") is None
     assert format.number_of(f"{NAME}/manifests/00000007.json.tmp") is None
+    assert format.number_of(f"{NAME}/manifests/somebody's copy/00000007.json") is None
 
 
 def test_links_and_bookmarks_are_checked_as_what_they_are() -> None:

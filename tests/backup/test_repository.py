@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from eventferry import (
     EventStore,
     Repository,
+    RepositoryDamagedError,
     RepositoryError,
     StoreExistsError,
     UsageError,
@@ -17,12 +20,16 @@ from eventferry import (
     sync,
     verify,
 )
+from eventferry import back_up as run_of
+from eventferry.backup import format
 from eventferry.backup.chain import Chain
 from eventferry.backup.format import Link, Manifest
 from eventferry.backup.packing import load_recipients
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
+from eventferry.reading import exporting
 from tests.support import exported
+from tests.support.repositories import chain_in, names_in
 from tests.support.small_backups import KEY, RECIPIENT, back_up
 
 DAY = 24 * 3600 * 1000
@@ -58,7 +65,7 @@ async def test_status_tells_the_last_run_and_its_age(place: str, repository: str
 
 async def test_a_place_without_a_backup_is_told(repository: str) -> None:
     found = Repository(repository)
-    for asked in (found.status(), found.runs(), found.check(), found.head(), found.drill()):
+    for asked in (found.status(), found.runs(), found.check(), found.head(), found.drill(), found.prune()):
         with pytest.raises(RepositoryError, match="no backup"):
             await asked
 
@@ -84,6 +91,25 @@ async def test_a_drill_leaves_no_file(
     report = await Repository(repository).drill()
     assert (report.equal, report.events) == (True, 3)
     assert list(folder.iterdir()) == []
+
+
+async def test_a_drill_removes_what_one_that_was_killed_has_left(
+    place: str, repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "temporary"
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    for name in ("eventferry-drill-old", "eventferry-drill-young", "eventferry-drill-used", "another"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "drill.db").touch()
+        for each in (folder / name / "drill.db", folder / name):
+            if "young" not in name and ("used" not in name or each.is_dir()):
+                os.utime(each, (now() / 1000 - 90_000,) * 2)
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 1)
+    assert (await Repository(repository).drill()).equal
+    left = sorted(each.name for each in folder.iterdir())
+    assert left == ["another", "eventferry-drill-used", "eventferry-drill-young"]
 
 
 async def test_a_drill_in_a_given_place_leaves_no_store(place: str, repository: str, tmp_path: Path) -> None:
@@ -195,6 +221,78 @@ async def test_encrypted_parts_are_joined_with_a_key_and_stay_encrypted(
         assert (await verify(lines, store.export_events())).equal
 
 
+async def test_what_killed_runs_have_left_is_removed_when_it_is_old(place: str, tmp_path: Path) -> None:
+    repository = str(tmp_path / "repository")
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2)
+        found = Repository(repository)
+        [chain] = Path(repository).glob("[0-9a-f]*/")
+        before = {file for file in chain.rglob("*") if file.is_file()}
+        key = sorted(chain.glob("parts/*.json"))[0].stem
+        left = [
+            chain / "parts" / f"{'0' * 32}-00000000.jsonl.zst",  # killed before its descriptor
+            chain / "parts" / f"{key}-00000000.jsonl.zst.age",  # before it could tell that another was faster
+            chain / "secrets" / f"{'0' * 32}-00000000.jsonl.zst",  # before its manifest
+        ]
+        (chain / "secrets").mkdir()
+        others = [chain / "parts" / ".DS_Store", chain / "parts" / f"{'0' * 32}-00000000.jsonl.zst~"]
+        for file in [*left, *others]:
+            file.write_bytes(b"Ada")
+        assert (await found.prune(compact=False)).removed_objects == 0
+        week = now() / 1000 - 8 * 24 * 3600
+        for file in [*before, *left, *others]:
+            os.utime(file, (week, week))
+        # By the storage's clock nothing was stored after them: this machine's may be wrong.
+        assert (await found.prune()).removed_objects == 0
+        await grown(store, repository, 1)
+        for file in chain.glob("manifests/00000002.json"):
+            os.utime(file, (now() / 1000 + 10**8,) * 2)
+        assert (await found.prune(dry_run=True)).removed_objects == 3
+        assert (await found.prune()).removed_objects == 3
+        assert not any(file.exists() for file in left)
+        assert all(file.exists() for file in [*before, *others])
+        assert (await found.check(1.0)).sound
+
+
+async def test_a_part_that_no_run_comes_to_any_more_is_removed(
+    place: str, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    found = Repository(repository)
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 1)
+        for name in range(40):
+            await store.append_events(f"b-{name}", [{"type": "T", "payload": "x" * 100}] * 10)
+        with monkeypatch.context() as patched:
+            patched.setattr(format, "PART_BYTES", 10_000)
+            patched.setattr(exporting, "PAGE_BYTES", 5_000)
+            patched.setattr(Chain, "commit", killed)
+            with pytest.raises(asyncio.CancelledError):
+                await run_of(store, repository)
+        offered = await names_in(repository, "parts/")
+        assert len(offered) > 10
+        assert (await found.prune()).removed_objects == 0  # the next run uses them
+        # Encrypted, it cannot use the first of them, and so it does not come to the others.
+        await run_of(store, repository, recipients=[RECIPIENT])
+        unused = set(offered) & set(await names_in(repository, "parts/")) - await named_in(repository)
+        report = await found.prune()
+        assert report.removed_objects == len(offered) - 6 - 2
+        assert len(unused & set(await names_in(repository, "parts/"))) == 1
+        assert (await found.check(1.0)).sound
+
+
+async def named_in(repository: str) -> set[str]:
+    """The files of the newest manifest, and their descriptors."""
+    chain = await chain_in(repository)
+    assert chain.newest is not None
+    parts = await chain.parts(chain.newest)
+    return {part.file for part in parts} | {f"parts/{part.key}.json" for part in parts}
+
+
 async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: str, repository: str) -> None:
     today = now()
     async with open_store(place) as store:
@@ -213,12 +311,47 @@ async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: st
         assert (await found.prune(keep_replaced=0)).removed_chains == []
 
 
+async def test_two_stores_whose_places_have_the_same_text_are_two(tmp_path: Path, repository: str) -> None:
+    today, found = now(), Repository(repository)
+    async with open_store(str(tmp_path / "a.db")) as one, open_store(str(tmp_path / "b.db")) as other:
+        for days in (100, 50, 0):
+            for minutes, store in enumerate((one, other)):
+                if not await store.exists():
+                    await store.init()
+                await grown(store, repository, 1, created=today - days * DAY + minutes * 60_000)
+        with pytest.raises(
+            UsageError, match=r"chains of several stores: say which chain \(.* of the store, .*"
+        ):
+            await found.status()
+        assert (await found.prune(keep_replaced=60 * DAY)).removed_chains == []
+        await found.prune(compact=True)
+        await found.prune(keep_manifests=0)
+        assert (await found.prune(keep_replaced=0)).removed_chains == []
+        for run in await found.runs():
+            assert (await found.status(run.chain)).newest.chain == run.chain
+
+
 async def test_a_chain_of_another_store_is_never_removed(tmp_path: Path, repository: str) -> None:
     for created, name in enumerate(("a", "b"), 1000):
         async with open_store(str(tmp_path / f"{name}.db")) as store:
             await store.init()
             await grown(store, repository, 1, created=created, source=name)
     assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == []
+
+
+async def test_a_damaged_chain_of_another_store_is_in_nobodys_way(tmp_path: Path, repository: str) -> None:
+    found = Repository(repository)
+    for name in ("a", "b"):
+        async with open_store(str(tmp_path / f"{name}.db")) as store:
+            await store.init()
+            await grown(store, repository, 2, source=name)
+    own, other = [run.chain for run in await found.runs() if run.manifest == 2]
+    await open_storage(repository).delete(f"{other}/manifests/00000002.json")
+    await open_storage(repository).put_new(f"{other}/manifests/00000002.json", b"{}")
+    async with open_store(str(tmp_path / "restored.db")) as restored:
+        assert (await found.restore(restored, chain=own)).imported == 6
+        with pytest.raises(RepositoryDamagedError, match="manifests/00000002"):
+            await found.restore(restored, chain=other, replace=True)
 
 
 async def test_old_manifests_are_removed_below_one_that_lists_all_parts(place: str, repository: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from eventferry import MissingExtraError, RepositoryError, UnsafeStorageError, UsageError
 from eventferry.backup import format, storage
-from eventferry.backup.storage import Entry, open_storage, probe
+from eventferry.backup.storage import open_storage, probe
+from eventferry.clock import now
 from tests.support.faults.worlds import Disk
 
 
@@ -37,8 +38,19 @@ async def test_a_listing_has_names_in_order_with_their_sizes(repository: str) ->
     opened = open_storage(repository)
     for name in ("a/2", "a/1", "ab/1", "a/c/1", "top"):
         await opened.put_new(name, name.encode())
-    assert await opened.listed("a") == [Entry("a/1", 3), Entry("a/2", 3), Entry("a/c/1", 5)]
+    listed = await opened.listed("a")
+    assert [(each.name, each.bytes) for each in listed] == [("a/1", 3), ("a/2", 3), ("a/c/1", 5)]
+    assert all(abs(each.changed - now()) < 600_000 for each in listed)
     assert await opened.folders() == ["a", "ab"]
+
+
+async def test_a_folder_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None:
+    opened = open_storage(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").touch()  # as good as a folder without permissions, which root can read
+    with pytest.raises(RepositoryError, match="Not a directory"):
+        await opened.listed("a/b")
+    assert await opened.listed("a/c") == []
 
 
 async def test_a_listing_may_be_longer_than_a_page_of_s3(bucket: str) -> None:
@@ -87,7 +99,7 @@ async def test_for_a_single_writer_a_storage_may_ignore_conditions(careless_repo
     assert await opened.put_new("a/b", b"first")
     assert not await opened.put_new("a/b", b"second")
     assert await opened.get("a/b") == b"first"
-    assert await opened.listed("a") == [Entry("a/b", 5)]
+    assert [(each.name, each.bytes) for each in await opened.listed("a")] == [("a/b", 5)]
 
 
 async def test_a_file_system_without_hard_links_is_refused(
@@ -204,6 +216,17 @@ async def test_a_file_in_place_of_the_folder_is_refused_by_name(tmp_path: Path) 
 async def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
     with pytest.raises(RepositoryError, match="s3://no-such-bucket/r: there is no such bucket"):
         await probe(open_storage("s3://no-such-bucket/r"))
+
+
+def test_a_process_that_ends_with_its_last_answer_is_not_aborted(bucket: str) -> None:
+    program = f"""if True:
+        import asyncio
+        from eventferry.backup.storage import open_storage
+        assert asyncio.run(open_storage("s3://{bucket}/r").get("absent")) is None
+    """
+    for _ in range(5):
+        children = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
+        assert [child.wait() for child in children] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("place", ["ftp://host/r", "", "postgresql://host/db"])

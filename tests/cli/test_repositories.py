@@ -7,9 +7,11 @@ import random
 import re
 import time
 
+import msgspec
 import pytest
 
 from eventferry import StoreUnreachableError
+from eventferry.backup import format
 from eventferry.clock import now
 from tests.support import make_event
 from tests.support.cli import Ferry, new_ferry
@@ -102,6 +104,18 @@ def test_a_quiet_command_tells_what_is_wrong(backed_up: Ferry) -> None:
     assert outcome.status == 1
     assert first.name in outcome.out
     assert first.name in backed_up.refused("backup", "drill", "repo", "--quiet")
+
+
+def test_a_backup_of_a_time_to_come_is_not_young(backed_up: Ferry) -> None:
+    [newest] = (backed_up.directory / "repo").glob("*/manifests/00000002.json")
+    manifest = format.unseal(newest.read_bytes(), format.Manifest, "")
+    newest.write_bytes(format.seal(msgspec.structs.replace(manifest, created=now() + 48 * HOUR)))
+    outcome = backed_up("backup", "status", "repo", "--max-age", "26h")
+    assert outcome.status == 1
+    assert outcome.err.startswith("a clock is or was wrong: manifest 2 of ")
+    assert " 48 h in the future: " in outcome.err or " 2 d in the future: " in outcome.err
+    assert backed_up.done("backup", "status", "repo", "--json").json["ageSeconds"] < 0
+    assert backed_up.done("backup", "status", "repo", "--max-age", "72h").err.startswith("manifest 2 of ")
 
 
 def test_the_age_decides_the_exit_status(backed_up: Ferry) -> None:

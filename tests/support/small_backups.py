@@ -58,6 +58,7 @@ async def back_up(
         assert await storage.put_new(format.descriptor_name(chain.name, part.key), descriptor)
         parts.append(part)
     number = 1 if newest is None else newest.link.number + 1
+    created = now() if created is None else created
     root = 1 if newest is None else newest.manifest.root
     base: Link | None = None
     totals = (Totals() if newest is None else newest.manifest.totals).plus(parts)
@@ -73,7 +74,8 @@ async def back_up(
         root=root,
         run=token_hex(8),
         tool="a test",
-        created=now() if created is None else created,
+        created=created,
+        begun=created if newest is None else newest.manifest.begun,
         source=source,
         cut=since or end,
         parts=parts,

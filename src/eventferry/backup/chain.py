@@ -69,6 +69,29 @@ class Chain:
             )
         return Entry(manifest, Link(number=number, sha256=format.sha256(data)))
 
+    async def is_replaced_by(self, other: Chain) -> bool:
+        """Whether another chain is of the store, or of the events, that came to the same place after this one's: it
+        began behind the last run of this one. Of chains whose runs overlap in time, the stores are two, and their
+        places only have the same text, as on two machines."""
+        if self.newest is None or other.newest is None or other.name == self.name:
+            return False
+        own, its = self.newest.manifest, other.newest.manifest
+        return its.source == own.source and await other._begun() > own.created
+
+    async def _begun(self) -> int:
+        """When its first run was, but not behind its last one: clocks go back."""
+        if self.newest is None:
+            raise AssertionError("a chain without manifests has not begun")
+        newest = self.newest.manifest
+        begun = newest.begun
+        if begun is None:
+            begun = (await self.entry(self.numbers[0])).manifest.created
+        return min(begun, newest.created)
+
+    async def begun_before(self, time: int) -> bool:
+        """Whether its first run was before a time, in ms since 1970."""
+        return await self._begun() < time
+
     async def followed(self, link: Link) -> Entry:
         """The manifest that a link is to. Raises RepositoryDamagedError where it is another than that."""
         found = await self.entry(link.number)
@@ -232,6 +255,26 @@ class Chain:
                 raise RepositoryDamagedError(name, "its parts do not begin where those of its base end")
         else:
             await self.parts(entry)
+
+
+async def later(storage: Storage, chain: Chain) -> list[Chain]:
+    """The chains of what came to the same place after a chain's end: what was erased there was of these events too.
+    Raises RepositoryDamagedError where the newest manifest of one is damaged, so that nobody knows."""
+    found = []
+    for name in await chains(storage):
+        if name == chain.name:
+            continue
+        try:
+            other = await Chain.read(storage, name)
+        except RepositoryDamagedError:
+            # Another store's chain, by its first manifest, is no reason to refuse a restore of this one.
+            first = (await Chain(storage, name, [1], None).entry(1)).manifest
+            if chain.newest is not None and first.source != chain.newest.manifest.source:
+                continue
+            raise
+        if await chain.is_replaced_by(other):
+            found.append(other)
+    return found
 
 
 async def chains(storage: Storage) -> list[str]:

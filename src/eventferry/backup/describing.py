@@ -48,7 +48,7 @@ class RepositoryStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True
     Attributes:
         repository: where it is, without a password.
         newest: the last run.
-        age_seconds: how long ago that was.
+        age_seconds: how long ago that was; below 0 where a clock was wrong, and the time is still to come.
     """
 
     repository: str
@@ -79,7 +79,7 @@ async def status(storage: Storage, chain: str | None = None) -> RepositoryStatus
     return RepositoryStatus(
         repository=storage.place,
         newest=newest,
-        age_seconds=max(now() - newest.created, 0) / 1000,
+        age_seconds=(now() - newest.created) / 1000,
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -21,6 +25,11 @@ from eventferry.errors import StoreExistsError
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.piping import Transform
 from eventferry.store import EventStore
+
+_PREFIX = "eventferry-drill-"
+
+_LEFT_AFTER = 24 * 3600
+"""Seconds without a change after which a temporary store counts as left: a drill writes, and then reads for less."""
 
 
 class DrillReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -100,12 +109,24 @@ async def _place(store: EventStore | None) -> AsyncIterator[EventStore]:
         finally:
             await to_the_end(_removed(store))
         return
-    folder = await asyncio.to_thread(TemporaryDirectory, prefix="eventferry-drill-")
+    await asyncio.to_thread(_tidy)
+    folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix=_PREFIX)
     try:
         async with EventStore(partial(open_database, str(Path(folder.name) / "drill.db"), {})) as temporary:
             yield temporary
     finally:
         await to_the_end(asyncio.to_thread(folder.cleanup))
+
+
+def _tidy() -> None:
+    """Remove what drills that were killed have left: it is the whole store, of an encrypted backup too."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # it is being removed
+            found = left.lstat()
+            changed = max([found.st_mtime, *(each.lstat().st_mtime for each in left.iterdir())])
+            is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+            if is_own and changed < time.time() - _LEFT_AFTER:
+                shutil.rmtree(left)
 
 
 async def _removed(store: EventStore) -> None:

@@ -30,9 +30,8 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=99_999_999)]
 CHAIN = "[0-9a-f]{16}"
 ChainName = Annotated[str, msgspec.Meta(pattern=rf"^{CHAIN}\Z")]
-PartFile = Annotated[
-    str, msgspec.Meta(pattern=r"^(parts|secrets)/[0-9a-f]{32}-[0-9a-f]{8}\.jsonl\.zst(\.age)?\Z")
-]
+PART_FILE = r"(parts|secrets)/[0-9a-f]{32}-[0-9a-f]{8}\.jsonl\.zst(\.age)?"
+PartFile = Annotated[str, msgspec.Meta(pattern=rf"^{PART_FILE}\Z")]
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -143,6 +142,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         run: random, of the run that made it.
         tool: name and version of what made it.
         created: when, in ms since 1970.
+        begun: when manifest 1 was made.
         source: the store's URL without user, password and options.
         cut: the bookmark that the parts end at.
         parts: those behind the base's, in order.
@@ -161,6 +161,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     run: str
     tool: str
     created: int
+    begun: int | None = None
     source: str
     cut: str
     parts: list[Part]
@@ -282,12 +283,12 @@ def part_name(chain: str, part: Part) -> str:
     return f"{chain}/{part.file}"
 
 
-_NUMBERED = re.compile(r"(\d{8})\.json")
+_NUMBERED = re.compile(rf"{CHAIN}/(?:manifests|erasures)/(\d{{8}})\.json")
 
 
 def number_of(name: str) -> int | None:
     """The number in the name of a manifest or a list of erasures; None where it has none."""
-    found = _NUMBERED.fullmatch(name.rpartition("/")[2])
+    found = _NUMBERED.fullmatch(name)
     return int(found[1]) if found else None
 
 

@@ -7,7 +7,8 @@ a restore which runs meanwhile finds its parts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import aclosing
 from secrets import token_hex
 from typing import Any
@@ -18,17 +19,22 @@ import eventferry
 from eventferry.backup import chain as chains
 from eventferry.backup import format
 from eventferry.backup.chain import Chain, Entry
-from eventferry.backup.format import Link, Manifest, Part, Totals
+from eventferry.backup.format import Descriptor, Link, Manifest, Part, Totals
 from eventferry.backup.packing import ENCRYPTED, ENDING, Packer, Recipient, load_recipients
 from eventferry.backup.reading import read_part
+from eventferry.backup.storage import Entry as Listed
 from eventferry.backup.storage import Storage
 from eventferry.changing.erased import Erased
 from eventferry.clock import now
-from eventferry.errors import RepositoryError
+from eventferry.errors import RepositoryDamagedError, RepositoryError
+from eventferry.reading.bookmarks import decode
 from eventferry.state.erasures import Erasure
 
 _TRIES = 5
 """How often parts are joined anew while other runs add to the chain."""
+
+LEFT_AFTER = 7 * 24 * 3600 * 1000
+"""Milliseconds after which an object that nothing leads to counts as left: a run names it within minutes."""
 
 
 class PruneReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -62,7 +68,7 @@ async def prune(
     identities: Sequence[Any] = (),
     dry_run: bool = False,
 ) -> PruneReport:
-    """Remove what is not needed any more.
+    """Remove what is not needed any more, and what killed runs have left.
 
     Args:
         storage: where the repository is.
@@ -76,18 +82,21 @@ async def prune(
 
     Raises:
         RepositoryDamagedError: a chain is damaged. It is left as it is.
-        RepositoryError: the storage cannot be read or written; or parts that should be joined are encrypted, and no key
-            fits.
+        RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined are
+            encrypted, and no key fits.
     """
     keeping = _Keeping(storage, identities, dry_run=dry_run)
-    found = [await Chain.read(storage, name) for name in await chains.chains(storage)]
+    names = await chains.chains(storage)
+    if not names:
+        raise RepositoryError(f"there is no backup in {storage.place}")
+    found = [await Chain.read(storage, name) for name in names]
     found = [chain for chain in found if chain.newest is not None]
     if keep_replaced is not None:
         for chain in await keeping.replaced(found, keep_replaced):
             await keeping.remove_chain(chain)
             found.remove(chain)
     for chain in found:
-        await keeping.remove_joined(chain)
+        await keeping.remove_unused(chain)
         if keep_manifests is not None:
             await keeping.remove_manifests(chain, keep_manifests)
         if compact:
@@ -125,17 +134,15 @@ class _Keeping:
     # chains of stores that were replaced
 
     async def replaced(self, found: Sequence[Chain], keep: int) -> list[Chain]:
-        """The chains whose source has had another chain, with newer runs, for longer than that."""
-        begun = {chain.name: (await chain.entry(chain.numbers[0])).manifest.created for chain in found}
+        """The chains whose place has had another chain behind their last run, for longer than that."""
         return [
             chain
             for chain in found
             if any(
-                other is not chain
-                and _manifest(other).source == _manifest(chain).source
-                and _manifest(other).created > _manifest(chain).created
-                and begun[other.name] < now() - keep
-                for other in found
+                [
+                    await chain.is_replaced_by(other) and await other.begun_before(now() - keep)
+                    for other in found
+                ]
             )
         ]
 
@@ -149,18 +156,50 @@ class _Keeping:
 
     # small parts
 
-    async def remove_joined(self, chain: Chain) -> None:
-        """Remove the objects of parts that were joined before, once nothing reads them any more."""
+    async def remove_unused(self, chain: Chain) -> None:
+        """Remove the objects of parts that were joined before, once nothing reads them any more; and those that are
+        nobody's, since what stored them was killed."""
+        needed = {part.file for part in await chain.parts(_entry(chain))}
+        secrets = _manifest(chain).secrets
+        needed |= {part.file for part in (() if secrets is None else secrets.parts)}
+        joined = await self._joined_before(chain, needed)
+        listed = await self._storage.listed(chain.name)
+        present = {each.name for each in listed}
+        # By the clock of the storage, in which a run that is under way has just stored something. A single wrong time
+        # in the future must not make all others old.
+        old = min(now(), max(each.changed for each in listed)) - LEFT_AFTER
+        for each in listed:
+            file = each.name.removeprefix(f"{chain.name}/")
+            if file in joined:
+                await self._remove(each.name, each.bytes)
+            elif file not in needed and re.fullmatch(format.PART_FILE, file):
+                await self._remove_left(chain, each, present, is_old=each.changed < old)
+
+    async def _joined_before(self, chain: Chain, needed: Set[str]) -> set[str]:
+        """The files of the parts that were joined into those of the manifest that lists all, and their descriptors."""
         root = _manifest(chain).root
         if root - 1 not in chain.numbers:
-            return
+            return set()
         before = await chain.parts(await chain.entry(root - 1))
-        needed = {part.file for part in await chain.parts(_entry(chain))}
-        names = {part.file for part in before} - needed
-        names |= {f"parts/{part.key}.json" for part in before if part.file not in needed}
-        for each in await self._storage.listed(f"{chain.name}/parts"):
-            if each.name.removeprefix(f"{chain.name}/") in names:
-                await self._remove(each.name, each.bytes)
+        unneeded = [part for part in before if part.file not in needed]
+        return {part.file for part in unneeded} | {f"parts/{part.key}.json" for part in unneeded}
+
+    async def _remove_left(self, chain: Chain, left: Listed, present: Set[str], *, is_old: bool) -> None:
+        """Remove the object of a part that no manifest names, unless a run may use it still: one that has just stored
+        it; or, where a descriptor offers it, one that comes to where it begins. None does if that is before the cut."""
+        folder, _, name = left.name.rpartition("/")
+        where = f"{folder}/{name.partition('-')[0]}.json"
+        data = await self._storage.get(where) if where in present else None
+        try:
+            part = None if data is None else format.unseal(data, Descriptor, where).part
+        except RepositoryDamagedError:
+            part = None  # no run uses it
+        if data is not None and part is not None and format.part_name(chain.name, part) == left.name:
+            if part.end is not None and _is_before(part.end, _manifest(chain).cut):
+                await self._remove(where, len(data))
+                await self._remove(left.name, left.bytes)
+        elif is_old:
+            await self._remove(left.name, left.bytes)
 
     async def remove_manifests(self, chain: Chain, keep: int) -> None:
         """All below the one that lists all parts, once the last of them is old: each needs those before it."""
@@ -182,8 +221,9 @@ class _Keeping:
             manifest = _manifest(chain)
             recipients = load_recipients(manifest.recipients) if manifest.recipients else []
             found = await chain.parts(_entry(chain))
-            erased, newest, is_newer = await self._what_was_erased(chain)
-            concerned = await self._concerned(chain.name, found, erased) if is_newer else set()
+            erased, newest, is_newer, is_later = await self._what_was_erased(chain)
+            looks = is_newer or is_later
+            concerned = await self._concerned(chain.name, found, erased) if looks else set()
             parts: list[Part] = []
             for group in _groups(found, recipients):
                 files = tuple(part.file for part in group)
@@ -197,25 +237,33 @@ class _Keeping:
                 self._into += len(group) > 1
                 self._erased += len(concerned & set(files))
             if self._dry_run or (parts == found and not is_newer):
+                await self._forget(chain, made, parts)  # another call has joined them meanwhile
                 return
             if await chain.commit(_joined(manifest, _entry(chain).link, parts, newest)) is not None:
-                for part in made.values():
-                    if part not in parts:  # joined otherwise, with what another run had added
-                        await self._storage.delete(format.part_name(chain.name, part))
+                await self._forget(chain, made, parts)  # joined otherwise, with what another run had added
                 return
             # Another run has added to the chain: what was joined is good still.
             chain = await Chain.read(self._storage, chain.name)
+        await self._forget(chain, made, [])
         raise RepositoryError(f"other runs add to the chain {chain.name} all the time: join its parts later")
 
-    async def _what_was_erased(self, chain: Chain) -> tuple[Erased, Link | None, bool]:
+    async def _forget(self, chain: Chain, made: Mapping[Any, Part], parts: Sequence[Part]) -> None:
+        """Remove what was joined and is none of these parts, to which no manifest can lead."""
+        for part in made.values():
+            if part not in parts:
+                await self._storage.delete(format.part_name(chain.name, part))
+
+    async def _what_was_erased(self, chain: Chain) -> tuple[Erased, Link | None, bool, bool]:
         """What was erased from the store, the newest list of it, and whether parts may hold any of it: those of the
-        manifest that lists all have been looked at, unless it is the first run's."""
+        manifest that lists all have been looked at, unless it is the first run's. Last, whether anything was erased
+        after the events were replaced; no manifest says whether that was looked at."""
         lists = await chain.erasures()
         newest = (await chain.erasures_at(len(lists)))[1] if lists else None
         root = (await chain.entry(_manifest(chain).root)).manifest
         done = root.erasures.number if root.number > 1 and root.erasures is not None else 0
-        erased = Erased(Erasure(each.at, each.what) for one in lists for each in one.erasures)
-        return erased, newest, bool(erased) and len(lists) > done
+        since = [one for each in await chains.later(self._storage, chain) for one in await each.erasures()]
+        erased = Erased(Erasure(each.at, each.what) for one in lists + since for each in one.erasures)
+        return erased, newest, bool(erased) and len(lists) > done, any(one.erasures for one in since)
 
     async def _concerned(self, chain: str, parts: Sequence[Part], erased: Erased) -> set[str]:
         """The files of the parts that hold what was erased."""
@@ -254,6 +302,11 @@ class _Keeping:
                 "two parts have got the same random name, which should not happen: try again"
             )
         return joined
+
+
+def _is_before(end: str, cut: str) -> bool:
+    """Whether a bookmark has read no more than another has."""
+    return all(one <= other for one, other in zip(decode(end).unread, decode(cut).unread, strict=True))
 
 
 def _entry(chain: Chain) -> Entry:

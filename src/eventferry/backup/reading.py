@@ -45,11 +45,11 @@ async def chain_in(storage: Storage, name: str | None, manifest: int | None = No
     found = [each for each in read if each.newest is not None]  # others are just being begun
     if not found:
         raise RepositoryError(f"there is no backup in {storage.place}")
-    sources = {_newest(each).manifest.source: each.name for each in found}
-    if len(sources) > 1:
-        told = ", ".join(f"{name} of {source}" for source, name in sorted(sources.items()))
+    current = [each for each in found if not any([await each.is_replaced_by(other) for other in found])]
+    if len(current) > 1:
+        told = ", ".join(sorted(f"{each.name} of {_newest(each).manifest.source}" for each in current))
         raise UsageError(f"the repository holds chains of several stores: say which chain ({told})")
-    return max(found, key=lambda each: _newest(each).manifest.created)
+    return current[0]
 
 
 async def _chain(storage: Storage, name: str, manifest: int | None) -> Chain:
@@ -161,8 +161,10 @@ class Backup:
                     )
 
     async def erasures(self) -> list[Erasures]:
-        """What was erased in the store, up to now. Raises RepositoryDamagedError where a list is missing or damaged."""
-        return await self.chain.erasures()
+        """What was erased in the store, up to now, also since its events were replaced. Raises RepositoryDamagedError
+        where a list is missing or damaged."""
+        found = [self.chain, *await chains.later(self._storage, self.chain)]
+        return [one for each in found for one in await each.erasures()]
 
 
 class BackupLines(AsyncIterator[bytes]):

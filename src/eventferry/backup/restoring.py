@@ -13,12 +13,15 @@ from eventferry.backup.reading import JOBS, Backup
 from eventferry.changing import erasing
 from eventferry.changing.erased import Erased
 from eventferry.clock import now
-from eventferry.database import Database
+from eventferry.database import Database, Progress, Replacing, Stage
 from eventferry.errors import EventferryError, RepositoryDamagedError, RepositoryError
+from eventferry.importing.replace import Replacement
+from eventferry.importing.stream import ImportStream
 from eventferry.lines.piping import Transform, pipeline
+from eventferry.operation_log import Operation
 from eventferry.reading.bookmarks import decode
 from eventferry.reading.questions import identity_of
-from eventferry.state import owners, syncs
+from eventferry.state import erasures, owners, syncs
 from eventferry.state.erasures import Erasure
 from eventferry.state.syncs import SyncState
 from eventferry.store import EventStore
@@ -105,7 +108,12 @@ async def restore(
             found = await pipeline(backup.secrets(deleted, identities), store.import_secrets())
             secrets = found.imported
         steps = [step for step in (tell, erased or None, changes) if step is not None]
-        sink = store.import_events(replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty)
+        # What was changed on its way has other names than the erasures say.
+        known = erased.erasures if changes is None else ()
+        target = _Restoring(
+            database, known, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
+        )
+        sink = ImportStream(target, Operation("restore", database), database.life)
         report = await pipeline(lines, *steps, sink)
     except EventferryError as error:
         try:
@@ -114,8 +122,9 @@ async def restore(
             error.add_note(f"the empty store was not removed: {another}")
         raise
     if changes is None:
-        await erasing.bring(erased.erasures, database)
         await _note(database, backup, lines.bookmark, report.imported)
+    if known:
+        await erasing.overwrite(database)
     return RestoreReport(
         imported=report.imported,
         secrets=secrets,
@@ -124,6 +133,36 @@ async def restore(
         created=backup.manifest.created,
         bookmark=lines.bookmark if changes is None else None,
     )
+
+
+class _Restoring(Replacement):
+    """The target of a restore: an import whose last step also keeps what was erased from the store that was backed up.
+    So no moment, and no kill, leaves the events in a store that would let what was erased come back later."""
+
+    def __init__(
+        self,
+        database: Database,
+        known: Sequence[Erasure],
+        *,
+        replace: bool,
+        freeze: bool,
+        resume: bool,
+        allow_empty: bool,
+    ) -> None:
+        super().__init__(database, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty)
+        self._known = known
+
+    async def finish(self, progress: Progress) -> None:
+        """Everything was staged: swap, and keep the erasures."""
+        if self._known:
+            await erasures.make_table(self._database, frozen="allow")  # it may have frozen it itself
+        await super().finish(progress)
+
+    async def _swap(self, replacing: Replacing, stage: Stage) -> None:
+        await super()._swap(replacing, stage)
+        if self._known:
+            for erasure in erasing.missing(self._known, await erasures.load(replacing)):
+                await erasures.save(replacing, erasure)
 
 
 async def erased_in(backup: Backup) -> Erased:

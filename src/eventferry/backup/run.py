@@ -279,7 +279,7 @@ class _Run:
     # the manifest
 
     async def _manifest(self, chain: Chain, secrets: Secrets | None, erasures: Link | None) -> Manifest:
-        newest = chain.newest
+        newest, created = chain.newest, now()
         number, root, totals, before, base = 1, 1, Totals(), list[Part](), None
         if newest is not None:
             number, root, totals = newest.link.number + 1, newest.manifest.root, newest.manifest.totals
@@ -295,7 +295,8 @@ class _Run:
             root=root,
             run=token_hex(8),
             tool=f"eventferry {version('eventferry')}",
-            created=now(),
+            created=created,
+            begun=created if newest is None else newest.manifest.begun,
             source=place_of(self._store._database),
             cut=self._cut,
             parts=[*before, *self._parts],

@@ -98,6 +98,16 @@ async def bring(found: Sequence[Erasure], target: Database) -> EraseReport | Non
     return await _run(target, asked)
 
 
+async def overwrite(database: Database) -> None:
+    """Leave nothing in the database's files of events that were replaced, and may have held what is erased.
+
+    Raises NotErasedError and what a write transaction does.
+    """
+    async with owners.writing(database, "exclusive", frozen="allow") as writing:
+        await writing.rewrite([])
+    await database.erase_journal()
+
+
 def missing(wanted: Sequence[Erasure], known: Sequence[Erasure]) -> list[Erasure]:
     """The erasures that are not known, or only up to an earlier time."""
     latest = {erasure.id: erasure.at for erasure in known}

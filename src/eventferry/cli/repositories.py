@@ -398,18 +398,19 @@ async def status(
     from eventferry.lines.files import FileSink
 
     found = await eventferry.Repository(repository).status(chain)
-    is_old = max_age is not None and found.age_seconds * 1000 > max_age
+    # A time to come says nothing of the age: with a wrong clock it would be young for years.
+    is_old = max_age is not None and abs(found.age_seconds) * 1000 > max_age
     if metrics is not None:
         await eventferry.pipeline([metrics_of(found).encode()], FileSink(metrics))
     newest = found.newest
     told = (
-        f"manifest {newest.manifest} of {moment_text(newest.created)}, {_age(found.age_seconds)} old: "
+        f"manifest {newest.manifest} of {moment_text(newest.created)}, {_age(found.age_seconds)}: "
         f"{counted(newest.events, 'event')} in {counted(newest.parts, 'part')}, {newest.stored_bytes:,} bytes"
     )
     if as_json:
         print_json(msgspec.to_builtins(found) | {"tooOld": is_old})
     elif not (quiet and not is_old):
-        print_result(found, f"too old: {told}" if is_old else told, as_json=False)
+        print_result(found, f"{_reason(found.age_seconds)}: {told}" if is_old else told, as_json=False)
     if is_old:
         raise click.exceptions.Exit(1)
 
@@ -503,8 +504,13 @@ async def prune(
         )
 
 
+def _reason(age: float) -> str:
+    return "too old" if age > 0 else "a clock is or was wrong"
+
+
 def _age(seconds: float) -> str:
+    told = "old" if seconds >= 0 else "in the future"
     for unit in ("d", "h", "m"):
-        if seconds >= 2 * _SECONDS[unit]:
-            return f"{seconds / _SECONDS[unit]:.0f} {unit}"
-    return f"{seconds:.0f} s"
+        if abs(seconds) >= 2 * _SECONDS[unit]:
+            return f"{abs(seconds) / _SECONDS[unit]:.0f} {unit} {told}"
+    return f"{abs(seconds):.0f} s {told}"

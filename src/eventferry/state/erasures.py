@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from eventferry.database import Database, Reading, Writing
+from eventferry.database import Database, Frozen, Reading, Writing
 from eventferry.errors import UnsupportedStoreError, UsageError
 from eventferry.state import owners
 from eventferry.state.small_tables import columns
@@ -61,10 +61,10 @@ def _names(reading: Reading) -> tuple[str, str, str, str]:
     return dialect.table(dialect.tables.erasures), name, at, what
 
 
-async def make_table(database: Database) -> None:
+async def make_table(database: Database, *, frozen: Frozen = "refuse") -> None:
     """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
     UnsupportedStoreError where another program's table has its name."""
-    async with owners.writing(database, "exclusive") as writing:
+    async with owners.writing(database, "exclusive", frozen=frozen) as writing:
         known = await columns(writing, writing.dialect.tables.erasures)
         table, name, at, what = _names(writing)
         if not known:
