@@ -242,7 +242,17 @@ class OlderEventsError(EventferryError):
 
 class ChangeError(EventferryError):
     """An event cannot be changed on the way as it was asked, or the sums of a change do not hold. The message names the
-    event. Nothing of the input was stored, except what a MANUAL import has committed on the way."""
+    event. Nothing of the input was stored, except what a MANUAL import has committed on the way.
+
+    Attributes:
+        reason: the message without what an exception of the user's function says, which may quote the event.
+        said: that; empty where no function raised anything.
+    """
+
+    def __init__(self, reason: str, *, said: str = "") -> None:
+        super().__init__(f"{reason}: {said}" if said else reason)
+        self.reason = reason
+        self.said = said
 
 
 class EmptyInputError(EventferryError):

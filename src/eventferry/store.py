@@ -15,7 +15,7 @@ from eventferry.changing import erasing
 from eventferry.changing.changes import Changes
 from eventferry.changing.erased import Erased
 from eventferry.changing.erasing import EraseReport
-from eventferry.changing.rules import Rules, load_rules
+from eventferry.changing.rules import Rules, rules_of
 from eventferry.changing.selection import Selection
 from eventferry.database import Database, Filter, Inspection, Undo
 from eventferry.errors import (
@@ -813,7 +813,7 @@ class EventStore:
         with Operation("erase", self._database, dry_run=dry_run) as operation:
             report = await erasing.erase(
                 self._database,
-                rules if isinstance(rules, Rules) else load_rules(rules),
+                rules_of(rules),
                 Selection.of(
                     event_types=event_types,
                     aggregate_ids=aggregate_ids,

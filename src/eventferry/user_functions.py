@@ -18,7 +18,7 @@ def load_function(name: str) -> Callable[..., Any]:
         raise ValueError(f"{name!r} is not a function's name, which is MODULE:FUNCTION")
     try:
         found = reduce(getattr, path.split("."), import_module(module))
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         raise ValueError(f"{name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise ValueError(f"{name!r} is not a function")  # noqa: TRY004  # callers catch one kind of error

@@ -220,6 +220,17 @@ async def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
         await probe(open_storage("s3://no-such-bucket/r"))
 
 
+def test_a_process_that_ends_with_its_last_answer_is_not_aborted(bucket: str) -> None:
+    program = f"""if True:
+        import asyncio
+        from eventferry.backup.storage import open_storage
+        assert asyncio.run(open_storage("s3://{bucket}/r").get("absent")) is None
+    """
+    for _ in range(5):
+        children = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(4)]
+        assert [child.wait() for child in children] == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("place", ["ftp://host/r", "", "postgresql://host/db"])
 def test_what_is_no_repository_is_refused(place: str) -> None:
     with pytest.raises(UsageError, match="is not a repository"):

@@ -12,6 +12,7 @@ import pytest
 
 from eventferry import ChangeError, Changes, Event, InputError, UsageError
 from eventferry.changing.rules import Rule, Rules
+from eventferry.lines.event import NewRow
 from tests.changing.test_changes import changed, dicts
 from tests.support import LONG_AGO, line, make_event, make_lines
 
@@ -116,9 +117,11 @@ def test_what_it_gives_is_checked_and_refused_by_the_event_that_came_in(
     assert "the event at threadId 2, threadCounter 0 becomes an event that cannot be" in str(refused.value)
 
 
-@pytest.mark.parametrize("outcome", [5, {"type": "A"}, ["A"], "text", [None]])
+@pytest.mark.parametrize("outcome", [5, {"type": "A"}, ["A"], "text", [None], object()])
 def test_what_is_no_event_is_refused(outcome: Any) -> None:
-    with pytest.raises(ChangeError, match=r"threadId 0, threadCounter 0: .*(gave|raised TypeError)"):
+    with pytest.raises(
+        ChangeError, match=r"threadId 0, threadCounter 0: .* gave (int|str|NoneType|object), and"
+    ):
         Changes(function=lambda _: outcome).change(make_lines(1))
 
 
@@ -128,6 +131,21 @@ def test_what_it_raises_is_told_with_the_event() -> None:
 
     with pytest.raises(ChangeError, match=r"threadId 0, .*test_functions:.*fail raised KeyError: 0"):
         Changes(function=fail).change(make_lines(1))
+
+
+def test_an_exit_is_told_with_the_event() -> None:
+    def leave(event: Event) -> Event:
+        sys.exit(0)
+
+    with pytest.raises(ChangeError, match=r"threadId 0, .*test_functions:.*leave raised SystemExit: 0"):
+        Changes(function=leave).change(make_lines(1))
+
+
+def test_a_module_that_exits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "module_that_exits.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="'module_that_exits:f' cannot be loaded: SystemExit: 0"):
+        Changes(function="module_that_exits:f")
 
 
 async def test_positions_are_not_kept_where_it_splits_an_event() -> None:
@@ -161,7 +179,7 @@ def test_events_for_an_incremental_import_are_changed_without_places() -> None:
     rules = Rules(rules=(Rule(type="A", drop=True), Rule(type="B", redact=("/x",))))
     changes = Changes(rules=rules, function=lambda event: [event] * event.timestamp)
     rows = [(1, "a", "A", b"{}"), (2, "b", "B", b'{"x":1.0,"y":2.0}')]
-    assert changes.change_new(rows) == [(2, "b", "B", b'{"x":null,"y":2.0}')] * 2
+    assert changes.change_new(rows) == [(2, NewRow(2, "b", "B", b'{"x":null,"y":2.0}'))] * 2
     assert (changes.report.dropped, changes.report.changed, changes.report.written) == (1, 1, 2)
     with pytest.raises(InputError, match="event 2, field timestamp: an event of aggregate 'b' becomes"):
         Changes(function=lambda event: replaced(event, timestamp="x" if event.type == "B" else 1)).change_new(

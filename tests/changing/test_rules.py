@@ -186,6 +186,9 @@ def test_what_has_found_nothing_is_reported(tmp_path: Path) -> None:
     ("rule", "says"),
     [
         ("", "rule 1: it says nothing to do"),
+        ("type = []\ndrop = true", "rule 1: type: the list is empty"),
+        ("aggregate_id = []\ndrop = true", "rule 1: aggregate_id: the list is empty"),
+        ("aggregate_prefix = []\ndrop = true", "rule 1: aggregate_prefix: the list is empty"),
         ('type = "A"', "rule 1: it says nothing to do"),
         ('renam = "A"', "unknown field `renam`"),
         ('rename = "A"\ndrop = true', "drop: an event that is left out"),
@@ -241,6 +244,12 @@ def test_a_payload_that_becomes_too_deep_is_refused_by_its_event(tmp_path: Path)
     deep = "[" * 498 + "]" * 498
     with pytest.raises(InputError, match=r"field payload: the event at .*: nests more than 500 levels deep"):
         after(tmp_path, rules, f'{{"deep":{deep},"a":{{"a":{{"a":{{}}}}}},"text":"{"x" * 1000}"}}')
+
+
+def test_an_element_of_an_array_has_no_name_that_could_be_another(tmp_path: Path) -> None:
+    event = after(tmp_path, '[[rule]]\nrename_member = {"/a/0" = "/a/1"}\n', '{"a":[1,2]}')
+    assert event is not None
+    assert event["payload"] == '{"a":[1,2]}'
 
 
 def test_a_member_that_would_stand_twice_is_refused_by_its_event(tmp_path: Path) -> None:

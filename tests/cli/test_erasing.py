@@ -71,6 +71,8 @@ def test_what_would_not_erase_is_refused_by_name(ferry: Ferry) -> None:
     fill(ferry, "a.db")
     assert ferry("erase", "a.db").status == 2
     assert ferry("erase", "a.db", "--rules", "person.toml", "--list").status == 2
+    refused = ferry("erase", "a.db", "--list", "--type", "TYPE_1")
+    assert (refused.status, refused.out) == (2, "")
     Path("wrong.toml").write_text('[[rule]]\nrename = "OTHER"\n')
     refused = ferry("erase", "a.db", "--rules", "wrong.toml")
     assert refused.status == 2

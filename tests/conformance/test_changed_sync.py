@@ -10,6 +10,7 @@ import pytest
 
 from eventferry import (
     MANUAL,
+    ChangeError,
     Changes,
     CursorAheadError,
     Event,
@@ -103,6 +104,25 @@ async def test_renumbering_goes_on_where_it_stopped(new_url: NewUrl) -> None:
         assert [event.thread_counter for event in events] == list(range(205))
         versions = [event.aggregate_version for event in events if event.aggregate_id == "aggregate-3"]
         assert versions == list(range(1, 26))
+
+
+async def test_what_an_exception_of_the_function_says_is_not_kept_in_the_target(new_url: NewUrl) -> None:
+    def fail(event: Event) -> Event:
+        if event.type == "SAVED":
+            raise KeyError(event.payload)
+        return event
+
+    async with open_store(new_url()) as source, open_store(new_url()) as target:
+        await source.init()
+        await import_lines(source, make_lines(3))
+        await target.sync(source, changes=Changes(function=fail))
+        await save(source, "a", 1, payload="ada@example.org")
+        with pytest.raises(ChangeError, match=r"KeyError: 'ada@example\.org'"):
+            await target.sync(source, changes=Changes(function=fail))
+        [status] = await target.sync_status(source)
+        assert status.problem is not None
+        assert status.problem.startswith("ChangeError: the event at threadId ")
+        assert status.problem.endswith("fail raised KeyError")
 
 
 async def test_a_batch_of_which_nothing_comes_over_is_not_read_again(new_url: NewUrl) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from eventferry import (
     pipeline,
     verify,
 )
-from eventferry.changing.rules import Rules, load_rules
+from eventferry.changing.rules import Rule, Rules, load_rules
 from tests.support import NewUrl, Opened, exported, import_lines, line, make_event, raw
 from tests.support.restoring import heads_of, restore
 
@@ -158,6 +159,48 @@ async def test_an_erasure_only_redacts_removes_and_sets(opened: Opened, tmp_path
         ]:
             with pytest.raises(RulesError, match=told):
                 await store.erase(rules_of(tmp_path, text))
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        (Rule(aggregate_id=(), redact=("/name",)), "rule 1: aggregate_id: the list is empty"),
+        (Rule(redact=("name",)), "rule 1: 'name' is not a JSON Pointer"),
+        (Rule(set={"/name": "\ud800"}), "rule 1: field payload"),
+    ],
+)
+async def test_rules_of_an_erasure_made_in_python_are_checked_too(
+    opened: Opened, rule: Rule, says: str
+) -> None:
+    async with opened() as store:
+        await import_lines(store, map(person, range(3)))
+        with pytest.raises(RulesError, match=says):
+            await store.erase(Rules(rules=(rule,)))
+        assert await events_in(store) == [person(i) for i in range(3)]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(Decimal("1.5"), b"1.5"), (Decimal("1e400"), b"1E+400"), (10**30, b"1" + 30 * b"0"), ("1.5", b'"1.5"')],
+)
+async def test_a_number_that_an_erasure_sets_stays_one(opened: Opened, value: Any, text: bytes) -> None:
+    async with opened() as store:
+        await import_lines(store, map(person, range(1)))
+        await store.erase(Rules(rules=(Rule(set={"/number": value}),)))
+        assert b'"number":%b,' % text in await exported(store)
+
+
+async def test_an_erasure_that_is_repeated_concerns_no_fewer_events(opened: Opened, rules: Rules) -> None:
+    late = person(1) | {"timestamp": 4_102_444_800_000}  # in 2100, so that the erasure is of that time
+    async with opened() as store:
+        await import_lines(store, [late])
+        first = await store.erase(rules)
+        await import_lines(store, [person(0)], replace=True)
+        assert (await store.erase(rules)).at == first.at == late["timestamp"]
+        await import_lines(store, [late], replace=True)
+        assert NAME.encode() not in await exported(store)
 
 
 async def test_a_frozen_store_is_not_erased_from(opened: Opened, rules: Rules) -> None:

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
@@ -349,7 +351,7 @@ class ObjectStorage:
                     return False
             try:
                 # In one request: a condition is of a whole object. It is in memory as it is.
-                await self._obstore.put_async(self._store, name, data, mode=mode, use_multipart=False)
+                await self._ask(self._obstore.put, name, data, mode=mode, use_multipart=False)
             except self._obstore.exceptions.AlreadyExistsError:
                 return False
             except self._absent:
@@ -360,8 +362,7 @@ class ObjectStorage:
         """As `Storage.get`."""
         with self._told(name):
             try:
-                found = await self._obstore.get_async(self._store, name)
-                return bytes(await found.bytes_async())
+                return await self._ask(self._whole, name)
             except self._absent:
                 return None
 
@@ -369,31 +370,60 @@ class ObjectStorage:
         """As `Storage.size`."""
         with self._told(name):
             try:
-                return int((await self._obstore.head_async(self._store, name))["size"])
+                return int((await self._ask(self._obstore.head, name))["size"])
             except self._absent:
                 return None
 
     async def listed(self, folder: str) -> list[Entry]:
         """As `Storage.listed`."""
-        found: list[Entry] = []
         with self._told(folder):
-            async for some in self._obstore.list(self._store, folder, chunk_size=1000):
-                found += (
-                    Entry(each["path"], each["size"], int(each["last_modified"].timestamp() * 1000))
-                    for each in some
-                )
-        return sorted(found)
+            return sorted(await self._ask(self._entries, folder))
 
     async def folders(self) -> list[str]:
         """As `Storage.folders`."""
         with self._told("its folders"):
-            found = await self._obstore.list_with_delimiter_async(self._store)
+            found = await self._ask(self._obstore.list_with_delimiter)
         return sorted(found["common_prefixes"])
 
     async def delete(self, name: str) -> None:
         """As `Storage.delete`."""
         with self._told(name), contextlib.suppress(*self._absent):
-            await self._obstore.delete_async(self._store, name)
+            await self._ask(self._obstore.delete, name)
+
+    def _whole(self, store: Any, name: str) -> bytes:
+        return bytes(self._obstore.get(store, name).bytes())
+
+    def _entries(self, store: Any, folder: str) -> list[Entry]:
+        listed = self._obstore.list(store, folder, chunk_size=1000)
+        return [
+            Entry(each["path"], each["size"], int(each["last_modified"].timestamp() * 1000))
+            for some in listed
+            for each in some
+        ]
+
+    async def _ask(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Call it in a thread of its own, which nobody waits for once the caller has given up.
+
+        Not by obstore's own coroutines: its threads go on with an answer after that has come, and where the process
+        ends meanwhile, Python aborts it (one in ten runs of a command on a busy machine).
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def tell(give: Callable[[Any], None], what: Any) -> None:
+            if not answer.done():
+                give(what)
+
+        def work() -> None:
+            try:
+                told = partial(tell, answer.set_result, call(self._store, *args, **options))
+            except BaseException as error:
+                told = partial(tell, answer.set_exception, error)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+                loop.call_soon_threadsafe(told)
+
+        threading.Thread(target=work, name="eventferry-storage", daemon=True).start()
+        return await answer
 
     @contextlib.contextmanager
     def _told(self, name: str) -> Iterator[None]:

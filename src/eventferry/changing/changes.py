@@ -17,7 +17,7 @@ from eventferry.changing.function import Called, Function
 from eventferry.changing.numbering import Numbering
 from eventferry.changing.pseudonyms import Pseudonyms
 from eventferry.changing.report import ChangeReport, Proof
-from eventferry.changing.rules import Rules, check_rules, load_rules
+from eventferry.changing.rules import Rules, rules_of
 from eventferry.changing.selection import Selection
 from eventferry.errors import ChangeError, InputError
 from eventferry.importing.batch import SLICE
@@ -101,12 +101,7 @@ class Changes:
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
     ) -> None:
-        if rules is None:
-            rules = Rules()
-        elif isinstance(rules, Rules):
-            check_rules(rules)
-        else:
-            rules = load_rules(rules)
+        rules = rules_of(Rules() if rules is None else rules)
         self._selection = Selection.of(
             event_types=event_types,
             exclude_types=exclude_types,
@@ -179,9 +174,12 @@ class Changes:
         """The report leaves out the lines of the last `change`: they were not stored, and may come again."""
         self._proof = self._before
 
-    def change_new(self, rows: Iterable[NewRowValues]) -> list[NewRow]:
+    def change_new(self, rows: Iterable[NewRowValues]) -> list[tuple[int, NewRow]]:
         """The same for events without places, on their way into an incremental import. What the columns of the target
         can hold is for the caller to check.
+
+        Returns:
+            The events that are left, each with the number of the one that it was made of, from 1.
 
         Raises:
             InputError: what an event became is none; `line` counts these events, from 1.
@@ -197,7 +195,8 @@ class Changes:
             raise InputError(error.reason, line=error.line, field=error.field, unit="event") from None
         self._proof.gone(made.lines, made.untouched)
         return [
-            NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)) for line in made.lines
+            (number, NewRow(line.timestamp, line.aggregate_id, line.type, bytes(line.payload)))
+            for number, line in zip(made.numbers, made.lines, strict=True)
         ]
 
     def explain(self, error: InputError) -> InputError:
@@ -209,7 +208,8 @@ class Changes:
             if first <= error.line < first + len(numbers):
                 number = numbers[error.line - first]
                 source = self._decoder.event(lines.texts[number - lines.line])
-                reason = f"{_shown(source)} becomes an event that the target refuses: {error.reason}"
+                shown = _shown(source, source.aggregate_id)
+                reason = f"{shown} becomes an event that the target refuses: {error.reason}"
                 return lines.placed(InputError(reason, field=error.field), number)
         return InputError(
             f"{error.reason} (in line {error.line} of those that the changes gave)", field=error.field
@@ -226,7 +226,7 @@ class Changes:
         a function by its name and its source."""
         meant = {
             "selection": self._selection,
-            "rules": msgspec.json.encode(self._rules.rules).decode(),  # the order within them counts
+            "rules": ENCODER.encode(self._rules.rules).decode(),  # the order within them counts
             "key": None if self._key is None else Pseudonyms(self._key).fingerprint,
             "function": None if self._function is None else (self._function.name, self._function.fingerprint),
             "keep_positions": self._keep_positions,
@@ -290,7 +290,7 @@ class Changes:
             event_type, aggregate_id = line.type, line.aggregate_id
             timestamp, payload = line.timestamp, line.payload
             if takes is not None and not takes(event_type, aggregate_id, timestamp):
-                self._refuse_to_lose(line, "the filters do not take it")
+                self._refuse_to_lose(line, aggregate_id, "the filters do not take it")
                 proof.left_out += 1
                 continue
             runs = applied.runs(event_type)
@@ -302,15 +302,16 @@ class Changes:
                     if function is not None and became:
                         became = function.made_of(line)
                 except InputError as error:
-                    reason = f"{_shown(line)} becomes an event that cannot be: {error.reason}"
+                    reason = f"{_shown(line, aggregate_id)} becomes an event that cannot be: {error.reason}"
                     raise InputError(reason, line=number, field=error.field) from error
                 except ChangeError as error:
-                    raise ChangeError(f"{_shown(line)}: {error}") from error
+                    reason = f"{_shown(line, aggregate_id)}: {error.reason}"
+                    raise ChangeError(reason, said=error.said) from error
                 is_same = len(became) == 1 and _is_same(
                     became[0], event_type, aggregate_id, timestamp, payload
                 )
                 if not is_same:
-                    self._note(line, became)
+                    self._note(line, aggregate_id, became)
                     if became and len(self._first) < _SHOWN:
                         thread, counter, version = line.thread_id, line.thread_counter, line.aggregate_version
                         before = Line(counter, thread, event_type, timestamp, aggregate_id, version, payload)
@@ -327,22 +328,22 @@ class Changes:
         proof.stayed(stayed)
         return made
 
-    def _note(self, line: Line, became: Sequence[Line]) -> None:
+    def _note(self, line: Line, aggregate_id: str, became: Sequence[Line]) -> None:
         """Count an event that was changed, or left out by a rule or the function."""
         if not became:
-            self._refuse_to_lose(line, "a rule or the function drops it")
+            self._refuse_to_lose(line, aggregate_id, "a rule or the function drops it")
             self._proof.dropped += 1
             return
         self._proof.changed += 1
         if len(became) > 1:
-            self._refuse_to_lose(line, f"the function makes {len(became)} of it")
+            self._refuse_to_lose(line, aggregate_id, f"the function makes {len(became)} of it")
             self._proof.split += len(became) - 1
 
-    def _refuse_to_lose(self, line: Line, why: str) -> None:
+    def _refuse_to_lose(self, line: Line, aggregate_id: str, why: str) -> None:
         if self._keep_positions:
             raise ChangeError(
-                f"{_shown(line)}: {why}, and so positions cannot be kept (keep_positions). Without it the events get "
-                "new ones, without gaps"
+                f"{_shown(line, aggregate_id)}: {why}, and so positions cannot be kept (keep_positions). "
+                "Without it the events get new ones, without gaps"
             )
 
 
@@ -369,8 +370,8 @@ def _event(line: Line) -> Event:
     return decode_event(ENCODER.encode(line))
 
 
-def _shown(line: Line) -> str:
-    """Which event of the source that is."""
+def _shown(line: Line, aggregate_id: str) -> str:
+    """Which event of the source that is; its aggregate there, since rules may have given it another."""
     if line.thread_id < 0:
-        return f"an event of aggregate {line.aggregate_id!r:.100}"
+        return f"an event of aggregate {aggregate_id!r:.100}"
     return f"the event at threadId {line.thread_id}, threadCounter {line.thread_counter}"

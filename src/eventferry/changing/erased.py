@@ -16,13 +16,14 @@ from eventferry.importing.batch import SLICE
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
-from eventferry.lines.payload import ENCODER, JsonText
+from eventferry.lines.payload import ENCODER, JsonText, decode_payload
 from eventferry.state.erasures import Erasure, check_size, digest_of
 
 _CONDITIONS = ("type", "aggregate_id", "aggregate_prefix", "aggregate_pattern")
 _ACTIONS = ("redact", "remove", "set")
 _BESIDE = ("redact_with",)
 _HELD_BACK = 2  # bytes of a block
+_ENCODER = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
 class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -70,8 +71,10 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
             rules=tuple(
                 msgspec.structs.replace(
                     rule,
-                    aggregate_id=_behind(prefix, rule.ids),
-                    aggregate_prefix=_behind(prefix, rule.prefixes),
+                    aggregate_id=None if rule.aggregate_id is None else _behind(prefix, rule.ids),
+                    aggregate_prefix=None
+                    if rule.aggregate_prefix is None
+                    else _behind(prefix, rule.prefixes),
                 )
                 for rule in self.rules
             ),
@@ -88,7 +91,7 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     def erasure(self, at: int) -> Erasure:
         """The row of it. Raises UsageError if it says more than a row can hold."""
-        told = msgspec.json.encode(self, order="sorted").decode()
+        told = _ENCODER.encode(self).decode()
         check_size(told)
         return Erasure(at, told)
 
@@ -96,8 +99,8 @@ class What(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 def said(erasure: Erasure) -> What:
     """What an erasure says. Raises UnsupportedStoreError."""
     try:
-        return msgspec.json.decode(erasure.what, type=What)
-    except msgspec.MsgspecError as error:
+        return msgspec.convert(decode_payload(erasure.what.encode()), What)
+    except (msgspec.MsgspecError, ValueError) as error:
         raise UnsupportedStoreError(
             f"the store has an erasure that this version cannot read, and so cannot apply: {error}"
         ) from None

@@ -67,7 +67,10 @@ async def erase(database: Database, rules: Rules, selection: Selection, *, dry_r
             return looked.report(0)
 
     async def asked(writing: Reading) -> list[Erasure]:
-        return [what.erasure(await _end(writing))]
+        erasure = what.erasure(await _end(writing))
+        # The clock may have been wrong, or the last event replaced: what was erased once stays so.
+        known = [other.at for other in await erasures.load(writing) if other.id == erasure.id]
+        return [msgspec.structs.replace(erasure, at=max([erasure.at, *known]))]
 
     return await _run(database, asked)
 

@@ -50,9 +50,10 @@ class Called:
         before = encode_payload(given.payload)
         try:
             found = self._function(given)
-            events = [found] if isinstance(found, Event) else [] if found is None else list(found)
-        except Exception as error:
-            raise ChangeError(f"{self.name} raised {type(error).__name__}: {error}") from error
+            found = [found] if isinstance(found, Event) else () if found is None else found
+            events = list(found) if isinstance(found, Iterable) else [found]
+        except (Exception, SystemExit) as error:  # an exit with 0 would look as if all had come over
+            raise ChangeError(f"{self.name} raised {type(error).__name__}", said=str(error)) from error
         made = []
         for event in events:
             if not isinstance(event, Event):

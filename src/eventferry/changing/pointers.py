@@ -174,7 +174,7 @@ class Document:
         count = 0
         for holder, key in _places([(self, 0)], within):
             inner = _opened(holder, key)
-            if not (found := _keys(inner, old)):
+            if isinstance(inner, list) or not (found := _keys(inner, old)):
                 continue
             if _keys(inner, new):
                 raise ChangeError(

@@ -52,9 +52,9 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         remove: pointers to what is taken out.
     """
 
-    type: Names = ()
-    aggregate_id: Names = ()
-    aggregate_prefix: Names = ()
+    type: Names | None = None
+    aggregate_id: Names | None = None
+    aggregate_prefix: Names | None = None
     aggregate_pattern: str | None = None
     drop: bool = False
     rename: str | None = None
@@ -140,14 +140,22 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
         if place is not None and place.key_file is not None:
             beside = msgspec.structs.replace(place, key_file=os.fspath(Path(path).parent / place.key_file))
             rules = msgspec.structs.replace(rules, pseudonyms=beside)
-        check_rules(rules)
+        _check_rules(rules)
         rules.key()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RulesError) as error:
         raise RulesError(f"the rules {os.fspath(path)}: {error}") from None
     return rules
 
 
-def check_rules(rules: Rules) -> None:
+def rules_of(given: Rules | str | os.PathLike[str]) -> Rules:
+    """Rules, or those of a TOML file, checked. Raises RulesError."""
+    if not isinstance(given, Rules):
+        return load_rules(given)
+    _check_rules(given)
+    return given
+
+
+def _check_rules(rules: Rules) -> None:
     """Refuses a rule that says nothing, or what cannot be. Raises RulesError."""
     for number, rule in enumerate(rules.rules, 1):
         try:
@@ -168,6 +176,11 @@ def divided(source: str, target: str) -> tuple[Pointer, Pointer, Pointer]:
 
 
 def _check(rule: Rule) -> None:
+    for name in ("type", "aggregate_id", "aggregate_prefix"):
+        if getattr(rule, name) is not None and not _several(getattr(rule, name)):
+            raise RulesError(
+                f"{name}: the list is empty, and so the rule would be about no event; leave it out for all"
+            )
     done = [name for name in _ACTIONS if getattr(rule, name)]
     if not done and rule.rename is None and rule.rename_aggregate is None:
         raise RulesError("it says nothing to do")
@@ -244,5 +257,5 @@ def _pointers(rule: Rule) -> Iterator[str]:
         yield rule.aggregate_from
 
 
-def _several(given: Names) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else given
+def _several(given: Names | None) -> tuple[str, ...]:
+    return () if given is None else (given,) if isinstance(given, str) else given

@@ -44,6 +44,8 @@ async def erase(
     """
     if (rules is None) != list_:
         raise UsageError("give either --rules FILE or --list")
+    if list_ and (types or ids or prefixes or dry_run):
+        raise UsageError("--list tells all that was erased; it takes no filters and no --dry-run")
     async with store_at(store) as opened:
         if rules is None:
             for erasure in (await opened.erased()).erasures:

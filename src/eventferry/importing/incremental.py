@@ -254,7 +254,9 @@ async def _pieces(
 
 
 async def _changed(pieces: AsyncIterator[Piece], changes: Changes, limits: Limits) -> AsyncIterator[Piece]:
-    """Pieces of what the changes make of the events. Raises InputError with the number of the event that came in."""
+    """Pieces of what the changes make of the events. Raises InputError with the number of the event that came in, and
+    ChangeError where the sums of the report do not hold."""
+    changes.begin()
     count = 0
     async for rows, size in pieces:
         try:
@@ -262,10 +264,15 @@ async def _changed(pieces: AsyncIterator[Piece], changes: Changes, limits: Limit
         except InputError as error:
             line = None if error.line is None else count + error.line
             raise InputError(error.reason, line=line, field=error.field, unit="event") from error
-        for row in made:
-            check_limits(limits, row.aggregate_id, row.type, row.payload)
+        for number, row in made:
+            try:
+                check_limits(limits, row.aggregate_id, row.type, row.payload)
+            except InputError as error:
+                reason = f"becomes an event that the store refuses: {error.reason}"
+                raise InputError(reason, line=count + number, field=error.field, unit="event") from None
         count += len(rows)
-        yield made, size
+        yield [row for _, row in made], size
+    _ = changes.report
 
 
 _BYTES = (bytes, bytearray, memoryview)

@@ -69,7 +69,7 @@ def _function(name: str) -> Step:
     def call(value: Any) -> Any:
         try:
             return found(value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UndecodableError(f"{name} raised {type(error).__name__}: {error}") from error
 
     return call

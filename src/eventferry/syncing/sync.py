@@ -22,6 +22,7 @@ from eventferry.changing.erased import Erased
 from eventferry.clock import now
 from eventferry.database import Database
 from eventferry.errors import (
+    ChangeError,
     CursorAheadError,
     EventferryError,
     InputError,
@@ -529,7 +530,9 @@ class Sync:
         """Keep an error where `sync --status` finds it, as far as the target can be reached."""
         if self._text is None:
             return
-        problem = Problem(now(), f"{type(error).__name__}: {error}")
+        # The target of a sync with changes may be one that shall not hold what the function was given.
+        told = error.reason if isinstance(error, ChangeError) else str(error)
+        problem = Problem(now(), f"{type(error).__name__}: {told}")
         self._has_problem = True
         with suppress(EventferryError, TimeoutError):
             async with asyncio.timeout(_NOTING_SECONDS):

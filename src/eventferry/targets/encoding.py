@@ -25,7 +25,7 @@ class Encoder:
         for name, step in self._steps:
             try:
                 text = step(text)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise InputError(f"{name} fails on it: {type(error).__name__}", field="payload") from error
             if not isinstance(text, bytes):
                 raise InputError(f"{name} makes {type(text).__name__} of it, not bytes", field="payload")
