@@ -30,7 +30,7 @@ class Repository:
     """A repository of backups, for reading and for keeping it small; it holds nothing open.
 
     Args:
-        place: a folder, or s3://bucket/path, gs://bucket/path or az://account/container/path.
+        place: a folder, or s3://bucket/path, gs://bucket/path or az://container/path.
         identities: files of secret keys of age or SSH, for parts that are encrypted.
 
     Raises:

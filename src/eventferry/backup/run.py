@@ -95,7 +95,7 @@ async def back_up(
 
     Args:
         store: whose events are backed up.
-        repository: a folder, or s3://bucket/path, gs://bucket/path or az://account/container/path. It is created where
+        repository: a folder, or s3://bucket/path, gs://bucket/path or az://container/path. It is created where
             it is missing, and may hold the chains of many stores.
         recipients: encrypt to these public keys: of age, of SSH, or files of either. Once a chain is encrypted, every
             run needs some.

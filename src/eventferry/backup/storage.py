@@ -85,9 +85,9 @@ def open_storage(place: str | os.PathLike[str], *, single_writer: bool = False) 
     """The storage at a place; creates and asks nothing.
 
     Args:
-        place: a folder, or s3://bucket/path, gs://bucket/path or az://account/container/path. Credentials and settings
+        place: a folder, or s3://bucket/path, gs://bucket/path or az://container/path. Credentials and settings
             of an object storage come from the environment, as its own tools read them (AWS_ACCESS_KEY_ID,
-            AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY …).
+            AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_NAME and _KEY …).
         single_writer: the caller promises that no other run writes into it at the same time: an object is created after
             a look whether there is one, which any storage can do.
 
@@ -101,7 +101,7 @@ def open_storage(place: str | os.PathLike[str], *, single_writer: bool = False) 
     if "://" in place or not place:
         raise UsageError(
             f"{without_password(place)!r} is not a repository: that is a folder, or s3://bucket/path, gs://bucket/path "
-            "or az://account/container/path"
+            "or az://container/path"
         )
     if is_store(place):
         raise UsageError(f"{place} is a store, and a repository is a folder")

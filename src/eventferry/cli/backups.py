@@ -53,7 +53,7 @@ async def run(
 ) -> None:
     """Add to a backup repository what is new in a store.
 
-    REPO is a folder, or s3://bucket/path, gs://bucket/path or az://account/container/path; it is created, and may hold
+    REPO is a folder, or s3://bucket/path, gs://bucket/path or az://container/path; it is created, and may hold
     the backups of many stores. A run that was ended or killed left nothing half: run it again, and it uses what was
     finished.
     """
