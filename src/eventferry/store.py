@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry import secrets
 from eventferry.changing import erasing
+from eventferry.changing.bringing import Bringing
 from eventferry.changing.changes import Changes
 from eventferry.changing.erased import Erased
 from eventferry.changing.erasing import EraseReport
@@ -650,6 +652,7 @@ class EventStore:
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
         replace: bool = True,
+        erased_from: EventStore | None = None,
     ) -> ImportStream:
         """Import events from JSON Lines: a sink for blocks.
 
@@ -662,6 +665,8 @@ class EventStore:
             ignore_unknown_keys: drop unknown keys of events instead of refusing them.
             max_line_bytes: refuse longer lines.
             replace: AUTO: False refuses the import if the store holds events at its beginning or end.
+            erased_from: AUTO: the store that the events come from. What was erased from it is kept in the step that
+                replaces the events, and applied to whatever enters this store later.
 
         Raises:
             UsageError: the options cannot be combined.
@@ -670,14 +675,23 @@ class EventStore:
         check_integer("max_line_bytes", max_line_bytes, 0)
         check_mode(maintenance_mode)
         if maintenance_mode is MANUAL:
-            if freeze or resume or allow_empty or not replace:
+            if freeze or resume or allow_empty or not replace or erased_from is not None:
                 raise UsageError(
-                    "freeze, resume, allow_empty and replace=False cannot be combined with MANUAL"
+                    "freeze, resume, allow_empty, replace=False and erased_from cannot be combined with MANUAL"
                 )
             target: Appending | Replacement = Appending(self._database)
-        else:
+        elif erased_from is None:
             target = Replacement(
                 self._database, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
+            )
+        else:
+            target = Bringing(
+                self._database,
+                partial(erasing.read, erased_from._database),
+                replace=replace,
+                freeze=freeze,
+                resume=resume,
+                allow_empty=allow_empty,
             )
         return ImportStream(
             target,

@@ -44,7 +44,7 @@ from typing import (
 )
 
 import eventferry
-from eventferry import AUTO, MANUAL, Event, errors
+from eventferry import AUTO, MANUAL, Event, MaintenanceMode, errors
 from eventferry.backup.drilling import DrillReport
 from eventferry.backup.reading import JOBS
 from eventferry.backup.repository import Repository as AwaitedRepository
@@ -541,7 +541,34 @@ class EventStore(_Face[AwaitedStore]):
     export_events = _method(AwaitedStore.export_events, ExportStream)
     partitions = _blocking(AwaitedStore.partitions)
     read_partition = _method(AwaitedStore.read_partition, ExportStream)
-    import_events = _method(AwaitedStore.import_events, ImportStream)
+
+    def import_events(
+        self,
+        byte_offset: int = 0,
+        maintenance_mode: MaintenanceMode = AUTO,
+        freeze: bool = False,
+        resume: bool = False,
+        allow_empty: bool = False,
+        ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        replace: bool = True,
+        erased_from: EventStore | None = None,
+    ) -> ImportStream:
+        """As `eventferry.EventStore.import_events`."""
+        return ImportStream(
+            self.inner.import_events(
+                byte_offset,
+                maintenance_mode,
+                freeze=freeze,
+                resume=resume,
+                allow_empty=allow_empty,
+                ignore_unknown_keys=ignore_unknown_keys,
+                max_line_bytes=max_line_bytes,
+                replace=replace,
+                erased_from=None if erased_from is None else erased_from.inner,
+            )
+        )
+
     import_progress = _blocking(AwaitedStore.import_progress)
 
     def incremental_import(

@@ -12,7 +12,7 @@ from typing import Any
 import pyrage
 import pytest
 
-from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, verify
+from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, pipeline, verify
 from eventferry.backup.packing import load_identities
 from eventferry.lines.unpacking import Zstd
 from eventferry.state import owners
@@ -125,6 +125,25 @@ async def test_a_restore_that_is_killed_leaves_no_events_without_what_was_erased
                     await Repository(folder).restore(restored, freeze=freeze)
                 if (await restored.describe()).event_count:
                     assert (await restored.erased()).erasures
+            if not killed.was:
+                break
+        assert ended > 5
+
+
+async def test_a_copy_that_is_killed_leaves_no_events_without_what_was_erased(
+    new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_store(new_url()) as store:
+        await store.init()
+        await import_lines(store, persons(30))
+        await store.erase(ERASE)
+        for ended in range(1, 100):
+            async with open_store(new_url()) as copy:
+                await copy.init()
+                with monkeypatch.context() as patched, Killed(patched, ended) as killed:
+                    await pipeline(store.export_events(), copy.import_events(erased_from=store))
+                if (await copy.describe()).event_count:
+                    assert (await copy.erased()).erasures
             if not killed.was:
                 break
         assert ended > 5

@@ -439,6 +439,21 @@ async def test_a_copy_is_told_what_was_erased(opened: Opened, rules: Rules) -> N
         assert await events_in(target) == left_of(300, 4)
 
 
+async def test_a_copy_keeps_what_was_erased_in_the_step_that_brings_the_events(
+    opened: Opened, rules: Rules
+) -> None:
+    async with opened() as source, opened() as target:
+        await import_lines(source, map(person, range(300)))
+        await source.erase(rules, aggregate_ids=["aggregate-4"])
+        await pipeline(source.export_events(), target.import_events(erased_from=source))
+        await import_lines(target, map(person, range(300)))
+        assert await events_in(target) == left_of(300, 4)
+        import_id = await target.begin_incremental_import()
+        with pytest.raises(ImportOpenError, match=import_id):
+            await pipeline(source.export_events(), target.import_events(erased_from=source))
+        assert await events_in(target) == left_of(300, 4)
+
+
 async def test_an_older_copy_verifies_with_what_was_erased_since(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(3_000)))

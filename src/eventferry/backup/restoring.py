@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from eventferry import cursor as vector
 from eventferry.backup.format import Erasures
-from eventferry.backup.reading import JOBS, Backup
-from eventferry.changing import erasing
+from eventferry.backup.reading import JOBS, Backup, BackupLines
+from eventferry.changing.bringing import Bringing
 from eventferry.changing.erased import Erased
 from eventferry.clock import now
-from eventferry.database import Database, Progress, Replacing, Stage
+from eventferry.database import Database, Progress
 from eventferry.errors import EventferryError, RepositoryDamagedError, RepositoryError
-from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lines.piping import Transform, pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading.bookmarks import decode
 from eventferry.reading.questions import identity_of
-from eventferry.state import erasures, owners, syncs
+from eventferry.state import owners, syncs
 from eventferry.state.erasures import Erasure
 from eventferry.state.syncs import SyncState
 from eventferry.store import EventStore
@@ -110,8 +110,9 @@ async def restore(
         steps = [step for step in (tell, erased or None, changes) if step is not None]
         # What was changed on its way has other names than the erasures say.
         known = erased.erasures if changes is None else ()
+        note = None if changes is not None else partial(_note, database, backup, lines)
         target = _Restoring(
-            database, known, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
+            database, known, note, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
         )
         sink = ImportStream(target, Operation("restore", database), database.life)
         report = await pipeline(lines, *steps, sink)
@@ -121,10 +122,6 @@ async def restore(
         except EventferryError as another:
             error.add_note(f"the empty store was not removed: {another}")
         raise
-    if changes is None:
-        await _note(database, backup, lines.bookmark, report.imported)
-    if known:
-        await erasing.overwrite(database)
     return RestoreReport(
         imported=report.imported,
         secrets=secrets,
@@ -135,34 +132,26 @@ async def restore(
     )
 
 
-class _Restoring(Replacement):
-    """The target of a restore: an import whose last step also keeps what was erased from the store that was backed up.
-    So no moment, and no kill, leaves the events in a store that would let what was erased come back later."""
+class _Restoring(Bringing):
+    """The target of a restore, which also keeps whose history it is."""
 
     def __init__(
         self,
         database: Database,
         known: Sequence[Erasure],
-        *,
-        replace: bool,
-        freeze: bool,
-        resume: bool,
-        allow_empty: bool,
+        note: Callable[[int], Awaitable[None]] | None,
+        **options: bool,
     ) -> None:
-        super().__init__(database, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty)
-        self._known = known
+        async def found() -> Sequence[Erasure]:
+            return known
 
-    async def finish(self, progress: Progress) -> None:
-        """Everything was staged: swap, and keep the erasures."""
-        if self._known:
-            await erasures.make_table(self._database, frozen="allow")  # it may have frozen it itself
-        await super().finish(progress)
+        super().__init__(database, found, **options)
+        self._note = note
 
-    async def _swap(self, replacing: Replacing, stage: Stage) -> None:
-        await super()._swap(replacing, stage)
-        if self._known:
-            for erasure in erasing.missing(self._known, await erasures.load(replacing)):
-                await erasures.save(replacing, erasure)
+    async def _swapped(self, progress: Progress) -> None:
+        if self._note is not None:
+            await self._note(progress.events)
+        await super()._swapped(progress)
 
 
 async def erased_in(backup: Backup) -> Erased:
@@ -185,7 +174,7 @@ async def _erasures(backup: Backup) -> list[Erasures]:
         ) from error
 
 
-async def _note(database: Database, backup: Backup, bookmark: str, events: int) -> None:
+async def _note(database: Database, backup: Backup, lines: BackupLines, events: int) -> None:
     """Keep whose history it is: readers of the store that was backed up may go on here, as far as it goes."""
     if backup.chain.name == NO_IDENTITY:
         return
@@ -196,8 +185,8 @@ async def _note(database: Database, backup: Backup, bookmark: str, events: int) 
             place=backup.manifest.source,
             identity=backup.chain.name,
             mode="replica",
-            bookmark=bookmark,
-            heads=vector.encode(decode(bookmark).unread),
+            bookmark=lines.bookmark,
+            heads=vector.encode(decode(lines.bookmark).unread),
             events=events,
             at=now(),
             target=identity_of(await writing.state()).hex(),

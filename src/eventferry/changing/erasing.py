@@ -124,15 +124,9 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
     await owners.drop_dead_stages(database, "replace", "merge")
     await erasures.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
-        for left in await writing.stages("open"):
-            since = f" since {moment(left.since)}" if left.since else ""
-            raise ImportOpenError(
-                f"an incremental import is open{since}, and what it holds would bring back what is erased: commit "
-                f"{left.id} or roll it back first. Nothing was erased"
-            )
-        await writing.rewrite(
-            []
-        )  # also where nothing changes: an import may have left something since the last time
+        await refuse_open_import(writing)
+        # Also where nothing changes: an import may have left something since the last time.
+        await writing.rewrite([])
         erased = Erased(await asked(writing))
         looked = _Looking(erased)
         async with aclosing(looked.changed(writing)) as blocks:
@@ -144,6 +138,16 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
     # Also where nothing changed: the call that did it may have had to say that it could not do this.
     await database.erase_journal()
     return looked.report(snapshots)
+
+
+async def refuse_open_import(writing: ExclusiveWriting) -> None:
+    """Refuse an erasure while an incremental import is open: it does not know of it. Raises ImportOpenError."""
+    for left in await writing.stages("open"):
+        since = f" since {moment(left.since)}" if left.since else ""
+        raise ImportOpenError(
+            f"an incremental import is open{since}, and what it holds would bring back what is erased: commit "
+            f"{left.id} or roll it back first. Nothing was erased"
+        )
 
 
 async def _drop_snapshots(writing: ExclusiveWriting) -> int:

@@ -332,7 +332,10 @@ async def _import(
         source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
+        contextlib.AsyncExitStack() as stack,
     ):
+        if is_store(src) and foreign is None and changing.changes is None:
+            options["erased_from"] = await stack.enter_async_context(store_at(src))
         sink = opened.import_events(
             byte_offset,
             eventferry.MANUAL if manual else eventferry.AUTO,
@@ -352,9 +355,6 @@ async def _import(
                 elif isinstance(error, asyncio.CancelledError | StoreUnreachableError):
                     say("the import was interrupted: run it again with --resume to continue")
                 raise
-        if is_store(src) and foreign is None and changing.changes is None:
-            async with store_at(src) as origin:
-                await opened.bring_erasures(origin)
         told: dict[str, Any] = {"imported": report.imported}
         if changing.changes is None:  # otherwise it is of what the changes gave
             told["byteOffset"] = report.byte_offset
