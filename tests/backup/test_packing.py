@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pyrage
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from eventferry import InputError, MissingExtraError, RepositoryDamagedError, RepositoryError, UsageError
 from eventferry.backup.format import Part
@@ -40,7 +42,10 @@ def recipient(identity: Any) -> str:
 def ssh_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SSH key without a passphrase; beside it is the public one."""
     path = tmp_path_factory.mktemp("ssh") / "id"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "a comment", "-f", path], check=True)
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    path.with_suffix(".pub").write_bytes(public + b" a comment\n")
     return path
 
 
