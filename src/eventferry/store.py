@@ -842,7 +842,8 @@ class EventStore:
         """Erase from this store, a copy of another or of a part of it, what was erased there; None if that is done.
 
         Args:
-            source: the store that the events came from. The command copy and a sync of a replica do this themselves.
+            source: the store that the events came from. A sync of a replica does this itself, and the command copy by
+                `import_events(erased_from=source)`.
 
         Raises:
             ImportOpenError, NotErasedError: as `erase`.
