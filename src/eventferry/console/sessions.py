@@ -11,13 +11,13 @@ import hashlib
 import hmac
 import re
 import secrets
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from eventferry.clock import now
 from eventferry.http.guards import Guards
 from eventferry.http.tokens import SCOPES, Scope, Token
 
@@ -51,12 +51,10 @@ class Sessions:
 
     Args:
         guards: of the service, with its tokens.
-        clock: gives the time in seconds since 1970.
     """
 
-    def __init__(self, guards: Guards, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, guards: Guards) -> None:
         self._guards = guards
-        self._clock = clock
         self._key = secrets.token_bytes(32)
         self._ended: dict[str, int] = {}
 
@@ -70,7 +68,7 @@ class Sessions:
         found = None if tokens is None else self._guards.looked_up(lambda: tokens.find(token))
         if found is None:
             return None
-        session, until = secrets.token_hex(16), int(self._clock()) + SESSION_SECONDS
+        session, until = secrets.token_hex(16), now() // 1000 + SESSION_SECONDS
         content = f"{session}.{until}.{found.sha256}"
         _set_cookie(request, response, f"{content}.{self._signed(content)}", SESSION_SECONDS)
         return _visitor(found, session, until)
@@ -84,15 +82,15 @@ class Sessions:
         if not hmac.compare_digest(self._signed(content).encode(), signature.encode()):
             return None
         session, until, digest = content.split(".")
-        if session in self._ended or int(until) <= self._clock():
+        if session in self._ended or int(until) <= now() / 1000:
             return None
         found = self._guards.looked_up(lambda: tokens.with_hash(digest))
         return None if found is None else _visitor(found, session, int(until))
 
     def end(self, request: Request, response: Response, visitor: Visitor) -> None:
         """Sign out: the cookie is worth nothing from now on, wherever a copy of it may be."""
-        now = self._clock()
-        self._ended = {session: until for session, until in self._ended.items() if until > now}
+        at = now() / 1000
+        self._ended = {session: until for session, until in self._ended.items() if until > at}
         self._ended[visitor.session] = visitor.until
         _set_cookie(request, response, "", 0)
 
