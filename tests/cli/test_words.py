@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from eventferry.cli.terminal import rate, visible
+from eventferry.cli.terminal import rate
+from eventferry.visible import visible
 from tests.support import line, make_event, make_lines
 from tests.support.cli import Ferry, new_ferry, process
 

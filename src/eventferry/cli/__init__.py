@@ -18,6 +18,7 @@ import eventferry
 from eventferry.cli import (
     backups,
     checks,
+    console,
     erasing,
     events,
     following,
@@ -69,6 +70,7 @@ for command in (
     checks.verify,
     foreign.sources,
     service.serve,
+    console.console,
     service.token,
     checks.demo,
 ):

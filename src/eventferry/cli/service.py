@@ -71,6 +71,7 @@ _SIZE = click.IntRange(1)
     "Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
     type=click.FloatRange(0),
 )
+@flag("--console", "Serve pages for people too, at /console.")
 @flag("--quiet", "Log warnings and errors only.")
 @click.pass_context
 def serve(
@@ -79,6 +80,7 @@ def serve(
     store: str,
     tokens: Path | None,
     exchange_dir: Path | None,
+    console: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -119,6 +121,7 @@ def serve(
                 rate=rate,
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
+                console=console,
             )
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if quiet else logging.INFO, formatter(context))
