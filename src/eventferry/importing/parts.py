@@ -94,7 +94,7 @@ async def push(
     target = _Part(database, import_id, _name(part), content)
     sink = ImportStream(
         target,
-        Operation("push", database),
+        Operation("parts push", database),
         database.life,
         byte_offset=byte_offset,
         max_line_bytes=max_line_bytes,
