@@ -27,7 +27,14 @@ from eventferry.lifecycle import PATIENCE, to_the_end
 from eventferry.user_functions import load_function
 
 _SIZE = struct.Struct("!Q")
-_START = "import sys; sys.path[:] = sys.argv[3:]; from eventferry.processes import run; run(*sys.argv[1:3])"
+_START = """
+import sys
+sys.path[:] = sys.argv[3:]
+from eventferry.own_process import make_ours
+make_ours()
+from eventferry.processes import run
+run(*sys.argv[1:3])
+"""
 
 
 def can_start() -> bool:
@@ -42,7 +49,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class OwnProcess:
+class WorkerProcess:
     """A process that runs `work`, "module:function", which is given its `Channel`. With `async with` nothing of it is
     left behind the block, whatever ends that. What it prints goes where ours does.
 
@@ -116,7 +123,7 @@ class OwnProcess:
                 self._process.kill()
                 await to_the_end(asyncio.to_thread(self._process.wait))
 
-    async def __aenter__(self) -> OwnProcess:
+    async def __aenter__(self) -> WorkerProcess:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -154,7 +161,7 @@ class OwnProcess:
 
 
 class Channel:
-    """The messages between the work of an `OwnProcess` and its parent, seen from the work."""
+    """The messages between the work of a `WorkerProcess` and its parent, seen from the work."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._socket = channel

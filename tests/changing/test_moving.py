@@ -20,7 +20,7 @@ import pytest
 from eventferry import ChangeError, Changes, InputError, WorkerError, open_store, pipeline
 from eventferry.changing import moving
 from eventferry.changing.rules import Rule, Rules
-from eventferry.processes import OwnProcess
+from eventferry.processes import WorkerProcess
 from tests.support import exported, line, make_event, make_lines
 from tests.support.ends import WAYS, cut_short, heard, loop_ended
 
@@ -81,12 +81,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The ids of the processes that are started."""
     found: list[int] = []
 
-    class Noted(OwnProcess):
+    class Noted(WorkerProcess):
         def __init__(self, work: str, name: str) -> None:
             super().__init__(work, name)
             found.append(self.pid)
 
-    monkeypatch.setattr(moving, "OwnProcess", Noted)
+    monkeypatch.setattr(moving, "WorkerProcess", Noted)
     return found
 
 

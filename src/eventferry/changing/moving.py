@@ -13,7 +13,7 @@ from eventferry.changing.passage import AHEAD, Passage
 from eventferry.errors import EventferryError, UsageError, WorkerError
 from eventferry.importing.batch import SLICE
 from eventferry.lifecycle import PATIENCE
-from eventferry.processes import Channel, OwnProcess, cores
+from eventferry.processes import Channel, WorkerProcess, cores
 
 _START = 1024 * 1024
 """Bytes after which the process is started: with fewer, its start would take longer than it saves."""
@@ -37,7 +37,7 @@ class Course:
 
     def __init__(self, passage: Passage) -> None:
         self.passage = passage
-        self._process: OwnProcess | None = None
+        self._process: WorkerProcess | None = None
         self._is_moved = False
         self._may_move = passage.can_move and cores() > 1
         self._seen = 0
@@ -91,7 +91,7 @@ class Course:
         is_now = self.passage.has_function
         try:
             if self._process is None and (is_now or self._seen >= _START):
-                self._process = OwnProcess(_WORK, "changes on the way")
+                self._process = WorkerProcess(_WORK, "changes on the way")
             if self._process is not None and (is_now or self._seen >= _MOVE):
                 await self._process.send(self.passage)
                 self._is_moved = await self._process.receive()
@@ -99,7 +99,7 @@ class Course:
         except WorkerError:
             self._may_move = False
 
-    async def _received(self, process: OwnProcess) -> bytes:
+    async def _received(self, process: WorkerProcess) -> bytes:
         """The next lines from there. Raises the error of the passage, which then is here again."""
         message: bytes | _Ended = await process.receive()
         self._on_the_way -= 1
@@ -108,7 +108,7 @@ class Course:
             return b""
         return message
 
-    async def _take(self, process: OwnProcess, ended: _Ended) -> None:
+    async def _take(self, process: WorkerProcess, ended: _Ended) -> None:
         self.passage, self._is_moved, self._on_the_way = ended.passage, False, 0
         await process.finish()
         if ended.error is not None:
