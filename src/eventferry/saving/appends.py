@@ -25,7 +25,6 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from eventferry import cursor
 from eventferry.clock import now
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.cursor import MAX_COUNTER
@@ -173,7 +172,7 @@ class Appends:
             )
             for row in stored.rows
         ]
-        return Appended(events, cursor.encode(stored.heads), stored.is_repeated)
+        return Appended(events, stored.heads, stored.is_repeated)
 
     async def _saved(self, unit: _Unit) -> _Stored | None:
         """What came of it as a save of several events; None where that cannot be, or something was in the way."""
@@ -200,7 +199,7 @@ class Appends:
             if last is not None and last < version:
                 raise VersionGapError(row.aggregate_id, version, last) from None
             raise
-        return SavedEvent(appended.events[0], appended.cursor)
+        return SavedEvent(appended.events[0], appended.heads)
 
     # a group
 
