@@ -84,6 +84,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "backup cat": ("--manifest", "--until"),
     "backup prune": ("--compact", "--json"),
     "restore": ("--manifest", "--until", "--replace", "--without-erasures", "--rules", "--json"),
+    "console": ("--port", "--scope", "--no-browser"),
     "stores": ("--json",),
     "completion": (),
     "demo": (),

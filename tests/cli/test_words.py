@@ -14,7 +14,8 @@ import termios
 
 import pytest
 
-from eventferry.cli.terminal import Extent, progress_text, rate, visible
+from eventferry.cli.terminal import Extent, progress_text, rate
+from eventferry.visible import visible
 from tests.support import line, make_event, make_lines
 from tests.support.cli import PATIENCE, Ferry, new_ferry, process
 

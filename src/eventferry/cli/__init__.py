@@ -19,6 +19,7 @@ from eventferry.cli import (
     backups,
     checks,
     completing,
+    console,
     erasing,
     events,
     following,
@@ -72,7 +73,7 @@ cli.add_section(
 )
 cli.add_section("Backups", backups.backup, repositories.restore)
 cli.add_section("Secrets", secrets.export_secrets, secrets.import_secrets)
-cli.add_section("Over HTTP", service.serve, service.token)
+cli.add_section("Over HTTP", service.serve, console.console, service.token)
 cli.add_section("More", foreign.sources, completing.completion, checks.demo)
 with_messages(cli)
 

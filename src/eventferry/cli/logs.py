@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eventferry.cli.commands import GENERAL, Option
-from eventferry.cli.terminal import QUIET, inform
+from eventferry.cli.terminal import QUIET, say
 
 if TYPE_CHECKING:
     import logging
@@ -79,14 +79,14 @@ def formatter(context: click.Context) -> logging.Formatter:
 
 
 def announce(context: click.Context, message: str) -> None:
-    """Tell a message; as a log record if the log is in JSON."""
+    """Print a message, with --quiet too; as a log record if the log is in JSON."""
     if context.find_root().meta.get(_FORMAT) == "json":
         import logging
 
         message = formatter(context).format(
             logging.LogRecord("eventferry", logging.INFO, "", 0, message, None, None)
         )
-    inform(message)
+    say(message)
 
 
 def _handler(context: click.Context) -> logging.Handler:

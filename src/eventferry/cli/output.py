@@ -6,8 +6,9 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from eventferry.cli.terminal import conclude, say, visible
+from eventferry.cli.terminal import conclude, say
 from eventferry.errors import EventferryError
+from eventferry.visible import visible
 
 if TYPE_CHECKING:
     import msgspec

@@ -11,7 +11,7 @@ import click
 from eventferry import open_store
 from eventferry.cli.commands import Group, command, section
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, json_option, option
+from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.running import run
 from eventferry.cli.terminal import inform, is_quiet
@@ -87,6 +87,7 @@ _SIZE = click.IntRange(1)
         type=click.FloatRange(0),
     ),
 )
+@flag("--console", "Serve pages for people too, at /console.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -94,6 +95,7 @@ def serve(
     store: str,
     tokens: Path | None,
     exchange_dir: Path | None,
+    console: bool,
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
@@ -133,6 +135,7 @@ def serve(
                 rate=rate,
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
+                console=console,
             )
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))
