@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import tempfile
-import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from eventferry import open_store
+from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, option
 from eventferry.cli.running import run
@@ -20,13 +18,15 @@ from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError
 
 if TYPE_CHECKING:
+    import webbrowser
+
     from eventferry.http.tokens import Scope
 
 NAME = "you"
 """The name of the token, which the pages show."""
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=0)
 @option(
@@ -45,6 +45,8 @@ def console(
 
     Only this machine can connect, and only with the address that is printed.
     """
+    import logging
+
     from eventferry.http import create_app
     from eventferry.http.serving import Serving, listen, log_to_stderr, serve, url_of
     from eventferry.http.tokens import OneToken
@@ -72,6 +74,8 @@ def console(
 
 def _browser() -> webbrowser.BaseBrowser | None:
     """The user's browser; None if there is none but in the terminal, where it would be in the way of this command."""
+    import webbrowser
+
     try:
         found = webbrowser.get()
     except webbrowser.Error:
@@ -83,6 +87,8 @@ def _browser() -> webbrowser.BaseBrowser | None:
 def _page_to(address: str) -> Iterator[str]:
     """A page that leads to an address, as a URL. Other users of the machine see the arguments of a browser's process,
     but not what stands in a file that only its owner can read."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="eventferry-console-") as folder:
         page = Path(folder, "console.html")
         page.write_text(
