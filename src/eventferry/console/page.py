@@ -75,6 +75,9 @@ class House(Protocol):
     guards: Guards
     sessions: Sessions
 
+    def markup(self, request: Request, visitor: Visitor | None, view: View) -> str:
+        """A page, or a part of one, as markup."""
+
     def rendered(self, request: Request, visitor: Visitor | None, view: View) -> Response:
         """A page as a response to a request."""
 
