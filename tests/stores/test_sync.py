@@ -413,7 +413,7 @@ from eventferry.sync import open_store
 
 def interrupt(number, frame):
     # While a call is waited for: right before an assignment, Python loses whatever is assigned.
-    if frame.f_code.co_filename.endswith("sync.py") and frame.f_code.co_name == "wait":
+    if frame.f_code.co_filename.endswith("loop.py") and frame.f_code.co_name == "wait":
         raise KeyboardInterrupt
 
 signal.signal(signal.SIGINT, interrupt)

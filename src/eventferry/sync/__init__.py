@@ -1,0 +1,67 @@
+"""The same names without await, for scripts, Django, notebooks.
+
+    from eventferry.sync import open_store, pipeline
+
+    with open_store("a.db") as a, open_store("b.db") as b:
+        pipeline(a.export_events(), b.import_events())
+
+All calls run in one event loop in its own worker thread, so a store can be used from any thread. The caller's iterators
+and transforms run in the caller's thread.
+"""
+
+from __future__ import annotations
+
+from eventferry import AUTO, MANUAL, Event, errors
+from eventferry.errors import *  # noqa: F403
+from eventferry.sync.functions import (
+    back_up,
+    check,
+    open_source,
+    open_store,
+    open_target,
+    pipeline,
+    verify,
+    verify_secrets,
+)
+from eventferry.sync.repository import Repository, RepositoryExport
+from eventferry.sync.store import EventStore
+from eventferry.sync.streams import (
+    EventLoader,
+    ExportStream,
+    FollowStream,
+    ForeignExport,
+    ForeignSource,
+    ForeignTarget,
+    ImportStream,
+    SecretsExport,
+    SecretsImport,
+    TargetStream,
+)
+
+__all__ = [
+    "AUTO",
+    "MANUAL",
+    "Event",
+    "EventLoader",
+    "EventStore",
+    "ExportStream",
+    "FollowStream",
+    "ForeignExport",
+    "ForeignSource",
+    "ForeignTarget",
+    "ImportStream",
+    "Repository",
+    "RepositoryExport",
+    "SecretsExport",
+    "SecretsImport",
+    "TargetStream",
+    "back_up",
+    "check",
+    "open_source",
+    "open_store",
+    "open_target",
+    "pipeline",
+    "verify",
+    "verify_secrets",
+    *errors.__all__,
+]

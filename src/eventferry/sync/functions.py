@@ -1,0 +1,123 @@
+"""The functions of the library without await."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import Any, Protocol, TypeAlias, overload
+
+import eventferry
+from eventferry.changing.changes import Changes
+from eventferry.changing.erased import Erased
+from eventferry.lines.piping import File, Report, Report_co
+from eventferry.lines.piping import Transform as AwaitedTransform
+from eventferry.store import EventStore as AwaitedStore
+from eventferry.sync.arguments import awaited_transform, is_asynchronous, source_of, unwrapped
+from eventferry.sync.loop import LOOP
+from eventferry.sync.store import EventStore
+from eventferry.sync.streams import ForeignSource, ForeignTarget
+from eventferry.tabular.folder import FolderSink
+
+
+def open_store(url: str, *, snapshot_bucket_size: int = 1, **options: Any) -> EventStore:
+    """Open an event store, as `eventferry.open_store` does."""
+    return EventStore(eventferry.open_store(url, snapshot_bucket_size=snapshot_bucket_size, **options))
+
+
+@wraps(eventferry.open_source)
+def open_source(*args: Any, **kwargs: Any) -> ForeignSource:
+    """Open the event tables of another product, as `eventferry.open_source` does."""
+    return ForeignSource(eventferry.open_source(*args, **kwargs))
+
+
+def open_target(url: str, product: str, **options: Any) -> ForeignTarget:
+    """Open the table of another product as a target, as `eventferry.open_target` does."""
+    return ForeignTarget(eventferry.open_target(url, product, **options))
+
+
+class _Sink(Protocol[Report_co]):
+    """What has a report at its end: an `ImportStream` or a `SecretsImport` of this module."""
+
+    def write(self, block: bytes) -> None: ...
+
+    def close(self) -> Report_co: ...
+
+    def abort(self, error: BaseException | None = None) -> None: ...
+
+
+_Transform: TypeAlias = Callable[[Iterator[bytes]], Iterable[bytes]] | AwaitedTransform
+
+
+@overload
+def pipeline(source: Any, *rest: *tuple[*tuple[_Transform, ...], _Sink[Report]]) -> Report: ...
+
+
+@overload
+def pipeline(source: Any, *rest: _Transform | File | FolderSink) -> None: ...
+
+
+def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not all of `rest`
+    """Send a source through transforms into a sink, as `eventferry.pipeline` does.
+
+    Sources, sinks, files and the transforms of `eventferry` are the same. A transform of your own is a function from an
+    iterator of blocks to another one. `Changes` calls its function in the worker thread of the loop.
+    """
+    *transforms, sink = rest or (None,)
+    steps = [each if is_asynchronous(each) else awaited_transform(each) for each in transforms]
+    return LOOP.run(eventferry.pipeline(source_of(source), *steps, unwrapped(sink)))
+
+
+def back_up(
+    store: EventStore,
+    repository: str | os.PathLike[str],
+    *,
+    recipients: Iterable[str | os.PathLike[str]] = (),
+    secrets: bool = False,
+    single_writer: bool = False,
+    jobs: int = 1,
+) -> eventferry.BackupReport:
+    """Add to a repository what is new in a store, as `eventferry.back_up` does."""
+    return LOOP.run(
+        eventferry.back_up(
+            unwrapped(store),
+            repository,
+            recipients=recipients,
+            secrets=secrets,
+            single_writer=single_writer,
+            jobs=jobs,
+        )
+    )
+
+
+def check(source: Any) -> eventferry.CheckReport:
+    """Check a store, or one source of lines, as `eventferry.check` does."""
+    bare = unwrapped(source)
+    return LOOP.run(eventferry.check(bare if isinstance(bare, AwaitedStore) else source_of(source)))
+
+
+def verify(
+    source: Any,
+    other: Any,
+    *,
+    content: bool = False,
+    changes: Changes | None = None,
+    erased: Erased | None = None,
+    other_grows: bool = False,
+) -> eventferry.VerifyReport:
+    """Compare two sources of lines, as `eventferry.verify` does."""
+    return LOOP.run(
+        eventferry.verify(
+            source_of(source),
+            source_of(other),
+            content=content,
+            changes=changes,
+            erased=erased,
+            other_grows=other_grows,
+        )
+    )
+
+
+def verify_secrets(source: Any, other: Any, *, content: bool = False) -> eventferry.SecretsVerifyReport:
+    """Compare two sources of lines of secrets, as `eventferry.verify_secrets` does."""
+    return LOOP.run(eventferry.verify_secrets(source_of(source), source_of(other), content=content))

@@ -1,0 +1,83 @@
+"""A repository of backups without await."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Iterable
+
+from eventferry.backup.drilling import DrillReport
+from eventferry.backup.reading import JOBS
+from eventferry.backup.repository import Repository as AwaitedRepository
+from eventferry.backup.restoring import RestoreReport
+from eventferry.changing.changes import Changes
+from eventferry.sync.loop import LOOP
+from eventferry.sync.store import EventStore
+from eventferry.sync.streams import Blocks
+from eventferry.sync.wrapping import Face, Shown, blocking, wrapped
+
+
+class RepositoryExport(Blocks[AsyncGenerator[bytes, None]]):
+    """An iterator of blocks of lines of a backup."""
+
+
+class Repository(Face[AwaitedRepository]):
+    """A repository of backups, with the methods of `eventferry.Repository` without await."""
+
+    def __init__(
+        self, place: str | os.PathLike[str], identities: Iterable[str | os.PathLike[str]] = ()
+    ) -> None:
+        super().__init__(AwaitedRepository(place, identities))
+
+    place = Shown[str]()
+    runs = blocking(AwaitedRepository.runs)
+    status = blocking(AwaitedRepository.status)
+    head = blocking(AwaitedRepository.head)
+    check = blocking(AwaitedRepository.check)
+    prune = blocking(AwaitedRepository.prune)
+    export_events = wrapped(AwaitedRepository.export_events, RepositoryExport)
+
+    def restore(
+        self,
+        store: EventStore,
+        *,
+        manifest: int | None = None,
+        until: str | int | None = None,
+        chain: str | None = None,
+        changes: Changes | None = None,
+        replace: bool = False,
+        freeze: bool = False,
+        resume: bool = False,
+        allow_empty: bool = False,
+        with_secrets: bool = False,
+        without_erasures: bool = False,
+        jobs: int = JOBS,
+    ) -> RestoreReport:
+        """As `eventferry.Repository.restore`."""
+        return LOOP.run(
+            self.inner.restore(
+                store.inner,
+                manifest=manifest,
+                until=until,
+                chain=chain,
+                changes=changes,
+                replace=replace,
+                freeze=freeze,
+                resume=resume,
+                allow_empty=allow_empty,
+                with_secrets=with_secrets,
+                without_erasures=without_erasures,
+                jobs=jobs,
+            )
+        )
+
+    def drill(
+        self,
+        store: EventStore | None = None,
+        *,
+        manifest: int | None = None,
+        chain: str | None = None,
+        jobs: int = JOBS,
+    ) -> DrillReport:
+        """As `eventferry.Repository.drill`."""
+        place = None if store is None else store.inner
+        return LOOP.run(self.inner.drill(place, manifest=manifest, chain=chain, jobs=jobs))

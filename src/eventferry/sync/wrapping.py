@@ -1,0 +1,75 @@
+"""How an object with async methods is wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from functools import wraps
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    TypeVar,
+    cast,
+)
+
+from eventferry.sync.loop import LOOP
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+def _own(value: Any) -> Any:
+    """An argument for the loop. Iterables are read here, in the caller's thread."""
+    if isinstance(value, str | bytes | list | tuple | Mapping | BaseException | type):
+        return value
+    return list(value) if hasattr(value, "__iter__") else value
+
+
+class Face(Generic[S]):
+    """Wraps an object with async methods."""
+
+    def __init__(self, inner: S) -> None:
+        self.inner = inner
+
+
+class Shown(Generic[T]):
+    """An attribute of the wrapped object, for reading."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, face: Face[Any], owner: type) -> T:
+        return cast(T, getattr(face.inner, self._name))
+
+    def __set__(self, face: Face[Any], value: Never) -> None:
+        raise AttributeError(f"{self._name} cannot be set")
+
+
+def wrapped(
+    method: Callable[Concatenate[Any, P], T], of_result: Callable[[T], R]
+) -> Callable[Concatenate[Any, P], R]:
+    """A method of the wrapped object, with its parameters and documentation, and what is made of its result."""
+
+    @wraps(method)
+    def call(self: Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        own: Any = [_own(value) for value in args]
+        named: Any = {name: _own(value) for name, value in kwargs.items()}
+        return of_result(method(self.inner, *own, **named))
+
+    return call
+
+
+def blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    """The same method without await."""
+    return wrapped(method, LOOP.run)
+
+
+def plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """The same method, which needs no loop."""
+    return wrapped(method, lambda result: result)
