@@ -51,7 +51,10 @@ async def stream(app: Starlette, query: str = "", **headers: str) -> AsyncIterat
         "method": "GET",
         "path": f"{ROOT}/follow/rows",
         "query_string": query.encode(),
-        "headers": [(b"host", b"127.0.0.1"), *((name.encode(), value.encode()) for name, value in headers.items())],
+        "headers": [
+            (b"host", b"127.0.0.1"),
+            *((name.encode(), value.encode()) for name, value in headers.items()),
+        ],
         "http_version": "1.1",
         "scheme": "http",
     }

@@ -120,7 +120,9 @@ async def test_the_history_of_an_aggregate_goes_on_page_after_page(tmp_path: Pat
 
 async def test_selected_events_are_downloaded_as_an_export_gives_them(tmp_path: Path) -> None:
     async with service(tmp_path, 300, console=True) as (client, store):
-        file = await client.get(f"{ROOT}/download", params={"type": "TYPE_2", "startTime": "2020-09-13T12:26:40.100"})
+        file = await client.get(
+            f"{ROOT}/download", params={"type": "TYPE_2", "startTime": "2020-09-13T12:26:40.100"}
+        )
         assert file.headers["content-disposition"] == 'attachment; filename="events.jsonl"'
         assert file.content == await exported(store, event_types=["TYPE_2"], start_time=LONG_AGO + 100)
         whole = await client.get(f"{ROOT}/download")

@@ -257,7 +257,9 @@ async def test_a_service_without_tokens_shows_its_pages_to_everybody_but_other_s
         await visitor.send("/sign-in", 401, token="anything", formKey=key)
 
 
-async def test_a_person_who_comes_to_the_service_is_led_to_the_console_and_a_program_is_not(tmp_path: Path) -> None:
+async def test_a_person_who_comes_to_the_service_is_led_to_the_console_and_a_program_is_not(
+    tmp_path: Path,
+) -> None:
     async with console(tmp_path) as (visitor, _, tokens):
         person = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
         for path in ("/describe", "/export", "/metrics"):
