@@ -11,8 +11,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from eventferry.console import downloads, events, following, operations, overview, signing_in
+from eventferry import Repository
+from eventferry.console import checks, downloads, events, following, operations, overview, signing_in
 from eventferry.console.assets import asset_page
+from eventferry.console.examining import Examinations
 from eventferry.console.page import ROOT, Page, View, place, refusal
 from eventferry.console.rendering import HEADERS, Rendering
 from eventferry.console.sessions import Sessions, Visitor
@@ -36,6 +38,10 @@ PAGES: tuple[Page[Any], ...] = (
     operations.unfreeze_page,
     operations.ask_rollback_page,
     operations.rollback_page,
+    checks.checks_page,
+    checks.ask_examine_page,
+    checks.examine_page,
+    checks.cancel_examination_page,
     signing_in.sign_in_page,
     signing_in.enter_page,
     signing_in.sign_out_page,
@@ -49,12 +55,15 @@ class Console:
     Args:
         service: whose store is shown.
         guards: of the service.
+        repositories: backups that are shown.
     """
 
-    def __init__(self, service: Service, guards: Guards) -> None:
+    def __init__(self, service: Service, guards: Guards, repositories: Sequence[Repository]) -> None:
         self.service = service
         self.guards = guards
+        self.repositories = repositories
         self.sessions = Sessions(guards)
+        self.examinations = Examinations(service.leaving)
         self._rendering = Rendering()
 
     def routes(self) -> list[Route]:
