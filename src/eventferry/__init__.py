@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from eventferry.comparing.verifying import Difference, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
     from eventferry.importing.merge import ImportReport, Older
+    from eventferry.importing.parts import PartReport
     from eventferry.importing.stream import ImportStream, StreamReport
     from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
@@ -125,6 +126,7 @@ __all__ = [
     "Older",
     "OpenImportDescription",
     "Page",
+    "PartReport",
     "Partition",
     "Problem",
     "PruneReport",
@@ -209,6 +211,7 @@ _MODULES = {
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),
     "importing.merge": ("ImportReport", "Older"),
+    "importing.parts": ("PartReport",),
     "reading.partition": ("Partition",),
     "lines.piping": ("Sink", "pipeline"),
     "results": (

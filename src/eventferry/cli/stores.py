@@ -78,8 +78,9 @@ def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> 
         print_json(fields)
         return
     fields |= fields.pop("resourceNames")
-    if fields["openImport"] is not None:
-        fields["openImport"] = fields["openImport"]["id"]
+    for name in ("openImport", "partsImport"):
+        if fields[name] is not None:
+            fields[name] = fields[name]["id"]
     width = max(map(len, fields))
     for name, value in fields.items():
         if name in ("lastEventTimestamp", "frozenSince") and value:

@@ -39,6 +39,9 @@ class Dialect:
     arrival = "rowid"
     """The column by which the rows of a "merge" or "open" stage are told apart."""
 
+    line = "line"
+    """The column, unquoted, that holds the numbers of the lines in a stage that keeps positions."""
+
     is_standby = "0"
     """An expression: whether the server is a standby, which may lag behind."""
 

@@ -398,7 +398,7 @@ class MysqlReading:
         return self.connection.query(statement, values)
 
     async def limits(self, stage: Stage | None = None) -> Limits:
-        shape = OURS if stage is not None and stage.kind == "replace" else self.shape
+        shape = OURS if stage is not None and stage.keeps_positions else self.shape
         return shape.limits(self.connection.access.max_packet)
 
     @threaded

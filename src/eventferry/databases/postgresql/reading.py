@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -34,7 +35,7 @@ from eventferry.databases.postgresql.markers import (
     freeze_of,
     merge_stage_of,
     open_import_of,
-    replace_stage_of,
+    stage_of,
 )
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
@@ -359,12 +360,12 @@ class PostgresReading:
             "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r' ORDER BY 1",
             (quoted(self.names.schema).replace("%%", "%"), prefix),
         )
-        stage_of = merge_stage_of if kind == "merge" else replace_stage_of
-        found = (stage_of(self.names, str(name), str(told)) for name, told in rows)
+        read = merge_stage_of if kind == "merge" else partial(stage_of, kind=kind)
+        found = (read(self.names, name=str(name), told=str(told)) for name, told in rows)
         return [stage for stage in found if stage is not None]
 
     async def limits(self, stage: Stage | None = None) -> Limits:
-        if stage is not None and stage.kind == "replace":
+        if stage is not None and stage.keeps_positions:
             return MADE_LIMITS
         most = MADE_LIMITS.id_length
         columns = self.dialect.columns(self.names.tables.events if stage is None else stage.table)

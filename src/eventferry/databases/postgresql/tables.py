@@ -131,6 +131,9 @@ _COLUMNS = {
     # How far an import has come: a row for each commit.
     "progress": """"commit" BIGINT GENERATED ALWAYS AS IDENTITY, "byteOffset" BIGINT NOT NULL,
       "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL""",
+    # What was pushed of an import in parts: a row for each push.
+    "ledger": """"step" BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "push" TEXT NOT NULL, "part" BYTEA NOT NULL,
+      "isWhole" INTEGER NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL""",
     "freeze": '"surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate")',
 }
 

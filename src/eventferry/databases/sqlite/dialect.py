@@ -35,6 +35,7 @@ class SqliteDialect(Dialect):
     """SQLite's."""
 
     snapshot_content = "content"
+    line = "rowid"
 
     def table(self, name: str) -> str:
         return quoted(name).replace("%", "%%")

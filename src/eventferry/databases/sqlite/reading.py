@@ -260,7 +260,7 @@ class SqliteReading:
         return stages(self.sqlite, self.tables, kind)
 
     async def limits(self, stage: Stage | None = None) -> Limits:
-        if stage is not None and stage.kind == "replace":
+        if stage is not None and stage.keeps_positions:
             return ROOMY
         # A stage that reSolve opened has a column of numeric affinity, and so has its table of events.
         is_ours = self.is_ours and (
