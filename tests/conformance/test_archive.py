@@ -10,15 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventferry import (
     MANUAL,
     Archive,
     ArchiveError,
+    Changes,
     EventStore,
     InputError,
     Repository,
+    RepositoryError,
     Rule,
     Rules,
     StoreClosedError,
@@ -34,6 +37,7 @@ from eventferry.archiving import lines as archiving_lines
 from eventferry.lines.marker import archive_of
 from tests.support import NewUrl, Opened, exported, import_lines, make_event
 from tests.support.ends import WAYS, cut_short, left_over, threads
+from tests.support.small_backups import KEY, RECIPIENT
 
 COUNT = 300
 UNTIL = 1_600_000_000_000
@@ -286,6 +290,48 @@ async def test_no_store_takes_in_a_marker(opened: Opened, new_url: NewUrl, repos
         assert (await other.describe()).event_count == 0
         await pipeline(store.export_events(archived="skip"), other.import_events())
         assert (await other.describe()).event_count == 50
+
+
+@pytest.mark.once
+async def test_no_change_makes_a_payload_of_a_marker(
+    opened: Opened, new_url: NewUrl, repository: Path
+) -> None:
+    """Nothing would tell any more that the payload is elsewhere."""
+    async with opened() as store, open_store(new_url()) as other:
+        await import_lines(store, events())
+        await archive(store, repository, until=UNTIL, aggregate_ids=["aggregate-1"])
+        await other.init()
+        for changes in (
+            Changes(rules=Rules(rules=(Rule(set={"/source": "old"}),))),
+            Changes(function=lambda event: msgspec.structs.replace(event, payload=None)),
+        ):
+            with pytest.raises(InputError, match="marker of an archived event"):
+                await pipeline(store.export_events(), changes, other.import_events())
+            with pytest.raises(InputError, match="marker of an archived event"):
+                await other.sync(store, changes=changes)
+        left = Changes(rules=Rules(rules=(Rule(set={"/source": "old"}),)), exclude_types=["TYPE_0", "TYPE_1"])
+        await archive(store, repository, until=UNTIL, event_types=["TYPE_0", "TYPE_1"])
+        await recall(store, repository, archive_ids=[(await store.archives())[0].id])
+        await pipeline(store.export_events(), left, other.import_events())
+        assert (await other.describe()).event_count > 0
+
+
+@pytest.mark.once
+async def test_an_encrypted_chain_is_read_back_with_a_key(
+    opened: Opened, repository: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    async with opened() as store:
+        await import_lines(store, events())
+        before = await exported(store)
+        with pytest.raises(RepositoryError, match="give the key"):
+            await archive(store, repository, until=UNTIL, recipients=[RECIPIENT])
+        assert await exported(store) == before
+        report = await archive(store, repository, until=UNTIL, recipients=[RECIPIENT], identities=[key])
+        assert report.events == 270
+        await recall(store, repository, identities=[key])
+        assert await exported(store) == before
 
 
 async def _one(block: bytes) -> Any:
