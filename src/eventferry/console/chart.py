@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 from eventferry import Timeline
+from eventferry.console.selection import iso
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 WIDTH, HEIGHT = 960, 160
 """Of the drawing, in its own units: a page scales it to its width."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = 86_400_000
 
 
@@ -74,24 +74,28 @@ def chart_of(timeline: Timeline) -> Chart | None:
                 width=round(max(unit * 0.9, 1.0), 2),
                 height=round(height, 2),
                 label=f"{_words(point.start, span)}: {point.events:,} event{'' if point.events == 1 else 's'}",
-                start=_iso(point.start),
-                finish=_iso(point.start + span - 1),
+                start=_address(point.start),
+                finish=_address(point.start + span - 1),
                 events=point.events,
             )
         )
     return Chart(bars, highest, _words(first, span), _words(last + span - 1, span), _length(span))
 
 
-def _iso(milliseconds: int) -> str:
+def _address(milliseconds: int) -> str:
+    """A time as a page's address has it; a span may reach beyond what is one."""
     try:
-        return (_EPOCH + timedelta(milliseconds=milliseconds)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        return iso(milliseconds)
     except OverflowError:
-        return str(milliseconds)
+        return str(max(min(milliseconds, MAX_SAFE_INTEGER), -MAX_SAFE_INTEGER))
 
 
 def _words(milliseconds: int, span: int) -> str:
     """A time, as exactly as spans of this length need it."""
-    shown = _iso(milliseconds).replace("T", " ")
+    try:
+        shown = iso(milliseconds).replace("T", " ")
+    except OverflowError:
+        return f"{milliseconds:,} ms"
     return shown[:10] if span >= _DAY else shown[:16] if span >= 60_000 else shown
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from eventferry.clock import now
 from eventferry.console.chart import chart_of
 from eventferry.console.page import Answer, View, Visit, page
-from eventferry.console.selection import Period, SpanOfTime
+from eventferry.console.selection import Period
 from eventferry.http.handling import Query
 
 _LAST = 10
@@ -13,11 +12,11 @@ _TOP = 100
 
 
 @page("GET", "", "read")
-async def overview_page(visit: Visit[SpanOfTime]) -> Answer:
+async def overview_page(visit: Visit[Period]) -> Answer:
     """What the store holds. The chart comes behind the page, for it may take longer."""
-    store, given = visit.store, visit.given
+    store = visit.store
     values = {
-        "given": given,
+        "given": visit.given,
         "store": await store.describe(estimate_counts=True),
         "last": visit.masked((await store.tail(_LAST)).events),
     }
