@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import tempfile
-import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from eventferry import Repository, open_store
+import eventferry
+from eventferry import open_store
+from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, flag, option
-from eventferry.cli.repositories import repositories_options
+from eventferry.cli.options import STORE, flag, option, together
+from eventferry.cli.repositories import identity_option
 from eventferry.cli.running import run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError
 
 if TYPE_CHECKING:
+    import webbrowser
+
     from eventferry.http.tokens import Scope
+
+console_options = together(
+    option("--repository repository", "REPO", "A backup that the pages show (repeatable).", multiple=True),
+    identity_option,
+    option(
+        "--mask mask",
+        "POINTER",
+        "Show *** in place of what this JSON Pointer finds in payloads, as for secrets (repeatable).",
+        multiple=True,
+    ),
+)
 
 NAME = "you"
 """The name of the token, which the pages show."""
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=0)
 @option(
@@ -37,7 +49,7 @@ NAME = "you"
     multiple=True,
     type=click.Choice(["write", "import"]),
 )
-@repositories_options
+@console_options
 @flag("--no-browser", "Print the address only.")
 @click.pass_context
 def console(
@@ -48,12 +60,15 @@ def console(
     scopes: tuple[Scope, ...],
     repository: tuple[str, ...],
     identity: tuple[str, ...],
+    mask: tuple[str, ...],
     no_browser: bool,
 ) -> None:
     """Look around in a store with a browser, until Ctrl-C.
 
     Only this machine can connect, and only with the address that is printed.
     """
+    import logging
+
     from eventferry.http import create_app
     from eventferry.http.serving import Serving, listen, log_to_stderr, serve, url_of
     from eventferry.http.tokens import OneToken
@@ -69,7 +84,8 @@ def console(
                 opened,
                 tokens=token,
                 console=True,
-                repositories=[Repository(place, identity) for place in repository],
+                repositories=[eventferry.Repository(place, identity) for place in repository],
+                mask=eventferry.Mask(mask),
             )
             with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))
@@ -86,6 +102,8 @@ def console(
 
 def _browser() -> webbrowser.BaseBrowser | None:
     """The user's browser; None if there is none but in the terminal, where it would be in the way of this command."""
+    import webbrowser
+
     try:
         found = webbrowser.get()
     except webbrowser.Error:
@@ -97,6 +115,8 @@ def _browser() -> webbrowser.BaseBrowser | None:
 def _page_to(address: str) -> Iterator[str]:
     """A page that leads to an address, as a URL. Other users of the machine see the arguments of a browser's process,
     but not what stands in a file that only its owner can read."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="eventferry-console-") as folder:
         page = Path(folder, "console.html")
         page.write_text(
