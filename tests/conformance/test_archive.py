@@ -445,6 +445,12 @@ async def test_a_chain_with_archived_events_is_never_pruned(opened: Opened, repo
         pruned = await Repository(repository).prune(keep_replaced=0)
         assert (pruned.removed_chains, pruned.archived_chains) == ([], [report.chain])
         assert (await Repository(repository).check(1.0)).sound
+        [mark] = (repository / report.chain / "archives").iterdir()
+        whole = mark.read_bytes()
+        mark.write_bytes(whole.replace(b'"until":1', b'"until":2'))
+        [problem] = (await Repository(repository).check()).problems
+        assert problem.name.endswith(f"archives/{report.archive}.json")
+        mark.write_bytes(whole)
         # The events were replaced, so that no marker is left.
         assert (await recall(store, repository)).archives == [report.archive]
         assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == [report.chain]
