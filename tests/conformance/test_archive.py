@@ -124,6 +124,7 @@ async def test_recalled_events_are_what_they_were(opened: Opened, repository: Pa
         assert (await recall(store, repository)).events == 0
 
 
+@pytest.mark.once
 async def test_readers_may_leave_archived_events_out(opened: Opened, repository: Path) -> None:
     async with opened() as store:
         await import_lines(store, events())
@@ -138,6 +139,7 @@ async def test_readers_may_leave_archived_events_out(opened: Opened, repository:
         assert rest.events == []
 
 
+@pytest.mark.once
 async def test_bookmarks_are_good_behind_archive_and_recall(new_url: NewUrl, repository: Path) -> None:
     """Also those of which the last event that was read is archived; and a replica goes on."""
     async with open_store(new_url()) as store, open_store(new_url()) as replica:
@@ -338,6 +340,7 @@ async def _one(block: bytes) -> Any:
     yield block
 
 
+@pytest.mark.once
 async def test_events_are_not_imported_a_second_time_in_place_of_archived_ones(
     opened: Opened, repository: Path
 ) -> None:
