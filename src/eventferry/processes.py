@@ -178,12 +178,19 @@ class Channel:
     def send(self, message: object) -> None:
         """Send a message, which can be pickled; waits until the parent takes it."""
         text = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        self._socket.sendall(_SIZE.pack(len(text)) + text)
+        try:
+            self._socket.sendall(_SIZE.pack(len(text)) + text)
+        except OSError:
+            os._exit(1)
 
     def receive(self) -> Any:
         """The next message of the parent; waits until there is one."""
-        (size,) = _SIZE.unpack(self._stream.read(_SIZE.size))
-        return pickle.loads(self._stream.read(size))  # noqa: S301 -- nobody else has the socket
+        try:
+            (size,) = _SIZE.unpack(self._stream.read(_SIZE.size))
+            text = self._stream.read(size)
+        except (OSError, struct.error):  # the parent has ended, which this thread has seen first
+            os._exit(1)
+        return pickle.loads(text)  # noqa: S301 -- nobody else has the socket
 
     def _end_with_the_parent(self) -> None:
         """Whatever the work is doing."""
