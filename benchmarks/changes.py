@@ -3,7 +3,7 @@
 python -m benchmarks.changes [--events 1000000] [--turns 3]
 
 Both copy one SQLite store into a new one, in turns, and each is a process of its own; the memory is the peak of that
-process. The rules concern every event: they redact and remove members, give pseudonyms, and rename types and
+process, without the worker in which the rules run; the CPU is that of both. The rules concern every event: they redact and remove members, give pseudonyms, and rename types and
 aggregates. A third copy goes through rules that no event meets.
 """
 
