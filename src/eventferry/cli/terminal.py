@@ -85,10 +85,14 @@ class Meter:
         """A transform for `pipeline` that only counts."""
         async for block in blocks:
             self.bytes += len(block)
-            if self._bar is not None:
-                done = self.bytes if self._count is None else self._count()
-                self._bar.update(self._task, completed=done, status=self._status(done))
+            self.show()
             yield block
+
+    def show(self) -> None:
+        """Draw the bar as far as things have come."""
+        if self._bar is not None:
+            done = self.bytes if self._count is None else self._count()
+            self._bar.update(self._task, completed=done, status=self._status(done))
 
     def _status(self, done: int) -> str:
         each_second = round(done / max(self.seconds, 0.001))
