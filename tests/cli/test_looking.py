@@ -113,9 +113,7 @@ def test_a_trace_shows_effects_below_their_causes(ferry: Ferry) -> None:
     assert "3 events found" in told.err
 
 
-def test_the_event_that_a_function_refuses_is_found(
-    ferry: Ferry, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_event_that_a_function_refuses_is_found(ferry: Ferry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ferry.directory)
     ferry.done("import", "-", "a.db", stdin=make_lines(20))
     ferry.file("my_check.py", b"def check(event):\n    assert event.payload['number'] != 7, 'no seven'\n")
@@ -144,3 +142,23 @@ def test_a_sparkline_is_as_high_as_its_events() -> None:
     assert sparkline(timeline, 80) == "▁█ ▄"
     assert bars(timeline, 2) == [9, 4]
     assert sparkline(Timeline(10, []), 80) == ""
+
+
+def test_all_differences_are_shown_side_by_side(ferry: Ferry) -> None:
+    events = [make_event(i, payload={"number": i, "token": i}) for i in range(40)]
+    a = ferry.file("a.jsonl", b"".join(map(line, events)))
+    others = [event | {"payload": {"number": -1, "token": "t"}} for event in events[:30]] + [make_event(99)]
+    b = ferry.file("b.jsonl", b"".join(map(line, others)))
+    told = ferry("diff", a, b)
+    assert told.status == 1
+    assert told.out.count("  ~ /number: ") == 30
+    assert '  ~ /number: 3 → -1\n  ~ /token: "***" → "***"' in told.out
+    assert '  A: {"number":35,"token":"***"}' in told.out
+    assert '  B: {"number":99}' in told.out
+    assert "10 missing in b.jsonl, 1 extra, 30 changed; 40 and 31 events" in told.err
+    found = [json.loads(text) for text in ferry("diff", a, b, "--json").out.splitlines()]
+    assert len(found) == 41
+    assert {each["difference"]["kind"] for each in found} == {"missing", "extra", "changed"}
+    assert ferry.done("diff", a, a).err == "equal: 40 events\n"
+    content = ferry("diff", a, b, "--content", "--json").out.splitlines()
+    assert len(content) == 71

@@ -61,6 +61,7 @@ for command in (
     looking.show,
     looking.search,
     looking.trace,
+    looking.diff,
     looking.find_poison,
     events.export,
     events.import_,

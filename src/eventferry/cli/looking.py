@@ -1,4 +1,4 @@
-"""The commands stats, tail, show, search, trace and find-poison."""
+"""The commands stats, tail, show, search, trace, diff and find-poison."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+import eventferry
 from eventferry import open_store
+from eventferry.cli.checks import told_of
 from eventferry.cli.options import (
     STORE,
     MomentType,
@@ -18,17 +20,19 @@ from eventferry.cli.options import (
     kinds,
     kinds_of,
     option,
+    shown,
     together,
     until_option,
 )
 from eventferry.cli.output import moment_text, print_data, print_line
+from eventferry.cli.repositories import lines_of
 from eventferry.cli.running import cancellable
 from eventferry.cli.tables import is_shown, print_table, width
 from eventferry.cli.terminal import Meter, counted, is_terminal, say
 from eventferry.errors import EventferryError, UsageError
 
 if TYPE_CHECKING:
-    from eventferry import Change, Event, EventStore, LargeEvent, Mask, Stats
+    from eventferry import Change, Event, EventStore, LargeEvent, Mask, SideBySide, Stats
 
 _STEP = 20_000  # events of a search between two looks at the progress
 _PLACE = re.compile(r"([0-9]{1,3}):([0-9]{1,15})")
@@ -422,6 +426,57 @@ async def trace(
     for depth, each in by_cause(found):
         print_line(_cut(f"{'  ' * depth}{_head(each.event)}  {_shown(each.event.payload)}"))
     say(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@flag("--content", "Ignore positions and versions, which differ in merged stores.")
+@_masks
+@json_option
+@cancellable
+async def diff(
+    a: str, b: str, content: bool, masked: tuple[str, ...], show_secrets: bool, as_json: bool
+) -> None:
+    """Show all differences between two stores or files, with the values of both sides.
+
+    What is told of a difference is what verify tells; with --json as JSON Lines. The exit status is 1 if there is any.
+    Secrets in payloads are masked.
+    """
+    if a == b == "-":
+        raise UsageError("only one of the two can be standard input")
+    mask = _mask(masked, show_secrets)
+
+    def tell(found: SideBySide) -> None:
+        found = mask.side_by_side(found)
+        if as_json:
+            print_data(_JSON.encode(found))
+        else:
+            _print_difference(found)
+
+    async with lines_of(a, None) as left, lines_of(b, None) as right:
+        with Meter("comparing") as meter:
+            report = await eventferry.verify(meter(left), right, content=content, tell=tell)
+    if not report.equal:
+        say(
+            f"{report.missing:,} missing in {shown(b)}, {report.extra:,} extra, {report.changed:,} changed; "
+            f"{report.events:,} and {report.other_events:,} events"
+        )
+        raise click.exceptions.Exit(1)
+    say(f"equal: {counted(report.events, 'event')}")
+
+
+def _print_difference(found: SideBySide) -> None:
+    print_line(told_of(found.difference))
+    for sign, event in (("A", found.event), ("B", found.other)):
+        if event is None:
+            continue
+        if found.difference.kind != "changed":
+            print_line(_cut(f"  {sign}: {_shown(event.payload)}"))
+        elif found.difference.fields != ("payload",):
+            print_line(_cut(f"  {sign}: {_head(event)}"))
+    for change in found.changes:
+        print_line(_cut(f"  {_told(change)}"))
 
 
 @click.command("find-poison")

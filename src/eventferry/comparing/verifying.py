@@ -8,7 +8,7 @@ By position: every field of every event. By content, for merged stores, which ha
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AsyncExitStack
 from typing import TypeAlias, TypeVar
 
@@ -20,8 +20,10 @@ from eventferry.comparing.abreast import Abreast
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind, Side
 from eventferry.lines.decoder import LineDecoder
-from eventferry.lines.event import NewRow, Row
+from eventferry.lines.event import Event, NewRow, Row
+from eventferry.lines.payload import decode_payload
 from eventferry.lines.piping import Source, blocks_of
+from eventferry.looking.differences import Change, changes_between
 
 _OVERHEAD = 250  # approximate size of a waiting row, beside its strings
 
@@ -44,6 +46,22 @@ class Difference(msgspec.Struct, frozen=True, rename="camel"):
     thread_counter: int | None = None
     aggregate_version: int | None = None
     fields: tuple[str, ...] = ()
+
+
+class SideBySide(msgspec.Struct, frozen=True, rename="camel"):
+    """A difference with the events of both sides.
+
+    Attributes:
+        difference: what differs.
+        event: of the first source; None for "extra". If content is compared it has no position and no version.
+        other: of the second source; None for "missing".
+        changes: for a changed event, what differs between the payloads.
+    """
+
+    difference: Difference
+    event: Event | None
+    other: Event | None
+    changes: list[Change]
 
 
 class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
@@ -81,6 +99,7 @@ async def verify(
     erased: Erased | None = None,
     other_grows: bool = False,
     waiting_bytes: int = WAITING_BYTES,
+    tell: Callable[[SideBySide], None] | None = None,
 ) -> VerifyReport:
     """Compare two sources of lines.
 
@@ -96,11 +115,12 @@ async def verify(
             compared. So an older copy is equal to a store from which something was erased since.
         other_grows: compare only as many events of `other`, its first, as the (changed) source has.
         waiting_bytes: memory for events that have not been matched yet; more are written to temporary files.
+        tell: called with every difference, as it is found; the report holds only the first ones.
 
     Raises:
         InputError: a line is not an event.
     """
-    comparison = _ByContent() if content else _ByPosition()
+    comparison = _ByContent(tell) if content else _ByPosition(tell)
     async with AsyncExitStack() as stack:
         if changes is not None:
             source = changes(_closed_by(stack, blocks_of(source)))
@@ -122,6 +142,23 @@ def _closed_by(stack: AsyncExitStack, blocks: AsyncIterator[bytes]) -> AsyncIter
 class _Events(Comparison[R, Difference]):
     """What both ways have in common."""
 
+    _tell: Callable[[SideBySide], None] | None
+
+    def event(self, row: R) -> Event:
+        """The event of a row."""
+        raise NotImplementedError
+
+    def tell(self, difference: Difference, row: R, other: R) -> None:
+        if self._tell is not None:
+            event = None if difference.kind == "extra" else self.event(row)
+            counterpart = None if difference.kind == "missing" else self.event(other)
+            changes = (
+                []
+                if event is None or counterpart is None
+                else changes_between(event.payload, counterpart.payload)
+            )
+            self._tell(SideBySide(difference, event, counterpart, changes))
+
     def are_equal(self, row: R, other: R) -> bool:
         return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
 
@@ -141,8 +178,12 @@ class _Events(Comparison[R, Difference]):
 class _ByPosition(_Events[Row]):
     """Rows with the same position match; if other fields differ, the event was changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[SideBySide], None] | None) -> None:
         super().__init__(Row, LineDecoder().row)
+        self._tell = tell
+
+    def event(self, row: Row) -> Event:
+        return Event(**row._asdict() | {"payload": decode_payload(row.payload)})
 
     def key(self, row: Row) -> Hashable:
         return row[:2]
@@ -205,8 +246,12 @@ class _ByContent(_Events[NewRow]):
 
     _sides: tuple[dict[_Group, _Payloads], dict[_Group, _Payloads]]
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[SideBySide], None] | None) -> None:
         super().__init__(NewRow, LineDecoder().new_row)
+        self._tell = tell
+
+    def event(self, row: NewRow) -> Event:
+        return Event(**row._asdict() | {"payload": decode_payload(row.payload)})
 
     def value(self, row: NewRow) -> Hashable:
         """Not only the group: it may hold a million events."""

@@ -104,8 +104,9 @@ def verify(
     changes: Changes | None = None,
     erased: Erased | None = None,
     other_grows: bool = False,
+    tell: Callable[[eventferry.SideBySide], None] | None = None,
 ) -> eventferry.VerifyReport:
-    """Compare two sources of lines, as `eventferry.verify` does."""
+    """Compare two sources of lines, as `eventferry.verify` does. `tell` is called in the worker thread of the loop."""
     return LOOP.run(
         eventferry.verify(
             source_of(source),
@@ -114,6 +115,7 @@ def verify(
             changes=changes,
             erased=erased,
             other_grows=other_grows,
+            tell=tell,
         )
     )
 
