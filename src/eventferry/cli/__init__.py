@@ -63,6 +63,7 @@ for command in (
     looking.trace,
     looking.diff,
     looking.find_poison,
+    looking.mcp,
     events.export,
     events.import_,
     events.copy,

@@ -1,4 +1,4 @@
-"""The commands stats, tail, show, search, trace, diff and find-poison."""
+"""The commands stats, tail, show, search, trace, diff, find-poison and mcp."""
 
 from __future__ import annotations
 
@@ -522,3 +522,19 @@ async def find_poison(
         say(f"refused: {error}; looked at {counted(walk.scanned, 'event')}{walk.rest}")
     if event is not None:
         raise click.exceptions.Exit(1)
+
+
+@click.command()
+@click.argument("store", type=STORE)
+@_masks
+@cancellable
+async def mcp(store: str, masked: tuple[str, ...], show_secrets: bool) -> None:
+    """Let an agent look into a store, by the Model Context Protocol on standard input and output.
+
+    It can change nothing. Answers are short, and secrets in payloads are masked.
+    """
+    from eventferry.looking.agents import server_of
+
+    async with open_store(store) as opened:
+        await opened.describe(estimate_counts=True)  # a store that is not there is told here
+        await server_of(opened, _mask(masked, show_secrets)).run_stdio_async()
