@@ -19,13 +19,20 @@ from eventferry.cli.changing import (
     keep_positions_option,
     rule_options,
 )
+from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, taken
-from eventferry.cli.options import flag, json_option, kinds, option
+from eventferry.cli.options import (
+    SOURCE,
+    flag,
+    json_option,
+    kinds,
+    option,
+)
 from eventferry.cli.output import moment_text, print_json, print_line
-from eventferry.cli.places import blocks_of, secrets_of, store_at
+from eventferry.cli.places import blocks_of, events_of, secrets_of, store_at
 from eventferry.cli.repositories import CutType, backup_of, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
-from eventferry.cli.terminal import Meter, counted, say
+from eventferry.cli.terminal import Meter, conclude, counted, inform, is_quiet, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 
@@ -34,9 +41,9 @@ if TYPE_CHECKING:
     from eventferry.state.erasures import Erasure
 
 
-@click.command()
-@click.argument("a")
-@click.argument("b", required=False)
+@command()
+@click.argument("a", type=SOURCE)
+@click.argument("b", type=SOURCE, required=False)
 @flag("--content", "Ignore positions and versions, which differ in merged stores.")
 @option(
     "--until ends",
@@ -49,6 +56,9 @@ if TYPE_CHECKING:
 @flag(
     "--erased",
     "Erase from both what was erased from either of the two that is a store: so an older copy is equal to it.",
+)
+@flag(
+    "--archived", "Accept the marker of an archived event for any payload; all else of the event is compared."
 )
 @identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
@@ -65,6 +75,7 @@ async def verify(
     content: bool,
     ends: tuple[Any, ...],
     erased: bool,
+    archived: bool,
     identity: tuple[str, ...],
     secrets: bool,
     starts: tuple[Any, ...],
@@ -93,7 +104,12 @@ async def verify(
             "--from needs two sources to compare, A being the other product's, and no bookmark or --secrets"
         )
     if b is None:
-        for name, given in {"content": content, "erased": erased, "secrets": secrets}.items():
+        for name, given in {
+            "content": content,
+            "erased": erased,
+            "archived": archived,
+            "secrets": secrets,
+        }.items():
             if given:
                 raise UsageError(f"--{name} needs two sources to compare")
         is_sound = await _check(a, as_json=as_json)
@@ -106,6 +122,7 @@ async def verify(
             content=content,
             until=until,
             erased=erased,
+            archived=archived,
             identities=identity,
             secrets=secrets,
             foreign=foreign,
@@ -128,16 +145,16 @@ def _endings(ends: tuple[Any, ...]) -> tuple[int | None, str | None]:
 async def _check(a: str, *, as_json: bool) -> bool:
     if is_store(a):
         async with store_at(a) as store:
-            with Meter("checking") as meter:
+            with Meter("checking", await events_of(store)) as meter:
                 report = await eventferry.check(store, meter)
     else:
-        async with blocks_of(a) as (blocks, total):
-            with Meter("checking", total) as meter:
+        async with blocks_of(a) as (blocks, extent):
+            with Meter("checking", extent) as meter:
                 report = await eventferry.check(blocks, meter, eventferry.CheckEnd())
     if as_json:
         print_json(report)
     else:
-        for remark in report.remarks:
+        for remark in () if report.sound and is_quiet() else report.remarks:
             print_line(f"{remark.kind}: {remark.text}")
         counts = {
             "malformed": report.malformed,
@@ -150,10 +167,11 @@ async def _check(a: str, *, as_json: bool) -> bool:
             "not checked": report.unchecked,
         }
         told = [f"{count:,} {what}" for what, count in counts.items() if count]
-        say(
+        conclude(
             f"{'sound' if report.sound else 'unsound'}: {counted(report.events, 'event')} of "
             f"{counted(report.aggregates, 'aggregate')} in {counted(report.threads, 'thread')}"
-            + (f"; {', '.join(told)}" if told else "")
+            + (f"; {', '.join(told)}" if told else ""),
+            is_well=report.sound,
         )
     return report.sound
 
@@ -165,6 +183,7 @@ async def _compare(
     content: bool,
     until: str | None,
     erased: bool,
+    archived: bool,
     identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
@@ -183,10 +202,10 @@ async def _compare(
         # compared as come of A.
         async with (
             changing.reported(),
-            lines_of(a, until, identities, foreign, chain) as left,
-            lines_of(b, until if changes is None else None, identities) as right,
+            lines_of(a, until, identities, foreign, chain) as (left, extent),
+            lines_of(b, until if changes is None else None, identities) as (right, _),
         ):
-            with Meter("comparing") as meter:
+            with Meter("comparing", extent) as meter:
                 report = await eventferry.verify(
                     meter(left),
                     right,
@@ -194,6 +213,7 @@ async def _compare(
                     changes=changes,
                     other_grows=changes is not None and (until is not None or is_repository(a)),
                     erased=await _erased_from(a, b) if erased else None,
+                    archived=archived,
                 )
     if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:
@@ -240,7 +260,11 @@ def _tell(
     for difference in differences:
         print_line(difference)
     if report.equal:
-        say(f"equal: {counted(count, what)}")
+        archived = report.archived if isinstance(report, eventferry.VerifyReport) else 0
+        inform(
+            f"equal: {counted(count, what)}"
+            + (f", but for {archived:,} archived payloads" if archived else "")
+        )
     else:
         say(
             f"unequal: {count:,} and {other_count:,} {what}s; {report.missing:,} missing, "
@@ -270,7 +294,7 @@ def told_of(difference: eventferry.Difference) -> str:
     )
 
 
-@click.command()
+@command()
 @click.argument(
     "directory", metavar="[DIR]", default="demo", type=click.Path(file_okay=False, path_type=Path)
 )

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import tempfile
-import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from eventferry import open_store
+from eventferry import Repository, open_store
+from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, option
+from eventferry.cli.repositories import repositories_options
 from eventferry.cli.running import run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError
 
 if TYPE_CHECKING:
+    import webbrowser
+
     from eventferry.http.tokens import Scope
 
 NAME = "you"
 """The name of the token, which the pages show."""
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=0)
 @option(
@@ -36,15 +37,25 @@ NAME = "you"
     multiple=True,
     type=click.Choice(["write", "import"]),
 )
+@repositories_options
 @flag("--no-browser", "Print the address only.")
 @click.pass_context
 def console(
-    context: click.Context, /, store: str, port: int, scopes: tuple[Scope, ...], no_browser: bool
+    context: click.Context,
+    /,
+    store: str,
+    port: int,
+    scopes: tuple[Scope, ...],
+    repository: tuple[str, ...],
+    identity: tuple[str, ...],
+    no_browser: bool,
 ) -> None:
     """Look around in a store with a browser, until Ctrl-C.
 
     Only this machine can connect, and only with the address that is printed.
     """
+    import logging
+
     from eventferry.http import create_app
     from eventferry.http.serving import Serving, listen, log_to_stderr, serve, url_of
     from eventferry.http.tokens import OneToken
@@ -56,7 +67,12 @@ def console(
         async with open_store(store) as opened:
             if not await opened.exists():
                 raise StoreNotFoundError(f"there is no store at {without_password(store)}")
-            app = create_app(opened, tokens=token, console=True)
+            app = create_app(
+                opened,
+                tokens=token,
+                console=True,
+                repositories=[Repository(place, identity) for place in repository],
+            )
             with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))
                 address = f"{url_of(listener, serving)}/console/sign-in#{token.token}"
@@ -72,6 +88,8 @@ def console(
 
 def _browser() -> webbrowser.BaseBrowser | None:
     """The user's browser; None if there is none but in the terminal, where it would be in the way of this command."""
+    import webbrowser
+
     try:
         found = webbrowser.get()
     except webbrowser.Error:
@@ -83,6 +101,8 @@ def _browser() -> webbrowser.BaseBrowser | None:
 def _page_to(address: str) -> Iterator[str]:
     """A page that leads to an address, as a URL. Other users of the machine see the arguments of a browser's process,
     but not what stands in a file that only its owner can read."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="eventferry-console-") as folder:
         page = Path(folder, "console.html")
         page.write_text(

@@ -12,7 +12,10 @@ import msgspec
 import eventferry
 from eventferry import open_store
 from eventferry.cli.checks import told_of
+from eventferry.cli.commands import command, section
 from eventferry.cli.options import (
+    EVENTS,
+    SOURCE,
     STORE,
     MomentType,
     flag,
@@ -21,14 +24,13 @@ from eventferry.cli.options import (
     kinds_of,
     option,
     shown,
-    together,
     until_option,
 )
 from eventferry.cli.output import moment_text, print_data, print_line
 from eventferry.cli.repositories import lines_of
 from eventferry.cli.running import cancellable
 from eventferry.cli.tables import is_shown, print_table, width
-from eventferry.cli.terminal import Meter, counted, is_terminal, say
+from eventferry.cli.terminal import Extent, Meter, counted, inform, is_watched, say
 from eventferry.errors import EventferryError, UsageError
 
 if TYPE_CHECKING:
@@ -38,11 +40,14 @@ _STEP = 20_000  # events of a search between two looks at the progress
 _PLACE = re.compile(r"([0-9]{1,3}):([0-9]{1,15})")
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
-_times = together(
-    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)), until_option
+_filters = section(
+    EVENTS,
+    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
+    until_option,
+    kinds,
 )
-_filters = together(_times, kinds)
-_masks = together(
+_masks = section(
+    "Masks",
     option(
         "--mask masked",
         "POINTER",
@@ -51,7 +56,8 @@ _masks = together(
     ),
     flag("--show-secrets", "Do not mask members such as password or token."),
 )
-_steps = together(
+_steps = section(
+    "How far",
     option("--limit", "N", "End after so many that match.", type=click.IntRange(1), default=100),
     option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1)),
     option("--cursor", "CURSOR", "Go on from here; printed where a search ends early."),
@@ -68,7 +74,7 @@ def _mask(masked: tuple[str, ...], show_secrets: bool) -> Mask:
     return Mask(masked, secrets=not show_secrets)
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @_filters
 @option(
@@ -158,7 +164,7 @@ def _length(span: int) -> str:
     return f"{span} ms"
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @option("-n count", "N", "How many events.", type=click.IntRange(0), default=10)
 @flag("--follow", "Go on with events that are saved or imported, until SIGTERM or Ctrl-C.")
@@ -210,7 +216,7 @@ def _cut(text: str) -> str:
     return text if not is_shown() or len(text) <= room else f"{text[: room - 1]}…"
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @click.argument("what")
 @flag("--aggregate", "WHAT is an aggregateId, even if it looks like a position.")
@@ -279,7 +285,7 @@ def _told(change: Change) -> str:
     return f"~ {path}: {_shown(change.before)} → {_shown(change.after)}"
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @click.argument("text", required=False)
 @option(
@@ -321,14 +327,14 @@ async def search(
                     **wanted, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
                 )
                 walk.went(page.scanned, page.cursor, page.is_end)
-                meter.show()
+                meter.went_on(page.scanned)
                 if not as_json:
                     _print_events(page.events, mask, as_json=False)
                 found += page.events
     if as_json:
         print_data(_JSON.encode({"events": list(map(mask.event, found))} | walk.result))
     else:
-        say(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
+        inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
 
 
 def _path_of(given: str | None) -> dict[str, Any]:
@@ -358,9 +364,9 @@ class _Walk:
 
     async def meter(self, title: str, only: dict[str, Any]) -> Meter:
         total = self._most
-        if total is None and is_terminal() and self.cursor is None and not any(only.values()):
+        if total is None and is_watched() and self.cursor is None and not any(only.values()):
             total = (await self._store.describe(estimate_counts=True)).event_count
-        return Meter(title, total, lambda: self.scanned)
+        return Meter(title, Extent(total, "event"))
 
     @property
     def step(self) -> int:
@@ -382,7 +388,7 @@ class _Walk:
         return "" if self._is_end else f"; go on with --cursor {self.cursor}"
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @click.argument("correlation")
 @_steps
@@ -417,7 +423,7 @@ async def trace(
                     correlation, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
                 )
                 walk.went(page.scanned, page.cursor, page.is_end)
-                meter.show()
+                meter.went_on(page.scanned)
                 found += page.events
     found = [msgspec.structs.replace(each, event=mask.event(each.event)) for each in found]
     if as_json:
@@ -425,12 +431,12 @@ async def trace(
         return
     for depth, each in by_cause(found):
         print_line(_cut(f"{'  ' * depth}{_head(each.event)}  {_shown(each.event.payload)}"))
-    say(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
+    inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
 
 
-@click.command()
-@click.argument("a")
-@click.argument("b")
+@command()
+@click.argument("a", type=SOURCE)
+@click.argument("b", type=SOURCE)
 @flag("--content", "Ignore positions and versions, which differ in merged stores.")
 @_masks
 @json_option
@@ -454,8 +460,8 @@ async def diff(
         else:
             _print_difference(found)
 
-    async with lines_of(a, None) as left, lines_of(b, None) as right:
-        with Meter("comparing") as meter:
+    async with lines_of(a, None) as (left, extent), lines_of(b, None) as (right, _):
+        with Meter("comparing", extent) as meter:
             report = await eventferry.verify(meter(left), right, content=content, tell=tell)
     if not report.equal:
         say(
@@ -463,7 +469,7 @@ async def diff(
             f"{report.events:,} and {report.other_events:,} events"
         )
         raise click.exceptions.Exit(1)
-    say(f"equal: {counted(report.events, 'event')}")
+    inform(f"equal: {counted(report.events, 'event')}")
 
 
 def _print_difference(found: SideBySide) -> None:
@@ -479,7 +485,7 @@ def _print_difference(found: SideBySide) -> None:
         print_line(_cut(f"  {_told(change)}"))
 
 
-@click.command("find-poison")
+@command("find-poison")
 @click.argument("store", type=STORE)
 @click.argument("function", metavar="MODULE:FUNCTION")
 @option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1))
@@ -510,13 +516,13 @@ async def find_poison(
             while walk.step and (found is None or found.event is None):
                 found = await opened.find_poison(function, cursor=walk.cursor, scan=walk.step, **only)
                 walk.went(found.scanned, found.cursor, found.is_end)
-                meter.show()
+                meter.went_on(found.scanned)
     event = None if found is None or found.event is None else mask.event(found.event)
     error = None if found is None else found.error
     if as_json:
         print_data(_JSON.encode({"event": event, "error": error} | walk.result))
     elif event is None:
-        say(f"none of {counted(walk.scanned, 'event')} was refused{walk.rest}")
+        inform(f"none of {counted(walk.scanned, 'event')} was refused{walk.rest}")
     else:
         _print_event(event, as_json=False)
         say(f"refused: {error}; looked at {counted(walk.scanned, 'event')}{walk.rest}")
@@ -524,7 +530,7 @@ async def find_poison(
         raise click.exceptions.Exit(1)
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @_masks
 @cancellable

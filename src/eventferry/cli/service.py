@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
-from eventferry import open_store
+from eventferry import Repository, open_store
+from eventferry.cli.commands import Group, command, section
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
+from eventferry.cli.repositories import repositories_options
 from eventferry.cli.running import run
-from eventferry.cli.terminal import say
+from eventferry.cli.terminal import inform, is_quiet
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError, UsageError
 
@@ -22,57 +24,72 @@ _FILE = click.Path(dir_okay=False)
 _SIZE = click.IntRange(1)
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
-@option("--host", "ADDRESS", "Address to listen on. Others than loopback need --tokens.", default="127.0.0.1")
-@option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=8080)
-@option("--tokens", "FILE", "Require tokens from this file; see `token add`.", type=TOKENS)
-@option(
-    "--exchange-dir",
-    "DIR",
-    "Allow reSolve's module-admin to export to and import from this directory.",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
+@section(
+    "Address",
+    option(
+        "--host", "ADDRESS", "Address to listen on. Others than loopback need --tokens.", default="127.0.0.1"
+    ),
+    option(
+        "--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=8080
+    ),
+    option("--tls-cert", "FILE", "Serve HTTPS with this certificate (PEM).", type=_FILE),
+    option("--tls-key", "FILE", "Private key of the certificate (PEM).", type=_FILE),
 )
-@option("--tls-cert", "FILE", "Serve HTTPS with this certificate (PEM).", type=_FILE)
-@option("--tls-key", "FILE", "Private key of the certificate (PEM).", type=_FILE)
-@option(
-    "--allowed-host allowed_hosts",
-    "NAME",
-    "A host name by which clients call this service (repeatable).",
-    multiple=True,
+@section(
+    "Who may do what",
+    option("--tokens", "FILE", "Require tokens from this file; see `token add`.", type=TOKENS),
+    option(
+        "--allowed-host allowed_hosts",
+        "NAME",
+        "A host name by which clients call this service (repeatable).",
+        multiple=True,
+    ),
+    option(
+        "--allowed-origin allowed_origins",
+        "URL",
+        "A web site whose pages may call this service (repeatable).",
+        multiple=True,
+    ),
+    option(
+        "--trusted-proxy trusted_proxies",
+        "ADDRESS",
+        "A proxy whose X-Forwarded-For is trusted (repeatable).",
+        multiple=True,
+    ),
+    option(
+        "--exchange-dir",
+        "DIR",
+        "Allow reSolve's module-admin to export to and import from this directory.",
+        type=click.Path(file_okay=False, exists=True, path_type=Path),
+    ),
 )
-@option(
-    "--allowed-origin allowed_origins",
-    "URL",
-    "A web site whose pages may call this service (repeatable).",
-    multiple=True,
-)
-@option(
-    "--trusted-proxy trusted_proxies",
-    "ADDRESS",
-    "A proxy whose X-Forwarded-For is trusted (repeatable).",
-    multiple=True,
-)
-@option("--max-body-bytes", "N", "Limit of a request body as it is sent.  [default: 64 GiB]", type=_SIZE)
-@option("--max-unpacked-bytes", "N", "Limit of a decompressed request body.  [default: 256 GiB]", type=_SIZE)
-@option("--max-event-bytes", "N", "Limit of one event.  [default: 16 MiB]", type=_SIZE)
-@option("--max-imports", "N", "Limit of concurrent imports.  [default: 8]", type=_SIZE)
-@option("--max-followers", "N", "Limit of clients that follow the store.  [default: 100]", type=_SIZE)
-@option("--rate", "N/PERIOD", "Limit of requests per token or address: 100/minute, 20/second.")
-@option(
-    "--timeout",
-    "SECONDS",
-    "Seconds for a client to send or receive the next piece.  [default: 60]",
-    type=click.FloatRange(0, min_open=True),
-)
-@option(
-    "--grace",
-    "SECONDS",
-    "Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
-    type=click.FloatRange(0),
+@section(
+    "Limits",
+    option("--max-body-bytes", "N", "Limit of a request body as it is sent.  [default: 64 GiB]", type=_SIZE),
+    option(
+        "--max-unpacked-bytes", "N", "Limit of a decompressed request body.  [default: 256 GiB]", type=_SIZE
+    ),
+    option("--max-event-bytes", "N", "Limit of one event.  [default: 16 MiB]", type=_SIZE),
+    option("--max-imports", "N", "Limit of concurrent imports.  [default: 8]", type=_SIZE),
+    option("--max-followers", "N", "Limit of clients that follow the store.  [default: 100]", type=_SIZE),
+    option("--rate", "N/PERIOD", "Limit of requests per token or address: 100/minute, 20/second."),
+    option(
+        "--timeout",
+        "SECONDS",
+        "Seconds for a client to send or receive the next piece.  [default: 60]",
+        type=click.FloatRange(0, min_open=True),
+    ),
+    option(
+        "--grace",
+        "SECONDS",
+        "Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
+        type=click.FloatRange(0),
+    ),
 )
 @flag("--console", "Serve pages for people too, at /console.")
-@flag("--quiet", "Log warnings and errors only.")
+@repositories_options
 @click.pass_context
 def serve(
     context: click.Context,
@@ -81,7 +98,8 @@ def serve(
     tokens: Path | None,
     exchange_dir: Path | None,
     console: bool,
-    quiet: bool,
+    repository: tuple[str, ...],
+    identity: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
@@ -95,6 +113,8 @@ def serve(
     from eventferry.http.serving import serve as serve_app
 
     given = {name: value for name, value in options.items() if value is not None}
+    if (repository or identity) and not console:
+        raise UsageError("--repository and --identity are for --console")
     host = given["host"]
     if tokens is None and not is_loopback(host):
         raise UsageError(
@@ -122,9 +142,10 @@ def serve(
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
                 console=console,
+                repositories=[Repository(place, identity) for place in repository],
             )
             with listen(serving) as listener:
-                log_to_stderr(logging.WARNING if quiet else logging.INFO, formatter(context))
+                log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))
                 who = "with tokens" if tokens is not None else "without tokens, on this machine only"
                 announce(context, f"serving {without_password(store)} on {url_of(listener, serving)} {who}")
                 await serve_app(app, serving, listener)
@@ -133,7 +154,7 @@ def serve(
     run(work())
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Manage the tokens of a service: add, list, revoke."""
 
@@ -157,7 +178,7 @@ def add(name: str, scopes: tuple[str, ...], tokens: Path) -> None:
 
     wanted = [scope.strip() for given in scopes for scope in given.split(",")]
     print_line(TokenFile(tokens).add(name, wanted))
-    say(f"{name} has the scopes {', '.join(wanted)}; keep the token, since {tokens} holds only its hash")
+    inform(f"{name} has the scopes {', '.join(wanted)}; keep the token, since {tokens} holds only its hash")
 
 
 @token.command("list")
@@ -187,4 +208,4 @@ def revoke(name: str, tokens: Path) -> None:
     from eventferry.http.tokens import TokenFile
 
     TokenFile(tokens).revoke(name)
-    say(f"revoked the token of {name}")
+    inform(f"revoked the token of {name}")
