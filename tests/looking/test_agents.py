@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from mcp import Client, StdioServerParameters
-from mcp.types import TextContent
 
 from eventferry import Mask, open_store, with_metadata
-from eventferry.looking.agents import ANSWER_BYTES, MOST_EVENTS, server_of
 from tests.support import import_lines, make_event
 
-pytestmark = pytest.mark.slow  # its libraries alone take seconds to load
+if TYPE_CHECKING:
+    from mcp import Client
+
+pytestmark = pytest.mark.slow  # its libraries alone take seconds to load, so they are loaded by the tests
 
 
 async def asked(client: Client, tool: str, **arguments: Any) -> Any:
     """What a tool answers."""
+    from mcp.types import TextContent
+
+    from eventferry.looking.agents import ANSWER_BYTES
+
     result = await client.call_tool(tool, arguments)
     [content] = result.content
     assert isinstance(content, TextContent)
@@ -29,6 +33,10 @@ async def asked(client: Client, tool: str, **arguments: Any) -> Any:
 
 
 async def test_an_agent_looks_into_a_store(tmp_path: Path) -> None:
+    from mcp import Client, StdioServerParameters
+
+    from eventferry.looking.agents import MOST_EVENTS
+
     url = f"sqlite:///{tmp_path}/a.db"
     async with open_store(url) as store:
         await store.init()
@@ -74,6 +82,10 @@ async def test_an_agent_looks_into_a_store(tmp_path: Path) -> None:
 
 
 async def test_answers_are_bounded_whatever_events_hold(tmp_path: Path) -> None:
+    from mcp import Client
+
+    from eventferry.looking.agents import server_of
+
     async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
         await store.init()
         large = [{str(member): ["x" * 10] * 100 for member in range(100)}, "y" * 10**5, ["z" * 900] * 30]

@@ -35,7 +35,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else visible(str(cell))) for cell in row))
     drawn = io.StringIO()
     Console(file=drawn, force_terminal=is_shown(), width=width()).print(table)
-    print_data(drawn.getvalue().encode())
+    for line in drawn.getvalue().split("\n"):
+        print_data(line.rstrip().encode())
 
 
 def is_shown() -> bool:
