@@ -327,7 +327,7 @@ async def search(
                     **wanted, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
                 )
                 walk.went(page.scanned, page.cursor, page.is_end)
-                meter.went_on(page.scanned)
+                meter.show(walk.scanned)
                 if not as_json:
                     _print_events(page.events, mask, as_json=False)
                 found += page.events
@@ -423,7 +423,7 @@ async def trace(
                     correlation, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
                 )
                 walk.went(page.scanned, page.cursor, page.is_end)
-                meter.went_on(page.scanned)
+                meter.show(walk.scanned)
                 found += page.events
     found = [msgspec.structs.replace(each, event=mask.event(each.event)) for each in found]
     if as_json:
@@ -516,7 +516,7 @@ async def find_poison(
             while walk.step and (found is None or found.event is None):
                 found = await opened.find_poison(function, cursor=walk.cursor, scan=walk.step, **only)
                 walk.went(found.scanned, found.cursor, found.is_end)
-                meter.went_on(found.scanned)
+                meter.show(walk.scanned)
     event = None if found is None or found.event is None else mask.event(found.event)
     error = None if found is None else found.error
     if as_json:

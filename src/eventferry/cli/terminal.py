@@ -125,15 +125,11 @@ class Meter:
         async for block in blocks:
             self.bytes += len(block)
             if self._bar is not None:
-                self._show(self._done(block))
+                self.show(self._done(block))
             yield block
 
-    def went_on(self, events: int) -> None:
-        """Count so many more events, where no blocks pass."""
-        self._lines += events
-        self._show(self._lines)
-
-    def _show(self, done: int) -> None:
+    def show(self, done: int) -> None:
+        """Bring the bar to where so much is done."""
         if self._bar is not None:
             self._bar.update(
                 self._task, completed=done, status=progress_text(self._extent, done, self.seconds)
