@@ -107,6 +107,7 @@ def _is_forked(pid: int) -> bool:
 def session(folder: Path) -> SparkSession:
     """A cluster of two workers with a core each, in processes of their own."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"  # a machine's name may lead nowhere
     spark = (
         SparkSession.builder.master(f"local-cluster[2,1,{EXECUTOR_MB}]")
         .appName("eventferry")

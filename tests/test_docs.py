@@ -35,7 +35,7 @@ ABOUT_PRODUCTS = {f"moving-from-{product}.md" for product in ("castore", "emmett
 ABOUT_SPARK = "spark.md"
 """It needs PySpark and Java: tests/spark runs it."""
 
-PATIENCE = 120
+PATIENCE = 600
 END = "\x1e end of a command, status"
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -253,6 +253,11 @@ def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, str],
         EventferrySource(options).schema()
 
 
+def test_the_option_of_a_stream_is_refused_elsewhere(url: str) -> None:
+    with pytest.raises(UsageError, match="maxEventsPerTrigger is for a stream"):
+        loaded(url=url, maxEventsPerTrigger="5").reader(SCHEMA)
+
+
 def test_a_store_that_is_missing_is_told_when_the_data_frame_is_made(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError):
         EventferrySource({"url": f"sqlite:///{tmp_path}/none.db"}).schema()

@@ -29,15 +29,16 @@ def changed(
     Args:
         events: with all columns of events.
         rules: a TOML file of rules, which the driver reads, or what `load_rules` made of one. The key of its pseudonyms
-            is read by each worker, from the file or the variable that the rules name.
+            is read by the driver and by each worker, from the file or the variable that the rules name.
         changes: the other arguments of `eventferry.Changes`, but for `keep_positions`. A function is best named as
             "module:function", in a module that the workers have.
 
     Raises:
-        RulesError: the rules are wrong.
+        RulesError, UsageError: the rules or other arguments are wrong.
         ChangeError, InputError: while it runs: an event cannot be changed as asked.
     """
     loaded = None if rules is None else rules_of(rules)
+    Changes(rules=loaded, **changes)  # what is wrong is said here, and not by each task
 
     def change(batches: Iterator[Any]) -> Iterator[Any]:
         made, writer = Changes(rules=loaded, **changes), BatchLines(COLUMNS)

@@ -36,6 +36,8 @@ class EventferrySource(DataSource):
     def reader(self, schema: StructType) -> DataSourceReader:
         """For one query."""
         _refuse_other(schema)
+        if self._read_options.max_events_per_trigger is not None:
+            raise UsageError("the option maxEventsPerTrigger is for a stream (spark.readStream)")
         return Reader(origin_of(self._read_options) if self._origin is None else self._origin)
 
     def writer(self, schema: StructType, overwrite: bool) -> DataSourceWriter:
