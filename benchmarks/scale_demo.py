@@ -112,6 +112,7 @@ def session(folder: Path) -> SparkSession:
         SparkSession.builder.master(f"local-cluster[2,1,{EXECUTOR_MB}]")
         .appName("eventferry")
         .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.memory", "1g")
         .config("spark.executor.memory", f"{EXECUTOR_MB}m")
         .config("spark.local.dir", str(folder / "local"))
