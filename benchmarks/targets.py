@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 OURS, LIBRARY, TOOL, RESOLVE = "eventferry", "as library", "bulk tool", "reSolve"
+WITHOUT_AWAIT, PYEVENTSOURCING, MESSAGE_DB = "without await", "pyeventsourcing", "message-db"
+TWO_WORKERS = "pg_restore -j 2"
 
 
 class Measured(Protocol):
