@@ -83,7 +83,8 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
         f"eventferry-{eventferry.__version__}.dist-info",
     }
     assert "eventferry/py.typed" in names
-    sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
+    files = [path for path in (ROOT / "src").rglob("*.*") if path.is_file() and path.suffix != ".pyc"]
+    sources = {str(path.relative_to(ROOT / "src")) for path in files}
     assert sources <= set(names)
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
@@ -129,7 +130,7 @@ def test_the_extra_for_parquet_brings_what_it_needs_and_without_it_the_error_say
 SERVICE = """
 from eventferry import open_store
 from eventferry.http import create_app
-print(type(create_app(open_store("a.db"), insecure=True)).__name__)
+print(type(create_app(open_store("a.db"), insecure=True, console=True)).__name__)
 """
 
 

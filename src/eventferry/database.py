@@ -194,8 +194,11 @@ RowBatch: TypeAlias = Batch[NumberedRow, Progress]
 NewRowBatch: TypeAlias = Batch[NewRowValues, None]
 StageBatch: TypeAlias = Batch[Any, Any]
 
-# What an import, an incremental import and `begin_incremental_import` stage.
-StageKind: TypeAlias = Literal["replace", "merge", "open"]
+# What an import, `begin_import`, an incremental import and `begin_incremental_import` stage.
+StageKind: TypeAlias = Literal["replace", "parts", "merge", "open"]
+PLACED: tuple[StageKind, ...] = ("replace", "parts")
+"""The kinds of stages that hold the events to be, with their positions."""
+
 # What a write transaction keeps out: nobody who saves, or them, or readers too.
 WritingKind: TypeAlias = Literal["shared", "exclusive", "replacing"]
 # What a write does on a frozen store.
@@ -209,11 +212,22 @@ class Stage:
     id: str
     kind: StageKind
     table: str  # which holds its events
-    owner: str | None = None  # id of the operation that lives as long as its process; None for "open"
+    owner: str | None = (
+        None  # id of the operation that lives as long as its process; None for "open"; of "parts" the
+    )
+    # stage's own id, which nobody holds, until a commit has it
     since: int | None = None  # when it was made, in ms since 1970; None where a foreign writer made it
     baseline: str | None = (
-        None  # of a "replace" stage, what the store was at its beginning; None if that is overtaken
+        None  # of a "replace" or "parts" stage, what the store was at its beginning; None if that is overtaken
     )
+    driver: str | None = (
+        None  # of a "parts" stage, the operation without which it is void; None if it outlives all
+    )
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether it holds the events to be, and is swapped, not merged."""
+        return self.kind in PLACED
 
 
 class Clash(NamedTuple):
@@ -313,7 +327,7 @@ class Reading(Protocol):
         events."""
 
     async def stages(self, kind: StageKind) -> list[Stage]:
-        """The stages of that kind that outlive their process. Of "replace" and "open" there is at most one."""
+        """The stages of that kind that outlive their process. Of all but "merge" there is at most one."""
 
     async def limits(self, stage: Stage | None = None) -> Limits:
         """What the columns of a stage can hold, for an "open" one also those of the store behind it; without one, those
@@ -338,9 +352,10 @@ class Writing(Reading, Protocol):
     async def make_stage(
         self, kind: StageKind, *, owner: str | None = None, baseline: str | None = None
     ) -> Stage:
-        """Make an empty stage. At most one "replace" and one "open" stage exist at a time: for the second raises
-        StoreBusyError or ImportOpenError. For a "replace" stage raises UnsupportedStoreError where the events have
-        what a swap could not carry over; the swap looks again."""
+        """Make an empty stage. At most one "replace", one "parts" and one "open" stage exist at a time: for the second
+        raises StoreBusyError or ImportOpenError. For a stage that keeps positions raises UnsupportedStoreError where
+        the events have what a swap could not carry over; the swap looks again. The owner of a "parts" stage is its
+        driver."""
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """Give a stage whose owner is dead to another. Waits for the step that its former owner is in the middle of;
@@ -353,11 +368,11 @@ class Writing(Reading, Protocol):
 
     async def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
         """Put rows into a stage: into a "replace" one as they come, with a note of how far it has come with them; into
-        a "merge" one behind those that it holds."""
+        a "parts" one as they come; into a "merge" one behind those that it holds."""
 
     async def make_indexes(self, stage: Stage, which: Literal["unique", "other"]) -> Clash | None:
-        """Make some of the indexes of a "replace" stage, as far as they are not there yet; where rows are not unique,
-        which lines clash."""
+        """Make some of the indexes of a stage that keeps positions, as far as they are not there yet; where rows are
+        not unique, which lines clash."""
 
     async def pour(self, source: Stage, target: Stage, part: bytes | None) -> None:
         """Add what a "merge" stage holds, in order of arrival, to the "open" one under a part's sort key; None where

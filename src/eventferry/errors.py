@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "AggregateConflictError",
     "AlreadyFrozenError",
@@ -24,6 +26,7 @@ __all__ = [
     "NotFrozenError",
     "OlderEventsError",
     "OtherChangesError",
+    "PartMissingError",
     "ReadOnlyStoreError",
     "RepositoryDamagedError",
     "RepositoryError",
@@ -47,6 +50,7 @@ __all__ = [
     "UnsupportedStoreError",
     "UsageError",
     "VersionGapError",
+    "WorkerError",
 ]
 
 
@@ -229,11 +233,27 @@ class AggregateConflictError(EventferryError):
 
 
 class ImportOpenError(EventferryError):
-    """An incremental import is open already. The message says since when, and how to end it."""
+    """An import in steps is open already. The message says since when, and how to end it."""
 
 
 class ImportNotFoundError(EventferryError):
-    """No incremental import with this id is open. Nothing was changed."""
+    """No import in steps with this id is open. Nothing was changed."""
+
+
+class PartMissingError(EventferryError):
+    """Parts of an import were begun and did not come to their ends. Nothing was changed: push them again.
+
+    Attributes:
+        parts: their names.
+    """
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        shown = ", ".join(map(repr, parts[:10])) + (", …" if len(parts) > 10 else "")
+        super().__init__(
+            f"{len(parts)} of the parts were begun and did not come to their ends: {shown}. Push each again, or roll "
+            "the import back. Nothing was changed"
+        )
+        self.parts = tuple(parts)
 
 
 class OlderEventsError(EventferryError):
@@ -294,6 +314,11 @@ class RepositoryDamagedError(RepositoryError):
 class BackupDivergedError(EventferryError):
     """The store is not a continuation of what its chain in the repository holds: it was restored to an older state, and
     may have grown apart since. Nothing was backed up."""
+
+
+class WorkerError(EventferryError):
+    """A process that works for this one cannot be started, or was ended before its work was done: killed, or out of
+    memory. An import that it worked for was interrupted, and `resume` continues it."""
 
 
 class SecretExistsError(EventferryError):

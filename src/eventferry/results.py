@@ -92,7 +92,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class OpenImportDescription(msgspec.Struct, frozen=True):
-    """An open incremental import: its id, and when it began, in ms since 1970 (None if reSolve began it)."""
+    """An open import in steps: its id, and when it began, in ms since 1970 (None if reSolve began it)."""
 
     id: str
     since: int | None
@@ -112,6 +112,7 @@ class Description(msgspec.Struct, frozen=True, rename="camel"):
         frozen_by: "user", or "operation" for a running export, import or copy; None if not frozen.
         frozen_since: in ms since 1970; None if not frozen or not known.
         open_import: the open incremental import, or None.
+        parts_import: the open import in parts, or None.
         cursor: the cursor after the last event, if asked for.
     """
 
@@ -125,6 +126,7 @@ class Description(msgspec.Struct, frozen=True, rename="camel"):
     frozen_by: str | None
     frozen_since: int | None
     open_import: OpenImportDescription | None
+    parts_import: OpenImportDescription | None
     cursor: str | None
 
 

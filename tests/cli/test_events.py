@@ -26,11 +26,20 @@ def numbers(lines: str) -> list[int]:
     return [json.loads(line)["payload"]["number"] for line in lines.splitlines()]
 
 
-def test_events_prints_lines_on_stdout_and_the_cursor_alone_on_stderr(ferry: Ferry, store: str) -> None:
+def test_events_prints_lines_on_stdout_and_a_cursor_on_stderr_only_behind_a_cursor(
+    ferry: Ferry, store: str
+) -> None:
     told = ferry.done("events", store, "--limit", "2")
-    assert told.out.encode() == make_lines(2)
-    assert len(told.err) == CURSOR_LENGTH + 1
-    rest = ferry.done("events", store, "--cursor", told.err.strip())
+    assert (told.out.encode(), told.err) == (make_lines(2), "")
+    paged = ferry.done("events", store, "--limit", "2", "--cursor", "A" * CURSOR_LENGTH)
+    assert (paged.out, len(paged.err)) == (told.out, CURSOR_LENGTH + 1)
+    rest = ferry.done("events", store, "--cursor", paged.err.strip())
+    assert paged.out.encode() + rest.out.encode() == make_lines(300)
+
+
+def test_events_tells_the_bookmark_if_asked(ferry: Ferry, store: str) -> None:
+    told = ferry.done("events", store, "--limit", "2", "--bookmark")
+    rest = ferry.done("events", store, "--since", told.err.strip())
     assert told.out.encode() + rest.out.encode() == make_lines(300)
 
 
@@ -46,8 +55,7 @@ def test_events_as_json_is_one_object_on_stdout(ferry: Ferry, store: str) -> Non
 def test_events_of_an_empty_store_are_no_lines_and_a_cursor(ferry: Ferry) -> None:
     empty = ferry.store("empty.db")
     told = ferry.done("events", empty)
-    assert told.out == ""
-    assert told.err == "A" * CURSOR_LENGTH + "\n"
+    assert (told.out, told.err) == ("", "")
     told = ferry.done("events", empty, "--json")
     assert (told.json["events"], told.json["cursor"]) == ([], "A" * CURSOR_LENGTH)
     assert told.json["bookmark"].startswith("ef1.")

@@ -289,9 +289,14 @@ def test_events_and_exports_go_on_from_a_bookmark(ferry: Ferry) -> None:
 def test_exports_and_copies_tell_the_bookmark_of_what_they_read(ferry: Ferry) -> None:
     store = ferry.store("a.db", 30)
     end = ferry.done("follow", store, "--once").err.strip()
-    assert ferry.done("export", store, "a.jsonl").err.strip().endswith(f"; bookmark {end}")
+    told = ferry.done("export", store, "a.jsonl", "--bookmark").err
+    assert told.endswith(f"; bookmark {end}\n")
+    assert ferry.done("export", store, "-", "--since", end).err.endswith(f"; bookmark {end}\n")
     assert ferry.done("export", store, "a.jsonl", "--json").json["bookmark"] == end
-    assert ferry.done("copy", store, "b.db").err.strip().endswith(f"; bookmark of the source {end}")
+    told = ferry.done("copy", store, "b.db", "--bookmark").err
+    assert told.endswith(f"; bookmark of the source {end}\n")
+    for words in (("export", store, "a.jsonl"), ("copy", store, "c.db"), ("sync", store, "d.db")):
+        assert "bookmark" not in ferry.done(*words).err
     assert ferry.done("copy", store, "b.db", "--replace", "--json").json["bookmark"] == end
     part = ferry.done("export", store, "part.jsonl", "--type", "TYPE_1", "--json").json
     assert part["bookmark"] == end
@@ -299,4 +304,4 @@ def test_exports_and_copies_tell_the_bookmark_of_what_they_read(ferry: Ferry) ->
         "export", store, "early.jsonl", "--until", str(make_event(9)["timestamp"]), "--json"
     ).json
     assert len(ferry.done("events", store, "--since", early["bookmark"]).out.splitlines()) == 20
-    assert "bookmark" not in ferry.done("import", "a.jsonl", "c.db", "--json").json
+    assert "bookmark" not in ferry.done("import", "a.jsonl", "e.db", "--json").json

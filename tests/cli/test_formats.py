@@ -57,7 +57,7 @@ def test_an_export_is_split_into_a_folder(ferry: Ferry, file_format: str) -> Non
     ferry.store("a.db", 20)
     told = ferry.done("export", "a.db", "out", "--format", file_format, "--split-by", "type")
     assert "exported 20 events in" in told.err
-    assert "to 3 files; bookmark" in told.err
+    assert told.err.endswith("to 3 files\n")
     assert sorted(os.listdir("out")) == [f"TYPE_{i}.{file_format}" for i in range(3)]
     result = ferry.done("export", "a.db", "days", "--format", file_format, "--split-by", "day", "--json").json
     assert (result["exported"], result["files"]) == (20, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "backup cat": ("--manifest", "--until"),
     "backup prune": ("--compact", "--json"),
     "restore": ("--manifest", "--until", "--replace", "--without-erasures", "--rules", "--json"),
+    "console": ("--port", "--scope", "--no-browser"),
+    "stores": ("--json",),
+    "completion": (),
     "demo": (),
 }
 
@@ -102,10 +106,19 @@ def test_copy_has_no_manual(ferry: Ferry) -> None:
 
 def test_help_lists_every_command(ferry: Ferry) -> None:
     told = ferry.done("--help").out
-    listed = told.partition("Commands:\n")[2]
-    assert {line.split()[0] for line in listed.splitlines() if line[2:3] != " "} == {
-        command.split()[0] for command in COMMANDS
-    }
+    listed = told.partition("Events:\n")[2].partition("Messages and help:")[0]
+    commands = {line.split()[0] for line in listed.splitlines() if re.match(r"  \S", line)}
+    assert commands == {name.split()[0] for name in COMMANDS}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_sections_and_cuts_no_sentence(ferry: Ferry, command: str) -> None:
+    told = ferry.done(*command.split(), "--help").out
+    assert "..." not in told.replace("[ARGS]...", "")
+    assert "Messages and help:\n" in told
+    assert told.index("Messages and help:") < told.index("--quiet")
+    if "--type TYPE" in told:
+        assert told.index("Which events:") < told.index("--type TYPE")
 
 
 def test_version_is_told_on_stdout(ferry: Ferry) -> None:

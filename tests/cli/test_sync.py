@@ -25,7 +25,7 @@ def save(name: str, count: int, first: int = 1, aggregate: str = "a") -> None:
 
 def test_a_store_is_brought_over_and_then_what_is_new(ferry: Ferry) -> None:
     save("a.db", 5)
-    told = ferry.done("sync", "a.db", "b.db")
+    told = ferry.done("sync", "a.db", "b.db", "--bookmark")
     assert told.err.startswith("brought over 5 events; bookmark ef1.")
     assert told.out == ""
     save("a.db", 2, 6)
@@ -146,7 +146,7 @@ def shop(ferry: Ferry) -> Shop:
 
 def test_another_products_table_is_brought_over_and_then_what_is_new(ferry: Ferry, shop: Shop) -> None:
     shop.add(3)
-    told = ferry.done("sync", "shop.db", "b.db", *shop.from_it)
+    told = ferry.done("sync", "shop.db", "b.db", *shop.from_it, "--bookmark")
     assert told.err.startswith("brought over 3 events; bookmark es1.")
     assert told.err.endswith("; exact\n")
     shop.add(2)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
+import termios
 
 import pytest
 
-from eventferry.cli.terminal import rate, visible
+from eventferry.cli.terminal import Extent, progress_text, rate
+from eventferry.visible import visible
 from tests.support import line, make_event, make_lines
-from tests.support.cli import Ferry, new_ferry, process
+from tests.support.cli import PATIENCE, Ferry, new_ferry, process
 
 ferry = pytest.fixture(new_ferry)
 
@@ -123,6 +129,79 @@ def test_a_resume_from_another_source_names_the_option(ferry: Ferry) -> None:
     child.wait()
     told = ferry.refused("import", "-", "a.db", "--resume", stdin=many.replace(b"x", b"y"))
     assert "--resume" in told
+
+
+# --quiet
+
+
+def test_quiet_says_nothing_unless_something_is_wrong(ferry: Ferry) -> None:
+    for words in (
+        "init a.db -q",
+        "incremental-import - a.db --quiet",
+        "-q export a.db a.jsonl",
+        "copy a.db b.db -q",
+        "sync b.db c.db -q",
+        "verify a.db b.db -q",
+        "backup -q a.db repo",
+        "restore repo d.db -q",
+        "backup check repo -q",
+        "freeze a.db -q",
+        "erase b.db --list -q",
+        "drop b.db --yes -q",
+    ):
+        told = ferry.done(*words.split(), stdin=new())
+        assert (told.out, told.err) == ("", ""), words
+    assert ferry.done("describe", "a.db", "-q").out != ""
+    assert ferry.done("events", "a.db", "-q").out.encode() != b""
+    assert "a.db" in ferry.refused("init", "a.db", "-q")
+    assert ferry(
+        "verify", "--content", "a.db", ferry.file("b.jsonl", new(aggregateId="b")), "-q"
+    ).err.startswith("unequal")
+    assert (
+        "warning: skipped 1 event older"
+        in ferry.done("incremental-import", "-", "d.db", "-q", stdin=new(timestamp=0)).err
+    )
+
+
+# progress
+
+
+def test_progress_tells_share_size_rate_and_time_left() -> None:
+    assert (
+        progress_text(Extent(2_700_000), 1_215_000, 10) == "45 %, 1.2 MB of 2.7 MB, 121.5 kB/s, 0:00:12 left"
+    )
+    assert progress_text(Extent(1000, "event"), 250, 2) == "25 %, 250 of 1,000 events, 125/s, 0:00:06 left"
+    assert progress_text(Extent(None, "event"), 2500, 2) == "2,500 events, 1,250/s"
+    assert progress_text(Extent(None), 5_000_000, 2) == "5.0 MB, 2.5 MB/s"
+    assert progress_text(Extent(1000), 0, 2) == "0 %, 0 bytes of 1.0 kB, 0 bytes/s"
+    assert progress_text(Extent(1000), 2000, 2).startswith("100 %, ")  # a file that grows
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("incremental-import packed.jsonl new.db", "importing"),  # whatever its name is, it is packed
+        ("copy a.db c.db", "of 3,000 events"),
+        ("export a.db new.jsonl", "of 3,000 events"),
+        ("verify a.db a.db", "of 3,000 events"),
+    ],
+)
+def test_a_long_operation_shows_on_a_terminal_how_far_it_is(ferry: Ferry, words: str, shown: str) -> None:
+    store = ferry.store("a.db", 3000)
+    ferry.file("packed.jsonl", gzip.compress(ferry.exported(store)))
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 200))
+    child = ferry.start(*words.split(), stderr=theirs)
+    os.close(theirs)
+    told = b""
+    with contextlib.suppress(OSError):  # it has ended
+        while part := os.read(ours, 65536):
+            told += part
+    os.close(ours)
+    assert child.wait(PATIENCE) == 0
+    assert shown in told.decode()
+    assert "100 %, " in told.decode()
+    assert "left" in told.decode()
 
 
 # rates

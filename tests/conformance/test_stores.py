@@ -546,6 +546,7 @@ async def test_a_description_becomes_json_with_the_names_that_resolve_uses(opene
             "frozenBy": "user",
             "frozenSince": 0,
             "openImport": None,
+            "partsImport": None,
             "cursor": "A" * 2048,
         }
 

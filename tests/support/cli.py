@@ -136,6 +136,7 @@ def new_ferry(
     """For `ferry = pytest.fixture(new_ferry)`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EVENTFERRY_TRACEBACK", raising=False)
+    monkeypatch.setenv("EVENTFERRY_CONFIG", "")  # whoever runs the tests may have one
     ferry = Ferry(capfd, monkeypatch, tmp_path)
     yield ferry
     ferry.end()

@@ -62,10 +62,15 @@ def read_mutants() -> list[Mutant]:
 def put_in(mutant: Mutant, tree: Path) -> None:
     """Replace the text. Raises WrongEntryError where it does not stand in its file exactly once."""
     path = tree / "src" / "eventferry" / mutant.file
+    path.write_text(changed(mutant, path))
+
+
+def changed(mutant: Mutant, path: Path) -> str:
+    """The text of a file with the fault. Raises WrongEntryError."""
     text = path.read_text() if path.exists() else ""
     if (count := text.count(mutant.old)) != 1:
         raise WrongEntryError(f"the text stands {count} times in {mutant.file}")
-    path.write_text(text.replace(mutant.old, mutant.new))
+    return text.replace(mutant.old, mutant.new)
 
 
 def run(test: tuple[str, ...], tree: Path) -> int:
@@ -116,7 +121,6 @@ def judged(mutant: Mutant, folder: Path, passing: dict[tuple[str, ...], bool]) -
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/mutants", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="these only")
-    parser.add_argument("--list", action="store_true", help="only look whether each text stands in the code")
     options = parser.parse_args()
     mutants = read_mutants()
     unknown = set(options.names) - {mutant.name for mutant in mutants}
@@ -128,17 +132,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="eventferry-mutants-") as folder:
         for mutant in chosen:
             begun = time.monotonic()
-            if options.list:
-                try:
-                    put_in(mutant, copy(Path(folder)))
-                    problem = None
-                except WrongEntryError as error:
-                    problem = str(error)
-            else:
-                problem = judged(mutant, Path(folder), passing)
+            problem = judged(mutant, Path(folder), passing)
             wrong += problem is not None
             print(f"{problem or 'caught'}: {mutant} {time.monotonic() - begun:.0f} s", flush=True)
-    print(f"{len(chosen) - wrong} of {len(chosen)} {'found' if options.list else 'caught'}")
+    print(f"{len(chosen) - wrong} of {len(chosen)} caught")
     return 1 if wrong else 0
 
 

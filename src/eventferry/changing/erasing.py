@@ -15,10 +15,11 @@ import msgspec
 from eventferry.changing.erased import Erased, What
 from eventferry.changing.rules import Rules
 from eventferry.changing.selection import Selection
-from eventferry.clock import moment, now
+from eventferry.clock import now
 from eventferry.database import FIRST, Database, ExclusiveWriting, Reading, Stretch
 from eventferry.database import Selection as Question
 from eventferry.errors import ImportOpenError
+from eventferry.importing import steps
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import check_limits
@@ -121,7 +122,7 @@ async def _end(reading: Reading) -> int:
 
 
 async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Erasure]]]) -> EraseReport:
-    await owners.drop_dead_stages(database, "replace", "merge")
+    await owners.drop_dead_stages(database, "replace", "parts", "merge")
     await erasures.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         await refuse_open_import(writing)
@@ -141,12 +142,11 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
 
 
 async def refuse_open_import(writing: ExclusiveWriting) -> None:
-    """Refuse an erasure while an incremental import is open: it does not know of it. Raises ImportOpenError."""
-    for left in await writing.stages("open"):
-        since = f" since {moment(left.since)}" if left.since else ""
+    """Refuse an erasure while an import in steps is open: it does not know of it. Raises ImportOpenError."""
+    for left in [*await writing.stages("open"), *await writing.stages("parts")]:
         raise ImportOpenError(
-            f"an incremental import is open{since}, and what it holds would bring back what is erased: commit "
-            f"{left.id} or roll it back first. Nothing was erased"
+            f"{steps.told(left)}, and what it holds would bring back what is erased: commit {left.id} or roll it back "
+            "first. Nothing was erased"
         )
 
 

@@ -18,6 +18,8 @@ import eventferry
 from eventferry.cli import (
     backups,
     checks,
+    completing,
+    console,
     erasing,
     events,
     following,
@@ -29,31 +31,26 @@ from eventferry.cli import (
     stores,
     syncing,
 )
-from eventferry.cli.logs import logged
+from eventferry.cli.commands import SETTINGS, Group
+from eventferry.cli.completing import INSTRUCTION, complete
+from eventferry.cli.logs import with_messages
 from eventferry.cli.terminal import forget, say
 from eventferry.errors import EventferryError, UsageError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings=SETTINGS)
 @click.version_option(eventferry.__version__)
 def cli() -> None:
     """Move events between event stores without losing or duplicating any.
 
     A STORE is a URL (sqlite:///relative.db, sqlite:////absolute.db, postgresql://host/database,
-    mysql://host/database) or a path ending in .db, .sqlite or .sqlite3.
+    mysql://host/database), a path ending in .db, .sqlite or .sqlite3, or a name in the configuration file.
     SRC and DEST are JSON Lines files (.gz and .zst are compressed), or - for standard input and output.
     """
 
 
-for command in (
-    stores.init,
-    stores.drop,
-    stores.describe,
-    stores.freeze,
-    stores.unfreeze,
-    stores.upgrade,
-    events.events,
-    following.follow,
+cli.add_section(
+    "Events",
     events.export,
     events.import_,
     events.copy,
@@ -62,23 +59,30 @@ for command in (
     syncing.sync,
     syncing.cutover,
     erasing.erase,
-    backups.backup,
-    secrets.export_secrets,
-    secrets.import_secrets,
-    repositories.restore,
-    checks.verify,
-    foreign.sources,
-    service.serve,
-    service.token,
-    checks.demo,
-):
-    cli.add_command(command)
-logged(cli)
+)
+cli.add_section("Look at events", events.events, following.follow, checks.verify)
+cli.add_section(
+    "Stores",
+    stores.init,
+    stores.describe,
+    stores.freeze,
+    stores.unfreeze,
+    stores.upgrade,
+    stores.drop,
+    stores.stores,
+)
+cli.add_section("Backups", backups.backup, repositories.restore)
+cli.add_section("Secrets", secrets.export_secrets, secrets.import_secrets)
+cli.add_section("Over HTTP", service.serve, console.console, service.token)
+cli.add_section("More", foreign.sources, completing.completion, checks.demo)
+with_messages(cli)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status. Never prints a traceback."""
     try:
+        if INSTRUCTION in os.environ:
+            return complete(cli, os.environ[INSTRUCTION])
         # Not cli.main(): that hides a broken pipe, and treats an end of file as Ctrl-C.
         with cli.make_context(
             "eventferry", sys.argv[1:] if arguments is None else list(arguments)

@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 import eventferry
-from eventferry.cli.options import STORE, flag, jobs_option, json_option, option
+from eventferry.cli.commands import Group, command
+from eventferry.cli.options import (
+    REPOSITORY,
+    STORE,
+    flag,
+    jobs_option,
+    json_option,
+    option,
+    stores_like,
+)
 from eventferry.cli.output import print_result
 from eventferry.cli.places import store_at
-from eventferry.cli.repositories import cat, check, drill, head, list_, prune, quiet_option, status
+from eventferry.cli.repositories import cat, check, drill, head, list_, prune, status
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import counted, rate
 
@@ -23,9 +33,9 @@ single_writer_option = flag(
 )
 
 
-@click.command("backup")
+@command("backup")
 @click.argument("store", type=STORE)
-@click.argument("repository", metavar="REPO")
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @option(
     "--recipient recipients",
     "KEY",
@@ -39,7 +49,6 @@ single_writer_option = flag(
 @single_writer_option
 @jobs_option
 @json_option
-@quiet_option
 @cancellable
 async def run(
     store: str,
@@ -49,7 +58,6 @@ async def run(
     single_writer: bool,
     jobs: int,
     as_json: bool,
-    quiet: bool,
 ) -> None:
     """Add to a backup repository what is new in a store.
 
@@ -69,8 +77,7 @@ async def run(
             single_writer=single_writer,
             jobs=jobs,
         )
-    if as_json or not quiet:
-        print_result(report, _told(report, time.monotonic() - began), as_json=as_json)
+    print_result(report, _told(report, time.monotonic() - began), as_json=as_json)
 
 
 def _told(report: BackupReport, seconds: float) -> str:
@@ -88,7 +95,7 @@ def _told(report: BackupReport, seconds: float) -> str:
     )
 
 
-class BackupGroup(click.Group):
+class BackupGroup(Group):
     """`backup STORE REPO`, and the commands below `backup`: no name of these is that of a store."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -96,6 +103,11 @@ class BackupGroup(click.Group):
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands, and stores."""
+        stores = [] if incomplete.startswith("-") else stores_like(incomplete)
+        return [*stores, *super().shell_complete(ctx, incomplete)]
 
 
 @click.group(cls=BackupGroup)
@@ -109,5 +121,5 @@ def backup() -> None:
 
 
 backup.add_command(run, "run")
-for command in (check, drill, list_, head, status, cat, prune):
-    backup.add_command(command)
+for each in (check, drill, list_, head, status, cat, prune):
+    backup.add_command(each)

@@ -7,10 +7,20 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import eventferry
+from eventferry.cli.commands import section
 from eventferry.cli.foreign import MomentOrMappingType
-from eventferry.cli.options import flag, kinds, kinds_of, option, together, until_option
+from eventferry.cli.options import (
+    CHANGES,
+    EVENTS,
+    flag,
+    kinds,
+    kinds_of,
+    option,
+    together,
+    until_option,
+)
 from eventferry.cli.output import print_json, print_line
-from eventferry.cli.terminal import Meter, counted, say
+from eventferry.cli.terminal import Extent, Meter, counted, inform, say
 from eventferry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +34,8 @@ _WARNINGS = 10
 _DIFFERENCES = 20
 """Lines of the diff of one event."""
 
-rule_options = together(
+rule_options = section(
+    CHANGES,
     option("--rules", "FILE", "Change events by the rules in this TOML file."),
     option(
         "--function",
@@ -33,24 +44,34 @@ rule_options = together(
     ),
     option("--report", "FILE", "Write what was changed, with counts by type, to this file as JSON."),
 )
-keep_positions_option = flag(
-    "--keep-positions",
-    "Keep positions and versions; refused if an event is left out or becomes several. Without it, changed events are "
-    "numbered anew, without gaps.",
+keep_positions_option = section(
+    CHANGES,
+    flag(
+        "--keep-positions",
+        "Keep positions and versions; refused if an event is left out or becomes several. Without it, changed events "
+        "are numbered anew, without gaps.",
+    ),
 )
-from_option = option(
-    "--from starts",
-    "TIME|PRESET|FILE.toml",
-    "Only events at or after this time. Or: read another product's tables by this mapping.",
-    multiple=True,
-    type=MomentOrMappingType(),
+from_option = section(
+    EVENTS,
+    option(
+        "--from starts",
+        "TIME|PRESET|FILE.toml",
+        "Only events at or after this time. Or: read another product's tables by this mapping.",
+        multiple=True,
+        type=MomentOrMappingType(),
+    ),
 )
-from_csv_option = option(
-    "--from --mapping starts",
-    "TIME|PRESET|FILE.toml",
-    "Only events at or after this time. Or: read another product's tables by this mapping; with --format csv, a file.",
-    multiple=True,
-    type=MomentOrMappingType(),
+from_csv_option = section(
+    EVENTS,
+    option(
+        "--from --mapping starts",
+        "TIME|PRESET|FILE.toml",
+        "Only events at or after this time. Or: read another product's tables by this mapping; with --format csv, a "
+        "file.",
+        multiple=True,
+        type=MomentOrMappingType(),
+    ),
 )
 change_options = together(kinds, until_option, rule_options)
 dry_run_option = flag(
@@ -122,15 +143,15 @@ class Changing:
         for name in () if self.changes is None else self.changes.report.never_matched[:_WARNINGS]:
             say(f"warning: {name} matched nothing")
 
-    async def tell(self, blocks: AsyncIterator[bytes], total: int | None, *, as_json: bool) -> None:
+    async def tell(self, blocks: AsyncIterator[bytes], extent: Extent, *, as_json: bool) -> None:
         """Read all of a source, and print what would be changed."""
-        with Meter("reading", total) as meter:
+        with Meter("reading", extent) as meter:
             await eventferry.pipeline(blocks, meter, *self.transforms, _Nowhere())
         if as_json:
             print_json(self.result | self.first_changed)
         else:
             self.print_changes()
-            say(f"nothing was stored{self.told}")
+            inform(f"nothing was stored{self.told}")
             self.warn()
 
     @property

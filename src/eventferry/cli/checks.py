@@ -19,13 +19,20 @@ from eventferry.cli.changing import (
     keep_positions_option,
     rule_options,
 )
+from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, taken
-from eventferry.cli.options import flag, json_option, kinds, option
+from eventferry.cli.options import (
+    SOURCE,
+    flag,
+    json_option,
+    kinds,
+    option,
+)
 from eventferry.cli.output import moment_text, print_json, print_line
-from eventferry.cli.places import blocks_of, secrets_of, store_at
+from eventferry.cli.places import blocks_of, events_of, secrets_of, store_at
 from eventferry.cli.repositories import CutType, backup_of, identity_option, is_repository, lines_of
 from eventferry.cli.running import cancellable, run
-from eventferry.cli.terminal import Meter, counted, say
+from eventferry.cli.terminal import Meter, conclude, counted, inform, is_quiet, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 
@@ -34,9 +41,9 @@ if TYPE_CHECKING:
     from eventferry.state.erasures import Erasure
 
 
-@click.command()
-@click.argument("a")
-@click.argument("b", required=False)
+@command()
+@click.argument("a", type=SOURCE)
+@click.argument("b", type=SOURCE, required=False)
 @flag("--content", "Ignore positions and versions, which differ in merged stores.")
 @option(
     "--until ends",
@@ -128,16 +135,16 @@ def _endings(ends: tuple[Any, ...]) -> tuple[int | None, str | None]:
 async def _check(a: str, *, as_json: bool) -> bool:
     if is_store(a):
         async with store_at(a) as store:
-            with Meter("checking") as meter:
+            with Meter("checking", await events_of(store)) as meter:
                 report = await eventferry.check(store, meter)
     else:
-        async with blocks_of(a) as (blocks, total):
-            with Meter("checking", total) as meter:
+        async with blocks_of(a) as (blocks, extent):
+            with Meter("checking", extent) as meter:
                 report = await eventferry.check(blocks, meter, eventferry.CheckEnd())
     if as_json:
         print_json(report)
     else:
-        for remark in report.remarks:
+        for remark in () if report.sound and is_quiet() else report.remarks:
             print_line(f"{remark.kind}: {remark.text}")
         counts = {
             "malformed": report.malformed,
@@ -150,10 +157,11 @@ async def _check(a: str, *, as_json: bool) -> bool:
             "not checked": report.unchecked,
         }
         told = [f"{count:,} {what}" for what, count in counts.items() if count]
-        say(
+        conclude(
             f"{'sound' if report.sound else 'unsound'}: {counted(report.events, 'event')} of "
             f"{counted(report.aggregates, 'aggregate')} in {counted(report.threads, 'thread')}"
-            + (f"; {', '.join(told)}" if told else "")
+            + (f"; {', '.join(told)}" if told else ""),
+            is_well=report.sound,
         )
     return report.sound
 
@@ -183,10 +191,10 @@ async def _compare(
         # compared as come of A.
         async with (
             changing.reported(),
-            lines_of(a, until, identities, foreign, chain) as left,
-            lines_of(b, until if changes is None else None, identities) as right,
+            lines_of(a, until, identities, foreign, chain) as (left, extent),
+            lines_of(b, until if changes is None else None, identities) as (right, _),
         ):
-            with Meter("comparing") as meter:
+            with Meter("comparing", extent) as meter:
                 report = await eventferry.verify(
                     meter(left),
                     right,
@@ -242,7 +250,7 @@ def _tell(
     for difference in differences:
         print_line(difference)
     if report.equal:
-        say(f"equal: {counted(count, what)}")
+        inform(f"equal: {counted(count, what)}")
     else:
         say(
             f"unequal: {count:,} and {other_count:,} {what}s; {report.missing:,} missing, "
@@ -271,7 +279,7 @@ def _difference(difference: eventferry.Difference) -> str:
     )
 
 
-@click.command()
+@command()
 @click.argument(
     "directory", metavar="[DIR]", default="demo", type=click.Path(file_okay=False, path_type=Path)
 )

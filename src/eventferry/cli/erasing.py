@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from eventferry.cli.options import STORE, flag, json_option, option
+from eventferry.cli.commands import (
+    command,
+    section,
+)
+from eventferry.cli.options import (
+    EVENTS,
+    STORE,
+    flag,
+    json_option,
+    option,
+)
 from eventferry.cli.output import print_line, print_result
 from eventferry.cli.places import store_at
 from eventferry.cli.running import cancellable
@@ -12,16 +22,19 @@ from eventferry.cli.terminal import counted, say
 from eventferry.errors import UsageError
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @option("--rules", "FILE", "What is erased: a TOML file of rules, which may only redact, remove and set.")
-@option("--type types", "TYPE", "Only from events of this type (repeatable).", multiple=True)
-@option("--aggregate-id ids", "ID", "Only from events of this aggregate (repeatable).", multiple=True)
-@option(
-    "--aggregate-prefix prefixes",
-    "PREFIX",
-    "Only from events of aggregates whose id begins with this (repeatable).",
-    multiple=True,
+@section(
+    EVENTS,
+    option("--type types", "TYPE", "Only from events of this type (repeatable).", multiple=True),
+    option("--aggregate-id ids", "ID", "Only from events of this aggregate (repeatable).", multiple=True),
+    option(
+        "--aggregate-prefix prefixes",
+        "PREFIX",
+        "Only from events of aggregates whose id begins with this (repeatable).",
+        multiple=True,
+    ),
 )
 @flag("--dry-run", "Only tell what would be erased.")
 @flag("--list list_", "Only tell what was erased, as JSON Lines.")

@@ -23,12 +23,16 @@ from eventferry.cli.changing import (
     keep_positions_option,
     rule_options,
 )
+from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, named, taken, told_of
 from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
+    DESTINATION,
+    SOURCE,
     STORE,
     aggregate_attribute_option,
+    bookmark_option,
     end_of,
     end_options,
     filter_of,
@@ -43,9 +47,9 @@ from eventferry.cli.options import (
     to_option,
 )
 from eventferry.cli.output import print_data, print_json, print_result
-from eventferry.cli.places import destination_of, made, refuse_store, store_at
+from eventferry.cli.places import destination_of, events_of, made, refuse_store, store_at
 from eventferry.cli.running import cancellable, run
-from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
+from eventferry.cli.terminal import Extent, Meter, counted, inform, rate, say
 from eventferry.databases import is_store
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
@@ -54,16 +58,17 @@ if TYPE_CHECKING:
     from eventferry import SplitBy
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @filters
 @option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
+@bookmark_option
 @json_option
 @cancellable
-async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
+async def events(store: str, limit: int, with_bookmark: bool, as_json: bool, **filters: Any) -> None:
     """Print events as JSON Lines.
 
-    The cursor after them is printed on standard error; with --since, the bookmark.
+    With --cursor, the next cursor is printed on standard error; with --since or --bookmark, the next bookmark.
     """
     only = filter_of(**filters)
     async with (
@@ -75,14 +80,15 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
             print_data(json_page(blocks, export.cursor, await export.bookmark()))
         else:
             await eventferry.pipeline(export, destination_of("-"))
-            place = await export.bookmark() if only["since"] is not None else export.cursor
-    if not as_json:
-        say(place)
+            if with_bookmark or only["since"] is not None:
+                say(await export.bookmark())
+            elif only["cursor"] is not None:
+                say(export.cursor)
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
-@click.argument("dest")
+@click.argument("dest", type=DESTINATION)
 @from_option
 @filters_but_from
 @rule_options
@@ -100,6 +106,7 @@ async def events(store: str, limit: int, as_json: bool, **filters: Any) -> None:
 @flag("--freeze", "Freeze the store during the export.")
 @jobs_option
 @dry_run_option
+@bookmark_option
 @json_option
 @cancellable
 async def export(
@@ -113,6 +120,7 @@ async def export(
     freeze: bool,
     jobs: int,
     dry_run: bool,
+    with_bookmark: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -136,18 +144,20 @@ async def export(
                 contextlib.aclosing(opened.export_events(maintenance_mode=mode, jobs=jobs, **only)) as export,
             ):
                 if dry_run:
-                    await changing.tell(export, None, as_json=as_json)
+                    await changing.tell(export, Extent(None, "event"), as_json=as_json)
                     return
-                # Counting takes time: only for somebody who watches.
-                whole = is_terminal() and not any(only.values())
-                total = (await opened.describe()).event_count if whole else None
-                await _export_store(export, total, destination, changing, as_json=as_json)
+                is_part = any(only.values())
+                extent = Extent(None, "event") if is_part else await events_of(opened)
+                with_bookmark = with_bookmark or only["since"] is not None
+                await _export_store(
+                    export, extent, destination, changing, with_bookmark=with_bookmark, as_json=as_json
+                )
         elif dry_run and changing.changes is None:
             await foreign.tell(store, as_json=as_json)
         else:
             async with foreign.lines(store) as lines:
                 if dry_run:
-                    await changing.tell(lines, None, as_json=as_json)
+                    await changing.tell(lines, Extent(None, "event"), as_json=as_json)
                 else:
                     await _export_foreign(lines, destination, changing, as_json=as_json)
 
@@ -171,13 +181,14 @@ def _selected(
 
 async def _export_store(
     stream: eventferry.ExportStream,
-    total: int | None,
+    extent: Extent,
     dest: Destination,
     changing: Changing,
     *,
+    with_bookmark: bool,
     as_json: bool,
 ) -> None:
-    with Meter("exporting", total, lambda: stream.exported) as meter:
+    with Meter("exporting", extent) as meter:
         mark = _Mark(stream)
         transforms = [*changing.transforms, *dest.transforms]
         await eventferry.pipeline(stream, meter, mark, *transforms, dest.sink)
@@ -187,14 +198,15 @@ async def _export_store(
         result = {"exported": exported, "cursor": stream.cursor, "bookmark": mark.bookmark}
         print_json(result | changing.result | dest.result, to_stderr=dest.is_standard_output)
     else:
-        say(f"exported {told}{dest.told}{changing.told}; bookmark {mark.bookmark}")
+        bookmark = f"; bookmark {mark.bookmark}" if with_bookmark else ""
+        inform(f"exported {told}{dest.told}{changing.told}{bookmark}")
     changing.warn()
 
 
 async def _export_foreign(
     stream: eventferry.ForeignExport, dest: Destination, changing: Changing, *, as_json: bool
 ) -> None:
-    with Meter("exporting", None, lambda: stream.exported) as meter:
+    with Meter("exporting", Extent(None, "event")) as meter:
         transforms = [*changing.transforms, *dest.transforms]
         await eventferry.pipeline(stream, meter, *transforms, dest.sink)
         exported = changing.written(stream.exported)
@@ -203,7 +215,7 @@ async def _export_foreign(
         result = {"exported": exported, "source": stream.report}
         print_json(result | changing.result | dest.result, to_stderr=dest.is_standard_output)
     else:
-        say(f"exported {told}{dest.told}{changing.told}{told_of(stream.report)}")
+        inform(f"exported {told}{dest.told}{changing.told}{told_of(stream.report)}")
     changing.warn()
 
 
@@ -225,8 +237,8 @@ class _Mark:
             self.bookmark = await self._source.bookmark()
 
 
-@click.command("import")
-@click.argument("src")
+@command("import")
+@click.argument("src", type=SOURCE)
 @click.argument("store", type=STORE)
 @from_csv_option
 @foreign_details
@@ -237,6 +249,7 @@ class _Mark:
 @aggregate_attribute_option
 @end_options
 @replacing_options
+@bookmark_option
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
 @option(
     "--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=click.IntRange(0), default=0
@@ -279,7 +292,7 @@ def import_(
     run(_import(src, store, file_format=file_format, manual=manual, byte_offset=byte_offset, **options))
 
 
-@click.command()
+@command()
 @click.argument("src", metavar="FROM_STORE", type=STORE)
 @click.argument("store", metavar="TO_STORE", type=STORE)
 @from_option
@@ -289,6 +302,7 @@ def import_(
 @dry_run_option
 @jobs_option
 @replacing_options
+@bookmark_option
 @to_option
 def copy(src: str, store: str, jobs: int, product: str | None, **options: Any) -> None:
     """Replace a store's events by another store's.
@@ -309,6 +323,7 @@ async def _import(
     as_json: bool,
     ignore_unknown_keys: bool,
     dry_run: bool,
+    with_bookmark: bool,
     starts: tuple[Any, ...],
     file_format: FileFormat = "jsonl",
     manual: bool = False,
@@ -329,7 +344,7 @@ async def _import(
         return
     async with (
         changing.reported(),
-        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, extent),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
         contextlib.AsyncExitStack() as stack,
@@ -343,7 +358,7 @@ async def _import(
             **({} if manual else options),
         )
         mark = _Mark(source)
-        with Meter("importing", total) as meter:
+        with Meter("importing", extent) as meter:
             try:
                 report = await eventferry.pipeline(
                     blocks, meter, _skipping(byte_offset), mark, *changing.transforms, sink
@@ -360,7 +375,7 @@ async def _import(
             told["byteOffset"] = report.byte_offset
         told |= changing.result
         sentence = f"imported {rate(report.imported, meter.seconds)}{changing.told}"
-        sentence += _told_of_source(source, mark, told)
+        sentence += _told_of_source(source, mark, told, with_bookmark=with_bookmark)
         print_result(told, sentence, as_json=as_json)
         changing.warn()
 
@@ -374,6 +389,7 @@ async def _fill(
     as_json: bool,
     ignore_unknown_keys: bool,
     dry_run: bool,
+    with_bookmark: bool,
     starts: tuple[Any, ...],
     file_format: FileFormat = "jsonl",
     aggregate_attribute: str | None = None,
@@ -402,10 +418,10 @@ async def _fill(
     async with (
         changing.reported(),
         eventferry.open_target(database, product, **settings) as target,
-        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, extent),
     ):
         mark = _Mark(source)
-        with Meter("importing", total) as meter:
+        with Meter("importing", extent) as meter:
             report = await eventferry.pipeline(
                 source,
                 meter,
@@ -416,7 +432,7 @@ async def _fill(
     told: dict[str, Any] = {"imported": report.imported, "streams": report.streams} | changing.result
     streams = counted(report.streams, "stream")
     sentence = f"imported {rate(report.imported, meter.seconds)}, {streams}{changing.told}"
-    sentence += _told_of_source(source, mark, told)
+    sentence += _told_of_source(source, mark, told, with_bookmark=with_bookmark)
     print_result(told, sentence, as_json=as_json)
     changing.warn()
 
@@ -438,17 +454,19 @@ async def _tell(
         return
     async with (
         changing.reported(),
-        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, total),
+        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, extent),
     ):
-        await changing.tell(source, total, as_json=as_json)
+        await changing.tell(source, extent, as_json=as_json)
 
 
-def _told_of_source(source: AsyncIterator[bytes], mark: _Mark, told: dict[str, Any]) -> str:
-    """Adds to a report what is to be told of its source; gives the same in words."""
+def _told_of_source(
+    source: AsyncIterator[bytes], mark: _Mark, told: dict[str, Any], *, with_bookmark: bool
+) -> str:
+    """Adds to a report what is to be told of its source; gives the same in words, the bookmark only if asked."""
     words = ""
     if mark.bookmark is not None:
         told["bookmark"] = mark.bookmark
-        words = f"; bookmark of the source {mark.bookmark}"
+        words = f"; bookmark of the source {mark.bookmark}" if with_bookmark else ""
     report = source.report if isinstance(source, eventferry.ForeignExport | ConvertedLines) else None
     if report is not None:
         told["source"] = report

@@ -10,6 +10,7 @@ from typing import IO, cast
 import click
 
 from eventferry import open_store
+from eventferry.cli.commands import command
 from eventferry.cli.options import DEFAULT_LIMIT, STORE, flag, kinds, kinds_of, option
 from eventferry.cli.places import destination_of
 from eventferry.cli.running import run
@@ -19,7 +20,7 @@ _IDLE = 2.0
 """Seconds without events after which to look whether the reader of the pipe is still there."""
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @option("--since", "BOOKMARK", "Begin at this bookmark, at `now` or at the `start`.", default="start")
 @option("--checkpoint", "FILE", "Keep the bookmark in this file, and begin at the one that is in it.")

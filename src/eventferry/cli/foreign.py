@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from eventferry.cli.options import MomentType, StrParam, flag, json_option, option, together
+from eventferry.cli.commands import (
+    command,
+    section,
+)
+from eventferry.cli.options import (
+    TABLES,
+    MomentType,
+    StrParam,
+    flag,
+    json_option,
+    option,
+)
 from eventferry.cli.output import moment_text, print_json, print_line
-from eventferry.cli.terminal import counted, say
+from eventferry.cli.terminal import counted, inform, say
 from eventferry.databases import is_store
 from eventferry.errors import UsageError
 
@@ -51,7 +62,8 @@ class MomentOrMappingType(StrParam):
         return MappingType().convert(value, param, ctx)
 
 
-foreign_details = together(
+foreign_details = section(
+    TABLES,
     option(
         "--set tables", "NAME=TABLE", "With a mapping: another name for one of its tables.", multiple=True
     ),
@@ -80,7 +92,8 @@ foreign_details = together(
 )
 
 
-foreign_options = together(
+foreign_options = section(
+    TABLES,
     option(
         "--from mapping",
         "PRESET|FILE.toml",
@@ -138,7 +151,7 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
         times = ""
         if preview.first_time is not None and preview.last_time is not None:
             times = f", from {moment_text(preview.first_time)} to {moment_text(preview.last_time)}"
-        say(f"{counted(preview.events, 'event')}{times}{_told(preview.renumbered, preview.skipped)}")
+        inform(f"{counted(preview.events, 'event')}{times}{_told(preview.renumbered, preview.skipped)}")
         if preview.trouble is not None:
             say(f"trouble: {preview.trouble}")
     if preview.trouble is not None:
@@ -197,7 +210,7 @@ def _told(renumbered: int, skipped: dict[str, int]) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-@click.command()
+@command()
 @json_option
 def sources(as_json: bool) -> None:
     """List the presets: whose event tables can be read with --from."""
@@ -214,7 +227,7 @@ def sources(as_json: bool) -> None:
     width = max(len(each.name) for each in found)
     for each in found:
         print_line(f"{each.name:<{width}}  {each.about} ({_CHECKED[each.checked]})")
-    say("--from FILE.toml reads any other table; docs/mapping.md says how to write one")
+    inform("--from FILE.toml reads any other table; docs/mapping.md says how to write one")
 
 
 _CHECKED = {

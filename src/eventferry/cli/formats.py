@@ -12,7 +12,7 @@ import eventferry
 from eventferry.cli.foreign import Foreign, tell_preview
 from eventferry.cli.options import refuse_broken_url
 from eventferry.cli.places import destination_of, is_standard_output, source_of
-from eventferry.cli.terminal import counted
+from eventferry.cli.terminal import Extent, counted
 from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, InputError, UsageError
 
@@ -153,9 +153,9 @@ async def source_in(
     foreign: Foreign | None = None,
     end: CheckEnd | None = None,
     aggregate: str | None = None,
-) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """Blocks of lines from a file in any format, standard input, a store or another product's tables; and their total
-    bytes, if known."""
+) -> AsyncIterator[tuple[AsyncIterator[bytes], Extent]]:
+    """Blocks of lines from a file in any format, standard input, a store or another product's tables; and how much
+    there is of them."""
     if file_format != "jsonl" and is_store(place):
         raise UsageError(f"{without_password(place)} is a store: --format is for files")
     if aggregate is not None and file_format != "cloudevents":
@@ -166,24 +166,24 @@ async def source_in(
         raise UsageError("--from reads a database, or with --format csv a file")
     if file_format == "parquet":
         async with contextlib.aclosing(ConvertedLines(await _parquet(place))) as lines:
-            yield lines, None
+            yield lines, Extent(None, "event")
     elif file_format == "csv":
         mapped = None if foreign is None else foreign.csv()
-        async with source_of(place) as (blocks, _):
+        async with source_of(place) as (blocks, extent):
             rows = (mapped or eventferry.from_csv())(blocks)
             report = None if mapped is None else lambda: mapped.report
             async with contextlib.aclosing(ConvertedLines(rows, report)) as lines:
-                yield lines, None
+                yield lines, extent
     elif file_format == "cloudevents":
         made = eventferry.from_cloudevents(aggregate=aggregate or "subject")
         async with (
-            source_of(place, end=end) as (blocks, _),
+            source_of(place, end=end) as (blocks, extent),
             contextlib.aclosing(ConvertedLines(made(blocks))) as lines,
         ):
-            yield lines, None
+            yield lines, extent
     else:
-        async with source_of(place, jobs, foreign=foreign, end=end) as (blocks, total):
-            yield blocks, total
+        async with source_of(place, jobs, foreign=foreign, end=end) as (blocks, extent):
+            yield blocks, extent
 
 
 async def _parquet(place: str) -> Any:

@@ -11,9 +11,11 @@ import click
 import eventferry
 from eventferry import open_store
 from eventferry.cli.changing import Changing, beginnings, change_options, changing_of, from_csv_option
+from eventferry.cli.commands import Group, command
 from eventferry.cli.foreign import foreign_details, taken
 from eventferry.cli.formats import FileFormat, source_in
 from eventferry.cli.options import (
+    SOURCE,
     STORE,
     aggregate_attribute_option,
     end_of,
@@ -29,14 +31,14 @@ from eventferry.cli.options import (
 from eventferry.cli.output import print_line, print_result
 from eventferry.cli.places import made, on_store, source_of
 from eventferry.cli.running import cancellable
-from eventferry.cli.terminal import Meter, counted, rate, say
+from eventferry.cli.terminal import Meter, counted, inform, rate, say
 
 _SKIPPED = 3
 """The exit status if older events were skipped and --fail-if-skipped was given."""
 
 
-@click.command("incremental-import")
-@click.argument("src")
+@command("incremental-import")
+@click.argument("src", type=SOURCE)
 @click.argument("store", type=STORE)
 @from_csv_option
 @foreign_details
@@ -74,11 +76,11 @@ async def incremental_import(
     changing = changing_of(options, start, dry_run=False, ignore_unknown_keys=ignore_unknown_keys)
     async with (
         changing.reported(),
-        source_in(file_format, src, jobs, foreign, end_of(options), aggregate_attribute) as (source, total),
+        source_in(file_format, src, jobs, foreign, end_of(options), aggregate_attribute) as (source, extent),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):
-        with Meter("importing", total) as meter:
+        with Meter("importing", extent) as meter:
             report = await opened.incremental_import(
                 meter(blocks),
                 older=older,
@@ -138,7 +140,7 @@ def _tell_merged(
             raise click.exceptions.Exit(_SKIPPED)
 
 
-@click.group()
+@click.group(cls=Group)
 def incremental() -> None:
     """Import incrementally in several steps.
 
@@ -155,19 +157,19 @@ def begin(store: str) -> None:
 
 @incremental.command()
 @click.argument("import_id", metavar="ID")
-@click.argument("src")
+@click.argument("src", type=SOURCE)
 @click.argument("store", type=STORE)
 @option("--part", "NAME", "Name of this push. Pushing the same part again replaces it.")
 @ignore_unknown_keys_option
 @cancellable
 async def push(import_id: str, src: str, store: str, part: str | None, ignore_unknown_keys: bool) -> None:
     """Add events to an open import."""
-    async with source_of(src) as (blocks, total), open_store(store) as opened:
-        with Meter("pushing", total) as meter:
+    async with source_of(src) as (blocks, extent), open_store(store) as opened:
+        with Meter("pushing", extent) as meter:
             count = await opened.push_incremental_import(
                 meter(blocks), import_id, part, ignore_unknown_keys=ignore_unknown_keys
             )
-    say(f"pushed {counted(count, 'event')}")
+    inform(f"pushed {counted(count, 'event')}")
 
 
 @incremental.command()
@@ -190,4 +192,4 @@ async def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, 
 def rollback(store: str) -> None:
     """Discard the open import."""
     on_store(store, eventferry.EventStore.rollback_incremental_import)
-    say("rolled back")
+    inform("rolled back")

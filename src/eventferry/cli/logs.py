@@ -1,4 +1,4 @@
-"""-v and --log-format: the operation log on standard error."""
+"""The options of every command: -q, and the operation log on standard error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from eventferry.cli.terminal import say
+from eventferry.cli.commands import GENERAL, Option
+from eventferry.cli.terminal import QUIET, say
 
 if TYPE_CHECKING:
     import logging
@@ -16,17 +17,24 @@ _KEY = "eventferry.log"
 _FORMAT = "eventferry.log-format"
 
 
-def logged(command: click.Command) -> click.Command:
-    """Add the log options to a command, or to all commands of a group."""
-    command.params += [
-        click.Option(
+def with_messages(command: click.Command) -> click.Command:
+    """Add these options to a command, or to all commands of a group."""
+    added = [
+        Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_quiet,
+            help="Say nothing unless something is wrong, and show no progress. Data and --json are printed.",
+        ),
+        Option(
             ["-v", "--verbose"],
             count=True,
             expose_value=False,
             callback=_verbose,
             help="Log operations; -vv also logs when they begin, and saves.",
         ),
-        click.Option(
+        Option(
             ["--log-format"],
             type=click.Choice(["text", "json"]),
             expose_value=False,
@@ -34,9 +42,17 @@ def logged(command: click.Command) -> click.Command:
             help="Format of the log.",
         ),
     ]
-    for each in command.commands.values() if isinstance(command, click.Group) else ():
-        logged(each)
+    for each in added:
+        each.section = GENERAL
+    command.params += added
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        with_messages(below)
     return command
+
+
+def _quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        context.find_root().meta[QUIET] = True
 
 
 def _verbose(context: click.Context, _: click.Parameter, count: int) -> None:
@@ -63,7 +79,7 @@ def formatter(context: click.Context) -> logging.Formatter:
 
 
 def announce(context: click.Context, message: str) -> None:
-    """Print a message; as a log record if the log is in JSON."""
+    """Print a message, with --quiet too; as a log record if the log is in JSON."""
     if context.find_root().meta.get(_FORMAT) == "json":
         import logging
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
+from eventferry.cli.commands import Option, section
+from eventferry.cli.configuration import named_stores, url_named
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
@@ -29,6 +32,12 @@ else:
 
 
 DEFAULT_LIMIT = 1000
+
+EVENTS = "Which events"
+CHANGES = "Changes on the way"
+TABLES = "Another product's tables"
+FILE = "The file"
+"""Sections of the help."""
 
 
 def shown(place: str) -> str:
@@ -52,21 +61,86 @@ def refuse_broken_url(place: str) -> None:
         )
 
 
+class PlaceType(StrParam):
+    """A path that is checked where it is opened.
+
+    Args:
+        name: what it is: `file` and `dir` are completed by a shell.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The shell knows the files."""
+        return [CompletionItem(incomplete, type=self.name)]
+
+
 class StoreType(StrParam):
-    """A store: a URL, or a path with an ending of SQLite files."""
+    """A store: a URL, a path with an ending of SQLite files, or a name in the configuration file."""
 
     name = "store"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Refuse anything else."""
-        if not is_store(value):
+        """The URL or path. Refuse anything else."""
+        if is_store(value) or _is_completing(ctx):
+            return str(value)
+        url = url_named(value)
+        if url is None:
             self.fail(
                 f"{shown(value)!r} is not a store. A store is a URL such as sqlite:///path or "
-                "postgresql://host/database, or a path ending in .db, .sqlite or .sqlite3",
+                "postgresql://host/database, a path ending in .db, .sqlite or .sqlite3, or a name in the "
+                "configuration file",
                 param,
                 ctx,
             )
-        return str(value)
+        return url
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names in the configuration file, and files."""
+        return stores_like(incomplete)
+
+
+class SourceType(StrParam):
+    """Where events come from: a store, or a file."""
+
+    name = "source"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The URL of a store in the configuration file; anything else as it is. Refuse what may be two things."""
+        url = None if is_store(value) or _is_completing(ctx) else url_named(value)
+        if url is not None and os.path.lexists(value):
+            self.fail(
+                f"{value!r} is a file here, and a store in the configuration file: write ./{value} for the file",
+                param,
+                ctx,
+            )
+        return url or str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Names in the configuration file, and files."""
+        return stores_like(incomplete)
+
+
+def _is_completing(context: click.Context | None) -> bool:
+    """Whether a shell completes another word: then no store is opened, and no password is asked for."""
+    return context is not None and context.resilient_parsing
+
+
+def stores_like(incomplete: str) -> list[CompletionItem]:
+    """The names in the configuration file that begin like this, and files."""
+    try:
+        names = named_stores()
+    except UsageError:  # a shell that completes a word has no place for it
+        names = {}
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(incomplete, type="file"), *found]  # behind names, bash would drop them
 
 
 class MomentType(IntParam):
@@ -106,6 +180,9 @@ class MomentType(IntParam):
 
 
 STORE = StoreType()
+SOURCE = SourceType()
+DESTINATION = PlaceType("file")
+REPOSITORY = PlaceType("dir")
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,12 +192,19 @@ _MILLISECOND = timedelta(milliseconds=1)
 def option(names: str, metavar: str | None, help: str, **more: Any) -> Callable[[Command], Command]:
     """An option with a value, whose default is shown. `names` are those of `click.option`."""
     more.setdefault("show_default", "default" in more)
-    return click.option(*names.split(), metavar=metavar, help=help, **more)
+    if metavar in ("FILE", "DIR"):
+        more.setdefault("type", PlaceType(metavar.lower()))
+    return click.option(*names.split(), cls=Option, metavar=metavar, help=help, **more)
 
 
 def flag(names: str, help: str) -> Callable[[Command], Command]:
     """An option without a value."""
-    return click.option(*names.split(), is_flag=True, help=help)
+    return click.option(*names.split(), cls=Option, is_flag=True, help=help)
+
+
+def choice(names: str, help: str, *, default: bool | None) -> Callable[[Command], Command]:
+    """An option without a value, and the one that says the opposite: `--this/--that`."""
+    return click.option(names, cls=Option, default=default, help=help)
 
 
 def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -134,7 +218,8 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-kinds = together(
+kinds = section(
+    EVENTS,
     option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
     option("--exclude-type excluded", "TYPE", "No events of this type (repeatable).", multiple=True),
     option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
@@ -145,16 +230,19 @@ kinds = together(
         multiple=True,
     ),
 )
-until_option = option(
-    "--until finish", None, "Only events at or before this time.", type=MomentType(up=False)
+until_option = section(
+    EVENTS,
+    option("--until finish", None, "Only events at or before this time.", type=MomentType(up=False)),
 )
-filters_but_from = together(
+filters_but_from = section(
+    EVENTS,
     kinds,
     until_option,
     option("--cursor", "CURSOR", "Start at this cursor; not with --from or --until."),
     option("--since", "BOOKMARK", "Start at this bookmark; not with --from or --until."),
 )
-filters = together(
+filters = section(
+    EVENTS,
     option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
     filters_but_from,
 )
@@ -183,21 +271,32 @@ def filter_of(
     return kinds_of(**kinds) | times | {"cursor": cursor, "since": since}
 
 
+bookmark_option = flag(
+    "--bookmark with_bookmark",
+    "Tell the bookmark behind the last event that was read, from which --since goes on; --json always does.",
+)
 json_option = flag("--json as_json", "Print the result as JSON.")
 ignore_unknown_keys_option = flag(
     "--ignore-unknown-keys", "Drop unknown keys of events instead of refusing them."
 )
-format_option = option(
-    "--format file_format",
-    None,
-    "Format of the file.",
-    type=click.Choice(("jsonl", "csv", "parquet", "cloudevents")),
-    default="jsonl",
+format_option = section(
+    FILE,
+    option(
+        "--format file_format",
+        None,
+        "Format of the file.",
+        type=click.Choice(("jsonl", "csv", "parquet", "cloudevents")),
+        default="jsonl",
+    ),
 )
-aggregate_attribute_option = option(
-    "--aggregate-attribute",
-    "NAME",
-    "With --format cloudevents: the attribute that is the aggregate of other programs' events.  [default: subject]",
+aggregate_attribute_option = section(
+    FILE,
+    option(
+        "--aggregate-attribute",
+        "NAME",
+        "With --format cloudevents: the attribute that is the aggregate of other programs' events.  "
+        "[default: subject]",
+    ),
 )
 to_option = option(
     "--to product",
@@ -232,7 +331,8 @@ merging_options = together(
     flag("--fail-if-skipped", "Exit with status 3 if older events were skipped."),
 )
 
-end_options = together(
+end_options = section(
+    FILE,
     flag("--expect-end", "Refuse an input without an end mark (see export --end-mark)."),
     flag("--filtered", "Programs on the way filter or change events: of an end mark, only see that it came."),
 )

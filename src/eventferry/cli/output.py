@@ -6,8 +6,9 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from eventferry.cli.terminal import say, visible
+from eventferry.cli.terminal import conclude, say
 from eventferry.errors import EventferryError
+from eventferry.visible import visible
 
 if TYPE_CHECKING:
     import msgspec
@@ -23,12 +24,14 @@ def print_json(report: msgspec.Struct | dict[str, Any], *, to_stderr: bool = Fal
         print_data(msgspec.json.encode(report))
 
 
-def print_result(report: msgspec.Struct | dict[str, Any], sentence: str, *, as_json: bool) -> None:
-    """Print a result as JSON, or say it in a sentence."""
+def print_result(
+    report: msgspec.Struct | dict[str, Any], sentence: str, *, as_json: bool, is_well: bool = True
+) -> None:
+    """Print a result as JSON, or tell it in a sentence, which --quiet leaves out if all is well."""
     if as_json:
         print_json(report)
     else:
-        say(sentence)
+        conclude(sentence, is_well=is_well)
 
 
 def print_line(text: str) -> None:

@@ -8,13 +8,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from eventferry import open_store
+from eventferry.cli.configuration import is_named
 from eventferry.cli.options import refuse_broken_url
 from eventferry.cli.running import run
-from eventferry.cli.terminal import say
+from eventferry.cli.terminal import Extent, is_watched, say
 from eventferry.databases import is_store, without_password
 from eventferry.errors import EventferryError, InputError, StoreNotFoundError, UsageError
 
@@ -118,19 +118,19 @@ async def source_of(
     until: str | None = None,
     foreign: Foreign | None = None,
     end: CheckEnd | None = None,
-) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
-    """Blocks of lines from a file, standard input or a store; and their total bytes, if known.
+) -> AsyncIterator[tuple[AsyncIterator[bytes], Extent]]:
+    """Blocks of lines from a file, standard input or a store; and how much there is of them.
 
     A store is read with `jobs` connections, and up to the bookmark `until`; other tables as `foreign` says. An end mark
     is checked by `end`, or if there is one. Warns at the end about a compressed file without a checksum.
     """
     if foreign is not None:
         async with foreign.lines(place) as export:
-            yield export, None
+            yield export, Extent(None, "event")
         return
-    async with blocks_of(place, jobs, until) as (blocks, total):
+    async with blocks_of(place, jobs, until) as (blocks, extent):
         lines = blocks if is_store(place) else _Checked(blocks, end)
-        yield lines, total
+        yield lines, extent
         if getattr(lines, "is_unchecked", False):
             say(f"warning: {place} has no checksum, so damage may go unnoticed")
 
@@ -163,19 +163,19 @@ class _Checked(AsyncIterator[bytes]):
 @asynccontextmanager
 async def blocks_of(
     place: str, jobs: int = 1, until: str | None = None
-) -> AsyncIterator[tuple[AsyncIterator[bytes], int | None]]:
+) -> AsyncIterator[tuple[AsyncIterator[bytes], Extent]]:
     """The same with the end mark, and without the warning."""
     from eventferry.lines.files import read_blocks
 
     if place == "-":
         # The raw file: a read abandoned by Ctrl-C must not hold a lock that Python needs at exit.
-        yield read_blocks(_raw(sys.stdin)), None
+        yield read_blocks(_raw(sys.stdin)), Extent(None)
     elif is_store(place):
         async with (
             store_at(place) as store,
             contextlib.aclosing(store.export_events(jobs=jobs, until=until)) as export,
         ):
-            yield export, None
+            yield export, await events_of(store) if until is None else Extent(None, "event")
     else:
         import asyncio
 
@@ -183,7 +183,7 @@ async def blocks_of(
         if not await asyncio.to_thread(os.path.exists, place):
             raise EventferryError(f"there is no file {place}")
         async with contextlib.aclosing(read_blocks(place)) as blocks:
-            yield blocks, _size(Path(place))
+            yield blocks, Extent(_size(place), position=lambda: blocks.position)
 
 
 @asynccontextmanager
@@ -200,11 +200,15 @@ async def secrets_of(place: str) -> AsyncIterator[AsyncIterator[bytes]]:
             yield blocks
 
 
-def _size(path: Path) -> int | None:
-    """How many bytes reading a file will give, if known beforehand."""
-    from eventferry.lines.files import PACKED
+def _size(place: str) -> int | None:
+    """The bytes of a file, as they are in it; None for a pipe."""
+    return os.path.getsize(place) if os.path.isfile(place) else None
 
-    return path.stat().st_size if path.suffix.lower() not in PACKED and path.is_file() else None
+
+async def events_of(store: EventStore) -> Extent:
+    """How many events reading a whole store will give. They are counted only for somebody who watches."""
+    count = (await store.describe(estimate_counts=True)).event_count if is_watched() else None
+    return Extent(count, "event")
 
 
 def destination_of(place: str, *, private: bool = False) -> FileSink | IO[bytes]:
@@ -229,6 +233,6 @@ def _raw(stream: Any) -> IO[bytes]:
 
 def refuse_store(place: str, instead: str) -> None:
     """Refuse a store where a file is expected."""
-    if is_store(place):
+    if is_store(place) or (is_named(place) and not os.path.lexists(place)):
         raise UsageError(f"{without_password(place)} is a store: {instead}")
     refuse_broken_url(place)

@@ -14,7 +14,12 @@ import click
 import eventferry
 from eventferry import open_store
 from eventferry.cli.changing import changing_of, rule_options
+from eventferry.cli.commands import (
+    command,
+    section,
+)
 from eventferry.cli.options import (
+    REPOSITORY,
     STORE,
     IntParam,
     MomentType,
@@ -24,12 +29,11 @@ from eventferry.cli.options import (
     kinds,
     kinds_of,
     option,
-    together,
 )
-from eventferry.cli.output import moment_text, print_data, print_json, print_line, print_result
+from eventferry.cli.output import moment_text, print_data, print_json, print_line
 from eventferry.cli.places import destination_of, source_of, store_at
 from eventferry.cli.running import cancellable
-from eventferry.cli.terminal import Meter, counted, is_terminal, rate, say
+from eventferry.cli.terminal import Extent, Meter, conclude, counted, inform, is_quiet, is_watched, rate, say
 from eventferry.errors import CursorAheadError, StoreUnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -99,11 +103,11 @@ identity_option = option(
 without_erasures_option = flag(
     "--without-erasures", "With what was erased since; also where the list of erasures cannot be read."
 )
-quiet_option = flag("--quiet", "Say nothing unless something is wrong.")
 parts_jobs_option = option(
     "--jobs", "N", "Fetch this many parts at the same time.", type=click.IntRange(1), default=2
 )
-state_options = together(
+state_options = section(
+    "Which state",
     option(
         "--manifest",
         "N",
@@ -136,15 +140,15 @@ async def lines_of(
     identities: tuple[str, ...] = (),
     foreign: Foreign | None = None,
     chain: str | None = None,
-) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The lines of a source for `verify`, which may be a repository."""
+) -> AsyncIterator[tuple[AsyncIterator[bytes], Extent]]:
+    """The lines of a source for `verify`, which may be a repository; and how much there is of them."""
     if foreign is None and is_repository(place):
         found = eventferry.Repository(place, identities)
         async with contextlib.aclosing(found.export_events(until=until, chain=chain)) as lines:
-            yield lines
+            yield lines, await _extent(found, chain) if until is None else Extent(None)
         return
-    async with source_of(place, until=until, foreign=foreign) as (blocks, _):
-        yield blocks
+    async with source_of(place, until=until, foreign=foreign) as (blocks, extent):
+        yield blocks, extent
 
 
 async def backup_of(store: str, repository: str) -> tuple[str | None, str | None]:
@@ -166,15 +170,18 @@ async def backup_of(store: str, repository: str) -> tuple[str | None, str | None
         return chain, cut
 
 
-async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet: bool) -> Meter:
+async def _meter(repository: eventferry.Repository, chain: str | None) -> Meter:
     """The progress of a restore, for who watches."""
-    is_watched = is_terminal() and not quiet
-    total = (await repository.status(chain)).newest.plain_bytes if is_watched else None
-    return Meter("restoring", total)
+    return Meter("restoring", await _extent(repository, chain))
 
 
-@click.command()
-@click.argument("repository", metavar="REPO")
+async def _extent(repository: eventferry.Repository, chain: str | None) -> Extent:
+    """The bytes of the newest state, which are looked up only for somebody who watches."""
+    return Extent((await repository.status(chain)).newest.plain_bytes if is_watched() else None)
+
+
+@command()
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @click.argument("store", type=STORE)
 @state_options
 @option("--from start", "TIME", "Only events at or after this time.", type=MomentType(up=True))
@@ -187,7 +194,6 @@ async def _meter(repository: eventferry.Repository, chain: str | None, *, quiet:
 @flag("--allow-empty", "Allow a backup without events, which empties the store.")
 @flag("--resume", "Continue an interrupted restore of the same state.")
 @flag("--freeze", "Freeze the store during the restore.")
-@quiet_option
 @json_option
 @cancellable
 async def restore(
@@ -200,7 +206,6 @@ async def restore(
     dry_run: bool,
     identity: tuple[str, ...],
     jobs: int,
-    quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -219,10 +224,10 @@ async def restore(
     if dry_run:
         read = found.export_events(manifest, stop, chain, jobs, without_erasures=options["without_erasures"])
         async with contextlib.aclosing(read) as lines:
-            await changing.tell(lines, None, as_json=as_json)
+            await changing.tell(lines, await _extent(found, chain), as_json=as_json)
         return
     async with changing.reported(), open_store(store) as opened:
-        with await _meter(found, chain, quiet=quiet) as meter:
+        with await _meter(found, chain) as meter:
             try:
                 report = await found.restore(
                     opened,
@@ -239,17 +244,17 @@ async def restore(
                 raise
     if as_json:
         print_json(msgspec.to_builtins(report) | changing.result)
-    elif not quiet:
+    else:
         told = "" if report.secrets is None else f" and {counted(report.secrets, 'secret')}"
-        say(
+        inform(
             f"restored {rate(report.imported, meter.seconds)}{told} from manifest {report.manifest} of "
             f"{moment_text(report.created)}{changing.told}"
         )
     changing.warn()
 
 
-@click.command()
-@click.argument("repository", metavar="REPO")
+@command()
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @option(
     "--read-data",
     "SHARE",
@@ -260,7 +265,6 @@ async def restore(
 )
 @option("--head", "HEAD", "What backup head printed once: that state must be part of what is there now.")
 @identity_option
-@quiet_option
 @json_option
 @cancellable
 async def check(
@@ -268,7 +272,6 @@ async def check(
     read_data: float,
     head: str | None,
     identity: tuple[str, ...],
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Look for damage in a repository.
@@ -281,21 +284,21 @@ async def check(
     else:
         for problem in report.problems:
             print_line(f"{problem.name}: {problem.reason}")
-        for remark in () if quiet else report.remarks:
+        for remark in () if is_quiet() else report.remarks:
             print_line(f"remark: {remark.name}: {remark.reason}")
-        if not (quiet and report.sound):
-            problems = f"; {counted(len(report.problems), 'problem')}" if report.problems else ""
-            say(
-                f"{'sound' if report.sound else 'damaged'}: {counted(report.manifests, 'manifest')}, "
-                f"{counted(report.parts, 'part')}, {counted(report.events, 'event')}; "
-                f"read {counted(report.read_parts, 'part')}{problems}"
-            )
+        problems = f"; {counted(len(report.problems), 'problem')}" if report.problems else ""
+        conclude(
+            f"{'sound' if report.sound else 'damaged'}: {counted(report.manifests, 'manifest')}, "
+            f"{counted(report.parts, 'part')}, {counted(report.events, 'event')}; "
+            f"read {counted(report.read_parts, 'part')}{problems}",
+            is_well=report.sound,
+        )
     if not report.sound:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
-@click.argument("repository", metavar="REPO")
+@command()
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @click.argument("store", type=STORE, required=False)
 @option(
     "--manifest", "N", "The state at the end of this run; without it the last one.", type=click.IntRange(1)
@@ -303,7 +306,6 @@ async def check(
 @chain_option
 @identity_option
 @parts_jobs_option
-@quiet_option
 @json_option
 @cancellable
 async def drill(
@@ -313,7 +315,6 @@ async def drill(
     chain: str | None,
     identity: tuple[str, ...],
     jobs: int,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Restore a backup, and compare what was restored with it, event by event.
@@ -324,26 +325,27 @@ async def drill(
     found = eventferry.Repository(repository, identity)
     async with contextlib.AsyncExitStack() as stack:
         place = None if store is None else await stack.enter_async_context(open_store(store))
-        with await _meter(found, chain, quiet=quiet) as meter:
+        with await _meter(found, chain) as meter:
             report = await found.drill(place, manifest=manifest, chain=chain, tell=meter, jobs=jobs)
     if as_json:
         print_json(report)
-    elif not (quiet and report.equal):
+    else:
         outcome = (
             f"equal: {counted(report.events, 'event')}"
             if report.equal
             else f"unequal: {report.events:,} and {counted(report.restored_events, 'event')}"
         )
-        say(
+        conclude(
             f"restored manifest {report.manifest} of {moment_text(report.created)} in "
-            f"{report.restore_seconds:.1f} s; {outcome}"
+            f"{report.restore_seconds:.1f} s; {outcome}",
+            is_well=report.equal,
         )
     if not report.equal:
         raise click.exceptions.Exit(1)
 
 
-@click.command("list")
-@click.argument("repository", metavar="REPO")
+@command("list")
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @chain_option
 @option("--limit", "N", "The last runs of each chain.", type=click.IntRange(1), default=20)
 @json_option
@@ -364,8 +366,8 @@ async def list_(repository: str, chain: str | None, limit: int, as_json: bool) -
         )
 
 
-@click.command()
-@click.argument("repository", metavar="REPO")
+@command()
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @chain_option
 @cancellable
 async def head(repository: str, chain: str | None) -> None:
@@ -373,14 +375,13 @@ async def head(repository: str, chain: str | None) -> None:
     print_data((await eventferry.Repository(repository).head(chain)).encode())
 
 
-@click.command()
-@click.argument("repository", metavar="REPO")
+@command()
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @chain_option
 @option(
     "--max-age", "DURATION", "Exit with status 1 if the last run is older, such as 26h.", type=DurationType()
 )
 @option("--metrics", "FILE", "Write the figures for node_exporter's textfile collector.")
-@quiet_option
 @json_option
 @cancellable
 async def status(
@@ -388,7 +389,6 @@ async def status(
     chain: str | None,
     max_age: int | None,
     metrics: str | None,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Say how old the last backup is."""
@@ -409,14 +409,14 @@ async def status(
     )
     if as_json:
         print_json(msgspec.to_builtins(found) | {"tooOld": is_old})
-    elif not (quiet and not is_old):
-        print_result(found, f"{_reason(found.age_seconds)}: {told}" if is_old else told, as_json=False)
+    else:
+        conclude(f"{_reason(found.age_seconds)}: {told}" if is_old else told, is_well=not is_old)
     if is_old:
         raise click.exceptions.Exit(1)
 
 
-@click.command()
-@click.argument("repository", metavar="REPO")
+@command()
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @state_options
 @kinds
 @without_erasures_option
@@ -450,8 +450,8 @@ async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield held
 
 
-@click.command()
-@click.argument("repository", metavar="REPO")
+@command()
+@click.argument("repository", metavar="REPO", type=REPOSITORY)
 @option(
     "--keep-replaced",
     "DURATION",
@@ -467,7 +467,6 @@ async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 @flag("--compact", "Join small parts, and write parts anew that hold what was erased from the store.")
 @identity_option
 @flag("--dry-run", "Only say what would be done.")
-@quiet_option
 @json_option
 @cancellable
 async def prune(
@@ -477,7 +476,6 @@ async def prune(
     compact: bool,
     identity: tuple[str, ...],
     dry_run: bool,
-    quiet: bool,
     as_json: bool,
 ) -> None:
     """Remove what is not needed any more, and join small parts.
@@ -494,9 +492,9 @@ async def prune(
     )
     if as_json:
         print_json(report)
-    elif not quiet:
+    else:
         would = "would have " if dry_run else ""
-        say(
+        inform(
             f"{would}removed {counted(len(report.removed_chains), 'chain')} and "
             f"{counted(report.removed_objects, 'object')} of {report.removed_bytes:,} bytes; "
             f"joined {counted(report.joined_parts, 'part')} into {report.into_parts:,}"

@@ -6,16 +6,23 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.options import STORE, flag, json_option
+from eventferry.cli.commands import command
+from eventferry.cli.options import (
+    DESTINATION,
+    SOURCE,
+    STORE,
+    flag,
+    json_option,
+)
 from eventferry.cli.output import print_result
 from eventferry.cli.places import destination_of, refuse_store, source_of
 from eventferry.cli.running import cancellable
-from eventferry.cli.terminal import counted, say
+from eventferry.cli.terminal import counted, inform
 
 
-@click.command("export-secrets")
+@command("export-secrets")
 @click.argument("store", type=STORE)
-@click.argument("dest")
+@click.argument("dest", type=DESTINATION)
 @flag("--tombstones", "Include deleted secrets.")
 @cancellable
 async def export_secrets(store: str, dest: str, tombstones: bool) -> None:
@@ -28,11 +35,11 @@ async def export_secrets(store: str, dest: str, tombstones: bool) -> None:
     async with open_store(store) as opened:
         stream = opened.export_secrets(tombstones=tombstones)
         await eventferry.pipeline(stream, destination_of(dest, private=True))
-    say(f"exported {counted(stream.exported, 'secret')}")
+    inform(f"exported {counted(stream.exported, 'secret')}")
 
 
-@click.command("import-secrets")
-@click.argument("src")
+@command("import-secrets")
+@click.argument("src", type=SOURCE)
 @click.argument("store", type=STORE)
 @json_option
 @cancellable

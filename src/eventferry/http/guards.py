@@ -9,7 +9,7 @@ import base64
 import binascii
 import ipaddress
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 from time import time
@@ -24,7 +24,7 @@ from starlette.types import Scope
 from eventferry.errors import EventferryError, UsageError
 from eventferry.http.problems import RefusedError
 from eventferry.http.tokens import Scope as TokenScope
-from eventferry.http.tokens import TokenFile
+from eventferry.http.tokens import Token, Tokens
 from eventferry.http.watch import seen
 
 log = logging.getLogger("eventferry.http")
@@ -128,7 +128,7 @@ class Guards:
     """The checks that each request must pass. Without tokens, everybody may do everything."""
 
     sources: Sources
-    tokens: TokenFile | None
+    tokens: Tokens | None
     rate: Rate | None
 
     async def check(self, scope: Scope, scopes: Sequence[TokenScope], *, changes: bool, basic: bool) -> None:
@@ -142,35 +142,57 @@ class Guards:
         """
         if not scopes:
             return
+        self.check_source(scope, changes=changes)
+        await self.admit(scope, lambda: self._authorized(scope, scopes, basic=basic))
+
+    def check_source(self, scope: Scope, *, changes: bool) -> None:
+        """Raises RefusedError for a foreign host name, and for a change that a page of another site has sent."""
         self.sources.check_host(scope)
         if changes:
             self.sources.check_origin(scope)
-        client = scope.get("client")
-        address = str(client[0]) if client else ""
+
+    async def admit(self, scope: Scope, find_name: Callable[[], str]) -> None:
+        """Count a request of the client whose name is found; "" without tokens.
+
+        Raises:
+            RefusedError: there were too many, or the name is not found.
+        """
         try:
-            name = self._authorized(scope, scopes, basic=basic)
+            name = find_name()
         except RefusedError:
-            # Failed attempts count too, by address.
-            if self.rate is not None:
-                await self.rate.check(f"address {address}")
+            await self.count_attempt(scope)
             raise
+        if not name:
+            await self.count_attempt(scope)
+            return
         seen(scope).user = name
         if self.rate is not None:
-            await self.rate.check(f"token {name}" if name else f"address {address}")
+            await self.rate.check(f"token {name}")
 
-    def _authorized(self, scope: Scope, scopes: Sequence[TokenScope], *, basic: bool) -> str:
-        if self.tokens is None:
-            return ""
-        presented = _presented(Headers(scope=scope), basic=basic)
-        if presented is None:
-            raise _unauthorized("a token is required: Authorization: Bearer TOKEN", "")
+    async def count_attempt(self, scope: Scope) -> None:
+        """Count a request without a valid token, by its address. Raises RefusedError if there were too many."""
+        if self.rate is not None:
+            client = scope.get("client")
+            await self.rate.check(f"address {client[0] if client else ''}")
+
+    def looked_up(self, look: Callable[[], Token | None]) -> Token | None:
+        """The token that is looked for. Raises RefusedError while the token file cannot be used."""
         try:
-            token = self.tokens.find(presented)
+            return look()
         except EventferryError as error:
             log.error("all requests are refused: %s", error)  # noqa: TRY400 -- the message is sufficient
             raise RefusedError(
                 503, "no-tokens", "the service cannot read its token file; see its log"
             ) from None
+
+    def _authorized(self, scope: Scope, scopes: Sequence[TokenScope], *, basic: bool) -> str:
+        tokens = self.tokens
+        if tokens is None:
+            return ""
+        presented = _presented(Headers(scope=scope), basic=basic)
+        if presented is None:
+            raise _unauthorized("a token is required: Authorization: Bearer TOKEN", "")
+        token = self.looked_up(lambda: tokens.find(presented))
         if token is None:
             raise _unauthorized("the token is unknown or was revoked", ', error="invalid_token"')
         missing = [wanted for wanted in scopes if wanted not in token.scopes]

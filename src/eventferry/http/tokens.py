@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,27 @@ class _Content(msgspec.Struct, forbid_unknown_fields=True):
     tokens: list[Token]
 
 
-class TokenFile:
+class Tokens(ABC):
+    """Tokens that are valid."""
+
+    @abstractmethod
+    def tokens(self) -> list[Token]:
+        """The current tokens."""
+
+    def find(self, token: str) -> Token | None:
+        """Look up a token; None if it is not valid. Raises as `tokens` does."""
+        return self.with_hash(hash_of(token))
+
+    def with_hash(self, digest: str) -> Token | None:
+        """Look up a token by its hash. Raises as `tokens` does."""
+        found = None
+        for candidate in self.tokens():  # always all of them, so that the time reveals nothing
+            if hmac.compare_digest(candidate.sha256, digest):
+                found = candidate
+        return found
+
+
+class TokenFile(Tokens):
     """A token file.
 
     Args:
@@ -81,15 +102,6 @@ class TokenFile:
             self._seen = None
             raise EventferryError(f"the token file {self.path} cannot be read: {error.strerror}") from None
         return self._tokens
-
-    def find(self, token: str) -> Token | None:
-        """Look up a token; None if it is not in the file. Raises as `tokens` does."""
-        digest = hash_of(token)
-        found = None
-        for candidate in self.tokens():  # always all of them, so that the time reveals nothing
-            if hmac.compare_digest(candidate.sha256, digest):
-                found = candidate
-        return found
 
     def add(self, name: str, scopes: Sequence[str]) -> str:
         """Create and return a token. Creates the file if it is missing.
@@ -173,6 +185,23 @@ class TokenFile:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+class OneToken(Tokens):
+    """A token that stands in no file, and ends with the process.
+
+    Args:
+        name: of its owner.
+        scopes: what it may do.
+    """
+
+    def __init__(self, name: str, scopes: Sequence[Scope]) -> None:
+        self.token = PREFIX + secrets.token_urlsafe(32)
+        self._tokens = [Token(name, tuple(scopes), hash_of(self.token), int(time.time()))]
+
+    def tokens(self) -> list[Token]:
+        """The token."""
+        return self._tokens
 
 
 def hash_of(token: str) -> str:

@@ -14,19 +14,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventferry.changing.erased import Erased
-from eventferry.clock import moment
-from eventferry.database import Database, NewRowBatch, Owner, Stage, Writing
+from eventferry.database import Database, NewRowBatch, Owner, Stage
 from eventferry.databases import statements
 from eventferry.errors import (
     EventferryError,
-    ImportNotFoundError,
-    ImportOpenError,
     InputError,
     StoreChangedError,
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.importing import merge
+from eventferry.importing import merge, steps
 from eventferry.importing.batch import BATCH_BYTES, PART, SLICE, Batches
 from eventferry.importing.merge import ImportReport, Older
 from eventferry.lifecycle import to_the_end
@@ -51,11 +48,7 @@ Piece: TypeAlias = tuple[Sequence[NewRowValues], int]  # rows, and how many byte
 async def begin(database: Database) -> str:
     """Open an incremental import; returns its id."""
     async with owners.writing(database, "exclusive") as writing:
-        for left in await writing.stages("open"):
-            since = f" since {moment(left.since)}" if left.since else ""
-            raise ImportOpenError(
-                f"an incremental import is open{since}: commit {left.id} or roll it back before another begins"
-            )
+        await steps.refuse_open(writing, "open")
         return (await writing.make_stage("open")).id
 
 
@@ -71,13 +64,13 @@ async def push(
     """Add events to the open import, on an error none of them; returns their number."""
     key = order.part_key(part)
     async with owners.writing(database) as writing:
-        limits = await writing.limits(await _open_stage(writing, import_id))
+        limits = await writing.limits(await steps.opened(writing, "open", import_id))
         # While an import is open, nothing is erased.
         erased = Erased(await erasures.load(writing))
     pieces = _pieces(events, limits, ignore_unknown_keys=ignore_unknown_keys, max_line_bytes=max_line_bytes)
     async with _staged(database, _left(pieces, erased)) as (stage, count):
         async with owners.writing(database) as writing:
-            target = await _open_stage(writing, import_id)
+            target = await steps.opened(writing, "open", import_id)
             knows_parts = await statements.knows_parts(writing, target.table)
             if not knows_parts and part is not None:
                 raise UnsupportedStoreError(
@@ -91,7 +84,7 @@ async def commit(database: Database, import_id: str, older: Older) -> ImportRepo
     """Merge the open import into the store."""
     merge.check_older(older)
     async with owners.writing(database, "exclusive") as writing:
-        stage = await _open_stage(writing, import_id)
+        stage = await steps.opened(writing, "open", import_id)
         report = await merge.merge(writing, stage, older)
         await writing.drop_stage(stage)
         return report
@@ -101,7 +94,7 @@ async def roll_back(database: Database, import_id: str | None = None) -> None:
     """Drop the open import, even if the store is frozen. With an id, it must be the open one."""
     async with owners.writing(database, "exclusive", frozen="allow") as writing:
         if import_id is not None:
-            await writing.drop_stage(await _open_stage(writing, import_id))
+            await writing.drop_stage(await steps.opened(writing, "open", import_id))
         else:
             for stage in await writing.stages("open"):
                 await writing.drop_stage(stage)
@@ -148,13 +141,6 @@ async def _left(pieces: AsyncIterator[Piece], erased: Erased) -> AsyncIterator[P
 
 class _DryRun(Exception):  # noqa: N818 -- no error: it rolls the transaction back
     """Ends a transaction of which nothing is to be kept."""
-
-
-async def _open_stage(writing: Writing, import_id: str) -> Stage:
-    for stage in await writing.stages("open"):
-        if stage.id == import_id:
-            return stage
-    raise ImportNotFoundError(f"no incremental import with the id {import_id} is open")
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ OLDER: tuple[Older, ...] = ("skip", "reject", "accept")
 
 
 class ImportReport(msgspec.Struct, frozen=True, rename="camel"):
-    """What an incremental import returns.
+    """What an incremental import returns, and an import in parts, which skips nothing.
 
     Attributes:
         imported: events that came in.

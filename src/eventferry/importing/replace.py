@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from eventferry import cursor as vector
 from eventferry.changing.erased import Erased
 from eventferry.database import (
+    Clash,
     Database,
     ExclusiveWriting,
     Owner,
@@ -77,6 +78,23 @@ class Staging(Batches[NumberedRow, Progress]):
         """Nothing happens: batches are committed by their size."""
 
 
+async def refuse_full(writing: ExclusiveWriting) -> None:
+    """Refuse to replace events. Raises StoreFullError."""
+    if await latest_timestamp(writing) is not None:
+        raise StoreFullError(
+            "the store already holds events: use replace=True to replace them, or an incremental import to add to them"
+        )
+
+
+async def refuse_empty(database: Database) -> None:
+    """Refuse an import without events where it would replace some. Raises EmptyInputError."""
+    async with database.reading() as reading:
+        if any(await reading.heads()):
+            raise EmptyInputError(
+                "the input has no events, but the store does: use allow_empty=True to empty it"
+            )
+
+
 class Replacement:
     """The target of an import with maintenance mode AUTO. Without `replace` the store must hold no events, from the
     beginning to the swap; `freeze` keeps writers out for the duration; `resume` goes on with the stage that an
@@ -99,6 +117,7 @@ class Replacement:
         try:
             async with owners.writing(self._database, "exclusive") as writing:
                 await self._refuse_full(writing)  # before anything is touched
+            await owners.drop_dead_stages(self._database, "parts")
             # Not alone: it may wait for the former owner's last step, and saves need not.
             async with owners.writing(self._database) as writing:
                 stage, history = await self._take_over(writing, owner)
@@ -108,9 +127,7 @@ class Replacement:
                 if stage is None:
                     for other in await writing.stages("replace"):  # begun since just now
                         raise owners.running(other)
-                    stage = await writing.make_stage(
-                        "replace", owner=owner.id, baseline=await _state(writing)
-                    )
+                    stage = await writing.make_stage("replace", owner=owner.id, baseline=await state(writing))
                 if self._freeze:
                     await owners.freeze(writing, owner.id)
         except BaseException as error:
@@ -133,11 +150,8 @@ class Replacement:
             await owner.release()
 
     async def _refuse_full(self, writing: ExclusiveWriting) -> None:
-        if not self._replace and await latest_timestamp(writing) is not None:
-            raise StoreFullError(
-                "the store already holds events: use replace=True to replace them, "
-                "or an incremental import to add to them"
-            )
+        if not self._replace:
+            await refuse_full(writing)
 
     async def _take_over(self, writing: Writing, owner: Owner) -> tuple[Stage | None, list[Progress]]:
         """Adopt the stage of an interrupted import, or remove it."""
@@ -174,37 +188,18 @@ class Replacement:
         if owner is None:
             raise AssertionError("finish before begin")
         if progress.events == 0 and not self._allow_empty:
-            async with self._database.reading() as reading:
-                if any(await reading.heads()):
-                    raise EmptyInputError(
-                        "the input has no events, but the store does: use allow_empty=True to empty it"
-                    )
-        async with owners.writing(self._database, frozen="allow") as writing:
-            clash = await writing.make_indexes(stage, "unique")
-            if clash is not None:
-                raise InputError(
-                    f"{clash.what} is already in line {clash.first_line}",
-                    line=clash.second_line,
-                    field=clash.field,
-                )
+            await refuse_empty(self._database)
+        if clash := await make_unique(self._database, stage):
+            raise InputError(
+                f"{clash.what} is already in line {clash.first_line}",
+                line=clash.second_line,
+                field=clash.field,
+            )
         async with owners.writing(self._database, frozen="allow") as writing:
             await writing.make_indexes(stage, "other")
         async with owners.writing(self._database, "replacing", owner=owner.id) as replacing:
             await self._refuse_full(replacing)
-            # Read again: who fills a gap, which the heads don't show, takes it away.
-            left = [one for one in await replacing.stages("replace") if one.id == stage.id]
-            baseline = left[0].baseline if left else stage.baseline
-            state = await _state(replacing)
-            if baseline is not None and _erased_in(baseline) != _erased_in(state):
-                raise StoreChangedError(
-                    "something was erased from the store during the import, which would have brought it back; nothing "
-                    "was replaced. Import again"
-                )
-            if baseline != state:
-                raise StoreChangedError(
-                    "events were saved during the import; nothing was replaced. "
-                    "Import again, with freeze=True to keep writers out"
-                )
+            await refuse_changed(replacing, stage)
             await refuse_foreign_tables(replacing, self._database.life.name)
             await self._swap(replacing, stage)
             await owners.thaw(replacing, owner.id)
@@ -232,12 +227,44 @@ class Replacement:
 _ERASED = " erased "
 
 
-async def _state(reading: Reading) -> str:
+async def make_unique(database: Database, stage: Stage) -> Clash | None:
+    """Make the unique indexes of a stage, or none of them; which lines clash."""
+    with contextlib.suppress(_Clashing):
+        async with owners.writing(database, frozen="allow") as writing:
+            clash = await writing.make_indexes(stage, "unique")
+            if clash is not None:
+                raise _Clashing
+    return clash
+
+
+class _Clashing(Exception):  # noqa: N818 -- no error: it rolls the transaction back
+    """Ends a transaction of which nothing is to be kept."""
+
+
+async def refuse_changed(replacing: Replacing, stage: Stage) -> None:
+    """Refuse a swap that would lose somebody's events, or bring back what was erased. Raises StoreChangedError."""
+    # Read again: who fills a gap, which the heads don't show, takes it away.
+    left = [one for one in await replacing.stages(stage.kind) if one.id == stage.id]
+    baseline = left[0].baseline if left else stage.baseline
+    now = await state(replacing)
+    if baseline is not None and _erased_in(baseline) != _erased_in(now):
+        raise StoreChangedError(
+            "something was erased from the store during the import, which would have brought it back; nothing "
+            "was replaced. Import again"
+        )
+    if baseline != now:
+        raise StoreChangedError(
+            "events were saved during the import; nothing was replaced. "
+            "Import again, with freeze=True to keep writers out"
+        )
+
+
+async def state(reading: Reading) -> str:
     """The identity and the heads of a store, and what was erased from it: if they have not changed, a swap loses
     nobody's events, and brings back nothing."""
     erased = erasures.digest_of(await erasures.load(reading))
-    state = f"{(await reading.state()).identity} {vector.encode(await reading.heads())}"
-    return f"{state}{_ERASED}{erased}" if erased else state
+    told = f"{(await reading.state()).identity} {vector.encode(await reading.heads())}"
+    return f"{told}{_ERASED}{erased}" if erased else told
 
 
 def _erased_in(state: str | None) -> str | None:

@@ -129,7 +129,11 @@ _FOREIGN = {
 
 
 class Blocks(AsyncIterator[bytes]):
-    """The bytes of a file, unpacked, in blocks; made by `read_blocks`."""
+    """The bytes of a file, unpacked, in blocks; made by `read_blocks`.
+
+    Attributes:
+        position: how many bytes were read so far, as they are in the file.
+    """
 
     def __init__(self, source: str | os.PathLike[str] | IO[bytes]) -> None:
         self._source = source
@@ -140,6 +144,7 @@ class Blocks(AsyncIterator[bytes]):
         self._pieces: Iterator[bytes] = iter(())
         self._next: asyncio.Future[bytes | None] | None = None
         self._is_over = False
+        self.position = 0
 
     @property
     def is_unchecked(self) -> bool:
@@ -221,6 +226,7 @@ class Blocks(AsyncIterator[bytes]):
         while not is_all:
             data = _read(file)
             is_all = not data
+            self.position += len(data)
             if self._unpacker is None:
                 data = start = start + data
                 self._unpacker = self._recognized(data, is_all=is_all)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from eventferry import cursor as vector
-from eventferry.database import Database, Reading
+from eventferry.database import Database, Reading, Stage
 from eventferry.results import Description, OpenImportDescription
 from eventferry.state import owners
 
@@ -21,6 +23,7 @@ async def describe(database: Database, *, with_cursor: bool, estimated: bool) ->
         )
         marker = await reading.freeze()
         left = await reading.stages("open")
+        in_parts = await reading.stages("parts")
         cursor = vector.encode(await reading.heads()) if with_cursor else None
     marker = await owners.living(database, marker)
     return Description(
@@ -33,9 +36,14 @@ async def describe(database: Database, *, with_cursor: bool, estimated: bool) ->
         resource_names=database.traits.resource_names,
         frozen_by=None if marker is None else "user" if marker.owner is None else "operation",
         frozen_since=None if marker is None else marker.since,
-        open_import=OpenImportDescription(left[0].id, left[0].since) if left else None,
+        open_import=_told(left),
+        parts_import=_told(in_parts),
         cursor=cursor,
     )
+
+
+def _told(stages: Sequence[Stage]) -> OpenImportDescription | None:
+    return OpenImportDescription(stages[0].id, stages[0].since) if stages else None
 
 
 async def latest_timestamp(reading: Reading) -> int | None:

@@ -9,11 +9,13 @@ from eventferry import AUTO, MaintenanceMode
 from eventferry.changing.changes import Changes
 from eventferry.changing.erasing import EraseReport
 from eventferry.importing.merge import ImportReport, Older
+from eventferry.importing.parts import PartReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
+from eventferry.lines.piping import Source
 from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
-from eventferry.sync.arguments import events_of
+from eventferry.sync.arguments import events_of, source_of
 from eventferry.sync.loop import LOOP
 from eventferry.sync.streams import (
     EventLoader,
@@ -59,6 +61,18 @@ class EventStore(Face[AwaitedStore]):
     get_latest_event = blocking(AwaitedStore.get_latest_event)
     get_next_cursor = plain(AwaitedStore.get_next_cursor)
     get_cursor_until_event_types = blocking(AwaitedStore.get_cursor_until_event_types)
+
+    stats = blocking(AwaitedStore.stats)
+    event_types = blocking(AwaitedStore.event_types)
+    aggregates = blocking(AwaitedStore.aggregates)
+    timeline = blocking(AwaitedStore.timeline)
+    largest_events = blocking(AwaitedStore.largest_events)
+    tail = blocking(AwaitedStore.tail)
+    history = blocking(AwaitedStore.history)
+    event_at = blocking(AwaitedStore.event_at)
+    search = blocking(AwaitedStore.search)
+    trace = blocking(AwaitedStore.trace)
+    find_poison = blocking(AwaitedStore.find_poison)
 
     def sync(
         self,
@@ -171,6 +185,33 @@ class EventStore(Face[AwaitedStore]):
 
     commit_incremental_import = blocking(AwaitedStore.commit_incremental_import)
     rollback_incremental_import = blocking(AwaitedStore.rollback_incremental_import)
+
+    begin_import = blocking(AwaitedStore.begin_import)
+
+    def push_import(
+        self,
+        import_id: str,
+        part: str,
+        lines: Source,
+        *,
+        byte_offset: int = 0,
+        ignore_unknown_keys: bool = False,
+        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+    ) -> PartReport:
+        """As `eventferry.EventStore.push_import`. An iterator of blocks is read in the caller's thread."""
+        return LOOP.run(
+            self.inner.push_import(
+                import_id,
+                part,
+                source_of(lines),
+                byte_offset=byte_offset,
+                ignore_unknown_keys=ignore_unknown_keys,
+                max_line_bytes=max_line_bytes,
+            )
+        )
+
+    commit_import = blocking(AwaitedStore.commit_import)
+    rollback_import = blocking(AwaitedStore.rollback_import)
 
     load_secrets = blocking(AwaitedStore.load_secrets)
     get_secret = blocking(AwaitedStore.get_secret)

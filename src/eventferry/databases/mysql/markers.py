@@ -9,6 +9,7 @@ name, and back if it was another one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from pymysql.err import MySQLError
 from eventferry.database import Freeze, Stage, StageKind
 from eventferry.databases.mysql.connection import DEFINITION_CHANGED, NO_TABLE, Connection, Values, number_of
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import comment, fact, import_id_of, moment_of, new_owner, number
+from eventferry.databases.names import STAGE_WORDS, comment, fact, import_id_of, moment_of, new_owner, number
 
 COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 """The comment of a table. Both names as constants: only so does the server look at that table alone."""
@@ -110,32 +111,52 @@ def stages(connection: Connection, names: Names, kind: StageKind, look: Look) ->
         if import_id is None or is_closed(names, look):
             return []
         return [Stage(import_id, kind, table, None, moment_of(import_id))]
-    beside = beside_the_events(connection, names)
     if kind == "merge":
+        beside = beside_the_events(connection, names)
         return [
             Stage(fact(beside[name], "STAGE", "id") or "", kind, name, fact(beside[name], "STAGE", "owner"))
             for name in names.merge_stages(beside)
         ]
+    while True:
+        with contextlib.suppress(_Renamed):
+            return _whole_stages(connection, names, kind, look)
+
+
+class _Renamed(Exception):  # noqa: N818 -- no error: it is looked again
+    """A stage was taken over, or dropped, between the look at the names and the look into the table."""
+
+
+def _whole_stages(connection: Connection, names: Names, kind: StageKind, look: Look) -> list[Stage]:
+    beside = beside_the_events(connection, names)
     whole = (owner for owner in names.imports(beside) if set(names.import_of(owner)) <= beside.keys())
-    found = (_replace_stage(names, owner, beside, look) for owner in whole)
+    found = (_whole_stage(names, owner, kind, beside, look) for owner in whole)
     return [stage for stage in found if stage is not None][:1]
 
 
-def _replace_stage(names: Names, owner: str, beside: Mapping[str, str], look: Look) -> Stage | None:
+def _whole_stage(
+    names: Names, owner: str, kind: StageKind, beside: Mapping[str, str], look: Look
+) -> Stage | None:
     table, _, progress = names.import_of(owner)
+    words = STAGE_WORDS[kind]
+    stage_id = fact(beside[progress], words, "id")
+    if stage_id is None:
+        return None
     try:
         baseline = look(f"SELECT `baseline` FROM {quoted(progress)} WHERE `baseline` IS NOT NULL", ())
     except MySQLError as error:
+        if number_of(error) == DEFINITION_CHANGED:
+            return None  # it was made after this reading began
         if number_of(error) != NO_TABLE:
             raise
-        return None
+        raise _Renamed from None
     return Stage(
-        fact(beside[progress], "STAGE", "id") or "",
-        "replace",
+        stage_id,
+        kind,
         table,
         owner,
-        number(beside[progress], "STAGE", "since"),
+        number(beside[progress], words, "since"),
         baseline[0][0] if baseline else None,
+        fact(beside[progress], words, "driver"),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
-from eventferry.database import Comparison, Freeze, NextPlace, Shared, Stage
+from eventferry.database import PLACED, Comparison, Freeze, NextPlace, Shared, Stage, StageKind
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
 from eventferry.databases.mysql.reading import compact_text, entry
 from eventferry.databases.mysql.save import next_places, taken
@@ -86,8 +86,12 @@ class MysqlExclusiveWriting(MysqlWriting):
         return next_places(self.connection, self.names, self.shape, wanted) if wanted else []
 
     def _overtake(self) -> None:
-        """Take away the baseline of the import that is on its way to replace the events, if there is one."""
-        left = self._stages("replace")
+        """Take away the baselines of the imports that are on their way to replace the events."""
+        for kind in PLACED:
+            self._overtake_one(kind)
+
+    def _overtake_one(self, kind: StageKind) -> None:
+        left = self._stages(kind)
         while left:
             try:
                 # The first row by its key: behind it somebody may just be adding his.
@@ -97,7 +101,7 @@ class MysqlExclusiveWriting(MysqlWriting):
             except MySQLError as error:
                 if number_of(error) != NO_TABLE:
                     raise
-                left = self._stages("replace")  # it has gone just now, or somebody else has it
+                left = self._stages(kind)  # it has gone just now, or somebody else has it
             else:
                 return
 

@@ -146,6 +146,8 @@ class MysqlWriting(MysqlReading):
         stage_id = new_import_id(since)
         if kind == "open":
             return self._make_open(stage_id, since)
+        if kind == "parts":
+            return self._make_parts(since, owner, baseline)
         facts = comment("STAGE", id=stage_id, owner=owner, since=since)
         if kind == "merge":
             table = self.names.merge_stage(stage_id)
@@ -153,15 +155,25 @@ class MysqlWriting(MysqlReading):
             return Stage(stage_id, kind, table, owner, since)
         if owner is None:
             raise AssertionError("an import has an owner")
+        return self._make_whole(Stage(stage_id, kind, "", owner, since, baseline), owner, "progress", facts)
+
+    def _make_parts(self, since: int, driver: str | None, baseline: str | None) -> Stage:
+        if self._stages("parts"):
+            raise ImportOpenError("another import in parts was begun meanwhile")
+        own = new_owner()
+        facts = comment("PARTS", id=own, since=since, driver=driver)
+        return self._make_whole(Stage(own, "parts", "", own, since, baseline, driver), own, "ledger", facts)
+
+    def _make_whole(self, stage: Stage, owner: str, steps: str, facts: str) -> Stage:
         self._refuse_what_would_be_lost()
         self._sweep()
         table, heads, progress = self.names.import_of(owner)
-        self._make("progress", progress, facts)
-        self._make(kind, table, store_comment())
+        self._make(steps, progress, facts)
+        self._make("replace", table, store_comment())
         self._make("threads", heads)
         self.connection.insert(f"INSERT INTO {quoted(heads)} VALUES ", ((thread, 0) for thread in range(256)))
-        self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (baseline,))
-        return Stage(stage_id, kind, table, owner, since, baseline)
+        self.connection.execute(f"INSERT INTO {quoted(progress)}(`baseline`) VALUES (%s)", (stage.baseline,))
+        return replace(stage, table=table)
 
     def _make_open(self, stage_id: str, since: int) -> Stage:
         table = self.tables.open_import
@@ -218,7 +230,7 @@ class MysqlWriting(MysqlReading):
             )
             if (left := markers.found(self.connection, stage.table)) is not None:
                 self._afterwards.append(partial(self._drop_import, left))
-        elif stage.kind == "replace":
+        elif stage.keeps_positions:
             self._drop_afterwards(*self.names.import_of(stage.owner or ""))
         else:
             self._drop_afterwards(stage.table)
@@ -238,10 +250,10 @@ class MysqlWriting(MysqlReading):
 
     @threaded
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
-        columns = _STAGE_COLUMNS if stage.kind == "replace" else _NEW_COLUMNS
+        columns = _STAGE_COLUMNS if stage.keeps_positions else _NEW_COLUMNS
         try:
             with self._its(stage):
-                if stage.kind != "replace" or not self._load(stage, batch):
+                if not stage.keeps_positions or not self._load(stage, batch):
                     self.connection.insert(
                         f"INSERT INTO {quoted(stage.table)}({columns}) VALUES ",
                         itertools.chain.from_iterable(batch),

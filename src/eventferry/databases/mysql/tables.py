@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eventferry.databases.names import Tables, fact, import_id_of, is_text
+from eventferry.databases.names import STAGE_WORDS, Tables, fact, import_id_of, is_text
 from eventferry.errors import UsageError
 
 MAX_NAME = 64
@@ -62,7 +62,14 @@ class Names:
         """For each table of a store, and for a marker and its companion, a name that no other table has: for one to be
         made, or to be removed. Last comes the companion, whose comment holds the token."""
         tables = self.tables
-        beside = tables.open_import, tables.sync, tables.appends, tables.erasures, tables.freeze
+        beside = (
+            tables.open_import,
+            tables.sync,
+            tables.appends,
+            tables.erasures,
+            tables.imports,
+            tables.freeze,
+        )
         own = (*tables, self.threads, *beside, self.mark(token))
         # One digit, for a name has no room for more.
         return {name: f"{tables.events}-old-{token}-{place:x}" for place, name in enumerate(own)}
@@ -85,7 +92,8 @@ class Names:
     def imports(self, beside: Mapping[str, str]) -> list[str]:
         """The owners of the imports that these tables, by their names and comments, belong to."""
         owners = ((self.tables.owner_of(name), facts) for name, facts in sorted(beside.items()))
-        return [owner for owner, facts in owners if owner is not None and fact(facts, "STAGE", "id")]
+        words = STAGE_WORDS.values()
+        return [owner for owner, facts in owners if owner and any(fact(facts, word, "id") for word in words)]
 
     def merge_stages(self, beside: Mapping[str, str]) -> list[str]:
         """Those of the tables that are stages of whole incremental imports."""
@@ -142,6 +150,10 @@ _COLUMNS = {
     "progress": """`step` BIGINT NOT NULL AUTO_INCREMENT, `byteOffset` BIGINT NULL, `line` BIGINT NULL,
       `events` BIGINT NULL, `digest` VARBINARY(64) NULL, `baseline` LONGTEXT CHARACTER SET ascii NULL,
       PRIMARY KEY (`step`)""",
+    # What was pushed of an import in parts: a row for each push. The first holds what the store was before.
+    "ledger": """`step` BIGINT NOT NULL AUTO_INCREMENT, `push` VARCHAR(32) CHARACTER SET ascii NULL,
+      `part` VARBINARY(3000) NULL, `isWhole` INTEGER NULL, `events` BIGINT NULL, `digest` VARBINARY(64) NULL,
+      `baseline` LONGTEXT CHARACTER SET ascii NULL, PRIMARY KEY (`step`)""",
 }
 
 

@@ -6,8 +6,16 @@ from __future__ import annotations
 
 import re
 
-from eventferry.database import Freeze, Stage
-from eventferry.databases.names import comment, fact, frozen_marker, import_id_of, moment_of, number
+from eventferry.database import Freeze, Stage, StageKind
+from eventferry.databases.names import (
+    STAGE_WORDS,
+    comment,
+    fact,
+    frozen_marker,
+    import_id_of,
+    moment_of,
+    number,
+)
 from eventferry.databases.postgresql.tables import Names
 from eventferry.errors import UnsupportedStoreError
 
@@ -40,17 +48,22 @@ def open_import_of(names: Names, told: str | None) -> list[Stage]:
     return [Stage(import_id, "open", names.tables.open_import, None, moment_of(import_id))]
 
 
-def replace_stage(names: Names, owner: str, since: int | None, baseline: str | None) -> Stage:
-    """The stage of an owner's import."""
-    return Stage(owner, "replace", names.tables.stage_of(owner), owner, since, baseline)
+def stage_comment(stage: Stage) -> str:
+    """What the table of an import's steps says."""
+    named = stage.id if stage.kind == "parts" else None  # otherwise its owner is its name
+    told = STAGE_WORDS[stage.kind]
+    return comment(told, id=named, since=stage.since, driver=stage.driver, baseline=stage.baseline)
 
 
-def replace_stage_of(names: Names, name: str, told: str) -> Stage | None:
-    """The stage whose steps a table holds; None where it is none of this store's."""
-    owner, since = names.tables.owner_of(name), number(told, "STAGE", "since")
+def stage_of(names: Names, kind: StageKind, name: str, told: str) -> Stage | None:
+    """The stage whose steps a table holds; None where it is none of this kind, or none of this store's."""
+    words = STAGE_WORDS[kind]
+    owner, since = names.tables.owner_of(name), number(told, words, "since")
     if owner is None or since is None:
         return None
-    return replace_stage(names, owner, since, fact(told, "STAGE", "baseline"))
+    stage_id = fact(told, words, "id") or owner
+    baseline, driver = fact(told, words, "baseline"), fact(told, words, "driver")
+    return Stage(stage_id, kind, names.tables.stage_of(owner), owner, since, baseline, driver)
 
 
 def merge_stage_of(names: Names, name: str, told: str) -> Stage | None:

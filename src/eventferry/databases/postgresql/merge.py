@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import psycopg
 
-from eventferry.database import Comparison, NextPlace, Shared, Stage
-from eventferry.databases.names import comment, left_out
+from eventferry.database import PLACED, Comparison, NextPlace, Shared, Stage
+from eventferry.databases.names import left_out
 from eventferry.databases.postgresql import tables as ddl
+from eventferry.databases.postgresql.markers import stage_comment
 from eventferry.databases.postgresql.reading import vector
 from eventferry.databases.postgresql.save import find_places
 from eventferry.databases.postgresql.stage import NUMBERS, TEXTS, PostgresWriting, copied, event_size
@@ -43,9 +45,9 @@ class PostgresExclusiveWriting(PostgresWriting):
             {"heads": vector(heads)},
         )
         if fills_gaps:
-            for stage in await self.stages("replace"):
+            for stage in [stage for kind in PLACED for stage in await self.stages(kind)]:
                 _, steps = self.tables_of(stage)
-                told = ddl.literal(comment("STAGE", since=stage.since))
+                told = ddl.literal(stage_comment(replace(stage, baseline=None)))
                 with self.its_own(stage):
                     await self.execute(f"COMMENT ON TABLE {steps} IS {told}")
 

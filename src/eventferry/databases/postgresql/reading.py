@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -28,13 +29,13 @@ from eventferry.database import (
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import fact, whole_heads
 from eventferry.databases.postgresql.connection import Connection, Texts
-from eventferry.databases.postgresql.dialect import PostgresDialect, bound, is_storable
+from eventferry.databases.postgresql.dialect import PostgresDialect, begins, bound, is_storable
 from eventferry.databases.postgresql.inspect import Inspecting
 from eventferry.databases.postgresql.markers import (
     freeze_of,
     merge_stage_of,
     open_import_of,
-    replace_stage_of,
+    stage_of,
 )
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
 from eventferry.databases.postgresql.tables import Names, quoted
@@ -91,8 +92,7 @@ def _among(column: str, name: str) -> str:
 
 
 def _begins(column: str, name: str) -> str:
-    # LIKE would take % and _ for any character; a collation of the column's own may not know where a text begins.
-    return f'starts_with({column} COLLATE "C", %({name})s)'
+    return begins(column, f"%({name})s")
 
 
 def _is_selected(selection: Selection) -> str:
@@ -359,12 +359,12 @@ class PostgresReading:
             "WHERE c.relnamespace = %s::regnamespace AND starts_with(c.relname, %s) AND c.relkind = 'r' ORDER BY 1",
             (quoted(self.names.schema).replace("%%", "%"), prefix),
         )
-        stage_of = merge_stage_of if kind == "merge" else replace_stage_of
-        found = (stage_of(self.names, str(name), str(told)) for name, told in rows)
+        read = merge_stage_of if kind == "merge" else partial(stage_of, kind=kind)
+        found = (read(self.names, name=str(name), told=str(told)) for name, told in rows)
         return [stage for stage in found if stage is not None]
 
     async def limits(self, stage: Stage | None = None) -> Limits:
-        if stage is not None and stage.kind == "replace":
+        if stage is not None and stage.keeps_positions:
             return MADE_LIMITS
         most = MADE_LIMITS.id_length
         columns = self.dialect.columns(self.names.tables.events if stage is None else stage.table)

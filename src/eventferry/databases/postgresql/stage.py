@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any, Literal
 
@@ -13,10 +14,17 @@ import psycopg
 from eventferry.clock import now
 from eventferry.database import Clash, Freeze, Stage, StageBatch, StageKind
 from eventferry.databases.dialect import Value
-from eventferry.databases.names import comment, import_marker, new_import_id, refuse_to_lose, taken_for_dead
+from eventferry.databases.names import (
+    comment,
+    import_marker,
+    new_import_id,
+    new_owner,
+    refuse_to_lose,
+    taken_for_dead,
+)
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.dialect import bound
-from eventferry.databases.postgresql.markers import freeze_comment, replace_stage
+from eventferry.databases.postgresql.markers import freeze_comment, stage_comment
 from eventferry.databases.postgresql.reading import PostgresReading
 from eventferry.databases.postgresql.tables import COLUMNS, columns, quoted
 from eventferry.databases.statements import first_clash, knows_parts
@@ -84,17 +92,26 @@ class PostgresWriting(PostgresReading):
                 *ddl.merge_table(self.names, table, comment("MERGE", owner=owner, since=since))
             )
             return Stage(stage_id, kind, table, owner, since)
+        await self.refuse_what_would_be_lost()
+        if kind == "parts":
+            if await self.stages(kind):
+                raise ImportOpenError("another import in parts was begun meanwhile")
+            own = new_owner()
+            stage = Stage(own, kind, self.names.tables.stage_of(own), own, since, baseline, owner)
+            return await self._make_whole(stage, own, "ledger")
         if owner is None:
             raise AssertionError("an import has an owner")
-        await self.refuse_what_would_be_lost()
-        if await self.stages("replace"):
+        if await self.stages(kind):
             raise StoreBusyError("another import into this store began meanwhile")
-        told = comment("STAGE", since=since, baseline=baseline)
+        stage = Stage(owner, kind, self.names.tables.stage_of(owner), owner, since, baseline)
+        return await self._make_whole(stage, owner, "progress")
+
+    async def _make_whole(self, stage: Stage, owner: str, steps: str) -> Stage:
         await self.execute(
-            *ddl.table(kind, self.names.stage_of(owner), comment("STORE", id=token_hex(8))),
-            *ddl.table("progress", self.names.progress_of(owner), told),
+            *ddl.table("replace", self.names.of(stage.table), comment("STORE", id=token_hex(8))),
+            *ddl.table(steps, self.names.progress_of(owner), stage_comment(stage)),
         )
-        return replace_stage(self.names, owner, since, baseline)
+        return stage
 
     async def adopt_stage(self, stage: Stage, owner: str) -> Stage:
         """By new names: the former owner finds no table any more, nor does a second one who adopts."""
@@ -105,14 +122,16 @@ class PostgresWriting(PostgresReading):
                 f"ALTER TABLE {self.names.stage_of(former)} RENAME TO {quoted(tables.stage_of(owner))}",
                 f"ALTER TABLE {self.names.progress_of(former)} RENAME TO {quoted(tables.progress_of(owner))}",
             )
-        return replace_stage(self.names, owner, stage.since, stage.baseline)
+        return replace(
+            stage, id=stage.id if stage.kind == "parts" else owner, table=tables.stage_of(owner), owner=owner
+        )
 
     async def drop_stage(self, stage: Stage) -> None:
         """That of this very owner, or none: if it was taken for dead, its tables are gone or have other names."""
         await self.execute(f"DROP TABLE IF EXISTS {', '.join(self.tables_of(stage))}")
 
     def tables_of(self, stage: Stage) -> list[str]:
-        progress = [self.names.progress_of(stage.owner)] if stage.kind == "replace" and stage.owner else []
+        progress = [self.names.progress_of(stage.owner)] if stage.keeps_positions and stage.owner else []
         return [self.names.of(stage.table), *progress]
 
     @contextmanager
@@ -164,6 +183,8 @@ class PostgresWriting(PostgresReading):
                 f'COPY {table}({TEXTS}, {NUMBERS}, "line") FROM STDIN',
                 (copied_rows(part) async for part in batch),
             )
+            if stage.kind == "parts":
+                return
             progress, steps = batch.progress, self.names.progress_of(stage.owner or "")
             await self.connection.change(
                 f'INSERT INTO {steps}("byteOffset", "line", "events", "digest") VALUES (%s, %s, %s, %s)',
@@ -171,7 +192,7 @@ class PostgresWriting(PostgresReading):
             )
 
     async def hold(self, stage: Stage) -> None:
-        """Keep a "replace" stage from being taken over or removed for what is left of the transaction."""
+        """Keep a stage that keeps positions from being taken over or removed for what is left of the transaction."""
         with self.its_own(stage):
             await self.execute(f"LOCK TABLE {self.names.of(stage.table)} IN SHARE ROW EXCLUSIVE MODE")
 
@@ -252,12 +273,9 @@ class PostgresWriting(PostgresReading):
         return await self.connection.change(bound(statement, values, self.connection.literal), None)
 
 
-_MORE = 66 + len("'',1,'',''")
-
-
 def event_size(aggregate_id: bytes, event_type: bytes, payload: JsonText) -> int:
     """What reSolve keeps in `eventSize`: the bytes of the event as it stands in its INSERT, and 66 for numbers."""
-    return len(aggregate_id) + len(event_type) + len(payload) + _MORE
+    return len(aggregate_id) + len(event_type) + len(payload) + ddl.SIZE_OF_REST
 
 
 def copied(

@@ -40,7 +40,7 @@ class PostgresReplacing(PostgresExclusiveWriting):
     async def drop(self) -> None:
         names = self.names
         tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-        beside = names.tables.sync, names.tables.appends, names.tables.erasures
+        beside = names.tables.sync, names.tables.appends, names.tables.erasures, names.tables.imports
         tables += map(names.of, beside)
         if await self.freeze() is not None:
             tables.append(names.freeze)

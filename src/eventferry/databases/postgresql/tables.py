@@ -75,6 +75,9 @@ class Names:
 
 MAX_SUBSCRIBER_LENGTH = 190  # in reSolve's tables and in ours
 COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload", "eventSize"'
+SIZE_OF_REST = 66 + len("'',1,'',''")
+"""What reSolve, and so we, add in `eventSize` to the bytes of the three texts of an event."""
+
 POSITION = ("threadId", "threadCounter")
 VERSION = ("aggregateId", "aggregateVersion")
 ORDER = ("timestamp", "threadCounter", "threadId")
@@ -131,6 +134,9 @@ _COLUMNS = {
     # How far an import has come: a row for each commit.
     "progress": """"commit" BIGINT GENERATED ALWAYS AS IDENTITY, "byteOffset" BIGINT NOT NULL,
       "line" BIGINT NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL""",
+    # What was pushed of an import in parts: a row for each push.
+    "ledger": """"step" BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "push" TEXT NOT NULL, "part" BYTEA NOT NULL,
+      "isWhole" INTEGER NOT NULL, "events" BIGINT NOT NULL, "digest" BYTEA NOT NULL""",
     "freeze": '"surrogate" BIGINT NOT NULL, PRIMARY KEY("surrogate")',
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eventferry.database import Freeze, Stage, StageKind
-from eventferry.databases.names import Tables, fact, import_id_of, number
+from eventferry.databases.names import STAGE_WORDS, Tables, fact, import_id_of, number
 from eventferry.databases.sqlite.library import Sqlite
 
 
@@ -27,18 +27,20 @@ def stages(sqlite: Sqlite, tables: Tables, kind: StageKind) -> list[Stage]:
             for (sql,) in rows
             if (import_id := import_id_of(sql)) is not None  # otherwise the table is a neighbour's
         ]
+    words = STAGE_WORDS[kind]
     progress = sqlite.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE '%EVENTFERRY STAGE%'"
+        "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE ?", (f"%EVENTFERRY {words}%",)
     )
     return [
         Stage(
             stage_id,
-            "replace",
+            kind,
             tables.stage_of(owner),
             owner,
-            number(sql, "STAGE", "since"),
-            fact(sql, "STAGE", "baseline"),
+            number(sql, words, "since"),
+            fact(sql, words, "baseline"),
+            fact(sql, words, "driver"),
         )
         for name, sql in progress.fetchall()
-        if (owner := tables.owner_of(name)) is not None and (stage_id := fact(sql, "STAGE", "id")) is not None
+        if (owner := tables.owner_of(name)) is not None and (stage_id := fact(sql, words, "id")) is not None
     ]

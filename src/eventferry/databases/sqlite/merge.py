@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from eventferry.database import Comparison, NextPlace, Shared, Stage
+from eventferry.database import PLACED, Comparison, NextPlace, Shared, Stage
 from eventferry.databases.names import left_out
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.dialect import foreign
@@ -42,8 +42,9 @@ class SqliteExclusiveWriting(SqliteWriting):
                 raise ConcurrentError(row.aggregate_id, row.aggregate_version)
             self.insert(row)
         if fills_gaps:
-            for stage in stages(self.sqlite, self.tables, "replace"):
-                self._overtake(stage)
+            for kind in PLACED:
+                for stage in stages(self.sqlite, self.tables, kind):
+                    self._overtake(stage)
 
     @threaded
     def rewrite(self, rows: Sequence[Row]) -> None:
@@ -120,8 +121,7 @@ class SqliteExclusiveWriting(SqliteWriting):
         sqlite, progress = self.sqlite, self._progress_of(stage)
         former = f"{progress}-former"
         sqlite.execute(f"ALTER TABLE {quoted(progress)} RENAME TO {quoted(former)}")
-        told = ddl.stage_comment(replace(stage, baseline=None))
-        sqlite.execute(ddl.definition("progress", progress, told))
+        sqlite.execute(ddl.steps_definition(replace(stage, baseline=None), progress))
         sqlite.execute(f"INSERT INTO {quoted(progress)} SELECT * FROM {quoted(former)} ORDER BY rowid")
         sqlite.execute(f"DROP TABLE {quoted(former)}")
 

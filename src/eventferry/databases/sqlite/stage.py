@@ -19,6 +19,7 @@ from eventferry.databases.names import (
     comment,
     frozen_marker,
     import_marker,
+    new_owner,
     refuse_to_lose,
     taken_for_dead,
 )
@@ -32,7 +33,7 @@ from eventferry.databases.sqlite.shape import has_name
 from eventferry.databases.sqlite.tables import quoted
 from eventferry.databases.statements import first_clash
 from eventferry.databases.thread import threaded
-from eventferry.errors import StoreBusyError, UnsupportedStoreError
+from eventferry.errors import ImportOpenError, StoreBusyError, UnsupportedStoreError
 from eventferry.reading import order
 
 COLUMNS = ", ".join(map(quoted, EVENT))
@@ -42,6 +43,7 @@ _INSERT_ROW = f"({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, CAST(? AS TEXT))"
 _STAGED = {
     # The rowid is the line number: a clash can name its two lines, at no cost.
     "replace": (f"(rowid, {COLUMNS})", "(?,?,?,?,?,?,?,CAST(?AS TEXT))"),
+    "parts": (f"(rowid, {COLUMNS})", "(?,?,?,?,?,?,?,CAST(?AS TEXT))"),
     "merge": ('("timestamp", "aggregateId", "type", "payload")', "(?, ?, ?, CAST(? AS TEXT))"),
 }
 """Into which columns rows go, and how one is written."""
@@ -105,10 +107,13 @@ class SqliteWriting(SqliteReading):
             self._refuse_what_would_be_lost()
             if stages(sqlite, tables, "replace"):
                 raise StoreBusyError("another import into this store is running")
-            stage = Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline)
-            sqlite.execute(ddl.definition("events", stage.table, ddl.store_comment()))
-            sqlite.execute(ddl.definition("progress", tables.progress_of(owner), ddl.stage_comment(stage)))
-            return stage
+            return self._make_whole(Stage(stage_id, kind, tables.stage_of(owner), owner, since, baseline))
+        if kind == "parts":
+            self._refuse_what_would_be_lost()
+            if stages(sqlite, tables, kind):
+                raise ImportOpenError("another import in parts was begun meanwhile")
+            own = new_owner()
+            return self._make_whole(Stage(own, kind, tables.stage_of(own), own, since, baseline, owner))
         if kind == "open":
             self._refuse_neighbour(tables.open_import)
             told = import_marker(stage_id), comment("IMPORT", id=stage_id, since=since)
@@ -117,6 +122,11 @@ class SqliteWriting(SqliteReading):
         table = f"{tables.events}-merge-{stage_id}"
         sqlite.execute(ddl.definition(kind, table))
         return Stage(stage_id, kind, table, owner, since)
+
+    def _make_whole(self, stage: Stage) -> Stage:
+        self.sqlite.execute(ddl.definition("events", stage.table, ddl.store_comment()))
+        self.sqlite.execute(ddl.steps_definition(stage, self.tables.progress_of(stage.owner or "")))
+        return stage
 
     @threaded
     def adopt_stage(self, stage: Stage, owner: str) -> Stage:
@@ -131,8 +141,9 @@ class SqliteWriting(SqliteReading):
         return adopted
 
     def _progress_of(self, stage: Stage) -> str:
-        """The table of a "replace" stage's progress. Each step of an import names it, in the transaction in which it
-        acts. Raises StoreBusyError where it is gone: then the stage has another owner, or was dropped."""
+        """The table of the progress of a stage that keeps positions. Each step of an import names it, in the
+        transaction in which it acts. Raises StoreBusyError where it is gone: then the stage has another owner, or was
+        dropped."""
         name = self.tables.progress_of(stage.owner or "")
         if self._table_sql(name) is None:
             raise taken_for_dead()
@@ -144,7 +155,7 @@ class SqliteWriting(SqliteReading):
 
     def _drop_stage(self, stage: Stage) -> None:
         beside = ddl.known(stage)
-        if stage.kind == "replace" and stage.owner is not None:
+        if stage.keeps_positions and stage.owner is not None:
             beside = self.tables.progress_of(stage.owner)
             self.dropped_owners.append(stage.owner)
         for name in (stage.table, beside):
@@ -153,12 +164,12 @@ class SqliteWriting(SqliteReading):
     @threaded
     def stage_rows(self, stage: Stage, batch: StageBatch) -> None:
         head, row = _STAGED[stage.kind]
-        steps = quoted(self._progress_of(stage)) if stage.kind == "replace" else None
+        steps = quoted(self._progress_of(stage)) if stage.keeps_positions else None
         head = f"INSERT INTO {quoted(stage.table)}{head} VALUES "
         # Each part by one statement: Python's lock is not held while it runs, so what comes next is parsed meanwhile.
         for part in batch:
             self.sqlite.execute(head + ",".join([row] * len(part)), list(itertools.chain.from_iterable(part)))
-        if steps is not None:
+        if steps is not None and stage.kind == "replace":
             progress = batch.progress
             self.sqlite.execute(
                 f"INSERT INTO {steps} VALUES (?, ?, ?, ?)",

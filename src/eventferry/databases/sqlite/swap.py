@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eventferry.database import Stage
+from typing import get_args
+
+from eventferry.database import Stage, StageKind
 from eventferry.databases.sqlite.markers import stages
 from eventferry.databases.sqlite.merge import SqliteExclusiveWriting
 from eventferry.databases.sqlite.tables import quoted
@@ -31,11 +33,12 @@ class SqliteReplacing(SqliteExclusiveWriting):
         sqlite, tables = self.sqlite, self.tables
         if (marker := self._freeze()) is not None:
             self._drop_freeze(marker)
-        for stage in (*stages(sqlite, tables, "replace"), *stages(sqlite, tables, "open")):
-            self._drop_stage(stage)
+        for kind in get_args(StageKind):
+            for stage in stages(sqlite, tables, kind):
+                self._drop_stage(stage)
         for name in (tables.events, tables.snapshots, tables.subscribers):
             sqlite.execute(f"DROP TABLE {quoted(name)}")
-        for name in (tables.sync, tables.appends, tables.erasures):
+        for name in (tables.sync, tables.appends, tables.erasures, tables.imports):
             sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
         sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         sqlite.execute(f"DROP TABLE {quoted(tables.secrets)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from secrets import token_hex
 
 from eventferry.database import Stage
-from eventferry.databases.names import comment, is_text
+from eventferry.databases.names import STAGE_WORDS, comment, is_text
 from eventferry.errors import UsageError
 
 
@@ -46,6 +46,9 @@ _COLUMNS = {
     # How far an import has come: a row for each commit. Whose import it is stands in the name.
     "progress": """"byteOffset" INTEGER NOT NULL, "line" INTEGER NOT NULL, "events" INTEGER NOT NULL,
       "digest" BLOB NOT NULL""",
+    # What was pushed of an import in parts: a row for each push.
+    "ledger": """"step" INTEGER PRIMARY KEY, "push" TEXT NOT NULL, "part" BLOB NOT NULL, "isWhole" INTEGER NOT NULL,
+      "events" INTEGER NOT NULL, "digest" BLOB NOT NULL""",
 }
 
 
@@ -87,7 +90,13 @@ def generation(events: str) -> str:
 
 def stage_comment(stage: Stage) -> str:
     """What the table of an import's progress says."""
-    return comment("STAGE", id=stage.id, since=stage.since, baseline=stage.baseline)
+    told = STAGE_WORDS[stage.kind]
+    return comment(told, id=stage.id, since=stage.since, driver=stage.driver, baseline=stage.baseline)
+
+
+def steps_definition(stage: Stage, name: str) -> str:
+    """The statement that makes the table of an import's progress."""
+    return definition("progress" if stage.kind == "replace" else "ledger", name, stage_comment(stage))
 
 
 def known(stage: Stage) -> str:

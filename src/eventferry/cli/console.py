@@ -1,0 +1,97 @@
+"""The command console: the service's pages for one person on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from eventferry import open_store
+from eventferry.cli.commands import command
+from eventferry.cli.logs import announce, formatter
+from eventferry.cli.options import STORE, flag, option
+from eventferry.cli.running import run
+from eventferry.databases import without_password
+from eventferry.errors import StoreNotFoundError
+
+if TYPE_CHECKING:
+    import webbrowser
+
+    from eventferry.http.tokens import Scope
+
+NAME = "you"
+"""The name of the token, which the pages show."""
+
+
+@command()
+@click.argument("store", type=STORE)
+@option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=0)
+@option(
+    "--scope -S scopes",
+    "SCOPE",
+    "What the pages may do beside reading: write, import (repeatable).",
+    multiple=True,
+    type=click.Choice(["write", "import"]),
+)
+@flag("--no-browser", "Print the address only.")
+@click.pass_context
+def console(
+    context: click.Context, /, store: str, port: int, scopes: tuple[Scope, ...], no_browser: bool
+) -> None:
+    """Look around in a store with a browser, until Ctrl-C.
+
+    Only this machine can connect, and only with the address that is printed.
+    """
+    import logging
+
+    from eventferry.http import create_app
+    from eventferry.http.serving import Serving, listen, log_to_stderr, serve, url_of
+    from eventferry.http.tokens import OneToken
+
+    serving = Serving(port=port)
+    token = OneToken(NAME, ("read", *scopes))
+
+    async def work() -> None:
+        async with open_store(store) as opened:
+            if not await opened.exists():
+                raise StoreNotFoundError(f"there is no store at {without_password(store)}")
+            app = create_app(opened, tokens=token, console=True)
+            with listen(serving) as listener, contextlib.ExitStack() as stack:
+                log_to_stderr(logging.WARNING, formatter(context))
+                address = f"{url_of(listener, serving)}/console/sign-in#{token.token}"
+                announce(context, f"the console of {without_password(store)} is at {address}")
+                if not no_browser and (browser := _browser()) is not None:
+                    listener.listen()  # the browser may be there first
+                    browser.open(stack.enter_context(_page_to(address)))
+                await serve(app, serving, listener)
+        announce(context, "stopped")
+
+    run(work())
+
+
+def _browser() -> webbrowser.BaseBrowser | None:
+    """The user's browser; None if there is none but in the terminal, where it would be in the way of this command."""
+    import webbrowser
+
+    try:
+        found = webbrowser.get()
+    except webbrowser.Error:
+        return None
+    return None if type(found) is webbrowser.GenericBrowser else found
+
+
+@contextlib.contextmanager
+def _page_to(address: str) -> Iterator[str]:
+    """A page that leads to an address, as a URL. Other users of the machine see the arguments of a browser's process,
+    but not what stands in a file that only its owner can read."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="eventferry-console-") as folder:
+        page = Path(folder, "console.html")
+        page.write_text(
+            f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">', encoding="utf-8"
+        )
+        yield page.as_uri()

@@ -1,0 +1,99 @@
+"""The console as part of a service: its table of pages, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from eventferry.console import events, operations, overview, signing_in
+from eventferry.console.assets import asset_page
+from eventferry.console.page import ROOT, Page, View, refusal
+from eventferry.console.rendering import Rendering
+from eventferry.console.sessions import Sessions, Visitor
+from eventferry.http.guards import Guards
+from eventferry.http.handling import Service
+from eventferry.http.problems import RefusedError
+from eventferry.http.watch import seen
+
+PAGES: tuple[Page[Any], ...] = (
+    overview.overview_page,
+    events.events_page,
+    events.event_page,
+    events.aggregate_page,
+    operations.operations_page,
+    operations.ask_freeze_page,
+    operations.freeze_page,
+    operations.ask_unfreeze_page,
+    operations.unfreeze_page,
+    operations.ask_rollback_page,
+    operations.rollback_page,
+    signing_in.sign_in_page,
+    signing_in.enter_page,
+    signing_in.sign_out_page,
+    asset_page,
+)
+
+
+class Console:
+    """The pages of a service.
+
+    Args:
+        service: whose store is shown.
+        guards: of the service.
+    """
+
+    def __init__(self, service: Service, guards: Guards) -> None:
+        self.service = service
+        self.guards = guards
+        self.sessions = Sessions(guards)
+        self._rendering = Rendering()
+
+    def routes(self) -> list[Route]:
+        """The routes of the pages, and one for what is none."""
+        places = [
+            Route(form, _Path([page for page in PAGES if page.path == path], self))
+            for path in dict.fromkeys(page.path for page in PAGES)
+            for form in (ROOT + path, f"{ROOT}{path}/")
+        ]
+        return [*places, Route(ROOT + "/{rest:path}", _Path([], self))]
+
+    def rendered(self, request: Request, visitor: Visitor | None, view: View) -> Response:
+        """A page as a response to a request."""
+        return self._rendering.response(request, visitor, self.sessions.form_key(visitor), view)
+
+
+class _Path:
+    """All pages of one path, one per method, as an ASGI application."""
+
+    def __init__(self, pages: Sequence[Page[Any]], console: Console) -> None:
+        self._console = console
+        self._answers = {page.method: partial(page.answer, console) for page in pages}
+        if "GET" in self._answers:
+            self._answers["HEAD"] = self._answers["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        request = Request(scope, receive, send)
+        answer = self._answers.get(scope["method"], self._refused)
+        response = await answer(request)
+        await response(scope, receive, send)
+
+    async def _refused(self, request: Request) -> Response:
+        seen(request.scope).route = ROOT
+        try:
+            self._console.guards.check_source(request.scope, changes=False)
+            visitor = self._console.sessions.visitor(request)
+        except RefusedError as error:
+            return refusal(self._console, request, None, error)
+        wrong = (
+            RefusedError(405, "method-not-allowed", "this page cannot be asked for in this way")
+            if self._answers
+            else RefusedError(404, "not-found", "there is no such page")
+        )
+        return refusal(self._console, request, visitor, wrong)

@@ -1,0 +1,67 @@
+"""What goes on in the store: freezes, imports, syncs."""
+
+from __future__ import annotations
+
+from eventferry.clock import now
+from eventferry.console.page import Answer, Form, View, Visit, page
+from eventferry.http.handling import Query
+
+
+@page("GET", "/operations", "read")
+async def operations_page(visit: Visit[Query]) -> Answer:
+    """Freezes, imports and syncs."""
+    store = visit.store
+    values = {
+        "store": await store.describe(estimate_counts=True),
+        "progress": await store.import_progress(),
+        "syncs": await store.sync_status(),
+        "now": now(),
+    }
+    return View("operations.html", values)
+
+
+@page("GET", "/freeze", "write")
+async def ask_freeze_page(visit: Visit[Query]) -> Answer:
+    """Ask whether to freeze the store."""
+    return View("ask.html", {"does": "freeze"})
+
+
+@page("POST", "/freeze", "write")
+async def freeze_page(visit: Visit[Form]) -> Answer:
+    """Freeze the store."""
+    await visit.store.freeze()
+    return visit.to("/operations")
+
+
+@page("GET", "/unfreeze", "write")
+async def ask_unfreeze_page(visit: Visit[Query]) -> Answer:
+    """Ask whether to allow writes again."""
+    return View("ask.html", {"does": "unfreeze"})
+
+
+@page("POST", "/unfreeze", "write")
+async def unfreeze_page(visit: Visit[Form]) -> Answer:
+    """Allow writes again."""
+    await visit.store.unfreeze()
+    return visit.to("/operations")
+
+
+class _RollbackQuery(Query, kw_only=True):
+    id: str
+
+
+class _RollbackForm(Form, kw_only=True):
+    id: str
+
+
+@page("GET", "/rollback", "import")
+async def ask_rollback_page(visit: Visit[_RollbackQuery]) -> Answer:
+    """Ask whether to discard an open import."""
+    return View("ask.html", {"does": "rollback", "id": visit.given.id})
+
+
+@page("POST", "/rollback", "import")
+async def rollback_page(visit: Visit[_RollbackForm]) -> Answer:
+    """Discard an open import."""
+    await visit.store.rollback_incremental_import(visit.given.id)
+    return visit.to("/operations")

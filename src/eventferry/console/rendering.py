@@ -1,0 +1,140 @@
+"""Renders pages: whatever comes from a store is text, and never markup.
+
+Each expression of a template is escaped for HTML, and what would not be seen (control characters, marks of direction)
+is written out. A browser runs no script and loads no style but those of the package, whatever a page holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import Response
+
+import eventferry
+from eventferry.console.assets import version_of
+from eventferry.console.page import ROOT, View, place
+from eventferry.console.sessions import Visitor
+from eventferry.errors import InputError
+from eventferry.lines.payload import encode_payload
+from eventferry.visible import visible
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # Not `no-referrer`: browsers would send forms with the origin "null".
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+"""Of each answer of the console."""
+
+BRIEF = 120
+"""Characters of a payload in a table."""
+
+MUCH = 100_000
+"""Characters of a payload that a page shows whole."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Rendering:
+    """The templates of the package."""
+
+    def __init__(self) -> None:
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            finalize=_seen,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals |= {"version": eventferry.__version__, "version_of": version_of}
+        self._templates.filters |= {
+            "brief": brief,
+            "clock": clock,
+            "duration": duration,
+            "number": "{:,}".format,
+            "payload_lines": payload_lines,
+        }
+
+    def text(self, request: Request, visitor: Visitor | None, form_key: str, view: View) -> str:
+        """The markup of a page."""
+        template = self._templates.get_template(view.template)
+        return template.render(
+            view.values,
+            form_key=form_key,
+            here=request.scope["path"].partition(ROOT)[2].rstrip("/"),
+            place=partial(place, request),
+            visitor=visitor,
+        )
+
+    def response(self, request: Request, visitor: Visitor | None, form_key: str, view: View) -> Response:
+        """A page as a response."""
+        text = self.text(request, visitor, form_key, view)
+        return Response(text, view.status, HEADERS, media_type="text/html")
+
+
+def _seen(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def clock(timestamp: int | None) -> Markup:
+    """A time in ms since 1970, for people and for scripts, which show it in the reader's own zone."""
+    if timestamp is None:
+        return Markup("–")  # noqa: S704, RUF100 -- a dash
+    try:
+        when = _EPOCH + timedelta(milliseconds=timestamp)
+    except OverflowError:
+        return escape(f"{timestamp:,} ms")
+    shown = when.strftime("%Y-%m-%d %H:%M:%S") + f".{when.microsecond // 1000:03d}"
+    return Markup('<time datetime="{}">{}</time>').format(when.isoformat(), shown)
+
+
+def duration(seconds: float) -> str:
+    """A time in the two units that say most: `3 days 4 h`."""
+    left = int(seconds)
+    units = [("day", 86_400), ("h", 3600), ("min", 60), ("s", 1)]
+    parts = []
+    for name, size in units:
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {name}{'s' if name == 'day' and count > 1 else ''}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def brief(payload: Any) -> str:
+    """The beginning of a payload, for a table."""
+    text = _json(payload)
+    return text if len(text) <= BRIEF else text[:BRIEF] + "…"
+
+
+def payload_lines(payload: Any) -> Iterator[str]:
+    """A payload as JSON over several lines, which end where it is long."""
+    text = _json(payload)
+    if len(text) > MUCH:
+        yield text[:MUCH] + "…"
+        return
+    yield from msgspec.json.format(text, indent=2).split("\n")
+
+
+def _json(payload: Any) -> str:
+    try:
+        return encode_payload(payload).decode()
+    except InputError:  # a foreign writer let in what is no JSON by our rules: shown as it is
+        return json.dumps(payload, ensure_ascii=False, default=str)

@@ -1,0 +1,65 @@
+"""Which imports in parts were committed: a row for each, written in the transaction that swaps, so that to commit once
+more does no harm.
+
+On MySQL the tables get their names behind that transaction. So a row counts only where the import's stage is gone.
+"""
+
+from __future__ import annotations
+
+from eventferry.clock import now
+from eventferry.database import Database, Reading, Writing
+from eventferry.errors import UnsupportedStoreError
+from eventferry.state import owners
+from eventferry.state.small_tables import columns
+
+KEPT_MS = 30 * 24 * 3600 * 1000
+"""How long a row is kept, in ms."""
+
+_COLUMNS = ("id", "at", "events")
+
+
+def _names(reading: Reading) -> tuple[str, str, str, str]:
+    """The table and its columns, quoted."""
+    dialect = reading.dialect
+    name, at, events = map(dialect.column, _COLUMNS)
+    return dialect.table(dialect.tables.imports), name, at, events
+
+
+async def _has_table(reading: Reading) -> bool:
+    name = reading.dialect.tables.imports
+    known = await columns(reading, name)
+    if known and not set(_COLUMNS) <= known.keys():
+        raise UnsupportedStoreError(
+            f"the table {name!r} belongs to another program; committed imports would be kept there"
+        )
+    return bool(known)
+
+
+async def make_table(database: Database) -> None:
+    """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one."""
+    async with owners.writing(database, "exclusive") as writing:
+        if not await _has_table(writing):
+            table, name, at, events = _names(writing)
+            await writing.change(
+                f"""CREATE TABLE IF NOT EXISTS {table}(
+                  {name} VARCHAR(64) NOT NULL PRIMARY KEY, {at} BIGINT NOT NULL, {events} BIGINT NOT NULL
+                ){writing.dialect.of_table}"""
+            )
+
+
+async def committed(reading: Reading, import_id: str) -> int | None:
+    """How many events a committed import had; None where none is known by this id."""
+    if reading.dialect.refuse_text(import_id) is not None or not await _has_table(reading):
+        return None
+    table, name, _, events = _names(reading)
+    rows = await reading.ask(f"SELECT {events} FROM {table} WHERE {name} = %s", (import_id,))
+    return int(rows[0][0]) if rows else None
+
+
+async def save(writing: Writing, import_id: str, events: int) -> None:
+    """Keep that an import is committed, in the transaction that swaps. Rows that are old go."""
+    table, name, at, count = _names(writing)
+    await writing.change(f"DELETE FROM {table} WHERE {name} = %s OR {at} < %s", (import_id, now() - KEPT_MS))
+    await writing.change(
+        f"INSERT INTO {table}({name}, {at}, {count}) VALUES (%s, %s, %s)", (import_id, now(), events)
+    )

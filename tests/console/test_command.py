@@ -1,0 +1,80 @@
+"""The commands that serve the console."""
+
+from __future__ import annotations
+
+import re
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import pytest
+
+from eventferry.cli.console import _page_to
+from tests.support.cli import COMMAND, PATIENCE, Ferry, environment, hear_signals, new_ferry
+from tests.support.console import markup_of
+from tests.support.service import serving
+
+ferry = pytest.fixture(new_ferry)
+
+
+def test_the_console_of_a_store_is_for_whoever_has_its_address(ferry: Ferry) -> None:
+    ferry.done("init", "a.db")
+    log = ferry.directory / "console.log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*COMMAND, "console", "a.db", "--no-browser"],
+            stdin=subprocess.DEVNULL,
+            stderr=file,
+            env=environment(),
+            preexec_fn=hear_signals,
+            cwd=ferry.directory,
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not (found := re.search(r"is at (\S+)#(\S+)\n", log.read_text())):
+                assert time.monotonic() < deadline
+                assert process.poll() is None, log.read_text()
+                time.sleep(0.02)
+            place, token = found.groups()
+            with httpx.Client(timeout=PATIENCE) as client:
+                assert client.get(place.replace("/sign-in", "")).status_code == 303
+                page = client.get(place)
+                key = re.search(r'name="formKey" value="(\w+)"', page.text)
+                assert key is not None
+                form = {"formKey": key[1], "token": token}
+                overview = client.post(place, data=form, follow_redirects=True)
+                assert "Events" in markup_of(overview).text
+                assert client.get(place.replace("/sign-in", "/freeze")).status_code == 403
+                api = place.replace("/console/sign-in", "/describe")
+                assert client.get(api).status_code == 401
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_no_other_user_sees_the_token_that_a_browser_is_opened_with() -> None:
+    with _page_to("http://127.0.0.1:1/console/sign-in#token") as url:
+        page = Path(unquote(urlsplit(url).path))
+        assert "#token" in page.read_text()
+        assert not stat.S_IMODE(page.parent.stat().st_mode) & 0o077
+    assert not page.exists()
+
+
+def test_serve_has_a_console_if_it_is_asked_for(ferry: Ferry) -> None:
+    ferry.done("init", "a.db")
+    url = f"sqlite:///{ferry.directory}/a.db"
+    with serving(url, ferry.directory, "--console") as server, server.client() as client:
+        assert "Overview" in markup_of(client.get("/console")).text
+        server.signal()
+        assert server.ended() == 0
+
+
+def test_a_console_of_what_is_no_store_says_so(ferry: Ferry) -> None:
+    assert "there is no store" in ferry.refused("console", "nowhere.db")
+    assert ferry.names() == set()
