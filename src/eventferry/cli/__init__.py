@@ -16,6 +16,7 @@ import click
 
 import eventferry
 from eventferry.cli import (
+    archiving,
     backups,
     checks,
     completing,
@@ -25,6 +26,7 @@ from eventferry.cli import (
     following,
     foreign,
     incremental,
+    parts,
     repositories,
     secrets,
     service,
@@ -56,6 +58,7 @@ cli.add_section(
     events.copy,
     incremental.incremental_import,
     incremental.incremental,
+    parts.parts,
     syncing.sync,
     syncing.cutover,
     erasing.erase,
@@ -71,7 +74,7 @@ cli.add_section(
     stores.drop,
     stores.stores,
 )
-cli.add_section("Backups", backups.backup, repositories.restore)
+cli.add_section("Backups", backups.backup, repositories.restore, archiving.archive)
 cli.add_section("Secrets", secrets.export_secrets, secrets.import_secrets)
 cli.add_section("Over HTTP", service.serve, console.console, service.token)
 cli.add_section("More", foreign.sources, completing.completion, checks.demo)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+import eventferry
 from eventferry import open_store
 from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, flag, option
+from eventferry.cli.options import REPOSITORY, STORE, flag, option, together
+from eventferry.cli.repositories import identity_option
 from eventferry.cli.running import run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError
@@ -21,6 +23,23 @@ if TYPE_CHECKING:
     import webbrowser
 
     from eventferry.http.tokens import Scope
+
+console_options = together(
+    option(
+        "--repository repository",
+        "REPO",
+        "A backup that the pages show (repeatable).",
+        multiple=True,
+        type=REPOSITORY,
+    ),
+    identity_option,
+    option(
+        "--mask mask",
+        "POINTER",
+        "Show *** in place of what this JSON Pointer finds in payloads, as for secrets (repeatable).",
+        multiple=True,
+    ),
+)
 
 NAME = "you"
 """The name of the token, which the pages show."""
@@ -36,10 +55,19 @@ NAME = "you"
     multiple=True,
     type=click.Choice(["write", "import"]),
 )
+@console_options
 @flag("--no-browser", "Print the address only.")
 @click.pass_context
 def console(
-    context: click.Context, /, store: str, port: int, scopes: tuple[Scope, ...], no_browser: bool
+    context: click.Context,
+    /,
+    store: str,
+    port: int,
+    scopes: tuple[Scope, ...],
+    repository: tuple[str, ...],
+    identity: tuple[str, ...],
+    mask: tuple[str, ...],
+    no_browser: bool,
 ) -> None:
     """Look around in a store with a browser, until Ctrl-C.
 
@@ -58,7 +86,13 @@ def console(
         async with open_store(store) as opened:
             if not await opened.exists():
                 raise StoreNotFoundError(f"there is no store at {without_password(store)}")
-            app = create_app(opened, tokens=token, console=True)
+            app = create_app(
+                opened,
+                tokens=token,
+                console=True,
+                repositories=[eventferry.Repository(place, identity) for place in repository],
+                mask=eventferry.Mask(mask),
+            )
             with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))
                 address = f"{url_of(listener, serving)}/console/sign-in#{token.token}"

@@ -26,13 +26,16 @@ from eventferry.cli.changing import (
 from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, named, taken, told_of
 from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
+from eventferry.cli.jobs import can_copy_by_jobs, copy_by_jobs, import_by_jobs, jobs_of
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     DESTINATION,
     SOURCE,
     STORE,
     aggregate_attribute_option,
+    archived_option,
     bookmark_option,
+    copying_option,
     end_of,
     end_options,
     filter_of,
@@ -43,6 +46,7 @@ from eventferry.cli.options import (
     jobs_option,
     json_option,
     option,
+    processes_option,
     replacing_options,
     to_option,
 )
@@ -56,16 +60,20 @@ from eventferry.lines.page import json_page
 
 if TYPE_CHECKING:
     from eventferry import SplitBy
+    from eventferry.reading.arguments import Archived
 
 
 @command()
 @click.argument("store", type=STORE)
 @filters
 @option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
+@archived_option
 @bookmark_option
 @json_option
 @cancellable
-async def events(store: str, limit: int, with_bookmark: bool, as_json: bool, **filters: Any) -> None:
+async def events(
+    store: str, limit: int, archived: Archived, with_bookmark: bool, as_json: bool, **filters: Any
+) -> None:
     """Print events as JSON Lines.
 
     With --cursor, the next cursor is printed on standard error; with --since or --bookmark, the next bookmark.
@@ -73,7 +81,7 @@ async def events(store: str, limit: int, with_bookmark: bool, as_json: bool, **f
     only = filter_of(**filters)
     async with (
         open_store(store) as opened,
-        contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
+        contextlib.aclosing(opened.export_events(limit=limit, archived=archived, **only)) as export,
     ):
         if as_json:
             blocks = [block async for block in export]
@@ -104,6 +112,7 @@ async def events(store: str, limit: int, with_bookmark: bool, as_json: bool, **f
 @option("--source", "URI", "With --format cloudevents: whose events these are, such as /shop/orders.")
 @flag("--end-mark", "Add a last line by which an import sees that nothing was lost on the way.")
 @flag("--freeze", "Freeze the store during the export.")
+@archived_option
 @jobs_option
 @dry_run_option
 @bookmark_option
@@ -118,6 +127,7 @@ async def export(
     source: str | None,
     end_mark: bool,
     freeze: bool,
+    archived: Archived,
     jobs: int,
     dry_run: bool,
     with_bookmark: bool,
@@ -133,15 +143,17 @@ async def export(
     foreign = taken(options, mapping)
     places = {name: options.pop(name) for name in ("cursor", "since")}
     only, changing = _selected(options, start, places, foreign, dry_run=dry_run)
-    if foreign is not None and (freeze or jobs != 1 or any(places.values())):
-        raise UsageError("--cursor, --since, --freeze and --jobs are for a store")
+    if foreign is not None and (freeze or jobs != 1 or archived != "marker" or any(places.values())):
+        raise UsageError("--cursor, --since, --freeze, --archived and --jobs are for a store")
     destination = Destination(dest, file_format, split_by, has_end=end_mark, source=source)
     async with changing.reported():
         if foreign is None:
             mode = eventferry.AUTO if freeze else eventferry.MANUAL
             async with (
                 open_store(store) as opened,
-                contextlib.aclosing(opened.export_events(maintenance_mode=mode, jobs=jobs, **only)) as export,
+                contextlib.aclosing(
+                    opened.export_events(maintenance_mode=mode, jobs=jobs, archived=archived, **only)
+                ) as export,
             ):
                 if dry_run:
                     await changing.tell(export, Extent(None, "event"), as_json=as_json)
@@ -248,6 +260,7 @@ class _Mark:
 @format_option
 @aggregate_attribute_option
 @end_options
+@processes_option
 @replacing_options
 @bookmark_option
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
@@ -262,12 +275,20 @@ def import_(
     manual: bool,
     byte_offset: int,
     product: str | None,
+    jobs: int,
     **options: Any,
 ) -> None:
     """Replace a store's events by those of SRC.
 
     This is all or nothing. A missing store is created.
     """
+    if jobs > 1:
+        if manual or byte_offset or product is not None or file_format != "jsonl":
+            raise UsageError(
+                "--jobs cannot be combined with --manual, --byte-offset, --to or another format than JSON Lines"
+            )
+        run(import_by_jobs(src, store, jobs_of(jobs, options), as_json=options["as_json"]))
+        return
     if product is not None:
         run(
             _fill(
@@ -300,7 +321,7 @@ def import_(
 @change_options
 @keep_positions_option
 @dry_run_option
-@jobs_option
+@copying_option
 @replacing_options
 @bookmark_option
 @to_option
@@ -311,6 +332,10 @@ def copy(src: str, store: str, jobs: int, product: str | None, **options: Any) -
     """
     if product is not None:
         run(_fill(src, store, product, jobs, **options))
+        return
+    if jobs > 1 and can_copy_by_jobs(store, options):
+        told = {name: options[name] for name in ("with_bookmark", "as_json")}
+        run(copy_by_jobs(src, store, jobs_of(jobs, options), **told))
         return
     run(_import(src, store, jobs, **options))
 

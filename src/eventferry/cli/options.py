@@ -271,6 +271,13 @@ def filter_of(
     return kinds_of(**kinds) | times | {"cursor": cursor, "since": since}
 
 
+archived_option = option(
+    "--archived",
+    None,
+    "What to print for archived events: the marker in place of the payload, or nothing.",
+    type=click.Choice(("marker", "skip")),
+    default="marker",
+)
 bookmark_option = flag(
     "--bookmark with_bookmark",
     "Tell the bookmark behind the last event that was read, from which --since goes on; --json always does.",
@@ -304,6 +311,20 @@ to_option = option(
     "The target is a database of this product, whose own empty table is filled: message-db or pyeventsourcing. "
     "Without --from, --set gives its options.",
     type=click.Choice(tuple(PRODUCTS)),
+)
+processes_option = option(
+    "--jobs",
+    "N",
+    "Import with this many processes, each with a connection; for a file of JSON Lines, into a store on a server.",
+    type=click.IntRange(1),
+    default=1,
+)
+copying_option = option(
+    "--jobs",
+    "N",
+    "Copy with this many processes into a store on a server. Into SQLite: read with this many connections.",
+    type=click.IntRange(1),
+    default=1,
 )
 jobs_option = option(
     "--jobs",

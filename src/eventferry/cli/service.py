@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+import eventferry
 from eventferry import open_store
 from eventferry.cli.commands import Group, command, section
+from eventferry.cli.console import console_options
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
@@ -87,7 +89,7 @@ _SIZE = click.IntRange(1)
         type=click.FloatRange(0),
     ),
 )
-@flag("--console", "Serve pages for people too, at /console.")
+@section("Console", flag("--console", "Serve pages for people too, at /console."), console_options)
 @click.pass_context
 def serve(
     context: click.Context,
@@ -96,6 +98,9 @@ def serve(
     tokens: Path | None,
     exchange_dir: Path | None,
     console: bool,
+    repository: tuple[str, ...],
+    identity: tuple[str, ...],
+    mask: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
@@ -109,6 +114,8 @@ def serve(
     from eventferry.http.serving import serve as serve_app
 
     given = {name: value for name, value in options.items() if value is not None}
+    if (repository or identity or mask) and not console:
+        raise UsageError("--repository, --identity and --mask are for --console")
     host = given["host"]
     if tokens is None and not is_loopback(host):
         raise UsageError(
@@ -136,6 +143,8 @@ def serve(
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
                 console=console,
+                repositories=[eventferry.Repository(place, identity) for place in repository],
+                mask=eventferry.Mask(mask),
             )
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 from starlette.requests import Request
-from starlette.responses import Response
 
 import eventferry
 from eventferry.console.assets import version_of
 from eventferry.console.page import ROOT, View, place
+from eventferry.console.selection import as_field, iso
 from eventferry.console.sessions import Visitor
 from eventferry.errors import InputError
 from eventferry.lines.payload import encode_payload
@@ -49,8 +48,6 @@ BRIEF = 120
 MUCH = 100_000
 """Characters of a payload that a page shows whole."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 class Rendering:
     """The templates of the package."""
@@ -68,6 +65,7 @@ class Rendering:
         self._templates.filters |= {
             "brief": brief,
             "clock": clock,
+            "as_field": as_field,
             "duration": duration,
             "number": "{:,}".format,
             "payload_lines": payload_lines,
@@ -84,11 +82,6 @@ class Rendering:
             visitor=visitor,
         )
 
-    def response(self, request: Request, visitor: Visitor | None, form_key: str, view: View) -> Response:
-        """A page as a response."""
-        text = self.text(request, visitor, form_key, view)
-        return Response(text, view.status, HEADERS, media_type="text/html")
-
 
 def _seen(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
@@ -99,11 +92,10 @@ def clock(timestamp: int | None) -> Markup:
     if timestamp is None:
         return Markup("–")  # noqa: S704, RUF100 -- a dash
     try:
-        when = _EPOCH + timedelta(milliseconds=timestamp)
+        shown = iso(timestamp)
     except OverflowError:
         return escape(f"{timestamp:,} ms")
-    shown = when.strftime("%Y-%m-%d %H:%M:%S") + f".{when.microsecond // 1000:03d}"
-    return Markup('<time datetime="{}">{}</time>').format(when.isoformat(), shown)
+    return Markup('<time datetime="{}Z">{}</time>').format(shown, shown.replace("T", " "))
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from eventferry import StoreNotFoundError
-from eventferry.http import appends, events, exchange, following, imports, openapi, secrets
+from eventferry.http import appends, events, exchange, following, imports, openapi, parts, secrets
 from eventferry.http.handling import Call, Query
 from eventferry.http.metrics import MEDIA_TYPE as METRICS
 from eventferry.http.route import HTML, Handler, answers, route
@@ -55,7 +55,9 @@ async def openapi_handler(call: Call[Query]) -> dict[str, Any]:
 async def docs_handler(call: Call[Query]) -> Response:
     """Get this description for people."""
     return Response(
-        openapi.page(_present(call), with_tokens=call.service.has_tokens),
+        openapi.page(
+            _present(call), with_tokens=call.service.has_tokens, with_console=call.service.has_console
+        ),
         media_type="text/html",
         # The page loads nothing and runs nothing: its readers may hold a token.
         headers={
@@ -85,6 +87,10 @@ ROUTES: tuple[Handler[Any], ...] = (
     imports.part_handler,
     imports.commit_handler,
     imports.rollback_handler,
+    parts.begin_import_handler,
+    parts.push_import_handler,
+    parts.commit_import_handler,
+    parts.rollback_import_handler,
     events.freeze_handler,
     events.unfreeze_handler,
     secrets.secrets_handler,
