@@ -269,7 +269,11 @@ def test_a_store_that_is_missing_is_told_when_the_data_frame_is_made(tmp_path: P
     [
         (["type", "timestamp"], {}, "the data frame lacks the column aggregateId"),
         (["type", "timestamp", "aggregateId", "extra"], {}, "the data frame has a column 'extra'"),
-        (["type", "timestamp", "aggregateId"], {}, "lacks the column threadCounter: .*spark.numbered gives them"),
+        (
+            ["type", "timestamp", "aggregateId"],
+            {},
+            "lacks the column threadCounter: .*spark.numbered gives them",
+        ),
         (list(COLUMNS), {"older": "drop"}, "older must be skip, reject or accept"),
         (list(COLUMNS), {"numPartitions": "3"}, "no option 'numPartitions' here, but older, url"),
     ],
