@@ -39,6 +39,22 @@ if TYPE_CHECKING:
     from eventferry.lines.files import read_blocks
     from eventferry.lines.metadata import EventMetadata, data_of, metadata_of, with_metadata
     from eventferry.lines.piping import Sink, pipeline
+    from eventferry.looking.counting import (
+        AggregateCount,
+        Aggregates,
+        EventTypes,
+        LargeEvent,
+        Point,
+        Stats,
+        Timeline,
+        TypeCount,
+    )
+    from eventferry.looking.differences import Change
+    from eventferry.looking.history import History, HistoryEntry
+    from eventferry.looking.masks import Mask
+    from eventferry.looking.poison import PoisonSearch
+    from eventferry.looking.searching import SearchPage
+    from eventferry.looking.tracing import Trace, TracedEvent, by_cause
     from eventferry.reading.exporting import ExportStream
     from eventferry.reading.following import FollowStream
     from eventferry.reading.loading import EventLoader
@@ -89,10 +105,13 @@ __version__ = "0.1.0"
 __all__ = [
     "AUTO",
     "MANUAL",
+    "AggregateCount",
     "AggregatePage",
+    "Aggregates",
     "Append",
     "Appended",
     "BackupReport",
+    "Change",
     "ChangeReport",
     "ChangedEvent",
     "Changes",
@@ -103,13 +122,14 @@ __all__ = [
     "Description",
     "Difference",
     "DrillReport",
-    "Event",
     "EraseReport",
     "Erased",
+    "Event",
     "EventInput",
     "EventLoader",
     "EventMetadata",
     "EventStore",
+    "EventTypes",
     "ExportStream",
     "FolderSink",
     "FollowStream",
@@ -117,17 +137,23 @@ __all__ = [
     "ForeignSource",
     "ForeignTarget",
     "GatheredSecrets",
+    "History",
+    "HistoryEntry",
     "ImportProgress",
     "ImportReport",
     "ImportStream",
+    "LargeEvent",
     "MaintenanceMode",
     "MappedCsv",
     "Mapping",
+    "Mask",
     "Older",
     "OpenImportDescription",
     "Page",
     "PartReport",
     "Partition",
+    "Point",
+    "PoisonSearch",
     "Problem",
     "PruneReport",
     "Remark",
@@ -139,6 +165,7 @@ __all__ = [
     "Rules",
     "Run",
     "SavedEvent",
+    "SearchPage",
     "Secret",
     "SecretDifference",
     "SecretsExport",
@@ -150,6 +177,7 @@ __all__ = [
     "SourcePreview",
     "SourceReport",
     "SplitBy",
+    "Stats",
     "StreamReport",
     "Subscriber",
     "SyncPreview",
@@ -157,8 +185,13 @@ __all__ = [
     "SyncStatus",
     "TargetReport",
     "TargetStream",
+    "Timeline",
+    "Trace",
+    "TracedEvent",
+    "TypeCount",
     "VerifyReport",
     "back_up",
+    "by_cause",
     "check",
     "cutover",
     "data_of",
@@ -249,6 +282,29 @@ _MODULES = {
     "tabular.folder": ("FolderSink", "SplitBy"),
     "tabular.parquet": ("read_parquet", "to_parquet"),
     "comparing.verifying": ("Difference", "VerifyReport", "verify"),
+    "looking.counting": (
+        "AggregateCount",
+        "Aggregates",
+        "EventTypes",
+        "LargeEvent",
+        "Point",
+        "Stats",
+        "Timeline",
+        "TypeCount",
+    ),
+    "looking.differences": ("Change",),
+    "looking.history": (
+        "History",
+        "HistoryEntry",
+    ),
+    "looking.masks": ("Mask",),
+    "looking.poison": ("PoisonSearch",),
+    "looking.searching": ("SearchPage",),
+    "looking.tracing": (
+        "Trace",
+        "TracedEvent",
+        "by_cause",
+    ),
     "comparing.verifying_secrets": ("SecretDifference", "SecretsVerifyReport", "verify_secrets"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -50,6 +50,7 @@ __all__ = [
     "UnsupportedStoreError",
     "UsageError",
     "VersionGapError",
+    "WorkerError",
 ]
 
 
@@ -313,6 +314,11 @@ class RepositoryDamagedError(RepositoryError):
 class BackupDivergedError(EventferryError):
     """The store is not a continuation of what its chain in the repository holds: it was restored to an older state, and
     may have grown apart since. Nothing was backed up."""
+
+
+class WorkerError(EventferryError):
+    """A process that works for this one cannot be started, or was ended before its work was done: killed, or out of
+    memory. An import that it worked for was interrupted, and `resume` continues it."""
 
 
 class SecretExistsError(EventferryError):

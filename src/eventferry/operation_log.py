@@ -100,9 +100,10 @@ class Operation:
     def _over(self, level: int, words: str, fields: dict[str, Any]) -> None:
         if self._began is None:
             return
-        seconds = round(time.perf_counter() - self._began, 6)
-        self._began = None
-        self._tell(level, words, fields | self.counts | {"seconds": seconds})
+        began, self._began = self._began, None
+        if log.isEnabledFor(level):
+            seconds = round(time.perf_counter() - began, 6)
+            self._tell(level, words, fields | self.counts | {"seconds": seconds})
 
     def _tell(self, level: int, words: str, fields: dict[str, Any]) -> None:
         if not log.isEnabledFor(level):

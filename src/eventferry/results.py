@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from eventferry.cursor import encode
 from eventferry.lines.event import Event, EventInput
 
 ExpectedVersion: TypeAlias = int | Literal["any", "none"]
@@ -18,11 +19,16 @@ class SavedEvent(msgspec.Struct, frozen=True):
 
     Attributes:
         event: the event as stored, with its position and timestamp.
-        cursor: the heads right after the commit: a reader that has reached this cursor has read the event.
+        heads: the next counter of each of the 256 threads right after the commit.
     """
 
     event: Event
-    cursor: str
+    heads: Sequence[int]
+
+    @property
+    def cursor(self) -> str:
+        """The heads as a cursor: a reader that has reached it has read the event."""
+        return encode(self.heads)
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -39,19 +45,24 @@ class Append(msgspec.Struct, frozen=True):
     expected_version: ExpectedVersion = "any"
 
 
-class Appended(msgspec.Struct, frozen=True, rename="camel"):
+class Appended(msgspec.Struct, frozen=True):
     """The result of `append_events` and `append_batches`.
 
     Attributes:
         events: the events as stored, with their positions, versions and timestamp, in the order given.
-        cursor: the heads right after the commit: a reader that has reached this cursor has read the events. Of a
-            repeated append the heads when it was repeated.
+        heads: the next counter of each of the 256 threads right after the commit. Of a repeated append when it was
+            repeated.
         is_repeated: whether an append with the same idempotency key had stored them before.
     """
 
     events: list[Event]
-    cursor: str
+    heads: Sequence[int]
     is_repeated: bool
+
+    @property
+    def cursor(self) -> str:
+        """The heads as a cursor: a reader that has reached it has read the events."""
+        return encode(self.heads)
 
 
 class AggregatePage(msgspec.Struct, frozen=True, rename="camel"):

@@ -627,3 +627,34 @@ async def test_the_last_events_are_the_end_of_the_order_also_where_threads_fall(
             assert await store.last_events(n) == events[-n:]
         with pytest.raises(UsageError):
             await store.last_events(0)
+
+
+# to any version
+
+
+async def test_an_append_to_any_version_behind_our_last_needs_no_exclusive_transaction(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened() as store:
+        await store.append_events("order-1", events_of("PLACED"))
+        monkeypatch.setattr(store._database, "writing", None)
+        appended = await store.append_events("order-1", events_of("PAID", "SHIPPED"))
+        assert [event.aggregate_version for event in appended.events] == [2, 3]
+        monkeypatch.undo()
+        check_store(await all_pages(store, 10))
+
+
+async def test_appends_to_any_version_by_several_leave_no_gap_whoever_was_last(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as one, open_store(url) as other:
+        await one.init()
+        for _ in range(3):
+            await one.append_events("order-1", events_of("PAID"))
+            await one.append_events("order-1", events_of("PAID"))
+            await other.append_events("order-1", events_of("SHIPPED", "BILLED"))
+        await asyncio.gather(
+            *(store.append_events("order-1", events_of("A", "B")) for store in (one, other) * 10)
+        )
+        stored = await all_pages(one, 100)
+        check_store(stored)
+        assert len(stored) == 52

@@ -7,6 +7,7 @@ import gc
 import random
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -264,3 +265,47 @@ async def test_of_a_group_that_waits_for_another_writer_nothing_goes_on_when_all
         other.close()
         await store.save_event({"type": "T", "aggregateId": "last", "aggregateVersion": 1})
         assert (await store.describe()).event_count == 1
+
+
+async def test_a_save_that_has_to_wait_for_a_writer_lets_the_loop_go_on(tmp_path: Path) -> None:
+    await make_store(tmp_path / "a.db", 10)
+    async with open_store(url_of(tmp_path / "a.db")) as store:
+        with connect(tmp_path / "a.db") as other:
+            for version in range(1, 4):
+                other.execute("BEGIN IMMEDIATE")
+                # Were the loop waiting with the save, nobody would end the other's transaction.
+                asyncio.get_running_loop().call_later(0.3, other.execute, "ROLLBACK")
+                assert (
+                    await store.save_event(SAVED | {"aggregateVersion": version})
+                ).event.aggregate_version == version
+
+
+async def test_saves_without_a_pause_let_the_loop_have_its_turn(tmp_path: Path) -> None:
+    await make_store(tmp_path / "a.db", 10)
+    async with open_store(url_of(tmp_path / "a.db")) as store:
+        had_turn: list[int] = []
+        asyncio.get_running_loop().call_later(0.1, had_turn.append, 1)
+        for version in range(1, 10_000):
+            if had_turn:
+                break
+            await store.save_event(SAVED | {"aggregateVersion": version})
+        assert had_turn
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_save_holds_up_no_other_task_and_where_there_is_none_needs_no_thread(
+    tmp_path: Path, others: int
+) -> None:
+    await make_store(tmp_path / "a.db", 10)
+    async with open_store(url_of(tmp_path / "a.db")) as store:
+        await store.save_event(SAVED)
+        threads: set[int] = set()
+        [writer] = store._database._writers._idle  # type: ignore[attr-defined]
+        writer.sqlite.set_trace_callback(lambda _: threads.add(threading.get_ident()))
+        tasks = [asyncio.create_task(asyncio.sleep(3600)) for _ in range(others)]
+        for version in range(2, 500):
+            await store.save_event(SAVED | {"aggregateVersion": version})
+        writer.sqlite.set_trace_callback(None)
+        for task in tasks:
+            task.cancel()
+        assert (threading.get_ident() in threads) == (not tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from operator import methodcaller
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -22,6 +22,9 @@ _STRING_OR_NUMBER = b'"-0123456789'
 
 Apply: TypeAlias = Callable[[Document], int]
 """Changes a payload; returns at how many places."""
+
+
+_Found: TypeAlias = tuple[bool, bool, list[int]]
 
 
 class _Edit:
@@ -111,6 +114,17 @@ class _Step:
         return self._rename_aggregate + behind
 
     @property
+    def found(self) -> _Found:
+        """What it has found so far; one that is made ready in another process goes on from there."""
+        return self.is_met, self._is_behind_found, [edit.found for edit in self.edits]
+
+    @found.setter
+    def found(self, found: _Found) -> None:
+        self.is_met, self._is_behind_found, edits = found
+        for edit, count in zip(self.edits, edits, strict=True):
+            edit.found = count
+
+    @property
     def never_matched(self) -> list[str]:
         """What of it has found nothing, in words."""
         if not self.is_met:
@@ -167,9 +181,17 @@ class Applied:
     """Rules, made ready for the events of one passage; they count what they find."""
 
     def __init__(self, rules: Rules, key: bytes | None) -> None:
+        self._made_of = rules, key
         pseudonyms = None if key is None else Pseudonyms(key)
         self._steps = [_Step(number, rule, pseudonyms) for number, rule in enumerate(rules.rules, 1)]
         self._known: dict[tuple[str, int], tuple[_Run, ...]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Applied, self._made_of, [step.found for step in self._steps]
+
+    def __setstate__(self, found: list[_Found]) -> None:
+        for step, each in zip(self._steps, found, strict=True):
+            step.found = each
 
     def runs(self, event_type: str, done: int = 0) -> tuple[_Run, ...]:
         """What there is to do with events of a type, in order, by the rules behind the first `done`."""

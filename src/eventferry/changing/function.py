@@ -20,7 +20,12 @@ Function: TypeAlias = Callable[[Event], Event | Iterable[Event] | None]
 
 
 class Called:
-    """A function, as events are given to it."""
+    """A function, as events are given to it. One that is named can be pickled; it is loaded anew.
+
+    Attributes:
+        is_named: whether it was given by its name, and not as a callable.
+        name: its name.
+    """
 
     def __init__(self, given: str | Function) -> None:
         try:
@@ -29,7 +34,13 @@ class Called:
             raise UsageError(f"function: {error}") from error
         if not callable(self._function):
             raise UsageError(f"function: a callable or module:function, not {type(given).__name__}")
+        self.is_named = isinstance(given, str)
         self.name = given if isinstance(given, str) else _name(given)
+
+    def __reduce__(self) -> tuple[type[Called], tuple[str]]:
+        if not self.is_named:
+            raise TypeError(f"{self.name} was given as a callable, and stays in the process that has it")
+        return Called, (self.name,)
 
     @property
     def fingerprint(self) -> str | None:

@@ -48,6 +48,9 @@ class Dialect:
     of_table = ""
     """What stands behind the columns of a table that is made."""
 
+    computed_once = ""
+    """What at the end of a subquery keeps its columns from being computed again for each place where they stand."""
+
     insert_tells = True
     """Whether an insert with `if_absent` tells by its count that the row was there."""
 
@@ -73,8 +76,21 @@ class Dialect:
             return Condition("1 = 0")
         return Condition(f"{self.column(column)} IN ({', '.join(['%s'] * len(kept))})", kept)
 
+    def begins(self, column: str, prefix: str) -> Condition:
+        """That a column begins with a text, byte by byte."""
+        raise NotImplementedError
+
+    def grouped(self, column: str) -> str:
+        """A column of texts to group by, byte by byte, when an index on it would lead to each event alone."""
+        return self.column(column)
+
     def json(self, column: str) -> str:
         """The JSON text of a column."""
+        raise NotImplementedError
+
+    @property
+    def payload_size(self) -> str:
+        """An expression: about the bytes of an event's payload, which it does not print for that."""
         raise NotImplementedError
 
     def if_absent(self, key: Sequence[str]) -> str:

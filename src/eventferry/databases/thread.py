@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial, wraps
 from queue import SimpleQueue
@@ -18,6 +19,11 @@ T = TypeVar("T")
 _AGAIN = 0.5
 """Seconds until a call that goes on after an interrupt is interrupted again: it may have come between two
 statements."""
+
+
+_TURN = 0.005
+"""Seconds in which calls may be made in the loop's own thread before the loop has a turn again: for its timers, what
+arrives, and Ctrl-C."""
 
 
 class _Call(Generic[T]):
@@ -60,8 +66,8 @@ class Worker:
     takes.
 
     `interrupt` makes the call under way fail soon; it is called from other threads, also when there is none. `close`
-    closes the connection, the last call; twice is fine. `given_up` is set while a call goes on whose caller has given
-    it up, for those that wait in steps.
+    closes the connection, the last call; twice is fine. `given_up` is true while a call goes on that must not wait, for
+    those that wait in steps: its caller has given it up, or would be held up by it.
     """
 
     def __init__(self, name: str, interrupt: Callable[[], None], close: Callable[[], None]) -> None:
@@ -71,13 +77,32 @@ class Worker:
         self._is_over = False
         self._interrupt = interrupt
         self._close = close
-        self.given_up = threading.Event()
+        self._at_work = threading.Lock()
+        self._had_turn = 0.0
+        self.given_up = False
 
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the thread; a cancelled call is interrupted, and waited for."""
         if self._is_over:
             raise StoreClosedError("the store was closed while it was in use")
         return await self._made(function)
+
+    @property
+    def can_be_spared(self) -> bool:
+        """Whether a short call may be made right here, by `call`: the loop has no other task, which it would keep
+        waiting. The way to the thread and back takes longer than many a call."""
+        if not self._is_begun or self._is_over or time.monotonic() - self._had_turn > _TURN:
+            return False
+        return len(asyncio.all_tasks()) == 1
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call `function` here and now, where the thread can be spared."""
+        with self._at_work:
+            self.given_up = True
+            try:
+                return function()
+            finally:
+                self.given_up = False
 
     async def _made(self, function: Callable[[], T]) -> T:
         try:
@@ -93,12 +118,14 @@ class Worker:
         try:
             return await call.answer
         except asyncio.CancelledError:
-            self.given_up.set()
+            self.given_up = True
             try:
                 await to_the_end(self._stop(call.over))
             finally:
-                self.given_up.clear()
+                self.given_up = False
             raise
+        finally:
+            self._had_turn = time.monotonic()
 
     async def _stop(self, over: asyncio.Future[None]) -> None:
         while not over.done():
@@ -120,8 +147,12 @@ class Worker:
         """Call `function` between two calls; from any other thread, which waits for so long."""
         if self._is_begun and not self._is_over:
             over = threading.Event()
-            self._calls.put(partial(_between, function, over))
+            self._calls.put(partial(_between, partial(self._alone, function), over))
             over.wait(seconds)
+
+    def _alone(self, function: Callable[[], None]) -> None:
+        with self._at_work:
+            function()
 
     def __del__(self) -> None:
         if not self._is_over:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from starlette.responses import Response
 
-from eventferry import AggregatePage, Append, Appended, InputError
+from eventferry import AggregatePage, Append, Event, InputError
 from eventferry.http.events import DEFAULT_LIMIT, MAX_LIMIT, PAGE_BYTES, Name, Time, check_utf8
 from eventferry.http.handling import Call, Query
 from eventferry.http.route import Body, answers, route
@@ -59,6 +59,14 @@ class _AggregateQuery(Query):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
 
 
+class AppendedAnswer(msgspec.Struct, frozen=True, rename="camel"):
+    """Appended events, and the cursor after them."""
+
+    events: list[Event]
+    cursor: str
+    is_repeated: bool
+
+
 _APPEND = Body(
     "One append, or an array of appends to different aggregates, which are stored together.",
     EventsToAppend | list[EventsToAppend],
@@ -77,9 +85,11 @@ _ONE = msgspec.json.Decoder(_Asked)
     headers={KEY_HEADER: "Makes it safe to send the same append again: it is stored once."},
 )
 @answers(
-    "The events as stored, the cursor after them, and whether they were stored before.", Appended, status=201
+    "The events as stored, the cursor after them, and whether they were stored before.",
+    AppendedAnswer,
+    status=201,
 )
-async def append_handler(call: Call[Query]) -> Appended:
+async def append_handler(call: Call[Query]) -> AppendedAnswer:
     """Store several events, all or none."""
     text = (await call.text()).removeprefix(codecs.BOM_UTF8).strip()
     if not text:
@@ -87,7 +97,7 @@ async def append_handler(call: Call[Query]) -> Appended:
     appends = _appends(text) if len(text) < LARGE else await asyncio.to_thread(_appends, text)
     appended = await call.store._append_rows(appends, call.request.headers.get(KEY_HEADER))
     call.came_in(0 if appended.is_repeated else len(appended.events))
-    return appended
+    return AppendedAnswer(appended.events, appended.cursor, appended.is_repeated)
 
 
 def _appends(text: bytes) -> list[tuple[Append, Sequence[NewRow]]]:

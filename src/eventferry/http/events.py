@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from starlette.responses import Response
 
-from eventferry import Description, Event, EventStore, InputError, SavedEvent
+from eventferry import Description, Event, EventStore, InputError
 from eventferry.http.handling import Call, Query
 from eventferry.http.packing import accepted_coding
 from eventferry.http.route import Body, answers, route
@@ -91,7 +91,7 @@ _EVENT = Body(
 )
 
 
-class SavedAnswer(msgspec.Struct):
+class SavedAnswer(msgspec.Struct, frozen=True):
     """A saved event, and the cursor after it."""
 
     event: Event
@@ -154,7 +154,7 @@ async def events_handler(call: Call[_PageQuery]) -> Response:
 
 @route("POST", "/events", "write", refuses=(409, 423), body=_EVENT)
 @answers("The event as stored, and the cursor after it.", SavedAnswer, status=201)
-async def save_handler(call: Call[Query]) -> SavedEvent:
+async def save_handler(call: Call[Query]) -> SavedAnswer:
     """Save one event."""
     text = (await call.text()).removeprefix(codecs.BOM_UTF8)
     if not text.strip():
@@ -162,7 +162,7 @@ async def save_handler(call: Call[Query]) -> SavedEvent:
     row, version = _saved_row(text) if len(text) < LARGE else await asyncio.to_thread(_saved_row, text)
     saved = await call.store._save_row(row, version)
     call.came_in(1)
-    return saved
+    return SavedAnswer(saved.event, saved.cursor)
 
 
 def _saved_row(text: bytes) -> tuple[NewRow, int]:

@@ -22,6 +22,7 @@ from eventferry.errors import (
     StoreBusyError,
     StoreClosedError,
     UsageError,
+    WorkerError,
 )
 from eventferry.importing.batch import SLICE
 from eventferry.importing.resuming import Consumed
@@ -302,5 +303,7 @@ class ImportStream:
 def _is_interruption(error: BaseException | None) -> bool:
     """Whether an import was interrupted, so that a resume can continue it, rather than refused."""
     if isinstance(error, EventferryError):
-        return isinstance(error, DatabaseError | StoreBusyError | StoreClosedError | ResumeError)
+        return isinstance(
+            error, DatabaseError | StoreBusyError | StoreClosedError | ResumeError | WorkerError
+        )
     return isinstance(error, asyncio.CancelledError | KeyboardInterrupt | OSError)

@@ -45,8 +45,8 @@ def check_mode(mode: MaintenanceMode) -> None:
 
 
 def filter_of(
-    event_types: Iterable[str] | None,
-    aggregate_ids: Iterable[str] | None,
+    event_types: Iterable[str] | None = None,
+    aggregate_ids: Iterable[str] | None = None,
     start_time: int | None = None,
     finish_time: int | None = None,
     *,

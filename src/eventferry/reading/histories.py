@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import Database, Reading, Selection
+from eventferry.database import EVERYTHING, Database, Filter, Reading, Selection
 from eventferry.lines.event import Event, decode_events
+from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.loading import PAGE_BYTES
 from eventferry.reading.pages import Pages
 from eventferry.reading.questions import states_at
+from eventferry.results import Page
 
 _PART = 1000  # events that are looked up at a time
 
@@ -55,17 +58,30 @@ async def places_of(
 
 
 async def last_events(database: Database, count: int) -> list[Event]:
-    """The last events in the order. They are among what comes behind the state of the merge in which all is out that is
-    earlier than the last ones by time; where no thread falls, that is hardly more."""
+    """The last events in the order."""
+    async with database.reading() as reading:
+        return await _last(reading, await reading.heads(), count, EVERYTHING)
+
+
+async def tail(database: Database, count: int, only: Filter) -> Page:
+    """The last events that match, in the order, with the cursor and the bookmark behind the store's last event."""
     async with database.reading() as reading:
         heads = await reading.heads()
-        found, _ = await reading.select(Selection(until=heads), count, PAGE_BYTES, backwards=True)
-        if not found:
-            return []
-        [state] = await states_at(reading, [found[-1][2]], vector.decode(None), heads)
-        last: deque[Event] = deque(maxlen=len(found))
-        pages = Pages(state, heads, decode=decode_events)
-        while not pages.is_end:
-            page = await pages.page(reading, len(found), PAGE_BYTES)
-            last.extend(page.events)
+        events = [] if only.is_empty else await _last(reading, heads, count, only)
+        bookmark = await Bookmark.at(reading, heads)
+    return Page(events, vector.encode(heads), str(bookmark))
+
+
+async def _last(reading: Reading, heads: Sequence[int], count: int, only: Filter) -> list[Event]:
+    """They are among what comes behind the state of the merge in which all is out that is earlier than the last ones
+    by time; where no thread falls, that is hardly more."""
+    found, _ = await reading.select(Selection(until=heads, only=only), count, PAGE_BYTES, backwards=True)
+    if not found:
+        return []
+    [state] = await states_at(reading, [found[-1][2]], vector.decode(None), heads)
+    last: deque[Event] = deque(maxlen=len(found))
+    pages = Pages(state, heads, only, decode=decode_events)
+    while not pages.is_end:
+        page = await pages.page(reading, len(found), PAGE_BYTES)
+        last.extend(page.events)
     return list(last)

@@ -1,7 +1,8 @@
 """Appends: several events that belong together, stored in one transaction or not at all.
 
-An append to one aggregate that must have a certain version is a save of several events, and is first tried as one, if
-no other is under way: the database stores it in one step, or leaves it out where anything is in the way.
+An append to one aggregate is first tried as a save of several events, if no other is under way: the database stores it
+in one step, or leaves it out where anything is in the way. A save names the version before it, and so does an append to
+any version where the aggregate's last one was seen here: if that is the last no more, it is left out.
 
 All others, and what was left out, go together into one exclusive transaction (`groups`) when they wait, in order of
 their timestamps, so that no thread's timestamps fall within a group. In it each one's expectations are checked; those
@@ -25,7 +26,6 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from eventferry import cursor
 from eventferry.clock import now
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.cursor import MAX_COUNTER
@@ -70,6 +70,7 @@ _PAUSES = (0.1, 0.4, 1, 1.5)
 
 T = TypeVar("T")
 
+_MOST_SEEN = 4096  # aggregates whose last versions are kept
 _MANY_AT_ONCE = 100  # events that are saved in one step; of more, the round trips are not what takes the time
 _MANY = 1000  # events that are checked in a worker thread, so as not to block the event loop
 
@@ -131,6 +132,9 @@ class Appends:
             lambda unit: sum(len(row.payload) for part in unit.parts for row in part.rows),
         )
         self._under_way = 0
+        self._seen: dict[
+            str, int
+        ] = {}  # last versions of aggregates, those that were appended to last at the end
         self._checking = asyncio.Lock()
         self._keys_of: str | None = None  # the identity of a store whose table of keys is there
         self._sweeping = append_keys.Sweeping()
@@ -173,14 +177,16 @@ class Appends:
             )
             for row in stored.rows
         ]
-        return Appended(events, cursor.encode(stored.heads), stored.is_repeated)
+        self._note(stored.rows)
+        return Appended(events, stored.heads, stored.is_repeated)
 
     async def _saved(self, unit: _Unit) -> _Stored | None:
         """What came of it as a save of several events; None where that cannot be, or something was in the way."""
         [part, *others] = unit.parts
-        if others or unit.key is not None or part.expected is None or not _is_small(part):
+        before = self._seen.pop(part.aggregate_id, None) if part.expected is None else part.expected
+        if others or unit.key is not None or before is None or not _is_small(part.rows, before):
             return None
-        version = part.expected + 1
+        version = before + 1
         rows = [row._replace(timestamp=unit.timestamp) for row in part.rows]
         try:
             saved = await self._saving.save_next(rows, version)
@@ -191,6 +197,14 @@ class Appends:
         )
         return _Stored(_run(first, rows), saved.heads)
 
+    def _note(self, rows: Sequence[Row]) -> None:
+        """What these rows, just stored, tell about the last versions of their aggregates."""
+        for row in rows:
+            self._seen.pop(row.aggregate_id, None)
+            self._seen[row.aggregate_id] = row.aggregate_version
+        while len(self._seen) > _MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
+
     async def save_next(self, row: NewRow, version: int) -> SavedEvent:
         """Store an event that must have the next version of its aggregate."""
         try:
@@ -200,7 +214,7 @@ class Appends:
             if last is not None and last < version:
                 raise VersionGapError(row.aggregate_id, version, last) from None
             raise
-        return SavedEvent(appended.events[0], appended.cursor)
+        return SavedEvent(appended.events[0], appended.heads)
 
     # a group
 
@@ -416,11 +430,11 @@ def _placed(
     return rows
 
 
-def _is_small(part: Part) -> bool:
-    """Whether its events go into one statement."""
-    if len(part.rows) > _MANY_AT_ONCE or (part.expected or 0) + len(part.rows) > MAX_SAFE_INTEGER:
+def _is_small(rows: Sequence[NewRow], before: int) -> bool:
+    """Whether events behind this version go into one statement."""
+    if len(rows) > _MANY_AT_ONCE or before + len(rows) > MAX_SAFE_INTEGER:
         return False
-    return sum(len(row.payload) for row in part.rows) <= MOST_BYTES
+    return sum(len(row.payload) for row in rows) <= MOST_BYTES
 
 
 def _run(first: Row, events: Sequence[NewRow]) -> list[Row]:

@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 import msgspec
 
-from eventferry import cursor
 from eventferry.clock import now
 from eventferry.database import Database, Save, Saved
 from eventferry.errors import StoreFrozenError
@@ -42,7 +41,7 @@ class Saving:
         saved = await (save_row or self.save_row)(row, version)
         decode = partial(decode_payload, row.payload)
         payload = decode() if len(row.payload) < LARGE else await asyncio.to_thread(decode)
-        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.cursor)
+        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.heads)
 
     async def save_row(self, row: NewRow, version: int) -> SavedEvent:
         """Store an event that is a row. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
@@ -57,7 +56,7 @@ class Saving:
             aggregate_version=version,
             payload=msgspec.Raw(row.payload),
         )
-        return SavedEvent(stored, cursor.encode(saved.heads))
+        return SavedEvent(stored, saved.heads)
 
     async def save_next(self, rows: Sequence[NewRow], version: int) -> Saved:
         """Store events, which share their final timestamp, as the next ones of their aggregate, of which the first has

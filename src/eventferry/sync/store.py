@@ -62,6 +62,18 @@ class EventStore(Face[AwaitedStore]):
     get_next_cursor = plain(AwaitedStore.get_next_cursor)
     get_cursor_until_event_types = blocking(AwaitedStore.get_cursor_until_event_types)
 
+    stats = blocking(AwaitedStore.stats)
+    event_types = blocking(AwaitedStore.event_types)
+    aggregates = blocking(AwaitedStore.aggregates)
+    timeline = blocking(AwaitedStore.timeline)
+    largest_events = blocking(AwaitedStore.largest_events)
+    tail = blocking(AwaitedStore.tail)
+    history = blocking(AwaitedStore.history)
+    event_at = blocking(AwaitedStore.event_at)
+    search = blocking(AwaitedStore.search)
+    trace = blocking(AwaitedStore.trace)
+    find_poison = blocking(AwaitedStore.find_poison)
+
     def sync(
         self,
         source: EventStore | ForeignSource,

@@ -203,7 +203,7 @@ class Connection:
 
     @property
     def given_up(self) -> bool:
-        return self._worker.given_up.is_set()
+        return self._worker.given_up
 
     def query(self, statements: str, values: Values = ()) -> list[tuple[Any, ...]]:
         """The rows of the last of these statements."""

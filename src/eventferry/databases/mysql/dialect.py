@@ -9,6 +9,13 @@ from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import Tables
 
 
+def begins(column: str, value: str) -> str:
+    """That a column begins with a text, as an SQL expression with the text twice in it."""
+    # As bytes: the collation of a column that reSolve made takes different texts for the same.
+    prefix = f"CAST({value} AS BINARY)"
+    return f"LEFT(CAST({column} AS BINARY), LENGTH({prefix})) = {prefix}"
+
+
 class MysqlDialect(Dialect):
     """MySQL's, for a store in this database."""
 
@@ -42,6 +49,17 @@ class MysqlDialect(Dialect):
         exact = f"CAST({self.column(column)} AS BINARY) IN ({', '.join(['%s'] * len(texts))})"
         values = tuple(text.encode() for text in texts)
         return Condition(f"({found.text} AND {exact})", found.values + values) if texts else found
+
+    def begins(self, column: str, prefix: str) -> Condition:
+        return Condition(begins(self.column(column), "%s"), (prefix, prefix))
+
+    def grouped(self, column: str) -> str:
+        # As bytes: the collation of a column that reSolve made takes different texts for the same.
+        return f"CAST({self.column(column)} AS BINARY)"
+
+    @property
+    def payload_size(self) -> str:
+        return "IFNULL(LENGTH(`payload`), 4)"
 
     def json(self, column: str) -> str:
         return f"CAST(IFNULL({self.column(column)}, 'null') AS BINARY)"

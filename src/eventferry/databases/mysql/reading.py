@@ -26,7 +26,7 @@ from eventferry.database import (
 from eventferry.databases.dialect import Value
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql.connection import Connection, Values
-from eventferry.databases.mysql.dialect import MysqlDialect
+from eventferry.databases.mysql.dialect import MysqlDialect, begins
 from eventferry.databases.mysql.inspect import inspect
 from eventferry.databases.mysql.markers import comment_of, freeze_of
 from eventferry.databases.mysql.shape import OURS, Shape
@@ -423,9 +423,7 @@ def _enough(lines: Sequence[bytes], limit: int, max_bytes: int) -> int:
 
 
 def _begins(column: str, name: str) -> str:
-    # As bytes: the collation of a column that reSolve made takes different texts for the same.
-    prefix = f"CAST(%({name})s AS BINARY)"
-    return f"LEFT(CAST({column} AS BINARY), LENGTH({prefix})) = {prefix}"
+    return begins(column, f"%({name})s")
 
 
 def _is_selected(selection: Selection) -> str:

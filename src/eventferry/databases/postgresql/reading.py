@@ -29,7 +29,7 @@ from eventferry.database import (
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import fact, whole_heads
 from eventferry.databases.postgresql.connection import Connection, Texts
-from eventferry.databases.postgresql.dialect import PostgresDialect, bound, is_storable
+from eventferry.databases.postgresql.dialect import PostgresDialect, begins, bound, is_storable
 from eventferry.databases.postgresql.inspect import Inspecting
 from eventferry.databases.postgresql.markers import (
     freeze_of,
@@ -92,8 +92,7 @@ def _among(column: str, name: str) -> str:
 
 
 def _begins(column: str, name: str) -> str:
-    # LIKE would take % and _ for any character; a collation of the column's own may not know where a text begins.
-    return f'starts_with({column} COLLATE "C", %({name})s)'
+    return begins(column, f"%({name})s")
 
 
 def _is_selected(selection: Selection) -> str:

@@ -273,12 +273,9 @@ class PostgresWriting(PostgresReading):
         return await self.connection.change(bound(statement, values, self.connection.literal), None)
 
 
-_MORE = 66 + len("'',1,'',''")
-
-
 def event_size(aggregate_id: bytes, event_type: bytes, payload: JsonText) -> int:
     """What reSolve keeps in `eventSize`: the bytes of the event as it stands in its INSERT, and 66 for numbers."""
-    return len(aggregate_id) + len(event_type) + len(payload) + _MORE
+    return len(aggregate_id) + len(event_type) + len(payload) + ddl.SIZE_OF_REST
 
 
 def copied(

@@ -75,6 +75,9 @@ class Names:
 
 MAX_SUBSCRIBER_LENGTH = 190  # in reSolve's tables and in ours
 COLUMNS = '"threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload", "eventSize"'
+SIZE_OF_REST = 66 + len("'',1,'',''")
+"""What reSolve, and so we, add in `eventSize` to the bytes of the three texts of an event."""
+
 POSITION = ("threadId", "threadCounter")
 VERSION = ("aggregateId", "aggregateVersion")
 ORDER = ("timestamp", "threadCounter", "threadId")

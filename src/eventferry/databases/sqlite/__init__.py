@@ -260,7 +260,7 @@ class SqliteDatabase:
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         async with self._writers.connection() as writer:
-            return await writer.run(partial(self._save, writer, saves))
+            return await writer.run_briefly(partial(self._save, writer, saves))
 
     def _save(self, writer: Connection, saves: Sequence[Save]) -> list[Saved | None]:
         refusal: EventferryError | None = None

@@ -67,6 +67,14 @@ class Connection:
         """Call `function` in the worker thread; a cancelled call is interrupted, and waited for."""
         return await self._worker.run(partial(self._translated, function))
 
+    async def run_briefly(self, function: Callable[[], T]) -> T:
+        """The same for a call that is over soon unless it has to wait for somebody, and that changes nothing if it
+        fails. Where it keeps nobody waiting it is made right here."""
+        if self._worker.can_be_spared:
+            with contextlib.suppress(StoreBusyError):  # that is waited for in the thread
+                return self._worker.call(partial(self._translated, function))
+        return await self.run(function)
+
     def _interrupt(self) -> None:
         if self._sqlite is not None:
             self._sqlite.interrupt()
@@ -179,7 +187,7 @@ class Connection:
         """Cut the log to nothing, waiting for whoever reads an older state; whether that came about."""
         deadline = time.monotonic() + self._busy_timeout
         while pragma(self.sqlite, "wal_checkpoint(TRUNCATE)"):
-            if self._worker.given_up.is_set() or time.monotonic() >= deadline:
+            if self._worker.given_up or time.monotonic() >= deadline:
                 return False
             time.sleep(_PAUSE)  # where another checkpoint is under way SQLite does not wait by itself
         return True
@@ -256,7 +264,7 @@ class Connection:
             try:
                 attempt()
             except Exception as error:
-                if code_of(error) != sqlite3.SQLITE_BUSY or self._worker.given_up.is_set():
+                if code_of(error) != sqlite3.SQLITE_BUSY or self._worker.given_up:
                     raise
                 if time.monotonic() >= deadline:
                     raise StoreBusyError(

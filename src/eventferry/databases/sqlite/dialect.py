@@ -31,10 +31,18 @@ def foreign(column: str) -> str:
       ELSE CAST({column} AS TEXT) END"""
 
 
+def begins(column: str, value: str) -> str:
+    """That a column begins with a text, as an SQL expression with the text twice in it."""
+    # As bytes: LIKE takes different cases for the same, and % and _ for any character.
+    prefix = f"CAST({value} AS BLOB)"
+    return f"substr(CAST({column} AS BLOB), 1, length({prefix})) = {prefix}"
+
+
 class SqliteDialect(Dialect):
     """SQLite's."""
 
     snapshot_content = "content"
+    computed_once = "LIMIT -1"
     line = "rowid"
 
     def table(self, name: str) -> str:
@@ -51,6 +59,16 @@ class SqliteDialect(Dialect):
         return Condition(
             f"{self.column(column)} IN (SELECT value FROM json_each(%s))", (json.dumps(list(texts)),)
         )
+
+    def begins(self, column: str, prefix: str) -> Condition:
+        return Condition(begins(self.column(column), "%s"), (prefix, prefix))
+
+    def grouped(self, column: str) -> str:
+        return f"+{self.column(column)}"
+
+    @property
+    def payload_size(self) -> str:
+        return """coalesce(length(CAST("payload" AS BLOB)), 4)"""
 
     def json(self, column: str) -> str:
         return f"CAST({foreign(self.column(column))} AS BLOB)"

@@ -26,7 +26,7 @@ from eventferry.database import (
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import Tables, fact
 from eventferry.databases.sqlite.connection import Connection
-from eventferry.databases.sqlite.dialect import SqliteDialect, bound, foreign
+from eventferry.databases.sqlite.dialect import SqliteDialect, begins, bound, foreign
 from eventferry.databases.sqlite.inspect import inspect
 from eventferry.databases.sqlite.markers import freeze_of, stages
 from eventferry.databases.sqlite.payloads import refuse_number
@@ -288,9 +288,7 @@ def _among(column: str, name: str) -> str:
 
 
 def _begins(column: str, name: str) -> str:
-    # As bytes: LIKE takes different cases for the same, and % and _ for any character.
-    prefix = f"CAST(:{name} AS BLOB)"
-    return f"substr(CAST({column} AS BLOB), 1, length({prefix})) = {prefix}"
+    return begins(column, f":{name}")
 
 
 def _texts(texts: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Looking into a store: what is in it, the history of an aggregate, search, correlations. It changes nothing."""

@@ -1,0 +1,67 @@
+"""Finding the event that a function of the user's refuses."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from eventferry.database import Database, Filter
+from eventferry.errors import UsageError
+from eventferry.lines.event import Event, decode_event
+from eventferry.looking.scanning import Scan
+from eventferry.user_functions import load_function
+
+
+class PoisonSearch(msgspec.Struct, frozen=True, rename="camel"):
+    """How far a function came.
+
+    Attributes:
+        event: the first event that it refused; None if it took all of them.
+        error: what it raised; None likewise.
+        cursor: behind the last event that it was given, so behind the refused one.
+        scanned: how many events were looked at.
+        is_end: whether the end of the store was reached.
+    """
+
+    event: Event | None
+    error: str | None
+    cursor: str
+    scanned: int
+    is_end: bool
+
+
+def loaded(function: str | Callable[[Event], Any]) -> Callable[[Event], Any]:
+    """A function, given itself or by its name. Raises UsageError."""
+    try:
+        found = load_function(function) if isinstance(function, str) else function
+    except ValueError as error:
+        raise UsageError(f"function: {error}") from error
+    if not callable(found):
+        raise UsageError(f"function: a callable or module:function, not {type(function).__name__}")
+    return found
+
+
+async def find_poison(
+    database: Database, function: Callable[[Event], Any], only: Filter, cursor: str | None, scan: int
+) -> PoisonSearch:
+    """Give a function the next events from a cursor on, one after another, until it raises something."""
+    walk = Scan(database, cursor, only, scan)
+    async with aclosing(walk.pages()) as pages:
+        async for lines in pages:
+            for number, line in enumerate(lines.text.split(b"\n")[:-1]):
+                event = decode_event(line)
+                if not walk.takes(event):
+                    continue
+                try:
+                    given = function(event)
+                    if inspect.isawaitable(given):
+                        await given
+                except (Exception, SystemExit) as error:
+                    walk.stop(number)
+                    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                    return PoisonSearch(event, told, walk.cursor, walk.scanned, walk.is_end)
+    return PoisonSearch(None, None, walk.cursor, walk.scanned, walk.is_end)
