@@ -12,7 +12,7 @@ from starlette.routing import Mount
 
 from eventferry.console.page import ROOT
 from eventferry.http import create_app
-from tests.support import line, make_event
+from tests.support import LONG_AGO, exported, line, make_event
 from tests.support.console import Markup, Visitor, console, markup_of
 from tests.support.service import URL, lines_of, new_event, opened, service
 
@@ -116,6 +116,33 @@ async def test_the_history_of_an_aggregate_goes_on_page_after_page(tmp_path: Pat
         assert shown == [50, 50, 20]
         await visitor.see("/aggregate", 404, id="nobody")
         await visitor.see("/aggregate", 400)
+
+
+async def test_selected_events_are_downloaded_as_an_export_gives_them(tmp_path: Path) -> None:
+    async with service(tmp_path, 300, console=True) as (client, store):
+        file = await client.get(
+            f"{ROOT}/download", params={"type": "TYPE_2", "startTime": "2020-09-13T12:26:40.100"}
+        )
+        assert file.headers["content-disposition"] == 'attachment; filename="events.jsonl"'
+        assert file.content == await exported(store, event_types=["TYPE_2"], start_time=LONG_AGO + 100)
+        whole = await client.get(f"{ROOT}/download")
+        assert whole.content == await exported(store)
+        assert (await client.get(f"{ROOT}/download", params={"startTime": "today"})).status_code == 400
+        assert "eventferry_open_exports 0.0" in (await client.get("/metrics")).text
+
+
+async def test_events_are_selected_by_time_however_it_is_written(tmp_path: Path) -> None:
+    async with service(tmp_path, 300, console=True) as (client, _):
+        for begin, end in (
+            ("2020-09-13T12:26:40.100", "2020-09-13T12:26:40.102"),
+            ("2020-09-13T14:26:40.100+02:00", "2020-09-13T12:26:40.102Z"),
+            (str(LONG_AGO + 100), str(LONG_AGO + 102)),
+        ):
+            page = await Visitor(client).see("/events", startTime=begin, finishTime=end)
+            assert [n for n in range(300) if f'{{"number":{n}}}' in page.text] == [100, 101, 102]
+            assert page.forms[0]["startTime"] == "2020-09-13T12:26:40.100"
+        for wrong in ("yesterday", "9" * 30, "2020-13-01", "0000-00-00T00:00"):
+            assert "a time is written as" in (await Visitor(client).see("/events", 400, startTime=wrong)).text
 
 
 async def test_operations_freeze_and_unfreeze_the_store_when_that_is_confirmed(tmp_path: Path) -> None:

@@ -24,7 +24,14 @@ SCOPE_OF = {
     "GET /events": "read",
     "GET /event": "read",
     "GET /aggregate": "read",
+    "GET /download": "read",
+    "GET /follow": "read",
+    "GET /follow/rows": "read",
     "GET /operations": "read",
+    "GET /checks": "read",
+    "GET /examine": "write",
+    "POST /examine": "write",
+    "POST /examine/cancel": "write",
     "GET /freeze": "write",
     "POST /freeze": "write",
     "GET /unfreeze": "write",
@@ -41,7 +48,9 @@ def name_of(page: Page[Any]) -> str:
 
 
 async def asked(visitor: Visitor, page: Page[Any], **headers: str) -> httpx.Response:
-    """Ask for a page; for what a form does, with a form that has the visitor's key."""
+    """Ask for a page; for what a form does, with a form that has the visitor's key. A stream would not end."""
+    if page.path == "/follow/rows":
+        return await visitor.client.head(ROOT + page.path, headers=headers)
     if page.method == "GET":
         return await visitor.client.get(ROOT + page.path, headers=headers)
     key = (await visitor.see("/operations")).forms[0]["formKey"]
@@ -252,7 +261,25 @@ async def test_a_service_without_tokens_shows_its_pages_to_everybody_but_other_s
         await visitor.send("/sign-in", 401, token="anything", formKey=key)
 
 
+async def test_a_person_who_comes_to_the_service_is_led_to_the_console_and_a_program_is_not(
+    tmp_path: Path,
+) -> None:
+    async with console(tmp_path) as (visitor, _, tokens):
+        person = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        for path in ("/describe", "/export", "/metrics"):
+            sent = await visitor.client.get(path, headers=person)
+            assert sent.headers["location"] == f"{ROOT}/sign-in"
+            assert (await visitor.client.get(path)).status_code == 401
+        assert (await visitor.client.get("/")).headers["location"] == ROOT
+        assert "<a href=console>" in (await visitor.client.get("/docs")).text
+        await visitor.sign_in(tokens["all"])
+        assert (await visitor.client.get("/describe")).status_code == 401  # the cookie is for the pages alone
+        assert (await visitor.client.post("/freeze")).status_code == 401
+
+
 async def test_without_being_asked_for_there_is_no_console(tmp_path: Path) -> None:
     async with service(tmp_path) as (client, _):
         for page in PAGES:
             assert (await client.get(f"{URL}{ROOT}{page.path}")).status_code == 404
+        assert (await client.get(URL)).status_code == 404
+        assert "href=console" not in (await client.get("/docs")).text

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any
 
+from eventferry import cursor
 from eventferry.backup import checking, describing, drilling, keeping, restoring
 from eventferry.backup.chain import Chain
 from eventferry.backup.checking import RepositoryReport
@@ -20,9 +21,10 @@ from eventferry.backup.restoring import RestoreReport
 from eventferry.backup.storage import open_storage
 from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
-from eventferry.errors import UsageError
+from eventferry.errors import CursorAheadError, UsageError
 from eventferry.lines.piping import Transform
 from eventferry.reading.arguments import check_integer
+from eventferry.reading.bookmarks import counters_of, decode
 from eventferry.store import EventStore
 
 
@@ -235,6 +237,19 @@ class Repository:
             identities=self._identities,
             dry_run=dry_run,
         )
+
+    async def _end_of(self, store: EventStore) -> tuple[str | None, str | None]:
+        """What to compare a store with: its chain, and the bookmark at which the backup ends. None for the chain where
+        there is none of this store, which may be a restored one. None for the bookmark where the store does not reach
+        so far; then all of it is to be compared. What it has behind the bookmark is newer than the backup."""
+        name = decode(await store.bookmark(None)).identity.hex()
+        chain = name if any(run.chain == name for run in await self.runs(limit=1)) else None
+        end = (await self.status(chain)).newest.bookmark
+        try:
+            await store.bookmark(cursor.encode(counters_of(end)))
+        except CursorAheadError:
+            return chain, None
+        return chain, end
 
     async def _chain(self, chain: str | None) -> Chain:
         return await chain_in(self._storage, chain)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from eventferry import open_store
+from eventferry import Repository, open_store
 from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, option
+from eventferry.cli.repositories import repositories_options
 from eventferry.cli.running import run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError
@@ -36,10 +37,18 @@ NAME = "you"
     multiple=True,
     type=click.Choice(["write", "import"]),
 )
+@repositories_options
 @flag("--no-browser", "Print the address only.")
 @click.pass_context
 def console(
-    context: click.Context, /, store: str, port: int, scopes: tuple[Scope, ...], no_browser: bool
+    context: click.Context,
+    /,
+    store: str,
+    port: int,
+    scopes: tuple[Scope, ...],
+    repository: tuple[str, ...],
+    identity: tuple[str, ...],
+    no_browser: bool,
 ) -> None:
     """Look around in a store with a browser, until Ctrl-C.
 
@@ -58,7 +67,12 @@ def console(
         async with open_store(store) as opened:
             if not await opened.exists():
                 raise StoreNotFoundError(f"there is no store at {without_password(store)}")
-            app = create_app(opened, tokens=token, console=True)
+            app = create_app(
+                opened,
+                tokens=token,
+                console=True,
+                repositories=[Repository(place, identity) for place in repository],
+            )
             with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))
                 address = f"{url_of(listener, serving)}/console/sign-in#{token.token}"

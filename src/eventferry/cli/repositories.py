@@ -34,7 +34,7 @@ from eventferry.cli.output import moment_text, print_data, print_json, print_lin
 from eventferry.cli.places import destination_of, source_of, store_at
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Extent, Meter, conclude, counted, inform, is_quiet, is_watched, rate, say
-from eventferry.errors import CursorAheadError, StoreUnreachableError, UsageError
+from eventferry.errors import StoreUnreachableError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.cli.foreign import Foreign
@@ -100,6 +100,11 @@ identity_option = option(
     multiple=True,
     type=click.Path(dir_okay=False),
 )
+repositories_options = section(
+    "Backups shown",
+    option("--repository repository", "REPO", "A backup that the console shows (repeatable).", multiple=True),
+    identity_option,
+)
 without_erasures_option = flag(
     "--without-erasures", "With what was erased since; also where the list of erasures cannot be read."
 )
@@ -152,22 +157,9 @@ async def lines_of(
 
 
 async def backup_of(store: str, repository: str) -> tuple[str | None, str | None]:
-    """What to compare a store with: its chain in the repository, and the bookmark at which the backup ends. None for
-    the chain where there is none of this store, which may be a restored one. None for the bookmark where the store does
-    not reach so far; then all of it is to be compared. What it has behind the bookmark is newer than the backup."""
-    from eventferry import cursor
-    from eventferry.reading.bookmarks import counters_of, decode
-
-    found = eventferry.Repository(repository)
+    """What to compare a store with, as `Repository._end_of` tells."""
     async with store_at(store) as opened:
-        name = decode(await opened.bookmark(None)).identity.hex()
-        chain = name if any(run.chain == name for run in await found.runs(limit=1)) else None
-        cut = (await found.status(chain)).newest.bookmark
-        try:
-            await opened.bookmark(cursor.encode(counters_of(cut)))
-        except CursorAheadError:
-            return chain, None
-        return chain, cut
+        return await eventferry.Repository(repository)._end_of(opened)
 
 
 async def _meter(repository: eventferry.Repository, chain: str | None) -> Meter:

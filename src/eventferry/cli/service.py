@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from eventferry import open_store
+from eventferry import Repository, open_store
 from eventferry.cli.commands import Group, command, section
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
+from eventferry.cli.repositories import repositories_options
 from eventferry.cli.running import run
 from eventferry.cli.terminal import inform, is_quiet
 from eventferry.databases import without_password
@@ -88,6 +89,7 @@ _SIZE = click.IntRange(1)
     ),
 )
 @flag("--console", "Serve pages for people too, at /console.")
+@repositories_options
 @click.pass_context
 def serve(
     context: click.Context,
@@ -96,6 +98,9 @@ def serve(
     tokens: Path | None,
     exchange_dir: Path | None,
     console: bool,
+    repository: tuple[str, ...],
+    identity: tuple[str, ...],
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
@@ -109,6 +114,8 @@ def serve(
     from eventferry.http.serving import serve as serve_app
 
     given = {name: value for name, value in options.items() if value is not None}
+    if (repository or identity) and not console:
+        raise UsageError("--repository and --identity are for --console")
     host = given["host"]
     if tokens is None and not is_loopback(host):
         raise UsageError(
@@ -136,6 +143,7 @@ def serve(
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
                 console=console,
+                repositories=[Repository(place, identity) for place in repository],
             )
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))

@@ -7,14 +7,16 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from eventferry.console import events, operations, overview, signing_in
+from eventferry import Repository
+from eventferry.console import checks, downloads, events, following, operations, overview, signing_in
 from eventferry.console.assets import asset_page
-from eventferry.console.page import ROOT, Page, View, refusal
-from eventferry.console.rendering import Rendering
+from eventferry.console.examining import Examinations
+from eventferry.console.page import ROOT, Page, View, place, refusal
+from eventferry.console.rendering import HEADERS, Rendering
 from eventferry.console.sessions import Sessions, Visitor
 from eventferry.http.guards import Guards
 from eventferry.http.handling import Service
@@ -26,6 +28,9 @@ PAGES: tuple[Page[Any], ...] = (
     events.events_page,
     events.event_page,
     events.aggregate_page,
+    downloads.download_page,
+    following.follow_page,
+    following.follow_rows_page,
     operations.operations_page,
     operations.ask_freeze_page,
     operations.freeze_page,
@@ -33,6 +38,10 @@ PAGES: tuple[Page[Any], ...] = (
     operations.unfreeze_page,
     operations.ask_rollback_page,
     operations.rollback_page,
+    checks.checks_page,
+    checks.ask_examine_page,
+    checks.examine_page,
+    checks.cancel_examination_page,
     signing_in.sign_in_page,
     signing_in.enter_page,
     signing_in.sign_out_page,
@@ -46,12 +55,15 @@ class Console:
     Args:
         service: whose store is shown.
         guards: of the service.
+        repositories: backups that are shown.
     """
 
-    def __init__(self, service: Service, guards: Guards) -> None:
+    def __init__(self, service: Service, guards: Guards, repositories: Sequence[Repository]) -> None:
         self.service = service
         self.guards = guards
+        self.repositories = repositories
         self.sessions = Sessions(guards)
+        self.examinations = Examinations(service.leaving)
         self._rendering = Rendering()
 
     def routes(self) -> list[Route]:
@@ -61,11 +73,31 @@ class Console:
             for path in dict.fromkeys(page.path for page in PAGES)
             for form in (ROOT + path, f"{ROOT}{path}/")
         ]
-        return [*places, Route(ROOT + "/{rest:path}", _Path([], self))]
+        return [Route("/", _Root()), *places, Route(ROOT + "/{rest:path}", _Path([], self))]
+
+    def is_for_person(self, request: Request) -> bool:
+        """Whether a person with a browser is to read the answer to a request, and not a program."""
+        return "text/html" in request.headers.get("accept", "")
+
+    def sign_in(self, request: Request) -> Response:
+        """Send the browser to the form for signing in."""
+        return RedirectResponse(place(request, "/sign-in"), 303)
+
+    def markup(self, request: Request, visitor: Visitor | None, view: View) -> str:
+        """A page, or a part of one, as markup."""
+        return self._rendering.text(request, visitor, self.sessions.form_key(visitor), view)
 
     def rendered(self, request: Request, visitor: Visitor | None, view: View) -> Response:
         """A page as a response to a request."""
-        return self._rendering.response(request, visitor, self.sessions.form_key(visitor), view)
+        return Response(self.markup(request, visitor, view), view.status, HEADERS, media_type="text/html")
+
+
+class _Root:
+    """The root of the host: a person who knows no more of a service than its host is led to the console."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await RedirectResponse(place(Request(scope), ""), 303)(scope, receive, send)
 
 
 class _Path:

@@ -9,6 +9,7 @@ import msgspec
 from eventferry import Event, EventStore
 from eventferry import cursor as vector
 from eventferry.console.page import Answer, View, Visit, page
+from eventferry.console.selection import Period
 from eventferry.http.handling import Query
 from eventferry.http.problems import RefusedError
 from eventferry.lines.event import decode_events
@@ -21,15 +22,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 """The maximum size of a page's events; it has at least one."""
 
 
-class Selection(Query, kw_only=True):
-    """Which events. What is empty, as a form sends it, selects nothing."""
-
-    type: str = ""
-    aggregate_id: str = ""
-    aggregate_prefix: str = ""
-
-
-class EventsQuery(Selection, kw_only=True):
+class EventsQuery(Period, kw_only=True):
     """Which events, and from where on."""
 
     since: str = ""
@@ -41,9 +34,7 @@ async def events_page(visit: Visit[EventsQuery]) -> Answer:
     given = visit.given
     async with visit.store.export_events(
         since=given.since or None,
-        event_types=[given.type] if given.type else None,
-        aggregate_ids=[given.aggregate_id] if given.aggregate_id else None,
-        aggregate_prefixes=[given.aggregate_prefix] if given.aggregate_prefix else None,
+        **given.arguments(),
         limit=PAGE,
         buffer_size=PAGE_BYTES,
     ) as export:

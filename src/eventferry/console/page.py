@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -23,7 +23,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from eventferry import EventferryError, EventStore
+from eventferry import EventferryError, EventStore, Repository
+from eventferry.console.examining import Examinations
 from eventferry.console.sessions import Sessions, Visitor
 from eventferry.http.bodies import CLIENT_GONE, ClientGoneError, request_text
 from eventferry.http.guards import Guards
@@ -74,6 +75,11 @@ class House(Protocol):
     service: Service
     guards: Guards
     sessions: Sessions
+    repositories: Sequence[Repository]
+    examinations: Examinations
+
+    def markup(self, request: Request, visitor: Visitor | None, view: View) -> str:
+        """A page, or a part of one, as markup."""
 
     def rendered(self, request: Request, visitor: Visitor | None, view: View) -> Response:
         """A page as a response to a request."""

@@ -17,11 +17,11 @@ import jinja2
 import msgspec
 from markupsafe import Markup, escape
 from starlette.requests import Request
-from starlette.responses import Response
 
 import eventferry
 from eventferry.console.assets import version_of
 from eventferry.console.page import ROOT, View, place
+from eventferry.console.selection import as_field
 from eventferry.console.sessions import Visitor
 from eventferry.errors import InputError
 from eventferry.lines.payload import encode_payload
@@ -68,6 +68,7 @@ class Rendering:
         self._templates.filters |= {
             "brief": brief,
             "clock": clock,
+            "as_field": as_field,
             "duration": duration,
             "number": "{:,}".format,
             "payload_lines": payload_lines,
@@ -83,11 +84,6 @@ class Rendering:
             place=partial(place, request),
             visitor=visitor,
         )
-
-    def response(self, request: Request, visitor: Visitor | None, form_key: str, view: View) -> Response:
-        """A page as a response."""
-        text = self.text(request, visitor, form_key, view)
-        return Response(text, view.status, HEADERS, media_type="text/html")
 
 
 def _seen(value: Any) -> Any:

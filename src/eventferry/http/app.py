@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Place
 from starlette.types import Receive, Scope, Send
 
-from eventferry import EventStore, UsageError
+from eventferry import EventStore, Repository, UsageError
 from eventferry.http.appends import KEY_HEADER
 from eventferry.http.events import BOOKMARK_HEADER, CURSOR_HEADER
 from eventferry.http.following import LAST_ID
@@ -30,6 +30,9 @@ from eventferry.http.routes import ROUTES
 from eventferry.http.tokens import TokenFile, Tokens
 from eventferry.http.watch import Watch, seen
 
+if TYPE_CHECKING:
+    from eventferry.console.app import Console
+
 
 def create_app(
     store: EventStore,
@@ -42,6 +45,7 @@ def create_app(
     allowed_hosts: Collection[str] = (),
     allowed_origins: Collection[str] = (),
     console: bool = False,
+    repositories: Sequence[Repository] = (),
 ) -> Starlette:
     """The service of a store as an ASGI application, to be served or mounted in another one.
 
@@ -57,6 +61,7 @@ def create_app(
         allowed_hosts: host names of the service, besides the loopback names.
         allowed_origins: web sites whose pages may call the service, such as `https://admin.example`.
         console: serve pages for people too, at `/console`; see docs/console.md.
+        repositories: backups that the console shows.
 
     Raises:
         UsageError: neither `tokens` nor `insecure` is given, or the directory or rate is not valid.
@@ -72,7 +77,9 @@ def create_app(
     folder = None if exchange_dir is None else Path(exchange_dir).resolve()
     if folder is not None and not folder.is_dir():
         raise UsageError(f"the exchange directory {folder} does not exist")
-    service = Service(store, limits or Limits(), Metrics(), folder, has_tokens=known is not None)
+    service = Service(
+        store, limits or Limits(), Metrics(), folder, has_tokens=known is not None, has_console=console
+    )
     guards = Guards(Sources.of(allowed_hosts, allowed_origins), known, Rate(rate) if rate else None)
     middleware = [Middleware(Watch, metrics=service.metrics)]
     if allowed_origins:
@@ -92,16 +99,19 @@ def create_app(
                 expose_headers=[CURSOR_HEADER, BOOKMARK_HEADER, "Retry-After", "traceparent"],
             )
         )
+    pages = None
+    if console:
+        from eventferry.console.app import Console  # it loads a template engine, which nobody else needs
+
+        pages = Console(service, guards, repositories)
     paths = {
-        path: _Path([route for route in ROUTES if route.path == path], service, guards)
+        path: _Path([route for route in ROUTES if route.path == path], service, guards, pages)
         for path in dict.fromkeys(route.path for route in ROUTES)
     }
     # Litestar appends a slash to the path of a mounted application.
     routes = [Place(form, at) for path, at in paths.items() for form in (path, f"{path}/")]
-    if console:
-        from eventferry.console.app import Console  # it loads a template engine, which nobody else needs
-
-        routes += Console(service, guards).routes()
+    if pages is not None:
+        routes += pages.routes()
     app = Starlette(
         routes=routes,
         middleware=middleware,
@@ -122,11 +132,14 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 class _Path:
     """All routes of one path, one per method, as an ASGI application."""
 
-    def __init__(self, routes: Sequence[Handler[Any]], service: Service, guards: Guards) -> None:
+    def __init__(
+        self, routes: Sequence[Handler[Any]], service: Service, guards: Guards, console: Console | None
+    ) -> None:
         self._routes = {route.method: route for route in routes}
         self._endpoints = {route.method: route.bound(service) for route in routes}
         self._metrics = service.metrics
         self._guards = guards
+        self._console = console
         if (read := self._routes.get("GET")) is not None and not read.changes:
             self._routes["HEAD"], self._endpoints["HEAD"] = read, self._endpoints["GET"]
 
@@ -147,6 +160,8 @@ class _Path:
         try:
             await self._guards.check(scope, route.scopes, changes=route.changes, basic=route.is_plain)
         except RefusedError as error:
+            if error.status == 401 and self._console is not None and self._console.is_for_person(request):
+                return self._console.sign_in(request)
             return route.refusal(error, self._metrics)
         return await self._endpoints[scope["method"]](request)
 

@@ -41,6 +41,7 @@ class Service:
     Attributes:
         exchange_dir: where the routes of reSolve's client read and write files; None if they are off.
         has_tokens: whether clients must present a token.
+        has_console: whether it has pages for people.
         imports: number of running imports.
         followers: number of clients that follow the store.
         leaving: set when the service ends: nobody waits for events any more.
@@ -53,6 +54,7 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     exchange_dir: Path | None = None
     has_tokens: bool = False
+    has_console: bool = False
     imports: int = 0
     followers: int = 0
     leaving: asyncio.Event = field(default_factory=asyncio.Event)

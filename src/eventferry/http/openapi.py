@@ -183,11 +183,15 @@ creates tokens (<code>eventferry token add NAME --scope read --tokens FILE</code
 <code>curl -H "Authorization: Bearer TOKEN" …/describe</code></p>"""
 
 
-def page(routes: Sequence[Handler[Any]], *, with_tokens: bool) -> str:
+_CONSOLE = "<p>To look into the store with a browser: <a href=console>the console</a>.</p>"
+
+
+def page(routes: Sequence[Handler[Any]], *, with_tokens: bool, with_console: bool) -> str:
     """The description for people: a page that loads nothing else."""
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>eventferry</title>",
         f"<style>{_STYLE}</style><h1>eventferry {html.escape(eventferry.__version__)}</h1>",
+        *([_CONSOLE] if with_console else []),
         *([_TOKENS] if with_tokens else []),
         "<p>For machines: <a href=openapi.json>openapi.json</a>.</p>",
     ]

@@ -55,7 +55,9 @@ async def openapi_handler(call: Call[Query]) -> dict[str, Any]:
 async def docs_handler(call: Call[Query]) -> Response:
     """Get this description for people."""
     return Response(
-        openapi.page(_present(call), with_tokens=call.service.has_tokens),
+        openapi.page(
+            _present(call), with_tokens=call.service.has_tokens, with_console=call.service.has_console
+        ),
         media_type="text/html",
         # The page loads nothing and runs nothing: its readers may hold a token.
         headers={

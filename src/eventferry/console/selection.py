@@ -1,0 +1,93 @@
+"""Which events a page is about: fields of a form, which stand in the page's address."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from eventferry.errors import UsageError
+from eventferry.http.handling import Query
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Selection(Query, kw_only=True):
+    """Which events. What is empty, as a form sends it, selects nothing.
+
+    Attributes:
+        type, aggregate_id, aggregate_prefix: as the store's methods take them.
+    """
+
+    type: str = ""
+    aggregate_id: str = ""
+    aggregate_prefix: str = ""
+
+    def arguments(self) -> dict[str, Any]:
+        """The same as arguments of the store's methods."""
+        return {
+            "event_types": [self.type] if self.type else None,
+            "aggregate_ids": [self.aggregate_id] if self.aggregate_id else None,
+            "aggregate_prefixes": [self.aggregate_prefix] if self.aggregate_prefix else None,
+        }
+
+    def parameters(self, **others: Any) -> dict[str, Any]:
+        """The same as parameters of a page, and others."""
+        given = {
+            "type": self.type,
+            "aggregateId": self.aggregate_id,
+            "aggregatePrefix": self.aggregate_prefix,
+        }
+        return {name: value for name, value in (given | others).items() if value not in ("", None)}
+
+
+class Period(Selection, kw_only=True):
+    """Which events, and of which time.
+
+    Attributes:
+        start_time, finish_time: in ms since 1970, or as a form sends a time, in UTC.
+    """
+
+    start_time: str = ""
+    finish_time: str = ""
+
+    def arguments(self) -> dict[str, Any]:
+        """The same as arguments of the store's methods. Raises UsageError."""
+        times = {"start_time": milliseconds(self.start_time), "finish_time": milliseconds(self.finish_time)}
+        return Selection.arguments(self) | times
+
+    def parameters(self, **others: Any) -> dict[str, Any]:
+        """The same as parameters of a page, and others."""
+        return Selection.parameters(
+            self, **{"startTime": self.start_time, "finishTime": self.finish_time} | others
+        )
+
+
+def milliseconds(text: str) -> int | None:
+    """A time of an address, in ms since 1970; None if it is empty. Raises UsageError."""
+    if not text:
+        return None
+    try:
+        when = (
+            datetime.fromisoformat(text)
+            if not text.lstrip("-").isdecimal()
+            else _EPOCH + timedelta(milliseconds=int(text))
+        )
+        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
+        return (when - _EPOCH) // timedelta(milliseconds=1)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"a time is written as 2024-05-31T23:59:59 (UTC), or in milliseconds since 1970, not {text!r:.60}"
+        ) from None
+
+
+def as_field(text: str) -> str:
+    """A time of an address as a form shows it."""
+    try:
+        found = milliseconds(text)
+    except UsageError:
+        return ""
+    return (
+        ""
+        if found is None
+        else (_EPOCH + timedelta(milliseconds=found)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    )
