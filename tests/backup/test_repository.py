@@ -28,6 +28,7 @@ from eventferry.backup.packing import load_recipients
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
 from eventferry.reading import exporting
+from eventferry.reading.bookmarks import decode
 from tests.support import exported
 from tests.support.repositories import chain_in, names_in
 from tests.support.small_backups import KEY, RECIPIENT, back_up
@@ -162,6 +163,36 @@ async def test_joined_parts_hold_every_state_that_there_was(
         for number, bookmark in enumerate(bookmarks, 1):
             lines = b"".join([block async for block in found.export_events(number)])
             assert lines == await exported(store, until=bookmark), number
+
+
+async def test_a_damaged_chain_keeps_no_other_from_being_pruned(tmp_path: Path, repository: str) -> None:
+    names = []
+    for name in ("a", "b", "c"):
+        async with open_store(str(tmp_path / f"{name}.db")) as store:
+            await store.init()
+            await grown(store, repository, 2)
+            names.append(decode(await store.bookmark()).identity.hex())
+    storage, damaged = open_storage(repository), sorted(names)[0]
+    await storage.delete(format.manifest_name(damaged, 2))
+    await storage.put_new(format.manifest_name(damaged, 2), b"damaged")
+    found = Repository(repository)
+    with pytest.raises(RepositoryDamagedError, match=damaged):
+        await found.prune(compact=True)
+    for name in names:
+        if name != damaged:
+            assert (await found.status(name)).newest.parts == 1
+    await storage.delete(format.manifest_name(damaged, 2))
+    report = await found.prune(compact=True)
+    assert (report.joined_parts, report.into_parts) == (3, 1)  # those of the run before
+
+
+async def test_a_report_counts_the_parts_of_all_chains(tmp_path: Path, repository: str) -> None:
+    for name in ("a", "b"):
+        async with open_store(str(tmp_path / f"{name}.db")) as store:
+            await store.init()
+            await grown(store, repository, 2)
+    report = await Repository(repository).prune(compact=True)
+    assert (report.joined_parts, report.into_parts) == (12, 2)
 
 
 async def test_parts_are_joined_while_another_run_adds_some(
