@@ -102,7 +102,13 @@ identity_option = option(
 )
 repositories_options = section(
     "Backups shown",
-    option("--repository repository", "REPO", "A backup that the console shows (repeatable).", multiple=True),
+    option(
+        "--repository repository",
+        "REPO",
+        "A backup that the console shows (repeatable).",
+        multiple=True,
+        type=REPOSITORY,
+    ),
     identity_option,
 )
 without_erasures_option = flag(

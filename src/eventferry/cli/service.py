@@ -100,7 +100,6 @@ def serve(
     console: bool,
     repository: tuple[str, ...],
     identity: tuple[str, ...],
-    quiet: bool,
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
