@@ -28,7 +28,6 @@ from eventferry.backup.packing import load_recipients
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
 from eventferry.reading import exporting
-from eventferry.reading.bookmarks import decode
 from tests.support import exported
 from tests.support.repositories import chain_in, names_in
 from tests.support.small_backups import KEY, RECIPIENT, back_up
@@ -170,20 +169,17 @@ async def test_a_damaged_chain_keeps_no_other_from_being_pruned(tmp_path: Path, 
     for name in ("a", "b", "c"):
         async with open_store(str(tmp_path / f"{name}.db")) as store:
             await store.init()
-            await grown(store, repository, 2)
-            names.append(decode(await store.bookmark()).identity.hex())
-    storage, damaged = open_storage(repository), sorted(names)[0]
+            for number in range(2):
+                await store.append_events("a", [{"type": "T", "payload": number}])
+                chain = (await run_of(store, repository)).chain
+        names.append(chain)
+    storage, damaged = open_storage(repository), min(names)  # the first that is looked at
     await storage.delete(format.manifest_name(damaged, 2))
     await storage.put_new(format.manifest_name(damaged, 2), b"damaged")
     found = Repository(repository)
     with pytest.raises(RepositoryDamagedError, match=damaged):
         await found.prune(compact=True)
-    for name in names:
-        if name != damaged:
-            assert (await found.status(name)).newest.parts == 1
-    await storage.delete(format.manifest_name(damaged, 2))
-    report = await found.prune(compact=True)
-    assert (report.joined_parts, report.into_parts) == (3, 1)  # those of the run before
+    assert [(await found.status(name)).newest.parts for name in names if name != damaged] == [1, 1]
 
 
 async def test_a_report_counts_the_parts_of_all_chains(tmp_path: Path, repository: str) -> None:
