@@ -39,6 +39,6 @@ def test_man_shows_what_the_reference_says() -> None:
     assert "password_command = " in main
     assert re.search(r"141 +broken pipe", main)
     assert "eventferry-copy - Replace a store's events by another store's" in copy
-    assert re.search(r"--jobs N\s+Read the store", copy)
+    assert re.search(r"--replace\s+Allow replacing", copy)
     assert re.search(r"-q, --quiet\s+Say +nothing", copy)
     assert "$ eventferry copy store.db second.db --replace" in copy

@@ -21,6 +21,7 @@ from tests.support.service import serving
 ferry = pytest.fixture(new_ferry)
 
 
+@pytest.mark.slow
 def test_the_console_of_a_store_is_for_whoever_has_its_address(ferry: Ferry) -> None:
     ferry.done("init", "a.db")
     log = ferry.directory / "console.log"
@@ -66,6 +67,7 @@ def test_no_other_user_sees_the_token_that_a_browser_is_opened_with() -> None:
     assert not page.exists()
 
 
+@pytest.mark.slow
 def test_serve_has_a_console_if_it_is_asked_for(ferry: Ferry) -> None:
     ferry.done("init", "a.db")
     url = f"sqlite:///{ferry.directory}/a.db"

@@ -37,8 +37,8 @@ PATHS = st.one_of(
 REQUEST = st.tuples(st.sampled_from(["GET", "POST", "HEAD", "PUT"]), PATHS, QUERIES, QUERIES, st.booleans())
 
 
-@given(requests=st.lists(REQUEST, min_size=60, max_size=60))
-@settings(max_examples=examples(3))
+@given(requests=st.lists(REQUEST, min_size=40, max_size=40))
+@settings(max_examples=examples(2))
 def test_no_request_makes_an_error_of_the_service_or_a_script(
     requests: list[tuple[str, str, str, str, bool]],
 ) -> None:

@@ -10,6 +10,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from eventferry import Mask, with_metadata
+from eventferry.console import searching
 from eventferry.console.page import ROOT
 from eventferry.http import create_app
 from tests.support import LONG_AGO, exported, line, make_event
@@ -90,19 +92,30 @@ async def test_an_event_is_shown_with_its_payload_as_it_stands_in_the_store(tmp_
         await Visitor(client).see("/event", 400, thread=256, counter=0)
 
 
-async def test_pages_of_events_follow_one_another_and_keep_what_was_selected(tmp_path: Path) -> None:
+def positions_in(page: Markup) -> list[str]:
+    """The positions of the events in a table."""
+    queries = [
+        dict(parse_qsl(urlsplit(link).query)) for link in page.links if link.startswith(f"{ROOT}/event?")
+    ]
+    return [f"{query['thread']}:{query['counter']}" for query in queries]
+
+
+@pytest.mark.parametrize(("order", "pages"), [("oldest", [50, 50, 33]), ("newest", [50, 50, 35])])
+async def test_pages_of_events_follow_one_another_and_keep_what_was_selected(
+    tmp_path: Path, order: str, pages: list[int]
+) -> None:
+    """The older page of the newest begins with the time at which the one before ends."""
     async with service(tmp_path, 400, console=True) as (client, _):
-        path, positions, count = f"{ROOT}/events?type=TYPE_1", [], 0
+        path, found = f"{ROOT}/events?type=TYPE_1&order={order}", []
         while path:
-            page = markup_of(await client.get(path))
-            positions += [link for link in page.links if link.startswith(f"{ROOT}/event?")]
-            path = next((link for link in page.links if "since=" in link), "")
-            count += 1
-        assert count == 3
-        assert len(positions) == len(set(positions)) == 133
-        assert all(
-            int(dict(parse_qsl(urlsplit(link).query))["thread"]) % 3 in (0, 1, 2) for link in positions
-        )
+            shown = markup_of(await client.get(path))
+            found.append(positions_in(shown))
+            path = next((link for link in shown.links if "since=" in link or "finishTime=" in link), "")
+            path = "" if path.startswith(f"{ROOT}/download") else path
+        assert list(map(len, found)) == pages
+        wanted = [f"{n % 256}:{n // 256}" for n in range(400) if n % 3 == 1]
+        assert sorted({position for page in found for position in page}) == sorted(wanted)
+        assert found[0][0] == (wanted[0] if order == "oldest" else wanted[-1])
 
 
 async def test_the_history_of_an_aggregate_goes_on_page_after_page(tmp_path: Path) -> None:
@@ -143,6 +156,131 @@ async def test_events_are_selected_by_time_however_it_is_written(tmp_path: Path)
             assert page.forms[0]["startTime"] == "2020-09-13T12:26:40.100"
         for wrong in ("yesterday", "9" * 30, "2020-13-01", "0000-00-00T00:00"):
             assert "a time is written as" in (await Visitor(client).see("/events", 400, startTime=wrong)).text
+
+
+async def test_a_history_tells_what_differs_from_event_to_event(tmp_path: Path) -> None:
+    payloads = [
+        {"name": "Ada", "tags": ["a"]},
+        {"name": "<b>Eve</b>", "tags": ["a", "b"]},
+        {"name": "<b>Eve</b>"},
+    ]
+    events = [
+        make_event(n, type="T", aggregateId="a", aggregateVersion=n + 1, payload=p)
+        for n, p in enumerate(payloads)
+    ]
+    async with service(tmp_path, lines_of(events), console=True) as (client, _):
+        response = await client.get(f"{ROOT}/aggregate?id=a")
+        page = markup_of(response)
+        assert "<td>/name</td><td><del><code>" not in response.text
+        for piece in (
+            "/name",
+            '"Ada"',
+            '"<b>Eve</b>"',
+            "/tags/1",
+            '"b"',
+            "Differs from version 1",
+            "Differs from version 2",
+        ):
+            assert piece in page.text
+        assert page.tags.count("del") == 2
+        assert page.tags.count("ins") == 2
+
+
+async def test_types_and_aggregates_are_counted_and_lead_to_their_events(tmp_path: Path) -> None:
+    async with service(tmp_path, 100, console=True) as (client, _):
+        types = await Visitor(client).see("/types")
+        assert "100 events of 3 types" in types.text
+        assert f"{ROOT}/events?type=TYPE_2" in types.links
+        aggregates = await Visitor(client).see("/aggregates")
+        assert "10 aggregates" in aggregates.text
+        assert f"{ROOT}/aggregate?id=aggregate-7" in aggregates.links
+        few = await Visitor(client).see("/aggregates", prefix="aggregate-7")
+        assert "1 aggregates" in few.text
+
+
+async def test_the_chart_of_events_over_time_leads_into_a_span_of_it(tmp_path: Path) -> None:
+    day = 86_400_000
+    events = [make_event(n, timestamp=LONG_AGO - LONG_AGO % day + n // 3 * day) for n in range(300)]
+    async with service(tmp_path, lines_of(events), console=True) as (client, _):
+        visitor = Visitor(client)
+        assert f"{ROOT}/chart" in (await visitor.see("")).links
+        chart = await visitor.see("/chart")
+        bars = [link for link in chart.links if link.startswith(f"{ROOT}?startTime=")]
+        assert len(bars) == 100
+        assert "2020-09-13: 3 events" in chart.text
+        inside = markup_of(await client.get(bars[1].replace(f"{ROOT}?", f"{ROOT}/events?")))
+        assert positions_in(inside) == ["5:0", "4:0", "3:0"]
+        narrow = markup_of(await client.get(bars[1].replace(f"{ROOT}?", f"{ROOT}/chart?")))
+        assert "3 events" in narrow.text
+        assert (
+            "There are no events in this time" in (await visitor.see("/chart", startTime="2030-01-01")).text
+        )
+
+
+async def test_a_chart_of_all_times_that_an_event_may_have_is_drawn(tmp_path: Path) -> None:
+    events = [make_event(0, timestamp=-(2**53) + 1), make_event(1), make_event(2, timestamp=2**53 - 1)]
+    async with service(tmp_path, lines_of(events), console=True) as (client, _):
+        await walked(Visitor(client), ROOT)
+
+
+async def test_a_search_finds_texts_and_values_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "_SCAN", 150)
+    async with service(tmp_path, 400, console=True) as (client, _):
+        visitor = Visitor(client)
+        first = await visitor.see("/search", path="/number", value="237")
+        assert "0 found among 150 events" in first.text
+        [on] = [link for link in first.links if "cursor=" in link]
+        second = markup_of(await client.get(on))
+        assert positions_in(second) == ["237:0"]
+        assert second.forms[0]["value"] == "237"
+        text = await visitor.see("/search", text="AGGREGATE-7", type="TYPE_1", startTime=str(LONG_AGO + 60))
+        assert positions_in(text)[:3] == ["67:0", "97:0", "127:0"]
+        assert (await visitor.see("/search", 400, value="1")).text
+        assert (await visitor.see("/search", 400, path="no pointer")).text
+        assert (await visitor.see("/search", 400, text="a", cursor="nonsense")).text
+
+
+async def test_a_trace_puts_events_behind_their_causes(tmp_path: Path) -> None:
+    async with service(tmp_path, console=True) as (client, store):
+        cause = with_metadata({"type": "ASKED", "payload": 1}, id="asked", correlation_id="c-1")
+        await store.append_events("a", [cause])
+        effect = with_metadata({"type": "ANSWERED", "payload": 2}, correlation_id="c-1", causation_id="asked")
+        await store.append_events("b", [effect])
+        visitor = Visitor(client)
+        [event] = positions_in(await visitor.see("/events", type="ANSWERED"))
+        thread, counter = event.split(":")
+        assert (
+            f"{ROOT}/trace?correlation=c-1"
+            in (await visitor.see("/event", thread=thread, counter=counter)).links
+        )
+        page = await visitor.see("/trace", correlation="c-1")
+        assert page.text.index("ASKED") < page.text.index("→ ANSWERED")
+        assert "0 found" in (await visitor.see("/trace", correlation="none")).text
+
+
+async def test_secrets_and_what_the_operator_names_are_on_no_page(tmp_path: Path) -> None:
+    payload = {"password": "hunter2", "customer": {"email": "ada@example.org", "city": "Paris"}}
+    events = [
+        make_event(
+            n,
+            aggregateId="a",
+            aggregateVersion=n + 1,
+            type="T",
+            payload=payload | {"n": n, "apiKey": f"key-{n}"},
+        )
+        for n in range(3)
+    ]
+    async with service(tmp_path, lines_of(events), console=True, mask=Mask(["/customer/email"])) as (
+        client,
+        _,
+    ):
+        pages = await walked(Visitor(client), ROOT, f"{ROOT}/search?text=Paris")
+        shown = "".join(page.text for page in pages.values())
+        for hidden in ("hunter2", "ada@", "key-1"):
+            assert hidden not in shown
+        assert "Paris" in shown
 
 
 async def test_operations_freeze_and_unfreeze_the_store_when_that_is_confirmed(tmp_path: Path) -> None:

@@ -88,13 +88,13 @@ class Visitor:
     def __init__(self, client: httpx.AsyncClient) -> None:
         self.client = client
 
-    async def see(self, path: str, status: int = 200, **query: Any) -> Markup:
+    async def see(self, path: str, status: int = 200, /, **query: Any) -> Markup:
         """A page."""
         response = await self.client.get(ROOT + path, params=query)
         assert response.status_code == status, (response.status_code, response.text)
         return markup_of(response)
 
-    async def send(self, path: str, status: int = 303, **fields: Any) -> httpx.Response:
+    async def send(self, path: str, status: int = 303, /, **fields: Any) -> httpx.Response:
         """Send a form with the key of this visitor, unless another is given."""
         if "formKey" not in fields:
             page = await self.client.get(f"{ROOT}/sign-in", follow_redirects=True)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from eventferry import Repository, open_store
+import eventferry
+from eventferry import open_store
 from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, flag, option
-from eventferry.cli.repositories import repositories_options
+from eventferry.cli.options import REPOSITORY, STORE, flag, option, together
+from eventferry.cli.repositories import identity_option
 from eventferry.cli.running import run
 from eventferry.databases import without_password
 from eventferry.errors import StoreNotFoundError
@@ -22,6 +23,23 @@ if TYPE_CHECKING:
     import webbrowser
 
     from eventferry.http.tokens import Scope
+
+console_options = together(
+    option(
+        "--repository repository",
+        "REPO",
+        "A backup that the pages show (repeatable).",
+        multiple=True,
+        type=REPOSITORY,
+    ),
+    identity_option,
+    option(
+        "--mask mask",
+        "POINTER",
+        "Show *** in place of what this JSON Pointer finds in payloads, as for secrets (repeatable).",
+        multiple=True,
+    ),
+)
 
 NAME = "you"
 """The name of the token, which the pages show."""
@@ -37,7 +55,7 @@ NAME = "you"
     multiple=True,
     type=click.Choice(["write", "import"]),
 )
-@repositories_options
+@console_options
 @flag("--no-browser", "Print the address only.")
 @click.pass_context
 def console(
@@ -48,6 +66,7 @@ def console(
     scopes: tuple[Scope, ...],
     repository: tuple[str, ...],
     identity: tuple[str, ...],
+    mask: tuple[str, ...],
     no_browser: bool,
 ) -> None:
     """Look around in a store with a browser, until Ctrl-C.
@@ -71,7 +90,8 @@ def console(
                 opened,
                 tokens=token,
                 console=True,
-                repositories=[Repository(place, identity) for place in repository],
+                repositories=[eventferry.Repository(place, identity) for place in repository],
+                mask=eventferry.Mask(mask),
             )
             with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))

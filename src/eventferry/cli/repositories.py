@@ -100,17 +100,6 @@ identity_option = option(
     multiple=True,
     type=click.Path(dir_okay=False),
 )
-repositories_options = section(
-    "Backups shown",
-    option(
-        "--repository repository",
-        "REPO",
-        "A backup that the console shows (repeatable).",
-        multiple=True,
-        type=REPOSITORY,
-    ),
-    identity_option,
-)
 without_erasures_option = flag(
     "--without-erasures", "With what was erased since; also where the list of erasures cannot be read."
 )

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from eventferry import Repository, open_store
+import eventferry
+from eventferry import open_store
 from eventferry.cli.commands import Group, command, section
+from eventferry.cli.console import console_options
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
-from eventferry.cli.repositories import repositories_options
 from eventferry.cli.running import run
 from eventferry.cli.terminal import inform, is_quiet
 from eventferry.databases import without_password
@@ -88,8 +89,7 @@ _SIZE = click.IntRange(1)
         type=click.FloatRange(0),
     ),
 )
-@flag("--console", "Serve pages for people too, at /console.")
-@repositories_options
+@section("Console", flag("--console", "Serve pages for people too, at /console."), console_options)
 @click.pass_context
 def serve(
     context: click.Context,
@@ -100,6 +100,7 @@ def serve(
     console: bool,
     repository: tuple[str, ...],
     identity: tuple[str, ...],
+    mask: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
@@ -113,8 +114,8 @@ def serve(
     from eventferry.http.serving import serve as serve_app
 
     given = {name: value for name, value in options.items() if value is not None}
-    if (repository or identity) and not console:
-        raise UsageError("--repository and --identity are for --console")
+    if (repository or identity or mask) and not console:
+        raise UsageError("--repository, --identity and --mask are for --console")
     host = given["host"]
     if tokens is None and not is_loopback(host):
         raise UsageError(
@@ -142,7 +143,8 @@ def serve(
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
                 console=console,
-                repositories=[Repository(place, identity) for place in repository],
+                repositories=[eventferry.Repository(place, identity) for place in repository],
+                mask=eventferry.Mask(mask),
             )
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))

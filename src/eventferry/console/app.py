@@ -11,8 +11,17 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from eventferry import Repository
-from eventferry.console import checks, downloads, events, following, operations, overview, signing_in
+from eventferry import Mask, Repository
+from eventferry.console import (
+    checks,
+    downloads,
+    events,
+    following,
+    operations,
+    overview,
+    searching,
+    signing_in,
+)
 from eventferry.console.assets import asset_page
 from eventferry.console.examining import Examinations
 from eventferry.console.page import ROOT, Page, View, place, refusal
@@ -25,9 +34,14 @@ from eventferry.http.watch import seen
 
 PAGES: tuple[Page[Any], ...] = (
     overview.overview_page,
+    overview.chart_page,
+    overview.types_page,
+    overview.aggregates_page,
     events.events_page,
     events.event_page,
     events.aggregate_page,
+    searching.search_page,
+    searching.trace_page,
     downloads.download_page,
     following.follow_page,
     following.follow_rows_page,
@@ -56,12 +70,16 @@ class Console:
         service: whose store is shown.
         guards: of the service.
         repositories: backups that are shown.
+        mask: what of payloads is not shown.
     """
 
-    def __init__(self, service: Service, guards: Guards, repositories: Sequence[Repository]) -> None:
+    def __init__(
+        self, service: Service, guards: Guards, repositories: Sequence[Repository], mask: Mask
+    ) -> None:
         self.service = service
         self.guards = guards
         self.repositories = repositories
+        self.mask = mask
         self.sessions = Sessions(guards)
         self.examinations = Examinations(service.leaving)
         self._rendering = Rendering()

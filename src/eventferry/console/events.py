@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from eventferry import Event, EventStore
-from eventferry import cursor as vector
+from eventferry import Event
 from eventferry.console.page import Answer, View, Visit, page
 from eventferry.console.selection import Period
+from eventferry.errors import InputError
 from eventferry.http.handling import Query
 from eventferry.http.problems import RefusedError
 from eventferry.lines.event import decode_events
 from eventferry.lines.limits import MAX_SAFE_INTEGER
+from eventferry.lines.metadata import metadata_of
 
 PAGE = 50
 """Events of a page."""
@@ -23,24 +24,29 @@ PAGE_BYTES = 4 * 1024 * 1024
 
 
 class EventsQuery(Period, kw_only=True):
-    """Which events, and from where on."""
+    """Which events, in which order, and from where on: `since` is a bookmark."""
 
+    order: Literal["newest", "oldest"] = "newest"
     since: str = ""
 
 
 @page("GET", "/events", "read")
 async def events_page(visit: Visit[EventsQuery]) -> Answer:
-    """Selected events, page by page."""
+    """Selected events, page by page: the last ones, or from a place on in their order."""
     given = visit.given
-    async with visit.store.export_events(
-        since=given.since or None,
-        **given.arguments(),
-        limit=PAGE,
-        buffer_size=PAGE_BYTES,
-    ) as export:
-        events = decode_events(b"".join([block async for block in export]))
-        following = None if export.is_end else await export.bookmark()
-    return View("events.html", {"given": given, "events": events, "following": following})
+    following = older = None
+    if given.order == "newest" and not given.since:
+        events = (await visit.store.tail(PAGE, **given.arguments())).events[::-1]
+        if len(events) == PAGE and events[-1].timestamp < events[0].timestamp:
+            older = events[-1].timestamp
+    else:
+        async with visit.store.export_events(
+            since=given.since or None, **given.arguments(), limit=PAGE, buffer_size=PAGE_BYTES
+        ) as export:
+            events = decode_events(b"".join([block async for block in export]))
+            following = None if export.is_end else await export.bookmark()
+    values = {"given": given, "events": visit.masked(events), "following": following, "older": older}
+    return View("events.html", values)
 
 
 class EventQuery(Query, kw_only=True):
@@ -53,22 +59,19 @@ class EventQuery(Query, kw_only=True):
 @page("GET", "/event", "read")
 async def event_page(visit: Visit[EventQuery]) -> Answer:
     """One event."""
-    event = await _at(visit.store, visit.given.thread, visit.given.counter)
+    event = await visit.store.event_at(visit.given.thread, visit.given.counter)
     if event is None:
         raise RefusedError(404, "no-such-event", "there is no event at this position")
-    return View("event.html", {"event": event})
+    [shown] = visit.masked([event])
+    return View("event.html", {"event": shown, "correlation": _correlation_of(event)})
 
 
-async def _at(store: EventStore, thread: int, counter: int) -> Event | None:
-    """The event at a position; None if there is none."""
-    heads = vector.decode((await store.describe(calculate_cursor=True, estimate_counts=True)).cursor)
-    if counter >= heads[thread]:
+def _correlation_of(event: Event) -> str | None:
+    """What an event belongs to, by its metadata; None where that is not known."""
+    try:
+        return metadata_of(event).correlation_id
+    except InputError:  # not one of ours
         return None
-    ends = [[*heads[:thread], at, *heads[thread + 1 :]] for at in (counter, counter + 1)]
-    begin, end = map(vector.encode, ends)
-    async with store.export_events(cursor=begin, until=end) as export:
-        events = decode_events(b"".join([block async for block in export]))
-    return events[0] if events else None
 
 
 class AggregateQuery(Query, kw_only=True):
@@ -80,9 +83,10 @@ class AggregateQuery(Query, kw_only=True):
 
 @page("GET", "/aggregate", "read")
 async def aggregate_page(visit: Visit[AggregateQuery]) -> Answer:
-    """The history of an aggregate."""
+    """The history of an aggregate, and what differs from event to event."""
     given = visit.given
-    found = await visit.store.load_aggregate(given.id, given.version, PAGE)
-    if not found.events and given.version == 1:
+    found = await visit.store.history(given.id, given.version, PAGE)
+    if not found.entries and given.version == 1:
         raise RefusedError(404, "no-such-aggregate", "this aggregate has no events")
-    return View("aggregate.html", {"given": given, "page": found})
+    entries = map(visit.house.mask.entry, found.entries)
+    return View("aggregate.html", {"given": given, "entries": entries, "next_version": found.next_version})

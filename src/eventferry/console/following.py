@@ -70,7 +70,7 @@ async def _messages(visit: Visit[Selection], follower: Follower) -> AsyncGenerat
             if lines is None:
                 return
             events = decode_events(lines.text)
-            shown = View("rows.html", {"events": events[::-1]})
+            shown = View("rows.html", {"events": visit.masked(events[::-1])})
             yield _message(
                 follower, visit.house.markup(visit.request, visit.visitor, shown) if events else ""
             )

@@ -1,13 +1,51 @@
-"""The overview: what the store holds, and in which state it is."""
+"""The overview: what the store holds, in which state it is, and what it is made of."""
 
 from __future__ import annotations
 
+from eventferry.console.chart import chart_of
 from eventferry.console.page import Answer, View, Visit, page
+from eventferry.console.selection import Period
 from eventferry.http.handling import Query
+
+_LAST = 10
+_TOP = 100
 
 
 @page("GET", "", "read")
-async def overview_page(visit: Visit[Query]) -> Answer:
-    """What the store holds."""
-    description = await visit.store.describe(estimate_counts=True)
-    return View("overview.html", {"store": description, "last": await visit.store.last_events(10)})
+async def overview_page(visit: Visit[Period]) -> Answer:
+    """What the store holds. The chart comes behind the page, for it may take longer."""
+    store = visit.store
+    values = {
+        "given": visit.given,
+        "store": await store.describe(estimate_counts=True),
+        "last": visit.masked((await store.tail(_LAST)).events),
+    }
+    return View("overview.html", values)
+
+
+@page("GET", "/chart", "read")
+async def chart_page(visit: Visit[Period]) -> Answer:
+    """Events over time."""
+    given = visit.given
+    timeline = await visit.store.timeline(**given.arguments())
+    return View("chart.html", {"given": given, "chart": chart_of(timeline)})
+
+
+@page("GET", "/types", "read")
+async def types_page(visit: Visit[Query]) -> Answer:
+    """The types of events."""
+    return View("types.html", {"found": await visit.store.event_types(top=_TOP)})
+
+
+class AggregatesQuery(Query, kw_only=True):
+    """Aggregates that begin so."""
+
+    prefix: str = ""
+
+
+@page("GET", "/aggregates", "read")
+async def aggregates_page(visit: Visit[AggregatesQuery]) -> Answer:
+    """The aggregates."""
+    prefix = visit.given.prefix
+    found = await visit.store.aggregates(top=_TOP, aggregate_prefixes=[prefix] if prefix else None)
+    return View("aggregates.html", {"given": visit.given, "found": found})

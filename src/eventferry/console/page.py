@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -23,7 +23,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from eventferry import EventferryError, EventStore, Repository
+from eventferry import Event, EventferryError, EventStore, Mask, Repository
 from eventferry.console.examining import Examinations
 from eventferry.console.sessions import Sessions, Visitor
 from eventferry.http.bodies import CLIENT_GONE, ClientGoneError, request_text
@@ -76,6 +76,7 @@ class House(Protocol):
     guards: Guards
     sessions: Sessions
     repositories: Sequence[Repository]
+    mask: Mask
     examinations: Examinations
 
     def markup(self, request: Request, visitor: Visitor | None, view: View) -> str:
@@ -108,12 +109,16 @@ class Visit(Generic[Q]):
         """The store that is looked at."""
         return self.house.service.store
 
-    def to(self, path: str, **query: Any) -> Response:
+    def masked(self, events: Iterable[Event]) -> list[Event]:
+        """Events as a screen may show them."""
+        return list(map(self.house.mask.event, events))
+
+    def to(self, path: str, /, **query: Any) -> Response:
         """Send the browser to another page."""
         return RedirectResponse(place(self.request, path, **query), HTTPStatus.SEE_OTHER)
 
 
-def place(request: Request, path: str, **query: Any) -> str:
+def place(request: Request, path: str, /, **query: Any) -> str:
     """The path of a page, from the root of the host on, with these parameters. Those that are None are left out."""
     given = [
         (name, item)

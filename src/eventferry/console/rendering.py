@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from starlette.requests import Request
 import eventferry
 from eventferry.console.assets import version_of
 from eventferry.console.page import ROOT, View, place
-from eventferry.console.selection import as_field
+from eventferry.console.selection import as_field, iso
 from eventferry.console.sessions import Visitor
 from eventferry.errors import InputError
 from eventferry.lines.payload import encode_payload
@@ -48,8 +47,6 @@ BRIEF = 120
 
 MUCH = 100_000
 """Characters of a payload that a page shows whole."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Rendering:
@@ -95,11 +92,10 @@ def clock(timestamp: int | None) -> Markup:
     if timestamp is None:
         return Markup("–")  # noqa: S704, RUF100 -- a dash
     try:
-        when = _EPOCH + timedelta(milliseconds=timestamp)
+        shown = iso(timestamp)
     except OverflowError:
         return escape(f"{timestamp:,} ms")
-    shown = when.strftime("%Y-%m-%d %H:%M:%S") + f".{when.microsecond // 1000:03d}"
-    return Markup('<time datetime="{}">{}</time>').format(when.isoformat(), shown)
+    return Markup('<time datetime="{}Z">{}</time>').format(shown, shown.replace("T", " "))
 
 
 def duration(seconds: float) -> str:

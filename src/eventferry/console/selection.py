@@ -7,8 +7,10 @@ from typing import Any
 
 from eventferry.errors import UsageError
 from eventferry.http.handling import Query
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Selection(Query, kw_only=True):
@@ -67,27 +69,30 @@ def milliseconds(text: str) -> int | None:
     if not text:
         return None
     try:
-        when = (
-            datetime.fromisoformat(text)
-            if not text.lstrip("-").isdecimal()
-            else _EPOCH + timedelta(milliseconds=int(text))
-        )
-        when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
-        return (when - _EPOCH) // timedelta(milliseconds=1)
+        if text.lstrip("-").isdecimal():
+            found = int(text)
+        else:
+            when = datetime.fromisoformat(text)
+            found = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
     except (ValueError, OverflowError):
+        found = MAX_SAFE_INTEGER + 1
+    if abs(found) > MAX_SAFE_INTEGER:
         raise UsageError(
             f"a time is written as 2024-05-31T23:59:59 (UTC), or in milliseconds since 1970, not {text!r:.60}"
-        ) from None
+        )
+    return found
+
+
+def iso(time: int) -> str:
+    """A time in ms since 1970 as pages and addresses show it, in UTC. Raises OverflowError beyond the years 1 to
+    9999."""
+    return (_EPOCH + time * _MILLISECOND).replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def as_field(text: str) -> str:
-    """A time of an address as a form shows it."""
+    """A time of an address as a form shows it; nothing where the form cannot."""
     try:
         found = milliseconds(text)
-    except UsageError:
+        return "" if found is None else iso(found)
+    except (UsageError, OverflowError):
         return ""
-    return (
-        ""
-        if found is None
-        else (_EPOCH + timedelta(milliseconds=found)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-    )

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route as Place
 from starlette.types import Receive, Scope, Send
 
-from eventferry import EventStore, Repository, UsageError
+from eventferry import EventStore, Mask, Repository, UsageError
 from eventferry.http.appends import KEY_HEADER
 from eventferry.http.events import BOOKMARK_HEADER, CURSOR_HEADER
 from eventferry.http.following import LAST_ID
@@ -46,6 +46,7 @@ def create_app(
     allowed_origins: Collection[str] = (),
     console: bool = False,
     repositories: Sequence[Repository] = (),
+    mask: Mask | None = None,
 ) -> Starlette:
     """The service of a store as an ASGI application, to be served or mounted in another one.
 
@@ -62,6 +63,7 @@ def create_app(
         allowed_origins: web sites whose pages may call the service, such as `https://admin.example`.
         console: serve pages for people too, at `/console`; see docs/console.md.
         repositories: backups that the console shows.
+        mask: what of payloads the console does not show; None: secrets.
 
     Raises:
         UsageError: neither `tokens` nor `insecure` is given, or the directory or rate is not valid.
@@ -103,7 +105,7 @@ def create_app(
     if console:
         from eventferry.console.app import Console  # it loads a template engine, which nobody else needs
 
-        pages = Console(service, guards, repositories)
+        pages = Console(service, guards, repositories, mask or Mask())
     paths = {
         path: _Path([route for route in ROUTES if route.path == path], service, guards, pages)
         for path in dict.fromkeys(route.path for route in ROUTES)
