@@ -50,12 +50,6 @@ def pytest_configure(config: pytest.Config) -> None:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is slow begins first, so that none of it runs alone while all other processes have ended."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-
-
 def pytest_collection_finish() -> None:
     """Thousands of tests are no garbage: tests that collect it, to see what goes with it, need not look at them."""
     gc.freeze()

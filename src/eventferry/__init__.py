@@ -14,6 +14,8 @@ from eventferry import errors
 from eventferry.errors import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from eventferry.archiving.archive import ArchiveReport, archive
+    from eventferry.archiving.recall import RecallReport, recall
     from eventferry.backup.checking import Problem, RepositoryReport
     from eventferry.backup.describing import RepositoryStatus, Run
     from eventferry.backup.drilling import DrillReport
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
         SourceReport,
         open_source,
     )
+    from eventferry.state.archives import Archive
     from eventferry.store import EventStore
     from eventferry.syncing.cutover import CutoverReport, cutover
     from eventferry.syncing.preview import SyncPreview
@@ -110,6 +113,8 @@ __all__ = [
     "Aggregates",
     "Append",
     "Appended",
+    "Archive",
+    "ArchiveReport",
     "BackupReport",
     "Change",
     "ChangeReport",
@@ -156,6 +161,7 @@ __all__ = [
     "PoisonSearch",
     "Problem",
     "PruneReport",
+    "RecallReport",
     "Remark",
     "Repository",
     "RepositoryReport",
@@ -190,6 +196,7 @@ __all__ = [
     "TracedEvent",
     "TypeCount",
     "VerifyReport",
+    "archive",
     "back_up",
     "by_cause",
     "check",
@@ -209,6 +216,7 @@ __all__ = [
     "presets",
     "read_blocks",
     "read_parquet",
+    "recall",
     "to_cloudevents",
     "to_csv",
     "to_parquet",
@@ -220,6 +228,8 @@ __all__ = [
 
 
 _MODULES = {
+    "archiving.archive": ("ArchiveReport", "archive"),
+    "archiving.recall": ("RecallReport", "recall"),
     "changing.changes": ("ChangedEvent", "Changes"),
     "backup.checking": ("Problem", "RepositoryReport"),
     "backup.describing": ("RepositoryStatus", "Run"),
@@ -269,6 +279,7 @@ _MODULES = {
     "sources.mapping": ("Mapping", "load_mapping", "presets"),
     "sources.source": ("ForeignExport", "ForeignSource", "SourcePreview", "SourceReport", "open_source"),
     "store": ("EventStore",),
+    "state.archives": ("Archive",),
     "syncing.cutover": ("CutoverReport", "cutover"),
     "syncing.preview": ("SyncPreview",),
     "syncing.status": ("SyncStatus",),

@@ -98,6 +98,8 @@ class Filter:
     finish_time: int | None = None
     exclude_types: tuple[str, ...] = ()
     aggregate_prefixes: tuple[str, ...] | None = None
+    # Leave out events whose payloads are in an archive. That is done above the boundary (`reading/pages.py`).
+    skips_archived: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -389,8 +391,8 @@ class ExclusiveWriting(Writing, Protocol):
 
     async def rewrite(self, rows: Sequence[Row]) -> None:
         """Give stored events, which their positions name, the payloads of these rows. Nothing
-        else of the events changes. Where the database can see to that, what stood there leaves no remnant, and nor does
-        what was deleted before; for that also without rows."""
+        else of the events changes. Where the database can see to that, what stood there leaves no remnant. Without
+        rows, nor does what was deleted before."""
 
     async def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
         """Where the next event of each of these aggregates goes, if it has this timestamp: (aggregateId, timestamp).

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 __all__ = [
     "AggregateConflictError",
     "AlreadyFrozenError",
+    "ArchiveError",
     "BackupDivergedError",
     "ChangeError",
     "ConcurrentError",
@@ -314,6 +315,12 @@ class RepositoryDamagedError(RepositoryError):
 class BackupDivergedError(EventferryError):
     """The store is not a continuation of what its chain in the repository holds: it was restored to an older state, and
     may have grown apart since. Nothing was backed up."""
+
+
+class ArchiveError(EventferryError):
+    """An archive and the store do not fit: an event is not the one that the repository holds, or what was archived is
+    not in it. Or a store that has archived events would take in events a second time. What the message names was not
+    changed, and nothing is lost."""
 
 
 class WorkerError(EventferryError):

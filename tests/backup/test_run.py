@@ -159,6 +159,7 @@ async def test_a_run_costs_what_is_new(url: str, repository: str, monkeypatch: p
     assert second.calls.total() <= 10
 
 
+@pytest.mark.slow
 async def test_a_long_chain_costs_few_requests(
     url: str, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +224,7 @@ async def test_a_run_that_is_cancelled_anywhere_leaves_a_whole_chain(
     assert await damages_in(repository) == []
 
 
+@pytest.mark.slow
 async def test_closing_the_store_ends_a_run(url: str, tmp_path: Path, small_parts: None) -> None:
     await filled(url, 20_000)
     async with open_store(url) as store:
@@ -251,6 +253,7 @@ def killed_after(url: str, repository: str, seconds: float) -> None:
             child.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.storm)])
 async def test_what_was_killed_at_any_time_is_gone_on_with(url: str, repository: str, kills: int) -> None:
     await filled(url, 150_000)
@@ -288,6 +291,7 @@ async def check_reports(repository: str, reports: list[BackupReport], url: str) 
     assert sum(new.values()) == lines.count(b"\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [20, pytest.param(100, marks=pytest.mark.storm)])
 async def test_two_runs_at_once_make_one_chain(
     url: str, repository: str, times: int, small_parts: None
@@ -303,6 +307,7 @@ async def test_two_runs_at_once_make_one_chain(
     assert overtaken, "they never met"
 
 
+@pytest.mark.slow
 async def test_two_processes_at_once_make_one_chain(url: str, repository: str) -> None:
     await filled(url, 5000)
     reports: list[BackupReport] = []
@@ -334,6 +339,7 @@ async def test_whoever_comes_second_uses_the_parts_of_the_first(
     )
 
 
+@pytest.mark.slow
 async def test_saves_during_runs_are_in_the_chain_once(url: str, repository: str, small_parts: None) -> None:
     await filled(url, 600)
     reports: list[BackupReport] = []
@@ -672,6 +678,7 @@ async def test_secrets_that_a_killed_run_left_are_removed(
     assert len(await names_in(repository, "secrets/")) == 1
 
 
+@pytest.mark.slow
 async def test_two_runs_with_secrets_at_once_keep_those_of_the_newest_manifest(
     url: str, repository: str
 ) -> None:
@@ -697,6 +704,7 @@ async def test_ids_of_deleted_secrets_are_noted_beside_the_chain(url: str, repos
     assert await damages_in(repository) == []
 
 
+@pytest.mark.slow
 async def test_two_runs_at_once_note_an_erasure_once(url: str, repository: str) -> None:
     await with_secrets(url, 5)
     for number in range(5):

@@ -55,6 +55,7 @@ async def test_a_folder_that_cannot_be_read_is_not_empty(tmp_path: Path) -> None
     assert await opened.listed("a/c") == []
 
 
+@pytest.mark.slow
 async def test_a_listing_may_be_longer_than_a_page_of_s3(bucket: str) -> None:
     opened = open_storage(f"s3://{bucket}")
     names = [f"a/{number:05}" for number in range(1005)]
@@ -220,6 +221,7 @@ async def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
         await probe(open_storage("s3://no-such-bucket/r"))
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_with_its_last_answer_is_not_aborted(bucket: str) -> None:
     program = f"""if True:
         import asyncio

@@ -77,6 +77,7 @@ def test_a_store_that_was_restored_is_refused_by_name(ferry: Ferry) -> None:
     assert "back up into another repository" in told
 
 
+@pytest.mark.slow
 def test_a_backup_that_is_ended_by_a_signal_is_gone_on_with(ferry: Ferry) -> None:
     ferry.store("a.db", 100_000)
     child = ferry.start("backup", "a.db", "repository")

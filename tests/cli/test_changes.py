@@ -326,6 +326,7 @@ def test_a_changed_import_goes_on_where_it_was_interrupted(
     assert told_of(parsed(ferry.exported("b.db"))) == changed()
 
 
+@pytest.mark.slow
 def test_a_changed_import_that_was_killed_goes_on_as_if_nothing_had_been(ferry: Ferry, store: str) -> None:
     source = b"".join(line(make_event(i, payload={"number": i, "text": "x" * 1000})) for i in range(12_000))
     child = ferry.start("import", "-", "b.db", "--rules", "rules.toml")

@@ -57,6 +57,7 @@ BETWEEN = ["jq -c .", "sed -u s/a/a/", "head -n 100000000", "awk 1"]
 """Each of these adds the line feed that is missing, or drops the half line."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", BETWEEN)
 def test_an_export_that_is_killed_in_front_of_another_program_never_looks_whole(
     ferry: Ferry, between: str

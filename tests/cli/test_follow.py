@@ -132,6 +132,7 @@ def test_a_filter_does_not_hold_the_checkpoint_back(ferry: Ferry) -> None:
     assert sum(bookmark_in("at").unread) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda each: each.name
 )

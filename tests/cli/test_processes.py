@@ -206,6 +206,7 @@ def test_the_process_ends_with_the_status_of_the_command(ferry: Ferry, words: li
     assert told.is_orderly
 
 
+@pytest.mark.slow
 def test_output_is_utf_8_whatever_the_locale(ferry: Ferry) -> None:
     store = ferry.store("a.db", [make_event(0, payload="größe 🚢", aggregateId="ü")])
     other = ferry.file("b.jsonl", [make_event(0, payload="other", aggregateId="ü")])
@@ -245,6 +246,7 @@ def test_head_in_a_shell_sees_141_in_the_pipe(ferry: Ferry, command: str, status
     assert (told.returncode, told.stderr) == (status, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -336,6 +338,7 @@ def begun(ferry: Ferry, *words: str) -> subprocess.Popen[bytes]:
     return child
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -462,6 +465,7 @@ def test_resume_goes_on_where_an_interrupted_import_was(ferry: Ferry, broken_off
     assert files_beside(ferry, "a.db", "many.jsonl") == set()
 
 
+@pytest.mark.slow
 def test_resume_refuses_another_source_and_a_shorter_one(ferry: Ferry, broken_off: bytes) -> None:
     other = broken_off.replace(b'"number":1000,', b'"number":1001,', 1)
     for source in (other, broken_off[:1_000_000]):
@@ -482,6 +486,7 @@ def test_a_first_import_that_was_killed_goes_on_without_replace(ferry: Ferry, ma
     assert ferry.exported("new.db") == many
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_killed_goes_on(ferry: Ferry, many: bytes) -> None:
     ferry.done("import", ferry.file("many.jsonl", many), "a.db")
     ferry.store("b.db", 3)
@@ -497,6 +502,7 @@ def test_a_copy_that_was_killed_goes_on(ferry: Ferry, many: bytes) -> None:
     assert ferry.done("verify", "a.db", "b.db").status == 0
 
 
+@pytest.mark.slow
 def test_a_manual_import_that_was_killed_may_simply_be_sent_again(ferry: Ferry, many: bytes) -> None:
     child = ferry.start("import", "-", "a.db", "--manual")
     feed(child, many[:18_000_000])
@@ -508,6 +514,7 @@ def test_a_manual_import_that_was_killed_may_simply_be_sent_again(ferry: Ferry, 
     assert ferry.exported("a.db") == many
 
 
+@pytest.mark.slow
 def test_a_manual_import_that_was_interrupted_says_where_to_go_on(ferry: Ferry, many: bytes) -> None:
     child = ferry.start("import", "-", "a.db", "--manual")
     feed(child, many[:18_000_000])
@@ -616,6 +623,7 @@ def test_ctrl_c_gives_the_screen_back_too(ferry: Ferry) -> None:
     assert "Traceback" not in shown
 
 
+@pytest.mark.slow
 def test_in_a_pipe_there_is_no_bar(ferry: Ferry) -> None:
     store = ferry.store("a.db", 3000)
     for words in (

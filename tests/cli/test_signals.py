@@ -51,6 +51,7 @@ def part_file_of(ferry: Ferry, child: subprocess.Popen[bytes]) -> str:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
 def test_a_signal_during_an_export_leaves_the_old_file_and_nothing_beside(
     ferry: Ferry, thirty_megabytes: Path, number: signal.Signals
@@ -66,6 +67,7 @@ def test_a_signal_during_an_export_leaves_the_old_file_and_nothing_beside(
     assert ferry.names() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
 def test_a_signal_ends_an_import_that_waits_unfreezes_and_says_how_to_go_on(
     ferry: Ferry, number: signal.Signals

@@ -171,6 +171,7 @@ def test_the_status_of_one_from_a_table_tells_how_it_is(ferry: Ferry, shop: Shop
     assert "StoreReplacedError" in ferry(*status).err
 
 
+@pytest.mark.slow
 def test_whoever_follows_a_table_is_killed_and_goes_on(ferry: Ferry, shop: Shop) -> None:
     shop.add(4)
     child = ferry.start("sync", "shop.db", "b.db", *shop.from_it, "--follow")

@@ -85,6 +85,7 @@ def enveloped(data: Any, **meta: Any) -> dict[str, Any]:
     return {"data": data, "meta": known | meta}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(EVENTS, st.integers(1, 300), st.integers(1, 300))
 async def test_lines_come_back_byte_for_byte_wherever_blocks_are_cut(

@@ -94,6 +94,7 @@ def content_line(group: int, payload: str) -> bytes:
 events = st.lists(st.tuples(st.integers(0, 2), JSON_VALUES), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(events, events, st.randoms(use_true_random=False), st.sampled_from([0, 10**9]))
 async def test_by_content_what_is_missing_and_extra_is_the_difference_of_two_multisets(
@@ -158,6 +159,7 @@ def two_places_swapped(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*events[:100], events[100] | places[1], events[101] | places[0], *events[102:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "by_identity", "by_content"),
     [
@@ -208,6 +210,7 @@ print(next(int(text.split()[1]) for text in status.splitlines() if text.startswi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["identity", "content"])
 def test_a_hundred_thousand_events_and_the_same_backwards_stay_under_100_megabytes(by: str) -> None:
     child = subprocess.run([sys.executable, "-c", SCRIPT, by], stdout=subprocess.PIPE, text=True, check=True)

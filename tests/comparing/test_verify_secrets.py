@@ -34,6 +34,7 @@ async def blocks(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
 SIDES = st.dictionaries(st.integers(0, 8), st.tuples(st.sampled_from([None, "a", "b"]), st.integers(0, 3)))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(SIDES, SIDES, st.booleans(), st.sampled_from([0, 10**9]), st.randoms(use_true_random=False))
 async def test_what_differs_is_what_differs_by_id(

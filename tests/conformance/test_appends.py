@@ -446,6 +446,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=steps)
 async def test_any_interleaving_gives_dense_versions_in_an_order_that_every_reader_agrees_on(

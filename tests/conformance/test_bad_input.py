@@ -472,6 +472,7 @@ async def test_u0000_in_a_payload_is_kept_or_refused_by_line_and_field(opened: O
         assert await exported(store) == source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["x" * 700, "é" * 700, "🛳" * 650, "a'b\"c\\d", "", " ", "a\nb\t", "a%_", "null", "\x7f\u2028"]
 )

@@ -119,6 +119,7 @@ async def through(a: EventStore, b: EventStore, lines: list[bytes], chance: rand
     return len(came) + len(went)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_thousands_of_random_blocks_go_through_unchanged(new_url: NewUrl) -> None:
     blocks = 0
@@ -141,6 +142,7 @@ def test_thousands_of_random_blocks_go_through_unchanged(new_url: NewUrl) -> Non
     assert blocks >= 2_000
 
 
+@pytest.mark.slow
 @pytest.mark.once
 def test_any_two_blocks_that_a_byte_order_mark_or_a_line_is_cut_into_give_the_same(new_url: NewUrl) -> None:
     whole = line(make_event(0, type="é", aggregateId="🛳", payload="日"))

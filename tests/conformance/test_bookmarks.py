@@ -180,6 +180,7 @@ async def test_an_export_that_freezes_has_a_bookmark_too(opened: Opened) -> None
         assert await export.bookmark() == await store.bookmark()
 
 
+@pytest.mark.slow
 async def test_large_events_do_not_hide_those_behind_them(opened: Opened) -> None:
     async with opened() as store:
         events = [make_event(i, payload={"fill": "x" * 600_000}) for i in range(12)]

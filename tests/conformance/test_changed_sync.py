@@ -299,6 +299,7 @@ async def test_whoever_follows_changes_what_is_saved_meanwhile(new_url: NewUrl) 
         assert await are_as_changed(source, target, changes)
 
 
+@pytest.mark.slow
 async def test_of_two_syncs_at_once_each_changed_event_is_stored_by_one(
     new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

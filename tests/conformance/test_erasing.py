@@ -140,6 +140,7 @@ async def test_what_no_rule_touches_stays_as_it_is_spelled(new_url: NewUrl, tmp_
         assert await exported(store) == before.replace(b'"Ada Lovelace"', b"null")
 
 
+@pytest.mark.slow
 async def test_large_events_are_erased_a_few_at_a_time(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         fill = "x" * 700_000

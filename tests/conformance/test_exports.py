@@ -123,6 +123,7 @@ async def test_a_stopped_export_ends_whole_and_its_cursor_goes_on(opened: Opened
         assert b"".join(parts) == MANY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "only", [{}, {"event_types": ["TYPE_1"]}, {"finish_time": LONG_AGO + 9000, "event_types": ["TYPE_1"]}]
 )
@@ -220,6 +221,7 @@ async def test_a_buffer_that_holds_all_does_not_overflow(opened: Opened) -> None
         assert not stream.is_buffer_overflow
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("size", [10_000, 600_000, 1_000_000])
 async def test_the_buffer_bounds_the_whole_export_and_not_a_block(opened: Opened, size: int) -> None:

@@ -23,6 +23,9 @@ COPIED = ("src", "tests", "pyproject.toml")
 PATIENCE = 300
 """Seconds for a test, which by a fault may wait for ever: that is caught too."""
 
+ASKED = "not scale and not storm and not package"
+"""What a test may be marked with to be run; an entry may say otherwise."""
+
 FAILED = 1  # of pytest's exit statuses: tests ran, and some failed
 
 
@@ -75,7 +78,7 @@ def changed(mutant: Mutant, path: Path) -> str:
 
 def run(test: tuple[str, ...], tree: Path) -> int:
     """Run a test of a tree on that tree's code; pytest's exit status."""
-    words = [sys.executable, "-m", "pytest", "--quiet", "-x", "-p", "no:cacheprovider", *test]
+    words = [sys.executable, "-m", "pytest", "--quiet", "-x", "-p", "no:cacheprovider", "-m", ASKED, *test]
     environment = os.environ | {"PYTHONPATH": str(tree / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
     with subprocess.Popen(
         words, cwd=tree, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from eventferry import cursor as vector
 from eventferry.backup import format
-from eventferry.backup.format import Erasures, Link, Manifest, Part, Totals
+from eventferry.backup.format import Archive, Erasures, Link, Manifest, Part, Totals
 from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, UsageError
 from eventferry.reading.bookmarks import Written, decode
@@ -150,6 +150,19 @@ class Chain:
             raise RepositoryDamagedError(name, "it holds a bookmark of another store")
         return written
 
+    async def archives(self) -> list[Archive]:
+        """What the store relies on this chain for. Raises RepositoryDamagedError."""
+        found: list[Archive] = []
+        for entry in await self._storage.listed(f"{self.name}/archives"):
+            data = await self._storage.get(entry.name)
+            if data is None:
+                continue  # recalled since the listing
+            one = format.unseal(data, Archive, entry.name)
+            if format.archive_name(one.chain, one.id) != entry.name:
+                raise RepositoryDamagedError(entry.name, f"it is archive {one.id} of the chain {one.chain}")
+            found.append(one)
+        return found
+
     async def erasures(self) -> list[Erasures]:
         """All lists of erasures, in order: those that were added after the newest manifest too.
 
@@ -228,10 +241,11 @@ class Chain:
             except RepositoryDamagedError as error:
                 after = None
                 yield error
-        try:
-            await self.erasures()
-        except RepositoryDamagedError as error:
-            yield error
+        for look in (self.erasures, self.archives):
+            try:
+                await look()
+            except RepositoryDamagedError as error:
+                yield error
 
     async def _check_entry(self, name: str, entry: Entry) -> None:
         manifest = entry.manifest

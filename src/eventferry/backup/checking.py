@@ -27,7 +27,7 @@ from eventferry.errors import RepositoryDamagedError, RepositoryError, UsageErro
 from eventferry.reading.bookmarks import decode
 
 _KNOWN = re.compile(
-    r"(manifests|erasures)/\d{8}\.json|parts/[0-9a-f]{32}\.json"
+    r"(manifests|erasures)/\d{8}\.json|archives/[0-9a-f]{16}\.json|parts/[0-9a-f]{32}\.json"
     r"|(parts|secrets)/[0-9a-f]{32}-[0-9a-f]{8}\.jsonl\.zst(\.age)?"
 )
 """Names of objects of a chain."""

@@ -30,6 +30,7 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Number = Annotated[int, msgspec.Meta(ge=1, le=99_999_999)]
 CHAIN = "[0-9a-f]{16}"
 ChainName = Annotated[str, msgspec.Meta(pattern=rf"^{CHAIN}\Z")]
+ArchiveId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 PART_FILE = r"(parts|secrets)/[0-9a-f]{32}-[0-9a-f]{8}\.jsonl\.zst(\.age)?"
 PartFile = Annotated[str, msgspec.Meta(pattern=rf"^{PART_FILE}\Z")]
 
@@ -203,6 +204,30 @@ class Erasures(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     deleted_secrets: list[str] = []
 
 
+class Archive(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """`archives/<id>.json`: the store relies on the payloads of its events in this chain, which so is never removed.
+
+    Attributes:
+        format: the version of the format.
+        chain: as in manifests.
+        id: 16 hex digits, which stand in place of the payloads in the store.
+        created: when, in ms since 1970.
+        until: which events were to be archived: those up to this timestamp,
+        event_types: of these types,
+        aggregate_ids: and of these aggregates,
+        aggregate_prefixes: or of those whose ids begin so. None: of any.
+    """
+
+    format: int = FORMAT
+    chain: ChainName
+    id: ArchiveId
+    created: int
+    until: int
+    event_types: tuple[str, ...] | None = None
+    aggregate_ids: tuple[str, ...] | None = None
+    aggregate_prefixes: tuple[str, ...] | None = None
+
+
 class Marker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """`repository.json`."""
 
@@ -210,7 +235,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     what: str = "a backup repository of eventferry"
 
 
-Sealed = TypeVar("Sealed", Manifest, Descriptor, Erasures, Marker)
+Sealed = TypeVar("Sealed", Manifest, Descriptor, Erasures, Archive, Marker)
 
 _SEAL = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL) + 64 + len(b'"}\n')
@@ -226,7 +251,7 @@ def key_of(counters: Sequence[int]) -> str:
     return sha256(vector.encode(counters).encode())[:32]
 
 
-def seal(value: Manifest | Descriptor | Erasures | Marker) -> bytes:
+def seal(value: Manifest | Descriptor | Erasures | Archive | Marker) -> bytes:
     """The bytes of an object, with the checksum of themselves."""
     body = msgspec.json.encode(value)[:-1]
     return body + _SEAL + sha256(body).encode() + b'"}\n'
@@ -271,6 +296,11 @@ def manifest_name(chain: str, number: int) -> str:
 def erasures_name(chain: str, number: int) -> str:
     """Of a list of erasures."""
     return f"{chain}/erasures/{number:08}.json"
+
+
+def archive_name(chain: str, archive: str) -> str:
+    """Of what says that the store relies on the chain."""
+    return f"{chain}/archives/{archive}.json"
 
 
 def descriptor_name(chain: str, key: str) -> str:

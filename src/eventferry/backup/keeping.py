@@ -42,6 +42,7 @@ class PruneReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     Attributes:
         removed_chains: chains of stores that were replaced.
+        archived_chains: such chains that stay, since a store has events archived there.
         removed_manifests: old manifests.
         removed_objects: objects of all these, and of parts that were joined before.
         removed_bytes: their size.
@@ -51,6 +52,7 @@ class PruneReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """
 
     removed_chains: list[str]
+    archived_chains: list[str]
     removed_manifests: int
     removed_objects: int
     removed_bytes: int
@@ -112,11 +114,13 @@ class _Keeping:
         self._identities = identities
         self._dry_run = dry_run
         self._chains: list[str] = []
+        self._archived: list[str] = []
         self._manifests = self._objects = self._bytes = self._joined = self._into = self._erased = 0
 
     def report(self) -> PruneReport:
         return PruneReport(
             removed_chains=self._chains,
+            archived_chains=self._archived,
             removed_manifests=self._manifests,
             removed_objects=self._objects,
             removed_bytes=self._bytes,
@@ -134,8 +138,9 @@ class _Keeping:
     # chains of stores that were replaced
 
     async def replaced(self, found: Sequence[Chain], keep: int) -> list[Chain]:
-        """The chains whose place has had another chain behind their last run, for longer than that."""
-        return [
+        """The chains whose place has had another chain behind their last run, for longer than that, but for those on
+        which a store relies."""
+        old = [
             chain
             for chain in found
             if any(
@@ -145,6 +150,8 @@ class _Keeping:
                 ]
             )
         ]
+        self._archived = [chain.name for chain in old if await self._storage.listed(f"{chain.name}/archives")]
+        return [chain for chain in old if chain.name not in self._archived]
 
     async def remove_chain(self, chain: Chain) -> None:
         """The newest manifest goes last: a call that is killed before is continued by the next."""

@@ -19,6 +19,7 @@ from eventferry.backup.packing import ENCRYPTED, ENDING, Packed, Packer, Recipie
 from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, RepositoryError
 from eventferry.lines.files import settled
+from eventferry.lines.marker import archives_in
 
 
 class Made(NamedTuple):
@@ -39,6 +40,7 @@ class PartMaker:
         file: its name within the chain.
         bytes: of its lines so far.
         events: of them that have ended.
+        archives: the ids of archives that hold payloads of these.
     """
 
     def __init__(self, file: str, recipients: Sequence[Recipient]) -> None:
@@ -51,6 +53,7 @@ class PartMaker:
         self._begun = b""  # the line that has not ended yet
         self.bytes = 0
         self.events = 0
+        self.archives: set[str] = set()
 
     async def add(self, block: bytes) -> None:
         """Some of the lines; they may be cut anywhere."""
@@ -63,6 +66,7 @@ class PartMaker:
         if end < 0:
             self._begun += block
             return
+        self.archives |= archives_in(self._begun + block[: end + 1])
         begin = block.rfind(b"\n", 0, end) + 1
         self._last = (b"" if begin else self._begun) + block[begin:end]
         if self._first is None:

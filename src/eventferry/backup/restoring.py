@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from eventferry import cursor as vector
+from eventferry.backup.format import Archive as ArchiveMark
 from eventferry.backup.format import Erasures
 from eventferry.backup.reading import JOBS, Backup, BackupLines
 from eventferry.changing.bringing import Bringing
@@ -21,7 +22,8 @@ from eventferry.lines.piping import Transform, pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading.bookmarks import decode
 from eventferry.reading.questions import identity_of
-from eventferry.state import owners, syncs
+from eventferry.state import archives, owners, syncs
+from eventferry.state.archives import Archive, Chosen
 from eventferry.state.erasures import Erasure
 from eventferry.state.syncs import SyncState
 from eventferry.store import EventStore
@@ -178,8 +180,11 @@ async def _note(database: Database, backup: Backup, lines: BackupLines, events: 
     """Keep whose history it is: readers of the store that was backed up may go on here, as far as it goes."""
     if backup.chain.name == NO_IDENTITY:
         return
+    marks = await backup.chain.archives()
     async with owners.writing(database, "exclusive", frozen="allow") as writing:
         await syncs.make_table(writing)
+    if marks:
+        await archives.make_table(database)
     async with owners.writing(database, "exclusive", frozen="allow") as writing:
         state = SyncState(
             place=backup.manifest.source,
@@ -192,3 +197,16 @@ async def _note(database: Database, backup: Backup, lines: BackupLines, events: 
             target=identity_of(await writing.state()).hex(),
         )
         await syncs.note_restored(writing, state)
+        for mark in marks:
+            await archives.add(writing, _recalled(mark))
+
+
+def _recalled(mark: ArchiveMark) -> Archive:
+    """Nothing is archived here; but a reader may have read the marker of an event."""
+    chosen = Chosen(
+        until=mark.until,
+        event_types=mark.event_types,
+        aggregate_ids=mark.aggregate_ids,
+        aggregate_prefixes=mark.aggregate_prefixes,
+    )
+    return Archive(id=mark.id, at=mark.created, events=0, repository="", chain=mark.chain, chosen=chosen)

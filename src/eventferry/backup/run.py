@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence, Set
 from contextlib import aclosing
 from importlib.metadata import version
 from secrets import token_hex
@@ -25,6 +25,7 @@ from eventferry.backup.parts import Made, PartMaker, Parts
 from eventferry.backup.storage import Storage, open_storage, probe
 from eventferry.clock import now
 from eventferry.errors import (
+    ArchiveError,
     BackupDivergedError,
     CursorAheadError,
     RepositoryDamagedError,
@@ -35,6 +36,7 @@ from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import Operation, place_of
 from eventferry.reading.arguments import check_integer
 from eventferry.reading.bookmarks import Bookmark, decode
+from eventferry.state import archives
 
 if TYPE_CHECKING:
     from eventferry.store import EventStore
@@ -106,6 +108,7 @@ async def back_up(
     Raises:
         UsageError: an argument is wrong, or the chain is encrypted and there is no recipient.
         UnsafeStorageError: the storage cannot create objects only where they are absent.
+        ArchiveError: events that the chain does not hold are archived elsewhere.
         BackupDivergedError: the store was restored to an older state, or has another history than the chain.
         RepositoryDamagedError, RepositoryError: the repository cannot be read or written.
         StoreReplacedError: the events were replaced meanwhile. Run it again.
@@ -251,12 +254,28 @@ class _Run:
 
         async def keep() -> Part:
             try:
-                return await kept.keep(await maker.finish(end))
+                made = await maker.finish(end)
+                await self._refuse_archived(maker.archives)
+                return await kept.keep(made)
             finally:
                 await maker.abandon()
 
         self._own.add(maker.file)
         self._keeping = asyncio.create_task(keep()), end
+
+    async def _refuse_archived(self, found: Set[str]) -> None:
+        """Refuse to keep markers in the place of payloads. Looked for when the part has been read: what it has read was
+        in the store's list before."""
+        if not found:
+            return
+        async with self._store._database.reading() as reading:
+            known = [archive for archive in await archives.load(reading) if archive.id in found]
+        for archive in known:
+            raise ArchiveError(
+                f"events of the store are archived in the chain {archive.chain} of {archive.repository}, and this "
+                "backup would hold their markers instead: back up into that repository, or recall the events first. If "
+                "this is that repository, another backup has just come further: run this one again"
+            )
 
     async def _kept(self) -> bool:
         """Wait until the part before is stored; whether the chain goes on where it ends."""

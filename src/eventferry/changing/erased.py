@@ -16,6 +16,7 @@ from eventferry.importing.batch import SLICE
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
+from eventferry.lines.marker import archive_of, refuse_markers
 from eventferry.lines.payload import ENCODER, JsonText, decode_payload
 from eventferry.state.erasures import Erasure, check_size, digest_of
 
@@ -201,9 +202,10 @@ class Erased:
         return bool(self._concerning(event_type, aggregate_id, timestamp))
 
     def payload(self, event_type: str, aggregate_id: str, timestamp: int, payload: JsonText) -> JsonText:
-        """What is left of a payload; the very same object where nothing changes."""
+        """What is left of a payload; the very same object where nothing changes. The marker of an archived event stays:
+        what it stands for is erased when it is recalled."""
         found = self._concerning(event_type, aggregate_id, timestamp)
-        if not found:
+        if not found or archive_of(payload) is not None:
             return payload
         before = bytes(payload)
         line = Line(0, 0, event_type, timestamp, aggregate_id, 1, msgspec.Raw(before))
@@ -231,8 +233,10 @@ class Erased:
             return b""
         events = [line for _, line in lines.events(self._decoder)]
         for line in events:
-            for one in self._concerning(line.type, line.aggregate_id, line.timestamp):
-                one.apply(line)
+            found = self._concerning(line.type, line.aggregate_id, line.timestamp)
+            if found and archive_of(line.payload) is None:
+                for one in found:
+                    one.apply(line)
         return ENCODER.encode_lines(events)
 
     def rows(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -245,13 +249,16 @@ class Erased:
         ]
 
     def numbered_rows(self, rows: Sequence[NumberedRow]) -> Sequence[NumberedRow]:
-        """The same for rows with the numbers of their lines."""
+        """The same for rows with the numbers of their lines, on their way into a store. Raises InputError for the
+        marker of an archived event."""
+        refuse_markers(rows, payload=7, line=0)
         if not self:
             return rows
         return [(*row[:7], self.payload(row[6], row[4], row[3], row[7])) for row in rows]
 
     def new_rows(self, rows: Sequence[NewRowValues]) -> Sequence[NewRowValues]:
-        """The same for events without a position."""
+        """The same for events without a position, on their way into a store. Raises InputError likewise."""
+        refuse_markers(rows, payload=3)
         if not self:
             return rows
         return [

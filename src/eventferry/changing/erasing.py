@@ -23,6 +23,7 @@ from eventferry.importing import steps
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import check_limits
+from eventferry.lines.marker import archive_of
 from eventferry.reading.histories import places_of
 from eventferry.state import erasures, owners
 from eventferry.state.erasures import Erasure
@@ -40,6 +41,7 @@ class EraseReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         events: events that the selection and a rule are about.
         changed: events whose payloads were rewritten. In a dry run: would be.
         types: how many of them there are of each type.
+        archived: events among them whose payloads are in an archive: they are erased when they are recalled.
         snapshots: snapshots that were removed, since they may hold what was erased.
         at: events with a timestamp up to this one are concerned, in ms since 1970.
         never_matched: rules that no event met, and pointers that found nothing.
@@ -48,6 +50,7 @@ class EraseReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     events: int
     changed: int
     types: dict[str, int]
+    archived: int = 0
     snapshots: int
     at: int
     never_matched: tuple[str, ...] = ()
@@ -133,7 +136,7 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
         async with aclosing(looked.changed(writing)) as blocks:
             async for rows in blocks:
                 await writing.rewrite(rows)
-        snapshots = await _drop_snapshots(writing) if looked.types else 0
+        snapshots = await _drop_snapshots(writing) if looked.types or looked.archived else 0
         for erasure in erased.erasures:
             await erasures.save(writing, erasure)
     # Also where nothing changed: the call that did it may have had to say that it could not do this.
@@ -161,6 +164,7 @@ class _Looking:
 
     Attributes:
         types: how many there are of each type, so far.
+        archived: how many may be in an archive.
     """
 
     def __init__(self, erased: Erased) -> None:
@@ -168,12 +172,14 @@ class _Looking:
         self._events = 0
         self._decoder = LineDecoder()
         self.types: Counter[str] = Counter()
+        self.archived = 0
 
     def report(self, snapshots: int) -> EraseReport:
         return EraseReport(
             events=self._events,
             changed=self.types.total(),
             types=dict(sorted(self.types.items())),
+            archived=self.archived,
             snapshots=snapshots,
             at=max((erasure.at for erasure in self._erased.erasures), default=0),
             never_matched=self._erased.never_matched,
@@ -188,6 +194,7 @@ class _Looking:
             async for lines in blocks:
                 rows = [row for row in map(self._decoder.row, lines) if self._takes(row)]
                 self._events += len(rows)
+                self.archived += sum(archive_of(row.payload) is not None for row in rows)
                 after = [new for old, new in zip(rows, self._erased.rows(rows), strict=True) if new != old]
                 for row in after:
                     check_limits(limits, row.aggregate_id, row.type, row.payload)

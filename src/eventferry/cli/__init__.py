@@ -16,6 +16,7 @@ import click
 
 import eventferry
 from eventferry.cli import (
+    archiving,
     backups,
     checks,
     completing,
@@ -71,7 +72,7 @@ cli.add_section(
     stores.drop,
     stores.stores,
 )
-cli.add_section("Backups", backups.backup, repositories.restore)
+cli.add_section("Backups", backups.backup, repositories.restore, archiving.archive)
 cli.add_section("Secrets", secrets.export_secrets, secrets.import_secrets)
 cli.add_section("Over HTTP", service.serve, console.console, service.token)
 cli.add_section("More", foreign.sources, completing.completion, checks.demo)

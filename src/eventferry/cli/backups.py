@@ -95,8 +95,8 @@ def _told(report: BackupReport, seconds: float) -> str:
     )
 
 
-class BackupGroup(Group):
-    """`backup STORE REPO`, and the commands below `backup`: no name of these is that of a store."""
+class RunGroup(Group):
+    """A command with commands below it, as `backup STORE REPO` and `backup COMMAND`: no name of these is a store's."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """What names no command is the arguments of `run`."""
@@ -110,7 +110,7 @@ class BackupGroup(Group):
         return [*stores, *super().shell_complete(ctx, incomplete)]
 
 
-@click.group(cls=BackupGroup)
+@click.group(cls=RunGroup)
 def backup() -> None:
     """Back up a store into a repository; check, list, drill and prune it.
 

@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     "--erased",
     "Erase from both what was erased from either of the two that is a store: so an older copy is equal to it.",
 )
+@flag(
+    "--archived", "Accept the marker of an archived event for any payload; all else of the event is compared."
+)
 @identity_option
 @flag("--secrets", "Also compare secrets. Files then hold secrets, and only those are compared.")
 @from_option
@@ -72,6 +75,7 @@ async def verify(
     content: bool,
     ends: tuple[Any, ...],
     erased: bool,
+    archived: bool,
     identity: tuple[str, ...],
     secrets: bool,
     starts: tuple[Any, ...],
@@ -100,7 +104,12 @@ async def verify(
             "--from needs two sources to compare, A being the other product's, and no bookmark or --secrets"
         )
     if b is None:
-        for name, given in {"content": content, "erased": erased, "secrets": secrets}.items():
+        for name, given in {
+            "content": content,
+            "erased": erased,
+            "archived": archived,
+            "secrets": secrets,
+        }.items():
             if given:
                 raise UsageError(f"--{name} needs two sources to compare")
         is_sound = await _check(a, as_json=as_json)
@@ -113,6 +122,7 @@ async def verify(
             content=content,
             until=until,
             erased=erased,
+            archived=archived,
             identities=identity,
             secrets=secrets,
             foreign=foreign,
@@ -173,6 +183,7 @@ async def _compare(
     content: bool,
     until: str | None,
     erased: bool,
+    archived: bool,
     identities: tuple[str, ...],
     secrets: bool,
     foreign: Foreign | None,
@@ -202,6 +213,7 @@ async def _compare(
                     changes=changes,
                     other_grows=changes is not None and (until is not None or is_repository(a)),
                     erased=await _erased_from(a, b) if erased else None,
+                    archived=archived,
                 )
     if secrets:
         async with secrets_of(a) as left, secrets_of(b) as right:
@@ -250,7 +262,11 @@ def _tell(
     for difference in differences:
         print_line(difference)
     if report.equal:
-        inform(f"equal: {counted(count, what)}")
+        archived = report.archived if isinstance(report, eventferry.VerifyReport) else 0
+        inform(
+            f"equal: {counted(count, what)}"
+            + (f", but for {archived:,} archived payloads" if archived else "")
+        )
     else:
         say(
             f"unequal: {count:,} and {other_count:,} {what}s; {report.missing:,} missing, "

@@ -13,7 +13,7 @@ import eventferry
 from eventferry import open_store
 from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, flag, option, together
+from eventferry.cli.options import REPOSITORY, STORE, flag, option, together
 from eventferry.cli.repositories import identity_option
 from eventferry.cli.running import run
 from eventferry.databases import without_password
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from eventferry.http.tokens import Scope
 
 console_options = together(
-    option("--repository repository", "REPO", "A backup that the pages show (repeatable).", multiple=True),
+    option(
+        "--repository repository",
+        "REPO",
+        "A backup that the pages show (repeatable).",
+        multiple=True,
+        type=REPOSITORY,
+    ),
     identity_option,
     option(
         "--mask mask",

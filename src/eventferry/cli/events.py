@@ -32,6 +32,7 @@ from eventferry.cli.options import (
     SOURCE,
     STORE,
     aggregate_attribute_option,
+    archived_option,
     bookmark_option,
     end_of,
     end_options,
@@ -56,16 +57,20 @@ from eventferry.lines.page import json_page
 
 if TYPE_CHECKING:
     from eventferry import SplitBy
+    from eventferry.reading.arguments import Archived
 
 
 @command()
 @click.argument("store", type=STORE)
 @filters
 @option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
+@archived_option
 @bookmark_option
 @json_option
 @cancellable
-async def events(store: str, limit: int, with_bookmark: bool, as_json: bool, **filters: Any) -> None:
+async def events(
+    store: str, limit: int, archived: Archived, with_bookmark: bool, as_json: bool, **filters: Any
+) -> None:
     """Print events as JSON Lines.
 
     With --cursor, the next cursor is printed on standard error; with --since or --bookmark, the next bookmark.
@@ -73,7 +78,7 @@ async def events(store: str, limit: int, with_bookmark: bool, as_json: bool, **f
     only = filter_of(**filters)
     async with (
         open_store(store) as opened,
-        contextlib.aclosing(opened.export_events(limit=limit, **only)) as export,
+        contextlib.aclosing(opened.export_events(limit=limit, archived=archived, **only)) as export,
     ):
         if as_json:
             blocks = [block async for block in export]
@@ -104,6 +109,7 @@ async def events(store: str, limit: int, with_bookmark: bool, as_json: bool, **f
 @option("--source", "URI", "With --format cloudevents: whose events these are, such as /shop/orders.")
 @flag("--end-mark", "Add a last line by which an import sees that nothing was lost on the way.")
 @flag("--freeze", "Freeze the store during the export.")
+@archived_option
 @jobs_option
 @dry_run_option
 @bookmark_option
@@ -118,6 +124,7 @@ async def export(
     source: str | None,
     end_mark: bool,
     freeze: bool,
+    archived: Archived,
     jobs: int,
     dry_run: bool,
     with_bookmark: bool,
@@ -133,15 +140,17 @@ async def export(
     foreign = taken(options, mapping)
     places = {name: options.pop(name) for name in ("cursor", "since")}
     only, changing = _selected(options, start, places, foreign, dry_run=dry_run)
-    if foreign is not None and (freeze or jobs != 1 or any(places.values())):
-        raise UsageError("--cursor, --since, --freeze and --jobs are for a store")
+    if foreign is not None and (freeze or jobs != 1 or archived != "marker" or any(places.values())):
+        raise UsageError("--cursor, --since, --freeze, --archived and --jobs are for a store")
     destination = Destination(dest, file_format, split_by, has_end=end_mark, source=source)
     async with changing.reported():
         if foreign is None:
             mode = eventferry.AUTO if freeze else eventferry.MANUAL
             async with (
                 open_store(store) as opened,
-                contextlib.aclosing(opened.export_events(maintenance_mode=mode, jobs=jobs, **only)) as export,
+                contextlib.aclosing(
+                    opened.export_events(maintenance_mode=mode, jobs=jobs, archived=archived, **only)
+                ) as export,
             ):
                 if dry_run:
                     await changing.tell(export, Extent(None, "event"), as_json=as_json)

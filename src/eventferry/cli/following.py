@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import click
 
 from eventferry import open_store
 from eventferry.cli.commands import command
-from eventferry.cli.options import DEFAULT_LIMIT, STORE, flag, kinds, kinds_of, option
+from eventferry.cli.options import DEFAULT_LIMIT, STORE, archived_option, flag, kinds, kinds_of, option
 from eventferry.cli.places import destination_of
 from eventferry.cli.running import run
 from eventferry.cli.terminal import say
+
+if TYPE_CHECKING:
+    from eventferry.reading.arguments import Archived
 
 _IDLE = 2.0
 """Seconds without events after which to look whether the reader of the pipe is still there."""
@@ -25,6 +28,7 @@ _IDLE = 2.0
 @option("--since", "BOOKMARK", "Begin at this bookmark, at `now` or at the `start`.", default="start")
 @option("--checkpoint", "FILE", "Keep the bookmark in this file, and begin at the one that is in it.")
 @kinds
+@archived_option
 @option(
     "--limit",
     "N",
@@ -39,17 +43,18 @@ def follow(
     checkpoint: str | None,
     limit: int,
     once: bool,
+    archived: Archived,
     **kinds: tuple[str, ...],
 ) -> None:
     """Print events as JSON Lines, and go on with those that are saved or imported, until SIGTERM or Ctrl-C.
 
     With --checkpoint, each event is printed at least once, across restarts and crashes.
     """
-    say(run(_follow(store, since, checkpoint, kinds, limit, once)))
+    say(run(_follow(store, since, checkpoint, kinds_of(**kinds) | {"archived": archived}, limit, once)))
 
 
 async def _follow(
-    store: str, since: str, checkpoint: str | None, kinds: dict[str, tuple[str, ...]], limit: int, once: bool
+    store: str, since: str, checkpoint: str | None, only: dict[str, Any], limit: int, once: bool
 ) -> str:
     from eventferry.cli.checkpoint import Checkpoint
     from eventferry.lifecycle import to_the_end
@@ -62,7 +67,7 @@ async def _follow(
         with Checkpoint(checkpoint) if checkpoint is not None else contextlib.nullcontext() as file:
             kept = await file.read() if file is not None else None
             begin = kept or (None if since == "start" else since)
-            follower = opened._follower(begin, filter_of(**kinds_of(**kinds)), limit)
+            follower = opened._follower(begin, filter_of(**only), limit)
             written = ""
 
             async def put(text: bytes) -> None:

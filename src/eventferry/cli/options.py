@@ -271,6 +271,13 @@ def filter_of(
     return kinds_of(**kinds) | times | {"cursor": cursor, "since": since}
 
 
+archived_option = option(
+    "--archived",
+    None,
+    "What to print for archived events: the marker in place of the payload, or nothing.",
+    type=click.Choice(("marker", "skip")),
+    default="marker",
+)
 bookmark_option = flag(
     "--bookmark with_bookmark",
     "Tell the bookmark behind the last event that was read, from which --since goes on; --json always does.",

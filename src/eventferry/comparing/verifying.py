@@ -19,8 +19,10 @@ from eventferry.changing.erased import Erased
 from eventferry.comparing.abreast import Abreast
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind, Side
+from eventferry.errors import UsageError
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow, Row
+from eventferry.lines.marker import archive_of
 from eventferry.lines.piping import Source, blocks_of
 
 _OVERHEAD = 250  # approximate size of a waiting row, beside its strings
@@ -57,6 +59,8 @@ class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
         extra: events that only the second source has.
         changed: events that differ at the same position.
         differences: the first differences.
+        archived: events that are archived on one side, whose payloads so were not compared, and all else is equal. Only
+            where that was asked for; otherwise they are changed.
     """
 
     equal: bool
@@ -66,6 +70,7 @@ class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
     extra: int
     changed: int
     differences: list[Difference]
+    archived: int = 0
 
 
 R = TypeVar("R", Row, NewRow)
@@ -79,6 +84,7 @@ async def verify(
     content: bool = False,
     changes: Changes | None = None,
     erased: Erased | None = None,
+    archived: bool = False,
     other_grows: bool = False,
     waiting_bytes: int = WAITING_BYTES,
 ) -> VerifyReport:
@@ -94,13 +100,16 @@ async def verify(
             differ: compare its content.
         erased: what was erased from one of the two (`EventStore.erased`): it is erased from both before they are
             compared. So an older copy is equal to a store from which something was erased since.
+        archived: accept the marker of an archived event for any payload, and count it. Not with `content`.
         other_grows: compare only as many events of `other`, its first, as the (changed) source has.
         waiting_bytes: memory for events that have not been matched yet; more are written to temporary files.
 
     Raises:
         InputError: a line is not an event.
     """
-    comparison = _ByContent() if content else _ByPosition()
+    if content and archived:
+        raise UsageError("the content of archived events cannot be compared: choose content or archived")
+    comparison = _ByContent() if content else _ByPosition(archived=archived)
     async with AsyncExitStack() as stack:
         if changes is not None:
             source = changes(_closed_by(stack, blocks_of(source)))
@@ -110,7 +119,12 @@ async def verify(
             pair = Abreast(*(_closed_by(stack, blocks_of(each)) for each in (source, other)))
             source, other = pair.first(), pair.second()
         events, other_events = await comparison.run(source, other, waiting_bytes)
-    return VerifyReport(events=events, other_events=other_events, **comparison.outcome())
+    return VerifyReport(
+        events=events,
+        other_events=other_events,
+        archived=0 if isinstance(comparison, _ByContent) else comparison.archived,
+        **comparison.outcome(),
+    )
 
 
 def _closed_by(stack: AsyncExitStack, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -139,10 +153,27 @@ class _Events(Comparison[R, Difference]):
 
 
 class _ByPosition(_Events[Row]):
-    """Rows with the same position match; if other fields differ, the event was changed."""
+    """Rows with the same position match; if other fields differ, the event was changed.
 
-    def __init__(self) -> None:
+    Attributes:
+        archived: how many have a marker on one side, which was to be accepted.
+    """
+
+    def __init__(self, *, archived: bool) -> None:
         super().__init__(Row, LineDecoder().row)
+        self._accepts_markers = archived
+        self.archived = 0
+
+    def are_equal(self, row: Row, other: Row) -> bool:
+        return row[:-1] == other[:-1] and self._are_alike(row.payload, other.payload)
+
+    def _are_alike(self, payload: bytes, other: bytes) -> bool:
+        if is_equal(payload, other):
+            return True
+        if not self._accepts_markers or (archive_of(payload) is None and archive_of(other) is None):
+            return False
+        self.archived += 1
+        return True
 
     def key(self, row: Row) -> Hashable:
         return row[:2]
@@ -151,7 +182,7 @@ class _ByPosition(_Events[Row]):
         fields: list[str] = []
         if kind == "changed":
             fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
-            if not is_equal(row.payload, other.payload):
+            if not self._are_alike(row.payload, other.payload):
                 fields.append("payload")
             if not fields:
                 return None

@@ -55,9 +55,19 @@ class Tables(NamedTuple):
         return f"{self.events}-erasures"
 
     @property
+    def archives(self) -> str:
+        """In which repositories the payloads of this store's events are."""
+        return f"{self.events}-archives"
+
+    @property
     def imports(self) -> str:
         """Which imports in parts were committed."""
         return f"{self.events}-committed-imports"
+
+    @property
+    def made_later(self) -> tuple[str, ...]:
+        """The tables that a store has only once they were needed."""
+        return self.sync, self.appends, self.erasures, self.archives, self.imports
 
     def stage_of(self, owner: str) -> str:
         """Where the events of an owner's import wait. Its name carries the owner's id, so that a former owner, whose
@@ -99,13 +109,13 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
 
 
 _BESIDE = re.compile(
-    r"-(?:freeze|threads|sync|appends|erasures|committed-imports|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
+    r"-(?:freeze|threads|sync|appends|erasures|archives|committed-imports|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
     re.IGNORECASE,
 )
 """What is put behind the name of the events, on any database."""
 
 _OF_A_NEIGHBOUR = re.compile(
-    r".+-(?:freeze|threads|sync|appends|erasures|committed-imports|incremental-import"
+    r".+-(?:freeze|threads|sync|appends|erasures|archives|committed-imports|incremental-import"
     r"|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9a-f]+)?)",
     re.IGNORECASE | re.DOTALL,
 )

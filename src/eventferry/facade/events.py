@@ -15,7 +15,7 @@ from eventferry.facade.opened import Opened
 from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events
 from eventferry.operation_log import told
 from eventferry.reading import histories, loading
-from eventferry.reading.arguments import check_integer, filter_of, text, texts
+from eventferry.reading.arguments import Archived, check_integer, filter_of, text, texts
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader
@@ -152,6 +152,7 @@ class Events(Opened):
         aggregate_ids: Iterable[str] | None = None,
         exclude_types: Iterable[str] | None = None,
         aggregate_prefixes: Iterable[str] | None = None,
+        archived: Archived = "marker",
     ) -> Page:
         """Load a page of events, by cursor, by bookmark or by time.
 
@@ -166,6 +167,8 @@ class Events(Opened):
             exclude_types: no events of these types, whatever else is said.
             aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
                 only those.
+            archived: "skip" leaves out events whose payloads are in an archive; otherwise a marker stands for the
+                payload. Not by time.
 
         Returns:
             The events, and the cursor after them. By cursor and by bookmark they come in the order of docs/order.md,
@@ -183,6 +186,7 @@ class Events(Opened):
             finish_time,
             exclude_types=exclude_types,
             aggregate_prefixes=aggregate_prefixes,
+            archived=archived,
         )
         by_time = start_time is not None or finish_time is not None
         if [cursor is not msgspec.UNSET, since is not msgspec.UNSET, by_time].count(True) != 1:
@@ -190,6 +194,8 @@ class Events(Opened):
                 "give one of a cursor (None is the start), a bookmark as since (None is the start), or start_time and "
                 "finish_time"
             )
+        if by_time and only.skips_archived:
+            raise UsageError("archived is for pages by cursor or bookmark, and not by time")
         database = self._database  # first: in a forked process it renews the readers too
         if cursor is not msgspec.UNSET:
             return await self._readers.page(cursor, only, limit)
@@ -219,6 +225,7 @@ class Events(Opened):
         aggregate_ids: Iterable[str] | None = None,
         exclude_types: Iterable[str] | None = None,
         aggregate_prefixes: Iterable[str] | None = None,
+        archived: Archived = "marker",
         limit: int = 1000,
         idle: float | None = None,
     ) -> FollowStream:
@@ -234,6 +241,7 @@ class Events(Opened):
             exclude_types: no events of these types, whatever else is said.
             aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
                 only those.
+            archived: as for `load_events`.
             limit: maximum number of events of a page. A page also ends at 768 KiB, after at least one event.
             idle: give a page without events after this many seconds in which none came, so that the caller can do
                 something else. Without it the iterator waits for the next event.
@@ -246,7 +254,11 @@ class Events(Opened):
         if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
             raise UsageError(f"idle must be a number of seconds, not {idle!r}")
         only = filter_of(
-            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+            event_types,
+            aggregate_ids,
+            exclude_types=exclude_types,
+            aggregate_prefixes=aggregate_prefixes,
+            archived=archived,
         )
         return FollowStream(self._follower(since, only, limit, decode_events), idle)
 
@@ -268,10 +280,15 @@ class Events(Opened):
         aggregate_ids: Iterable[str] | None = None,
         exclude_types: Iterable[str] | None = None,
         aggregate_prefixes: Iterable[str] | None = None,
+        archived: Archived = "marker",
     ) -> EventLoader:
         """A loader that loads page after page and remembers its cursor. The filters are those of `load_events`."""
         only = filter_of(
-            event_types, aggregate_ids, exclude_types=exclude_types, aggregate_prefixes=aggregate_prefixes
+            event_types,
+            aggregate_ids,
+            exclude_types=exclude_types,
+            aggregate_prefixes=aggregate_prefixes,
+            archived=archived,
         )
         await self._probe()
         return EventLoader(lambda: self._database, cursor, only)

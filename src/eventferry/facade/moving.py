@@ -21,7 +21,7 @@ from eventferry.importing.stream import ImportStream
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import partition
-from eventferry.reading.arguments import check_integer, check_mode, filter_of
+from eventferry.reading.arguments import Archived, check_integer, check_mode, filter_of
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
 from eventferry.reading.partition import Partition
@@ -151,6 +151,7 @@ class Moving(Opened):
         until: str | None = None,
         exclude_types: Iterable[str] | None = None,
         aggregate_prefixes: Iterable[str] | None = None,
+        archived: Archived = "marker",
     ) -> ExportStream:
         """Export events as JSON Lines: an async iterator of blocks.
 
@@ -171,6 +172,8 @@ class Moving(Opened):
             exclude_types: no events of these types, whatever else is said.
             aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
                 only those.
+            archived: "skip" leaves out events whose payloads are in an archive; otherwise a marker stands for the
+                payload.
 
         Raises:
             CursorAheadError: during iteration: the cursor has read more events than the store holds.
@@ -189,6 +192,7 @@ class Moving(Opened):
             finish_time,
             exclude_types=exclude_types,
             aggregate_prefixes=aggregate_prefixes,
+            archived=archived,
         )
         return ExportStream(
             Export(

@@ -13,7 +13,8 @@ from eventferry.reading.loading import Readers
 from eventferry.results import Description
 from eventferry.saving.appends import Appends
 from eventferry.saving.saves import Saving
-from eventferry.state import figures, owners, small_tables
+from eventferry.state import archives, figures, owners, small_tables
+from eventferry.state.archives import Archive
 
 
 class Opened:
@@ -110,6 +111,12 @@ class Opened:
     async def unfreeze(self) -> None:
         """Allow writes again. Raises NotFrozenError."""
         await owners.unfreeze_by_user(self._database)
+
+    async def archives(self) -> list[Archive]:
+        """What was archived from this store, in the order in which it was, also where it has been recalled: an archive
+        with 0 events holds nothing of the store any more."""
+        async with self._database.reading() as reading:
+            return await archives.load(reading)
 
     async def describe(self, calculate_cursor: bool = False, estimate_counts: bool = False) -> Description:
         """Describe the store: counts, location, freeze, open import.

@@ -18,6 +18,7 @@ from eventferry.lines.blocks import Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import Limits
+from eventferry.lines.marker import refuse_marker
 from eventferry.state import erasures, owners
 
 Placed: TypeAlias = tuple[int, Row]  # the number of a line, and its row
@@ -95,6 +96,8 @@ class Appending:
         """What is committed stays: this is the purpose of this mode."""
 
     async def _append(self, rows: Sequence[Placed]) -> None:
+        for line, row in rows:
+            refuse_marker(row.payload, line)
         async with owners.writing(self._database, "exclusive", frozen="allow") as writing:
             if erased := Erased(await erasures.load(writing)):
                 left = erased.rows([row for _, row in rows])

@@ -20,8 +20,9 @@ from eventferry.comparing.canonical import canonical
 from eventferry.comparing.spill import Spill
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import ExclusiveWriting, Shared, Stage
-from eventferry.errors import OlderEventsError, UsageError
+from eventferry.errors import ArchiveError, OlderEventsError, UsageError
 from eventferry.lines.limits import full_thread
+from eventferry.state import archives
 from eventferry.state.figures import latest_timestamp
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]
@@ -51,9 +52,15 @@ def check_older(older: str) -> None:
 async def merge(writing: ExclusiveWriting, stage: Stage, older: Older) -> ImportReport:
     """Merge a stage of kind "merge" or "open" into the store, in one transaction.
 
-    Raises OlderEventsError where events are older and `older` is "reject", and UnsupportedStoreError where there is no
-    counter or version left for one; nothing of it is stored then.
+    Raises OlderEventsError where events are older and `older` is "reject"; ArchiveError where they should be accepted,
+    and the store has archived some; and UnsupportedStoreError where there is no counter or version left for one.
+    Nothing of it is stored then.
     """
+    if older == "accept" and await archives.held(writing):
+        raise ArchiveError(
+            "events of the store are archived, and it cannot tell whether older ones of the batch are among them: "
+            'recall them before you import with older="accept". Nothing was imported'
+        )
     stage, existing, shared = await writing.compare(stage)
     known = array("q")
     async with aclosing(shared) as blocks:

@@ -19,6 +19,7 @@ from eventferry.lines.limits import (
     check_limits,
     check_text,
 )
+from eventferry.lines.marker import refuse_marker
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.refusal import fault_in
 
@@ -84,6 +85,7 @@ def _checked(new: _NewEvent, limits: Limits) -> NewRow:
     check_text("aggregateId", new.aggregate_id)
     check_text("type", new.type)
     payload = encode_payload(new.payload)
+    refuse_marker(payload)
     check_limits(limits, new.aggregate_id, new.type, payload)
     return NewRow(new.timestamp, new.aggregate_id, new.type, payload)
 

@@ -22,6 +22,7 @@ from eventferry.lines.limits import (
     check_limits,
     check_text,
 )
+from eventferry.lines.marker import refuse_marker
 from eventferry.lines.payload import ENCODER, SHALLOW, check_payload, compact, may_be_deep
 from eventferry.lines.refusal import refuse_duplicate_key, refused_line
 from eventferry.lines.spelling import (
@@ -172,12 +173,14 @@ class LineDecoder:
         """A line to be saved, which must be UTF-8, as its row and its version. The position is ignored; without a
         timestamp it is 0."""
         event, payload = self._one(_SAVED, line)
+        refuse_marker(payload)
         return NewRow(event.timestamp, event.aggregate_id, event.type, payload), event.aggregate_version
 
     def appended_row(self, line: bytes, aggregate_id: str) -> NewRow:
         """A line to be appended to an aggregate, which must be UTF-8. The position is ignored; without a timestamp it
         is 0. Raises InputError for another aggregate, and for a version, which follows from what is stored."""
         event, payload = self._one(_APPENDED, line)
+        refuse_marker(payload)
         is_given = event.aggregate_version is not _LEFT_OUT and bytes(event.aggregate_version) != b"null"
         check_appended(event.aggregate_id, event.aggregate_version if is_given else None, aggregate_id)
         return NewRow(event.timestamp, aggregate_id, event.type, payload)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, TypeAlias
 
 from eventferry.database import Filter
 from eventferry.errors import UsageError
 from eventferry.lines.payload import plain_text
 from eventferry.reading.maintenance import MaintenanceMode
+
+Archived: TypeAlias = Literal["marker", "skip"]
+"""What readers get of events whose payloads are in an archive: the marker in its place, or nothing."""
 
 
 def check_integer(name: str, value: int | None, least: int, *, optional: bool = False) -> None:
@@ -52,6 +56,7 @@ def filter_of(
     *,
     exclude_types: Iterable[str] | None = None,
     aggregate_prefixes: Iterable[str] | None = None,
+    archived: Archived = "marker",
 ) -> Filter:
     """The filter for the arguments of a call."""
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
@@ -59,6 +64,8 @@ def filter_of(
             raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
     if start_time is not None and finish_time is not None and start_time > finish_time:
         raise UsageError("start_time is later than finish_time")
+    if archived not in ("marker", "skip"):
+        raise UsageError(f"archived is marker or skip, not {archived!r}")
     prefixes = None if aggregate_prefixes is None else texts("aggregate_prefixes", aggregate_prefixes)
     if prefixes and "" in prefixes:
         raise UsageError("aggregate_prefixes contains an empty string, with which every aggregate begins")
@@ -69,4 +76,5 @@ def filter_of(
         finish_time,
         () if exclude_types is None else texts("exclude_types", exclude_types),
         prefixes,
+        archived == "skip",
     )

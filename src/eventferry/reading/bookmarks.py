@@ -8,9 +8,9 @@ Why the last event of each thread is enough: in each thread, events are committe
 holds what was committed up to some moment, so what a restore takes away are the last events of some threads. If any
 event that was read is gone, so is the last one of its thread; another event in its place has another fingerprint.
 
-A payload from which something was erased is another one, and still the store's history. So the fingerprint has two
-halves, one of whole events and one of all but their payloads. Where only the second fits, the bookmark is good if the
-store knows of an erasure that may concern one of these events.
+A payload from which something was erased, or that was archived, is another one, and still the store's history. So the
+fingerprint has two halves, one of whole events and one of all but their payloads. Where only the second fits, the
+bookmark is good if the store knows of an erasure or an archive that may concern one of these events.
 
 A bookmark as text is `ef1.` and base64url of: 8 bytes of a hash of the identity, 12 bytes of fingerprint, the 256 next
 counters (six planes of 256 bytes, the highest bytes first, deflated), and a CRC-32 of all of that.
@@ -22,7 +22,7 @@ import base64
 import binascii
 import hashlib
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -35,7 +35,8 @@ from eventferry.errors import InputError, StoreReplacedError, UsageError
 from eventferry.lines.event import decode_event
 from eventferry.reading.pages import Lines
 from eventferry.reading.questions import IDENTITY_BYTES, identity_of, refuse_ahead
-from eventferry.state import erasures
+from eventferry.state import archives, erasures
+from eventferry.state.archives import Archived
 from eventferry.state.syncs import lineage
 
 PREFIX = "ef1."
@@ -97,8 +98,8 @@ class Bookmark(NamedTuple):
         if fingerprint != found.fingerprint:
             if not found.is_alike(fingerprint):
                 raise _other_history()
-            erased = Erased(await erasures.load(reading))
-            if not any(_is_concerned(erased, seen) for seen in found.last.values()):
+            is_rewritten = await _rewritten(reading)
+            if not any(map(is_rewritten, found.last.values())):
                 raise _other_history()
         return found
 
@@ -120,9 +121,9 @@ class Bookmark(NamedTuple):
         if not others:
             return
         await refuse_ahead(reading, self.unread)
-        erased = Erased(await erasures.load(reading))
+        is_rewritten = await _rewritten(reading)
         for before, now in ((self.last.get(thread), found.get(thread)) for thread in others):
-            if before is None or now is None or before.bare != now.bare or not _is_concerned(erased, now):
+            if before is None or now is None or before.bare != now.bare or not is_rewritten(now):
                 raise _other_history()
 
     @property
@@ -191,8 +192,11 @@ def _hash(text: bytes, size: int) -> bytes:
     return hashlib.blake2b(text, digest_size=size).digest()
 
 
-def _is_concerned(erased: Erased, seen: Seen) -> bool:
-    return erased.concerns(seen.type, seen.aggregate_id, seen.timestamp)
+async def _rewritten(reading: Reading) -> Callable[[Seen], bool]:
+    """What tells whether the payload of an event may have been another one before: something was erased from it, or it
+    was archived or recalled."""
+    known = Erased(await erasures.load(reading)), Archived(await archives.load(reading))
+    return lambda seen: any(each.concerns(seen.type, seen.aggregate_id, seen.timestamp) for each in known)
 
 
 async def _last_at(reading: Reading, unread: Sequence[int], threads: Iterable[int]) -> dict[int, Seen]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from eventferry.database import EVERYTHING, FIRST, Filter, Key, Reading, Selection, State, Stretch
 from eventferry.lifecycle import over, to_the_end
 from eventferry.lines.event import Event
+from eventferry.lines.marker import archived_among
 from eventferry.reading import order
 from eventferry.reading.aggregates import Aggregates
 from eventferry.reading.merge import Merge
@@ -331,7 +332,22 @@ class Pages:
         return self._lines(text, threads, counters)
 
     def _lines(self, text: bytes, threads: Sequence[int], counters: Sequence[int]) -> Lines:
+        if self._only.skips_archived:
+            text, threads, counters = _without_archived(text, threads, counters)
         return Lines(text, threads, counters, () if self._decode is None else self._decode(text))
+
+
+def _without_archived(
+    text: bytes, threads: Sequence[int], counters: Sequence[int]
+) -> tuple[bytes, Sequence[int], Sequence[int]]:
+    """The lines of the events whose payloads are not in an archive, and where these are."""
+    archived = archived_among(text)
+    if archived is None or len(archived) != len(threads):  # a foreign writer left line feeds inside lines
+        return text, threads, counters
+    lines = text.split(b"\n")[:-1]
+    left = [number for number, is_archived in enumerate(archived) if not is_archived]
+    kept = b"".join(lines[number] + b"\n" for number in left)
+    return kept, [threads[number] for number in left], [counters[number] for number in left]
 
 
 async def tidied(stretch: Stretch) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from eventferry.database import Reading, Writing
 from eventferry.databases.dialect import Column, Condition, Dialect
@@ -14,6 +15,11 @@ async def columns(reading: Reading, table: str) -> dict[str, Column]:
     """The columns of a table by their names; none where there is no such table."""
     found = [Column(*row) for row in await reading.ask(*reading.dialect.columns(table))]
     return {column.name: column for column in found}
+
+
+def text_of(value: Any) -> str:
+    """A text, which some drivers give as its bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def all_of(*conditions: Condition) -> Condition:

@@ -14,12 +14,14 @@ from __future__ import annotations
 from eventferry import AUTO, MANUAL, Event, errors
 from eventferry.errors import *  # noqa: F403
 from eventferry.sync.functions import (
+    archive,
     back_up,
     check,
     open_source,
     open_store,
     open_target,
     pipeline,
+    recall,
     verify,
     verify_secrets,
 )
@@ -55,12 +57,14 @@ __all__ = [
     "SecretsExport",
     "SecretsImport",
     "TargetStream",
+    "archive",
     "back_up",
     "check",
     "open_source",
     "open_store",
     "open_target",
     "pipeline",
+    "recall",
     "verify",
     "verify_secrets",
     *errors.__all__,

@@ -90,6 +90,52 @@ def back_up(
     )
 
 
+def archive(
+    store: EventStore,
+    repository: str | os.PathLike[str],
+    *,
+    until: int,
+    event_types: Iterable[str] | None = None,
+    aggregate_ids: Iterable[str] | None = None,
+    aggregate_prefixes: Iterable[str] | None = None,
+    recipients: Iterable[str | os.PathLike[str]] = (),
+    identities: Iterable[str | os.PathLike[str]] = (),
+    jobs: int = 2,
+    dry_run: bool = False,
+) -> eventferry.ArchiveReport:
+    """Move the payloads of cold events into a repository, as `eventferry.archive` does."""
+    return LOOP.run(
+        eventferry.archive(
+            unwrapped(store),
+            repository,
+            until=until,
+            event_types=event_types,
+            aggregate_ids=aggregate_ids,
+            aggregate_prefixes=aggregate_prefixes,
+            recipients=recipients,
+            identities=identities,
+            jobs=jobs,
+            dry_run=dry_run,
+        )
+    )
+
+
+def recall(
+    store: EventStore,
+    repository: str | os.PathLike[str],
+    *,
+    archive_ids: Iterable[str] | None = None,
+    identities: Iterable[str | os.PathLike[str]] = (),
+    jobs: int = 2,
+) -> eventferry.RecallReport:
+    """Bring back the payloads of archived events, as `eventferry.recall` does."""
+    return LOOP.run(
+        eventferry.recall(
+            unwrapped(store), repository, archive_ids=archive_ids, identities=identities, jobs=jobs
+        )
+    )
+
+
 def check(source: Any) -> eventferry.CheckReport:
     """Check a store, or one source of lines, as `eventferry.check` does."""
     bare = unwrapped(source)
@@ -103,6 +149,7 @@ def verify(
     content: bool = False,
     changes: Changes | None = None,
     erased: Erased | None = None,
+    archived: bool = False,
     other_grows: bool = False,
 ) -> eventferry.VerifyReport:
     """Compare two sources of lines, as `eventferry.verify` does."""
@@ -113,6 +160,7 @@ def verify(
             content=content,
             changes=changes,
             erased=erased,
+            archived=archived,
             other_grows=other_grows,
         )
     )

@@ -48,6 +48,7 @@ class EventStore(Face[AwaitedStore]):
     freeze = blocking(AwaitedStore.freeze)
     unfreeze = blocking(AwaitedStore.unfreeze)
     describe = blocking(AwaitedStore.describe)
+    archives = blocking(AwaitedStore.archives)
 
     save_event = blocking(AwaitedStore.save_event)
     append_events = blocking(AwaitedStore.append_events)

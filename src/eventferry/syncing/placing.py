@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from eventferry import cursor as vector
 from eventferry.cursor import MAX_COUNTER
@@ -12,6 +12,7 @@ from eventferry.errors import AggregateConflictError, TargetChangedError
 from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, full_thread, last_version
 from eventferry.reading.order import thread_of
+from eventferry.state.small_tables import text_of
 from eventferry.state.syncs import SyncState
 
 _KNOWN = 200_000
@@ -157,7 +158,7 @@ async def _last_versions(reading: Reading, ids: set[str], where: str = "") -> di
             WHERE {some.text}{where} GROUP BY {named}""",
             some.values,
         )
-        last |= {_text_of(found): int(highest) for found, highest in rows}
+        last |= {text_of(found): int(highest) for found, highest in rows}
     return last
 
 
@@ -167,8 +168,3 @@ async def versions_before(reading: Reading, ids: Sequence[str], unread: Sequence
     cases = " ".join(f"WHEN {thread} THEN {counter}" for thread, counter in enumerate(unread))
     read = f" AND {dialect.column('threadCounter')} < CASE {dialect.column('threadId')} {cases} END"
     return await _last_versions(reading, set(ids), read)
-
-
-def _text_of(value: Any) -> str:
-    """A text, which some drivers give as its bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)

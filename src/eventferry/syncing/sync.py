@@ -42,6 +42,7 @@ from eventferry.importing.stream import ImportStream
 from eventferry.lines.blocks import LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row, decode_event
+from eventferry.lines.marker import refuse_marker
 from eventferry.lines.piping import pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading.questions import identity_of
@@ -491,7 +492,9 @@ class Sync:
         if self._changes is not None:
             text = self._changed(self._changes, text)
         try:
-            return [row for _, row in LineSplitter().feed(text).whole_rows(self._decoder)]
+            rows = list(LineSplitter().feed(text).whole_rows(self._decoder))
+            for line, row in rows:
+                refuse_marker(row.payload, line)
         except InputError as error:
             # A changed event still has the position that it has in the source.
             event = decode_event(text.split(b"\n")[(error.line or 1) - 1])
@@ -499,6 +502,7 @@ class Sync:
                 f"{self._source.told(event)} cannot be stored in the target: {error.reason}",
                 field=error.field,
             ) from None
+        return [row for _, row in rows]
 
     def _changed(self, changes: Changes, text: bytes) -> bytes:
         try:

@@ -62,14 +62,7 @@ class Names:
         """For each table of a store, and for a marker and its companion, a name that no other table has: for one to be
         made, or to be removed. Last comes the companion, whose comment holds the token."""
         tables = self.tables
-        beside = (
-            tables.open_import,
-            tables.sync,
-            tables.appends,
-            tables.erasures,
-            tables.imports,
-            tables.freeze,
-        )
+        beside = tables.open_import, *tables.made_later, tables.freeze
         own = (*tables, self.threads, *beside, self.mark(token))
         # One digit, for a name has no room for more.
         return {name: f"{tables.events}-old-{token}-{place:x}" for place, name in enumerate(own)}

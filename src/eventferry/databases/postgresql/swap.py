@@ -40,8 +40,7 @@ class PostgresReplacing(PostgresExclusiveWriting):
     async def drop(self) -> None:
         names = self.names
         tables = [names.events, names.threads, names.snapshots, names.secrets, names.subscribers]
-        beside = names.tables.sync, names.tables.appends, names.tables.erasures, names.tables.imports
-        tables += map(names.of, beside)
+        tables += map(names.of, names.tables.made_later)
         if await self.freeze() is not None:
             tables.append(names.freeze)
         for kind in get_args(StageKind):

@@ -50,10 +50,9 @@ class SqliteExclusiveWriting(SqliteWriting):
     def rewrite(self, rows: Sequence[Row]) -> None:
         """A payload is first overwritten where it stands, by one of its length. Only then it may become longer or
         shorter, for which the pages around it are taken to pieces, and leave of what stood there a copy in a gap."""
-        if not self._leaves_nothing:
-            overwrite_free_pages(self.sqlite, f"{self.tables.erasures}-free")
-            self._leaves_nothing = True
         self.changed_store = True
+        if not rows:
+            overwrite_free_pages(self.sqlite, f"{self.tables.erasures}-free")
         place = f"{self._events} SET payload = CAST({{}} AS TEXT) WHERE threadId = ? AND threadCounter = ?"
         blank = f"UPDATE {place.format('zeroblob(length(CAST(payload AS BLOB)))')}"
         final = f"UPDATE {place.format('?')}"

@@ -56,7 +56,6 @@ class SqliteWriting(SqliteReading):
         super().__init__(connection, tables, events_sql)
         # Whether what a save relies on from the save before may be another now.
         self.changed_store = False
-        self._leaves_nothing = False
         self.dropped_owners: list[str] = []
         # Kept here, not handed from thread to thread: an open statement passes an interrupt on to those after it,
         # so it must be closed before anything is rolled back.

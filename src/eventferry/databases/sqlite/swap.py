@@ -38,7 +38,7 @@ class SqliteReplacing(SqliteExclusiveWriting):
                 self._drop_stage(stage)
         for name in (tables.events, tables.snapshots, tables.subscribers):
             sqlite.execute(f"DROP TABLE {quoted(name)}")
-        for name in (tables.sync, tables.appends, tables.erasures, tables.imports):
+        for name in tables.made_later:
             sqlite.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
         sqlite.execute("PRAGMA secure_delete = ON").fetchone()
         sqlite.execute(f"DROP TABLE {quoted(tables.secrets)}")

@@ -1,0 +1,190 @@
+"""In which repositories the payloads of archived events are: one row for each archive, changed in the transactions that
+rewrite the events.
+
+A row stays when its events were recalled: a bookmark that was made of the marker of an event is good behind that too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from eventferry.changing.selection import Selection
+from eventferry.database import Database, Reading, Writing
+from eventferry.errors import UnsupportedStoreError, UsageError
+from eventferry.reading.questions import identity_of
+from eventferry.state import owners
+from eventferry.state.erasures import MAX_WHAT
+from eventferry.state.small_tables import columns
+
+_COLUMNS = ("id", "at", "events", "what")
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+class Chosen(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """Which events an archive was asked to take.
+
+    Attributes:
+        until: those with a timestamp up to this one, in ms since 1970.
+        event_types: of these types; None: of any.
+        aggregate_ids: of these aggregates, or of those of `aggregate_prefixes`; both None: of any.
+        aggregate_prefixes: of aggregates whose ids begin with one of these.
+    """
+
+    until: int
+    event_types: tuple[str, ...] | None = None
+    aggregate_ids: tuple[str, ...] | None = None
+    aggregate_prefixes: tuple[str, ...] | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """Which events."""
+        return Selection.of(
+            event_types=self.event_types,
+            aggregate_ids=self.aggregate_ids,
+            aggregate_prefixes=self.aggregate_prefixes,
+            finish_time=self.until,
+        )
+
+
+class Held(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What a row says beside its numbers."""
+
+    chain: str
+    repository: str
+    chosen: Chosen
+
+
+class Archive(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Events whose payloads are in a repository.
+
+    Attributes:
+        id: 16 hex digits, which stand in the markers.
+        at: when it was begun, in ms since 1970.
+        events: how many payloads of the store are in it now; 0 where all have been recalled.
+        repository: where it was then, without a password.
+        chain: of the store in the repository.
+        chosen: which events it was asked to take.
+    """
+
+    id: str
+    at: int
+    events: int
+    repository: str
+    chain: str
+    chosen: Chosen
+
+
+def _names(reading: Reading) -> tuple[str, str, str, str, str]:
+    """The table and its columns, quoted."""
+    dialect = reading.dialect
+    name, at, events, what = map(dialect.column, _COLUMNS)
+    return dialect.table(dialect.tables.archives), name, at, events, what
+
+
+async def make_table(database: Database) -> None:
+    """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
+    UnsupportedStoreError where another program's table has its name."""
+    async with owners.writing(database, "exclusive", frozen="allow") as writing:
+        known = await columns(writing, writing.dialect.tables.archives)
+        table, name, at, events, what = _names(writing)
+        if not known:
+            await writing.change(
+                f"""CREATE TABLE IF NOT EXISTS {table}(
+                  {name} VARCHAR(64) NOT NULL PRIMARY KEY, {at} BIGINT NOT NULL, {events} BIGINT NOT NULL,
+                  {what} TEXT NOT NULL
+                ){writing.dialect.of_table}"""
+            )
+        elif not set(_COLUMNS) <= known.keys():
+            raise UnsupportedStoreError(
+                f"the table {writing.dialect.tables.archives!r} belongs to another program; it would be kept there "
+                "which events are archived"
+            )
+
+
+async def load(reading: Reading) -> list[Archive]:
+    """All archives that there were, in the order in which they were begun."""
+    if not set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.archives)).keys():
+        return []
+    table, name, at, events, what = _names(reading)
+    rows = await reading.ask(f"SELECT {name}, {at}, {events}, {what} FROM {table} ORDER BY {at}, {name}")
+    found = []
+    for key, moment, count, text in rows:
+        try:
+            held = msgspec.json.decode(text, type=Held)
+        except msgspec.MsgspecError as error:
+            raise UnsupportedStoreError(
+                f"the store has an archive that this version cannot read: {error}"
+            ) from None
+        found.append(
+            Archive(
+                id=key,
+                at=moment,
+                events=count,
+                repository=held.repository,
+                chain=held.chain,
+                chosen=held.chosen,
+            )
+        )
+    return found
+
+
+async def held(reading: Reading) -> list[Archive]:
+    """The archives that hold payloads of the events that are there: not those of events that were replaced since."""
+    found = [archive for archive in await load(reading) if archive.events]
+    own = identity_of(await reading.state()).hex() if found else ""
+    return [archive for archive in found if archive.chain == own]
+
+
+def check(archive: Archive) -> None:
+    """Raises UsageError for one that says more than a row can hold."""
+    if (size := len(_told(archive).encode())) > MAX_WHAT:
+        raise UsageError(
+            f"what an archive is asked to take is said in at most {MAX_WHAT} bytes, and this takes {size}: name "
+            "prefixes of the aggregates"
+        )
+
+
+async def add(writing: Writing, archive: Archive) -> None:
+    """Keep an archive, unless there is one of this id."""
+    table, name, at, events, what = _names(writing)
+    if not await writing.ask(f"SELECT {at} FROM {table} WHERE {name} = %s", (archive.id,)):
+        await writing.change(
+            f"INSERT INTO {table}({name}, {at}, {events}, {what}) VALUES (%s, %s, %s, %s)",
+            (archive.id, archive.at, archive.events, _told(archive)),
+        )
+
+
+async def change(writing: Writing, archive: str, difference: int) -> bool:
+    """So many payloads more, or fewer, are in an archive; in the transaction that rewrites the events. False, and no
+    change, where there is no such archive, or it has been closed: all that it held was recalled."""
+    table, name, _, events, _ = _names(writing)
+    changed = await writing.change(
+        f"UPDATE {table} SET {events} = {events} + %s WHERE {name} = %s AND {events} > 0",
+        (difference, archive),
+    )
+    return bool(changed)
+
+
+async def forget(writing: Writing, archive: str) -> None:
+    """An archive holds nothing any more."""
+    table, name, _, events, _ = _names(writing)
+    await writing.change(f"UPDATE {table} SET {events} = 0 WHERE {name} = %s", (archive,))
+
+
+def _told(archive: Archive) -> str:
+    return _ENCODER.encode(
+        Held(chain=archive.chain, repository=archive.repository, chosen=archive.chosen)
+    ).decode()
+
+
+class Archived:
+    """What was archived from a store at any time."""
+
+    def __init__(self, archives: Iterable[Archive]) -> None:
+        self._selections = [archive.chosen.selection for archive in archives]
+
+    def concerns(self, event_type: str, aggregate_id: str, timestamp: int) -> bool:
+        """Whether the payload of such an event may have been moved to an archive, or back."""
+        return any(selection.takes(event_type, aggregate_id, timestamp) for selection in self._selections)

@@ -1,0 +1,60 @@
+"""The command archive, and what export, verify and backup say of archived events."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support import LONG_AGO, make_event
+from tests.support.cli import Ferry, new_ferry
+
+ferry = pytest.fixture(new_ferry)
+
+
+def fill(ferry: Ferry) -> None:
+    events = [make_event(i, payload={"number": i, "note": "n" * 50}) for i in range(30)]
+    later = make_event(30) | {"timestamp": LONG_AGO + 1000, "aggregateVersion": 4}
+    ferry.store("a.db", [*events, later])
+
+
+def test_old_events_are_archived_and_recalled(ferry: Ferry) -> None:
+    fill(ferry)
+    before = ferry.exported("a.db")
+    ferry.done("backup", "a.db", "repo")
+    archive = ("archive", "a.db", "repo", "--until", str(LONG_AGO + 500))
+    assert "would archive 27 events" in ferry.done(*archive, "--dry-run").err
+    assert ferry.exported("a.db") == before
+    told = ferry.done(*archive).err
+    assert told.startswith("archived 27 events, ")
+    assert "; 3 of aggregates with later events" in told
+    assert ferry.exported("a.db") != before
+    assert ferry.done(*archive, "--quiet").err == ""
+    [listed] = map(json.loads, ferry.done("archive", "list", "a.db", "--json").out.splitlines())
+    assert (listed["events"], listed["chosen"]) == (27, {"until": LONG_AGO + 500})
+    assert f"{listed['id']}  " in ferry.done("archive", "list", "a.db").out
+    assert ferry.done("archive", "recall", "a.db", "repo", "--archive", listed["id"]).err == (
+        "recalled 27 events\n"
+    )
+    assert ferry.exported("a.db") == before
+    assert "knows no archive" in ferry.refused(
+        "archive", "recall", "a.db", "repo", "--archive", "0" * 16, status=2
+    )
+
+
+def test_archived_events_are_left_out_or_accepted_where_that_is_asked_for(ferry: Ferry) -> None:
+    fill(ferry)
+    ferry.done("archive", "a.db", "repo", "--until", str(LONG_AGO + 500), "--aggregate-prefix", "aggregate-1")
+    assert ferry.done("export", "a.db", "-", "--archived", "skip").out.count("\n") == 28
+    assert ferry.done("events", "a.db", "--archived", "skip").out.count("\n") == 28
+    assert ferry.done("follow", "a.db", "--once", "--archived", "skip").out.count("\n") == 28
+    assert "3 changed in a.db" in ferry("verify", "repo", "a.db").err
+    assert ferry.done("verify", "repo", "a.db", "--archived").err == (
+        "equal: 31 events, but for 3 archived payloads\n"
+    )
+    assert "choose content or archived" in ferry.refused(
+        "verify", "repo", "a.db", "--archived", "--content", status=2
+    )
+    ferry.done("export", "a.db", "all.jsonl")
+    assert "line 2" in ferry.refused("import", "all.jsonl", "b.db")
+    assert "recall the events first" in ferry.refused("copy", "a.db", "b.db")
