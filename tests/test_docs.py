@@ -25,8 +25,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).parent.parent
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if page.exists()]
 ABOUT_PRODUCTS = {f"moving-from-{product}.md" for product in ("castore", "emmett", "message-db")}
@@ -189,6 +187,7 @@ def anchors_of(page: str) -> set[str]:
     return set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page.name not in ABOUT_PRODUCTS], ids=lambda page: page.name
 )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from eventferry.cloudevents.reading import from_cloudevents
     from eventferry.cloudevents.writing import to_cloudevents
     from eventferry.comparing.checking import CheckReport, Remark, check
-    from eventferry.comparing.verifying import Difference, VerifyReport, verify
+    from eventferry.comparing.verifying import Difference, SideBySide, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
     from eventferry.importing.merge import ImportReport, Older
     from eventferry.importing.parts import PartReport
@@ -179,6 +179,7 @@ __all__ = [
     "SecretsPage",
     "SecretsReport",
     "SecretsVerifyReport",
+    "SideBySide",
     "Sink",
     "SourcePreview",
     "SourceReport",
@@ -292,7 +293,7 @@ _MODULES = {
     "tabular.csv_writing": ("to_csv",),
     "tabular.folder": ("FolderSink", "SplitBy"),
     "tabular.parquet": ("read_parquet", "to_parquet"),
-    "comparing.verifying": ("Difference", "VerifyReport", "verify"),
+    "comparing.verifying": ("Difference", "SideBySide", "VerifyReport", "verify"),
     "looking.counting": (
         "AggregateCount",
         "Aggregates",

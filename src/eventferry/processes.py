@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from eventferry.databases.forking import ours
@@ -85,6 +85,8 @@ class WorkerProcess:
             ) from error
         here.setblocking(False)
         self._socket = here
+        self._messages: asyncio.Queue[bytearray | None] = asyncio.Queue()
+        self._reading = asyncio.ensure_future(self._read_all())
         ours(self)
 
     @property
@@ -93,8 +95,8 @@ class WorkerProcess:
         return self._process.pid
 
     async def send(self, message: object) -> None:
-        """Send a message, which can be pickled. It never waits for the work: the process takes in what comes. If it has
-        ended, that is told by `receive`, behind what it has sent before."""
+        """Send a message, which can be pickled; may wait until the work takes it. If the process has ended, `receive`
+        tells that, behind what it has sent before."""
         text = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(self._socket, _SIZE.pack(len(text)) + text)
@@ -105,19 +107,20 @@ class WorkerProcess:
         Raises:
             WorkerError: the process has ended without one.
         """
-        (size,) = _SIZE.unpack(await self._read(_SIZE.size))
-        return pickle.loads(await self._read(size))  # noqa: S301 -- nobody else has the socket
+        text = await self._messages.get()
+        if text is None:
+            raise await self._ended()
+        return pickle.loads(text)  # noqa: S301 -- nobody else has the socket
 
     async def finish(self) -> None:
         """The work has sent its last message: let the process end by itself, then close."""
-        with contextlib.suppress(TimeoutError, WorkerError):
-            async with asyncio.timeout(PATIENCE):
-                await self._read(1)
+        await asyncio.wait([self._reading], timeout=PATIENCE)
         await self.close()
 
     async def close(self) -> None:
         """End the process at once; twice is fine."""
         if self._parent == os.getpid():
+            self._reading.cancel()
             self._socket.close()
             if self._process.poll() is None:
                 self._process.kill()
@@ -134,17 +137,21 @@ class WorkerProcess:
         self._socket.close()
         return self._process
 
+    async def _read_all(self) -> None:
+        """Take in what the work sends, at once: it never waits for who waits for it."""
+        with contextlib.suppress(OSError, EOFError):
+            while True:
+                (size,) = _SIZE.unpack(await self._read(_SIZE.size))
+                self._messages.put_nowait(await self._read(size))
+        self._messages.put_nowait(None)
+
     async def _read(self, size: int) -> bytearray:
-        loop = asyncio.get_running_loop()
         text = bytearray(size)
         rest = memoryview(text)
         while rest:
-            try:
-                count = await loop.sock_recv_into(self._socket, rest)
-            except OSError:
-                count = 0
+            count = await asyncio.get_running_loop().sock_recv_into(self._socket, rest)
             if not count:
-                raise await self._ended()
+                raise EOFError
             rest = rest[count:]
         return text
 
@@ -165,26 +172,32 @@ class Channel:
 
     def __init__(self, channel: socket.socket) -> None:
         self._socket = channel
-        self._came: SimpleQueue[bytes] = SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._stream = channel.makefile("rb")
+        threading.Thread(target=self._end_with_the_parent, daemon=True).start()
 
     def send(self, message: object) -> None:
         """Send a message, which can be pickled; waits until the parent takes it."""
         text = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        self._socket.sendall(_SIZE.pack(len(text)) + text)
+        try:
+            self._socket.sendall(_SIZE.pack(len(text)) + text)
+        except OSError:
+            os._exit(1)
 
     def receive(self) -> Any:
         """The next message of the parent; waits until there is one."""
-        return pickle.loads(self._came.get())  # noqa: S301 -- nobody else has the socket
-
-    def _read(self) -> None:
-        """Take in what comes, whatever the work is doing, and end with the parent."""
         try:
-            with self._socket.makefile("rb") as stream:
-                while size := stream.read(_SIZE.size):
-                    self._came.put(stream.read(_SIZE.unpack(size)[0]))
-        finally:
+            (size,) = _SIZE.unpack(self._stream.read(_SIZE.size))
+            text = self._stream.read(size)
+        except (OSError, struct.error):  # the parent has ended, which this thread has seen first
             os._exit(1)
+        return pickle.loads(text)  # noqa: S301 -- nobody else has the socket
+
+    def _end_with_the_parent(self) -> None:
+        """Whatever the work is doing."""
+        hung_up = select.poll()
+        hung_up.register(self._socket, 0)
+        hung_up.poll()
+        os._exit(1)
 
 
 def run(work: str, descriptor: str) -> None:

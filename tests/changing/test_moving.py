@@ -264,13 +264,16 @@ def test_changes_that_are_cut_short_leave_no_process(way: str, started: list[int
     assert has_started
 
 
-async def test_lines_that_nobody_takes_any_more_leave_no_process(started: list[int]) -> None:
+async def test_lines_that_nobody_takes_any_more_leave_no_process(
+    started: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
     texts = Changes(rules=RULES)(blocks(make_lines(EVENTS)))
     async for _ in texts:
         if started:
             break
     await texts.aclose()
     assert not any(map(is_there, started))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.slow

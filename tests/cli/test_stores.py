@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": (*_FILTERS, "--freeze", "--format", "--split-by", "--end-mark", "--set", "--dry-run"),
     "import": (
         *_REPLACING,
+        "--jobs",
         "--manual",
         "--byte-offset",
         "--mapping",
@@ -52,6 +53,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "incremental push": ("--part",),
     "incremental commit": (),
     "incremental rollback": (),
+    "parts begin": ("--replace",),
+    "parts push": ("--ignore-unknown-keys",),
+    "parts commit": ("--allow-empty", "--json"),
+    "parts rollback": (),
     "copy": (*_REPLACING, "--from", "--to", "--rules", "--function", "--report", "--dry-run"),
     "export-secrets": ("--tombstones",),
     "import-secrets": (),

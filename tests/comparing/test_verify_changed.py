@@ -196,6 +196,7 @@ print(next(int(text.split()[1]) for text in status.splitlines() if text.startswi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.scale
 def test_a_hundred_thousand_changed_events_of_as_many_aggregates_stay_under_120_megabytes() -> None:
     child = subprocess.run([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, check=True)

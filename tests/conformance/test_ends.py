@@ -109,6 +109,26 @@ async def commit(store: EventStore) -> None:
     await store.commit_incremental_import(left.id)
 
 
+async def begun_parts(store: EventStore) -> str:
+    return await store.begin_import()
+
+
+async def pushed_part(store: EventStore) -> None:
+    await store.push_import(await begun_parts(store), "1", blocks())
+
+
+async def push_part(store: EventStore) -> None:
+    left = (await store.describe()).parts_import
+    assert left is not None
+    await store.push_import(left.id, "2", more())
+
+
+async def commit_parts(store: EventStore) -> None:
+    left = (await store.describe()).parts_import
+    assert left is not None
+    await store.commit_import(left.id)
+
+
 async def import_secrets(store: EventStore) -> None:
     async with store.import_secrets() as sink:
         await sink.write(SECRETS)
@@ -142,6 +162,10 @@ OPERATIONS = {
     "incremental push": Operation(push, begun),
     "incremental commit": Operation(commit, pushed),
     "incremental rollback": Operation(lambda store: store.rollback_incremental_import(), pushed),
+    "parts begin": Operation(begun_parts),
+    "parts push": Operation(push_part, begun_parts),
+    "parts commit": Operation(commit_parts, pushed_part),
+    "parts rollback": Operation(lambda store: store.rollback_import(), pushed_part),
     "set secret": Operation(lambda store: store.set_secret("new", "value")),
     "delete secret": Operation(lambda store: store.delete_secret("first")),
     "import secrets": Operation(import_secrets),
@@ -161,13 +185,14 @@ class State(NamedTuple):
     secrets: tuple[tuple[str, str | None], ...]
     frozen_by: str | None
     pushed: bool
+    in_parts: bool
     exists: bool
 
 
 async def state_of(url: str) -> State:
     async with open_store(url) as store:
         if not await store.exists():
-            return State((), (), None, False, False)
+            return State((), (), None, False, False, False)
         page = await store.load_events(limit=10000, cursor=None)
         secrets = await store.load_secrets(limit=100, include_deleted=True)
         description = await store.describe()
@@ -180,6 +205,7 @@ async def state_of(url: str) -> State:
             tuple((secret.id, secret.secret) for secret in secrets.secrets),
             description.frozen_by,
             description.open_import is not None,
+            description.parts_import is not None,
             True,
         )
 

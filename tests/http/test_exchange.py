@@ -54,6 +54,7 @@ def say(admin: list[str], url: str, *words: str) -> str:
     return ended.stdout.removesuffix("\n")
 
 
+@pytest.mark.slow
 @pytest.mark.interop
 def test_the_real_client_exports_imports_and_freezes(tmp_path: Path, admin: list[str]) -> None:
     in_store(tmp_path, filled)

@@ -65,6 +65,7 @@ async def test_eventferry_writes_and_the_real_adapter_reads_it(
         assert stored not in (await real.page(1000, saved.cursor))["events"]
 
 
+@pytest.mark.slow
 @makers
 async def test_the_real_adapter_goes_on_and_eventferry_after_it(
     resolve: ResolvePackages, stores: Stores, maker: str

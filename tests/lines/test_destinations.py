@@ -156,6 +156,7 @@ def test_a_file_of_secrets_is_nobody_elses_whatever_stood_there(ferry: Ferry) ->
 # what is no file of its own
 
 
+@pytest.mark.slow
 def test_dest_by_the_name_of_an_open_file_is_written_as_standard_output_is(ferry: Ferry) -> None:
     ferry.store("a.db", 20)
     told = in_bash(
@@ -179,6 +180,7 @@ def test_dest_by_the_name_of_an_open_file_is_written_as_standard_output_is(ferry
     assert not [name for name in ferry.names() if "part" in name or "deleted" in name]
 
 
+@pytest.mark.slow
 def test_src_by_the_name_of_an_open_file_is_read_from_where_it_stands(ferry: Ferry) -> None:
     ferry.file("lines.txt", b"a heading\n" + LINES)
     told = in_bash(
@@ -201,6 +203,7 @@ async def test_pipes_are_written_as_they_come_and_packed_as_they_are_called(tmp_
         assert path.is_fifo()
 
 
+@pytest.mark.slow
 def test_pipes_that_do_not_wait_are_written_and_read_whole(ferry: Ferry) -> None:
     """As a parent leaves them that shares them and made them so, Node for one."""
     many = make_lines(3000)

@@ -431,6 +431,7 @@ async def test_blank_lines_without_number_cost_nothing(tmp_path: Path) -> None:
         assert (refused.value.line, refused.value.byte_offset) == (1, 1002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_a_bomb_in_a_file_is_refused_in_bounded_memory(tmp_path: Path, suffix: str) -> None:
     path, store = tmp_path / f"bomb.ndjson{suffix}", tmp_path / "a.db"
@@ -563,6 +564,7 @@ WORK: dict[str, tuple[int, Callable[[int], Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 def test_eight_times_the_input_costs_no_more_than_some_eight_times_the_time(name: str) -> None:
     size, work = WORK[name]
@@ -614,6 +616,7 @@ async def attempt(work: Any) -> Any:
         return None
 
 
+@pytest.mark.slow
 async def test_sql_in_any_string_is_kept_or_refused_and_does_nothing(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, OLD)
@@ -705,6 +708,7 @@ TABLES = [
 ]
 
 
+@pytest.mark.slow
 async def test_any_name_of_a_table_works_throughout_or_is_refused_by_name(
     opened: Opened, new_url: NewUrl
 ) -> None:

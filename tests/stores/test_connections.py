@@ -93,6 +93,7 @@ async def pushed(store: EventStore, count: int) -> int:
     return (await store.commit_incremental_import(import_id)).imported
 
 
+@pytest.mark.slow
 async def test_pushes_however_many_share_few_connections(user_of: Callable[[int], User]) -> None:
     user = user_of(100)
     most = before = 0

@@ -439,6 +439,7 @@ with open_store(sys.argv[1]) as store:
 """
 
 
+@pytest.mark.slow
 def test_a_reader_that_follows_loses_nothing_by_ctrl_c(tmp_path: Path) -> None:
     with open_store(f"{tmp_path}/a.db") as store:
         store.init()

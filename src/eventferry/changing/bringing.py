@@ -57,8 +57,7 @@ class Bringing(Replacement):
     async def _swap(self, replacing: Replacing, stage: Stage) -> None:
         await super()._swap(replacing, stage)
         if self._known:
-            for erasure in erasing.missing(self._known, await erasures.load(replacing)):
-                await erasures.save(replacing, erasure)
+            await erasing.keep(replacing, self._known)
 
     async def _swapped(self, progress: Progress) -> None:
         """The events are there."""

@@ -16,7 +16,7 @@ from eventferry.changing.erased import Erased, What
 from eventferry.changing.rules import Rules
 from eventferry.changing.selection import Selection
 from eventferry.clock import now
-from eventferry.database import FIRST, Database, ExclusiveWriting, Reading, Stretch
+from eventferry.database import FIRST, Database, ExclusiveWriting, Reading, Stretch, Writing
 from eventferry.database import Selection as Question
 from eventferry.errors import ImportOpenError
 from eventferry.importing import steps
@@ -110,6 +110,12 @@ async def overwrite(database: Database) -> None:
     async with owners.writing(database, "exclusive", frozen="allow") as writing:
         await writing.rewrite([])
     await database.erase_journal()
+
+
+async def keep(writing: Writing, known: Sequence[Erasure]) -> None:
+    """Keep what was erased elsewhere, in the transaction that brings its events."""
+    for erasure in missing(known, await erasures.load(writing)):
+        await erasures.save(writing, erasure)
 
 
 def missing(wanted: Sequence[Erasure], known: Sequence[Erasure]) -> list[Erasure]:

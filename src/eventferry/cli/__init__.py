@@ -26,6 +26,8 @@ from eventferry.cli import (
     following,
     foreign,
     incremental,
+    looking,
+    parts,
     repositories,
     secrets,
     service,
@@ -57,11 +59,25 @@ cli.add_section(
     events.copy,
     incremental.incremental_import,
     incremental.incremental,
+    parts.parts,
     syncing.sync,
     syncing.cutover,
     erasing.erase,
 )
-cli.add_section("Look at events", events.events, following.follow, checks.verify)
+cli.add_section(
+    "Look at events",
+    looking.stats,
+    events.events,
+    following.follow,
+    looking.tail,
+    looking.show,
+    looking.search,
+    looking.trace,
+    looking.find_poison,
+    looking.mcp,
+    checks.verify,
+    looking.diff,
+)
 cli.add_section(
     "Stores",
     stores.init,

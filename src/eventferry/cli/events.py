@@ -26,6 +26,7 @@ from eventferry.cli.changing import (
 from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, named, taken, told_of
 from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
+from eventferry.cli.jobs import can_copy_by_jobs, copy_by_jobs, import_by_jobs, jobs_of
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
     DESTINATION,
@@ -34,6 +35,7 @@ from eventferry.cli.options import (
     aggregate_attribute_option,
     archived_option,
     bookmark_option,
+    copying_option,
     end_of,
     end_options,
     filter_of,
@@ -44,6 +46,7 @@ from eventferry.cli.options import (
     jobs_option,
     json_option,
     option,
+    processes_option,
     replacing_options,
     to_option,
 )
@@ -257,6 +260,7 @@ class _Mark:
 @format_option
 @aggregate_attribute_option
 @end_options
+@processes_option
 @replacing_options
 @bookmark_option
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
@@ -271,12 +275,20 @@ def import_(
     manual: bool,
     byte_offset: int,
     product: str | None,
+    jobs: int,
     **options: Any,
 ) -> None:
     """Replace a store's events by those of SRC.
 
     This is all or nothing. A missing store is created.
     """
+    if jobs > 1:
+        if manual or byte_offset or product is not None or file_format != "jsonl":
+            raise UsageError(
+                "--jobs cannot be combined with --manual, --byte-offset, --to or another format than JSON Lines"
+            )
+        run(import_by_jobs(src, store, jobs_of(jobs, options), as_json=options["as_json"]))
+        return
     if product is not None:
         run(
             _fill(
@@ -309,7 +321,7 @@ def import_(
 @change_options
 @keep_positions_option
 @dry_run_option
-@jobs_option
+@copying_option
 @replacing_options
 @bookmark_option
 @to_option
@@ -320,6 +332,10 @@ def copy(src: str, store: str, jobs: int, product: str | None, **options: Any) -
     """
     if product is not None:
         run(_fill(src, store, product, jobs, **options))
+        return
+    if jobs > 1 and can_copy_by_jobs(store, options):
+        told = {name: options[name] for name in ("with_bookmark", "as_json")}
+        run(copy_by_jobs(src, store, jobs_of(jobs, options), **told))
         return
     run(_import(src, store, jobs, **options))
 

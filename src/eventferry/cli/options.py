@@ -312,6 +312,20 @@ to_option = option(
     "Without --from, --set gives its options.",
     type=click.Choice(tuple(PRODUCTS)),
 )
+processes_option = option(
+    "--jobs",
+    "N",
+    "Import with this many processes, each with a connection; for a file of JSON Lines, into a store on a server.",
+    type=click.IntRange(1),
+    default=1,
+)
+copying_option = option(
+    "--jobs",
+    "N",
+    "Copy with this many processes into a store on a server. Into SQLite: read with this many connections.",
+    type=click.IntRange(1),
+    default=1,
+)
 jobs_option = option(
     "--jobs",
     "N",

@@ -125,11 +125,15 @@ class Meter:
         async for block in blocks:
             self.bytes += len(block)
             if self._bar is not None:
-                done = self._done(block)
-                self._bar.update(
-                    self._task, completed=done, status=progress_text(self._extent, done, self.seconds)
-                )
+                self.show(self._done(block))
             yield block
+
+    def show(self, done: int) -> None:
+        """Bring the bar to where so much is done."""
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=done, status=progress_text(self._extent, done, self.seconds)
+            )
 
     def _done(self, block: bytes) -> int:
         if self._extent.unit == "event":

@@ -47,9 +47,13 @@ _PASSWORD = re.compile(r"^.*:.*@", re.DOTALL)
 def is_store(place: str) -> bool:
     """Whether a command-line argument is a store; any other is a file. A server's scheme without // counts as a store,
     and is refused when it is opened."""
+    return "://" in place or is_on_server(place) or PurePath(place).suffix in SQLITE_SUFFIXES
+
+
+def is_on_server(place: str) -> bool:
+    """Whether a command-line argument is a store on a server."""
     scheme, separator, _ = place.partition(":")
-    is_server = bool(separator) and _MODULES.get(scheme, "sqlite") != "sqlite"
-    return "://" in place or is_server or PurePath(place).suffix in SQLITE_SUFFIXES
+    return bool(separator) and _MODULES.get(scheme, "sqlite") != "sqlite"
 
 
 def without_password(place: str) -> str:

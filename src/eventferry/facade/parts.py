@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from eventferry.changing import erasing
 from eventferry.facade.opened import Opened
 from eventferry.importing import parts
 from eventferry.importing.merge import ImportReport
@@ -10,6 +13,9 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.piping import Source
 from eventferry.operation_log import told
 from eventferry.reading.arguments import check_integer
+
+if TYPE_CHECKING:
+    from eventferry.store import EventStore
 
 
 class InParts(Opened):
@@ -69,12 +75,16 @@ class InParts(Opened):
         )
 
     @told("parts commit")
-    async def commit_import(self, import_id: str, *, allow_empty: bool = False) -> ImportReport:
+    async def commit_import(
+        self, import_id: str, *, allow_empty: bool = False, erased_from: EventStore | None = None
+    ) -> ImportReport:
         """Replace the store's events by those of the parts, in one step. Committing again returns the same report.
 
         Args:
             import_id: the result of `begin_import`.
             allow_empty: allow an import without events, which empties the store.
+            erased_from: the store that the events come from. What was erased from it is kept in the step that replaces
+                the events, and applied to whatever enters this store later.
 
         Raises:
             ImportNotFoundError: no import with this id is open, and none was committed in the last 30 days.
@@ -84,7 +94,8 @@ class InParts(Opened):
             StoreBusyError: another process is committing it.
             EmptyInputError: there are no events.
         """
-        return await parts.commit(self._database, import_id, allow_empty=allow_empty)
+        known = () if erased_from is None else await erasing.read(erased_from._database)
+        return await parts.commit(self._database, import_id, allow_empty=allow_empty, known=known)
 
     @told("parts rollback")
     async def rollback_import(self, import_id: str | None = None) -> None:

@@ -38,6 +38,12 @@ from eventferry.http.imports import (
 )
 from eventferry.http.limits import Limits
 from eventferry.http.metrics import Metrics
+from eventferry.http.parts import (
+    begin_import_handler,
+    commit_import_handler,
+    push_import_handler,
+    rollback_import_handler,
+)
 from eventferry.http.problems import RefusedError, problem_response
 from eventferry.http.route import Endpoint, Handler
 from eventferry.http.secrets import import_secrets_handler, secrets_handler
@@ -60,7 +66,9 @@ __all__ = [
     "aggregate_handler",
     "append_handler",
     "begin_handler",
+    "begin_import_handler",
     "commit_handler",
+    "commit_import_handler",
     "create_app",
     "current_trace",
     "describe_handler",
@@ -74,8 +82,10 @@ __all__ = [
     "incremental_import_handler",
     "part_handler",
     "problem_response",
+    "push_import_handler",
     "request_blocks",
     "rollback_handler",
+    "rollback_import_handler",
     "save_handler",
     "secrets_handler",
     "unfreeze_handler",

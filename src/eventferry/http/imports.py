@@ -21,8 +21,8 @@ OFFSET_HEADER = "Upload-Offset"
 
 
 _OPEN = "/incremental-imports/{id}"
-_WRITES = (409, 423)
-_EVENTS = Body("Events as JSON Lines, with positions and versions.")
+WRITES = (409, 423)
+EVENTS = Body("Events as JSON Lines, with positions and versions.")
 
 
 class _ImportQuery(Query):
@@ -40,7 +40,9 @@ class _IncrementalQuery(Query):
     ignore_unknown_keys: bool = False
 
 
-class _PartQuery(Query):
+class PartQuery(Query):
+    """The options of a part."""
+
     ignore_unknown_keys: bool = False
 
 
@@ -84,7 +86,7 @@ _NEW_EVENTS = Body(
 )
 
 
-@route("POST", "/import", "import", refuses=_WRITES, body=_EVENTS, is_import=True)
+@route("POST", "/import", "import", refuses=WRITES, body=EVENTS, is_import=True)
 @answers("The number of imported events.", ImportedAnswer)
 async def import_handler(call: Call[_ImportQuery]) -> ImportedAnswer:
     """Replace all events, all or nothing; resume=true continues an interrupted import."""
@@ -152,7 +154,7 @@ async def import_progress_handler(call: Call[Query]) -> Response:
     return response
 
 
-@route("POST", "/incremental-import", "import", refuses=_WRITES, body=_NEW_EVENTS, is_import=True)
+@route("POST", "/incremental-import", "import", refuses=WRITES, body=_NEW_EVENTS, is_import=True)
 @answers("The numbers of imported and skipped events.", ImportReport)
 async def incremental_import_handler(call: Call[_IncrementalQuery]) -> ImportReport:
     """Add the events that the store lacks, in one transaction."""
@@ -167,16 +169,16 @@ async def incremental_import_handler(call: Call[_IncrementalQuery]) -> ImportRep
     return report if query.dry_run else merged(call, report)
 
 
-@route("POST", "/incremental-imports", "import", refuses=_WRITES)
+@route("POST", "/incremental-imports", "import", refuses=WRITES)
 @answers("Its id.", BegunAnswer, status=201)
 async def begin_handler(call: Call[Query]) -> BegunAnswer:
-    """Begin an incremental import in parts."""
+    """Begin an incremental import in several steps."""
     return BegunAnswer(await call.store.begin_incremental_import())
 
 
-@route("PUT", _OPEN + "/parts/{part}", "import", refuses=(404, *_WRITES), body=_NEW_EVENTS, is_import=True)
+@route("PUT", _OPEN + "/parts/{part}", "import", refuses=(404, *WRITES), body=_NEW_EVENTS, is_import=True)
 @answers("The number of events of the part.", PartAnswer)
-async def part_handler(call: Call[_PartQuery]) -> PartAnswer:
+async def part_handler(call: Call[PartQuery]) -> PartAnswer:
     """Send a part. Sending it again replaces it."""
     count = await call.store.push_incremental_import(
         call.blocks(),
@@ -188,7 +190,7 @@ async def part_handler(call: Call[_PartQuery]) -> PartAnswer:
     return PartAnswer(count)
 
 
-@route("POST", _OPEN + "/commit", "import", refuses=(404, *_WRITES), is_import=True)
+@route("POST", _OPEN + "/commit", "import", refuses=(404, *WRITES), is_import=True)
 @answers("The numbers of imported and skipped events.", ImportReport)
 async def commit_handler(call: Call[_CommitQuery]) -> ImportReport:
     """Merge the parts into the store, in one transaction."""

@@ -38,6 +38,7 @@ STATUSES: dict[type[EventferryError], int] = {
     errors.VersionGapError: 409,
     errors.NotFrozenError: 409,
     errors.OlderEventsError: 409,
+    errors.PartMissingError: 409,
     errors.ResumeError: 409,
     errors.SecretConflictError: 409,
     errors.SecretExistsError: 409,

@@ -11,7 +11,7 @@ import msgspec
 from starlette.responses import Response
 
 from eventferry import StoreNotFoundError
-from eventferry.http import appends, events, exchange, following, imports, openapi, secrets
+from eventferry.http import appends, events, exchange, following, imports, openapi, parts, secrets
 from eventferry.http.handling import Call, Query
 from eventferry.http.metrics import MEDIA_TYPE as METRICS
 from eventferry.http.route import HTML, Handler, answers, route
@@ -87,6 +87,10 @@ ROUTES: tuple[Handler[Any], ...] = (
     imports.part_handler,
     imports.commit_handler,
     imports.rollback_handler,
+    parts.begin_import_handler,
+    parts.push_import_handler,
+    parts.commit_import_handler,
+    parts.rollback_import_handler,
     events.freeze_handler,
     events.unfreeze_handler,
     secrets.secrets_handler,

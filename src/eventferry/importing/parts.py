@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import msgspec
 
+from eventferry.changing import erasing
 from eventferry.changing.erased import Erased
 from eventferry.database import Database, Owner, Progress, RowBatch, Stage
 from eventferry.errors import (
@@ -40,6 +41,7 @@ from eventferry.lines.piping import Source, pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading import order
 from eventferry.state import commits, erasures, owners
+from eventferry.state.erasures import Erasure
 from eventferry.state.small_tables import refuse_foreign_tables
 
 _LONGEST_NAME = 2000  # bytes of a part's name
@@ -101,7 +103,11 @@ async def push(
         ignore_unknown_keys=ignore_unknown_keys,
     )
     report = await pipeline(lines, content, sink)
-    return PartReport(events=report.imported, byte_offset=report.byte_offset, is_repeated=target.is_repeated)
+    return PartReport(
+        events=report.imported,
+        byte_offset=report.byte_offset - byte_offset,
+        is_repeated=target.is_repeated,
+    )
 
 
 def _name(part: str) -> bytes:
@@ -231,9 +237,17 @@ def _sealed(import_id: str) -> StoreBusyError:
 
 
 async def commit(
-    database: Database, import_id: str, *, allow_empty: bool, driver: Owner | None = None
+    database: Database,
+    import_id: str,
+    *,
+    allow_empty: bool,
+    known: Sequence[Erasure] = (),
+    driver: Owner | None = None,
 ) -> ImportReport:
-    """Put what was pushed in the place of the events; of an import that is committed already, the report once more."""
+    """Put what was pushed in the place of the events; of an import that is committed already, the report once more.
+    `known` was erased from where the events come from."""
+    if known:
+        await erasures.make_table(database, frozen="allow")
     with database.life.running():
         owner = driver or await database.own()
         try:
@@ -243,10 +257,13 @@ async def commit(
                 if (done := await _committed(database, import_id)) is None:
                     raise
                 return ImportReport(done)
-            return ImportReport(await _commit(database, stage, owner, allow_empty=allow_empty))
+            events = await _commit(database, stage, owner, known, allow_empty=allow_empty)
         finally:
             if driver is None:
                 await to_the_end(owner.release())
+    if known:
+        await erasing.overwrite(database)
+    return ImportReport(events)
 
 
 async def roll_back(database: Database, import_id: str | None) -> None:
@@ -281,6 +298,18 @@ async def _committed(database: Database, import_id: str) -> int | None:
         return await commits.committed(reading, import_id)
 
 
+async def undo(database: Database, driver: Owner) -> None:
+    """Remove what a driver has begun, and end it."""
+    try:
+        async with owners.writing(database, "exclusive", frozen="allow") as writing:
+            for stage in await writing.stages("parts"):
+                if stage.driver == driver.id:
+                    await writing.drop_stage(stage)
+            await owners.thaw(writing, driver.id)
+    finally:
+        await driver.release()
+
+
 async def _take(database: Database, import_id: str, owner: Owner) -> Stage:
     """Take the stage over: from here on no push goes into it."""
     async with owners.writing(database, frozen="allow") as writing:
@@ -290,7 +319,9 @@ async def _take(database: Database, import_id: str, owner: Owner) -> Stage:
         return await writing.adopt_stage(stage, owner.id)
 
 
-async def _commit(database: Database, stage: Stage, owner: Owner, *, allow_empty: bool) -> int:
+async def _commit(
+    database: Database, stage: Stage, owner: Owner, known: Sequence[Erasure], *, allow_empty: bool
+) -> int:
     """Swap; how many events that brings."""
     try:
         parts = await _settle(database, stage)
@@ -315,6 +346,8 @@ async def _commit(database: Database, stage: Stage, owner: Owner, *, allow_empty
         await refuse_foreign_tables(replacing, database.life.name)
         await replacing.swap(stage)
         await commits.save(replacing, stage.id, events)
+        if known:
+            await erasing.keep(replacing, known)
         await owners.thaw(replacing, owner.id)
     return events
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 
 import msgspec
 
@@ -118,6 +119,13 @@ class CheckEnd:
                 f"{mark.events:,} events were exported, and as many came, but not the same bytes: a program on the way "
                 "changes them (then say --filtered), or they were damaged. Nothing of it was stored"
             )
+
+
+def ends_with_mark(path: Path) -> bool:
+    """Whether the last line of a file is an end mark."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _MOST, 0))
+        return file.read().rstrip(b"\n").rpartition(b"\n")[2].startswith(_BEGIN)
 
 
 def _parsed(line: bytes) -> _Facts:

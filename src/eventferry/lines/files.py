@@ -253,6 +253,15 @@ class Blocks(AsyncIterator[bytes]):
         return Unpacker()
 
 
+def is_plain(path: str | os.PathLike[str]) -> bool:
+    """Whether a file can be read at several places at once: an ordinary one, neither packed nor a database."""
+    if not os.path.isfile(path) or _is_database(path) or os.path.splitext(path)[1].lower() in PACKED:
+        return False
+    with open(path, "rb") as file:
+        start = file.read(16)
+    return not any(start.startswith(magic) for magic in (*_PACKINGS, *_FOREIGN))
+
+
 def read_blocks(source: str | os.PathLike[str] | IO[bytes]) -> Blocks:
     """The bytes of a file, in blocks, unpacked if it begins as gzip or zstd, whatever its name is. A file object is
     read from where it stands and left open."""

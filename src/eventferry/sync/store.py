@@ -211,7 +211,13 @@ class EventStore(Face[AwaitedStore]):
             )
         )
 
-    commit_import = blocking(AwaitedStore.commit_import)
+    def commit_import(
+        self, import_id: str, *, allow_empty: bool = False, erased_from: EventStore | None = None
+    ) -> ImportReport:
+        """As `eventferry.EventStore.commit_import`."""
+        source = None if erased_from is None else erased_from.inner
+        return LOOP.run(self.inner.commit_import(import_id, allow_empty=allow_empty, erased_from=source))
+
     rollback_import = blocking(AwaitedStore.rollback_import)
 
     load_secrets = blocking(AwaitedStore.load_secrets)

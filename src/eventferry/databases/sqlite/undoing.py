@@ -60,6 +60,7 @@ def _is_unused(sqlite: Sqlite, tables: Tables) -> bool:
     found = sqlite.execute(
         "SELECT name FROM sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     )
-    if {name for (name,) in found.fetchall()} != set(tables):
+    names = {name for (name,) in found.fetchall()}
+    if not set(tables) <= names <= {*tables, tables.imports}:
         return False
-    return not any(sqlite.execute(f"SELECT 1 FROM {quoted(name)} LIMIT 1").fetchone() for name in tables)
+    return not any(sqlite.execute(f"SELECT 1 FROM {quoted(name)} LIMIT 1").fetchone() for name in names)

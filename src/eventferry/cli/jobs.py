@@ -1,0 +1,124 @@
+"""Imports and copies by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eventferry import open_store
+from eventferry.cli.options import refuse_broken_url
+from eventferry.cli.output import print_result
+from eventferry.cli.places import events_of, store_at
+from eventferry.cli.terminal import Extent, Meter, rate
+from eventferry.databases import is_on_server
+from eventferry.errors import EventferryError, UsageError
+
+if TYPE_CHECKING:
+    from eventferry.importing.jobs import JobsImport, Options
+
+_PARTS = 8
+"""How many parts each process pushes, about: so that none is idle for long at the end."""
+
+
+_TAKEN = ("replace", "freeze", "allow_empty", "ignore_unknown_keys")
+
+
+def jobs_of(jobs: int, options: dict[str, Any]) -> Options:
+    """How an import by several processes is done, by the options of its command. Raises UsageError for others."""
+    from eventferry.importing.jobs import Options
+
+    if _has_others(options):
+        raise UsageError(
+            "--jobs imports a file as it is: it cannot be combined with a mapping, filters, rules, --dry-run, --resume "
+            "or what is said of an end mark"
+        )
+    return Options(jobs, **{name: options[name] for name in _TAKEN})
+
+
+def can_copy_by_jobs(store: str, options: dict[str, Any]) -> bool:
+    """Whether several processes can copy into a store: one process alone changes events, resumes, and writes SQLite."""
+    return is_on_server(store) and not _has_others(options)
+
+
+def _has_others(options: dict[str, Any]) -> bool:
+    given = {name for name, value in options.items() if value}
+    if options["payload"] == "envelope":  # the default
+        given.discard("payload")
+    return not given <= {*_TAKEN, "as_json", "with_bookmark"}
+
+
+async def copy_by_jobs(src: str, store: str, options: Options, *, with_bookmark: bool, as_json: bool) -> None:
+    """Replace a store's events by another store's."""
+    from eventferry.changing import erasing
+    from eventferry.importing.jobs import StorePart
+
+    async with store_at(src) as source, _import_into(store, options) as jobs:
+        partitions = await source.partitions(_PARTS * options.jobs)
+        known = await erasing.read(source._database)
+        with Meter("importing", await events_of(source)) as meter:
+            await jobs.push([StorePart(src, each) for each in partitions], lambda: meter.show(jobs.events))
+            if await erasing.read(source._database) != known:
+                raise EventferryError("something was erased from the source during the copy: copy again")
+            await jobs.commit(known)
+        bookmark = await source.bookmark(partitions[-1].until if partitions else None)
+    _tell(
+        jobs, meter.seconds, {"bookmark": bookmark}, f"; bookmark of the source {bookmark}", as_json=as_json
+    )
+
+
+async def import_by_jobs(src: str, store: str, options: Options, *, as_json: bool) -> None:
+    """Replace a store's events by those of a file of JSON Lines."""
+    from eventferry.importing.jobs import parts_of_file
+
+    path = _file(src)
+    async with _import_into(store, options) as jobs:
+        with Meter("importing", Extent(path.stat().st_size)) as meter:
+            await jobs.push(parts_of_file(path, _PARTS * options.jobs), lambda: meter.show(jobs.bytes))
+            await jobs.commit()
+    _tell(jobs, meter.seconds, {"byteOffset": jobs.bytes}, "", as_json=as_json)
+
+
+def _tell(jobs: JobsImport, seconds: float, more: dict[str, Any], words: str, *, as_json: bool) -> None:
+    told = {"imported": jobs.events} | more
+    print_result(told, f"imported {rate(jobs.events, seconds)}{words}", as_json=as_json)
+
+
+def _file(place: str) -> Path:
+    """A file that can be read from several places at once. Raises UsageError for any other source."""
+    from eventferry.lines.end_mark import ends_with_mark
+    from eventferry.lines.files import is_plain
+
+    refuse_broken_url(place)
+    path = Path(place)
+    if place != "-" and not path.exists():
+        raise EventferryError(f"there is no file {place}")
+    if place == "-" or not is_plain(path):
+        raise UsageError(
+            "--jobs reads one file at several places: it needs a plain file that is not compressed"
+        )
+    if ends_with_mark(path):
+        raise UsageError(
+            "the file has an end mark, which is about all its lines together: import it without --jobs"
+        )
+    return path
+
+
+@asynccontextmanager
+async def _import_into(store: str, options: Options) -> AsyncIterator[JobsImport]:
+    """An import into a store, which is made if it is missing, and then removed again where nothing comes in."""
+    from eventferry.importing.jobs import JobsImport
+
+    async with open_store(store) as opened:
+        if not await opened.exists():
+            await opened.init()
+        try:
+            async with JobsImport(opened._database, store, options) as jobs:
+                yield jobs
+        except EventferryError as error:
+            try:
+                await opened.undo_init()
+            except EventferryError as another:
+                error.add_note(f"the empty store was not removed: {another}")
+            raise
