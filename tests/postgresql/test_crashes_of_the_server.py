@@ -52,6 +52,7 @@ def moments(count: int, whole: float, chance: random.Random) -> list[float]:
     return [(part + chance.random()) / count * whole * 1.1 for part in range(count)]
 
 
+@pytest.mark.slow
 async def test_an_import_leaves_the_old_events_or_the_new_ones(server: Own, chance: random.Random) -> None:
     url = server.new_url()
     async with open_store(url) as store:
