@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eventferry.backup.describing import RepositoryStatus, Run
     from eventferry.backup.drilling import DrillReport
     from eventferry.backup.keeping import PruneReport
+    from eventferry.backup.partition import RepositoryPartition
     from eventferry.backup.repository import Repository
     from eventferry.backup.restoring import RestoreReport
     from eventferry.backup.run import BackupReport, back_up
@@ -164,6 +165,7 @@ __all__ = [
     "RecallReport",
     "Remark",
     "Repository",
+    "RepositoryPartition",
     "RepositoryReport",
     "RepositoryStatus",
     "RestoreReport",
@@ -236,6 +238,7 @@ _MODULES = {
     "backup.describing": ("RepositoryStatus", "Run"),
     "backup.drilling": ("DrillReport",),
     "backup.keeping": ("PruneReport",),
+    "backup.partition": ("RepositoryPartition",),
     "backup.repository": ("Repository",),
     "backup.restoring": ("RestoreReport",),
     "backup.run": ("BackupReport", "back_up"),
