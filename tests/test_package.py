@@ -81,7 +81,10 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(built: Path) -> None:
     assert {name.split("/")[0] for name in names} == {
         "eventferry",
         f"eventferry-{eventferry.__version__}.dist-info",
+        f"eventferry-{eventferry.__version__}.data",
     }
+    manuals = {name.rpartition("/")[2] for name in names if "/share/man/man1/" in name}
+    assert {"eventferry.1", "eventferry-copy.1", "eventferry-backup-check.1"} <= manuals
     assert "eventferry/py.typed" in names
     files = [path for path in (ROOT / "src").rglob("*.*") if path.is_file() and path.suffix != ".pyc"]
     sources = {str(path.relative_to(ROOT / "src")) for path in files}

@@ -164,6 +164,33 @@ async def test_joined_parts_hold_every_state_that_there_was(
             assert lines == await exported(store, until=bookmark), number
 
 
+async def test_a_damaged_chain_keeps_no_other_from_being_pruned(tmp_path: Path, repository: str) -> None:
+    names = []
+    for name in ("a", "b", "c"):
+        async with open_store(str(tmp_path / f"{name}.db")) as store:
+            await store.init()
+            for number in range(2):
+                await store.append_events("a", [{"type": "T", "payload": number}])
+                chain = (await run_of(store, repository)).chain
+        names.append(chain)
+    storage, damaged = open_storage(repository), min(names)  # the first that is looked at
+    await storage.delete(format.manifest_name(damaged, 2))
+    await storage.put_new(format.manifest_name(damaged, 2), b"damaged")
+    found = Repository(repository)
+    with pytest.raises(RepositoryDamagedError, match=damaged):
+        await found.prune(compact=True)
+    assert [(await found.status(name)).newest.parts for name in names if name != damaged] == [1, 1]
+
+
+async def test_a_report_counts_the_parts_of_all_chains(tmp_path: Path, repository: str) -> None:
+    for name in ("a", "b"):
+        async with open_store(str(tmp_path / f"{name}.db")) as store:
+            await store.init()
+            await grown(store, repository, 2)
+    report = await Repository(repository).prune(compact=True)
+    assert (report.joined_parts, report.into_parts) == (12, 2)
+
+
 async def test_parts_are_joined_while_another_run_adds_some(
     place: str, repository: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

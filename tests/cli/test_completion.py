@@ -145,6 +145,15 @@ def test_a_broken_configuration_does_not_disturb_a_shell(
     assert asked("bash", "describe", "a") == ["file,a"]
 
 
+def test_no_password_is_asked_for_while_a_word_is_completed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("EVENTFERRY_CONFIG", "config.toml")
+    assert asked("zsh", "copy", "staging", "stag") == ["file", "stag", "_", "plain", "staging", "_"]
+    assert not (folder / "asked").exists()
+
+
 def test_bash_takes_a_url_for_several_words(ferry: Ferry) -> None:
     given = ("sync", "postgresql", "://h", ":", "5432/a", "mysql", "://h/b", "--fol")
     assert asked("bash", *given) == ["plain,--follow"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from secrets import token_hex
 from typing import Any
 
@@ -83,7 +83,7 @@ async def prune(
         dry_run: only say what would be done.
 
     Raises:
-        RepositoryDamagedError: a chain is damaged. It is left as it is.
+        RepositoryDamagedError: a chain is damaged. It is left as it is, and raised when the others are done.
         RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined are
             encrypted, and no key fits.
     """
@@ -91,19 +91,37 @@ async def prune(
     names = await chains.chains(storage)
     if not names:
         raise RepositoryError(f"there is no backup in {storage.place}")
-    found = [await Chain.read(storage, name) for name in names]
-    found = [chain for chain in found if chain.newest is not None]
+    damages: list[RepositoryDamagedError] = []
+    found = []
+    for name in names:
+        with _noted(damages):
+            chain = await Chain.read(storage, name)
+            if chain.newest is not None:
+                found.append(chain)
     if keep_replaced is not None:
-        for chain in await keeping.replaced(found, keep_replaced):
-            await keeping.remove_chain(chain)
-            found.remove(chain)
+        with _noted(damages):
+            for chain in await keeping.replaced(found, keep_replaced):
+                await keeping.remove_chain(chain)
+                found.remove(chain)
     for chain in found:
-        await keeping.remove_unused(chain)
-        if keep_manifests is not None:
-            await keeping.remove_manifests(chain, keep_manifests)
-        if compact:
-            await keeping.compact(chain)
+        with _noted(damages):
+            await keeping.remove_unused(chain)
+            if keep_manifests is not None:
+                await keeping.remove_manifests(chain, keep_manifests)
+            if compact:
+                await keeping.compact(chain)
+    if damages:
+        raise damages[0]
     return keeping.report()
+
+
+@contextmanager
+def _noted(damages: list[RepositoryDamagedError]) -> Iterator[None]:
+    """Damage ends the work on a chain, and not that on the others."""
+    try:
+        yield
+    except RepositoryDamagedError as error:
+        damages.append(error)
 
 
 class _Keeping:
@@ -223,8 +241,9 @@ class _Keeping:
         """Join neighbours, and erase what was erased from the store since the last time; then commit a manifest that
         lists all parts."""
         made: dict[tuple[str, ...], Part] = {}
+        before = self._joined, self._into, self._erased
         for _ in range(_TRIES):
-            self._joined = self._into = self._erased = 0
+            self._joined, self._into, self._erased = before
             manifest = _manifest(chain)
             recipients = load_recipients(manifest.recipients) if manifest.recipients else []
             found = await chain.parts(_entry(chain))

@@ -16,26 +16,32 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
 
 
+VALUES = {"STORE": "a.db", "FROM": "a.db", "TO": "b.db", "PORT": "8080"}
+"""Values of the variables that are not any word."""
+
+
 def _commands() -> list[str]:
     texts = (file.read_text() for file in (*UNITS, DEPLOY / "cron" / "eventferry"))
-    found = re.findall(r"(?<![\w/-])eventferry (backup .*)", "\n".join(texts))
+    found = re.findall(r"(?<![\w/-])eventferry ((?:backup|serve|sync) .*)", "\n".join(texts))
     return [command.replace("\\%", "%") for command in found]
 
 
 @pytest.mark.parametrize("command", _commands())
 def test_a_command_of_deploy_can_be_called(command: str) -> None:
     words = [
-        re.sub(r"\$\{?(\w+)\}?", lambda name: "a.db" if name[1] == "STORE" else name[1], word)
+        re.sub(r"\$\{?(\w+)\}?", lambda name: VALUES.get(name[1], name[1]), word)
         for word in shlex.split(command)
     ]
     assert main([*words, "--help"]) == 0  # what it does not know is refused before
 
 
-def test_deploy_has_units_for_backup_and_drill() -> None:
+def test_there_are_units_for_backup_drill_service_and_sync() -> None:
     assert {unit.name for unit in UNITS} == {
-        f"eventferry-{what}.{kind}" for what in ("backup", "drill") for kind in ("service", "timer")
+        *(f"eventferry-{what}.{kind}" for what in ("backup", "drill") for kind in ("service", "timer")),
+        "eventferry-serve.service",
+        "eventferry-sync.service",
     }
-    assert len(_commands()) == 8
+    assert len(_commands()) == 10
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
