@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from eventferry import EventStore, open_store
 from eventferry.databases.mysql import MysqlDatabase
 from tests.support import LONG_AGO, all_pages, back_and_forth, exported, import_lines, line, make_event

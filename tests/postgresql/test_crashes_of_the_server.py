@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from eventferry import DatabaseError, EventStore, ImportReport, StoreBusyError, open_store
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
 from tests.support.postgresql import (
