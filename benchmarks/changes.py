@@ -2,9 +2,10 @@
 
 python -m benchmarks.changes [--events 1000000] [--turns 3]
 
-Both copy one SQLite store into a new one, in turns, and each is a process of its own; the memory is the peak of that
-process. The rules concern every event: they redact and remove members, give pseudonyms, and rename types and
-aggregates. A third copy goes through rules that no event meets.
+Both copy one SQLite store into a new one, in turns, and each is a process of its own. The CPU is that of the process
+and of the worker in which rules run, the memory the peak of the larger of them. The rules concern every event: they
+redact and remove members, give pseudonyms, and rename types and aggregates. A third copy goes through rules that no
+event meets.
 """
 
 from __future__ import annotations

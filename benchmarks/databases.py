@@ -37,6 +37,7 @@ class Run(NamedTuple):
         others: of our other threads.
         server: of the database's server, while the process ran.
         steps: how often each step was taken, and its seconds, where that was asked for.
+        latency: where it consists of many calls, seconds of one: the median, the 99th percentile.
     """
 
     events: int
@@ -47,6 +48,7 @@ class Run(NamedTuple):
     others: float = 0.0
     server: float = 0.0
     steps: dict[str, tuple[int, float]] = {}  # noqa: RUF012 -- nobody changes it
+    latency: tuple[float, float] | None = None
 
 
 class DurablePostgres(Postgres):
@@ -86,6 +88,7 @@ def run(command: Sequence[str], *, words: str = "", to: Path | None = None) -> R
         found.get("main", 0.0),
         found.get("others", 0.0),
         steps=found.get("steps") or {},
+        latency=found.get("latency"),
     )
 
 
@@ -164,6 +167,8 @@ class Database:
     name: ClassVar[str]
     order: ClassVar[str] = '"timestamp", "threadCounter", "threadId"'
     has_resolve: ClassVar[bool] = True
+    has_pyeventsourcing: ClassVar[bool] = True
+    has_message_db: ClassVar[bool] = False
 
     def __init__(self, folder: Path, events: Events) -> None:
         self.folder = folder
@@ -219,9 +224,9 @@ class Database:
         """n new rows into the indexed table of a store."""
         raise NotImplementedError
 
-    def tool_saves(self, place: str, count: int) -> Run:
-        """INSERT and COMMIT one row after the other."""
-        return run([sys.executable, "-m", "benchmarks.bare_saves", place, str(count)])
+    def bare(self, operation: str, place: str, count: int) -> Run:
+        """INSERT and COMMIT of one row after the other, or a SELECT of an aggregate's hundred."""
+        return run([sys.executable, "-m", "benchmarks.bare", operation, place, str(count)])
 
 
 class Sqlite(Database):
@@ -306,6 +311,7 @@ class Postgresql(ServerDatabase):
 
     name = "postgresql"
     kind = DurablePostgres
+    has_message_db = shutil.which("npm") is not None  # its SQL comes by npm
 
     def new(self) -> str:
         return self._database("scratch", "template0")
@@ -374,6 +380,14 @@ class Postgresql(ServerDatabase):
         pipe = f"pg_dump -Fc -t store.events '{source}' | pg_restore --no-owner -d '{target}'"
         return run(["bash", "-c", f"set -o pipefail; {pipe}"])
 
+    def tool_copy_by_two(self, place: str) -> Run:
+        """The same with two workers on both sides, which needs the dump on the disk."""
+        source, target = (each.partition("?")[0] for each in (place, self.other()))
+        dump = self.folder / "dump"
+        shutil.rmtree(dump, ignore_errors=True)
+        words = f"pg_dump -Fd -j 2 -f {dump} -t store.events '{source}'"
+        return run(["bash", "-c", f"{words} && pg_restore -j 2 --no-owner -d '{target}' {dump}"])
+
     def _row(self, event: dict[str, object], payload: str) -> str:
         return self._tab_separated(event, payload, len(payload) + 100)
 
@@ -385,6 +399,7 @@ class Mariadb(ServerDatabase):
     kind = MariaDb
     order = "timestamp, threadCounter, threadId"
     has_resolve = False  # its adapter does not start on MariaDB
+    has_pyeventsourcing = False
 
     def new(self) -> str:
         return self._database("scratch")

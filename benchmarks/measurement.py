@@ -23,6 +23,7 @@ class Measurement:
         parts: of each run of ours: seconds of CPU of our main thread, of our other threads, of the server.
         steps: of one more run of ours: how often each step was taken, and its seconds.
         steps_seconds: how long that run took.
+        latencies: of each run that consists of many calls, seconds of one: the median, the 99th percentile.
     """
 
     database: str
@@ -37,6 +38,7 @@ class Measurement:
     parts: list[tuple[float, float, float]] = field(default_factory=list)
     steps: dict[str, tuple[int, float]] = field(default_factory=dict)
     steps_seconds: float = 0.0
+    latencies: list[tuple[float, float]] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
@@ -51,6 +53,7 @@ class Measurement:
             cpu_seconds=[*self.cpu_seconds, *other.cpu_seconds],
             peak_mb=max(self.peak_mb, other.peak_mb),
             parts=[*self.parts, *other.parts],
+            latencies=[*self.latencies, *other.latencies],
         )
 
 
@@ -80,6 +83,16 @@ def cells(each: Measurement, rates: Rates) -> tuple[str, ...]:
         f"{each.peak_mb:.0f}",
         f"{ratio:.2f}" if ratio is not None else "",
     )
+
+
+LATENCY_HEAD = ("database", "operation", "stored", "side", "median ms", "99th percentile ms")
+LATENCY_TEXTS = (0, 1, 3)
+
+
+def latency_cells(each: Measurement) -> tuple[str, ...]:
+    """How long one call took, as a row under `LATENCY_HEAD`: of all runs the median."""
+    middle, last = (median(part) * 1000 for part in zip(*each.latencies, strict=True))
+    return (each.database, each.operation, f"{each.stored:,}", each.side, f"{middle:.3f}", f"{last:.3f}")
 
 
 PARTS_HEAD = ("database", "operation", "stored", "seconds", "main thread", "other threads", "server")

@@ -3,8 +3,9 @@
 python -m benchmarks.ours OPERATION STORE [ARGUMENT]
 
 It runs in a process of its own, as the command and the service do. With EVENTFERRY_BENCH_LIBRARY in the environment
-it runs as in somebody else's, where a SQLite file is opened by Python's own library. With EVENTFERRY_BENCH_STEPS it
-tells how long each step took, which costs a little.
+it runs as in somebody else's, where a SQLite file is opened by Python's own library, and with EVENTFERRY_BENCH_SYNC
+likewise, by the names without await. With EVENTFERRY_BENCH_STEPS it tells how long
+each step took, which costs a little.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ import time
 
 from eventferry import own_process
 
-if "EVENTFERRY_BENCH_LIBRARY" not in os.environ:
+if "EVENTFERRY_BENCH_LIBRARY" not in os.environ and "EVENTFERRY_BENCH_SYNC" not in os.environ:
     own_process.make_ours()
 
 from benchmarks.steps import Steps
-from eventferry import EventStore, open_store, pipeline, read_blocks
+from benchmarks.timing import Timer
+from eventferry import EventStore, open_store, pipeline, read_blocks, sync
 
 PAGE = 1000
 CLIENTS = 100
+TEN = 10
+HUNDRED = 100
+
+timer = Timer()
+"""Of the calls of the operation, where it consists of many."""
 
 
 async def _create(store: EventStore, argument: str) -> int:
@@ -55,10 +62,13 @@ async def _copy(store: EventStore, target: str) -> int:
 async def _pages(store: EventStore, argument: str) -> int:
     cursor: str | None = None
     count = 0
-    while (page := await store.load_events(limit=PAGE, cursor=cursor)).events:
+    while True:
+        with timer.call():
+            page = await store.load_events(limit=PAGE, cursor=cursor)
+        if not page.events:
+            return count
         count += len(page.events)
         cursor = page.cursor
-    return count
 
 
 async def _incremental(store: EventStore, file: str) -> int:
@@ -68,15 +78,30 @@ async def _incremental(store: EventStore, file: str) -> int:
 
 async def _save(store: EventStore, aggregate: str, count: int) -> None:
     for version in range(1, count + 1):
-        await store.save_event(
-            {
-                "aggregateId": aggregate,
-                "aggregateVersion": version,
-                "type": "SAVED",
-                "timestamp": 1,
-                "payload": {"version": version},
-            }
-        )
+        with timer.call():
+            await store.save_event(_event(version) | {"aggregateId": aggregate, "aggregateVersion": version})
+
+
+def _event(version: int) -> dict[str, object]:
+    return {"type": "SAVED", "timestamp": 1, "payload": {"version": version}}
+
+
+async def _append(store: EventStore, count: str) -> int:
+    for before in range(0, int(count), TEN):
+        events = [_event(before + step) for step in range(1, TEN + 1)]
+        with timer.call():
+            await store.append_events("saved", events, expected_version=before)
+    return int(count)
+
+
+async def _aggregate(store: EventStore, times: str) -> int:
+    await store.append_events("hundred", [_event(version) for version in range(HUNDRED)])
+    timer.begin()
+    for _ in range(int(times)):
+        with timer.call():
+            page = await store.load_aggregate("hundred", limit=HUNDRED)
+        assert len(page.events) == HUNDRED
+    return int(times) * HUNDRED
 
 
 async def _saves(store: EventStore, count: str) -> int:
@@ -100,8 +125,50 @@ OPERATIONS = {
     "pages": _pages,
     "incremental": _incremental,
     "saves": _saves,
+    "appends of 10": _append,
+    "aggregate of 100": _aggregate,
     "saves of 100 clients": _many_saves,
 }
+
+
+def _saves_without_await(store: sync.EventStore, count: str) -> int:
+    for version in range(1, int(count) + 1):
+        with timer.call():
+            store.save_event(_event(version) | {"aggregateId": "saved", "aggregateVersion": version})
+    return int(count)
+
+
+def _append_without_await(store: sync.EventStore, count: str) -> int:
+    for before in range(0, int(count), TEN):
+        events = [_event(before + step) for step in range(1, TEN + 1)]
+        with timer.call():
+            store.append_events("saved", events, expected_version=before)
+    return int(count)
+
+
+def _aggregate_without_await(store: sync.EventStore, times: str) -> int:
+    store.append_events("hundred", [_event(version) for version in range(HUNDRED)])
+    timer.begin()
+    for _ in range(int(times)):
+        with timer.call():
+            page = store.load_aggregate("hundred", limit=HUNDRED)
+        assert len(page.events) == HUNDRED
+    return int(times) * HUNDRED
+
+
+WITHOUT_AWAIT = {
+    "saves": _saves_without_await,
+    "appends of 10": _append_without_await,
+    "aggregate of 100": _aggregate_without_await,
+}
+
+
+def _measure_without_await(operation: str, place: str, argument: str) -> None:
+    with sync.open_store(place) as store:
+        store.describe()
+        timer.begin()
+        events = WITHOUT_AWAIT[operation](store, argument)
+        print(json.dumps({"events": events} | timer.told()))
 
 
 async def _measure(operation: str, place: str, argument: str = "") -> None:
@@ -109,14 +176,18 @@ async def _measure(operation: str, place: str, argument: str = "") -> None:
         if operation != "create":
             await store.describe()
         steps = Steps(store._database) if "EVENTFERRY_BENCH_STEPS" in os.environ else None
-        start, main, whole = time.perf_counter(), time.thread_time(), time.process_time()
+        main, whole = time.thread_time(), time.process_time()
+        timer.begin()
         events = await OPERATIONS[operation](store, argument)
-        seconds = time.perf_counter() - start
+        timed = timer.told()
         main = time.thread_time() - main
         others = time.process_time() - whole - main
-    told: dict[str, object] = {"events": events, "seconds": seconds, "main": main, "others": others}
-    print(json.dumps(told | ({} if steps is None else {"steps": steps.taken})))
+    told: dict[str, object] = {"events": events, "main": main, "others": others}
+    print(json.dumps(told | timed | ({} if steps is None else {"steps": steps.taken})))
 
 
 if __name__ == "__main__":
-    asyncio.run(_measure(*sys.argv[1:]))
+    if "EVENTFERRY_BENCH_SYNC" in os.environ:
+        _measure_without_await(*sys.argv[1:])
+    else:
+        asyncio.run(_measure(*sys.argv[1:]))

@@ -29,13 +29,29 @@ from tests.support.interop.resolve import install
 
 from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
 from benchmarks.measurement import HEAD, Measurement, cells
-from benchmarks.targets import LIBRARY, OURS, RESOLVE, TOOL, Rates, targets
+from benchmarks.targets import (
+    LIBRARY,
+    MESSAGE_DB,
+    OURS,
+    PYEVENTSOURCING,
+    RESOLVE,
+    TOOL,
+    TWO_WORKERS,
+    WITHOUT_AWAIT,
+    Rates,
+    targets,
+)
 
 SAVES = 1000
 RESOLVE_SAVES = 200
+APPENDED = 5000
+LOADS = 500
 RUNS = 3
 LONG = 6.0
 """Seconds of measuring one thing after which it is not repeated."""
+
+MESSAGE_DB_AT_MOST = 100_000
+"""It is filled message by message."""
 
 RESOLVE_AT_MOST = 100_000
 """reSolve's export is quadratic: at a million it would take hours."""
@@ -88,6 +104,19 @@ class Bench:
         with in_environment(EVENTFERRY_BENCH_LIBRARY="1"):
             return self.ours(operation, place, argument)
 
+    def without_await(self, operation: str, place: str, argument: str = "") -> Run:
+        """The same by the names without await."""
+        with in_environment(EVENTFERRY_BENCH_SYNC="1"):
+            return self.ours(operation, place, argument)
+
+    def pyeventsourcing(self, operation: str, place: str, argument: str = "") -> Run:
+        """One operation of pyeventsourcing."""
+        return run([sys.executable, "-m", "benchmarks.pyeventsourcing_store", operation, place, argument])
+
+    def message_db(self, operation: str, place: str, argument: str = "") -> Run:
+        """One operation of message-db."""
+        return run([sys.executable, "-m", "benchmarks.message_db_store", operation, place, argument])
+
     def theirs(self, operation: str, place: str, argument: str = "") -> Run:
         """One operation of reSolve."""
         place = self._database.for_resolve(place)
@@ -111,6 +140,8 @@ class Bench:
             if runner is not None
             and (side != RESOLVE or (self._has_resolve and stored <= resolve_at_most))
             and (side != LIBRARY or self._database.name == "sqlite")
+            and (side != PYEVENTSOURCING or self._database.has_pyeventsourcing)
+            and (side != MESSAGE_DB or (self._database.has_message_db and stored <= MESSAGE_DB_AT_MOST))
         }
         self.measurements += open_ones.values()
         of_ours = open_ones.get(OURS)
@@ -122,6 +153,8 @@ class Bench:
                 measurement.events = found.events or events
                 measurement.seconds.append(found.seconds)
                 measurement.cpu_seconds.append(found.cpu_seconds)
+                if found.latency is not None:
+                    measurement.latencies.append(found.latency)
                 if side == OURS:
                     measurement.parts.append((found.main, found.others, found.server))
                 measurement.peak_mb = max(measurement.peak_mb, found.peak_mb)
@@ -147,6 +180,7 @@ class Bench:
                 OURS: lambda: self._import(self.ours, str(lines)),
                 LIBRARY: lambda: self._import(self.as_library, str(lines)),
                 TOOL: lambda: database.tool_import(n),
+                PYEVENTSOURCING: lambda: self._import(self.pyeventsourcing, str(lines)),
                 RESOLVE: lambda: self._import(self.theirs, str(lines)),
             },
             size,
@@ -172,6 +206,8 @@ class Bench:
             {
                 OURS: lambda: self.ours("pages", store),
                 LIBRARY: lambda: self.as_library("pages", store),
+                PYEVENTSOURCING: lambda: self.pyeventsourcing("pages", self._of_pyeventsourcing(n)),
+                MESSAGE_DB: lambda: self.message_db("pages", self._of_message_db(n)),
                 RESOLVE: lambda: self.theirs("pages", original),
             },
         )
@@ -183,6 +219,7 @@ class Bench:
                 {
                     OURS: lambda: self.ours("copy", store, database.other()),
                     TOOL: lambda: database.tool_copy(store),
+                    TWO_WORKERS: lambda: database.tool_copy_by_two(store),
                 },
                 size,
             )
@@ -216,26 +253,42 @@ class Bench:
 
     def _measure_saves(self, n: int, store: str, original: str) -> None:
         database = self._database
-        if database.name == "mariadb":
-            return
-        self.in_turns(
-            "saves",
-            n,
-            SAVES,
-            {
-                OURS: lambda: self.ours("saves", database.copy(store), str(SAVES)),
-                LIBRARY: lambda: self.as_library("saves", database.copy(store), str(SAVES)),
-                TOOL: lambda: database.tool_saves(database.copy(store), SAVES),
-                RESOLVE: lambda: self.theirs("saves", database.copy(original), str(RESOLVE_SAVES)),
-            },
-        )
+        for operation, count in (("saves", SAVES), ("appends of 10", APPENDED), ("aggregate of 100", LOADS)):
+            self._measure_calls(operation, count, n, store, original)
         self.in_turns(
             "saves of 100 clients",
             n,
             10 * SAVES,
             {
                 OURS: lambda: self.ours("saves of 100 clients", database.copy(store), str(10 * SAVES)),
-                TOOL: lambda: database.tool_saves(database.copy(store), SAVES),
+                TOOL: lambda: database.bare("saves", database.copy(store), SAVES),
+            },
+        )
+
+    def _measure_calls(self, operation: str, count: int, n: int, store: str, original: str) -> None:
+        database = self._database
+
+        def on_copy(side: Callable[[str, str, str], Run], of: Callable[[int], str]) -> Runner:
+            return lambda: side(operation, database.copy(of(n)), str(count))
+
+        self.in_turns(
+            operation,
+            n,
+            count,
+            {
+                OURS: on_copy(self.ours, lambda _: store),
+                LIBRARY: on_copy(self.as_library, lambda _: store),
+                WITHOUT_AWAIT: on_copy(self.without_await, lambda _: store),
+                TOOL: None
+                if operation == "appends of 10"
+                else lambda: database.bare(operation, database.copy(store), count),
+                PYEVENTSOURCING: on_copy(self.pyeventsourcing, self._of_pyeventsourcing),
+                MESSAGE_DB: None
+                if operation == "appends of 10"
+                else on_copy(self.message_db, self._of_message_db),
+                RESOLVE: None
+                if operation != "saves"
+                else lambda: self.theirs("saves", database.copy(original), str(RESOLVE_SAVES)),
             },
         )
 
@@ -257,6 +310,12 @@ class Bench:
             },
             resolve_at_most=RESOLVE_SAVES_AT,
         )
+
+    def _of_pyeventsourcing(self, n: int) -> str:
+        return self._database.store(PYEVENTSOURCING, n, self.pyeventsourcing)
+
+    def _of_message_db(self, n: int) -> str:
+        return self._database.store("message_db", n, self.message_db)
 
     def _import(self, side: Callable[..., Run], lines: str) -> Run:
         place = self._database.new()

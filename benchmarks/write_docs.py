@@ -15,6 +15,8 @@ from typing import Any
 
 from benchmarks.measurement import (
     HEAD,
+    LATENCY_HEAD,
+    LATENCY_TEXTS,
     PARTS_HEAD,
     PARTS_TEXTS,
     STEPS_HEAD,
@@ -22,17 +24,19 @@ from benchmarks.measurement import (
     TEXTS,
     Measurement,
     cells,
+    latency_cells,
     part_cells,
     step_cells,
 )
-from benchmarks.targets import RESOLVE, TOOL, Rates, targets
+from benchmarks.targets import PYEVENTSOURCING, TOOL, Rates, targets
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 INTRODUCTION = """# Benchmarks
 
 eventferry beside each database's own bulk tool (the `sqlite3` shell, `psql` with `\\copy`, `pg_dump | pg_restore`,
-the `mariadb` client and `LOAD DATA`) and the real reSolve (`@resolve-js/eventstore-lite` and `-postgresql` 0.34.3): the
+the `mariadb` client and `LOAD DATA`), and beside other event stores: pyeventsourcing 9.5.6 by its recorders,
+message-db 1.3 by its functions, and the real reSolve (`@resolve-js/eventstore-lite` and `-postgresql` 0.34.3). The
 same events of about 320 bytes, in turns, in one run. This page and its plot are written by the benchmark's own run;
 nobody types its numbers. To repeat it:
 
@@ -43,9 +47,35 @@ What is measured, and how: [benchmarks/README.md](../benchmarks/README.md). Comp
 one machine, which others may share: where several runs are named at the end, the medians are those of all of them. Our
 side parses and checks every line and writes JSON; the tools do not. On SQLite it is `eventferry`
 in a process of its own, as the command and the service are, and `as library` in somebody else's:
-[SQLite](sqlite.md#files-locks-journal).
+[SQLite](sqlite.md#files-locks-journal). `without await` is `eventferry.sync` in somebody else's process.
 
-![Rates by those of the bulk tool and of reSolve](benchmarks.svg)
+Every side keeps what it has acknowledged through a loss of power: SQLite in WAL mode with `synchronous=FULL` (reSolve:
+`journal_mode=DELETE`, `synchronous=EXTRA`), servers as their packages set them up.
+
+![Rates by those of the bulk tool and of pyeventsourcing](benchmarks.svg)
+"""
+
+PEERS = """## Beside other event stores
+
+What each does for its answer differs, and explains the figures:
+
+- **A save** of ours looks whether the store is frozen, whether the version is free, which thread it belongs in, so
+  that readers by cursor miss nothing and bulk tools can work beside it, and answers with the event's position.
+  pyeventsourcing inserts a row and relies on a unique index; on PostgreSQL it locks the table, so that its writers
+  wait for one another. message-db runs a function in the server under a lock on the category.
+- **An append of ten** is one transaction on each side.
+- **An import** of ours parses and checks every line, and replaces the store all at once. pyeventsourcing is given
+  events ready-made, 1,000 in a transaction; what came stays when it is cut off.
+- **Pages** of ours are events with decoded payloads, in the order of their timestamps. A recorder of
+  pyeventsourcing gives rows in the order of insertion, with payloads as bytes, which its application decodes later;
+  message-db gives them as text.
+- **Many clients** share our transactions; see `saves of 100 clients`.
+"""
+
+LATENCY = """## How long one call takes
+
+The median of all calls of a run, and the 99th percentile; of several runs the median of each. For a page of 1,000
+events, an append of ten, an aggregate of 100, one save, or for `import` a transaction of 1,000.
 """
 
 WHERE_TIME_GOES = """## Where our time goes
@@ -78,13 +108,13 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
   insert is given all that. More would need a server that inserts with several workers.
 - **A save of one client** waits for the disk as the tool does: the COMMIT among the steps of SQLite takes about as
   long as the whole of the tool's save. Beside the insert the database looks at freeze, version and order, and on
-  PostgreSQL moves the thread's counter, which is a second row to write. And there is a way through the event loop,
-  and on SQLite to a thread and back, which wakes a sleeping core twice: a program without asyncio does not have that.
-  Saves of many clients share all of it.
+  PostgreSQL moves the thread's counter, which is a second row to write. On SQLite it is made in the loop's own thread
+  where that has no other task. `without await` there is the way to the thread of the loop and back, which wakes a
+  sleeping core twice. Saves of many clients share all of it.
+- **One aggregate** of 100 events is one statement on each side. A bare SELECT gives rows; ours are a transaction, lines
+  that the database builds, and events with their payloads decoded.
 - **MariaDB at 1,000,000**: rows and keys are more than the 128 MB that its buffer pool has as the package sets it
   up, so that it reads them again; the tool's own operations grow likewise.
-- **reSolve** varies from run to run more than we do: a ratio to it that is near its target is met one time and missed
-  another.
 """
 
 
@@ -122,7 +152,7 @@ def plot(found: Sequence[Measurement], rates: Rates, to: Path) -> None:
     from matplotlib import pyplot
 
     bars: list[tuple[str, str, float]] = []
-    for side in (TOOL, RESOLVE):
+    for side in (TOOL, PYEVENTSOURCING):
         pairs = dict.fromkeys((each.database, each.operation) for each in found if each.side == side)
         for database, operation in pairs:
             sizes = [size for size in rates.sizes if rates.ratio(database, operation, size, side) is not None]
@@ -130,13 +160,12 @@ def plot(found: Sequence[Measurement], rates: Rates, to: Path) -> None:
                 ratio = rates.ratio(database, operation, sizes[-1], side) or 0.0
                 bars.append((side, f"{database}, {operation}, {sizes[-1]:,}", ratio))
     figure, axes = pyplot.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-    for side, axis in zip((TOOL, RESOLVE), axes, strict=True):
+    for side, axis in zip((TOOL, PYEVENTSOURCING), axes, strict=True):
         chosen = [(label, ratio) for found_side, label, ratio in bars if found_side == side][::-1]
         drawn = axis.barh([label for label, _ in chosen], [ratio for _, ratio in chosen], color="#4477aa")
         axis.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
         axis.axvline(1, color="#888888", linewidth=1)
         axis.set_title(f"eventferry's rate by that of the {side}" if side == TOOL else f"… by that of {side}")
-        axis.set_xscale("log" if side == RESOLVE else "linear")
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
@@ -160,6 +189,10 @@ def main(files: Sequence[str]) -> None:
         *_targets(found),
         "",
         *_table(HEAD, TEXTS, (cells(each, rates) for each in found)),
+        "",
+        PEERS,
+        LATENCY,
+        *_table(LATENCY_HEAD, LATENCY_TEXTS, (latency_cells(each) for each in found if each.latencies)),
         "",
         WHERE_TIME_GOES,
         *_table(PARTS_HEAD, PARTS_TEXTS, map(part_cells, (each for each in found if each.parts))),

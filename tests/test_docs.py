@@ -30,7 +30,10 @@ PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.m
 ABOUT_PRODUCTS = {f"moving-from-{product}.md" for product in ("castore", "emmett", "message-db")}
 """Pages that need a store of another product, at the place that the variable SOURCE names: tests/interop runs them."""
 
-PATIENCE = 120
+ABOUT_SPARK = "spark.md"
+"""It needs PySpark and Java: tests/spark runs it."""
+
+PATIENCE = 600
 END = "\x1e end of a command, status"
 FENCE = re.compile(r"^```(?P<info>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -189,7 +192,9 @@ def anchors_of(page: str) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name not in ABOUT_PRODUCTS], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if page.name not in ABOUT_PRODUCTS | {ABOUT_SPARK}],
+    ids=lambda page: page.name,
 )
 def test_the_examples_of_a_page_run_and_print_what_it_shows(page: Path, tmp_path: Path) -> None:
     run_page(page, tmp_path)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from eventferry.backup.describing import RepositoryStatus, Run
     from eventferry.backup.drilling import DrillReport
     from eventferry.backup.keeping import PruneReport
+    from eventferry.backup.partition import RepositoryPartition
     from eventferry.backup.repository import Repository
     from eventferry.backup.restoring import RestoreReport
     from eventferry.backup.run import BackupReport, back_up
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from eventferry.cloudevents.reading import from_cloudevents
     from eventferry.cloudevents.writing import to_cloudevents
     from eventferry.comparing.checking import CheckReport, Remark, check
-    from eventferry.comparing.verifying import Difference, VerifyReport, verify
+    from eventferry.comparing.verifying import Difference, SideBySide, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
     from eventferry.importing.merge import ImportReport, Older
     from eventferry.importing.parts import PartReport
@@ -164,6 +165,7 @@ __all__ = [
     "RecallReport",
     "Remark",
     "Repository",
+    "RepositoryPartition",
     "RepositoryReport",
     "RepositoryStatus",
     "RestoreReport",
@@ -179,6 +181,7 @@ __all__ = [
     "SecretsPage",
     "SecretsReport",
     "SecretsVerifyReport",
+    "SideBySide",
     "Sink",
     "SourcePreview",
     "SourceReport",
@@ -235,6 +238,7 @@ _MODULES = {
     "backup.describing": ("RepositoryStatus", "Run"),
     "backup.drilling": ("DrillReport",),
     "backup.keeping": ("PruneReport",),
+    "backup.partition": ("RepositoryPartition",),
     "backup.repository": ("Repository",),
     "backup.restoring": ("RestoreReport",),
     "backup.run": ("BackupReport", "back_up"),
@@ -292,7 +296,7 @@ _MODULES = {
     "tabular.csv_writing": ("to_csv",),
     "tabular.folder": ("FolderSink", "SplitBy"),
     "tabular.parquet": ("read_parquet", "to_parquet"),
-    "comparing.verifying": ("Difference", "VerifyReport", "verify"),
+    "comparing.verifying": ("Difference", "SideBySide", "VerifyReport", "verify"),
     "looking.counting": (
         "AggregateCount",
         "Aggregates",

@@ -314,6 +314,12 @@ class Reading(Protocol):
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
 
+    async def lines_of(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
+    ) -> tuple[list[bytes], bool]:
+        """The lines of an aggregate from a version on, in the order of versions, and whether they surely are all;
+        stops early (after at least one) at `max_bytes`."""
+
     async def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:

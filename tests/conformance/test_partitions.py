@@ -234,6 +234,24 @@ async def test_one_of_events_that_were_replaced_is_refused(opened: Opened) -> No
                 await read(store, [part])
 
 
+async def test_they_can_be_filtered(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(300))
+        first, last = make_event(50)["timestamp"], make_event(250)["timestamp"]
+        pieces = [
+            b"".join(
+                [
+                    block
+                    async for block in store.read_partition(
+                        part, event_types=["TYPE_1"], start_time=first, finish_time=last
+                    )
+                ]
+            )
+            for part in await store.partitions(3)
+        ]
+        assert b"".join(pieces) == b"".join(line(make_event(i)) for i in range(50, 251) if i % 3 == 1)
+
+
 async def test_reading_one_ends_at_its_end(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))

@@ -10,7 +10,7 @@ its thread held before it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -145,23 +145,34 @@ class AtBookmark:
 
 async def until(cut: Cut, lines: Lines) -> AsyncGenerator[bytes, None]:
     """The lines before a cut, of blocks of whole lines."""
-    async with aclosing(lines):
-        async for block in lines:
-            taken = b"".join(
-                line + b"\n" for line in block.split(b"\n")[:-1] if cut.takes(_PLACE.decode(line), line)
-            )
-            if taken:
-                yield taken
+    async with aclosing(_kept(lines, lambda line: cut.takes(_PLACE.decode(line), line))) as kept:
+        async for block in kept:
+            yield block
     cut.end()
 
 
-async def selected(only: Selection, lines: Lines) -> AsyncGenerator[bytes, None]:
+def within(unread: Sequence[int], lines: Lines) -> AsyncGenerator[bytes, None]:
+    """The lines below these 256 next counters, of blocks of whole lines. What they are is not compared with anything:
+    for a cut that the repository itself has made."""
+
+    def is_below(line: bytes) -> bool:
+        place = _PLACE.decode(line)
+        return place.thread_counter < unread[place.thread_id]
+
+    return _kept(lines, is_below)
+
+
+def selected(only: Selection, lines: Lines) -> AsyncGenerator[bytes, None]:
     """The lines of the events that are meant, of blocks of whole lines. They stay as they are."""
 
     def takes(line: bytes) -> bool:
         kind = _KIND.decode(line)
         return only.takes(kind.type, kind.aggregate_id, kind.timestamp)
 
+    return _kept(lines, takes)
+
+
+async def _kept(lines: Lines, takes: Callable[[bytes], bool]) -> AsyncGenerator[bytes, None]:
     async with aclosing(lines):
         async for block in lines:
             if taken := b"".join(line + b"\n" for line in block.split(b"\n")[:-1] if takes(line)):

@@ -122,7 +122,7 @@ class Backup:
             UsageError: the bookmark is not one of this backup, as `cuts.AtBookmark` says.
         """
         cuts: list[Cut] = []
-        if self._reach != self.manifest.cut:
+        if self.is_cut:
             cuts.append(AtBookmark(self.manifest.cut, self._reach))
         if isinstance(stop, str):
             cuts.append(AtBookmark(stop, self.manifest.cut))
@@ -137,6 +137,11 @@ class Backup:
         async with aclosing(in_turn(sources, jobs)) as blocks:
             async for block in blocks:
                 yield block
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the parts hold more than the state: its own were joined with those of later runs."""
+        return self._reach != self.manifest.cut
 
     @property
     def has_secrets(self) -> bool:

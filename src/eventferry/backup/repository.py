@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from eventferry import cursor
-from eventferry.backup import checking, describing, drilling, keeping, restoring
+from eventferry.backup import checking, describing, drilling, keeping, partition, restoring
 from eventferry.backup.chain import Chain
 from eventferry.backup.checking import RepositoryReport
 from eventferry.backup.cuts import selected
@@ -16,6 +16,7 @@ from eventferry.backup.describing import RepositoryStatus, Run
 from eventferry.backup.drilling import DrillReport
 from eventferry.backup.keeping import PruneReport
 from eventferry.backup.packing import load_identities
+from eventferry.backup.partition import RepositoryPartition
 from eventferry.backup.reading import JOBS, Backup, chain_in
 from eventferry.backup.restoring import RestoreReport
 from eventferry.backup.storage import open_storage
@@ -126,6 +127,66 @@ class Repository:
         async with aclosing(found if only.is_all else selected(only, found)) as lines:
             async for block in erased(lines) if erased else lines:
                 yield block
+
+    async def partitions(
+        self,
+        n: int,
+        manifest: int | None = None,
+        chain: str | None = None,
+        without_erasures: bool = False,
+    ) -> list[RepositoryPartition]:
+        """Divide a backup into partitions of similar size, for parallel readers.
+
+        Concatenated, they are `export_events` byte for byte. Any process that can open the repository can read each of
+        them, as often as needed.
+
+        Args:
+            n: maximum number of partitions. There are at most as many as the backup has parts.
+            manifest: the state at the end of this run; None: of the last one.
+            chain: of which store, where there are several.
+            without_erasures: as they were backed up, with what was erased from the store since.
+        """
+        check_integer("n", n, 1)
+        backup = await self._backup(manifest, chain)
+        return await partition.partitions(backup, n, without_erasures=without_erasures)
+
+    def read_partition(
+        self,
+        part: RepositoryPartition,
+        *,
+        event_types: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
+        start_time: int | None = None,
+        finish_time: int | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        """The lines of a partition: an async iterator of blocks. The output is always the same.
+
+        Args:
+            part: a result of `partitions`.
+            event_types: only events of these types.
+            exclude_types: but none of these.
+            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
+            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
+            start_time: only events at or after this timestamp, in ms since 1970.
+            finish_time: only events at or before this timestamp.
+
+        Raises:
+            RepositoryDamagedError: during iteration: an object is missing or damaged; one that was joined with others
+                since, and then removed, is missing too. Divide the backup again.
+        """
+        if not isinstance(part, RepositoryPartition):
+            raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
+        only = Selection.of(
+            event_types=event_types,
+            exclude_types=exclude_types,
+            aggregate_ids=aggregate_ids,
+            aggregate_prefixes=aggregate_prefixes,
+            start_time=start_time,
+            finish_time=finish_time,
+        )
+        return partition.lines_of(self._storage, part, only, self._identities)
 
     async def restore(
         self,

@@ -24,7 +24,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import check_limits
 from eventferry.lines.marker import archive_of
-from eventferry.reading.histories import places_of
+from eventferry.reading.histories import version_of
 from eventferry.state import erasures, owners
 from eventferry.state.erasures import Erasure
 from eventferry.state.figures import latest_timestamp
@@ -217,10 +217,11 @@ class _Looking:
         """The lines of some aggregates, by the index on them."""
         for aggregate_id in aggregates:
             version = 1
-            while places := await places_of(reading, aggregate_id, version, _EVENTS):
-                lines = await reading.lines_at([place for _, place in places], _BYTES)
+            is_end = False
+            while not is_end:
+                lines, is_end = await reading.lines_of(aggregate_id, version, _EVENTS, _BYTES)
                 yield lines
-                version = places[len(lines) - 1][0] + 1
+                version = version_of(lines[-1]) + 1 if lines else version
 
     async def _of_all(self, reading: Reading) -> AsyncGenerator[list[bytes], None]:
         """The lines of all events, as far as the database cannot tell which are meant."""

@@ -26,6 +26,7 @@ from eventferry.cli import (
     following,
     foreign,
     incremental,
+    looking,
     parts,
     repositories,
     secrets,
@@ -63,7 +64,20 @@ cli.add_section(
     syncing.cutover,
     erasing.erase,
 )
-cli.add_section("Look at events", events.events, following.follow, checks.verify)
+cli.add_section(
+    "Look at events",
+    looking.stats,
+    events.events,
+    following.follow,
+    looking.tail,
+    looking.show,
+    looking.search,
+    looking.trace,
+    looking.find_poison,
+    looking.mcp,
+    checks.verify,
+    looking.diff,
+)
 cli.add_section(
     "Stores",
     stores.init,

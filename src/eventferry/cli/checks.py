@@ -229,9 +229,7 @@ async def _compare(
         print_json(fields if kept is None else fields | {"secrets": msgspec.to_builtins(kept)})
     else:
         if report is not None:
-            _tell(
-                report, report.events, report.other_events, "event", map(_difference, report.differences), b
-            )
+            _tell(report, report.events, report.other_events, "event", map(told_of, report.differences), b)
             changing.warn()
         if kept is not None:
             _tell(
@@ -281,7 +279,8 @@ def _secret_difference(difference: eventferry.SecretDifference) -> str:
     return f"{difference.kind}{told}: secret {difference.id!r}"
 
 
-def _difference(difference: eventferry.Difference) -> str:
+def told_of(difference: eventferry.Difference) -> str:
+    """A difference in one line."""
     fields = f" ({', '.join(difference.fields)})" if difference.fields else ""
     place = (
         ""

@@ -70,6 +70,9 @@ class Comparison(Generic[R, D]):
         it."""
         raise NotImplementedError
 
+    def tell(self, difference: D, row: R, other: R) -> None:
+        """Called with each difference as it is found, and with what `difference` was made of."""
+
     def place(self, difference: D) -> tuple[Any, ...]:
         """The sort key of a difference."""
         raise NotImplementedError
@@ -169,6 +172,7 @@ class Comparison(Generic[R, D]):
         difference = self.difference(kind, row, other)
         if difference is not None:
             self._counts[kind] += 1
+            self.tell(difference, row, other)
             self._first.append(difference)
             if len(self._first) >= 100 * FIRST:
                 self._first = self._least()

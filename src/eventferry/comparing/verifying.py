@@ -8,7 +8,7 @@ By position: every field of every event. By content, for merged stores, which ha
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AsyncExitStack
 from typing import TypeAlias, TypeVar
 
@@ -21,9 +21,11 @@ from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.comparing.side_by_side import WAITING_BYTES, Comparison, Kind, Side
 from eventferry.errors import UsageError
 from eventferry.lines.decoder import LineDecoder
-from eventferry.lines.event import NewRow, Row
+from eventferry.lines.event import Event, NewRow, Row
 from eventferry.lines.marker import archive_of
+from eventferry.lines.payload import decode_payload
 from eventferry.lines.piping import Source, blocks_of
+from eventferry.looking.differences import Change, changes_between
 
 _OVERHEAD = 250  # approximate size of a waiting row, beside its strings
 
@@ -46,6 +48,22 @@ class Difference(msgspec.Struct, frozen=True, rename="camel"):
     thread_counter: int | None = None
     aggregate_version: int | None = None
     fields: tuple[str, ...] = ()
+
+
+class SideBySide(msgspec.Struct, frozen=True, rename="camel"):
+    """A difference with the events of both sides.
+
+    Attributes:
+        difference: what differs.
+        event: of the first source; None for "extra". If content is compared it has no position and no version.
+        other: of the second source; None for "missing".
+        changes: for a changed event, what differs between the payloads.
+    """
+
+    difference: Difference
+    event: Event | None
+    other: Event | None
+    changes: list[Change]
 
 
 class VerifyReport(msgspec.Struct, frozen=True, rename="camel"):
@@ -87,6 +105,7 @@ async def verify(
     archived: bool = False,
     other_grows: bool = False,
     waiting_bytes: int = WAITING_BYTES,
+    tell: Callable[[SideBySide], None] | None = None,
 ) -> VerifyReport:
     """Compare two sources of lines.
 
@@ -103,13 +122,14 @@ async def verify(
         archived: accept the marker of an archived event for any payload, and count it. Not with `content`.
         other_grows: compare only as many events of `other`, its first, as the (changed) source has.
         waiting_bytes: memory for events that have not been matched yet; more are written to temporary files.
+        tell: called with every difference, as it is found; the report holds only the first ones.
 
     Raises:
         InputError: a line is not an event.
     """
     if content and archived:
         raise UsageError("the content of archived events cannot be compared: choose content or archived")
-    comparison = _ByContent() if content else _ByPosition(archived=archived)
+    comparison = _ByContent(tell) if content else _ByPosition(tell, archived=archived)
     async with AsyncExitStack() as stack:
         if changes is not None:
             source = changes(_closed_by(stack, blocks_of(source)))
@@ -136,6 +156,23 @@ def _closed_by(stack: AsyncExitStack, blocks: AsyncIterator[bytes]) -> AsyncIter
 class _Events(Comparison[R, Difference]):
     """What both ways have in common."""
 
+    _tell: Callable[[SideBySide], None] | None
+
+    def event(self, row: R) -> Event:
+        """The event of a row."""
+        raise NotImplementedError
+
+    def tell(self, difference: Difference, row: R, other: R) -> None:
+        if self._tell is not None:
+            event = None if difference.kind == "extra" else self.event(row)
+            counterpart = None if difference.kind == "missing" else self.event(other)
+            changes = (
+                []
+                if event is None or counterpart is None
+                else changes_between(event.payload, counterpart.payload)
+            )
+            self._tell(SideBySide(difference, event, counterpart, changes))
+
     def are_equal(self, row: R, other: R) -> bool:
         return row[:-1] == other[:-1] and is_equal(row.payload, other.payload)
 
@@ -159,10 +196,14 @@ class _ByPosition(_Events[Row]):
         archived: how many have a marker on one side, which was to be accepted.
     """
 
-    def __init__(self, *, archived: bool) -> None:
+    def __init__(self, tell: Callable[[SideBySide], None] | None, *, archived: bool) -> None:
         super().__init__(Row, LineDecoder().row)
+        self._tell = tell
         self._accepts_markers = archived
         self.archived = 0
+
+    def event(self, row: Row) -> Event:
+        return Event(**row._asdict() | {"payload": decode_payload(row.payload)})
 
     def are_equal(self, row: Row, other: Row) -> bool:
         return row[:-1] == other[:-1] and self._are_alike(row.payload, other.payload)
@@ -236,8 +277,12 @@ class _ByContent(_Events[NewRow]):
 
     _sides: tuple[dict[_Group, _Payloads], dict[_Group, _Payloads]]
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[SideBySide], None] | None) -> None:
         super().__init__(NewRow, LineDecoder().new_row)
+        self._tell = tell
+
+    def event(self, row: NewRow) -> Event:
+        return Event(**row._asdict() | {"payload": decode_payload(row.payload)})
 
     def value(self, row: NewRow) -> Hashable:
         """Not only the group: it may hold a million events."""

@@ -223,16 +223,43 @@ class Moving(Opened):
         check_integer("n", n, 1)
         return await partition.partitions(self._database, n, since, until)
 
-    def read_partition(self, part: Partition) -> ExportStream:
+    def read_partition(
+        self,
+        part: Partition,
+        *,
+        event_types: Iterable[str] | None = None,
+        exclude_types: Iterable[str] | None = None,
+        aggregate_ids: Iterable[str] | None = None,
+        aggregate_prefixes: Iterable[str] | None = None,
+        start_time: int | None = None,
+        finish_time: int | None = None,
+    ) -> ExportStream:
         """Export the events of a partition. The output is always the same.
+
+        Args:
+            part: a result of `partitions`.
+            event_types: only events of these types.
+            exclude_types: but none of these.
+            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
+            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
+            start_time: only events at or after this timestamp, in ms since 1970.
+            finish_time: only events at or before this timestamp.
 
         Raises:
             StoreReplacedError: during iteration: the events were replaced since `partitions`.
         """
         if not isinstance(part, Partition):
             raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
+        only = filter_of(
+            event_types,
+            aggregate_ids,
+            start_time,
+            finish_time,
+            exclude_types=exclude_types,
+            aggregate_prefixes=aggregate_prefixes,
+        )
         cut = part.identity, vector.decode(part.until)
-        return ExportStream(Export(self._database, part.since, cut=cut))
+        return ExportStream(Export(self._database, part.since, only=only, cut=cut))
 
     def import_events(
         self,

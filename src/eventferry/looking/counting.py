@@ -21,7 +21,10 @@ _DAY = 86_400_000
 SPANS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": _DAY, "week": 7 * _DAY}
 """Spans of time by their names, in milliseconds. A week begins on a Thursday, as 1970 did."""
 
-_CHOICE = (1000, 10_000, 60_000, 600_000, 3_600_000, 21_600_000, _DAY, 7 * _DAY, 28 * _DAY, 364 * _DAY)
+_CHOICE = (
+    *(1000 * seconds for seconds in (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200)),
+    *(_DAY * days for days in (1, 2, 7, 14, 28, 91, 364)),
+)
 
 
 class TypeCount(msgspec.Struct, frozen=True, rename="camel"):

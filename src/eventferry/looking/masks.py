@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from eventferry.changing.pointers import Pointer, parsed
+from eventferry.comparing.verifying import SideBySide
 from eventferry.errors import RulesError, UsageError
 from eventferry.lines.event import Event
 from eventferry.looking.differences import Change
@@ -67,6 +68,11 @@ class Mask:
         """An entry of a history with its event and its changes masked. A change of a masked value is still told."""
         changes = list(map(self.change, entry.changes))
         return msgspec.structs.replace(entry, event=self.event(entry.event), changes=changes)
+
+    def side_by_side(self, found: SideBySide) -> SideBySide:
+        """A difference with both events and their changes masked."""
+        event, other = (None if each is None else self.event(each) for each in (found.event, found.other))
+        return SideBySide(found.difference, event, other, list(map(self.change, found.changes)))
 
     def _masked(self, value: Any, pointers: list[Pointer]) -> Any:
         if () in pointers and value is not None:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Database, Filter, Reading, Selection
-from eventferry.lines.event import Event, decode_events
+from eventferry.lines.event import Event, decode_event, decode_events
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.loading import PAGE_BYTES
 from eventferry.reading.pages import Pages
 from eventferry.reading.questions import states_at
 from eventferry.results import Page
 
-_PART = 1000  # events that are looked up at a time
+_PART = 1000  # events that are read at a time
 
 
 async def of_aggregate(
@@ -28,33 +28,21 @@ async def of_aggregate(
         while True:
             wanted = _PART if limit is None else min(limit - len(found), _PART)
             # One more, which tells where a next page begins.
-            places = await places_of(reading, aggregate_id, from_version, wanted + 1)
-            lines = await reading.lines_at([place for _, place in places[:wanted]], max_bytes=room)
-            found += lines
+            lines, is_end = await reading.lines_of(aggregate_id, from_version, wanted + 1, room)
+            found += lines[:wanted]
             room -= sum(map(len, lines))
-            if len(lines) == len(places):
+            if not is_end and len(lines) <= wanted:
+                lines, is_end = await reading.lines_of(aggregate_id, version_of(lines[-1]) + 1, 1, 1)
+            if is_end:
                 return found, None
-            from_version = places[len(lines)][0]
+            from_version = version_of(lines[-1])
             if len(found) == limit or room <= 0:
                 return found, from_version
 
 
-async def places_of(
-    reading: Reading, aggregate_id: str, from_version: int, count: int
-) -> list[tuple[int, tuple[int, int]]]:
-    """The versions of an aggregate from one on, `count` at most, and where their events are: (thread, counter)."""
-    dialect = reading.dialect
-    name, version, thread, counter = map(
-        dialect.column, ("aggregateId", "aggregateVersion", "threadId", "threadCounter")
-    )
-    same = dialect.among("aggregateId", [aggregate_id])
-    # In the order of the whole key, or MySQL would sort all versions of the aggregate.
-    rows = await reading.ask(
-        f"""SELECT {version}, {thread}, {counter} FROM {dialect.table(dialect.tables.events)}
-        WHERE {same.text} AND {version} >= %s ORDER BY {name}, {version} LIMIT %s""",
-        (*same.values, from_version, count),
-    )
-    return [(number, (at, place)) for number, at, place in rows]
+def version_of(line: bytes) -> int:
+    """Which event of its aggregate it is."""
+    return decode_event(line).aggregate_version
 
 
 async def last_events(database: Database, count: int) -> list[Event]:

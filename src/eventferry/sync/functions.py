@@ -151,8 +151,9 @@ def verify(
     erased: Erased | None = None,
     archived: bool = False,
     other_grows: bool = False,
+    tell: Callable[[eventferry.SideBySide], None] | None = None,
 ) -> eventferry.VerifyReport:
-    """Compare two sources of lines, as `eventferry.verify` does."""
+    """Compare two sources of lines, as `eventferry.verify` does. `tell` is called in the worker thread of the loop."""
     return LOOP.run(
         eventferry.verify(
             source_of(source),
@@ -162,6 +163,7 @@ def verify(
             erased=erased,
             archived=archived,
             other_grows=other_grows,
+            tell=tell,
         )
     )
 

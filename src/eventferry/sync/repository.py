@@ -35,6 +35,8 @@ class Repository(Face[AwaitedRepository]):
     check = blocking(AwaitedRepository.check)
     prune = blocking(AwaitedRepository.prune)
     export_events = wrapped(AwaitedRepository.export_events, RepositoryExport)
+    partitions = blocking(AwaitedRepository.partitions)
+    read_partition = wrapped(AwaitedRepository.read_partition, RepositoryExport)
 
     def restore(
         self,

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Generator, Iterator
-from typing import Any, cast
+from typing import Any
 
 from eventferry.errors import EventferryError, InputError, MissingExtraError
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.files import settled
-from eventferry.tabular.columns import COLUMNS, NUMBERS, LineWriter, RowError, payload_of, refuse_columns
+from eventferry.tabular.columns import COLUMNS, refuse_columns
 from eventferry.tabular.conversion import Conversion
 
 try:
     import pyarrow as pa
     from pyarrow import parquet
+
+    from eventferry.tabular.arrow import SCHEMA, BatchLines, batch_of
 except ImportError:
     raise MissingExtraError("Parquet needs a package: pip install 'eventferry[parquet]'") from None
 
@@ -26,17 +28,6 @@ many as DuckDB gives to one thread at a time."""
 
 _READ_BYTES = 1024 * 1024  # how much is made lines of at a time, about
 _READ_ROWS = 10_000  # and at most
-_MOMENT = pa.timestamp("ms", tz="UTC")
-_TYPES = {
-    "threadCounter": pa.int64(),
-    "threadId": pa.int16(),  # not uint8: not every reader has numbers without a sign
-    "type": pa.string(),
-    "timestamp": _MOMENT,
-    "aggregateId": pa.string(),
-    "aggregateVersion": pa.int64(),
-    "payload": pa.string(),
-}
-SCHEMA = pa.schema([pa.field(column, _TYPES[column], nullable=False) for column in COLUMNS])
 
 
 def to_parquet() -> Conversion:
@@ -112,16 +103,7 @@ class ParquetWriter:
         rows = [row for _, row in lines.whole_rows(self._decoder)]
         if not rows:
             return
-        arrays = [
-            pa.array([row.thread_counter for row in rows], _TYPES["threadCounter"]),
-            pa.array([row.thread_id for row in rows], _TYPES["threadId"]),
-            pa.array([row.type for row in rows], _TYPES["type"]),
-            pa.array([row.timestamp for row in rows], _MOMENT),
-            pa.array([row.aggregate_id for row in rows], _TYPES["aggregateId"]),
-            pa.array([row.aggregate_version for row in rows], _TYPES["aggregateVersion"]),
-            pa.array([row.payload for row in rows], _TYPES["payload"]),
-        ]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+        batch = batch_of(rows)
         self._batches.append(batch)
         self._bytes += batch.nbytes
 
@@ -167,52 +149,10 @@ def _blocks(path: str) -> Generator[bytes]:
 
 def _lines(file: Any) -> Iterator[bytes]:
     columns = [column for column in COLUMNS if column in file.schema_arrow.names]
-    writer = LineWriter(columns)
-    row = 1
+    writer = BatchLines(columns)
     for group in range(file.num_row_groups):
         about = file.metadata.row_group(group)
         each = max(about.total_byte_size // max(about.num_rows, 1), 1)
         at_once = min(max(_READ_BYTES // each, 1), _READ_ROWS)
         for batch in file.iter_batches(batch_size=at_once, row_groups=[group], columns=columns):
-            values = [_values(column, batch.column(column), row) for column in columns]
-            try:
-                yield writer.lines(zip(*values, strict=True))
-            except RowError as wrong:
-                raise _placed(wrong.error, row + wrong.index) from None
-            row += len(batch)
-
-
-def _values(column: str, values: Any, row: int) -> list[Any]:
-    """The values of a column, of which the first is that of a row, as they stand in lines."""
-    if values.null_count:
-        raise _placed(InputError("is null", field=column), row + values.is_null().index(True).as_py())
-    if column in NUMBERS or (column == "timestamp" and pa.types.is_integer(values.type)):
-        if not pa.types.is_integer(values.type):
-            raise InputError(f"must be whole numbers, not {values.type}", field=column)
-        return cast("list[Any]", values.to_pylist())
-    if column == "timestamp":
-        if not pa.types.is_timestamp(values.type) or values.type.tz is None:
-            raise InputError(f"must be times with a time zone, not {values.type}", field=column)
-        try:
-            return cast("list[Any]", values.cast(_MOMENT).cast(pa.int64()).to_pylist())
-        except pa.ArrowInvalid as error:  # finer than a millisecond
-            raise _placed(
-                InputError(f"in this row or one that follows: {error}", field=column), row
-            ) from None
-    try:
-        texts: list[str] = values.cast(pa.string()).to_pylist()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        raise InputError(f"must be text, not {values.type}", field=column) from None
-    if column != "payload":
-        return texts
-    payloads = []
-    for index, text in enumerate(texts):
-        try:
-            payloads.append(payload_of(text))
-        except InputError as error:
-            raise _placed(error, row + index) from None
-    return payloads
-
-
-def _placed(error: InputError, row: int) -> InputError:
-    return InputError(error.reason, line=row, field=error.field, unit="row")
+            yield writer.lines(batch)

@@ -286,6 +286,22 @@ class PostgresReading:
         )
         return [compacted(line) for (line,) in rows]
 
+    async def lines_of(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
+    ) -> tuple[list[bytes], bool]:
+        rows = await self.connection.rows(
+            f"""SELECT {LINE}, behind FROM (
+              SELECT *, sum({_SIZE}::int) OVER (ORDER BY "aggregateVersion" ROWS UNBOUNDED PRECEDING) AS behind
+              FROM (
+                SELECT * FROM {self.names.events} WHERE "aggregateId" = %(id)s AND "aggregateVersion" >= %(from)s
+                ORDER BY "aggregateId", "aggregateVersion" LIMIT %(limit)s
+              ) AS walked
+            ) AS page WHERE behind - {_SIZE} < %(room)s ORDER BY "aggregateVersion" """,
+            {"id": aggregate_id, "from": from_version, "limit": limit, "room": max_bytes},
+        )
+        is_cut = bool(rows) and rows[-1][1] >= max_bytes
+        return [compacted(line) for line, _ in rows], not is_cut and len(rows) < limit
+
     async def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:

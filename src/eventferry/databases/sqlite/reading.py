@@ -204,6 +204,23 @@ class SqliteReading:
         return lines
 
     @threaded
+    def lines_of(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
+    ) -> tuple[list[bytes], bool]:
+        rows = self.sqlite.execute(
+            f"""SELECT {self._line} FROM {self._events} WHERE aggregateId = ? AND aggregateVersion >= ?
+            ORDER BY aggregateId, aggregateVersion LIMIT ?""",
+            (aggregate_id, from_version, limit),
+        )
+        lines: list[bytes] = []
+        for (line,) in rows:
+            lines.append(line)
+            max_bytes -= len(line)
+            if max_bytes <= 0:
+                return lines, False
+        return lines, len(lines) < limit
+
+    @threaded
     def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
     ) -> list[tuple[Key, bool]]:

@@ -1,0 +1,92 @@
+"""What one call costs at least: INSERT and COMMIT of a row, as durable as a save; a SELECT of the rows of an aggregate.
+One after the other, by the drivers that ours uses, without a thread.
+
+python -m benchmarks.bare OPERATION STORE COUNT
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+import psycopg
+import pymysql
+
+from benchmarks.timing import Timer
+
+Execute: TypeAlias = Callable[[str, Sequence[Any]], Sequence[Any]]
+
+FIRST = 10**9
+HUNDRED = 100
+
+
+def _sqlite(place: str) -> Execute:
+    connection = sqlite3.connect(place, isolation_level=None)
+    connection.execute("PRAGMA synchronous = FULL")
+    return lambda statement, values: connection.execute(statement, values).fetchall()
+
+
+def _postgresql(place: str) -> Execute:
+    connection = psycopg.connect(place.partition("?")[0], autocommit=True, options="-c search_path=store")
+    connection.prepare_threshold = 0
+
+    def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        cursor = connection.execute(statement.replace("?", "%s").encode(), values)
+        return cursor.fetchall() if cursor.description else ()
+
+    return execute
+
+
+def _mysql(place: str) -> Execute:
+    url = urlsplit(place)
+    connection = pymysql.connect(
+        host=url.hostname,
+        port=url.port or 0,
+        user=url.username,
+        password=url.password or "",
+        database=url.path.lstrip("/"),
+        autocommit=True,
+    )
+    cursor = connection.cursor()
+
+    def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
+        cursor.execute(statement.replace("?", "%s").replace('"', "`"), values)
+        return cursor.fetchall()
+
+    return execute
+
+
+def main(operation: str, place: str, count: str) -> None:
+    """The command."""
+    kinds = {"postgresql": _postgresql, "mysql": _mysql}
+    execute = kinds.get(place.partition(":")[0], _sqlite)(place)
+    size = ", 150" if place.startswith("postgresql:") else ""  # the column eventSize
+
+    def insert(number: int, aggregate: str) -> None:
+        execute(
+            f"INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?{size})",
+            (0, FIRST + number, 1_700_000_000_000_000, aggregate, FIRST + number, "SAVED", '{"version":1}'),
+        )
+
+    if operation == "aggregate of 100":
+        for number in range(HUNDRED):
+            insert(number, "hundred")
+    timer = Timer()
+    events = 0
+    for number in range(int(count)):
+        with timer.call():
+            if operation == "saves":
+                insert(number, "saved")
+                events += 1
+            else:
+                statement = 'SELECT * FROM events WHERE "aggregateId" = ? ORDER BY "aggregateVersion"'
+                events += len(execute(statement, ("hundred",)))
+    print(json.dumps({"events": events} | timer.told()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

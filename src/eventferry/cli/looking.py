@@ -1,0 +1,546 @@
+"""The commands stats, tail, show, search, trace, diff, find-poison and mcp."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+import eventferry
+from eventferry import open_store
+from eventferry.cli.checks import told_of
+from eventferry.cli.commands import command, section
+from eventferry.cli.options import (
+    EVENTS,
+    SOURCE,
+    STORE,
+    MomentType,
+    flag,
+    json_option,
+    kinds,
+    kinds_of,
+    option,
+    shown,
+    until_option,
+)
+from eventferry.cli.output import moment_text, print_data, print_line
+from eventferry.cli.repositories import lines_of
+from eventferry.cli.running import cancellable
+from eventferry.cli.tables import is_shown, print_table, width
+from eventferry.cli.terminal import Extent, Meter, counted, inform, is_watched, say
+from eventferry.errors import EventferryError, UsageError
+
+if TYPE_CHECKING:
+    from eventferry import Change, Event, EventStore, LargeEvent, Mask, SideBySide, Stats
+
+_STEP = 20_000  # events of a search between two looks at the progress
+_PLACE = re.compile(r"([0-9]{1,3}):([0-9]{1,15})")
+_JSON = msgspec.json.Encoder(decimal_format="number")
+
+_filters = section(
+    EVENTS,
+    option("--from start", None, "Only events at or after this time.", type=MomentType(up=True)),
+    until_option,
+    kinds,
+)
+_masks = section(
+    "Masks",
+    option(
+        "--mask masked",
+        "POINTER",
+        "Mask what stands there in payloads, as /customer/email (repeatable).",
+        multiple=True,
+    ),
+    flag("--show-secrets", "Do not mask members such as password or token."),
+)
+_steps = section(
+    "How far",
+    option("--limit", "N", "End after so many that match.", type=click.IntRange(1), default=100),
+    option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1)),
+    option("--cursor", "CURSOR", "Go on from here; printed where a search ends early."),
+)
+
+
+def _filters_of(start: int | None, finish: int | None, **kinds: tuple[str, ...]) -> dict[str, Any]:
+    return kinds_of(**kinds) | {"start_time": start, "finish_time": finish}
+
+
+def _mask(masked: tuple[str, ...], show_secrets: bool) -> Mask:
+    from eventferry import Mask
+
+    return Mask(masked, secrets=not show_secrets)
+
+
+@command()
+@click.argument("store", type=STORE)
+@_filters
+@option(
+    "--by span",
+    None,
+    "Length of the spans in which events over time are counted.",
+    type=click.Choice(("second", "minute", "hour", "day", "week")),
+)
+@option("--top", "N", "Name so many types, aggregates and large events.", type=click.IntRange(1), default=10)
+@option("--plot", "FILE", "Also draw events over time into this SVG file.")
+@json_option
+@cancellable
+async def stats(
+    store: str, span: str | None, top: int, plot: str | None, as_json: bool, **filters: Any
+) -> None:
+    """Count what is in a store: types, aggregates, events over time, the largest payloads.
+
+    The database counts. Sizes are about those of the payloads.
+    """
+    async with open_store(store) as opened:
+        found = await opened.stats(span=span, top=top, **_filters_of(**filters))
+    if plot is not None:
+        from eventferry.looking.plots import svg
+
+        _write(plot, svg(found.timeline))
+    if as_json:
+        print_data(_JSON.encode(found))
+    else:
+        _print_stats(found)
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise EventferryError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _print_stats(found: Stats) -> None:
+    from eventferry.looking.plots import sparkline
+
+    types, total = found.types, found.types.events
+    if types.first_timestamp is None or types.last_timestamp is None:
+        print_line("no events")
+        return
+    print_line(
+        f"{counted(total, 'event')} of {counted(types.count, 'type')} and "
+        f"{counted(found.aggregates.count, 'aggregate')}; payloads of {types.bytes:,} bytes"
+    )
+    print_line(f"from {moment_text(types.first_timestamp)} to {moment_text(types.last_timestamp)}")
+    if found.events_per_day is not None and found.busiest is not None:
+        print_line(
+            f"{found.events_per_day:,.1f} events a day on average; "
+            f"at most {found.busiest.events:,} in {_length(found.timeline.span)}, "
+            f"from {moment_text(found.busiest.start)}"
+        )
+    print_line(sparkline(found.timeline, min(width() - 1, 120)))
+    print_line("")
+    print_table(
+        "Types",
+        ("events", "bytes", "largest", "last", "type"),
+        [
+            (each.events, each.bytes, each.largest, moment_text(each.last_timestamp), each.type)
+            for each in types.types
+        ],
+    )
+    print_table(
+        "Aggregates",
+        ("events", "aggregate"),
+        [(each.events, each.aggregate_id) for each in found.aggregates.aggregates],
+    )
+    print_table(
+        "Largest payloads", ("bytes", "position", "type", "aggregate", "version"), map(_large, found.largest)
+    )
+
+
+def _large(event: LargeEvent) -> tuple[object, ...]:
+    place = f"{event.thread_id}:{event.thread_counter}"
+    return event.bytes, place, event.type, event.aggregate_id, event.aggregate_version
+
+
+def _length(span: int) -> str:
+    for name, length in (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000), ("second", 1000)):
+        if span % length == 0:
+            return counted(span // length, name)
+    return f"{span} ms"
+
+
+@command()
+@click.argument("store", type=STORE)
+@option("-n count", "N", "How many events.", type=click.IntRange(0), default=10)
+@flag("--follow", "Go on with events that are saved or imported, until SIGTERM or Ctrl-C.")
+@kinds
+@_masks
+@json_option
+@cancellable
+async def tail(
+    store: str,
+    count: int,
+    follow: bool,
+    masked: tuple[str, ...],
+    show_secrets: bool,
+    as_json: bool,
+    **kinds: tuple[str, ...],
+) -> None:
+    """Show the last events, each on a line; with --json as JSON Lines. Secrets in payloads are masked."""
+    mask, only = _mask(masked, show_secrets), kinds_of(**kinds)
+    async with open_store(store) as opened:
+        page = await opened.tail(max(count, 1), **only)
+        _print_events(page.events[-count:] if count else [], mask, as_json=as_json)
+        if follow:
+            async for more in opened.follow(page.bookmark, **only):
+                _print_events(more.events, mask, as_json=as_json)
+
+
+def _print_events(events: Iterable[Event], mask: Mask, *, as_json: bool) -> None:
+    for event in map(mask.event, events):
+        if as_json:
+            print_data(_JSON.encode(event))
+        else:
+            print_line(_cut(f"{_head(event)}  {_shown(event.payload)}"))
+
+
+def _head(event: Event) -> str:
+    return (
+        f"{moment_text(event.timestamp)}  {event.thread_id}:{event.thread_counter}  {event.type}  "
+        f"{event.aggregate_id} v{event.aggregate_version}"
+    )
+
+
+def _shown(value: Any) -> str:
+    return _JSON.encode(value).decode()
+
+
+def _cut(text: str) -> str:
+    """A line that fits the terminal; all of it elsewhere."""
+    room = width()
+    return text if not is_shown() or len(text) <= room else f"{text[: room - 1]}…"
+
+
+@command()
+@click.argument("store", type=STORE)
+@click.argument("what")
+@flag("--aggregate", "WHAT is an aggregateId, even if it looks like a position.")
+@option("--from-version", "N", "Begin with this version.", type=click.IntRange(1), default=1)
+@option("--limit", "N", "Show at most so many events.", type=click.IntRange(1), default=100)
+@_masks
+@json_option
+@cancellable
+async def show(
+    store: str,
+    what: str,
+    aggregate: bool,
+    from_version: int,
+    limit: int,
+    masked: tuple[str, ...],
+    show_secrets: bool,
+    as_json: bool,
+) -> None:
+    """Show the history of an aggregate, or the event at a position such as 17:4.
+
+    In a history, each event stands with what differs from the event of the same type before it. Secrets in payloads are
+    masked.
+    """
+    mask = _mask(masked, show_secrets)
+    place = None if aggregate else _PLACE.fullmatch(what)
+    async with open_store(store) as opened:
+        if place is not None:
+            event = await opened.event_at(int(place[1]), int(place[2]))
+            if event is None:
+                raise EventferryError(
+                    f"there is no event at {what}; an aggregate of that name is shown with --aggregate"
+                )
+            _print_event(mask.event(event), as_json=as_json)
+            return
+        history = await opened.history(what, from_version, limit)
+    if not history.entries:
+        raise EventferryError(f"there is no event of an aggregate {what!r} from version {from_version} on")
+    history = msgspec.structs.replace(history, entries=list(map(mask.entry, history.entries)))
+    if as_json:
+        print_data(_JSON.encode(history))
+        return
+    for entry in history.entries:
+        print_line(_head(entry.event))
+        print_line(_cut(f"  {_shown(entry.event.payload)}"))
+        for change in entry.changes:
+            print_line(_cut(f"  {_told(change)}"))
+    if history.next_version is not None:
+        say(f"continue with --from-version {history.next_version}")
+
+
+def _print_event(event: Event, *, as_json: bool) -> None:
+    if as_json:
+        print_data(_JSON.encode(event))
+        return
+    print_line(_head(event))
+    for line in msgspec.json.format(_JSON.encode(event.payload), indent=2).decode().split("\n"):
+        print_line(f"  {line}")
+
+
+def _told(change: Change) -> str:
+    path = change.path or "the payload"
+    if change.kind == "added":
+        return f"+ {path}: {_shown(change.after)}"
+    if change.kind == "removed":
+        return f"- {path}: {_shown(change.before)}"
+    return f"~ {path}: {_shown(change.before)} → {_shown(change.after)}"
+
+
+@command()
+@click.argument("store", type=STORE)
+@click.argument("text", required=False)
+@option(
+    "--path",
+    "POINTER[=VALUE]",
+    "What stands there in payloads, as /customer/city=Oslo; without a value, anything.",
+)
+@_steps
+@_filters
+@_masks
+@json_option
+@cancellable
+async def search(
+    store: str,
+    text: str | None,
+    path: str | None,
+    limit: int,
+    scan: int | None,
+    cursor: str | None,
+    masked: tuple[str, ...],
+    show_secrets: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Search events for a text, in any case, or for a value in a place of their payloads.
+
+    It looks at the events one after another. Secrets in payloads are searched, and masked.
+    """
+    if text is None and path is None:
+        raise UsageError("give a TEXT, or --path")
+    wanted = {"text": text} | _path_of(path)
+    mask, only = _mask(masked, show_secrets), _filters_of(**filters)
+    found: list[Event] = []
+    async with open_store(store) as opened:
+        walk = _Walk(opened, scan, cursor)
+        with await walk.meter("searching", only) as meter:
+            while walk.step and len(found) < limit:
+                page = await opened.search(
+                    **wanted, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
+                )
+                walk.went(page.scanned, page.cursor, page.is_end)
+                meter.show(walk.scanned)
+                if not as_json:
+                    _print_events(page.events, mask, as_json=False)
+                found += page.events
+    if as_json:
+        print_data(_JSON.encode({"events": list(map(mask.event, found))} | walk.result))
+    else:
+        inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
+
+
+def _path_of(given: str | None) -> dict[str, Any]:
+    """A pointer and a value: a JSON value; a number and anything else as text, which finds both."""
+    if given is None:
+        return {}
+    path, has_value, text = given.partition("=")
+    if not has_value:
+        return {"path": path}
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        value = text
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"path": path, "value": text if is_number else value}
+
+
+class _Walk:
+    """A search that goes on until its end, in steps between which the progress is shown."""
+
+    def __init__(self, store: EventStore, scan: int | None, cursor: str | None) -> None:
+        self._store = store
+        self._most = scan
+        self._is_end = False
+        self.cursor = cursor
+        self.scanned = 0
+
+    async def meter(self, title: str, only: dict[str, Any]) -> Meter:
+        total = self._most
+        if total is None and is_watched() and self.cursor is None and not any(only.values()):
+            total = (await self._store.describe(estimate_counts=True)).event_count
+        return Meter(title, Extent(total, "event"))
+
+    @property
+    def step(self) -> int:
+        """How many events to look at next; 0 where it ends."""
+        left = _STEP if self._most is None else min(_STEP, self._most - self.scanned)
+        return 0 if self._is_end else left
+
+    def went(self, scanned: int, cursor: str, is_end: bool) -> None:
+        self.scanned += scanned
+        self.cursor = cursor
+        self._is_end = is_end
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return {"scanned": self.scanned, "isEnd": self._is_end, "cursor": self.cursor}
+
+    @property
+    def rest(self) -> str:
+        return "" if self._is_end else f"; go on with --cursor {self.cursor}"
+
+
+@command()
+@click.argument("store", type=STORE)
+@click.argument("correlation")
+@_steps
+@_filters
+@_masks
+@json_option
+@cancellable
+async def trace(
+    store: str,
+    correlation: str,
+    limit: int,
+    scan: int | None,
+    cursor: str | None,
+    masked: tuple[str, ...],
+    show_secrets: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Show the events of a correlation, each below what caused it.
+
+    Their metadata say the correlation id; those that have it as their own id, or as their cause's, belong to it too.
+    """
+    from eventferry import TracedEvent, by_cause
+
+    mask, only = _mask(masked, show_secrets), _filters_of(**filters)
+    found: list[TracedEvent] = []
+    async with open_store(store) as opened:
+        walk = _Walk(opened, scan, cursor)
+        with await walk.meter("searching", only) as meter:
+            while walk.step and len(found) < limit:
+                page = await opened.trace(
+                    correlation, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
+                )
+                walk.went(page.scanned, page.cursor, page.is_end)
+                meter.show(walk.scanned)
+                found += page.events
+    found = [msgspec.structs.replace(each, event=mask.event(each.event)) for each in found]
+    if as_json:
+        print_data(_JSON.encode({"events": found} | walk.result))
+        return
+    for depth, each in by_cause(found):
+        print_line(_cut(f"{'  ' * depth}{_head(each.event)}  {_shown(each.event.payload)}"))
+    inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
+
+
+@command()
+@click.argument("a", type=SOURCE)
+@click.argument("b", type=SOURCE)
+@flag("--content", "Ignore positions and versions, which differ in merged stores.")
+@_masks
+@json_option
+@cancellable
+async def diff(
+    a: str, b: str, content: bool, masked: tuple[str, ...], show_secrets: bool, as_json: bool
+) -> None:
+    """Show all differences between two stores or files, with the values of both sides.
+
+    What is told of a difference is what verify tells; with --json as JSON Lines. The exit status is 1 if there is any.
+    Secrets in payloads are masked.
+    """
+    if a == b == "-":
+        raise UsageError("only one of the two can be standard input")
+    mask = _mask(masked, show_secrets)
+
+    def tell(found: SideBySide) -> None:
+        found = mask.side_by_side(found)
+        if as_json:
+            print_data(_JSON.encode(found))
+        else:
+            _print_difference(found)
+
+    async with lines_of(a, None) as (left, extent), lines_of(b, None) as (right, _):
+        with Meter("comparing", extent) as meter:
+            report = await eventferry.verify(meter(left), right, content=content, tell=tell)
+    if not report.equal:
+        say(
+            f"{report.missing:,} missing in {shown(b)}, {report.extra:,} extra, {report.changed:,} changed; "
+            f"{report.events:,} and {report.other_events:,} events"
+        )
+        raise click.exceptions.Exit(1)
+    inform(f"equal: {counted(report.events, 'event')}")
+
+
+def _print_difference(found: SideBySide) -> None:
+    print_line(told_of(found.difference))
+    for sign, event in (("A", found.event), ("B", found.other)):
+        if event is None:
+            continue
+        if found.difference.kind != "changed":
+            print_line(_cut(f"  {sign}: {_shown(event.payload)}"))
+        elif found.difference.fields != ("payload",):
+            print_line(_cut(f"  {sign}: {_head(event)}"))
+    for change in found.changes:
+        print_line(_cut(f"  {_told(change)}"))
+
+
+@command("find-poison")
+@click.argument("store", type=STORE)
+@click.argument("function", metavar="MODULE:FUNCTION")
+@option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1))
+@option("--cursor", "CURSOR", "Go on from here; printed where it ends early.")
+@_filters
+@_masks
+@json_option
+@cancellable
+async def find_poison(
+    store: str,
+    function: str,
+    scan: int | None,
+    cursor: str | None,
+    masked: tuple[str, ...],
+    show_secrets: bool,
+    as_json: bool,
+    **filters: Any,
+) -> None:
+    """Find the first event that a Python function refuses.
+
+    It is given one event after another, as an eventferry.Event, until it raises something; then the exit status is 1.
+    """
+    mask, only = _mask(masked, show_secrets), _filters_of(**filters)
+    async with open_store(store) as opened:
+        walk = _Walk(opened, scan, cursor)
+        found = None
+        with await walk.meter("looking", only) as meter:
+            while walk.step and (found is None or found.event is None):
+                found = await opened.find_poison(function, cursor=walk.cursor, scan=walk.step, **only)
+                walk.went(found.scanned, found.cursor, found.is_end)
+                meter.show(walk.scanned)
+    event = None if found is None or found.event is None else mask.event(found.event)
+    error = None if found is None else found.error
+    if as_json:
+        print_data(_JSON.encode({"event": event, "error": error} | walk.result))
+    elif event is None:
+        inform(f"none of {counted(walk.scanned, 'event')} was refused{walk.rest}")
+    else:
+        _print_event(event, as_json=False)
+        say(f"refused: {error}; looked at {counted(walk.scanned, 'event')}{walk.rest}")
+    if event is not None:
+        raise click.exceptions.Exit(1)
+
+
+@command()
+@click.argument("store", type=STORE)
+@_masks
+@cancellable
+async def mcp(store: str, masked: tuple[str, ...], show_secrets: bool) -> None:
+    """Let an agent look into a store, by the Model Context Protocol on standard input and output.
+
+    It can change nothing. Answers are short, and secrets in payloads are masked.
+    """
+    from eventferry.looking.agents import server_of
+
+    async with open_store(store) as opened:
+        await opened.describe(estimate_counts=True)  # a store that is not there is told here
+        await server_of(opened, _mask(masked, show_secrets)).run_stdio_async()

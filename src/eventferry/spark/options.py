@@ -1,0 +1,124 @@
+"""The options of a read or a write, as Spark gives them: texts, under names in which case does not count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from eventferry.errors import UsageError
+from eventferry.importing.merge import Older
+
+
+class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is read.
+
+    Attributes:
+        url: of a store, or with `mapping` of a database that holds another product's tables.
+        mapping: the option `from`: the name of a preset, or the path of a TOML file.
+        repository: a backup repository, instead of `url`.
+        chain: of the repository, where it holds several stores.
+        manifest: the state of the repository at the end of this run; by default of the last one.
+        identities: files of keys, separated by commas, for a repository that is encrypted. Every worker reads them.
+        num_partitions: maximum number of tasks, and so of connections.
+        since: of a store: only what comes behind this bookmark. For a stream also `now`.
+        until: of a store: only what this bookmark has read. By default, what the store holds when the data frame is
+            made.
+        max_events_per_trigger: of a stream: about how many events a batch has at most.
+    """
+
+    url: str | None = None
+    mapping: str | None = None
+    repository: str | None = None
+    chain: str | None = None
+    manifest: int | None = None
+    identities: Sequence[str] = ()
+    num_partitions: int | None = None
+    since: str | None = None
+    until: str | None = None
+    max_events_per_trigger: int | None = None
+
+
+class WriteOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where events are written to.
+
+    Attributes:
+        url: of the store.
+        older: when adding to it: what to do with events older than its latest: `skip`, `reject` or `accept`.
+    """
+
+    url: str
+    older: Older = "skip"
+
+
+_NAMES = {
+    "url": "url",
+    "from": "mapping",
+    "repository": "repository",
+    "chain": "chain",
+    "manifest": "manifest",
+    "identities": "identities",
+    "numPartitions": "num_partitions",
+    "since": "since",
+    "until": "until",
+    "maxEventsPerTrigger": "max_events_per_trigger",
+    "older": "older",
+}
+_NUMBERS = frozenset(("manifest", "numPartitions", "maxEventsPerTrigger"))
+
+_Options = TypeVar("_Options", ReadOptions, WriteOptions)
+
+
+def read_options(given: Mapping[str, str]) -> ReadOptions:
+    """Those of a read. Raises UsageError."""
+    options = _options(given, ReadOptions)
+    if (options.url is None) == (options.repository is None):
+        raise UsageError(
+            "give either the option url, of a store or of another product's database, or repository"
+        )
+    if options.repository is None:
+        _refuse(options, "belongs to repository", "chain", "manifest", "identities")
+    if options.repository is not None or options.mapping is not None:
+        _refuse(options, "is only for a store", "since", "until", "max_events_per_trigger")
+    if options.repository is not None:
+        _refuse(options, "is only for a database", "mapping")
+    return options
+
+
+def write_options(given: Mapping[str, str]) -> WriteOptions:
+    """Those of a write. Raises UsageError."""
+    options = _options(given, WriteOptions)
+    if options.older not in ("skip", "reject", "accept"):
+        raise UsageError(f"the option older must be skip, reject or accept, not {options.older!r}")
+    return options
+
+
+def _options(given: Mapping[str, str], kind: type[_Options]) -> _Options:
+    allowed = {name for name, field in _NAMES.items() if field in kind.__struct_fields__}
+    known = {name.lower(): name for name in allowed}
+    values: dict[str, Any] = {}
+    for key, text in given.items():
+        name = known.get(key.lower())
+        if name is None:
+            raise UsageError(f"there is no option {key!r} here, but {', '.join(sorted(allowed))}")
+        values[_NAMES[name]] = _value(name, text)
+    if kind is WriteOptions and "url" not in values:
+        raise UsageError("the option url is missing: the store that events are written to")
+    return kind(**values)
+
+
+def _value(name: str, text: str) -> Any:
+    if name == "identities":
+        return [each for each in text.split(",") if each]
+    if name not in _NUMBERS:
+        return text
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**9):
+        raise UsageError(f"the option {name} must be an integer of at least 1, not {text!r}")
+    return int(text)
+
+
+def _refuse(options: ReadOptions, why: str, *fields: str) -> None:
+    for name, field in _NAMES.items():
+        if field in fields and getattr(options, field):
+            raise UsageError(f"the option {name} {why}")
