@@ -16,7 +16,7 @@ from eventferry.console.page import ROOT
 from eventferry.http import create_app
 from tests.support import LONG_AGO, exported, line, make_event
 from tests.support.console import Markup, Visitor, console, markup_of
-from tests.support.service import URL, lines_of, new_event, opened, service
+from tests.support.service import URL, lines_of, opened, service
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -300,18 +300,25 @@ async def test_operations_freeze_and_unfreeze_the_store_when_that_is_confirmed(t
         assert not (await store.describe()).is_frozen
 
 
-async def test_operations_show_an_open_import_and_discard_the_one_that_was_confirmed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", ["incremental", "parts"])
+async def test_operations_show_an_open_import_and_discard_the_one_that_was_confirmed(
+    tmp_path: Path, steps: str
+) -> None:
     async with console(tmp_path, 3) as (visitor, store, tokens):
-        first = await store.begin_incremental_import()
-        await store.push_incremental_import([new_event(1)], first)
+        is_parts = steps == "parts"
+        begin = store.begin_import if is_parts else store.begin_incremental_import
+        first = await begin()
         await visitor.sign_in(tokens["all"])
-        assert first in (await visitor.see("/operations")).text
-        form = (await visitor.see("/rollback", id=first)).forms[-1]
-        await store.rollback_incremental_import()
-        second = await store.begin_incremental_import()
-        await visitor.send("/rollback", 404, formKey=form["formKey"], id=form["id"])
-        await visitor.send("/rollback", formKey=form["formKey"], id=second)
-        assert (await store.describe()).open_import is None
+        page = await visitor.see("/operations")
+        assert first in page.text
+        [ask] = [link for link in page.links if "rollback" in link]
+        form = markup_of(await visitor.client.get(ask)).forms[-1]
+        fields = {"formKey": form["formKey"], "steps": form["steps"]}
+        await (store.rollback_import() if is_parts else store.rollback_incremental_import())
+        second = await begin()
+        await visitor.send("/rollback", 404, **fields, id=form["id"])
+        await visitor.send("/rollback", 303, **fields, id=second)
+        assert "None." in (await visitor.see("/operations")).text
 
 
 async def test_operations_show_syncs_and_what_is_wrong_with_them(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ async def asked(visitor: Visitor, page: Page[Any], **headers: str) -> httpx.Resp
     if page.method == "GET":
         return await visitor.client.get(ROOT + page.path, headers=headers)
     key = (await visitor.see("/operations")).forms[0]["formKey"]
-    return await visitor.client.post(ROOT + page.path, data={"formKey": key, "id": "1"}, headers=headers)
+    return await visitor.client.post(
+        ROOT + page.path, data={"formKey": key, "id": "1", "steps": "parts"}, headers=headers
+    )
 
 
 def test_every_page_is_walked_here() -> None:

@@ -27,8 +27,9 @@ from pyspark.sql.datasource import (
 )
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.streaming.datasource import ReadAllAvailable, ReadMaxRows
+from pyspark.sql.types import StringType, StructField, StructType
 
-from eventferry import StoreNotFoundError, StoreReplacedError, UsageError
+from eventferry import InputError, StoreNotFoundError, StoreReplacedError, UsageError
 from eventferry.spark.schema import ARROW, SCHEMA
 from eventferry.spark.source import EventferrySource, Reader
 from eventferry.spark.streaming import StreamReader
@@ -261,6 +262,30 @@ def test_the_option_of_a_stream_is_refused_elsewhere(url: str) -> None:
 def test_a_store_that_is_missing_is_told_when_the_data_frame_is_made(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError):
         EventferrySource({"url": f"sqlite:///{tmp_path}/none.db"}).schema()
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "told"),
+    [
+        (["type", "timestamp"], {}, "the data frame lacks the column aggregateId"),
+        (["type", "timestamp", "aggregateId", "extra"], {}, "the data frame has a column 'extra'"),
+        (
+            ["type", "timestamp", "aggregateId"],
+            {},
+            "lacks the column threadCounter: .*spark.numbered gives them",
+        ),
+        (list(COLUMNS), {"older": "drop"}, "older must be skip, reject or accept"),
+        (list(COLUMNS), {"numPartitions": "3"}, "no option 'numPartitions' here, but older, url"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_begun(
+    tmp_path: Path, columns: list[str], options: dict[str, str], told: str
+) -> None:
+    schema = StructType([StructField(name, StringType()) for name in columns])
+    source = EventferrySource({"url": f"sqlite:///{tmp_path}/a.db"} | options)
+    with pytest.raises((InputError, UsageError), match=told):
+        source.writer(schema, overwrite=True)
+    assert not (tmp_path / "a.db").exists()
 
 
 # Streams

@@ -41,6 +41,7 @@ class Chart:
 
     Attributes:
         bars: the spans that have events, in order.
+        events: how many there are.
         highest: the most events of a span.
         begin, end: the times at the two ends, in words.
         span: the length of a span, in words.
@@ -48,6 +49,7 @@ class Chart:
     """
 
     bars: list[Bar]
+    events: int
     highest: int
     begin: str
     end: str
@@ -79,7 +81,8 @@ def chart_of(timeline: Timeline) -> Chart | None:
                 events=point.events,
             )
         )
-    return Chart(bars, highest, _words(first, span), _words(last + span - 1, span), _length(span))
+    events = sum(point.events for point in timeline.points)
+    return Chart(bars, events, highest, _words(first, span), _words(last + span - 1, span), _length(span))
 
 
 def _address(milliseconds: int) -> str:

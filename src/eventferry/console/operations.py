@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from eventferry.clock import now
 from eventferry.console.page import Answer, Form, View, Visit, page
 from eventferry.http.handling import Query
@@ -46,22 +48,30 @@ async def unfreeze_page(visit: Visit[Form]) -> Answer:
     return visit.to("/operations")
 
 
+Steps: TypeAlias = Literal["incremental", "parts"]
+"""Which of the two imports in steps that a store can have open."""
+
+
 class _RollbackQuery(Query, kw_only=True):
+    steps: Steps
     id: str
 
 
 class _RollbackForm(Form, kw_only=True):
+    steps: Steps
     id: str
 
 
 @page("GET", "/rollback", "import")
 async def ask_rollback_page(visit: Visit[_RollbackQuery]) -> Answer:
     """Ask whether to discard an open import."""
-    return View("ask.html", {"does": "rollback", "id": visit.given.id})
+    return View("ask.html", {"does": "rollback", "given": visit.given})
 
 
 @page("POST", "/rollback", "import")
 async def rollback_page(visit: Visit[_RollbackForm]) -> Answer:
     """Discard an open import."""
-    await visit.store.rollback_incremental_import(visit.given.id)
+    store = visit.store
+    discard = store.rollback_import if visit.given.steps == "parts" else store.rollback_incremental_import
+    await discard(visit.given.id)
     return visit.to("/operations")

@@ -73,6 +73,7 @@ async def run_demo(directory: Path) -> None:
     inform(f"Done in {time.monotonic() - began:.0f} s. To look around:")
     inform(f"  eventferry describe {first}")
     inform(f"  eventferry events {first} --aggregate-id aircraft-N14228 --limit 5")
+    inform(f"  eventferry console {first}")
 
 
 async def _blocks(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -7,12 +7,13 @@ what a driver has begun is void when it dies.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eventferry.database import Database, Owner
 from eventferry.errors import EventferryError, InputError
@@ -24,6 +25,12 @@ from eventferry.lines.piping import Source
 from eventferry.processes import Channel, WorkerProcess
 from eventferry.reading.partition import Partition
 from eventferry.state.erasures import Erasure
+
+if TYPE_CHECKING:
+    from eventferry.store import EventStore
+
+StoreAt: TypeAlias = "Callable[[str], Awaitable[EventStore]]"
+"""Gives the store at a URL; a worker opens each once."""
 
 _BLOCK = 256 * 1024
 _LEAST = 1024 * 1024  # bytes of a file's range, so that a part is worth its push
@@ -42,13 +49,9 @@ class StorePart:
         """The part's name."""
         return str(self.partition.number)
 
-    @asynccontextmanager
-    async def lines(self) -> AsyncIterator[Source]:
+    async def lines(self, store_at: StoreAt) -> Source:
         """Its lines."""
-        from eventferry import open_store
-
-        async with open_store(self.url) as store, aclosing(store.read_partition(self.partition)) as export:
-            yield export
+        return (await store_at(self.url)).read_partition(self.partition)
 
     def placed(self, error: EventferryError) -> EventferryError:
         """The error of a push, with its place in the source."""
@@ -60,6 +63,7 @@ class FilePart:
     """A part that a worker reads from a file: whole lines, from a byte up to another."""
 
     path: str
+    identity: tuple[int, int]
     byte_offset: int
     end: int
 
@@ -68,13 +72,14 @@ class FilePart:
         """The part's name."""
         return f"bytes {self.byte_offset} to {self.end}"
 
-    @asynccontextmanager
-    async def lines(self) -> AsyncIterator[Source]:
+    async def lines(self, store_at: StoreAt) -> Source:
         """Its lines."""
-        yield self._blocks()
+        return self._blocks()
 
     def _blocks(self) -> Iterator[bytes]:
         with open(self.path, "rb") as file:
+            if _identity(os.fstat(file.fileno())) != self.identity:
+                raise InputError(f"{self.path} was replaced by another file during the import")
             file.seek(self.byte_offset)
             left = self.end - self.byte_offset
             while left and (block := file.read(min(_BLOCK, left))):
@@ -98,19 +103,27 @@ class FilePart:
         )
 
 
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
 def parts_of_file(path: Path, most: int) -> list[FilePart]:
     """At most so many ranges of whole lines, of about one size."""
-    size = path.stat().st_size
-    count = max(min(most, size // _LEAST), 1)
     bounds = [0]
     with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        size = found.st_size
+        count = max(min(most, size // _LEAST), 1)
         for number in range(1, count):
             file.seek(max(size * number // count, bounds[-1]))
             while (block := file.readline(_BLOCK)) and not block.endswith(b"\n"):
                 pass
             if bounds[-1] < file.tell() < size:
                 bounds.append(file.tell())
-    return [FilePart(str(path), begin, end) for begin, end in zip(bounds, [*bounds[1:], size], strict=True)]
+    ends = [*bounds[1:], size]
+    return [
+        FilePart(str(path), _identity(found), begin, end) for begin, end in zip(bounds, ends, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,19 +243,25 @@ async def _work(channel: Channel) -> None:
     from eventferry import open_store
 
     url, import_id, ignore_unknown_keys = channel.receive()
-    async with open_store(url) as store:
+    async with AsyncExitStack() as stack:
+        stores: dict[str, EventStore] = {}
+
+        async def store_at(place: str) -> EventStore:
+            if place not in stores:
+                stores[place] = await stack.enter_async_context(open_store(place))
+            return stores[place]
+
         while True:
             part: StorePart | FilePart = await asyncio.to_thread(channel.receive)
             answer: PartReport | _Failure
             try:
-                async with part.lines() as lines:
-                    answer = await store.push_import(
-                        import_id,
-                        part.name,
-                        lines,
-                        byte_offset=part.byte_offset,
-                        ignore_unknown_keys=ignore_unknown_keys,
-                    )
+                answer = await (await store_at(url)).push_import(
+                    import_id,
+                    part.name,
+                    await part.lines(store_at),
+                    byte_offset=part.byte_offset,
+                    ignore_unknown_keys=ignore_unknown_keys,
+                )
             except EventferryError as error:
                 answer = _Failure(type(error), str(error), error.__dict__)
             except OSError as error:
