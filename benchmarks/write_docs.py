@@ -110,7 +110,9 @@ WHY_NOT_MORE = """What that says about the targets that are missed, and what wou
   long as the whole of the tool's save. Beside the insert the database looks at freeze, version and order, and on
   PostgreSQL moves the thread's counter, which is a second row to write. On SQLite it is made in the loop's own thread
   where that has no other task. `without await` there is the way to the thread of the loop and back, which wakes a
-  sleeping core twice. Saves of many clients share all of it.
+  sleeping core twice. Saves of many clients share all of it. On PostgreSQL each transaction begins with eight settings,
+  so that none of a role's or a pooler's changes what it does: they take about 70 us of the server's CPU and 50 of
+  ours. All in one SELECT of `set_config` took the server as long and us 20 us less, which is not taken.
 - **One aggregate** of 100 events is one statement on each side. A bare SELECT gives rows; ours are a transaction, lines
   that the database builds, and events with their payloads decoded.
 - **MariaDB at 1,000,000**: rows and keys are more than the 128 MB that its buffer pool has as the package sets it

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.support import LONG_AGO, make_event
+from tests.support import LONG_AGO, line, make_event
 from tests.support.cli import Ferry, new_ferry
+from tests.support.places import DATABASES, Places
 
 ferry = pytest.fixture(new_ferry)
 
@@ -58,3 +62,36 @@ def test_archived_events_are_left_out_or_accepted_where_that_is_asked_for(ferry:
     ferry.done("export", "a.db", "all.jsonl")
     assert "line 2" in ferry.refused("import", "all.jsonl", "b.db")
     assert "recall the events first" in ferry.refused("copy", "a.db", "b.db")
+
+
+@pytest.mark.storm
+@pytest.mark.parametrize("database", DATABASES)
+def test_killed_archives_and_recalls_leave_each_event_whole(
+    ferry: Ferry, database: str, tmp_path: Path
+) -> None:
+    events = [make_event(i, payload={"number": i, "note": "n" * 200}) for i in range(20_000)]
+    archive = ("--until", str(LONG_AGO + 10**9))
+    with Places(database, tmp_path) as places:
+        url = places.new_url()
+        Path("events.jsonl").write_bytes(b"".join(map(line, events)))
+        ferry.done("import", "events.jsonl", url)
+        ferry.done("backup", url, "repo")
+        before = ferry.exported(url)
+        kills = 0
+        for number in range(40):
+            words = ("archive", url, "repo", *archive) if number % 2 else ("archive", "recall", url, "repo")
+            child = ferry.start(*words)
+            time.sleep(random.uniform(0.5, 4))
+            kills += child.poll() is None
+            child.kill()
+            child.wait()
+            assert ferry("verify", "repo", url, "--archived").status == 0
+            held = [
+                json.loads(one)["events"]
+                for one in ferry.done("archive", "list", url, "--json").out.splitlines()
+            ]
+            assert sum(held) == ferry.exported(url).count(b'"$archived"')
+        print(f"{database}: {kills} kills")
+        ferry.done("archive", "recall", url, "repo")
+        assert ferry.exported(url) == before
+        assert ferry.done("backup", "check", "repo", "--read-data", "all").status == 0

@@ -10,15 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from eventferry import (
     MANUAL,
     Archive,
     ArchiveError,
+    Changes,
     EventStore,
     InputError,
     Repository,
+    RepositoryError,
     Rule,
     Rules,
     StoreClosedError,
@@ -34,6 +37,7 @@ from eventferry.archiving import lines as archiving_lines
 from eventferry.lines.marker import archive_of
 from tests.support import NewUrl, Opened, exported, import_lines, make_event
 from tests.support.ends import WAYS, cut_short, left_over, threads
+from tests.support.small_backups import KEY, RECIPIENT
 
 COUNT = 300
 UNTIL = 1_600_000_000_000
@@ -120,6 +124,7 @@ async def test_recalled_events_are_what_they_were(opened: Opened, repository: Pa
         assert (await recall(store, repository)).events == 0
 
 
+@pytest.mark.once
 async def test_readers_may_leave_archived_events_out(opened: Opened, repository: Path) -> None:
     async with opened() as store:
         await import_lines(store, events())
@@ -134,6 +139,7 @@ async def test_readers_may_leave_archived_events_out(opened: Opened, repository:
         assert rest.events == []
 
 
+@pytest.mark.once
 async def test_bookmarks_are_good_behind_archive_and_recall(new_url: NewUrl, repository: Path) -> None:
     """Also those of which the last event that was read is archived; and a replica goes on."""
     async with open_store(new_url()) as store, open_store(new_url()) as replica:
@@ -288,10 +294,53 @@ async def test_no_store_takes_in_a_marker(opened: Opened, new_url: NewUrl, repos
         assert (await other.describe()).event_count == 50
 
 
+@pytest.mark.once
+async def test_no_change_makes_a_payload_of_a_marker(
+    opened: Opened, new_url: NewUrl, repository: Path
+) -> None:
+    """Nothing would tell any more that the payload is elsewhere."""
+    async with opened() as store, open_store(new_url()) as other:
+        await import_lines(store, events())
+        await archive(store, repository, until=UNTIL, aggregate_ids=["aggregate-1"])
+        await other.init()
+        for changes in (
+            Changes(rules=Rules(rules=(Rule(set={"/source": "old"}),))),
+            Changes(function=lambda event: msgspec.structs.replace(event, payload=None)),
+        ):
+            with pytest.raises(InputError, match="marker of an archived event"):
+                await pipeline(store.export_events(), changes, other.import_events())
+            with pytest.raises(InputError, match="marker of an archived event"):
+                await other.sync(store, changes=changes)
+        left = Changes(rules=Rules(rules=(Rule(set={"/source": "old"}),)), exclude_types=["TYPE_0", "TYPE_1"])
+        await archive(store, repository, until=UNTIL, event_types=["TYPE_0", "TYPE_1"])
+        await recall(store, repository, archive_ids=[(await store.archives())[0].id])
+        await pipeline(store.export_events(), left, other.import_events())
+        assert (await other.describe()).event_count > 0
+
+
+@pytest.mark.once
+async def test_an_encrypted_chain_is_read_back_with_a_key(
+    opened: Opened, repository: Path, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text(KEY)
+    async with opened() as store:
+        await import_lines(store, events())
+        before = await exported(store)
+        with pytest.raises(RepositoryError, match="give the key"):
+            await archive(store, repository, until=UNTIL, recipients=[RECIPIENT])
+        assert await exported(store) == before
+        report = await archive(store, repository, until=UNTIL, recipients=[RECIPIENT], identities=[key])
+        assert report.events == 270
+        await recall(store, repository, identities=[key])
+        assert await exported(store) == before
+
+
 async def _one(block: bytes) -> Any:
     yield block
 
 
+@pytest.mark.once
 async def test_events_are_not_imported_a_second_time_in_place_of_archived_ones(
     opened: Opened, repository: Path
 ) -> None:
@@ -399,6 +448,12 @@ async def test_a_chain_with_archived_events_is_never_pruned(opened: Opened, repo
         pruned = await Repository(repository).prune(keep_replaced=0)
         assert (pruned.removed_chains, pruned.archived_chains) == ([], [report.chain])
         assert (await Repository(repository).check(1.0)).sound
+        [mark] = (repository / report.chain / "archives").iterdir()
+        whole = mark.read_bytes()
+        mark.write_bytes(whole.replace(b'"until":1', b'"until":2'))
+        [problem] = (await Repository(repository).check()).problems
+        assert problem.name.endswith(f"archives/{report.archive}.json")
+        mark.write_bytes(whole)
         # The events were replaced, so that no marker is left.
         assert (await recall(store, repository)).archives == [report.archive]
         assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == [report.chain]

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from eventferry import Event, EventStore, UsageError, with_metadata
-from tests.support import LONG_AGO, Opened, back_and_forth, import_lines, make_event
+from eventferry import Event, EventStore, UsageError, sync, with_metadata
+from tests.support import LONG_AGO, NewUrl, Opened, back_and_forth, import_lines, make_event
 
 HOUR = 3_600_000
 FILTERS: dict[str, dict[str, Any]] = {
@@ -102,6 +102,20 @@ async def test_a_timeline_has_its_points_where_it_is_asked_for_them(opened: Open
                 await store.timeline(span=span)
         with pytest.raises(UsageError, match="top"):
             await store.stats(top=0)
+
+
+@pytest.mark.once
+def test_the_same_without_await(new_url: NewUrl) -> None:
+    with sync.open_store(new_url()) as store:
+        store.init()
+        store.append_events("a", [{"type": "T", "payload": {"city": "Oslo"}}])
+        assert store.stats(event_types=["T"]).types.events == 1
+        assert store.search("oslo").events == store.tail(1).events
+        assert store.history("a").entries[0].event == store.event_at(*_place(store.tail(1).events[0]))
+
+
+def _place(event: Event) -> tuple[int, int]:
+    return event.thread_id, event.thread_counter
 
 
 @pytest.mark.once

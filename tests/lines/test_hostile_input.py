@@ -796,6 +796,7 @@ def test_an_error_repeats_little_of_the_input_and_moves_no_terminal(tmp_path: Pa
         assert str(refused.value).isprintable()
 
 
+@pytest.mark.slow
 def test_a_file_that_is_a_database_but_no_store_is_no_store(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:

@@ -188,6 +188,7 @@ def test_a_line_of_exactly_the_longest_length_passes_wherever_it_is_cut(places: 
 # elements of an array
 
 
+@pytest.mark.slow
 @given(st.lists(json_values, max_size=6), st.sampled_from(["", " ", "\r\n\t "]), st.booleans(), cuts)
 def test_elements_are_the_same_wherever_the_bytes_are_cut(
     values: list[object], space: str, is_ascii: bool, places: list[int]

@@ -132,6 +132,7 @@ def database_is_marked(database: Database) -> bool:
     return "events-freeze" in database.tables()
 
 
+@pytest.mark.slow
 async def test_a_hundred_clients_that_save_at_once_leave_no_gap_and_a_reader_misses_nothing(
     database: Database,
 ) -> None:
@@ -182,6 +183,7 @@ async def test_of_two_who_unfreeze_at_once_one_is_told_that_it_is_not_frozen(dat
             assert not (await store.describe()).is_frozen
 
 
+@pytest.mark.slow
 async def test_an_import_that_begins_while_another_ends_is_neither_held_up_nor_lost(
     database: Database,
 ) -> None:

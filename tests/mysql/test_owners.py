@@ -219,6 +219,7 @@ async def test_a_save_that_ends_a_dead_freeze_leaves_the_freeze_that_a_user_has_
         await store.save_event(NEW)
 
 
+@pytest.mark.slow
 async def test_of_many_who_resume_a_dead_import_at_once_one_does(database: Database) -> None:
     async with open_store(database.url) as store:
         await store.init()
@@ -304,6 +305,7 @@ class Folding(MariaDb):
         return [*super().command(), "--lower-case-table-names=1"]
 
 
+@pytest.mark.slow
 async def test_a_server_that_writes_names_in_small_letters_finds_what_is_beside_the_events() -> None:
     server = new_server(Folding, Path(os.environ[FOLDER]) / f"mariadb-{secrets.token_hex(4)}")
     try:
@@ -344,6 +346,7 @@ async def make_events(database: Database, name: str) -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suffix",
     [

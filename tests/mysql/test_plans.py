@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from eventferry import EventStore, open_store
 from eventferry.databases.mysql import MysqlDatabase
 from tests.support import LONG_AGO, all_pages, back_and_forth, exported, import_lines, line, make_event
@@ -78,6 +80,7 @@ async def test_new_events_of_a_large_aggregate_do_not_read_the_old_ones(database
         assert await rows_read(store, lambda: store.incremental_import(new)) < COUNT // 5
 
 
+@pytest.mark.slow
 async def test_what_pages_of_one_large_aggregate_read_does_not_grow_with_its_square(
     database: Database,
 ) -> None:

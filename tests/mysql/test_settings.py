@@ -114,6 +114,7 @@ def worst(own_server: Server) -> Iterator[Database]:
     database.run("SET GLOBAL init_connect = ''", *with_defaults)
 
 
+@pytest.mark.slow
 async def test_everything_works_whatever_is_set_on_the_server(worst: Database) -> None:
     backslashes = [make_event(i, aggregateId=f"\\a{i}' ", payload={"\\": "\\'\n"}) for i in range(300)]
     lines = b"".join(map(line, backslashes))

@@ -51,6 +51,23 @@ async def test_a_store_of_resolve_is_read_as_it_is_and_nothing_in_it_changes(dat
     assert database.definitions() == before
 
 
+async def test_types_are_counted_apart_that_the_collation_takes_for_the_same(database: Database) -> None:
+    database.make_resolve_store(0)
+    types = ("Paid", "PAID", "pàid", "Paid")
+    database.run(
+        *(
+            f"INSERT INTO events VALUES (0, {place}, {LONG_AGO}, 'a-{place}', 1, '{name}', '[1, 2]')"
+            for place, name in enumerate(types)
+        ),
+        f"UPDATE `events-threads` SET threadCounter = {len(types)} WHERE threadId = 0",
+    )
+    async with open_store(database.url) as store:
+        found = await store.stats(exclude_types=["pàid"])
+    assert {each.type: each.events for each in found.types.types} == {"Paid": 2, "PAID": 1}
+    assert found.types.bytes == 18
+    assert found.aggregates.count == 3
+
+
 async def test_a_filter_tells_apart_what_the_collation_of_resolve_takes_for_the_same(
     database: Database,
 ) -> None:

@@ -124,6 +124,7 @@ async def test_a_server_that_asks_for_a_file_gets_none(database: Database, tmp_p
     assert database.run("SELECT COUNT(*) FROM stolen") == [(0,)]
 
 
+@pytest.mark.slow
 async def test_an_event_that_fits_no_packet_is_refused_by_line_before_anything_changes(
     database: Database,
 ) -> None:

@@ -47,6 +47,7 @@ async def killed_in_the_middle(server: Server, work: Awaitable[Any], seconds: fl
     return task.exception()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [False, True])
 async def test_a_server_killed_in_an_import_has_the_old_events_or_the_new_ones(
     own_server: Server, freeze: bool
@@ -70,6 +71,7 @@ async def test_a_server_killed_in_an_import_has_the_old_events_or_the_new_ones(
     assert database.tables() == {"events", "events-threads", "snapshots", "subscribers", "secrets"}
 
 
+@pytest.mark.slow
 async def test_a_server_killed_in_an_incremental_import_has_all_of_it_or_nothing(own_server: Server) -> None:
     database = made_on(own_server.url("merges"))
     async with open_store(database.url) as store:
@@ -273,6 +275,7 @@ async def test_connections_that_ended_while_idle_are_replaced_unseen(database: D
             await use()
 
 
+@pytest.mark.slow
 async def test_a_connection_that_ends_in_an_export_is_an_error_and_no_end(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +296,7 @@ async def test_a_connection_that_ends_in_an_export_is_an_error_and_no_end(
         assert await exported(store) == NEW
 
 
+@pytest.mark.slow
 async def test_an_import_whose_connections_end_can_be_resumed(database: Database) -> None:
     async with open_store(database.url) as store:
         await store.init()
@@ -345,6 +349,7 @@ async def test_a_call_ends_although_the_server_tells_nothing_behind_a_killed_que
         await store.save_event({"type": "T", "aggregateId": "z", "aggregateVersion": 1})
 
 
+@pytest.mark.slow
 async def test_a_cancelled_call_leaves_no_transaction_open(database: Database) -> None:
     chance = random.Random(1)
 

@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from eventferry import DatabaseError, EventStore, ImportReport, StoreBusyError, open_store
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
 from tests.support.postgresql import (
@@ -52,6 +54,7 @@ def moments(count: int, whole: float, chance: random.Random) -> list[float]:
     return [(part + chance.random()) / count * whole * 1.1 for part in range(count)]
 
 
+@pytest.mark.slow
 async def test_an_import_leaves_the_old_events_or_the_new_ones(server: Own, chance: random.Random) -> None:
     url = server.new_url()
     async with open_store(url) as store:

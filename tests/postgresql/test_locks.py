@@ -208,6 +208,7 @@ async def test_staging_an_import_takes_no_lock_that_a_save_waits_for(new_url: Ne
 # connections
 
 
+@pytest.mark.slow
 async def test_there_are_no_more_connections_than_allowed_and_none_after_close(new_url: NewUrl) -> None:
     url = with_options(new_url(), "max_connections=3&application_name=limited")
     await make_store(url)
@@ -301,6 +302,7 @@ CALLS: dict[str, Callable[[EventStore], Awaitable[Any]]] = {
 REFUSALS = (AlreadyFrozenError, NotFrozenError, StoreFrozenError, ImportOpenError, StoreChangedError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_transaction_and_no_lock(
     new_url: NewUrl, name: str, chance: random.Random

@@ -14,6 +14,7 @@ from tests.support.postgresql import SAVED, at, import_in_steps, relations, rows
 from tests.support.servers import shared_url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "suffix",
     [
@@ -93,6 +94,7 @@ async def test_a_name_that_postgresql_would_cut_is_refused_by_name(
         open_store(base, **dict[str, Any]({option: name}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "length"),
     [("events_table_name", 44), ("secrets_table_name", 63)],

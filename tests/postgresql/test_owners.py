@@ -152,6 +152,7 @@ async def test_whoever_resumes_waits_for_the_step_that_the_former_owner_is_in_th
             await ended(first, lines[len(make_lines(300)) :])
 
 
+@pytest.mark.slow
 async def test_of_many_who_resume_at_once_exactly_one_does(new_url: NewUrl) -> None:
     url = with_options(new_url(), "busy_timeout=20")
     await make_store(url)
@@ -273,6 +274,7 @@ NEIGHBOURS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", NEIGHBOURS)
 async def test_a_store_whose_tables_are_called_as_markers_and_stages_of_another_stays_whole(
     new_url: NewUrl, suffix: str

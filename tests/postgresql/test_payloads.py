@@ -73,6 +73,7 @@ def containers(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     )
 
 
+@pytest.mark.slow
 @given(text=st.recursive(LEAVES, containers, max_leaves=4))
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @example(text='"\\\\u0000"')

@@ -332,6 +332,7 @@ def standby(server: Own) -> Iterator[servers.Postgres]:
     standby.end()
 
 
+@pytest.mark.slow
 async def test_a_standby_is_exported_and_every_write_there_is_refused(
     server: Own, request: pytest.FixtureRequest
 ) -> None:

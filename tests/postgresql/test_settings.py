@@ -92,6 +92,7 @@ def set_for(url: str, settings: dict[str, str]) -> str:
     return url.replace("postgres:let-me-in@", f"{name}:secret@")
 
 
+@pytest.mark.slow
 async def test_everything_works_whatever_is_set_for_the_role(server: Own) -> None:
     url = server.new_url()
     worst = set_for(url, WORST)

@@ -160,6 +160,7 @@ WORK: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORK)
 async def test_backends_that_are_terminated_in_the_middle_double_and_lose_nothing(
     new_url: NewUrl, name: str, chance: Any

@@ -148,6 +148,7 @@ async def test_erase_says_so_when_a_reader_keeps_the_log_that_holds_it(tmp_path:
         assert left_in_files(tmp_path, range(600), 5) == []
 
 
+@pytest.mark.slow
 async def test_an_erasure_that_is_cancelled_twice_leaves_all_or_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path)

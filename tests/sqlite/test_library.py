@@ -61,6 +61,7 @@ async def test_one_library_alone_opens_files_in_a_process(
         assert out.read_bytes() == await exported(store) == make_lines(100)
 
 
+@pytest.mark.slow
 async def test_processes_with_either_library_write_one_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path)

@@ -172,6 +172,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_readers_who_ask_at_once_agree_that_an_owner_is_dead(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path, 20)

@@ -84,6 +84,9 @@ async def test_a_store_of_resolve_is_read_as_it_is(tmp_path: Path) -> None:
         assert (description.event_count, description.is_frozen) == (300, False)
         assert description.cursor == store.get_next_cursor(None, events_of(make_lines(300)))
         await store.get_latest_event(aggregate_ids=["aggregate-1"])
+        assert (await store.stats()).types.bytes == sum(
+            len(f'{{"number":{number}}}') for number in range(300)
+        )
     assert file_hash(path) == before
     assert names_beside(path) == set()
 

@@ -80,6 +80,7 @@ async def test_a_copy_is_equal_event_by_event(two_urls: tuple[NewUrl, NewUrl]) -
         assert (await verify(a.export_events(), b.export_events())).equal
 
 
+@pytest.mark.slow
 async def test_an_incremental_import_from_another_database_brings_what_is_missing_and_no_more(
     two_urls: tuple[NewUrl, NewUrl], tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ async def _refusal(store: EventStore, lines: bytes) -> InputError | None:
     return None
 
 
+@pytest.mark.slow
 async def test_a_file_in_between_changes_nothing(two_urls: tuple[NewUrl, NewUrl], tmp_path: Path) -> None:
     a_url, b_url = (new_url() for new_url in two_urls)
     async with open_store(a_url) as a, open_store(b_url) as b:

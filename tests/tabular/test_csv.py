@@ -25,6 +25,7 @@ def moment(timestamp: int) -> str:
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(events(OF_CSV), st.integers(1, 200), st.integers(1, 200))
 async def test_lines_come_back_byte_for_byte_wherever_blocks_are_cut(
@@ -54,6 +55,7 @@ async def test_pythons_own_reader_gets_every_field_as_it_was(events: list[dict[s
     ]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(events(OF_CSV))
 async def test_duckdb_gets_every_field_as_it_was(events: list[dict[str, Any]]) -> None:

@@ -100,6 +100,7 @@ async def test_kinds_of_rows_are_left_out_or_kept_and_counted() -> None:
     assert len(await events(rows, text, keep=["snapshot"])) == 3
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(NAMES.filter(bool), NAMES.filter(bool), PAYLOADS), max_size=6), st.integers(1, 100))
 async def test_every_text_and_every_value_comes_as_it_is(rows: list[tuple[str, str, Any]], size: int) -> None:

@@ -166,6 +166,7 @@ async def test_a_source_that_dies_or_a_line_that_is_no_event_leaves_nothing() ->
     assert os.listdir(".") == []
 
 
+@pytest.mark.slow
 async def test_what_is_cancelled_at_any_moment_leaves_nothing_or_all() -> None:
     whole = 0
     for delay in range(40):

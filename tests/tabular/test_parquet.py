@@ -31,6 +31,7 @@ async def read(path: str) -> bytes:
     return b"".join([block async for block in read_parquet(path)])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(events(ANY_TIME), st.integers(1, 200))
 async def test_lines_come_back_byte_for_byte_wherever_blocks_are_cut(
@@ -41,6 +42,7 @@ async def test_lines_come_back_byte_for_byte_wherever_blocks_are_cut(
     assert await read("a.parquet") == lines
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(events(ANY_TIME))
 async def test_duckdb_gets_every_field_as_it_was(events: list[dict[str, Any]]) -> None:

@@ -97,6 +97,11 @@ async def test_the_tutorials_application_loads_every_aggregate_from_a_copy(
     assert states(empty) == states(written)
 
 
+async def test_the_marker_of_an_archived_event_is_refused(empty: Store) -> None:
+    with pytest.raises(InputError, match="marker of an archived event"):
+        await moved(line(make_event(0, payload={"$archived": "0123456789abcdef"})), empty)
+
+
 async def test_the_application_goes_on_with_the_copy(written: Store, empty: Store) -> None:
     async with (
         source_of(written) as source,

@@ -29,6 +29,7 @@ from eventferry import (
     ForeignExport,
     ForeignSource,
     ForeignTarget,
+    History,
     ImportReport,
     ImportStream,
     Older,
@@ -37,12 +38,14 @@ from eventferry import (
     Repository,
     RestoreReport,
     SavedEvent,
+    SearchPage,
     SecretsExport,
     SecretsImport,
     SecretsReport,
     Sink,
     SourcePreview,
     SourceReport,
+    Stats,
     StreamReport,
     TargetReport,
     TargetStream,
@@ -106,6 +109,9 @@ async def streams(a: EventStore, b: EventStore) -> None:
     assert_type(await pipeline(a.export_events(), folder), None)
     assert_type(await verify(a.export_events(), "events.jsonl"), VerifyReport)
     assert_type(await check(a), CheckReport)
+    assert_type(await a.stats(span="day", event_types=["T"]), Stats)
+    assert_type(await a.search("text", path="/a", value=1, start_time=0), SearchPage)
+    assert_type(await a.history("a"), History)
     assert_type(await back_up(a, Path("backups"), recipients=["age1…", Path("keys")]), BackupReport)
 
 

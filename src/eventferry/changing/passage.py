@@ -19,6 +19,7 @@ from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
 from eventferry.lines.event import NewRow, NewRowValues
 from eventferry.lines.limits import MAX_ID_LENGTH, check_text
+from eventferry.lines.marker import archive_of, refuse_marker
 from eventferry.lines.payload import ENCODER, SHALLOW, check_payload
 from eventferry.lines.refusal import cut_off
 
@@ -208,6 +209,8 @@ class Passage:
                     became[0], event_type, aggregate_id, timestamp, payload
                 )
                 if not is_same:
+                    if any(archive_of(each.payload) is None for each in became):
+                        refuse_marker(payload, number)  # nothing would tell any more that it was one
                     self._note(line, aggregate_id, became)
                     if became and len(self.first_changed) < _SHOWN:
                         thread, counter, version = line.thread_id, line.thread_counter, line.aggregate_version

@@ -486,6 +486,9 @@ async def prune(
             f"{counted(report.removed_objects, 'object')} of {report.removed_bytes:,} bytes; "
             f"joined {counted(report.joined_parts, 'part')} into {report.into_parts:,}"
             + (f"; erased from {counted(report.erased_parts, 'part')}" if report.erased_parts else "")
+            + "".join(
+                f"; chain {name} stays, for events are archived there" for name in report.archived_chains
+            )
         )
 
 

@@ -20,6 +20,7 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, Lines
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.envelope import Original, opened
 from eventferry.lines.limits import Limits
+from eventferry.lines.marker import refuse_marker
 from eventferry.operation_log import Operation
 from eventferry.targets import PRODUCTS
 from eventferry.targets.filling import Doubled, Filling, Place
@@ -262,6 +263,7 @@ class _Rows:
             if event[0] != self._events and self._plain is None:
                 self._plain = self._events
             try:
+                refuse_marker(event[7])
                 original = opened(event[7])
                 rows.append(self._product.row(event, original, self._place(original)))
             except InputError as error:
