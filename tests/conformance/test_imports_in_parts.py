@@ -228,6 +228,30 @@ async def test_a_push_is_refused_from_the_moment_the_commit_has_taken_over(opene
         assert await exported(store) == part(1)[0]
 
 
+async def test_a_push_that_a_refused_commit_has_met_does_not_count(opened: Opened) -> None:
+    goes_on, began = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        began.set()
+        await goes_on.wait()
+        yield part(3)[0]
+
+    async with opened() as store:
+        import_id = await store.begin_import()
+        await store.push_import(import_id, "1", part(1))
+        await store.push_import(import_id, "2", part(1))
+        late = asyncio.create_task(store.push_import(import_id, "1", slow()))
+        await began.wait()
+        with pytest.raises(InputError, match="is already in line 1 of the part"):
+            await store.commit_import(import_id)
+        await store.push_import(import_id, "2", part(2))  # may get the number of the one that was dropped
+        goes_on.set()
+        with pytest.raises(StoreBusyError, match="push the part '1' again"):
+            await late
+        assert await store.commit_import(import_id) == ImportReport(200)
+        assert await exported(store) == part(1)[0] + part(2)[0]
+
+
 PUSH = """
 import asyncio, sys
 from eventferry import open_store

@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry.changing import erasing
 from eventferry.changing.erased import Erased
-from eventferry.database import Database, Owner, Progress, RowBatch, Stage
+from eventferry.database import Database, Owner, Progress, RowBatch, Stage, Writing
 from eventferry.errors import (
     EventferryError,
     ImportNotFoundError,
@@ -174,7 +174,7 @@ class _Part:
         self._part = part
         self._content = content
         self._stage: Stage | None = None
-        self._step = 0
+        self._push = ledger.Entered(0, "")
         self._erased = Erased(())
         self.is_repeated = False
 
@@ -184,7 +184,7 @@ class _Part:
             if stage.owner != stage.id:
                 raise _sealed(self._id)
             self._erased = Erased(await erasures.load(writing))
-            self._step = await ledger.enter(writing, stage, self._part)
+            self._push = await ledger.enter(writing, stage, self._part)
         self._stage = stage
         return []
 
@@ -194,18 +194,20 @@ class _Part:
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> _PartStaging:
         async def put(batch: RowBatch) -> None:
-            async with self._while_open(), owners.writing(self._database, frozen="allow") as writing:
+            async with self._step() as writing:
                 await writing.stage_rows(self._its_stage, batch)
             done(batch.progress)
 
         # Both are known only when it has begun.
-        return _PartStaging(put, progress, lambda rows: self._erased.numbered_rows(rows), lambda: self._step)
+        return _PartStaging(
+            put, progress, lambda rows: self._erased.numbered_rows(rows), lambda: self._push.step
+        )
 
     async def finish(self, progress: Progress) -> None:
         digest = self._content.digest
-        async with self._while_open(), owners.writing(self._database, frozen="allow") as writing:
+        async with self._step() as writing:
             before = await ledger.of_part(writing, self._its_stage, self._part)
-            await ledger.close(writing, self._its_stage, self._step, progress.events, digest)
+            await ledger.close(writing, self._its_stage, self._push, progress.events, digest)
         self.is_repeated = any(push.is_whole and push.digest == digest for push in before)
 
     async def abort(self, *, keep: bool) -> None:
@@ -216,6 +218,17 @@ class _Part:
         if self._stage is None:
             raise AssertionError("the push has not begun")
         return self._stage
+
+    @asynccontextmanager
+    async def _step(self) -> AsyncIterator[Writing]:
+        """A transaction of a push that stands: a commit that was refused has dropped those that were under way."""
+        async with self._while_open(), owners.writing(self._database, frozen="allow") as writing:
+            if not await ledger.stands(writing, self._its_stage, self._push):
+                raise StoreBusyError(
+                    f"a commit of the import {self._id} was tried during this push, so nothing of it counts: push the "
+                    f"part {_shown(self._part)!r} again"
+                )
+            yield writing
 
     @asynccontextmanager
     async def _while_open(self) -> AsyncIterator[None]:
