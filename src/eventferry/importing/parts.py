@@ -265,7 +265,7 @@ async def commit(
         owner = driver or await database.own()
         try:
             try:
-                stage = await _take(database, import_id, owner)
+                stage = await _take(database, import_id, owner, to_commit=True)
             except ImportNotFoundError:
                 if (done := await _committed(database, import_id)) is None:
                     raise
@@ -292,7 +292,7 @@ async def roll_back(database: Database, import_id: str | None) -> None:
         owner = await database.own()
         try:
             try:
-                stage = await _take(database, import_id, owner)
+                stage = await _take(database, import_id, owner, to_commit=False)
             except ImportNotFoundError:
                 if await _committed(database, import_id) is None:
                     raise
@@ -300,6 +300,7 @@ async def roll_back(database: Database, import_id: str | None) -> None:
                     f"the import in parts with the id {import_id} is committed"
                 ) from None
             async with owners.writing(database, frozen="allow") as writing:
+                await commits.forget(writing, import_id)
                 await writing.drop_stage(stage)
         finally:
             await to_the_end(owner.release())
@@ -317,16 +318,25 @@ async def undo(database: Database, driver: Owner) -> None:
         async with owners.writing(database, "exclusive", frozen="allow") as writing:
             for stage in await writing.stages("parts"):
                 if stage.driver == driver.id:
+                    await commits.forget(writing, stage.id)
                     await writing.drop_stage(stage)
             await owners.thaw(writing, driver.id)
     finally:
         await driver.release()
 
 
-async def _take(database: Database, import_id: str, owner: Owner) -> Stage:
-    """Take the stage over: from here on no push goes into it."""
+async def _take(database: Database, import_id: str, owner: Owner, *, to_commit: bool) -> Stage:
+    """Take the stage over: from here on no push goes into it. What a driver has begun only that commits."""
     async with owners.writing(database, frozen="allow") as writing:
         stage = await steps.opened(writing, "parts", import_id)
+        if stage.driver not in (None, owner.id):
+            if await database.is_alive(stage.driver or ""):
+                raise owners.running(stage)
+            if to_commit:
+                raise ImportNotFoundError(
+                    f"the process that was running the import {import_id} has ended, so not all parts may be there: "
+                    "import again"
+                )
         if stage.owner not in (import_id, owner.id) and await database.is_alive(stage.owner or ""):
             raise StoreBusyError(f"the import {import_id} is being committed or rolled back")
         return await writing.adopt_stage(stage, owner.id)
