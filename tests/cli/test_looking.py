@@ -111,6 +111,13 @@ def test_a_trace_shows_effects_below_their_causes(ferry: Ferry) -> None:
     assert [text[: text.index("2020")] for text in told.out.splitlines()] == ["", "  ", ""]
     assert "c v1" in told.out.splitlines()[1]
     assert "3 events found" in told.err
+    masked = ferry.done(
+        "trace", "a.db", "c1", "--json", "--mask", "/meta/id", "--mask", "/meta/metadata/causationid"
+    )
+    assert {(each["id"], each["causationId"]) for each in masked.json["events"]} == {
+        ("***", None),
+        ("***", "***"),
+    }
 
 
 def test_the_event_that_a_function_refuses_is_found(ferry: Ferry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,18 +338,13 @@ async def search(
 
 
 def _path_of(given: str | None) -> dict[str, Any]:
-    """A pointer and a value: a JSON value; a number and anything else as text, which finds both."""
+    """A pointer and a value."""
+    from eventferry.looking.searching import typed_value
+
     if given is None:
         return {}
     path, has_value, text = given.partition("=")
-    if not has_value:
-        return {"path": path}
-    try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        value = text
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {"path": path, "value": text if is_number else value}
+    return {"path": path, "value": typed_value(text)} if has_value else {"path": path}
 
 
 class _Walk:
@@ -425,12 +420,12 @@ async def trace(
                 walk.went(page.scanned, page.cursor, page.is_end)
                 meter.show(walk.scanned)
                 found += page.events
-    found = [msgspec.structs.replace(each, event=mask.event(each.event)) for each in found]
     if as_json:
-        print_data(_JSON.encode({"events": found} | walk.result))
+        print_data(_JSON.encode({"events": list(map(mask.traced, found))} | walk.result))
         return
     for depth, each in by_cause(found):
-        print_line(_cut(f"{'  ' * depth}{_head(each.event)}  {_shown(each.event.payload)}"))
+        event = mask.event(each.event)
+        print_line(_cut(f"{'  ' * depth}{_head(event)}  {_shown(event.payload)}"))
     inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
 
 
