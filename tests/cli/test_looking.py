@@ -12,6 +12,7 @@ from eventferry.looking.plots import bars, sparkline
 from tests.cli.test_words import MOVING, NASTY, SHOWN
 from tests.support import line, make_event, make_lines
 from tests.support.cli import Ferry, new_ferry
+from tests.support.sqlite import connect
 
 ferry = pytest.fixture(new_ferry)
 
@@ -169,3 +170,15 @@ def test_all_differences_are_shown_side_by_side(ferry: Ferry) -> None:
     assert ferry.done("diff", a, a).err == "equal: 40 events\n"
     content = ferry("diff", a, b, "--content", "--json").out.splitlines()
     assert len(content) == 71
+
+
+def test_what_a_foreign_writer_let_in_is_shown_or_refused_by_name(ferry: Ferry) -> None:
+    ferry.done("import", "-", "a.db", stdin=make_lines(2))
+    with connect(ferry.directory / "a.db") as file, file:
+        file.execute(r"""UPDATE events SET payload = '{"a":"\ud800"}' WHERE "threadId" = 0""")
+    for command in (("tail", "a.db"), ("tail", "a.db", "--json"), ("search", "a.db", "a", "--path", "/a")):
+        assert r'{"a":"\ud800"}' in ferry.done(*command).out
+    assert r"\ud800" in ferry.done("show", "a.db", "0:0").out
+    with connect(ferry.directory / "a.db") as file, file:
+        file.execute("UPDATE events SET payload = 'no JSON'")
+    assert "is not JSON" in ferry("tail", "a.db").err

@@ -17,6 +17,7 @@ from eventferry.http import create_app
 from tests.support import LONG_AGO, exported, line, make_event
 from tests.support.console import Markup, Visitor, console, markup_of
 from tests.support.service import URL, lines_of, opened, service
+from tests.support.sqlite import connect
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -385,3 +386,13 @@ async def test_the_pages_of_a_mounted_service_lead_to_one_another(tmp_path: Path
             page = await client.get(f"/a%20b{ROOT}")
             assert f'href="/a%20b{ROOT}/events"' in page.text
             assert (await client.get(f"/a%20b{ROOT}/events")).status_code == 200
+
+
+async def test_a_payload_that_is_no_json_by_our_rules_is_shown_as_it_is(tmp_path: Path) -> None:
+    async with service(tmp_path, 1, console=True) as (client, _store):
+        [file] = tmp_path.glob("*.db")
+        with connect(file) as written, written:
+            written.execute(r"""UPDATE events SET payload = '{"a":"\ud800"}'""")
+        visitor = Visitor(client)
+        assert r"\ud800" in (await visitor.see("/event", thread=0, counter=0)).text
+        assert r"\ud800" in (await visitor.see("/aggregate", id="aggregate-0")).text

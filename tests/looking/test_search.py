@@ -170,3 +170,11 @@ class TestPoison:
                 assert found.event is not None
                 assert (found.event.payload, found.error) == ({"password": "hunter2"}, error)
                 cursor = found.cursor
+
+
+async def test_numbers_that_no_store_has_are_refused_or_found_nowhere(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.init()
+        assert await store.event_at(0, 2**64) is None
+        with pytest.raises(UsageError, match="start_time"):
+            await store.stats(start_time=-(2**64))

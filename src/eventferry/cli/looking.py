@@ -32,13 +32,13 @@ from eventferry.cli.running import cancellable
 from eventferry.cli.tables import is_shown, print_table, width
 from eventferry.cli.terminal import Extent, Meter, counted, inform, is_watched, say
 from eventferry.errors import EventferryError, UsageError
+from eventferry.looking.encoding import encoded, indented
 
 if TYPE_CHECKING:
     from eventferry import Change, Event, EventStore, LargeEvent, Mask, SideBySide, Stats
 
 _STEP = 20_000  # events of a search between two looks at the progress
 _PLACE = re.compile(r"([0-9]{1,3}):([0-9]{1,15})")
-_JSON = msgspec.json.Encoder(decimal_format="number")
 
 _filters = section(
     EVENTS,
@@ -101,7 +101,7 @@ async def stats(
 
         _write(plot, svg(found.timeline))
     if as_json:
-        print_data(_JSON.encode(found))
+        print_data(encoded(found))
     else:
         _print_stats(found)
 
@@ -194,7 +194,7 @@ async def tail(
 def _print_events(events: Iterable[Event], mask: Mask, *, as_json: bool) -> None:
     for event in map(mask.event, events):
         if as_json:
-            print_data(_JSON.encode(event))
+            print_data(encoded(event))
         else:
             print_line(_cut(f"{_head(event)}  {_shown(event.payload)}"))
 
@@ -207,7 +207,7 @@ def _head(event: Event) -> str:
 
 
 def _shown(value: Any) -> str:
-    return _JSON.encode(value).decode()
+    return encoded(value).decode()
 
 
 def _cut(text: str) -> str:
@@ -256,7 +256,7 @@ async def show(
         raise EventferryError(f"there is no event of an aggregate {what!r} from version {from_version} on")
     history = msgspec.structs.replace(history, entries=list(map(mask.entry, history.entries)))
     if as_json:
-        print_data(_JSON.encode(history))
+        print_data(encoded(history))
         return
     for entry in history.entries:
         print_line(_head(entry.event))
@@ -269,10 +269,10 @@ async def show(
 
 def _print_event(event: Event, *, as_json: bool) -> None:
     if as_json:
-        print_data(_JSON.encode(event))
+        print_data(encoded(event))
         return
     print_line(_head(event))
-    for line in msgspec.json.format(_JSON.encode(event.payload), indent=2).decode().split("\n"):
+    for line in indented(event.payload).split("\n"):
         print_line(f"  {line}")
 
 
@@ -332,7 +332,7 @@ async def search(
                     _print_events(page.events, mask, as_json=False)
                 found += page.events
     if as_json:
-        print_data(_JSON.encode({"events": list(map(mask.event, found))} | walk.result))
+        print_data(encoded({"events": list(map(mask.event, found))} | walk.result))
     else:
         inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
 
@@ -421,7 +421,7 @@ async def trace(
                 meter.show(walk.scanned)
                 found += page.events
     if as_json:
-        print_data(_JSON.encode({"events": list(map(mask.traced, found))} | walk.result))
+        print_data(encoded({"events": list(map(mask.traced, found))} | walk.result))
         return
     for depth, each in by_cause(found):
         event = mask.event(each.event)
@@ -451,7 +451,7 @@ async def diff(
     def tell(found: SideBySide) -> None:
         found = mask.side_by_side(found)
         if as_json:
-            print_data(_JSON.encode(found))
+            print_data(encoded(found))
         else:
             _print_difference(found)
 
@@ -515,7 +515,7 @@ async def find_poison(
     event = None if found is None or found.event is None else mask.event(found.event)
     error = None if found is None else found.error
     if as_json:
-        print_data(_JSON.encode({"event": event, "error": error} | walk.result))
+        print_data(encoded({"event": event, "error": error} | walk.result))
     elif event is None:
         inform(f"none of {counted(walk.scanned, 'event')} was refused{walk.rest}")
     else:
