@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from eventferry.cli.commands import Option, section
-from eventferry.cli.configuration import named_stores, url_named
+from eventferry.cli.configuration import is_named, named_stores, url_named
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
@@ -128,6 +128,22 @@ class SourceType(StrParam):
         return stores_like(incomplete)
 
 
+class RepositoryType(PlaceType):
+    """A backup repository: a folder, or the URL of a bucket."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As it is. Refuse the name of a store, unless there is a folder of this name."""
+        place = str(value)
+        if not _is_completing(ctx) and not os.path.lexists(place) and is_named(place):
+            self.fail(
+                f"{place!r} is a store in the configuration file, and a repository is a folder: write ./{place} for a "
+                "folder of this name",
+                param,
+                ctx,
+            )
+        return place
+
+
 def _is_completing(context: click.Context | None) -> bool:
     """Whether a shell completes another word: then no store is opened, and no password is asked for."""
     return context is not None and context.resilient_parsing
@@ -182,7 +198,7 @@ class MomentType(IntParam):
 STORE = StoreType()
 SOURCE = SourceType()
 DESTINATION = PlaceType("file")
-REPOSITORY = PlaceType("dir")
+REPOSITORY = RepositoryType("dir")
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
