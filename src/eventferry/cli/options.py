@@ -31,6 +31,12 @@ else:
     StrParam = IntParam = click.ParamType
 
 
+class WholeNumber(click.IntRange):
+    """A whole number within bounds. click calls it an "integer range" where a word is none."""
+
+    name = "whole number"
+
+
 DEFAULT_LIMIT = 1000
 
 EVENTS = "Which events"
@@ -332,21 +338,21 @@ processes_option = option(
     "--jobs",
     "N",
     "Import with this many processes, each with a connection; for a file of JSON Lines, into a store on a server.",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
 )
 copying_option = option(
     "--jobs",
     "N",
     "Copy with this many processes into a store on a server. Into SQLite: read with this many connections.",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
 )
 jobs_option = option(
     "--jobs",
     "N",
     "Read the store with this many connections; useful with servers.",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
 )
 replacing_options = together(
