@@ -16,10 +16,10 @@ import os
 import sys
 import time
 
-from eventferry import own_process
+from eventferry.processes import own
 
 if "EVENTFERRY_BENCH_LIBRARY" not in os.environ and "EVENTFERRY_BENCH_SYNC" not in os.environ:
-    own_process.make_ours()
+    own.make_ours()
 
 from benchmarks.steps import Steps
 from benchmarks.timing import Timer

@@ -13,9 +13,9 @@ def run() -> None:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        from eventferry import own_process
+        from eventferry.processes import own
 
-        own_process.make_ours()
+        own.make_ours()
         from eventferry.cli import main
 
         status = main()

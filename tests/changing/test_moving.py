@@ -20,7 +20,7 @@ import pytest
 from eventferry import ChangeError, Changes, InputError, WorkerError, open_store, pipeline
 from eventferry.changing import moving
 from eventferry.changing.rules import Rule, Rules
-from eventferry.processes import WorkerProcess
+from eventferry.processes.worker import WorkerProcess
 from tests.support import exported, line, make_event, make_lines
 from tests.support.ends import WAYS, cut_short, heard, loop_ended
 

@@ -65,7 +65,7 @@ async def test_one_library_alone_opens_files_in_a_process(
 async def test_processes_with_either_library_write_one_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path)
-    newer = f"from eventferry import own_process\nown_process.make_ours()\n{SAVE_MANY}"
+    newer = f"from eventferry.processes import own\nown.make_ours()\n{SAVE_MANY}"
     children = [
         await asyncio.create_subprocess_exec(sys.executable, "-c", program, url_of(path), str(number), "40")
         for number, program in enumerate([SAVE_MANY, newer, SAVE_MANY, newer])

@@ -13,7 +13,7 @@ from eventferry.changing.passage import AHEAD, Passage
 from eventferry.errors import EventferryError, UsageError, WorkerError
 from eventferry.importing.batch import SLICE
 from eventferry.lifecycle import PATIENCE
-from eventferry.processes import Channel, WorkerProcess, cores
+from eventferry.processes.worker import Channel, WorkerProcess, cores
 
 _START = 1024 * 1024
 """Bytes after which the process is started: with fewer, its start would take longer than it saves."""

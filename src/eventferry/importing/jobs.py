@@ -22,7 +22,7 @@ from eventferry.importing.merge import ImportReport
 from eventferry.importing.parts import PartReport
 from eventferry.lifecycle import over, to_the_end
 from eventferry.lines.piping import Source
-from eventferry.processes import Channel, WorkerProcess
+from eventferry.processes.worker import Channel, WorkerProcess
 from eventferry.reading.partition import Partition
 from eventferry.state.erasures import Erasure
 

@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from eventferry import own_process
 from eventferry.database import Frozen, Save, Saved, Traits, Undo, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
@@ -50,8 +49,9 @@ from eventferry.errors import (
     UsageError,
 )
 from eventferry.lifecycle import Life
+from eventferry.processes import own
 
-if own_process.is_ours:
+if own.is_ours:
     library.use_newer()
 
 _JOURNAL_MODES = ("wal", "delete", "truncate", "persist")

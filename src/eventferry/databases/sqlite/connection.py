@@ -28,7 +28,7 @@ from eventferry.errors import (
     StoreNotFoundError,
 )
 from eventferry.lines.numbers import javascript_number
-from eventferry.own_process import files_are_used_up
+from eventferry.processes.own import files_are_used_up
 
 Mode: TypeAlias = Literal["read", "rw", "rwc"]
 

@@ -30,9 +30,9 @@ _SIZE = struct.Struct("!Q")
 _START = """
 import sys
 sys.path[:] = sys.argv[3:]
-from eventferry.own_process import make_ours
+from eventferry.processes.own import make_ours
 make_ours()
-from eventferry.processes import run
+from eventferry.processes.worker import run
 run(*sys.argv[1:3])
 """
 
