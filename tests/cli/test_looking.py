@@ -12,6 +12,7 @@ from eventferry.looking.plots import bars, sparkline
 from tests.cli.test_words import MOVING, NASTY, SHOWN
 from tests.support import line, make_event, make_lines
 from tests.support.cli import Ferry, new_ferry
+from tests.support.sqlite import connect
 
 ferry = pytest.fixture(new_ferry)
 
@@ -111,6 +112,13 @@ def test_a_trace_shows_effects_below_their_causes(ferry: Ferry) -> None:
     assert [text[: text.index("2020")] for text in told.out.splitlines()] == ["", "  ", ""]
     assert "c v1" in told.out.splitlines()[1]
     assert "3 events found" in told.err
+    masked = ferry.done(
+        "trace", "a.db", "c1", "--json", "--mask", "/meta/id", "--mask", "/meta/metadata/causationid"
+    )
+    assert {(each["id"], each["causationId"]) for each in masked.json["events"]} == {
+        ("***", None),
+        ("***", "***"),
+    }
 
 
 def test_the_event_that_a_function_refuses_is_found(ferry: Ferry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,3 +170,15 @@ def test_all_differences_are_shown_side_by_side(ferry: Ferry) -> None:
     assert ferry.done("diff", a, a).err == "equal: 40 events\n"
     content = ferry("diff", a, b, "--content", "--json").out.splitlines()
     assert len(content) == 71
+
+
+def test_what_a_foreign_writer_let_in_is_shown_or_refused_by_name(ferry: Ferry) -> None:
+    ferry.done("import", "-", "a.db", stdin=make_lines(2))
+    with connect(ferry.directory / "a.db") as file, file:
+        file.execute(r"""UPDATE events SET payload = '{"a":"\ud800"}' WHERE "threadId" = 0""")
+    for command in (("tail", "a.db"), ("tail", "a.db", "--json"), ("search", "a.db", "a", "--path", "/a")):
+        assert r'{"a":"\ud800"}' in ferry.done(*command).out
+    assert r"\ud800" in ferry.done("show", "a.db", "0:0").out
+    with connect(ferry.directory / "a.db") as file, file:
+        file.execute("UPDATE events SET payload = 'no JSON'")
+    assert "is not JSON" in ferry("tail", "a.db").err

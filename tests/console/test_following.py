@@ -112,6 +112,22 @@ async def test_the_stream_of_a_session_ends_when_its_token_is_revoked(
             assert len(left) <= 2
 
 
+async def test_a_session_that_ended_while_nothing_came_does_not_see_what_comes(tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens.json")
+    token = file.add("ada", ["read"])
+    async with opened(tmp_path, 5) as store:
+        app = create_app(store, tokens=file, console=True)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=URL) as client:
+            await Visitor(client).sign_in(token)
+            [(name, value)] = client.cookies.items()
+        async with stream(app, cookie=f"{name}={value}") as messages:
+            await anext(messages)
+            await asyncio.sleep(0.2)  # it waits for events now
+            file.revoke("ada")
+            await store.incremental_import([new_event(1, payload="not for ada")])
+            assert not [message async for message in messages]
+
+
 async def test_a_service_that_ends_or_has_too_many_followers_keeps_none(tmp_path: Path) -> None:
     async with opened(tmp_path, 5) as store:
         app = create_app(store, insecure=True, console=True, limits=Limits(max_followers=1))

@@ -17,6 +17,7 @@ from eventferry.http import create_app
 from tests.support import LONG_AGO, exported, line, make_event
 from tests.support.console import Markup, Visitor, console, markup_of
 from tests.support.service import URL, lines_of, opened, service
+from tests.support.sqlite import connect
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -237,9 +238,32 @@ async def test_a_search_finds_texts_and_values_and_goes_on(
         assert second.forms[0]["value"] == "237"
         text = await visitor.see("/search", text="AGGREGATE-7", type="TYPE_1", startTime=str(LONG_AGO + 60))
         assert positions_in(text)[:3] == ["67:0", "97:0", "127:0"]
+        found = await visitor.see("/search", path="/number", value="67.0")
+        assert positions_in(found) == ["67:0"]
         assert (await visitor.see("/search", 400, value="1")).text
+        assert "too deep" in (await visitor.see("/search", 400, path="/number", value="[" * 3000)).text
         assert (await visitor.see("/search", 400, path="no pointer")).text
         assert (await visitor.see("/search", 400, text="a", cursor="nonsense")).text
+
+
+async def test_no_page_shows_ids_of_metadata_that_are_masked(tmp_path: Path) -> None:
+    mask = Mask(["/meta/metadata/correlationid", "/meta/metadata/causationid", "/meta/id"])
+    async with service(tmp_path, console=True, mask=mask) as (client, store):
+        event = with_metadata(
+            {"type": "ASKED", "payload": 1}, id="ann-1", correlation_id="ann-2", causation_id="ann-3"
+        )
+        await store.append_events("a", [event])
+        visitor = Visitor(client)
+        [place] = positions_in(await visitor.see("/events"))
+        thread, counter = place.split(":")
+        for page in (
+            await visitor.see("/event", thread=thread, counter=counter),
+            await visitor.see("/trace", correlation="ann-2"),
+        ):
+            assert "ASKED" in page.text
+            assert "ann-1" not in page.text
+            assert "ann-3" not in page.text
+            assert not any("correlation=ann" in link for link in page.links)
 
 
 async def test_a_trace_puts_events_behind_their_causes(tmp_path: Path) -> None:
@@ -362,3 +386,13 @@ async def test_the_pages_of_a_mounted_service_lead_to_one_another(tmp_path: Path
             page = await client.get(f"/a%20b{ROOT}")
             assert f'href="/a%20b{ROOT}/events"' in page.text
             assert (await client.get(f"/a%20b{ROOT}/events")).status_code == 200
+
+
+async def test_a_payload_that_is_no_json_by_our_rules_is_shown_as_it_is(tmp_path: Path) -> None:
+    async with service(tmp_path, 1, console=True) as (client, _store):
+        [file] = tmp_path.glob("*.db")
+        with connect(file) as written, written:
+            written.execute(r"""UPDATE events SET payload = '{"a":"\ud800"}'""")
+        visitor = Visitor(client)
+        assert r"\ud800" in (await visitor.see("/event", thread=0, counter=0)).text
+        assert r"\ud800" in (await visitor.see("/aggregate", id="aggregate-0")).text

@@ -170,6 +170,14 @@ async def test_a_cookie_that_was_made_elsewhere_or_changed_is_none(tmp_path: Pat
             assert (await other.get(ROOT)).status_code == 303
 
 
+async def test_the_key_of_a_form_is_no_session(tmp_path: Path) -> None:
+    async with console(tmp_path) as (visitor, _, _):
+        key = (await visitor.see("/sign-in")).forms[0]["formKey"]
+        for cookie in (f'eventferry="form .{key}"', f'eventferry=".{key}"'):
+            response = await visitor.client.get(ROOT, headers={"Cookie": cookie})
+            assert response.status_code == 303
+
+
 async def test_a_wrong_token_is_told_of_and_is_counted(tmp_path: Path) -> None:
     async with console(tmp_path, rate="3/minute") as (visitor, _, tokens):
         for wrong in ("nonsense", "", tokens["read"] + "x"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ MATCHES: dict[str, tuple[dict[str, Any], bool]] = {
     "a value of another case": ({"path": "/address/city", "value": "zürich"}, False),
     "a number as a number": ({"path": "/cents", "value": 1234}, True),
     "a number as a text": ({"path": "/cents", "value": "1234"}, True),
+    "a number that is written in another way": ({"path": "/price", "value": "12.50"}, True),
+    "a number with an exponent": ({"path": "/price", "value": "125e-1"}, True),
+    "another number": ({"path": "/price", "value": "12.51"}, False),
     "a truth that is no number": ({"path": "/paid", "value": 1}, False),
     "null": ({"path": "/note", "value": None}, True),
     "both": ({"text": "sku", "path": "/paid", "value": True}, True),
@@ -71,6 +75,7 @@ async def test_what_matches(tmp_path: Path, name: str) -> None:
     payload = {
         "address": {"city": "Zürich"},
         "cents": 1234,
+        "price": 12.5,
         "paid": True,
         "note": None,
         "items": [{"sku": "x/1"}],
@@ -146,3 +151,30 @@ class TestPoison:
             assert (await store.find_poison(check, scan=5)).scanned == 5
             with pytest.raises(UsageError, match="function"):
                 await store.find_poison("nothing")
+
+    async def test_the_refused_event_is_told_as_it_is_stored(self, tmp_path: Path) -> None:
+        class RefusedToo(BaseException):
+            def __str__(self) -> str:
+                raise RuntimeError
+
+        def check(event: Event) -> None:
+            event.payload["shown"] = event.payload.pop("password")
+            raise RefusedToo if event.thread_id == 0 else asyncio.CancelledError
+
+        async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+            await store.init()
+            await import_lines(store, [make_event(i, payload={"password": "hunter2"}) for i in range(2)])
+            cursor = None
+            for error in ("RefusedToo", "CancelledError"):
+                found = await store.find_poison(check, cursor=cursor)
+                assert found.event is not None
+                assert (found.event.payload, found.error) == ({"password": "hunter2"}, error)
+                cursor = found.cursor
+
+
+async def test_numbers_that_no_store_has_are_refused_or_found_nowhere(tmp_path: Path) -> None:
+    async with open_store(f"sqlite:///{tmp_path}/a.db") as store:
+        await store.init()
+        assert await store.event_at(0, 2**64) is None
+        with pytest.raises(UsageError, match="start_time"):
+            await store.stats(start_time=-(2**64))

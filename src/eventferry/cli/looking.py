@@ -18,6 +18,7 @@ from eventferry.cli.options import (
     SOURCE,
     STORE,
     MomentType,
+    WholeNumber,
     flag,
     json_option,
     kinds,
@@ -32,13 +33,13 @@ from eventferry.cli.running import cancellable
 from eventferry.cli.tables import is_shown, print_table, width
 from eventferry.cli.terminal import Extent, Meter, counted, inform, is_watched, say
 from eventferry.errors import EventferryError, UsageError
+from eventferry.looking.encoding import encoded, indented
 
 if TYPE_CHECKING:
     from eventferry import Change, Event, EventStore, LargeEvent, Mask, SideBySide, Stats
 
 _STEP = 20_000  # events of a search between two looks at the progress
 _PLACE = re.compile(r"([0-9]{1,3}):([0-9]{1,15})")
-_JSON = msgspec.json.Encoder(decimal_format="number")
 
 _filters = section(
     EVENTS,
@@ -58,8 +59,8 @@ _masks = section(
 )
 _steps = section(
     "How far",
-    option("--limit", "N", "End after so many that match.", type=click.IntRange(1), default=100),
-    option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1)),
+    option("--limit", "N", "End after so many that match.", type=WholeNumber(1), default=100),
+    option("--scan", "N", "End after so many events looked at.  [default: all]", type=WholeNumber(1)),
     option("--cursor", "CURSOR", "Go on from here; printed where a search ends early."),
 )
 
@@ -83,7 +84,7 @@ def _mask(masked: tuple[str, ...], show_secrets: bool) -> Mask:
     "Length of the spans in which events over time are counted.",
     type=click.Choice(("second", "minute", "hour", "day", "week")),
 )
-@option("--top", "N", "Name so many types, aggregates and large events.", type=click.IntRange(1), default=10)
+@option("--top", "N", "Name so many types, aggregates and large events.", type=WholeNumber(1), default=10)
 @option("--plot", "FILE", "Also draw events over time into this SVG file.")
 @json_option
 @cancellable
@@ -101,7 +102,7 @@ async def stats(
 
         _write(plot, svg(found.timeline))
     if as_json:
-        print_data(_JSON.encode(found))
+        print_data(encoded(found))
     else:
         _print_stats(found)
 
@@ -166,7 +167,7 @@ def _length(span: int) -> str:
 
 @command()
 @click.argument("store", type=STORE)
-@option("-n count", "N", "How many events.", type=click.IntRange(0), default=10)
+@option("-n count", "N", "How many events.", type=WholeNumber(0), default=10)
 @flag("--follow", "Go on with events that are saved or imported, until SIGTERM or Ctrl-C.")
 @kinds
 @_masks
@@ -194,7 +195,7 @@ async def tail(
 def _print_events(events: Iterable[Event], mask: Mask, *, as_json: bool) -> None:
     for event in map(mask.event, events):
         if as_json:
-            print_data(_JSON.encode(event))
+            print_data(encoded(event))
         else:
             print_line(_cut(f"{_head(event)}  {_shown(event.payload)}"))
 
@@ -207,7 +208,7 @@ def _head(event: Event) -> str:
 
 
 def _shown(value: Any) -> str:
-    return _JSON.encode(value).decode()
+    return encoded(value).decode()
 
 
 def _cut(text: str) -> str:
@@ -220,8 +221,8 @@ def _cut(text: str) -> str:
 @click.argument("store", type=STORE)
 @click.argument("what")
 @flag("--aggregate", "WHAT is an aggregateId, even if it looks like a position.")
-@option("--from-version", "N", "Begin with this version.", type=click.IntRange(1), default=1)
-@option("--limit", "N", "Show at most so many events.", type=click.IntRange(1), default=100)
+@option("--from-version", "N", "Begin with this version.", type=WholeNumber(1), default=1)
+@option("--limit", "N", "Show at most so many events.", type=WholeNumber(1), default=100)
 @_masks
 @json_option
 @cancellable
@@ -256,7 +257,7 @@ async def show(
         raise EventferryError(f"there is no event of an aggregate {what!r} from version {from_version} on")
     history = msgspec.structs.replace(history, entries=list(map(mask.entry, history.entries)))
     if as_json:
-        print_data(_JSON.encode(history))
+        print_data(encoded(history))
         return
     for entry in history.entries:
         print_line(_head(entry.event))
@@ -269,10 +270,10 @@ async def show(
 
 def _print_event(event: Event, *, as_json: bool) -> None:
     if as_json:
-        print_data(_JSON.encode(event))
+        print_data(encoded(event))
         return
     print_line(_head(event))
-    for line in msgspec.json.format(_JSON.encode(event.payload), indent=2).decode().split("\n"):
+    for line in indented(event.payload).split("\n"):
         print_line(f"  {line}")
 
 
@@ -332,24 +333,19 @@ async def search(
                     _print_events(page.events, mask, as_json=False)
                 found += page.events
     if as_json:
-        print_data(_JSON.encode({"events": list(map(mask.event, found))} | walk.result))
+        print_data(encoded({"events": list(map(mask.event, found))} | walk.result))
     else:
         inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
 
 
 def _path_of(given: str | None) -> dict[str, Any]:
-    """A pointer and a value: a JSON value; a number and anything else as text, which finds both."""
+    """A pointer and a value."""
+    from eventferry.looking.searching import typed_value
+
     if given is None:
         return {}
     path, has_value, text = given.partition("=")
-    if not has_value:
-        return {"path": path}
-    try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        value = text
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return {"path": path, "value": text if is_number else value}
+    return {"path": path, "value": typed_value(text)} if has_value else {"path": path}
 
 
 class _Walk:
@@ -425,12 +421,12 @@ async def trace(
                 walk.went(page.scanned, page.cursor, page.is_end)
                 meter.show(walk.scanned)
                 found += page.events
-    found = [msgspec.structs.replace(each, event=mask.event(each.event)) for each in found]
     if as_json:
-        print_data(_JSON.encode({"events": found} | walk.result))
+        print_data(encoded({"events": list(map(mask.traced, found))} | walk.result))
         return
     for depth, each in by_cause(found):
-        print_line(_cut(f"{'  ' * depth}{_head(each.event)}  {_shown(each.event.payload)}"))
+        event = mask.event(each.event)
+        print_line(_cut(f"{'  ' * depth}{_head(event)}  {_shown(event.payload)}"))
     inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
 
 
@@ -456,7 +452,7 @@ async def diff(
     def tell(found: SideBySide) -> None:
         found = mask.side_by_side(found)
         if as_json:
-            print_data(_JSON.encode(found))
+            print_data(encoded(found))
         else:
             _print_difference(found)
 
@@ -488,7 +484,7 @@ def _print_difference(found: SideBySide) -> None:
 @command("find-poison")
 @click.argument("store", type=STORE)
 @click.argument("function", metavar="MODULE:FUNCTION")
-@option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1))
+@option("--scan", "N", "End after so many events looked at.  [default: all]", type=WholeNumber(1))
 @option("--cursor", "CURSOR", "Go on from here; printed where it ends early.")
 @_filters
 @_masks
@@ -520,7 +516,7 @@ async def find_poison(
     event = None if found is None or found.event is None else mask.event(found.event)
     error = None if found is None else found.error
     if as_json:
-        print_data(_JSON.encode({"event": event, "error": error} | walk.result))
+        print_data(encoded({"event": event, "error": error} | walk.result))
     elif event is None:
         inform(f"none of {counted(walk.scanned, 'event')} was refused{walk.rest}")
     else:

@@ -15,6 +15,7 @@ from eventferry.http.problems import RefusedError
 from eventferry.lines.event import decode_events
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.lines.metadata import metadata_of
+from eventferry.looking.masks import MASK
 
 PAGE = 50
 """Events of a page."""
@@ -63,15 +64,16 @@ async def event_page(visit: Visit[EventQuery]) -> Answer:
     if event is None:
         raise RefusedError(404, "no-such-event", "there is no event at this position")
     [shown] = visit.masked([event])
-    return View("event.html", {"event": shown, "correlation": _correlation_of(event)})
+    return View("event.html", {"event": shown, "correlation": _correlation_of(shown)})
 
 
-def _correlation_of(event: Event) -> str | None:
-    """What an event belongs to, by its metadata; None where that is not known."""
+def _correlation_of(shown: Event) -> str | None:
+    """What an event belongs to, by its metadata; None where that is not known, or masked."""
     try:
-        return metadata_of(event).correlation_id
+        found = metadata_of(shown).correlation_id
     except InputError:  # not one of ours
         return None
+    return None if found == MASK else found
 
 
 class AggregateQuery(Query, kw_only=True):

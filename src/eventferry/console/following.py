@@ -64,10 +64,9 @@ async def _messages(visit: Visit[Selection], follower: Follower) -> AsyncGenerat
     leaving = asyncio.ensure_future(visit.house.service.leaving.wait())
     try:
         yield _message(follower, "")
-        # A session that has ended sees no more, and neither does one whose token was revoked.
-        while visit.house.sessions.visitor(visit.request) is not None:
-            lines = await first_of(follower.next(HEARTBEAT), leaving)
-            if lines is None:
+        while (lines := await first_of(follower.next(HEARTBEAT), leaving)) is not None:
+            # A session that has ended meanwhile sees no more, and neither does one whose token was revoked.
+            if visit.house.sessions.visitor(visit.request) is None:
                 return
             events = decode_events(lines.text)
             shown = View("rows.html", {"events": visit.masked(events[::-1])})

@@ -122,7 +122,11 @@ def payload_lines(payload: Any) -> Iterator[str]:
     if len(text) > MUCH:
         yield text[:MUCH] + "…"
         return
-    yield from msgspec.json.format(text, indent=2).split("\n")
+    try:
+        text = msgspec.json.format(text, indent=2)
+    except (msgspec.DecodeError, UnicodeEncodeError):  # no JSON by our rules, see `_json`
+        text = json.dumps(payload, ensure_ascii=False, default=str, indent=2)
+    yield from text.split("\n")
 
 
 def _json(payload: Any) -> str:

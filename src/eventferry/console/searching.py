@@ -6,14 +6,13 @@ store is.
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from eventferry import by_cause
 from eventferry.console.page import Answer, View, Visit, page
 from eventferry.console.selection import Period
 from eventferry.errors import UsageError
+from eventferry.looking.searching import typed_value
 
 _FOUND = 50
 _SCAN = 100_000
@@ -39,23 +38,13 @@ async def search_page(visit: Visit[SearchQuery]) -> Answer:
     found = await visit.store.search(
         given.text or None,
         path=given.path or None,
-        value=_value(given.value),
+        value=typed_value(given.value) if given.value else msgspec.UNSET,
         cursor=given.cursor or None,
         limit=_FOUND,
         scan=_SCAN,
         **given.arguments(),
     )
     return View("search.html", {"given": given, "found": found, "events": visit.masked(found.events)})
-
-
-def _value(text: str) -> Any:
-    """A value of a form: as JSON, or where it is none, as a string."""
-    if not text:
-        return msgspec.UNSET
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
 
 
 class TraceQuery(Period, kw_only=True):
@@ -74,5 +63,5 @@ async def trace_page(visit: Visit[TraceQuery]) -> Answer:
     found = await visit.store.trace(
         given.correlation, cursor=given.cursor or None, limit=_FOUND, scan=_SCAN, **given.arguments()
     )
-    traced = [(depth, each, visit.house.mask.event(each.event)) for depth, each in by_cause(found.events)]
+    traced = [(depth, visit.house.mask.traced(each)) for depth, each in by_cause(found.events)]
     return View("trace.html", {"given": given, "found": found, "traced": traced})

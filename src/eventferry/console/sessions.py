@@ -13,6 +13,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -70,7 +71,7 @@ class Sessions:
             return None
         session, until = secrets.token_hex(16), now() // 1000 + SESSION_SECONDS
         content = f"{session}.{until}.{found.sha256}"
-        _set_cookie(request, response, f"{content}.{self._signed(content)}", SESSION_SECONDS)
+        _set_cookie(request, response, f"{content}.{self._signed('session', content)}", SESSION_SECONDS)
         return _visitor(found, session, until)
 
     def visitor(self, request: Request) -> Visitor | None:
@@ -79,7 +80,7 @@ class Sessions:
         if tokens is None:
             return EVERYBODY
         content, _, signature = request.cookies.get(_name(request), "").rpartition(".")
-        if not hmac.compare_digest(self._signed(content).encode(), signature.encode()):
+        if not hmac.compare_digest(self._signed("session", content).encode(), signature.encode()):
             return None
         session, until, digest = content.split(".")
         if session in self._ended or int(until) <= now() / 1000:
@@ -96,14 +97,15 @@ class Sessions:
 
     def form_key(self, visitor: Visitor | None) -> str:
         """What a form must send back, to show that it came from a page of this visitor."""
-        return self._signed(f"form {visitor.session if visitor else ''}")
+        return self._signed("form", visitor.session if visitor else "")
 
     def is_form_key(self, key: str, visitor: Visitor | None) -> bool:
         """Whether a form was one of this visitor."""
         return hmac.compare_digest(key.encode(), self.form_key(visitor).encode())
 
-    def _signed(self, content: str) -> str:
-        return hmac.new(self._key, content.encode(), hashlib.sha256).hexdigest()
+    def _signed(self, use: Literal["session", "form"], content: str) -> str:
+        # What is signed for one use is worth nothing in the other: the key of a form can be read in a page.
+        return hmac.new(self._key, f"{use} {content}".encode(), hashlib.sha256).hexdigest()
 
 
 def _visitor(token: Token, session: str, until: int) -> Visitor:

@@ -9,6 +9,7 @@ import msgspec
 
 from eventferry.facade.opened import Opened
 from eventferry.lines.event import Event, decode_event
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.looking import counting, poison, searching, tracing
 from eventferry.looking.counting import Aggregates, EventTypes, LargeEvent, Stats, Timeline
 from eventferry.looking.history import History, history
@@ -90,6 +91,8 @@ class Looking(Opened):
         """The event at a position; None if there is none."""
         check_integer("thread_id", thread_id, 0)
         check_integer("thread_counter", thread_counter, 0)
+        if max(thread_id, thread_counter) > MAX_SAFE_INTEGER:  # beyond what a database can be asked for
+            return None
         async with self._database.reading() as reading:
             lines = await reading.lines_at([(thread_id, thread_counter)], max_bytes=1)
         return decode_event(lines[0]) if lines else None

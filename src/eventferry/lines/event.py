@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
+from eventferry.errors import UnsupportedStoreError
 from eventferry.lines.payload import JsonText, decode_payload
 
 
@@ -77,7 +78,13 @@ def decode_event(line: bytes) -> Event:
         return _EVENT.decode(line)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         # A foreign writer let in what is no event by our rules (half a time, a lone surrogate): shown as it is.
-        fields = decode_payload(line)
+        try:
+            fields = decode_payload(line)
+        except (ValueError, RecursionError):
+            raise UnsupportedStoreError(
+                "an event of this store cannot be read, for it is not JSON or nests too deep: "
+                "`verify` tells which events are malformed"
+            ) from None
         return Event(**{name: fields[key] for name, key in KEYS.items()})
 
 

@@ -13,6 +13,7 @@ from eventferry.errors import RulesError, UsageError
 from eventferry.lines.event import Event
 from eventferry.looking.differences import Change
 from eventferry.looking.history import HistoryEntry
+from eventferry.looking.tracing import TracedEvent, traced
 
 MASK = "***"
 """Stands in the place of a value that is masked. A null stays one."""
@@ -68,6 +69,10 @@ class Mask:
         """An entry of a history with its event and its changes masked. A change of a masked value is still told."""
         changes = list(map(self.change, entry.changes))
         return msgspec.structs.replace(entry, event=self.event(entry.event), changes=changes)
+
+    def traced(self, traced_event: TracedEvent) -> TracedEvent:
+        """An event of a trace, masked; its ids are those that its masked metadata show."""
+        return traced(self.event(traced_event.event))
 
     def side_by_side(self, found: SideBySide) -> SideBySide:
         """A difference with both events and their changes masked."""

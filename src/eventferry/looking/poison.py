@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from contextlib import aclosing
@@ -60,8 +61,28 @@ async def find_poison(
                     given = function(event)
                     if inspect.isawaitable(given):
                         await given
-                except (Exception, SystemExit) as error:
+                except (KeyboardInterrupt, GeneratorExit):
+                    raise
+                except BaseException as error:  # such as SystemExit, and what test frameworks raise
+                    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                        raise
                     walk.stop(number)
-                    told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-                    return PoisonSearch(event, told, walk.cursor, walk.scanned, walk.is_end)
+                    # Decoded again: the function may have changed the payload that it was given.
+                    return PoisonSearch(
+                        decode_event(line), _told(error), walk.cursor, walk.scanned, walk.is_end
+                    )
     return PoisonSearch(None, None, walk.cursor, walk.scanned, walk.is_end)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is this search that was cancelled, and not something of the function's own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}" if str(error) else name
+    except Exception:  # its own message fails
+        return name

@@ -20,6 +20,7 @@ FOUND_BYTES = 16 * 1024 * 1024
 """Bytes of the lines of the events that a call gives, at most, after at least one."""
 
 _INDEX = re.compile(r"0|[1-9][0-9]{0,9}")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,9})?")
 _HIDDEN = re.compile(r'["\\/\x00-\x1f]')
 
 
@@ -75,8 +76,8 @@ class Holding:
     Args:
         text: stands in a type, an aggregateId, or a key or value of a payload. Upper and lower case are the same.
         path: a JSON Pointer into the payload; `*` stands for each member or element.
-        value: what the pointer finds, as a JSON value; a string also finds a number that is written so. If it is not
-            given, any.
+        value: what the pointer finds, as a JSON value; a string that is a number also finds that number, however it is
+            written. If it is not given, any.
     """
 
     def __init__(self, text: str | None = None, path: str | None = None, value: Any = msgspec.UNSET) -> None:
@@ -92,7 +93,10 @@ class Holding:
             raise UsageError(f"path: {error}") from None
         self._text = None if text is None else Needle(text)
         self._value = value
-        self.needles = [Needle(needle) for needle in (text, value) if isinstance(needle, str)]
+        is_number = isinstance(value, str) and _NUMBER.fullmatch(value) is not None
+        self._number = Decimal(value) if is_number else None
+        needles = (text, None if is_number else value)
+        self.needles = [Needle(needle) for needle in needles if isinstance(needle, str)]
 
     def matches(self, event: Event) -> bool:
         """Whether an event is one."""
@@ -106,8 +110,21 @@ class Holding:
             return True
         if isinstance(found, bool) != isinstance(value, bool):
             return False
-        is_written_so = isinstance(value, str) and _is_number(found) and _text_of(found) == value
-        return is_written_so or bool(found == value)
+        if self._number is not None and _is_number(found):
+            return Decimal(_text_of(found)) == self._number
+        return bool(found == value)
+
+
+def typed_value(text: str) -> Any:
+    """A value as a person types it: as JSON, but a number as a text, which finds both; and what is no JSON, as a text.
+    Raises UsageError."""
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+    except RecursionError:
+        raise UsageError("a value to search for nests too deep") from None
+    return text if _is_number(value) else value
 
 
 async def search(

@@ -65,7 +65,7 @@ async def trace(
 ) -> Trace:
     """The next events of a correlation from a cursor on, at most `limit`, among the next `scan`."""
     page = await search(database, Belonging(correlation), only, cursor, limit, scan)
-    return Trace(list(map(_traced, page.events)), page.cursor, page.scanned, page.is_end)
+    return Trace(list(map(traced, page.events)), page.cursor, page.scanned, page.is_end)
 
 
 def by_cause(events: list[TracedEvent]) -> list[tuple[int, TracedEvent]]:
@@ -91,7 +91,8 @@ def by_cause(events: list[TracedEvent]) -> list[tuple[int, TracedEvent]]:
     return told
 
 
-def _traced(event: Event) -> TracedEvent:
+def traced(event: Event) -> TracedEvent:
+    """An event with what its metadata say of where it belongs."""
     known = _known(event)
     if known is None:
         return TracedEvent(event, None, None)

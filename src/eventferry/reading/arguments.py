@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from eventferry.database import Filter
 from eventferry.errors import UsageError
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.lines.payload import plain_text
 from eventferry.reading.maintenance import MaintenanceMode
 
@@ -62,6 +63,8 @@ def filter_of(
     for name, moment in (("start_time", start_time), ("finish_time", finish_time)):
         if moment is not None and (isinstance(moment, bool) or not isinstance(moment, int)):
             raise UsageError(f"{name} must be an integer, in milliseconds since 1970, not {moment!r}")
+        if moment is not None and abs(moment) > MAX_SAFE_INTEGER:
+            raise UsageError(f"{name} must be from -{MAX_SAFE_INTEGER} to {MAX_SAFE_INTEGER}")
     if start_time is not None and finish_time is not None and start_time > finish_time:
         raise UsageError("start_time is later than finish_time")
     if archived not in ("marker", "skip"):
