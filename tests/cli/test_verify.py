@@ -182,6 +182,7 @@ def test_as_json_equal_sources_have_the_same_keys_as_unequal_ones(ferry: Ferry) 
         "missing": 0,
         "extra": 0,
         "changed": 0,
+        "archived": 0,
         "differences": [],
     }
 

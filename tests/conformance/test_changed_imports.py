@@ -168,7 +168,7 @@ async def import_changed(store: EventStore, source: bytes, changes: Changes) -> 
     await pipeline(blocks(), changes, store.import_events())
 
 
-@pytest.mark.parametrize("behind", [0, 10])
+@pytest.mark.parametrize("behind", [0, 20])
 async def test_what_a_store_refuses_at_its_end_is_told_by_the_line(opened: Opened, behind: int) -> None:
     lines = [line(make_event(0)), b"\n", line(make_event(1)), line(make_event(0, aggregateId="other"))]
     lines += [line(make_event(i, payload="x" * 64 * 1024)) for i in range(2, 2 + behind)]

@@ -115,7 +115,7 @@ async def test_a_thousand_saves_at_once_are_all_stored(opened: Opened) -> None:
         saved = await save_together(store, [event_of(f"a{i % 700}", i // 700 + 1) for i in range(1000)])
         assert [type(one) for one in saved] == [SavedEvent] * 1000
         # A dozen on a quiet machine; on a loaded one the groups are smaller, and still far from one a save.
-        assert len({one.cursor for one in saved}) < 200
+        assert len({one.cursor for one in saved}) < 500
         check_no_gaps(await all_pages(store, 500))
 
 

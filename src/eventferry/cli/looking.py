@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 import eventferry
 from eventferry import open_store
@@ -255,7 +254,9 @@ async def show(
         history = await opened.history(what, from_version, limit)
     if not history.entries:
         raise EventferryError(f"there is no event of an aggregate {what!r} from version {from_version} on")
-    history = msgspec.structs.replace(history, entries=list(map(mask.entry, history.entries)))
+    from msgspec.structs import replace
+
+    history = replace(history, entries=list(map(mask.entry, history.entries)))
     if as_json:
         print_data(encoded(history))
         return
