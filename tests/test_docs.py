@@ -179,6 +179,15 @@ def test_links_between_pages_lead_somewhere() -> None:
                 assert not anchor or anchor in anchors.get(target, ()), f"{page.name}: {link}"
 
 
+def test_every_page_is_in_the_index_and_in_the_navigation() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        if page.name != "index.md":
+            assert f"({page.name})" in index, page.name
+        assert re.search(rf"[\s\[]{re.escape(page.name)}\b", navigation), page.name
+
+
 def anchors_of(page: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     found: dict[str, int] = {}

@@ -134,6 +134,8 @@ def test_a_key_that_is_missing_or_short_is_refused_by_name(
     for place in (KeyPlace(), KeyPlace(key_file="a", key_env="b")):
         with pytest.raises(RulesError, match="either key_file or key_env"):
             by(place)
+    with pytest.raises(RulesError, match="cannot be read: embedded null byte"):
+        by(KeyPlace(key_file="a\0b"))
 
 
 def test_nothing_shows_the_key(tmp_path: Path) -> None:

@@ -224,6 +224,8 @@ def test_a_file_that_is_missing_or_no_toml_is_refused(tmp_path: Path) -> None:
         Changes(rules=tmp_path / "none.toml")
     with pytest.raises(RulesError, match=r"rules\.toml: "):
         Changes(rules=rules_of(tmp_path, "[[rule"))
+    with pytest.raises(RulesError, match=r"rules\.toml: "):
+        Changes(rules=rules_of(tmp_path, "a = " + 3000 * "[" + 3000 * "]"))
 
 
 def test_rules_made_in_python_are_checked_too() -> None:

@@ -74,6 +74,21 @@ def test_the_file_is_looked_for_where_programs_keep_theirs(
     assert ferry.done("stores", "--json").json == {"stores": []}
     monkeypatch.setenv("EVENTFERRY_CONFIG", "missing.toml")
     assert "no such file" in ferry.refused("stores", status=2)
+    monkeypatch.setenv("EVENTFERRY_CONFIG", "~no-such-user/missing.toml")
+    assert "no such file" in ferry.refused("stores", status=2)
+
+
+def test_where_no_folder_can_be_looked_into_there_is_no_file(
+    ferry: Ferry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EVENTFERRY_CONFIG", raising=False)
+    for folder in (
+        "~no-such-user",
+        300 * "x",
+    ):  # no home; and an error that is_file of a path raises, like EACCES
+        monkeypatch.setenv("XDG_CONFIG_HOME", folder)
+        assert ferry.done("stores", "--json").json == {"stores": []}
+        assert "is not a store" in ferry.refused("describe", "prod", status=2)
 
 
 def test_a_name_that_may_be_a_file_too_is_refused(named: Ferry) -> None:
@@ -88,6 +103,15 @@ def test_an_export_to_a_name_is_no_file_of_this_name(named: Ferry) -> None:
     named.store("prod", 3)
     assert "staging is a store: use copy" in named.refused("export", "prod", "staging", status=2)
     assert "is not a store" in named.refused("describe", "nobody", status=2)
+
+
+def test_a_repository_is_no_store_by_name(named: Ferry) -> None:
+    named.store("prod", 3)
+    for words in (("backup", "prod", "staging"), ("restore", "prod", "staging"), ("backup", "list", "prod")):
+        assert "write ./" in named.refused(*words, status=2)
+    assert not (named.directory / "staging").exists()
+    named.done("backup", "prod", "./staging")
+    assert "restored 3 events" in named.done("restore", "staging", "staging").err
 
 
 @pytest.mark.parametrize(
@@ -122,6 +146,8 @@ def test_a_password_comes_from_elsewhere(
         ('[stores]\n"a.b" = "a.db"\n', "begins with a letter"),
         ("[stores.a]\n", "give a URL"),
         ("[stores]\na = 5\n", "give a URL"),
+        ('[stores]\na = ""\n', "give a URL"),
+        ("a = " + 3000 * "[" + 3000 * "]", "not TOML"),
         ('[stores.a]\nurl = "a.db"\npasword_env = "B"\n', "the keys are url, password_env"),
         ('[stores.a]\nurl = "a.db"\npassword_env = "B"\n', "a SQLite store has no password"),
         ('[stores]\na = "oracle://b/c"\n', "is not a store URL"),
@@ -131,8 +157,11 @@ def test_a_password_comes_from_elsewhere(
         ('[stores.a]\nurl = "mysql://b/c"\npassword_env = "B"\npassword_file = "f"\n', "give one of"),
         ('[stores.a]\nurl = "mysql://b/c"\npassword_env = "NOT_SET"\n', "NOT_SET is not set"),
         ('[stores.a]\nurl = "mysql://b/c"\npassword_file = "missing"\n', "cannot be read"),
+        ('[stores.a]\nurl = "mysql://b/c"\npassword_file = "~no-such-user/b"\n', "cannot be read"),
+        ('[stores.a]\nurl = "mysql://b/c"\npassword_file = "b\\u0000"\n', "is not a path"),
+        ('[stores.a]\nurl = "mysql://b/c?read_default_file=~no-such-user/b"\n', "cannot be read"),
         ('[stores.a]\nurl = "mysql://b/c"\npassword_command = "no-such-program"\n', "cannot be run"),
-        ('[stores.a]\nurl = "mysql://b/c"\npassword_command = ""\n', "cannot be run"),
+        ('[stores.a]\nurl = "mysql://b/c"\npassword_command = ""\n', "cannot be run: it is empty"),
         ('[stores.a]\nurl = "mysql://b/c"\npassword_command = "sh -c \'exit 3\'"\n', "ended with status 3"),
         ('[stores.a]\nurl = "mysql://b/c"\npassword_command = "true"\n', "gives none"),
     ],

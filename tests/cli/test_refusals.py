@@ -247,6 +247,11 @@ def test_empty_and_odd_words_are_wrong_usage(
     ferry.refused(*words, status=2)
 
 
+def test_a_number_that_is_none_is_refused_in_plain_words(ferry: Ferry) -> None:
+    told = ferry.refused("tail", "a.db", "-n", "x", status=2)
+    assert "'x' is not a valid whole number" in told
+
+
 @pytest.mark.parametrize("words", [["", "full.db", "--replace"], ["a" * 300, "full.db", "--replace"]])
 def test_an_impossible_name_of_a_file_is_refused(
     ferry: Ferry, world: dict[str, object], words: list[str]

@@ -30,6 +30,8 @@ from eventferry import (
     open_store,
     pipeline,
 )
+from eventferry.importing import parts
+from eventferry.state import commits, owners
 from tests.support import NewUrl, Opened, exported, import_lines, line, make_event, make_lines
 from tests.support.raw import tables
 
@@ -228,6 +230,30 @@ async def test_a_push_is_refused_from_the_moment_the_commit_has_taken_over(opene
         assert await exported(store) == part(1)[0]
 
 
+async def test_a_push_that_a_refused_commit_has_met_does_not_count(opened: Opened) -> None:
+    goes_on, began = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        began.set()
+        await goes_on.wait()
+        yield part(3)[0]
+
+    async with opened() as store:
+        import_id = await store.begin_import()
+        await store.push_import(import_id, "1", part(1))
+        await store.push_import(import_id, "2", part(1))
+        late = asyncio.create_task(store.push_import(import_id, "1", slow()))
+        await began.wait()
+        with pytest.raises(InputError, match="is already in line 1 of the part"):
+            await store.commit_import(import_id)
+        await store.push_import(import_id, "2", part(2))  # may get the number of the one that was dropped
+        goes_on.set()
+        with pytest.raises(StoreBusyError, match="push the part '1' again"):
+            await late
+        assert await store.commit_import(import_id) == ImportReport(200)
+        assert await exported(store) == part(1)[0] + part(2)[0]
+
+
 PUSH = """
 import asyncio, sys
 from eventferry import open_store
@@ -323,6 +349,40 @@ async def test_a_commit_that_was_killed_is_committed_again_or_rolled_back(new_ur
         await store.rollback_import(import_id)
         assert await exported(store) == b"".join(NEW)
     assert not [name for name in tables(url) if "stage" in name or "steps" in name]
+
+
+async def test_what_is_rolled_back_does_not_count_as_committed(new_url: NewUrl) -> None:
+    async with open_store(new_url()) as store:
+        await store.init()
+        import_id = await store.begin_import()
+        await store.push_import(import_id, "1", part(0))
+        # As a commit leaves it that was killed on MySQL before the tables had their names.
+        async with owners.writing(store._database) as writing:
+            await commits.save(writing, import_id, 100)
+        await store.rollback_import(import_id)
+        with pytest.raises(ImportNotFoundError):
+            await store.commit_import(import_id)
+
+
+@pytest.mark.once
+async def test_what_several_jobs_import_is_committed_by_nobody_else(opened: Opened) -> None:
+    async with opened() as store:
+        driver = await store._database.own()
+        import_id = await parts.begin(store._database, replace=True, driver=driver)
+        await store.push_import(import_id, "1", part(0))
+        for call in (
+            lambda: store.commit_import(import_id),
+            lambda: store.rollback_import(import_id),
+            lambda: store.begin_import(),
+            lambda: store.erase(Rules(rules=(Rule(redact=("/number",)),))),
+        ):
+            with pytest.raises(StoreBusyError, match="another import into this store is running"):
+                await call()
+        await driver.release()
+        with pytest.raises(ImportNotFoundError, match="import again"):
+            await store.commit_import(import_id)
+        assert await exported(store) == b""
+        await store.rollback_import(import_id)
 
 
 async def test_of_two_commits_at_once_one_swaps(opened: Opened) -> None:

@@ -333,6 +333,7 @@ def test_lines_decoded_at_once_are_what_they_are_one_by_one(texts: list[bytes]) 
         (b':1,"type', b':256,"type', "threadId", "must be a whole number from 0 to 255, not 256"),
         (b'"a"', b"[[[]]]", "aggregateId", "must be a string of at most 700 characters, not an array"),
         (b'"type":"T",', b"", "type", "is missing"),
+        (b'"threadId":1,', b"", "threadId", "is missing (an incremental import gives positions"),
         (b'"type"', b'"types"', "types", "unknown key"),
         (b'"type"', b'"type":5,"type"', "type", "occurs twice"),
         (b":4}", b":{'a':1}}", None, "is not valid JSON at byte 107 of the line"),

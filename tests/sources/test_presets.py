@@ -50,3 +50,8 @@ def test_a_file_that_extends_a_preset_changes_one_key_of_a_table(tmp_path: Path)
 def test_only_a_preset_can_be_extended(tmp_path: Path, value: str) -> None:
     with pytest.raises(MappingError, match=r"extends: .* is no preset; they are .*message-db"):
         load_mapping(extending(tmp_path, f"extends = {value}\n"))
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MappingError, match="recursion"):
+        load_mapping(extending(tmp_path, f"extends = {3000 * '['}{3000 * ']'}\n"))

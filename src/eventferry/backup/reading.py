@@ -39,7 +39,7 @@ async def chain_in(storage: Storage, name: str | None, manifest: int | None = No
         RepositoryDamagedError: its newest manifest is damaged.
     """
     names = await chains.chains(storage)
-    if name is not None and name not in names:
+    if name is not None and names and name not in names:
         raise RepositoryError(f"there is no chain {name} in {storage.place}, but {', '.join(names)}")
     read = [await _chain(storage, each, manifest) for each in names if name in (None, each)]
     found = [each for each in read if each.newest is not None]  # others are just being begun

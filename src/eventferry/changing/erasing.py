@@ -151,8 +151,11 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
 
 
 async def refuse_open_import(writing: ExclusiveWriting) -> None:
-    """Refuse an erasure while an import in steps is open: it does not know of it. Raises ImportOpenError."""
+    """Refuse an erasure while an import in steps is open: it does not know of it. Raises ImportOpenError, or
+    StoreBusyError for one that a running process drives."""
     for left in [*await writing.stages("open"), *await writing.stages("parts")]:
+        if left.driver is not None:
+            raise owners.running(left)
         raise ImportOpenError(
             f"{steps.told(left)}, and what it holds would bring back what is erased: commit {left.id} or roll it back "
             "first. Nothing was erased"

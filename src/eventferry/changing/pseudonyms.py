@@ -52,9 +52,10 @@ class KeyPlace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             place = f"the file {self.key_file}"
             try:
                 found = Path(self.key_file or "").read_bytes()
-            except OSError as error:
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
                 raise RulesError(
-                    f"pseudonyms: {place}, which holds the key, cannot be read: {error.strerror}"
+                    f"pseudonyms: {place}, which holds the key, cannot be read: {reason}"
                 ) from None
         found = found.strip()
         if len(found) < MIN_KEY_BYTES:

@@ -142,7 +142,13 @@ def load_rules(path: str | os.PathLike[str]) -> Rules:
             rules = msgspec.structs.replace(rules, pseudonyms=beside)
         _check_rules(rules)
         rules.key()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RulesError) as error:
+    except (
+        tomllib.TOMLDecodeError,
+        UnicodeDecodeError,
+        msgspec.ValidationError,
+        RecursionError,
+        RulesError,
+    ) as error:
         raise RulesError(f"the rules {os.fspath(path)}: {error}") from None
     return rules
 

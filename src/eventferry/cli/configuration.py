@@ -34,13 +34,19 @@ def configuration_path() -> Path | None:
     empty. Raises UsageError where the variable names a file that does not exist."""
     given = os.environ.get("EVENTFERRY_CONFIG")
     if given is not None:
-        path = Path(given).expanduser()
-        if given and not path.is_file():
+        path = _expanded(given)
+        if given and not os.path.isfile(path):
             raise UsageError(f"EVENTFERRY_CONFIG names {path}, and there is no such file")
         return path if given else None
-    folder = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    path = Path(folder).expanduser() / "eventferry" / "config.toml"
-    return path if path.is_file() else None
+    path = _expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "eventferry" / "config.toml"
+    # Not Path.is_file, which raises where the folder of another user must not be looked into.
+    return path if os.path.isfile(path) else None
+
+
+def _expanded(path: str) -> Path:
+    """A path with the home folder for ~. Where there is none, as in a container whose user has no name, it stays as it
+    is; Path.expanduser raises there."""
+    return Path(os.path.expanduser(path))
 
 
 def named_stores() -> dict[str, NamedStore]:
@@ -58,7 +64,7 @@ def named_stores() -> dict[str, NamedStore]:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML in UTF-8: {error}") from None
     stores = given.pop("stores", {})
     if given or not isinstance(stores, dict):
@@ -78,7 +84,7 @@ def _checked(name: str, given: Any, folder: Path) -> NamedStore:
     if _NAME.fullmatch(name) is None:
         raise UsageError("a name has letters, digits, - and _, and begins with a letter or a digit")
     table = {"url": given} if isinstance(given, str) else given
-    if not isinstance(table, dict) or "url" not in table:
+    if not isinstance(table, dict) or not table.get("url"):
         raise UsageError("give a URL, or a table with a url")
     for key, value in table.items():
         if key not in _FIELDS or not isinstance(value, str):
@@ -97,7 +103,7 @@ def _checked(name: str, given: Any, folder: Path) -> NamedStore:
             "the file must not hold a password: use password_env, password_file or password_command instead"
         )
     if store.password_file is not None:
-        return replace(store, password_file=str(folder / Path(store.password_file).expanduser()))
+        return replace(store, password_file=str(folder / _expanded(store.password_file)))
     return store
 
 
@@ -105,7 +111,7 @@ def _absolute(url: str, folder: Path) -> str:
     """The URL or path of a SQLite file, which is relative to the folder of the configuration."""
     scheme, separator, path = url.partition(":///")
     if not separator:
-        return url if "://" in url else str(folder / Path(url).expanduser())
+        return url if "://" in url else str(folder / _expanded(url))
     return f"{scheme}:///{quote(str(folder))}/{path}" if not path.startswith("/") else url
 
 
@@ -167,6 +173,8 @@ def _read(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{path!r} is not a path: it holds the character U+0000") from None
 
 
 def _printed(command: str) -> bytes:
@@ -176,8 +184,10 @@ def _printed(command: str) -> bytes:
 
     try:
         words = shlex.split(command)
+        if not words:
+            raise ValueError("it is empty")
         ended = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)  # noqa: S603
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"the command {command!r} cannot be run: {reason}") from None
     if ended.returncode:

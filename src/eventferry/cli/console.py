@@ -13,7 +13,7 @@ import eventferry
 from eventferry import open_store
 from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import REPOSITORY, STORE, flag, option, together
+from eventferry.cli.options import REPOSITORY, STORE, WholeNumber, flag, option, together
 from eventferry.cli.repositories import identity_option
 from eventferry.cli.running import run
 from eventferry.databases import without_password
@@ -47,7 +47,7 @@ NAME = "you"
 
 @command()
 @click.argument("store", type=STORE)
-@option("--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=0)
+@option("--port", "N", "Port to listen on; 0 picks a free one.", type=WholeNumber(0, 65535), default=0)
 @option(
     "--scope -S scopes",
     "SCOPE",

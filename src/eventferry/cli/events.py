@@ -32,6 +32,7 @@ from eventferry.cli.options import (
     DESTINATION,
     SOURCE,
     STORE,
+    WholeNumber,
     aggregate_attribute_option,
     archived_option,
     bookmark_option,
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
 @command()
 @click.argument("store", type=STORE)
 @filters
-@option("--limit", "N", "Print at most this many.", type=click.IntRange(1), default=DEFAULT_LIMIT)
+@option("--limit", "N", "Print at most this many.", type=WholeNumber(1), default=DEFAULT_LIMIT)
 @archived_option
 @bookmark_option
 @json_option
@@ -264,9 +265,7 @@ class _Mark:
 @replacing_options
 @bookmark_option
 @flag("--manual", "Append instead of replacing, and commit on the way; works on a frozen store.")
-@option(
-    "--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=click.IntRange(0), default=0
-)
+@option("--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=WholeNumber(0), default=0)
 @to_option
 def import_(
     src: str,

@@ -11,7 +11,16 @@ import click
 
 from eventferry import open_store
 from eventferry.cli.commands import command
-from eventferry.cli.options import DEFAULT_LIMIT, STORE, archived_option, flag, kinds, kinds_of, option
+from eventferry.cli.options import (
+    DEFAULT_LIMIT,
+    STORE,
+    WholeNumber,
+    archived_option,
+    flag,
+    kinds,
+    kinds_of,
+    option,
+)
 from eventferry.cli.places import destination_of
 from eventferry.cli.running import run
 from eventferry.cli.terminal import say
@@ -33,7 +42,7 @@ _IDLE = 2.0
     "--limit",
     "N",
     "Events of a page. After each page the output is flushed, and the checkpoint is written.",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=DEFAULT_LIMIT,
 )
 @flag("--once", "End when all is read, and print the bookmark on standard error.")

@@ -18,6 +18,7 @@ from eventferry.cli.options import (
     SOURCE,
     STORE,
     MomentType,
+    WholeNumber,
     flag,
     json_option,
     kinds,
@@ -58,8 +59,8 @@ _masks = section(
 )
 _steps = section(
     "How far",
-    option("--limit", "N", "End after so many that match.", type=click.IntRange(1), default=100),
-    option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1)),
+    option("--limit", "N", "End after so many that match.", type=WholeNumber(1), default=100),
+    option("--scan", "N", "End after so many events looked at.  [default: all]", type=WholeNumber(1)),
     option("--cursor", "CURSOR", "Go on from here; printed where a search ends early."),
 )
 
@@ -83,7 +84,7 @@ def _mask(masked: tuple[str, ...], show_secrets: bool) -> Mask:
     "Length of the spans in which events over time are counted.",
     type=click.Choice(("second", "minute", "hour", "day", "week")),
 )
-@option("--top", "N", "Name so many types, aggregates and large events.", type=click.IntRange(1), default=10)
+@option("--top", "N", "Name so many types, aggregates and large events.", type=WholeNumber(1), default=10)
 @option("--plot", "FILE", "Also draw events over time into this SVG file.")
 @json_option
 @cancellable
@@ -166,7 +167,7 @@ def _length(span: int) -> str:
 
 @command()
 @click.argument("store", type=STORE)
-@option("-n count", "N", "How many events.", type=click.IntRange(0), default=10)
+@option("-n count", "N", "How many events.", type=WholeNumber(0), default=10)
 @flag("--follow", "Go on with events that are saved or imported, until SIGTERM or Ctrl-C.")
 @kinds
 @_masks
@@ -220,8 +221,8 @@ def _cut(text: str) -> str:
 @click.argument("store", type=STORE)
 @click.argument("what")
 @flag("--aggregate", "WHAT is an aggregateId, even if it looks like a position.")
-@option("--from-version", "N", "Begin with this version.", type=click.IntRange(1), default=1)
-@option("--limit", "N", "Show at most so many events.", type=click.IntRange(1), default=100)
+@option("--from-version", "N", "Begin with this version.", type=WholeNumber(1), default=1)
+@option("--limit", "N", "Show at most so many events.", type=WholeNumber(1), default=100)
 @_masks
 @json_option
 @cancellable
@@ -483,7 +484,7 @@ def _print_difference(found: SideBySide) -> None:
 @command("find-poison")
 @click.argument("store", type=STORE)
 @click.argument("function", metavar="MODULE:FUNCTION")
-@option("--scan", "N", "End after so many events looked at.  [default: all]", type=click.IntRange(1))
+@option("--scan", "N", "End after so many events looked at.  [default: all]", type=WholeNumber(1))
 @option("--cursor", "CURSOR", "Go on from here; printed where it ends early.")
 @_filters
 @_masks

@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from eventferry.cli.commands import Option, section
-from eventferry.cli.configuration import named_stores, url_named
+from eventferry.cli.configuration import is_named, named_stores, url_named
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
@@ -29,6 +29,12 @@ if TYPE_CHECKING:  # generic for the type checker, and in newer versions of clic
     IntParam = click.ParamType[int]
 else:
     StrParam = IntParam = click.ParamType
+
+
+class WholeNumber(click.IntRange):
+    """A whole number within bounds. click calls it an "integer range" where a word is none."""
+
+    name = "whole number"
 
 
 DEFAULT_LIMIT = 1000
@@ -128,6 +134,22 @@ class SourceType(StrParam):
         return stores_like(incomplete)
 
 
+class RepositoryType(PlaceType):
+    """A backup repository: a folder, or the URL of a bucket."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As it is. Refuse the name of a store, unless there is a folder of this name."""
+        place = str(value)
+        if not _is_completing(ctx) and not os.path.lexists(place) and is_named(place):
+            self.fail(
+                f"{place!r} is a store in the configuration file, and a repository is a folder: write ./{place} for a "
+                "folder of this name",
+                param,
+                ctx,
+            )
+        return place
+
+
 def _is_completing(context: click.Context | None) -> bool:
     """Whether a shell completes another word: then no store is opened, and no password is asked for."""
     return context is not None and context.resilient_parsing
@@ -182,7 +204,7 @@ class MomentType(IntParam):
 STORE = StoreType()
 SOURCE = SourceType()
 DESTINATION = PlaceType("file")
-REPOSITORY = PlaceType("dir")
+REPOSITORY = RepositoryType("dir")
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -316,21 +338,21 @@ processes_option = option(
     "--jobs",
     "N",
     "Import with this many processes, each with a connection; for a file of JSON Lines, into a store on a server.",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
 )
 copying_option = option(
     "--jobs",
     "N",
     "Copy with this many processes into a store on a server. Into SQLite: read with this many connections.",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
 )
 jobs_option = option(
     "--jobs",
     "N",
     "Read the store with this many connections; useful with servers.",
-    type=click.IntRange(1),
+    type=WholeNumber(1),
     default=1,
 )
 replacing_options = together(

@@ -24,6 +24,7 @@ from eventferry.cli.options import (
     IntParam,
     MomentType,
     StrParam,
+    WholeNumber,
     flag,
     json_option,
     kinds,
@@ -104,7 +105,7 @@ without_erasures_option = flag(
     "--without-erasures", "With what was erased since; also where the list of erasures cannot be read."
 )
 parts_jobs_option = option(
-    "--jobs", "N", "Fetch this many parts at the same time.", type=click.IntRange(1), default=2
+    "--jobs", "N", "Fetch this many parts at the same time.", type=WholeNumber(1), default=2
 )
 state_options = section(
     "Which state",
@@ -112,7 +113,7 @@ state_options = section(
         "--manifest",
         "N",
         "The state at the end of this run; without it the last one.",
-        type=click.IntRange(1),
+        type=WholeNumber(1),
     ),
     option(
         "--until stop",
@@ -287,9 +288,7 @@ async def check(
 @command()
 @click.argument("repository", metavar="REPO", type=REPOSITORY)
 @click.argument("store", type=STORE, required=False)
-@option(
-    "--manifest", "N", "The state at the end of this run; without it the last one.", type=click.IntRange(1)
-)
+@option("--manifest", "N", "The state at the end of this run; without it the last one.", type=WholeNumber(1))
 @chain_option
 @identity_option
 @parts_jobs_option
@@ -334,7 +333,7 @@ async def drill(
 @command("list")
 @click.argument("repository", metavar="REPO", type=REPOSITORY)
 @chain_option
-@option("--limit", "N", "The last runs of each chain.", type=click.IntRange(1), default=20)
+@option("--limit", "N", "The last runs of each chain.", type=WholeNumber(1), default=20)
 @json_option
 @cancellable
 async def list_(repository: str, chain: str | None, limit: int, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from eventferry import open_store
 from eventferry.cli.commands import Group, command, section
 from eventferry.cli.console import console_options
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, flag, json_option, option
+from eventferry.cli.options import STORE, WholeNumber, flag, json_option, option
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.running import run
 from eventferry.cli.terminal import inform, is_quiet
@@ -22,7 +22,7 @@ from eventferry.errors import StoreNotFoundError, UsageError
 
 TOKENS = click.Path(dir_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False)
-_SIZE = click.IntRange(1)
+_SIZE = WholeNumber(1)
 
 
 @command()
@@ -32,9 +32,7 @@ _SIZE = click.IntRange(1)
     option(
         "--host", "ADDRESS", "Address to listen on. Others than loopback need --tokens.", default="127.0.0.1"
     ),
-    option(
-        "--port", "N", "Port to listen on; 0 picks a free one.", type=click.IntRange(0, 65535), default=8080
-    ),
+    option("--port", "N", "Port to listen on; 0 picks a free one.", type=WholeNumber(0, 65535), default=8080),
     option("--tls-cert", "FILE", "Serve HTTPS with this certificate (PEM).", type=_FILE),
     option("--tls-key", "FILE", "Private key of the certificate (PEM).", type=_FILE),
 )

@@ -21,6 +21,7 @@ from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, taken, tell_first
 from eventferry.cli.options import (
     STORE,
+    WholeNumber,
     bookmark_option,
     choice,
     flag,
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     "what rules closed.",
     default=None,
 )
-@option("--rate", "N", "Bring over at most N events a second.", type=click.IntRange(1))
+@option("--rate", "N", "Bring over at most N events a second.", type=WholeNumber(1))
 @flag("--status", "Only tell how far the sync has come, and how far behind it is.")
 @option(
     "--max-lag",

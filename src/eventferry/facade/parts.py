@@ -30,6 +30,7 @@ class InParts(Opened):
 
         Raises:
             ImportOpenError: an import in parts is open. The message says how to end it.
+            StoreBusyError: a command with several jobs is importing.
             StoreFullError: `replace` is False, and the store holds events.
         """
         return await parts.begin(self._database, replace=replace)
@@ -59,7 +60,7 @@ class InParts(Opened):
 
         Raises:
             ImportNotFoundError: no import with this id is open, or it was committed or rolled back during the push.
-            StoreBusyError: its commit has begun.
+            StoreBusyError: its commit has begun, or was tried meanwhile and refused: then push the part again.
             InputError: a line cannot become an event. The line number is counted in the part.
         """
         check_integer("byte_offset", byte_offset, 0)
@@ -91,7 +92,7 @@ class InParts(Opened):
             PartMissingError: a part was begun and did not come to its end: push it again.
             InputError: two events have one position, or one version of an aggregate. Push the parts corrected.
             StoreChangedError: events were saved since `begin_import`. Roll back, and import again.
-            StoreBusyError: another process is committing it.
+            StoreBusyError: another process is committing it, or it is the import of a command that runs.
             EmptyInputError: there are no events.
         """
         known = () if erased_from is None else await erasing.read(erased_from._database)

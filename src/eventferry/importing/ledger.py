@@ -19,6 +19,13 @@ LINES = 2**32
 _CHUNK = 100  # steps whose rows go with one statement
 
 
+class Entered(NamedTuple):
+    """A push that has begun. A number can be given once more when a push was dropped, a name cannot."""
+
+    step: int
+    name: str
+
+
 class Push(NamedTuple):
     """A row of the ledger."""
 
@@ -45,8 +52,8 @@ def _names(reading: Reading, stage: Stage) -> tuple[str, list[str]]:
     return dialect.table(dialect.tables.progress_of(stage.owner or "")), list(map(dialect.column, columns))
 
 
-async def enter(writing: Writing, stage: Stage, part: bytes) -> int:
-    """Note that a push of a part begins; its step."""
+async def enter(writing: Writing, stage: Stage, part: bytes) -> Entered:
+    """Note that a push of a part begins."""
     table, (step, *others) = _names(writing, stage)
     push = writing.dialect.column("push")
     token = token_hex(16)
@@ -54,7 +61,14 @@ async def enter(writing: Writing, stage: Stage, part: bytes) -> int:
         f"INSERT INTO {table}({push}, {', '.join(others)}) VALUES (%s, %s, 0, 0, %s)", (token, part, b"")
     )
     [(number,)] = await writing.ask(f"SELECT {step} FROM {table} WHERE {push} = %s", (token,))
-    return int(number)
+    return Entered(int(number), token)
+
+
+async def stands(writing: Writing, stage: Stage, push: Entered) -> bool:
+    """Whether a push was not dropped since it began."""
+    table, (step, *_) = _names(writing, stage)
+    name = writing.dialect.column("push")
+    return bool(await writing.ask(f"SELECT {step} FROM {table} WHERE {name} = %s", (push.name,)))
 
 
 async def read(reading: Reading, stage: Stage) -> list[Push]:
@@ -77,12 +91,12 @@ async def _found(reading: Reading, statement: str, *values: bytes) -> list[Push]
     )
 
 
-async def close(writing: Writing, stage: Stage, number: int, events: int, digest: bytes) -> None:
-    """Note that a push came to its end: from now on it counts."""
+async def close(writing: Writing, stage: Stage, push: Entered, events: int, digest: bytes) -> None:
+    """Note that a push, which stands, came to its end: from now on it counts."""
     table, (step, _, whole, count, sum_) = _names(writing, stage)
     await writing.change(
         f"UPDATE {table} SET {whole} = 1, {count} = %s, {sum_} = %s WHERE {step} = %s",
-        (events, digest, number),
+        (events, digest, push.step),
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry.changing import erasing
 from eventferry.changing.erased import Erased
-from eventferry.database import Database, Owner, Progress, RowBatch, Stage
+from eventferry.database import Database, Owner, Progress, RowBatch, Stage, Writing
 from eventferry.errors import (
     EventferryError,
     ImportNotFoundError,
@@ -174,7 +174,7 @@ class _Part:
         self._part = part
         self._content = content
         self._stage: Stage | None = None
-        self._step = 0
+        self._push = ledger.Entered(0, "")
         self._erased = Erased(())
         self.is_repeated = False
 
@@ -184,7 +184,7 @@ class _Part:
             if stage.owner != stage.id:
                 raise _sealed(self._id)
             self._erased = Erased(await erasures.load(writing))
-            self._step = await ledger.enter(writing, stage, self._part)
+            self._push = await ledger.enter(writing, stage, self._part)
         self._stage = stage
         return []
 
@@ -194,18 +194,20 @@ class _Part:
 
     def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> _PartStaging:
         async def put(batch: RowBatch) -> None:
-            async with self._while_open(), owners.writing(self._database, frozen="allow") as writing:
+            async with self._step() as writing:
                 await writing.stage_rows(self._its_stage, batch)
             done(batch.progress)
 
         # Both are known only when it has begun.
-        return _PartStaging(put, progress, lambda rows: self._erased.numbered_rows(rows), lambda: self._step)
+        return _PartStaging(
+            put, progress, lambda rows: self._erased.numbered_rows(rows), lambda: self._push.step
+        )
 
     async def finish(self, progress: Progress) -> None:
         digest = self._content.digest
-        async with self._while_open(), owners.writing(self._database, frozen="allow") as writing:
+        async with self._step() as writing:
             before = await ledger.of_part(writing, self._its_stage, self._part)
-            await ledger.close(writing, self._its_stage, self._step, progress.events, digest)
+            await ledger.close(writing, self._its_stage, self._push, progress.events, digest)
         self.is_repeated = any(push.is_whole and push.digest == digest for push in before)
 
     async def abort(self, *, keep: bool) -> None:
@@ -216,6 +218,17 @@ class _Part:
         if self._stage is None:
             raise AssertionError("the push has not begun")
         return self._stage
+
+    @asynccontextmanager
+    async def _step(self) -> AsyncIterator[Writing]:
+        """A transaction of a push that stands: a commit that was refused has dropped those that were under way."""
+        async with self._while_open(), owners.writing(self._database, frozen="allow") as writing:
+            if not await ledger.stands(writing, self._its_stage, self._push):
+                raise StoreBusyError(
+                    f"a commit of the import {self._id} was tried during this push, so nothing of it counts: push the "
+                    f"part {_shown(self._part)!r} again"
+                )
+            yield writing
 
     @asynccontextmanager
     async def _while_open(self) -> AsyncIterator[None]:
@@ -252,7 +265,7 @@ async def commit(
         owner = driver or await database.own()
         try:
             try:
-                stage = await _take(database, import_id, owner)
+                stage = await _take(database, import_id, owner, to_commit=True)
             except ImportNotFoundError:
                 if (done := await _committed(database, import_id)) is None:
                     raise
@@ -279,7 +292,7 @@ async def roll_back(database: Database, import_id: str | None) -> None:
         owner = await database.own()
         try:
             try:
-                stage = await _take(database, import_id, owner)
+                stage = await _take(database, import_id, owner, to_commit=False)
             except ImportNotFoundError:
                 if await _committed(database, import_id) is None:
                     raise
@@ -287,6 +300,7 @@ async def roll_back(database: Database, import_id: str | None) -> None:
                     f"the import in parts with the id {import_id} is committed"
                 ) from None
             async with owners.writing(database, frozen="allow") as writing:
+                await commits.forget(writing, import_id)
                 await writing.drop_stage(stage)
         finally:
             await to_the_end(owner.release())
@@ -304,16 +318,25 @@ async def undo(database: Database, driver: Owner) -> None:
         async with owners.writing(database, "exclusive", frozen="allow") as writing:
             for stage in await writing.stages("parts"):
                 if stage.driver == driver.id:
+                    await commits.forget(writing, stage.id)
                     await writing.drop_stage(stage)
             await owners.thaw(writing, driver.id)
     finally:
         await driver.release()
 
 
-async def _take(database: Database, import_id: str, owner: Owner) -> Stage:
-    """Take the stage over: from here on no push goes into it."""
+async def _take(database: Database, import_id: str, owner: Owner, *, to_commit: bool) -> Stage:
+    """Take the stage over: from here on no push goes into it. What a driver has begun only that commits."""
     async with owners.writing(database, frozen="allow") as writing:
         stage = await steps.opened(writing, "parts", import_id)
+        if stage.driver not in (None, owner.id):
+            if await database.is_alive(stage.driver or ""):
+                raise owners.running(stage)
+            if to_commit:
+                raise ImportNotFoundError(
+                    f"the process that was running the import {import_id} has ended, so not all parts may be there: "
+                    "import again"
+                )
         if stage.owner not in (import_id, owner.id) and await database.is_alive(stage.owner or ""):
             raise StoreBusyError(f"the import {import_id} is being committed or rolled back")
         return await writing.adopt_stage(stage, owner.id)

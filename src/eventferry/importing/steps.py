@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from eventferry.clock import moment
 from eventferry.database import Reading, Stage
 from eventferry.errors import ImportNotFoundError, ImportOpenError
+from eventferry.state import owners
 
 Kind: TypeAlias = Literal["open", "parts"]
 
@@ -22,8 +23,11 @@ def told(stage: Stage) -> str:
 
 
 async def refuse_open(reading: Reading, kind: Kind) -> None:
-    """Refuse to begin another import of this kind. Raises ImportOpenError."""
+    """Refuse to begin another import of this kind. Raises ImportOpenError, or StoreBusyError for one that a running
+    process drives."""
     for left in await reading.stages(kind):
+        if left.driver is not None:  # that commits it, or it goes when that has died
+            raise owners.running(left)
         raise ImportOpenError(f"{told(left)}: commit {left.id} or roll it back before another begins")
 
 

@@ -43,7 +43,14 @@ class Fault(NamedTuple):
         """In words, without the field."""
         if self.problem == "unknown":
             return "unknown key (ignore_unknown_keys=True drops unknown keys)"
-        return "is missing" if self.problem == "missing" else f"must be {self.wanted}, not {self.found}"
+        if self.problem == "missing":
+            is_position = self.field in ("threadId", "threadCounter")
+            return (
+                "is missing (an incremental import gives positions to events)"
+                if is_position
+                else "is missing"
+            )
+        return f"must be {self.wanted}, not {self.found}"
 
 
 def fault_in(members: Mapping[str, Any], shape: type[msgspec.Struct], *, strict: bool = True) -> Fault | None:

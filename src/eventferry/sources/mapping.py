@@ -208,7 +208,7 @@ def _preset_names() -> list[str]:
 def _parsed(name: str, text: bytes) -> Mapping:
     try:
         mapping = msgspec.convert(_fields(text), Mapping)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise MappingError(f"the mapping {name}: {error}") from None
     return _checked(msgspec.structs.replace(mapping, name=name))
 

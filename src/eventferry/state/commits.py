@@ -1,7 +1,8 @@
 """Which imports in parts were committed: a row for each, written in the transaction that swaps, so that to commit once
 more does no harm.
 
-On MySQL the tables get their names behind that transaction. So a row counts only where the import's stage is gone.
+On MySQL the tables get their names behind that transaction. So a row counts only where the import's stage is gone, and
+goes before a stage that was not swapped.
 """
 
 from __future__ import annotations
@@ -63,3 +64,10 @@ async def save(writing: Writing, import_id: str, events: int) -> None:
     await writing.change(
         f"INSERT INTO {table}({name}, {at}, {count}) VALUES (%s, %s, %s)", (import_id, now(), events)
     )
+
+
+async def forget(writing: Writing, import_id: str) -> None:
+    """An import is not committed after all: in the transaction that drops its stage, before that."""
+    if await _has_table(writing):
+        table, name, *_ = _names(writing)
+        await writing.change(f"DELETE FROM {table} WHERE {name} = %s", (import_id,))

@@ -6,6 +6,7 @@ twice, and takes a comment behind a value for a part of it.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _VALUE = re.compile(r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^#]*))""
 def read_options(path: str) -> dict[str, str]:
     """A file's options for clients, by names with dashes; UsageError tells nothing of what is in it."""
     found: dict[str, str] = {}
-    _read(Path(path).expanduser(), found, _DEPTH)
+    _read(Path(os.path.expanduser(path)), found, _DEPTH)  # Path.expanduser raises where there is no home
     return found
 
 
