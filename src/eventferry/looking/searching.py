@@ -93,9 +93,8 @@ class Holding:
             raise UsageError(f"path: {error}") from None
         self._text = None if text is None else Needle(text)
         self._value = value
-        is_number = isinstance(value, str) and _NUMBER.fullmatch(value) is not None
-        self._number = Decimal(value) if is_number else None
-        needles = (text, None if is_number else value)
+        self._number = Decimal(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else None
+        needles = (text, value if self._number is None else None)
         self.needles = [Needle(needle) for needle in needles if isinstance(needle, str)]
 
     def matches(self, event: Event) -> bool:
