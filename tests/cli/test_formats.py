@@ -70,6 +70,8 @@ def test_an_export_is_split_into_a_folder(ferry: Ferry, file_format: str) -> Non
         (("export", "a.db", "-", "--split-by", "day"), "standard output is not", 2),
         (("export", "a.db", "/dev/stdout", "--split-by", "day"), "standard output is not", 2),
         (("export", "a.db", "a.parquet.gz", "--format", "parquet"), "compressed by itself", 2),
+        (("export", "a.db", "a.Parquet"), "add --format parquet: without it", 2),
+        (("export", "a.db", "a.csv.zst"), "add --format csv: without it", 2),
         (("export", "a.db", "a.xlsx", "--format", "xlsx"), "'xlsx' is not one of", 2),
         (("import", "-", "b.db", "--format", "parquet"), "standard input is none", 2),
         (("export", "a.db", "a", "--format", "cloudevents"), "needs --source URI", 2),

@@ -55,6 +55,8 @@ class Destination:
             self.transforms.append(eventferry.mark_end)
         self.sink: FileSink | FolderSink | IO[bytes]
         if split_by is None:
+            if file_format in _OF_LINES:
+                _refuse_misnamed(place)
             if file_format == "parquet" and os.path.splitext(place)[1].lower() in PACKED:
                 raise UsageError("Parquet is compressed by itself: leave the ending .gz or .zst out")
             self.sink = destination_of(place)
@@ -77,6 +79,17 @@ class Destination:
     def told(self) -> str:
         """The same as words."""
         return "".join(f" to {counted(count, 'file')}" for count in self.result.values())
+
+
+def _refuse_misnamed(place: str) -> None:
+    """Refuse lines in a file whose name says Parquet or CSV: whoever opens it would take it for damaged."""
+    from eventferry.lines.files import PACKED
+
+    name, ending = os.path.splitext(place)
+    if ending.lower() in PACKED:
+        ending = os.path.splitext(name)[1]
+    if ending.lower() in (".parquet", ".csv"):
+        raise UsageError(f"add --format {ending[1:].lower()}: without it, {place!r} would be a file of lines")
 
 
 def _conversion_to(file_format: FileFormat, source: str | None) -> Conversion | None:
