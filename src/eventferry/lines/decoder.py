@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -190,7 +190,7 @@ class LineDecoder:
         try:
             event = decoder.decode(line)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-            raise refused_line(line, decoder.type) from None
+            raise refused_line(line, cast(type[msgspec.Struct], decoder.type)) from None
         payload = bytes(event.payload)
         plain = PLAIN.match(line) or PLAIN_NEW.match(line)
         if plain is None or plain.end() + len(payload) + 1 != len(line):
