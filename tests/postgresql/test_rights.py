@@ -31,6 +31,7 @@ from tests.support import (
     all_pages,
     exported,
     import_lines,
+    line,
     make_event,
     make_lines,
     servers,
@@ -225,7 +226,9 @@ async def test_who_may_insert_and_update_saves_and_appends(new_url: NewUrl) -> N
         user = address.partition("//")[2].partition(":")[0]
         rows(url, f'GRANT UPDATE ON SEQUENCE "secrets_idx_seq" TO {user}')
         async with open_store(address) as store:
-            await import_lines(store, make_lines(310), maintenance_mode=MANUAL)
+            # Behind every thread's events, wherever the secret of `fill` is.
+            more = b"".join(line(make_event(i, threadCounter=9)) for i in range(300, 310))
+            await import_lines(store, more, maintenance_mode=MANUAL)
             await store.save_event(SAVED)
             await store.set_secret("new", "secret")
             await store.delete_secret("new")
