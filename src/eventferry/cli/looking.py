@@ -253,7 +253,8 @@ async def show(
             return
         history = await opened.history(what, from_version, limit)
     if not history.entries:
-        raise EventferryError(f"there is no event of an aggregate {what!r} from version {from_version} on")
+        behind = "" if from_version == 1 else f" from version {from_version} on"
+        raise EventferryError(f"there is no event of an aggregate {what!r}{behind}")
     from msgspec.structs import replace
 
     history = replace(history, entries=list(map(mask.entry, history.entries)))
