@@ -17,7 +17,7 @@ import pytest
 from eventferry.cli.terminal import Extent, progress_text, rate
 from eventferry.visible import visible
 from tests.support import line, make_event, make_lines
-from tests.support.cli import PATIENCE, Ferry, new_ferry, process
+from tests.support.cli import PATIENCE, Ferry, environment, new_ferry, process
 
 ferry = pytest.fixture(new_ferry)
 
@@ -191,7 +191,7 @@ def test_a_long_operation_shows_on_a_terminal_how_far_it_is(ferry: Ferry, words:
     ferry.file("packed.jsonl", gzip.compress(ferry.exported(store)))
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 200))
-    child = ferry.start(*words.split(), stderr=theirs)
+    child = ferry.start(*words.split(), stderr=theirs, env=environment(TERM="xterm-256color"))
     os.close(theirs)
     told = b""
     with contextlib.suppress(OSError):  # it has ended
