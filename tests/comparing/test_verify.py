@@ -67,6 +67,20 @@ async def test_every_difference_is_found_wherever_it_waits_and_the_first_ones_ar
     assert report.differences[1].fields == ("payload",)
 
 
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_an_archived_event_that_differs_in_another_field_is_changed_and_not_counted_twice(
+    backwards: bool,
+) -> None:
+    marker = {"$archived": "0123456789abcdef"}
+    one = [line(make_event(0)), line(make_event(1))]
+    other = [line(make_event(0, payload=marker)), line(make_event(1, payload=marker, type="OTHER"))]
+    if backwards:
+        other.reverse()
+    report = await verify(blocks(one), blocks(other), archived=True)
+    assert (report.changed, report.archived) == (1, 1)
+    assert report.differences[0].fields == ("type",)
+
+
 @pytest.mark.parametrize("bad", [b'{"threadCounter":1}\n', line(make_event(0, threadId=256))])
 @pytest.mark.parametrize("side", [0, 1, None])
 @pytest.mark.parametrize("cut", [1, 700, 10**9])

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AsyncExitStack
-from typing import TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -153,19 +153,19 @@ def _closed_by(stack: AsyncExitStack, blocks: AsyncIterator[bytes]) -> AsyncIter
     return blocks
 
 
+def _event(row: Row | NewRow) -> Event:
+    return Event(**row._asdict() | {"payload": decode_payload(row.payload)})
+
+
 class _Events(Comparison[R, Difference]):
     """What both ways have in common."""
 
     _tell: Callable[[SideBySide], None] | None
 
-    def event(self, row: R) -> Event:
-        """The event of a row."""
-        raise NotImplementedError
-
     def tell(self, difference: Difference, row: R, other: R) -> None:
         if self._tell is not None:
-            event = None if difference.kind == "extra" else self.event(row)
-            counterpart = None if difference.kind == "missing" else self.event(other)
+            event = None if difference.kind == "extra" else _event(row)
+            counterpart = None if difference.kind == "missing" else _event(other)
             changes = (
                 []
                 if event is None or counterpart is None
@@ -202,19 +202,20 @@ class _ByPosition(_Events[Row]):
         self._accepts_markers = archived
         self.archived = 0
 
-    def event(self, row: Row) -> Event:
-        return Event(**row._asdict() | {"payload": decode_payload(row.payload)})
-
     def are_equal(self, row: Row, other: Row) -> bool:
-        return row[:-1] == other[:-1] and self._are_alike(row.payload, other.payload)
-
-    def _are_alike(self, payload: bytes, other: bytes) -> bool:
-        if is_equal(payload, other):
-            return True
-        if not self._accepts_markers or (archive_of(payload) is None and archive_of(other) is None):
+        if row[:-1] != other[:-1]:
             return False
-        self.archived += 1
-        return True
+        payloads = self._payloads(row, other)
+        self.archived += payloads == "archived"
+        return payloads != "differ"
+
+    def _payloads(self, row: Row, other: Row) -> Literal["equal", "archived", "differ"]:
+        """How the payloads of two events compare; "archived" where one is a marker that is to be accepted."""
+        if is_equal(row.payload, other.payload):
+            return "equal"
+        if self._accepts_markers and (archive_of(row.payload) or archive_of(other.payload)):
+            return "archived"
+        return "differ"
 
     def key(self, row: Row) -> Hashable:
         return row[:2]
@@ -223,9 +224,11 @@ class _ByPosition(_Events[Row]):
         fields: list[str] = []
         if kind == "changed":
             fields = [name for name, a, b in zip(_FIELDS[:-1], row, other, strict=False) if a != b]
-            if not self._are_alike(row.payload, other.payload):
+            payloads = self._payloads(row, other)
+            if payloads == "differ":
                 fields.append("payload")
             if not fields:
+                self.archived += payloads == "archived"
                 return None
         thread, counter, timestamp, aggregate_id, version, event_type, _ = row
         return Difference(kind, timestamp, aggregate_id, event_type, thread, counter, version, tuple(fields))
@@ -280,9 +283,6 @@ class _ByContent(_Events[NewRow]):
     def __init__(self, tell: Callable[[SideBySide], None] | None) -> None:
         super().__init__(NewRow, LineDecoder().new_row)
         self._tell = tell
-
-    def event(self, row: NewRow) -> Event:
-        return Event(**row._asdict() | {"payload": decode_payload(row.payload)})
 
     def value(self, row: NewRow) -> Hashable:
         """Not only the group: it may hold a million events."""
