@@ -12,8 +12,8 @@ from contextlib import ExitStack
 
 from eventferry.console.page import Answer, View, Visit, page
 from eventferry.console.selection import Selection
-from eventferry.http.following import HEARTBEAT, LAST_ID, MESSAGES
-from eventferry.http.streams import LinesResponse, first_of
+from eventferry.http.following import HEARTBEAT, LAST_ID, message, stream_of
+from eventferry.http.streams import first_of
 from eventferry.lines.event import decode_events
 from eventferry.reading.arguments import filter_of
 from eventferry.reading.following import Follower
@@ -43,41 +43,30 @@ async def follow_rows_page(visit: Visit[Selection]) -> Answer:
         stack.enter_context(visit.house.service.following())
         await follower.begin()  # what is refused is refused before a stream begins
         running = stack.pop_all()
-    messages = _messages(visit, follower)
-
-    async def ended() -> None:
-        try:
-            await messages.aclose()
-        finally:
-            running.close()
-
-    return LinesResponse(
-        messages,
-        media_type=MESSAGES,
-        headers={"X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff"},
-        timeout=visit.house.service.limits.timeout,
-        ended=ended,
+    return stream_of(
+        _messages(visit, follower),
+        running,
+        visit.house.service.limits.timeout,
+        {"X-Content-Type-Options": "nosniff"},
     )
 
 
 async def _messages(visit: Visit[Selection], follower: Follower) -> AsyncGenerator[bytes, None]:
     leaving = asyncio.ensure_future(visit.house.service.leaving.wait())
     try:
-        yield _message(follower, "")
+        yield message(follower)
         while (lines := await first_of(follower.next(HEARTBEAT), leaving)) is not None:
             # A session that has ended meanwhile sees no more, and neither does one whose token was revoked.
             if visit.house.sessions.visitor(visit.request) is None:
                 return
             events = decode_events(lines.text)
             shown = View("rows.html", {"events": visit.masked(events[::-1])})
-            yield _message(
-                follower, visit.house.markup(visit.request, visit.visitor, shown) if events else ""
-            )
+            yield message(follower, _rows(visit, shown) if events else b"")
     finally:
         leaving.cancel()
 
 
-def _message(follower: Follower, rows: str) -> bytes:
-    """A message with these rows. Without any it is a comment, which clients pass by, but for the id."""
-    data = "".join(f"data: {line}\n" for line in rows.splitlines()) if rows else ":\n"
-    return f"id: {follower.bookmark}\n{data}\n".encode()
+def _rows(visit: Visit[Selection], shown: View) -> bytes:
+    """The markup of rows, as lines of a message."""
+    markup = visit.house.markup(visit.request, visit.visitor, shown)
+    return "".join(f"{line}\n" for line in markup.splitlines()).encode()

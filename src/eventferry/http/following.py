@@ -7,7 +7,7 @@ that connects again with the last id that it has seen (`Last-Event-ID`, as brows
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -73,8 +73,13 @@ async def follow_handler(call: Call[_FollowQuery]) -> Response:
         if not _wants_messages(call.request.headers):
             return await _polled(call, follower)
         running = stack.pop_all()
+    return stream_of(_messages(call, follower), running, call.service.limits.timeout, {"Vary": "Accept"})
 
-    messages = _messages(call, follower)
+
+def stream_of(
+    messages: AsyncGenerator[bytes, None], running: ExitStack, timeout: float, headers: Mapping[str, str]
+) -> LinesResponse:
+    """A stream of messages. What is `running` is closed with it, however it ends."""
 
     async def ended() -> None:
         try:
@@ -85,8 +90,8 @@ async def follow_handler(call: Call[_FollowQuery]) -> Response:
     return LinesResponse(
         messages,
         media_type=MESSAGES,
-        headers={"Vary": "Accept", "X-Accel-Buffering": "no"},
-        timeout=call.service.limits.timeout,
+        headers={"X-Accel-Buffering": "no", **headers},
+        timeout=timeout,
         ended=ended,
     )
 
@@ -134,9 +139,9 @@ async def _messages(call: Call[_FollowQuery], follower: Follower) -> AsyncGenera
     leaving = asyncio.ensure_future(call.service.leaving.wait())
     try:
         # At once: whoever begins now, and connects again before the first event, must not begin later.
-        yield _message(follower)
+        yield message(follower)
         while (lines := await first_of(follower.next(HEARTBEAT), leaving)) is not None:
-            yield _message(follower, lines.text)
+            yield message(follower, lines.text)
             call.went_out(lines.number)
     except Exception as error:
         follow_handler.tell_refusal(error)
@@ -146,7 +151,7 @@ async def _messages(call: Call[_FollowQuery], follower: Follower) -> AsyncGenera
         leaving.cancel()
 
 
-def _message(follower: Follower, lines: bytes = b"") -> bytes:
+def message(follower: Follower, lines: bytes = b"") -> bytes:
     """A message with these lines. Without any it is a comment, which clients pass by, but for the id."""
     data = b"data: %s\n" % lines[:-1].replace(b"\n", b"\ndata: ") if lines else b":\n"
     return b"id: %s\n%s\n" % (str(follower.bookmark).encode(), data)
