@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -321,19 +322,10 @@ async def search(
         raise UsageError("give a TEXT, or --path")
     wanted = {"text": text} | _path_of(path)
     mask, only = _mask(masked, show_secrets), _filters_of(**filters)
-    found: list[Event] = []
+    tell = (lambda _: None) if as_json else partial(_print_events, mask=mask, as_json=False)
     async with open_store(store) as opened:
         walk = _Walk(opened, scan, cursor)
-        with await walk.meter("searching", only) as meter:
-            while walk.step and len(found) < limit:
-                page = await opened.search(
-                    **wanted, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
-                )
-                walk.went(page.scanned, page.cursor, page.is_end)
-                meter.show(walk.scanned)
-                if not as_json:
-                    _print_events(page.events, mask, as_json=False)
-                found += page.events
+        found: list[Event] = await walk.find(partial(opened.search, **wanted), limit, only, tell)
     if as_json:
         print_data(encoded({"events": list(map(mask.event, found))} | walk.result))
     else:
@@ -365,6 +357,24 @@ class _Walk:
         if total is None and is_watched() and self.cursor is None and not any(only.values()):
             total = (await self._store.describe(estimate_counts=True)).event_count
         return Meter(title, Extent(total, "event"))
+
+    async def find(
+        self,
+        look: Callable[..., Awaitable[Any]],
+        limit: int,
+        only: dict[str, Any],
+        tell: Callable[[Any], None] = lambda _: None,
+    ) -> list[Any]:
+        """What matches, `limit` at most; `tell` is called with what each step has found."""
+        found: list[Any] = []
+        with await self.meter("searching", only) as meter:
+            while self.step and len(found) < limit:
+                page = await look(cursor=self.cursor, limit=limit - len(found), scan=self.step, **only)
+                self.went(page.scanned, page.cursor, page.is_end)
+                meter.show(self.scanned)
+                tell(page.events)
+                found += page.events
+        return found
 
     @property
     def step(self) -> int:
@@ -412,17 +422,9 @@ async def trace(
     from eventferry import TracedEvent, by_cause
 
     mask, only = _mask(masked, show_secrets), _filters_of(**filters)
-    found: list[TracedEvent] = []
     async with open_store(store) as opened:
         walk = _Walk(opened, scan, cursor)
-        with await walk.meter("searching", only) as meter:
-            while walk.step and len(found) < limit:
-                page = await opened.trace(
-                    correlation, cursor=walk.cursor, limit=limit - len(found), scan=walk.step, **only
-                )
-                walk.went(page.scanned, page.cursor, page.is_end)
-                meter.show(walk.scanned)
-                found += page.events
+        found: list[TracedEvent] = await walk.find(partial(opened.trace, correlation), limit, only)
     if as_json:
         print_data(encoded({"events": list(map(mask.traced, found))} | walk.result))
         return
