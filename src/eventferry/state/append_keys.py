@@ -12,14 +12,18 @@ import msgspec
 
 from eventferry.clock import now
 from eventferry.database import Database, Reading, Writing
-from eventferry.errors import UnsupportedStoreError
 from eventferry.state import owners
-from eventferry.state.small_tables import columns
+from eventferry.state.small_tables import KeptTable
 
 KEPT_MS = 7 * 24 * 3600 * 1000
 """How long a key is kept, in ms."""
 
-_COLUMNS = ("id", "at", "record")
+_TABLE = KeptTable(
+    lambda tables: tables.appends,
+    {"id": "VARCHAR(64) NOT NULL PRIMARY KEY", "at": "BIGINT NOT NULL", "record": "TEXT NOT NULL"},
+    "idempotency keys would be kept there",
+    unique=("at", "id"),
+)
 _SWEPT = 200  # keys that are removed at a time, twice as many as come between two times
 
 
@@ -36,41 +40,21 @@ def id_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _names(reading: Reading) -> tuple[str, str, str, str]:
-    """The table and its columns, quoted."""
-    dialect = reading.dialect
-    name, at, record = map(dialect.column, _COLUMNS)
-    return dialect.table(dialect.tables.appends), name, at, record
-
-
 async def has_table(reading: Reading) -> bool:
     """Whether the table is there. Raises UnsupportedStoreError where another program's table has its name."""
-    name = reading.dialect.tables.appends
-    known = await columns(reading, name)
-    if known and not set(_COLUMNS) <= known.keys():
-        raise UnsupportedStoreError(
-            f"the table {name!r} belongs to another program; idempotency keys would be kept there"
-        )
-    return bool(known)
+    return await _TABLE.is_ours(reading)
 
 
 async def make_table(database: Database) -> None:
     """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one; an exclusive one,
     since many writers may begin at once."""
     async with owners.writing(database, "exclusive") as writing:
-        if not await has_table(writing):
-            table, name, at, record = _names(writing)
-            await writing.change(
-                f"""CREATE TABLE IF NOT EXISTS {table}(
-                  {name} VARCHAR(64) NOT NULL PRIMARY KEY, {at} BIGINT NOT NULL, {record} TEXT NOT NULL,
-                  UNIQUE ({at}, {name})
-                ){writing.dialect.of_table}"""
-            )
+        await _TABLE.make(writing)
 
 
 async def load(reading: Reading, ids: Iterable[str], target: str) -> dict[str, AppendRecord]:
     """What is known of these keys in a store with these events, by their ids."""
-    table, name, _, record = _names(reading)
+    table, name, _, record = _TABLE.names(reading)
     wanted = tuple(ids)
     rows = await reading.ask(
         f"SELECT {name}, {record} FROM {table} WHERE {name} IN ({', '.join(['%s'] * len(wanted))})", wanted
@@ -81,7 +65,7 @@ async def load(reading: Reading, ids: Iterable[str], target: str) -> dict[str, A
 
 async def save(writing: Writing, records: Mapping[str, AppendRecord]) -> None:
     """Keep what was stored, by the ids of the keys, in the transaction that stores it."""
-    table, name, at, record = _names(writing)
+    table, name, at, record = _TABLE.names(writing)
     ids, moment = tuple(records), now()
     # What stands there is of events that have been replaced.
     await writing.change(f"DELETE FROM {table} WHERE {name} IN ({', '.join(['%s'] * len(ids))})", ids)
@@ -107,7 +91,7 @@ class Sweeping:
         self._stored += stored
         if self._stored < _SWEPT // 2:
             return
-        table, name, at, _ = _names(writing)
+        table, name, at, _ = _TABLE.names(writing)
         old = await writing.ask(
             f"SELECT {name} FROM {table} WHERE {at} < %s ORDER BY {at} LIMIT {_SWEPT}", (now() - KEPT_MS,)
         )

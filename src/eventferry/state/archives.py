@@ -16,9 +16,18 @@ from eventferry.errors import UnsupportedStoreError, UsageError
 from eventferry.reading.questions import identity_of
 from eventferry.state import owners
 from eventferry.state.erasures import MAX_WHAT
-from eventferry.state.small_tables import columns
+from eventferry.state.small_tables import KeptTable
 
-_COLUMNS = ("id", "at", "events", "what")
+_TABLE = KeptTable(
+    lambda tables: tables.archives,
+    {
+        "id": "VARCHAR(64) NOT NULL PRIMARY KEY",
+        "at": "BIGINT NOT NULL",
+        "events": "BIGINT NOT NULL",
+        "what": "TEXT NOT NULL",
+    },
+    "it would be kept there which events are archived",
+)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -76,38 +85,18 @@ class Archive(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     chosen: Chosen
 
 
-def _names(reading: Reading) -> tuple[str, str, str, str, str]:
-    """The table and its columns, quoted."""
-    dialect = reading.dialect
-    name, at, events, what = map(dialect.column, _COLUMNS)
-    return dialect.table(dialect.tables.archives), name, at, events, what
-
-
 async def make_table(database: Database) -> None:
     """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
     UnsupportedStoreError where another program's table has its name."""
     async with owners.writing(database, "exclusive", frozen="allow") as writing:
-        known = await columns(writing, writing.dialect.tables.archives)
-        table, name, at, events, what = _names(writing)
-        if not known:
-            await writing.change(
-                f"""CREATE TABLE IF NOT EXISTS {table}(
-                  {name} VARCHAR(64) NOT NULL PRIMARY KEY, {at} BIGINT NOT NULL, {events} BIGINT NOT NULL,
-                  {what} TEXT NOT NULL
-                ){writing.dialect.of_table}"""
-            )
-        elif not set(_COLUMNS) <= known.keys():
-            raise UnsupportedStoreError(
-                f"the table {writing.dialect.tables.archives!r} belongs to another program; it would be kept there "
-                "which events are archived"
-            )
+        await _TABLE.make(writing)
 
 
 async def load(reading: Reading) -> list[Archive]:
     """All archives that there were, in the order in which they were begun."""
-    if not set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.archives)).keys():
+    if not await _TABLE.is_there(reading):
         return []
-    table, name, at, events, what = _names(reading)
+    table, name, at, events, what = _TABLE.names(reading)
     rows = await reading.ask(f"SELECT {name}, {at}, {events}, {what} FROM {table} ORDER BY {at}, {name}")
     found = []
     for key, moment, count, text in rows:
@@ -148,7 +137,7 @@ def check(archive: Archive) -> None:
 
 async def add(writing: Writing, archive: Archive) -> None:
     """Keep an archive, unless there is one of this id."""
-    table, name, at, events, what = _names(writing)
+    table, name, at, events, what = _TABLE.names(writing)
     if not await writing.ask(f"SELECT {at} FROM {table} WHERE {name} = %s", (archive.id,)):
         await writing.change(
             f"INSERT INTO {table}({name}, {at}, {events}, {what}) VALUES (%s, %s, %s, %s)",
@@ -159,7 +148,7 @@ async def add(writing: Writing, archive: Archive) -> None:
 async def change(writing: Writing, archive: str, difference: int) -> bool:
     """So many payloads more, or fewer, are in an archive; in the transaction that rewrites the events. False, and no
     change, where there is no such archive, or it has been closed: all that it held was recalled."""
-    table, name, _, events, _ = _names(writing)
+    table, name, _, events, _ = _TABLE.names(writing)
     changed = await writing.change(
         f"UPDATE {table} SET {events} = {events} + %s WHERE {name} = %s AND {events} > 0",
         (difference, archive),
@@ -169,7 +158,7 @@ async def change(writing: Writing, archive: str, difference: int) -> bool:
 
 async def forget(writing: Writing, archive: str) -> None:
     """An archive holds nothing any more."""
-    table, name, _, events, _ = _names(writing)
+    table, name, _, events, _ = _TABLE.names(writing)
     await writing.change(f"UPDATE {table} SET {events} = 0 WHERE {name} = %s", (archive,))
 
 

@@ -12,14 +12,18 @@ from collections.abc import Iterable
 import msgspec
 
 from eventferry.database import Database, Frozen, Reading, Writing
-from eventferry.errors import UnsupportedStoreError, UsageError
+from eventferry.errors import UsageError
 from eventferry.state import owners
-from eventferry.state.small_tables import columns
+from eventferry.state.small_tables import KeptTable
 
 MAX_WHAT = 60_000
 """Bytes of what an erasure says, which the columns of every database can hold."""
 
-_COLUMNS = ("id", "at", "what")
+_TABLE = KeptTable(
+    lambda tables: tables.erasures,
+    {"id": "VARCHAR(64) NOT NULL PRIMARY KEY", "at": "BIGINT NOT NULL", "what": "TEXT NOT NULL"},
+    "what was erased from the store would be kept there",
+)
 
 
 class Erasure(msgspec.Struct, frozen=True, rename="camel"):
@@ -54,44 +58,25 @@ def digest_of(erasures: Iterable[Erasure]) -> str:
     return hashlib.blake2b("\n".join(told).encode(), digest_size=16).hexdigest() if told else ""
 
 
-def _names(reading: Reading) -> tuple[str, str, str, str]:
-    """The table and its columns, quoted."""
-    dialect = reading.dialect
-    name, at, what = map(dialect.column, _COLUMNS)
-    return dialect.table(dialect.tables.erasures), name, at, what
-
-
 async def make_table(database: Database, *, frozen: Frozen = "refuse") -> None:
     """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
     UnsupportedStoreError where another program's table has its name."""
     async with owners.writing(database, "exclusive", frozen=frozen) as writing:
-        known = await columns(writing, writing.dialect.tables.erasures)
-        table, name, at, what = _names(writing)
-        if not known:
-            await writing.change(
-                f"""CREATE TABLE IF NOT EXISTS {table}(
-                  {name} VARCHAR(64) NOT NULL PRIMARY KEY, {at} BIGINT NOT NULL, {what} TEXT NOT NULL
-                ){writing.dialect.of_table}"""
-            )
-        elif not set(_COLUMNS) <= known.keys():
-            raise UnsupportedStoreError(
-                f"the table {writing.dialect.tables.erasures!r} belongs to another program; what was erased from the "
-                "store would be kept there"
-            )
+        await _TABLE.make(writing)
 
 
 async def load(reading: Reading) -> list[Erasure]:
     """What was erased, in the order in which it was."""
-    if not set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.erasures)).keys():
+    if not await _TABLE.is_there(reading):
         return []
-    table, name, at, what = _names(reading)
+    table, name, at, what = _TABLE.names(reading)
     rows = await reading.ask(f"SELECT {at}, {what} FROM {table} ORDER BY {at}, {name}")
     return [Erasure(moment, text) for moment, text in rows]
 
 
 async def save(writing: Writing, erasure: Erasure) -> None:
     """Add a row, or let the one that says the same be of a later time, in the transaction that rewrites the events."""
-    table, name, at, what = _names(writing)
+    table, name, at, what = _TABLE.names(writing)
     changed = await writing.change(
         f"UPDATE {table} SET {at} = %s WHERE {name} = %s", (erasure.at, erasure.id)
     )

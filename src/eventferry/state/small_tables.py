@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from eventferry.database import Reading, Writing
 from eventferry.databases.dialect import Column, Condition, Dialect
-from eventferry.databases.names import beside_events, refuse_foreign
+from eventferry.databases.names import Tables, beside_events, refuse_foreign
 from eventferry.errors import InputError, UnsupportedStoreError
 
 
@@ -15,6 +16,52 @@ async def columns(reading: Reading, table: str) -> dict[str, Column]:
     """The columns of a table by their names; none where there is no such table."""
     found = [Column(*row) for row in await reading.ask(*reading.dialect.columns(table))]
     return {column.name: column for column in found}
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTable:
+    """A table that is made when something is first kept in it.
+
+    Attributes:
+        name: which of the tables of a store it is.
+        columns: what each column holds, in SQL that all databases have.
+        kept: what would be kept there, for the error where another program's table has its name.
+        unique: a further key, beside the primary one.
+    """
+
+    name: Callable[[Tables], str]
+    columns: Mapping[str, str]
+    kept: str
+    unique: tuple[str, ...] = ()
+
+    def names(self, reading: Reading) -> Sequence[str]:
+        """The table and its columns, quoted."""
+        dialect = reading.dialect
+        return dialect.table(self.name(dialect.tables)), *map(dialect.column, self.columns)
+
+    async def is_there(self, reading: Reading) -> bool:
+        """Whether it is there; another program's is not."""
+        return self.columns.keys() <= (await columns(reading, self.name(reading.dialect.tables))).keys()
+
+    async def is_ours(self, reading: Reading) -> bool:
+        """Whether it is there. Raises UnsupportedStoreError where another program's table has its name."""
+        name = self.name(reading.dialect.tables)
+        known = await columns(reading, name)
+        if known and not self.columns.keys() <= known.keys():
+            raise UnsupportedStoreError(f"the table {name!r} belongs to another program; {self.kept}")
+        return bool(known)
+
+    async def make(self, writing: Writing) -> None:
+        """Make it where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
+        UnsupportedStoreError where another program's table has its name."""
+        if await self.is_ours(writing):
+            return
+        dialect = writing.dialect
+        parts = [f"{dialect.column(column)} {holds}" for column, holds in self.columns.items()]
+        if self.unique:
+            parts.append(f"UNIQUE ({', '.join(map(dialect.column, self.unique))})")
+        table, *_ = self.names(writing)
+        await writing.change(f"CREATE TABLE IF NOT EXISTS {table}({', '.join(parts)}){dialect.of_table}")
 
 
 def text_of(value: Any) -> str:

@@ -11,9 +11,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from eventferry.database import Reading, Writing
-from eventferry.errors import UnsupportedStoreError
 from eventferry.reading.questions import identity_of
-from eventferry.state.small_tables import columns
+from eventferry.state.small_tables import KeptTable
 
 Mode: TypeAlias = Literal["replica", "merge"]
 """Whether events keep their positions and versions in the target, or get new ones behind what it holds."""
@@ -63,43 +62,28 @@ RESTORED = "restored"
 """The key of the row of the store whose backup was restored here. No sync goes on from it: it only says whose bookmarks
 are good here."""
 
-_COLUMNS = ("source", "state", "problem")
-
-
-def _names(reading: Reading) -> tuple[str, str, str, str]:
-    """The table and its columns, quoted."""
-    dialect = reading.dialect
-    source, state, problem = map(dialect.column, _COLUMNS)
-    return dialect.table(dialect.tables.sync), source, state, problem
+_TABLE = KeptTable(
+    lambda tables: tables.sync,
+    {"source": "VARCHAR(64) NOT NULL PRIMARY KEY", "state": "TEXT NOT NULL", "problem": "TEXT NULL"},
+    "the state of a sync would be kept there",
+)
 
 
 async def make_table(writing: Writing) -> None:
     """Make the table where it is missing. In a transaction of its own: on MySQL this ends one. Raises
     UnsupportedStoreError where another program's table has its name."""
-    table, source, state, problem = _names(writing)
-    known = await columns(writing, writing.dialect.tables.sync)
-    if not known:
-        await writing.change(
-            f"""CREATE TABLE {table}(
-              {source} VARCHAR(64) NOT NULL PRIMARY KEY, {state} TEXT NOT NULL, {problem} TEXT NULL
-            ){writing.dialect.of_table}"""
-        )
-    elif not set(_COLUMNS) <= known.keys():
-        name = writing.dialect.tables.sync
-        raise UnsupportedStoreError(
-            f"the table {name!r} belongs to another program; the state of a sync would be kept there"
-        )
+    await _TABLE.make(writing)
 
 
 async def has_table(reading: Reading) -> bool:
     """Whether the table is there."""
-    return set(_COLUMNS) <= (await columns(reading, reading.dialect.tables.sync)).keys()
+    return await _TABLE.is_there(reading)
 
 
 async def _load(reading: Reading, *, void: bool = False) -> list[SyncRow]:
     if not await has_table(reading):
         return []
-    table, *names = _names(reading)
+    table, *names = _TABLE.names(reading)
     rows = await reading.ask(f"SELECT {', '.join(names)} FROM {table} ORDER BY {names[0]}")
     own = identity_of(await reading.state()).hex()
     found = [
@@ -128,7 +112,7 @@ async def note_restored(writing: Writing, state: SyncState) -> None:
 
 async def is_still(writing: Writing, source: str, before: str | None) -> bool:
     """Whether a row has this text still; None: whether there is no row."""
-    table, source_column, state_column, _ = _names(writing)
+    table, source_column, state_column, _ = _TABLE.names(writing)
     rows = await writing.ask(f"SELECT {state_column} FROM {table} WHERE {source_column} = %s", (source,))
     return [text for (text,) in rows] == ([] if before is None else [before])
 
@@ -137,7 +121,7 @@ async def save(writing: Writing, source: str, before: str | None, after: SyncSta
     """In the transaction in which the events change too, change a row that still has the text `before`, or insert it
     where that is None and there is none. Returns its text now; None if somebody else has changed it, and then nothing
     was done."""
-    table, source_column, state_column, problem_column = _names(writing)
+    table, source_column, state_column, problem_column = _TABLE.names(writing)
     text = msgspec.json.encode(after).decode()
     if before is None:
         if not await is_still(writing, source, None):
@@ -156,7 +140,7 @@ async def save(writing: Writing, source: str, before: str | None, after: SyncSta
 
 async def note_problem(writing: Writing, source: str, problem: Problem | None) -> None:
     """Keep the last error of a sync, for whoever asks how it is; None: it goes well again."""
-    table, source_column, _, problem_column = _names(writing)
+    table, source_column, _, problem_column = _TABLE.names(writing)
     await writing.change(
         f"UPDATE {table} SET {problem_column} = %s WHERE {source_column} = %s",
         (None if problem is None else msgspec.json.encode(problem).decode(), source),
