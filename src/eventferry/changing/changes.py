@@ -10,7 +10,6 @@ from contextlib import aclosing
 import msgspec
 
 from eventferry.changing.function import Called, Function
-from eventferry.changing.moving import Course
 from eventferry.changing.passage import Meant, Passage
 from eventferry.changing.pseudonyms import Pseudonyms
 from eventferry.changing.report import ChangeReport
@@ -100,6 +99,9 @@ class Changes:
 
     def begin(self) -> None:
         """Begin the report anew."""
+        # Every store that is opened imports this module, and what starts processes is for those who change events.
+        from eventferry.changing.moving import Course
+
         self._course = Course(Passage(self._meant))
         self._told: InputError | None = None
 

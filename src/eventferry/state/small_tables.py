@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventferry.database import Reading, Writing
 from eventferry.databases.dialect import Column, Condition, Dialect
@@ -18,8 +17,7 @@ async def columns(reading: Reading, table: str) -> dict[str, Column]:
     return {column.name: column for column in found}
 
 
-@dataclass(frozen=True, slots=True)
-class KeptTable:
+class KeptTable(NamedTuple):
     """A table that is made when something is first kept in it.
 
     Attributes:
