@@ -123,7 +123,6 @@ async def archive(
     database = store._database
     chain = await chain_of(database)
     storage = open_storage(repository)
-    files = list(identities)
     planned = Archive(
         id=token_hex(ID_LENGTH // 2),
         at=now(),
@@ -143,7 +142,7 @@ async def archive(
             await back_up(store, repository, recipients=recipients)
         backup = await Backup.open(storage, chain)
         run = _Archiving(database, storage, planned, dry_run=dry_run)
-        lines = backup.lines(identities=load_identities(files) if files else [], jobs=jobs)
+        lines = backup.lines(identities=load_identities(identities), jobs=jobs)
         async with aclosing(steps(lines, only.takes)) as found:
             async for rows in found:
                 await run.take(rows)

@@ -73,7 +73,6 @@ async def recall(
     database = store._database
     chain = await chain_of(database)
     storage = open_storage(repository)
-    files = list(identities)
     async with database.reading() as reading:
         known = await archives.load(reading)
     if archive_ids is not None:
@@ -87,7 +86,7 @@ async def recall(
         if wanted:
             backup = await Backup.open(storage, chain)
             run.erased_there = await erased_in(backup)
-            lines = backup.lines(identities=load_identities(files) if files else [], jobs=jobs)
+            lines = backup.lines(identities=load_identities(identities), jobs=jobs)
             async with aclosing(steps(lines, Archived(wanted).concerns)) as found:
                 async for rows in found:
                     await run.take(rows)

@@ -176,8 +176,11 @@ def load_identities(files: Iterable[str | os.PathLike[str]]) -> list[Any]:
 
     Raises:
         UsageError: a file cannot be read, or has no such key.
-        MissingExtraError: encryption needs `eventferry[backup]`.
+        MissingExtraError: encryption needs `eventferry[backup]`; not for no files.
     """
+    files = list(files)
+    if not files:
+        return []
     pyrage = _pyrage()
     identities: list[Any] = []
     for file in files:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import Any
 
 from eventferry import cursor
 from eventferry.backup import checking, describing, drilling, keeping, partition, restoring
@@ -45,8 +44,7 @@ class Repository:
         self, place: str | os.PathLike[str], identities: Iterable[str | os.PathLike[str]] = ()
     ) -> None:
         self._storage = open_storage(place)
-        files = list(identities)
-        self._identities: list[Any] = load_identities(files) if files else []
+        self._identities = load_identities(identities)
 
     @property
     def place(self) -> str:
