@@ -119,10 +119,7 @@ async def restore(
         sink = ImportStream(target, Operation("restore", database), database.life)
         report = await pipeline(lines, *steps, sink)
     except EventferryError as error:
-        try:
-            await store.undo_init()
-        except EventferryError as another:
-            error.add_note(f"the empty store was not removed: {another}")
+        await store._undo_init_for(error)
         raise
     return RestoreReport(
         imported=report.imported,

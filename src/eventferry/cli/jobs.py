@@ -117,8 +117,5 @@ async def _import_into(store: str, options: Options) -> AsyncIterator[JobsImport
             async with JobsImport(opened._database, store, options) as jobs:
                 yield jobs
         except EventferryError as error:
-            try:
-                await opened.undo_init()
-            except EventferryError as another:
-                error.add_note(f"the empty store was not removed: {another}")
+            await opened._undo_init_for(error)
             raise

@@ -61,10 +61,7 @@ async def made(
     try:
         yield blocks
     except EventferryError as error:
-        try:
-            await store.undo_init()
-        except EventferryError as another:
-            error.add_note(f"the empty store was not removed: {another}")
+        await store._undo_init_for(error)
         if isinstance(error, InputError) and isinstance(source, MadeLines):
             told = source.explain(error)
             if told is not error:

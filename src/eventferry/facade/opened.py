@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Self
 
 from eventferry.database import Database, Inspection, Undo
-from eventferry.errors import StoreClosedError, StoreNotFoundError, UsageError
+from eventferry.errors import EventferryError, StoreClosedError, StoreNotFoundError, UsageError
 from eventferry.lifecycle import to_the_end
 from eventferry.operation_log import told
 from eventferry.reading.loading import Readers
@@ -64,6 +64,13 @@ class Opened:
         undo, self._undo_init = self._undo_init, None
         if undo is not None:
             await undo()
+
+    async def _undo_init_for(self, error: EventferryError) -> None:
+        """The same where this object created the store for something that failed; the error says if it stays."""
+        try:
+            await self.undo_init()
+        except EventferryError as another:
+            error.add_note(f"the empty store was not removed: {another}")
 
     @told("drop")
     async def drop(self) -> None:
