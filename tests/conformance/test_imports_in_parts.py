@@ -475,3 +475,23 @@ async def test_an_ordinary_import_goes_past_an_open_one_in_parts(opened: Opened)
         assert description.parts_import is not None
         assert description.parts_import.id == import_id
         assert await exported(store) == OLD
+
+
+@pytest.mark.once
+async def test_a_copy_in_parts_brings_no_erasure_while_an_import_that_does_not_know_it_is_open(
+    opened: Opened,
+) -> None:
+    async with opened() as source, opened() as store:
+        await import_lines(source, make_lines(40))
+        await source.erase(Rules(rules=(Rule(redact=("/number",)),)), aggregate_ids=["aggregate-1"])
+        await import_lines(store, OLD)
+        other = await store.begin_incremental_import()
+        await store.push_incremental_import([make_event(50)], other)
+        import_id = await store.begin_import()
+        await store.push_import(import_id, "all", source.export_events())
+        with pytest.raises(ImportOpenError, match="would bring back what is erased"):
+            await store.commit_import(import_id, erased_from=source)
+        assert await exported(store) == OLD
+        await store.rollback_incremental_import(other)
+        assert (await store.commit_import(import_id, erased_from=source)).imported == 40
+        assert await exported(store) == await exported(source)

@@ -16,7 +16,7 @@ from eventferry.changing.erased import Erased, What
 from eventferry.changing.rules import Rules
 from eventferry.changing.selection import Selection
 from eventferry.clock import now
-from eventferry.database import FIRST, Database, ExclusiveWriting, Reading, Stretch, Writing
+from eventferry.database import FIRST, Database, ExclusiveWriting, Reading, Stage, Stretch, Writing
 from eventferry.database import Selection as Question
 from eventferry.errors import ImportOpenError
 from eventferry.importing import steps
@@ -150,10 +150,12 @@ async def _run(database: Database, asked: Callable[[Reading], Awaitable[list[Era
     return looked.report(snapshots)
 
 
-async def refuse_open_import(writing: ExclusiveWriting) -> None:
-    """Refuse an erasure while an import in steps is open: it does not know of it. Raises ImportOpenError, or
-    StoreBusyError for one that a running process drives."""
-    for left in [*await writing.stages("open"), *await writing.stages("parts")]:
+async def refuse_open_import(reading: Reading, *, but: Stage | None = None) -> None:
+    """Refuse an erasure while an import in steps is open that does not know of it: any `but` the one that brings it.
+    Raises ImportOpenError, or StoreBusyError for one that a running process drives."""
+    for left in [*await reading.stages("open"), *await reading.stages("parts")]:
+        if but is not None and left.id == but.id:
+            continue
         if left.driver is not None:
             raise owners.running(left)
         raise ImportOpenError(

@@ -94,6 +94,7 @@ class InParts(Opened):
             StoreChangedError: events were saved since `begin_import`. Roll back, and import again.
             StoreBusyError: another process is committing it, or it is the import of a command that runs.
             EmptyInputError: there are no events.
+            ImportOpenError: an incremental import is open, and does not know what `erased_from` says.
         """
         known = () if erased_from is None else await erasing.read(erased_from._database)
         return await parts.commit(self._database, import_id, allow_empty=allow_empty, known=known)

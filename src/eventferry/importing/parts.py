@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry.changing import erasing
 from eventferry.changing.erased import Erased
-from eventferry.database import Database, Owner, Progress, RowBatch, Stage, Writing
+from eventferry.database import Database, Owner, Progress, Reading, Replacing, RowBatch, Stage, Writing
 from eventferry.errors import (
     EventferryError,
     ImportNotFoundError,
@@ -42,7 +42,6 @@ from eventferry.operation_log import Operation
 from eventferry.reading import order
 from eventferry.state import commits, erasures, owners
 from eventferry.state.erasures import Erasure
-from eventferry.state.small_tables import refuse_foreign_tables
 
 _LONGEST_NAME = 2000  # bytes of a part's name
 
@@ -346,7 +345,20 @@ async def _commit(
     database: Database, stage: Stage, owner: Owner, known: Sequence[Erasure], *, allow_empty: bool
 ) -> int:
     """Swap; how many events that brings."""
+
+    async def refuse(reading: Reading) -> None:
+        if known:
+            await erasing.refuse_open_import(reading, but=stage)
+
+    async def swap(replacing: Replacing, stage: Stage) -> None:
+        await replacing.swap(stage)
+        await commits.save(replacing, stage.id, events)
+        if known:
+            await erasing.keep(replacing, known)
+
     try:
+        async with database.reading() as reading:
+            await refuse(reading)
         parts = await _settle(database, stage)
         events = sum(push.events for push in parts.values())
         if not events and not allow_empty:
@@ -362,16 +374,7 @@ async def _commit(
     except EventferryError:
         await to_the_end(_give_back(database, stage))
         raise
-    async with owners.writing(database, frozen="allow") as writing:
-        await writing.make_indexes(stage, "other")
-    async with owners.writing(database, "replacing", owner=owner.id) as replacing:
-        await replacing_import.refuse_changed(replacing, stage)
-        await refuse_foreign_tables(replacing, database.life.name)
-        await replacing.swap(stage)
-        await commits.save(replacing, stage.id, events)
-        if known:
-            await erasing.keep(replacing, known)
-        await owners.thaw(replacing, owner.id)
+    await replacing_import.put_in_place(database, stage, owner, refuse, swap)
     return events
 
 

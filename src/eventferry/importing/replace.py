@@ -195,14 +195,7 @@ class Replacement:
                 line=clash.second_line,
                 field=clash.field,
             )
-        async with owners.writing(self._database, frozen="allow") as writing:
-            await writing.make_indexes(stage, "other")
-        async with owners.writing(self._database, "replacing", owner=owner.id) as replacing:
-            await self._refuse_full(replacing)
-            await refuse_changed(replacing, stage)
-            await refuse_foreign_tables(replacing, self._database.life.name)
-            await self._swap(replacing, stage)
-            await owners.thaw(replacing, owner.id)
+        await put_in_place(self._database, stage, owner, self._refuse_full, self._swap)
         self._stage = None
         await to_the_end(owner.release())
 
@@ -241,7 +234,26 @@ class _Clashing(Exception):  # noqa: N818 -- no error: it rolls the transaction 
     """Ends a transaction of which nothing is to be kept."""
 
 
-async def refuse_changed(replacing: Replacing, stage: Stage) -> None:
+async def put_in_place(
+    database: Database,
+    stage: Stage,
+    owner: Owner,
+    refuse: Callable[[Replacing], Coroutine[None, None, None]],
+    swap: Callable[[Replacing, Stage], Coroutine[None, None, None]],
+) -> None:
+    """Put a stage that has its unique indexes in the events' place: `refuse` and all other checks of an import are
+    repeated in the transaction in which `swap` does that."""
+    async with owners.writing(database, frozen="allow") as writing:
+        await writing.make_indexes(stage, "other")
+    async with owners.writing(database, "replacing", owner=owner.id) as replacing:
+        await refuse(replacing)
+        await _refuse_changed(replacing, stage)
+        await refuse_foreign_tables(replacing, database.life.name)
+        await swap(replacing, stage)
+        await owners.thaw(replacing, owner.id)
+
+
+async def _refuse_changed(replacing: Replacing, stage: Stage) -> None:
     """Refuse a swap that would lose somebody's events, or bring back what was erased. Raises StoreChangedError."""
     # Read again: who fills a gap, which the heads don't show, takes it away.
     left = [one for one in await replacing.stages(stage.kind) if one.id == stage.id]
