@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
+
+from eventferry.errors import UsageError
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -23,3 +25,14 @@ def load_function(name: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{name!r} is not a function")  # noqa: TRY004  # callers catch one kind of error
     return found
+
+
+def given_function(function: Any) -> Callable[..., Any]:
+    """The function of an argument `function`: a callable, or a name as `load_function` takes it. Raises UsageError."""
+    try:
+        found = load_function(function) if isinstance(function, str) else function
+    except ValueError as error:
+        raise UsageError(f"function: {error}") from error
+    if not callable(found):
+        raise UsageError(f"function: a callable or module:function, not {type(function).__name__}")
+    return cast(Callable[..., Any], found)

@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from eventferry.errors import ChangeError, UsageError
+from eventferry.errors import ChangeError
 from eventferry.lines.converting import new_row
 from eventferry.lines.decoder import Line
 from eventferry.lines.event import Event, decode_event
 from eventferry.lines.payload import ENCODER, encode_payload
-from eventferry.user_functions import load_function
+from eventferry.user_functions import given_function
 
 Function: TypeAlias = Callable[[Event], Event | Iterable[Event] | None]
 
@@ -28,12 +28,7 @@ class Called:
     """
 
     def __init__(self, given: str | Function) -> None:
-        try:
-            self._function = load_function(given) if isinstance(given, str) else given
-        except ValueError as error:
-            raise UsageError(f"function: {error}") from error
-        if not callable(self._function):
-            raise UsageError(f"function: a callable or module:function, not {type(given).__name__}")
+        self._function = given_function(given)
         self.is_named = isinstance(given, str)
         self.name = given if isinstance(given, str) else _name(given)
 

@@ -19,6 +19,7 @@ from eventferry.looking.tracing import Trace
 from eventferry.reading import histories
 from eventferry.reading.arguments import check_integer, filter_of, text
 from eventferry.results import Page
+from eventferry.user_functions import given_function
 
 SCAN = 100_000
 """Events that a search looks at in one call."""
@@ -171,7 +172,7 @@ class Looking(Opened):
         """
         return await poison.find_poison(
             self._database,
-            poison.loaded(function),
+            given_function(function),
             filter_of(**filters),
             cursor,
             _at_least_one("scan", scan),

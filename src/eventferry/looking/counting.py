@@ -12,6 +12,7 @@ from eventferry.database import Database, Filter, Reading
 from eventferry.databases.dialect import Condition, Dialect
 from eventferry.errors import UsageError
 from eventferry.looking.conditions import matching
+from eventferry.state.small_tables import text_of
 
 MOST_POINTS = 10_000
 """Points of a timeline, at most."""
@@ -205,7 +206,7 @@ async def _types(reading: Reading, only: Filter, top: int) -> EventTypes:
     if not rows:
         return EventTypes([], 0, 0, 0, None, None)
     count, events, total, first, last = map(int, rows[0][6:])
-    types = [TypeCount(_text(kind), *map(int, numbers[:5])) for kind, *numbers in rows]
+    types = [TypeCount(text_of(kind), *map(int, numbers[:5])) for kind, *numbers in rows]
     return EventTypes(types, count, events, total, first, last)
 
 
@@ -220,7 +221,7 @@ async def _aggregates(reading: Reading, only: Filter, top: int) -> Aggregates:
         GROUP BY {name} ORDER BY 2 DESC, 1 LIMIT %s""",
         (*condition.values, top),
     )
-    found = [AggregateCount(_text(aggregate), int(events)) for aggregate, events, _ in rows]
+    found = [AggregateCount(text_of(aggregate), int(events)) for aggregate, events, _ in rows]
     return Aggregates(found, int(rows[0][2]) if rows else 0)
 
 
@@ -267,7 +268,3 @@ async def _largest(reading: Reading, only: Filter, top: int) -> list[LargeEvent]
 
 def _events(dialect: Dialect, only: Filter) -> tuple[str, Condition]:
     return dialect.table(dialect.tables.events), matching(dialect, only)
-
-
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode()

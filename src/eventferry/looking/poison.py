@@ -11,10 +11,8 @@ from typing import Any
 import msgspec
 
 from eventferry.database import Database, Filter
-from eventferry.errors import UsageError
 from eventferry.lines.event import Event, decode_event
 from eventferry.looking.scanning import Scan
-from eventferry.user_functions import load_function
 
 
 class PoisonSearch(msgspec.Struct, frozen=True, rename="camel"):
@@ -33,17 +31,6 @@ class PoisonSearch(msgspec.Struct, frozen=True, rename="camel"):
     cursor: str
     scanned: int
     is_end: bool
-
-
-def loaded(function: str | Callable[[Event], Any]) -> Callable[[Event], Any]:
-    """A function, given itself or by its name. Raises UsageError."""
-    try:
-        found = load_function(function) if isinstance(function, str) else function
-    except ValueError as error:
-        raise UsageError(f"function: {error}") from error
-    if not callable(found):
-        raise UsageError(f"function: a callable or module:function, not {type(function).__name__}")
-    return found
 
 
 async def find_poison(
