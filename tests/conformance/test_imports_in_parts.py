@@ -305,20 +305,22 @@ async def test_workers_that_are_killed_lose_and_double_nothing(new_url: NewUrl, 
 
 COMMIT = """
 import asyncio, os, signal, sys
+from unittest.mock import patch  # refuses a name that is no longer there
 from eventferry import open_store
-from eventferry.importing import parts
+from eventferry.importing import parts, replace
+
+BEFORE = {
+    "taken": (parts, "_settle"),
+    "indexed": (replace, "_refuse_changed"),
+    "swapped": (parts.owners, "thaw"),  # within the transaction of the swap
+}
 
 async def main(url, import_id, step):
+    def die(*_, **__):
+        os.kill(os.getpid(), signal.SIGKILL)
     async with open_store(url) as store:
-        def die(*_, **__):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if step == "taken":
-            parts._settle = die
-        elif step == "indexed":
-            parts.replacing_import.refuse_changed = die
-        else:
-            parts.owners.thaw = die  # within the transaction of the swap
-        await store.commit_import(import_id)
+        with patch.object(*BEFORE[step], die):
+            await store.commit_import(import_id)
 
 asyncio.run(main(*sys.argv[1:]))
 """
