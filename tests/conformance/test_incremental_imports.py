@@ -351,6 +351,7 @@ async def test_older_is_judged_at_the_commit(opened: Opened) -> None:
         assert await store.commit_incremental_import(import_id) == ImportReport(1, 0, 1)
 
 
+@pytest.mark.once
 async def test_a_commit_that_is_refused_leaves_the_import_open(opened: Opened) -> None:
     async with opened() as store:
         await store.incremental_import([at(200, 1)])
@@ -365,6 +366,7 @@ async def test_a_commit_that_is_refused_leaves_the_import_open(opened: Opened) -
         assert report == ImportReport(1, 1, 0)
 
 
+@pytest.mark.once
 async def test_an_unknown_way_to_treat_older_events_is_refused(opened: Opened) -> None:
     wrong: Any = "ignore"
     async with opened() as store:
@@ -397,6 +399,7 @@ async def test_a_dry_run_reports_what_would_come_in_and_changes_nothing(
         assert await store.commit_incremental_import(import_id) == ImportReport(1, 0, 0)
 
 
+@pytest.mark.once
 async def test_a_dry_run_refuses_what_the_run_would_refuse(opened: Opened) -> None:
     async with opened() as store:
         await store.incremental_import([at(200, 1)])

@@ -241,6 +241,7 @@ async def test_pushing_a_part_again_replaces_it_and_nothing_else(opened: Opened)
         assert Counter(await payloads(store)) == Counter([12, 12, 20, 20, 5, 5, 30, 30, 31, 31])
 
 
+@pytest.mark.once
 async def test_a_part_can_be_called_as_any_file_is(opened: Opened) -> None:
     names = ["café", *map(os.fsdecode, (b"caf\xe9", b"caf\xe8", b"caf\xff", b"\xff", b"\xed\xa0\x80"))]
     async with opened() as store:

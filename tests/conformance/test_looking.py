@@ -128,6 +128,7 @@ async def test_a_timeline_of_too_many_points_is_refused(opened: Opened) -> None:
         assert len((await store.timeline(span="second", start_time=LONG_AGO + 1)).points) == 10_000
 
 
+@pytest.mark.once
 async def test_the_tail_is_followed_without_missing_an_event(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, back_and_forth(40))

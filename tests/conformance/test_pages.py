@@ -86,6 +86,7 @@ async def test_a_wrong_limit_of_an_event_loader_is_refused_by_name(opened: Opene
             await loader.load_events(limit)
 
 
+@pytest.mark.once
 async def test_an_event_loader_from_something_that_is_no_cursor_is_refused_by_name(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(UsageError):
@@ -120,6 +121,7 @@ async def test_wrong_arguments_of_an_export_are_refused_by_name(
 
 
 @pytest.mark.parametrize("limit", [1, 7, 299, 300, 301, 10**9])
+@pytest.mark.once
 async def test_pages_of_any_size_bring_the_same_sequence(opened: Opened, limit: int) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))
@@ -139,6 +141,7 @@ async def test_a_page_holds_at_most_limit_events_and_its_cursor_goes_on_behind_t
         ]
 
 
+@pytest.mark.once
 async def test_the_cursor_of_a_page_is_that_of_get_next_cursor(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(600))
@@ -148,6 +151,7 @@ async def test_the_cursor_of_a_page_is_that_of_get_next_cursor(opened: Opened) -
         assert second.cursor == store.get_next_cursor(first.cursor, second.events)
 
 
+@pytest.mark.once
 async def test_pages_of_other_sizes_follow_one_another(opened: Opened) -> None:
     # What was read ahead for a page of the size before is of no use then.
     lines = make_lines(6000)
@@ -171,6 +175,7 @@ async def test_at_the_end_a_page_is_empty_and_the_cursor_stays(opened: Opened) -
         assert page.cursor == last.cursor
 
 
+@pytest.mark.once
 async def test_a_page_of_an_empty_store_from_the_start_gives_the_zero_cursor(opened: Opened) -> None:
     async with opened() as store:
         page = await store.load_events(limit=1, cursor=None)
@@ -178,6 +183,7 @@ async def test_a_page_of_an_empty_store_from_the_start_gives_the_zero_cursor(ope
         assert page.cursor == ZERO
 
 
+@pytest.mark.once
 async def test_the_zero_cursor_is_the_start(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(3))
@@ -252,6 +258,7 @@ async def test_pages_by_type_and_aggregate_bring_only_what_matches_both(opened: 
         assert numbers(read) == expected == [4, 34]
 
 
+@pytest.mark.once
 async def test_filters_can_be_any_iterable_of_texts(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(60))
@@ -292,6 +299,7 @@ async def test_names_in_filters_are_compared_byte_by_byte(opened: Opened, name: 
 
 
 @pytest.mark.parametrize("filters", [{"event_types": []}, {"aggregate_ids": []}])
+@pytest.mark.once
 async def test_an_empty_filter_matches_nothing_and_the_given_cursor_comes_back(
     opened: Opened, filters: dict[str, Any]
 ) -> None:
@@ -304,6 +312,7 @@ async def test_an_empty_filter_matches_nothing_and_the_given_cursor_comes_back(
 
 
 @pytest.mark.parametrize("filters", [{"event_types": []}, {"aggregate_ids": []}])
+@pytest.mark.once
 async def test_an_empty_filter_from_the_start_gives_the_zero_cursor(
     opened: Opened, filters: dict[str, Any]
 ) -> None:
@@ -314,6 +323,7 @@ async def test_an_empty_filter_from_the_start_gives_the_zero_cursor(
         assert page.cursor == ZERO
 
 
+@pytest.mark.once
 async def test_an_empty_filter_beside_one_that_matches_still_matches_nothing(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))
@@ -393,6 +403,7 @@ async def test_a_page_by_time_can_have_filters_too(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("filters", [{"event_types": []}, {"aggregate_ids": []}])
+@pytest.mark.once
 async def test_a_page_by_time_with_an_empty_filter_is_empty(opened: Opened, filters: dict[str, Any]) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))
@@ -449,6 +460,7 @@ async def test_an_empty_store_has_no_latest_event(opened: Opened) -> None:
 # the event loader
 
 
+@pytest.mark.once
 async def test_an_event_loader_remembers_how_far_it_is(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))
@@ -461,6 +473,7 @@ async def test_an_event_loader_remembers_how_far_it_is(opened: Opened) -> None:
         assert (await store.load_events(limit=1, cursor=loader.cursor)).events == []
 
 
+@pytest.mark.once
 async def test_an_event_loader_begins_at_its_cursor(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))
@@ -469,6 +482,7 @@ async def test_an_event_loader_begins_at_its_cursor(opened: Opened) -> None:
         assert numbers((await loader.load_events(100)).events) == [4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.once
 async def test_an_event_loader_with_a_filter_brings_only_what_matches(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(60))
@@ -479,6 +493,7 @@ async def test_an_event_loader_with_a_filter_brings_only_what_matches(opened: Op
         assert numbers((await loader.load_events(9)).events) == [34]
 
 
+@pytest.mark.once
 async def test_an_event_loader_with_an_empty_filter_brings_nothing_and_stays(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))
@@ -490,6 +505,7 @@ async def test_an_event_loader_with_an_empty_filter_brings_nothing_and_stays(ope
             assert page.cursor == loader.cursor == cursor
 
 
+@pytest.mark.once
 async def test_an_event_loader_follows_events_saved_after_it_was_at_the_end(opened: Opened) -> None:
     async with opened() as store:
         loader = await store.get_event_loader(cursor=None)
@@ -502,6 +518,7 @@ async def test_an_event_loader_follows_events_saved_after_it_was_at_the_end(open
             assert (await loader.load_events(9)).events == []
 
 
+@pytest.mark.once
 async def test_an_event_loader_follows_events_dated_before_those_it_has_read(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, [make_event(0, timestamp=LONG_AGO * 3)])
@@ -511,6 +528,7 @@ async def test_an_event_loader_follows_events_dated_before_those_it_has_read(ope
         assert (await loader.load_events(9)).events == [saved.event]
 
 
+@pytest.mark.once
 async def test_an_event_loader_with_a_filter_follows_too(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(30))
@@ -521,6 +539,7 @@ async def test_an_event_loader_with_a_filter_follows_too(opened: Opened) -> None
         assert (await loader.load_events(9)).events == [saved.event]
 
 
+@pytest.mark.once
 async def test_a_closed_event_loader_says_so(opened: Opened) -> None:
     async with opened() as store:
         loader = await store.get_event_loader(cursor=None)
@@ -530,6 +549,7 @@ async def test_a_closed_event_loader_says_so(opened: Opened) -> None:
             await loader.load_events(1)
 
 
+@pytest.mark.once
 async def test_closing_an_event_loader_leaves_the_store_open(opened: Opened) -> None:
     async with opened() as store:
         await (await store.get_event_loader(cursor=None)).close()
@@ -539,6 +559,7 @@ async def test_closing_an_event_loader_leaves_the_store_open(opened: Opened) -> 
 # cursors
 
 
+@pytest.mark.once
 async def test_get_next_cursor_moves_each_thread_behind_its_highest_event(opened: Opened) -> None:
     async with opened() as store:
         events = events_of(
@@ -552,19 +573,23 @@ async def test_get_next_cursor_moves_each_thread_behind_its_highest_event(opened
         assert after == [8 if thread == 3 else 2 for thread in range(256)]
 
 
+@pytest.mark.once
 async def test_get_next_cursor_after_nothing_is_the_cursor_itself(opened: Opened) -> None:
     async with opened() as store:
         cursor = vector.encode([5] * 256)
         assert store.get_next_cursor(cursor, []) == cursor
         assert store.get_next_cursor(None, []) == ZERO
 
+@pytest.mark.once
 
+@pytest.mark.once
 async def test_get_next_cursor_of_something_that_is_no_cursor_is_refused_by_name(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(UsageError):
             store.get_next_cursor("abc", [])
 
 
+@pytest.mark.once
 async def test_get_next_cursor_of_an_event_without_a_position_is_refused_by_name(opened: Opened) -> None:
     async with opened() as store:
         event = Event(type="T", timestamp=0, aggregate_id="a", aggregate_version=1)
@@ -602,6 +627,7 @@ async def test_the_cursor_until_event_types_stops_in_each_thread_before_the_firs
         assert vector.decode(until) == expected + [0] * 252
 
 
+@pytest.mark.once
 async def test_the_cursor_until_event_types_knows_the_start(opened: Opened) -> None:
     async with holding(opened, *in_threads("abX", "X")) as store:
         until = await store.get_cursor_until_event_types(None, ["X"])
@@ -609,6 +635,7 @@ async def test_the_cursor_until_event_types_knows_the_start(opened: Opened) -> N
 
 
 @pytest.mark.parametrize("types", [[], "X", [1]])
+@pytest.mark.once
 async def test_the_cursor_until_no_types_is_refused_by_name(opened: Opened, types: Any) -> None:
     async with opened() as store:
         with pytest.raises(UsageError):
@@ -647,6 +674,7 @@ async def test_a_page_by_time_ends_early_too_and_the_next_goes_on_from_its_last_
         assert len((await store.load_events(limit=100, start_time=0)).events) == 1
 
 
+@pytest.mark.once
 async def test_numbers_in_a_payload_keep_their_spelling_for_python(opened: Opened) -> None:
     async with holding(opened, make_event(0, payload=[1, 1.0, -0.5, 10**30])) as store:
         [event] = await all_pages(store, 1)

@@ -74,6 +74,7 @@ async def test_the_stored_event_is_returned_with_its_position(opened: Opened) ->
         assert await exported(store) == line(saved.event)
 
 
+@pytest.mark.once
 async def test_an_event_object_can_be_saved_as_well_as_a_dict(opened: Opened) -> None:
     async with opened() as store:
         event = Event(type="T", aggregate_id="a", aggregate_version=3, payload=[1])
@@ -81,6 +82,7 @@ async def test_an_event_object_can_be_saved_as_well_as_a_dict(opened: Opened) ->
         assert (saved.event.aggregate_id, saved.event.aggregate_version, saved.event.payload) == ("a", 3, [1])
 
 
+@pytest.mark.once
 async def test_the_position_that_comes_with_an_event_is_not_taken_over(opened: Opened) -> None:
     async with opened() as store:
         saved = await store.save_event(make_event(5, threadCounter=77))
@@ -197,6 +199,7 @@ async def test_a_large_payload_is_kept(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"1", b"1.50", b"1e400", b'{"b":1,"a":[-0.0,1e-7]}'])
+@pytest.mark.once
 async def test_an_event_as_a_page_brings_it_can_be_saved_in_another_store(
     opened: Opened, payload: bytes
 ) -> None:
@@ -375,6 +378,7 @@ async def test_something_that_is_no_event_is_refused_by_name(opened: Opened, eve
             await store.save_event(event)
 
 
+@pytest.mark.once
 async def test_an_invalid_event_object_is_refused_by_its_field_too(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(InputError) as refused:
@@ -514,6 +518,7 @@ async def test_of_many_saves_of_one_version_exactly_one_succeeds(opened: Opened)
         assert event in [result.event for result in results if not isinstance(result, BaseException)]
 
 
+@pytest.mark.once
 async def test_an_invalid_save_among_parallel_ones_harms_none_of_them(opened: Opened) -> None:
     events = [event_of(f"a{i}", 1, payload=math.nan if i == 5 else i) for i in range(12)]
     async with opened() as store:
@@ -615,6 +620,7 @@ async def longest_stop(work: Awaitable[object]) -> float:
     return longest / (last - begun)
 
 
+@pytest.mark.once
 async def test_a_save_of_very_many_values_does_not_stop_the_loop(opened: Opened) -> None:
     payload = {f"key {i}": i * 1.5e-9 for i in range(200_000)}
     async with opened() as store:

@@ -52,6 +52,7 @@ async def test_a_long_key_is_a_key(opened: Opened) -> None:
         assert await store.load_snapshot("k" * 600 + "1") == "one"
 
 
+@pytest.mark.once
 async def test_every_call_is_kept_by_default(opened: Opened) -> None:
     async with opened() as store:
         for number in range(5):
@@ -59,6 +60,7 @@ async def test_every_call_is_kept_by_default(opened: Opened) -> None:
             assert await store.load_snapshot("key") == f"{number}"
 
 
+@pytest.mark.once
 async def test_with_a_bucket_size_of_n_every_nth_call_for_a_key_is_kept(opened: Opened) -> None:
     async with opened(snapshot_bucket_size=3) as store:
         kept = []
@@ -73,11 +75,13 @@ async def test_with_a_bucket_size_of_n_every_nth_call_for_a_key_is_kept(opened: 
 
 
 @pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.once
 async def test_a_bucket_has_at_least_one_place(new_url: NewUrl, size: int) -> None:
     with pytest.raises(UsageError):
         open_store(new_url(), snapshot_bucket_size=size)
 
 
+@pytest.mark.once
 async def test_snapshots_are_text(opened: Opened) -> None:
     wrong: Any = {"a": 1}
     async with opened() as store:
@@ -139,6 +143,7 @@ async def test_an_update_changes_the_status_of_what_is_registered_and_nothing_el
         ]
 
 
+@pytest.mark.once
 async def test_a_destination_goes_with_a_registration_and_not_with_an_update(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(UsageError):
@@ -198,6 +203,7 @@ async def test_destination_and_status_are_any_json_values(opened: Opened, value:
             assert isinstance(found, bool) == isinstance(value, bool)
 
 
+@pytest.mark.once
 async def test_what_is_no_json_value_is_refused(opened: Opened) -> None:
     async with opened() as store:
         for wrong in (float("nan"), {1, 2}, "\ud800"):
