@@ -413,6 +413,7 @@ async def test_callers_who_are_cancelled_at_any_moment_leave_nothing_half_done(
         assert all(size % 3 == 0 for size in sizes.values())
 
 
+@pytest.mark.slow
 async def test_appends_saves_and_imports_at_the_same_time_keep_every_promise(opened: Opened) -> None:
     async def appends(store: EventStore, number: int) -> None:
         for _ in range(8):

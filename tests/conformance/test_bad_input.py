@@ -542,6 +542,7 @@ async def test_however_a_line_is_broken_it_is_refused_by_its_number(opened: Open
 @pytest.mark.once
 @pytest.mark.parametrize("space", ["", " "])
 @pytest.mark.parametrize("payload_first", [False, True])
+@pytest.mark.slow
 async def test_what_nests_too_deeply_is_refused_by_its_number_however_near_the_limit(
     opened: Opened, space: str, payload_first: bool
 ) -> None:

@@ -524,6 +524,7 @@ async def test_saves_go_on_around_an_erasure(opened: Opened, rules: Rules) -> No
         assert len(found) == 3_000 + saved
 
 
+@pytest.mark.slow
 async def test_an_erasure_that_is_cancelled_leaves_all_or_nothing(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(3_000)))

@@ -62,6 +62,7 @@ async def broken(number: int) -> AsyncIterator[bytes]:
     raise ConnectionError("the source is gone")
 
 
+@pytest.mark.slow
 async def test_parts_pushed_at_once_are_the_store_that_they_were_cut_from(opened: Opened) -> None:
     async with opened() as source, opened() as store:
         await import_lines(source, make_lines(3000))

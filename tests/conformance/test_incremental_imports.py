@@ -167,6 +167,7 @@ async def test_equal_events_are_counted_over_all_pushes_and_spellings(opened: Op
         assert await store.commit_incremental_import(import_id) == ImportReport(2, 2, 0)
 
 
+@pytest.mark.slow
 async def test_many_events_of_one_aggregate_at_one_time_are_not_compared_each_with_each(
     opened: Opened,
 ) -> None:

@@ -580,8 +580,8 @@ async def test_get_next_cursor_after_nothing_is_the_cursor_itself(opened: Opened
         assert store.get_next_cursor(cursor, []) == cursor
         assert store.get_next_cursor(None, []) == ZERO
 
-@pytest.mark.once
 
+@pytest.mark.once
 @pytest.mark.once
 async def test_get_next_cursor_of_something_that_is_no_cursor_is_refused_by_name(opened: Opened) -> None:
     async with opened() as store:

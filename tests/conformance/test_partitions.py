@@ -285,6 +285,7 @@ def test_without_await_they_are_the_same(new_url: NewUrl) -> None:
 # Many workers
 
 
+@pytest.mark.slow
 async def test_workers_that_are_killed_and_repeated_bring_what_one_incremental_import_brings(
     new_url: NewUrl, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -549,6 +549,7 @@ def processes(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
+@pytest.mark.slow
 async def test_saves_by_several_processes_neither_collide_nor_leave_a_gap_and_a_reader_misses_none(
     new_url: NewUrl,
 ) -> None:
@@ -579,6 +580,7 @@ async def test_saves_by_several_processes_neither_collide_nor_leave_a_gap_and_a_
         assert sorted(seen, key=repr) == sorted(events, key=repr)
 
 
+@pytest.mark.slow
 async def test_after_freeze_nothing_comes_in_from_processes_that_are_saving(new_url: NewUrl) -> None:
     url, loop = new_url(), asyncio.get_running_loop()
     async with open_store(url) as store:

@@ -246,6 +246,7 @@ async def test_one_thread_whose_clocks_go_back(opened: Opened) -> None:
         ]
 
 
+@pytest.mark.slow
 async def test_huge_events_come_over(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         for number in range(3):

@@ -106,6 +106,7 @@ async def test_an_export_whose_client_has_gone_ends(tmp_path: Path) -> None:
         assert len(reader.messages) <= 2
 
 
+@pytest.mark.slow
 async def test_an_export_whose_client_takes_nothing_is_cut(tmp_path: Path) -> None:
     async with opened(tmp_path, 30_000) as store:
         reader = Reader(create_app(store, insecure=True, limits=Limits(timeout=0.2)))
@@ -116,6 +117,7 @@ async def test_an_export_whose_client_takes_nothing_is_cut(tmp_path: Path) -> No
             await asyncio.wait_for(reader.running, 20)
 
 
+@pytest.mark.slow
 async def test_an_export_that_breaks_sends_no_end_and_stops_inside_an_event(tmp_path: Path) -> None:
     async with opened(tmp_path, FAR_MORE_THAN_IS_READ_AHEAD) as store, opened(tmp_path) as other:
         reader = Reader(create_app(store, insecure=True))
@@ -132,6 +134,7 @@ async def test_an_export_that_breaks_sends_no_end_and_stops_inside_an_event(tmp_
             await import_lines(other, body)
 
 
+@pytest.mark.slow
 def test_a_client_sees_that_an_export_was_cut(tmp_path: Path) -> None:
     async def made() -> None:
         async with opened(tmp_path, FAR_MORE_THAN_IS_READ_AHEAD):
