@@ -24,11 +24,11 @@ async def test_a_snapshot_is_there_until_it_is_dropped(opened: Opened) -> None:
         await store.drop_snapshot("key")
 
 
-@pytest.mark.parametrize("text", ["", "null", "1", "1.0", "'\"\\;--", "é😀\u2028\n\r\t", "x" * 1_000_000])
-async def test_any_text_is_kept_as_it_is(opened: Opened, text: str) -> None:
+async def test_any_text_is_kept_as_it_is(opened: Opened) -> None:
     async with opened() as store:
-        await store.save_snapshot("key", text)
-        assert await store.load_snapshot("key") == text
+        for text in ("", "null", "1", "1.0", "'\"\\;--", "é😀\u2028\n\r\t", "x" * 1_000_000):
+            await store.save_snapshot("key", text)
+            assert await store.load_snapshot("key") == text
 
 
 async def test_keys_are_told_apart_byte_by_byte_and_dropped_exactly(opened: Opened) -> None:
@@ -191,16 +191,16 @@ VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
-async def test_destination_and_status_are_any_json_values(opened: Opened, value: Any) -> None:
+async def test_destination_and_status_are_any_json_values(opened: Opened) -> None:
     async with opened() as store:
-        await store.ensure_event_subscriber("app", "model", value, value)
-        await store.ensure_event_subscriber("app", "updated", "somewhere", None)
-        await store.ensure_event_subscriber("app", "updated", status=value, update_only=True)
-        rows = await registered(store)
-        assert rows == [("app", "model", value, value), ("app", "updated", "somewhere", value)]
-        for found in (rows[0][2], rows[0][3], rows[1][3]):
-            assert isinstance(found, bool) == isinstance(value, bool)
+        for value in VALUES:
+            await store.ensure_event_subscriber("app", "model", value, value)
+            await store.ensure_event_subscriber("app", "updated", "somewhere", None)
+            await store.ensure_event_subscriber("app", "updated", status=value, update_only=True)
+            rows = await registered(store)
+            assert rows == [("app", "model", value, value), ("app", "updated", "somewhere", value)]
+            for found in (rows[0][2], rows[0][3], rows[1][3]):
+                assert isinstance(found, bool) == isinstance(value, bool)
 
 
 @pytest.mark.once
