@@ -189,7 +189,9 @@ async def test_events_that_are_replaced_end_it_by_name(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("read", [150, 300])
-@pytest.mark.parametrize("again", [50, 100, 200])
+@pytest.mark.parametrize(
+    "again", [pytest.param(50, marks=pytest.mark.once), 100, pytest.param(200, marks=pytest.mark.once)]
+)
 async def test_a_backup_that_is_restored_meanwhile_ends_it_by_name(
     new_url: NewUrl, read: int, again: int
 ) -> None:
