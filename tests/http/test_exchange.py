@@ -87,6 +87,7 @@ def test_the_real_client_exports_imports_and_freezes(tmp_path: Path, admin: list
 
 
 @pytest.mark.interop
+@pytest.mark.slow
 def test_the_real_client_imports_incrementally(tmp_path: Path, admin: list[str]) -> None:
     in_store(tmp_path, filled)
     folder = tmp_path / "exchange"
