@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from eventferry.database import Progress
-from eventferry.importing.append import Blocks, Placed
+from eventferry.importing.manual import Blocks, Placed
 from eventferry.lines.blocks import LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from tests.support import make_lines

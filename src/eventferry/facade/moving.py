@@ -13,8 +13,8 @@ from eventferry.changing.changes import Changes
 from eventferry.errors import UsageError
 from eventferry.facade.opened import Opened
 from eventferry.importing import incremental, replace
-from eventferry.importing.append import Appending
 from eventferry.importing.incremental import EventSource
+from eventferry.importing.manual import Appending
 from eventferry.importing.merge import ImportReport, Older
 from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
