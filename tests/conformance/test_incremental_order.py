@@ -124,7 +124,9 @@ async def test_events_of_one_timestamp_stand_in_one_thread(opened: Opened) -> No
         assert len(set.union(*threads.values())) > 1
 
 
-@pytest.mark.parametrize("thread", [0, 1, 17, 128, 255])
+@pytest.mark.parametrize(
+    "thread", [0, 255, *(pytest.param(each, marks=pytest.mark.once) for each in (1, 17, 128))]
+)
 async def test_an_event_comes_behind_those_that_its_aggregate_has_at_its_timestamp(
     opened: Opened, thread: int
 ) -> None:

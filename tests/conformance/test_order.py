@@ -317,7 +317,7 @@ async def test_an_export_that_reads_pages_of_a_few_events_ahead_brings_the_merge
             assert await exported(store, cursor=cursor) == lines_of(order[read:])
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [2, *(pytest.param(each, marks=pytest.mark.once) for each in (1, 3))])
 async def test_an_export_that_reads_ahead_does_not_pass_by_what_hides_below_where_it_begins(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
@@ -791,7 +791,7 @@ async def test_an_early_and_a_late_time_of_a_large_store_are_exported_whole(
             assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(order))
 
 
-@pytest.mark.parametrize("threads", [1, 100, 256])
+@pytest.mark.parametrize("threads", [1, 256, pytest.param(100, marks=pytest.mark.once)])
 async def test_very_many_events_of_one_timestamp_come_each_once(opened: Opened, threads: int) -> None:
     events = history(
         ((number % threads, 0, 0, TYPES[number % 3], "a") for number in range(9_000)), 9_000, LONG_AGO, 0
@@ -825,7 +825,7 @@ async def test_an_export_up_to_a_time_brings_an_early_event_that_waits_behind_a_
         assert await exported(store, cursor=cursor, **chosen.arguments()) == lines_of(expected)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.once)])
 async def test_events_of_very_different_sizes_come_each_once(opened: Opened, seed: int) -> None:
     chance = random.Random(seed)
     events = [

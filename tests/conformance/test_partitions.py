@@ -108,7 +108,7 @@ async def test_from_a_cursor_that_is_no_state_of_the_order_they_are_the_export_f
         )
 
 
-@pytest.mark.parametrize("threads", [1, 4, 256])
+@pytest.mark.parametrize("threads", [4, *(pytest.param(each, marks=pytest.mark.once) for each in (1, 256))])
 async def test_those_of_a_large_store_are_of_about_one_size(opened: Opened, threads: int) -> None:
     events = large_history(threads, 9_000, threads=threads, falls=False)
     async with filled(opened, events) as store:

@@ -97,10 +97,6 @@ OTHER_WRITES: dict[str, Use] = {
 EVERY_USE = READS | WRITES_THAT_A_FREEZE_REFUSES | OTHER_WRITES
 
 
-def each(uses: dict[str, Use]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("use", [pytest.param(use, id=name) for name, use in uses.items()])
-
-
 async def refused(store: EventStore, error: type[EventferryError], name: str, use: Use) -> None:
     """One of several uses of one store must be refused; a failure says which."""
     try:
@@ -349,7 +345,15 @@ async def test_table_names_can_stand_in_the_url_as_well(new_url: NewUrl) -> None
         assert (await store.describe()).event_count == 1
 
 
-@pytest.mark.parametrize("name", ['a"b', "a`b", "a'b", "a b", "größe", "select"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a"b',
+        "a`b",
+        "größe",
+        *(pytest.param(each, marks=pytest.mark.once) for each in ("a'b", "a b", "select")),
+    ],
+)
 async def test_any_table_name_that_can_be_quoted_works(new_url: NewUrl, name: str) -> None:
     async with open_store(new_url(), events_table_name=name) as store:
         await store.init()
@@ -616,16 +620,15 @@ async def test_a_freeze_by_one_client_stops_the_writes_of_another(new_url: NewUr
         await other.save_event(NEW | {"aggregateVersion": 2})
 
 
-@each(WRITES_THAT_A_FREEZE_REFUSES)
-async def test_a_frozen_store_refuses_by_name(opened: Opened, use: Use) -> None:
+async def test_a_frozen_store_refuses_by_name(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, [make_event(i, type="T") for i in range(5)])
         await store.set_secret("kept", "secret")
         before = await exported(store)
         await store.freeze()
-        with pytest.raises(StoreFrozenError):
-            await use(store)
-        assert await exported(store) == before
+        for name, use in WRITES_THAT_A_FREEZE_REFUSES.items():
+            await refused(store, StoreFrozenError, name, use)
+            assert await exported(store) == before, name
         assert await store.get_secret("kept") == "secret"
         assert [secret.id for secret in (await store.load_secrets(limit=10)).secrets] == ["kept"]
         description = await store.describe()
