@@ -403,6 +403,7 @@ def test_no_secret_and_no_token_ever_stands_in_a_log(tmp_path: Path) -> None:
     assert token not in tokens.path.read_text()
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_whatever_goes_through(tmp_path: Path, large: str) -> None:
     source = new_store(tmp_path)
     with serving(source, tmp_path, "--quiet") as target, target.client() as client:
