@@ -288,6 +288,25 @@ def test_what_cannot_be_written_is_refused_before_anything_is_begun(
     assert not (tmp_path / "a.db").exists()
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_commit_that_is_repeated_and_an_abort_behind_it_do_no_harm(
+    url: str, tmp_path: Path, overwrite: bool
+) -> None:
+    target = f"sqlite:///{tmp_path}/b.db"
+    writer = EventferrySource({"url": target}).writer(SCHEMA, overwrite=overwrite)
+    with open_store(url) as source, open_store(target) as store:
+        writer._sink.push(store, writer._import_id, "1", source.export_events())
+        for _ in range(2):
+            pickle.loads(pickle.dumps(writer)).commit([None])
+        save(target, "new")
+        writer.commit([None])
+        writer.abort([None])
+        assert store.describe().event_count == 3001
+        EventferrySource({"url": target}).writer(SCHEMA, overwrite=overwrite).abort(
+            []
+        )  # nothing is in its way
+
+
 # Streams
 
 
