@@ -76,8 +76,8 @@ def opened(store: EventStore) -> str | None:
 
 
 def drive(urls: tuple[str, str], mode: str, until: Callable[[EventStore], bool] | None = None) -> None:
-    """A driver that writes the first store's events into the second; it is killed, with all that it has started, as soon
-    as the second store is so."""
+    """A driver that writes the first store's events into the second; it is killed, with all that it has started, as
+    soon as the second store is so."""
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, *urls, mode],
         env=os.environ | {"PYSPARK_PYTHON": sys.executable},
