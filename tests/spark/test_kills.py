@@ -38,7 +38,7 @@ events.write.format("eventferry").option("url", sys.argv[2]).mode(sys.argv[3]).s
 
 def test_twenty_kills_lose_and_double_nothing() -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scale_demo", "--events", "300000", "--kills", "20"],
+        [sys.executable, "-m", "benchmarks.scale_demo", "--events", "100000", "--kills", "20"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -48,7 +48,7 @@ def test_twenty_kills_lose_and_double_nothing() -> None:
     killed = re.search(r"killed meanwhile: (\d+) workers, (\d+) executors", ended.stdout)
     assert killed is not None
     assert sum(map(int, killed.groups())) == 20, ended.stdout
-    assert "300,000 of 300,000 events are there" in ended.stdout
+    assert "100,000 of 100,000 events are there" in ended.stdout
 
 
 @pytest.fixture
