@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from typing import Unpack
 
 from eventferry import cursor
 from eventferry.backup import checking, describing, drilling, keeping, partition, restoring
@@ -25,7 +26,7 @@ from eventferry.changing.selection import Selection
 from eventferry.errors import CursorAheadError, UsageError
 from eventferry.importing.jobs import Options
 from eventferry.lines.piping import Transform
-from eventferry.reading.arguments import check_integer
+from eventferry.reading.arguments import Filters, Kinds, check_integer, filter_of_kinds
 from eventferry.reading.bookmarks import counters_of, decode
 from eventferry.store import EventStore
 
@@ -96,11 +97,8 @@ class Repository:
         until: str | int | None = None,
         chain: str | None = None,
         jobs: int = JOBS,
-        event_types: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
         without_erasures: bool = False,
+        **kinds: Unpack[Kinds],
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a backup: an async iterator of blocks, a source for `pipeline`, `verify` and `check`.
 
@@ -110,18 +108,10 @@ class Repository:
                 than this time, in ms since 1970.
             chain: of which store, where there are several.
             jobs: how many parts are fetched at the same time.
-            event_types: only events of these types.
-            exclude_types: but none of these.
-            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
-            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
             without_erasures: as they were backed up, with what was erased from the store since.
+            kinds: which events.
         """
-        only = Selection.of(
-            event_types=event_types,
-            exclude_types=exclude_types,
-            aggregate_ids=aggregate_ids,
-            aggregate_prefixes=aggregate_prefixes,
-        )
+        only = Selection.of_filter(filter_of_kinds(**kinds))
         backup = await self._backup(manifest, chain)
         erased = Erased(()) if without_erasures else await restoring.erased_in(backup)
         found = backup.lines(stop=until, identities=self._identities, jobs=jobs)
@@ -153,26 +143,13 @@ class Repository:
         return partition.partitions(backup, n, erased)
 
     def read_partition(
-        self,
-        part: RepositoryPartition,
-        *,
-        event_types: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
-        start_time: int | None = None,
-        finish_time: int | None = None,
+        self, part: RepositoryPartition, **filters: Unpack[Filters]
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a partition: an async iterator of blocks. The output is always the same.
 
         Args:
             part: a result of `partitions`.
-            event_types: only events of these types.
-            exclude_types: but none of these.
-            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
-            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
-            start_time: only events at or after this timestamp, in ms since 1970.
-            finish_time: only events at or before this timestamp.
+            filters: which of them.
 
         Raises:
             RepositoryDamagedError: during iteration: an object is missing or damaged; one that was joined with others
@@ -180,14 +157,7 @@ class Repository:
         """
         if not isinstance(part, RepositoryPartition):
             raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
-        only = Selection.of(
-            event_types=event_types,
-            exclude_types=exclude_types,
-            aggregate_ids=aggregate_ids,
-            aggregate_prefixes=aggregate_prefixes,
-            start_time=start_time,
-            finish_time=finish_time,
-        )
+        only = Selection.of(**filters)
         return partition.lines_of(self._storage, part, only, self._identities)
 
     async def restore(

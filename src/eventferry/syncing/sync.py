@@ -50,10 +50,10 @@ from eventferry.state import erasures, owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import Filling
-from eventferry.syncing.pace import Pace
 from eventferry.syncing.placing import Placing
 from eventferry.syncing.preview import SyncPreview, preview_of
 from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source
+from eventferry.syncing.throttle import Throttle
 
 BATCH_SECONDS = 0.05
 BATCH_BYTES = 4 * 1024 * 1024
@@ -138,7 +138,7 @@ class Sync:
         # What changes make of an event, an erasure of the source does not name any more.
         self._erasures = ErasureChanges(source, target) if changes is None else None
         self._keeps_places = source.has_places and (changes is None or changes.keep_positions)
-        self._pace = Pace(rate)
+        self._throttle = Throttle(rate)
         self._batch_events = BATCH_EVENTS if rate is None else min(BATCH_EVENTS, rate)
         self._tell = tell
         self._key = ""
@@ -403,7 +403,7 @@ class Sync:
             sink = ImportStream(filling, Operation("sync", self._target), self._target.life)
             try:
                 changing = () if self._changes is None else (self._changes,)
-                await pipeline(fill, *changing, self._pace.lines, sink)
+                await pipeline(fill, *changing, self._throttle.lines, sink)
             except ResumeError:
                 continue  # the source has grown in its middle since the fill was interrupted: fill anew
             except (StoreFullError, StoreChangedError) as error:
@@ -455,7 +455,7 @@ class Sync:
                 self._changes.forget()
             raise
         self._tell(self._report())
-        await self._pace.take(len(rows))
+        await self._throttle.take(len(rows))
 
     async def _store_rows(self, rows: Sequence[Row], bookmark: str, count: int) -> None:
         state = self._its_state
