@@ -1,4 +1,4 @@
-"""An import, a copy and a restore by several processes beside the same by one, and on PostgreSQL beside `pg_restore -j`.
+"""An import, a copy and a restore by several processes beside the same by one, and on PostgreSQL `pg_restore -j`.
 
 python -m benchmarks.jobs [--events 1000000] [--jobs 2] [--runs 3] [--kinds postgresql,mariadb]
 
