@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from eventferry.looking.counting import Point, Timeline
 from eventferry.looking.plots import bars, sparkline
 from tests.cli.test_words import MOVING, NASTY, SHOWN
 from tests.support import line, make_event, make_lines
-from tests.support.cli import Ferry, new_ferry
+from tests.support.cli import PATIENCE, Ferry, new_ferry, sent
 from tests.support.sqlite import connect
 
 ferry = pytest.fixture(new_ferry)
@@ -57,6 +58,24 @@ def test_the_tail_is_shown_without_secrets(ferry: Ferry) -> None:
     )
     assert event["payload"]["password"] == "n3w"
     assert ferry.done("tail", store, "-n", "0").out == ""
+
+
+def test_the_tail_goes_on_with_what_comes(ferry: Ferry) -> None:
+    store = store_of(ferry, HISTORY)
+    child = ferry.start("tail", store, "--follow", "-n", "1", "--type", "TYPE_0", "--json")
+
+    def shown() -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(sent(child.stdout).readline())
+        return event
+
+    assert shown()["payload"]["name"] == "Eve"
+    for number, kind in enumerate(("TYPE_0", "TYPE_1", "TYPE_0")):
+        event = make_event(9, type=kind, aggregateId=f"n{number}", payload={"password": number})
+        ferry.done("incremental-import", "-", store, "--older", "accept", stdin=line(event))
+    assert [(shown()["aggregateId"], shown()["aggregateId"])] == [("n0", "n2")]
+    child.terminate()
+    assert child.wait(PATIENCE) == 143
+    assert sent(child.stdout).read() == b""
 
 
 def test_a_history_shows_what_changed(ferry: Ferry) -> None:
@@ -170,6 +189,25 @@ def test_all_differences_are_shown_side_by_side(ferry: Ferry) -> None:
     assert ferry.done("diff", a, a).err == "equal: 40 events\n"
     content = ferry("diff", a, b, "--content", "--json").out.splitlines()
     assert len(content) == 71
+
+
+def test_differences_are_told_of_the_events_that_are_asked_for(ferry: Ferry) -> None:
+    store = ferry.store("a.db", 40)
+    ferry.done("export", store, "some.jsonl", "--type", "TYPE_1")
+    assert (
+        ferry.done("diff", store, "some.jsonl", "--type", "TYPE_1", "--content").err == "equal: 13 events\n"
+    )
+    assert ferry("diff", store, "some.jsonl").err.endswith(
+        "27 missing in some.jsonl, 0 extra, 0 changed; 40 and 13 events\n"
+    )
+    until = ferry.done("follow", store, "--once").err.strip()
+    ferry.done("copy", store, "b.db")
+    ferry.done("incremental-import", "-", store, stdin=line(make_event(50)))
+    assert "1 missing in b.db" in ferry("diff", store, "b.db").err
+    assert ferry.done("diff", store, "b.db", "--until", until).err == "equal: 40 events\n"
+    ferry.file("rules.toml", b"[[rule]]\nremove = ['/number']\n")
+    told = ferry("diff", store, "b.db", "--until", until, "--rules", "rules.toml", "--keep-positions")
+    assert told.out.count("+ /number: ") == 40
 
 
 def test_what_a_foreign_writer_let_in_is_shown_or_refused_by_name(ferry: Ferry) -> None:

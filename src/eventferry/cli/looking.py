@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import eventferry
 from eventferry import open_store
 from eventferry.cli.checks import told_of
 from eventferry.cli.commands import command, section
+from eventferry.cli.comparing import Comparison, comparing_options
 from eventferry.cli.options import (
     EVENTS,
     SOURCE,
@@ -28,7 +28,6 @@ from eventferry.cli.options import (
     until_option,
 )
 from eventferry.cli.output import moment_text, print_data, print_line
-from eventferry.cli.repositories import lines_of
 from eventferry.cli.running import cancellable
 from eventferry.cli.tables import is_shown, print_table, width
 from eventferry.cli.terminal import Extent, Meter, counted, inform, is_watched, say
@@ -437,21 +436,20 @@ async def trace(
 @command()
 @click.argument("a", type=SOURCE)
 @click.argument("b", type=SOURCE)
-@flag("--content", "Ignore positions and versions, which differ in merged stores.")
+@comparing_options
 @_masks
 @json_option
 @cancellable
 async def diff(
-    a: str, b: str, content: bool, masked: tuple[str, ...], show_secrets: bool, as_json: bool
+    a: str, b: str, masked: tuple[str, ...], show_secrets: bool, as_json: bool, **options: Any
 ) -> None:
     """Show all differences between two stores or files, with the values of both sides.
 
-    What is told of a difference is what verify tells; with --json as JSON Lines. The exit status is 1 if there is any.
-    Secrets in payloads are masked.
+    What is told of a difference, and which events are compared, is as for verify; with --json as JSON Lines. The exit
+    status is 1 if there is any. Secrets in payloads are masked.
     """
-    if a == b == "-":
-        raise UsageError("only one of the two can be standard input")
     mask = _mask(masked, show_secrets)
+    comparison = Comparison.of(a, b, options)
 
     def tell(found: SideBySide) -> None:
         found = mask.side_by_side(found)
@@ -460,9 +458,8 @@ async def diff(
         else:
             _print_difference(found)
 
-    async with lines_of(a, None) as (left, extent), lines_of(b, None) as (right, _):
-        with Meter("comparing", extent) as meter:
-            report = await eventferry.verify(meter(left), right, content=content, tell=tell)
+    report = await comparison.report(tell)
+    comparison.changing.warn()
     if not report.equal:
         say(
             f"{report.missing:,} missing in {shown(b)}, {report.extra:,} extra, {report.changed:,} changed; "
