@@ -155,6 +155,54 @@ def test_the_event_that_a_function_refuses_is_found(ferry: Ferry, monkeypatch: p
     assert ferry("find-poison", "a.db", "nothing").status == 2
 
 
+REFUSALS = """
+import os, sys, time
+
+
+def check(event):
+    print("looking at", event.payload["number"])
+    if event.payload["number"] == 7:
+        WHAT
+
+
+def fork(event):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("os._exit(3)", "the process of the function my_check:check was ended with status 3"),
+        ("os.kill(os.getpid(), 11)", "the process of the function my_check:check was ended by signal 11"),
+        ("os.fork() or time.sleep(600); os._exit(0)", "ended with status 0"),
+        pytest.param("while True: pass", "it took longer than 10 s", marks=pytest.mark.slow),
+        ("sys.exit(4)", "SystemExit: 4"),
+    ],
+)
+def test_a_function_may_end_its_process_or_never_come_back(
+    ferry: Ferry, monkeypatch: pytest.MonkeyPatch, what: str, error: str
+) -> None:
+    monkeypatch.syspath_prepend(ferry.directory)
+    ferry.done("import", "-", "a.db", stdin=make_lines(20))
+    ferry.file("my_check.py", REFUSALS.replace("WHAT", what).encode())
+    found = ferry("find-poison", "a.db", "my_check:check", "--json", "--timeout", "10")
+    assert found.status == 1
+    assert found.json["event"]["payload"] == {"number": 7}
+    assert error in found.json["error"]
+    assert found.json["scanned"] == 8
+    assert "looking at 7" in found.err
+
+
+def test_a_function_may_fork(ferry: Ferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ferry.directory)
+    ferry.done("import", "-", "a.db", stdin=make_lines(20))
+    ferry.file("my_fork.py", REFUSALS.encode())
+    assert "none of 20 events was refused" in ferry.done("find-poison", "a.db", "my_fork:fork").err
+
+
 def test_what_events_hold_harms_no_terminal(ferry: Ferry) -> None:
     event = make_event(0, aggregateId=f"a{NASTY}", type=f"T{NASTY}", payload={NASTY: NASTY})
     store = store_of(ferry, [event, event | {"threadCounter": 1, "aggregateVersion": 2, "payload": NASTY}])
@@ -218,5 +266,11 @@ def test_what_a_foreign_writer_let_in_is_shown_or_refused_by_name(ferry: Ferry) 
         assert r'{"a":"\ud800"}' in ferry.done(*command).out
     assert r"\ud800" in ferry.done("show", "a.db", "0:0").out
     with connect(ferry.directory / "a.db") as file, file:
-        file.execute("UPDATE events SET payload = 'no JSON'")
-    assert "is not JSON" in ferry("tail", "a.db").err
+        file.execute("UPDATE events SET payload = 'no JSON' WHERE \"threadId\" = 0")
+    for command in (("tail", "a.db"), ("show", "a.db", "0:0"), ("show", "a.db", "aggregate-0")):
+        assert "damaged: the payload is not JSON: ***" in ferry.done(*command).out
+    [first, second] = map(json.loads, ferry.done("tail", "a.db", "--json", "--show-secrets").out.splitlines())
+    assert (first["payload"], first["damage"]) == ("no JSON", "the payload is not JSON")
+    assert "damage" not in second
+    found = ferry("find-poison", "a.db", "builtins:repr")
+    assert (found.status, "refused: the payload is not JSON" in found.err) == (1, True)
