@@ -45,19 +45,18 @@ async def damaged_store(folder: Path, change: str) -> str:
 )
 async def test_a_damaged_event_is_shown_among_the_others(tmp_path: Path, change: str, damage: str) -> None:
     def told(events: list[Event]) -> list[Any]:
-        return [each.damage if isinstance(each, DamagedEvent) else each.payload["number"] for each in events]
+        return [
+            each.damage[: len(damage)] if isinstance(each, DamagedEvent) else each.payload["number"]
+            for each in events
+        ]
 
     async with open_store(await damaged_store(tmp_path, change)) as store:
         history = [entry.event for entry in (await store.history("a")).entries]
         found = [(await store.tail()).events, history, (await store.search(path="/number")).events]
         found.append([event for event in [await store.event_at(*place_of(EVENTS[2]))] if event is not None])
         poison = await store.find_poison(lambda _: None)
-    for events, expected in zip(
-        found, ([0, 1, damage, 3], [0, 1, damage, 3], [0, 1, 3], [damage]), strict=True
-    ):
-        assert len(events) == len(expected)
-        for got, wanted in zip(told(events), expected, strict=True):
-            assert got == wanted or str(got).startswith(str(wanted))
+    whole = [0, 1, damage, 3]
+    assert [*map(told, found)] == [whole, whole, [0, 1, 3], [damage]]
     assert isinstance(poison.event, DamagedEvent)
     assert poison.error == poison.event.damage
     assert (poison.event.thread_id, poison.event.thread_counter) == place_of(EVENTS[2])
