@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from eventferry.console.chart import chart_of
 from eventferry.console.page import Answer, View, Visit, page
 from eventferry.console.selection import Period
@@ -27,14 +29,14 @@ async def overview_page(visit: Visit[Period]) -> Answer:
 async def chart_page(visit: Visit[Period]) -> Answer:
     """Events over time."""
     given = visit.given
-    timeline = await visit.store.timeline(**given.arguments())
+    timeline = await visit.counted(partial(visit.store.timeline, **given.arguments()))
     return View("chart.html", {"given": given, "chart": chart_of(timeline)})
 
 
 @page("GET", "/types", "read")
 async def types_page(visit: Visit[Query]) -> Answer:
     """The types of events."""
-    return View("types.html", {"found": await visit.store.event_types(top=_TOP)})
+    return View("types.html", {"found": await visit.counted(partial(visit.store.event_types, top=_TOP))})
 
 
 class AggregatesQuery(Query, kw_only=True):
@@ -47,5 +49,6 @@ class AggregatesQuery(Query, kw_only=True):
 async def aggregates_page(visit: Visit[AggregatesQuery]) -> Answer:
     """The aggregates."""
     prefix = visit.given.prefix
-    found = await visit.store.aggregates(top=_TOP, aggregate_prefixes=[prefix] if prefix else None)
+    prefixes = [prefix] if prefix else None
+    found = await visit.counted(partial(visit.store.aggregates, top=_TOP, aggregate_prefixes=prefixes))
     return View("aggregates.html", {"given": visit.given, "found": found})
