@@ -66,7 +66,7 @@ def unfreeze(store: str) -> None:
 @click.argument("store", type=STORE)
 @json_option
 @flag("--cursor", "Include the cursor after the last event.")
-@flag("--estimate-counts", "Let a server estimate the number of events.")
+@flag("--estimate-counts", "Let the database estimate the number of events.")
 def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> None:
     """Show what a store holds."""
     import msgspec

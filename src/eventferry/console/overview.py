@@ -7,6 +7,7 @@ from functools import partial
 from eventferry.console.chart import chart_of
 from eventferry.console.page import Answer, View, Visit, page
 from eventferry.console.selection import Period
+from eventferry.databases.dialect import COUNTED
 from eventferry.http.handling import Query
 
 _LAST = 10
@@ -17,9 +18,12 @@ _TOP = 100
 async def overview_page(visit: Visit[Period]) -> Answer:
     """What the store holds. The chart comes behind the page, for it may take longer."""
     store = visit.store
+    described = await store.describe(estimate_counts=True)
+    is_counted = "databaseFile" in described.resource_names and described.event_count < COUNTED
     values = {
         "given": visit.given,
-        "store": await store.describe(estimate_counts=True),
+        "store": described,
+        "is_counted": is_counted,
         "last": visit.masked((await store.tail(_LAST)).events),
     }
     return View("overview.html", values)

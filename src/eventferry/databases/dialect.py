@@ -15,6 +15,10 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER
 Value: TypeAlias = int | str | bytes | None
 
 
+COUNTED = 100_000
+"""Fewer events than that are counted also where an estimate is asked for; a server estimates them all."""
+
+
 class Condition(NamedTuple):
     """A condition in a statement, and the values that it binds."""
 

@@ -87,7 +87,7 @@ class _Questions:
         self._mask = mask
 
     async def describe(self) -> str:
-        """Where the store is, how many events it has (on a server about), whether it is frozen."""
+        """Where the store is, how many events it has (about, if they are many), whether it is frozen."""
         return _answer(await self._store.describe(estimate_counts=True))
 
     async def stats(
