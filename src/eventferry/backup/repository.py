@@ -84,6 +84,10 @@ class Repository:
         Args:
             read_data: the share of the parts that are read, from 0 to 1; others each time.
             head: what `head` once returned: that state must be part of what is there now.
+
+        Raises:
+            UsageError: `head` is none.
+            RepositoryError: the storage cannot be read, or there is no repository.
         """
         if not 0 <= read_data <= 1:
             raise UsageError(f"read_data is a share, from 0 to 1, not {read_data!r}")
@@ -288,6 +292,11 @@ class Repository:
             compact: join neighbours among small parts, and write parts anew that hold what was erased from the store.
                 Encrypted ones need a key.
             dry_run: only say what would be done.
+
+        Raises:
+            RepositoryDamagedError: a chain is damaged. It is left as it is, and raised when the others are done.
+            RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined
+                are encrypted, and no key fits.
         """
         return await keeping.prune(
             self._storage,
