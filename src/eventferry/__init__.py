@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from eventferry.comparing.checking import CheckReport, Remark, check
     from eventferry.comparing.verifying import Difference, SideBySide, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
-    from eventferry.importing.merge import ImportReport, Older
+    from eventferry.importing.merge import Older
     from eventferry.importing.parts import PartReport
     from eventferry.importing.stream import ImportStream, StreamReport
+    from eventferry.lines.damaged import DamagedEvent
     from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         Appended,
         Description,
         ImportProgress,
+        ImportReport,
         OpenImportDescription,
         Page,
         SavedEvent,
@@ -126,6 +128,7 @@ __all__ = [
     "CheckReport",
     "Conversion",
     "CutoverReport",
+    "DamagedEvent",
     "Description",
     "Difference",
     "DrillReport",
@@ -253,6 +256,7 @@ _MODULES = {
     "cloudevents.writing": ("to_cloudevents",),
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
+    "lines.damaged": ("DamagedEvent",),
     "lines.event": ("Event", "EventInput"),
     "reading.arguments": ("Filters", "Kinds"),
     "reading.exporting": ("ExportStream",),
@@ -261,7 +265,7 @@ _MODULES = {
     "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),
-    "importing.merge": ("ImportReport", "Older"),
+    "importing.merge": ("Older",),
     "importing.parts": ("PartReport",),
     "reading.partition": ("Partition",),
     "lines.piping": ("Sink", "pipeline"),
@@ -271,6 +275,7 @@ _MODULES = {
         "Appended",
         "Description",
         "ImportProgress",
+        "ImportReport",
         "OpenImportDescription",
         "Page",
         "SavedEvent",
