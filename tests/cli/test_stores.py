@@ -109,7 +109,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "find-poison": ("--json",),
     "diff": ("--type", "--until", "--rules", "--json"),
     "mcp": (),
-    "console": ("--port", "--scope", "--no-browser"),
+    "console": ("--aggregate", "--port", "--scope", "--no-browser"),
     "stores": ("--json",),
     "completion": (),
     "demo": (),
