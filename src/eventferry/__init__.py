@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from eventferry.looking.poison import PoisonSearch
     from eventferry.looking.searching import SearchPage
     from eventferry.looking.tracing import Trace, TracedEvent, by_cause
+    from eventferry.reading.arguments import Filters, Kinds
     from eventferry.reading.exporting import ExportStream
     from eventferry.reading.following import FollowStream
     from eventferry.reading.loading import EventLoader
@@ -139,6 +140,7 @@ __all__ = [
     "EventStore",
     "EventTypes",
     "ExportStream",
+    "Filters",
     "FolderSink",
     "FollowStream",
     "ForeignExport",
@@ -150,6 +152,7 @@ __all__ = [
     "ImportProgress",
     "ImportReport",
     "ImportStream",
+    "Kinds",
     "LargeEvent",
     "MaintenanceMode",
     "MappedCsv",
@@ -254,6 +257,7 @@ _MODULES = {
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.damaged": ("DamagedEvent",),
     "lines.event": ("Event", "EventInput"),
+    "reading.arguments": ("Filters", "Kinds"),
     "reading.exporting": ("ExportStream",),
     "reading.maintenance": ("AUTO", "MANUAL", "MaintenanceMode"),
     "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),
