@@ -41,7 +41,7 @@ class Saving:
 
     async def save_row(self, row: NewRow, version: int) -> SavedEvent:
         """Store an event that is a row."""
-        row = row._replace(timestamp=max(now(), row.timestamp))
+        row = NewRow(max(now(), row.timestamp), row.aggregate_id, row.type, row.payload)
         saved = await self._groups.add(Save([row], version, is_next=False))
         stored = Event(
             thread_counter=saved.thread_counter,
