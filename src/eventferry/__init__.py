@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from eventferry.looking.poison import PoisonSearch
     from eventferry.looking.searching import SearchPage
     from eventferry.looking.tracing import Trace, TracedEvent, by_cause
+    from eventferry.reading.arguments import Filters, Kinds
     from eventferry.reading.exporting import ExportStream
     from eventferry.reading.following import FollowStream
     from eventferry.reading.loading import EventLoader
@@ -137,6 +138,7 @@ __all__ = [
     "EventStore",
     "EventTypes",
     "ExportStream",
+    "Filters",
     "FolderSink",
     "FollowStream",
     "ForeignExport",
@@ -148,6 +150,7 @@ __all__ = [
     "ImportProgress",
     "ImportReport",
     "ImportStream",
+    "Kinds",
     "LargeEvent",
     "MaintenanceMode",
     "MappedCsv",
@@ -251,6 +254,7 @@ _MODULES = {
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
     "lines.event": ("Event", "EventInput"),
+    "reading.arguments": ("Filters", "Kinds"),
     "reading.exporting": ("ExportStream",),
     "reading.maintenance": ("AUTO", "MANUAL", "MaintenanceMode"),
     "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypedDict, Unpack
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import msgspec
 
@@ -17,23 +17,12 @@ from eventferry.looking.poison import PoisonSearch
 from eventferry.looking.searching import SearchPage
 from eventferry.looking.tracing import Trace
 from eventferry.reading import histories
-from eventferry.reading.arguments import check_integer, filter_of, text
+from eventferry.reading.arguments import Filters, check_integer, filter_of, text
 from eventferry.results import Page
 from eventferry.user_functions import given_function
 
 SCAN = 100_000
 """Events that a search looks at in one call."""
-
-
-class Filters(TypedDict, total=False):
-    """Which events are meant, as in `load_events`: all that these let pass."""
-
-    event_types: Iterable[str] | None
-    exclude_types: Iterable[str] | None
-    aggregate_ids: Iterable[str] | None
-    aggregate_prefixes: Iterable[str] | None
-    start_time: int | None
-    finish_time: int | None
 
 
 class Looking(Opened):
