@@ -47,9 +47,7 @@ class Saver:
         if counter + len(events) > MAX_COUNTER + 1:
             raise full_thread(thread)
         for step, (_, _, kind, payload) in enumerate(events):
-            writing.insert(
-                (thread, counter + step, timestamp, aggregate_id, version + step, kind, payload)
-            )
+            writing.insert((thread, counter + step, timestamp, aggregate_id, version + step, kind, payload))
         heads[thread] = counter + len(events)
         self._latest = max(self._latest, timestamp)
         self._last[aggregate_id] = max(highest, Last(version + len(events) - 1, timestamp, thread))
