@@ -29,7 +29,9 @@ async def of_aggregate(
         while True:
             wanted = _PART if limit is None else min(limit - len(found), _PART)
             # One more, which tells where a next page begins.
-            lines, is_end = await reading.lines_of(aggregate_id, from_version, wanted + 1, min(room, _PART_BYTES))
+            lines, is_end = await reading.lines_of(
+                aggregate_id, from_version, wanted + 1, min(room, _PART_BYTES)
+            )
             found += lines[:wanted]
             room -= sum(map(len, lines))
             if not is_end and len(lines) <= wanted:

@@ -25,7 +25,6 @@ from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 from eventferry.reading import order
 
 
-
 class Last(NamedTuple):
     """The last event of an aggregate; its version is 0 where it has none."""
 
@@ -83,7 +82,9 @@ class SqliteExclusiveWriting(SqliteWriting):
         places: list[NextPlace] = []
         for name, time in wanted:
             last = self.last_before(name, MAX_SAFE_INTEGER)
-            places.append(NextPlace(last.version, self.thread_behind(last, name, MAX_SAFE_INTEGER, time, heads)))
+            places.append(
+                NextPlace(last.version, self.thread_behind(last, name, MAX_SAFE_INTEGER, time, heads))
+            )
         return places
 
     def last_before(self, aggregate_id: str, version: int) -> Last:
