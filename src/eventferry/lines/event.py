@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -27,7 +26,6 @@ class _Fields(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     payload: _Payload = None
 
 
-_values = attrgetter(*_Fields.__struct_fields__)
 _kept, _keep = _Fields.payload.__get__, _Fields.payload.__set__
 """What an event has as its payload: a value, or its JSON text until somebody looks at it."""
 _decoded = msgspec.json.Decoder().decode
@@ -63,14 +61,18 @@ class Event(_Fields, frozen=True, kw_only=True, rename="camel"):
         return value
 
     def __eq__(self, other: object) -> bool:
-        return _values(self) == _values(other) if isinstance(other, Event) else NotImplemented
+        return type(self) is type(other) and _values(self) == _values(other)
 
     def __hash__(self) -> int:
         return hash(_values(self))
 
     def __repr__(self) -> str:
         pairs = zip(self.__struct_fields__, _values(self), strict=True)
-        return f"Event({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+
+def _values(event: Event) -> tuple[Any, ...]:
+    return tuple(getattr(event, name) for name in event.__struct_fields__)
 
 
 KEYS = {field.name: field.encode_name for field in msgspec.structs.fields(Event)}

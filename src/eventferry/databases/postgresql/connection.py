@@ -53,8 +53,8 @@ with them: a setting of the session would not be there behind a pgbouncer, or be
 
 DURABLE = """CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true)
   ELSE '' END IS NOT NULL"""
-"""A condition that always holds, and makes the transaction's commit durable. A save that returned is on the disk: else a
-crash would give its position to another event, behind cursors that were given out."""
+"""A condition that always holds, and makes the commit durable. A save that returned is on the disk: else a crash would
+give its position to another event, behind cursors that were given out."""
 
 
 class Prepared(NamedTuple):
