@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias
@@ -10,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Save, Saved
+from eventferry.database import Database, OvertakenError, Save, Saved
 from eventferry.errors import StoreFrozenError
 from eventferry.lines.converting import versioned_row
 from eventferry.lines.event import Event, EventInput, NewRow
@@ -78,8 +79,9 @@ class Saving:
             try:
                 return await self._database.save(saves)
             except StoreFrozenError:
-                async with writing(self._database):  # refuses, unless the freeze was a dead owner's
-                    pass
+                with contextlib.suppress(OvertakenError):
+                    async with writing(self._database):  # refuses, unless the freeze was a dead owner's
+                        pass
 
 
 def words_for(saves: Sequence[Save]) -> str:

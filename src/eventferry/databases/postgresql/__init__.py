@@ -126,11 +126,10 @@ class PostgresDatabase(ServerDatabase[Connection]):
         then = f"LOCK TABLE {self._names.secrets} IN SHARE ROW EXCLUSIVE MODE" if secrets else "SELECT"
         if kind == "shared":
             return self._shared(frozen, then)
-        if kind == "exclusive":
-            return self._alone(PostgresExclusiveWriting, "", then)
-        return self._alone(
-            PostgresReplacing, f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;", then
-        )
+        if kind == "replacing":
+            events = self._names.events
+            return self._alone(PostgresReplacing, f"LOCK TABLE {events} IN ACCESS EXCLUSIVE MODE;", then)
+        return self._alone(PostgresExclusiveWriting, "", then)
 
     @asynccontextmanager
     async def _shared(self, frozen: Frozen, then: str = "SELECT") -> AsyncIterator[PostgresWriting]:
