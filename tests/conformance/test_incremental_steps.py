@@ -94,8 +94,22 @@ async def test_an_id_ends_with_its_import(opened: Opened) -> None:
             with pytest.raises(ImportNotFoundError):
                 await store.push_incremental_import([at(3, 3)], over)
             with pytest.raises(ImportNotFoundError):
-                await store.commit_incremental_import(over)
+                await store.rollback_incremental_import(over)
+        with pytest.raises(ImportNotFoundError):
+            await store.commit_incremental_import(rolled_back)
         assert await payloads(store) == [1]
+
+
+async def test_a_repeated_commit_returns_the_report_of_the_first_and_adds_nothing(opened: Opened) -> None:
+    async with opened() as store:
+        await store.incremental_import([at(2, 2)])
+        import_id = await store.begin_incremental_import()
+        await store.push_incremental_import([at(1, 1), at(2, 2), at(3, 3), at(4, 4)], import_id)
+        reports = await asyncio.gather(*(store.commit_incremental_import(import_id) for _ in range(3)))
+        assert reports == [ImportReport(2, 1, 1)] * 3
+        await store.begin_incremental_import()  # is in the way of nobody
+        assert await store.commit_incremental_import(import_id, older="accept") == reports[0]
+        assert await payloads(store) == [2, 3, 4]
 
 
 async def test_rollback_leaves_nothing_and_is_fine_without_an_import(opened: Opened) -> None:
@@ -121,6 +135,7 @@ async def test_what_is_pushed_is_not_read_before_the_commit(opened: Opened) -> N
         assert await store.get_latest_event() is None
 
 
+@pytest.mark.once
 async def test_a_whole_import_is_not_in_the_way_of_an_open_one(opened: Opened) -> None:
     async with opened() as store:
         import_id = await store.begin_incremental_import()
@@ -141,6 +156,7 @@ async def test_saves_go_on_while_an_import_is_open(opened: Opened) -> None:
         assert [(event.payload, event.aggregate_version) for event in events] == [(1, 1), (2, 2)]
 
 
+@pytest.mark.once
 async def test_an_open_import_outlives_the_store_object(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as store:
