@@ -54,7 +54,7 @@ def bouncer() -> Iterator[int]:
     folder = Path(os.environ[servers.FOLDER]) / f"pgbouncer-{secrets.token_hex(6)}"
     folder.mkdir(mode=0o755)
     servers._give(folder)
-    port = servers._free_port()
+    port = servers.free_port()
     (folder / "users").write_text(f'"{address.username}" "{address.password}"\n')
     (folder / "ini").write_text(
         SETTINGS.format(host=address.hostname, port=address.port, own_port=port, folder=folder)

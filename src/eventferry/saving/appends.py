@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from eventferry.clock import now
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import Database, ExclusiveWriting, NextPlace, Reading
+from eventferry.database import Database, ExclusiveWriting, NextPlace, OvertakenError, Reading
 from eventferry.errors import (
     ConcurrentError,
     DatabaseError,
@@ -64,6 +64,7 @@ from eventferry.state.owners import writing
 MAX_KEY_LENGTH = 255
 """Characters of an idempotency key."""
 
+_QUICK = 10  # attempts that keep nobody waiting on other nodes
 _PAUSES = (0.1, 0.4, 1, 1.5)
 """Seconds before each further attempt at an append whose answer was lost with its connection."""
 
@@ -237,12 +238,22 @@ class Appends:
         ) from broken
 
     async def _attempt(self, units: Sequence[_Unit]) -> Sequence[_Stored | Exception | None]:
+        attempts, before = 0, [unit.tried for unit in units]
         while True:
+            attempts += 1
             try:
-                async with writing(self._database, "exclusive") as transaction:
+                kind: Literal["repeatable", "exclusive"] = "repeatable" if attempts < _QUICK else "exclusive"
+                async with writing(self._database, kind) as transaction:
                     return await self._put(transaction, units)
             except _NoTableError:
                 await append_keys.make_table(self._database)
+            except OvertakenError:
+                for unit, tried in zip(units, before, strict=True):
+                    unit.tried = (
+                        tried  # nothing of it is there, though others may have stored the same in its place
+                    )
+                if attempts > _QUICK:
+                    raise
             except _OF_ONE as error:
                 if isinstance(error, StoreUnreachableError) or len(units) == 1:
                     raise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Save, Saved
+from eventferry.database import Database, OvertakenError, Save, Saved
 from eventferry.errors import StoreFrozenError
 from eventferry.lines.converting import versioned_row
 from eventferry.lines.event import Event, EventInput, NewRow
@@ -74,8 +75,9 @@ class Saving:
             try:
                 return await self._database.save(saves)
             except StoreFrozenError:
-                async with writing(self._database):  # refuses, unless the freeze was a dead owner's
-                    pass
+                with contextlib.suppress(OvertakenError):
+                    async with writing(self._database):  # refuses, unless the freeze was a dead owner's
+                        pass
 
 
 def words_for(saves: Sequence[Save]) -> str:
