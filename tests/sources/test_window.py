@@ -143,10 +143,10 @@ def preparing() -> Iterator[str]:
 
 @asynccontextmanager
 async def reading(
-    table: Table, mapping: Mapping | None = None, url: str | None = None
+    table: Table, mapping: Mapping | None = None, url: str | None = None, settle: float = SETTLE
 ) -> AsyncIterator[Reader]:
     """A reader of the table."""
-    async with open_source(url or table.url, mapping or table.mapping(), settle=SETTLE) as source:
+    async with open_source(url or table.url, mapping or table.mapping(), settle=settle) as source:
         yield Reader(await open_table(source), bookmark_of(source, None))
 
 
@@ -319,16 +319,17 @@ INEXACT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("doubt", "change"), INEXACT.items())
 async def test_where_numbers_are_drawn_ahead_a_missing_one_is_waited_for_and_the_doubt_is_told(
     table: Table, doubt: str, change: str
 ) -> None:
     table.run(change)
-    async with reading(table) as reader:
+    async with reading(table, settle=5) as reader:
         assert doubt in (reader.window.doubt or "")
         table.insert(1, 3)
         assert await reader.looks() == []
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(5)
         assert await reader.look() == [1, 3]
         table.insert(6)
         assert await reader.looks() == []
