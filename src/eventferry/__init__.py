@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from eventferry.importing.merge import ImportReport, Older
     from eventferry.importing.parts import PartReport
     from eventferry.importing.stream import ImportStream, StreamReport
+    from eventferry.lines.damaged import DamagedEvent
     from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
@@ -126,6 +127,7 @@ __all__ = [
     "CheckReport",
     "Conversion",
     "CutoverReport",
+    "DamagedEvent",
     "Description",
     "Difference",
     "DrillReport",
@@ -253,6 +255,7 @@ _MODULES = {
     "cloudevents.writing": ("to_cloudevents",),
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
+    "lines.damaged": ("DamagedEvent",),
     "lines.event": ("Event", "EventInput"),
     "reading.arguments": ("Filters", "Kinds"),
     "reading.exporting": ("ExportStream",),

@@ -13,7 +13,7 @@ from eventferry import cursor as vector
 from eventferry.backup import format
 from eventferry.backup.format import Archive, Erasures, Link, Manifest, Part, Totals
 from eventferry.backup.storage import Storage
-from eventferry.errors import RepositoryDamagedError, UsageError
+from eventferry.errors import RepositoryDamagedError, RepositoryError, UsageError
 from eventferry.reading.bookmarks import Written, decode
 
 Numbered = TypeVar("Numbered", Manifest, Erasures)
@@ -291,3 +291,9 @@ async def later(storage: Storage, chain: Chain) -> list[Chain]:
 async def chains(storage: Storage) -> list[str]:
     """The names of all chains in a repository, in order."""
     return [folder for folder in await storage.folders() if re.fullmatch(format.CHAIN, folder)]
+
+
+async def refuse_empty(storage: Storage) -> None:
+    """Raises RepositoryError where no backup was ever begun."""
+    if not await chains(storage):
+        raise RepositoryError(f"there is no backup in {storage.place}")
