@@ -52,7 +52,6 @@ from eventferry.lines.limits import (
     full_thread,
     last_version,
 )
-from eventferry.lines.payload import LARGE, decode_payload
 from eventferry.reading.arguments import text
 from eventferry.reading.questions import identity_of
 from eventferry.results import Append, Appended, ExpectedVersion, SavedEvent
@@ -148,13 +147,10 @@ class Appends:
         else:
             async with self._checking:  # appends are stored in the order of the calls
                 parts = await asyncio.to_thread(_checked, given)
-        appended = await self.append_parts(parts, key)
-        if sum(len(row.payload) for part in parts for row in part.rows) < LARGE:
-            return _decoded(appended)
-        return await asyncio.to_thread(_decoded, appended)
+        return await self.append_parts(parts, key)
 
     async def append_parts(self, parts: Sequence[Part], key: str | None = None) -> Appended:
-        """Store events that are rows. In the result, payloads are `msgspec.Raw`: the JSON text as stored."""
+        """Store events that are rows."""
         _refuse_parts(parts)
         timestamp = max(now(), *(row.timestamp for part in parts for row in part.rows))
         unit = _Unit(parts, timestamp, None if key is None else _key(key, parts))
@@ -460,11 +456,3 @@ def _runs(rows: Sequence[Row]) -> list[tuple[int, int, int]]:
 
 def _is_same(stored: Row, row: Row) -> bool:
     return stored[:-1] == row[:-1] and is_equal(stored.payload, row.payload)
-
-
-def _decoded(appended: Appended) -> Appended:
-    return msgspec.structs.replace(appended, events=[_decoded_event(event) for event in appended.events])
-
-
-def _decoded_event(event: Event) -> Event:
-    return msgspec.structs.replace(event, payload=decode_payload(bytes(event.payload)))
