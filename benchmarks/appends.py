@@ -7,16 +7,13 @@ A client appends to an aggregate of its own, and waits for each answer; ten save
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.support.servers import keep_servers
-
+from benchmarks.command_line import asked, servers
 from benchmarks.sync_lag import KINDS, new_url
 from eventferry import EventStore, open_store
 
@@ -74,15 +71,12 @@ async def rate(
 
 async def main() -> None:
     """Measure the databases that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("databases", nargs="*", choices=[[], *KINDS])
-    parser.add_argument("--seconds", type=float, default=4)
-    asked = parser.parse_args()
+    given = asked(__doc__, KINDS, seconds=4.0)
     with tempfile.TemporaryDirectory() as name:
-        for kind in asked.databases or KINDS:
+        for kind in given.databases:
             for clients in (1, 100):
                 found = [
-                    await rate(new_url(kind, Path(name)), step, clients, asked.seconds)
+                    await rate(new_url(kind, Path(name)), step, clients, given.seconds)
                     for step in (ten_saves, one_append, one_append_to_any, one_append_with_key)
                 ]
                 saves, appends, to_any, keyed = found
@@ -95,6 +89,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    keeper = keep_servers()
-    with contextlib.closing(keeper.stdin) if keeper.stdin else contextlib.nullcontext():
+    with servers():
         asyncio.run(main())

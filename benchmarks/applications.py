@@ -9,7 +9,6 @@ stay open. They take turns, and the median of each counts.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import asyncio
 import contextlib
@@ -27,8 +26,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.support.servers import keep_servers, shared_url
+from tests.support.servers import shared_url
 
+from benchmarks.command_line import asked, servers
 from benchmarks.sync_lag import cpu_of
 from eventferry import open_store
 
@@ -151,24 +151,20 @@ async def requests(port: int, what: str, clients: int, seconds: float) -> tuple[
 
 async def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("databases", nargs="*", choices=[[], "sqlite", "postgresql"])
-    parser.add_argument("--seconds", type=float, default=4)
-    parser.add_argument("--turns", type=int, default=3)
-    asked = parser.parse_args()
+    given = asked(__doc__, ("sqlite", "postgresql"), seconds=4.0, turns=3)
     theirs = (ROOT / "benchmarks" / "pyeventsourcing_accounts.py").read_text()
     print(f"lines of code: {OURS} {lines_of_code(our_application())}, {THEIRS} {lines_of_code(theirs)}")
-    for database in asked.databases or ("sqlite", "postgresql"):
+    for database in given.databases:
         for clients in CLIENTS:
             found: dict[tuple[str, str], list[tuple[float, float]]] = {}
-            for _ in range(asked.turns):
+            for _ in range(given.turns):
                 for side in (OURS, THEIRS):
                     with tempfile.TemporaryDirectory() as name:
                         environment = await prepare(side, database, Path(name))
                         with served(Path(name), environment) as (port, process):
                             for what in REQUESTS:
                                 before = cpu_of(process)
-                                count, seconds = await requests(port, what, clients, asked.seconds)
+                                count, seconds = await requests(port, what, clients, given.seconds)
                                 figures = count / seconds, (cpu_of(process) - before) / count
                                 found.setdefault((side, what), []).append(figures)
             for what in REQUESTS:
@@ -181,6 +177,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    keeper = keep_servers()
-    with contextlib.closing(keeper.stdin) if keeper.stdin else contextlib.nullcontext():
+    with servers():
         asyncio.run(main())

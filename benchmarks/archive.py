@@ -9,7 +9,6 @@ FULL, OPTIMIZE TABLE). Then all is recalled. A backup is made first, so that its
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import sqlite3
@@ -19,10 +18,9 @@ from pathlib import Path
 
 import psycopg
 from tests.support import mysql, raw
-from tests.support.cli import sent
-from tests.support.servers import keep_servers
 
 from benchmarks.backups import KINDS, command, new_url
+from benchmarks.command_line import asked, servers
 from benchmarks.make_events import make_events
 from eventferry import open_store
 
@@ -110,15 +108,8 @@ def measure(url: str, repository: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=300_000)
-    parser.add_argument("--padding", type=int, default=0)
-    parser.add_argument("--kinds", default=KINDS)
-    given = parser.parse_args()
-    keeper = keep_servers()
-    with tempfile.TemporaryDirectory() as name:
+    given = asked(__doc__, events=300_000, padding=0, kinds=KINDS)
+    with servers(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = folder / "lines.jsonl"
         with lines.open("wb") as file:  # one after another: a child's memory is at first as large as ours
@@ -128,8 +119,6 @@ def main() -> None:
             command("import", str(lines), url)
             print(f"{kind}, {given.events:,} events", flush=True)
             measure(url, f"{name}/{kind}")
-    sent(keeper.stdin).close()
-    keeper.wait()
 
 
 if __name__ == "__main__":

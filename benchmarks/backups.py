@@ -9,7 +9,6 @@ best of each counts. With --s3 the repository is in moto's S3, else in a folder.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -25,8 +24,9 @@ from typing import NamedTuple
 
 from tests.support.cli import sent
 from tests.support.object_storage import ENVIRONMENT, make_bucket, moto
-from tests.support.servers import keep_servers, shared_url
+from tests.support.servers import shared_url
 
+from benchmarks.command_line import asked, servers
 from benchmarks.make_events import make_events
 from eventferry import open_store
 
@@ -108,17 +108,8 @@ def measure(url: str, new_repository: Sequence[str], folder: Path, new: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--new", type=int, default=1000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--kinds", default=KINDS)
-    parser.add_argument("--s3", action="store_true")
-    given = parser.parse_args()
-    keeper = keep_servers()
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    given = asked(__doc__, events=1_000_000, new=1000, runs=3, kinds=KINDS, s3=False)
+    with servers(), tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         lines = folder / "lines.jsonl"
         with lines.open("wb") as file:  # one after another: a child's memory is at first as large as ours
@@ -134,8 +125,6 @@ def main() -> None:
             print(f"{kind}, {given.events:,} events", flush=True)
             places = [f"{root}/{kind}-{number}" for number in range(given.runs)]
             measure(url, places, folder, given.new)
-    sent(keeper.stdin).close()
-    keeper.wait()
 
 
 if __name__ == "__main__":

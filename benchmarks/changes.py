@@ -10,7 +10,6 @@ event meets.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import subprocess
@@ -21,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.command_line import asked
 from benchmarks.make_events import make_events
 from eventferry import open_store
 
@@ -93,26 +93,23 @@ def copied(source: Path, rules: str) -> Copy:
 
 def main() -> None:
     """Measure, and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--turns", type=int, default=3)
-    asked = parser.parse_args()
+    given = asked(__doc__, events=1_000_000, turns=3)
     with tempfile.TemporaryDirectory() as folder:
         source, five, idle = (Path(folder) / name for name in ("source.db", "five.toml", "idle.toml"))
         (Path(folder) / "key").write_text("a key of a benchmark")
         five.write_text(RULES)
         idle.write_text(IDLE)
-        asyncio.run(fill(source, asked.events))
+        asyncio.run(fill(source, given.events))
         kinds = {"plain": "", "rules that no event meets": str(idle), "five rules": str(five)}
         found: dict[str, list[Copy]] = {kind: [] for kind in kinds}
-        for _ in range(asked.turns):
+        for _ in range(given.turns):
             for kind, rules in kinds.items():
                 found[kind].append(copied(source, rules))
         plain = min(found["plain"])
         for kind, copies in found.items():
             best = min(copies)
             print(
-                f"{kind}: {asked.events / best.seconds:,.0f} events/s, CPU {best.cpu / asked.events * 1e6:.2f} µs an "
+                f"{kind}: {given.events / best.seconds:,.0f} events/s, CPU {best.cpu / given.events * 1e6:.2f} µs an "
                 f"event, {best.megabytes:.0f} MB; {plain.seconds / best.seconds:.2f} of a plain copy's rate",
                 flush=True,
             )

@@ -9,13 +9,13 @@ with its workers and of the server, tell what a free machine would do.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.command_line import asked
 from benchmarks.databases import Events, Mariadb, Postgresql, Run, ServerDatabase, run
 from eventferry import open_store, verify
 
@@ -85,14 +85,7 @@ def measure(database: ServerDatabase, events: int, jobs: int, runs: int) -> None
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--kinds", default=",".join(KINDS))
-    given = parser.parse_args()
+    given = asked(__doc__, events=1_000_000, jobs=2, runs=3, kinds=",".join(KINDS))
     with tempfile.TemporaryDirectory(prefix="eventferry-jobs-") as folder:
         Path(folder).chmod(0o755)  # for the server, which runs as another user
         for kind in given.kinds.split(","):

@@ -8,7 +8,6 @@ docs/scale.md multiplies them.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from tests.support.servers import memory, new_server
 
+from benchmarks.command_line import asked
 from benchmarks.make_events import make_events
 from eventferry.sync import EventStore, open_store, pipeline
 from eventferry.tabular.arrow import BatchLines, batches_of
@@ -103,11 +103,7 @@ def write(url: str, target: EventStore, events: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=1_000_000)
-    events = parser.parse_args().events
+    events = asked(__doc__, events=1_000_000).events
     with tempfile.TemporaryDirectory(dir=memory()) as folder:
         Path(folder).chmod(0o755)
         server = new_server("postgresql", Path(folder) / "server")

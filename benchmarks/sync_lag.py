@@ -8,9 +8,7 @@ is the time from the answer to its save until a follower of the target has it, s
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import contextlib
 import os
 import secrets
 import statistics
@@ -21,8 +19,9 @@ import time
 from itertools import product
 from pathlib import Path
 
-from tests.support.servers import keep_servers, shared_url
+from tests.support.servers import shared_url
 
+from benchmarks.command_line import asked, servers
 from benchmarks.make_events import make_events
 from eventferry import EventStore, open_store, pipeline
 
@@ -136,25 +135,19 @@ async def fill(source_url: str, target_url: str, copy_url: str, events: int) -> 
 
 async def main() -> None:
     """Measure the pairs that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("databases", nargs="*", choices=[[], *KINDS])
-    parser.add_argument("--saves", type=int, default=5000)
-    parser.add_argument("--rate", type=float, default=500)
-    parser.add_argument("--events", type=int, default=100_000)
-    asked = parser.parse_args()
-    pairs = [tuple(asked.databases)] if asked.databases else list(product(KINDS, KINDS))
+    given = asked(__doc__, KINDS, saves=5000, rate=500.0, events=100_000)
+    pairs = product(KINDS, KINDS) if given.databases == list(KINDS) else [tuple(given.databases)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for one, other in pairs:
-            told = await lag(new_url(one, folder), new_url(other, folder), asked.saves, asked.rate)
+            told = await lag(new_url(one, folder), new_url(other, folder), given.saves, given.rate)
             print(f"{one} -> {other}: {told}", flush=True)
             filled = await fill(
-                new_url(one, folder), new_url(other, folder), new_url(other, folder), asked.events
+                new_url(one, folder), new_url(other, folder), new_url(other, folder), given.events
             )
             print(f"{one} -> {other}: {filled}", flush=True)
 
 
 if __name__ == "__main__":
-    keeper = keep_servers()
-    with contextlib.closing(keeper.stdin) if keeper.stdin else contextlib.nullcontext():
+    with servers():
         asyncio.run(main())

@@ -97,6 +97,16 @@ async def test_a_filter_gives_only_what_matches(opened: Opened) -> None:
         assert await pages_of(store.follow(event_types=[], idle=0), 0) == []
 
 
+@pytest.mark.once
+async def test_types_can_be_left_out_and_times_cannot_be_asked_for(opened: Opened) -> None:
+    async with opened() as store:
+        await import_lines(store, make_lines(90))
+        others = [event for event in events_of(make_lines(90)) if event.type != "TYPE_1"]
+        assert await pages_of(store.follow(exclude_types=["TYPE_1"], idle=0), len(others)) == others
+        with pytest.raises(TypeError, match="start_time"):
+            store.follow(start_time=0)  # type: ignore[call-arg]
+
+
 async def test_a_step_that_is_cancelled_loses_nothing(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(600))

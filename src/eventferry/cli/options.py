@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from eventferry.cli.commands import Option, section
 from eventferry.cli.configuration import is_named, named_stores, url_named
+from eventferry.clock import EPOCH, MILLISECOND
 from eventferry.databases import is_store, without_password
 from eventferry.errors import UsageError
 from eventferry.targets import PRODUCTS
@@ -214,18 +215,14 @@ class MomentType(IntParam):
             )
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        since = moment - _EPOCH
-        return -(-since // _MILLISECOND) if self._up else since // _MILLISECOND
+        since = moment - EPOCH
+        return -(-since // MILLISECOND) if self._up else since // MILLISECOND
 
 
 STORE = StoreType()
 SOURCE = SourceType()
 DESTINATION = PlaceType("file")
 REPOSITORY = RepositoryType("dir")
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 def option(names: str, metavar: str | None, help: str, **more: Any) -> Callable[[Command], Command]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
+
+from eventferry.clock import EPOCH, MILLISECOND
 
 PLACE = ("threadid", "threadcounter", "aggregateversion")
 """Extension attributes: where the event stands in its store. Those of 1 to 2^53 are strings, since an Integer of
@@ -21,8 +23,6 @@ _TIME = re.compile(
 )
 _NO_CHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
 _FORBIDDEN = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NO_CHARACTERS}]")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 def is_text(value: str) -> bool:
@@ -37,6 +37,6 @@ def milliseconds_of(time: str) -> int | None:
     if _TIME.fullmatch(text) is None:
         return None
     try:
-        return (datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND
+        return (datetime.fromisoformat(text) - EPOCH) // MILLISECOND
     except (ValueError, OverflowError):
         return None

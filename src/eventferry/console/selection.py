@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
+from eventferry.clock import EPOCH, MILLISECOND
 from eventferry.errors import UsageError
 from eventferry.http.handling import Query
 from eventferry.lines.limits import MAX_SAFE_INTEGER
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Selection(Query, kw_only=True):
@@ -73,7 +71,7 @@ def milliseconds(text: str) -> int | None:
             found = int(text)
         else:
             when = datetime.fromisoformat(text)
-            found = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - _EPOCH) // _MILLISECOND
+            found = ((when if when.tzinfo else when.replace(tzinfo=UTC)) - EPOCH) // MILLISECOND
     except (ValueError, OverflowError):
         found = MAX_SAFE_INTEGER + 1
     if abs(found) > MAX_SAFE_INTEGER:
@@ -86,7 +84,7 @@ def milliseconds(text: str) -> int | None:
 def iso(time: int) -> str:
     """A time in ms since 1970 as pages and addresses show it, in UTC. Raises OverflowError beyond the years 1 to
     9999."""
-    return (_EPOCH + time * _MILLISECOND).replace(tzinfo=None).isoformat(timespec="milliseconds")
+    return (EPOCH + time * MILLISECOND).replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def as_field(text: str) -> str:

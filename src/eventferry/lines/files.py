@@ -323,6 +323,22 @@ def _refuse_database(path: Path) -> None:
             )
 
 
+def name_beside(path: Path) -> Path:
+    """A name for what is to stand there, until it is whole; as short as to be a name wherever its own is one."""
+    start = os.fsencode(path.name)[:100].decode(errors="ignore")
+    return path.with_name(f".{start}.{token_hex(4)}.part")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files are in a folder, where that can be: not every folder can be opened, or synced."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 class FileSink:
     """A file that appears, whole, when it is closed; until then it stands beside under another name.
 
@@ -340,9 +356,7 @@ class FileSink:
         self._path = Path(os.path.realpath(path))  # a link stays a link
         ending = os.path.splitext(self._name)[1].lower()
         self._ending = ending if ending in PACKED else self._path.suffix.lower()
-        # As short as to be a name wherever the file's own is one.
-        start = os.fsencode(self._path.name)[:100].decode(errors="ignore")
-        self._beside = self._path.with_name(f".{start}.{token_hex(4)}.part")
+        self._beside = name_beside(self._path)
         self._private = private
         self._is_special = False
         self._file: _Raw | None = None
@@ -476,12 +490,7 @@ class FileSink:
                 poured.flush()
                 os.fsync(poured.fileno())
             self._beside.unlink()
-        with contextlib.suppress(OSError):  # not every folder can be opened, or synced
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync_folder(self._path.parent)
 
     def _keep_rights(self, descriptor: int) -> None:
         """Give the new file the mode and the owner of the one whose place it takes."""

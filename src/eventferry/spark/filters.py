@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pyspark.sql.datasource import (
@@ -19,7 +19,8 @@ from pyspark.sql.datasource import (
     StringStartsWith,
 )
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from eventferry.clock import EPOCH
+
 _MICROSECOND = timedelta(microseconds=1)
 _COLUMNS = {"type": "event_types", "aggregateId": "aggregate_ids"}
 
@@ -93,7 +94,7 @@ class Pushed:
         value = getattr(given, "value", None)
         if not isinstance(value, datetime) or value.tzinfo is None:
             return False
-        floor, rest = divmod((value - _EPOCH) // _MICROSECOND, 1000)
+        floor, rest = divmod((value - EPOCH) // _MICROSECOND, 1000)
         ceiling = floor + (rest > 0)
         match given:
             case GreaterThanOrEqual():

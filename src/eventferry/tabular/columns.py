@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from eventferry.clock import EPOCH, MILLISECOND
 from eventferry.errors import InputError
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import KEYS
@@ -23,14 +24,12 @@ NEEDED = ("type", "timestamp", "aggregateId")
 
 NUMBERS = frozenset(("threadCounter", "threadId", "aggregateVersion"))
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _WHOLE = re.compile(r"-?[0-9]{1,40}")
 
 
 def moment_text(timestamp: int) -> str:
     """A timestamp in ISO 8601, in UTC, with milliseconds. Raises OverflowError beyond the years 1 to 9999."""
-    moment = _EPOCH + timedelta(milliseconds=timestamp)
+    moment = EPOCH + timestamp * MILLISECOND
     return f"{moment.isoformat(timespec='milliseconds')[:23]}Z"
 
 
@@ -47,7 +46,7 @@ def timestamp_of(text: str) -> int:
         ) from None
     if moment.tzinfo is None:
         raise InputError(f"the time {shown(text)!r} has no time zone, such as Z", field="timestamp")
-    timestamp, rest = divmod(moment - _EPOCH, _MILLISECOND)
+    timestamp, rest = divmod(moment - EPOCH, MILLISECOND)
     if rest:
         raise InputError(f"the time {shown(text)!r} is finer than a millisecond", field="timestamp")
     return timestamp

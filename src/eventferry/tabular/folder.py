@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Generator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -19,7 +17,7 @@ from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
-from eventferry.lines.files import BLOCK, settled
+from eventferry.lines.files import BLOCK, name_beside, settled, sync_folder
 from eventferry.tabular.columns import moment_text
 from eventferry.tabular.conversion import Conversion, Unchanged
 
@@ -59,8 +57,7 @@ class FolderSink:
         if split_by not in _KEYS:
             raise UsageError(f"split_by is 'day' or 'type', not {split_by!r}")
         self._path = Path(os.path.realpath(path))
-        start = os.fsencode(self._path.name)[:100].decode(errors="ignore")
-        self._beside = self._path.with_name(f".{start}.{token_hex(4)}.part")
+        self._beside = name_beside(self._path)
         self._lines, self._done = self._beside / "lines", self._beside / "done"
         self._key = _KEYS[split_by]
         self._conversion = conversion
@@ -175,22 +172,13 @@ class FolderSink:
         path.unlink()
 
     def _put_into_place(self) -> None:
-        _sync(self._done)
+        sync_folder(self._done)
         try:
             self._done.rename(self._path)
         except OSError as error:
             raise EventferryError(f"{self._path} cannot be put into place: {error.strerror}") from None
         shutil.rmtree(self._beside, ignore_errors=True)
-        _sync(self._path.parent)
-
-
-def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every folder can be opened, or synced
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(self._path.parent)
 
 
 def _day(row: Row) -> str:
