@@ -173,10 +173,39 @@ def loop_ended(work: Callable[[], Awaitable[object]], at: int) -> bool:
     return awaits.count >= at
 
 
+def thrown_away(
+    work: Callable[[], Awaitable[object]], at: int, url: str, name: str, before: set[threading.Thread]
+) -> bool:
+    """End the loop of some work, at an await. Whether it came to that. What holds anything ends with the loop, before
+    Python collects any garbage; and what it closes then ends without a word."""
+    told: list[str] = []
+    with _heard(told):
+        gc.disable()
+        try:
+            came = loop_ended(work, at)
+            deadline = time.monotonic() + LIMIT
+            # But for a connection that psycopg is making.
+            while found := [
+                each for each in left_over(url, name, before) if not each.endswith(" has asked: ")
+            ]:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.005)
+        finally:
+            gc.enable()
+        gc.collect()
+    assert not told
+    all_over(url, name, before)
+    return came
+
+
 @contextmanager
-def heard(hear: Callable[[object], object]) -> Iterator[None]:
-    """Python tells of each task that is thrown away: to `hear`. And it warns of coroutines that were never awaited: to
-    nobody, since pytest keeps what it is warned of, and with it a store that nobody closes."""
+def _heard(told: list[str]) -> Iterator[None]:
+    """What Python tells of objects that it throws away. But not of coroutines that were never awaited: pytest keeps
+    what it is warned of, and with it a store that nobody closes."""
+
+    def hear(what: Any) -> None:
+        told.append("".join(traceback.format_exception(what.exc_value)))
+
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(sys, "unraisablehook", hear)
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -202,8 +231,8 @@ def left_over(url: str, name: str, before: set[threading.Thread]) -> list[str]:
     elif url.startswith("postgresql"):
         with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
             found += [
-                str(row)
-                for row in connection.execute(
+                f"{pid} {state} has asked: {query}"
+                for pid, state, query in connection.execute(
                     "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = %s", (name,)
                 )
             ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
 
 from eventferry import cursor
 from eventferry.backup import checking, describing, drilling, keeping, partition, restoring
@@ -22,6 +21,7 @@ from eventferry.backup.storage import open_storage
 from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
 from eventferry.errors import CursorAheadError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.piping import Transform
 from eventferry.reading.arguments import check_integer
 from eventferry.reading.bookmarks import counters_of, decode

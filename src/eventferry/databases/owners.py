@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from eventferry.databases.names import new_owner
 from eventferry.databases.pool import Pool, Pooled
 from eventferry.errors import EventferryError, StoreUnreachableError
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import end_with_loop, to_the_end
 
 C = TypeVar("C", bound=Pooled)
 D = TypeVar("D", contravariant=True)
@@ -65,6 +65,11 @@ class Owners(Generic[C]):
             await connection.close()
             raise
         self._connection = connection
+        end_with_loop(self)
+
+    def abandon(self) -> None:
+        self._connection = None
+        self._held.clear()
 
     async def release(self, owner: str) -> None:
         """Drop a lock; twice is fine. By a statement, which is answered: a server notices only some time later that a

@@ -42,6 +42,8 @@ class Opened:
             raise StoreClosedError("the store is closed")
         if self._open.life.is_inherited:
             self._begin()
+        if self._open.life.has_lost_its_loop:
+            raise self._open.life.closed()
         return self._open
 
     async def __aenter__(self) -> Self:

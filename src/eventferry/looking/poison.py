@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
 
 from eventferry.database import Database, Filter
+from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Event, decode_event
 from eventferry.looking.scanning import Scan
 
