@@ -62,7 +62,7 @@ class Opened:
     @told("undo-init")
     async def undo_init(self) -> None:
         """Remove the file that `init` of this object created, unless anything is stored in it or anybody else has it
-        open. On a server this does nothing."""
+        open; behind `drop` too. On a server this does nothing."""
         undo, self._undo_init = self._undo_init, None
         if undo is not None:
             await undo()
