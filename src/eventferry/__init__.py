@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from eventferry.importing.merge import ImportReport, Older
     from eventferry.importing.parts import PartReport
     from eventferry.importing.stream import ImportStream, StreamReport
+    from eventferry.lines.damaged import DamagedEvent
     from eventferry.lines.end_mark import CheckEnd, mark_end
     from eventferry.lines.event import Event, EventInput
     from eventferry.lines.files import read_blocks
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from eventferry.looking.poison import PoisonSearch
     from eventferry.looking.searching import SearchPage
     from eventferry.looking.tracing import Trace, TracedEvent, by_cause
+    from eventferry.reading.arguments import Filters, Kinds
     from eventferry.reading.exporting import ExportStream
     from eventferry.reading.following import FollowStream
     from eventferry.reading.loading import EventLoader
@@ -125,6 +127,7 @@ __all__ = [
     "CheckReport",
     "Conversion",
     "CutoverReport",
+    "DamagedEvent",
     "Description",
     "Difference",
     "DrillReport",
@@ -137,6 +140,7 @@ __all__ = [
     "EventStore",
     "EventTypes",
     "ExportStream",
+    "Filters",
     "FolderSink",
     "FollowStream",
     "ForeignExport",
@@ -148,6 +152,7 @@ __all__ = [
     "ImportProgress",
     "ImportReport",
     "ImportStream",
+    "Kinds",
     "LargeEvent",
     "MaintenanceMode",
     "MappedCsv",
@@ -250,7 +255,9 @@ _MODULES = {
     "cloudevents.writing": ("to_cloudevents",),
     "comparing.checking": ("CheckReport", "Remark", "check"),
     "lines.end_mark": ("CheckEnd", "mark_end"),
+    "lines.damaged": ("DamagedEvent",),
     "lines.event": ("Event", "EventInput"),
+    "reading.arguments": ("Filters", "Kinds"),
     "reading.exporting": ("ExportStream",),
     "reading.maintenance": ("AUTO", "MANUAL", "MaintenanceMode"),
     "lines.metadata": ("EventMetadata", "data_of", "metadata_of", "with_metadata"),

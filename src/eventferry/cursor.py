@@ -51,6 +51,11 @@ def encode(counters: Sequence[int]) -> str:
     return binascii.b2a_base64(packed, newline=False).decode("ascii")
 
 
+def dense(events: int) -> str:
+    """The cursor behind so many events in thread 0."""
+    return encode([events] + [0] * (THREADS - 1))
+
+
 def decode(cursor: str | None) -> list[int]:
     """The 256 next counters of a cursor; all zero for `None`.
 

@@ -29,8 +29,18 @@ def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture(params=["folder", "s3"])
+def storage_place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for a repository, where there is none yet, in each kind of storage."""
+    return _place_in(request, tmp_path)
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def repository(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A place for a repository, where there is none yet."""
+    """Likewise, for what is built on a storage and knows nothing of its kind."""
+    return _place_in(request, tmp_path)
+
+
+def _place_in(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
         return str(tmp_path / "repository")
     return f"s3://{request.getfixturevalue('bucket')}/some/repository"

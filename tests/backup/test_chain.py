@@ -72,8 +72,8 @@ async def test_a_chain_that_is_not_there_has_no_manifest(storage: FolderStorage)
     assert await chains(storage) == []
 
 
-async def test_a_manifest_is_committed_once(repository: str) -> None:
-    storage = open_storage(repository)
+async def test_a_manifest_is_committed_once(storage_place: str) -> None:
+    storage = open_storage(storage_place)
     one, two = await Chain.read(storage, NAME), await Chain.read(storage, NAME)
     link = await one.commit(next_manifest(one, [part_of(0, 1)]))
     assert link is not None

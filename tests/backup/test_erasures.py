@@ -43,6 +43,7 @@ async def named_in(store: EventStore) -> set[str]:
 ALL = {f"aggregate-{i}" for i in range(10)}
 
 
+@pytest.mark.slow
 async def test_a_restore_of_an_older_backup_stays_erased(new_url: NewUrl, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     async with open_store(new_url()) as store, open_store(new_url()) as restored:
@@ -107,6 +108,7 @@ async def test_what_was_erased_after_a_restore_is_erased_in_the_chain_before_it(
         assert (await repository.check(1.0)).sound
 
 
+@pytest.mark.slow
 async def test_a_restore_that_is_killed_leaves_no_events_without_what_was_erased(
     new_url: NewUrl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +132,7 @@ async def test_a_restore_that_is_killed_leaves_no_events_without_what_was_erased
         assert ended > 5
 
 
+@pytest.mark.slow
 async def test_a_copy_that_is_killed_leaves_no_events_without_what_was_erased(
     new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ def from_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]
         yield places.new_url
 
 
+@pytest.mark.slow
 async def test_a_backup_of_any_database_is_restored_on_each(from_url: NewUrl, tmp_path: Path) -> None:
     storage = open_storage(tmp_path / "repository")
     with ExitStack() as stack:
@@ -43,6 +44,7 @@ async def test_a_backup_of_any_database_is_restored_on_each(from_url: NewUrl, tm
 
 
 @pytest.mark.parametrize("database", DATABASES)
+@pytest.mark.slow
 async def test_a_restore_comes_from_any_storage(database: str, repository: str, tmp_path: Path) -> None:
     storage = open_storage(repository)
     with Places(database, tmp_path) as places:

@@ -176,6 +176,7 @@ async def test_a_long_chain_costs_few_requests(
 
 
 @pytest.mark.parametrize("is_done_first", [False, True])
+@pytest.mark.slow
 async def test_a_run_that_ends_at_any_request_leaves_a_whole_chain(
     url: str, tmp_path: Path, small_parts: None, is_done_first: bool
 ) -> None:
@@ -208,6 +209,7 @@ async def _descriptors(repository: str) -> list[str]:
     return [each for each in found if "/parts/" in each and each.endswith(".json")]
 
 
+@pytest.mark.slow
 async def test_a_run_that_is_cancelled_anywhere_leaves_a_whole_chain(
     url: str, repository: str, small_parts: None
 ) -> None:

@@ -21,23 +21,23 @@ from eventferry.clock import now
 from tests.support.faults.worlds import Disk
 
 
-async def test_an_object_is_created_once(repository: str) -> None:
-    opened = open_storage(repository)
+async def test_an_object_is_created_once(storage_place: str) -> None:
+    opened = open_storage(storage_place)
     assert await opened.put_new("a/b.json", b"first")
     assert not await opened.put_new("a/b.json", b"second")
     assert await opened.get("a/b.json") == b"first"
 
 
-async def test_an_object_that_is_not_there_is_none(repository: str) -> None:
-    opened = open_storage(repository)
+async def test_an_object_that_is_not_there_is_none(storage_place: str) -> None:
+    opened = open_storage(storage_place)
     assert await opened.get("a/b.json") is None
     await opened.delete("a/b.json")
     assert await opened.listed("a") == []
     assert await opened.folders() == []
 
 
-async def test_a_listing_has_names_in_order_with_their_sizes(repository: str) -> None:
-    opened = open_storage(repository)
+async def test_a_listing_has_names_in_order_with_their_sizes(storage_place: str) -> None:
+    opened = open_storage(storage_place)
     for name in ("a/2", "a/1", "ab/1", "a/c/1", "top"):
         await opened.put_new(name, name.encode())
     listed = await opened.listed("a")
@@ -64,16 +64,16 @@ async def test_a_listing_may_be_longer_than_a_page_of_s3(bucket: str) -> None:
     assert [entry.name for entry in await opened.listed("a")] == names
 
 
-async def test_a_deleted_object_is_gone(repository: str) -> None:
-    opened = open_storage(repository)
+async def test_a_deleted_object_is_gone(storage_place: str) -> None:
+    opened = open_storage(storage_place)
     await opened.put_new("a/b", b"1")
     await opened.delete("a/b")
     assert await opened.get("a/b") is None
     assert await opened.put_new("a/b", b"2")
 
 
-async def test_of_many_at_once_one_creates_the_object(repository: str) -> None:
-    opened = [open_storage(repository) for _ in range(8)]
+async def test_of_many_at_once_one_creates_the_object(storage_place: str) -> None:
+    opened = [open_storage(storage_place) for _ in range(8)]
     contents = [bytes([number]) * 100_000 for number in range(8)]
     created = await asyncio.gather(
         *(each.put_new("a/b", content) for each, content in zip(opened, contents, strict=True))
@@ -82,9 +82,9 @@ async def test_of_many_at_once_one_creates_the_object(repository: str) -> None:
     assert await opened[0].get("a/b") == contents[created.index(True)]
 
 
-async def test_a_probed_storage_is_marked_as_a_repository(repository: str) -> None:
+async def test_a_probed_storage_is_marked_as_a_repository(storage_place: str) -> None:
     for _ in range(2):
-        opened = open_storage(repository)
+        opened = open_storage(storage_place)
         await probe(opened)
     found = await opened.get(format.MARKER)
     assert found is not None
@@ -121,8 +121,8 @@ async def test_a_file_system_without_hard_links_is_refused(
     assert await opened.get("a") == b"first"
 
 
-async def test_a_repository_of_a_newer_version_is_refused(repository: str) -> None:
-    opened = open_storage(repository)
+async def test_a_repository_of_a_newer_version_is_refused(storage_place: str) -> None:
+    opened = open_storage(storage_place)
     await opened.put_new(format.MARKER, format.seal(format.Marker(format=2)))
     with pytest.raises(RepositoryError, match="version 2 of the format"):
         await probe(opened)
@@ -144,6 +144,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_object_in_part(tmp_path: Path) -> None:
     for attempt in range(5):
         root = tmp_path / str(attempt)

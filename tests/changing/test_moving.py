@@ -212,6 +212,7 @@ async def test_what_a_sink_refuses_is_told_by_the_line_that_came_in(tmp_path: Pa
         await pipeline(blocks(lines), Changes(rules=RULES), Sink())
 
 
+@pytest.mark.slow
 async def test_a_killed_process_interrupts_an_import_which_is_then_resumed(
     tmp_path: Path, started: list[int]
 ) -> None:

@@ -42,6 +42,8 @@ def test_old_events_are_archived_and_recalled(ferry: Ferry) -> None:
         "recalled 27 events\n"
     )
     assert ferry.exported("a.db") == before
+    assert ferry.done("archive", "recall", "a.db", "repo").err == "recalled 0 events\n"
+    assert "there is no backup in rep\n" in ferry.refused("archive", "recall", "a.db", "rep")
     assert "knows no archive" in ferry.refused(
         "archive", "recall", "a.db", "repo", "--archive", "0" * 16, status=2
     )

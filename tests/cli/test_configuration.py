@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from eventferry.cli import configuration
 from eventferry.cli.configuration import url_named
 from tests.support import make_lines
 from tests.support.cli import Ferry, new_ferry
@@ -183,6 +184,12 @@ def test_a_password_that_is_no_utf8_is_refused_without_it(
     told = ferry.refused("describe", "a", status=2)
     assert "does not give UTF-8" in told
     assert "hunter2" not in told
+
+
+def test_a_password_command_that_does_not_end_is_ended(ferry: Ferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "COMMAND_SECONDS", 0.2)
+    written(ferry.directory, monkeypatch, '[stores.a]\nurl = "mysql://b/c"\npassword_command = "sleep 600"\n')
+    assert "'sleep 600' was ended: it took more than" in ferry.refused("describe", "a", status=2)
 
 
 def test_a_password_command_takes_nothing_of_the_input(ferry: Ferry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from eventferry.looking.counting import Point, Timeline
 from eventferry.looking.plots import bars, sparkline
 from tests.cli.test_words import MOVING, NASTY, SHOWN
 from tests.support import line, make_event, make_lines
-from tests.support.cli import Ferry, new_ferry
+from tests.support.cli import PATIENCE, Ferry, new_ferry, sent
 from tests.support.sqlite import connect
 
 ferry = pytest.fixture(new_ferry)
@@ -57,6 +58,24 @@ def test_the_tail_is_shown_without_secrets(ferry: Ferry) -> None:
     )
     assert event["payload"]["password"] == "n3w"
     assert ferry.done("tail", store, "-n", "0").out == ""
+
+
+def test_the_tail_goes_on_with_what_comes(ferry: Ferry) -> None:
+    store = store_of(ferry, HISTORY)
+    child = ferry.start("tail", store, "--follow", "-n", "1", "--type", "TYPE_0", "--json")
+
+    def shown() -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(sent(child.stdout).readline())
+        return event
+
+    assert shown()["payload"]["name"] == "Eve"
+    for number, kind in enumerate(("TYPE_0", "TYPE_1", "TYPE_0")):
+        event = make_event(9, type=kind, aggregateId=f"n{number}", payload={"password": number})
+        ferry.done("incremental-import", "-", store, "--older", "accept", stdin=line(event))
+    assert [(shown()["aggregateId"], shown()["aggregateId"])] == [("n0", "n2")]
+    child.terminate()
+    assert child.wait(PATIENCE) == 143
+    assert sent(child.stdout).read() == b""
 
 
 def test_a_history_shows_what_changed(ferry: Ferry) -> None:
@@ -136,6 +155,54 @@ def test_the_event_that_a_function_refuses_is_found(ferry: Ferry, monkeypatch: p
     assert ferry("find-poison", "a.db", "nothing").status == 2
 
 
+REFUSALS = """
+import os, sys, time
+
+
+def check(event):
+    print("looking at", event.payload["number"])
+    if event.payload["number"] == 7:
+        WHAT
+
+
+def fork(event):
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("os._exit(3)", "the process of the function my_check:check was ended with status 3"),
+        ("os.kill(os.getpid(), 11)", "the process of the function my_check:check was ended by signal 11"),
+        ("os.fork() or time.sleep(600); os._exit(0)", "ended with status 0"),
+        pytest.param("while True: pass", "it took longer than 10 s", marks=pytest.mark.slow),
+        ("sys.exit(4)", "SystemExit: 4"),
+    ],
+)
+def test_a_function_may_end_its_process_or_never_come_back(
+    ferry: Ferry, monkeypatch: pytest.MonkeyPatch, what: str, error: str
+) -> None:
+    monkeypatch.syspath_prepend(ferry.directory)
+    ferry.done("import", "-", "a.db", stdin=make_lines(20))
+    ferry.file("my_check.py", REFUSALS.replace("WHAT", what).encode())
+    found = ferry("find-poison", "a.db", "my_check:check", "--json", "--timeout", "10")
+    assert found.status == 1
+    assert found.json["event"]["payload"] == {"number": 7}
+    assert error in found.json["error"]
+    assert found.json["scanned"] == 8
+    assert "looking at 7" in found.err
+
+
+def test_a_function_may_fork(ferry: Ferry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ferry.directory)
+    ferry.done("import", "-", "a.db", stdin=make_lines(20))
+    ferry.file("my_fork.py", REFUSALS.encode())
+    assert "none of 20 events was refused" in ferry.done("find-poison", "a.db", "my_fork:fork").err
+
+
 def test_what_events_hold_harms_no_terminal(ferry: Ferry) -> None:
     event = make_event(0, aggregateId=f"a{NASTY}", type=f"T{NASTY}", payload={NASTY: NASTY})
     store = store_of(ferry, [event, event | {"threadCounter": 1, "aggregateVersion": 2, "payload": NASTY}])
@@ -172,6 +239,25 @@ def test_all_differences_are_shown_side_by_side(ferry: Ferry) -> None:
     assert len(content) == 71
 
 
+def test_differences_are_told_of_the_events_that_are_asked_for(ferry: Ferry) -> None:
+    store = ferry.store("a.db", 40)
+    ferry.done("export", store, "some.jsonl", "--type", "TYPE_1")
+    assert (
+        ferry.done("diff", store, "some.jsonl", "--type", "TYPE_1", "--content").err == "equal: 13 events\n"
+    )
+    assert ferry("diff", store, "some.jsonl").err.endswith(
+        "27 missing in some.jsonl, 0 extra, 0 changed; 40 and 13 events\n"
+    )
+    until = ferry.done("follow", store, "--once").err.strip()
+    ferry.done("copy", store, "b.db")
+    ferry.done("incremental-import", "-", store, stdin=line(make_event(50)))
+    assert "1 missing in b.db" in ferry("diff", store, "b.db").err
+    assert ferry.done("diff", store, "b.db", "--until", until).err == "equal: 40 events\n"
+    ferry.file("rules.toml", b"[[rule]]\nremove = ['/number']\n")
+    told = ferry("diff", store, "b.db", "--until", until, "--rules", "rules.toml", "--keep-positions")
+    assert told.out.count("+ /number: ") == 40
+
+
 def test_what_a_foreign_writer_let_in_is_shown_or_refused_by_name(ferry: Ferry) -> None:
     ferry.done("import", "-", "a.db", stdin=make_lines(2))
     with connect(ferry.directory / "a.db") as file, file:
@@ -180,5 +266,11 @@ def test_what_a_foreign_writer_let_in_is_shown_or_refused_by_name(ferry: Ferry) 
         assert r'{"a":"\ud800"}' in ferry.done(*command).out
     assert r"\ud800" in ferry.done("show", "a.db", "0:0").out
     with connect(ferry.directory / "a.db") as file, file:
-        file.execute("UPDATE events SET payload = 'no JSON'")
-    assert "is not JSON" in ferry("tail", "a.db").err
+        file.execute("UPDATE events SET payload = 'no JSON' WHERE \"threadId\" = 0")
+    for command in (("tail", "a.db"), ("show", "a.db", "0:0"), ("show", "a.db", "aggregate-0")):
+        assert "damaged: the payload is not JSON: ***" in ferry.done(*command).out
+    [first, second] = map(json.loads, ferry.done("tail", "a.db", "--json", "--show-secrets").out.splitlines())
+    assert (first["payload"], first["damage"]) == ("no JSON", "the payload is not JSON")
+    assert "damage" not in second
+    found = ferry("find-poison", "a.db", "builtins:repr")
+    assert (found.status, "refused: the payload is not JSON" in found.err) == (1, True)

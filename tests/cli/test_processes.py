@@ -391,6 +391,7 @@ def test_ctrl_c_ends_an_export_whose_reader_is_asleep(ferry: Ferry) -> None:
     assert ferry.done("describe", "a.db", "--json").json["isFrozen"] is False
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_an_export_leaves_the_old_file_and_nothing_beside(ferry: Ferry, many: bytes) -> None:
     ferry.done("import", ferry.file("many.jsonl", many), "a.db")
     ferry.file("out.gz", b"precious")
@@ -456,6 +457,7 @@ def test_what_an_interrupted_import_leaves_is_the_old_store(ferry: Ferry, broken
     assert files_beside(ferry, "a.db") == set()
 
 
+@pytest.mark.slow
 def test_resume_goes_on_where_an_interrupted_import_was(ferry: Ferry, broken_off: bytes) -> None:
     assert offset_of_resume(ferry, "a.db") > 8_000_000
     source = ferry.file("many.jsonl", broken_off)
@@ -477,6 +479,7 @@ def test_resume_refuses_another_source_and_a_shorter_one(ferry: Ferry, broken_of
     assert ferry.exported("a.db") == broken_off
 
 
+@pytest.mark.slow
 def test_a_first_import_that_was_killed_goes_on_without_replace(ferry: Ferry, many: bytes) -> None:
     child = ferry.start("import", "-", "new.db")
     feed(child, many[:18_000_000])

@@ -107,7 +107,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "search": ("--json",),
     "trace": ("--json",),
     "find-poison": ("--json",),
-    "diff": ("--json",),
+    "diff": ("--type", "--until", "--rules", "--json"),
     "mcp": (),
     "console": ("--port", "--scope", "--no-browser"),
     "stores": ("--json",),

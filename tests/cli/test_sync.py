@@ -112,6 +112,19 @@ def test_a_cutover_freezes_the_source(ferry: Ferry) -> None:
     assert ferry.done("cutover", "a.db", "b.db", "--json").json["events"] == 0
 
 
+def test_stores_are_told_by_the_names_that_they_were_given_by(
+    ferry: Ferry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ferry.file("config.toml", b"[stores]\nold = 'a.db'\nnew = 'b.db'\n")
+    monkeypatch.setenv("EVENTFERRY_CONFIG", "config.toml")
+    assert ferry.done("init", "old").err == "created the store old\n"
+    save("a.db", 4)
+    told = ferry.done("cutover", "old", "new").err
+    assert "while old was frozen" in told
+    assert "use new now" in told
+    assert told.endswith("eventferry unfreeze old\n")
+
+
 MAPPING = """
 select = "SELECT id AS position, stream AS aggregate, type, data, at AS time FROM {events}"
 [tables]

@@ -120,6 +120,7 @@ async def test_several_aggregates_are_appended_to_as_one(opened: Opened) -> None
         assert len(await all_pages(store, 10)) == 4
 
 
+@pytest.mark.once
 async def test_what_is_no_append_is_refused_and_nothing_is_stored(opened: Opened) -> None:
     async with opened() as store:
         for appends in ([], [Append("a", [])], [Append("a", events_of("T")), Append("a", events_of("T"))]):
@@ -271,6 +272,7 @@ async def test_an_append_that_is_sent_again_under_its_key_is_stored_once(opened:
         assert len(await all_pages(store, 10)) == 5
 
 
+@pytest.mark.once
 async def test_a_key_that_was_used_for_other_events_is_refused_by_name(opened: Opened) -> None:
     async with opened() as store:
         await store.append_events("a", events_of("T"), idempotency_key="k")
@@ -293,6 +295,7 @@ async def test_of_many_with_one_key_at_the_same_time_one_is_stored_and_all_hear_
         check_store(await all_pages(store, 10))
 
 
+@pytest.mark.once
 async def test_an_append_that_was_refused_can_be_sent_again_under_its_key(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(ConcurrentError):
@@ -410,6 +413,7 @@ async def test_callers_who_are_cancelled_at_any_moment_leave_nothing_half_done(
         assert all(size % 3 == 0 for size in sizes.values())
 
 
+@pytest.mark.slow
 async def test_appends_saves_and_imports_at_the_same_time_keep_every_promise(opened: Opened) -> None:
     async def appends(store: EventStore, number: int) -> None:
         for _ in range(8):

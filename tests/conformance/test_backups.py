@@ -32,6 +32,7 @@ async def test_the_parts_are_the_export(new_url: NewUrl, tmp_path: Path) -> None
         assert report.bookmark == await store.bookmark()
 
 
+@pytest.mark.once
 async def test_several_connections_give_the_same_events(new_url: NewUrl, tmp_path: Path) -> None:
     async with open_store(new_url()) as store:
         await store.init()
@@ -40,6 +41,7 @@ async def test_several_connections_give_the_same_events(new_url: NewUrl, tmp_pat
         assert await lines_in(str(tmp_path / "repository")) == await exported(store)
 
 
+@pytest.mark.once
 async def test_later_runs_add_what_was_saved_meanwhile(new_url: NewUrl, tmp_path: Path) -> None:
     repository = str(tmp_path / "repository")
     async with open_store(new_url()) as store:
@@ -69,6 +71,7 @@ async def test_timestamps_that_go_backwards_lose_no_event(new_url: NewUrl, tmp_p
     assert await damages_in(repository) == []
 
 
+@pytest.mark.once
 async def test_a_store_that_was_restored_is_refused(new_url: NewUrl, tmp_path: Path) -> None:
     url, repository = new_url(), tmp_path / "repository"
     async with open_store(url) as store:
@@ -85,6 +88,7 @@ async def test_a_store_that_was_restored_is_refused(new_url: NewUrl, tmp_path: P
         await save_more(url, 30, f"another-{attempt}")
 
 
+@pytest.mark.once
 async def test_ids_of_deleted_secrets_are_noted(new_url: NewUrl, tmp_path: Path) -> None:
     repository = str(tmp_path / "repository")
     async with open_store(new_url()) as store:
@@ -100,6 +104,7 @@ async def test_ids_of_deleted_secrets_are_noted(new_url: NewUrl, tmp_path: Path)
     assert not any(b"secret of b" in each for each in objects)
 
 
+@pytest.mark.once
 async def test_a_password_is_in_no_object(new_url: NewUrl, tmp_path: Path) -> None:
     async with open_store(new_url()) as store:
         await store.init()

@@ -60,6 +60,7 @@ async def test_the_source_of_an_incremental_import_may_itself_save_into_the_stor
         assert (await store.describe()).event_count == 20 + count + count // 1000
 
 
+@pytest.mark.once
 async def test_an_iterator_of_events_may_block_the_loop_and_others_save_meanwhile(new_url: NewUrl) -> None:
     url = new_url()
     with sync.open_store(url, busy_timeout=10) as other:

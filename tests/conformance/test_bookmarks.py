@@ -39,6 +39,7 @@ async def test_pages_by_bookmark_are_the_export(opened: Opened) -> None:
         assert since == page.bookmark == await store.bookmark()
 
 
+@pytest.mark.once
 async def test_a_bookmark_holds_its_cursor_and_is_short(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(5_000))
@@ -50,6 +51,7 @@ async def test_a_bookmark_holds_its_cursor_and_is_short(opened: Opened) -> None:
         assert page.bookmark.removeprefix(bookmarks.PREFIX).replace("-", "").replace("_", "").isalnum()
 
 
+@pytest.mark.once
 async def test_an_export_goes_on_from_the_bookmark_of_another(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(600))
@@ -139,6 +141,7 @@ async def test_a_bookmark_of_events_that_were_replaced_is_refused_even_by_the_sa
             await store.load_events(limit=1, since=bookmark)
 
 
+@pytest.mark.once
 async def test_a_bookmark_of_another_store_is_refused(opened: Opened) -> None:
     async with opened() as one, opened() as other:
         await import_lines(one, make_lines(100))
@@ -147,6 +150,7 @@ async def test_a_bookmark_of_another_store_is_refused(opened: Opened) -> None:
             await other.load_events(limit=1, since=await one.bookmark())
 
 
+@pytest.mark.once
 async def test_what_is_no_bookmark_is_refused_by_name(opened: Opened) -> None:
     async with opened() as store:
         good = await store.bookmark()
@@ -161,6 +165,7 @@ async def test_what_is_no_bookmark_is_refused_by_name(opened: Opened) -> None:
             await store.load_events(limit=1, since=good, cursor=ZERO)
 
 
+@pytest.mark.once
 async def test_a_saved_event_can_be_bookmarked(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))
@@ -171,6 +176,7 @@ async def test_a_saved_event_can_be_bookmarked(opened: Opened) -> None:
         assert page.events == [after.event]
 
 
+@pytest.mark.once
 async def test_an_export_that_freezes_has_a_bookmark_too(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))

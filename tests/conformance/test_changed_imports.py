@@ -106,6 +106,7 @@ async def resume(store: EventStore, changes: Changes) -> None:
     await pipeline(source(), changes, store.import_events(resume=True))
 
 
+@pytest.mark.once
 async def test_a_changed_import_that_is_resumed_is_as_one_that_was_not_interrupted(
     opened: Opened, tmp_path: Path, small_commits: None
 ) -> None:
@@ -119,6 +120,7 @@ async def test_a_changed_import_that_is_resumed_is_as_one_that_was_not_interrupt
 
 
 @pytest.mark.parametrize("other", [{}, {"exclude_types": ["TYPE_0"]}, {"keep_positions": True}], ids=str)
+@pytest.mark.once
 async def test_a_resume_with_other_changes_is_refused_by_name(
     opened: Opened, tmp_path: Path, small_commits: None, other: dict[str, Any]
 ) -> None:
@@ -133,6 +135,7 @@ async def test_a_resume_with_other_changes_is_refused_by_name(
         assert await exported(store) == await changed(LINES, Changes(rules=rules))
 
 
+@pytest.mark.once
 async def test_a_resume_with_changes_that_differ_only_further_on_is_as_a_whole_import_with_them(
     opened: Opened, small_commits: None
 ) -> None:
@@ -148,6 +151,7 @@ async def test_a_resume_with_changes_that_differ_only_further_on_is_as_a_whole_i
 # refusals
 
 
+@pytest.mark.once
 async def test_what_a_function_cannot_change_leaves_the_store_as_it_was(opened: Opened) -> None:
     def refuse(event: Event) -> Event:
         if event.payload["number"] == 599:
@@ -189,6 +193,7 @@ async def test_what_a_store_refuses_at_its_end_is_told_by_the_line(opened: Opene
 # incremental imports
 
 
+@pytest.mark.once
 async def test_duplicates_are_those_of_what_comes_out(opened: Opened, tmp_path: Path) -> None:
     changes = Changes(rules=renames("TYPE_1", "OTHER", tmp_path), exclude_types=["TYPE_0"])
     batch = [make_event(i) for i in range(30)]
@@ -202,6 +207,7 @@ async def test_duplicates_are_those_of_what_comes_out(opened: Opened, tmp_path: 
         assert await store.incremental_import(changed_events) == ImportReport(0, 20, 0)
 
 
+@pytest.mark.once
 async def test_a_dry_run_of_a_changed_incremental_import_stores_nothing(opened: Opened) -> None:
     changes = Changes(event_types=["TYPE_1"])
     async with opened() as store:
@@ -211,6 +217,7 @@ async def test_a_dry_run_of_a_changed_incremental_import_stores_nothing(opened: 
         assert await exported(store) == b""
 
 
+@pytest.mark.once
 async def test_what_becomes_no_event_is_told_by_the_number_of_the_event_that_came(opened: Opened) -> None:
     def spoil(event: Event) -> Event:
         return event if event.payload["number"] < 1234 else msgspec.structs.replace(event, type="x" * 701)
@@ -222,6 +229,7 @@ async def test_what_becomes_no_event_is_told_by_the_number_of_the_event_that_cam
         assert await exported(store) == b""
 
 
+@pytest.mark.once
 async def test_the_report_is_of_one_import_and_not_of_those_that_failed_before(opened: Opened) -> None:
     def fail(event: Event) -> Event:
         if event.payload == "wrong":

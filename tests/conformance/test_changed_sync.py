@@ -91,6 +91,7 @@ async def test_a_fill_that_was_interrupted_goes_on_with_its_changes_and_begins_a
         assert await are_as_changed(source, target, changes)
 
 
+@pytest.mark.once
 async def test_renumbering_goes_on_where_it_stopped(new_url: NewUrl) -> None:
     changes = Changes(exclude_types=["TYPE_0"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -106,6 +107,7 @@ async def test_renumbering_goes_on_where_it_stopped(new_url: NewUrl) -> None:
         assert versions == list(range(1, 26))
 
 
+@pytest.mark.once
 async def test_what_an_exception_of_the_function_says_is_not_kept_in_the_target(new_url: NewUrl) -> None:
     def fail(event: Event) -> Event:
         if event.type == "SAVED":
@@ -125,6 +127,7 @@ async def test_what_an_exception_of_the_function_says_is_not_kept_in_the_target(
         assert status.problem.endswith("fail raised KeyError")
 
 
+@pytest.mark.once
 async def test_a_batch_of_which_nothing_comes_over_is_not_read_again(new_url: NewUrl) -> None:
     changes = Changes(event_types=["WANTED"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -143,6 +146,7 @@ async def test_a_batch_of_which_nothing_comes_over_is_not_read_again(new_url: Ne
         assert (event.aggregate_version, event.thread_counter) == (1, 0)
 
 
+@pytest.mark.once
 async def test_other_changes_over_a_half_copied_target_are_refused_by_name(new_url: NewUrl) -> None:
     first, other = Changes(exclude_types=["TYPE_0"]), Changes(exclude_types=["TYPE_1"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -165,6 +169,7 @@ async def test_other_changes_over_a_half_copied_target_are_refused_by_name(new_u
             await target.sync(source, changes=other)
 
 
+@pytest.mark.once
 async def test_other_changes_are_fine_where_nothing_has_come_over(new_url: NewUrl) -> None:
     async with open_store(new_url()) as source, open_store(new_url()) as target:
         await source.init()
@@ -175,6 +180,7 @@ async def test_other_changes_are_fine_where_nothing_has_come_over(new_url: NewUr
         assert await are_as_changed(source, target, changes)
 
 
+@pytest.mark.once
 async def test_a_changed_replica_that_somebody_else_writes_to_stops_by_name(new_url: NewUrl) -> None:
     changes = Changes(event_types=["TYPE_0"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -188,6 +194,7 @@ async def test_a_changed_replica_that_somebody_else_writes_to_stops_by_name(new_
         assert (await target.describe()).event_count == 11
 
 
+@pytest.mark.once
 async def test_positions_are_kept_where_that_is_asked(new_url: NewUrl) -> None:
     changes = Changes(function=renamed, keep_positions=True)
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -211,6 +218,7 @@ def renamed(event: Event) -> Event:
     )
 
 
+@pytest.mark.once
 async def test_a_merge_brings_changed_events_behind_those_of_the_target(new_url: NewUrl) -> None:
     changes = Changes(function=evens_twice)
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -231,6 +239,7 @@ async def test_a_merge_brings_changed_events_behind_those_of_the_target(new_url:
         assert (await check(target)).sound
 
 
+@pytest.mark.once
 async def test_a_merge_puts_a_prefix_before_changed_aggregates(new_url: NewUrl) -> None:
     changes = Changes(function=evens_twice)
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -245,6 +254,7 @@ async def test_a_merge_puts_a_prefix_before_changed_aggregates(new_url: NewUrl) 
         assert [event.aggregate_version for event in events] == list(range(1, 22))
 
 
+@pytest.mark.once
 async def test_secrets_stay_behind_unless_they_are_asked_for(new_url: NewUrl) -> None:
     changes = Changes(exclude_types=["TYPE_0"])
     async with open_store(new_url()) as source:
@@ -260,6 +270,7 @@ async def test_secrets_stay_behind_unless_they_are_asked_for(new_url: NewUrl) ->
             assert (await target.sync(source, changes=changes, with_secrets=True)).secrets == 1
 
 
+@pytest.mark.once
 async def test_bookmarks_of_the_source_are_refused_in_a_changed_replica(new_url: NewUrl) -> None:
     changes = Changes(function=renamed, keep_positions=True)
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -271,6 +282,7 @@ async def test_bookmarks_of_the_source_are_refused_in_a_changed_replica(new_url:
                 pass
 
 
+@pytest.mark.once
 async def test_a_changed_replica_cannot_take_over_for_its_source(new_url: NewUrl) -> None:
     async with open_store(new_url()) as source, open_store(new_url()) as target:
         await source.init()
@@ -281,6 +293,7 @@ async def test_a_changed_replica_cannot_take_over_for_its_source(new_url: NewUrl
         await save(source, "a", 1)
 
 
+@pytest.mark.once
 async def test_whoever_follows_changes_what_is_saved_meanwhile(new_url: NewUrl) -> None:
     changes = Changes(event_types=["SAVED"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -317,6 +330,7 @@ async def test_of_two_syncs_at_once_each_changed_event_is_stored_by_one(
         assert await are_as_changed(source, target, changes[0])
 
 
+@pytest.mark.once
 async def test_the_report_of_the_changes_counts_each_event_once_however_often_it_was_read(
     new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +356,7 @@ async def test_the_report_of_the_changes_counts_each_event_once_however_often_it
         assert changes.report.read == 0
 
 
+@pytest.mark.once
 async def test_an_event_that_cannot_be_changed_is_named_and_nothing_of_its_batch_is_stored(
     new_url: NewUrl,
 ) -> None:
@@ -364,6 +379,7 @@ def longer(event: Event) -> Event:
     )
 
 
+@pytest.mark.once
 async def test_a_source_that_lost_events_is_refused(new_url: NewUrl) -> None:
     changes = Changes(exclude_types=["TYPE_0"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -375,6 +391,7 @@ async def test_a_source_that_lost_events_is_refused(new_url: NewUrl) -> None:
             await target.sync(source, changes=changes)
 
 
+@pytest.mark.once
 async def test_what_a_sync_would_bring_is_told_and_nothing_is_stored(new_url: NewUrl) -> None:
     changes = Changes(event_types=["TYPE_0", "SAVED"])
     async with open_store(new_url()) as source, open_store(new_url()) as target:
@@ -397,6 +414,7 @@ async def test_what_a_sync_would_bring_is_told_and_nothing_is_stored(new_url: Ne
             await target.preview_sync(source)
 
 
+@pytest.mark.once
 async def test_what_a_sync_would_refuse_is_told_before_it_is_tried(new_url: NewUrl) -> None:
     changes = Changes(function=longer)
     async with open_store(new_url()) as source, open_store(new_url()) as target:

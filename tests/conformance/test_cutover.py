@@ -78,6 +78,7 @@ async def test_an_application_goes_on_at_the_target_without_a_gap(new_url: NewUr
             assert found == list(range(1, len(found) + 1))
 
 
+@pytest.mark.once
 async def test_whatever_goes_wrong_leaves_the_source_as_it_was(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ async def test_whatever_goes_wrong_leaves_the_source_as_it_was(
             await save(source, "a", 3)
 
 
+@pytest.mark.once
 async def test_a_target_to_which_somebody_has_written_is_no_target(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await save(source, "a", 1)
@@ -107,6 +109,7 @@ async def test_a_target_to_which_somebody_has_written_is_no_target(opened: Opene
         await save(source, "a", 3)
 
 
+@pytest.mark.once
 async def test_a_difference_that_a_sync_cannot_see_is_found(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +124,7 @@ async def test_a_difference_that_a_sync_cannot_see_is_found(
         await save(source, "a", 2)
 
 
+@pytest.mark.once
 async def test_a_live_source_is_verified_up_to_a_bookmark(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await import_lines(source, make_lines(500))

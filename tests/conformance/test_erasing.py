@@ -110,6 +110,7 @@ async def test_to_erase_again_changes_nothing(opened: Opened, rules: Rules) -> N
     ],
     ids=["types", "prefixes", "ids", "all"],
 )
+@pytest.mark.once
 async def test_a_selection_says_from_which_events(
     opened: Opened, rules: Rules, selection: dict[str, Any], numbers: set[int]
 ) -> None:
@@ -123,6 +124,7 @@ async def test_a_selection_says_from_which_events(
         assert report.types == dry.types
 
 
+@pytest.mark.once
 async def test_a_dry_run_leaves_nothing_in_force(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await store.erase(rules, dry_run=True)
@@ -130,6 +132,7 @@ async def test_a_dry_run_leaves_nothing_in_force(opened: Opened, rules: Rules) -
         assert await events_in(store) == left_of(9)
 
 
+@pytest.mark.once
 async def test_what_no_rule_touches_stays_as_it_is_spelled(new_url: NewUrl, tmp_path: Path) -> None:
     url = new_url()
     async with open_store(url) as store:
@@ -150,6 +153,7 @@ async def test_large_events_are_erased_a_few_at_a_time(opened: Opened, rules: Ru
         assert NAME.encode() not in await exported(store)
 
 
+@pytest.mark.once
 async def test_an_erasure_only_redacts_removes_and_sets(opened: Opened, tmp_path: Path) -> None:
     async with opened() as store:
         for text, told in [
@@ -193,6 +197,7 @@ async def test_a_number_that_an_erasure_sets_stays_one(opened: Opened, value: An
         assert b'"number":%b,' % text in await exported(store)
 
 
+@pytest.mark.once
 async def test_an_erasure_that_is_repeated_concerns_no_fewer_events(opened: Opened, rules: Rules) -> None:
     late = person(1) | {"timestamp": 4_102_444_800_000}  # in 2100, so that the erasure is of that time
     async with opened() as store:
@@ -204,6 +209,7 @@ async def test_an_erasure_that_is_repeated_concerns_no_fewer_events(opened: Open
         assert NAME.encode() not in await exported(store)
 
 
+@pytest.mark.once
 async def test_a_frozen_store_is_not_erased_from(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(9)))
@@ -263,6 +269,7 @@ async def test_an_incremental_import_does_not_bring_back_what_is_erased(opened: 
         assert [event["payload"] for event in found] == [event["payload"] for event in left_of(2_000, 4)]
 
 
+@pytest.mark.once
 async def test_what_happens_after_an_erasure_is_not_erased(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         report = await store.erase(rules)
@@ -298,6 +305,7 @@ async def test_an_incremental_import_during_an_erasure_is_refused(opened: Opened
         assert await events_in(store) == list(map(erased, range(300)))
 
 
+@pytest.mark.once
 async def test_an_interrupted_import_begins_anew_behind_an_erasure(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         lines = b"".join(line(person(i)) for i in range(400))
@@ -313,6 +321,7 @@ async def test_an_interrupted_import_begins_anew_behind_an_erasure(opened: Opene
         assert await events_in(store) == list(map(erased, range(400)))
 
 
+@pytest.mark.once
 async def test_an_import_that_died_behind_an_erasure_begins_anew(opened: Opened, rules: Rules) -> None:
     """It was running at the time, so its stage was left alone."""
     async with opened() as store:
@@ -328,6 +337,7 @@ async def test_an_import_that_died_behind_an_erasure_begins_anew(opened: Opened,
         assert await events_in(store) == list(map(erased, range(400)))
 
 
+@pytest.mark.once
 async def test_nothing_is_erased_while_an_incremental_import_is_open(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(9)))
@@ -386,6 +396,7 @@ async def test_a_replica_loses_what_is_erased_from_its_source(opened: Opened, ru
         await cutover(source, target)
 
 
+@pytest.mark.once
 async def test_what_comes_to_a_replica_late_is_erased(opened: Opened, rules: Rules) -> None:
     """It was read before it was erased from the source."""
     async with opened() as source, opened() as target:
@@ -411,6 +422,7 @@ async def test_a_merge_brings_the_erasures_that_name_aggregates(opened: Opened, 
         assert {name for name, value in found.items() if value is None} == {"aggregate-4"}
 
 
+@pytest.mark.once
 async def test_a_merge_with_a_prefix_brings_all_erasures(opened: Opened, rules: Rules) -> None:
     async with opened() as source, opened() as target:
         await import_lines(source, map(person, range(300)))
@@ -427,6 +439,7 @@ async def test_a_merge_with_a_prefix_brings_all_erasures(opened: Opened, rules: 
             assert (event["payload"]["name"] is None) == is_erased
 
 
+@pytest.mark.once
 async def test_a_copy_is_told_what_was_erased(opened: Opened, rules: Rules) -> None:
     async with opened() as source, opened() as target:
         await import_lines(source, map(person, range(300)))
@@ -440,6 +453,7 @@ async def test_a_copy_is_told_what_was_erased(opened: Opened, rules: Rules) -> N
         assert await events_in(target) == left_of(300, 4)
 
 
+@pytest.mark.once
 async def test_a_copy_keeps_what_was_erased_in_the_step_that_brings_the_events(
     opened: Opened, rules: Rules
 ) -> None:
@@ -455,6 +469,7 @@ async def test_a_copy_keeps_what_was_erased_in_the_step_that_brings_the_events(
         assert await events_in(target) == left_of(300, 4)
 
 
+@pytest.mark.once
 async def test_an_older_copy_verifies_with_what_was_erased_since(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(3_000)))
@@ -468,6 +483,7 @@ async def test_an_older_copy_verifies_with_what_was_erased_since(opened: Opened,
         assert not (await verify([others], store.export_events(), erased=since)).equal
 
 
+@pytest.mark.once
 async def test_an_older_file_passes_through_what_was_erased(opened: Opened, rules: Rules) -> None:
     async with opened() as store, opened() as other:
         await import_lines(store, map(person, range(3_000)))
@@ -508,6 +524,7 @@ async def test_saves_go_on_around_an_erasure(opened: Opened, rules: Rules) -> No
         assert len(found) == 3_000 + saved
 
 
+@pytest.mark.slow
 async def test_an_erasure_that_is_cancelled_leaves_all_or_nothing(opened: Opened, rules: Rules) -> None:
     async with opened() as store:
         await import_lines(store, map(person, range(3_000)))

@@ -53,6 +53,7 @@ async def test_what_is_there_comes_first_and_then_what_is_saved(opened: Opened) 
         assert [event.payload for event in events] == list(range(30))
 
 
+@pytest.mark.once
 async def test_from_now_on_only_what_is_saved_comes(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))
@@ -62,6 +63,7 @@ async def test_from_now_on_only_what_is_saved_comes(opened: Opened) -> None:
         assert [event.payload for event in await pages_of(stream, 2)] == [0, 1]
 
 
+@pytest.mark.once
 async def test_another_reader_goes_on_from_a_bookmark(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(500))
@@ -70,6 +72,7 @@ async def test_another_reader_goes_on_from_a_bookmark(opened: Opened) -> None:
         assert first.events + rest == events_of(make_lines(500))
 
 
+@pytest.mark.once
 async def test_an_idle_page_has_no_events_and_the_same_bookmark(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(10))
@@ -79,6 +82,7 @@ async def test_an_idle_page_has_no_events_and_the_same_bookmark(opened: Opened) 
         assert (idle.events, idle.bookmark, idle.cursor) == ([], page.bookmark, page.cursor)
 
 
+@pytest.mark.once
 async def test_a_filter_gives_only_what_matches(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(900))
@@ -109,6 +113,7 @@ async def test_a_step_that_is_cancelled_loses_nothing(opened: Opened) -> None:
         assert events == events_of(make_lines(600))
 
 
+@pytest.mark.once
 async def test_two_steps_at_the_same_time_give_two_pages(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))
@@ -184,7 +189,9 @@ async def test_events_that_are_replaced_end_it_by_name(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("read", [150, 300])
-@pytest.mark.parametrize("again", [50, 100, 200])
+@pytest.mark.parametrize(
+    "again", [pytest.param(50, marks=pytest.mark.once), 100, pytest.param(200, marks=pytest.mark.once)]
+)
 async def test_a_backup_that_is_restored_meanwhile_ends_it_by_name(
     new_url: NewUrl, read: int, again: int
 ) -> None:
@@ -221,6 +228,7 @@ async def test_a_restore_is_noticed_though_the_store_counts_the_same(new_url: Ne
             await anext(stream)
 
 
+@pytest.mark.once
 async def test_a_bookmark_that_is_none_is_refused_at_the_first_step(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(UsageError):
@@ -232,6 +240,7 @@ async def test_a_bookmark_that_is_none_is_refused_at_the_first_step(opened: Open
             store.follow(limit=0)
 
 
+@pytest.mark.once
 async def test_a_store_that_is_not_there_is_an_error(new_url: NewUrl) -> None:
     async with open_store(new_url()) as store:
         with pytest.raises(StoreNotFoundError):

@@ -274,6 +274,7 @@ def run(new_url: NewUrl, examples: int, steps: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_each_follower_gets_each_event_once_or_an_error(new_url: NewUrl) -> None:
     run(new_url, examples(5), 25)
 

@@ -102,6 +102,7 @@ async def test_one_group_can_hold_the_versions_of_one_aggregate_and_events_that_
         assert sorted(at_once) == at_once
 
 
+@pytest.mark.once
 async def test_events_too_large_for_one_group_go_in_several(opened: Opened) -> None:
     async with opened() as store:
         saved = await save_together(store, [event_of(f"a{i}", 1, payload="x" * 400_000) for i in range(12)])
@@ -191,6 +192,7 @@ async def test_a_freeze_among_saves_refuses_each_that_comes_after_it_and_none_th
         await store.save_event(event_of("after", 1))
 
 
+@pytest.mark.once
 async def test_a_store_that_is_not_there_is_missing_for_each(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as store, open_store(url) as other:

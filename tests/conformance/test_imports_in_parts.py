@@ -62,6 +62,7 @@ async def broken(number: int) -> AsyncIterator[bytes]:
     raise ConnectionError("the source is gone")
 
 
+@pytest.mark.slow
 async def test_parts_pushed_at_once_are_the_store_that_they_were_cut_from(opened: Opened) -> None:
     async with opened() as source, opened() as store:
         await import_lines(source, make_lines(3000))
@@ -194,6 +195,7 @@ async def test_events_that_came_meanwhile_are_not_replaced_unseen(opened: Opened
         assert await exported(store) == before
 
 
+@pytest.mark.once
 async def test_duplicates_between_parts_are_told_by_their_parts(opened: Opened) -> None:
     async with opened() as store:
         import_id = await store.begin_import()
@@ -399,6 +401,7 @@ async def test_of_two_commits_at_once_one_swaps(opened: Opened) -> None:
         assert await store.commit_import(import_id) == ImportReport(1000)
 
 
+@pytest.mark.once
 async def test_an_import_in_parts_is_open_to_other_store_objects(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as first:

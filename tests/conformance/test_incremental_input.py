@@ -56,6 +56,7 @@ def cut(text: bytes, size: int) -> list[bytes]:
 # what goes in
 
 
+@pytest.mark.once
 async def test_dicts_events_and_bytes_come_in_alike(opened: Opened) -> None:
     dicts = [make_new(i) for i in range(30)]
     objects = [
@@ -90,6 +91,7 @@ async def test_dicts_events_and_bytes_come_in_alike(opened: Opened) -> None:
     assert found == [found[0]] * len(found)
 
 
+@pytest.mark.once
 async def test_events_loaded_from_another_store_come_in(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await import_lines(source, make_lines(100))
@@ -119,6 +121,7 @@ PAYLOADS: list[Any] = [
 ]
 
 
+@pytest.mark.once
 async def test_an_event_object_brings_its_payload_whatever_it_is(opened: Opened) -> None:
     objects = [Event(type="T", timestamp=5, aggregate_id="a", payload=payload) for payload in PAYLOADS]
     dicts = [at(6, 0, "b") | {"payload": payload} for payload in PAYLOADS]
@@ -131,6 +134,7 @@ async def test_an_event_object_brings_its_payload_whatever_it_is(opened: Opened)
 
 
 @pytest.mark.parametrize("timestamp", [-1, 0, -(2**53) + 1, 2**53 - 1])
+@pytest.mark.once
 async def test_any_whole_millisecond_is_a_timestamp(opened: Opened, timestamp: int) -> None:
     async with opened() as store:
         await store.incremental_import([Event(type="T", timestamp=timestamp, aggregate_id="a")])
@@ -145,6 +149,7 @@ async def test_numbers_come_in_exactly(opened: Opened) -> None:
         assert [Decimal(text) for text in await payload_texts(store)] == [Decimal(text) for text in texts]
 
 
+@pytest.mark.once
 async def test_a_number_beyond_floats_goes_from_store_to_store_in_an_event_object(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await source.incremental_import(blocks(raw('[1e400,-1e400,{"a":1}]')))
@@ -193,6 +198,7 @@ async def test_a_json_array_may_be_cut_anywhere(opened: Opened) -> None:
     as_array=st.booleans(),
     seed=st.integers(0, 2**32),
 )
+@pytest.mark.once
 async def test_bytes_may_be_cut_anywhere(
     opened: Opened, payload: Any, cuts: list[int], as_array: bool, seed: int
 ) -> None:
@@ -227,6 +233,7 @@ async def test_byte_order_marks_blank_lines_and_carriage_returns_are_tolerated(
             assert await payloads(store) == [None]
 
 
+@pytest.mark.once
 async def test_nothing_gives_a_report_of_zeros(opened: Opened) -> None:
     zeros = ImportReport(0, 0, 0)
     async with opened() as store:
@@ -243,6 +250,7 @@ async def test_nothing_gives_a_report_of_zeros(opened: Opened) -> None:
             await store.incremental_import([make_new(0)])
 
 
+@pytest.mark.once
 async def test_positions_and_versions_that_are_given_are_ignored(opened: Opened) -> None:
     garbage: list[Any] = [-1, 10**30, 1.5, None, "x", [1], {"a": 1}, True]
     batch = [
@@ -370,6 +378,7 @@ async def test_bytes_that_are_no_events_are_refused_whole(opened: Opened, text: 
         assert await exported(store) == b""
 
 
+@pytest.mark.once
 async def test_unknown_keys_are_dropped_if_asked(opened: Opened) -> None:
     odd = make_new(0, colour="red")
     async with opened() as store:
@@ -420,6 +429,7 @@ async def test_a_push_that_is_cancelled_leaves_nothing_and_holds_up_nobody(opene
         assert await payloads(store) == [0, 2]
 
 
+@pytest.mark.once
 async def test_what_is_no_source_of_events_is_refused_by_name(opened: Opened) -> None:
     wrong: Sequence[Any] = (b"[]", "[]", as_dict(Event(type="T", aggregate_id="a")))
     async with opened() as store:

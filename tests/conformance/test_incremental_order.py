@@ -124,7 +124,9 @@ async def test_events_of_one_timestamp_stand_in_one_thread(opened: Opened) -> No
         assert len(set.union(*threads.values())) > 1
 
 
-@pytest.mark.parametrize("thread", [0, 1, 17, 128, 255])
+@pytest.mark.parametrize(
+    "thread", [0, 255, *(pytest.param(each, marks=pytest.mark.once) for each in (1, 17, 128))]
+)
 async def test_an_event_comes_behind_those_that_its_aggregate_has_at_its_timestamp(
     opened: Opened, thread: int
 ) -> None:
@@ -241,6 +243,7 @@ async def test_pushing_a_part_again_replaces_it_and_nothing_else(opened: Opened)
         assert Counter(await payloads(store)) == Counter([12, 12, 20, 20, 5, 5, 30, 30, 31, 31])
 
 
+@pytest.mark.once
 async def test_a_part_can_be_called_as_any_file_is(opened: Opened) -> None:
     names = ["café", *map(os.fsdecode, (b"caf\xe9", b"caf\xe8", b"caf\xff", b"\xff", b"\xed\xa0\x80"))]
     async with opened() as store:

@@ -121,6 +121,7 @@ async def test_what_is_pushed_is_not_read_before_the_commit(opened: Opened) -> N
         assert await store.get_latest_event() is None
 
 
+@pytest.mark.once
 async def test_a_whole_import_is_not_in_the_way_of_an_open_one(opened: Opened) -> None:
     async with opened() as store:
         import_id = await store.begin_incremental_import()
@@ -141,6 +142,7 @@ async def test_saves_go_on_while_an_import_is_open(opened: Opened) -> None:
         assert [(event.payload, event.aggregate_version) for event in events] == [(1, 1), (2, 2)]
 
 
+@pytest.mark.once
 async def test_an_open_import_outlives_the_store_object(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as store:

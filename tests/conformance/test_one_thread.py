@@ -96,6 +96,7 @@ async def test_partitions_cut_it_into_equal_slices(opened: Opened, merges: list[
     assert merges == []
 
 
+@pytest.mark.once
 async def test_there_are_no_more_partitions_than_events(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, back_and_forth(200, gaps=True))

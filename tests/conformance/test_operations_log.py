@@ -154,6 +154,7 @@ async def test_no_record_holds_a_password_a_secret_or_a_payload(new_url: NewUrl)
         assert url not in words
 
 
+@pytest.mark.once
 async def test_every_operation_tells_its_beginning_and_its_end(new_url: NewUrl) -> None:
     with watching() as records:
         async with open_store(new_url()) as store:
@@ -183,6 +184,7 @@ def level_of(fields: dict[str, Any]) -> int:
     )
 
 
+@pytest.mark.once
 async def test_the_counts_are_those_of_what_was_done(opened: Opened) -> None:
     def last() -> dict[str, Any]:
         return records.told()[-1]
@@ -208,6 +210,7 @@ async def test_the_counts_are_those_of_what_was_done(opened: Opened) -> None:
             assert last()["secrets"] == 1
 
 
+@pytest.mark.once
 async def test_what_fails_is_told_by_the_error_s_name_and_a_taken_version_only_to_who_asks(
     opened: Opened,
 ) -> None:
@@ -237,6 +240,7 @@ async def test_what_fails_is_told_by_the_error_s_name_and_a_taken_version_only_t
     ]
 
 
+@pytest.mark.once
 async def test_what_is_given_up_is_told_once(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(30))
@@ -281,6 +285,7 @@ async def never_ending() -> Any:
     await asyncio.sleep(60)
 
 
+@pytest.mark.once
 async def test_who_tells_elsewhere_is_told_here_at_debug_only(opened: Opened) -> None:
     async with opened() as store:
         with watching() as records, told_elsewhere():
@@ -294,6 +299,7 @@ async def test_who_tells_elsewhere_is_told_here_at_debug_only(opened: Opened) ->
     assert [fields["outcome"] for fields in later.told(logging.DEBUG)] == ["begun", "done"]
 
 
+@pytest.mark.once
 def test_without_await_the_same_is_told(new_url: NewUrl) -> None:
     with watching(logging.INFO) as records, sync.open_store(new_url()) as store:
         store.init()

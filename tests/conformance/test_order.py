@@ -287,6 +287,7 @@ async def test_pages_of_any_size_bring_the_merge_of_the_threads(opened: Opened, 
 
 @modest()
 @given(events=histories())
+@pytest.mark.once
 async def test_an_event_loader_brings_the_merge_of_the_threads(opened: Opened, events: list[Event]) -> None:
     expected = merged(events)
     async with filled(opened, events) as store:
@@ -316,7 +317,7 @@ async def test_an_export_that_reads_pages_of_a_few_events_ahead_brings_the_merge
             assert await exported(store, cursor=cursor) == lines_of(order[read:])
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [2, *(pytest.param(each, marks=pytest.mark.once) for each in (1, 3))])
 async def test_an_export_that_reads_ahead_does_not_pass_by_what_hides_below_where_it_begins(
     opened: Opened, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
@@ -344,6 +345,7 @@ async def test_an_export_that_reads_ahead_does_not_pass_by_what_hides_below_wher
 
 @modest()
 @given(events=histories())
+@pytest.mark.once
 async def test_the_cursor_computed_from_a_pages_events_goes_on_as_the_pages_own_does(
     opened: Opened, events: list[Event]
 ) -> None:
@@ -459,6 +461,7 @@ async def test_an_event_appended_at_the_very_place_where_a_page_ended_comes_next
 
 @modest()
 @given(events=histories(), before=st.integers(0, 60), size=st.sampled_from(PAGE_SIZES))
+@pytest.mark.once
 async def test_an_export_goes_on_where_pages_have_ended(
     opened: Opened, events: list[Event], before: int, size: int
 ) -> None:
@@ -474,6 +477,7 @@ async def test_an_export_goes_on_where_pages_have_ended(
 
 @modest()
 @given(events=histories(), before=st.integers(0, 60))
+@pytest.mark.once
 async def test_pages_go_on_where_an_export_has_ended(
     opened: Opened, events: list[Event], before: int
 ) -> None:
@@ -493,6 +497,7 @@ async def test_pages_go_on_where_an_export_has_ended(
 
 @modest()
 @given(events=histories(30))
+@pytest.mark.once
 async def test_an_export_of_one_event_at_a_time_brings_each_once(opened: Opened, events: list[Event]) -> None:
     async with filled(opened, events) as store:
         parts = await exported_in_parts(store, len(events) + 1, buffer_size=1)
@@ -501,6 +506,7 @@ async def test_an_export_of_one_event_at_a_time_brings_each_once(opened: Opened,
 
 @modest()
 @given(events=histories(), room=st.integers(1, 2000))
+@pytest.mark.once
 async def test_an_export_with_a_buffer_size_ends_after_the_last_event_that_fits(
     opened: Opened, events: list[Event], room: int
 ) -> None:
@@ -511,6 +517,7 @@ async def test_an_export_with_a_buffer_size_ends_after_the_last_event_that_fits(
 
 @modest(6)
 @given(events=histories(14, pad=300_000))
+@pytest.mark.once
 async def test_an_export_stopped_at_every_block_and_resumed_brings_each_event_once(
     opened: Opened, events: list[Event]
 ) -> None:
@@ -521,6 +528,7 @@ async def test_an_export_stopped_at_every_block_and_resumed_brings_each_event_on
 
 @modest(6)
 @given(events=histories(14, pad=300_000), chosen=st.sampled_from((("A",), ("A", "B"))))
+@pytest.mark.once
 async def test_an_export_by_type_stopped_at_every_block_and_resumed_brings_each_event_once(
     opened: Opened, events: list[Event], chosen: tuple[str, ...]
 ) -> None:
@@ -529,6 +537,7 @@ async def test_an_export_by_type_stopped_at_every_block_and_resumed_brings_each_
         assert b"".join(parts) == lines_of(Chosen(chosen).of(merged(events)))
 
 
+@pytest.mark.once
 async def test_the_cursor_of_a_running_export_is_behind_the_last_event_given_out_whole(
     opened: Opened,
 ) -> None:
@@ -557,6 +566,7 @@ async def test_an_export_with_a_filter_brings_the_matching_events_of_the_order(
 
 @modest()
 @given(case=histories_and_filters(times=True))
+@pytest.mark.once
 async def test_an_export_with_a_filter_of_one_event_at_a_time_brings_each_once(
     opened: Opened, case: tuple[list[Event], Chosen]
 ) -> None:
@@ -580,6 +590,7 @@ async def test_pages_with_a_filter_bring_the_matching_events_of_the_order(
 
 @modest()
 @given(case=histories_and_filters(times=False))
+@pytest.mark.once
 async def test_an_event_loader_with_a_filter_brings_the_matching_events_of_the_order(
     opened: Opened, case: tuple[list[Event], Chosen]
 ) -> None:
@@ -697,6 +708,7 @@ async def test_a_hundred_saves_of_which_the_first_half_is_dated_in_the_future_co
         assert b"".join(await exported_in_parts(store, 100, buffer_size=2_000)) == lines_of(expected)
 
 
+@pytest.mark.once
 async def test_events_dated_in_the_future_come_each_once_when_imported_in_few_threads(opened: Opened) -> None:
     events = history(
         ((number % 3, 0, 10_000 if number < 75 else 0, "T", "a") for number in range(150)), 1, LONG_AGO, 0
@@ -723,6 +735,7 @@ async def test_a_large_store_with_falls_reads_the_same_at_every_page_size(
 
 
 @pytest.mark.parametrize("falls", [False, True])
+@pytest.mark.once
 async def test_an_export_of_many_blocks_stopped_at_each_and_resumed_is_whole(
     opened: Opened, falls: bool
 ) -> None:
@@ -778,7 +791,7 @@ async def test_an_early_and_a_late_time_of_a_large_store_are_exported_whole(
             assert await exported(store, **chosen.arguments()) == lines_of(chosen.of(order))
 
 
-@pytest.mark.parametrize("threads", [1, 100, 256])
+@pytest.mark.parametrize("threads", [1, 256, pytest.param(100, marks=pytest.mark.once)])
 async def test_very_many_events_of_one_timestamp_come_each_once(opened: Opened, threads: int) -> None:
     events = history(
         ((number % threads, 0, 0, TYPES[number % 3], "a") for number in range(9_000)), 9_000, LONG_AGO, 0
@@ -791,6 +804,7 @@ async def test_very_many_events_of_one_timestamp_come_each_once(opened: Opened, 
         assert await loaded(store, 1_001) == expected
 
 
+@pytest.mark.once
 async def test_an_export_up_to_a_time_brings_an_early_event_that_waits_behind_a_late_one(
     opened: Opened,
 ) -> None:
@@ -811,7 +825,7 @@ async def test_an_export_up_to_a_time_brings_an_early_event_that_waits_behind_a_
         assert await exported(store, cursor=cursor, **chosen.arguments()) == lines_of(expected)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.once)])
 async def test_events_of_very_different_sizes_come_each_once(opened: Opened, seed: int) -> None:
     chance = random.Random(seed)
     events = [
@@ -832,6 +846,7 @@ async def test_events_of_very_different_sizes_come_each_once(opened: Opened, see
 
 @modest()
 @given(events=histories())
+@pytest.mark.once
 async def test_where_no_thread_falls_the_order_is_the_sort_by_timestamp_counter_and_thread(
     opened: Opened, events: list[Event]
 ) -> None:
@@ -845,6 +860,7 @@ async def test_where_no_thread_falls_the_order_is_the_sort_by_timestamp_counter_
         assert await all_pages(store, 7) == sorted(rising, key=key)
 
 
+@pytest.mark.once
 async def test_a_thread_that_falls_keeps_its_own_order(opened: Opened) -> None:
     """The event of time 1 waits behind that of time 9 in its thread; the other thread's go by their time."""
     times = {(0, 0): 9, (0, 1): 1, (1, 0): 2, (1, 1): 10}

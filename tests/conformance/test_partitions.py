@@ -108,7 +108,7 @@ async def test_from_a_cursor_that_is_no_state_of_the_order_they_are_the_export_f
         )
 
 
-@pytest.mark.parametrize("threads", [1, 4, 256])
+@pytest.mark.parametrize("threads", [4, *(pytest.param(each, marks=pytest.mark.once) for each in (1, 256))])
 async def test_those_of_a_large_store_are_of_about_one_size(opened: Opened, threads: int) -> None:
     events = large_history(threads, 9_000, threads=threads, falls=False)
     async with filled(opened, events) as store:
@@ -148,17 +148,20 @@ async def test_threads_of_different_times_are_cut_into_equal_slices_too(opened: 
 # How many
 
 
+@pytest.mark.once
 async def test_an_empty_store_has_none(opened: Opened) -> None:
     async with opened() as store:
         assert await store.partitions(4) == []
 
 
+@pytest.mark.once
 async def test_there_are_none_behind_the_last_event(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))
         assert await store.partitions(4, since=(await store.describe(calculate_cursor=True)).cursor) == []
 
 
+@pytest.mark.once
 async def test_events_of_one_timestamp_are_one(opened: Opened) -> None:
     lines = [line(make_event(i, timestamp=LONG_AGO)) for i in range(300)]
     async with opened() as store:
@@ -176,6 +179,7 @@ async def test_how_many_is_a_whole_number_from_1(opened: Opened, n: Any) -> None
             await store.partitions(n)
 
 
+@pytest.mark.once
 async def test_only_a_partition_can_be_read(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(UsageError, match="not str"):
@@ -197,6 +201,7 @@ async def test_what_is_saved_later_is_in_none(opened: Opened) -> None:
         assert b"".join(await read(store, parts[1])) == lines
 
 
+@pytest.mark.once
 async def test_one_can_be_sent_as_json_or_pickled_and_read_through_another_connection(
     new_url: NewUrl,
 ) -> None:
@@ -213,6 +218,7 @@ async def test_one_can_be_sent_as_json_or_pickled_and_read_through_another_conne
         assert await read(store, reversed(sent)) == first[::-1]
 
 
+@pytest.mark.once
 async def test_none_holds_a_password_or_a_place(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as store:
@@ -234,6 +240,7 @@ async def test_one_of_events_that_were_replaced_is_refused(opened: Opened) -> No
                 await read(store, [part])
 
 
+@pytest.mark.once
 async def test_they_can_be_filtered(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))
@@ -252,6 +259,7 @@ async def test_they_can_be_filtered(opened: Opened) -> None:
         assert b"".join(pieces) == b"".join(line(make_event(i)) for i in range(50, 251) if i % 3 == 1)
 
 
+@pytest.mark.once
 async def test_reading_one_ends_at_its_end(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))
@@ -277,6 +285,7 @@ def test_without_await_they_are_the_same(new_url: NewUrl) -> None:
 # Many workers
 
 
+@pytest.mark.slow
 async def test_workers_that_are_killed_and_repeated_bring_what_one_incremental_import_brings(
     new_url: NewUrl, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -350,6 +359,7 @@ async def test_an_export_of_many_pages_is_the_merge_however_many_jobs_read_it(
 @pytest.mark.usefixtures("small_slices")
 @modest(5)
 @given(events=histories(40), room=st.integers(1, 2_000))
+@pytest.mark.once
 async def test_an_export_by_several_jobs_ends_where_the_buffer_is_full_and_goes_on_there(
     opened: Opened, events: list[Event], room: int
 ) -> None:
@@ -359,6 +369,7 @@ async def test_an_export_by_several_jobs_ends_where_the_buffer_is_full_and_goes_
 
 
 @pytest.mark.usefixtures("small_slices")
+@pytest.mark.once
 async def test_an_export_by_several_jobs_stopped_at_every_block_and_resumed_is_whole(opened: Opened) -> None:
     events = large_history(1, 40, threads=4, falls=False)
     async with filled(opened, events) as store:
@@ -368,6 +379,7 @@ async def test_an_export_by_several_jobs_stopped_at_every_block_and_resumed_is_w
 
 
 @pytest.mark.usefixtures("small_slices")
+@pytest.mark.once
 async def test_at_any_moment_the_cursor_of_an_export_by_several_jobs_is_behind_what_was_given_out_whole(
     opened: Opened,
 ) -> None:
@@ -384,6 +396,7 @@ async def test_at_any_moment_the_cursor_of_an_export_by_several_jobs_is_behind_w
 
 @pytest.mark.usefixtures("small_slices")
 @pytest.mark.parametrize("options", [{"limit": 100}, {"event_types": ["B"]}, {"start_time": LONG_AGO + 50}])
+@pytest.mark.once
 async def test_with_a_limit_or_a_filter_it_does_not_matter_how_many_jobs_there_are(
     opened: Opened, options: dict[str, Any]
 ) -> None:
@@ -405,6 +418,7 @@ async def test_an_export_by_several_jobs_ends_when_the_events_are_replaced(opene
 
 
 @pytest.mark.usefixtures("small_slices")
+@pytest.mark.once
 async def test_an_export_by_several_jobs_that_is_left_reads_nothing_more(opened: Opened) -> None:
     async with opened() as store:
         await import_lines(store, make_lines(300))

@@ -53,6 +53,7 @@ async def test_a_restored_store_is_what_was_backed_up(
         assert await exported(restored) == await exported(store)
 
 
+@pytest.mark.once
 async def test_each_cut_restores_exactly_its_events(
     opened: Opened, new_url: NewUrl, storage: Storage
 ) -> None:
@@ -71,6 +72,7 @@ async def test_each_cut_restores_exactly_its_events(
                 assert await exported(restored) == await exported(store, until=cut)
 
 
+@pytest.mark.once
 async def test_each_manifest_restores_the_store_as_it_was_then(
     opened: Opened, new_url: NewUrl, storage: Storage
 ) -> None:
@@ -87,6 +89,7 @@ async def test_each_manifest_restores_the_store_as_it_was_then(
                 assert await exported(restored) == await exported(store, until=cut)
 
 
+@pytest.mark.once
 async def test_readers_that_were_not_ahead_go_on(opened: Opened, new_url: NewUrl, storage: Storage) -> None:
     async with opened() as store, open_store(new_url()) as restored:
         await save(store, 5)
@@ -99,6 +102,7 @@ async def test_readers_that_were_not_ahead_go_on(opened: Opened, new_url: NewUrl
         assert await exported(restored, since=end) == b""
 
 
+@pytest.mark.once
 async def test_readers_that_were_ahead_are_refused(opened: Opened, new_url: NewUrl, storage: Storage) -> None:
     async with opened() as store, open_store(new_url()) as restored:
         await save(store, 5)
@@ -113,6 +117,7 @@ async def test_readers_that_were_ahead_are_refused(opened: Opened, new_url: NewU
             await exported(restored, since=ahead)
 
 
+@pytest.mark.once
 async def test_a_restore_replaces_only_if_it_may(opened: Opened, storage: Storage) -> None:
     async with opened() as store, opened() as other:
         await save(store, 5)
@@ -127,6 +132,7 @@ async def test_a_restore_replaces_only_if_it_may(opened: Opened, storage: Storag
         assert await exported(other) == await exported(store)
 
 
+@pytest.mark.once
 async def test_damage_leaves_the_target_as_it_was(opened: Opened, tmp_path: Path, storage: Storage) -> None:
     async with opened() as store, opened() as other:
         for _ in range(2):
@@ -200,6 +206,7 @@ async def test_a_store_that_was_replaced_goes_on_in_its_newest_chain(
         assert await exported(restored) == await exported(store)
 
 
+@pytest.mark.once
 async def test_secrets_come_back_only_if_asked_for(
     opened: Opened, new_url: NewUrl, storage: Storage, tmp_path: Path
 ) -> None:
@@ -217,6 +224,7 @@ async def test_secrets_come_back_only_if_asked_for(
                 assert await restored.get_secret("gone") is None
 
 
+@pytest.mark.once
 async def test_a_secret_that_was_deleted_since_never_comes_back(
     opened: Opened, new_url: NewUrl, storage: Storage, tmp_path: Path
 ) -> None:
@@ -292,6 +300,7 @@ async def test_an_interrupted_restore_is_continued(
         assert await exported(restored) == await exported(store)
 
 
+@pytest.mark.once
 async def test_changes_on_the_way_have_no_common_history(
     opened: Opened, new_url: NewUrl, storage: Storage
 ) -> None:

@@ -74,6 +74,7 @@ async def test_the_stored_event_is_returned_with_its_position(opened: Opened) ->
         assert await exported(store) == line(saved.event)
 
 
+@pytest.mark.once
 async def test_an_event_object_can_be_saved_as_well_as_a_dict(opened: Opened) -> None:
     async with opened() as store:
         event = Event(type="T", aggregate_id="a", aggregate_version=3, payload=[1])
@@ -81,6 +82,7 @@ async def test_an_event_object_can_be_saved_as_well_as_a_dict(opened: Opened) ->
         assert (saved.event.aggregate_id, saved.event.aggregate_version, saved.event.payload) == ("a", 3, [1])
 
 
+@pytest.mark.once
 async def test_the_position_that_comes_with_an_event_is_not_taken_over(opened: Opened) -> None:
     async with opened() as store:
         saved = await store.save_event(make_event(5, threadCounter=77))
@@ -118,30 +120,29 @@ async def test_an_event_without_a_payload_has_the_payload_none(opened: Opened) -
 BIG = 12345678901234567890
 
 
-@pytest.mark.parametrize(
-    ("payload", "text"),
-    [
-        (BIG, b"12345678901234567890"),
-        (-BIG, b"-12345678901234567890"),
-        (10**60 + 1, b"1" + b"0" * 59 + b"1"),
-        (1.0, b"1.0"),
-        (1, b"1"),
-        (True, b"true"),
-        (0.1, b"0.1"),
-        ("", b'""'),
-        ("1", b'"1"'),
-        ({"n": [BIG, 1.0]}, b'{"n":[12345678901234567890,1.0]}'),
-        ("ü€\U0001f980", '"ü€\U0001f980"'.encode()),
-    ],
-)
-async def test_a_payload_is_kept_exactly(opened: Opened, payload: Any, text: bytes) -> None:
+EXACTLY: list[tuple[Any, bytes]] = [
+    (BIG, b"12345678901234567890"),
+    (-BIG, b"-12345678901234567890"),
+    (10**60 + 1, b"1" + b"0" * 59 + b"1"),
+    (1.0, b"1.0"),
+    (1, b"1"),
+    (True, b"true"),
+    (0.1, b"0.1"),
+    ("", b'""'),
+    ("1", b'"1"'),
+    ({"n": [BIG, 1.0]}, b'{"n":[12345678901234567890,1.0]}'),
+    ("ü€\U0001f980", '"ü€\U0001f980"'.encode()),
+]
+
+
+async def test_a_payload_is_kept_exactly(opened: Opened) -> None:
     async with opened() as store:
-        saved = await store.save_event(event_of("a", 1, payload=payload))
-        [loaded] = await all_pages(store, 1)
-        for event in (saved.event, loaded):
-            assert event.payload == payload
-            assert type(event.payload) is type(payload)
-        assert (await exported(store)).endswith(b'"payload":' + text + b"}\n")
+        for version, (payload, text) in enumerate(EXACTLY, 1):
+            saved = await store.save_event(event_of("a", version, payload=payload))
+            *_, loaded = await all_pages(store, 100)
+            for event in (saved.event, loaded):
+                assert (event.payload, type(event.payload)) == (payload, type(payload))
+            assert (await exported(store)).endswith(b'"payload":' + text + b"}\n")
 
 
 async def test_control_characters_in_a_payload_are_kept(opened: Opened) -> None:
@@ -164,7 +165,15 @@ async def test_nul_in_a_payload_is_kept_or_refused_by_field(opened: Opened, payl
             assert (await all_pages(store, 1))[0].payload == payload
 
 
-@pytest.mark.parametrize("depth", [10, 100, 400, 900, 980, 1_000, 5_000, 100_000])
+@pytest.mark.parametrize(
+    "depth",
+    [
+        400,
+        980,
+        100_000,
+        *(pytest.param(each, marks=pytest.mark.once) for each in (10, 100, 900, 1_000, 5_000)),
+    ],
+)
 async def test_a_nested_payload_is_refused_by_field_or_can_be_read_and_moved(
     opened: Opened, depth: int
 ) -> None:
@@ -197,6 +206,7 @@ async def test_a_large_payload_is_kept(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"1", b"1.50", b"1e400", b'{"b":1,"a":[-0.0,1e-7]}'])
+@pytest.mark.once
 async def test_an_event_as_a_page_brings_it_can_be_saved_in_another_store(
     opened: Opened, payload: bytes
 ) -> None:
@@ -375,6 +385,7 @@ async def test_something_that_is_no_event_is_refused_by_name(opened: Opened, eve
             await store.save_event(event)
 
 
+@pytest.mark.once
 async def test_an_invalid_event_object_is_refused_by_its_field_too(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(InputError) as refused:
@@ -514,6 +525,7 @@ async def test_of_many_saves_of_one_version_exactly_one_succeeds(opened: Opened)
         assert event in [result.event for result in results if not isinstance(result, BaseException)]
 
 
+@pytest.mark.once
 async def test_an_invalid_save_among_parallel_ones_harms_none_of_them(opened: Opened) -> None:
     events = [event_of(f"a{i}", 1, payload=math.nan if i == 5 else i) for i in range(12)]
     async with opened() as store:
@@ -544,6 +556,7 @@ def processes(count: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
+@pytest.mark.slow
 async def test_saves_by_several_processes_neither_collide_nor_leave_a_gap_and_a_reader_misses_none(
     new_url: NewUrl,
 ) -> None:
@@ -574,6 +587,7 @@ async def test_saves_by_several_processes_neither_collide_nor_leave_a_gap_and_a_
         assert sorted(seen, key=repr) == sorted(events, key=repr)
 
 
+@pytest.mark.slow
 async def test_after_freeze_nothing_comes_in_from_processes_that_are_saving(new_url: NewUrl) -> None:
     url, loop = new_url(), asyncio.get_running_loop()
     async with open_store(url) as store:
@@ -615,6 +629,7 @@ async def longest_stop(work: Awaitable[object]) -> float:
     return longest / (last - begun)
 
 
+@pytest.mark.once
 async def test_a_save_of_very_many_values_does_not_stop_the_loop(opened: Opened) -> None:
     payload = {f"key {i}": i * 1.5e-9 for i in range(200_000)}
     async with opened() as store:

@@ -24,11 +24,11 @@ async def test_a_snapshot_is_there_until_it_is_dropped(opened: Opened) -> None:
         await store.drop_snapshot("key")
 
 
-@pytest.mark.parametrize("text", ["", "null", "1", "1.0", "'\"\\;--", "é😀\u2028\n\r\t", "x" * 1_000_000])
-async def test_any_text_is_kept_as_it_is(opened: Opened, text: str) -> None:
+async def test_any_text_is_kept_as_it_is(opened: Opened) -> None:
     async with opened() as store:
-        await store.save_snapshot("key", text)
-        assert await store.load_snapshot("key") == text
+        for text in ("", "null", "1", "1.0", "'\"\\;--", "é😀\u2028\n\r\t", "x" * 1_000_000):
+            await store.save_snapshot("key", text)
+            assert await store.load_snapshot("key") == text
 
 
 async def test_keys_are_told_apart_byte_by_byte_and_dropped_exactly(opened: Opened) -> None:
@@ -52,6 +52,7 @@ async def test_a_long_key_is_a_key(opened: Opened) -> None:
         assert await store.load_snapshot("k" * 600 + "1") == "one"
 
 
+@pytest.mark.once
 async def test_every_call_is_kept_by_default(opened: Opened) -> None:
     async with opened() as store:
         for number in range(5):
@@ -59,6 +60,7 @@ async def test_every_call_is_kept_by_default(opened: Opened) -> None:
             assert await store.load_snapshot("key") == f"{number}"
 
 
+@pytest.mark.once
 async def test_with_a_bucket_size_of_n_every_nth_call_for_a_key_is_kept(opened: Opened) -> None:
     async with opened(snapshot_bucket_size=3) as store:
         kept = []
@@ -73,11 +75,13 @@ async def test_with_a_bucket_size_of_n_every_nth_call_for_a_key_is_kept(opened: 
 
 
 @pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.once
 async def test_a_bucket_has_at_least_one_place(new_url: NewUrl, size: int) -> None:
     with pytest.raises(UsageError):
         open_store(new_url(), snapshot_bucket_size=size)
 
 
+@pytest.mark.once
 async def test_snapshots_are_text(opened: Opened) -> None:
     wrong: Any = {"a": 1}
     async with opened() as store:
@@ -139,6 +143,7 @@ async def test_an_update_changes_the_status_of_what_is_registered_and_nothing_el
         ]
 
 
+@pytest.mark.once
 async def test_a_destination_goes_with_a_registration_and_not_with_an_update(opened: Opened) -> None:
     async with opened() as store:
         with pytest.raises(UsageError):
@@ -186,18 +191,19 @@ VALUES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
-async def test_destination_and_status_are_any_json_values(opened: Opened, value: Any) -> None:
+async def test_destination_and_status_are_any_json_values(opened: Opened) -> None:
     async with opened() as store:
-        await store.ensure_event_subscriber("app", "model", value, value)
-        await store.ensure_event_subscriber("app", "updated", "somewhere", None)
-        await store.ensure_event_subscriber("app", "updated", status=value, update_only=True)
-        rows = await registered(store)
-        assert rows == [("app", "model", value, value), ("app", "updated", "somewhere", value)]
-        for found in (rows[0][2], rows[0][3], rows[1][3]):
-            assert isinstance(found, bool) == isinstance(value, bool)
+        for value in VALUES:
+            await store.ensure_event_subscriber("app", "model", value, value)
+            await store.ensure_event_subscriber("app", "updated", "somewhere", None)
+            await store.ensure_event_subscriber("app", "updated", status=value, update_only=True)
+            rows = await registered(store)
+            assert rows == [("app", "model", value, value), ("app", "updated", "somewhere", value)]
+            for found in (rows[0][2], rows[0][3], rows[1][3]):
+                assert isinstance(found, bool) == isinstance(value, bool)
 
 
+@pytest.mark.once
 async def test_what_is_no_json_value_is_refused(opened: Opened) -> None:
     async with opened() as store:
         for wrong in (float("nan"), {1, 2}, "\ud800"):

@@ -49,6 +49,7 @@ from tests.support.restoring import heads_of, restore, save_more
 MODES: tuple[Mode, ...] = ("replica", "merge")
 
 
+@pytest.mark.once
 async def test_a_store_is_not_synced_into_itself(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(url) as source, open_store(url) as target:
@@ -63,6 +64,7 @@ async def test_a_store_is_not_synced_into_itself(new_url: NewUrl) -> None:
         assert (await source.describe()).event_count == 1
 
 
+@pytest.mark.once
 async def test_two_stores_do_not_feed_each_other(opened: Opened) -> None:
     async with opened() as one, opened() as other:
         await save(one, "a", 1)
@@ -73,6 +75,7 @@ async def test_two_stores_do_not_feed_each_other(opened: Opened) -> None:
         assert (await one.describe()).event_count == 1
 
 
+@pytest.mark.once
 async def test_a_chain_of_three_is_in_step(opened: Opened) -> None:
     async with opened() as first, opened() as second, opened() as third:
         await import_lines(first, make_lines(100))
@@ -84,6 +87,7 @@ async def test_a_chain_of_three_is_in_step(opened: Opened) -> None:
             assert await are_equal(first, third)
 
 
+@pytest.mark.once
 async def test_nothing_was_brought_over_of_a_source_that_was_empty_until_it_was_imported(
     opened: Opened,
 ) -> None:
@@ -167,6 +171,7 @@ async def test_a_fill_that_was_interrupted_goes_on_although_the_source_has_grown
             assert await are_equal(source, target)
 
 
+@pytest.mark.once
 async def test_whoever_follows_waits_until_its_frozen_target_is_thawed(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await target.sync(source)
@@ -188,6 +193,7 @@ async def test_whoever_follows_waits_until_its_frozen_target_is_thawed(opened: O
         assert status.problem is None
 
 
+@pytest.mark.once
 async def test_a_frozen_source_can_be_read(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         await import_lines(source, make_lines(10))
@@ -222,6 +228,7 @@ async def test_a_target_that_is_replaced_or_dropped_meanwhile_is_noticed(opened:
                 await asyncio.wait([following])
 
 
+@pytest.mark.once
 async def test_one_thread_whose_clocks_go_back(opened: Opened) -> None:
     events = [
         make_event(i, threadId=9, threadCounter=i, timestamp=FAR_FUTURE - i * 1_000) for i in range(200)
@@ -239,6 +246,7 @@ async def test_one_thread_whose_clocks_go_back(opened: Opened) -> None:
         ]
 
 
+@pytest.mark.slow
 async def test_huge_events_come_over(opened: Opened) -> None:
     async with opened() as source, opened() as target:
         for number in range(3):
@@ -250,6 +258,7 @@ async def test_huge_events_come_over(opened: Opened) -> None:
         assert await are_equal(source, target)
 
 
+@pytest.mark.once
 async def test_secrets_of_two_sources_with_the_same_places_are_all_kept(opened: Opened) -> None:
     async with opened() as one, opened() as two, opened() as whole:
         for number in range(3):
@@ -263,6 +272,7 @@ async def test_secrets_of_two_sources_with_the_same_places_are_all_kept(opened: 
         assert [await whole.get_secret(f"two-{number}") for number in range(3)] == ["2"] * 3
 
 
+@pytest.mark.once
 async def test_table_names_of_ones_own(new_url: NewUrl) -> None:
     names: dict[str, Any] = {
         "events_table_name": "Ereignisse",
@@ -292,6 +302,7 @@ async def test_another_programs_table_is_left_alone(new_url: NewUrl) -> None:
     assert raw.run(url, 'SELECT note FROM "events-sync"') == [("theirs",)]
 
 
+@pytest.mark.once
 async def test_a_cutover_that_is_cancelled_at_the_freeze_leaves_the_source_as_it_was(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +375,7 @@ async def test_a_batch_that_another_has_stored_since_it_was_read_is_not_stored_a
             assert (await target.describe()).event_count == 21
 
 
+@pytest.mark.once
 async def test_events_come_over_between_pages_of_secrets(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,6 +424,7 @@ async def test_the_state_of_a_first_fill_is_there_with_its_events(
         assert (await target.sync(source)).events == 1
 
 
+@pytest.mark.once
 async def test_whoever_merges_from_a_store_goes_on_with_its_replica_after_a_cutover(opened: Opened) -> None:
     async with opened() as old, opened() as new, opened() as whole:
         await save(old, "a", 1)
@@ -423,6 +436,7 @@ async def test_whoever_merges_from_a_store_goes_on_with_its_replica_after_a_cuto
         assert (await whole.describe()).event_count == 2
 
 
+@pytest.mark.once
 async def test_a_cutover_that_dies_leaves_no_freeze(new_url: NewUrl, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a process that was killed leaves: a freeze whose owner is gone."""
     url = new_url()
@@ -447,6 +461,7 @@ async def reading_freeze(store: EventStore) -> Freeze:
     return marker
 
 
+@pytest.mark.once
 async def test_a_new_store_in_the_place_of_one_that_moved_is_another_source(opened: Opened) -> None:
     async with opened() as first, opened() as second, opened() as whole:
         await save(first, "a", 1)
@@ -456,6 +471,7 @@ async def test_a_new_store_in_the_place_of_one_that_moved_is_another_source(open
         assert len(await whole.sync_status()) == 2
 
 
+@pytest.mark.once
 async def test_an_aggregate_of_the_target_is_not_taken_for_the_sources(opened: Opened) -> None:
     """Its last version is the one before the version that comes, but of another history."""
     async with opened() as source, opened() as target:
@@ -466,6 +482,7 @@ async def test_an_aggregate_of_the_target_is_not_taken_for_the_sources(opened: O
         assert (await target.describe()).event_count == 1
 
 
+@pytest.mark.once
 async def test_nothing_is_merged_into_a_replica(opened: Opened) -> None:
     async with opened() as source, opened() as other, opened() as target:
         await save(source, "a", 1)
@@ -477,6 +494,7 @@ async def test_nothing_is_merged_into_a_replica(opened: Opened) -> None:
         assert (await target.sync(source)).events == 1
 
 
+@pytest.mark.once
 async def test_the_status_tells_of_a_source_that_was_restored(new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(new_url()) as target:
@@ -492,6 +510,7 @@ async def test_the_status_tells_of_a_source_that_was_restored(new_url: NewUrl) -
             assert status.problem.startswith("CursorAheadError")
 
 
+@pytest.mark.once
 async def test_one_sync_ends_though_writers_are_faster(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

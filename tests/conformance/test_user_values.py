@@ -99,6 +99,7 @@ def shapes(value: Any) -> list[Any]:
     return [value, {"v": value}, [1, [value]]]
 
 
+@pytest.mark.once
 async def test_what_is_json_but_for_its_class_is_stored(opened: Opened) -> None:
     async with opened() as store:
         given = [
@@ -115,6 +116,7 @@ async def test_what_is_json_but_for_its_class_is_stored(opened: Opened) -> None:
         assert [each.event.payload for each in saved] == [shapes(stored) for _, stored in STORED.values()]
 
 
+@pytest.mark.once
 async def test_what_is_no_json_is_refused_by_the_number_of_its_event(opened: Opened) -> None:
     async with opened() as store:
         for value in REFUSED.values():
@@ -126,6 +128,7 @@ async def test_what_is_no_json_is_refused_by_the_number_of_its_event(opened: Ope
         assert await exported(store) == b""
 
 
+@pytest.mark.once
 async def test_names_and_times_may_be_of_such_classes_too(opened: Opened) -> None:
     async with opened() as store:
         odd = event(type=Kind.PLACED, timestamp=Whole(LONG_AGO), aggregateId=Text("é"))
@@ -142,6 +145,7 @@ async def test_names_and_times_may_be_of_such_classes_too(opened: Opened) -> Non
         assert await store.load_snapshot("key") == "content"
 
 
+@pytest.mark.once
 async def test_a_wrong_name_or_time_is_refused_by_number_and_field(opened: Opened) -> None:
     async with opened() as store:
         for field in ("type", "timestamp", "aggregateId"):
@@ -150,6 +154,7 @@ async def test_a_wrong_name_or_time_is_refused_by_number_and_field(opened: Opene
                     await store.incremental_import([event(**{field: value})])
 
 
+@pytest.mark.once
 async def test_what_is_no_event_is_refused_by_its_number(opened: Opened) -> None:
     async with opened() as store:
         import_id = await store.begin_incremental_import()
@@ -171,6 +176,7 @@ async def test_what_is_no_event_is_refused_by_its_number(opened: Opened) -> None
         assert await exported(store) == b""
 
 
+@pytest.mark.once
 async def test_what_is_no_source_of_events_is_refused_by_name(opened: Opened) -> None:
     sources: list[Any] = [None, 7, Path("x"), event(), "text", b"bytes"]
     async with opened() as store:
@@ -179,6 +185,7 @@ async def test_what_is_no_source_of_events_is_refused_by_name(opened: Opened) ->
                 await store.incremental_import(source)
 
 
+@pytest.mark.once
 async def test_events_may_come_from_an_async_generator(opened: Opened) -> None:
     async def later() -> AsyncIterator[dict[str, Any]]:
         for i in range(2_000):
@@ -189,6 +196,7 @@ async def test_events_may_come_from_an_async_generator(opened: Opened) -> None:
         assert (await store.incremental_import(later())).skipped_existing == 2_000
 
 
+@pytest.mark.once
 async def test_a_block_that_is_none_is_refused_by_name(opened: Opened) -> None:
     async def later() -> AsyncIterator[Any]:
         yield b'{"type":"T","timestamp":1,"aggregateId":"a"}\n'
@@ -208,6 +216,7 @@ async def is_usable(store: EventStore) -> bool:
     return (await store.incremental_import([event()])).imported == 1
 
 
+@pytest.mark.once
 async def test_what_a_generator_of_events_raises_comes_out_and_nothing_is_stored(opened: Opened) -> None:
     def broken() -> Iterator[dict[str, Any]]:
         for i in range(700):

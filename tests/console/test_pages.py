@@ -218,6 +218,18 @@ async def test_the_chart_of_events_over_time_leads_into_a_span_of_it(tmp_path: P
         )
 
 
+async def test_the_overview_counts_few_events_and_estimates_many(tmp_path: Path) -> None:
+    async with console(tmp_path, 3) as (visitor, store, tokens):
+        await visitor.sign_in(tokens["read"])
+        assert "estimate" not in (await visitor.see("")).text
+        with connect(tmp_path / "store.db") as file, file:
+            file.execute("UPDATE events SET rowid = 250000 WHERE rowid = 3")
+        page = await visitor.see("")
+        assert "about 250,000" in page.text
+        assert "The number of events is an estimate" in page.text
+        assert (await store.describe()).event_count == 3
+
+
 async def test_a_chart_of_all_times_that_an_event_may_have_is_drawn(tmp_path: Path) -> None:
     events = [make_event(0, timestamp=-(2**53) + 1), make_event(1), make_event(2, timestamp=2**53 - 1)]
     async with service(tmp_path, lines_of(events), console=True) as (client, _):

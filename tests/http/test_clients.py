@@ -98,6 +98,7 @@ def test_curl_is_not_asked_for_a_body_that_would_be_refused(server: Server) -> N
     assert b"store-full" in told.stdout
 
 
+@pytest.mark.slow
 def test_httpx_pipes_one_service_into_another(server: Server, tmp_path: Path) -> None:
     async def made() -> None:
         async with open_store(f"sqlite:///{tmp_path}/b.db") as store:
@@ -125,6 +126,7 @@ def test_httpx_pipes_one_service_into_another(server: Server, tmp_path: Path) ->
         assert lines.count(b"\n") == count == 5001
 
 
+@pytest.mark.slow
 def test_a_connection_is_used_again_after_every_kind_of_answer(server: Server) -> None:
     with server.client() as client:
         for _ in range(3):

@@ -87,6 +87,7 @@ def test_the_real_client_exports_imports_and_freezes(tmp_path: Path, admin: list
 
 
 @pytest.mark.interop
+@pytest.mark.slow
 def test_the_real_client_imports_incrementally(tmp_path: Path, admin: list[str]) -> None:
     in_store(tmp_path, filled)
     folder = tmp_path / "exchange"
@@ -105,6 +106,7 @@ def test_the_real_client_imports_incrementally(tmp_path: Path, admin: list[str])
 
 
 @pytest.mark.interop
+@pytest.mark.slow
 def test_the_real_client_appends_in_manual_mode_also_to_a_frozen_store(
     tmp_path: Path, admin: list[str]
 ) -> None:
@@ -140,6 +142,7 @@ def test_the_real_client_appends_in_manual_mode_also_to_a_frozen_store(
 
 
 @pytest.mark.interop
+@pytest.mark.slow
 def test_the_real_client_sends_its_token_as_a_password(tmp_path: Path, admin: list[str]) -> None:
     from eventferry.http import SCOPES, TokenFile
 
@@ -159,6 +162,7 @@ def test_the_real_client_sends_its_token_as_a_password(tmp_path: Path, admin: li
 
 
 @pytest.mark.interop
+@pytest.mark.slow
 def test_the_real_client_is_told_where_its_routes_are_off(tmp_path: Path, admin: list[str]) -> None:
     in_store(tmp_path, filled)
     with serving(f"sqlite:///{tmp_path}/store.db", tmp_path) as server:

@@ -102,6 +102,7 @@ def wait_for_followers(server: Server, count: int) -> None:
 # streams
 
 
+@pytest.mark.slow
 def test_a_stream_goes_on_where_its_client_was(tmp_path: Path) -> None:
     """Over a restart of the service, with what a browser sends when it connects again."""
     store = made(tmp_path, 25)
@@ -133,6 +134,7 @@ def test_a_line_of_data_is_the_line_of_an_event(tmp_path: Path) -> None:
         assert "".join(f"{line}\n" for line in next(messages).data).encode() == make_lines(3)
 
 
+@pytest.mark.slow
 def test_who_begins_now_does_not_begin_later_after_a_break(tmp_path: Path) -> None:
     store = made(tmp_path, 3)
     with serving(store, tmp_path) as server, server.client() as client:
@@ -144,6 +146,7 @@ def test_who_begins_now_does_not_begin_later_after_a_break(tmp_path: Path) -> No
             assert next(messages).numbers == [3]
 
 
+@pytest.mark.slow
 def test_a_stream_that_is_left_ends_though_nothing_comes(tmp_path: Path) -> None:
     store = made(tmp_path, 3)
     with serving(store, tmp_path) as server:
@@ -154,6 +157,7 @@ def test_a_stream_that_is_left_ends_though_nothing_comes(tmp_path: Path) -> None
             wait_for_followers(server, 0)
 
 
+@pytest.mark.slow
 def test_the_service_does_not_wait_for_its_followers(tmp_path: Path) -> None:
     store = made(tmp_path, 3)
 

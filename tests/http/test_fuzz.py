@@ -106,6 +106,7 @@ ENCODINGS = st.sampled_from(["identity", "identity", "gzip", "zstd", "br"])
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+@pytest.mark.slow
 def test_a_fuzzer_finds_no_500_and_no_undescribed_answer(url: str, route: Any) -> None:
     schema: Any = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operation = schema[route.path][route.method]

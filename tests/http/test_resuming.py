@@ -204,6 +204,7 @@ async def test_what_cannot_be_resumed_is_refused(
         assert words in problem_of(refused)["detail"]
 
 
+@pytest.mark.slow
 def test_curl_goes_on_after_the_service_was_killed(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
     source = tmp_path / "source.jsonl"

@@ -196,6 +196,7 @@ def test_a_connection_without_a_request_is_not_kept_for_ever(tmp_path: Path, beg
             assert 0.5 < time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 def test_a_connection_that_waits_between_requests_is_kept(tmp_path: Path) -> None:
     with serving(new_store(tmp_path, make_lines(3)), tmp_path, "--timeout", "1") as server:
         address = urlsplit(server.url)
@@ -210,6 +211,7 @@ def test_a_connection_that_waits_between_requests_is_kept(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_an_export_that_runs_when_the_end_comes_is_finished(tmp_path: Path, large: str, number: int) -> None:
     with (
         serving(large, tmp_path) as server,
@@ -401,6 +403,7 @@ def test_no_secret_and_no_token_ever_stands_in_a_log(tmp_path: Path) -> None:
     assert token not in tokens.path.read_text()
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_whatever_goes_through(tmp_path: Path, large: str) -> None:
     source = new_store(tmp_path)
     with serving(source, tmp_path, "--quiet") as target, target.client() as client:

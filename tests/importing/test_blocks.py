@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from eventferry.database import Progress
-from eventferry.importing.append import Blocks, Placed
+from eventferry.importing.manual import BlockIntake, Placed
 from eventferry.lines.blocks import LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from tests.support import make_lines
@@ -22,7 +22,7 @@ async def test_whoever_ends_an_import_waits_for_the_block_that_another_task_appe
         await goes_on.wait()
         counts.append(len(rows))
 
-    blocks = Blocks(append, lambda: Progress(7), done.append)
+    blocks = BlockIntake(append, lambda: Progress(7), done.append)
     lines = LineSplitter().feed(make_lines(3))
     await blocks.give(blocks.rows(lines, LineDecoder()), 100)
     committing = asyncio.create_task(blocks.end_block())

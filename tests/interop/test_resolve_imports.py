@@ -20,7 +20,7 @@ from tests.support.interop.both import (
 from tests.support.interop.resolve import ResolveError, ResolvePackages
 from tests.support.interop.stores import Stores, is_postgresql
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 begun_by_either = pytest.mark.parametrize("begun_by", ["reSolve", "eventferry"])
 committed_by_either = pytest.mark.parametrize("committed_by", ["reSolve", "eventferry"])

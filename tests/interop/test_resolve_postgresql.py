@@ -40,6 +40,7 @@ from tests.support.interop.stores import Stores, query, rows_and_tables, threads
 
 pytestmark = [
     pytest.mark.interop,
+    pytest.mark.slow,
     pytest.mark.parametrize("database", ["postgresql"], indirect=True, scope="session"),
 ]
 

@@ -24,7 +24,7 @@ from tests.support.interop.both import (
 from tests.support.interop.resolve import ResolveError, ResolvePackages
 from tests.support.interop.stores import Stores
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 
 async def test_events_lines_and_figures_are_the_same(resolve: ResolvePackages, written: str) -> None:

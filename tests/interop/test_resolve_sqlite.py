@@ -28,6 +28,7 @@ from tests.support.interop.stores import Stores
 
 pytestmark = [
     pytest.mark.interop,
+    pytest.mark.slow,
     pytest.mark.parametrize("database", ["sqlite"], indirect=True, scope="session"),
 ]
 

@@ -30,7 +30,7 @@ from tests.support.interop.both import (
 from tests.support.interop.resolve import ResolveError, ResolvePackages
 from tests.support.interop.stores import Stores, tables
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 
 async def test_eventferry_writes_and_the_real_adapter_reads_it(

@@ -196,6 +196,7 @@ async def test_a_server_that_wants_keys_in_all_tables_gets_them(own_server: Serv
         )
 
 
+@pytest.mark.slow
 async def test_an_import_takes_longer_than_a_statement_may(worst: Database) -> None:
     lines = make_lines(40_000)
     async with open_store(worst.url) as store:

@@ -90,6 +90,7 @@ async def test_a_server_killed_in_an_incremental_import_has_all_of_it_or_nothing
             count += 5000
 
 
+@pytest.mark.slow
 async def test_a_server_killed_among_saves_has_each_that_was_confirmed_and_none_twice(
     own_server: Server,
 ) -> None:

@@ -109,6 +109,7 @@ MADE = """SELECT CASE relpersistence WHEN 'u' THEN 'unlogged ' ELSE '' END || re
 WHERE relnamespace = to_regnamespace(%s)"""
 
 
+@pytest.mark.slow
 async def test_an_incremental_import_is_in_whole_or_not_at_all(server: Own, chance: random.Random) -> None:
     url, n = server.new_url(), 2000
 
@@ -131,6 +132,7 @@ async def test_an_incremental_import_is_in_whole_or_not_at_all(server: Own, chan
     assert tables(url) == STORE_TABLES
 
 
+@pytest.mark.slow
 async def test_a_commit_leaves_the_import_open_or_the_events_in(server: Own, chance: random.Random) -> None:
     url, n = server.new_url(), 2000
 
@@ -157,6 +159,7 @@ async def test_a_commit_leaves_the_import_open_or_the_events_in(server: Own, cha
     assert tables(url) == STORE_TABLES
 
 
+@pytest.mark.slow
 async def test_every_save_that_was_answered_is_there_and_none_twice(
     server: Own, chance: random.Random
 ) -> None:

@@ -73,6 +73,7 @@ def through(bouncer: int, url: str) -> str:
     return url.replace(f":{urlsplit(url).port}/", f":{bouncer}/")
 
 
+@pytest.mark.slow
 async def test_everything_works_through_it(bouncer: int, new_url: NewUrl) -> None:
     url = new_url()
     async with open_store(through(bouncer, url)) as store, open_store(through(bouncer, url)) as other:

@@ -108,6 +108,7 @@ async def test_what_counts_as_a_scan_is_seen_as_one(explaining: Own) -> None:
 
 
 @pytest.mark.parametrize("made_by", ["init", "import", "resolve, upgraded"])
+@pytest.mark.slow
 async def test_no_page_save_or_incremental_import_walks_over_all_events(
     explaining: Own, made_by: str
 ) -> None:
@@ -186,6 +187,7 @@ async def test_no_page_save_or_incremental_import_walks_over_all_events(
             assert read(worst) <= most, f"{name}: {json.dumps(worst, indent=1)}"
 
 
+@pytest.mark.slow
 async def test_one_thread_is_read_by_its_counters_whatever_its_timestamps(explaining: Own) -> None:
     url, count = explaining.new_url(), 5_000
     plans = Plans(explaining)

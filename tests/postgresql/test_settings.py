@@ -132,6 +132,7 @@ async def test_everything_works_whatever_is_set_for_the_role(server: Own) -> Non
     assert relations(url) == {}
 
 
+@pytest.mark.slow
 async def test_an_import_takes_longer_than_a_statement_or_a_transaction_may(server: Own) -> None:
     url = set_for(server.new_url(), {"statement_timeout": "30ms", "transaction_timeout": "30ms"})
     lines = make_lines(40_000)
@@ -209,6 +210,7 @@ async def test_whoever_may_not_see_all_events_is_told_so(server: Own) -> None:
             await exported(store)
 
 
+@pytest.mark.slow
 async def test_a_server_that_replicates_all_tables_takes_incremental_imports(server: Own) -> None:
     url = server.new_url()
     name = f"all_{secrets.token_hex(6)}"

@@ -189,6 +189,7 @@ async def test_what_a_swap_would_lose_is_refused_by_name_and_nothing_has_changed
             rows(url, f'DROP PUBLICATION "{schema_of(url)}"')
 
 
+@pytest.mark.slow
 async def test_a_publication_of_all_tables_is_refused_by_name(new_url: NewUrl) -> None:
     url = new_url()
     database = f"db_{schema_of(url)}"
@@ -236,6 +237,7 @@ async def waits_to_swap(url: str) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.slow
 async def test_an_import_that_waits_for_a_reader_keeps_no_save_waiting_for_long(new_url: NewUrl) -> None:
     url = new_url()
     await make_store(url, 20)
@@ -309,6 +311,7 @@ async def test_an_import_that_waits_too_long_for_a_reader_says_busy_and_leaves_t
         assert tables(url) == STORE_TABLES
 
 
+@pytest.mark.slow
 async def test_whoever_reads_while_imports_follow_one_another_sees_the_old_events_or_the_new(
     new_url: NewUrl,
 ) -> None:

@@ -412,6 +412,7 @@ async def test_a_commit_of_an_import_whose_answer_is_lost_leaves_the_old_or_the_
 # idle connections that died
 
 
+@pytest.mark.slow
 async def test_idle_connections_that_died_with_the_server_are_replaced_without_an_error(server: Own) -> None:
     url = server.new_url()
     await make_store(url, 20)
@@ -470,6 +471,7 @@ async def import_until_full(store: EventStore, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("freeze", [False, True])
+@pytest.mark.slow
 async def test_a_full_disk_leaves_the_store_whole_and_the_stage_removable(
     small_disk_url: str, freeze: bool
 ) -> None:
@@ -486,6 +488,7 @@ async def test_a_full_disk_leaves_the_store_whole_and_the_stage_removable(
     assert tables(url) == set()
 
 
+@pytest.mark.slow
 async def test_a_disk_that_an_incremental_import_fills_leaves_the_store_as_it_was(
     small_disk_url: str,
 ) -> None:
@@ -531,6 +534,7 @@ async def test_an_incremental_import_that_is_in_is_no_failure_because_its_stage_
         assert tables(url) == STORE_TABLES
 
 
+@pytest.mark.slow
 async def test_a_question_that_is_given_up_leaves_the_connection_in_order(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:

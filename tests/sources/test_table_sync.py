@@ -176,6 +176,7 @@ async def test_a_row_that_commits_late_comes_over(pg: OwnTable, new_url: NewUrl)
             assert await brought(target) == [(1, "a", 1), (2, "late", 1), (3, "a", 2)]
 
 
+@pytest.mark.slow
 async def test_a_first_fill_ends_where_a_row_may_still_appear(pg: OwnTable, new_url: NewUrl) -> None:
     add = "INSERT INTO events(stream, type, data, at) VALUES ('a', 'T', '{}', 1)"
     with psycopg.connect(pg.url) as late:

@@ -231,6 +231,7 @@ async def test_the_first_row_waits_too(table: Table) -> None:
         assert await reader.look() == [1, 2]
 
 
+@pytest.mark.slow
 async def test_a_transaction_that_is_prepared_meanwhile_is_waited_for(
     preparing: str, stack: ExitStack
 ) -> None:

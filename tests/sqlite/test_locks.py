@@ -202,6 +202,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 async def test_several_processes_write_one_file(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path)

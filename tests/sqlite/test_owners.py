@@ -208,6 +208,7 @@ def owners_beside(path: Path) -> set[str]:
     return {name for name in names_beside(path) if "-owner-" in name}
 
 
+@pytest.mark.slow
 async def test_the_next_operation_removes_the_lock_files_of_all_that_were_killed(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     await make_store(path, 20)

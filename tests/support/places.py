@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.support.servers import ON, shared_url
+
+if TYPE_CHECKING:
+    import psycopg
+    import pymysql
 
 DATABASES = (ON,) if ON else ("sqlite", "postgresql", "mariadb")
 """What is tested: what the machine has, or the one that `EVENTFERRY_TEST_ON` names."""
@@ -47,19 +52,33 @@ class Places:
 
 def drop_schemas(names: list[str]) -> None:
     """Remove schemas of the shared PostgreSQL, if they are there."""
-    import psycopg
     from psycopg import sql
 
-    with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
-        connection.execute("SET client_min_messages = error")
-        for name in names:
-            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+    drop = sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE")
+    _postgresql().execute(drop.format(sql.SQL(", ").join(map(sql.Identifier, names))))
 
 
 def drop_databases(names: list[str]) -> None:
     """Remove databases of the shared MariaDB or MySQL, if they are there."""
-    from tests.support.mysql import connect
-
-    with connect(shared_url("mariadb", "")) as connection, connection.cursor() as cursor:
+    with _mariadb().cursor() as cursor:
         for name in names:
             cursor.execute(f"DROP DATABASE IF EXISTS `{name}`")
+
+
+# A connection costs a server more than all that is removed by it, and thousands of tests remove something.
+
+
+@functools.cache
+def _postgresql() -> psycopg.Connection:
+    import psycopg
+
+    connection = psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True)
+    connection.execute("SET client_min_messages = error")
+    return connection
+
+
+@functools.cache
+def _mariadb() -> pymysql.Connection[Any]:
+    from tests.support.mysql import connect
+
+    return connect(shared_url("mariadb", ""))

@@ -69,6 +69,7 @@ def enveloped(i: int, data: Any = None, **meta: Any) -> dict[str, Any]:
     )
 
 
+@pytest.mark.slow
 async def test_a_store_that_went_through_eventferry_is_the_same_to_its_own_functions(
     written: str, empty: str, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import msgspec
 
 from eventferry.archiving.lines import Pair, chain_of, pairs, refuse_replaced, steps
 from eventferry.backup import format
+from eventferry.backup.chain import refuse_empty
 from eventferry.backup.packing import load_identities
 from eventferry.backup.reading import JOBS, Backup
 from eventferry.backup.restoring import erased_in
@@ -73,6 +74,7 @@ async def recall(
     database = store._database
     chain = await chain_of(database)
     storage = open_storage(repository)
+    await refuse_empty(storage)  # also where nothing is to be recalled: its place may be mistyped
     async with database.reading() as reading:
         known = await archives.load(reading)
     if archive_ids is not None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from eventferry import cursor as vector
 from eventferry.backup import format
 from eventferry.backup.format import Archive, Erasures, Link, Manifest, Part, Totals
 from eventferry.backup.storage import Storage
-from eventferry.errors import RepositoryDamagedError, UsageError
+from eventferry.errors import RepositoryDamagedError, RepositoryError, UsageError
 from eventferry.reading.bookmarks import Written, decode
+
+Numbered = TypeVar("Numbered", Manifest, Erasures)
 
 
 class Entry(NamedTuple):
@@ -58,16 +60,18 @@ class Chain:
         """A manifest by its number, with its own digest checked. Raises RepositoryDamagedError."""
         if self.newest is not None and number == self.newest.link.number:
             return self.newest
-        name = format.manifest_name(self.name, number)
+        return Entry(*await self._read(format.manifest_name(self.name, number), Manifest, "manifest", number))
+
+    async def _read(self, name: str, kind: type[Numbered], what: str, number: int) -> tuple[Numbered, Link]:
+        """The object of a name, and the link to it. Raises RepositoryDamagedError for another than that of the
+        number."""
         data = await self._storage.get(name)
         if data is None:
             raise RepositoryDamagedError(name, "it is missing")
-        manifest = format.unseal(data, Manifest, name)
-        if (manifest.chain, manifest.number) != (self.name, number):
-            raise RepositoryDamagedError(
-                name, f"it is manifest {manifest.number} of the chain {manifest.chain}"
-            )
-        return Entry(manifest, Link(number=number, sha256=format.sha256(data)))
+        found = format.unseal(data, kind, name)
+        if (found.chain, found.number) != (self.name, number):
+            raise RepositoryDamagedError(name, f"it is {what} {found.number} of the chain {found.chain}")
+        return found, Link(number=number, sha256=format.sha256(data))
 
     async def is_replaced_by(self, other: Chain) -> bool:
         """Whether another chain is of the store, or of the events, that came to the same place after this one's: it
@@ -193,14 +197,7 @@ class Chain:
 
     async def erasures_at(self, number: int) -> tuple[Erasures, Link]:
         """A list of erasures by its number, and the link to it. Raises RepositoryDamagedError."""
-        name = format.erasures_name(self.name, number)
-        data = await self._storage.get(name)
-        if data is None:
-            raise RepositoryDamagedError(name, "it is missing")
-        one = format.unseal(data, Erasures, name)
-        if (one.chain, one.number) != (self.name, number):
-            raise RepositoryDamagedError(name, f"it is list {one.number} of the chain {one.chain}")
-        return one, Link(number=number, sha256=format.sha256(data))
+        return await self._read(format.erasures_name(self.name, number), Erasures, "list", number)
 
     async def add_erasures(self, erasures: Erasures) -> Link | None:
         """Add a list of erasures; None where another run has added one of this number."""
@@ -294,3 +291,9 @@ async def later(storage: Storage, chain: Chain) -> list[Chain]:
 async def chains(storage: Storage) -> list[str]:
     """The names of all chains in a repository, in order."""
     return [folder for folder in await storage.folders() if re.fullmatch(format.CHAIN, folder)]
+
+
+async def refuse_empty(storage: Storage) -> None:
+    """Raises RepositoryError where no backup was ever begun."""
+    if not await chains(storage):
+        raise RepositoryError(f"there is no backup in {storage.place}")

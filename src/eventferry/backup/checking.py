@@ -76,19 +76,7 @@ async def check(
     head: str | None = None,
     identities: Sequence[Any] = (),
 ) -> RepositoryReport:
-    """Look for damage in a repository.
-
-    Args:
-        storage: where it is.
-        read_data: the share of the parts that are read, from 0 to 1; others each time.
-        head: what `head_of` once gave: that state must be part of what is there now.
-        identities: keys of `packing.load_identities`: encrypted parts that are read are unpacked too. Others always
-            are.
-
-    Raises:
-        UsageError: `head` is none.
-        RepositoryError: the storage cannot be read, or there is no repository.
-    """
+    """Look for damage in a repository, as `Repository.check` says."""
     found = _Check(storage, read_data, identities)
     names = await chains.chains(storage)
     for name in names:

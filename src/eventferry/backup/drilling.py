@@ -64,19 +64,7 @@ async def drill(
     tell: Transform | None = None,
     jobs: int = JOBS,
 ) -> DrillReport:
-    """Restore a backup, read it a second time, and compare both event by event.
-
-    Args:
-        backup: which state.
-        store: where to restore it: a place without a store, which is removed afterwards. None: a temporary SQLite file.
-        identities: keys of `packing.load_identities`, for parts that are encrypted.
-        tell: a transform that only counts, for who shows the progress.
-        jobs: how many parts are fetched at the same time.
-
-    Raises:
-        StoreExistsError: there is a store.
-        RepositoryError and others: as `restore` does.
-    """
+    """Restore a backup, read it a second time, and compare both, as `Repository.drill` says."""
     async with _place(store) as place:
         began = time.monotonic()
         report = await restore(backup, place, identities=identities, tell=tell, allow_empty=True, jobs=jobs)

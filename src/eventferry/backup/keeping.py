@@ -71,23 +71,7 @@ async def prune(
     identities: Sequence[Any] = (),
     dry_run: bool = False,
 ) -> PruneReport:
-    """Remove what is not needed any more, and what killed runs have left.
-
-    Args:
-        storage: where the repository is.
-        keep_replaced: remove chains of stores that were replaced by another chain longer ago than this, in ms. None
-            removes none.
-        keep_manifests: remove the manifests below one that lists all parts, once all of them are older than this, in
-            ms. Their states can then be restored by a bookmark or a time only. None removes none.
-        compact: join neighbours among small parts, and write parts anew that hold what was erased from the store.
-        identities: keys of `packing.load_identities`, to join encrypted parts.
-        dry_run: only say what would be done.
-
-    Raises:
-        RepositoryDamagedError: a chain is damaged. It is left as it is, and raised when the others are done.
-        RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined are
-            encrypted, and no key fits.
-    """
+    """Remove what is not needed any more, and what killed runs have left, as `Repository.prune` says."""
     keeping = _Keeping(storage, identities, dry_run=dry_run)
     names = await chains.chains(storage)
     if not names:

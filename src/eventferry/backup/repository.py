@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Iterable
+from typing import Unpack
 
 from eventferry import cursor
 from eventferry.backup import checking, describing, drilling, keeping, partition, restoring
@@ -23,7 +24,7 @@ from eventferry.changing.selection import Selection
 from eventferry.errors import CursorAheadError, UsageError
 from eventferry.lifecycle import aclosing
 from eventferry.lines.piping import Transform
-from eventferry.reading.arguments import check_integer
+from eventferry.reading.arguments import Filters, Kinds, check_integer, filter_of_kinds
 from eventferry.reading.bookmarks import counters_of, decode
 from eventferry.store import EventStore
 
@@ -80,6 +81,10 @@ class Repository:
         Args:
             read_data: the share of the parts that are read, from 0 to 1; others each time.
             head: what `head` once returned: that state must be part of what is there now.
+
+        Raises:
+            UsageError: `head` is none.
+            RepositoryError: the storage cannot be read, or there is no repository.
         """
         if not 0 <= read_data <= 1:
             raise UsageError(f"read_data is a share, from 0 to 1, not {read_data!r}")
@@ -93,11 +98,8 @@ class Repository:
         until: str | int | None = None,
         chain: str | None = None,
         jobs: int = JOBS,
-        event_types: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
         without_erasures: bool = False,
+        **kinds: Unpack[Kinds],
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a backup: an async iterator of blocks, a source for `pipeline`, `verify` and `check`.
 
@@ -107,18 +109,10 @@ class Repository:
                 than this time, in ms since 1970.
             chain: of which store, where there are several.
             jobs: how many parts are fetched at the same time.
-            event_types: only events of these types.
-            exclude_types: but none of these.
-            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
-            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
             without_erasures: as they were backed up, with what was erased from the store since.
+            kinds: which events.
         """
-        only = Selection.of(
-            event_types=event_types,
-            exclude_types=exclude_types,
-            aggregate_ids=aggregate_ids,
-            aggregate_prefixes=aggregate_prefixes,
-        )
+        only = Selection.of_filter(filter_of_kinds(**kinds))
         backup = await self._backup(manifest, chain)
         erased = Erased(()) if without_erasures else await restoring.erased_in(backup)
         found = backup.lines(stop=until, identities=self._identities, jobs=jobs)
@@ -149,26 +143,13 @@ class Repository:
         return await partition.partitions(backup, n, without_erasures=without_erasures)
 
     def read_partition(
-        self,
-        part: RepositoryPartition,
-        *,
-        event_types: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
-        start_time: int | None = None,
-        finish_time: int | None = None,
+        self, part: RepositoryPartition, **filters: Unpack[Filters]
     ) -> AsyncGenerator[bytes, None]:
         """The lines of a partition: an async iterator of blocks. The output is always the same.
 
         Args:
             part: a result of `partitions`.
-            event_types: only events of these types.
-            exclude_types: but none of these.
-            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
-            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
-            start_time: only events at or after this timestamp, in ms since 1970.
-            finish_time: only events at or before this timestamp.
+            filters: which of them.
 
         Raises:
             RepositoryDamagedError: during iteration: an object is missing or damaged; one that was joined with others
@@ -176,14 +157,7 @@ class Repository:
         """
         if not isinstance(part, RepositoryPartition):
             raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
-        only = Selection.of(
-            event_types=event_types,
-            exclude_types=exclude_types,
-            aggregate_ids=aggregate_ids,
-            aggregate_prefixes=aggregate_prefixes,
-            start_time=start_time,
-            finish_time=finish_time,
-        )
+        only = Selection.of(**filters)
         return partition.lines_of(self._storage, part, only, self._identities)
 
     async def restore(
@@ -287,6 +261,11 @@ class Repository:
             compact: join neighbours among small parts, and write parts anew that hold what was erased from the store.
                 Encrypted ones need a key.
             dry_run: only say what would be done.
+
+        Raises:
+            RepositoryDamagedError: a chain is damaged. It is left as it is, and raised when the others are done.
+            RepositoryError: the storage cannot be read or written, or holds no backup; or parts that should be joined
+                are encrypted, and no key fits.
         """
         return await keeping.prune(
             self._storage,

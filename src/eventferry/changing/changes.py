@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Unpack
 
 import msgspec
 
@@ -20,6 +21,7 @@ from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.decoder import Line
 from eventferry.lines.event import Event, NewRow, NewRowValues, decode_event
 from eventferry.lines.payload import ENCODER
+from eventferry.reading.arguments import Filters
 
 _HELD_BACK = 2  # bytes of a block
 
@@ -47,15 +49,10 @@ class Changes:
         rules: a TOML file of rules, or what `load_rules` made of one.
         function: "module:function", or a callable: an `Event` in; an `Event`, None or several events out. It must give
             the same for the same event each time: a part of the source may be read again.
-        event_types: only events of these types.
-        exclude_types: but none of these.
-        aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
-        aggregate_prefixes: only events of aggregates whose ids begin with one of these.
-        start_time: only events from this timestamp on, in ms since 1970.
-        finish_time: only events up to this timestamp, inclusive.
         keep_positions: events keep their positions and versions. Then none may be left out, and none become several.
         ignore_unknown_keys: drop unknown keys of events instead of refusing them.
         max_line_bytes: a line that comes in may be as long as this.
+        filters: which events.
 
     Raises:
         RulesError: the rules are wrong, or the key of their pseudonyms is missing.
@@ -67,27 +64,14 @@ class Changes:
         *,
         rules: Rules | str | os.PathLike[str] | None = None,
         function: str | Function | None = None,
-        event_types: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
-        start_time: int | None = None,
-        finish_time: int | None = None,
         keep_positions: bool = False,
         ignore_unknown_keys: bool = False,
         max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
+        **filters: Unpack[Filters],
     ) -> None:
         rules = rules_of(Rules() if rules is None else rules)
-        selection = Selection.of(
-            event_types=event_types,
-            exclude_types=exclude_types,
-            aggregate_ids=aggregate_ids,
-            aggregate_prefixes=aggregate_prefixes,
-            start_time=start_time,
-            finish_time=finish_time,
-        )
         self._meant = Meant(
-            selection=selection,
+            selection=Selection.of(**filters),
             rules=rules,
             key=rules.key(),
             function=None if function is None else Called(function),

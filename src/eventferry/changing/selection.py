@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Unpack
 
 import msgspec
 
-from eventferry.reading.arguments import filter_of
+from eventferry.database import Filter
+from eventferry.reading.arguments import Filters, filter_of
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,25 +30,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finish_time: int | None = None
 
     @classmethod
-    def of(
-        cls,
-        *,
-        event_types: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
-        start_time: int | None = None,
-        finish_time: int | None = None,
-    ) -> Selection:
+    def of(cls, **filters: Unpack[Filters]) -> Selection:
         """Checks the arguments of a call. Raises UsageError with the name of the one that is wrong."""
-        only = filter_of(
-            event_types,
-            aggregate_ids,
-            start_time,
-            finish_time,
-            exclude_types=exclude_types,
-            aggregate_prefixes=aggregate_prefixes,
-        )
+        return cls.of_filter(filter_of(**filters))
+
+    @classmethod
+    def of_filter(cls, only: Filter) -> Selection:
+        """The same of what a database is asked."""
         prefixes = only.aggregate_prefixes
         return cls(
             event_types=None if only.event_types is None else frozenset(only.event_types),

@@ -15,6 +15,9 @@ from eventferry.errors import UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
+COMMAND_SECONDS = 60
+"""How long a `password_command` may take: it may ask a person."""
+
 
 @dataclass(frozen=True)
 class NamedStore:
@@ -186,7 +189,13 @@ def _printed(command: str) -> bytes:
         words = shlex.split(command)
         if not words:
             raise ValueError("it is empty")
-        ended = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)  # noqa: S603
+        ended = subprocess.run(  # noqa: S603
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False, timeout=COMMAND_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"the command {command!r} was ended: it took more than {COMMAND_SECONDS} s"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"the command {command!r} cannot be run: {reason}") from None

@@ -13,7 +13,7 @@ import eventferry
 from eventferry import open_store
 from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import REPOSITORY, STORE, WholeNumber, flag, option, together
+from eventferry.cli.options import REPOSITORY, STORE, WholeNumber, flag, option, shown, together
 from eventferry.cli.repositories import identity_option
 from eventferry.cli.running import run
 from eventferry.databases import without_password
@@ -96,7 +96,7 @@ def console(
             with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))
                 address = f"{url_of(listener, serving)}/console/sign-in#{token.token}"
-                announce(context, f"the console of {without_password(store)} is at {address}")
+                announce(context, f"the console of {shown(store)} is at {address}")
                 if not no_browser and (browser := _browser()) is not None:
                     listener.listen()  # the browser may be there first
                     browser.open(stack.enter_context(_page_to(address)))

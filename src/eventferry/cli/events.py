@@ -25,7 +25,8 @@ from eventferry.cli.changing import (
 )
 from eventferry.cli.commands import command
 from eventferry.cli.foreign import Foreign, foreign_details, named, taken, told_of
-from eventferry.cli.formats import ConvertedLines, Destination, FileFormat, source_in, tell_in
+from eventferry.cli.formats import Destination, FileFormat
+from eventferry.cli.incoming import Incoming, Mark
 from eventferry.cli.jobs import can_copy_by_jobs, copy_by_jobs, import_by_jobs, jobs_of
 from eventferry.cli.options import (
     DEFAULT_LIMIT,
@@ -37,7 +38,6 @@ from eventferry.cli.options import (
     archived_option,
     bookmark_option,
     copying_option,
-    end_of,
     end_options,
     filter_of,
     filters,
@@ -55,7 +55,6 @@ from eventferry.cli.output import print_data, print_json, print_result
 from eventferry.cli.places import destination_of, events_of, made, refuse_store, store_at
 from eventferry.cli.running import cancellable, run
 from eventferry.cli.terminal import Extent, Meter, counted, inform, rate, say
-from eventferry.databases import is_store
 from eventferry.errors import EventferryError, StoreUnreachableError, UsageError
 from eventferry.lines.page import json_page
 
@@ -202,7 +201,7 @@ async def _export_store(
     as_json: bool,
 ) -> None:
     with Meter("exporting", extent) as meter:
-        mark = _Mark(stream)
+        mark = Mark(stream)
         transforms = [*changing.transforms, *dest.transforms]
         await eventferry.pipeline(stream, meter, mark, *transforms, dest.sink)
         exported = changing.written(stream.exported)
@@ -230,24 +229,6 @@ async def _export_foreign(
     else:
         inform(f"exported {told}{dest.told}{changing.told}{told_of(stream.report)}")
     changing.warn()
-
-
-class _Mark:
-    """A transform that takes the bookmark of a source when all of it is read: if there is none, nothing appears.
-
-    Attributes:
-        bookmark: behind what was read; None if the source is not a store.
-    """
-
-    def __init__(self, source: AsyncIterator[bytes]) -> None:
-        self._source = source
-        self.bookmark: str | None = None
-
-    async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        async for block in blocks:
-            yield block
-        if isinstance(self._source, eventferry.ExportStream):
-            self.bookmark = await self._source.bookmark()
 
 
 @command("import")
@@ -345,35 +326,27 @@ async def _import(
     jobs: int = 1,
     *,
     as_json: bool,
-    ignore_unknown_keys: bool,
     dry_run: bool,
     with_bookmark: bool,
-    starts: tuple[Any, ...],
     file_format: FileFormat = "jsonl",
     manual: bool = False,
     byte_offset: int = 0,
-    aggregate_attribute: str | None = None,
     **options: Any,
 ) -> None:
     import asyncio
 
-    end = end_of(options)
-    start, mapping = beginnings(starts)
-    foreign = taken(options, mapping)
-    changing = changing_of(
-        options, start, dry_run=dry_run and foreign is None, ignore_unknown_keys=ignore_unknown_keys
-    )
+    incoming = Incoming(src, options, file_format=file_format, jobs=jobs, dry_run=dry_run)
     if dry_run:
-        await _tell(file_format, src, jobs, foreign, end, aggregate_attribute, changing, as_json=as_json)
+        await incoming.tell(as_json=as_json)
         return
+    changing, ignore_unknown_keys = incoming.changing, options.pop("ignore_unknown_keys")
     async with (
-        changing.reported(),
-        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, extent),
+        incoming.opened() as (source, extent),
         open_store(store) as opened,
         made(opened, source, placed=True, ignore_unknown_keys=ignore_unknown_keys) as blocks,
         contextlib.AsyncExitStack() as stack,
     ):
-        if is_store(src) and foreign is None and changing.changes is None:
+        if incoming.is_unchanged_store:
             options["erased_from"] = await stack.enter_async_context(store_at(src))
         sink = opened.import_events(
             byte_offset,
@@ -381,7 +354,7 @@ async def _import(
             ignore_unknown_keys=ignore_unknown_keys,
             **({} if manual else options),
         )
-        mark = _Mark(source)
+        mark = Mark(source)
         with Meter("importing", extent) as meter:
             try:
                 report = await eventferry.pipeline(
@@ -399,7 +372,7 @@ async def _import(
             told["byteOffset"] = report.byte_offset
         told |= changing.result
         sentence = f"imported {rate(report.imported, meter.seconds)}{changing.told}"
-        sentence += _told_of_source(source, mark, told, with_bookmark=with_bookmark)
+        sentence += mark.told(told, with_bookmark=with_bookmark)
         print_result(told, sentence, as_json=as_json)
         changing.warn()
 
@@ -411,25 +384,18 @@ async def _fill(
     jobs: int = 1,
     *,
     as_json: bool,
-    ignore_unknown_keys: bool,
     dry_run: bool,
     with_bookmark: bool,
-    starts: tuple[Any, ...],
     file_format: FileFormat = "jsonl",
-    aggregate_attribute: str | None = None,
     **options: Any,
 ) -> None:
     """Import into the table of another product."""
-    end = end_of(options)
-    start, mapping = beginnings(starts)
     settings: dict[str, str] = {}
-    if mapping is None:  # otherwise they are the source's
+    if beginnings(options["starts"])[1] is None:  # otherwise they are the source's
         settings = named(options["tables"])
         options["tables"] = ()
-    foreign = taken(options, mapping)
-    changing = changing_of(
-        options, start, dry_run=dry_run and foreign is None, ignore_unknown_keys=ignore_unknown_keys
-    )
+    incoming = Incoming(src, options, file_format=file_format, jobs=jobs, dry_run=dry_run)
+    changing, ignore_unknown_keys = incoming.changing, options.pop("ignore_unknown_keys")
     for name, given in options.items():
         if given:
             raise UsageError(
@@ -437,14 +403,13 @@ async def _fill(
                 "and gets all events or none"
             )
     if dry_run:
-        await _tell(file_format, src, jobs, foreign, end, aggregate_attribute, changing, as_json=as_json)
+        await incoming.tell(as_json=as_json)
         return
     async with (
-        changing.reported(),
         eventferry.open_target(database, product, **settings) as target,
-        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, extent),
+        incoming.opened() as (source, extent),
     ):
-        mark = _Mark(source)
+        mark = Mark(source)
         with Meter("importing", extent) as meter:
             report = await eventferry.pipeline(
                 source,
@@ -456,46 +421,9 @@ async def _fill(
     told: dict[str, Any] = {"imported": report.imported, "streams": report.streams} | changing.result
     streams = counted(report.streams, "stream")
     sentence = f"imported {rate(report.imported, meter.seconds)}, {streams}{changing.told}"
-    sentence += _told_of_source(source, mark, told, with_bookmark=with_bookmark)
+    sentence += mark.told(told, with_bookmark=with_bookmark)
     print_result(told, sentence, as_json=as_json)
     changing.warn()
-
-
-async def _tell(
-    file_format: FileFormat,
-    src: str,
-    jobs: int,
-    foreign: Foreign | None,
-    end: eventferry.CheckEnd | None,
-    aggregate_attribute: str | None,
-    changing: Changing,
-    *,
-    as_json: bool,
-) -> None:
-    """Tell what an import would be given."""
-    if foreign is not None and changing.changes is None:
-        await tell_in(file_format, src, foreign, as_json=as_json)
-        return
-    async with (
-        changing.reported(),
-        source_in(file_format, src, jobs, foreign, end, aggregate_attribute) as (source, extent),
-    ):
-        await changing.tell(source, extent, as_json=as_json)
-
-
-def _told_of_source(
-    source: AsyncIterator[bytes], mark: _Mark, told: dict[str, Any], *, with_bookmark: bool
-) -> str:
-    """Adds to a report what is to be told of its source; gives the same in words, the bookmark only if asked."""
-    words = ""
-    if mark.bookmark is not None:
-        told["bookmark"] = mark.bookmark
-        words = f"; bookmark of the source {mark.bookmark}" if with_bookmark else ""
-    report = source.report if isinstance(source, eventferry.ForeignExport | ConvertedLines) else None
-    if report is not None:
-        told["source"] = report
-        words += told_of(report)
-    return words
 
 
 def _skipping(count: int) -> Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]:

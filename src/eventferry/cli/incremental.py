@@ -10,15 +10,15 @@ import click
 
 import eventferry
 from eventferry import open_store
-from eventferry.cli.changing import Changing, beginnings, change_options, changing_of, from_csv_option
+from eventferry.cli.changing import Changing, change_options, from_csv_option
 from eventferry.cli.commands import Group, command
-from eventferry.cli.foreign import foreign_details, taken
-from eventferry.cli.formats import FileFormat, source_in
+from eventferry.cli.foreign import foreign_details
+from eventferry.cli.formats import FileFormat
+from eventferry.cli.incoming import Incoming
 from eventferry.cli.options import (
     SOURCE,
     STORE,
     aggregate_attribute_option,
-    end_of,
     end_options,
     flag,
     format_option,
@@ -56,14 +56,11 @@ async def incremental_import(
     src: str,
     store: str,
     file_format: FileFormat,
-    aggregate_attribute: str | None,
     older: Any,
     fail_if_skipped: bool,
     dry_run: bool,
     jobs: int,
-    ignore_unknown_keys: bool,
     as_json: bool,
-    starts: tuple[Any, ...],
     **options: Any,
 ) -> None:
     """Add the events that a store lacks.
@@ -71,12 +68,10 @@ async def incremental_import(
     SRC has JSON Lines or one JSON array, or what --format says. Duplicates are skipped, and so are events older than
     the store's latest event, unless --older says otherwise. A missing store is created.
     """
-    start, mapping = beginnings(starts)
-    foreign = taken(options, mapping)
-    changing = changing_of(options, start, dry_run=False, ignore_unknown_keys=ignore_unknown_keys)
+    incoming = Incoming(src, options, file_format=file_format, jobs=jobs)
+    changing, ignore_unknown_keys = incoming.changing, options["ignore_unknown_keys"]
     async with (
-        changing.reported(),
-        source_in(file_format, src, jobs, foreign, end_of(options), aggregate_attribute) as (source, extent),
+        incoming.opened() as (source, extent),
         _target(store, dry_run=dry_run) as opened,
         made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
     ):

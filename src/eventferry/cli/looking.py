@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import eventferry
 from eventferry import open_store
 from eventferry.cli.checks import told_of
 from eventferry.cli.commands import command, section
+from eventferry.cli.comparing import Comparison, comparing_options
 from eventferry.cli.options import (
     EVENTS,
     SOURCE,
@@ -28,7 +28,6 @@ from eventferry.cli.options import (
     until_option,
 )
 from eventferry.cli.output import moment_text, print_data, print_line
-from eventferry.cli.repositories import lines_of
 from eventferry.cli.running import cancellable
 from eventferry.cli.tables import is_shown, print_table, width
 from eventferry.cli.terminal import Extent, Meter, counted, inform, is_watched, say
@@ -38,6 +37,7 @@ from eventferry.looking.encoding import encoded, indented
 if TYPE_CHECKING:
     from eventferry import Change, Event, EventStore, LargeEvent, Mask, SideBySide, Stats
 
+_PAGE = 1000  # events that come at a time while a tail is followed
 _STEP = 20_000  # events of a search between two looks at the progress
 _PLACE = re.compile(r"([0-9]{1,3}):([0-9]{1,15})")
 
@@ -139,7 +139,7 @@ def _print_stats(found: Stats) -> None:
         "Types",
         ("events", "bytes", "largest", "last", "type"),
         [
-            (each.events, each.bytes, each.largest, moment_text(each.last_timestamp), each.type)
+            (each.events, each.bytes, each.largest, _when(each.last_timestamp), each.type)
             for each in types.types
         ],
     )
@@ -151,6 +151,10 @@ def _print_stats(found: Stats) -> None:
     print_table(
         "Largest payloads", ("bytes", "position", "type", "aggregate", "version"), map(_large, found.largest)
     )
+
+
+def _when(timestamp: int | None) -> str:
+    return "" if timestamp is None else moment_text(timestamp)
 
 
 def _large(event: LargeEvent) -> tuple[object, ...]:
@@ -183,12 +187,17 @@ async def tail(
     **kinds: tuple[str, ...],
 ) -> None:
     """Show the last events, each on a line; with --json as JSON Lines. Secrets in payloads are masked."""
+    from eventferry.lines.damaged import seen_events
+    from eventferry.reading.arguments import filter_of
+    from eventferry.reading.following import FollowStream
+
     mask, only = _mask(masked, show_secrets), kinds_of(**kinds)
     async with open_store(store) as opened:
         page = await opened.tail(max(count, 1), **only)
         _print_events(page.events[-count:] if count else [], mask, as_json=as_json)
         if follow:
-            async for more in opened.follow(page.bookmark, **only):
+            follower = opened._follower(page.bookmark, filter_of(**only), _PAGE, seen_events)
+            async for more in FollowStream(follower, None):
                 _print_events(more.events, mask, as_json=as_json)
 
 
@@ -197,7 +206,7 @@ def _print_events(events: Iterable[Event], mask: Mask, *, as_json: bool) -> None
         if as_json:
             print_data(encoded(event))
         else:
-            print_line(_cut(f"{_head(event)}  {_shown(event.payload)}"))
+            print_line(_cut(f"{_head(event)}  {_body(event)}"))
 
 
 def _head(event: Event) -> str:
@@ -205,6 +214,12 @@ def _head(event: Event) -> str:
         f"{moment_text(event.timestamp)}  {event.thread_id}:{event.thread_counter}  {event.type}  "
         f"{event.aggregate_id} v{event.aggregate_version}"
     )
+
+
+def _body(event: Event) -> str:
+    """The payload of an event; before that, what is wrong with it."""
+    damage = getattr(event, "damage", None)
+    return _shown(event.payload) if damage is None else f"damaged: {damage}: {event.payload}"
 
 
 def _shown(value: Any) -> str:
@@ -264,7 +279,7 @@ async def show(
         return
     for entry in history.entries:
         print_line(_head(entry.event))
-        print_line(_cut(f"  {_shown(entry.event.payload)}"))
+        print_line(_cut(f"  {_body(entry.event)}"))
         for change in entry.changes:
             print_line(_cut(f"  {_told(change)}"))
     if history.next_version is not None:
@@ -276,7 +291,7 @@ def _print_event(event: Event, *, as_json: bool) -> None:
         print_data(encoded(event))
         return
     print_line(_head(event))
-    for line in indented(event.payload).split("\n"):
+    for line in (_body(event) if hasattr(event, "damage") else indented(event.payload)).split("\n"):
         print_line(f"  {line}")
 
 
@@ -430,28 +445,27 @@ async def trace(
         return
     for depth, each in by_cause(found):
         event = mask.event(each.event)
-        print_line(_cut(f"{'  ' * depth}{_head(event)}  {_shown(event.payload)}"))
+        print_line(_cut(f"{'  ' * depth}{_head(event)}  {_body(event)}"))
     inform(f"{counted(len(found), 'event')} found among {walk.scanned:,}{walk.rest}")
 
 
 @command()
 @click.argument("a", type=SOURCE)
 @click.argument("b", type=SOURCE)
-@flag("--content", "Ignore positions and versions, which differ in merged stores.")
+@comparing_options
 @_masks
 @json_option
 @cancellable
 async def diff(
-    a: str, b: str, content: bool, masked: tuple[str, ...], show_secrets: bool, as_json: bool
+    a: str, b: str, masked: tuple[str, ...], show_secrets: bool, as_json: bool, **options: Any
 ) -> None:
     """Show all differences between two stores or files, with the values of both sides.
 
-    What is told of a difference is what verify tells; with --json as JSON Lines. The exit status is 1 if there is any.
-    Secrets in payloads are masked.
+    What is told of a difference, and which events are compared, is as for verify; with --json as JSON Lines. The exit
+    status is 1 if there is any. Secrets in payloads are masked.
     """
-    if a == b == "-":
-        raise UsageError("only one of the two can be standard input")
     mask = _mask(masked, show_secrets)
+    comparison = Comparison.of(a, b, options)
 
     def tell(found: SideBySide) -> None:
         found = mask.side_by_side(found)
@@ -460,9 +474,8 @@ async def diff(
         else:
             _print_difference(found)
 
-    async with lines_of(a, None) as (left, extent), lines_of(b, None) as (right, _):
-        with Meter("comparing", extent) as meter:
-            report = await eventferry.verify(meter(left), right, content=content, tell=tell)
+    report = await comparison.report(tell)
+    comparison.changing.warn()
     if not report.equal:
         say(
             f"{report.missing:,} missing in {shown(b)}, {report.extra:,} extra, {report.changed:,} changed; "
@@ -490,6 +503,13 @@ def _print_difference(found: SideBySide) -> None:
 @click.argument("function", metavar="MODULE:FUNCTION")
 @option("--scan", "N", "End after so many events looked at.  [default: all]", type=WholeNumber(1))
 @option("--cursor", "CURSOR", "Go on from here; printed where it ends early.")
+@option(
+    "--timeout max_seconds",
+    "SECONDS",
+    "An event for which the function takes longer is refused.",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+)
 @_filters
 @_masks
 @json_option
@@ -499,6 +519,7 @@ async def find_poison(
     function: str,
     scan: int | None,
     cursor: str | None,
+    max_seconds: float,
     masked: tuple[str, ...],
     show_secrets: bool,
     as_json: bool,
@@ -506,26 +527,32 @@ async def find_poison(
 ) -> None:
     """Find the first event that a Python function refuses.
 
-    It is given one event after another, as an eventferry.Event, until it raises something; then the exit status is 1.
+    It is given one event after another, as an eventferry.Event, in a process of its own, until it raises something,
+    ends the process or does not come back; then the exit status is 1. What it prints goes to standard error.
     """
+    from eventferry.lines.limits import MAX_SAFE_INTEGER
+
     mask, only = _mask(masked, show_secrets), _filters_of(**filters)
     async with open_store(store) as opened:
         walk = _Walk(opened, scan, cursor)
-        found = None
         with await walk.meter("looking", only) as meter:
-            while walk.step and (found is None or found.event is None):
-                found = await opened.find_poison(function, cursor=walk.cursor, scan=walk.step, **only)
-                walk.went(found.scanned, found.cursor, found.is_end)
-                meter.show(walk.scanned)
-    event = None if found is None or found.event is None else mask.event(found.event)
-    error = None if found is None else found.error
+            found = await opened.find_poison(
+                function,
+                cursor=cursor,
+                scan=scan or MAX_SAFE_INTEGER,
+                max_seconds=max_seconds,
+                tell=meter.show,
+                **only,
+            )
+        walk.went(found.scanned, found.cursor, found.is_end)
+    event = None if found.event is None else mask.event(found.event)
     if as_json:
-        print_data(encoded({"event": event, "error": error} | walk.result))
+        print_data(encoded({"event": event, "error": found.error} | walk.result))
     elif event is None:
         inform(f"none of {counted(walk.scanned, 'event')} was refused{walk.rest}")
     else:
         _print_event(event, as_json=False)
-        say(f"refused: {error}; looked at {counted(walk.scanned, 'event')}{walk.rest}")
+        say(f"refused: {found.error}; looked at {counted(walk.scanned, 'event')}{walk.rest}")
     if event is not None:
         raise click.exceptions.Exit(1)
 

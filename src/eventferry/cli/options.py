@@ -47,11 +47,28 @@ FILE = "The file"
 
 
 def shown(place: str) -> str:
-    """An argument as a message may repeat it: without anything that may be a password."""
+    """An argument as a message may repeat it: the name where a store was given by its name, and without anything that
+    may be a password."""
+    if (context := click.get_current_context(silent=True)) and place in (names := _names_in(context)):
+        return names[place]
     before, at, host = place.rpartition("@")
     if "://" in place or not at or ":" not in before:
         return without_password(place)
     return f"…@{host}"  # a URL without scheme, or without the slashes after it
+
+
+def _names_in(context: click.Context) -> dict[str, str]:
+    """The names that this command was given for stores, by their URLs."""
+    names: dict[str, str] = context.meta.setdefault(f"{__name__}.names", {})
+    return names
+
+
+def _url_given(name: str, context: click.Context | None) -> str | None:
+    """The URL of a store by its name, which messages then repeat."""
+    url = url_named(name)
+    if url is not None and context is not None:
+        _names_in(context)[url] = name
+    return url
 
 
 _LOST_SLASHES = re.compile(r"(postgres(ql)?|mysql|mariadb|sqlite)(:|/)")
@@ -93,7 +110,7 @@ class StoreType(StrParam):
         """The URL or path. Refuse anything else."""
         if is_store(value) or _is_completing(ctx):
             return str(value)
-        url = url_named(value)
+        url = _url_given(value, ctx)
         if url is None:
             self.fail(
                 f"{shown(value)!r} is not a store. A store is a URL such as sqlite:///path or "
@@ -118,7 +135,7 @@ class SourceType(StrParam):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The URL of a store in the configuration file; anything else as it is. Refuse what may be two things."""
-        url = None if is_store(value) or _is_completing(ctx) else url_named(value)
+        url = None if is_store(value) or _is_completing(ctx) else _url_given(value, ctx)
         if url is not None and os.path.lexists(value):
             self.fail(
                 f"{value!r} is a file here, and a store in the configuration file: write ./{value} for the file",

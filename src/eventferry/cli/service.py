@@ -13,7 +13,7 @@ from eventferry import open_store
 from eventferry.cli.commands import Group, command, section
 from eventferry.cli.console import console_options
 from eventferry.cli.logs import announce, formatter
-from eventferry.cli.options import STORE, WholeNumber, flag, json_option, option
+from eventferry.cli.options import STORE, WholeNumber, flag, json_option, option, shown
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.running import run
 from eventferry.cli.terminal import inform, is_quiet
@@ -147,7 +147,7 @@ def serve(
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))
                 who = "with tokens" if tokens is not None else "without tokens, on this machine only"
-                announce(context, f"serving {without_password(store)} on {url_of(listener, serving)} {who}")
+                announce(context, f"serving {shown(store)} on {url_of(listener, serving)} {who}")
                 await serve_app(app, serving, listener)
         announce(context, "stopped")
 

@@ -9,11 +9,10 @@ import click
 import eventferry
 from eventferry.cli.commands import command
 from eventferry.cli.configuration import named_stores
-from eventferry.cli.options import STORE, flag, json_option
+from eventferry.cli.options import STORE, flag, json_option, shown
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import on_store
 from eventferry.cli.terminal import inform
-from eventferry.databases import without_password
 from eventferry.errors import UsageError
 
 
@@ -22,7 +21,7 @@ from eventferry.errors import UsageError
 def init(store: str) -> None:
     """Create a store."""
     on_store(store, eventferry.EventStore.init)
-    inform(f"created the store {without_password(store)}")
+    inform(f"created the store {shown(store)}")
 
 
 @command()
@@ -33,7 +32,7 @@ def drop(store: str, yes: bool) -> None:
     if not yes:
         raise UsageError("drop removes all events, secrets and snapshots: add --yes to confirm")
     on_store(store, eventferry.EventStore.drop)
-    inform(f"dropped the store {without_password(store)}")
+    inform(f"dropped the store {shown(store)}")
 
 
 @command()
@@ -52,7 +51,7 @@ def upgrade(store: str) -> None:
 def freeze(store: str) -> None:
     """Make all writes fail until unfreeze."""
     on_store(store, eventferry.EventStore.freeze)
-    inform(f"froze the store {without_password(store)}")
+    inform(f"froze the store {shown(store)}")
 
 
 @command()
@@ -60,14 +59,14 @@ def freeze(store: str) -> None:
 def unfreeze(store: str) -> None:
     """Allow writes again."""
     on_store(store, eventferry.EventStore.unfreeze)
-    inform(f"unfroze the store {without_password(store)}")
+    inform(f"unfroze the store {shown(store)}")
 
 
 @command()
 @click.argument("store", type=STORE)
 @json_option
 @flag("--cursor", "Include the cursor after the last event.")
-@flag("--estimate-counts", "Let a server estimate the number of events.")
+@flag("--estimate-counts", "Let the database estimate the number of events.")
 def describe(store: str, as_json: bool, cursor: bool, estimate_counts: bool) -> None:
     """Show what a store holds."""
     import msgspec

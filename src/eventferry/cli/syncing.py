@@ -27,12 +27,12 @@ from eventferry.cli.options import (
     flag,
     json_option,
     option,
+    shown,
 )
 from eventferry.cli.output import moment_text, print_json, print_result
 from eventferry.cli.places import store_at
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import counted, inform, say
-from eventferry.databases import without_password
 from eventferry.errors import UsageError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ async def _tell_status(
     async with _source_at(src, foreign) as source, store_at(dst) as target:
         found = await target.sync_status(source)
     if not found:
-        say(f"nothing has been synced from {without_password(src)} into {without_password(dst)} yet")
+        say(f"nothing has been synced from {shown(src)} into {shown(dst)} yet")
         sys.exit(1)
     [status] = found
     lag = status.lag_seconds or 0.0
@@ -231,7 +231,7 @@ async def cutover(src: str, dst: str, unfreeze_on_failure: bool, as_json: bool) 
 
     async with store_at(src) as source, open_store(dst) as target:
         report = await eventferry.cutover(source, target, unfreeze_on_failure=unfreeze_on_failure)
-    old, new = without_password(src), without_password(dst)
+    old, new = shown(src), shown(dst)
     print_result(
         report,
         f"cut over: {counted(report.events, 'event')} brought over, {report.frozen_events:,} of them while {old} was "

@@ -23,6 +23,7 @@ from eventferry.console import (
     signing_in,
 )
 from eventferry.console.assets import asset_page
+from eventferry.console.counts import Counts
 from eventferry.console.examining import Examinations
 from eventferry.console.page import ROOT, Page, View, place, refusal
 from eventferry.console.rendering import HEADERS, Rendering
@@ -82,6 +83,7 @@ class Console:
         self.mask = mask
         self.sessions = Sessions(guards)
         self.examinations = Examinations(service.leaving)
+        self.counts = Counts()
         self._rendering = Rendering()
 
     def routes(self) -> list[Route]:

@@ -12,7 +12,7 @@ from eventferry.console.selection import Period
 from eventferry.errors import InputError
 from eventferry.http.handling import Query
 from eventferry.http.problems import RefusedError
-from eventferry.lines.event import decode_events
+from eventferry.lines.damaged import seen_events
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.lines.metadata import metadata_of
 from eventferry.looking.masks import MASK
@@ -44,7 +44,7 @@ async def events_page(visit: Visit[EventsQuery]) -> Answer:
         async with visit.store.export_events(
             since=given.since or None, **given.arguments(), limit=PAGE, buffer_size=PAGE_BYTES
         ) as export:
-            events = decode_events(b"".join([block async for block in export]))
+            events = seen_events(b"".join([block async for block in export]))
             following = None if export.is_end else await export.bookmark()
     values = {"given": given, "events": visit.masked(events), "following": following, "older": older}
     return View("events.html", values)

@@ -14,7 +14,7 @@ from eventferry.console.page import Answer, View, Visit, page
 from eventferry.console.selection import Selection
 from eventferry.http.following import HEARTBEAT, LAST_ID, message, stream_of
 from eventferry.http.streams import first_of
-from eventferry.lines.event import decode_events
+from eventferry.lines.damaged import seen_events
 from eventferry.reading.arguments import filter_of
 from eventferry.reading.following import Follower
 
@@ -59,7 +59,7 @@ async def _messages(visit: Visit[Selection], follower: Follower) -> AsyncGenerat
             # A session that has ended meanwhile sees no more, and neither does one whose token was revoked.
             if visit.house.sessions.visitor(visit.request) is None:
                 return
-            events = decode_events(lines.text)
+            events = seen_events(lines.text)
             shown = View("rows.html", {"events": visit.masked(events[::-1])})
             yield message(follower, _rows(visit, shown) if events else b"")
     finally:

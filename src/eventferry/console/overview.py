@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from eventferry.console.chart import chart_of
 from eventferry.console.page import Answer, View, Visit, page
 from eventferry.console.selection import Period
+from eventferry.databases.dialect import COUNTED
 from eventferry.http.handling import Query
 
 _LAST = 10
@@ -15,9 +18,12 @@ _TOP = 100
 async def overview_page(visit: Visit[Period]) -> Answer:
     """What the store holds. The chart comes behind the page, for it may take longer."""
     store = visit.store
+    described = await store.describe(estimate_counts=True)
+    is_counted = "databaseFile" in described.resource_names and described.event_count < COUNTED
     values = {
         "given": visit.given,
-        "store": await store.describe(estimate_counts=True),
+        "store": described,
+        "is_counted": is_counted,
         "last": visit.masked((await store.tail(_LAST)).events),
     }
     return View("overview.html", values)
@@ -27,14 +33,14 @@ async def overview_page(visit: Visit[Period]) -> Answer:
 async def chart_page(visit: Visit[Period]) -> Answer:
     """Events over time."""
     given = visit.given
-    timeline = await visit.store.timeline(**given.arguments())
+    timeline = await visit.counted(partial(visit.store.timeline, **given.arguments()))
     return View("chart.html", {"given": given, "chart": chart_of(timeline)})
 
 
 @page("GET", "/types", "read")
 async def types_page(visit: Visit[Query]) -> Answer:
     """The types of events."""
-    return View("types.html", {"found": await visit.store.event_types(top=_TOP)})
+    return View("types.html", {"found": await visit.counted(partial(visit.store.event_types, top=_TOP))})
 
 
 class AggregatesQuery(Query, kw_only=True):
@@ -47,5 +53,6 @@ class AggregatesQuery(Query, kw_only=True):
 async def aggregates_page(visit: Visit[AggregatesQuery]) -> Answer:
     """The aggregates."""
     prefix = visit.given.prefix
-    found = await visit.store.aggregates(top=_TOP, aggregate_prefixes=[prefix] if prefix else None)
+    prefixes = [prefix] if prefix else None
+    found = await visit.counted(partial(visit.store.aggregates, top=_TOP, aggregate_prefixes=prefixes))
     return View("aggregates.html", {"given": visit.given, "found": found})

@@ -24,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from eventferry import Event, EventferryError, EventStore, Mask, Repository
+from eventferry.console.counts import Counts
 from eventferry.console.examining import Examinations
 from eventferry.console.sessions import Sessions, Visitor
 from eventferry.http.bodies import CLIENT_GONE, ClientGoneError, request_text
@@ -43,6 +44,7 @@ _FORM_BYTES = 64 * 1024
 _FORM_TYPE = "application/x-www-form-urlencoded"
 
 Q = TypeVar("Q", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 class Form(Query, kw_only=True):
@@ -78,6 +80,7 @@ class House(Protocol):
     repositories: Sequence[Repository]
     mask: Mask
     examinations: Examinations
+    counts: Counts
 
     def markup(self, request: Request, visitor: Visitor | None, view: View) -> str:
         """A page, or a part of one, as markup."""
@@ -112,6 +115,10 @@ class Visit(Generic[Q]):
     def masked(self, events: Iterable[Event]) -> list[Event]:
         """Events as a screen may show them."""
         return list(map(self.house.mask.event, events))
+
+    async def counted(self, count: Callable[[], Awaitable[T]]) -> T:
+        """What this page counts; who asks for the same page gets the same count for some seconds."""
+        return await self.house.counts.of((self.operation, msgspec.json.encode(self.given)), count)
 
     def to(self, path: str, /, **query: Any) -> Response:
         """Send the browser to another page."""

@@ -10,8 +10,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from eventferry.databases.names import Tables
+from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 Value: TypeAlias = int | str | bytes | None
+
+
+COUNTED = 100_000
+"""Fewer events than that are counted also where an estimate is asked for; a server estimates them all."""
 
 
 class Condition(NamedTuple):
@@ -92,6 +97,11 @@ class Dialect:
     def payload_size(self) -> str:
         """An expression: about the bytes of an event's payload, which it does not print for that."""
         raise NotImplementedError
+
+    @property
+    def is_time(self) -> str:
+        """That an event's timestamp is one: SQLite holds texts in any column, and sorts them behind all numbers."""
+        return f"{self.column('timestamp')} <= {MAX_SAFE_INTEGER}"
 
     def if_absent(self, key: Sequence[str]) -> str:
         """What at the end of an INSERT makes it leave out a row whose key is taken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Unpack
 
 import msgspec
 
@@ -15,7 +15,16 @@ from eventferry.facade.opened import Opened
 from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events
 from eventferry.operation_log import told
 from eventferry.reading import histories, loading
-from eventferry.reading.arguments import Archived, check_integer, filter_of, text, texts
+from eventferry.reading.arguments import (
+    Archived,
+    Filters,
+    Kinds,
+    check_integer,
+    filter_of,
+    filter_of_kinds,
+    text,
+    texts,
+)
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader
@@ -28,9 +37,6 @@ from eventferry.results import (
     SavedEvent,
 )
 from eventferry.saving.appends import parts_of
-
-if TYPE_CHECKING:
-    pass
 
 
 class Events(Opened):
@@ -146,13 +152,8 @@ class Events(Opened):
         limit: int,
         cursor: str | msgspec.UnsetType | None = msgspec.UNSET,
         since: str | msgspec.UnsetType | None = msgspec.UNSET,
-        start_time: int | None = None,
-        finish_time: int | None = None,
-        event_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
         archived: Archived = "marker",
+        **filters: Unpack[Filters],
     ) -> Page:
         """Load a page of events, by cursor, by bookmark or by time.
 
@@ -160,15 +161,10 @@ class Events(Opened):
             limit: maximum number of events, from 1. A page also ends at 64 MiB, after at least one event.
             cursor: start at this cursor; None is the start of the store.
             since: start at this bookmark instead; None is the start of the store. The page has a bookmark too.
-            start_time: load by time instead: events at or after this timestamp, in ms since 1970.
-            finish_time: events at or before this timestamp.
-            event_types: only events of these types. An empty list matches nothing; the given cursor is returned.
-            aggregate_ids: only events of these aggregates, likewise.
-            exclude_types: no events of these types, whatever else is said.
-            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
-                only those.
             archived: "skip" leaves out events whose payloads are in an archive; otherwise a marker stands for the
                 payload. Not by time.
+            filters: which events. `start_time` or `finish_time` loads by time instead. Where an empty list matches
+                nothing, the given cursor is returned.
 
         Returns:
             The events, and the cursor after them. By cursor and by bookmark they come in the order of docs/order.md,
@@ -179,16 +175,8 @@ class Events(Opened):
             StoreReplacedError: the events that the bookmark has read are not the store's any more.
         """
         check_integer("limit", limit, 1)
-        only = filter_of(
-            event_types,
-            aggregate_ids,
-            start_time,
-            finish_time,
-            exclude_types=exclude_types,
-            aggregate_prefixes=aggregate_prefixes,
-            archived=archived,
-        )
-        by_time = start_time is not None or finish_time is not None
+        only = filter_of(**filters, archived=archived)
+        by_time = only.start_time is not None or only.finish_time is not None
         if [cursor is not msgspec.UNSET, since is not msgspec.UNSET, by_time].count(True) != 1:
             raise UsageError(
                 "give one of a cursor (None is the start), a bookmark as since (None is the start), or start_time and "
@@ -221,13 +209,10 @@ class Events(Opened):
         self,
         since: str | None = None,
         *,
-        event_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
         archived: Archived = "marker",
         limit: int = 1000,
         idle: float | None = None,
+        **kinds: Unpack[Kinds],
     ) -> FollowStream:
         """Follow the store: an endless async iterator of pages, in which each event comes exactly once.
 
@@ -236,15 +221,11 @@ class Events(Opened):
 
         Args:
             since: begin at this bookmark; None is the start of the store, and "now" its current end.
-            event_types: only events of these types.
-            aggregate_ids: only events of these aggregates.
-            exclude_types: no events of these types, whatever else is said.
-            aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`,
-                only those.
             archived: as for `load_events`.
             limit: maximum number of events of a page. A page also ends at 768 KiB, after at least one event.
             idle: give a page without events after this many seconds in which none came, so that the caller can do
                 something else. Without it the iterator waits for the next event.
+            kinds: which events.
 
         Raises:
             UsageError: during iteration: `since` is not a bookmark.
@@ -253,13 +234,7 @@ class Events(Opened):
         check_integer("limit", limit, 1)
         if idle is not None and (isinstance(idle, bool) or not isinstance(idle, int | float) or idle < 0):
             raise UsageError(f"idle must be a number of seconds, not {idle!r}")
-        only = filter_of(
-            event_types,
-            aggregate_ids,
-            exclude_types=exclude_types,
-            aggregate_prefixes=aggregate_prefixes,
-            archived=archived,
-        )
+        only = filter_of_kinds(**kinds, archived=archived)
         return FollowStream(self._follower(since, only, limit, decode_events), idle)
 
     def _follower(
@@ -273,23 +248,10 @@ class Events(Opened):
         return Follower(self._database, since, only, limit, decode)
 
     async def get_event_loader(
-        self,
-        *,
-        cursor: str | None,
-        event_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
-        archived: Archived = "marker",
+        self, *, cursor: str | None, archived: Archived = "marker", **kinds: Unpack[Kinds]
     ) -> EventLoader:
-        """A loader that loads page after page and remembers its cursor. The filters are those of `load_events`."""
-        only = filter_of(
-            event_types,
-            aggregate_ids,
-            exclude_types=exclude_types,
-            aggregate_prefixes=aggregate_prefixes,
-            archived=archived,
-        )
+        """A loader that loads page after page, as `load_events` does, and remembers its cursor."""
+        only = filter_of_kinds(**kinds, archived=archived)
         await self._probe()
         return EventLoader(lambda: self._database, cursor, only)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypedDict, Unpack
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import msgspec
 
+from eventferry.errors import UsageError
 from eventferry.facade.opened import Opened
-from eventferry.lines.event import Event, decode_event
+from eventferry.lines.damaged import seen_event
+from eventferry.lines.event import Event
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 from eventferry.looking import counting, poison, searching, tracing
 from eventferry.looking.counting import Aggregates, EventTypes, LargeEvent, Stats, Timeline
@@ -17,23 +19,11 @@ from eventferry.looking.poison import PoisonSearch
 from eventferry.looking.searching import SearchPage
 from eventferry.looking.tracing import Trace
 from eventferry.reading import histories
-from eventferry.reading.arguments import check_integer, filter_of, text
+from eventferry.reading.arguments import Filters, check_integer, filter_of, text
 from eventferry.results import Page
-from eventferry.user_functions import given_function
 
 SCAN = 100_000
 """Events that a search looks at in one call."""
-
-
-class Filters(TypedDict, total=False):
-    """Which events are meant, as in `load_events`: all that these let pass."""
-
-    event_types: Iterable[str] | None
-    exclude_types: Iterable[str] | None
-    aggregate_ids: Iterable[str] | None
-    aggregate_prefixes: Iterable[str] | None
-    start_time: int | None
-    finish_time: int | None
 
 
 class Looking(Opened):
@@ -96,7 +86,7 @@ class Looking(Opened):
             return None
         async with self._database.reading() as reading:
             lines = await reading.lines_at([(thread_id, thread_counter)], max_bytes=1)
-        return decode_event(lines[0]) if lines else None
+        return seen_event(lines[0]) if lines else None
 
     async def search(
         self,
@@ -162,20 +152,36 @@ class Looking(Opened):
         *,
         cursor: str | None = None,
         scan: int = SCAN,
+        max_seconds: float | None = 60,
+        tell: Callable[[int], None] | None = None,
         **filters: Unpack[Filters],
     ) -> PoisonSearch:
         """Find the first event that a function refuses: it is given one event after another until it raises something.
 
+        An event that cannot be read counts as refused.
+
         Args:
-            function: takes an `Event`; also "module:function". It may be a coroutine function.
+            function: takes an `Event`, and may be a coroutine function. By its name, "module:function", it is called in
+                a process of its own: if it ends that, the event is refused. What it prints goes to standard error.
             cursor, scan, filters: as in `search`.
+            max_seconds: seconds after which an event counts as refused; up to twice as many pass. None for no limit.
+                Only for a function that is given by its name.
+            tell: called now and then with how many events were looked at.
+
+        Raises:
+            UsageError: the function cannot be loaded.
+            WorkerError: its process cannot be started, or was ended before the first event.
         """
+        if max_seconds is not None and not (isinstance(max_seconds, int | float) and max_seconds > 0):
+            raise UsageError(f"max_seconds must be a number of seconds, not {max_seconds!r:.100}")
         return await poison.find_poison(
             self._database,
-            given_function(function),
+            function,
             filter_of(**filters),
             cursor,
             _at_least_one("scan", scan),
+            max_seconds,
+            tell,
         )
 
 

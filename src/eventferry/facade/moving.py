@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from eventferry import cursor as vector
 from eventferry.changing import erasing
@@ -13,15 +13,15 @@ from eventferry.changing.changes import Changes
 from eventferry.errors import UsageError
 from eventferry.facade.opened import Opened
 from eventferry.importing import incremental, replace
-from eventferry.importing.append import Appending
 from eventferry.importing.incremental import EventSource
+from eventferry.importing.manual import Appending
 from eventferry.importing.merge import ImportReport, Older
 from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.operation_log import Operation, counts_of, place_of, told
 from eventferry.reading import partition
-from eventferry.reading.arguments import Archived, check_integer, check_mode, filter_of
+from eventferry.reading.arguments import Archived, Filters, check_integer, check_mode, filter_of
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
 from eventferry.reading.partition import Partition
@@ -223,41 +223,19 @@ class Moving(Opened):
         check_integer("n", n, 1)
         return await partition.partitions(self._database, n, since, until)
 
-    def read_partition(
-        self,
-        part: Partition,
-        *,
-        event_types: Iterable[str] | None = None,
-        exclude_types: Iterable[str] | None = None,
-        aggregate_ids: Iterable[str] | None = None,
-        aggregate_prefixes: Iterable[str] | None = None,
-        start_time: int | None = None,
-        finish_time: int | None = None,
-    ) -> ExportStream:
+    def read_partition(self, part: Partition, **filters: Unpack[Filters]) -> ExportStream:
         """Export the events of a partition. The output is always the same.
 
         Args:
             part: a result of `partitions`.
-            event_types: only events of these types.
-            exclude_types: but none of these.
-            aggregate_ids: only events of these aggregates, or of those of `aggregate_prefixes`.
-            aggregate_prefixes: only events of aggregates whose ids begin with one of these.
-            start_time: only events at or after this timestamp, in ms since 1970.
-            finish_time: only events at or before this timestamp.
+            filters: which of them.
 
         Raises:
             StoreReplacedError: during iteration: the events were replaced since `partitions`.
         """
         if not isinstance(part, Partition):
             raise UsageError(f"a partition must be a result of partitions, not {type(part).__name__}")
-        only = filter_of(
-            event_types,
-            aggregate_ids,
-            start_time,
-            finish_time,
-            exclude_types=exclude_types,
-            aggregate_prefixes=aggregate_prefixes,
-        )
+        only = filter_of(**filters)
         cut = part.identity, vector.decode(part.until)
         return ExportStream(Export(self._database, part.since, only=only, cut=cut))
 

@@ -132,7 +132,8 @@ class Opened:
 
         Args:
             calculate_cursor: include the cursor after the last event.
-            estimate_counts: let a server estimate the number of events instead of counting them.
+            estimate_counts: let the database estimate the number of events instead of counting them. In a SQLite file
+                fewer than 100,000 are counted.
         """
         return await figures.describe(self._database, with_cursor=calculate_cursor, estimated=estimate_counts)
 

@@ -83,45 +83,43 @@ def create_app(
         store, limits or Limits(), Metrics(), folder, has_tokens=known is not None, has_console=console
     )
     guards = Guards(Sources.of(allowed_hosts, allowed_origins), known, Rate(rate) if rate else None)
-    middleware = [Middleware(Watch, metrics=service.metrics)]
-    if allowed_origins:
-        middleware.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=list(allowed_origins),
-                allow_methods=sorted({route.method for route in ROUTES}),
-                allow_headers=[
-                    "Authorization",
-                    "Content-Type",
-                    "Content-Encoding",
-                    KEY_HEADER,
-                    LAST_ID,
-                    "traceparent",
-                ],
-                expose_headers=[CURSOR_HEADER, BOOKMARK_HEADER, "Retry-After", "traceparent"],
-            )
-        )
     pages = None
     if console:
         from eventferry.console.app import Console  # it loads a template engine, which nobody else needs
 
         pages = Console(service, guards, repositories, mask or Mask())
-    paths = {
-        path: _Path([route for route in ROUTES if route.path == path], service, guards, pages)
-        for path in dict.fromkeys(route.path for route in ROUTES)
-    }
-    # Litestar appends a slash to the path of a mounted application.
-    routes = [Place(form, at) for path, at in paths.items() for form in (path, f"{path}/")]
-    if pages is not None:
-        routes += pages.routes()
     app = Starlette(
-        routes=routes,
-        middleware=middleware,
+        routes=[*_places(service, guards, pages), *([] if pages is None else pages.routes())],
+        middleware=_middleware(service.metrics, allowed_origins),
         exception_handlers={HTTPException: _not_routed},
     )
     app.state.leaving = service.leaving
     app.router.redirect_slashes = False  # a request with a body should not be redirected
     return app
+
+
+def _middleware(metrics: Metrics, allowed_origins: Collection[str]) -> list[Middleware]:
+    watch = Middleware(Watch, metrics=metrics)
+    if not allowed_origins:
+        return [watch]
+    headers = ["Authorization", "Content-Type", "Content-Encoding", KEY_HEADER, LAST_ID, "traceparent"]
+    sharing = Middleware(
+        CORSMiddleware,
+        allow_origins=list(allowed_origins),
+        allow_methods=sorted({route.method for route in ROUTES}),
+        allow_headers=headers,
+        expose_headers=[CURSOR_HEADER, BOOKMARK_HEADER, "Retry-After", "traceparent"],
+    )
+    return [watch, sharing]
+
+
+def _places(service: Service, guards: Guards, pages: Console | None) -> list[Place]:
+    """The paths of the service. Litestar appends a slash to the path of a mounted application."""
+    places: list[Place] = []
+    for path in dict.fromkeys(route.path for route in ROUTES):
+        routes = _Path([route for route in ROUTES if route.path == path], service, guards, pages)
+        places += [Place(path, routes), Place(f"{path}/", routes)]
+    return places
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from eventferry import AggregatePage, Append, Event, InputError
 from eventferry.http.events import DEFAULT_LIMIT, MAX_LIMIT, PAGE_BYTES, Name, Time, check_utf8
 from eventferry.http.handling import Call, Query
-from eventferry.http.route import Body, answers, route
+from eventferry.http.route import Body, JsonResponse, answers, route
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow
 from eventferry.lines.limits import MAX_SAFE_INTEGER
@@ -142,8 +142,6 @@ async def aggregate_handler(call: Call[_AggregateQuery]) -> Response:
     call.went_out(len(lines))
     # Events are not decoded, so payloads stay as spelled.
     events = b",".join(line.rstrip(b"\n") for line in lines)
-    return Response(
-        b'{"events":[%s],"nextVersion":%s}' % (events, msgspec.json.encode(next_version)),
-        media_type="application/json",
-        headers={"Cache-Control": "no-store"},
+    return JsonResponse(
+        msgspec.Raw(b'{"events":[%s],"nextVersion":%s}' % (events, msgspec.json.encode(next_version)))
     )

@@ -13,13 +13,14 @@ from starlette.responses import Response
 from eventferry import Description, Event, EventStore, InputError
 from eventferry.http.handling import Call, Query
 from eventferry.http.packing import accepted_coding
-from eventferry.http.route import Body, answers, route
+from eventferry.http.route import Body, JsonResponse, answers, route
 from eventferry.http.streams import LINES, LinesResponse
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import NewRow
 from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER
 from eventferry.lines.page import json_page
 from eventferry.lines.payload import LARGE
+from eventferry.reading.arguments import Kinds
 from eventferry.reading.exporting import ExportStream
 
 CURSOR_HEADER = "Eventferry-Cursor"
@@ -45,13 +46,27 @@ class _DescribeQuery(Query):
     estimate_counts: bool = False
 
 
-class _Selection(Query):
-    cursor: Cursor | None = None
-    since: str | None = None
+class KindsQuery(Query):
+    """Which events are meant, whenever they happened."""
+
     type: list[str] | None = None
     exclude_type: list[str] | None = None
     aggregate_id: list[str] | None = None
     aggregate_prefix: list[Prefix] | None = None
+
+    def kinds(self) -> Kinds:
+        """The same as arguments of the store's methods."""
+        return {
+            "event_types": self.type,
+            "exclude_types": self.exclude_type,
+            "aggregate_ids": self.aggregate_id,
+            "aggregate_prefixes": self.aggregate_prefix,
+        }
+
+
+class _Selection(KindsQuery):
+    cursor: Cursor | None = None
+    since: str | None = None
     start_time: Time | None = None
     finish_time: Time | None = None
 
@@ -118,10 +133,7 @@ def _selected(
         cursor=query.cursor,
         since=None if query.since == START else query.since,
         buffer_size=buffer_size,
-        event_types=query.type,
-        exclude_types=query.exclude_type,
-        aggregate_ids=query.aggregate_id,
-        aggregate_prefixes=query.aggregate_prefix,
+        **query.kinds(),
         start_time=query.start_time,
         finish_time=query.finish_time,
         limit=limit,
@@ -145,11 +157,7 @@ async def events_handler(call: Call[_PageQuery]) -> Response:
         cursor = None if by_time and export.is_end else export.cursor
         # Who goes on by cursors does not look at it, and it costs as much as reading 256 events.
         bookmark = None if by_time or query.cursor is not None else await export.bookmark()
-    return Response(
-        json_page(blocks, cursor, bookmark),
-        media_type="application/json",
-        headers={"Cache-Control": "no-store"},
-    )
+    return JsonResponse(msgspec.Raw(json_page(blocks, cursor, bookmark)))
 
 
 @route("POST", "/events", "write", refuses=(409, 423), body=_EVENT)

@@ -17,8 +17,8 @@ from starlette.responses import Response
 
 from eventferry import cursor as vector
 from eventferry.http.bodies import ClientGoneError
-from eventferry.http.events import DEFAULT_LIMIT, MAX_LIMIT, START, PageAnswer, Prefix
-from eventferry.http.handling import Call, Query
+from eventferry.http.events import DEFAULT_LIMIT, MAX_LIMIT, START, KindsQuery, PageAnswer
+from eventferry.http.handling import Call
 from eventferry.http.packing import weight
 from eventferry.http.parameters import as_text
 from eventferry.http.route import JSON, answers, route
@@ -33,13 +33,9 @@ HEARTBEAT = 15.0
 """Seconds without events after which a comment is sent: proxies cut a connection that is silent."""
 
 
-class _FollowQuery(Query):
+class _FollowQuery(KindsQuery):
     since: str | None = None
     last_event_id: str | None = None
-    type: list[str] | None = None
-    exclude_type: list[str] | None = None
-    aggregate_id: list[str] | None = None
-    aggregate_prefix: list[Prefix] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     wait: Annotated[float, msgspec.Meta(ge=0, le=60)] = 20
 
@@ -60,13 +56,7 @@ class _FollowQuery(Query):
 async def follow_handler(call: Call[_FollowQuery]) -> Response:
     """Follow the store from a bookmark, `now` or the `start` on: a stream, or a page for each request."""
     query = call.query
-    only = filter_of(
-        query.type,
-        query.aggregate_id,
-        exclude_types=query.exclude_type,
-        aggregate_prefixes=query.aggregate_prefix,
-    )
-    follower = call.store._follower(_since(call), only, query.limit)
+    follower = call.store._follower(_since(call), filter_of(**query.kinds()), query.limit)
     with ExitStack() as stack:
         stack.enter_context(call.service.following())
         await follower.begin()  # what is refused is refused before a stream begins

@@ -1,7 +1,7 @@
 """Import: blocks of lines become events of a store.
 
 The stream splits blocks into lines. Its target makes rows of them and stores these: in a stage that replaces the events
-(`replace.py`), or with the events of the store (`append.py`).
+(`replace.py`), or with the events of the store (`manual.py`).
 """
 
 from __future__ import annotations

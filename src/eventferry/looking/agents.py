@@ -87,7 +87,7 @@ class _Questions:
         self._mask = mask
 
     async def describe(self) -> str:
-        """Where the store is, how many events it has (on a server about), whether it is frozen."""
+        """Where the store is, how many events it has (about, if they are many), whether it is frozen."""
         return _answer(await self._store.describe(estimate_counts=True))
 
     async def stats(
@@ -120,8 +120,8 @@ class _Questions:
 
     async def history(self, aggregate_id: str, from_version: int = 1, limit: int = 20) -> str:
         """The events of one aggregate in order. next_version is where to go on."""
-        page = await self._store.load_aggregate(aggregate_id, from_version, _bounded(limit))
-        return self._events(page.events, {"next_version": page.next_version})
+        page = await self._store.history(aggregate_id, from_version, _bounded(limit))
+        return self._events([entry.event for entry in page.entries], {"next_version": page.next_version})
 
     async def event(self, thread_id: int, thread_counter: int) -> str:
         """The event at a position; null if there is none."""

@@ -6,13 +6,14 @@ however many types and aggregates there are.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from eventferry.database import Database, Filter, Reading
 from eventferry.databases.dialect import Condition, Dialect
 from eventferry.errors import UsageError
 from eventferry.looking.conditions import matching
-from eventferry.state.small_tables import text_of
 
 MOST_POINTS = 10_000
 """Points of a timeline, at most."""
@@ -36,15 +37,16 @@ class TypeCount(msgspec.Struct, frozen=True, rename="camel"):
         events: how many there are.
         bytes: the bytes of their payloads, about.
         largest: the bytes of the largest payload, about.
-        first_timestamp, last_timestamp: of the first and the last one, in ms since 1970.
+        first_timestamp, last_timestamp: of the first and the last one, in ms since 1970; None where a foreign writer
+            has let in none that is a number.
     """
 
     type: str
     events: int
     bytes: int
     largest: int
-    first_timestamp: int
-    last_timestamp: int
+    first_timestamp: int | None
+    last_timestamp: int | None
 
 
 class EventTypes(msgspec.Struct, frozen=True, rename="camel"):
@@ -191,23 +193,40 @@ def _length_of(span: str | int | None) -> int | None:
 
 async def _types(reading: Reading, only: Filter, top: int) -> EventTypes:
     dialect = reading.dialect
+    time = dialect.column("timestamp")
     table, condition = _events(dialect, only)
     # What goes over all types is counted behind their groups, so that the events are read once.
     rows = await reading.ask(
-        f"""SELECT kind, count(*), sum(size), max(size), min(moment), max(moment), count(*) OVER (),
-          sum(count(*)) OVER (), sum(sum(size)) OVER (), min(min(moment)) OVER (), max(max(moment)) OVER ()
+        f"""SELECT kind, events, bytes, largest, beginning, ending, count(*) OVER (), sum(events) OVER (),
+          sum(bytes) OVER (), min(beginning) OVER (), max(ending) OVER ()
         FROM (
-          SELECT {dialect.grouped("type")} AS kind, {dialect.column("timestamp")} AS moment,
-            {dialect.payload_size} AS size
-          FROM {table} WHERE {condition.text} {dialect.computed_once}
-        ) AS found GROUP BY kind ORDER BY 2 DESC, 1 LIMIT %s""",
+          SELECT kind, count(*) AS events, sum(size) AS bytes, max(size) AS largest, min(moment) AS beginning,
+            max(moment) AS ending
+          FROM (
+            SELECT {dialect.grouped("type")} AS kind, CASE WHEN {dialect.is_time} THEN {time} END AS moment,
+              {dialect.payload_size} AS size
+            FROM {table} WHERE {condition.text} {dialect.computed_once}
+          ) AS found GROUP BY kind
+        ) AS counted ORDER BY 2 DESC, 1 LIMIT %s""",
         (*condition.values, top),
     )
     if not rows:
         return EventTypes([], 0, 0, 0, None, None)
-    count, events, total, first, last = map(int, rows[0][6:])
-    types = [TypeCount(text_of(kind), *map(int, numbers[:5])) for kind, *numbers in rows]
-    return EventTypes(types, count, events, total, first, last)
+    count, events, total = map(int, rows[0][6:9])
+    types = [
+        TypeCount(_name(kind), int(number), int(size), int(largest), *map(_time, times))
+        for kind, number, size, largest, *times in (row[:6] for row in rows)
+    ]
+    return EventTypes(types, count, events, total, *map(_time, rows[0][9:]))
+
+
+def _name(found: Any) -> str:
+    """A type or an id, which some drivers give as its bytes. A foreign writer may have let in what is no UTF-8."""
+    return found.decode(errors="backslashreplace") if isinstance(found, bytes) else str(found)
+
+
+def _time(found: Any) -> int | None:
+    return None if found is None else int(found)
 
 
 async def _aggregates(reading: Reading, only: Filter, top: int) -> Aggregates:
@@ -221,7 +240,7 @@ async def _aggregates(reading: Reading, only: Filter, top: int) -> Aggregates:
         GROUP BY {name} ORDER BY 2 DESC, 1 LIMIT %s""",
         (*condition.values, top),
     )
-    found = [AggregateCount(text_of(aggregate), int(events)) for aggregate, events, _ in rows]
+    found = [AggregateCount(_name(aggregate), int(events)) for aggregate, events, _ in rows]
     return Aggregates(found, int(rows[0][2]) if rows else 0)
 
 
@@ -229,15 +248,16 @@ async def _timeline(reading: Reading, only: Filter, span: int | None) -> Timelin
     dialect = reading.dialect
     table, condition = _events(dialect, only)
     time = dialect.column("timestamp")
+    where = f"{condition.text} AND {dialect.is_time}"
     if span is None:
-        [(first, last)] = await reading.ask(
-            f"SELECT min({time}), max({time}) FROM {table} WHERE {condition.text}", condition.values
-        )
+        # Each by itself: so SQLite reads the two ends of an index, and not all of it.
+        ends = [f"(SELECT {end}({time}) FROM {table} WHERE {where})" for end in ("min", "max")]
+        [(first, last)] = await reading.ask(f"SELECT {', '.join(ends)}", condition.values * 2)
         span = _CHOICE[0] if first is None else _span_for(int(last) - int(first))
     # Not by a division: where it rounds down differs for timestamps before 1970.
     start = f"{time} - (({time} %% {span:d}) + {span:d}) %% {span:d}"
     rows = await reading.ask(
-        f"SELECT {start}, count(*) FROM {table} WHERE {condition.text} GROUP BY 1 ORDER BY 1 LIMIT %s",
+        f"SELECT {start}, count(*) FROM {table} WHERE {where} GROUP BY 1 ORDER BY 1 LIMIT %s",
         (*condition.values, MOST_POINTS + 1),
     )
     if len(rows) > MOST_POINTS:

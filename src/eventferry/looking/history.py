@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from eventferry.database import Database
-from eventferry.lines.event import Event, decode_event
+from eventferry.lines.damaged import DamagedEvent, seen_event
+from eventferry.lines.event import Event
 from eventferry.looking.differences import Change, changes_between
 from eventferry.reading import histories
 from eventferry.reading.loading import PAGE_BYTES
@@ -50,20 +51,21 @@ async def history(database: Database, aggregate_id: str, from_version: int, limi
         if behind is None or behind >= from_version:  # otherwise they are too large to look at all of them
             last = {
                 event.type: event
-                for event in map(decode_event, lines)
-                if event.aggregate_version < from_version
+                for event in map(seen_event, lines)
+                if event.aggregate_version < from_version and not isinstance(event, DamagedEvent)
             }
     lines, next_version = await histories.of_aggregate(
         database, aggregate_id, from_version, limit, PAGE_BYTES
     )
     entries: list[HistoryEntry] = []
-    for event in map(decode_event, lines):
+    for event in map(seen_event, lines):
         entries.append(_entry(event, last.get(event.type)))
-        last[event.type] = event
+        if not isinstance(event, DamagedEvent):
+            last[event.type] = event
     return History(entries, next_version)
 
 
 def _entry(event: Event, before: Event | None) -> HistoryEntry:
-    if before is None:
+    if before is None or isinstance(event, DamagedEvent):
         return HistoryEntry(event, None, [])
     return HistoryEntry(event, before.aggregate_version, changes_between(before.payload, event.payload))

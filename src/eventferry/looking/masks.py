@@ -10,6 +10,7 @@ import msgspec
 from eventferry.changing.pointers import Pointer, parsed
 from eventferry.comparing.verifying import SideBySide
 from eventferry.errors import RulesError, UsageError
+from eventferry.lines.damaged import DamagedEvent
 from eventferry.lines.event import Event
 from eventferry.looking.differences import Change
 from eventferry.looking.history import HistoryEntry
@@ -51,7 +52,9 @@ class Mask:
         self._secrets = secrets
 
     def event(self, event: Event) -> Event:
-        """An event with its payload masked."""
+        """An event with its payload masked; all of it where it cannot be read, and so not be looked through."""
+        if isinstance(event, DamagedEvent):
+            return msgspec.structs.replace(event, payload=MASK) if self._secrets or self._pointers else event
         return msgspec.structs.replace(event, payload=self._masked(event.payload, self._pointers))
 
     def change(self, change: Change) -> Change:

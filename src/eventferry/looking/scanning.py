@@ -26,14 +26,7 @@ class Scan:
     def __init__(self, database: Database, cursor: str | None, only: Filter, most: int) -> None:
         self._database = database
         self._most = most
-        self._selection = Selection.of(
-            event_types=only.event_types,
-            exclude_types=only.exclude_types,
-            aggregate_ids=only.aggregate_ids,
-            aggregate_prefixes=only.aggregate_prefixes,
-            start_time=only.start_time,
-            finish_time=only.finish_time,
-        )
+        self._selection = Selection.of_filter(only)
         asked = Filter(
             aggregate_ids=only.aggregate_ids if only.names_aggregates else None,
             start_time=only.start_time,

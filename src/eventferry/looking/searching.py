@@ -13,8 +13,10 @@ from eventferry.changing.pointers import Pointer, parsed
 from eventferry.database import Database, Filter
 from eventferry.errors import RulesError, UsageError
 from eventferry.lifecycle import aclosing
-from eventferry.lines.event import Event, decode_event
+from eventferry.lines.damaged import seen_event, seen_lines
+from eventferry.lines.event import Event
 from eventferry.looking.scanning import Scan
+from eventferry.reading.pages import Lines
 
 FOUND_BYTES = 16 * 1024 * 1024
 """Bytes of the lines of the events that a call gives, at most, after at least one."""
@@ -135,8 +137,8 @@ async def search(
     room = FOUND_BYTES
     async with aclosing(walk.pages()) as pages:
         async for lines in pages:
-            for number, line in _candidates(wanted, lines.text):
-                event = decode_event(line)
+            for number, line in _candidates(wanted, lines):
+                event = seen_event(line)
                 if not walk.takes(event) or not wanted.matches(event):
                     continue
                 found.append(event)
@@ -147,11 +149,11 @@ async def search(
     return SearchPage(found, walk.cursor, walk.scanned, walk.is_end)
 
 
-def _candidates(wanted: Wanted, text: bytes) -> Iterator[tuple[int, bytes]]:
+def _candidates(wanted: Wanted, page: Lines) -> Iterator[tuple[int, bytes]]:
     """The lines that may match, with their numbers: most of them are told by their text, without decoding it."""
     needles = wanted.needles
-    if all(needle.may_be_in(text) for needle in needles):
-        for number, line in enumerate(text.split(b"\n")[:-1]):
+    if all(needle.may_be_in(page.text) for needle in needles):
+        for number, line in enumerate(seen_lines(page.text, page.number)):
             if all(needle.may_be_in(line) for needle in needles):
                 yield number, line
 
@@ -194,7 +196,10 @@ def _encoded(text: str) -> bytes:
 
 
 def _folded(text: bytes) -> bytes:
-    return _encoded(text.decode(errors="surrogatepass").casefold())
+    try:
+        return _encoded(text.decode(errors="surrogatepass").casefold())
+    except UnicodeDecodeError:  # a foreign writer let in what is no text
+        return text.decode(errors="backslashreplace").casefold().encode()
 
 
 def _is_number(value: Any) -> bool:

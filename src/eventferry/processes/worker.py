@@ -122,9 +122,24 @@ class WorkerProcess:
         if self._parent == os.getpid():
             self._reading.cancel()
             self._socket.close()
-            if self._process.poll() is None:
-                self._process.kill()
+            if self._process.returncode is None:
+                # With all that it has started. Its id is nobody else's before it was waited for.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
                 await to_the_end(asyncio.to_thread(self._process.wait))
+
+    async def _ends_by_itself(self) -> None:
+        """Wait for the end of a process that has closed its socket, so that its own status is told."""
+        for _ in range(int(PATIENCE * 100)):
+            if self._has_ended():
+                break
+            await asyncio.sleep(0.01)
+
+    def _has_ended(self) -> bool:
+        if self._parent != os.getpid() or self._process.returncode is not None:
+            return True
+        # It stays known, and so does its id.
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     async def __aenter__(self) -> WorkerProcess:
         return self
@@ -157,6 +172,7 @@ class WorkerProcess:
 
     async def _ended(self) -> WorkerError:
         """The error for a process that has ended."""
+        await self._ends_by_itself()
         await self.close()
         status = self._process.returncode
         if status is None:
@@ -173,6 +189,7 @@ class Channel:
     def __init__(self, channel: socket.socket) -> None:
         self._socket = channel
         self._stream = channel.makefile("rb")
+        ours(self)
         threading.Thread(target=self._end_with_the_parent, daemon=True).start()
 
     def send(self, message: object) -> None:
@@ -191,6 +208,11 @@ class Channel:
         except (OSError, struct.error):  # the parent has ended, which this thread has seen first
             os._exit(1)
         return pickle.loads(text)  # noqa: S301 -- nobody else has the socket
+
+    def leave(self) -> object:
+        """In a child that is forked: it is not the one that the parent talks to."""
+        os.close(self._socket.detach())
+        return self._socket, self._stream
 
     def _end_with_the_parent(self) -> None:
         """Whatever the work is doing."""

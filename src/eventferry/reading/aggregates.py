@@ -11,7 +11,7 @@ from eventferry.database import Key, Position, Reading, Selection, State
 _PLACES = 20_000  # of how many events, at most, it is looked up at once where they are
 
 
-class Aggregates:
+class AggregateLookup:
     """Where the events of aggregates are: looked up once for many pages, because each lookup goes through all of their
     events, read and unread. One page alone needs no such lookup."""
 

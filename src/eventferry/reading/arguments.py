@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 from eventferry.database import Filter
 from eventferry.errors import UsageError
@@ -13,6 +13,35 @@ from eventferry.reading.maintenance import MaintenanceMode
 
 Archived: TypeAlias = Literal["marker", "skip"]
 """What readers get of events whose payloads are in an archive: the marker in its place, or nothing."""
+
+
+class Kinds(TypedDict, total=False):
+    """Which events are meant, whenever they happened: arguments of many methods.
+
+    Attributes:
+        event_types: only events of these types. An empty list matches nothing.
+        exclude_types: no events of these types, whatever else is said.
+        aggregate_ids: only events of these aggregates, likewise.
+        aggregate_prefixes: events of aggregates whose id begins with one of these too. Without `aggregate_ids`, only
+            those.
+    """
+
+    event_types: Iterable[str] | None
+    exclude_types: Iterable[str] | None
+    aggregate_ids: Iterable[str] | None
+    aggregate_prefixes: Iterable[str] | None
+
+
+class Filters(Kinds, total=False):
+    """Which events are meant, by their kind and by their time.
+
+    Attributes:
+        start_time: only events at or after this timestamp, in ms since 1970.
+        finish_time: only events at or before this timestamp.
+    """
+
+    start_time: int | None
+    finish_time: int | None
 
 
 def check_integer(name: str, value: int | None, least: int, *, optional: bool = False) -> None:
@@ -80,4 +109,22 @@ def filter_of(
         () if exclude_types is None else texts("exclude_types", exclude_types),
         prefixes,
         archived == "skip",
+    )
+
+
+def filter_of_kinds(
+    *,
+    event_types: Iterable[str] | None = None,
+    exclude_types: Iterable[str] | None = None,
+    aggregate_ids: Iterable[str] | None = None,
+    aggregate_prefixes: Iterable[str] | None = None,
+    archived: Archived = "marker",
+) -> Filter:
+    """The same where there are no times."""
+    return filter_of(
+        event_types,
+        aggregate_ids,
+        exclude_types=exclude_types,
+        aggregate_prefixes=aggregate_prefixes,
+        archived=archived,
     )

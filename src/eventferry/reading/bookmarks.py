@@ -32,7 +32,7 @@ from eventferry.changing.erased import Erased
 from eventferry.comparing.canonical import canonical
 from eventferry.database import Reading
 from eventferry.errors import InputError, StoreReplacedError, UsageError
-from eventferry.lines.event import decode_event
+from eventferry.lines.damaged import seen_event
 from eventferry.reading.pages import Lines
 from eventferry.reading.questions import IDENTITY_BYTES, identity_of, refuse_ahead
 from eventferry.state import archives, erasures
@@ -250,7 +250,7 @@ def _placed(line: bytes) -> tuple[int, int, Seen]:
         payload = canonical(bytes(event.payload))
     except (msgspec.MsgspecError, RecursionError, InputError):
         # A foreign writer let in what is no event by our rules: it is told by its bytes.
-        odd = decode_event(line)
+        odd = seen_event(line)
         digest = _hash(line, _DIGEST_BYTES)
         return (
             odd.thread_id,

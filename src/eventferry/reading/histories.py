@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Database, Filter, Reading, Selection
-from eventferry.lines.event import Event, decode_event, decode_events
+from eventferry.lines.damaged import seen_event, seen_events
+from eventferry.lines.event import Event, decode_events
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.loading import PAGE_BYTES
 from eventferry.reading.pages import Pages
@@ -42,25 +43,28 @@ async def of_aggregate(
 
 def version_of(line: bytes) -> int:
     """Which event of its aggregate it is."""
-    return decode_event(line).aggregate_version
+    return seen_event(line).aggregate_version
 
 
 async def last_events(database: Database, count: int) -> list[Event]:
     """The last events in the order."""
     async with database.reading() as reading:
-        return await _last(reading, await reading.heads(), count, EVERYTHING)
+        return await _last(reading, await reading.heads(), count, EVERYTHING, decode_events)
 
 
 async def tail(database: Database, count: int, only: Filter) -> Page:
-    """The last events that match, in the order, with the cursor and the bookmark behind the store's last event."""
+    """The last events that match, damaged ones too, in the order, with the cursor and the bookmark behind the store's
+    last event."""
     async with database.reading() as reading:
         heads = await reading.heads()
-        events = [] if only.is_empty else await _last(reading, heads, count, only)
+        events = [] if only.is_empty else await _last(reading, heads, count, only, seen_events)
         bookmark = await Bookmark.at(reading, heads)
     return Page(events, vector.encode(heads), str(bookmark))
 
 
-async def _last(reading: Reading, heads: Sequence[int], count: int, only: Filter) -> list[Event]:
+async def _last(
+    reading: Reading, heads: Sequence[int], count: int, only: Filter, decode: Callable[[bytes], list[Event]]
+) -> list[Event]:
     """They are among what comes behind the state of the merge in which all is out that is earlier than the last ones
     by time; where no thread falls, that is hardly more."""
     found, _ = await reading.select(Selection(until=heads, only=only), count, PAGE_BYTES, backwards=True)
@@ -68,7 +72,7 @@ async def _last(reading: Reading, heads: Sequence[int], count: int, only: Filter
         return []
     [state] = await states_at(reading, [found[-1][2]], vector.decode(None), heads)
     last: deque[Event] = deque(maxlen=len(found))
-    pages = Pages(state, heads, only, decode=decode_events)
+    pages = Pages(state, heads, only, decode=decode)
     while not pages.is_end:
         page = await pages.page(reading, len(found), PAGE_BYTES)
         last.extend(page.events)

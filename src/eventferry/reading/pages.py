@@ -12,7 +12,7 @@ from eventferry.lifecycle import over, to_the_end
 from eventferry.lines.event import Event
 from eventferry.lines.marker import archived_among
 from eventferry.reading import order
-from eventferry.reading.aggregates import Aggregates
+from eventferry.reading.aggregates import AggregateLookup
 from eventferry.reading.merge import Merge
 from eventferry.reading.questions import next_keys, refuse_ahead, states_at
 from eventferry.reading.stretches import DEPTH, Reader, Stretches, stretch_of
@@ -84,7 +84,7 @@ class Pages:
         self._bound: Key | None = FIRST if not any(unread) and self._start is None else None
         self._state: State | None = None
         self._is_still = True
-        self._aggregates = Aggregates()
+        self._aggregates = AggregateLookup()
         if (thread := order.only_thread(unread, self._until)) is not None and self._start is None:
             self._go_by_counter(thread)
 

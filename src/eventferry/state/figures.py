@@ -18,7 +18,7 @@ async def describe(database: Database, *, with_cursor: bool, estimated: bool) ->
         count = (dialect.estimate if estimated else None) or f"(SELECT count(*) FROM {events})"
         [(event_count, secret_count, set_secret_count, last_event_timestamp)] = await reading.ask(
             f"""SELECT {count}, count(*), count(secret),
-              coalesce((SELECT max({dialect.column("timestamp")}) FROM {events}), 0)
+              coalesce((SELECT max({dialect.column("timestamp")}) FROM {events} WHERE {dialect.is_time}), 0)
             FROM {dialect.table(dialect.tables.secrets)}"""
         )
         marker = await reading.freeze()
@@ -50,6 +50,7 @@ async def latest_timestamp(reading: Reading) -> int | None:
     """The highest timestamp in the store; None where it holds no event."""
     dialect = reading.dialect
     [(latest,)] = await reading.ask(
-        f"SELECT max({dialect.column('timestamp')}) FROM {dialect.table(dialect.tables.events)}"
+        f"SELECT max({dialect.column('timestamp')}) FROM {dialect.table(dialect.tables.events)} "
+        f"WHERE {dialect.is_time}"
     )
     return None if latest is None else int(latest)

@@ -6,7 +6,7 @@
         pipeline(a.export_events(), b.import_events())
 
 All calls run in one event loop in its own worker thread, so a store can be used from any thread. The caller's iterators
-and transforms run in the caller's thread.
+and transforms run in the caller's thread; what is called on the way, such as `tell`, in the worker thread.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, Protocol, TypeAlias, overload
@@ -17,6 +16,7 @@ from eventferry.sync.arguments import awaited_transform, is_asynchronous, source
 from eventferry.sync.loop import LOOP
 from eventferry.sync.store import EventStore
 from eventferry.sync.streams import ForeignSource, ForeignTarget
+from eventferry.sync.wrapping import blocking_function
 from eventferry.tabular.folder import FolderSink
 
 
@@ -68,72 +68,9 @@ def pipeline(source: Any, *rest: Any) -> Any:  # type: ignore[misc]  # mypy: not
     return LOOP.run(eventferry.pipeline(source_of(source), *steps, unwrapped(sink)))
 
 
-def back_up(
-    store: EventStore,
-    repository: str | os.PathLike[str],
-    *,
-    recipients: Iterable[str | os.PathLike[str]] = (),
-    secrets: bool = False,
-    single_writer: bool = False,
-    jobs: int = 1,
-) -> eventferry.BackupReport:
-    """Add to a repository what is new in a store, as `eventferry.back_up` does."""
-    return LOOP.run(
-        eventferry.back_up(
-            unwrapped(store),
-            repository,
-            recipients=recipients,
-            secrets=secrets,
-            single_writer=single_writer,
-            jobs=jobs,
-        )
-    )
-
-
-def archive(
-    store: EventStore,
-    repository: str | os.PathLike[str],
-    *,
-    until: int,
-    event_types: Iterable[str] | None = None,
-    aggregate_ids: Iterable[str] | None = None,
-    aggregate_prefixes: Iterable[str] | None = None,
-    recipients: Iterable[str | os.PathLike[str]] = (),
-    identities: Iterable[str | os.PathLike[str]] = (),
-    jobs: int = 2,
-    dry_run: bool = False,
-) -> eventferry.ArchiveReport:
-    """Move the payloads of cold events into a repository, as `eventferry.archive` does."""
-    return LOOP.run(
-        eventferry.archive(
-            unwrapped(store),
-            repository,
-            until=until,
-            event_types=event_types,
-            aggregate_ids=aggregate_ids,
-            aggregate_prefixes=aggregate_prefixes,
-            recipients=recipients,
-            identities=identities,
-            jobs=jobs,
-            dry_run=dry_run,
-        )
-    )
-
-
-def recall(
-    store: EventStore,
-    repository: str | os.PathLike[str],
-    *,
-    archive_ids: Iterable[str] | None = None,
-    identities: Iterable[str | os.PathLike[str]] = (),
-    jobs: int = 2,
-) -> eventferry.RecallReport:
-    """Bring back the payloads of archived events, as `eventferry.recall` does."""
-    return LOOP.run(
-        eventferry.recall(
-            unwrapped(store), repository, archive_ids=archive_ids, identities=identities, jobs=jobs
-        )
-    )
+back_up = blocking_function(eventferry.back_up)
+archive = blocking_function(eventferry.archive)
+recall = blocking_function(eventferry.recall)
 
 
 def check(source: Any) -> eventferry.CheckReport:

@@ -8,12 +8,10 @@ from collections.abc import AsyncGenerator, Iterable
 from eventferry.backup.drilling import DrillReport
 from eventferry.backup.reading import JOBS
 from eventferry.backup.repository import Repository as AwaitedRepository
-from eventferry.backup.restoring import RestoreReport
-from eventferry.changing.changes import Changes
 from eventferry.sync.loop import LOOP
 from eventferry.sync.store import EventStore
 from eventferry.sync.streams import Blocks
-from eventferry.sync.wrapping import Face, Shown, blocking, wrapped
+from eventferry.sync.wrapping import Face, Shown, blocking, blocking_of, wrapped
 
 
 class RepositoryExport(Blocks[AsyncGenerator[bytes, None]]):
@@ -37,40 +35,7 @@ class Repository(Face[AwaitedRepository]):
     export_events = wrapped(AwaitedRepository.export_events, RepositoryExport)
     partitions = blocking(AwaitedRepository.partitions)
     read_partition = wrapped(AwaitedRepository.read_partition, RepositoryExport)
-
-    def restore(
-        self,
-        store: EventStore,
-        *,
-        manifest: int | None = None,
-        until: str | int | None = None,
-        chain: str | None = None,
-        changes: Changes | None = None,
-        replace: bool = False,
-        freeze: bool = False,
-        resume: bool = False,
-        allow_empty: bool = False,
-        with_secrets: bool = False,
-        without_erasures: bool = False,
-        jobs: int = JOBS,
-    ) -> RestoreReport:
-        """As `eventferry.Repository.restore`."""
-        return LOOP.run(
-            self.inner.restore(
-                store.inner,
-                manifest=manifest,
-                until=until,
-                chain=chain,
-                changes=changes,
-                replace=replace,
-                freeze=freeze,
-                resume=resume,
-                allow_empty=allow_empty,
-                with_secrets=with_secrets,
-                without_erasures=without_erasures,
-                jobs=jobs,
-            )
-        )
+    restore = blocking_of(AwaitedRepository.restore)
 
     def drill(
         self,

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Self
 
 from eventferry import AUTO, MaintenanceMode
 from eventferry.changing.changes import Changes
-from eventferry.changing.erasing import EraseReport
 from eventferry.importing.merge import ImportReport, Older
 from eventferry.importing.parts import PartReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import Source
-from eventferry.state.syncs import Mode
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.sync.arguments import events_of, source_of
 from eventferry.sync.loop import LOOP
@@ -26,10 +24,8 @@ from eventferry.sync.streams import (
     SecretsExport,
     SecretsImport,
 )
-from eventferry.sync.wrapping import Face, blocking, plain, wrapped
-from eventferry.syncing.preview import SyncPreview
+from eventferry.sync.wrapping import Face, blocking, blocking_of, plain, wrapped
 from eventferry.syncing.status import SyncStatus
-from eventferry.syncing.sync import SyncReport
 
 
 class EventStore(Face[AwaitedStore]):
@@ -75,44 +71,8 @@ class EventStore(Face[AwaitedStore]):
     trace = blocking(AwaitedStore.trace)
     find_poison = blocking(AwaitedStore.find_poison)
 
-    def sync(
-        self,
-        source: EventStore | ForeignSource,
-        *,
-        mode: Mode | None = None,
-        same_aggregate: str | None = None,
-        follow: bool = False,
-        with_secrets: bool | None = None,
-        changes: Changes | None = None,
-        rate: int | None = None,
-        tell: Callable[[SyncReport], None] | None = None,
-    ) -> SyncReport:
-        """As `eventferry.EventStore.sync`. `tell` is called in the worker thread of the loop."""
-        return LOOP.run(
-            self.inner.sync(
-                source.inner,
-                mode=mode,
-                same_aggregate=same_aggregate,
-                follow=follow,
-                with_secrets=with_secrets,
-                changes=changes,
-                rate=rate,
-                tell=tell,
-            )
-        )
-
-    def preview_sync(
-        self,
-        source: EventStore | ForeignSource,
-        *,
-        mode: Mode | None = None,
-        same_aggregate: str | None = None,
-        changes: Changes | None = None,
-    ) -> SyncPreview:
-        """As `eventferry.EventStore.preview_sync`."""
-        return LOOP.run(
-            self.inner.preview_sync(source.inner, mode=mode, same_aggregate=same_aggregate, changes=changes)
-        )
+    sync = blocking_of(AwaitedStore.sync)
+    preview_sync = blocking_of(AwaitedStore.preview_sync)
 
     def sync_status(self, source: EventStore | ForeignSource | None = None) -> list[SyncStatus]:
         """As `eventferry.EventStore.sync_status`."""
@@ -226,11 +186,7 @@ class EventStore(Face[AwaitedStore]):
     delete_secret = blocking(AwaitedStore.delete_secret)
     erase = blocking(AwaitedStore.erase)
     erased = blocking(AwaitedStore.erased)
-
-    def bring_erasures(self, source: EventStore) -> EraseReport | None:
-        """As `eventferry.EventStore.bring_erasures`."""
-        return LOOP.run(self.inner.bring_erasures(source.inner))
-
+    bring_erasures = blocking_of(AwaitedStore.bring_erasures)
     export_secrets = wrapped(AwaitedStore.export_secrets, SecretsExport)
     import_secrets = wrapped(AwaitedStore.import_secrets, SecretsImport)
     gather_secrets_from_events = blocking(AwaitedStore.gather_secrets_from_events)

@@ -19,20 +19,22 @@ from eventferry.sync.loop import LOOP
 P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
-S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
 
 
 def _own(value: Any) -> Any:
     """An argument for the loop. Iterables are read here, in the caller's thread."""
+    if isinstance(value, Face):
+        return value.inner
     if isinstance(value, str | bytes | list | tuple | Mapping | BaseException | type):
         return value
     return list(value) if hasattr(value, "__iter__") else value
 
 
-class Face(Generic[S]):
+class Face(Generic[S_co]):
     """Wraps an object with async methods."""
 
-    def __init__(self, inner: S) -> None:
+    def __init__(self, inner: S_co) -> None:
         self.inner = inner
 
 
@@ -55,12 +57,10 @@ def wrapped(
     """A method of the wrapped object, with its parameters and documentation, and what is made of its result."""
 
     @wraps(method)
-    def call(self: Face[Any], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        own: Any = [_own(value) for value in args]
-        named: Any = {name: _own(value) for name, value in kwargs.items()}
-        return of_result(method(self.inner, *own, **named))
+    def call(*args: Any, **kwargs: Any) -> R:
+        return of_result(method(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()}))
 
-    return call
+    return cast("Callable[Concatenate[Any, P], R]", call)
 
 
 def blocking(
@@ -68,6 +68,20 @@ def blocking(
 ) -> Callable[Concatenate[Any, P], T]:
     """The same method without await."""
     return wrapped(method, LOOP.run)
+
+
+def blocking_of(
+    method: Callable[Concatenate[Any, S_co, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, Face[S_co], P], T]:
+    """The same of a method whose first argument is wrapped too."""
+    return cast("Callable[Concatenate[Any, Face[S_co], P], T]", blocking(method))
+
+
+def blocking_function(
+    function: Callable[Concatenate[S_co, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Face[S_co], P], T]:
+    """The same of a function."""
+    return cast("Callable[Concatenate[Face[S_co], P], T]", blocking(function))
 
 
 def plain(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:

@@ -9,7 +9,7 @@ from eventferry.database import Database
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
 from eventferry.syncing.source import Source
-from eventferry.syncing.sync import row_of
+from eventferry.syncing.terms import row_of
 
 
 class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -26,7 +26,6 @@ from eventferry.errors import (
     CursorAheadError,
     EventferryError,
     InputError,
-    OtherChangesError,
     ResumeError,
     StoreBusyError,
     StoreChangedError,
@@ -50,10 +49,11 @@ from eventferry.state import erasures, owners, syncs
 from eventferry.state.syncs import Mode, Problem, SyncState
 from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import Filling
-from eventferry.syncing.pace import Pace
 from eventferry.syncing.placing import Placing
 from eventferry.syncing.preview import SyncPreview, preview_of
 from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source
+from eventferry.syncing.terms import Terms, row_of
+from eventferry.syncing.throttle import Throttle
 
 BATCH_SECONDS = 0.05
 BATCH_BYTES = 4 * 1024 * 1024
@@ -107,9 +107,7 @@ class Sync:
     Args:
         source: of the events; it is only read.
         target: where they go. A missing store is made.
-        mode: "replica" or "merge"; None: what it was the last time, and at first "replica".
-        same_aggregate: of a merge: "refuse", "renumber" or "prefix=…"; None: what it was the last time, and at first
-            "refuse".
+        mode, same_aggregate: as in `Terms`.
         with_secrets: bring secrets over too.
         changes: select and change the events on their way.
         rate: events a second at most.
@@ -128,17 +126,17 @@ class Sync:
         rate: int | None = None,
         tell: Callable[[SyncReport], None] = lambda _: None,
     ) -> None:
-        _check(mode, same_aggregate, rate)
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or rate < 1):
+            raise UsageError(f"rate is a whole number of events a second, from 1, not {rate!r}")
         self._source = source
         self._target = target
-        self._mode = mode
-        self._same_aggregate = same_aggregate
+        self._terms = Terms(mode, same_aggregate, None if changes is None else changes.digest)
         self._secrets = source.secrets(target) if with_secrets else None
         self._changes = changes
         # What changes make of an event, an erasure of the source does not name any more.
         self._erasures = ErasureChanges(source, target) if changes is None else None
         self._keeps_places = source.has_places and (changes is None or changes.keep_positions)
-        self._pace = Pace(rate)
+        self._throttle = Throttle(rate)
         self._batch_events = BATCH_EVENTS if rate is None else min(BATCH_EVENTS, rate)
         self._tell = tell
         self._key = ""
@@ -183,7 +181,7 @@ class Sync:
                 is_begun = await self._find(identities)
             except StoreNotFoundError:
                 is_begun = False
-                self._state = self._first_state(self._source.place, identities[0], (), is_empty=True)
+                self._state = self._terms.begun(self._source.place, identities[0], (), is_empty=True)
             state = self._its_state
             following = await self._source.follow(state.bookmark if is_begun else None, PAGE_EVENTS)
             return await preview_of(following, self._rows, mode=state.mode, is_first=not is_begun)
@@ -280,16 +278,16 @@ class Sync:
             self._key = hashlib.blake2b(lasting.encode(), digest_size=16).hexdigest()
             # One with this key is of events that have been replaced.
             self._text = next((row.text for row in found if row.source == self._key), None)
-            self._state = self._first_state(place, identity, rows, is_empty=is_empty)
+            self._state = self._terms.begun(place, identity, rows, is_empty=is_empty)
         else:
             self._key, self._text = row.source, row.text
-            self._state = msgspec.structs.replace(self._going_on(row.state), place=place)
-            if row.state.identity not in identities or not self._has_these_changes(row.state):
+            self._state = msgspec.structs.replace(self._terms.continued(row.state), place=place)
+            if row.state.identity not in identities or not self._terms.changes_as(row.state):
                 # Of which nothing has come.
                 heads = None if is_empty else self._state.heads
                 self._state = msgspec.structs.replace(self._state, bookmark=None, heads=heads)
-            self._state = msgspec.structs.replace(self._state, identity=identity, changes=self._digest)
-        self._refuse_blind_merge(self._state)
+            self._state = msgspec.structs.replace(self._state, identity=identity, changes=self._terms.changes)
+        self._terms.refuse_blind_merge(self._state)
         self._has_problem = row is not None and row.problem is not None
         # A target that should hold events and is empty: its fill was noted, and then not put in its place.
         is_filled = self._state.heads is not None and not (is_empty and any(vector.decode(self._state.heads)))
@@ -315,72 +313,6 @@ class Sync:
         async with self._target.reading() as reading:
             return await syncs.has_table(reading)
 
-    def _first_state(
-        self, place: str, identity: str, rows: Sequence[syncs.SyncRow], *, is_empty: bool
-    ) -> SyncState:
-        mode = self._mode or "replica"
-        for other in rows:
-            if other.state.mode == "replica":
-                raise UsageError(
-                    f"the target is a replica of {other.state.place}, and a replica gets events of its source only"
-                )
-        if mode == "replica" and not is_empty:
-            raise UsageError(
-                "the target holds events, and nothing says that a sync brought them: a replica begins in an empty "
-                "store. To add the source's events to those of the target, merge (mode='merge')"
-            )
-        if mode == "replica" and self._same_aggregate is not None:
-            raise UsageError("same_aggregate is for a merge: a replica keeps all events as they are")
-        return SyncState(
-            place=place,
-            identity=identity,
-            mode=mode,
-            same_aggregate=self._same_aggregate or "refuse",
-            changes=self._digest,
-        )
-
-    @property
-    def _digest(self) -> str | None:
-        return None if self._changes is None else self._changes.digest
-
-    def _has_these_changes(self, state: SyncState) -> bool:
-        """Whether what was brought over was changed in the same way. Raises OtherChangesError where it was not."""
-        if state.changes == self._digest:
-            return True
-        if state.events:
-            begun = "without changes" if state.changes is None else "with other changes"
-            raise OtherChangesError(
-                f"the sync from {state.place} was begun {begun} (filters, rules, the key of pseudonyms, a function), "
-                f"and the target holds {state.events} events of it: what comes would not fit them. Go on as it was "
-                "begun, or sync into an empty store to begin anew"
-            )
-        return False
-
-    def _refuse_blind_merge(self, state: SyncState) -> None:
-        """Refuse a merge that could not see an aggregate that lives on both sides, and is to refuse it."""
-        if self._changes is not None and state.mode == "merge" and state.same_aggregate == "refuse":
-            raise UsageError(
-                "where events are changed on their way, it cannot be told whether an aggregate lives on both sides: "
-                "merge with same_aggregate='renumber' or same_aggregate='prefix=…'"
-            )
-
-    def _going_on(self, state: SyncState) -> SyncState:
-        """The state with the options of this run. A sync keeps its first options, so that what was brought over fits
-        what comes; but "refuse" may become "renumber": until the first conflict both do the same."""
-        policy = self._same_aggregate or state.same_aggregate
-        fits = policy == state.same_aggregate or (policy, state.same_aggregate) == ("renumber", "refuse")
-        if (
-            (self._mode or state.mode) != state.mode
-            or not fits
-            or (policy != "refuse" and state.mode == "replica")
-        ):
-            told = f" with same_aggregate={state.same_aggregate!r}" if state.mode == "merge" else ""
-            raise UsageError(
-                f"this sync was begun as a {state.mode}{told}, and goes on only as that: what it has brought over "
-                "would not fit what comes"
-            )
-        return msgspec.structs.replace(state, same_aggregate=policy)
-
     async def _fill(self, begun: SyncState) -> None:
         if self._secrets is not None:
             await self._secrets.bring_all()
@@ -393,7 +325,7 @@ class Sync:
                 return msgspec.structs.replace(
                     begun,
                     bookmark=await fill.bookmark(),
-                    heads=fill.cursor if self._keeps_places else _dense(events),
+                    heads=fill.cursor if self._keeps_places else vector.dense(events),
                     events=events,
                     at=now(),
                     target=None,
@@ -403,7 +335,7 @@ class Sync:
             sink = ImportStream(filling, Operation("sync", self._target), self._target.life)
             try:
                 changing = () if self._changes is None else (self._changes,)
-                await pipeline(fill, *changing, self._pace.lines, sink)
+                await pipeline(fill, *changing, self._throttle.lines, sink)
             except ResumeError:
                 continue  # the source has grown in its middle since the fill was interrupted: fill anew
             except (StoreFullError, StoreChangedError) as error:
@@ -455,7 +387,7 @@ class Sync:
                 self._changes.forget()
             raise
         self._tell(self._report())
-        await self._pace.take(len(rows))
+        await self._throttle.take(len(rows))
 
     async def _store_rows(self, rows: Sequence[Row], bookmark: str, count: int) -> None:
         state = self._its_state
@@ -544,41 +476,8 @@ class Sync:
                     await syncs.note_problem(writing, self._key, problem)
 
 
-def _check(mode: str | None, same_aggregate: str | None, rate: int | None) -> None:
-    if mode not in (None, "replica", "merge"):
-        raise UsageError(f"mode is 'replica' or 'merge', not {mode!r}")
-    policy, equals, prefix = (same_aggregate or "refuse").partition("=")
-    is_known = (policy in ("refuse", "renumber") and not equals) or (policy == "prefix" and prefix)
-    if not is_known:
-        raise UsageError(f"same_aggregate is 'refuse', 'renumber' or 'prefix=…', not {same_aggregate!r}")
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or rate < 1):
-        raise UsageError(f"rate is a whole number of events a second, from 1, not {rate!r}")
-
-
 def _may_pass(error: EventferryError, *, follow: bool) -> bool:
     """Whether it is worth trying again."""
     if isinstance(error, CursorAheadError):
         return error.is_standby
     return follow or not isinstance(error, StoreFrozenError)
-
-
-def row_of(rows: Sequence[syncs.SyncRow], identities: Sequence[str], place: str) -> syncs.SyncRow | None:
-    """The row of a source: by its identities, its own first, wherever it is now; by its place, if it has none."""
-    for identity in identities:
-        for row in rows:
-            if identity == row.state.identity != NO_IDENTITY:
-                return row
-    for row in rows:
-        if row.state.place == place:
-            if row.state.identity not in identities and row.state.events:
-                raise StoreReplacedError(
-                    f"the events of the source at {place} have been replaced since the last sync. Nothing was "
-                    "changed: the target is whole as it was at its last batch. Sync into an empty store to begin anew"
-                )
-            return row
-    return None
-
-
-def _dense(events: int) -> str:
-    """The cursor behind so many events in thread 0."""
-    return vector.encode([events] + [0] * (vector.THREADS - 1))

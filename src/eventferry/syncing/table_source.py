@@ -174,7 +174,7 @@ class TableFill(Reading):
     @property
     def cursor(self) -> str:
         """All events go to thread 0."""
-        return vector.encode([self.exported] + [0] * (vector.THREADS - 1))
+        return vector.dense(self.exported)
 
     async def bookmark(self) -> str:
         """Behind the last event, at the end."""

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from eventferry.databases.dialect import Column, Condition, Dialect, Value
+from eventferry.databases.dialect import COUNTED, Column, Condition, Dialect, Value
 from eventferry.databases.sqlite.payloads import refuse_number
 from eventferry.databases.sqlite.tables import quoted
 
@@ -72,6 +72,13 @@ class SqliteDialect(Dialect):
 
     def json(self, column: str) -> str:
         return f"CAST({foreign(self.column(column))} AS BLOB)"
+
+    @property
+    def estimate(self) -> str:
+        # Rows are numbered one after another as they come, and those of an import by their lines.
+        events = self.table(self.tables.events)
+        return f"""(SELECT CASE WHEN last < {COUNTED} THEN (SELECT count(*) FROM {events}) ELSE last END
+          FROM (SELECT coalesce(max(rowid), 0) AS last FROM {events}))"""
 
     def refuse_json(self, payload: bytes, column: Column) -> str | None:
         return None if column.kind == "TEXT" else refuse_number(payload)

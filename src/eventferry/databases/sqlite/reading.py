@@ -44,6 +44,7 @@ from eventferry.databases.stretches import (
     vector,
 )
 from eventferry.databases.thread import from_thread, threaded
+from eventferry.errors import UnsupportedStoreError
 from eventferry.lines.limits import ROOMY, Limits
 
 
@@ -150,6 +151,7 @@ class SqliteReading:
         if not found[4]:
             return NOTHING
         threads, counters, passing, lines, walked, count, last = found
+        self._refuse_no_time(last)
         self.connection.pace.note(count, len(lines or b""))
         is_end = walked < rows and (only.is_open or count < limit)
         threads, counters = (numbers_of(numbers.encode()) for numbers in (threads, counters))
@@ -187,7 +189,21 @@ class SqliteReading:
             ORDER BY {time}{down}, threadCounter{down}, threadId{down} LIMIT :limit""",
             values | {"limit": limit},
         )
-        return page_of(rows, limit, max_bytes)
+        page, is_end = page_of(rows, limit, max_bytes)
+        for position in page[:1] if backwards else page[-1:]:  # a text sorts behind all numbers
+            self._refuse_no_time(position[2])
+        return page, is_end
+
+    def _refuse_no_time(self, timestamp: object) -> None:
+        """A foreign writer may have let in a text, by which no order can be read on. Raises UnsupportedStoreError."""
+        if isinstance(timestamp, str | bytes):
+            [(thread, counter)] = self.sqlite.execute(
+                f"SELECT threadId, threadCounter FROM {self._events} ORDER BY timestamp DESC LIMIT 1"
+            )
+            raise UnsupportedStoreError(
+                f"the timestamp of the event at counter {counter} of thread {thread} is {timestamp!r:.60}, and not a "
+                "whole number: until it is corrected, the events have no order"
+            )
 
     @threaded
     def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
@@ -242,7 +258,10 @@ class SqliteReading:
                 )""",
                 values | {"wanted": json.dumps(wanted)},
             )
-            return [(Key(*key), bool(passes)) for *key, passes in rows]
+            keys = [(Key(*key), bool(passes)) for *key, passes in rows]
+            for key, _ in keys:
+                self._refuse_no_time(key.timestamp)
+            return keys
         statement = f"""SELECT timestamp, threadCounter, threadId, {condition} FROM {self._events}
           WHERE threadId = :thread AND threadCounter >= :first AND threadCounter < :last
           ORDER BY threadCounter LIMIT :count"""

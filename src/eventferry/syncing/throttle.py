@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 
-class Pace:
+class Throttle:
     """Waits as long as it takes to keep to a rate.
 
     Args:

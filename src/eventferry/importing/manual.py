@@ -24,7 +24,7 @@ from eventferry.state import erasures, owners
 Placed: TypeAlias = tuple[int, Row]  # the number of a line, and its row
 
 
-class Blocks:
+class BlockIntake:
     """The rows of a block, which `append` stores in one transaction. `progress` returns how far in the source the rows
     that were given so far end; `done` is told how far it is committed."""
 
@@ -86,8 +86,8 @@ class Appending:
         async with self._database.reading() as reading:
             return await reading.limits()
 
-    def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> Blocks:
-        return Blocks(self._append, progress, done)
+    def intake(self, progress: Callable[[], Progress], done: Callable[[Progress], None]) -> BlockIntake:
+        return BlockIntake(self._append, progress, done)
 
     async def finish(self, progress: Progress) -> None:
         """Every block is committed already."""
