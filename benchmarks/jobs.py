@@ -1,4 +1,4 @@
-"""An import and a copy by several processes beside the same by one, and on PostgreSQL beside `pg_restore -j`.
+"""An import, a copy and a restore by several processes beside the same by one, and on PostgreSQL `pg_restore -j`.
 
 python -m benchmarks.jobs [--events 1000000] [--jobs 2] [--runs 3] [--kinds postgresql,mariadb]
 
@@ -44,6 +44,8 @@ def measure(database: ServerDatabase, events: int, jobs: int, runs: int) -> None
     lines = database.events.lines(events)
     source = database.kept("source")
     eventferry("import", str(lines), source)
+    repository = str(database.folder / f"repository-{database.name}")
+    eventferry("backup", source, repository)
     sides: dict[str, Callable[[], Run]] = {
         "import": lambda: eventferry("import", str(lines), database.new()),
         f"import --jobs {jobs}": lambda: eventferry(
@@ -51,6 +53,10 @@ def measure(database: ServerDatabase, events: int, jobs: int, runs: int) -> None
         ),
         "copy": lambda: eventferry("copy", source, database.new()),
         f"copy --jobs {jobs}": lambda: eventferry("copy", source, database.new(), "--jobs", str(jobs)),
+        "restore": lambda: eventferry("restore", repository, database.new()),
+        f"restore --jobs {jobs}": lambda: eventferry(
+            "restore", repository, database.new(), "--jobs", str(jobs)
+        ),
     }
     if isinstance(database, Postgresql):
         archive = database.folder / "archive"
@@ -63,10 +69,11 @@ def measure(database: ServerDatabase, events: int, jobs: int, runs: int) -> None
             before = database.cpu_seconds()
             found = side()
             took[name].append(found._replace(server=database.cpu_seconds() - before))
-    target = database.new()
-    eventferry("copy", source, target, "--jobs", str(jobs))
-    if not asyncio.run(same(source, target)):
-        raise SystemExit(f"a copy by {jobs} processes on {database.name} is another store")
+    for words in (["copy", source], ["restore", repository]):
+        target = database.new()
+        eventferry(*words, target, "--jobs", str(jobs))
+        if not asyncio.run(same(source, target)):
+            raise SystemExit(f"a {words[0]} by {jobs} processes on {database.name} is another store")
     print(f"\n{database.name}: {events:,} events, {jobs} jobs, {runs} runs")
     for name, each in took.items():
         best = min(each, key=lambda one: one.seconds)

@@ -1,7 +1,7 @@
 """Events through a cluster of Spark with two workers: out of PostgreSQL, into Parquet, into a store, into a backup, and
 back; compared event by event. With --kills, its processes are killed meanwhile.
 
-python -m benchmarks.scale_demo [--events 1000000] [--kills 0]
+python -m benchmarks.scale_demo [--events 1000000] [--kills 0] [--seed N]
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class Killer:
         kills: what was killed so far.
     """
 
-    def __init__(self, most: int, pause: float) -> None:
+    def __init__(self, most: int, seed: int) -> None:
         self.kills: list[str] = []
         self._most = most
-        self._pause = pause
+        self._chance = random.Random(seed)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -61,9 +61,14 @@ class Killer:
         self._end.set()
         self._thread.join()
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all were killed that are to be."""
+        return len(self.kills) >= self._most
+
     def _run(self) -> None:
-        chance = random.Random(1)
-        while len(self.kills) < self._most and not self._end.wait(self._pause):
+        chance = self._chance
+        while not self.is_done and not self._end.wait(chance.uniform(0.5, 5)):
             found = _descendants(os.getpid())
             executors = [pid for pid, command in found if _EXECUTOR in command]
             workers = [pid for executor in executors for pid, _ in _descendants(executor) if _is_forked(pid)]
@@ -125,29 +130,50 @@ def session(folder: Path) -> SparkSession:
     return spark
 
 
-def run(folder: Path, url: str, other: str, events: int, kills: int) -> None:
-    """The way there and back."""
+def there_and_back(spark: SparkSession, folder: Path, url: str, other: str) -> None:
+    """Out of PostgreSQL by Spark, through Parquet and a backup, into two other stores."""
+    parquet, repository = str(folder / "events.parquet"), str(folder / "repository")
+    with step("read by Spark, written as Parquet"):
+        found = spark.read.format("eventferry").options(url=url, numPartitions="16").load()
+        found.write.mode("overwrite").parquet(parquet)
+    with step("Parquet, written to another store"):
+        found = spark.read.parquet(parquet)
+        found.write.format("eventferry").option("url", other).mode("overwrite").save()
+    with step("that store backed up"), open_store(other) as store:
+        back_up(store, repository)
+    with step("the backup read by Spark, and written to a third store"):
+        found = spark.read.format("eventferry").option("repository", repository).load()
+        found.write.format("eventferry").option("url", f"{other}_again").mode("overwrite").save()
+
+
+def plan(spark: SparkSession, url: str) -> None:
+    """What the driver does for 10,000 partitions."""
+    with step("planned as 10,000 partitions"):
+        found = spark.read.format("eventferry").options(url=url, numPartitions="10000").load()
+        number = found.rdd.getNumPartitions()
+    java = spark.sparkContext._jvm.java.lang
+    java.System.gc()
+    used = java.Runtime.getRuntime().totalMemory() - java.Runtime.getRuntime().freeMemory()
+    print(f"    {number:,} of them; {used >> 20} MB of Java's memory are in use on the driver")
+
+
+def run(folder: Path, url: str, other: str, events: int, kills: int, seed: int) -> None:
+    """The way there and back; again, as long as not all were killed."""
     with step(f"{events:,} events into PostgreSQL"), open_store(url) as store:
         store.init()
         pipeline(make_events(events), store.import_events())
     with step("a cluster of two workers"):
         spark = session(folder)
-    with Killer(kills, pause=3) as killer:
-        with step("read by Spark, written as Parquet"):
-            found = spark.read.format("eventferry").options(url=url, numPartitions="16").load()
-            found.write.parquet(str(folder / "events.parquet"))
-        with step("Parquet, written to another store"):
-            found = spark.read.parquet(str(folder / "events.parquet"))
-            found.write.format("eventferry").option("url", other).mode("overwrite").save()
-        with step("that store backed up, the backup read by Spark, and a third store written"):
-            with open_store(other) as store:
-                back_up(store, folder / "repository")
-            backup = spark.read.format("eventferry").option("repository", str(folder / "repository")).load()
-            backup.write.format("eventferry").option("url", f"{other}_again").mode("overwrite").save()
+    plan(spark, url)
+    with Killer(kills, seed) as killer:
+        there_and_back(spark, folder, url, other)
+        while not killer.is_done:
+            there_and_back(spark, folder, url, other)
     spark.stop()
     if kills:
         print(
-            f"killed meanwhile: {killer.kills.count('worker')} workers, {killer.kills.count('executor')} executors"
+            f"killed meanwhile: {killer.kills.count('worker')} workers, {killer.kills.count('executor')} executors "
+            f"(seed {seed})"
         )
     with step("compared event by event"), open_store(url) as source:
         for place in (other, f"{other}_again"):
@@ -164,6 +190,7 @@ def main() -> None:
     )
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=memory()) as name:
         folder = Path(name)
@@ -171,7 +198,7 @@ def main() -> None:
         server = new_server("postgresql", folder / "server")
         try:
             url, other = (server.url(f"postgres?database_name={name}") for name in ("a", "b"))
-            run(folder, url, other, given.events, given.kills)
+            run(folder, url, other, given.events, given.kills, given.seed)
         finally:
             server.stop()
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from eventferry.comparing.checking import CheckReport, Remark, check
     from eventferry.comparing.verifying import Difference, SideBySide, VerifyReport, verify
     from eventferry.comparing.verifying_secrets import SecretDifference, SecretsVerifyReport, verify_secrets
-    from eventferry.importing.merge import ImportReport, Older
+    from eventferry.importing.merge import Older
     from eventferry.importing.parts import PartReport
     from eventferry.importing.stream import ImportStream, StreamReport
     from eventferry.lines.damaged import DamagedEvent
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         Appended,
         Description,
         ImportProgress,
+        ImportReport,
         OpenImportDescription,
         Page,
         SavedEvent,
@@ -264,7 +265,7 @@ _MODULES = {
     "reading.following": ("FollowStream",),
     "lines.files": ("read_blocks",),
     "importing.stream": ("ImportStream", "StreamReport"),
-    "importing.merge": ("ImportReport", "Older"),
+    "importing.merge": ("Older",),
     "importing.parts": ("PartReport",),
     "reading.partition": ("Partition",),
     "lines.piping": ("Sink", "pipeline"),
@@ -274,6 +275,7 @@ _MODULES = {
         "Appended",
         "Description",
         "ImportProgress",
+        "ImportReport",
         "OpenImportDescription",
         "Page",
         "SavedEvent",

@@ -151,3 +151,17 @@ class ImportProgress(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     imported: int
     byte_offset: int
     is_running: bool
+
+
+class ImportReport(msgspec.Struct, frozen=True, rename="camel"):
+    """What an incremental import returns, and an import in parts, which skips nothing.
+
+    Attributes:
+        imported: events that came in.
+        skipped_existing: events that the store held already.
+        skipped_older: events older than the latest one that the store held before.
+    """
+
+    imported: int = 0
+    skipped_existing: int = 0
+    skipped_older: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def test_an_encrypted_part_is_read_with_each_recipients_key(
     part = packed(LINES, recipient, ssh_key.with_suffix(".pub"))
     assert read(part, ".age", [identity]) == LINES
     assert read(part, ".age", load_identities([ssh_key])) == LINES
+    assert read(part, ".age", pickle.loads(pickle.dumps(load_identities([ssh_key])))) == LINES
     assert LINES[:100] not in part.data
 
 

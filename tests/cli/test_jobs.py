@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ ferry = pytest.fixture(new_ferry)
 SOME = 8000
 BIG = b"".join(line(make_event(i, payload={"text": "x" * 200, "number": i})) for i in range(SOME))
 """Enough for more than one part, in the spelling of PostgreSQL."""
+
+
+LINES = make_lines(6).splitlines(keepends=True)
 
 
 @pytest.fixture
@@ -62,12 +66,50 @@ def test_a_wrong_line_is_told_by_its_place_in_the_file(ferry: Ferry) -> None:
     assert "a.db" not in ferry.names()
 
 
+def test_several_files_of_every_kind_are_one_import_in_whatever_order_they_stand(ferry: Ferry) -> None:
+    first, second, third = (b"".join(LINES[begin : begin + 2]) for begin in (0, 2, 4))
+    ferry.file("1.jsonl", first.rstrip(b"\n"))
+    ferry.file("2.jsonl.gz", gzip.compress(second))
+    crc = f"{zlib.crc32(third):08x}"
+    ferry.file("3.jsonl", third + b'{"endMark":{"events":2,"crc32":"%s"}}\n' % crc.encode())
+    told = ferry.done("import", "3.jsonl", "1.jsonl", "2.jsonl.gz", "a.db", "--json")
+    assert told.json == {"imported": 6, "files": 3}
+    assert ferry.exported("a.db") == b"".join(LINES)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"{}\n",
+            "line 1, byte 0, field threadCounter: is missing (an incremental import gives positions to events), in "
+            "bad.jsonl",
+        ),
+        (LINES[0], "of the part 'file 2 (bad.jsonl), bytes 0 to "),
+        (
+            LINES[2] + b'{"endMark":{"events":2,"crc32":"00000000"}}\n',
+            "bad.jsonl: 2 events were exported, and 1 came",
+        ),
+    ],
+)
+def test_of_several_files_a_wrong_one_is_named_and_nothing_is_imported(
+    ferry: Ferry, content: bytes, words: str
+) -> None:
+    ferry.file("good.jsonl", b"".join(LINES[:2]))
+    ferry.file("bad.jsonl", content)
+    assert words in ferry.refused("import", "good.jsonl", "./bad.jsonl", "a.db")
+    assert "a.db" not in ferry.names()
+
+
 @pytest.mark.parametrize(
     ("source", "options", "words"),
     [
-        ("-", (), "needs a plain file"),
+        ("-", (), "need ordinary files"),
         ("packed.jsonl", (), "needs a plain file"),
         ("marked.jsonl", (), "has an end mark"),
+        ("a.jsonl a.jsonl", ("--type", "T"), "cannot be combined"),
+        ("a.jsonl -", (), "need ordinary files"),
+        ("a.jsonl sqlite:///other.db", (), "is a store: copy takes one"),
         ("a.jsonl", ("--type", "T"), "cannot be combined"),
         ("a.jsonl", ("--resume",), "cannot be combined"),
         ("a.jsonl", ("--manual",), "cannot be combined"),
@@ -80,7 +122,7 @@ def test_what_several_processes_cannot_import_is_refused(
     ferry.file("a.jsonl", make_lines(3))
     ferry.file("packed.jsonl", gzip.compress(make_lines(3)))
     ferry.file("marked.jsonl", make_lines(3) + b'{"endMark":{"events":3,"crc32":"00000000"}}\n')
-    outcome = ferry("import", source, "b.db", "--jobs", "2", *options)
+    outcome = ferry("import", *source.split(), "b.db", "--jobs", "2", *options)
     assert outcome.status in (1, 2)
     assert words in outcome.err
     assert "b.db" not in ferry.names()
@@ -154,3 +196,27 @@ def test_a_killed_driver_takes_its_workers_along_and_is_in_nobodys_way(ferry: Fe
     ferry.done("import", "big.jsonl", target, "--jobs", "2", "--replace")
     assert contents(target) == BIG
     assert not [name for name in tables(target) if "stage" in name or "steps" in name or "freeze" in name]
+
+
+@pytest.mark.slow
+def test_a_restore_by_two_processes_is_the_store_that_was_backed_up(ferry: Ferry, target: str) -> None:
+    ferry.store("a.db", 3000)
+    ferry.done("backup", "a.db", "repository")
+    for count in (5000, 8000):  # each run makes a part
+        ferry.done("import", ferry.file("more.jsonl", make_lines(count)), "a.db", "--manual")
+        ferry.done("backup", "a.db", "repository")
+    told = ferry.done("restore", "repository", target, "--jobs", "2", "--json").json
+    assert told == ferry.done("restore", "repository", "one.db", "--json").json
+    assert contents(target) == make_lines(8000)
+    # Readers of the store that was backed up go on here.
+    assert ferry.done("export", target, "-", "--since", told["bookmark"]).out == ""
+    # An older state, from which something was erased since: that does not come back.
+    rules = ferry.file("rules.toml", b'[[rule]]\ntype = "TYPE_1"\nredact = ["/number"]\n')
+    ferry.done("erase", "a.db", "--rules", rules)
+    ferry.done("backup", "a.db", "repository")
+    assert "already holds events" in ferry.refused("restore", "repository", target, "--jobs", "2")
+    ferry.done("restore", "repository", target, "--jobs", "2", "--replace", "--manifest", "2")
+    ferry.done("restore", "repository", "one.db", "--replace", "--manifest", "2")
+    assert contents(target) == ferry.exported("one.db")
+    ferry.done("import", "more.jsonl", target, "--replace")
+    assert b'"number":1}' not in contents(target)

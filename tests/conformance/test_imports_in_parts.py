@@ -362,7 +362,7 @@ async def test_what_is_rolled_back_does_not_count_as_committed(new_url: NewUrl) 
         await store.push_import(import_id, "1", part(0))
         # As a commit leaves it that was killed on MySQL before the tables had their names.
         async with owners.writing(store._database) as writing:
-            await commits.save(writing, import_id, 100)
+            await commits.save(writing, import_id, ImportReport(100))
         await store.rollback_import(import_id)
         with pytest.raises(ImportNotFoundError):
             await store.commit_import(import_id)

@@ -94,8 +94,22 @@ async def test_an_id_ends_with_its_import(opened: Opened) -> None:
             with pytest.raises(ImportNotFoundError):
                 await store.push_incremental_import([at(3, 3)], over)
             with pytest.raises(ImportNotFoundError):
-                await store.commit_incremental_import(over)
+                await store.rollback_incremental_import(over)
+        with pytest.raises(ImportNotFoundError):
+            await store.commit_incremental_import(rolled_back)
         assert await payloads(store) == [1]
+
+
+async def test_a_repeated_commit_returns_the_report_of_the_first_and_adds_nothing(opened: Opened) -> None:
+    async with opened() as store:
+        await store.incremental_import([at(2, 2)])
+        import_id = await store.begin_incremental_import()
+        await store.push_incremental_import([at(1, 1), at(2, 2), at(3, 3), at(4, 4)], import_id)
+        reports = await asyncio.gather(*(store.commit_incremental_import(import_id) for _ in range(3)))
+        assert reports == [ImportReport(2, 1, 1)] * 3
+        await store.begin_incremental_import()  # is in the way of nobody
+        assert await store.commit_incremental_import(import_id, older="accept") == reports[0]
+        assert await payloads(store) == [2, 3, 4]
 
 
 async def test_rollback_leaves_nothing_and_is_fine_without_an_import(opened: Opened) -> None:

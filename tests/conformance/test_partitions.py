@@ -282,6 +282,47 @@ def test_without_await_they_are_the_same(new_url: NewUrl) -> None:
         assert b"".join(b"".join(store.read_partition(part)) for part in parts) == make_lines(300)
 
 
+@pytest.mark.slow
+async def test_one_that_is_read_again_is_the_same_whoever_writes_merges_or_replaces(opened: Opened) -> None:
+    """Readers of a cluster repeat what a killed one has read, while the store is at work."""
+    async with opened() as store:
+        await import_lines(store, large_history(3, 1_000))
+        parts = await store.partitions(5)
+        first = await read(store, parts)
+        assert b"".join(first) == await exported(store)
+        is_over = False
+
+        async def save(name: str) -> None:
+            while not is_over:
+                await store.append_events(name, [{"type": "T", "payload": {"text": "x" * 200}}])
+
+        async def merge() -> None:
+            number = 0
+            while not is_over:
+                number += 1
+                old = {"type": "MERGED", "timestamp": LONG_AGO + number % 50, "aggregateId": f"old-{number}"}
+                await store.incremental_import([old], older="accept")
+
+        writers = [asyncio.create_task(work) for work in (save("a"), save("b"), merge())]
+        for _ in range(4):
+            for number in random.sample(range(len(parts)), len(parts)):
+                assert await read(store, [parts[number]]) == [first[number]]
+        is_over = True
+        await asyncio.gather(*writers)
+        assert (await store.describe()).event_count > 1_000
+
+        # Replaced while they are read: each is what it was, or an error says that it is gone.
+        async def again() -> None:
+            while True:
+                for part, lines in zip(parts, first, strict=True):
+                    try:
+                        assert await read(store, [part]) == [lines]
+                    except StoreReplacedError:
+                        return
+
+        await asyncio.gather(again(), import_lines(store, make_lines(2_000)))
+
+
 # Many workers
 
 

@@ -36,8 +36,11 @@ from eventferry.spark.streaming import StreamReader
 from eventferry.sync import back_up, open_source, open_store, pipeline
 from eventferry.tabular.arrow import BatchLines
 from eventferry.tabular.columns import COLUMNS
+from tests.stores.test_connections import User, user_of
 from tests.support import LONG_AGO, make_event, make_lines
 from tests.support.foreign.pyeventsourcing import on_sqlite, write
+
+__all__ = ["user_of"]  # a fixture
 
 
 def fill(url: str, lines: bytes) -> None:
@@ -89,6 +92,18 @@ def test_tasks_read_a_store_byte_for_byte(url: str) -> None:
     partitions = reader.partitions()
     assert len(partitions) == 7
     assert read(reader, partitions) == make_lines(3000)
+
+
+@pytest.mark.parametrize("user_of", ["postgresql"], indirect=True)
+def test_a_task_reads_with_one_connection_and_writes_with_two(user_of: Callable[[int], User]) -> None:
+    user = user_of(2)
+    writer = EventferrySource({"url": user.url}).writer(SCHEMA, overwrite=True)
+    with open_store(user.url) as store:
+        writer._sink.push(store, writer._import_id, "1", iter([make_lines(3000)]))
+    writer.commit([None])
+    user.run(f"ALTER ROLE {user.name} CONNECTION LIMIT 1")
+    reader = loaded(url=user.url, numPartitions="3").reader(SCHEMA)
+    assert read(reader, reader.partitions()) == make_lines(3000)
 
 
 def test_every_query_reads_the_state_at_which_the_data_frame_was_made(url: str) -> None:
@@ -286,6 +301,25 @@ def test_what_cannot_be_written_is_refused_before_anything_is_begun(
     with pytest.raises((InputError, UsageError), match=told):
         source.writer(schema, overwrite=True)
     assert not (tmp_path / "a.db").exists()
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_commit_that_is_repeated_and_an_abort_behind_it_do_no_harm(
+    url: str, tmp_path: Path, overwrite: bool
+) -> None:
+    target = f"sqlite:///{tmp_path}/b.db"
+    writer = EventferrySource({"url": target}).writer(SCHEMA, overwrite=overwrite)
+    with open_store(url) as source, open_store(target) as store:
+        writer._sink.push(store, writer._import_id, "1", source.export_events())
+        for _ in range(2):
+            pickle.loads(pickle.dumps(writer)).commit([None])
+        save(target, "new")
+        writer.commit([None])
+        writer.abort([None])
+        assert store.describe().event_count == 3001
+        EventferrySource({"url": target}).writer(SCHEMA, overwrite=overwrite).abort(
+            []
+        )  # nothing is in its way
 
 
 # Streams

@@ -149,7 +149,10 @@ def load_recipients(given: Iterable[str | os.PathLike[str]]) -> list[Recipient]:
         if text.startswith((*_PUBLIC, _SECRET)):
             places = [(text[:80] if text.startswith(_PUBLIC) else "a recipient", text)]
         else:
-            places = [(f"{text}, line {number}", line) for number, line in _lines_of(text, "recipients")]
+            places = [
+                (f"{text}, line {number}", line)
+                for number, line in _lines_of(text, _text_of(text, "recipients"), "recipients")
+            ]
         for place, line in places:
             recipient = _recipient(line, place)
             found[recipient.fingerprint] = recipient
@@ -171,40 +174,61 @@ def _recipient(text: str, place: str) -> Recipient:
     return Recipient(public, sha256(public.encode())[:16], key)
 
 
-def load_identities(files: Iterable[str | os.PathLike[str]]) -> list[Any]:
+class Identities(Sequence[Any]):
+    """Secret keys, as pyrage's objects. These cannot be pickled, so what their files hold is, for a process of ours.
+
+    Args:
+        files: paths, and the texts that they hold.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]]) -> None:
+        self._files = files
+        self._keys = [key for path, text in files for key in _keys_in(path, text)]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._keys[index]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __reduce__(self) -> tuple[type[Identities], tuple[Sequence[tuple[str, str]]]]:
+        return Identities, (self._files,)
+
+
+def load_identities(files: Iterable[str | os.PathLike[str]]) -> Identities:
     """The secret keys in files: of age, a key on each line (as age-keygen writes them), or of SSH without a passphrase.
 
     Raises:
         UsageError: a file cannot be read, or has no such key.
         MissingExtraError: encryption needs `eventferry[backup]`; not for no files.
     """
-    files = list(files)
-    if not files:
-        return []
+    return Identities([(os.fspath(file), _text_of(os.fspath(file), "keys")) for file in files])
+
+
+def _keys_in(path: str, text: str) -> list[Any]:
     pyrage = _pyrage()
-    identities: list[Any] = []
-    for file in files:
-        path = os.fspath(file)
-        lines = [line for _, line in _lines_of(path, "keys")]
-        try:
-            if "PRIVATE KEY" in lines[0]:
-                identities.append(pyrage.ssh.Identity.from_buffer(Path(path).read_bytes()))
-            else:
-                identities += [pyrage.x25519.Identity.from_str(line) for line in lines]
-        except pyrage.IdentityError as error:
-            raise UsageError(
-                f"{path} is not a file of secret keys of age, nor of SSH without a passphrase: {error}"
-            ) from None
-    return identities
-
-
-def _lines_of(path: str, what: str) -> list[tuple[int, str]]:
-    """The lines of a file of keys, with their numbers."""
+    lines = [line for _, line in _lines_of(path, text, "keys")]
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        if "PRIVATE KEY" in lines[0]:
+            return [pyrage.ssh.Identity.from_buffer(text.encode())]
+        return [pyrage.x25519.Identity.from_str(line) for line in lines]
+    except pyrage.IdentityError as error:
+        raise UsageError(
+            f"{path} is not a file of secret keys of age, nor of SSH without a passphrase: {error}"
+        ) from None
+
+
+def _text_of(path: str, what: str) -> str:
+    """What a file of keys holds."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(f"the file of {what} {path} cannot be read: {reason}") from None
+
+
+def _lines_of(path: str, text: str, what: str) -> list[tuple[int, str]]:
+    """The lines of a file of keys, with their numbers."""
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     if not (lines := [(number, line) for number, line in lines if line and not line.startswith("#")]):
         raise UsageError(f"the file of {what} {path} has none")

@@ -10,7 +10,6 @@ import msgspec
 from eventferry.backup.cuts import selected, within
 from eventferry.backup.format import Part
 from eventferry.backup.reading import Backup, read_part
-from eventferry.backup.restoring import erased_in
 from eventferry.backup.storage import Storage
 from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
@@ -43,9 +42,8 @@ class RepositoryPartition(msgspec.Struct, frozen=True, rename="camel"):
     erasures: list[tuple[int, str]]
 
 
-async def partitions(backup: Backup, n: int, *, without_erasures: bool) -> list[RepositoryPartition]:
+def partitions(backup: Backup, n: int, erased: Erased) -> list[RepositoryPartition]:
     """At most n, of about the same number of bytes."""
-    erased = Erased(()) if without_erasures else await erased_in(backup)
     erasures = [(each.at, each.what) for each in erased.erasures]
     unread = decode(backup.manifest.cut).unread if backup.is_cut else None
     groups = _groups([part for part in backup.parts if part.events], n)

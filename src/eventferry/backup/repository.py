@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Unpack
 
 from eventferry import cursor
@@ -16,12 +16,14 @@ from eventferry.backup.drilling import DrillReport
 from eventferry.backup.keeping import PruneReport
 from eventferry.backup.packing import load_identities
 from eventferry.backup.partition import RepositoryPartition
+from eventferry.backup.pushing import Processes
 from eventferry.backup.reading import JOBS, Backup, chain_in
 from eventferry.backup.restoring import RestoreReport
 from eventferry.backup.storage import open_storage
 from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
 from eventferry.errors import CursorAheadError, UsageError
+from eventferry.importing.jobs import Options
 from eventferry.lifecycle import aclosing
 from eventferry.lines.piping import Transform
 from eventferry.reading.arguments import Filters, Kinds, check_integer, filter_of_kinds
@@ -44,6 +46,7 @@ class Repository:
     def __init__(
         self, place: str | os.PathLike[str], identities: Iterable[str | os.PathLike[str]] = ()
     ) -> None:
+        self._given = os.fspath(place)
         self._storage = open_storage(place)
         self._identities = load_identities(identities)
 
@@ -140,7 +143,8 @@ class Repository:
         """
         check_integer("n", n, 1)
         backup = await self._backup(manifest, chain)
-        return await partition.partitions(backup, n, without_erasures=without_erasures)
+        erased = Erased(()) if without_erasures else await restoring.erased_in(backup)
+        return partition.partitions(backup, n, erased)
 
     def read_partition(
         self, part: RepositoryPartition, **filters: Unpack[Filters]
@@ -215,6 +219,33 @@ class Repository:
             with_secrets=with_secrets,
             without_erasures=without_erasures,
             jobs=jobs,
+        )
+
+    async def _restore_by(
+        self,
+        url: str,
+        store: EventStore,
+        *,
+        manifest: int | None,
+        chain: str | None,
+        jobs: int,
+        replace: bool,
+        freeze: bool,
+        allow_empty: bool,
+        with_secrets: bool,
+        without_erasures: bool,
+        tell: Callable[[int], None],
+    ) -> RestoreReport:
+        """The same for all of a state, unchanged, by so many processes, which find the store by its URL. `tell` is
+        called with the bytes of lines so far."""
+        options = Options(jobs, replace=replace, freeze=freeze, allow_empty=allow_empty)
+        processes = Processes(url, self._given, self._identities, options, tell)
+        return await restoring.restore_by(
+            processes,
+            await self._backup(manifest, chain),
+            store,
+            with_secrets=with_secrets,
+            without_erasures=without_erasures,
         )
 
     async def drill(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,7 +10,8 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry.backup.format import Archive as ArchiveMark
 from eventferry.backup.format import Erasures
-from eventferry.backup.reading import JOBS, Backup, BackupLines
+from eventferry.backup.pushing import Processes, push
+from eventferry.backup.reading import JOBS, Backup
 from eventferry.changing.bringing import Bringing
 from eventferry.changing.erased import Erased
 from eventferry.clock import now
@@ -91,17 +91,82 @@ async def restore(
         UsageError, StoreReplacedError: the bookmark is not one of this backup.
         EventferryError: as an import raises them.
     """
+    lines = backup.lines(stop=stop, identities=identities, jobs=jobs)
+    database = store._database
+
+    async def fill(erased: Erased) -> tuple[int, str | None]:
+        steps = [step for step in (tell, erased or None, changes) if step is not None]
+        # What was changed on its way has other names than the erasures say.
+        known = erased.erasures if changes is None else ()
+
+        async def note(events: int) -> None:
+            if changes is None:
+                await _note(database, backup, lines.bookmark, events)
+
+        target = _Restoring(
+            database, known, note, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
+        )
+        sink = ImportStream(target, Operation("restore", database), database.life)
+        report = await pipeline(lines, *steps, sink)
+        return report.imported, lines.bookmark if changes is None else None
+
+    return await _filled(
+        backup,
+        store,
+        fill,
+        identities=identities,
+        with_secrets=with_secrets,
+        without_erasures=without_erasures,
+    )
+
+
+async def restore_by(
+    processes: Processes,
+    backup: Backup,
+    store: EventStore,
+    *,
+    with_secrets: bool = False,
+    without_erasures: bool = False,
+) -> RestoreReport:
+    """The same by several processes, who restore all of the backup, unchanged.
+
+    Raises as `restore` does, and WorkerError where a process ends early.
+    """
+
+    async def fill(erased: Erased) -> tuple[int, str | None]:
+        bookmark = backup.manifest.cut
+        events = await push(backup, store._database, processes, erased)
+        await _note(store._database, backup, bookmark, events)
+        return events, bookmark
+
+    return await _filled(
+        backup,
+        store,
+        fill,
+        identities=processes.identities,
+        with_secrets=with_secrets,
+        without_erasures=without_erasures,
+    )
+
+
+async def _filled(
+    backup: Backup,
+    store: EventStore,
+    fill: Callable[[Erased], Awaitable[tuple[int, str | None]]],
+    *,
+    identities: Sequence[Any],
+    with_secrets: bool,
+    without_erasures: bool,
+) -> RestoreReport:
+    """A store that is filled with the events, given what was erased from them; which returns their number, and the
+    bookmark behind them."""
     if with_secrets and not backup.has_secrets:
         raise RepositoryError(
             f"the chain {backup.chain.name} has no secrets: a backup has them only if it is asked to"
         )
     lists = [] if without_erasures else await _erasures(backup)
     deleted = [each for one in lists for each in one.deleted_secrets]
-    erased = _erased(lists)
-    lines = backup.lines(stop=stop, identities=identities, jobs=jobs)
-    database = store._database
-    is_made = not await store.exists()
-    if is_made:
+    if not await store.exists():
         await store.init()
     try:
         # Before the events: a conflict of secrets must not come out when the events have been replaced.
@@ -109,25 +174,17 @@ async def restore(
         if with_secrets:
             found = await pipeline(backup.secrets(deleted, identities), store.import_secrets())
             secrets = found.imported
-        steps = [step for step in (tell, erased or None, changes) if step is not None]
-        # What was changed on its way has other names than the erasures say.
-        known = erased.erasures if changes is None else ()
-        note = None if changes is not None else partial(_note, database, backup, lines)
-        target = _Restoring(
-            database, known, note, replace=replace, freeze=freeze, resume=resume, allow_empty=allow_empty
-        )
-        sink = ImportStream(target, Operation("restore", database), database.life)
-        report = await pipeline(lines, *steps, sink)
+        imported, bookmark = await fill(_erased(lists))
     except EventferryError as error:
         await store._undo_init_for(error)
         raise
     return RestoreReport(
-        imported=report.imported,
+        imported=imported,
         secrets=secrets,
         chain=backup.chain.name,
         manifest=backup.manifest.number,
         created=backup.manifest.created,
-        bookmark=lines.bookmark if changes is None else None,
+        bookmark=bookmark,
     )
 
 
@@ -138,7 +195,7 @@ class _Restoring(Bringing):
         self,
         database: Database,
         known: Sequence[Erasure],
-        note: Callable[[int], Awaitable[None]] | None,
+        note: Callable[[int], Awaitable[None]],
         **options: bool,
     ) -> None:
         async def found() -> Sequence[Erasure]:
@@ -148,8 +205,7 @@ class _Restoring(Bringing):
         self._note = note
 
     async def _swapped(self, progress: Progress) -> None:
-        if self._note is not None:
-            await self._note(progress.events)
+        await self._note(progress.events)
         await super()._swapped(progress)
 
 
@@ -173,7 +229,7 @@ async def _erasures(backup: Backup) -> list[Erasures]:
         ) from error
 
 
-async def _note(database: Database, backup: Backup, lines: BackupLines, events: int) -> None:
+async def _note(database: Database, backup: Backup, bookmark: str, events: int) -> None:
     """Keep whose history it is: readers of the store that was backed up may go on here, as far as it goes."""
     if backup.chain.name == NO_IDENTITY:
         return
@@ -187,8 +243,8 @@ async def _note(database: Database, backup: Backup, lines: BackupLines, events: 
             place=backup.manifest.source,
             identity=backup.chain.name,
             mode="replica",
-            bookmark=lines.bookmark,
-            heads=vector.encode(decode(lines.bookmark).unread),
+            bookmark=bookmark,
+            heads=vector.encode(decode(bookmark).unread),
             events=events,
             at=now(),
             target=identity_of(await writing.state()).hex(),

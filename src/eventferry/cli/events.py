@@ -232,7 +232,7 @@ async def _export_foreign(
 
 
 @command("import")
-@click.argument("src", type=SOURCE)
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=SOURCE)
 @click.argument("store", type=STORE)
 @from_csv_option
 @foreign_details
@@ -249,7 +249,7 @@ async def _export_foreign(
 @option("--byte-offset", "N", "Skip this many bytes of SRC. Needs --manual.", type=WholeNumber(0), default=0)
 @to_option
 def import_(
-    src: str,
+    sources: tuple[str, ...],
     store: str,
     file_format: FileFormat,
     manual: bool,
@@ -260,15 +260,18 @@ def import_(
 ) -> None:
     """Replace a store's events by those of SRC.
 
-    This is all or nothing. A missing store is created.
+    This is all or nothing. A missing store is created. Several files are imported in parts, as with --jobs: each event
+    says where it belongs, so their order does not matter.
     """
-    if jobs > 1:
+    if jobs > 1 or len(sources) > 1:
         if manual or byte_offset or product is not None or file_format != "jsonl":
             raise UsageError(
-                "--jobs cannot be combined with --manual, --byte-offset, --to or another format than JSON Lines"
+                "--jobs, as well as several files, cannot be combined with --manual, --byte-offset, --to or another "
+                "format than JSON Lines"
             )
-        run(import_by_jobs(src, store, jobs_of(jobs, options), as_json=options["as_json"]))
+        run(import_by_jobs(sources, store, jobs_of(jobs, options), as_json=options["as_json"]))
         return
+    [src] = sources
     if product is not None:
         run(
             _fill(

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eventferry import open_store
-from eventferry.cli.options import refuse_broken_url
 from eventferry.cli.output import print_result
-from eventferry.cli.places import events_of, store_at
-from eventferry.cli.terminal import Extent, Meter, rate
+from eventferry.cli.places import events_of, refuse_store, store_at, warn_unchecked
+from eventferry.cli.terminal import Extent, Meter, counted, rate
 from eventferry.databases import is_on_server
 from eventferry.errors import EventferryError, UsageError
 
 if TYPE_CHECKING:
     from eventferry.importing.jobs import JobsImport, Options
-
-_PARTS = 8
-"""How many parts each process pushes, about: so that none is idle for long at the end."""
-
 
 _TAKEN = ("replace", "freeze", "allow_empty", "ignore_unknown_keys")
 
@@ -31,8 +26,8 @@ def jobs_of(jobs: int, options: dict[str, Any]) -> Options:
 
     if _has_others(options):
         raise UsageError(
-            "--jobs imports a file as it is: it cannot be combined with a mapping, filters, rules, --dry-run, --resume "
-            "or what is said of an end mark"
+            "--jobs, as well as several files, imports what is there as it is: it cannot be combined with a mapping, "
+            "filters, rules, --dry-run, --resume or what is said of an end mark"
         )
     return Options(jobs, **{name: options[name] for name in _TAKEN})
 
@@ -52,13 +47,13 @@ def _has_others(options: dict[str, Any]) -> bool:
 async def copy_by_jobs(src: str, store: str, options: Options, *, with_bookmark: bool, as_json: bool) -> None:
     """Replace a store's events by another store's."""
     from eventferry.changing import erasing
-    from eventferry.importing.jobs import StorePart
+    from eventferry.importing.jobs import PARTS, StorePart
 
-    async with store_at(src) as source, _import_into(store, options) as jobs:
-        partitions = await source.partitions(_PARTS * options.jobs)
+    async with store_at(src) as source, _import_into(store, options, "copy") as jobs:
+        partitions = await source.partitions(PARTS * options.jobs)
         known = await erasing.read(source._database)
         with Meter("importing", await events_of(source)) as meter:
-            await jobs.push([StorePart(src, each) for each in partitions], lambda: meter.show(jobs.events))
+            await jobs.push([StorePart(src, each) for each in partitions], lambda _: meter.show(jobs.events))
             if await erasing.read(source._database) != known:
                 raise EventferryError("something was erased from the source during the copy: copy again")
             await jobs.commit(known)
@@ -68,16 +63,33 @@ async def copy_by_jobs(src: str, store: str, options: Options, *, with_bookmark:
     )
 
 
-async def import_by_jobs(src: str, store: str, options: Options, *, as_json: bool) -> None:
-    """Replace a store's events by those of a file of JSON Lines."""
-    from eventferry.importing.jobs import parts_of_file
+async def import_by_jobs(places: Sequence[str], store: str, options: Options, *, as_json: bool) -> None:
+    """Replace a store's events by those of files of JSON Lines."""
+    from eventferry.importing.jobs import PARTS, FilePart, WholeFile, parts_of_files
 
-    path = _file(src)
-    async with _import_into(store, options) as jobs:
-        with Meter("importing", Extent(path.stat().st_size)) as meter:
-            await jobs.push(parts_of_file(path, _PARTS * options.jobs), lambda: meter.show(jobs.bytes))
+    paths = _files(places)
+    read = 0
+
+    def show(part: FilePart | WholeFile) -> None:
+        nonlocal read
+        read += part.size
+        meter.show(read)
+
+    async with _import_into(store, options, "import") as jobs:
+        with Meter("importing", Extent(sum(path.stat().st_size for path in paths))) as meter:
+            await jobs.push(parts_of_files(paths, PARTS * options.jobs), show)
             await jobs.commit()
-    _tell(jobs, meter.seconds, {"byteOffset": jobs.bytes}, "", as_json=as_json)
+    more = {"byteOffset": jobs.bytes} if len(paths) == 1 else {"files": len(paths)}
+    _tell(
+        jobs,
+        meter.seconds,
+        more,
+        f" from {counted(len(paths), 'file')}" if len(paths) > 1 else "",
+        as_json=as_json,
+    )
+    for part in jobs.unchecked:
+        if isinstance(part, WholeFile):
+            warn_unchecked(part.path)
 
 
 def _tell(jobs: JobsImport, seconds: float, more: dict[str, Any], words: str, *, as_json: bool) -> None:
@@ -85,28 +97,29 @@ def _tell(jobs: JobsImport, seconds: float, more: dict[str, Any], words: str, *,
     print_result(told, f"imported {rate(jobs.events, seconds)}{words}", as_json=as_json)
 
 
-def _file(place: str) -> Path:
-    """A file that can be read from several places at once. Raises UsageError for any other source."""
-    from eventferry.lines.end_mark import ends_with_mark
-    from eventferry.lines.files import is_plain
+def _files(places: Sequence[str]) -> list[Path]:
+    """Files that can be read from several processes at once. Raises UsageError for any other source."""
+    from eventferry.importing.jobs import is_divisible
 
-    refuse_broken_url(place)
-    path = Path(place)
-    if place != "-" and not path.exists():
-        raise EventferryError(f"there is no file {place}")
-    if place == "-" or not is_plain(path):
+    paths = []
+    for place in places:
+        refuse_store(place, "copy takes one, also with --jobs; these are files of JSON Lines")
+        path = Path(place)
+        if place != "-" and not path.exists():
+            raise EventferryError(f"there is no file {place}")
+        if place == "-" or not path.is_file():
+            raise UsageError(f"several files, and --jobs, need ordinary files to read, and {place} is none")
+        paths.append(path)
+    if len(paths) == 1 and not is_divisible(paths[0]):
         raise UsageError(
-            "--jobs reads one file at several places: it needs a plain file that is not compressed"
+            "--jobs reads one file at several places, so it needs a plain file, not one that is compressed or has an "
+            "end mark, which is about all its lines together: import it without --jobs"
         )
-    if ends_with_mark(path):
-        raise UsageError(
-            "the file has an end mark, which is about all its lines together: import it without --jobs"
-        )
-    return path
+    return paths
 
 
 @asynccontextmanager
-async def _import_into(store: str, options: Options) -> AsyncIterator[JobsImport]:
+async def _import_into(store: str, options: Options, operation: str) -> AsyncIterator[JobsImport]:
     """An import into a store, which is made if it is missing, and then removed again where nothing comes in."""
     from eventferry.importing.jobs import JobsImport
 
@@ -114,7 +127,7 @@ async def _import_into(store: str, options: Options) -> AsyncIterator[JobsImport
         if not await opened.exists():
             await opened.init()
         try:
-            async with JobsImport(opened._database, store, options) as jobs:
+            async with JobsImport(opened._database, store, options, operation) as jobs:
                 yield jobs
         except EventferryError as error:
             await opened._undo_init_for(error)

@@ -354,7 +354,7 @@ to_option = option(
 processes_option = option(
     "--jobs",
     "N",
-    "Import with this many processes, each with a connection; for a file of JSON Lines, into a store on a server.",
+    "Import with this many processes, each with a connection; for files of JSON Lines, into a store on a server.",
     type=WholeNumber(1),
     default=1,
 )

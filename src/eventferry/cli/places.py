@@ -121,40 +121,23 @@ async def source_of(
     A store is read with `jobs` connections, and up to the bookmark `until`; other tables as `foreign` says. An end mark
     is checked by `end`, or if there is one. Warns at the end about a compressed file without a checksum.
     """
+    from eventferry.lines.end_mark import CheckedLines
+    from eventferry.lines.files import Blocks
+
     if foreign is not None:
         async with foreign.lines(place) as export:
             yield export, Extent(None, "event")
         return
     async with blocks_of(place, jobs, until) as (blocks, extent):
-        lines = blocks if is_store(place) else _Checked(blocks, end)
+        lines = CheckedLines(blocks, end) if isinstance(blocks, Blocks) else blocks
         yield lines, extent
-        if getattr(lines, "is_unchecked", False):
-            say(f"warning: {place} has no checksum, so damage may go unnoticed")
+        if isinstance(lines, CheckedLines) and lines.is_unchecked:
+            warn_unchecked(place)
 
 
-class _Checked(AsyncIterator[bytes]):
-    """Lines whose end mark is checked, if they have one or must."""
-
-    def __init__(self, blocks: AsyncIterator[bytes], end: CheckEnd | None) -> None:
-        from eventferry.lines.end_mark import CheckEnd
-
-        self._blocks = blocks
-        self._lines = (end or CheckEnd())(blocks)
-
-    @property
-    def is_unchecked(self) -> bool:
-        """Whether damage may go unnoticed."""
-        return getattr(self._blocks, "is_unchecked", False)
-
-    def __aiter__(self) -> _Checked:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._lines)
-
-    async def aclose(self) -> None:
-        """End now."""
-        await self._lines.aclose()
+def warn_unchecked(place: str) -> None:
+    """Say that damage of a file would not be seen."""
+    say(f"warning: {place} has no checksum, so damage may go unnoticed")
 
 
 @asynccontextmanager

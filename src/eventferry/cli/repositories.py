@@ -35,6 +35,7 @@ from eventferry.cli.output import moment_text, print_data, print_json, print_lin
 from eventferry.cli.places import destination_of, source_of, store_at
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Extent, Meter, conclude, counted, inform, is_quiet, is_watched, rate, say
+from eventferry.databases import is_on_server
 from eventferry.errors import StoreUnreachableError, UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +124,6 @@ state_options = section(
     ),
     chain_option,
     identity_option,
-    parts_jobs_option,
 )
 
 
@@ -182,6 +182,14 @@ async def _extent(repository: eventferry.Repository, chain: str | None) -> Exten
 @flag("--allow-empty", "Allow a backup without events, which empties the store.")
 @flag("--resume", "Continue an interrupted restore of the same state.")
 @flag("--freeze", "Freeze the store during the restore.")
+@option(
+    "--jobs",
+    "N",
+    "Restore with this many processes into a store on a server. With 1, with --until, --resume, filters or rules, and "
+    "into SQLite, one process does it, and fetches as many parts at the same time, at least 2.",
+    type=WholeNumber(1),
+    default=1,
+)
 @json_option
 @cancellable
 async def restore(
@@ -206,30 +214,42 @@ async def restore(
 
     import msgspec
 
+    from eventferry.backup.reading import JOBS
+
     found = eventferry.Repository(repository, identity)
     options["finish"] = None  # a restore ends at a cut
     changing = changing_of(options, start, dry_run=dry_run)
     if dry_run:
-        read = found.export_events(manifest, stop, chain, jobs, without_erasures=options["without_erasures"])
+        read = found.export_events(
+            manifest, stop, chain, max(jobs, JOBS), without_erasures=options["without_erasures"]
+        )
         async with contextlib.aclosing(read) as lines:
             await changing.tell(lines, await _extent(found, chain), as_json=as_json)
         return
+    # One process alone changes events, knows where to end, and resumes.
+    is_one = stop is not None or changing.changes is not None or options["resume"]
     async with changing.reported(), open_store(store) as opened:
         with await _meter(found, chain) as meter:
-            try:
-                report = await found.restore(
-                    opened,
-                    manifest=manifest,
-                    until=stop,
-                    chain=chain,
-                    changes=changing.changes,
-                    tell=meter,
-                    jobs=jobs,
-                    **options,
+            if jobs > 1 and is_on_server(store) and not is_one:
+                del options["resume"]
+                report = await found._restore_by(
+                    store, opened, manifest=manifest, chain=chain, jobs=jobs, tell=meter.show, **options
                 )
-            except (asyncio.CancelledError, StoreUnreachableError):
-                say("the restore was interrupted: run it again with --resume to continue")
-                raise
+            else:
+                try:
+                    report = await found.restore(
+                        opened,
+                        manifest=manifest,
+                        until=stop,
+                        chain=chain,
+                        changes=changing.changes,
+                        tell=meter,
+                        jobs=max(jobs, JOBS),
+                        **options,
+                    )
+                except (asyncio.CancelledError, StoreUnreachableError):
+                    say("the restore was interrupted: run it again with --resume to continue")
+                    raise
     if as_json:
         print_json(msgspec.to_builtins(report) | changing.result)
     else:
@@ -404,6 +424,7 @@ async def status(
 @command()
 @click.argument("repository", metavar="REPO", type=REPOSITORY)
 @state_options
+@parts_jobs_option
 @kinds
 @without_erasures_option
 @cancellable

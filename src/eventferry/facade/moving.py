@@ -15,7 +15,7 @@ from eventferry.facade.opened import Opened
 from eventferry.importing import incremental, replace
 from eventferry.importing.incremental import EventSource
 from eventferry.importing.manual import Appending
-from eventferry.importing.merge import ImportReport, Older
+from eventferry.importing.merge import Older
 from eventferry.importing.replace import Replacement
 from eventferry.importing.stream import ImportStream
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
@@ -25,7 +25,7 @@ from eventferry.reading.arguments import Archived, Filters, check_integer, check
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.maintenance import AUTO, MANUAL, MaintenanceMode
 from eventferry.reading.partition import Partition
-from eventferry.results import ImportProgress
+from eventferry.results import ImportProgress, ImportReport
 from eventferry.state.syncs import Mode
 from eventferry.syncing.preview import SyncPreview
 from eventferry.syncing.status import SyncStatus, status_of
@@ -383,7 +383,12 @@ class Moving(Opened):
 
     @told("incremental commit")
     async def commit_incremental_import(self, import_id: str, older: Older = "skip") -> ImportReport:
-        """Merge the pushed events into the store, in one transaction. Raises as push and `incremental_import` do."""
+        """Merge the pushed events into the store, in one transaction. Committing again returns the same report.
+
+        Raises:
+            ImportNotFoundError: no import with this id is open, and none was committed in the last 30 days.
+            Others: as `incremental_import` does.
+        """
         return await incremental.commit(self._database, import_id, older)
 
     @told("incremental rollback")

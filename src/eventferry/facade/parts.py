@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from eventferry.changing import erasing
 from eventferry.facade.opened import Opened
 from eventferry.importing import parts
-from eventferry.importing.merge import ImportReport
 from eventferry.importing.parts import PartReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.piping import Source
 from eventferry.operation_log import told
 from eventferry.reading.arguments import check_integer
+from eventferry.results import ImportReport
 
 if TYPE_CHECKING:
     from eventferry.store import EventStore

@@ -18,6 +18,7 @@ from eventferry.database import Database, NewRowBatch, Owner, Stage
 from eventferry.databases import statements
 from eventferry.errors import (
     EventferryError,
+    ImportNotFoundError,
     InputError,
     StoreChangedError,
     UnsupportedStoreError,
@@ -25,7 +26,7 @@ from eventferry.errors import (
 )
 from eventferry.importing import merge, steps
 from eventferry.importing.batch import BATCH_BYTES, PART, SLICE, Batches
-from eventferry.importing.merge import ImportReport, Older
+from eventferry.importing.merge import Older
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.blocks import BOM, ArraySplitter, LineSplitter
 from eventferry.lines.converting import new_row
@@ -33,7 +34,8 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, EventInput, NewRow, NewRowValues
 from eventferry.lines.limits import Limits, check_limits
 from eventferry.reading import order
-from eventferry.state import erasures, owners
+from eventferry.results import ImportReport
+from eventferry.state import commits, erasures, owners
 
 if TYPE_CHECKING:
     from eventferry.changing.changes import Changes
@@ -47,6 +49,7 @@ Piece: TypeAlias = tuple[Sequence[NewRowValues], int]  # rows, and how many byte
 
 async def begin(database: Database) -> str:
     """Open an incremental import; returns its id."""
+    await commits.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         await steps.refuse_open(writing, "open")
         return (await writing.make_stage("open")).id
@@ -81,11 +84,17 @@ async def push(
 
 
 async def commit(database: Database, import_id: str, older: Older) -> ImportReport:
-    """Merge the open import into the store."""
+    """Merge the open import into the store; of one that is committed already, the report once more."""
     merge.check_older(older)
     async with owners.writing(database, "exclusive") as writing:
-        stage = await steps.opened(writing, "open", import_id)
+        try:
+            stage = await steps.opened(writing, "open", import_id)
+        except ImportNotFoundError:
+            if (done := await commits.committed(writing, import_id)) is None:
+                raise
+            return done
         report = await merge.merge(writing, stage, older)
+        await commits.save(writing, import_id, report)
         await writing.drop_stage(stage)
         return report
 

@@ -12,18 +12,22 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from eventferry.database import Database, Owner
-from eventferry.errors import EventferryError, InputError
+from eventferry.errors import EndMarkError, EventferryError, InputError
 from eventferry.importing import parts
-from eventferry.importing.merge import ImportReport
 from eventferry.importing.parts import PartReport
 from eventferry.lifecycle import over, to_the_end
+from eventferry.lines.end_mark import CheckedLines, ends_with_mark
+from eventferry.lines.files import is_plain, read_blocks
 from eventferry.lines.piping import Source
+from eventferry.operation_log import Operation
 from eventferry.processes.worker import Channel, WorkerProcess
 from eventferry.reading.partition import Partition
+from eventferry.results import ImportReport
 from eventferry.state.erasures import Erasure
 
 if TYPE_CHECKING:
@@ -32,8 +36,31 @@ if TYPE_CHECKING:
 StoreAt: TypeAlias = "Callable[[str], Awaitable[EventStore]]"
 """Gives the store at a URL; a worker opens each once."""
 
+PARTS = 8
+"""How many parts each process pushes, about: so that none is idle for long at the end."""
+
+AnyPart = TypeVar("AnyPart", bound="Part")
+
 _BLOCK = 256 * 1024
 _LEAST = 1024 * 1024  # bytes of a file's range, so that a part is worth its push
+
+
+class Part(Protocol):
+    """What a worker pushes at once. It goes there pickled."""
+
+    @property
+    def name(self) -> str:
+        """The part's name."""
+
+    @property
+    def byte_offset(self) -> int:
+        """Where it begins in its source, for messages."""
+
+    async def lines(self, store_at: StoreAt) -> Source:
+        """Its lines; in the worker."""
+
+    def placed(self, error: EventferryError) -> EventferryError:
+        """The error of a push, with its place in the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +87,26 @@ class StorePart:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A part that a worker reads from a file: whole lines, from a byte up to another."""
+    """A part that a worker reads from a file: whole lines, from a byte up to another.
 
+    Attributes:
+        name: the part's name.
+        path: of the file.
+        identity: of the file itself, whatever stands at the path later.
+        byte_offset: where it begins.
+        end: where it ends.
+    """
+
+    name: str
     path: str
     identity: tuple[int, int]
     byte_offset: int
     end: int
 
     @property
-    def name(self) -> str:
-        """The part's name."""
-        return f"bytes {self.byte_offset} to {self.end}"
+    def size(self) -> int:
+        """How many bytes of the file it is."""
+        return self.end - self.byte_offset
 
     async def lines(self, store_at: StoreAt) -> Source:
         """Its lines."""
@@ -81,7 +117,7 @@ class FilePart:
             if _identity(os.fstat(file.fileno())) != self.identity:
                 raise InputError(f"{self.path} was replaced by another file during the import")
             file.seek(self.byte_offset)
-            left = self.end - self.byte_offset
+            left = self.size
             while left and (block := file.read(min(_BLOCK, left))):
                 left -= len(block)
                 yield block
@@ -99,30 +135,87 @@ class FilePart:
                 left -= len(block)
                 before += block.count(b"\n")
         return InputError(
-            error.reason, line=before + error.line, byte_offset=error.byte_offset, field=error.field
+            f"{error.reason}, in {self.path}",
+            line=before + error.line,
+            byte_offset=error.byte_offset,
+            field=error.field,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class WholeFile:
+    """A part that is a file as a whole: one that is compressed, or has an end mark, which is about all its lines.
+
+    Attributes:
+        name: the part's name.
+        path: of the file.
+        size: how many bytes it has.
+    """
+
+    name: str
+    path: str
+    size: int
+    byte_offset = 0
+
+    async def lines(self, store_at: StoreAt) -> Source:
+        """Its lines."""
+        return CheckedLines(read_blocks(self.path))
+
+    def placed(self, error: EventferryError) -> EventferryError:
+        """The error of a push, with its place in the source."""
+        match error:
+            case EndMarkError():
+                return EndMarkError(f"{self.path}: {error}")
+            case InputError(line=int()):
+                return InputError(
+                    f"{error.reason}, in {self.path}",
+                    line=error.line,
+                    byte_offset=error.byte_offset,
+                    field=error.field,
+                )
+        return error
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def parts_of_file(path: Path, most: int) -> list[FilePart]:
-    """At most so many ranges of whole lines, of about one size."""
+def parts_of_files(paths: Sequence[Path], most: int) -> list[FilePart | WholeFile]:
+    """Files of lines, divided into parts of about one size, about so many. What cannot be divided comes first: it takes
+    longest. Positions are in the lines, so the order of the files does not matter."""
+    whole: list[FilePart | WholeFile] = []
+    ranges: list[FilePart | WholeFile] = []
+    each = sum(path.stat().st_size for path in paths) // most
+    for number, path in enumerate(paths, 1):
+        told = "" if len(paths) == 1 else f"file {number} ({path.name})"
+        if is_divisible(path):
+            ranges += _ranges(path, f"{told}, " if told else "", each)
+        else:
+            whole.append(WholeFile(told or path.name, str(path), path.stat().st_size))
+    return [*sorted(whole, key=lambda part: part.size, reverse=True), *ranges]
+
+
+def is_divisible(path: Path) -> bool:
+    """Whether a file can be read at several places at once, and each line of it by itself."""
+    return is_plain(path) and not ends_with_mark(path)
+
+
+def _ranges(path: Path, label: str, each: int) -> list[FilePart]:
+    """Ranges of whole lines of a file, each of about so many bytes."""
     bounds = [0]
     with path.open("rb") as file:
         found = os.fstat(file.fileno())
         size = found.st_size
-        count = max(min(most, size // _LEAST), 1)
+        count = max(size // max(each, _LEAST), 1)
         for number in range(1, count):
             file.seek(max(size * number // count, bounds[-1]))
             while (block := file.readline(_BLOCK)) and not block.endswith(b"\n"):
                 pass
             if bounds[-1] < file.tell() < size:
                 bounds.append(file.tell())
-    ends = [*bounds[1:], size]
     return [
-        FilePart(str(path), _identity(found), begin, end) for begin, end in zip(bounds, ends, strict=True)
+        FilePart(f"{label}bytes {begin} to {end}", str(path), _identity(found), begin, end)
+        for begin, end in pairwise([*bounds, size])
     ]
 
 
@@ -141,21 +234,31 @@ class JobsImport:
     """An import in parts into the store at a URL, by several processes: push, then commit, within `async with`. Leaving
     that without a commit leaves nothing behind.
 
+    Args:
+        database: of the store.
+        url: where workers find it.
+        options: how it is done.
+        operation: what it is, for the log.
+
     Attributes:
         events: of the parts that are in.
-        bytes: their length.
+        bytes: of their lines.
+        unchecked: those of them that are compressed without a checksum, so that damage may go unnoticed.
     """
 
-    def __init__(self, database: Database, url: str, options: Options) -> None:
+    def __init__(self, database: Database, url: str, options: Options, operation: str) -> None:
         self._database = database
         self._url = url
         self._options = options
+        self._operation = Operation(operation, database, jobs=options.jobs)
         self._driver: Owner | None = None
         self._id = ""
         self.events = 0
         self.bytes = 0
+        self.unchecked: list[Part] = []
 
     async def __aenter__(self) -> JobsImport:
+        self._operation.begin()
         self._driver = await self._database.own()
         try:
             self._id = await parts.begin(
@@ -164,23 +267,26 @@ class JobsImport:
                 driver=self._driver,
                 freeze=self._options.freeze,
             )
-        except BaseException:
-            await self.__aexit__()
+        except BaseException as error:
+            await self.__aexit__(None, error, None)
             raise
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._operation.fail(error)  # unless it was committed
         driver, self._driver = self._driver, None
         if driver is not None:
             await to_the_end(parts.undo(self._database, driver))
 
-    async def push(self, of: Sequence[StorePart | FilePart], done: Callable[[], None] = lambda: None) -> None:
-        """Push all of these parts; `done` is called when one is in."""
+    async def push(self, of: Sequence[AnyPart], done: Callable[[AnyPart], None] = lambda _: None) -> None:
+        """Push all of these parts; `done` is called with one that is in."""
 
-        def count(report: PartReport) -> None:
-            self.events += report.events
-            self.bytes += report.byte_offset
-            done()
+        def count(part: AnyPart, pushed: _Pushed) -> None:
+            self.events += pushed.report.events
+            self.bytes += pushed.report.byte_offset
+            if pushed.is_unchecked:
+                self.unchecked.append(part)
+            done(part)
 
         waiting = deque(of)
         tasks = [
@@ -193,17 +299,17 @@ class JobsImport:
                 task.cancel()
             await to_the_end(over(asyncio.gather(*tasks, return_exceptions=True)))
 
-    async def _push(self, waiting: deque[StorePart | FilePart], done: Callable[[PartReport], None]) -> None:
+    async def _push(self, waiting: deque[AnyPart], done: Callable[[AnyPart, _Pushed], None]) -> None:
         """Have a process push what is waiting, one part after the other."""
         async with WorkerProcess(f"{__name__}:work", "an import") as worker:
             await worker.send((self._url, self._id, self._options.ignore_unknown_keys))
             while waiting:
                 part = waiting.popleft()
                 await worker.send(part)
-                answer: PartReport | _Failure = await worker.receive()
+                answer: _Pushed | _Failure = await worker.receive()
                 if isinstance(answer, _Failure):
                     raise part.placed(answer.error())
-                done(answer)
+                done(part, answer)
 
     async def commit(self, known: Sequence[Erasure] = ()) -> ImportReport:
         """Swap, and end. `known` was erased from where the events come from."""
@@ -217,7 +323,15 @@ class JobsImport:
         driver, self._driver = self._driver, None
         if driver is not None:
             await to_the_end(driver.release())
+        self._operation.end(imported=report.imported)
         return report
+
+
+class _Pushed(NamedTuple):
+    """A part is in."""
+
+    report: PartReport
+    is_unchecked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,16 +366,18 @@ async def _work(channel: Channel) -> None:
             return stores[place]
 
         while True:
-            part: StorePart | FilePart = await asyncio.to_thread(channel.receive)
-            answer: PartReport | _Failure
+            part: Part = await asyncio.to_thread(channel.receive)
+            answer: _Pushed | _Failure
             try:
-                answer = await (await store_at(url)).push_import(
+                lines = await part.lines(store_at)
+                report = await (await store_at(url)).push_import(
                     import_id,
                     part.name,
-                    await part.lines(store_at),
+                    lines,
                     byte_offset=part.byte_offset,
                     ignore_unknown_keys=ignore_unknown_keys,
                 )
+                answer = _Pushed(report, isinstance(lines, CheckedLines) and lines.is_unchecked)
             except EventferryError as error:
                 answer = _Failure(type(error), str(error), error.__dict__)
             except OSError as error:

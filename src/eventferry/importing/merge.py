@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Literal, TypeAlias
 
-import msgspec
-
 from eventferry.comparing.canonical import canonical
 from eventferry.comparing.spill import Spill
 from eventferry.cursor import MAX_COUNTER
@@ -22,25 +20,12 @@ from eventferry.database import ExclusiveWriting, Shared, Stage
 from eventferry.errors import ArchiveError, OlderEventsError, UsageError
 from eventferry.lifecycle import aclosing
 from eventferry.lines.limits import full_thread
+from eventferry.results import ImportReport
 from eventferry.state import archives
 from eventferry.state.figures import latest_timestamp
 
 Older: TypeAlias = Literal["skip", "reject", "accept"]
 OLDER: tuple[Older, ...] = ("skip", "reject", "accept")
-
-
-class ImportReport(msgspec.Struct, frozen=True, rename="camel"):
-    """What an incremental import returns, and an import in parts, which skips nothing.
-
-    Attributes:
-        imported: events that came in.
-        skipped_existing: events that the store held already.
-        skipped_older: events older than the latest one that the store held before.
-    """
-
-    imported: int = 0
-    skipped_existing: int = 0
-    skipped_older: int = 0
 
 
 def check_older(older: str) -> None:

@@ -29,7 +29,6 @@ from eventferry.errors import (
 from eventferry.importing import ledger, steps
 from eventferry.importing import replace as replacing_import
 from eventferry.importing.batch import BATCH_BYTES
-from eventferry.importing.merge import ImportReport
 from eventferry.importing.replace import Staging
 from eventferry.importing.stream import ImportStream
 from eventferry.lifecycle import to_the_end
@@ -40,6 +39,7 @@ from eventferry.lines.limits import Limits
 from eventferry.lines.piping import Source, pipeline
 from eventferry.operation_log import Operation
 from eventferry.reading import order
+from eventferry.results import ImportReport
 from eventferry.state import commits, erasures, owners
 from eventferry.state.erasures import Erasure
 
@@ -268,7 +268,7 @@ async def commit(
             except ImportNotFoundError:
                 if (done := await _committed(database, import_id)) is None:
                     raise
-                return ImportReport(done)
+                return done
             events = await _commit(database, stage, owner, known, allow_empty=allow_empty)
         finally:
             if driver is None:
@@ -305,8 +305,8 @@ async def roll_back(database: Database, import_id: str | None) -> None:
             await to_the_end(owner.release())
 
 
-async def _committed(database: Database, import_id: str) -> int | None:
-    """How many events the import had, if it is committed; for an import that is not open."""
+async def _committed(database: Database, import_id: str) -> ImportReport | None:
+    """The report of the import, if it is committed; for an import that is not open."""
     async with database.reading() as reading:
         return await commits.committed(reading, import_id)
 
@@ -352,7 +352,7 @@ async def _commit(
 
     async def swap(replacing: Replacing, stage: Stage) -> None:
         await replacing.swap(stage)
-        await commits.save(replacing, stage.id, events)
+        await commits.save(replacing, stage.id, ImportReport(events))
         if known:
             await erasing.keep(replacing, known)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from eventferry.errors import EndMarkError
+from eventferry.lines.files import Blocks
 
 _BEGIN = b'{"endMark":'
 
@@ -119,6 +120,30 @@ class CheckEnd:
                 f"{mark.events:,} events were exported, and as many came, but not the same bytes: a program on the way "
                 "changes them (then say --filtered), or they were damaged. Nothing of it was stored"
             )
+
+
+class CheckedLines(AsyncIterator[bytes]):
+    """Lines of a file whose end mark is checked, if they have one or must."""
+
+    def __init__(self, blocks: Blocks, end: CheckEnd | None = None) -> None:
+        self._blocks = blocks
+        self._lines = (end or CheckEnd())(blocks)
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether damage may go unnoticed."""
+        return self._blocks.is_unchecked
+
+    def __aiter__(self) -> CheckedLines:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._lines)
+
+    async def aclose(self) -> None:
+        """End now; twice is fine."""
+        await self._lines.aclose()
+        await self._blocks.aclose()
 
 
 def ends_with_mark(path: Path) -> bool:

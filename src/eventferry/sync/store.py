@@ -7,11 +7,12 @@ from typing import Self
 
 from eventferry import AUTO, MaintenanceMode
 from eventferry.changing.changes import Changes
-from eventferry.importing.merge import ImportReport, Older
+from eventferry.importing.merge import Older
 from eventferry.importing.parts import PartReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
 from eventferry.lines.piping import Source
+from eventferry.results import ImportReport
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.sync.arguments import events_of, source_of
 from eventferry.sync.loop import LOOP
