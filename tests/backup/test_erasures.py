@@ -66,6 +66,7 @@ async def test_a_restore_of_an_older_backup_stays_erased(new_url: NewUrl, tmp_pa
         assert await named_in(restored) == ALL - {"aggregate-3", "aggregate-4"}
 
 
+@pytest.mark.slow
 async def test_readers_of_the_store_go_on_in_the_restored_one(new_url: NewUrl, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     async with open_store(new_url()) as store, open_store(new_url()) as restored:

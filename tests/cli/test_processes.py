@@ -446,6 +446,7 @@ def broken_off(ferry: Ferry, many: bytes, request: pytest.FixtureRequest) -> byt
     return many
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_import_leaves_is_the_old_store(ferry: Ferry, broken_off: bytes) -> None:
     assert ferry.exported("a.db") == make_lines(3)
     description = ferry.done("describe", "a.db", "--json").json

@@ -219,7 +219,7 @@ STEPS = st.lists(
 
 
 @settings(
-    max_examples=examples(7), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(4), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(steps=STEPS)
 async def test_the_cursors_of_a_group_are_the_heads_whatever_was_done_before_and_by_whom(

@@ -80,6 +80,7 @@ async def test_whichever_batch_cannot_be_put_into_the_stage_the_import_fails_and
 
 
 @pytest.mark.parametrize("seed", range(2))
+@pytest.mark.slow
 async def test_a_batch_shuffled_over_parallel_pushes_brings_exactly_what_is_new(
     opened: Opened, seed: int
 ) -> None:

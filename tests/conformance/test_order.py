@@ -198,7 +198,7 @@ def large_history(
     )
 
 
-def modest(usual: int = 8) -> settings:
+def modest(usual: int = 5) -> settings:
     # A fixture here is a factory: each example takes a fresh store from it.
     return settings(
         max_examples=examples(usual),
@@ -276,7 +276,7 @@ async def loaded(store: EventStore, limit: int, **filters: Any) -> list[Event]:
 # Everything, by every reader
 
 
-@modest()
+@modest(8)
 @given(events=histories())
 async def test_pages_of_any_size_bring_the_merge_of_the_threads(opened: Opened, events: list[Event]) -> None:
     expected = merged(events)

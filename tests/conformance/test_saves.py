@@ -454,7 +454,7 @@ async def test_versions_at_one_timestamp_come_in_order_though_one_at_another_tim
 
 
 @settings(
-    max_examples=examples(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(4), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     saves=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), max_size=40),

@@ -22,7 +22,7 @@ from eventferry import InputError
 from eventferry.http import ClientGoneError, Limits, RefusedError, request_blocks
 from eventferry.http.bodies import charset_of
 from eventferry.http.charsets import CHARSETS, known_charset
-from tests.support import exported, make_lines
+from tests.support import examples, exported, make_lines
 from tests.support.service import lines_of, new_event, problem_of, service
 
 SAMPLES = (
@@ -72,7 +72,7 @@ def _has(charset: str, character: str) -> bool:
         return False
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.sampled_from(CHARSETS), st.data(), st.lists(st.integers(0, 10_000), max_size=12))
 async def test_text_in_any_charset_arrives_exactly_cut_anywhere(
     charset: str, data: Any, cuts: list[int]

@@ -38,6 +38,7 @@ def curl(*words: str, stdin: bytes = b"") -> bytes:
     ).stdout
 
 
+@pytest.mark.slow
 def test_curl_pipes_an_export_into_an_import(server: Server, tmp_path: Path) -> None:
     headers = tmp_path / "headers"
     lines = curl("-D", str(headers), f"{server.url}/export")

@@ -252,6 +252,7 @@ def test_a_signal_that_is_ignored_at_the_start_stays_ignored(
         assert server.ended(20) == 0
 
 
+@pytest.mark.slow
 def test_an_export_that_takes_too_long_is_cut_and_does_not_look_whole(tmp_path: Path, large: str) -> None:
     with serving(large, tmp_path, "--grace", "1") as server, server.client() as client:
         with client.stream("GET", "/export") as response:

@@ -68,6 +68,7 @@ async def state_of(store: EventStore) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize("target", UPLOADS)
+@pytest.mark.slow
 async def test_an_upload_cut_at_any_byte_changes_nothing(tmp_path: Path, target: str) -> None:
     method, body = UPLOADS[target]
     async with opened(tmp_path, 3) as store:
@@ -91,6 +92,7 @@ def send_and_cut(url: str, head: bytes, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.slow
 def test_a_connection_cut_at_any_byte_of_an_import_changes_nothing(tmp_path: Path, chunked: bool) -> None:
     url = f"sqlite:///{tmp_path}/a.db"
 

@@ -277,6 +277,7 @@ async def test_the_sequence_is_found_however_the_column_gets_its_numbers(
         assert await reader.look() == [1, 2]
 
 
+@pytest.mark.slow
 async def test_one_that_is_prepared_is_waited_for_also_where_no_sequence_is_found(
     preparing: str, stack: ExitStack
 ) -> None:
