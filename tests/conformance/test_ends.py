@@ -366,7 +366,7 @@ def test_a_store_whose_loop_was_closed_in_the_middle_of_a_call_is_closed(
         gc.collect()
         # It waits for a save that never ends.
         with pytest.raises(StoreClosedError, match="its event loop was closed"):
-            asyncio.run(OPERATIONS["save"].run(store))
+            asyncio.run(store.save_event({"type": "T", "aggregateId": "saved", "aggregateVersion": 1}))
         asyncio.run(store.close())
 
 

@@ -179,7 +179,7 @@ def thrown_away(
     """End the loop of some work, at an await. Whether it came to that. What holds anything ends with the loop, before
     Python collects any garbage; and what it closes then ends without a word."""
     told: list[str] = []
-    with _heard(told):
+    with heard(lambda what: told.append("".join(traceback.format_exception(what.exc_value)))):
         gc.disable()
         try:
             came = loop_ended(work, at)
@@ -199,13 +199,9 @@ def thrown_away(
 
 
 @contextmanager
-def _heard(told: list[str]) -> Iterator[None]:
-    """What Python tells of objects that it throws away. But not of coroutines that were never awaited: pytest keeps
-    what it is warned of, and with it a store that nobody closes."""
-
-    def hear(what: Any) -> None:
-        told.append("".join(traceback.format_exception(what.exc_value)))
-
+def heard(hear: Callable[[Any], object]) -> Iterator[None]:
+    """Python tells of each task that is thrown away: to `hear`. And it warns of coroutines that were never awaited: to
+    nobody, since pytest keeps what it is warned of, and with it a store that nobody closes."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(sys, "unraisablehook", hear)
         warnings.simplefilter("ignore", RuntimeWarning)
