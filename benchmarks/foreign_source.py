@@ -39,11 +39,11 @@ from eventferry import open_source
 from eventferry.sources.mapping import Mapping, Time
 
 async def main(url, select):
-    count = 0
     async with open_source(url, Mapping(name="own", select=select, time=Time(zone="UTC"))) as source:
-        async for block in source.export_events():
-            count += block.count(b"\\n")
-    print(count, file=sys.stderr)
+        export = source.export_events()
+        async for _ in export:
+            pass
+    print(export.exported, file=sys.stderr)
 
 asyncio.run(main(*sys.argv[1:]))
 """

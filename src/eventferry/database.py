@@ -18,10 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, overload
 
 from eventferry.databases.dialect import Dialect, Value
+from eventferry.errors import StoreBusyError
 from eventferry.importing.batch import Batch
 from eventferry.lifecycle import Life
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
 from eventferry.lines.limits import Limits
+
+
+class OvertakenError(StoreBusyError):
+    """A transaction was undone because of one of another node, which came first. It may be tried again."""
 
 
 class Key(NamedTuple):
@@ -202,7 +207,7 @@ PLACED: tuple[StageKind, ...] = ("replace", "parts")
 """The kinds of stages that hold the events to be, with their positions."""
 
 # What a write transaction keeps out: nobody who saves, or them, or readers too.
-WritingKind: TypeAlias = Literal["shared", "exclusive", "replacing"]
+WritingKind: TypeAlias = Literal["shared", "repeatable", "exclusive", "replacing"]
 # What a write does on a frozen store.
 Frozen: TypeAlias = Literal["refuse", "allow"]
 
@@ -472,7 +477,7 @@ class Database(Protocol):
 
     @overload
     def writing(
-        self, kind: Literal["exclusive"], *, frozen: Frozen = "refuse", secrets: bool = False
+        self, kind: Literal["repeatable", "exclusive"], *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[ExclusiveWriting]: ...
 
     @overload
@@ -485,7 +490,8 @@ class Database(Protocol):
     ) -> AbstractAsyncContextManager[Writing]:
         """A write transaction: "shared" with saves, or "exclusive", which has the events to itself and keeps no reader
         out, or "replacing", which is an exclusive one that waits for readers too, in short attempts, so that nobody
-        queues behind it.
+        queues behind it. A "repeatable" one is an exclusive one that may raise OvertakenError
+        where a cluster is written to on several nodes, and holds up the others less.
 
         Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
         before the end. With `secrets` nobody else changes secrets before the end, and what is deleted leaves no remnant

@@ -67,8 +67,9 @@ class Operation:
     def __init__(self, name: str, database: Place, *, level: int = logging.INFO, **facts: Any) -> None:
         self._name = name
         self._database = database
-        self._level = logging.DEBUG if _TOLD_ELSEWHERE.get() else level
-        self._failure = logging.DEBUG if _TOLD_ELSEWHERE.get() else logging.WARNING
+        is_told_elsewhere = _TOLD_ELSEWHERE.get()
+        self._level = logging.DEBUG if is_told_elsewhere else level
+        self._failure = logging.DEBUG if is_told_elsewhere else logging.WARNING
         self._has_beginning = level > logging.DEBUG
         self._facts = facts
         self._began: float | None = None
@@ -155,7 +156,8 @@ def told(name: str, level: int = logging.INFO) -> Callable[[_Method[S, P, T]], _
         async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
             with Operation(name, self._database, level=level) as operation:
                 result = await method(self, *args, **kwargs)
-                operation.counts = counts_of(result)
+                if log.isEnabledFor(level):
+                    operation.counts = counts_of(result)
                 return result
 
         return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "find-poison": ("--json",),
     "diff": ("--type", "--until", "--rules", "--json"),
     "mcp": (),
-    "console": ("--port", "--scope", "--no-browser"),
+    "console": ("--aggregate", "--port", "--scope", "--no-browser"),
     "stores": ("--json",),
     "completion": (),
     "demo": (),
@@ -348,8 +349,11 @@ def test_the_demo_runs_the_main_job_on_the_flights(
     rows = (ON_TIME, CANCELLED, row("3-10", "500"), row("3-11", "500"), row("3-12", "500"))
     archive = make_archive(tmp_path, rows)
     monkeypatch.setattr(flights, "fetch", lambda directory: archive)
+    monkeypatch.setattr(sys, "argv", [".venv/bin/eventferry"])
+    monkeypatch.setenv("PATH", "/nowhere")
     for _ in range(2):  # again, over what the first left
         told = ferry.done("demo", "here")
+        assert "  .venv/bin/eventferry console here/first.db --aggregate aircraft-N14228\n" in told.err
         assert told.out == ""
         assert "equal" in told.err
     events = len(b"".join(flights.lines(archive)).splitlines())

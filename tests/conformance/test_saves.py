@@ -24,6 +24,7 @@ from eventferry import (
     open_store,
 )
 from eventferry import cursor as vector
+from eventferry.reading import order
 from tests.support import (
     FAR_FUTURE,
     LONG_AGO,
@@ -312,6 +313,16 @@ async def test_any_version_not_taken_is_accepted(opened: Opened) -> None:
         assert sorted(event.aggregate_version for event in await all_pages(store, 10)) == sorted(versions)
 
 
+async def test_an_append_goes_on_behind_the_last_version_after_a_save_below_the_last(opened: Opened) -> None:
+    async with opened() as store:
+        for version in (1, 9, 4):
+            await store.save_event(event_of("a", version))
+        with pytest.raises(ConcurrentError):
+            await store.append_events("a", [{"type": "T"}], expected_version=4)
+        appended = await store.append_events("a", [{"type": "T"}], expected_version=9)
+        assert appended.events[0].aggregate_version == 10
+
+
 async def test_the_same_version_of_another_aggregate_is_another_version(opened: Opened) -> None:
     async with opened() as store:
         for name in ("a", "b"):
@@ -447,10 +458,29 @@ async def test_versions_at_one_timestamp_come_in_order_though_one_at_another_tim
 ) -> None:
     async with opened() as store:
         names = [f"{number**3}" for number in range(120)]
-        for version, shift, order in ((1, 0, names), (2, 1, names), (3, 0, reversed(names))):
-            for name in order:
+        for version, shift, turn in ((1, 0, names), (2, 1, names), (3, 0, reversed(names))):
+            for name in turn:
                 await store.save_event(event_of(name, version, timestamp=FAR_FUTURE + shift))
         assert_versions_in_order(await all_pages(store, 77))
+
+
+async def test_timestamps_in_a_thread_do_not_go_backwards_from_save_to_save(opened: Opened) -> None:
+    names = [name for name in map("a{}".format, range(2000)) if order.thread_of(name) == 7][:3]
+    async with opened() as store:
+        shifts = (5, 3, 4, 5)
+        saves = [
+            event_of(name, version, timestamp=FAR_FUTURE + shift)
+            for version, shift in enumerate(shifts, 1)
+            for name in names
+        ]
+        for event in saves:
+            await store.save_event(event)
+        stored = await all_pages(store, 7)
+        assert len(stored) == len(saves)
+        for thread in range(256):
+            times = [event.timestamp for event in stored if event.thread_id == thread]
+            assert times == sorted(times)
+        assert_versions_in_order(stored)
 
 
 @settings(

@@ -8,14 +8,15 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 import pytest
 
-from eventferry.cli.console import _page_to
+from eventferry.cli.console import _page_to, _to
+from tests.support import line, make_event
 from tests.support.cli import COMMAND, PATIENCE, Ferry, environment, hear_signals, new_ferry
-from tests.support.console import markup_of
+from tests.support.console import console, markup_of
 from tests.support.service import serving
 
 ferry = pytest.fixture(new_ferry)
@@ -57,6 +58,16 @@ def test_the_console_of_a_store_is_for_whoever_has_its_address(ferry: Ferry) -> 
         finally:
             process.kill()
             process.wait()
+
+
+async def test_the_console_begins_with_the_aggregate_that_is_asked_for(tmp_path: Path) -> None:
+    asked = "aggregate 3&c=d/é"
+    async with console(tmp_path, line(make_event(0, aggregateId=asked))) as (visitor, _, tokens):
+        [(_, back)] = parse_qsl(_to(asked).removeprefix("?"))
+        answer = await visitor.sign_in(tokens["read"], back=back)
+        page = markup_of(await visitor.client.get(answer.headers["location"]))
+        assert f"{asked} – eventferry" in page.text
+    assert _to(None) == ""
 
 
 def test_no_other_user_sees_the_token_that_a_browser_is_opened_with() -> None:

@@ -101,6 +101,15 @@ def positions_in(page: Markup) -> list[str]:
     return [f"{query['thread']}:{query['counter']}" for query in queries]
 
 
+async def test_an_event_is_found_by_its_position(tmp_path: Path) -> None:
+    async with console(tmp_path, 300) as (visitor, _, tokens):
+        await visitor.sign_in(tokens["read"])
+        [form] = [form for form in (await visitor.see("/events")).forms if "counter" in form]
+        assert form == {"action": f"{ROOT}/event", "method": "get", "thread": "", "counter": ""}
+        page = await visitor.client.get(form["action"], params={"thread": "3", "counter": "1"})
+        assert "thread 3, counter 1" in markup_of(page).text
+
+
 @pytest.mark.parametrize(("order", "pages"), [("oldest", [50, 50, 33]), ("newest", [50, 50, 35])])
 async def test_pages_of_events_follow_one_another_and_keep_what_was_selected(
     tmp_path: Path, order: str, pages: list[int]

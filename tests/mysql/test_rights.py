@@ -18,10 +18,12 @@ from eventferry import (
     StoreNotFoundError,
     StoreUnreachableError,
     UsageError,
+    open_source,
     open_store,
     verify,
 )
 from tests.support import exported, import_lines, make_lines
+from tests.support.foreign.own import mapping, own_table
 from tests.support.mysql import Database
 from tests.support.servers import PASSWORD
 
@@ -61,6 +63,19 @@ async def test_a_user_with_the_right_to_select_exports_and_reads(database: Datab
             with pytest.raises(ReadOnlyStoreError, match="denied"):
                 await refused
     assert database.definitions() == before
+
+
+@pytest.mark.slow
+async def test_a_user_with_the_right_to_select_reads_and_syncs_another_products_table(tmp_path: Path) -> None:
+    with own_table("mariadb", tmp_path) as table:
+        table.fill(2500)
+        reader = make_reader(Database(table.url))
+        async with (
+            open_source(reader, mapping(), settle=0.1) as source,
+            open_store(f"sqlite:///{tmp_path / 'replica.db'}") as replica,
+        ):
+            assert (await source.preview()).events == 2500
+            assert (await replica.sync(source)).events == 2500
 
 
 async def test_reading_a_store_changes_nothing_in_it(database: Database) -> None:

@@ -19,10 +19,13 @@ from eventferry import (
     ConcurrentError,
     ImportReport,
     StoreFrozenError,
+    open_source,
     open_store,
     pipeline,
+    verify,
 )
 from tests.support import FAR_FUTURE, NewUrl, all_pages, exported, import_lines, make_lines, servers
+from tests.support.foreign.own import mapping, own_table
 from tests.support.postgresql import SAVED, STORE_TABLES, at, check_no_gaps, rows, tables, with_options
 
 SETTINGS = """
@@ -51,7 +54,7 @@ def bouncer() -> Iterator[int]:
     folder = Path(os.environ[servers.FOLDER]) / f"pgbouncer-{secrets.token_hex(6)}"
     folder.mkdir(mode=0o755)
     servers._give(folder)
-    port = servers._free_port()
+    port = servers.free_port()
     (folder / "users").write_text(f'"{address.username}" "{address.password}"\n')
     (folder / "ini").write_text(
         SETTINGS.format(host=address.hostname, port=address.port, own_port=port, folder=folder)
@@ -183,3 +186,17 @@ async def test_what_is_prepared_may_be_missing_on_any_server_connection(
             )
         assert (await store.describe()).event_count == 60
     check_no_gaps(url)
+
+
+async def test_another_products_table_is_read_and_synced_through_it(bouncer: int, tmp_path: Path) -> None:
+    with own_table("postgresql", tmp_path) as table:
+        table.fill(2500)
+        async with (
+            open_source(through(bouncer, table.url), mapping()) as source,
+            open_store(f"sqlite:///{tmp_path / 'replica.db'}") as replica,
+        ):
+            assert (await replica.sync(source)).events == 2500
+            table.fill(1)
+            report = await replica.sync(source)
+            assert (report.events, report.exactness) == (1, "exact")
+            assert (await verify(source.export_events(), replica.export_events())).equal

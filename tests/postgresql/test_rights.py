@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from eventferry import (
     NotFrozenError,
     ReadOnlyStoreError,
     StoreFrozenError,
+    open_source,
     open_store,
     pipeline,
     verify,
@@ -36,6 +39,7 @@ from tests.support import (
     make_lines,
     servers,
 )
+from tests.support.foreign.own import mapping, own_table
 from tests.support.postgresql import (
     SAVED,
     STORE_TABLES,
@@ -372,9 +376,54 @@ async def test_a_standby_is_exported_and_every_write_there_is_refused(
             assert (await verify(primary.export_events(), replica.export_events())).equal
 
 
+@pytest.mark.slow
+async def test_another_products_table_on_a_standby_is_read_and_synced(
+    server: Own, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with own_table("postgresql", tmp_path, server.server) as table:
+        table.fill(2500)
+        copy: servers.Postgres = request.getfixturevalue("standby")
+        address = table.url.replace(f":{server.server.port}/", f":{copy.port}/")
+        async with (
+            open_source(address, mapping(), settle=0.1) as source,
+            open_store(f"sqlite:///{tmp_path / 'replica.db'}") as replica,
+        ):
+            assert (await replica.sync(source)).events == 2500
+            table.fill(1)
+            await caught_up(f"{table.url}?database_name=public", f"{address}?database_name=public")
+            report = await replica.sync(source)
+            assert (report.events, report.exactness) == (
+                1, "not exact, because this is a standby, which does not know who holds a number",
+            )  # fmt: skip
+            assert (await verify(source.export_events(), replica.export_events())).equal
+
+
 async def caught_up(url: str, standby: str) -> None:
     """Wait until the standby has replayed what the primary wrote."""
     [(position,)] = rows(url, "SELECT pg_current_wal_lsn()::text")
     async with asyncio.timeout(30):
         while rows(standby, "SELECT pg_last_wal_replay_lsn() < %s::pg_lsn", position) == [(True,)]:
             await asyncio.sleep(0.02)
+
+
+# another product's table
+
+
+@pytest.mark.slow
+async def test_a_role_that_may_only_select_reads_and_syncs_another_products_table(tmp_path: Path) -> None:
+    with own_table("postgresql", tmp_path) as table:
+        table.fill(2500)
+        name = f"reader_{secrets.token_hex(6)}"
+        table.run(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'")
+        try:
+            table.run(f"GRANT SELECT ON events TO {name}")
+            address = f"postgresql://{name}:secret@{table.url.partition('@')[2]}"
+            async with (
+                open_source(address, mapping()) as source,
+                open_store(f"sqlite:///{tmp_path / 'replica.db'}") as replica,
+            ):
+                assert (await source.preview()).events == 2500
+                report = await replica.sync(source)
+                assert (report.events, report.exactness) == (2500, "exact")
+        finally:
+            table.run(f"DROP OWNED BY {name}; DROP ROLE {name}")

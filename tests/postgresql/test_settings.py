@@ -169,9 +169,12 @@ async def test_a_save_that_returned_is_durable_although_the_role_says_otherwise(
     url = set_for(server.new_url(), {"synchronous_commit": "off"})
     async with open_store(url) as store:
         await store.init()
-        for version in range(1, 6):
+        for version in range(1, 11):
             [(before,)] = rows(url, "SELECT pg_current_wal_insert_lsn()::text")
-            await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": version})
+            if version % 2:
+                await store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": version})
+            else:
+                await store.append_events("a", [{"type": "T"}], expected_version=version - 1)
             assert rows(url, "SELECT pg_current_wal_flush_lsn() > %s::pg_lsn", before) == [(True,)]
 
 

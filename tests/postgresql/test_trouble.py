@@ -85,7 +85,7 @@ async def every_message(address: str, expected: type[Exception]) -> str:
 
 async def test_a_server_that_is_not_there_is_unreachable(new_url: NewUrl) -> None:
     url = new_url()
-    port = str(servers._free_port())
+    port = str(servers.free_port())
     address = url.rpartition("@")[0] + f"@127.0.0.1:{port}/postgres"
     assert port in await every_message(address, StoreUnreachableError)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventferry import open_store, pipeline
-from eventferry.errors import EventferryError, MappingError, SourceRowError
+from eventferry.errors import DatabaseError, EventferryError, MappingError, SourceRowError
 from eventferry.sources.mapping import Decoding, Mapping, Time
 from eventferry.sources.source import open_source
 from tests.support import exported, import_lines, make_lines
@@ -201,6 +201,23 @@ async def test_what_only_the_target_refuses_is_told_by_the_row(own: Rows, tmp_pa
             with pytest.raises(SourceRowError, match=r"own, position 2, column data: .*exponent|jsonb"):
                 await pipeline(source.export_events(), store.import_events(replace=True))
             assert (await store.describe()).event_count == 5
+
+
+async def test_an_error_of_the_database_halfway_is_not_taken_for_the_end(own: Rows, tmp_path: Path) -> None:
+    if own.database != "postgresql":
+        return  # the others give NULL for what cannot be computed
+    own.make()
+    own.run(
+        "INSERT INTO events(id, stream, type, data, at) SELECT n, 'a', 'T', '{}', now() FROM generate_series(1, 3000) n"
+    )
+    select = SELECT.replace("version,", "1 / (2500 - id) AS version,")
+    async with open_store(f"sqlite:///{tmp_path / 'target.db'}") as store:
+        await store.init()
+        await import_lines(store, OLD)
+        async with open_source(own.url, own.mapping(select)) as source:
+            with pytest.raises(DatabaseError, match="division by zero"):
+                await pipeline(source.export_events(), store.import_events(replace=True))
+        assert await exported(store) == OLD
 
 
 async def does_not_fit(own: Rows, select: str, words: str) -> None:

@@ -82,13 +82,13 @@ class Server:
 
     def version(self) -> str:
         """What it calls itself."""
-        told = re.search(r"(?:Ver|\(PostgreSQL\))\s+(\S+)", _run([*self.program(), "--version"]))
+        told = re.search(r"(?:Ver|\(PostgreSQL\))\s+(\S+)", run([*self.program(), "--version"]))
         return f"{self.kind} {told[1] if told else 'of an unknown version'}"
 
     def start(self) -> None:
         """Start it, on the port that it had before if there was one, and wait until it takes connections."""
         if not self.port:
-            self.port = _free_port()
+            self.port = free_port()
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self.command(),
@@ -146,7 +146,7 @@ class Postgres(Server):
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         _give(secret)
-        _run(
+        run(
             _words(f"{_postgres('initdb')} --username postgres --encoding UTF8 --locale C --no-sync")
             + _words(f"--auth md5 --pgdata {self.data} --pwfile {secret}")
         )
@@ -172,7 +172,7 @@ class Postgres(Server):
     def kill(self) -> None:
         """kill -9 of all its processes: the children of a killed postmaster may live on for a moment."""
         pid = int((self.data / "postmaster.pid").read_text().splitlines()[0])
-        children = _run(["ps", "-o", "pid=", "--ppid", str(pid)]).split()
+        children = run(["ps", "-o", "pid=", "--ppid", str(pid)]).split()
         super().kill()
         for child in children:
             try:
@@ -211,11 +211,11 @@ class MariaDb(Server):
         return self.folder / "data"
 
     def make(self) -> None:
-        _run(
+        run(
             _words(f"{_tool('mariadb-install-db')} --no-defaults --datadir={self.data} --skip-test-db")
             + _words("--auth-root-authentication-method=normal --skip-name-resolve")
         )
-        _run([*self.command(), "--bootstrap"], _ROOT)
+        run([*self.command(), "--bootstrap"], _ROOT)
 
     def command(self) -> Sequence[str]:
         settings = {
@@ -267,8 +267,8 @@ class NewerMariaDb(MariaDb):
         share = _root("mariadb") / "usr" / "share" / "mariadb"
         tables = "".join((share / name).read_text() for name in self._TABLES)
         start = "CREATE DATABASE mysql;\nUSE mysql;\nSET @auth_root_socket = NULL;\n"
-        _run([*self.command(), "--bootstrap"], start + tables)
-        _run([*self.command(), "--bootstrap"], _ROOT)
+        run([*self.command(), "--bootstrap"], start + tables)
+        run([*self.command(), "--bootstrap"], _ROOT)
 
     def program(self) -> Sequence[str]:
         return _in_root("mariadb", "mariadbd")
@@ -282,7 +282,7 @@ class MySql(MariaDb):
     def make(self) -> None:
         first = self.folder / "first.sql"
         first.write_text(_ROOT.replace("OR REPLACE ", ""))
-        _run([*self.command(), "--initialize-insecure", f"--init-file={first}"])
+        run([*self.command(), "--initialize-insecure", f"--init-file={first}"])
 
     def command(self) -> Sequence[str]:
         # As it comes, it waits for its log in the larger tests.
@@ -340,8 +340,7 @@ def used() -> list[str]:
 
 def new_server(kind: str | type[Server], folder: Path) -> Server:
     """A server of one's own, started, in a folder that does not exist yet."""
-    folder.mkdir(mode=0o755)
-    _give(folder)
+    make_folder(folder)
     server = (_KINDS[_version_of(kind)] if isinstance(kind, str) else kind)(folder)
     try:
         server.make()
@@ -350,6 +349,13 @@ def new_server(kind: str | type[Server], folder: Path) -> Server:
         shutil.rmtree(folder, ignore_errors=True)  # the next who needs one is to hear the reason too
         raise
     return server
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder that belongs to the servers' user."""
+    folder.mkdir(mode=0o755)
+    _give(folder)
+    return folder
 
 
 def memory() -> Path | None:
@@ -403,7 +409,8 @@ def _give(path: Path) -> None:
         os.chown(path, _AS["user"], _AS["group"])
 
 
-def _run(command: Sequence[str], words: str = "") -> str:
+def run(command: Sequence[str], words: str = "") -> str:
+    """What a program says, run by the servers' user."""
     done = subprocess.run(
         command, input=words, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **_AS
     )
@@ -461,7 +468,7 @@ def _in_root(name: str, program: str) -> list[str]:
     ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

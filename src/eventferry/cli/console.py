@@ -47,6 +47,7 @@ NAME = "you"
 
 @command()
 @click.argument("store", type=STORE)
+@option("--aggregate", "ID", "Open the history of this aggregate.  [default: the overview]")
 @option("--port", "N", "Port to listen on; 0 picks a free one.", type=WholeNumber(0, 65535), default=0)
 @option(
     "--scope -S scopes",
@@ -62,6 +63,7 @@ def console(
     context: click.Context,
     /,
     store: str,
+    aggregate: str | None,
     port: int,
     scopes: tuple[Scope, ...],
     repository: tuple[str, ...],
@@ -95,7 +97,7 @@ def console(
             )
             with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))
-                address = f"{url_of(listener, serving)}/console/sign-in#{token.token}"
+                address = f"{url_of(listener, serving)}/console/sign-in{_to(aggregate)}#{token.token}"
                 announce(context, f"the console of {shown(store)} is at {address}")
                 if not no_browser and (browser := _browser()) is not None:
                     listener.listen()  # the browser may be there first
@@ -104,6 +106,15 @@ def console(
         announce(context, "stopped")
 
     run(work())
+
+
+def _to(aggregate: str | None) -> str:
+    """Where the page of signing in leads to, as its query."""
+    if aggregate is None:
+        return ""
+    from urllib.parse import urlencode
+
+    return "?" + urlencode({"back": "/aggregate?" + urlencode({"id": aggregate})})
 
 
 def _browser() -> webbrowser.BaseBrowser | None:

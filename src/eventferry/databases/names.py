@@ -80,9 +80,12 @@ class Tables(NamedTuple):
 
     def owner_of(self, name: str) -> str | None:
         """The owner's id, if a table has a name from `progress_of`."""
-        found = re.fullmatch(rf"{re.escape(self.events)}-steps-([0-9a-f]{{12}})", name)
+        found = re.fullmatch(rf"{re.escape(self.events)}-steps-({OF_A_NODE}?[0-9a-f]{{11,12}})", name)
         return found[1] if found else None
 
+
+OF_A_NODE = "n"
+"""How the id of an owner begins that names a node of a cluster: then eleven digits follow."""
 
 EVENT = ("threadId", "threadCounter", "timestamp", "aggregateId", "aggregateVersion", "type", "payload")
 """The columns by which a table of events is known for one."""
@@ -116,7 +119,7 @@ _BESIDE = re.compile(
 
 _OF_A_NEIGHBOUR = re.compile(
     r".+-(?:freeze|threads|sync|appends|erasures|archives|committed-imports|incremental-import"
-    r"|(?:merge|old|stage|steps|heads|mark)-[0-9a-f]{12,}(?:-[0-9a-f]+)?)",
+    rf"|(?:merge|old|stage|steps|heads|mark)-{OF_A_NODE}?[0-9a-f]{{11,}}(?:-[0-9a-f]+)?)",
     re.IGNORECASE | re.DOTALL,
 )
 """What may stand beside the events of another store in the same database, whose name is what comes before it."""

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 from typing import Any, Generic, Protocol, TypeVar
 
-from eventferry.databases.names import new_owner
 from eventferry.databases.pool import Pool, Pooled
 from eventferry.errors import EventferryError, StoreUnreachableError
 from eventferry.lifecycle import end_with_loop, to_the_end
@@ -19,6 +18,9 @@ D = TypeVar("D", contravariant=True)
 
 class Locks(Protocol[D]):
     """How a server locks. Each is answered at once, or raises StoreUnreachableError."""
+
+    def new_owner(self, connection: D) -> str:
+        """An id for an owner whose lock is held on this connection."""
 
     async def lock(self, connection: D, owner: str, *, is_first: bool) -> None:
         """Take an owner's lock, the first on this connection or one more."""
@@ -41,31 +43,25 @@ class Owners(Generic[C]):
         self._turn = asyncio.Lock()
 
     async def begin(self) -> LockOwner:
-        owner = new_owner()
         async with self._turn:
-            self._held.add(owner)
-            try:
-                await self._lock(owner)
-            except BaseException:
-                await to_the_end(self._unlock(owner))
-                raise
-        return LockOwner(owner, self)
+            if self._connection is not None:
+                with contextlib.suppress(StoreUnreachableError):  # it died, and with it all locks on it
+                    return await self._locked(self._connection, is_first=False)
+                await self._give_up()
+            self._connection = await self._pool.take()
+            end_with_loop(self)
+            return await self._locked(self._connection, is_first=True)
 
-    async def _lock(self, owner: str) -> None:
-        # To its end: a call that is cancelled must not cost the others their locks.
-        if self._connection is not None:
-            with contextlib.suppress(StoreUnreachableError):  # it died, and with it all locks on it
-                await to_the_end(self._locks.lock(self._connection, owner, is_first=False))
-                return
-            await self._give_up()
-        connection = await self._pool.take()
+    async def _locked(self, connection: C, *, is_first: bool) -> LockOwner:
+        owner = self._locks.new_owner(connection)
+        self._held.add(owner)
         try:
-            await to_the_end(self._locks.lock(connection, owner, is_first=True))
+            # To its end: a call that is cancelled must not cost the others their locks.
+            await to_the_end(self._locks.lock(connection, owner, is_first=is_first))
         except BaseException:
-            await connection.close()
+            await to_the_end(self._unlock(owner))
             raise
-        self._connection = connection
-        end_with_loop(self)
+        return LockOwner(owner, self)
 
     def abandon(self) -> None:
         self._connection = None

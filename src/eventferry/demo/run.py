@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from eventferry import EventferryError, open_store, pipeline, read_blocks, verif
 from eventferry.cli.terminal import Extent, Meter, inform, rate
 from eventferry.demo import flights
 
+_AIRCRAFT = "aircraft-N14228"
 OVERLAP = 0.6  # the fraction of the events that the third store has before the incremental import
 
 
@@ -71,9 +74,16 @@ async def run_demo(directory: Path) -> None:
             f"{rate(by_content.events, meter.seconds)}"
         )
     inform(f"Done in {time.monotonic() - began:.0f} s. To look around:")
-    inform(f"  eventferry describe {first}")
-    inform(f"  eventferry events {first} --aggregate-id aircraft-N14228 --limit 5")
-    inform(f"  eventferry console {first}")
+    program = _program()
+    inform(f"  {program} stats {first}")
+    inform(f"  {program} show {first} {_AIRCRAFT} --limit 5")
+    inform(f"  {program} console {first} --aggregate {_AIRCRAFT}")
+
+
+def _program() -> str:
+    """What this program is called by: scripts/demo runs it from a folder that is not on the PATH."""
+    is_path = Path(sys.argv[0]).name == "eventferry" and shutil.which("eventferry") is None
+    return sys.argv[0] if is_path else "eventferry"
 
 
 async def _blocks(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:

@@ -62,7 +62,7 @@ class Events(Opened):
 
     @told("save-event", logging.DEBUG)
     async def _save_row(self, row: NewRow, version: int) -> SavedEvent:
-        """The same for the service, which reads events as rows: the payload of the result is `msgspec.Raw`."""
+        """The same for the service, which reads events as rows."""
         return await self._saving.save_row(row, version)
 
     @told("append-events", logging.DEBUG)
@@ -115,7 +115,7 @@ class Events(Opened):
     async def _append_rows(
         self, appends: Iterable[tuple[Append, Sequence[NewRow]]], idempotency_key: str | None
     ) -> Appended:
-        """The same for the service, which reads events as rows: the payloads of the result are `msgspec.Raw`."""
+        """The same for the service, which reads events as rows."""
         return await self._appending.append_parts(parts_of(appends), idempotency_key)
 
     async def load_aggregate(

@@ -34,7 +34,7 @@ class DamagedEvent(Event, frozen=True, kw_only=True, rename="camel"):
 def seen_event(line: bytes) -> Event:
     """The event of a line that a store wrote, also where it cannot be read."""
     try:
-        return decode_event(line)
+        return _looked_at(decode_event(line))
     except UnsupportedStoreError:
         return _damaged(line)
 
@@ -42,7 +42,7 @@ def seen_event(line: bytes) -> Event:
 def seen_events(lines: bytes) -> list[Event]:
     """The events of lines that a store wrote, also of those that cannot be read."""
     try:
-        return decode_events(lines)
+        return list(map(_looked_at, decode_events(lines)))
     except UnsupportedStoreError:
         return list(map(seen_event, _NEXT.split(lines.removesuffix(b"\n"))))
 
@@ -51,6 +51,11 @@ def seen_lines(text: bytes, count: int) -> list[bytes]:
     """So many lines that a store wrote, one by one: in one that cannot be read may be a line feed."""
     lines = text.split(b"\n")[:-1]
     return lines if len(lines) == count else _NEXT.split(text.removesuffix(b"\n"))
+
+
+def _looked_at(event: Event) -> Event:
+    _ = event.payload  # this is when it is decoded
+    return event
 
 
 def _damaged(line: bytes) -> DamagedEvent:

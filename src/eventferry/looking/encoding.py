@@ -17,7 +17,7 @@ def encoded(value: Any) -> bytes:
     except UnicodeEncodeError:
         import json
 
-        return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+        return json.dumps(_builtins(value), separators=(",", ":")).encode()
 
 
 def indented(value: Any) -> str:
@@ -29,4 +29,12 @@ def indented(value: Any) -> str:
     except msgspec.DecodeError:  # it does not take such an escape
         import json
 
-        return json.dumps(msgspec.to_builtins(value), indent=2)
+        return json.dumps(_builtins(value), indent=2)
+
+
+def _builtins(value: Any) -> Any:
+    import msgspec
+
+    from eventferry.lines.payload import decode_payload
+
+    return msgspec.to_builtins(value, enc_hook=lambda raw: decode_payload(bytes(raw)))

@@ -16,6 +16,7 @@ from eventferry.reading.questions import states_at
 from eventferry.results import Page
 
 _PART = 1000  # events that are read at a time
+_PART_BYTES = 1024 * 1024
 
 
 async def of_aggregate(
@@ -29,7 +30,9 @@ async def of_aggregate(
         while True:
             wanted = _PART if limit is None else min(limit - len(found), _PART)
             # One more, which tells where a next page begins.
-            lines, is_end = await reading.lines_of(aggregate_id, from_version, wanted + 1, room)
+            lines, is_end = await reading.lines_of(
+                aggregate_id, from_version, wanted + 1, min(room, _PART_BYTES)
+            )
             found += lines[:wanted]
             room -= sum(map(len, lines))
             if not is_end and len(lines) <= wanted:

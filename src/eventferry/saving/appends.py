@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from eventferry.clock import now
 from eventferry.comparing.canonical import canonical, is_equal
 from eventferry.cursor import MAX_COUNTER
-from eventferry.database import Database, ExclusiveWriting, NextPlace, Reading
+from eventferry.database import Database, ExclusiveWriting, NextPlace, OvertakenError, Reading
 from eventferry.errors import (
     ConcurrentError,
     DatabaseError,
@@ -52,7 +52,6 @@ from eventferry.lines.limits import (
     full_thread,
     last_version,
 )
-from eventferry.lines.payload import LARGE, decode_payload
 from eventferry.reading.arguments import text
 from eventferry.reading.questions import identity_of
 from eventferry.results import Append, Appended, ExpectedVersion, SavedEvent
@@ -65,6 +64,7 @@ from eventferry.state.owners import writing
 MAX_KEY_LENGTH = 255
 """Characters of an idempotency key."""
 
+_QUICK = 10  # attempts that keep nobody waiting on other nodes
 _PAUSES = (0.1, 0.4, 1, 1.5)
 """Seconds before each further attempt at an append whose answer was lost with its connection."""
 
@@ -148,13 +148,10 @@ class Appends:
         else:
             async with self._checking:  # appends are stored in the order of the calls
                 parts = await asyncio.to_thread(_checked, given)
-        appended = await self.append_parts(parts, key)
-        if sum(len(row.payload) for part in parts for row in part.rows) < LARGE:
-            return _decoded(appended)
-        return await asyncio.to_thread(_decoded, appended)
+        return await self.append_parts(parts, key)
 
     async def append_parts(self, parts: Sequence[Part], key: str | None = None) -> Appended:
-        """Store events that are rows. In the result, payloads are `msgspec.Raw`: the JSON text as stored."""
+        """Store events that are rows."""
         _refuse_parts(parts)
         timestamp = max(now(), *(row.timestamp for part in parts for row in part.rows))
         unit = _Unit(parts, timestamp, None if key is None else _key(key, parts))
@@ -241,12 +238,22 @@ class Appends:
         ) from broken
 
     async def _attempt(self, units: Sequence[_Unit]) -> Sequence[_Stored | Exception | None]:
+        attempts, before = 0, [unit.tried for unit in units]
         while True:
+            attempts += 1
             try:
-                async with writing(self._database, "exclusive") as transaction:
+                kind: Literal["repeatable", "exclusive"] = "repeatable" if attempts < _QUICK else "exclusive"
+                async with writing(self._database, kind) as transaction:
                     return await self._put(transaction, units)
             except _NoTableError:
                 await append_keys.make_table(self._database)
+            except OvertakenError:
+                for unit, tried in zip(units, before, strict=True):
+                    unit.tried = (
+                        tried  # nothing of it is there, though others may have stored the same in its place
+                    )
+                if attempts > _QUICK:
+                    raise
             except _OF_ONE as error:
                 if isinstance(error, StoreUnreachableError) or len(units) == 1:
                     raise
@@ -460,11 +467,3 @@ def _runs(rows: Sequence[Row]) -> list[tuple[int, int, int]]:
 
 def _is_same(stored: Row, row: Row) -> bool:
     return stored[:-1] == row[:-1] and is_equal(stored.payload, row.payload)
-
-
-def _decoded(appended: Appended) -> Appended:
-    return msgspec.structs.replace(appended, events=[_decoded_event(event) for event in appended.events])
-
-
-def _decoded_event(event: Event) -> Event:
-    return msgspec.structs.replace(event, payload=decode_payload(bytes(event.payload)))

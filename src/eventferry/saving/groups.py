@@ -109,7 +109,7 @@ class Groups(Generic[U, R]):
         self._count -= len(units)
         for unit in units:
             self._aggregates.difference_update(self._aggregates_of(unit))
-        while self._is_free and (group := self._next()):
+        while self._waiting and self._is_free and (group := self._next()):
             self._begin(group)
 
     def _begin(self, waiting: Sequence[_Waiting[U, R]]) -> None:

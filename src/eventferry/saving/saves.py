@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import TypeAlias
 
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Save, Saved
+from eventferry.database import Database, OvertakenError, Save, Saved
 from eventferry.errors import StoreFrozenError
 from eventferry.lines.converting import versioned_row
 from eventferry.lines.event import Event, EventInput, NewRow
-from eventferry.lines.payload import LARGE, decode_payload, is_large
+from eventferry.lines.payload import is_large
 from eventferry.results import SavedEvent
 from eventferry.saving.groups import Groups
 from eventferry.state.owners import writing
@@ -38,14 +38,11 @@ class Saving:
     async def save_event(self, event: EventInput, save_row: SaveRow | None = None) -> SavedEvent:
         """Check an event and store it, by `save_row` or another function like it."""
         row, version = await self._checked(event)
-        saved = await (save_row or self.save_row)(row, version)
-        decode = partial(decode_payload, row.payload)
-        payload = decode() if len(row.payload) < LARGE else await asyncio.to_thread(decode)
-        return SavedEvent(msgspec.structs.replace(saved.event, payload=payload), saved.heads)
+        return await (save_row or self.save_row)(row, version)
 
     async def save_row(self, row: NewRow, version: int) -> SavedEvent:
-        """Store an event that is a row. In the result, the payload is `msgspec.Raw`: the JSON text as stored."""
-        row = row._replace(timestamp=max(now(), row.timestamp))
+        """Store an event that is a row."""
+        row = NewRow(max(now(), row.timestamp), row.aggregate_id, row.type, row.payload)
         saved = await self._groups.add(Save([row], version, is_next=False))
         stored = Event(
             thread_counter=saved.thread_counter,
@@ -78,8 +75,9 @@ class Saving:
             try:
                 return await self._database.save(saves)
             except StoreFrozenError:
-                async with writing(self._database):  # refuses, unless the freeze was a dead owner's
-                    pass
+                with contextlib.suppress(OvertakenError):
+                    async with writing(self._database):  # refuses, unless the freeze was a dead owner's
+                        pass
 
 
 def words_for(saves: Sequence[Save]) -> str:

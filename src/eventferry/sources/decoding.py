@@ -21,25 +21,48 @@ MAX_INFLATED = 1024 * 1024 * 1024
 """Bytes that a compressed column may become: more is taken for an attack."""
 
 
+_FORMAT = msgspec.json.format
+
+
 class UndecodableError(Exception):
     """A value that is not what the mapping says; the message says what is wrong with it."""
 
 
-def decoder(steps: Sequence[str]) -> Callable[[str | bytes], bytes]:
+def decoder(steps: Sequence[str]) -> Step:
     """What makes compact JSON text of a column's value by these steps; it raises UndecodableError. Raises MappingError
     for a function that cannot be loaded, and MissingExtraError where a step needs a package that is not installed."""
     chain = [_step(step) for step in steps if step != "json"]
     if not chain:
         return compact
-    return lambda value: as_json(reduce(lambda found, step: step(found), chain, value))
+    return lambda value: as_json(reduce(lambda found, step: step(found), chain, _text(value)))
 
 
-def compact(text: str | bytes) -> bytes:
-    """A JSON text without spaces between its tokens; numbers and the order of keys as they came."""
+def compact(text: Any) -> bytes:
+    """The JSON text in a column, without spaces between its tokens; numbers and the order of keys as they came."""
     try:
-        return msgspec.json.format(text.encode() if isinstance(text, str) else text, indent=-1)
+        found = text if type(text) is bytes else _text(text)
+        return _FORMAT(found.encode() if isinstance(found, str) else found, indent=-1)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise UndecodableError(f"not JSON: {error}") from None
+
+
+def _text(value: Any) -> str | bytes:
+    """What a column holds, as a decoder takes it. A number is one of SQLite's, whose columns of JSON keep numbers as
+    such."""
+    if type(value) is bytes or type(value) is str:
+        return value
+    if type(value) is int or type(value) is float:
+        return repr(value)
+    raise UndecodableError(f"text or bytes are needed here, not {shown(value)}: cast it in the SELECT")
+
+
+def shown(value: Any) -> str:
+    """A value as a message may show it."""
+    if value is None:
+        return "null"
+    if isinstance(value, int | float):
+        return repr(value)
+    return f"{value[:60]!r}" if isinstance(value, str | bytes) else type(value).__name__
 
 
 def as_json(value: Any) -> bytes:

@@ -16,7 +16,7 @@ from eventferry.errors import SourceRowError, StoreReplacedError, UsageError
 from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Event, decode_event
 from eventferry.reading.following import Polling
-from eventferry.sources.foreign import BLOCK_ROWS, Reader, Snapshot
+from eventferry.sources.foreign import Reader, Snapshot
 from eventferry.sources.mapper import Mapper
 from eventferry.sources.positions import WITNESSES, Order, Place, SourceBookmark, Witness
 from eventferry.sources.source import ForeignSource
@@ -24,6 +24,9 @@ from eventferry.sources.window import Window, window_of
 
 _PAGE_BYTES = 2 * 1024 * 1024
 """How many bytes of lines a look is to find: that says how many rows it asks for."""
+
+_FIRST_ROWS = 200
+"""How many rows the first look asks for, before it is known how large they are."""
 
 _IDS = 500
 """Aggregates of one question."""
@@ -204,7 +207,7 @@ class SourceFollower:
         self._table = table
         self._mapper = table.mapper()
         self._limit = limit
-        self._count = min(limit, BLOCK_ROWS)
+        self._count = min(limit, _FIRST_ROWS)
         self._checked = -math.inf
         self._polling = Polling(self._look, lambda: self.is_caught_up)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from eventferry.errors import MappingError
@@ -18,18 +17,11 @@ ColumnKind: TypeAlias = Literal[
 ]
 """What a column of a SELECT holds; "any" where that differs from row to row, as in SQLite."""
 
-BLOCK_ROWS = 200
-"""Rows that are read at a time: a driver is as fast with 1,000, and large payloads would need five times the memory."""
+BLOCK_ROWS = 1000
+"""Rows that are read at a time, at most."""
 
 BLOCK_BYTES = 2 * 1024 * 1024
-"""A block of more is not read where that can be helped."""
-
-FIRST_ROWS = 2
-"""Rows of the first block, where they come together: they may be large ones."""
-
-_LARGE = (OUTPUT.index("data"), OUTPUT.index("metadata"))  # columns that may be
-
-_GROWTH = 4  # how many times as many rows as the one before a block may have
+"""With the row by which it has so many bytes, a block ends before."""
 
 
 def block_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -42,13 +34,6 @@ def block_of(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         if size >= BLOCK_BYTES:
             break
     return block
-
-
-def next_count(block: Sequence[Sequence[Any]]) -> int:
-    """How many rows of the statement of a `Reader` to read behind a block, where they come together: a few more than
-    before, and of large rows few. How large the next will be is not known."""
-    size = sum(sum(map(len, filter(None, map(itemgetter(column), block)))) for column in _LARGE)
-    return max(1, min(BLOCK_ROWS, _GROWTH * len(block), len(block) * BLOCK_BYTES // max(size, 1)))
 
 
 class Column(NamedTuple):
@@ -64,11 +49,10 @@ class Snapshot(Protocol):
     async def columns(self, select: str) -> dict[str, Column]:
         """What a SELECT gives. Raises MappingError where the database refuses it."""
 
-    def rows(self, statement: str, values: Sequence[Any] = ()) -> AsyncGenerator[list[tuple[Any, ...]], None]:
-        """The rows of a statement, in blocks of `BLOCK_ROWS` or fewer, without holding more than one of them. `values`
-        stand in it as %s."""
+    def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+        """The rows of a statement, in blocks of `BLOCK_ROWS` or fewer, without holding more than one of them."""
 
-    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def ask(self, statement: str) -> list[tuple[Any, ...]]:
         """The rows of a small statement."""
 
 

@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from eventferry.errors import InputError, SourceRowError, UsageError
-from eventferry.lines.limits import MAX_ID_LENGTH, MAX_SAFE_INTEGER, check_text
+from eventferry.lines.limits import MAX_ID_LENGTH, check_text
 from eventferry.lines.payload import SHALLOW, check_payload, may_be_deep, may_have_long_exponent
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
 from eventferry.sources.aggregates import Aggregate, Aggregates
-from eventferry.sources.decoding import UndecodableError, decoder
-from eventferry.sources.mapping import KEPT, OUTPUT, ROW_KINDS, Mapping, RowKind
+from eventferry.sources.decoding import UndecodableError, decoder, shown
+from eventferry.sources.mapping import KEPT, ROW_KINDS, Mapping, RowKind
 from eventferry.sources.times import Moment, Times, pointed
 
 PayloadMode: TypeAlias = Literal["envelope", "data"]
@@ -93,6 +93,9 @@ class Mapper:
         self.events = 0
         self.made: list[bytes] = []
         self.positions: array[int] = array("q")
+        self._texts: list[
+            bytes
+        ] = []  # of these lines: the data of each, and in an envelope its metadata behind it
         self._last: int | None = None
 
     def lines(self, rows: Iterable[Sequence[Any]]) -> list[bytes]:
@@ -101,7 +104,7 @@ class Mapper:
         A row has what the statement of a `Reader` gives. Raises SourceRowError for the first row that does not become
         an event.
         """
-        self.made, self.positions = [], array("q")
+        self.made, self.positions, self._texts = [], array("q"), []
         try:
             self._make(rows)
         finally:
@@ -112,20 +115,20 @@ class Mapper:
         return self.made
 
     def _make(self, rows: Iterable[Sequence[Any]]) -> None:
-        lines, positions = self.made, self.positions
+        lines, positions, texts = self.made, self.positions, self._texts
         aggregates, types = self._aggregates.known, self._types
         counter, first, last = self.events, self._first, self._last
-        is_bare, moment_of = self._is_bare, self._moment
-        for row in rows:
-            position, own_id, version, event_type, time, data, metadata, event_id, kind = row[:_COLUMNS]
+        is_bare, moment_of, data_of, metadata_of = self._is_bare, self._time, self._data, self._metadata
+        for position, own_id, version, event_type, time, data, metadata, event_id, kind, *_ in rows:
             column = "position"
             try:
                 if type(position) is not int or position > _MAX_POSITION:
-                    raise UndecodableError(f"a position is a whole number, not {_shown(position)}")
-                column = "kind"
-                if kind is not None and self._is_left_out(kind):
-                    continue
-                column = "position"
+                    raise UndecodableError(f"a position is a whole number, not {shown(position)}")
+                if kind is not None:
+                    column = "kind"
+                    if self._is_left_out(kind):
+                        continue
+                    column = "position"
                 if position == last:
                     raise UndecodableError(
                         "two rows have it, so their order is not known: a position is one row's alone, as a key is"
@@ -136,69 +139,73 @@ class Mapper:
                 shown_type = types.get(event_type) or self._new_type(event_type)
                 column = "version"
                 if version is not None:
-                    self._check_version(version, aggregate)
+                    before = aggregate.version
+                    if (
+                        type(version) is not int
+                        or version < first
+                        or (before is not None and version <= before)
+                    ):
+                        raise self._wrong_version(version, aggregate)
                 column = "data"
-                text = b"null" if data is None else self._data(_octets(data))
+                text = _NULL if data is None else data_of(data)
                 column = "metadata"
-                rest = b"null" if metadata is None else self._metadata(_octets(metadata))
-                if is_bare and rest not in (b"null", b"{}") and not self._drops_metadata:
+                rest = _NULL if metadata is None else metadata_of(metadata)
+                if is_bare and rest not in (_NULL, b"{}") and not self._drops_metadata:
                     raise UndecodableError(
                         "is not empty, and the bare data leaves it out: say that it may be dropped (--drop-metadata)"
                     )
                 column = "time"
-                timestamp, full_time = moment_of(time, text)
+                timestamp, full_time = moment_of(time) if time is not None else self._pointed_time(text)
                 column = "id"
-                name = b"null" if event_id is None else _ENCODE(_text(event_id))
+                name = _NULL if event_id is None else _ENCODE(_text(event_id))
             except (UndecodableError, InputError) as error:
                 reason = error.reason if isinstance(error, InputError) else str(error)
                 known = position if type(position) is int else None
                 raise SourceRowError(reason, source=self._name, position=known, column=column) from None
-            aggregate.events += 1
+            aggregate.events = number = aggregate.events + 1
             if version is None:
                 self.renumbered += 1
-                shown_version = b"null"
+                shown_version = _NULL
             else:
                 aggregate.version = version
                 shown_version = b"%d" % version
-                if version - first + 1 != aggregate.events:
+                if version - first + 1 != number:
                     self.renumbered += 1
-            event = (counter, shown_type, timestamp, aggregate.shown, aggregate.events, text)
+            texts.append(text)
             if is_bare:
-                lines.append(_BARE % event)
+                line = _BARE % (counter, shown_type, timestamp, aggregate.shown, number, text)
             else:
-                lines.append(_ENVELOPED % (*event, name, position, shown_version, full_time, rest))
+                texts.append(rest)
+                line = _ENVELOPED % (
+                    counter, shown_type, timestamp, aggregate.shown, number, text,
+                    name, position, shown_version, full_time, rest,
+                )  # fmt: skip
+            lines.append(line)
             positions.append(position)
             last = self._last = position
             counter += 1
 
     def _check(self) -> None:
         """Refuse the payloads that no store takes; a glance at all of them tells that there are none, nearly always."""
-        text = b"".join(self.made)
+        all_texts = b"\n%b\n" % b"\n".join(self._texts)
         if (
-            _is_utf8(text)
-            and (b"\\u" not in text or lone_surrogate(text) is None)
-            and not may_have_long_exponent(text)
-            and not (max(map(len, self.made), default=0) > SHALLOW and any(map(may_be_deep, self.made)))
+            _is_utf8(all_texts)
+            and (b"\\" not in all_texts or lone_surrogate(all_texts) is None)
+            and not may_have_long_exponent(all_texts)
+            and not (max(map(len, self._texts), default=0) > SHALLOW and any(map(may_be_deep, self._texts)))
         ):
             return
-        for number, line in enumerate(self.made):
-            for column, part in self._parts(line):
-                try:
-                    _check_part(part)
-                except InputError as error:
-                    position = self.positions[number]
-                    del self.made[number:], self.positions[number:]
-                    raise SourceRowError(
-                        error.reason, source=self._name, position=position, column=column
-                    ) from None
-
-    def _parts(self, line: bytes) -> list[tuple[str, bytes]]:
-        """What a line has of the columns that hold JSON."""
-        payload = msgspec.json.decode(line, type=_Line).payload
-        if self._is_bare:
-            return [("data", bytes(payload))]
-        envelope = msgspec.json.decode(payload, type=_Envelope)
-        return [("data", bytes(envelope.data)), ("metadata", bytes(envelope.meta.metadata))]
+        columns = ["data"] if self._is_bare else ["data", "metadata"]
+        for place, text in enumerate(self._texts):
+            try:
+                _check_text(text)
+            except InputError as error:
+                number, column = divmod(place, len(columns))
+                position = self.positions[number]
+                del self.made[number:], self.positions[number:]
+                raise SourceRowError(
+                    error.reason, source=self._name, position=position, column=columns[column]
+                ) from None
 
     def _new_aggregate(self, own_id: Any) -> Aggregate:
         name = _text(own_id)  # a number and its digits are one aggregate
@@ -212,44 +219,37 @@ class Mapper:
             self._types[event_type] = text
         return text
 
-    def _check_version(self, version: Any, aggregate: Aggregate) -> None:
+    def _wrong_version(self, version: Any, aggregate: Aggregate) -> UndecodableError:
         if type(version) is not int or version < self._first:
-            raise UndecodableError(
-                f"a version is a whole number from {self._first}, or null, not {_shown(version)}"
+            return UndecodableError(
+                f"a version is a whole number from {self._first}, or null, not {shown(version)}"
             )
-        if aggregate.version is not None and version <= aggregate.version:
-            raise UndecodableError(
-                f"version {version} of the aggregate {aggregate.shown.decode()} comes after its version "
-                f"{aggregate.version}: if that is right, leave the versions out of the SELECT, and events are numbered "
-                "as they come"
-            )
+        return UndecodableError(
+            f"version {version} of the aggregate {aggregate.shown.decode()} comes after its version "
+            f"{aggregate.version}: if that is right, leave the versions out of the SELECT, and events are numbered as "
+            "they come"
+        )
 
     def _is_left_out(self, kind: Any) -> bool:
         if kind in self._kept:
             return False
         if kind not in ROW_KINDS:
-            raise UndecodableError(f"a kind is one of {', '.join(ROW_KINDS)}, or null, not {_shown(kind)}")
+            raise UndecodableError(f"a kind is one of {', '.join(ROW_KINDS)}, or null, not {shown(kind)}")
         self.skipped[kind] += 1
         return True
 
-    def _moment(self, time: Any, data: bytes) -> Moment:
-        if time is not None:
-            moment = self._time(time)
-        elif self._pointed is None:
+    def _pointed_time(self, data: bytes) -> Moment:
+        if self._pointed is None:
             raise UndecodableError(
                 "is null, and the mapping does not say where else the time is (time.pointer)"
             )
-        else:
-            found = self._pointed(msgspec.json.decode(data))
-            if found is None:
-                raise UndecodableError("there is no time in the data at the mapping's time.pointer")
-            moment = self._any_time(found)
-        if not -MAX_SAFE_INTEGER <= moment[0] <= MAX_SAFE_INTEGER:
-            raise UndecodableError("the time is too far from 1970")
-        return moment
+        found = self._pointed(msgspec.json.decode(data))
+        if found is None:
+            raise UndecodableError("there is no time in the data at the mapping's time.pointer")
+        return self._any_time(found)
 
 
-_COLUMNS = OUTPUT.index("transaction")  # it is the last, and no part of an event
+_NULL = b"null"
 
 _BARE = (
     b'{"threadCounter":%d,"threadId":0,"type":%b,"timestamp":%d,"aggregateId":%b,"aggregateVersion":%d,'
@@ -266,19 +266,6 @@ _MAX_POSITION = 2**63 - 1  # an unsigned one of MySQL may be beyond, and is refu
 _ENCODE = msgspec.json.Encoder().encode
 
 
-class _Line(msgspec.Struct):
-    payload: msgspec.Raw
-
-
-class _Meta(msgspec.Struct):
-    metadata: msgspec.Raw
-
-
-class _Envelope(msgspec.Struct):
-    data: msgspec.Raw
-    meta: _Meta
-
-
 def _is_utf8(text: bytes) -> bool:
     try:
         text.decode()
@@ -287,7 +274,7 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _check_part(text: bytes) -> None:
+def _check_text(text: bytes) -> None:
     """Refuse a JSON text that no store takes."""
     if not _is_utf8(text):
         raise InputError("is not UTF-8")
@@ -310,25 +297,7 @@ def _text(value: Any) -> str:
     if value == "":
         raise UndecodableError("is empty")
     if type(value) is not str:
-        raise UndecodableError(f"a text is needed here, not {_shown(value)}: cast it in the SELECT")
+        raise UndecodableError(f"a text is needed here, not {shown(value)}: cast it in the SELECT")
     if not value.isascii() or "\0" in value:
         check_text("", value)
     return value
-
-
-def _octets(value: Any) -> str | bytes:
-    """What a decoder takes. A number is one of SQLite's, whose columns of JSON keep numbers as such."""
-    if type(value) is bytes or type(value) is str:
-        return value
-    if type(value) is int or type(value) is float:
-        return repr(value)
-    raise UndecodableError(f"text or bytes are needed here, not {_shown(value)}: cast it in the SELECT")
-
-
-def _shown(value: Any) -> str:
-    """A value as a message may show it."""
-    if value is None:
-        return "null"
-    if isinstance(value, int | float):
-        return repr(value)
-    return f"{value[:60]!r}" if isinstance(value, str | bytes) else type(value).__name__

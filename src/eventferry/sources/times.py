@@ -34,16 +34,18 @@ class Times:
     def of_microseconds(self, value: int) -> Moment:
         """A time with a zone, as the database gives it: microseconds since 1970."""
         minute, rest = divmod(value, 60_000_000)
-        text = self._minutes.get(minute)
-        if text is None:
-            if len(self._minutes) >= _MINUTES_KNOWN:
-                self._minutes.clear()
-            try:
-                text = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17].encode()
-            except OverflowError:
-                raise UndecodableError(_NO_YEAR) from None
-            self._minutes[minute] = text
-        return value // 1000, b"%b%02d.%06dZ" % (text, *divmod(rest, 1_000_000))
+        second, rest = divmod(rest, 1_000_000)
+        text = self._minutes.get(minute) or self._new_minute(minute)
+        return value // 1000, b"%b%02d.%06dZ" % (text, second, rest)
+
+    def _new_minute(self, minute: int) -> bytes:
+        if len(self._minutes) >= _MINUTES_KNOWN:
+            self._minutes.clear()
+        try:
+            text = self._minutes[minute] = (_EPOCH + timedelta(minutes=minute)).isoformat()[:17].encode()
+        except OverflowError:
+            raise UndecodableError(_NO_YEAR) from None
+        return text
 
     def of_local_microseconds(self, value: int) -> Moment:
         """A time without a zone, as the database gives it: as if it were UTC. The mapping says its zone."""

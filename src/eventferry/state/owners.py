@@ -43,7 +43,11 @@ def writing(
 
 @overload
 def writing(
-    database: Database, kind: Literal["exclusive"], *, frozen: Frozen = "refuse", secrets: bool = False
+    database: Database,
+    kind: Literal["repeatable", "exclusive"],
+    *,
+    frozen: Frozen = "refuse",
+    secrets: bool = False,
 ) -> AbstractAsyncContextManager[ExclusiveWriting]: ...
 
 

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -13,17 +14,19 @@ from psycopg import sql
 
 from eventferry.sources.mapping import Mapping
 from eventferry.sources.source import SourceReport, open_source
-from tests.support.servers import shared_url
+from tests.support.servers import Server, shared_url
 
 
 @contextmanager
-def new_database() -> Iterator[str]:
-    """The URL of a PostgreSQL database of its own, removed at the end: some products name their schema themselves."""
+def new_database(server: Server | None = None) -> Iterator[str]:
+    """The URL of a PostgreSQL database of its own, on the shared server or on this one, removed at the end: some
+    products name their schema themselves."""
+    url = partial(shared_url, "postgresql") if server is None else server.url
     name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
+    with psycopg.connect(url("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
-            yield shared_url("postgresql", name)
+            yield url(name)
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 

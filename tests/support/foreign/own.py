@@ -16,7 +16,7 @@ from eventferry.sources.mapping import Mapping, Position, Time
 from tests.support.foreign import new_database
 from tests.support.mysql import connect
 from tests.support.places import drop_databases
-from tests.support.servers import shared_url
+from tests.support.servers import Server, shared_url
 
 _TABLE = """
 CREATE TABLE events(id {key}, stream varchar(100) NOT NULL, type varchar(100) NOT NULL, data {json}, at bigint NOT NULL)
@@ -73,14 +73,24 @@ class OwnTable:
                 BEGAN + position * 1000,
             )
 
+    def fill(self, count: int) -> None:
+        """So many more rows, at once, not on SQLite."""
+        numbers = (
+            f"seq_1_to_{count}" if self.url.startswith("mysql") else f"generate_series(1, {count}) AS n(seq)"
+        )
+        self.run(
+            "INSERT INTO events(stream, type, data, at) "
+            f"SELECT CONCAT('stream-', MOD(seq, 3)), 'T', '{{}}', seq FROM {numbers}"
+        )
+
     def positions(self) -> list[int]:
         """Those of all rows."""
         return [position for (position,) in self.run("SELECT id FROM events ORDER BY id")]
 
 
 @contextmanager
-def own_table(database: str, folder: Path) -> Iterator[OwnTable]:
-    """The table on "sqlite", "postgresql" or "mariadb"; removed at the end."""
+def own_table(database: str, folder: Path, server: Server | None = None) -> Iterator[OwnTable]:
+    """The table on "sqlite", "postgresql" or "mariadb", or on this server of PostgreSQL; removed at the end."""
     statement = _TABLE.format(**_TYPES[database])
     if database == "sqlite":
         file = folder / f"{secrets.token_hex(6)}.db"
@@ -88,7 +98,7 @@ def own_table(database: str, folder: Path) -> Iterator[OwnTable]:
             connection.execute(statement)
             yield OwnTable(f"sqlite:///{file}", connection, "?")
     elif database == "postgresql":
-        with new_database() as url, psycopg.connect(url, autocommit=True) as postgres:
+        with new_database(server) as url, psycopg.connect(url, autocommit=True) as postgres:
             postgres.execute(statement.encode())
             yield OwnTable(url, postgres, "%s")
     else:

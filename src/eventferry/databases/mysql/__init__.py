@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 from pymysql.err import MySQLError
 
 from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
-from eventferry.databases.mysql import markers, owners
+from eventferry.databases.mysql import cluster, markers, owners
 from eventferry.databases.mysql import tables as ddl
+from eventferry.databases.mysql.cluster import Hold, changed_threads
 from eventferry.databases.mysql.connection import (
     BROKEN,
     DEADLOCK,
@@ -56,6 +57,7 @@ from eventferry.lines.limits import check_limits
 
 T = TypeVar("T")
 W = TypeVar("W", bound=MysqlWriting)
+X = TypeVar("X", bound=MysqlExclusiveWriting)
 
 _SWAP_STEP = 0.02
 _TLS = ("ssl_ca", "ssl_cert", "ssl_key")
@@ -188,16 +190,18 @@ class MysqlDatabase(ServerDatabase[Connection]):
                 begun = await connection.run(partial(begin, connection))
             yield begun
 
-    def _enter(self, connection: Connection, statement: str) -> tuple[tuple[Any, ...], str | None]:
+    def _enter(self, connection: Connection, begin: Sequence[str]) -> tuple[tuple[Any, ...], str | None]:
         """Begin a transaction: what a reading has, and the comment of the freeze marker. For the worker thread."""
         tables = self._tables
-        *_, [(text, created)], marker = connection.results(
-            f"""{statement}; SELECT 1 FROM {quoted(tables.events)} LIMIT 1;
-            SELECT table_comment, create_time FROM information_schema.tables
-            WHERE table_schema = %(database)s AND table_name = %(events)s;
-            {FREEZE}""",
-            {"database": self._access.database, "events": tables.events, "freeze": tables.freeze},
-        )
+        names = {"database": self._access.database, "events": tables.events, "freeze": tables.freeze}
+        statements = [
+            *begin,
+            f"SELECT 1 FROM {quoted(tables.events)} LIMIT 1",
+            """SELECT table_comment, create_time FROM information_schema.tables
+            WHERE table_schema = %(database)s AND table_name = %(events)s""",
+            FREEZE,
+        ]
+        *_, [(text, created)], marker = connection.sent(connection.packets(statements, names))
         our_id = fact(text, "STORE", "id")
         identity = our_id or f"made {created}"
         shape = self._shapes.get(identity)
@@ -218,12 +222,12 @@ class MysqlDatabase(ServerDatabase[Connection]):
                 await reading.connection.run(reading.connection.roll_back)
 
     def _begin_reading(self, connection: Connection) -> MysqlReading:
+        begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
         try:
             while True:
                 try:
-                    reading, _ = self._enter(
-                        connection, "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
-                    )
+                    # On a cluster a swap undoes whoever reads.
+                    reading, _ = connection.patiently(partial(self._enter, connection, [begin]))
                 except MySQLError as error:
                     if number_of(error) != DEFINITION_CHANGED or connection.given_up:
                         raise
@@ -238,30 +242,72 @@ class MysqlDatabase(ServerDatabase[Connection]):
         self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
     ) -> AbstractAsyncContextManager[Any]:
         if kind == "shared":
-            return self._writing(MysqlWriting, BEGIN, secrets=secrets)
+            return self._writing(MysqlWriting, self._begin_writing, secrets=secrets)
+        if kind == "repeatable":
+            return self._writing(MysqlExclusiveWriting, self._begin_writing, secrets=secrets)
         alone = MysqlExclusiveWriting if kind == "exclusive" else MysqlReplacing
-        return self._writing(alone, self._begin_alone, secrets=secrets)
+        return self._writing(alone, self._begin_held, secrets=secrets)
 
     @asynccontextmanager
-    async def _writing(self, kind: type[W], begin: str, *, secrets: bool = False) -> AsyncIterator[W]:
-        async with self._begun(partial(self._begin_writing, kind, begin)) as writing:
+    async def _writing(
+        self, kind: type[W], begin: Callable[[type[W], Connection], W], *, secrets: bool = False
+    ) -> AsyncIterator[W]:
+        async with self._begun(partial(begin, kind)) as writing:
             try:
                 if secrets:
-                    await writing.connection.run(partial(writing.connection.keep_out, "secrets"))
+                    await writing.connection.run(partial(writing.keep_out, "secrets"))
                 yield writing
             except BaseException:
                 await writing.connection.run(writing.undo)
                 raise
             await writing.connection.run(writing.commit)
 
-    def _begin_writing(self, kind: type[W], begin: str, connection: Connection) -> W:
+    def _begin_held(self, kind: type[X], connection: Connection) -> X:
+        """On a cluster, keep out whoever would save on another node meanwhile: a save there would undo this."""
+        if connection.node is None:
+            return self._begin_writing(kind, connection)
+        try:
+            hold = self._hold(connection, connection.node)
+        except BaseException:
+            connection.end()
+            raise
+        if hold is None:
+            return self._begin_writing(kind, connection)
+        try:
+            writing = self._begin_writing(kind, connection, hold)
+        except BaseException:
+            hold.release()
+            raise
+        writing.keep(hold)
+        return writing
+
+    def _hold(self, connection: Connection, node: str) -> Hold | None:
+        """Set a marker for which all writers wait, on all nodes. None where the store is frozen: who may write there
+        waits for none."""
+        deadline = time.monotonic() + self._access.busy_timeout
+        connection.query(f"SELECT 1 FROM {quoted(self._tables.events)} LIMIT 1")  # is there a store at all?
+        hold = cluster.new_hold(connection, node, self._names)
+        while True:
+            text = markers.comment_of(connection, self._tables.freeze)
+            if text is not None and (freeze_of(text) is not None or not ddl.is_marker(text)):
+                return None
+            if self._is_swapped(connection, text, deadline):
+                self._wait_for_swap(connection, deadline)
+            elif markers.put(connection, self._names, "marker", hold.marker) is not None:
+                # Whoever had looked for the marker before is undone by this, or before it, and looks again.
+                barrier = connection.packets([*self._begin_alone(connection), "COMMIT"], ())
+                connection.patiently(partial(connection.sent, barrier))
+                return hold
+
+    def _begin_writing(self, kind: type[W], connection: Connection, hold: Hold | None = None) -> W:
+        begin = BEGIN if kind is MysqlWriting else self._begin_alone(connection)
         deadline = time.monotonic() + self._access.busy_timeout
         while True:
             try:
                 if kind is MysqlWriting:
                     connection.hold_off_freezes()
                 reading, marker = connection.patiently(partial(self._enter, connection, begin))
-                if not self._is_swapped(connection, marker):
+                if not self._is_swapped(connection, marker, deadline, hold):
                     return kind(*reading, freeze=freeze_of(marker))
             except BaseException:
                 connection.roll_back()
@@ -276,23 +322,29 @@ class MysqlDatabase(ServerDatabase[Connection]):
             raise StoreBusyError(f"the events in {self._place} are being replaced")
         time.sleep(_SWAP_STEP)
 
-    def _is_swapped(self, connection: Connection, text: str | None) -> bool:
-        """Whether the marker is that of a swap, which whoever writes waits for. One whose owner is dead is moved out
-        of the way: then nothing is swapped any more."""
+    def _is_swapped(
+        self, connection: Connection, text: str | None, deadline: float, hold: Hold | None = None
+    ) -> bool:
+        """Whether the marker is that of a swap, or a hold that is not ours, which whoever writes waits for. One whose
+        owner is dead is moved out of the way: then nothing is swapped any more. So is one of another node at the
+        deadline, for whether its owner lives is not known here; what it was set for fails then."""
         found = markers.marker(self._tables.freeze, text)
-        if found is None or freeze_of(text) is not None:
+        if found is None or freeze_of(text) is not None or found == (hold and hold.marker):
             return False
-        if found.owner is None or owners.is_alive(connection, found.owner):
+        is_alive = found.owner is None or owners.is_alive(connection, found.owner)
+        if is_alive and not (
+            time.monotonic() >= deadline and cluster.lives_elsewhere(connection, found.owner)
+        ):
             return True
         if (change := markers.take(connection, self._names, found)) is None:
             return True  # somebody was quicker, and another marker may stand there
         change.finish()
         return False
 
-    @property
-    def _begin_alone(self) -> str:
+    def _begin_alone(self, connection: Connection) -> Sequence[str]:
         # In order of the threads, as everybody does: nobody waits for one who waits for him.
-        return f"{BEGIN}; SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
+        alone = *BEGIN, f"SELECT COUNT(threadCounter) FROM {quoted(self._names.threads)} FOR UPDATE"
+        return alone if connection.node is None else (*alone, *changed_threads(self._names.threads))
 
     async def create(self) -> None:
         try:
@@ -366,7 +418,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
         return True
 
     async def _has_order(self) -> bool:
-        async with self._writing(MysqlExclusiveWriting, self._begin_alone) as writing:
+        async with self._writing(MysqlExclusiveWriting, self._begin_writing) as writing:
             return writing.shape.order_key is not None
 
     async def _check_limits(self, save: Save) -> None:
@@ -431,6 +483,8 @@ class MysqlDatabase(ServerDatabase[Connection]):
                         self._shape = None
                         return self._store_one(connection, save)
                     if number in (DEADLOCK, LOCK_TIMEOUT) and time.monotonic() < deadline:
+                        if number == LOCK_TIMEOUT:  # at once, on a node that has just lost the others
+                            time.sleep(_SWAP_STEP)
                         continue
                     raise saver.refusal(connection, place, error) from None
                 if not isinstance(saved, Found):
@@ -441,7 +495,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
                     place = saver.next_place(connection, saved)
                 elif freeze_of(saved.marker) is not None:
                     raise StoreFrozenError(f"the store {self._place} is frozen")
-                elif self._is_swapped(connection, saved.marker):
+                elif self._is_swapped(connection, saved.marker, deadline):
                     self._wait_for_swap(connection, deadline)
         finally:
             connection.roll_back()

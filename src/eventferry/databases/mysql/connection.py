@@ -17,6 +17,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.cursors import SSCursor
 from pymysql.err import InterfaceError, MySQLError, OperationalError
 
+from eventferry.database import OvertakenError
 from eventferry.databases import forking
 from eventferry.databases.mysql.tables import definition, quoted
 from eventferry.databases.mysql.wire import Wire
@@ -54,16 +55,16 @@ _IN_THE_WAY = (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT)
 _LIMIT_OF_USER = 1226
 _FULL = (1040, 1203, _LIMIT_OF_USER)
 _TOO_LONG = 1406
-BROKEN = (0, 1053, 1927, 2006, 2013, 4031)
-"""The connection is gone; whether what was sent has happened is not known."""
+BROKEN = (0, 1047, 1053, 1180, 1927, 2006, 2013, 4031)
+"""The connection is gone, or that of its node to the cluster; whether what was sent has happened is not known."""
 
-_NOT_ALLOWED = (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836)
+NOT_ALLOWED = (1044, 1142, 1143, 1227, 1290, 1370, 1792, 1836)
 _UNREACHABLE = (*BROKEN, 1045, 1129, 1130, 1152, 1184, 1698, 2003, 2026, 2061)
 
 _MEANINGS: tuple[tuple[tuple[int, ...], type[EventferryError], str], ...] = (
     ((NO_TABLE, 1049), StoreNotFoundError, "holds no store"),
     (_IN_THE_WAY, StoreBusyError, "is held by somebody else for more than {:g} s (the setting busy_timeout)"),
-    (_NOT_ALLOWED, ReadOnlyStoreError, "does not allow this, by the user's rights or the server's state"),
+    (NOT_ALLOWED, ReadOnlyStoreError, "does not allow this, by the user's rights or the server's state"),
     (_FULL, FullServerError, "takes no more connections"),
     (_UNREACHABLE, StoreUnreachableError, "cannot be reached"),
     ((1021, 1030, 1114), DatabaseError, "has a full disk, or table; nothing of this step was kept"),
@@ -167,6 +168,8 @@ class Connection:
         try:
             with contextlib.closing(self._connected(None, patience=_KILL_SECONDS)) as killer:
                 for wire in self._wires:
+                    if killer.node != wire.node:  # there the number is somebody else's
+                        return False
                     with contextlib.suppress(MySQLError):
                         killer.query(f"KILL {kind} {wire.server_thread_id[0]}")
         except OSError:
@@ -192,8 +195,12 @@ class Connection:
     def wire(self) -> Wire:
         if self._wire is None:
             self._wire = self._connected(self._database)
-            [(self.access.max_packet,)] = self.query("SELECT @@SESSION.max_allowed_packet")
         return self._wire
+
+    @property
+    def node(self) -> str | None:
+        """The id of the node that it is connected to; None for a server that is none of a cluster."""
+        return None if self._wire is None else self._wire.node
 
     @property
     def _is_in_transaction(self) -> bool:
@@ -216,12 +223,19 @@ class Connection:
 
     def results(self, statements: str, values: Values | None = ()) -> list[list[tuple[Any, ...]]]:
         """The rows of each of these statements. None for values that stand in them already."""
-        with self.wire.cursor() as cursor:
-            cursor.execute(statements, values)
-            found = [list(cursor.fetchall())]
-            while cursor.nextset():
-                found.append(list(cursor.fetchall()))
-            return found
+        return self.wire.results(statements, values)
+
+    def packets(self, statements: Sequence[str], values: Values) -> list[str]:
+        """Statements of a transaction, with these values, as they are to be `sent`: all at once; but to a node of a
+        cluster one by one. It may undo the transaction at any time for one of another node, and tells only behind the
+        last statement of a packet: those before that would be run by themselves, and kept."""
+        texts = ["; ".join(statements)] if self.node is None else statements
+        return [self.with_values(text, values) for text in texts]
+
+    def sent(self, packets: Sequence[str]) -> list[list[tuple[Any, ...]]]:
+        """The rows of each statement of these packets."""
+        texts = ["; ".join(packets)] if self.node is None else packets
+        return [rows for text in texts for rows in self.wire.results(text)]
 
     def execute(self, statement: str, values: Values = ()) -> int:
         with self.wire.cursor() as cursor:
@@ -412,7 +426,12 @@ class Connection:
             settings = _SETTINGS | (_MARIADB_SETTINGS if is_mariadb else _MYSQL_SETTINGS)
             settings |= {"innodb_lock_wait_timeout": busy, "lock_wait_timeout": lock_wait or busy}
             words = ", SESSION ".join(f"{name} = {value}" for name, value in settings.items())
-            wire.query(f"SET SESSION {words}")
+            # Before those of a node: it may have to wait for the others, which this need not.
+            _, [(self.access.max_packet,)], told = wire.results(
+                f"SET SESSION {words}; SELECT @@SESSION.max_allowed_packet; SHOW VARIABLES LIKE 'wsrep_on'"
+            )
+            if ("wsrep_on", "ON") in told:
+                wire.node = self._joined(wire)
             if patience is None:
                 wire._read_timeout = wire._write_timeout = self.access.read_timeout or None
             wire.keep_alive(self.access.keepalive)
@@ -420,6 +439,17 @@ class Connection:
             wire.cut()
             raise
         return wire
+
+    def _joined(self, wire: Wire) -> str | None:
+        """Set what statements on a node of a cluster depend on; the node's id."""
+        words = ", SESSION ".join(f"{name} = {value}" for name, value in _NODE_SETTINGS.items())
+        _, node, [(_, splits)] = wire.results(
+            f"""SET SESSION {words}; SHOW STATUS LIKE 'wsrep_gcomm_uuid';
+            SHOW VARIABLES LIKE 'wsrep_load_data_splitting'"""
+        )
+        if splits == "ON":  # the rows of one LOAD DATA would be committed by and by
+            self.access.loads = False
+        return str(node[0][1]) if node else None
 
     def _translated(self, function: Callable[[], T]) -> T:
         try:
@@ -437,6 +467,8 @@ class Connection:
             return InputError("is longer than its column takes", field=column[1] if column else None)
         if number == _LIMIT_OF_USER and "max_user_connections" not in text:
             return StoreBusyError(f"{place}: the server allows this user no more for now: {text}")
+        if number == DEADLOCK and self.node is not None:
+            return OvertakenError(f"{place} was changed on another node of the cluster meanwhile: try again")
         for numbers, kind, words in _MEANINGS:
             if number in numbers:
                 reason = text or "the connection broke"
@@ -493,6 +525,14 @@ _MARIADB_SETTINGS: dict[str, str | int] = {
 _MYSQL_SETTINGS: dict[str, str | int] = {
     "transaction_isolation": "'REPEATABLE-READ'",
     "max_execution_time": 0,
+}
+
+_NODE_SETTINGS: dict[str, str | int] = {
+    # A transaction begins when this node has what was committed on any: what was stored can be read.
+    "wsrep_sync_wait": 1,
+    "wsrep_dirty_reads": 0,
+    # A definition happens on all nodes, at one point in the order of the transactions.
+    "wsrep_osu_method": "'TOI'",
 }
 
 _STATEMENT = 4 * 1024 * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -104,11 +104,9 @@ class MysqlSnapshot:
                 f"{connection.access.place} refuses the SELECT of the mapping: {words}"
             ) from error
 
-    async def rows(
-        self, statement: str, values: Sequence[Any] = ()
-    ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+    async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         connection = self._connection
-        cursor = await connection.run(partial(connection.stream, statement, values))
+        cursor = await connection.run(partial(connection.stream, statement, ()))
         is_over = False
         try:
             rows = iter(cursor.fetchone, None)
@@ -120,8 +118,8 @@ class MysqlSnapshot:
                 connection.cut()
                 await to_the_end(connection.run(connection.drop))
 
-    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return await self._connection.run(partial(self._connection.query, statement, values))
+    async def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        return await self._connection.run(partial(self._connection.query, statement))
 
 
 def _column(field: Any) -> Column:

@@ -20,7 +20,17 @@ from pymysql.err import MySQLError
 from eventferry.database import Freeze, Stage, StageKind
 from eventferry.databases.mysql.connection import DEFINITION_CHANGED, NO_TABLE, Connection, Values, number_of
 from eventferry.databases.mysql.tables import Names, is_marker, quoted
-from eventferry.databases.names import STAGE_WORDS, comment, fact, import_id_of, moment_of, new_owner, number
+from eventferry.databases.names import (
+    STAGE_WORDS,
+    Tables,
+    comment,
+    fact,
+    frozen_marker,
+    import_id_of,
+    moment_of,
+    new_owner,
+    number,
+)
 
 COMMENT = "SELECT table_comment FROM information_schema.tables WHERE table_schema = %s AND table_name = %s"
 """The comment of a table. Both names as constants: only so does the server look at that table alone."""
@@ -50,6 +60,15 @@ def marker(table: str, text: str | None) -> Marker | None:
     token = import_token(import_id) or fact(text, "FREEZE", "id") or fact(text, "SWAP", "id")
     owner = fact(text, "FREEZE", "owner") or fact(text, "SWAP", "owner")
     return Marker(table, text, token or new_owner(), token is not None, owner)
+
+
+def new(tables: Tables, words: str, owner: str | None, since: int) -> Marker:
+    """The marker of a freeze or a swap that begins now."""
+    token = new_owner()
+    text = frozen_marker(quoted(tables.events).replace("%%", "%"))
+    return Marker(
+        tables.freeze, f"{text} {comment(words, id=token, owner=owner, since=since)}", token, owner=owner
+    )
 
 
 def import_token(import_id: str) -> str | None:

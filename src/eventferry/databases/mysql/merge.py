@@ -12,7 +12,10 @@ from pymysql.cursors import SSCursor
 from pymysql.err import MySQLError
 
 from eventferry.database import PLACED, Comparison, Freeze, NextPlace, Shared, Stage, StageKind
+from eventferry.databases.mysql import markers
+from eventferry.databases.mysql.cluster import Hold, new_hold
 from eventferry.databases.mysql.connection import NO_TABLE, duplicate_key, number_of
+from eventferry.databases.mysql.markers import Change, Marker
 from eventferry.databases.mysql.reading import compact_text, entry
 from eventferry.databases.mysql.save import next_places, taken
 from eventferry.databases.mysql.stage import MysqlWriting
@@ -35,6 +38,24 @@ class MysqlExclusiveWriting(MysqlWriting):
     def __init__(self, *reading: Any, freeze: Freeze | None) -> None:
         super().__init__(*reading, freeze=freeze)
         self._shared_rows: SSCursor | None = None
+        self._hold: str | None = None
+
+    def keep(self, hold: Hold) -> None:
+        """Keep others out by this until the end."""
+        self._hold = hold.marker.owner
+        self._afterwards.append(hold.release)
+        self._otherwise.append(hold.release)
+
+    def _thawed(self, freeze: Marker) -> Change | None:
+        """On a cluster a hold stands in its place until the end: a save on another node would undo this."""
+        node = self.connection.node
+        if node is None:
+            return super()._thawed(freeze)
+        hold = new_hold(self.connection, node, self.names)
+        change = markers.put(self.connection, self.names, "marker", hold.marker, freeze)
+        if change is not None:
+            self._afterwards.append(hold.release)
+        return change
 
     def undo(self) -> None:
         self._close_shared()
@@ -115,7 +136,7 @@ class MysqlExclusiveWriting(MysqlWriting):
     @threaded
     def _comparable(self, stage: Stage) -> Stage:
         if stage.kind == "open":
-            self.connection.keep_out("push")
+            self.keep_out("push")
             if not self._has_column(stage.table, "arrival"):
                 return self._copy(stage)
         return stage

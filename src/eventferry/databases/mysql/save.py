@@ -19,7 +19,7 @@ from eventferry.errors import ConcurrentError, DatabaseError, InputError
 from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread
 from eventferry.reading import order
 
-BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; START TRANSACTION"
+BEGIN = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED", "START TRANSACTION"
 _LONG_AGO = -(2**63)
 
 
@@ -63,7 +63,7 @@ class Saver:
         [stored] = store(connection, self._names, [(self, place)])
         return stored
 
-    def statements(self, connection: Connection, place: Place) -> str:
+    def statements(self, connection: Connection, place: Place) -> list[str]:
         """What stores the events in this thread, whose row is locked, if they belong there; its row says whether they
         did. No counter behind the highest: the column refuses the null."""
         rows = " UNION ALL ".join(
@@ -72,22 +72,24 @@ class Saver:
         FROM DUAL WHERE @goes"""
             for step in range(len(self._save.events))
         )
-        statements = f"""
-        SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE;
-        SET @last = (SELECT timestamp FROM {self._events}
-          WHERE threadId = %(thread)s AND threadCounter = @counter - 1);
-        SET @version = 0, @at_once = NULL;
-        SELECT aggregateVersion, at_once INTO @version, @at_once
-          FROM ({_before(self._events, self._shape)}) AS before_it;
-        SET @follows = NOT %(is_next)s OR @version = %(version)s - 1;
-        SET @goes = @marker IS NULL AND @follows AND COALESCE(@at_once, %(thread)s) = %(thread)s
-          AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s);
-        INSERT INTO {self._events}
-          (threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload)
-        {rows};
-        UPDATE {self._threads} SET threadCounter = threadCounter + %(number)s WHERE threadId = %(thread)s AND @goes;
-        SELECT @goes, @marker, @follows, @at_once, @counter;"""
-        return connection.with_values(statements, self._values | place._asdict())
+        statements = [
+            f"SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE",
+            f"""SET @last = (SELECT timestamp FROM {self._events}
+              WHERE threadId = %(thread)s AND threadCounter = @counter - 1)""",
+            "SET @version = 0, @at_once = NULL",
+            f"""SELECT aggregateVersion, at_once INTO @version, @at_once
+              FROM ({_before(self._events, self._shape)}) AS before_it""",
+            "SET @follows = NOT %(is_next)s OR @version = %(version)s - 1",
+            f"""SET @goes = @marker IS NULL AND @follows AND COALESCE(@at_once, %(thread)s) = %(thread)s
+              AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s)""",
+            f"""INSERT INTO {self._events}
+              (threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload)
+            {rows}""",
+            f"""UPDATE {self._threads} SET threadCounter = threadCounter + %(number)s
+            WHERE threadId = %(thread)s AND @goes""",
+            "SELECT @goes, @marker, @follows, @at_once, @counter",
+        ]
+        return connection.packets(statements, self._values | place._asdict())
 
     def next_place(self, connection: Connection, found: Found) -> Place:
         if found.thread_at_once is not None:
@@ -193,19 +195,16 @@ def store(connection: Connection, names: Names, saves: Sequence[tuple[Saver, Pla
     threads = quoted(names.threads)
     # In order of the threads, as everybody does: nobody waits for one who waits for him.
     numbers = ", ".join({str(place.thread) for _, place in saves})
-    lock = f"SELECT COUNT(*) INTO @locked FROM {threads} WHERE threadId IN ({numbers}) ORDER BY threadId FOR UPDATE;"
-    marker = connection.with_values(
-        f"SET @marker = ({FREEZE});",
-        {"database": connection.access.database, "freeze": names.tables.freeze},
-    )
+    lock = f"SELECT COUNT(*) INTO @locked FROM {threads} WHERE threadId IN ({numbers}) ORDER BY threadId FOR UPDATE"
+    marker = f"SET @marker = ({FREEZE})"
+    found = {"database": connection.access.database, "freeze": names.tables.freeze}
     # The heads are looked at behind the commit: before it, two who save at once don't see each other's event.
     parts = [
-        f"{BEGIN}; {lock}".replace("%%", "%"),
-        marker,
-        *[saver.statements(connection, place) for saver, place in saves],
-        f"COMMIT; SELECT {ALL_HEADS} FROM {threads}".replace("%%", "%"),
+        *connection.packets([*BEGIN, lock, marker], found),
+        *(packet for saver, place in saves for packet in saver.statements(connection, place)),
+        *connection.packets(["COMMIT", f"SELECT {ALL_HEADS} FROM {threads}"], ()),
     ]
-    *rows, [(heads,)] = [found for found in connection.results("".join(parts), None) if found]
+    *rows, [(heads,)] = [found for found in connection.sent(parts) if found]
     after = heads_of(heads, names)
     return [
         Saved(place.thread, int(counter), after)

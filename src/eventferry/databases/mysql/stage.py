@@ -18,13 +18,13 @@ from eventferry.databases.dialect import Value
 from eventferry.databases.inspecting import UNIQUE
 from eventferry.databases.mysql import markers
 from eventferry.databases.mysql import tables as ddl
+from eventferry.databases.mysql.cluster import GUARD
 from eventferry.databases.mysql.connection import NO_TABLE, Values, duplicate_key, number_of
 from eventferry.databases.mysql.markers import Change, Marker, freeze_of
 from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import (
     comment,
-    frozen_marker,
     import_marker,
     new_import_id,
     new_owner,
@@ -48,6 +48,7 @@ _NO_LOCAL_FILES = (ER.NOT_ALLOWED_COMMAND, 3948, 4166)
 _STAGE_COLUMNS = (
     "`line`, `threadId`, `threadCounter`, `timestamp`, `aggregateId`, `aggregateVersion`, `type`, `payload`"
 )
+_LONG_AGO = -(2**62)
 _NEW_COLUMNS = "`timestamp`, `aggregateId`, `type`, `payload`"
 
 
@@ -112,20 +113,49 @@ class MysqlWriting(MysqlReading):
         elif after is not None:
             # No event is being saved, for this transaction holds the threads; whoever saves next looks for the marker.
             self.connection.wait_for_writings()
+            self._keep_out_on_nodes("secrets")
+            self._keep_out_on_nodes("push")
             is_done = self._mark("FREEZE", after.owner, after.since or now(), found) is not None
         else:
-            is_done = found is None or self._changes(markers.take(self.connection, self.names, found))
+            is_done = found is None or self._changes(self._thawed(found))
         self._freeze = after if is_done else freeze_of(self.comment_of(self.tables.freeze))
         return is_done
+
+    def _thawed(self, freeze: Marker) -> Change | None:
+        return markers.take(self.connection, self.names, freeze)
+
+    def keep_out(self, others: Literal["push", "secrets"]) -> None:
+        """Until the end, nobody else adds to the open import ("push"), or changes "secrets"."""
+        self.connection.keep_out(others)
+        self._keep_out_on_nodes(others)
+
+    def _keep_out_on_nodes(self, others: Literal["push", "secrets"]) -> None:
+        """On a cluster: change what others change who do the same on another node."""
+        if self.connection.node is None:
+            return
+        secrets, pushes = quoted(self.tables.secrets), quoted(self.tables.open_import)
+        come, go = {
+            "secrets": (
+                f"INSERT INTO {secrets}(`idx`, `id`, `secret`) VALUES (-1, %(guard)s, '')",
+                f"DELETE FROM {secrets} WHERE `id` = %(guard)s",
+            ),
+            "push": (
+                f"""INSERT INTO {pushes}(`rowid`, `timestamp`, `aggregateId`, `type`)
+                VALUES (%(guard)s, {_LONG_AGO}, '', '')""",
+                f"DELETE FROM {pushes} WHERE `rowid` = %(guard)s",
+            ),
+        }[others]
+        try:
+            self.connection.sent(self.connection.packets([come, go], {"guard": GUARD}))
+        except MySQLError as error:
+            if number_of(error) != NO_TABLE:  # no import is open
+                raise
 
     def _mark(
         self, words: str, owner: str | None, since: int, instead: Marker | None = None
     ) -> Marker | None:
         """Set the marker; None where another one stands there than was thought."""
-        token = new_owner()
-        marker = frozen_marker(quoted(self.tables.events).replace("%%", "%"))
-        text = f"{marker} {comment(words, id=token, owner=owner, since=since)}"
-        new = Marker(self.tables.freeze, text, token, owner=owner)
+        new = markers.new(self.tables, words, owner, since)
         return new if self._put("marker", new, "a freeze", instead) else None
 
     def _put(self, kind: str, new: Marker, what: str, instead: Marker | None = None) -> bool:
@@ -225,7 +255,7 @@ class MysqlWriting(MysqlReading):
             self._lock_pushes(stage)
             self.connection.execute(
                 f"""INSERT INTO {quoted(stage.table)}(`rowid`, `timestamp`, `aggregateId`, `type`)
-                VALUES (%s, {-(2**62)}, '', '')""",
+                VALUES (%s, {_LONG_AGO}, '', '')""",
                 (markers.CLOSED,),
             )
             if (left := markers.found(self.connection, stage.table)) is not None:
@@ -371,7 +401,7 @@ class MysqlWriting(MysqlReading):
 
     def _lock_pushes(self, stage: Stage) -> None:
         """One at a time adds to an open import, or ends it: until the transaction is over."""
-        self.connection.keep_out("push")
+        self.keep_out("push")
         if stage.id not in [found.id for found in self._stages("open")]:
             raise ImportNotFoundError(f"no incremental import with the id {stage.id} is open")
 

@@ -9,9 +9,9 @@ from typing import Any
 from eventferry.clock import now
 from eventferry.database import Freeze, Stage
 from eventferry.databases.mysql import markers
+from eventferry.databases.mysql.cluster import owner_lock
 from eventferry.databases.mysql.markers import Marker
 from eventferry.databases.mysql.merge import MysqlExclusiveWriting
-from eventferry.databases.mysql.owners import owner_lock
 from eventferry.databases.names import comment, new_owner, taken_for_dead
 from eventferry.databases.thread import threaded
 
@@ -35,7 +35,7 @@ class MysqlReplacing(MysqlExclusiveWriting):
         owner = stage.owner or ""
         marker = markers.found(self.connection, self.tables.freeze) or self._mark("SWAP", owner, now())
         comes = self.comment_of(stage.table)
-        if marker is None or comes is None or marker.owner != owner:
+        if marker is None or comes is None or marker.owner not in (owner, self._hold or owner):
             raise taken_for_dead()
         token = new_owner()
         made, facts = self.names.aside(token), comment("MADE", id=token)

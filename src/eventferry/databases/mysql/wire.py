@@ -15,7 +15,7 @@ from typing import Any
 
 from pymysql.connections import Connection as PyMysqlConnection
 from pymysql.connections import MySQLResult
-from pymysql.constants import CLIENT, COMMAND, CR, ER
+from pymysql.constants import CLIENT, COMMAND, CR, ER, SERVER_STATUS
 from pymysql.err import OperationalError, raise_mysql_exception
 
 _PyMysqlConnection: Any = PyMysqlConnection  # of what is used here its stubs know half
@@ -53,6 +53,8 @@ class Wire(_PyMysqlConnection):  # type: ignore[misc]
     """A connection to a server, with PyMySQL's options and `demands_tls`."""
 
     infile: Iterable[bytes] | None = None
+    node: str | None = None
+    """The id of the node of a cluster; None where the server is none."""
 
     def __init__(self, *, demands_tls: bool = False, **options: Any) -> None:
         self._demands_tls = demands_tls
@@ -73,6 +75,23 @@ class Wire(_PyMysqlConnection):  # type: ignore[misc]
                 CR.CR_AUTH_PLUGIN_ERR, "the server asks for the password in clear, without TLS"
             )
         return super()._process_auth(plugin_name, auth_packet, handler)
+
+    def results(self, statements: str, values: Any = None) -> list[list[tuple[Any, ...]]]:
+        """The rows of each of these statements. None for values that stand in them already."""
+        # A node of a cluster that undoes a transaction may not tell what it told in the middle of several statements.
+        is_open = self.node is not None and self._is_in_transaction
+        with self.cursor() as cursor:
+            cursor.execute(statements, values)
+            found = [list(cursor.fetchall())]
+            while cursor.nextset():
+                found.append(list(cursor.fetchall()))
+        if is_open and not self._is_in_transaction and statements != "COMMIT":
+            raise OperationalError(ER.LOCK_DEADLOCK, "the transaction was undone")
+        return found
+
+    @property
+    def _is_in_transaction(self) -> bool:
+        return bool(self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
     def cut(self) -> None:
         """Make whoever waits for the server hear that the connection is gone; from any thread."""

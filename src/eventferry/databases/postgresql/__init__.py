@@ -126,11 +126,10 @@ class PostgresDatabase(ServerDatabase[Connection]):
         then = f"LOCK TABLE {self._names.secrets} IN SHARE ROW EXCLUSIVE MODE" if secrets else "SELECT"
         if kind == "shared":
             return self._shared(frozen, then)
-        if kind == "exclusive":
-            return self._alone(PostgresExclusiveWriting, "", then)
-        return self._alone(
-            PostgresReplacing, f"LOCK TABLE {self._names.events} IN ACCESS EXCLUSIVE MODE;", then
-        )
+        if kind == "replacing":
+            events = self._names.events
+            return self._alone(PostgresReplacing, f"LOCK TABLE {events} IN ACCESS EXCLUSIVE MODE;", then)
+        return self._alone(PostgresExclusiveWriting, "", then)
 
     @asynccontextmanager
     async def _shared(self, frozen: Frozen, then: str = "SELECT") -> AsyncIterator[PostgresWriting]:
@@ -177,8 +176,8 @@ class PostgresDatabase(ServerDatabase[Connection]):
         name = ddl.literal(self._names.events.replace("%%", "%"))
         return f"""SELECT oid::bigint, told, CASE WHEN NOT starts_with(told, 'EVENTFERRY STORE') THEN ARRAY(
               SELECT attname::text FROM pg_attribute WHERE attrelid = oid AND attnum > 0 AND NOT attisdropped
-            ) END FROM (
-              SELECT oid, coalesce(obj_description(oid, 'pg_class'), '') AS told FROM pg_class
+            ) END, relkind = 'p' FROM (
+              SELECT oid, coalesce(obj_description(oid, 'pg_class'), '') AS told, relkind FROM pg_class
               WHERE oid = {name}::regclass
             ) AS c"""
 
@@ -189,7 +188,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
             WHERE c.oid = to_regclass({name})"""
 
     def _facts_of(self, facts: list[tuple[Any, ...]]) -> tuple[int, str]:
-        [(oid, told, present)] = facts
+        [(oid, told, present, _)] = facts
         if present is not None:
             refuse_foreign(self._place, self._names.tables.events, (*EVENT, "eventSize"), present)
         return oid, told
@@ -198,6 +197,12 @@ class PostgresDatabase(ServerDatabase[Connection]):
         self, kind: type[W], connection: Connection, results: list[list[tuple[Any, ...]]]
     ) -> W:
         *_, facts, marker = results
+        [(*_, is_partitioned)] = facts
+        if is_partitioned:
+            raise UnsupportedStoreError(
+                f"the table {self._names.tables.events!r} in {self._place} is partitioned, so at most one of positions "
+                "and versions can have a unique key: it can be read, and not written to. Copy it into another store"
+            )
         freeze = freeze_of(self._names, marker[0][0] if marker else None)
         return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
 

@@ -51,11 +51,10 @@ _SETTINGS = (
 """What of a role's, a database's or a server's settings would change what our statements do. Each transaction begins
 with them: a setting of the session would not be there behind a pgbouncer, or be there for others."""
 
-_DURABLE = (
-    "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
-)
-"""A save that returned is on the disk: else a crash would give its position to another event, behind cursors that were
-given out."""
+DURABLE = """CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true)
+  ELSE '' END IS NOT NULL"""
+"""A condition that always holds, and makes the commit durable. A save that returned is on the disk: else a crash would
+give its position to another event, behind cursors that were given out."""
 
 
 class Prepared(NamedTuple):
@@ -144,11 +143,15 @@ class Connection:
 
     def begin(self, mode: str = "READ COMMITTED") -> str:
         """The statements that begin a transaction, whatever is set for it elsewhere."""
+        begin = self.begin_for_durable(mode)
+        # A query: what is only read must be locked before the first one.
+        return begin if "READ ONLY" in mode else f"{begin}; SELECT {DURABLE}"
+
+    def begin_for_durable(self, mode: str = "READ COMMITTED") -> str:
+        """The same before statements that contain `DURABLE`: a query of its own takes as long as all other settings."""
         begin = [f"BEGIN ISOLATION LEVEL {mode}", *_SETTINGS]
         if self.raw.info.server_version >= 170000:
             begin.append("SET LOCAL transaction_timeout = 0")
-        if "READ ONLY" not in mode:
-            begin.append(_DURABLE)  # a query: what is only read must be locked before the first one
         return "; ".join(begin)
 
     @property

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg import generators, pq, waiting
+from psycopg._copy_base import BinaryFormatter
+from psycopg.abc import Buffer, PQGen
 from psycopg.types.string import ByteaBinaryLoader
 
 from eventferry.databases.pool import Pool
@@ -15,7 +18,7 @@ from eventferry.databases.postgresql.address import Server
 from eventferry.databases.postgresql.connection import Connection
 from eventferry.errors import EventferryError, MappingError, StoreBusyError, StoreUnreachableError
 from eventferry.lifecycle import Life
-from eventferry.sources.foreign import FIRST_ROWS, Column, ColumnKind, next_count
+from eventferry.sources.foreign import BLOCK_BYTES, BLOCK_ROWS, Column, ColumnKind
 
 _KINDS: dict[str, ColumnKind] = {
     "int2": "whole",
@@ -132,17 +135,56 @@ class PostgresSnapshot:
             columns[column.name] = Column(_KINDS.get(name, "other"), name)
         return columns
 
-    async def rows(
-        self, statement: str, values: Sequence[Any] = ()
-    ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+    async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+        # Copied rows take half the time of a cursor's, and the server sends the next while these are used.
+        connection = self.connection.raw
         with self.connection.named():
-            async with psycopg.AsyncServerCursor(self.connection.raw, "eventferry") as cursor:
-                cursor.adapters.register_loader("text", ByteaBinaryLoader)
-                await cursor.execute(statement.encode(), values or None, binary=True)
-                count = FIRST_ROWS
-                while block := await cursor.fetchmany(count):
-                    yield block
-                    count = next_count(block)
+            copied = await self._copied(statement)
+            try:
+                while connection.info.transaction_status is pq.TransactionStatus.ACTIVE:
+                    yield await connection.wait(_block(connection.pgconn, copied.parse_row))
+            finally:
+                if connection.info.transaction_status is pq.TransactionStatus.ACTIVE:
+                    await connection.close()  # the rest would have to be read before anything else
 
-    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return (await self.connection.run(statement, values))[-1]
+    async def _copied(self, statement: str) -> BinaryFormatter:
+        """Have the server send the rows of a statement; what takes them apart."""
+        connection = self.connection.raw
+        async with psycopg.AsyncCursor(connection) as cursor:
+            # A COPY does not tell the types. Binary, here and below, as in `columns`.
+            await cursor.execute(f"SELECT * FROM ({statement}) AS sent LIMIT 0".encode(), binary=True)
+            types = [column.type_code for column in cursor.description or ()]
+            cursor.adapters.register_loader("text", ByteaBinaryLoader)
+            transformer = psycopg.adapt.Transformer(cursor)
+        transformer.set_loader_types(types, pq.Format.BINARY)
+        connection.pgconn.send_query_params(f"COPY ({statement}) TO STDOUT (FORMAT BINARY)".encode(), None)
+        [result] = await connection.wait(generators.execute(connection.pgconn))
+        if result.status != pq.ExecStatus.COPY_OUT:
+            raise psycopg.errors.error_from_result(result)
+        return BinaryFormatter(transformer)
+
+    async def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        return (await self.connection.run(statement, None))[-1]
+
+
+def _block(connection: pq.abc.PGconn, parsed: Callable[[Buffer], Any]) -> PQGen[list[tuple[Any, ...]]]:
+    """The next rows of a COPY: a block of them, where there are so many."""
+    block: list[tuple[Any, ...]] = []
+    size, next_one = 0, connection.get_copy_data
+    while len(block) < BLOCK_ROWS and size < BLOCK_BYTES:
+        length, data = next_one(1)
+        if length == 0:  # to take what has come costs less than to have the loop tell that something has
+            connection.consume_input()
+            length, data = next_one(1)
+        if length == 0:
+            yield waiting.Wait.R
+        elif length > 0:
+            if (row := parsed(data)) is not None:  # the last message holds none
+                block.append(row)
+                size += length
+        else:
+            [result] = yield from generators.fetch_many(connection)
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raise psycopg.errors.error_from_result(result)
+            break
+    return block

@@ -6,6 +6,7 @@ are some, so that a pgbouncer keeps the server's connection with it; that does n
 
 from __future__ import annotations
 
+from eventferry.databases.names import new_owner
 from eventferry.databases.postgresql.connection import Connection, Rows
 
 _MODE = "READ COMMITTED READ ONLY"
@@ -13,6 +14,9 @@ _MODE = "READ COMMITTED READ ONLY"
 
 class AdvisoryLocks:
     """The locks of owners."""
+
+    def new_owner(self, connection: Connection) -> str:
+        return new_owner()
 
     async def lock(self, connection: Connection, owner: str, *, is_first: bool) -> None:
         lock = f"SELECT pg_advisory_lock({_key(owner)})"

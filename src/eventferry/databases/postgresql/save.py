@@ -13,7 +13,7 @@ import psycopg
 
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import Save, Saved
-from eventferry.databases.postgresql.connection import Connection, prepared
+from eventferry.databases.postgresql.connection import DURABLE, Connection, prepared
 from eventferry.databases.postgresql.stage import event_size
 from eventferry.databases.postgresql.tables import COLUMNS, Names, literal
 from eventferry.errors import ConcurrentError, DatabaseError
@@ -53,6 +53,7 @@ class Saver:
               WHERE "threadId" = $1
                 AND "threadCounter" = (SELECT "threadCounter" FROM {threads} WHERE "threadId" = $1)
                 AND to_regclass({_name(names.freeze)}) IS NULL
+                AND {DURABLE}
                 AND NOT EXISTS (SELECT FROM {events} WHERE "aggregateId" = $3 AND "aggregateVersion" = $4)
                 AND ($8 OR {self._is_right})
               RETURNING "threadCounter" - 1 AS counter
@@ -69,6 +70,7 @@ class Saver:
               WHERE "threadId" = $1
                 AND "threadCounter" = (SELECT "threadCounter" FROM {threads} WHERE "threadId" = $1)
                 AND to_regclass({_name(names.freeze)}) IS NULL
+                AND {DURABLE}
                 AND $4 - 1 = coalesce((SELECT max("aggregateVersion") FROM {events} WHERE "aggregateId" = $3), 0)
                 AND ($8 OR {self._is_right})
               RETURNING "threadCounter" - cardinality($5) AS first
@@ -112,7 +114,7 @@ class Saver:
     ) -> list[Saved | None]:
         """One transaction in one round trip. None: taken, or of another thread, or the store is frozen."""
         begin = (
-            f"{connection.begin()}; SET LOCAL lock_timeout = {lock_timeout}; "
+            f"{connection.begin_for_durable()}; SET LOCAL lock_timeout = {lock_timeout}; "
             # A plan that is kept outlives the time when the table was small.
             "SET LOCAL enable_seqscan = off"
         )

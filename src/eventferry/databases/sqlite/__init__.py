@@ -235,9 +235,9 @@ class SqliteDatabase:
                 return SqliteReading(connection, self._tables, self._known_store(connection).definition)
 
             try:
-                yield await connection.run(begin)
+                yield await connection.run_briefly(begin)
             finally:
-                await connection.run(connection.roll_back)
+                await connection.run_briefly(connection.roll_back)
 
     @asynccontextmanager
     async def writing(

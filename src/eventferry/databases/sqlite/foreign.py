@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -83,26 +83,18 @@ class SqliteSnapshot:
             raise MappingError(f"SQLite refuses the SELECT of the mapping: {_words(error)}") from error
         return {name: Column("any", "") for name in names}
 
-    async def rows(
-        self, statement: str, values: Sequence[Any] = ()
-    ) -> AsyncGenerator[list[tuple[Any, ...]], None]:
+    async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         connection, run = self._connection, self._connection.run
-        rows = await run(partial(connection.stream, _marked(statement, values), values))
+        rows = await run(partial(connection.stream, statement, ()))
         try:
             while block := await run(partial(block_of, rows)):
                 yield block
         finally:
             await to_the_end(run(partial(connection.end_stream, rows)))
 
-    async def ask(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def ask(self, statement: str) -> list[tuple[Any, ...]]:
         connection = self._connection
-        return await connection.run(
-            lambda: connection.sqlite.execute(_marked(statement, values), values).fetchall()
-        )
-
-
-def _marked(statement: str, values: Sequence[Any]) -> str:
-    return statement.replace("%s", "?") if values else statement
+        return await connection.run(lambda: connection.sqlite.execute(statement, ()).fetchall())
 
 
 def _words(error: EventferryError) -> str:

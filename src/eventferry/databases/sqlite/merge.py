@@ -6,7 +6,7 @@ import itertools
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from eventferry.database import PLACED, Comparison, NextPlace, Shared, Stage
 from eventferry.databases.names import left_out
@@ -24,6 +24,16 @@ from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 from eventferry.reading import order
 
+
+class Last(NamedTuple):
+    """The last event of an aggregate; its version is 0 where it has none."""
+
+    version: int
+    timestamp: int
+    thread_id: int
+
+
+NO_EVENT = Last(0, -1, -1)
 _SAME_GROUP = "k.timestamp = s.timestamp AND k.aggregateId = s.aggregateId AND k.type = s.type"
 
 
@@ -69,42 +79,50 @@ class SqliteExclusiveWriting(SqliteWriting):
     @threaded
     def next_places(self, wanted: Sequence[tuple[str, int]]) -> list[NextPlace]:
         heads = self.all_heads()
-        return [self.place_before(name, MAX_SAFE_INTEGER, time, heads) for name, time in wanted]
+        places: list[NextPlace] = []
+        for name, time in wanted:
+            last = self.last_before(name, MAX_SAFE_INTEGER)
+            places.append(
+                NextPlace(last.version, self.thread_behind(last, name, MAX_SAFE_INTEGER, time, heads))
+            )
+        return places
 
-    def place_before(
-        self, aggregate_id: str, version: int, timestamp: int, heads: Sequence[int]
-    ) -> NextPlace:
-        """The aggregate's last version up to this one, and the thread of what goes behind it at this time: that of its
-        last event at this very timestamp, or the preferred one, or the next whose last timestamp is not later. For
-        the worker thread."""
-        last, at_once = self._last_before(aggregate_id, version, timestamp)
-        if at_once is not None:
-            return NextPlace(last, at_once)
-        preferred = order.thread_of(aggregate_id)
-        others = itertools.chain(range(preferred, 256), range(preferred))
-        found = (thread for thread in others if self._last_timestamp(thread, heads) <= timestamp)
-        return NextPlace(last, next(found, preferred))
-
-    def _last_before(self, aggregate_id: str, version: int, timestamp: int) -> tuple[int, int | None]:
-        """The aggregate's last version up to this one, 0 if there is none; and the thread of its last event at this
-        very timestamp, if it has one. The last version tells that, or if it is of another time, what stands at this
-        time: next to nothing, mostly."""
-        last = self.sqlite.execute(
-            f"""SELECT timestamp, threadId, aggregateVersion FROM {self._events}
+    def last_before(self, aggregate_id: str, version: int) -> Last:
+        """The aggregate's last event up to this version. For the worker thread."""
+        found = self.sqlite.execute(
+            f"""SELECT aggregateVersion, timestamp, threadId FROM {self._events}
             WHERE aggregateId = ? AND aggregateVersion <= ? ORDER BY aggregateVersion DESC LIMIT 1""",
             (aggregate_id, version),
         ).fetchone()
-        if last is None:
-            return 0, None
-        at_once = last
-        if last[0] != timestamp:
+        return NO_EVENT if found is None else Last(*found)
+
+    def thread_behind(
+        self, last: Last, aggregate_id: str, version: int, timestamp: int, heads: Sequence[int]
+    ) -> int:
+        """The thread of what goes behind the aggregate's last event before this version, at this time: that of its
+        last event at this very timestamp, or the preferred one, or the next whose last timestamp is not later. The
+        last version tells the former, or if it is of another time, what stands at this time: next to nothing, mostly.
+        For the worker thread."""
+        if last.timestamp == timestamp:
+            return last.thread_id
+        if last.version:
             at_once = self.sqlite.execute(
-                f"""SELECT timestamp, threadId FROM {self._events}
+                f"""SELECT threadId FROM {self._events}
                 WHERE timestamp = ? AND +aggregateId = ? AND aggregateVersion < ?
                 ORDER BY threadCounter DESC, threadId DESC LIMIT 1""",
                 (timestamp, aggregate_id, version),
             ).fetchone()
-        return last[2], None if at_once is None else int(at_once[1])
+            if at_once is not None:
+                return int(at_once[0])
+        preferred = order.thread_of(aggregate_id)
+        others = itertools.chain(range(preferred, 256), range(preferred))
+        found = (thread for thread in others if self._last_timestamp(thread, heads) <= timestamp)
+        return next(found, preferred)
+
+    def latest_timestamp(self) -> int:
+        """The highest timestamp of all events. For the worker thread."""
+        [(latest,)] = self.sqlite.execute(f"SELECT coalesce(max(timestamp), -1) FROM {self._events}")
+        return latest if isinstance(latest, int) else MAX_SAFE_INTEGER  # another program stored a text
 
     def _last_timestamp(self, thread: int, heads: Sequence[int]) -> int:
         if heads[thread] == 0:

@@ -219,8 +219,13 @@ class SqliteReading:
                 break
         return lines
 
-    @threaded
-    def lines_of(
+    async def lines_of(
+        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
+    ) -> tuple[list[bytes], bool]:
+        read = partial(self._lines_of, aggregate_id, from_version, limit, max_bytes)
+        return await self.connection.run_briefly(read)
+
+    def _lines_of(
         self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
     ) -> tuple[list[bytes], bool]:
         rows = self.sqlite.execute(
