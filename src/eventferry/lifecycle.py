@@ -4,6 +4,10 @@ A task can be cancelled at any await, once, twice, or over and over until it end
 `move_on_after`). So whatever must not stay half done is run by `to_the_end`, the one place where a cancellation waits.
 
 A store can be closed at any await. Its `Life` knows what is under way, and ends it: that is the one meaning of `close`.
+
+A loop can be closed while tasks of it wait. Nothing runs in it any more that could end anything; and whatever refers to
+such a task, an answer that came too late or a traceback, would keep its locks. So what holds any ends with its loop
+(`end_with_loop`), and coroutines that Python closes later end without a word (`stop_without_loop`).
 """
 
 from __future__ import annotations
@@ -12,9 +16,9 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from eventferry.errors import EventferryError, StoreClosedError
 
@@ -34,11 +38,11 @@ async def to_the_end(ending: Coroutine[Any, Any, T]) -> T:
     closing its connection, and what stays behind in the database is a dead owner's.
     """
     try:
-        loop, caller = asyncio.get_running_loop(), asyncio.current_task()
-    except RuntimeError:
-        # The loop has ended without its tasks, and this is one that is thrown away: locks go with their connections.
+        stop_without_loop()
+    except GeneratorExit:
         ending.close()
-        raise GeneratorExit from None
+        raise
+    loop, caller = asyncio.get_running_loop(), asyncio.current_task()
     waiting = _WAITING.get() if caller is None else _WAITING.get() | {caller}
     marker = _WAITING.set(waiting)
     try:
@@ -78,17 +82,82 @@ async def over(future: asyncio.Future[Any]) -> None:
     await asyncio.gather(future, return_exceptions=True)
 
 
+class OfALoop(Protocol):
+    """What ends with its loop: it holds something that others wait for."""
+
+    def abandon(self) -> None:
+        """End without a loop, in any thread; twice is fine."""
+
+
+class _Holder:
+    """What belongs to a loop. Only the loop refers to this, as to a timer; so it goes when the loop is closed."""
+
+    def __init__(self) -> None:
+        self.things: weakref.WeakSet[OfALoop] = weakref.WeakSet()
+
+    def hold(self) -> None:
+        """What the timer calls, in ages."""
+
+    def __del__(self) -> None:
+        for thing in list(self.things):
+            thing.abandon()
+
+
+_AGES = 50 * 365 * 86_400.0  # seconds
+
+_holders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Holder]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def end_with_loop(thing: OfALoop) -> None:
+    """Abandon something as soon as the loop that runs is closed, if it is there then."""
+    loop = asyncio.get_running_loop()
+    found = _holders.get(loop)
+    if found is None or (holder := found()) is None:
+        holder = _Holder()
+        _holders[loop] = weakref.ref(holder)
+        loop.call_later(_AGES, holder.hold)
+    holder.things.add(thing)
+
+
+def stop_without_loop() -> None:
+    """Raises GeneratorExit in a coroutine that Python closes after the end of its loop: it can await nothing more."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise GeneratorExit from None
+
+
+class _Closable(Protocol):
+    def aclose(self) -> Awaitable[object]: ...
+
+
+G = TypeVar("G", bound=_Closable)
+
+
+class aclosing(contextlib.aclosing[G]):  # noqa: N801 -- as the one that it is
+    """As contextlib's; but where Python closes a coroutine after the end of its loop, the generator that it waits for
+    counts as running, and cannot be closed."""
+
+    async def __aexit__(self, *error: Any) -> None:
+        stop_without_loop()
+        await super().__aexit__(*error)
+
+
 End: TypeAlias = Callable[[BaseException], Coroutine[Any, Any, None]]
 """Ends what is open between two calls, an import or an export, because of an error; twice is fine."""
 
 
 class Life:
-    """What is under way on one store object, from its first call to its `close`. `name` is the store's, for errors."""
+    """What is under way on one store object, from its first call to its `close`. `name` is the store's, for errors.
+    `has_lost_its_loop`: it is over, for its loop was closed in the middle of a call."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._process = os.getpid()
         self._is_over = False
+        self.has_lost_its_loop = False
         self._running: dict[int, Running] = {}  # by the ids of their tasks
         self._streams: dict[End, asyncio.AbstractEventLoop] = {}
         self._forgotten: set[asyncio.Task[None]] = set()
@@ -110,7 +179,17 @@ class Life:
 
     def closed(self) -> StoreClosedError:
         """The error of what `close` ends or refuses."""
-        return StoreClosedError(f"the store {self.name} is closed")
+        why = (
+            ": its event loop was closed in the middle of a call. Open it again"
+            if self.has_lost_its_loop
+            else ""
+        )
+        return StoreClosedError(f"the store {self.name} is closed{why}")
+
+    def abandon(self) -> None:
+        """What was under way in the loop stays in the middle, and keeps its place in what waits for each other here."""
+        if any(each.task is None or each.task.get_loop().is_closed() for each in self._running.values()):
+            self._is_over = self.has_lost_its_loop = True
 
     def running(self) -> Running:
         """Something that is under way as long as the `with` block, in one task."""

@@ -112,12 +112,15 @@ async def test_a_drill_removes_what_one_that_was_killed_has_left(
     assert left == ["another", "eventferry-drill-used", "eventferry-drill-young"]
 
 
-async def test_a_drill_in_a_given_place_leaves_no_store(place: str, repository: str, tmp_path: Path) -> None:
+async def test_a_drill_in_a_given_place_leaves_no_store_and_no_file(
+    place: str, repository: str, tmp_path: Path
+) -> None:
     async with open_store(place) as store, open_store(str(tmp_path / "drill.db")) as target:
         await store.init()
         await grown(store, repository, 1)
         assert (await Repository(repository).drill(target)).equal
         assert not await target.exists()
+        assert not (tmp_path / "drill.db").exists()
 
 
 async def test_a_drill_finds_a_restore_that_lost_an_event(

@@ -39,10 +39,10 @@ from tests.support.ends import (
     Awaits,
     all_over,
     cut_short,
-    heard,
     loop_ended,
     over,
     threads,
+    thrown_away,
 )
 from tests.support.places import DATABASES, Places
 
@@ -283,7 +283,6 @@ def walk(
     """Cut an operation short at some of its awaits, given about how many there are; at how many."""
     operation, before = OPERATIONS[name], threads()
     walked = 0
-    told: list[object] = []
     with Places(database, folder) as places:
         url, place = named(places.new_url())
         asyncio.run(make(url, operation))
@@ -296,11 +295,7 @@ def walk(
                 url, place = named(places.new_url())
                 asyncio.run(make(url, operation))
             if way == "loop":
-                # Who listens may keep a task that is told of; but the driver of PostgreSQL closes a connection only
-                # when nothing refers to it.
-                with heard(told.append if database != "postgresql" else lambda _: None):
-                    came = loop_ended(partial(operation.run, open_store(url)), at)
-                    gc.collect()
+                came = thrown_away(partial(operation.run, open_store(url)), at, url, place, before)
             else:
                 came, error = asyncio.run(cut_operation_short(way, operation.run, url, at))
                 expected = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
@@ -343,9 +338,36 @@ def test_whatever_is_cut_short_leaves_nothing_behind(database: str, way: str, tm
         print(name, walk(database, name, way, tmp_path, some))
 
 
-def test_a_file_of_a_store_whose_loop_ended_is_free_while_a_traceback_is_kept(tmp_path: Path) -> None:
+def test_a_file_of_a_store_whose_loop_ended_is_free_before_garbage_is_collected(tmp_path: Path) -> None:
     # Its writes are some awaits apart, and one of these is within a transaction.
     walk("sqlite", "import manual", "loop", tmp_path, lambda _: range(4, 13))
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_store_goes_on_in_the_next_loop(database: str, tmp_path: Path) -> None:
+    with Places(database, tmp_path) as places:
+        store = open_store(places.new_url())
+        asyncio.run(store.init())
+        asyncio.run(import_lines(store, OLD))
+        asyncio.run(store.save_event({"type": "T", "aggregateId": "saved", "aggregateVersion": 1}))
+        assert asyncio.run(store.describe()).event_count == 41
+        asyncio.run(store.close())
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_store_whose_loop_was_closed_in_the_middle_of_a_call_is_closed(
+    database: str, tmp_path: Path
+) -> None:
+    with Places(database, tmp_path) as places:
+        url = places.new_url()
+        asyncio.run(make(url, OPERATIONS["save"]))
+        store = open_store(url)
+        assert loop_ended(partial(OPERATIONS["save"].run, store), 1)
+        gc.collect()
+        # It waits for a save that never ends.
+        with pytest.raises(StoreClosedError, match="its event loop was closed"):
+            asyncio.run(store.save_event({"type": "T", "aggregateId": "saved", "aggregateVersion": 1}))
+        asyncio.run(store.close())
 
 
 @pytest.mark.storm

@@ -28,7 +28,7 @@ from eventferry import (
     pipeline,
 )
 from tests.support import exported, import_lines, make_lines
-from tests.support.ends import LIMIT, WAYS, Awaits, all_over, cut_short, heard, loop_ended, over, threads
+from tests.support.ends import LIMIT, WAYS, Awaits, all_over, cut_short, over, threads, thrown_away
 from tests.support.foreign.rows import Rows, rows_on
 from tests.support.places import DATABASES
 
@@ -132,9 +132,9 @@ def walk(
         asyncio.run(make_target(target))
         for at in some(count):
             if way == "loop":
-                with heard(lambda _: None):
-                    came = loop_ended(partial(run, open_source(url, own.mapping()), target), at)
-                    gc.collect()
+                came = thrown_away(
+                    partial(run, open_source(url, own.mapping()), target), at, url, place, before
+                )
             else:
                 came = asyncio.run(cut_reading_short(way, run, url, own, target, at))
             all_over(url, place, before)

@@ -104,6 +104,24 @@ asyncio.run(main(*sys.argv[1:]))
 say_peak()
 """
 
+VERIFY_EQUAL_POSITIONS = """
+async def equal_positions(counters, count):
+    line = (
+        b'{"threadCounter":%d,"threadId":0,"type":"T","timestamp":1,"aggregateId":"a","aggregateVersion":1,'
+        b'"payload":"' + b"x" * 1200 + b'"}\\n'
+    )
+    for counter in counters:
+        for _ in range(0, count, 1000):
+            yield line % counter * 1000
+
+async def main(count, waiting):
+    one, two = (equal_positions(counters, int(count)) for counters in ((1, 2), (2, 1)))
+    report = await verify(one, two, waiting_bytes=int(waiting))
+    assert report.equal and report.events == 2 * int(count), report
+asyncio.run(main(*sys.argv[1:]))
+say_peak()
+"""
+
 IMPORT_EQUAL_MOMENTS = """
 async def main(url, count):
     async with open_store(url) as store:
@@ -210,6 +228,13 @@ def test_verify_of_events_of_one_moment_stays_within_its_bound(events: int, wait
     took = peak(EQUAL_MOMENTS + VERIFY_EQUAL_MOMENTS, str(events), str(waiting))
     print(f"{took / MEGABYTE:.0f} MB resident")
     assert took < bound
+
+
+@pytest.mark.slow
+def test_verify_of_events_of_one_position_stays_within_its_bound() -> None:
+    took = peak(VERIFY_EQUAL_POSITIONS, "25000", str(4 * MEGABYTE))
+    print(f"{took / MEGABYTE:.0f} MB resident")
+    assert took < 50 * MEGABYTE
 
 
 @pytest.mark.parametrize("database", DATABASES)

@@ -173,8 +173,33 @@ def loop_ended(work: Callable[[], Awaitable[object]], at: int) -> bool:
     return awaits.count >= at
 
 
+def thrown_away(
+    work: Callable[[], Awaitable[object]], at: int, url: str, name: str, before: set[threading.Thread]
+) -> bool:
+    """End the loop of some work, at an await. Whether it came to that. What holds anything ends with the loop, before
+    Python collects any garbage; and what it closes then ends without a word."""
+    told: list[str] = []
+    with heard(lambda what: told.append("".join(traceback.format_exception(what.exc_value)))):
+        gc.disable()
+        try:
+            came = loop_ended(work, at)
+            deadline = time.monotonic() + LIMIT
+            # But for a connection that psycopg is making.
+            while found := [
+                each for each in left_over(url, name, before) if not each.endswith(" has asked: ")
+            ]:
+                assert time.monotonic() < deadline, found
+                time.sleep(0.005)
+        finally:
+            gc.enable()
+        gc.collect()
+    assert not told
+    all_over(url, name, before)
+    return came
+
+
 @contextmanager
-def heard(hear: Callable[[object], object]) -> Iterator[None]:
+def heard(hear: Callable[[Any], object]) -> Iterator[None]:
     """Python tells of each task that is thrown away: to `hear`. And it warns of coroutines that were never awaited: to
     nobody, since pytest keeps what it is warned of, and with it a store that nobody closes."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
@@ -202,8 +227,8 @@ def left_over(url: str, name: str, before: set[threading.Thread]) -> list[str]:
     elif url.startswith("postgresql"):
         with psycopg.connect(shared_url("postgresql", "postgres"), autocommit=True) as connection:
             found += [
-                str(row)
-                for row in connection.execute(
+                f"{pid} {state} has asked: {query}"
+                for pid, state, query in connection.execute(
                     "SELECT pid, state, query FROM pg_stat_activity WHERE application_name = %s", (name,)
                 )
             ]

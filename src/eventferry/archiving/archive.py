@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from eventferry.clock import now
 from eventferry.comparing.canonical import is_equal
 from eventferry.database import Database, Reading, Writing
 from eventferry.errors import ArchiveError, RepositoryError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Row
 from eventferry.lines.marker import ID_LENGTH, LENGTH, archive_of, marker_of
 from eventferry.operation_log import Operation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +10,7 @@ import msgspec
 from eventferry.backup.reading import BackupLines
 from eventferry.database import Database, Reading
 from eventferry.errors import StoreReplacedError, UnsupportedStoreError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Row
 from eventferry.reading.questions import identity_of
 from eventferry.syncing.source import NO_IDENTITY

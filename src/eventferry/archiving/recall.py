@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,6 +19,7 @@ from eventferry.backup.storage import Storage, open_storage
 from eventferry.changing.erased import Erased
 from eventferry.database import Database, Reading
 from eventferry.errors import ArchiveError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Row
 from eventferry.lines.limits import check_limits
 from eventferry.lines.marker import archive_of

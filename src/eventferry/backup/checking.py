@@ -11,7 +11,6 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -24,6 +23,7 @@ from eventferry.backup.packing import check_stored
 from eventferry.backup.reading import read_part
 from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, RepositoryError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.reading.bookmarks import decode
 
 _KNOWN = re.compile(

@@ -11,7 +11,6 @@ its thread held before it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
 from typing import Protocol
 
 import msgspec
@@ -19,6 +18,7 @@ import msgspec
 from eventferry import cursor as vector
 from eventferry.changing.selection import Selection
 from eventferry.errors import StoreReplacedError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.reading.bookmarks import Bookmark, Seen, decode, seen_in
 
 

@@ -120,3 +120,4 @@ def _tidy() -> None:
 async def _removed(store: EventStore) -> None:
     if await store.exists():
         await store.drop()
+    await store.undo_init()

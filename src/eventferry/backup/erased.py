@@ -6,7 +6,6 @@ whichever manifest.
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from eventferry.backup.chain import Chain
 from eventferry.backup.format import Erasure, Erasures, Link, sha256
 from eventferry.clock import now
+from eventferry.lifecycle import aclosing
 from eventferry.lines.blocks import LineSplitter
 from eventferry.lines.event import decode_event
 from eventferry.secrets import DELETE_SECRET

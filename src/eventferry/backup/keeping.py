@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from secrets import token_hex
 from typing import Any
 
@@ -27,6 +27,7 @@ from eventferry.backup.storage import Storage
 from eventferry.changing.erased import Erased
 from eventferry.clock import now
 from eventferry.errors import RepositoryDamagedError, RepositoryError
+from eventferry.lifecycle import aclosing
 from eventferry.reading.bookmarks import decode
 from eventferry.state.erasures import Erasure
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from eventferry.backup.reading import Backup, read_part
 from eventferry.backup.storage import Storage
 from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
+from eventferry.lifecycle import aclosing
 from eventferry.reading.bookmarks import decode
 from eventferry.state.erasures import Erasure
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from eventferry.backup.format import Erasures, Manifest, Part
 from eventferry.backup.packing import check_stored, unpacked
 from eventferry.backup.storage import Storage
 from eventferry.errors import RepositoryDamagedError, RepositoryError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.reading.ahead import in_turn
 from eventferry.secrets import Secret, decode_line
 

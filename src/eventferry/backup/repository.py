@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
 from typing import Unpack
 
 from eventferry import cursor
@@ -25,6 +24,7 @@ from eventferry.changing.erased import Erased
 from eventferry.changing.selection import Selection
 from eventferry.errors import CursorAheadError, UsageError
 from eventferry.importing.jobs import Options
+from eventferry.lifecycle import aclosing
 from eventferry.lines.piping import Transform
 from eventferry.reading.arguments import Filters, Kinds, check_integer, filter_of_kinds
 from eventferry.reading.bookmarks import counters_of, decode

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence, Set
-from contextlib import aclosing
 from importlib.metadata import version
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -32,7 +31,7 @@ from eventferry.errors import (
     StoreReplacedError,
     UsageError,
 )
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import aclosing, to_the_end
 from eventferry.operation_log import Operation, place_of
 from eventferry.reading.arguments import check_integer
 from eventferry.reading.bookmarks import Bookmark, decode

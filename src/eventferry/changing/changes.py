@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing
 from typing import Unpack
 
 import msgspec
@@ -17,6 +16,7 @@ from eventferry.changing.report import ChangeReport
 from eventferry.changing.rules import Rules, rules_of
 from eventferry.changing.selection import Selection
 from eventferry.errors import InputError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.decoder import Line
 from eventferry.lines.event import Event, NewRow, NewRowValues, decode_event

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
 
 import msgspec
 
@@ -20,6 +19,7 @@ from eventferry.database import FIRST, Database, ExclusiveWriting, Reading, Stag
 from eventferry.database import Selection as Question
 from eventferry.errors import ImportOpenError
 from eventferry.importing import steps
+from eventferry.lifecycle import aclosing
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row
 from eventferry.lines.limits import check_limits

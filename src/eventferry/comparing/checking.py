@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
-from contextlib import aclosing
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from eventferry.comparing.spill import Spill
 from eventferry.errors import DatabaseError, InputError, StoreUnreachableError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row

@@ -7,6 +7,7 @@ come and however much the sources differ.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -41,9 +42,8 @@ class Comparison(Generic[R, D]):
 
     def __init__(self, shape: Any, decode: Callable[[bytes], R]) -> None:
         self._decode = decode
-        self._spill: Spill[tuple[R, Side]] = Spill(
-            tuple[shape, Side], key=lambda record: self.value(record[0])
-        )
+        self._shape = tuple[shape, Side]
+        self._spill: Spill[tuple[R, Side]] = Spill(self._shape, key=lambda record: self.value(record[0]))
         self._sides: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
         self._waiting = 0  # bytes, approximately
         self._counts: dict[str, int] = {"missing": 0, "extra": 0, "changed": 0}
@@ -113,10 +113,11 @@ class Comparison(Generic[R, D]):
                         has_more = await lines.fill()
             if spill.is_used:
                 self._put_away(-1)
-            for rows in spill.files():
-                for row, side in rows:
-                    self.add(row, side)
-                self._note_rest()
+            for size, records in spill.sized_files():
+                if size <= waiting_bytes:
+                    self._match(records)
+                else:
+                    self._match_apart(records)
         self._note_rest()
         return left.count, right.count
 
@@ -160,6 +161,28 @@ class Comparison(Generic[R, D]):
             for side in SIDES:
                 self._spill.put((row, side) for row in self.waiting(side))
             self._sides, self._waiting = ({}, {}), 0
+
+    def _match(self, records: Iterator[tuple[R, Side]]) -> None:
+        """Match rows of which none matches any that are not among them."""
+        for row, side in records:
+            self.add(row, side)
+        self._note_rest()
+
+    def _match_apart(self, records: Iterator[tuple[R, Side]]) -> None:
+        """The same where they may be too many for memory, and all of one value: the n-th of a side matches the n-th of
+        the other."""
+        counts: Counter[tuple[Hashable, Side]] = Counter()
+
+        def place(record: tuple[R, Side]) -> Hashable:
+            row, side = record
+            value = self.value(row)
+            counts[value, side] += 1
+            return value, counts[value, side]
+
+        with Spill[tuple[R, Side]](self._shape, place) as spill:
+            spill.put(records)
+            for part in spill.files():
+                self._match(part)
 
     def _note_rest(self) -> None:
         """What waits still is matched by nothing."""

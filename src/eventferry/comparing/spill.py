@@ -55,9 +55,14 @@ class Spill(Generic[R]):
 
     def files(self) -> Iterator[Iterator[R]]:
         """The records of each file, in the order in which they were written."""
+        return (records for _, records in self.sized_files())
+
+    def sized_files(self) -> Iterator[tuple[int, Iterator[R]]]:
+        """The same, with the size of each file in bytes."""
         for file in self._files:
+            size = file.tell()
             file.seek(0)
-            yield self._records(file)
+            yield size, self._records(file)
 
     def _records(self, file: IO[bytes]) -> Iterator[R]:
         while size := file.read(4):

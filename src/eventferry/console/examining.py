@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from eventferry import EventStore, Repository, check, verify
@@ -19,7 +18,7 @@ from eventferry.errors import EventferryError
 from eventferry.http.handling import tell
 from eventferry.http.problems import RefusedError, message_of
 from eventferry.http.streams import first_of
-from eventferry.lifecycle import over, to_the_end
+from eventferry.lifecycle import aclosing, over, to_the_end
 
 
 @dataclass(frozen=True, slots=True)

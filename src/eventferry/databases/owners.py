@@ -10,7 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from eventferry.databases.pool import Pool, Pooled
 from eventferry.errors import EventferryError, StoreUnreachableError
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import end_with_loop, to_the_end
 
 C = TypeVar("C", bound=Pooled)
 D = TypeVar("D", contravariant=True)
@@ -49,6 +49,7 @@ class Owners(Generic[C]):
                     return await self._locked(self._connection, is_first=False)
                 await self._give_up()
             self._connection = await self._pool.take()
+            end_with_loop(self)
             return await self._locked(self._connection, is_first=True)
 
     async def _locked(self, connection: C, *, is_first: bool) -> LockOwner:
@@ -61,6 +62,10 @@ class Owners(Generic[C]):
             await to_the_end(self._unlock(owner))
             raise
         return LockOwner(owner, self)
+
+    def abandon(self) -> None:
+        self._connection = None
+        self._held.clear()
 
     async def release(self, owner: str) -> None:
         """Drop a lock; twice is fine. By a statement, which is answered: a server notices only some time later that a

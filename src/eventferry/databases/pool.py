@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, Protocol, TypeVar
 
 from eventferry.errors import StoreBusyError, StoreUnreachableError
-from eventferry.lifecycle import Life, to_the_end
+from eventferry.lifecycle import Life, end_with_loop, to_the_end
 
 
 class FullServerError(StoreBusyError):
@@ -54,6 +54,9 @@ class Pool(Generic[C]):
         self._came_back = asyncio.Event()
         self._closed = False
 
+    def abandon(self) -> None:
+        self._idle.clear()
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[C]:
         """A connection for a while. One that is not usable afterwards is closed."""
@@ -76,21 +79,24 @@ class Pool(Generic[C]):
                 raise self._life.closed()
             if self._idle:
                 return self._idle.pop()
+            end_with_loop(self)
+            end_with_loop(self._life)
             try:
                 return await self._connect()
             except (FullServerError, StoreUnreachableError) as error:
                 if self._idle:
                     continue
-                if self._lent and await self._comes_back():
+                left = deadline - time.monotonic()
+                if self._lent and await self._comes_back(left):
                     continue
-                if not isinstance(error, FullServerError) or time.monotonic() >= deadline:
+                if not isinstance(error, FullServerError) or left <= 0:
                     raise
                 await asyncio.sleep(random.uniform(0.02, 0.2))  # noqa: S311 -- to keep out of step
 
-    async def _comes_back(self) -> bool:
+    async def _comes_back(self, seconds: float) -> bool:
         self._came_back.clear()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(seconds):
                 return await self._came_back.wait()
         except TimeoutError:
             return False

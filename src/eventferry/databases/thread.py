@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from eventferry.errors import StoreClosedError
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import end_with_loop, stop_without_loop, to_the_end
 
 T = TypeVar("T")
 
@@ -84,6 +84,7 @@ class Worker:
     async def run(self, function: Callable[[], T]) -> T:
         """Call `function` in the thread; a cancelled call is interrupted, and waited for."""
         if self._is_over:
+            stop_without_loop()
             raise StoreClosedError("the store was closed while it was in use")
         return await self._made(function)
 
@@ -106,13 +107,14 @@ class Worker:
 
     async def _made(self, function: Callable[[], T]) -> T:
         try:
-            call = _Call(function)
-        except RuntimeError:
-            # The loop has ended without its tasks, and this is one that is thrown away.
-            self._abandon()
-            raise GeneratorExit from None
+            stop_without_loop()
+        except GeneratorExit:
+            self.abandon()
+            raise
+        call = _Call(function)
         if not self._is_begun:
             self._is_begun = True
+            end_with_loop(self)
             threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
         self._calls.put(call.make)
         try:
@@ -155,13 +157,12 @@ class Worker:
             function()
 
     def __del__(self) -> None:
-        if not self._is_over:
-            self._abandon()
+        self.abandon()  # of a store that was forgotten
 
-    def _abandon(self) -> None:
-        """End a connection that nobody has closed, since its loop has ended or its store was forgotten: a traceback
-        may still refer to it, and its transaction and locks would live as long."""
-        self._is_over = True
+    def abandon(self) -> None:
+        if self._is_over:
+            return
+        self._is_over = self.given_up = True
         if self._is_begun:
             self._calls.put(partial(_between, self._close, threading.Event()))
         self._calls.put(None)

@@ -42,6 +42,8 @@ class Opened:
             raise StoreClosedError("the store is closed")
         if self._open.life.is_inherited:
             self._begin()
+        if self._open.life.has_lost_its_loop:
+            raise self._open.life.closed()
         return self._open
 
     async def __aenter__(self) -> Self:
@@ -60,7 +62,7 @@ class Opened:
     @told("undo-init")
     async def undo_init(self) -> None:
         """Remove the file that `init` of this object created, unless anything is stored in it or anybody else has it
-        open. On a server this does nothing."""
+        open; behind `drop` too. On a server this does nothing."""
         undo, self._undo_init = self._undo_init, None
         if undo is not None:
             await undo()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +14,7 @@ from eventferry.http.events import Name, Time
 from eventferry.http.handling import Call, Query
 from eventferry.http.problems import RefusedError
 from eventferry.http.route import Body, JsonResponse, answers, route
+from eventferry.lifecycle import aclosing
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 OFFSET_HEADER = "Upload-Offset"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from typing import Annotated
 
 import msgspec
@@ -12,6 +11,7 @@ from eventferry.http.handling import Call, Query
 from eventferry.http.problems import RefusedError
 from eventferry.http.route import Body, answers, route
 from eventferry.http.streams import LINES, LinesResponse
+from eventferry.lifecycle import aclosing
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 _SECRETS = Body("JSON Lines with secret, id and idx.")

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from eventferry.errors import StoreClosedError
-from eventferry.lifecycle import over, to_the_end
+from eventferry.lifecycle import over, stop_without_loop, to_the_end
 
 R = TypeVar("R")
 P = TypeVar("P")
@@ -211,6 +211,7 @@ class Batches(Generic[R, P]):
 
     async def stop(self) -> None:
         """Cancel what is being stored and wait for its end. Its errors are ignored: another one ended the import."""
+        stop_without_loop()
         self._disarm()
         if self._batch is not None:
             self._batch.end()

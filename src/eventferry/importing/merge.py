@@ -10,7 +10,6 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import aclosing
 from operator import itemgetter
 from typing import Literal, TypeAlias
 
@@ -19,6 +18,7 @@ from eventferry.comparing.spill import Spill
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import ExclusiveWriting, Shared, Stage
 from eventferry.errors import ArchiveError, OlderEventsError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.limits import full_thread
 from eventferry.results import ImportReport
 from eventferry.state import archives

@@ -9,7 +9,7 @@ import os
 import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from tempfile import NamedTemporaryFile
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ import msgspec
 
 from eventferry.database import Database, Filter
 from eventferry.errors import UsageError, WorkerError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.damaged import DamagedEvent, seen_event, seen_lines
 from eventferry.lines.event import Event
 from eventferry.looking.scanning import Scan

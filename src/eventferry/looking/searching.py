@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ import msgspec
 from eventferry.changing.pointers import Pointer, parsed
 from eventferry.database import Database, Filter
 from eventferry.errors import RulesError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.damaged import seen_event, seen_lines
 from eventferry.lines.event import Event
 from eventferry.looking.scanning import Scan

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import aclosing
 from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
 
-from eventferry.lifecycle import over, to_the_end
+from eventferry.lifecycle import aclosing, over, to_the_end
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from typing import TypeAlias
 from eventferry import cursor as vector
 from eventferry.database import EVERYTHING, Database, Filter, Owner, Reading
 from eventferry.errors import StoreReplacedError, StoreUnreachableError
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import aclosing, to_the_end
 from eventferry.operation_log import Operation
 from eventferry.reading.ahead import in_turn
 from eventferry.reading.bookmarks import Bookmark, counters_of, decode

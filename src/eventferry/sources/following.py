@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import aclosing
 from itertools import islice
 from typing import Any, NamedTuple
 
 from eventferry.errors import SourceRowError, StoreReplacedError, UsageError
+from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Event, decode_event
 from eventferry.reading.following import Polling
 from eventferry.sources.foreign import Reader, Snapshot

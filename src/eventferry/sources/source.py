@@ -9,14 +9,14 @@ from array import array
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from collections.abc import Mapping as Mappings
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 
 from eventferry.databases import open_foreign
 from eventferry.errors import InputError, SourceRowError, UsageError
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import aclosing, to_the_end
 from eventferry.lines.event import Event, decode_event
 from eventferry.reading.ahead import in_turn
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot, reader_of

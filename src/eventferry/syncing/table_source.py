@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from pathlib import PurePath
 from typing import Any
 
 from eventferry import cursor as vector
 from eventferry.database import Database
 from eventferry.errors import EventferryError, StoreReplacedError
-from eventferry.lifecycle import Life
+from eventferry.lifecycle import Life, aclosing
 from eventferry.lines.event import Event
 from eventferry.sources.following import SourceFollower, SourceLines, Table, bookmark_of, open_table
 from eventferry.sources.positions import Place, SourceBookmark

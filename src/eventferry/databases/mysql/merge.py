@@ -151,9 +151,8 @@ class MysqlExclusiveWriting(MysqlWriting):
         """What stands at the staged timestamps is found by an index, so an import costs what its batch costs. It comes
         sorted by timestamp and a hash; groups are made here, byte by byte, whatever the columns' collations are."""
         table = quoted(stage.table)
-        cursor: SSCursor = self.connection.wire.cursor(SSCursor)
         with self._its(stage):
-            cursor.execute(
+            cursor = self.connection.stream(
                 f"""SELECT s.timestamp AS t, CAST(s.aggregateId AS BINARY), CAST(s.type AS BINARY), s.arrival AS a,
               s.part AS p, CAST(IFNULL(s.payload, 'null') AS BINARY), {_mark("s")} AS m
             FROM {table} AS s WHERE (

@@ -27,7 +27,7 @@ from eventferry.errors import (
     StoreNotFoundError,
     StoreUnreachableError,
 )
-from eventferry.lifecycle import to_the_end
+from eventferry.lifecycle import end_with_loop, stop_without_loop, to_the_end
 
 Texts: TypeAlias = list[bytes | None]
 Rows: TypeAlias = list[tuple[str | None, ...]]
@@ -74,6 +74,7 @@ def prepared(types: str, statement: str) -> Prepared:
 class _Raw(psycopg.AsyncConnection[Any]):
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:  # noqa: ASYNC109 -- psycopg's
         """As psycopg's own, but a cancelled call cuts the connection to a server silent for `_SILENCE`."""
+        stop_without_loop()
         try:
             return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
         except asyncio.CancelledError:
@@ -108,6 +109,10 @@ class Connection:
         self.pace = Pace()
         self._pages = 0
         forking.ours(self)
+        end_with_loop(self)
+
+    def abandon(self) -> None:
+        self.raw.pgconn.finish()
 
     def leave(self) -> object:
         """In a child: the server hears the parent's end when that ends, not when its children do."""

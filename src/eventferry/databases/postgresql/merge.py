@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 
 import psycopg
@@ -19,6 +18,7 @@ from eventferry.databases.postgresql.tables import COLUMNS, quoted
 from eventferry.databases.statements import thread_of_the_latest
 from eventferry.errors import ConcurrentError, DatabaseError
 from eventferry.importing.batch import PART
+from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Row
 from eventferry.lines.limits import MAX_SAFE_INTEGER, last_version
 

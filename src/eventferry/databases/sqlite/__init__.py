@@ -48,7 +48,7 @@ from eventferry.errors import (
     UnsupportedStoreError,
     UsageError,
 )
-from eventferry.lifecycle import Life
+from eventferry.lifecycle import Life, end_with_loop
 from eventferry.processes import own
 
 if own.is_ours:
@@ -304,11 +304,13 @@ class SqliteDatabase:
             self._file.check(to_write=True)
         try:
             owners.sweep(self._file.path)
-            return FileOwner(self._file.path)
+            owner = FileOwner(self._file.path)
         except OSError as error:
             raise ReadOnlyStoreError(
                 f"no file can be made beside {self._file}, which this needs for its lock: {error.strerror}"
             ) from None
+        end_with_loop(owner)
+        return owner
 
     async def is_alive(self, owner: str) -> bool:
         return owners.is_alive(self._file.path, owner)

@@ -62,6 +62,9 @@ class FileOwner:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def abandon(self) -> None:
+        self._end()
+
     def leave(self) -> FileOwner:
         """In a child: the lock is the parent's, and must go when that does."""
         if self._descriptor is not None:
@@ -70,7 +73,7 @@ class FileOwner:
         return self
 
     def __del__(self) -> None:
-        self._end()  # of an operation whose loop has ended
+        self._end()  # of an operation that was forgotten
 
 
 def is_alive(database: Path, owner: str) -> bool:

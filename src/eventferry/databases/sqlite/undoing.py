@@ -61,6 +61,6 @@ def _is_unused(sqlite: Sqlite, tables: Tables) -> bool:
         "SELECT name FROM sqlite_master WHERE type <> 'index' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     )
     names = {name for (name,) in found.fetchall()}
-    if not set(tables) <= names <= {*tables, tables.imports}:
+    if names and not set(tables) <= names <= {*tables, tables.imports}:  # none after a drop
         return False
     return not any(sqlite.execute(f"SELECT 1 FROM {quoted(name)} LIMIT 1").fetchone() for name in names)
