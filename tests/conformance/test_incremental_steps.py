@@ -94,16 +94,16 @@ async def test_an_id_ends_with_its_import(opened: Opened) -> None:
             with pytest.raises(ImportNotFoundError):
                 await store.push_incremental_import([at(3, 3)], over)
             with pytest.raises(ImportNotFoundError):
+                await store.commit_incremental_import(over)
+            with pytest.raises(ImportNotFoundError):
                 await store.rollback_incremental_import(over)
-        with pytest.raises(ImportNotFoundError):
-            await store.commit_incremental_import(rolled_back)
         assert await payloads(store) == [1]
 
 
 async def test_a_repeated_commit_returns_the_report_of_the_first_and_adds_nothing(opened: Opened) -> None:
     async with opened() as store:
         await store.incremental_import([at(2, 2)])
-        import_id = await store.begin_incremental_import()
+        import_id = await store.begin_incremental_import(repeatable=True)
         await store.push_incremental_import([at(1, 1), at(2, 2), at(3, 3), at(4, 4)], import_id)
         reports = await asyncio.gather(*(store.commit_incremental_import(import_id) for _ in range(3)))
         assert reports == [ImportReport(2, 1, 1)] * 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -24,7 +24,6 @@ from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.terminal import counted, inform, say
 from eventferry.databases import is_store
 from eventferry.errors import UsageError
-from eventferry.lifecycle import aclosing
 
 if TYPE_CHECKING:
     from eventferry.sources.source import ForeignExport, ForeignSource, SourcePreview, SourceReport

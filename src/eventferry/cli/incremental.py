@@ -174,7 +174,7 @@ async def push(import_id: str, src: str, store: str, part: str | None, ignore_un
 @json_option
 @cancellable
 async def commit(import_id: str, store: str, older: Any, fail_if_skipped: bool, as_json: bool) -> None:
-    """Merge the pushed events into the store. Repeating it does no harm."""
+    """Merge the pushed events into the store."""
     async with open_store(store) as opened:
         with Meter("merging") as meter:
             report = await opened.commit_incremental_import(import_id, older=older)

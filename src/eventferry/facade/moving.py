@@ -344,9 +344,14 @@ class Moving(Opened):
             return report
 
     @told("incremental begin")
-    async def begin_incremental_import(self) -> str:
-        """Begin an incremental import in steps; returns its id. Raises ImportOpenError if one is open."""
-        return await incremental.begin(self._database)
+    async def begin_incremental_import(self, *, repeatable: bool = False) -> str:
+        """Begin an incremental import in steps; returns its id. Raises ImportOpenError if one is open.
+
+        Args:
+            repeatable: keep the report of a commit for 30 days, in a table beside the store's, so that a commit whose
+                answer was lost can be repeated.
+        """
+        return await incremental.begin(self._database, repeatable=repeatable)
 
     @told("incremental push")
     async def push_incremental_import(
@@ -383,10 +388,11 @@ class Moving(Opened):
 
     @told("incremental commit")
     async def commit_incremental_import(self, import_id: str, older: Older = "skip") -> ImportReport:
-        """Merge the pushed events into the store, in one transaction. Committing again returns the same report.
+        """Merge the pushed events into the store, in one transaction. If the import is repeatable, committing again
+        returns the same report.
 
         Raises:
-            ImportNotFoundError: no import with this id is open, and none was committed in the last 30 days.
+            ImportNotFoundError: no import with this id is open, and none is known to be committed.
             Others: as `incremental_import` does.
         """
         return await incremental.commit(self._database, import_id, older)

@@ -193,7 +193,7 @@ async def part_handler(call: Call[PartQuery]) -> PartAnswer:
 @route("POST", _OPEN + "/commit", "import", refuses=(404, *WRITES), is_import=True)
 @answers("The numbers of imported and skipped events.", ImportReport)
 async def commit_handler(call: Call[_CommitQuery]) -> ImportReport:
-    """Merge the parts into the store, in one transaction. Repeating it gives the same answer."""
+    """Merge the parts into the store, in one transaction."""
     report = await call.store.commit_incremental_import(call.path_text("id"), older=call.query.older)
     return merged(call, report)
 

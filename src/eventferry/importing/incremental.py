@@ -47,9 +47,10 @@ array."""
 Piece: TypeAlias = tuple[Sequence[NewRowValues], int]  # rows, and how many bytes of the source they are
 
 
-async def begin(database: Database) -> str:
+async def begin(database: Database, *, repeatable: bool) -> str:
     """Open an incremental import; returns its id."""
-    await commits.make_table(database)
+    if repeatable:
+        await commits.make_table(database)
     async with owners.writing(database, "exclusive") as writing:
         await steps.refuse_open(writing, "open")
         return (await writing.make_stage("open")).id
@@ -84,7 +85,7 @@ async def push(
 
 
 async def commit(database: Database, import_id: str, older: Older) -> ImportReport:
-    """Merge the open import into the store; of one that is committed already, the report once more."""
+    """Merge the open import into the store; of one that is known to be committed, the report once more."""
     merge.check_older(older)
     async with owners.writing(database, "exclusive") as writing:
         try:

@@ -121,7 +121,7 @@ class _Adding(Sink):
         self._older = older
 
     def begin(self, store: EventStore) -> str:
-        return store.begin_incremental_import()
+        return store.begin_incremental_import(repeatable=True)
 
     def push(self, store: EventStore, import_id: str, part: str, lines: Iterable[bytes]) -> int:
         return store.push_incremental_import(lines, import_id, part=part)

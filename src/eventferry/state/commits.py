@@ -47,8 +47,8 @@ async def committed(reading: Reading, import_id: str) -> ImportReport | None:
 
 
 async def save(writing: Writing, import_id: str, report: ImportReport) -> None:
-    """Keep that an import is committed, in the transaction that does it. Rows that are old go. An import that another
-    program has begun, without the table, is not kept."""
+    """Keep that an import is committed, in the transaction that does it, if the store has the table. Rows that are old
+    go."""
     if not await _TABLE.is_ours(writing):
         return
     table, *columns = _TABLE.names(writing)
