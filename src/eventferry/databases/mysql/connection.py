@@ -382,7 +382,7 @@ class Connection:
         """A cursor that reads rows as they come. Whoever leaves it before its end calls `cut`, and `drop`: closing it
         would read what is left."""
         cursor: SSCursor = self.wire.cursor(_Stream)
-        cursor.execute(statement, values or None)
+        cursor.execute(statement, values)
         return cursor
 
     def cut(self) -> None:
