@@ -99,6 +99,18 @@ def dense(events: list[tuple[int, str, int]]) -> bool:
     return True
 
 
+async def test_a_mapping_may_hold_percent_signs(table: OwnTable, new_url: NewUrl) -> None:
+    every = mapping().select
+    assert isinstance(every, str)
+    select = every + " WHERE stream LIKE 'stream-%' AND type <> '%s' AND id % 5 <> 0"
+    table.add(*range(1, 10))
+    async with opened(table.url, mapping(select=select)) as source, open_store(new_url()) as target:
+        assert (await target.sync(source)).events == 8
+        table.add(10, 11)
+        assert (await target.sync(source)).events == 1
+        assert await are_equal(source, target)
+
+
 async def test_what_is_new_comes_over_once_and_in_order(table: OwnTable, new_url: NewUrl) -> None:
     table.add(*range(1, 11))
     async with opened(table.url, mapping()) as source, open_store(new_url()) as target:

@@ -212,8 +212,8 @@ class Connection:
     def given_up(self) -> bool:
         return self._worker.given_up
 
-    def query(self, statements: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        """The rows of the last of these statements."""
+    def query(self, statements: str, values: Values | None = ()) -> list[tuple[Any, ...]]:
+        """The rows of the last of these statements. None for values that stand in them already."""
         return self.results(statements, values)[-1]
 
     def with_values(self, statements: str, values: Values) -> str:
@@ -378,11 +378,11 @@ class Connection:
                     raise
             time.sleep(_STEP)
 
-    def stream(self, statement: str, values: Values) -> SSCursor:
-        """A cursor that reads rows as they come. Whoever leaves it before its end calls `cut`, and `drop`: closing it
-        would read what is left."""
+    def stream(self, statement: str) -> SSCursor:
+        """A cursor that reads the rows of a statement, in which values stand already, as they come. Whoever leaves it
+        before its end calls `cut`, and `drop`: closing it would read what is left."""
         cursor: SSCursor = self.wire.cursor(_Stream)
-        cursor.execute(statement, values)
+        cursor.execute(statement)
         return cursor
 
     def cut(self) -> None:

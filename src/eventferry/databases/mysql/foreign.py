@@ -106,7 +106,7 @@ class MysqlSnapshot:
 
     async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         connection = self._connection
-        cursor = await connection.run(partial(connection.stream, statement, ()))
+        cursor = await connection.run(partial(connection.stream, statement))
         is_over = False
         try:
             rows = iter(cursor.fetchone, None)
@@ -119,7 +119,7 @@ class MysqlSnapshot:
                 await to_the_end(connection.run(connection.drop))
 
     async def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        return await self._connection.run(partial(self._connection.query, statement))
+        return await self._connection.run(partial(self._connection.query, statement, None))
 
 
 def _column(field: Any) -> Column:

@@ -152,7 +152,7 @@ class MysqlExclusiveWriting(MysqlWriting):
         sorted by timestamp and a hash; groups are made here, byte by byte, whatever the columns' collations are."""
         table = quoted(stage.table)
         with self._its(stage):
-            cursor = self.connection.stream(
+            statement = self.connection.with_values(
                 f"""SELECT s.timestamp AS t, CAST(s.aggregateId AS BINARY), CAST(s.type AS BINARY), s.arrival AS a,
               s.part AS p, CAST(IFNULL(s.payload, 'null') AS BINARY), {_mark("s")} AS m
             FROM {table} AS s WHERE (
@@ -166,6 +166,7 @@ class MysqlExclusiveWriting(MysqlWriting):
             ORDER BY t, m, p, a""",
                 (),
             )
+            cursor = self.connection.stream(statement)
         self._shared_rows = cursor
         self._shared_blocks = self._blocks_of(groupby(iter(cursor.fetchone, None), key=itemgetter(0, 6)))
 

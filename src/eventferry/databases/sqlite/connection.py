@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import quote
@@ -145,10 +145,10 @@ class Connection:
     async def close(self) -> None:
         await self._worker.end()
 
-    def stream(self, statement: str, values: Sequence[Any]) -> Rows:
+    def stream(self, statement: str) -> Rows:
         """A cursor that stays open between calls, until `end_stream` or `close`. It is held here too: where a loop is
         thrown away, another thread would else drop it while this one closes the connection, and Python crashes."""
-        rows = self.sqlite.execute(statement, values)
+        rows = self.sqlite.execute(statement)
         self._streams.append(rows)
         return rows
 

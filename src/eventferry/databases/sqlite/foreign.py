@@ -85,7 +85,7 @@ class SqliteSnapshot:
 
     async def rows(self, statement: str) -> AsyncGenerator[list[tuple[Any, ...]], None]:
         connection, run = self._connection, self._connection.run
-        rows = await run(partial(connection.stream, statement, ()))
+        rows = await run(partial(connection.stream, statement))
         try:
             while block := await run(partial(block_of, rows)):
                 yield block
@@ -94,7 +94,7 @@ class SqliteSnapshot:
 
     async def ask(self, statement: str) -> list[tuple[Any, ...]]:
         connection = self._connection
-        return await connection.run(lambda: connection.sqlite.execute(statement, ()).fetchall())
+        return await connection.run(lambda: connection.sqlite.execute(statement).fetchall())
 
 
 def _words(error: EventferryError) -> str:
