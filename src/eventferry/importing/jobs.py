@@ -134,12 +134,7 @@ class FilePart:
             while left and (block := file.read(min(_BLOCK, left))):
                 left -= len(block)
                 before += block.count(b"\n")
-        return InputError(
-            f"{error.reason}, in {self.path}",
-            line=before + error.line,
-            byte_offset=error.byte_offset,
-            field=error.field,
-        )
+        return _in_file(self.path, before + error.line, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +161,16 @@ class WholeFile:
         match error:
             case EndMarkError():
                 return EndMarkError(f"{self.path}: {error}")
-            case InputError(line=int()):
-                return InputError(
-                    f"{error.reason}, in {self.path}",
-                    line=error.line,
-                    byte_offset=error.byte_offset,
-                    field=error.field,
-                )
+            case InputError(line=int(line)):
+                return _in_file(self.path, line, error)
         return error
+
+
+def _in_file(path: str, line: int, error: InputError) -> InputError:
+    """An error with the file that it is in, of which this is the line."""
+    return InputError(
+        f"{error.reason}, in {path}", line=line, byte_offset=error.byte_offset, field=error.field
+    )
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
