@@ -83,11 +83,17 @@ dry_run_option = flag(
 
 def beginnings(starts: tuple[Any, ...]) -> tuple[int | None, str | None]:
     """The time and the mapping that --from gives. Raises UsageError for two of a kind."""
-    times = [start for start in starts if isinstance(start, int)]
-    mappings = [start for start in starts if isinstance(start, str)]
-    if len(times) > 1 or len(mappings) > 1:
-        raise UsageError("--from is given once for a time, and once for a mapping")
-    return next(iter(times), None), next(iter(mappings), None)
+    return time_and(starts, "--from is given once for a time, and once for a mapping")
+
+
+def time_and(given: tuple[Any, ...], refusal: str) -> tuple[int | None, str | None]:
+    """The time, and the text, among the values of an option that takes one of each. Raises UsageError for two of a
+    kind."""
+    times = [value for value in given if isinstance(value, int)]
+    texts = [value for value in given if isinstance(value, str)]
+    if len(times) > 1 or len(texts) > 1:
+        raise UsageError(refusal)
+    return next(iter(times), None), next(iter(texts), None)
 
 
 class Changing:

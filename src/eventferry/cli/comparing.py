@@ -16,6 +16,7 @@ from eventferry.cli.changing import (
     has_rules,
     keep_positions_option,
     rule_options,
+    time_and,
 )
 from eventferry.cli.foreign import Foreign, foreign_details, taken
 from eventferry.cli.options import flag, kinds, option, together
@@ -74,11 +75,7 @@ def refuse_comparing(options: dict[str, Any]) -> None:
 
 def _endings(ends: tuple[Any, ...]) -> tuple[int | None, str | None]:
     """The time and the bookmark that --until gives. Raises UsageError for two of a kind."""
-    times = [end for end in ends if isinstance(end, int)]
-    bookmarks = [end for end in ends if isinstance(end, str)]
-    if len(times) > 1 or len(bookmarks) > 1:
-        raise UsageError("--until is given once for a time, and once for a bookmark")
-    return next(iter(times), None), next(iter(bookmarks), None)
+    return time_and(ends, "--until is given once for a time, and once for a bookmark")
 
 
 @dataclass(frozen=True)
