@@ -216,14 +216,14 @@ def _head(event: Event) -> str:
     )
 
 
-def _body(event: Event) -> str:
-    """The payload of an event; before that, what is wrong with it."""
-    damage = getattr(event, "damage", None)
-    return _shown(event.payload) if damage is None else f"damaged: {damage}: {event.payload}"
-
-
 def _shown(value: Any) -> str:
     return encoded(value).decode()
+
+
+def _body(event: Event, payload: Callable[[Any], str] = _shown) -> str:
+    """The payload of an event, on one line or as given; of a damaged one, what is wrong with it and its text."""
+    damage = getattr(event, "damage", None)
+    return payload(event.payload) if damage is None else f"damaged: {damage}: {event.payload}"
 
 
 def _cut(text: str) -> str:
@@ -291,7 +291,7 @@ def _print_event(event: Event, *, as_json: bool) -> None:
         print_data(encoded(event))
         return
     print_line(_head(event))
-    for line in (_body(event) if hasattr(event, "damage") else indented(event.payload)).split("\n"):
+    for line in _body(event, indented).split("\n"):
         print_line(f"  {line}")
 
 
