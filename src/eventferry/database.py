@@ -490,8 +490,8 @@ class Database(Protocol):
     ) -> AbstractAsyncContextManager[Writing]:
         """A write transaction: "shared" with saves, or "exclusive", which has the events to itself and keeps no reader
         out, or "replacing", which is an exclusive one that waits for readers too, in short attempts, so that nobody
-        queues behind it. A "repeatable" one is an exclusive one that may raise OvertakenError
-        where a cluster is written to on several nodes, and holds up the others less.
+        queues behind it. A "repeatable" one is an exclusive one that may raise OvertakenError where a cluster is
+        written to on several nodes, and holds up the others less.
 
         Whether the store is frozen is for the caller to look at; `owners.writing` does. With "refuse" no freeze is set
         before the end. With `secrets` nobody else changes secrets before the end, and what is deleted leaves no remnant

@@ -248,10 +248,9 @@ class Appends:
             except _NoTableError:
                 await append_keys.make_table(self._database)
             except OvertakenError:
+                # Nothing of them is there, though others may have stored the same in their places.
                 for unit, tried in zip(units, before, strict=True):
-                    unit.tried = (
-                        tried  # nothing of it is there, though others may have stored the same in its place
-                    )
+                    unit.tried = tried
                 if attempts > _QUICK:
                     raise
             except _OF_ONE as error:

@@ -93,9 +93,8 @@ class Mapper:
         self.events = 0
         self.made: list[bytes] = []
         self.positions: array[int] = array("q")
-        self._texts: list[
-            bytes
-        ] = []  # of these lines: the data of each, and in an envelope its metadata behind it
+        # Of these lines: the data of each, and in an envelope its metadata behind it.
+        self._texts: list[bytes] = []
         self._last: int | None = None
 
     def lines(self, rows: Iterable[Sequence[Any]]) -> list[bytes]:
