@@ -162,6 +162,12 @@ def test_a_sqlite_store_loads_no_other_driver_and_nothing_for_people() -> None:
     assert not loaded & (DRIVERS | DECORATION | {"eventferry.http", "eventferry.cli"})
 
 
+def test_a_store_that_is_opened_loads_nothing_that_starts_processes() -> None:
+    loaded = loaded_by("import eventferry\neventferry.open_store('sqlite://:memory:')")
+    assert "eventferry.store" in loaded
+    assert "eventferry.processes.worker" not in loaded
+
+
 def test_all_public_names_are_there_although_they_are_loaded_late() -> None:
     for name in eventferry.__all__:
         assert getattr(eventferry, name) is not None

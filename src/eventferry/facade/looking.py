@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
 
@@ -12,15 +12,17 @@ from eventferry.facade.opened import Opened
 from eventferry.lines.damaged import seen_event
 from eventferry.lines.event import Event
 from eventferry.lines.limits import MAX_SAFE_INTEGER
-from eventferry.looking import counting, poison, searching, tracing
+from eventferry.looking import counting, searching, tracing
 from eventferry.looking.counting import Aggregates, EventTypes, LargeEvent, Stats, Timeline
 from eventferry.looking.history import History, history
-from eventferry.looking.poison import PoisonSearch
 from eventferry.looking.searching import SearchPage
 from eventferry.looking.tracing import Trace
 from eventferry.reading import histories
 from eventferry.reading.arguments import Filters, check_integer, filter_of, text
 from eventferry.results import Page
+
+if TYPE_CHECKING:
+    from eventferry.looking.poison import PoisonSearch
 
 SCAN = 100_000
 """Events that a search looks at in one call."""
@@ -172,6 +174,9 @@ class Looking(Opened):
             UsageError: the function cannot be loaded.
             WorkerError: its process cannot be started, or was ended before the first event.
         """
+        # Every store that is opened imports this module, and what starts processes is for those who call this.
+        from eventferry.looking import poison
+
         if max_seconds is not None and not (isinstance(max_seconds, int | float) and max_seconds > 0):
             raise UsageError(f"max_seconds must be a number of seconds, not {max_seconds!r:.100}")
         return await poison.find_poison(
