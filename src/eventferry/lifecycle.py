@@ -187,7 +187,12 @@ class Life:
         return StoreClosedError(f"the store {self.name} is closed{why}")
 
     def abandon(self) -> None:
-        """What was under way in the loop stays in the middle, and keeps its place in what waits for each other here."""
+        """What was under way in the loop stays in the middle, and keeps its place in what waits for each other here.
+
+        What was open in it is forgotten: nobody can end it any more, and whoever still has this object would keep it
+        alive with all that it holds, a connection of the server's among it.
+        """
+        self._streams = {end: loop for end, loop in self._streams.items() if not loop.is_closed()}
         if any(each.task is None or each.task.get_loop().is_closed() for each in self._running.values()):
             self._is_over = self.has_lost_its_loop = True
 

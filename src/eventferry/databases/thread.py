@@ -141,7 +141,14 @@ class Worker:
         self._is_over = True
         try:
             if self._is_begun:
-                await self._made(self._close)
+                await self._made(self._leave)
+        finally:
+            self._calls.put(None)
+
+    def _leave(self) -> None:
+        """Close, and have the thread end: the loop of the one who waits for this may be closed by then."""
+        try:
+            self._close()
         finally:
             self._calls.put(None)
 
