@@ -17,13 +17,12 @@ from functools import wraps
 from typing import Any
 
 INSIDE = (
-    ("eventferry.importing.stream", "ImportStream._hash_whole_lines", "Python: hash"),
+    ("eventferry.importing.resuming", "Consumed.add", "Python: hash"),
     ("eventferry.lines.blocks", "LineSplitter.feed", "Python: cut into lines"),
     ("eventferry.lines.blocks", "Lines.rows", "Python: parse and check"),
     ("eventferry.lines.blocks", "Lines.new_rows", "Python: parse and check"),
     ("eventferry.importing.batch", "Batch.wait_for_room", "the parser waits for the database"),
     ("eventferry.databases.postgresql.stage", "copied_rows", "Python: rows as COPY takes them"),
-    ("eventferry.databases.postgresql.merge", "copied_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.postgresql.stage", "copied_new_rows", "Python: rows as COPY takes them"),
     ("eventferry.databases.mysql.stage", "_loaded", "Python: rows as LOAD DATA takes them"),
     ("eventferry.reading.pages", "Pages._lines", "Python: lines of a page, or its events"),
