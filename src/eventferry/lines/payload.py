@@ -134,12 +134,18 @@ def encode_payload(payload: Any) -> bytes:
 
 ENCODER = msgspec.json.Encoder(decimal_format="number")
 
+_PLAIN = frozenset({str, bool, type(None)})
+"""Whose values are written as they are, and make most of what a payload is made of."""
+
 
 def _check_json(value: Any) -> bool:
     """Whether a JSON value holds what the encoder would not write, or not as JavaScript does: some numbers, and what is
     of a class of its own, derived from those that JSON has."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return False
     if isinstance(value, dict):
-        odd = type(value) is not dict
+        odd = kind is not dict
         for key, member in value.items():
             if type(key) is not str:
                 if not isinstance(key, str):
@@ -148,20 +154,18 @@ def _check_json(value: Any) -> bool:
             odd |= _check_json(member)
         return odd
     if isinstance(value, list | tuple):
-        odd = type(value) is not list
+        odd = kind is not list
         for member in value:
             odd |= _check_json(member)
         return odd
-    if value is None or isinstance(value, bool):
-        return False
     if isinstance(value, str):
-        return type(value) is not str
+        return True
     if isinstance(value, int):
-        return type(value) is not int or not -(2**63) <= value < 2**64
+        return kind is not int or not -(2**63) <= value < 2**64
     if isinstance(value, float) and isfinite(value):
-        return type(value) is not float or (value != 0 and not 1e-3 <= abs(value) < 1e15)
+        return kind is not float or (value != 0 and not 1e-3 <= abs(value) < 1e15)
     if isinstance(value, Decimal) and value.is_finite():
-        return type(value) is not Decimal
+        return kind is not Decimal
     is_number = isinstance(value, float | Decimal)
     shown = str(value) if is_number else f"a value of the class {type(value).__name__!r}"
     raise InputError(f"{shown} is not a JSON value", field="payload")

@@ -196,9 +196,9 @@ class Appends:
 
     def _note(self, rows: Sequence[Row]) -> None:
         """What these rows, just stored, tell about the last versions of their aggregates."""
-        for row in rows:
-            self._seen.pop(row.aggregate_id, None)
-            self._seen[row.aggregate_id] = row.aggregate_version
+        for aggregate_id, version in {row.aggregate_id: row.aggregate_version for row in rows}.items():
+            self._seen.pop(aggregate_id, None)
+            self._seen[aggregate_id] = version
         while len(self._seen) > _MOST_SEEN:
             del self._seen[next(iter(self._seen))]
 

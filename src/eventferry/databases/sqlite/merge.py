@@ -43,14 +43,19 @@ class SqliteExclusiveWriting(SqliteWriting):
     @threaded
     def append(self, rows: Sequence[Row], *, fills_gaps: bool = False) -> None:
         self.changed_store = True
-        for row in rows:
-            taken = self.sqlite.execute(
-                f"SELECT 1 FROM {self._events} WHERE aggregateId = ? AND aggregateVersion = ?",
-                (row.aggregate_id, row.aggregate_version),
-            ).fetchone()
-            if taken:
-                raise ConcurrentError(row.aggregate_id, row.aggregate_version)
-            self.insert(row)
+        for (aggregate_id, _), numbered in itertools.groupby(
+            enumerate(rows), lambda each: (each[1].aggregate_id, each[1].aggregate_version - each[0])
+        ):
+            successive = [row for _, row in numbered]
+            [(taken,)] = self.sqlite.execute(
+                f"SELECT min(aggregateVersion) FROM {self._events} "
+                "WHERE aggregateId = ? AND aggregateVersion BETWEEN ? AND ?",
+                (aggregate_id, successive[0].aggregate_version, successive[-1].aggregate_version),
+            ).fetchall()
+            if taken is not None:
+                raise ConcurrentError(aggregate_id, taken)
+            for row in successive:
+                self.insert(row)
         if fills_gaps:
             for kind in PLACED:
                 for stage in stages(self.sqlite, self.tables, kind):
