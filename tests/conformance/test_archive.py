@@ -460,6 +460,22 @@ async def test_a_chain_with_archived_events_is_never_pruned(opened: Opened, repo
 
 
 @pytest.mark.once
+async def test_a_recall_in_a_restored_store_leaves_the_archive_to_the_store_that_has_it(
+    opened: Opened, new_url: NewUrl, repository: Path
+) -> None:
+    async with opened() as store, open_store(new_url()) as restored:
+        await import_lines(store, events())
+        before = await exported(store)
+        report = await archive(store, repository, until=UNTIL)
+        await Repository(repository).restore(restored)
+        assert (await recall(restored, repository)).archives == []
+        [mark] = (repository / report.chain / "archives").iterdir()
+        assert mark.stem == report.archive
+        assert (await recall(store, repository)).archives == [report.archive]
+        assert await exported(store) == before
+
+
+@pytest.mark.once
 async def test_a_restored_store_takes_the_bookmarks_of_an_archived_one(
     opened: Opened, new_url: NewUrl, repository: Path
 ) -> None:

@@ -169,8 +169,9 @@ class _Recalling:
                 await refuse_replaced(writing, self._chain)
                 for archive_id in replaced:
                     await archives.forget(writing, archive_id)
-        # Also those of a call that was killed behind its last step.
+        # Also those of a call that was killed behind its last step; but not what only a restore has noted, which is the
+        # archive of the store that was backed up.
         for each in known:
-            if not now[each.id].events or each.id in replaced:
+            if each.repository and (not now[each.id].events or each.id in replaced):
                 await self._storage.delete(format.archive_name(each.chain, each.id))
         return sorted((*self._ids, *replaced))
