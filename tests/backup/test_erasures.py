@@ -13,6 +13,8 @@ import pyrage
 import pytest
 
 from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, pipeline, verify
+from eventferry.backup.chain import Chain
+from eventferry.backup.format import Link, Manifest
 from eventferry.backup.packing import load_identities
 from eventferry.lines.unpacking import Zstd
 from eventferry.state import owners
@@ -271,6 +273,32 @@ async def test_joining_parts_takes_what_was_erased_out_of_the_repository(
         for number, cut in enumerate(cuts, 1):
             assert await lines_of(repository.export_events(number)) == await exported(store, until=cut)
         assert (await repository.drill()).equal
+
+
+async def test_what_is_erased_while_parts_are_joined_is_taken_out_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, commit = tmp_path / "repository", Chain.commit
+    async with open_store(f"sqlite:///{tmp_path}/store.db") as store:
+        await store.init()
+        for since in (0, 100):
+            await import_lines(store, persons(since, since + 100), maintenance_mode=MANUAL)
+            await back_up(store, folder)
+
+        async def overtaken(chain: Chain, manifest: Manifest) -> Link | None:
+            monkeypatch.setattr(Chain, "commit", commit)
+            await store.erase(ERASE)
+            await back_up(store, folder)
+            return await commit(chain, manifest)
+
+        monkeypatch.setattr(Chain, "commit", overtaken)
+        repository = Repository(folder)
+        assert (await repository.prune(compact=True)).erased_parts == 2
+        await repository.prune(compact=True)  # now nobody reads what was joined
+        kept = await lines_of(repository.export_events(without_erasures=True))
+        assert kept == await exported(store)
+        assert NAME.encode() not in kept
+        assert len([*folder.rglob("parts/*.zst")]) == 1
 
 
 async def everything(folder: Path, key: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from eventferry import (
     RepositoryDamagedError,
     RepositoryError,
     StoreExistsError,
+    StoreFullError,
     UsageError,
     open_store,
     sync,
     verify,
 )
 from eventferry import back_up as run_of
-from eventferry.backup import format
+from eventferry.backup import format, keeping, restoring
 from eventferry.backup.chain import Chain
 from eventferry.backup.format import Link, Manifest
 from eventferry.backup.packing import load_recipients
+from eventferry.backup.reading import Backup
 from eventferry.backup.storage import open_storage
 from eventferry.clock import now
 from eventferry.reading import exporting
@@ -77,6 +80,27 @@ async def test_a_drill_refuses_a_place_with_a_store(place: str, repository: str)
         with pytest.raises(StoreExistsError, match="an empty place"):
             await Repository(repository).drill(store)
         assert len(await store.last_events(10)) == 3
+
+
+async def test_a_drill_leaves_what_another_has_stored_in_its_place(
+    place: str, repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = restoring._erasures
+
+    async def met(backup: Backup) -> Any:
+        async with open_store(str(tmp_path / "b.db")) as other:
+            if not await other.exists():
+                await other.init()
+            await other.append_events("another", [{"type": "T"}])
+        return await find(backup)
+
+    async with open_store(place) as store, open_store(str(tmp_path / "b.db")) as empty:
+        await store.init()
+        await grown(store, repository, 1)
+        monkeypatch.setattr(restoring, "_erasures", met)
+        with pytest.raises(StoreFullError):
+            await Repository(repository).drill(empty)
+        assert [event.aggregate_id for event in await empty.last_events(10)] == ["another"]
 
 
 async def test_a_drill_leaves_no_file(
@@ -339,6 +363,31 @@ async def test_chains_of_replaced_stores_are_removed_when_they_are_old(place: st
         assert [run.chain for run in await found.runs()] == [young]
         assert (await found.check(1.0)).sound
         assert (await found.prune(keep_replaced=0)).removed_chains == []
+
+
+async def test_a_chain_that_its_store_goes_on_with_meanwhile_is_not_removed(
+    place: str, repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today, moved = now(), tmp_path / "moved.db"
+    async with open_store(place) as store:
+        await store.init()
+        await grown(store, repository, 2, created=today - 100 * DAY)
+    moved.write_bytes(Path(place).read_bytes())
+    async with open_store(place) as store, open_store(str(moved)) as elsewhere:
+        async with store.import_events() as importing:
+            await importing.write(b"".join([block async for block in store.export_events(limit=2)]))
+        await grown(store, repository, 1, created=today)
+        find = keeping._Keeping.replaced
+
+        async def overtaken(self: keeping._Keeping, found: Sequence[Chain], keep: int) -> list[Chain]:
+            replaced = await find(self, found, keep)
+            await grown(elsewhere, repository, 1, created=today, source="elsewhere")
+            return replaced
+
+        monkeypatch.setattr(keeping._Keeping, "replaced", overtaken)
+        assert (await Repository(repository).prune(keep_replaced=0)).removed_chains == []
+        assert (await Repository(repository).check(1.0)).sound
+        assert len(await Repository(repository).runs()) == 4
 
 
 async def test_two_stores_whose_places_have_the_same_text_are_two(tmp_path: Path, repository: str) -> None:

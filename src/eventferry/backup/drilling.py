@@ -21,7 +21,7 @@ from eventferry.backup.reading import JOBS, Backup
 from eventferry.backup.restoring import restore
 from eventferry.comparing.verifying import Difference, verify
 from eventferry.databases import open_database
-from eventferry.errors import StoreExistsError
+from eventferry.errors import StoreExistsError, StoreFullError
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.piping import Transform
 from eventferry.store import EventStore
@@ -88,14 +88,21 @@ async def drill(
 async def _place(store: EventStore | None) -> AsyncIterator[EventStore]:
     """Where the drill is."""
     if store is not None:
-        if await store.exists():
+        try:
+            await store.init()
+        except StoreExistsError:
             raise StoreExistsError(
                 "there is a store already: a drill needs an empty place, and removes what it made"
-            )
+            ) from None
+        is_ours = True
         try:
             yield store
+        except StoreFullError:
+            is_ours = False  # somebody else has stored events there meanwhile
+            raise
         finally:
-            await to_the_end(_removed(store))
+            if is_ours:
+                await to_the_end(_removed(store))
         return
     await asyncio.to_thread(_tidy)
     folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix=_PREFIX)

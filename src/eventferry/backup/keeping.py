@@ -157,8 +157,15 @@ class _Keeping:
         return [chain for chain in old if chain.name not in self._archived]
 
     async def remove_chain(self, chain: Chain) -> None:
-        """The newest manifest goes last: a call that is killed before is continued by the next."""
+        """The newest manifest goes last: a call that is killed before is continued by the next. A backup or an archive
+        that the store has added meanwhile keeps the chain: the store lives on in another place."""
+        as_it_is = await Chain.read(self._storage, chain.name)
         listed = await self._storage.listed(chain.name)
+        if as_it_is.newest is None or _entry(as_it_is).link != _entry(chain).link:
+            return
+        if any(each.name.startswith(f"{chain.name}/archives/") for each in listed):
+            self._archived.append(chain.name)
+            return
         is_manifest = f"{chain.name}/manifests/"
         for each in sorted(listed, key=lambda each: (each.name.startswith(is_manifest), each.name)):
             await self._remove(each.name, each.bytes)
@@ -225,7 +232,7 @@ class _Keeping:
     async def compact(self, chain: Chain) -> None:
         """Join neighbours, and erase what was erased from the store since the last time; then commit a manifest that
         lists all parts."""
-        made: dict[tuple[str, ...], Part] = {}
+        made: dict[tuple[str, ...], Part] = {}  # by what was erased from them, and their files
         before = self._joined, self._into, self._erased
         for _ in range(_TRIES):
             self._joined, self._into, self._erased = before
@@ -241,9 +248,10 @@ class _Keeping:
                 if len(group) == 1 and not concerned & set(files):
                     parts += group
                     continue
-                if files not in made and not self._dry_run:
-                    made[files] = await self._join(chain.name, group, recipients, erased)
-                parts.append(made.get(files, group[0]))
+                key = (erased.digest, *files)
+                if key not in made and not self._dry_run:
+                    made[key] = await self._join(chain.name, group, recipients, erased)
+                parts.append(made.get(key, group[0]))
                 self._joined += len(group) if len(group) > 1 else 0
                 self._into += len(group) > 1
                 self._erased += len(concerned & set(files))
@@ -253,7 +261,7 @@ class _Keeping:
             if await chain.commit(_joined(manifest, _entry(chain).link, parts, newest)) is not None:
                 await self._forget(chain, made, parts)  # joined otherwise, with what another run had added
                 return
-            # Another run has added to the chain: what was joined is good still.
+            # Another run has added to the chain: what was joined is good still, if it has erased nothing more.
             chain = await Chain.read(self._storage, chain.name)
         await self._forget(chain, made, [])
         raise RepositoryError(f"other runs add to the chain {chain.name} all the time: join its parts later")
