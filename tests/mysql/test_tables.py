@@ -125,6 +125,28 @@ async def test_a_server_that_asks_for_a_file_gets_none(database: Database, tmp_p
 
 
 @pytest.mark.slow
+async def test_events_that_fit_a_packet_one_by_one_are_stored_together(own_server: Server) -> None:
+    database = made_on(own_server.url("packets"))
+    database.run("SET GLOBAL max_allowed_packet = 1048576")
+    try:
+        async with open_store(database.url) as store:
+            await store.init()
+            large = [{"type": "T", "payload": "'" * 60_000} for _ in range(10)]
+            await store.append_events("appended", large, expected_version="none")
+            await asyncio.gather(
+                *(
+                    store.save_event(
+                        make_event(i, aggregateVersion=1, aggregateId=f"a-{i}", payload="'" * 4000)
+                    )
+                    for i in range(256)
+                )
+            )
+            assert len((await exported(store)).splitlines()) == 266
+    finally:
+        database.run("SET GLOBAL max_allowed_packet = 16777216")
+
+
+@pytest.mark.slow
 async def test_an_event_that_fits_no_packet_is_refused_by_line_before_anything_changes(
     database: Database,
 ) -> None:

@@ -52,6 +52,7 @@ NO_KEY = 1176
 DEFINITION_CHANGED = 1412
 LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT = 1205, 1213, 3058, 3572
 _IN_THE_WAY = (LOCK_TIMEOUT, DEADLOCK, LOCK_DEADLOCK, NO_WAIT)
+TOO_LARGE = 1153  # of a packet
 _LIMIT_OF_USER = 1226
 _FULL = (1040, 1203, _LIMIT_OF_USER)
 _TOO_LONG = 1406
@@ -233,8 +234,12 @@ class Connection:
         return [self.with_values(text, values) for text in texts]
 
     def sent(self, packets: Sequence[str]) -> list[list[tuple[Any, ...]]]:
-        """The rows of each statement of these packets."""
+        """The rows of each statement of these packets. Nothing is sent of what the server would not take, and might end
+        the connection for."""
         texts = ["; ".join(packets)] if self.node is None else packets
+        room = self.access.max_packet - 1  # one byte is the command's
+        if any(4 * len(text) > room and len(text.encode()) > room for text in texts):
+            raise OperationalError(TOO_LARGE, f"a packet is larger than max_allowed_packet, {room + 1} bytes")
         return [rows for text in texts for rows in self.wire.results(text)]
 
     def execute(self, statement: str, values: Values = ()) -> int:

@@ -10,12 +10,12 @@ from pymysql.err import MySQLError
 
 from eventferry.cursor import MAX_COUNTER
 from eventferry.database import NextPlace, Save, Saved
-from eventferry.databases.mysql.connection import Connection, duplicate_key, number_of
+from eventferry.databases.mysql.connection import TOO_LARGE, Connection, duplicate_key, number_of
 from eventferry.databases.mysql.markers import FREEZE
 from eventferry.databases.mysql.reading import ALL_HEADS, heads_of
 from eventferry.databases.mysql.shape import Shape
 from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.errors import ConcurrentError, DatabaseError, InputError
+from eventferry.errors import ConcurrentError, DatabaseError, InputError, UnsupportedStoreError
 from eventferry.lines.limits import MAX_SAFE_INTEGER, full_thread
 from eventferry.reading import order
 
@@ -101,6 +101,8 @@ class Saver:
         """What an error of the server's means that came of storing the events; nothing of them is left."""
         if number_of(error) == ER.BAD_NULL_ERROR:
             return full_thread(place.thread)
+        if number_of(error) == TOO_LARGE and len(self._save.events) > 1:
+            return UnsupportedStoreError(f"several events at once: {error.args[1]}")
         key = duplicate_key(error)
         if key is None:
             return error
