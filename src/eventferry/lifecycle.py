@@ -149,6 +149,15 @@ End: TypeAlias = Callable[[BaseException], Coroutine[Any, Any, None]]
 """Ends what is open between two calls, an import or an export, because of an error; twice is fine."""
 
 
+class _Ending(asyncio.Task[None]):
+    """The task of what ends something. Nobody can cancel it, not even before its first step, as `asyncio.run` does at
+    its end with each task that it finds."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Nothing is cancelled."""
+        return False
+
+
 class Life:
     """What is under way on one store object, from its first call to its `close`. `name` is the store's, for errors.
     `has_lost_its_loop`: it is over, for its loop was closed in the middle of a call."""
@@ -215,7 +224,7 @@ class Life:
             return
 
         def begin() -> None:
-            task = loop.create_task(to_the_end(stream(GeneratorExit())))
+            task = _Ending(stream(GeneratorExit()), loop=loop)
             self._forgotten.add(task)
             task.add_done_callback(self._forgotten.discard)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -165,6 +166,31 @@ async def test_an_export_that_is_left_and_forgotten_ends_by_itself(
                 await asyncio.sleep(0.01)
         await store.save_event({"type": "T", "aggregateId": "new", "aggregateVersion": 1})
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+LEFT_OPEN = """
+import asyncio, sys
+from eventferry import open_store
+
+async def main():
+    store = open_store(sys.argv[1])
+    async for block in store.export_events():
+        break
+
+asyncio.run(main())
+"""
+
+
+async def test_an_export_and_a_store_that_are_left_open_end_without_a_word(new_url: NewUrl) -> None:
+    url = new_url()
+    async with open_store(url) as store:
+        await store.init()
+        await import_lines(store, MANY)
+    left = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LEFT_OPEN, url, stderr=asyncio.subprocess.PIPE
+    )
+    _, told = await left.communicate()
+    assert (left.returncode, told) == (0, b"")
 
 
 @pytest.mark.once
