@@ -47,7 +47,7 @@ _repository = together(
 )
 @identity_option
 @parts_jobs_option
-@flag("--dry-run", "Only tell what would be archived of what the repository holds.")
+@flag("--dry-run", "Only report what would be archived of what the repository holds.")
 @json_option
 @cancellable
 async def run(

@@ -36,8 +36,8 @@ from eventferry.errors import UsageError
         multiple=True,
     ),
 )
-@flag("--dry-run", "Only tell what would be erased.")
-@flag("--list list_", "Only tell what was erased, as JSON Lines.")
+@flag("--dry-run", "Only report what would be erased.")
+@flag("--list list_", "Only list what was erased, as JSON Lines.")
 @json_option
 @cancellable
 async def erase(

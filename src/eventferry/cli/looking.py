@@ -59,8 +59,8 @@ _masks = section(
 )
 _steps = section(
     "How far",
-    option("--limit", "N", "End after so many that match.", type=WholeNumber(1), default=100),
-    option("--scan", "N", "End after so many events looked at.  [default: all]", type=WholeNumber(1)),
+    option("--limit", "N", "Stop after so many matches.", type=WholeNumber(1), default=100),
+    option("--scan", "N", "Stop after so many events were looked at.  [default: all]", type=WholeNumber(1)),
     option("--cursor", "CURSOR", "Go on from here; printed where a search ends early."),
 )
 
@@ -84,7 +84,9 @@ def _mask(masked: tuple[str, ...], show_secrets: bool) -> Mask:
     "Length of the spans in which events over time are counted.",
     type=click.Choice(("second", "minute", "hour", "day", "week")),
 )
-@option("--top", "N", "Name so many types, aggregates and large events.", type=WholeNumber(1), default=10)
+@option(
+    "--top", "N", "List at most so many types, aggregates and large events.", type=WholeNumber(1), default=10
+)
 @option("--plot", "FILE", "Also draw events over time into this SVG file.")
 @json_option
 @cancellable
@@ -501,7 +503,7 @@ def _print_difference(found: SideBySide) -> None:
 @command("find-poison")
 @click.argument("store", type=STORE)
 @click.argument("function", metavar="MODULE:FUNCTION")
-@option("--scan", "N", "End after so many events looked at.  [default: all]", type=WholeNumber(1))
+@option("--scan", "N", "Stop after so many events were looked at.  [default: all]", type=WholeNumber(1))
 @option("--cursor", "CURSOR", "Go on from here; printed where it ends early.")
 @option(
     "--timeout max_seconds",
@@ -528,7 +530,7 @@ async def find_poison(
     """Find the first event that a Python function refuses.
 
     It is given one event after another, as an eventferry.Event, in a process of its own, until it raises something,
-    ends the process or does not come back; then the exit status is 1. What it prints goes to standard error.
+    ends the process or does not return; then the exit status is 1. What it prints goes to standard error.
     """
     from eventferry.lines.limits import MAX_SAFE_INTEGER
 

@@ -316,7 +316,7 @@ archived_option = option(
 )
 bookmark_option = flag(
     "--bookmark with_bookmark",
-    "Tell the bookmark behind the last event that was read, from which --since goes on; --json always does.",
+    "Print the bookmark behind the last event that was read, from which --since goes on; --json always does.",
 )
 json_option = flag("--json as_json", "Print the result as JSON.")
 ignore_unknown_keys_option = flag(

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     default=None,
 )
 @option("--rate", "N", "Bring over at most N events a second.", type=WholeNumber(1))
-@flag("--status", "Only tell how far the sync has come, and how far behind it is.")
+@flag("--status", "Only report how far the sync has come, and how far behind it is.")
 @option(
     "--max-lag",
     "SECONDS",
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     "With a mapping: how long a missing position may still appear, where the database does not tell it (10).",
     type=click.FloatRange(0),
 )
-@flag("--dry-run", "Only tell what would be brought over, and the first trouble in it. Nothing is stored.")
+@flag("--dry-run", "Only report what would be brought over, and the first trouble in it. Nothing is stored.")
 @bookmark_option
 @json_option
 @cancellable
