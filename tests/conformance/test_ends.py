@@ -294,16 +294,19 @@ def walk(
             if not is_fresh:
                 url, place = named(places.new_url())
                 asyncio.run(make(url, operation))
+            succeeded = False
             if way == "loop":
                 came = thrown_away(partial(operation.run, open_store(url)), at, url, place, before)
             else:
                 came, error = asyncio.run(cut_operation_short(way, operation.run, url, at))
                 expected = (asyncio.CancelledError, StoreClosedError) if way != "fork" else ()
-                assert error is None or isinstance(error, expected), repr(error)
+                succeeded = error is None
+                assert succeeded or isinstance(error, expected), repr(error)
             where = f"{name} on {database}: {way} at await {at}"
             all_over(url, place, before)
             found = asyncio.run(state_of(url))
-            assert is_whole(name, found, old, new), f"{where}: {set(found) ^ set(old)}"
+            right = found == new if succeeded else is_whole(name, found, old, new)
+            assert right, f"{where}, succeeded={succeeded}: {set(found) ^ set(old)}"
             is_fresh = found == old and operation.before is not stopped_import
             if not is_fresh or way == "loop" or at % 7 == 1:
                 asyncio.run(next_command_works(url, found))

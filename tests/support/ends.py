@@ -124,6 +124,8 @@ async def cut_short(
     async def scoped() -> None:
         with scope:
             await work()
+        if scope.cancelled_caught:
+            raise asyncio.CancelledError
 
     awaits = Awaits(at, act)
     loop.set_task_factory(awaits.factory)
