@@ -149,7 +149,7 @@ async def exchange_import_handler(call: Call[_DirectoryQuery]) -> str:
 )
 @answers("ok", media_type=TEXT)
 async def exchange_incremental_import_handler(call: Call[_PathQuery]) -> str:
-    """reSolve's client: add the events that the store lacks, from a file."""
+    """reSolve's client: add the events that the store lacks and that are not older than its latest, from a file."""
     path = await asyncio.to_thread(_file, folder_of(call), call.query.path)
     report = await call.store.incremental_import(
         read_blocks(path), max_line_bytes=call.service.limits.max_event_bytes

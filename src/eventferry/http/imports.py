@@ -157,7 +157,7 @@ async def import_progress_handler(call: Call[Query]) -> Response:
 @route("POST", "/incremental-import", "import", refuses=WRITES, body=_NEW_EVENTS, is_import=True)
 @answers("The numbers of imported and skipped events.", ImportReport)
 async def incremental_import_handler(call: Call[_IncrementalQuery]) -> ImportReport:
-    """Add the events that the store lacks, in one transaction."""
+    """Add the events that the store lacks, in one transaction. Older ones are skipped unless `older` says otherwise."""
     query = call.query
     report = await call.store.incremental_import(
         call.blocks(),
