@@ -1,5 +1,6 @@
-"""What one call costs at least: INSERT and COMMIT of a row, as durable as a save; a SELECT of the rows of an aggregate.
-One after the other, by the drivers that ours uses, without a thread.
+"""What one call costs at least: INSERT and COMMIT of a row, as durable as a save; on servers also with the counter of
+its thread, which reSolve's tables have moved in the same transaction ("saves with a counter"); a SELECT of the rows of
+an aggregate. One after the other, by the drivers that ours uses, without a thread.
 
 python -m benchmarks.bare OPERATION STORE COUNT
 """
@@ -15,10 +16,24 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pymysql
+from pymysql.constants import CLIENT
 
 from benchmarks.timing import Timer
 
 Execute: TypeAlias = Callable[[str, Sequence[Any]], Sequence[Any]]
+
+COUNTED = {
+    "postgresql": """WITH moved AS (
+        UPDATE "events-threads" SET "threadCounter" = "threadCounter" + 1 WHERE "threadId" = ?
+        RETURNING "threadId", "threadCounter" - 1
+      ) INSERT INTO events SELECT *, ?, ?, ?, ?, ?, 150 FROM moved RETURNING "threadCounter" """,
+    "mysql": """BEGIN;
+      SELECT threadId, threadCounter INTO @thread, @counter FROM "events-threads" WHERE threadId = ? FOR UPDATE;
+      INSERT INTO events VALUES (@thread, @counter, ?, ?, ?, ?, ?);
+      UPDATE "events-threads" SET threadCounter = threadCounter + 1 WHERE threadId = @thread;
+      COMMIT""",
+}
+"""The same, and the thread's counter moved, in one round trip."""
 
 FIRST = 10**9
 HUNDRED = 100
@@ -50,12 +65,16 @@ def _mysql(place: str) -> Execute:
         password=url.password or "",
         database=url.path.lstrip("/"),
         autocommit=True,
+        client_flag=CLIENT.MULTI_STATEMENTS,
     )
     cursor = connection.cursor()
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
         cursor.execute(statement.replace("?", "%s").replace('"', "`"), values)
-        return cursor.fetchall()
+        found = cursor.fetchall()
+        while cursor.nextset():
+            pass
+        return found
 
     return execute
 
@@ -72,6 +91,10 @@ def main(operation: str, place: str, count: str) -> None:
             (0, FIRST + number, 1_700_000_000_000_000, aggregate, FIRST + number, "SAVED", '{"version":1}'),
         )
 
+    def insert_with_counter(number: int) -> None:
+        values = 0, 1_700_000_000_000_000, "saved", FIRST + number, "SAVED", '{"version":1}'
+        execute(COUNTED["mysql" if place.startswith("mysql:") else "postgresql"], values)
+
     if operation == "aggregate of 100":
         for number in range(HUNDRED):
             insert(number, "hundred")
@@ -81,6 +104,9 @@ def main(operation: str, place: str, count: str) -> None:
         with timer.call():
             if operation == "saves":
                 insert(number, "saved")
+                events += 1
+            elif operation == "saves with a counter":
+                insert_with_counter(number)
                 events += 1
             else:
                 statement = 'SELECT * FROM events WHERE "aggregateId" = ? ORDER BY "aggregateVersion"'

@@ -30,6 +30,7 @@ from tests.support.interop.resolve import install
 from benchmarks.databases import DATABASES, ROOT, Database, Events, Postgresql, Run, run
 from benchmarks.measurement import HEAD, Measurement, cells
 from benchmarks.targets import (
+    COUNTED,
     LIBRARY,
     MESSAGE_DB,
     OURS,
@@ -282,6 +283,9 @@ class Bench:
                 TOOL: None
                 if operation == "appends of 10"
                 else lambda: database.bare(operation, database.copy(store), count),
+                COUNTED: None
+                if operation != "saves" or database.name == "sqlite"
+                else lambda: database.bare("saves with a counter", database.copy(store), count),
                 PYEVENTSOURCING: on_copy(self.pyeventsourcing, self._of_pyeventsourcing),
                 MESSAGE_DB: None
                 if operation == "appends of 10"

@@ -9,6 +9,8 @@ from typing import Protocol
 OURS, LIBRARY, TOOL, RESOLVE = "eventferry", "as library", "bulk tool", "reSolve"
 WITHOUT_AWAIT, PYEVENTSOURCING, MESSAGE_DB = "without await", "pyeventsourcing", "message-db"
 TWO_WORKERS = "pg_restore -j 2"
+COUNTED = "insert with counter"
+"""The least that keeps reSolve's tables on a server: the row, and the counter of its thread."""
 
 
 class Measured(Protocol):
