@@ -12,7 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pymysql
@@ -46,7 +46,9 @@ def _sqlite(place: str) -> Execute:
 
 
 def _postgresql(place: str) -> Execute:
-    connection = psycopg.connect(place.partition("?")[0], autocommit=True, options="-c search_path=store")
+    place, _, options = place.partition("?")
+    schema = parse_qs(options).get("database_name", ["store"])[0]
+    connection = psycopg.connect(place, autocommit=True, options=f"-c search_path={schema}")
     connection.prepare_threshold = 0
 
     def execute(statement: str, values: Sequence[Any]) -> Sequence[Any]:
@@ -79,10 +81,14 @@ def _mysql(place: str) -> Execute:
     return execute
 
 
+def execute_at(place: str) -> Execute:
+    """What executes statements, with ? for values and names in double quotes, at the path of a file or a URL."""
+    return {"postgresql": _postgresql, "mysql": _mysql}.get(place.partition(":")[0], _sqlite)(place)
+
+
 def main(operation: str, place: str, count: str) -> None:
     """The command."""
-    kinds = {"postgresql": _postgresql, "mysql": _mysql}
-    execute = kinds.get(place.partition(":")[0], _sqlite)(place)
+    execute = execute_at(place)
     size = ", 150" if place.startswith("postgresql:") else ""  # the column eventSize
 
     def insert(number: int, aggregate: str) -> None:
