@@ -72,15 +72,17 @@ class Saver:
         FROM DUAL WHERE @goes"""
             for step in range(len(self._save.events))
         )
+        follows = "(NOT %(is_next)s OR @version = %(version)s - 1)"
+        # Few statements: each costs the server, and us, more than most of what is in it.
         statements = [
-            f"SELECT threadCounter INTO @counter FROM {self._threads} WHERE threadId = %(thread)s FOR UPDATE",
-            f"""SET @last = (SELECT timestamp FROM {self._events}
-              WHERE threadId = %(thread)s AND threadCounter = @counter - 1)""",
-            "SET @version = 0, @at_once = NULL",
+            f"""SELECT threadCounter, (SELECT timestamp FROM {self._events}
+                WHERE threadId = %(thread)s AND threadCounter = t.threadCounter - 1), 0, NULL
+              INTO @counter, @last, @version, @at_once
+              FROM {self._threads} AS t WHERE threadId = %(thread)s""",
             f"""SELECT aggregateVersion, at_once INTO @version, @at_once
               FROM ({_before(self._events, self._shape)}) AS before_it""",
-            "SET @follows = NOT %(is_next)s OR @version = %(version)s - 1",
-            f"""SET @goes = @marker IS NULL AND @follows AND COALESCE(@at_once, %(thread)s) = %(thread)s
+            f"""SET @follows = {follows}, @goes = @marker IS NULL AND {follows}
+              AND COALESCE(@at_once, %(thread)s) = %(thread)s
               AND (NOT %(in_time)s OR COALESCE(@last, {_LONG_AGO}) <= %(timestamp)s)""",
             f"""INSERT INTO {self._events}
               (threadId, threadCounter, timestamp, aggregateId, aggregateVersion, type, payload)
