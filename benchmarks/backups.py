@@ -4,7 +4,8 @@ import of that file.
 python -m benchmarks.backups [--events 1000000] [--new 1000] [--runs 3] [--kinds sqlite,postgresql,mariadb] [--s3]
 
 Every run is a process of its own, and its time is that of the whole command. Exports and first backups take turns; the
-best of each counts. With --s3 the repository is in moto's S3, else in a folder.
+best of each counts. With --s3 the repository is in moto's S3, else in a folder. Requests are
+counted in a further run, of this process, with as many new events as in the second: each call of a storage is one.
 """
 
 from __future__ import annotations
@@ -21,14 +22,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 from tests.support.cli import sent
 from tests.support.object_storage import ENVIRONMENT, make_bucket, moto
+from tests.support.repositories import Watched
 from tests.support.servers import shared_url
 
 from benchmarks.command_line import asked, servers
 from benchmarks.make_events import make_events
-from eventferry import open_store
+from eventferry import back_up, open_store
+from eventferry.backup import run
+from eventferry.backup.storage import open_storage
 
 LATER = 4_000_000_000_000
 KINDS = "sqlite,postgresql,mariadb"
@@ -67,6 +72,16 @@ async def add_events(url: str, count: int) -> None:
         )
 
 
+async def requests(url: str, repository: str) -> str:
+    """Back up once more, and say what that asked of the storage."""
+    watched = Watched(open_storage(repository))
+    with patch.object(run, "open_storage", lambda *_, **__: watched):
+        async with open_store(url) as store:
+            await back_up(store, repository)
+    each = ", ".join(f"{count} {method}" for method, count in watched.calls.most_common())
+    return f"{watched.calls.total()} requests ({each})"
+
+
 def new_url(kind: str, folder: Path) -> str:
     """A fresh place."""
     name = f"backups_{secrets.token_hex(4)}"
@@ -93,12 +108,14 @@ def measure(url: str, new_repository: Sequence[str], folder: Path, new: int) -> 
     asyncio.run(add_events(url, new))
     second = command("backup", url, new_repository[-1], "--json")
     third = command("backup", url, new_repository[-1], "--json")
+    asyncio.run(add_events(url, new))
+    asked_of_storage = asyncio.run(requests(url, new_repository[-1]))
     report, added = json.loads(first.out), json.loads(second.out)
     print(
         f"  export to .zst    {export.seconds:6.2f} s, {export.mebibytes:4.0f} MiB of memory\n"
         f"  first backup      {first.seconds:6.2f} s, {first.mebibytes:4.0f} MiB of memory, {report['parts']} parts, "
         f"{report['storedBytes']:,} bytes: {export.seconds / first.seconds:.2f} of the export's speed\n"
-        f"  {new:,} events later {second.seconds:6.2f} s, {added['storedBytes']:,} bytes\n"
+        f"  {new:,} events later {second.seconds:6.2f} s, {added['storedBytes']:,} bytes, {asked_of_storage}\n"
         f"  nothing new       {third.seconds:6.2f} s\n"
         f"  import from .zst  {imported.seconds:6.2f} s, {imported.mebibytes:4.0f} MiB of memory\n"
         f"  restore           {restored.seconds:6.2f} s, {restored.mebibytes:4.0f} MiB of memory: "
