@@ -59,6 +59,17 @@ def test_an_import_by_two_processes_is_the_same_store(ferry: Ferry, target: str)
 
 
 @pytest.mark.slow
+def test_a_copy_by_two_processes_tells_the_bookmark_only_if_it_is_asked_for(
+    ferry: Ferry, target: str
+) -> None:
+    ferry.store("a.db", 30)
+    end = ferry.done("follow", "a.db", "--once").err.strip()
+    copy = ("copy", "a.db", target, "--jobs", "2")
+    assert "bookmark" not in ferry.done(*copy).err
+    assert ferry.done(*copy, "--replace", "--bookmark").err.endswith(f"; bookmark of the source {end}\n")
+
+
+@pytest.mark.slow
 def test_a_wrong_line_is_told_by_its_place_in_the_file(ferry: Ferry) -> None:
     ferry.file("bad.jsonl", BIG + b"{}\n")
     told = ferry.refused("import", "bad.jsonl", "a.db", "--jobs", "2")

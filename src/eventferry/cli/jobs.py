@@ -58,9 +58,8 @@ async def copy_by_jobs(src: str, store: str, options: Options, *, with_bookmark:
                 raise EventferryError("something was erased from the source during the copy: copy again")
             await jobs.commit(known)
         bookmark = await source.bookmark(partitions[-1].until if partitions else None)
-    _tell(
-        jobs, meter.seconds, {"bookmark": bookmark}, f"; bookmark of the source {bookmark}", as_json=as_json
-    )
+    words = f"; bookmark of the source {bookmark}" if with_bookmark else ""
+    _tell(jobs, meter.seconds, {"bookmark": bookmark}, words, as_json=as_json)
 
 
 async def import_by_jobs(places: Sequence[str], store: str, options: Options, *, as_json: bool) -> None:
