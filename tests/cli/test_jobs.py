@@ -20,6 +20,7 @@ from tests.support import exported, line, make_event, make_lines
 from tests.support.cli import Ferry, new_ferry
 from tests.support.places import Places
 from tests.support.raw import tables
+from tests.support.small_backups import KEY, RECIPIENT
 
 ferry = pytest.fixture(new_ferry)
 
@@ -31,9 +32,9 @@ BIG = b"".join(line(make_event(i, payload={"text": "x" * 200, "number": i})) for
 LINES = make_lines(6).splitlines(keepends=True)
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Iterator[str]:
-    with Places("postgresql", tmp_path) as places:
+@pytest.fixture(params=["postgresql", "mariadb"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with Places(request.param, tmp_path) as places:
         yield places.new_url()
 
 
@@ -231,3 +232,16 @@ def test_a_restore_by_two_processes_is_the_store_that_was_backed_up(ferry: Ferry
     assert contents(target) == ferry.exported("one.db")
     ferry.done("import", "more.jsonl", target, "--replace")
     assert b'"number":1}' not in contents(target)
+
+
+@pytest.mark.slow
+def test_an_encrypted_backup_is_restored_by_two_processes_with_its_key(ferry: Ferry, target: str) -> None:
+    key = ferry.file("key", KEY.encode())
+    ferry.store("a.db", 300)
+    ferry.done("backup", "a.db", "repository", "--recipient", RECIPIENT)
+    ferry.done("import", ferry.file("more.jsonl", make_lines(500)), "a.db", "--manual")
+    ferry.done("backup", "a.db", "repository", "--recipient", RECIPIENT)
+    restore = ("restore", "repository", target, "--jobs", "2")
+    assert "is encrypted: give the key" in ferry.refused(*restore)
+    ferry.done(*restore, "--identity", key)
+    assert contents(target) == make_lines(500)
