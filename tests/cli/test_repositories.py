@@ -95,6 +95,17 @@ def test_a_quiet_command_says_nothing_if_all_is_well(backed_up: Ferry) -> None:
         assert (outcome.out, outcome.err) == ("", ""), words
 
 
+def test_the_log_of_a_run_and_of_a_drill_is_json_also_where_all_else_is_quiet(backed_up: Ferry) -> None:
+    for words, operation, fields in (
+        (("backup", "a.db", "repo"), "backup", {"events": 2, "manifest": 3}),
+        (("backup", "drill", "repo"), "drill", {"events": 10, "manifest": 3, "equal": True}),
+    ):
+        told = backed_up.done(*words, "--quiet", "--verbose", "--log-format", "json").err
+        last = [json.loads(line) for line in told.splitlines()][-1]
+        assert (last["operation"], last["outcome"]) == (operation, "done")
+        assert {name: last[name] for name in fields} == fields
+
+
 def test_a_quiet_command_tells_what_is_wrong(backed_up: Ferry) -> None:
     outcome = backed_up("backup", "status", "repo", "--quiet", "--max-age", "0s")
     assert (outcome.status, outcome.err[:9]) == (1, "too old: ")

@@ -44,6 +44,13 @@ def test_there_are_units_for_backup_drill_service_and_sync() -> None:
     assert len(_commands()) == 10
 
 
+def test_what_does_the_work_logs_in_json() -> None:
+    works = re.compile(r"(serve|sync|backup drill|backup --quiet) ")
+    working = [command for command in _commands() if works.match(command)]
+    assert len(working) == 6
+    assert [command for command in working if "--log-format json" not in command] == []
+
+
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_systemd_takes_a_unit(unit: Path, tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")

@@ -24,6 +24,7 @@ from eventferry.databases import open_database
 from eventferry.errors import StoreExistsError, StoreFullError
 from eventferry.lifecycle import to_the_end
 from eventferry.lines.piping import Transform
+from eventferry.operation_log import Operation
 from eventferry.store import EventStore
 
 _PREFIX = "eventferry-drill-"
@@ -66,12 +67,18 @@ async def drill(
 ) -> DrillReport:
     """Restore a backup, read it a second time, and compare both, as `Repository.drill` says."""
     async with _place(store) as place:
-        began = time.monotonic()
-        report = await restore(backup, place, identities=identities, tell=tell, allow_empty=True, jobs=jobs)
-        seconds = time.monotonic() - began
-        found = await verify(
-            backup.lines(identities=identities, jobs=jobs), place.export_events(), erased=await place.erased()
-        )
+        with Operation("drill", place._database, chain=backup.chain.name) as operation:
+            began = time.monotonic()
+            report = await restore(
+                backup, place, identities=identities, tell=tell, allow_empty=True, jobs=jobs
+            )
+            seconds = time.monotonic() - began
+            found = await verify(
+                backup.lines(identities=identities, jobs=jobs),
+                place.export_events(),
+                erased=await place.erased(),
+            )
+            operation.counts = {"manifest": report.manifest, "events": found.events, "equal": found.equal}
     return DrillReport(
         equal=found.equal,
         events=found.events,
