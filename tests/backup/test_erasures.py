@@ -12,7 +12,18 @@ from typing import Any
 import pyrage
 import pytest
 
-from eventferry import MANUAL, EventStore, Repository, Rule, Rules, back_up, open_store, pipeline, verify
+from eventferry import (
+    MANUAL,
+    EventStore,
+    Repository,
+    RepositoryError,
+    Rule,
+    Rules,
+    back_up,
+    open_store,
+    pipeline,
+    verify,
+)
 from eventferry.backup.chain import Chain
 from eventferry.backup.format import Link, Manifest
 from eventferry.backup.packing import load_identities
@@ -66,6 +77,61 @@ async def test_a_restore_of_an_older_backup_stays_erased(new_url: NewUrl, tmp_pa
         assert (await verify(store.export_events(), restored.export_events())).equal
         await import_lines(restored, persons(300))
         assert await named_in(restored) == ALL - {"aggregate-3", "aggregate-4"}
+
+
+async def test_a_repository_knows_of_an_erasure_from_the_next_backup_on_or_at_once(tmp_path: Path) -> None:
+    folder, repository = tmp_path / "repository", Repository(tmp_path / "repository")
+    async with open_store(str(tmp_path / "a.db")) as store, open_store(str(tmp_path / "b.db")) as restored:
+        await store.init()
+        await import_lines(store, persons(300))
+        await back_up(store, folder)
+        assert await repository.note_erasures(store) is None
+        await store.erase(ERASE, aggregate_ids=["aggregate-3"])
+        await repository.restore(restored)
+        assert await named_in(restored) == ALL
+        await back_up(store, folder)
+        await repository.restore(restored, manifest=1, replace=True)
+        assert await named_in(restored) == ALL - {"aggregate-3"}
+        await store.erase(ERASE, aggregate_ids=["aggregate-4"])
+        assert await repository.note_erasures(store) == await repository.note_erasures(store) == 2
+        await repository.restore(restored, manifest=1, replace=True)
+        assert await named_in(restored) == ALL - {"aggregate-3", "aggregate-4"}
+        assert (await back_up(store, folder)).erasures == 2
+    assert (await repository.check(1.0)).sound
+
+
+async def test_a_deleted_secret_that_is_noted_never_comes_back(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "repository")
+
+    async def restored_secret(name: str) -> str | None:
+        async with open_store(str(tmp_path / name)) as restored:
+            await repository.restore(restored, with_secrets=True)
+            return await restored.get_secret("gone")
+
+    async with open_store(str(tmp_path / "a.db")) as store:
+        await store.init()
+        await store.set_secret("gone", "a key")
+        await back_up(store, tmp_path / "repository", secrets=True)
+        await store.delete_secret("gone")
+        assert await restored_secret("b.db") == "a key"
+        await repository.note_erasures(store)
+        assert await restored_secret("c.db") is None
+
+
+async def test_a_place_without_a_backup_of_the_store_notes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    async with open_store(str(tmp_path / "a.db")) as store, open_store(str(tmp_path / "b.db")) as other:
+        for each in (store, other):
+            await each.init()
+            await import_lines(each, persons(30))
+        await store.erase(ERASE)
+        with pytest.raises(RepositoryError, match="holds no backup of the store as it is now"):
+            await Repository(folder).note_erasures(store)
+        assert not folder.exists()
+        await back_up(other, folder)
+        with pytest.raises(RepositoryError, match="holds no backup of the store as it is now"):
+            await Repository(folder).note_erasures(store)
+    assert not list(folder.rglob("erasures"))
 
 
 @pytest.mark.slow

@@ -79,7 +79,16 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "--json",
     ),
     "cutover": ("--leave-frozen", "--json"),
-    "erase": ("--rules", "--type", "--aggregate-id", "--aggregate-prefix", "--dry-run", "--list", "--json"),
+    "erase": (
+        "--rules",
+        "--type",
+        "--aggregate-id",
+        "--aggregate-prefix",
+        "--repository",
+        "--dry-run",
+        "--list",
+        "--json",
+    ),
     "verify": ("--content", "--until", "--rules", "--erased", "--archived"),
     "archive": (),
     "archive run": (

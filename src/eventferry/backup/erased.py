@@ -12,10 +12,13 @@ import msgspec
 
 from eventferry.backup.chain import Chain
 from eventferry.backup.format import Erasure, Erasures, Link, sha256
+from eventferry.backup.storage import Storage, probe
 from eventferry.clock import now
+from eventferry.errors import RepositoryError
 from eventferry.lifecycle import aclosing
 from eventferry.lines.blocks import LineSplitter
 from eventferry.lines.event import decode_event
+from eventferry.reading.bookmarks import decode
 from eventferry.secrets import DELETE_SECRET
 from eventferry.state.small_tables import columns
 
@@ -54,6 +57,19 @@ async def note_erasures(chain: Chain, store: EventStore) -> Link | None:
         )
         if added is not None:
             return added
+
+
+async def note_between_runs(storage: Storage, store: EventStore) -> Link | None:
+    """The same without a backup, as `Repository.note_erasures` says."""
+    chain = await Chain.read(storage, decode(await store.bookmark(None)).identity.hex())
+    if chain.newest is None:
+        # Nobody would find a list without a chain; and a mistyped place must not look like one that knows.
+        raise RepositoryError(
+            f"{storage.place} holds no backup of the store as it is now: begin with a backup, which notes what was "
+            "erased too"
+        )
+    await probe(storage)
+    return await note_erasures(chain, store)
 
 
 async def _deleted_secrets(store: EventStore, chain: Chain) -> list[str]:

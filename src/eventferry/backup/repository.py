@@ -13,6 +13,7 @@ from eventferry.backup.checking import RepositoryReport
 from eventferry.backup.cuts import selected
 from eventferry.backup.describing import RepositoryStatus, Run
 from eventferry.backup.drilling import DrillReport
+from eventferry.backup.erased import note_between_runs
 from eventferry.backup.keeping import PruneReport
 from eventferry.backup.packing import load_identities
 from eventferry.backup.partition import RepositoryPartition
@@ -32,7 +33,7 @@ from eventferry.store import EventStore
 
 
 class Repository:
-    """A repository of backups, for reading and for keeping it small; it holds nothing open.
+    """A repository of backups, for all but making them; it holds nothing open.
 
     Args:
         place: a folder, or s3://bucket/path, gs://bucket/path or az://container/path.
@@ -273,6 +274,23 @@ class Repository:
         """
         backup = await self._backup(manifest, chain)
         return await drilling.drill(backup, store, identities=self._identities, tell=tell, jobs=jobs)
+
+    async def note_erasures(self, store: EventStore) -> int | None:
+        """Note beside a store's chain what was erased from it, and which of its secrets were deleted: no restore brings
+        that back. Each backup does it too; after `erase` and `delete_secret` this does it at once.
+
+        Args:
+            store: which was backed up here.
+
+        Returns:
+            The number of the newest list; None where nothing was erased.
+
+        Raises:
+            RepositoryError: there is no backup of the store, or the storage cannot be read or written.
+            RepositoryDamagedError: the newest manifest or a list is damaged.
+        """
+        link = await note_between_runs(self._storage, store)
+        return None if link is None else link.number
 
     async def prune(
         self,

@@ -35,6 +35,9 @@ class Erasing(Opened):
         The erasure is kept in the store, and applied to whatever enters it later by an import, a copy or a sync. To
         call it again changes nothing. Snapshots are removed if an event has changed.
 
+        A repository of backups knows of it from the next `back_up` on, or at once by `Repository.note_erasures`: until
+        then a restore brings back what is erased.
+
         Args:
             rules: a TOML file of rules, or what `load_rules` made of one. They may only redact, remove and set.
             event_types: only events of these types.

@@ -54,6 +54,8 @@ class Secrets(Opened):
     async def delete_secret(self, id: str) -> bool:
         """Delete a secret, and add an event RESOLVE_DELETE_SECRET. Returns False, and adds no event, if there is none.
 
+        A backup that was made with secrets knows of it from the next `back_up` on, or by `Repository.note_erasures`.
+
         Raises:
             SecretNotErasedError: it is deleted, but the database's journal may still contain a copy.
         """

@@ -36,6 +36,7 @@ class Repository(Face[AwaitedRepository]):
     partitions = blocking(AwaitedRepository.partitions)
     read_partition = wrapped(AwaitedRepository.read_partition, RepositoryExport)
     restore = blocking_of(AwaitedRepository.restore)
+    note_erasures = blocking_of(AwaitedRepository.note_erasures)
 
     def drill(
         self,
