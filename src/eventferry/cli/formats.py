@@ -149,12 +149,7 @@ async def tell_in(file_format: FileFormat, place: str, foreign: Foreign, *, as_j
     from eventferry.sources.source import preview_of
 
     async with source_in(file_format, place, 1, foreign) as (lines, _):
-
-        async def blocks() -> AsyncGenerator[list[bytes]]:
-            async for block in lines:
-                yield block.splitlines(keepends=True)
-
-        preview = await preview_of(blocks(), lambda: cast("SourceReport", cast(Any, lines).report))
+        preview = await preview_of(lines, lambda: cast("SourceReport", cast(Any, lines).report))
     tell_preview(preview, as_json=as_json)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import math
 from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from collections.abc import Mapping as Mappings
 from contextlib import asynccontextmanager
@@ -17,18 +17,13 @@ import msgspec
 from eventferry.databases import open_foreign
 from eventferry.errors import InputError, SourceRowError, UsageError
 from eventferry.lifecycle import aclosing, to_the_end
-from eventferry.lines.event import Event, decode_event
+from eventferry.lines.event import Event, decode_events
+from eventferry.lines.seen import Seen
 from eventferry.reading.ahead import in_turn
 from eventferry.sources.foreign import ForeignDatabase, Reader, Snapshot, reader_of
 from eventferry.sources.mapper import Mapper, PayloadMode, kept_kinds
 from eventferry.sources.mapping import KEPT, Mapping, RowKind, load_mapping
 from eventferry.sources.window import SETTLE
-
-_SHOWN = 3
-"""Events that a preview shows."""
-
-_TYPES = 1_000
-"""Types that a preview counts one by one."""
 
 _BLOCKS = 2_000
 """Blocks of which the positions are remembered behind the one that was given out last: more than any sink holds."""
@@ -84,33 +79,41 @@ def report_of(mapper: Mapper | None) -> SourceReport:
     )
 
 
-async def preview_of(blocks: AsyncIterator[list[bytes]], report: Callable[[], SourceReport]) -> SourcePreview:
+class Previewing:
+    """A transform that notes what lines made of rows hold; `report` says what became of the rows."""
+
+    def __init__(self, report: Callable[[], SourceReport]) -> None:
+        self._report = report
+        self._seen = Seen()
+        self._rest = b""
+
+    async def __call__(self, blocks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The blocks as they are."""
+        async for block in blocks:
+            lines, end, self._rest = (self._rest + block).rpartition(b"\n")
+            self._seen.note(decode_events(lines + end))
+            yield block
+
+    def preview(self, trouble: str | None = None) -> SourcePreview:
+        """Of all that has passed, up to a trouble."""
+        if self._rest:  # of an export that has died, which holds the last two bytes of an event back
+            self._seen.note(decode_events(self._rest + b"}\n"))
+            self._rest = b""
+        report = self._report()
+        return SourcePreview(
+            **self._seen.fields, renumbered=report.renumbered, skipped=report.skipped, trouble=trouble
+        )
+
+
+async def preview_of(blocks: AsyncIterator[bytes], report: Callable[[], SourceReport]) -> SourcePreview:
     """Read blocks of lines up to the first trouble; `report` says what became of the rows."""
-    types: Counter[str] = Counter()
-    first: list[Event] = []
-    times: list[int] = []
-    trouble: str | None = None
+    previewing = Previewing(report)
     try:
-        async for lines in blocks:
-            events = [decode_event(line) for line in lines]
-            first.extend(events[: _SHOWN - len(first)])
-            for event in events:
-                known = event.type in types or len(types) < _TYPES
-                types[event.type if known else "…"] += 1
-            times = [min(moments := [*times, *(e.timestamp for e in events)]), max(moments)]
+        async for _ in previewing(blocks):
+            pass
     except InputError as error:
-        trouble = str(error)
-    told = report()
-    return SourcePreview(
-        first=first,
-        events=told.events,
-        types=dict(types.most_common()),
-        first_time=times[0] if times else None,
-        last_time=times[-1] if times else None,
-        renumbered=told.renumbered,
-        skipped=told.skipped,
-        trouble=trouble,
-    )
+        return previewing.preview(str(error))
+    return previewing.preview()
 
 
 class ForeignSource:
@@ -162,9 +165,8 @@ class ForeignSource:
 
     async def preview(self) -> SourcePreview:
         """Read everything and store nothing: what it would give. Raises MappingError."""
-        export = Reading(self)
-        async with aclosing(export):
-            return await preview_of(export.whole_blocks(), lambda: export.report)
+        async with aclosing(Reading(self)) as reading:
+            return await preview_of(reading, lambda: reading.report)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[tuple[Snapshot, Reader]]:
@@ -300,7 +302,7 @@ class Reading:
         self.life.add(self.end)
         held = b""
         try:
-            async with aclosing(self.whole_blocks()) as blocks:
+            async with aclosing(self._whole_blocks()) as blocks:
                 async for lines in blocks:
                     text = b"".join((held, *lines))
                     held = text[-2:]
@@ -310,7 +312,7 @@ class Reading:
         finally:
             self.life.remove(self.end)
 
-    async def whole_blocks(self) -> AsyncGenerator[list[bytes], None]:
+    async def _whole_blocks(self) -> AsyncGenerator[list[bytes], None]:
         """Blocks of whole lines."""
         async with aclosing(in_turn([self._rows()], 1)) as blocks:
             async for rows in blocks:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
 
 from eventferry.errors import ChangeError, InputError
 from eventferry.lines.event import Event, Row
-from eventferry.lines.payload import decode_payload
+from eventferry.lines.seen import Seen
 from eventferry.state.syncs import Mode
 from eventferry.syncing.source import Following
-
-_SHOWN = 3
-"""Events that a preview shows."""
-
-_TYPES = 1_000
-"""Types that a preview counts one by one."""
 
 
 class SyncPreview(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -51,41 +44,16 @@ async def preview_of(
 ) -> SyncPreview:
     """Read what is new, up to the first trouble. `rows_of` gives what comes over of lines of the source."""
     read = 0
-    first: list[Event] = []
-    types: Counter[str] = Counter()
-    times: list[int] = []
+    seen = Seen()
     trouble: str | None = None
     try:
         while True:
             lines = await following.next(0)
             rows = rows_of(lines.text)
             read += lines.number
-            first.extend(map(_event, rows[: _SHOWN - len(first)]))
-            for row in rows:
-                types[row.type if row.type in types or len(types) < _TYPES else "…"] += 1
-            if rows:
-                times = [min(moments := [*times, *(row.timestamp for row in rows)]), max(moments)]
+            seen.note(rows)
             if following.is_complete:
                 break
     except (InputError, ChangeError) as error:
         trouble = str(error)
-    return SyncPreview(
-        mode=mode,
-        is_first=is_first,
-        read=read,
-        events=types.total(),
-        first=first,
-        types=dict(types.most_common()),
-        first_time=times[0] if times else None,
-        last_time=times[-1] if times else None,
-        trouble=trouble,
-    )
-
-
-def _event(row: Row) -> Event:
-    return Event(
-        type=row.type,
-        timestamp=row.timestamp,
-        aggregate_id=row.aggregate_id,
-        payload=decode_payload(row.payload),
-    )
+    return SyncPreview(mode=mode, is_first=is_first, read=read, **seen.fields, trouble=trouble)
