@@ -134,6 +134,9 @@ unit = "ms"
 """
 
 
+LINKS = MAPPING.replace("at AS time", "at AS time, CASE WHEN type = 'LINK' THEN 'link' END AS kind")
+
+
 class Shop:
     """Another product's table, and its mapping `shop.toml`."""
 
@@ -161,11 +164,33 @@ def test_another_products_table_is_brought_over_and_then_what_is_new(ferry: Ferr
     shop.add(3)
     told = ferry.done("sync", "shop.db", "b.db", *shop.from_it, "--bookmark")
     assert told.err.startswith("brought over 3 events; bookmark es1.")
-    assert told.err.endswith("; exact\n")
+    assert told.err.endswith("; exact; 3 with another version than in the source\n")
     shop.add(2)
     report = ferry.done("sync", "shop.db", "b.db", *shop.from_it, "--json").json
     assert (report["mode"], report["events"], report["exactness"]) == ("replica", 2, "exact")
     assert ferry.done("verify", "shop.db", "b.db", *shop.from_it).err == "equal: 5 events\n"
+
+
+def test_rows_that_are_left_out_are_told_by_the_run_that_reads_them(ferry: Ferry, shop: Shop) -> None:
+    (ferry.directory / "shop.toml").write_text(LINKS)
+    shop.add(3)
+    shop.run("UPDATE events SET type = 'LINK' WHERE id = 2")
+    words = ("sync", "shop.db", "b.db", *shop.from_it)
+    told = ferry.done(*words, "--dry-run")
+    assert told.err == (
+        "the first fill of a replica would bring over 2 events, from 1970-01-01T00:00:00.001+00:00 to "
+        "1970-01-01T00:00:00.001+00:00; 1 link row left out; nothing was stored\n"
+    )
+    assert ferry.done(*words, "--dry-run", "--json").json["skipped"] == {"link": 1}
+    assert ferry.done(*words).err == (
+        "brought over 2 events; exact; 1 link row left out; 2 with another version than in the source\n"
+    )
+    assert ferry.done(*words).err == "brought over 0 events; exact\n"
+    shop.add(2)
+    shop.run("UPDATE events SET type = 'LINK' WHERE id > 3")
+    report = ferry.done(*words, "--json").json
+    assert (report["events"], report["skipped"]) == (0, {"link": 2})
+    assert ferry.done(*words).err == "brought over 0 events; exact\n"
 
 
 def test_the_status_of_one_from_a_table_tells_how_it_is(ferry: Ferry, shop: Shop) -> None:

@@ -27,6 +27,7 @@ from eventferry import (
     verify,
 )
 from eventferry.syncing import sync as syncing
+from eventferry.syncing.source import Batch
 from tests.support import NewUrl, all_pages, exported, import_lines, make_event, make_lines
 from tests.support.restoring import heads_of
 
@@ -337,10 +338,10 @@ async def test_the_report_of_the_changes_counts_each_event_once_however_often_it
     store_rows = syncing.Sync._store_rows
     failures = iter([True, False, True, True, False])
 
-    async def fail_now_and_then(self: syncing.Sync, rows: Any, bookmark: str, count: int) -> None:
-        if count and next(failures, False):
+    async def fail_now_and_then(self: syncing.Sync, rows: Any, batch: Batch, bookmark: str) -> None:
+        if batch.number and next(failures, False):
             raise StoreBusyError("somebody else writes")
-        await store_rows(self, rows, bookmark, count)
+        await store_rows(self, rows, batch, bookmark)
 
     changes = Changes(function=evens_twice)
     async with open_store(new_url()) as source, open_store(new_url()) as target:

@@ -330,10 +330,10 @@ async def test_an_aggregate_that_lives_on_both_sides_is_renumbered_if_asked(open
         for version in (1, 2):
             await save(source, "shared", version, payload=f"theirs {version}")
         await save(target, "shared", 1, payload="mine 1")
-        await target.sync(source, mode="merge", same_aggregate="renumber")
+        assert (await target.sync(source, mode="merge", same_aggregate="renumber")).renumbered == 2
         await save(target, "shared", 4, payload="mine 4")
         await save(source, "shared", 3, payload="theirs 3")
-        await target.sync(source)
+        assert (await target.sync(source)).renumbered == 1
         events = sorted(await all_pages(target, 10), key=lambda event: event.aggregate_version)
         assert [(event.aggregate_version, event.payload) for event in events] == [
             (1, "mine 1"),

@@ -29,6 +29,7 @@ from eventferry.state.syncs import Mode
 from eventferry.syncing import cutover as cutting
 from eventferry.syncing import secret_changes
 from eventferry.syncing import sync as syncing
+from eventferry.syncing.source import Batch
 from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync
 from tests.conformance.test_sync import are_equal, save
@@ -360,15 +361,14 @@ async def test_a_batch_that_another_has_stored_since_it_was_read_is_not_stored_a
 
             async def overtaken(
                 self: syncing.Sync,
-                text: bytes,
+                batch: Batch,
                 bookmark: str,
-                count: int,
                 urls: tuple[str, str] = (source_url, target_url),
             ) -> None:
                 monkeypatch.setattr(syncing.Sync, "_store", store_it)
                 async with open_store(urls[0]) as one, open_store(urls[1]) as other:
                     assert (await other.sync(one)).events == 1
-                await store_it(self, text, bookmark, count)
+                await store_it(self, batch, bookmark)
 
             monkeypatch.setattr(syncing.Sync, "_store", overtaken)
             assert (await target.sync(source)).events == 0

@@ -343,6 +343,54 @@ async def test_rows_that_are_no_events_are_left_out(table: OwnTable, new_url: Ne
         assert await are_equal(source, target)
 
 
+VERSIONED = "SELECT id AS position, stream AS aggregate, id AS version, type, data, at AS time FROM {events}"
+
+
+async def test_versions_are_compared_with_the_sources_in_every_run(table: OwnTable, new_url: NewUrl) -> None:
+    table.add(1, 2, stream="a")
+    async with opened(table.url, mapping(select=VERSIONED)) as source, open_store(new_url()) as target:
+        assert (await target.sync(source)).renumbered == 0
+        table.add(3, stream="a")
+        assert (await target.sync(source)).renumbered == 0
+        table.add(5, 6, stream="a")
+        assert (await target.sync(source)).renumbered == 2
+        async with open_store(new_url()) as other:
+            assert (await other.sync(source)).renumbered == 2
+    async with opened(table.url, mapping()) as source, open_store(new_url()) as target:
+        assert (await target.sync(source)).renumbered == 5  # the source has none
+
+
+async def test_rows_that_were_left_out_are_counted_once(table: OwnTable, new_url: NewUrl) -> None:
+    kinds = "CASE type WHEN 'TYPE_1' THEN 'link' WHEN 'OLD' THEN 'archived' END AS kind"
+    select = f"SELECT id AS position, stream AS aggregate, type, data, at AS time, {kinds} FROM {{events}}"
+    told: list[SyncReport] = []
+    table.add(*range(1, 10))
+    async with (
+        opened(table.url, mapping(select=select), skip=["archived"]) as source,
+        open_store(new_url()) as target,
+    ):
+        assert (await target.sync(source)).skipped == {"link": 5}
+        assert (await target.sync(source)).skipped == {}
+        table.add(10, 11)
+        table.run("UPDATE events SET type = 'OLD' WHERE id = 10")
+        report = await target.sync(source, tell=told.append)
+        assert (report.events, report.skipped) == (0, {"archived": 1, "link": 1})
+        assert told[-1].skipped == report.skipped
+        assert (await target.sync(source)).skipped == {}
+        table.add(12, 13)
+        assert (await target.preview_sync(source)).skipped == {"link": 1}
+        report = await target.sync(source)
+        assert (report.events, report.skipped) == (1, {"link": 1})
+        following = asyncio.create_task(target.sync(source, follow=True, tell=told.append))
+        table.add(15)
+        async with asyncio.timeout(30):
+            while told[-1].skipped != {"link": 1}:
+                await asyncio.sleep(0.05)
+        following.cancel()
+        await asyncio.wait([following])
+        assert (await target.sync(source)).skipped == {}
+
+
 class TestMerging:
     async def test_events_come_behind_those_of_the_target(self, table: OwnTable, new_url: NewUrl) -> None:
         table.add(*range(1, 7))

@@ -28,6 +28,7 @@ from eventferry.errors import UsageError
 if TYPE_CHECKING:
     from eventferry.sources.source import ForeignExport, ForeignSource, SourcePreview, SourceReport
     from eventferry.syncing.preview import SyncPreview
+    from eventferry.syncing.sync import SyncReport
     from eventferry.tabular.csv_mapping import MappedCsv
 
 _SHOWN = 500
@@ -148,10 +149,7 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
         print_json(preview)
     else:
         tell_first(preview)
-        times = ""
-        if preview.first_time is not None and preview.last_time is not None:
-            times = f", from {moment_text(preview.first_time)} to {moment_text(preview.last_time)}"
-        inform(f"{counted(preview.events, 'event')}{times}{_told(preview.renumbered, preview.skipped)}")
+        inform(f"{told_events(preview)}{told_of(preview)}")
         if preview.trouble is not None:
             say(f"trouble: {preview.trouble}")
     if preview.trouble is not None:
@@ -171,6 +169,14 @@ def tell_first(preview: SourcePreview | SyncPreview) -> None:
         )
     for name, count in preview.types.items():
         print_line(f"{count:>12,} {name}")
+
+
+def told_events(preview: SourcePreview | SyncPreview) -> str:
+    """How many events there are, and from when to when."""
+    times = ""
+    if preview.first_time is not None and preview.last_time is not None:
+        times = f", from {moment_text(preview.first_time)} to {moment_text(preview.last_time)}"
+    return f"{counted(preview.events, 'event')}{times}"
 
 
 def taken(options: dict[str, Any], mapping: str | None = None) -> Foreign | None:
@@ -198,16 +204,15 @@ def named(given: tuple[str, ...]) -> dict[str, str]:
     return names
 
 
-def told_of(report: SourceReport) -> str:
+def told_of(report: SourceReport | SourcePreview | SyncReport) -> str:
     """What to add to a sentence about a source's events."""
-    return _told(report.renumbered, report.skipped)
+    other = f"; {report.renumbered:,} with another version than in the source" if report.renumbered else ""
+    return told_left_out(report.skipped) + other
 
 
-def _told(renumbered: int, skipped: dict[str, int]) -> str:
-    parts = [f"{counted(count, f'{kind} row')} left out" for kind, count in skipped.items()]
-    if renumbered:
-        parts.append(f"{renumbered:,} with another version than in the source")
-    return "".join(f"; {part}" for part in parts)
+def told_left_out(skipped: dict[str, int]) -> str:
+    """The rows that were left out, to be added to a sentence."""
+    return "".join(f"; {counted(count, f'{kind} row')} left out" for kind, count in skipped.items())
 
 
 @command()

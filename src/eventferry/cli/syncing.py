@@ -18,7 +18,15 @@ from eventferry.cli.changing import (
     keep_positions_option,
 )
 from eventferry.cli.commands import command
-from eventferry.cli.foreign import Foreign, foreign_details, taken, tell_first
+from eventferry.cli.foreign import (
+    Foreign,
+    foreign_details,
+    taken,
+    tell_first,
+    told_events,
+    told_left_out,
+    told_of,
+)
 from eventferry.cli.options import (
     STORE,
     WholeNumber,
@@ -152,7 +160,8 @@ async def sync(
 
     print_result(
         msgspec.to_builtins(report) | changing.result,
-        f"brought over {counted(report.events, 'event')}{also}{bookmark}{exactness}{changing.told}",
+        f"brought over {counted(report.events, 'event')}{also}{bookmark}{exactness}{changing.told}"
+        f"{told_of(report)}",
         as_json=as_json,
     )
 
@@ -172,7 +181,8 @@ def _tell_preview(preview: SyncPreview, changing: Changing, *, as_json: bool) ->
             f"the first fill of a {preview.mode}" if preview.is_first else f"the next run of a {preview.mode}"
         )
         inform(
-            f"{first} would bring over {counted(preview.events, 'event')}{changing.told}; nothing was stored"
+            f"{first} would bring over {told_events(preview)}{told_left_out(preview.skipped)}{changing.told}; "
+            "nothing was stored"
         )
         if preview.is_first:  # later runs have too few events to tell
             changing.warn()

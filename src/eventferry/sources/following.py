@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -36,13 +37,22 @@ _CHECK_AFTER = 1.0
 
 
 class SourceLines(NamedTuple):
-    """Lines of events. Their counters and versions count from the beginning of the following."""
+    """Lines of events. Their counters and versions count from the beginning of the following.
+
+    Attributes:
+        text: the lines.
+        number: how many there are.
+        versions: of the events in the source, counted from the source's first; 0 where it has none.
+        skipped: how many rows of each kind were left out since the lines before.
+    """
 
     text: bytes
     number: int
+    versions: Sequence[int]
+    skipped: Mapping[str, int]
 
 
-NO_LINES = SourceLines(b"", 0)
+_NOTHING = SourceLines(b"", 0, (), {})
 
 
 class Table:
@@ -206,6 +216,7 @@ class SourceFollower:
         self.is_waiting = False
         self._table = table
         self._mapper = table.mapper()
+        self._skipped: Counter[str] = Counter()
         self._limit = limit
         self._count = min(limit, _FIRST_ROWS)
         self._checked = -math.inf
@@ -215,7 +226,9 @@ class SourceFollower:
         """The next lines, as soon as there are some, or none after `idle` seconds. Raises StoreReplacedError where the
         table does not hold what was read."""
         with self._table.database.life.running():
-            return await self._polling.next(idle) or NO_LINES
+            lines = await self._polling.next(idle) or _NOTHING
+        before, self._skipped = self._skipped, self._mapper.skipped.copy()
+        return lines._replace(skipped=self._skipped - before)
 
     async def _look(self) -> SourceLines:
         table, before = self._table, self.bookmark
@@ -238,7 +251,7 @@ class SourceFollower:
             self._count = max(1, min(self._limit, len(rows) * _PAGE_BYTES // max(len(text), 1)))
         self.is_waiting = stop is not None
         self.is_caught_up = not is_due
-        return SourceLines(text, len(lines))
+        return SourceLines(text, len(lines), self._mapper.versions, {})
 
     async def _rows(
         self, snapshot: Snapshot, place: Place | None

@@ -58,6 +58,7 @@ class Mapper:
         events: how many rows became events.
         made: the lines of the last call of `lines`, those before its error too.
         positions: of these lines.
+        versions: of these lines in the source, counted from the source's first; 0 where it has none.
     """
 
     def __init__(
@@ -88,11 +89,12 @@ class Mapper:
         self._pointed = None if mapping.time.pointer is None else pointed(mapping.time.pointer)
         self._aggregates = Aggregates()
         self._types: dict[object, bytes] = {}
-        self.skipped: Counter[RowKind] = Counter()
+        self.skipped: Counter[str] = Counter()
         self.renumbered = 0
         self.events = 0
         self.made: list[bytes] = []
         self.positions: array[int] = array("q")
+        self.versions: list[int] = []
         # Of these lines: the data of each, and in an envelope its metadata behind it.
         self._texts: list[bytes] = []
         self._last: int | None = None
@@ -103,7 +105,7 @@ class Mapper:
         A row has what the statement of a `Reader` gives. Raises SourceRowError for the first row that does not become
         an event.
         """
-        self.made, self.positions, self._texts = [], array("q"), []
+        self.made, self.positions, self.versions, self._texts = [], array("q"), [], []
         try:
             self._make(rows)
         finally:
@@ -114,7 +116,7 @@ class Mapper:
         return self.made
 
     def _make(self, rows: Iterable[Sequence[Any]]) -> None:
-        lines, positions, texts = self.made, self.positions, self._texts
+        lines, positions, versions, texts = self.made, self.positions, self.versions, self._texts
         aggregates, types = self._aggregates.known, self._types
         counter, first, last = self.events, self._first, self._last
         is_bare, moment_of, data_of, metadata_of = self._is_bare, self._time, self._data, self._metadata
@@ -163,13 +165,12 @@ class Mapper:
                 raise SourceRowError(reason, source=self._name, position=known, column=column) from None
             aggregate.events = number = aggregate.events + 1
             if version is None:
-                self.renumbered += 1
-                shown_version = _NULL
+                own, shown_version = 0, _NULL
             else:
                 aggregate.version = version
-                shown_version = b"%d" % version
-                if version - first + 1 != number:
-                    self.renumbered += 1
+                own, shown_version = version - first + 1, b"%d" % version
+            if own != number:
+                self.renumbered += 1
             texts.append(text)
             if is_bare:
                 line = _BARE % (counter, shown_type, timestamp, aggregate.shown, number, text)
@@ -181,6 +182,7 @@ class Mapper:
                 )  # fmt: skip
             lines.append(line)
             positions.append(position)
+            versions.append(own)
             last = self._last = position
             counter += 1
 
@@ -201,7 +203,7 @@ class Mapper:
             except InputError as error:
                 number, column = divmod(place, len(columns))
                 position = self.positions[number]
-                del self.made[number:], self.positions[number:]
+                del self.made[number:], self.positions[number:], self.versions[number:]
                 raise SourceRowError(
                     error.reason, source=self._name, position=position, column=columns[column]
                 ) from None

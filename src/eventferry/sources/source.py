@@ -75,7 +75,7 @@ def report_of(mapper: Mapper | None) -> SourceReport:
     return SourceReport(
         events=0 if mapper is None else mapper.events,
         renumbered=0 if mapper is None else mapper.renumbered,
-        skipped={} if mapper is None else {str(kind): count for kind, count in mapper.skipped.items()},
+        skipped={} if mapper is None else dict(mapper.skipped),
     )
 
 

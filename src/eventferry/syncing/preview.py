@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -25,6 +26,7 @@ class SyncPreview(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         types: how many of each type would come over; beyond a thousand types, the rest together under "…".
         first_time: the earliest timestamp, in ms since 1970; None if there are no events.
         last_time: the latest one.
+        skipped: rows of another product's table that would be left out, by their kind.
         trouble: the first event that cannot come over, and why; None if all can.
     """
 
@@ -36,6 +38,7 @@ class SyncPreview(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     types: dict[str, int]
     first_time: int | None
     last_time: int | None
+    skipped: dict[str, int]
     trouble: str | None
 
 
@@ -44,16 +47,19 @@ async def preview_of(
 ) -> SyncPreview:
     """Read what is new, up to the first trouble. `rows_of` gives what comes over of lines of the source."""
     read = 0
-    seen = Seen()
+    seen, skipped = Seen(), Counter[str]()
     trouble: str | None = None
     try:
         while True:
-            lines = await following.next(0)
-            rows = rows_of(lines.text)
-            read += lines.number
+            batch = await following.next(0)
+            skipped.update(batch.skipped)
+            rows = rows_of(batch.text)
+            read += batch.number
             seen.note(rows)
             if following.is_complete:
                 break
     except (InputError, ChangeError) as error:
         trouble = str(error)
-    return SyncPreview(mode=mode, is_first=is_first, read=read, **seen.fields, trouble=trouble)
+    return SyncPreview(
+        mode=mode, is_first=is_first, read=read, **seen.fields, skipped=dict(skipped), trouble=trouble
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple, Protocol
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from eventferry.database import Database
 from eventferry.errors import EventferryError
@@ -12,19 +14,36 @@ from eventferry.lines.event import Event
 from eventferry.state.erasures import Erasure
 from eventferry.syncing.secret_changes import SecretChanges
 
+if TYPE_CHECKING:
+    from eventferry.sources.source import SourceReport
+
 NO_IDENTITY = "00" * 8
 
 
-class Batch(Protocol):
-    """Some lines."""
+class Batch(NamedTuple):
+    """Some lines of a source.
 
-    @property
-    def text(self) -> bytes:
-        """The lines."""
+    Attributes:
+        text: the lines.
+        number: how many there are.
+        versions: of the events in the source; empty where they are those of the lines.
+        skipped: how many rows of another product's table were left out since the batch before, by their kind.
+    """
 
-    @property
-    def number(self) -> int:
-        """How many there are."""
+    text: bytes = b""
+    number: int = 0
+    versions: Sequence[int] = ()
+    skipped: Mapping[str, int] = MappingProxyType({})
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """One batch of several that follow one another."""
+    skipped: Counter[str] = Counter()
+    for batch in batches:
+        skipped.update(batch.skipped)
+    versions = [version for batch in batches for version in batch.versions]
+    text = b"".join(batch.text for batch in batches)
+    return Batch(text, sum(batch.number for batch in batches), versions, skipped)
 
 
 class Following(Protocol):
@@ -57,6 +76,10 @@ class Fill(Protocol):
     @property
     def exported(self) -> int:
         """How many events have been given out."""
+
+    @property
+    def report(self) -> SourceReport | None:
+        """What has become of the rows so far; None where the source is no table."""
 
     async def bookmark(self) -> str:
         """The bookmark of the source behind the last event that was given out."""

@@ -15,13 +15,12 @@ from eventferry.lines.event import Event
 from eventferry.reading.bookmarks import Bookmark, decode
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower
-from eventferry.reading.pages import Lines
 from eventferry.reading.questions import identity_of, next_keys
 from eventferry.state import syncs
 from eventferry.state.erasures import Erasure
 from eventferry.syncing.placing import versions_before
 from eventferry.syncing.secret_changes import SecretChanges
-from eventferry.syncing.source import NO_IDENTITY, Waiting
+from eventferry.syncing.source import NO_IDENTITY, Batch, Waiting
 
 
 class StoreSource:
@@ -77,9 +76,9 @@ class StoreSource:
         """Those that the store keeps."""
         return await erasing.read(self._database)
 
-    def fill(self) -> ExportStream:
+    def fill(self) -> StoreFill:
         """An export."""
-        return ExportStream(Export(self._database))
+        return StoreFill(Export(self._database))
 
     async def follow(self, since: str | None, limit: int) -> StoreFollowing:
         """From a bookmark on."""
@@ -112,6 +111,12 @@ class StoreSource:
         return f"the event at counter {event.thread_counter} of thread {event.thread_id} of the source"
 
 
+class StoreFill(ExportStream):
+    """An export: every event is one as it is."""
+
+    report = None
+
+
 class StoreFollowing:
     """Follows a store; `end` are its heads when that begins."""
 
@@ -135,9 +140,10 @@ class StoreFollowing:
         """Behind the last page."""
         return str(await self._follower.begin())
 
-    async def next(self, idle: float) -> Lines:
+    async def next(self, idle: float) -> Batch:
         """The next page."""
-        return await self._follower.next(idle)
+        lines = await self._follower.next(idle)
+        return Batch(lines.text, lines.number)
 
 
 def place_of_store(database: Database) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -51,7 +53,7 @@ from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.placing import Placing
 from eventferry.syncing.preview import SyncPreview, preview_of
-from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source
+from eventferry.syncing.source import NO_IDENTITY, Batch, Fill, Following, Source, joined
 from eventferry.syncing.terms import Terms, row_of
 from eventferry.syncing.throttle import Throttle
 
@@ -82,6 +84,9 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
         secrets: secrets that were brought over or deleted.
         bookmark: of the source, behind the last event that was read of it.
         read: with changes, events that were read of the source.
+        renumbered: events that have another version here than in the source; of another product's table, counted from
+            its first. 0 with changes, which number anew.
+        skipped: rows of another product's table that were left out, by their kind: link, snapshot, archived or deleted.
         erasures_left: in a merge, erasures of the source that stay behind, since they name no aggregates, and could hit
             other events of the target: erase them there.
         exactness: where the source is another product's table, whether an event can be missed whose transaction commits
@@ -93,6 +98,8 @@ class SyncReport(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit
     secrets: int
     bookmark: str
     read: int = 0
+    renumbered: int = 0
+    skipped: dict[str, int] = {}
     erasures_left: int = 0
     exactness: str | None = None
 
@@ -142,7 +149,8 @@ class Sync:
         self._key = ""
         self._state: SyncState | None = None
         self._text: str | None = None
-        self._events = self._read = 0
+        self._events = self._read = self._renumbered = 0
+        self._skipped: Counter[str] = Counter()
         self._ours: dict[str, int] = {}
         self._has_problem = False
         self._decoder = LineDecoder()
@@ -195,11 +203,11 @@ class Sync:
                 await self._erasures.bring_in_time(self._its_state)
             has_more = self._secrets is not None and await self._secrets.bring_some()
             idle = IDLE_SECONDS if follow and not has_more else 0
-            text, count = await self._gathered(following, idle, follow=follow)
+            batch = await self._gathered(following, idle, follow=follow)
             bookmark = await following.bookmark()
-            if count:  # also where none of them comes over: they are not read again
+            if batch.number or batch.skipped:  # where none of them comes over too: they are not read again
                 try:
-                    await self._store(text, bookmark, count)
+                    await self._store(batch, bookmark)
                 except StoreNotFoundError as error:
                     async with self._target.reading() as reading:
                         await reading.heads()
@@ -217,7 +225,7 @@ class Sync:
     async def _noted_end(self, following: Following) -> SyncReport:
         """A source without events stores no batch, so its state is stored here."""
         if self._text is None:
-            await self._store(b"", await following.bookmark(), 0)
+            await self._store(Batch(), await following.bookmark())
         return self._report()
 
     def _begin_report(self) -> None:
@@ -233,6 +241,8 @@ class Sync:
             secrets=0 if self._secrets is None else self._secrets.brought,
             bookmark=state.bookmark or "",
             read=0 if self._changes is None else self._read,
+            renumbered=self._renumbered,
+            skipped=dict(self._skipped),
             erasures_left=0 if self._erasures is None else self._erasures.left,
             exactness=self._source.exactness,
         )
@@ -348,48 +358,49 @@ class Sync:
         self._state, self._text = filling.filled, filling.text
         self._events += self._its_state.events
         self._read += fill.exported
-        await self._store(
-            b"", self._its_state.bookmark or "", 0
-        )  # whose events these are can be told only now
+        if (report := fill.report) is not None:
+            self._renumbered += report.renumbered if self._changes is None else 0
+            self._skipped.update(report.skipped)
+        # Whose events these are can be told only now.
+        await self._store(Batch(), self._its_state.bookmark or "")
 
     # the batches
 
-    async def _gathered(self, following: Following, idle: float, *, follow: bool) -> tuple[bytes, int]:
-        """The lines of the next batch, and how many; none where nothing came for a while."""
+    async def _gathered(self, following: Following, idle: float, *, follow: bool) -> Batch:
+        """The next batch; without lines where nothing came for a while."""
         clock = asyncio.get_running_loop().time
         try:
-            lines = await following.next(idle)
-            texts, size, count = [lines.text], len(lines.text), lines.number
+            found = [await following.next(idle)]
+            size, count = len(found[0].text), found[0].number
             until = clock() + BATCH_SECONDS
             while (
                 count and size < BATCH_BYTES and count < self._batch_events and (left := until - clock()) > 0
             ):
                 if following.is_caught_up and not follow:
                     break
-                lines = await following.next(left)
-                texts.append(lines.text)
-                size += len(lines.text)
-                count += lines.number
+                found.append(await following.next(left))
+                size += len(found[-1].text)
+                count += found[-1].number
         except StoreReplacedError as error:
             raise StoreReplacedError(
                 f"the source is not what was synced before: {error}. Nothing was changed: the target is whole as it "
                 "was at its last batch. Sync into an empty store to begin anew"
             ) from error
-        return b"".join(texts), count
+        return joined(found)
 
-    async def _store(self, text: bytes, bookmark: str, count: int) -> None:
-        """Store a batch, made of so many events of the source, exactly once."""
-        rows = self._rows(text)
+    async def _store(self, batch: Batch, bookmark: str) -> None:
+        """Store a batch, exactly once."""
+        rows = self._rows(batch.text)
         try:
-            await self._store_rows(rows, bookmark, count)
+            await self._store_rows(rows, batch, bookmark)
         except BaseException:
-            if self._changes is not None and text:
+            if self._changes is not None and batch.text:
                 self._changes.forget()
             raise
         self._tell(self._report())
         await self._throttle.take(len(rows))
 
-    async def _store_rows(self, rows: Sequence[Row], bookmark: str, count: int) -> None:
+    async def _store_rows(self, rows: Sequence[Row], batch: Batch, bookmark: str) -> None:
         state = self._its_state
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
         erased = None
@@ -400,6 +411,7 @@ class Sync:
             before = self._brought if self._changes is None else None
             placing = Placing(state, self._key, self._keeps_places, self._ours, before)
             placed, heads = await placing.place(writing, rows)
+            renumbered = 0 if self._changes is not None else _differing(batch.versions, rows, placed)
             placed = list(Erased(await erasures.load(writing)).rows(placed))
             state = msgspec.structs.replace(
                 state,
@@ -415,7 +427,9 @@ class Sync:
             written = await syncs.save(writing, self._key, self._text, state)
         self._state, self._text = state, written
         self._events += len(rows)
-        self._read += count
+        self._read += batch.number
+        self._renumbered += renumbered
+        self._skipped.update(batch.skipped)
         if erased is not None and self._secrets is not None:
             await self._secrets.stored(erased)
 
@@ -474,6 +488,12 @@ class Sync:
             async with asyncio.timeout(_NOTING_SECONDS):
                 async with owners.writing(self._target, frozen="allow") as writing:
                     await syncs.note_problem(writing, self._key, problem)
+
+
+def _differing(versions: Sequence[int], before: Sequence[Row], after: Sequence[Row]) -> int:
+    """How many events have another version than in the source."""
+    own = versions or [row.aggregate_version for row in before]
+    return sum(map(operator.ne, own, (row.aggregate_version for row in after)))
 
 
 def _may_pass(error: EventferryError, *, follow: bool) -> bool:
