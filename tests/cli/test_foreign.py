@@ -94,10 +94,40 @@ def test_a_dry_run_names_the_first_trouble(ferry: Ferry, app: str) -> None:
     assert [event["aggregateId"] for event in told.json["first"]] == ["a", "b", "a"]
 
 
-def test_a_dry_run_of_an_incremental_import_with_a_mapping_changes_nothing(ferry: Ferry, app: str) -> None:
-    outcome = ferry.done("incremental-import", "--from", "app.toml", app, "b.db", "--dry-run")
-    assert "would import" in outcome.err
+def test_a_dry_run_of_an_incremental_import_tells_what_would_come_and_changes_nothing(
+    ferry: Ferry, app: str
+) -> None:
+    words = (app, "b.db", "--from", "app.toml", "--dry-run")
+    preview = ferry.done("import", *words)
+    outcome = ferry.done("incremental-import", *words, "--older", "accept")
+    assert outcome.out == preview.out
+    assert outcome.err.startswith(f"{preview.err}would import 3, skipped 0 duplicates; 3 events in ")
+    told = ferry.done("incremental-import", *words, "--older", "accept", "--json").json
+    counts = {"imported": 3, "skippedExisting": 0, "skippedOlder": 0}
+    assert told == counts | ferry.done("import", *words, "--json").json
     assert "b.db" not in ferry.names()
+
+
+@pytest.mark.parametrize("row", [2, 4])
+def test_a_dry_run_of_an_incremental_import_names_the_first_trouble(ferry: Ferry, app: str, row: int) -> None:
+    change(ferry, f"UPDATE events SET data = '{{' WHERE id = {row}")
+    words = (app, "b.db", "--from", "app.toml", "--dry-run")
+    for more in ((), ("--json",)):
+        preview, outcome = (ferry(name, *words, *more) for name in ("import", "incremental-import"))
+        assert f"position {row}, column data: not JSON" in outcome.out + outcome.err
+        assert (outcome.status, outcome.out, outcome.err) == (1, preview.out, preview.err)
+        assert f"{row // 2} event" in outcome.err or f'"events":{row // 2},' in outcome.out
+
+
+def test_a_dry_run_of_an_incremental_import_of_csv_reads_it_once(ferry: Ferry) -> None:
+    columns = "aggregate = 'a'\ntype = 'b'\ndata = 'c'\ntime = 'd'\nkind = 'e'\n"
+    ferry.file("csv.toml", f"[columns]\n{columns}[time]\nzone = 'UTC'\n".encode())
+    rows = b"a,b,c,d,e\nx,Opened,1,2024-01-01,\nx,Linked,,2024-01-01,link\nx,Closed,2,2024-01-02,\n"
+    words = ("-", "b.db", "--format", "csv", "--mapping", "csv.toml", "--dry-run")
+    outcome = ferry.done("incremental-import", *words, stdin=rows)
+    assert [line.split() for line in outcome.out.splitlines()[2:]] == [["1", "Opened"], ["1", "Closed"]]
+    assert "to 2024-01-02T00:00:00.000+00:00; 1 link row left out; 2 with another version" in outcome.err
+    assert "would import 2" in outcome.err
 
 
 def test_a_row_that_is_no_event_ends_an_import_that_stores_nothing(ferry: Ferry, app: str) -> None:
@@ -132,6 +162,17 @@ def test_an_import_tells_what_became_of_the_rows(ferry: Ferry, app: str) -> None
     assert told["source"] == {"events": 3, "renumbered": 1, "skipped": {"link": 1}}
     words = ferry.done("import", app, "c.db", "--from", "app.toml").err
     assert re.match(r"imported 3 events in .*; 1 link row left out; 1 with another version than", words)
+
+
+def test_an_incremental_import_tells_what_became_of_the_rows(ferry: Ferry, app: str) -> None:
+    words = ("incremental-import", app, "b.db", "--from", "app.toml", "--older", "accept")
+    told = ferry.done(*words).err
+    assert re.match(r"imported 3, .*; 1 link row left out; 1 with another version than in the source\n", told)
+    result = ferry.done(*words, "--json").json
+    assert (result["imported"], result["skippedExisting"]) == (0, 3)
+    assert result["source"] == {"events": 3, "renumbered": 1, "skipped": {"link": 1}}
+    only = ferry.done(*words, "--type", "Opened", "--dry-run")
+    assert "; 1 link row left out; 1 with another version" in only.err
 
 
 def test_a_table_and_a_store_are_verified(ferry: Ferry, app: str) -> None:

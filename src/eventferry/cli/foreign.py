@@ -156,6 +156,12 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+def fields_of(preview: SourcePreview) -> dict[str, Any]:
+    """A preview as a part of a result."""
+    names = zip(preview.__struct_encode_fields__, preview.__struct_fields__, strict=True)
+    return {key: getattr(preview, name) for key, name in names}
+
+
 def tell_first(preview: SourcePreview | SyncPreview) -> None:
     """Print the first events, and how many there are of each type."""
     from eventferry.lines.payload import encode_payload

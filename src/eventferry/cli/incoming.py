@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import eventferry
 from eventferry.cli.changing import beginnings, changing_of
 from eventferry.cli.foreign import taken, told_of
-from eventferry.cli.formats import ConvertedLines, FileFormat, source_in, tell_in
+from eventferry.cli.formats import FileFormat, source_in, tell_in
 from eventferry.cli.options import end_of
 from eventferry.cli.terminal import Extent
 from eventferry.databases import is_store
+
+if TYPE_CHECKING:
+    from eventferry.sources.source import Previewing, SourceReport
 
 
 class Incoming:
@@ -68,6 +71,15 @@ class Incoming:
         async with self.opened() as (source, extent):
             await self.changing.tell(source, extent, as_json=as_json)
 
+    def previewing(self, source: AsyncIterator[bytes]) -> Previewing | None:
+        """What notes the events of its lines as they pass, where a mapping makes them and they are not changed."""
+        report = _report_of(source)
+        if report is None or self.changing.changes is not None:
+            return None
+        from eventferry.sources.source import Previewing
+
+        return Previewing(lambda: _report_of(source) or report)
+
 
 class Mark:
     """A transform that takes the bookmark of a source when all of it is read: if there is none, nothing appears.
@@ -93,9 +105,26 @@ class Mark:
         if self.bookmark is not None:
             result["bookmark"] = self.bookmark
             words = f"; bookmark of the source {self.bookmark}" if with_bookmark else ""
-        source = self._source
-        report = source.report if isinstance(source, eventferry.ForeignExport | ConvertedLines) else None
-        if report is not None:
-            result["source"] = report
-            words += told_of(report)
-        return words
+        return words + told_rows(self._source, result)
+
+
+def told_rows(source: AsyncIterator[bytes], result: dict[str, Any]) -> str:
+    """Adds to a result what became of the rows of a source, if a mapping made its events; gives the same in words."""
+    report = _report_of(source)
+    if report is None:
+        return ""
+    result["source"] = report
+    return told_of(report)
+
+
+@runtime_checkable
+class _Mapped(Protocol):
+    """Lines that a mapping may have made of rows."""
+
+    @property
+    def report(self) -> SourceReport | None:
+        """What has become of the rows so far."""
+
+
+def _report_of(source: AsyncIterator[bytes]) -> SourceReport | None:
+    return source.report if isinstance(source, _Mapped) else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,9 +12,9 @@ import eventferry
 from eventferry import open_store
 from eventferry.cli.changing import Changing, change_options, from_csv_option
 from eventferry.cli.commands import Group, command
-from eventferry.cli.foreign import foreign_details
+from eventferry.cli.foreign import fields_of, foreign_details, tell_preview
 from eventferry.cli.formats import FileFormat
-from eventferry.cli.incoming import Incoming
+from eventferry.cli.incoming import Incoming, told_rows
 from eventferry.cli.options import (
     SOURCE,
     STORE,
@@ -32,6 +32,10 @@ from eventferry.cli.output import print_line, print_result
 from eventferry.cli.places import made, on_store, source_of
 from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Meter, counted, inform, rate, say
+from eventferry.errors import InputError
+
+if TYPE_CHECKING:
+    from eventferry.sources.source import Previewing
 
 _SKIPPED = 3
 """The exit status if older events were skipped and --fail-if-skipped was given."""
@@ -70,22 +74,45 @@ async def incremental_import(
     """
     incoming = Incoming(src, options, file_format=file_format, jobs=jobs)
     changing, ignore_unknown_keys = incoming.changing, options["ignore_unknown_keys"]
-    async with (
-        incoming.opened() as (source, extent),
-        _target(store, dry_run=dry_run) as opened,
-        made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
-    ):
-        with Meter("importing", extent) as meter:
-            report = await opened.incremental_import(
-                meter(blocks),
-                older=older,
-                dry_run=dry_run,
-                ignore_unknown_keys=ignore_unknown_keys,
-                changes=changing.changes,
-            )
-            seconds = meter.seconds
+    previewing: Previewing | None = None
+    try:
+        async with (
+            incoming.opened() as (source, extent),
+            _target(store, dry_run=dry_run) as opened,
+            made(opened, source, placed=False, ignore_unknown_keys=ignore_unknown_keys) as blocks,
+        ):
+            previewing = incoming.previewing(source) if dry_run else None
+            with Meter("importing", extent) as meter:
+                report = await opened.incremental_import(
+                    meter(blocks if previewing is None else previewing(blocks)),
+                    older=older,
+                    dry_run=dry_run,
+                    ignore_unknown_keys=ignore_unknown_keys,
+                    changes=changing.changes,
+                )
+                seconds = meter.seconds
+    except InputError as error:
+        if previewing is None:
+            raise
+        tell_preview(previewing.preview(str(error)), as_json=as_json)
+        return
+    rows: dict[str, Any] = {}
+    words = ""
+    if previewing is None:
+        words = told_rows(source, rows)
+    elif as_json:
+        rows = fields_of(previewing.preview())
+    else:
+        tell_preview(previewing.preview(), as_json=False)
     _tell_merged(
-        report, seconds, as_json=as_json, dry_run=dry_run, fail_if_skipped=fail_if_skipped, changing=changing
+        report,
+        seconds,
+        as_json=as_json,
+        dry_run=dry_run,
+        fail_if_skipped=fail_if_skipped,
+        changing=changing,
+        rows=rows,
+        words=words,
     )
 
 
@@ -109,12 +136,15 @@ def _tell_merged(
     fail_if_skipped: bool,
     dry_run: bool = False,
     changing: Changing = Changing(None, None),  # noqa: B008
+    rows: Mapping[str, Any] = {},
+    words: str = "",
 ) -> None:
+    """Print what was merged. `rows`, and `words`, are to be added: what a mapping has made."""
     import msgspec
 
     seen = report.imported + report.skipped_existing + report.skipped_older
     did = "would import" if dry_run else "imported"
-    told = msgspec.to_builtins(report) | changing.result
+    told = msgspec.to_builtins(report) | changing.result | dict(rows)
     if dry_run:
         told |= changing.first_changed
         if not as_json:
@@ -122,7 +152,7 @@ def _tell_merged(
     print_result(
         told,
         f"{did} {report.imported:,}, skipped {counted(report.skipped_existing, 'duplicate')}; "
-        f"{rate(seen, seconds)}{changing.told}",
+        f"{rate(seen, seconds)}{changing.told}{words}",
         as_json=as_json,
     )
     changing.warn()
