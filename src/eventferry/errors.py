@@ -140,15 +140,17 @@ class CursorAheadError(EventferryError):
         is_standby: whether the store is on a standby, which may catch up: try again later.
     """
 
-    def __init__(self, thread_id: int, counter: int, head: int, *, is_standby: bool) -> None:
-        hint = (
-            "this is a standby, which may lag behind: try again later"
-            if is_standby
-            else "a backup was restored, or the cursor is of another store"
-        )
-        super().__init__(
-            f"the cursor has read {counter} events of thread {thread_id}, and the store holds {head}: {hint}"
-        )
+    def __init__(
+        self, thread_id: int, counter: int, head: int, *, is_standby: bool, reason: str | None = None
+    ) -> None:
+        if reason is None:
+            hint = (
+                "this is a standby, which may lag behind: try again later"
+                if is_standby
+                else "a backup was restored, or the cursor is of another store"
+            )
+            reason = f"the cursor has read thread {thread_id} up to {counter}, where the store ends at {head}: {hint}"
+        super().__init__(reason)
         self.thread_id = thread_id
         self.counter = counter
         self.head = head

@@ -22,6 +22,7 @@ from eventferry import (
     verify,
     verify_secrets,
 )
+from eventferry.databases.dialect import Dialect
 from eventferry.syncing import sync as syncing
 from tests.support import (
     LONG_AGO,
@@ -173,19 +174,56 @@ async def test_a_source_that_was_replaced_or_restored_stops_it_by_name(new_url: 
             await target.sync(source)
             await other.sync(source, mode="merge")
             before = await exported(target)
+            place = (await target.sync_status())[0].source
         restore(url, backup)
         async with open_store(url) as source:
-            with pytest.raises(CursorAheadError):
-                await target.sync(source)
+            for call in (target.sync, other.sync, target.preview_sync):
+                with pytest.raises(CursorAheadError) as ahead:
+                    await call(source)
+                assert not ahead.value.is_standby
+                is_told_well(str(ahead.value), place, f"ends at {ahead.value.head}: a backup was restored")
             await save_more(url, 60, "lost")
-            for store in (target, other):
-                with pytest.raises(StoreReplacedError):
-                    await store.sync(source)
+            for call in (target.sync, other.sync, target.preview_sync):
+                with pytest.raises(StoreReplacedError) as replaced:
+                    await call(source)
+                is_told_well(str(replaced.value), place, "is not what was synced before")
             await import_lines(source, make_lines(500))
-            for store in (target, other):
-                with pytest.raises(StoreReplacedError):
-                    await store.sync(source)
+            for call in (target.sync, other.sync):
+                with pytest.raises(StoreReplacedError) as replaced:
+                    await call(source)
+                is_told_well(str(replaced.value), place, "have been replaced since the last sync")
         assert await exported(target) == before
+
+
+def is_told_well(told: str, place: str, why: str) -> None:
+    """Whether an error of a sync names the source, says what it found, and what can be done."""
+    assert told.startswith(f"the source {place} is ")
+    assert why in told
+    assert (
+        "Nothing was changed: the target is whole as it was at its last batch. If the source was restored"
+        in told
+    )
+    assert told.endswith("restore it again; otherwise sync into an empty store to begin anew")
+
+
+@pytest.mark.once
+async def test_a_standby_that_lags_behind_what_was_synced_may_catch_up(
+    new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = new_url()
+    monkeypatch.setattr(syncing, "RETRY_SECONDS", (0.01,))
+    async with open_store(url) as source, open_store(new_url()) as target:
+        await source.init()
+        behind = await heads_of(source)
+        await save(source, "a", 1)
+        await target.sync(source)
+        restore(url, behind)
+        monkeypatch.setattr(Dialect, "is_standby", "1")
+        with pytest.raises(CursorAheadError) as refused:
+            await target.sync(source)
+        assert refused.value.is_standby
+        assert "it is a standby, which may lag behind. Nothing was changed" in str(refused.value)
+        assert str(refused.value).endswith("Try again later")
 
 
 @pytest.mark.once

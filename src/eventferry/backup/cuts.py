@@ -123,8 +123,8 @@ class AtBookmark:
         for thread, (counter, head) in enumerate(zip(self._written.unread, end.unread, strict=True)):
             if counter > head:
                 raise UsageError(
-                    f"the bookmark has read {counter} events of thread {thread}, and the backup holds {head}: it was "
-                    "made behind the last run"
+                    f"the bookmark has read thread {thread} up to {counter}, where the backup ends at {head}: it "
+                    "was made behind the last run"
                 )
         self._last: dict[int, Seen] = {}
 

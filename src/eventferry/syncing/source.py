@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from eventferry.database import Database
-from eventferry.errors import EventferryError
+from eventferry.errors import CursorAheadError, StoreReplacedError
 from eventferry.lifecycle import Life
 from eventferry.lines.event import Event
 from eventferry.state.erasures import Erasure
@@ -102,7 +102,35 @@ class Waiting(NamedTuple):
 
     events: int
     since: int | None
-    problem: EventferryError | None
+    problem: CursorAheadError | StoreReplacedError | None
+
+
+def not_as_synced(
+    error: CursorAheadError | StoreReplacedError, place: str
+) -> CursorAheadError | StoreReplacedError:
+    """The error of a reader in the words of a sync: which source has another history, and what can be done."""
+    whole = "Nothing was changed: the target is whole as it was at its last batch."
+    anew = (
+        "If the source was restored or replaced by mistake, restore it again; otherwise sync into an empty store to "
+        "begin anew"
+    )
+    if isinstance(error, StoreReplacedError):
+        return StoreReplacedError(
+            f"the source {place} is not what was synced before: {error}. {whole} {anew}"
+        )
+    why, remedy = "a backup was restored", anew
+    if error.is_standby:
+        why, remedy = "it is a standby, which may lag behind", "Try again later"
+    return CursorAheadError(
+        error.thread_id,
+        error.counter,
+        error.head,
+        is_standby=error.is_standby,
+        reason=(
+            f"the source {place} is behind what was synced: its thread {error.thread_id} was read up to "
+            f"{error.counter}, and ends at {error.head}: {why}. {whole} {remedy}"
+        ),
+    )
 
 
 class Source(Protocol):

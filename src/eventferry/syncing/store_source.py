@@ -93,7 +93,7 @@ class StoreSource:
 
     async def waiting(self, bookmark: str | None) -> Waiting:
         """By the heads of the store's threads."""
-        problem: EventferryError | None = None
+        problem: CursorAheadError | StoreReplacedError | None = None
         async with self._database.reading() as reading:
             heads = await reading.heads()
             unread = [0] * len(heads) if bookmark is None else decode(bookmark).unread

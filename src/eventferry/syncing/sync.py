@@ -53,7 +53,7 @@ from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.placing import Placing
 from eventferry.syncing.preview import SyncPreview, preview_of
-from eventferry.syncing.source import NO_IDENTITY, Batch, Fill, Following, Source, joined
+from eventferry.syncing.source import NO_IDENTITY, Batch, Fill, Following, Source, joined, not_as_synced
 from eventferry.syncing.terms import Terms, row_of
 from eventferry.syncing.throttle import Throttle
 
@@ -192,7 +192,10 @@ class Sync:
                 self._state = self._terms.begun(self._source.place, identities[0], (), is_empty=True)
             state = self._its_state
             following = await self._source.follow(state.bookmark if is_begun else None, PAGE_EVENTS)
-            return await preview_of(following, self._rows, mode=state.mode, is_first=not is_begun)
+            try:
+                return await preview_of(following, self._rows, mode=state.mode, is_first=not is_begun)
+            except (CursorAheadError, StoreReplacedError) as error:
+                raise not_as_synced(error, self._source.place) from error
 
     async def _run(self, *, follow: bool) -> SyncReport:
         """From where the last commit was."""
@@ -381,11 +384,8 @@ class Sync:
                 found.append(await following.next(left))
                 size += len(found[-1].text)
                 count += found[-1].number
-        except StoreReplacedError as error:
-            raise StoreReplacedError(
-                f"the source is not what was synced before: {error}. Nothing was changed: the target is whole as it "
-                "was at its last batch. Sync into an empty store to begin anew"
-            ) from error
+        except (CursorAheadError, StoreReplacedError) as error:
+            raise not_as_synced(error, self._source.place) from error
         return joined(found)
 
     async def _store(self, batch: Batch, bookmark: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from eventferry import cursor as vector
 from eventferry.database import Database
-from eventferry.errors import EventferryError, StoreReplacedError
+from eventferry.errors import StoreReplacedError
 from eventferry.lifecycle import Life, aclosing
 from eventferry.lines.event import Event
 from eventferry.sources.following import SourceFollower, Table, bookmark_of, open_table
@@ -100,7 +100,7 @@ class TableSource:
         """By the rows behind the bookmark."""
         read = bookmark_of(self._source, bookmark)
         table = await self.table()
-        problem: EventferryError | None = None
+        problem: StoreReplacedError | None = None
         async with table.database.snapshot() as snapshot:
             behind = table.behind(read.place)
             count = await table.count(snapshot, behind)

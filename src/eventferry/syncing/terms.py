@@ -9,7 +9,7 @@ import msgspec
 
 from eventferry.errors import OtherChangesError, StoreReplacedError, UsageError
 from eventferry.state.syncs import Mode, SyncRow, SyncState
-from eventferry.syncing.source import NO_IDENTITY
+from eventferry.syncing.source import NO_IDENTITY, not_as_synced
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,8 @@ def row_of(rows: Sequence[SyncRow], identities: Sequence[str], place: str) -> Sy
     for row in rows:
         if row.state.place == place:
             if row.state.identity not in identities and row.state.events:
-                raise StoreReplacedError(
-                    f"the events of the source at {place} have been replaced since the last sync. Nothing was "
-                    "changed: the target is whole as it was at its last batch. Sync into an empty store to begin anew"
+                raise not_as_synced(
+                    StoreReplacedError("its events have been replaced since the last sync"), place
                 )
             return row
     return None
