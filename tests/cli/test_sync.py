@@ -11,6 +11,7 @@ import pytest
 
 from eventferry.sync import open_store
 from tests.support.cli import Ferry, new_ferry
+from tests.support.restoring import heads_of, restore
 
 ferry = pytest.fixture(new_ferry)
 
@@ -65,9 +66,40 @@ def test_the_status_tells_how_it_is_and_exits_for_a_monitor(ferry: Ferry) -> Non
     assert ferry.done("sync", "a.db", "b.db", "--status", "--max-lag", "3600").status == 0
     save("b.db", 1, aggregate="mine")
     assert ferry("sync", "a.db", "b.db").status == 1
-    failed = ferry("sync", "a.db", "b.db", "--status", "--max-lag", "3600")
-    assert failed.status == 1
-    assert "the last try failed: TargetChangedError" in failed.err
+    for words in (("--max-lag", "3600"), ()):
+        failed = ferry("sync", "a.db", "b.db", "--status", *words)
+        assert failed.status == 1
+        assert "; 1 event behind, " in failed.err
+        assert "the last try failed: TargetChangedError" in failed.err
+
+
+def test_the_status_tells_the_position(ferry: Ferry) -> None:
+    save("a.db", 3)
+    bookmark = ferry.done("sync", "a.db", "b.db", "--json").json["bookmark"]
+    told = ferry.done("sync", "a.db", "b.db", "--status").err
+    assert told.endswith(f"; 0 events behind, 0.0 s; bookmark of the source {bookmark}\n")
+
+
+def test_a_source_that_is_behind_what_was_synced_is_not_fine(ferry: Ferry) -> None:
+    save("a.db", 1)
+    backup = ferry.in_store("a.db", heads_of)
+    save("a.db", 1, 2)
+    ferry.done("sync", "a.db", "b.db")
+    restore(f"sqlite:///{ferry.directory / 'a.db'}", backup)
+    for try_it in (False, True):
+        if try_it:
+            told = ferry.refused("sync", "a.db", "b.db")
+            assert "a.db" in told
+            assert "is behind what was synced" in told
+            assert "the target is whole" in told
+            assert "restore it again; otherwise sync into an empty store" in told
+        status = ferry("sync", "a.db", "b.db", "--status")
+        assert status.status == 1
+        assert "how far behind is not known" in status.err
+        assert "it cannot go on: CursorAheadError: the source " in status.err
+        assert "0 events behind" not in status.err
+        as_json = ferry("sync", "a.db", "b.db", "--status", "--json")
+        assert (as_json.status, as_json.json["lagEvents"], as_json.json["lagSeconds"]) == (1, None, None)
 
 
 def test_options_that_do_not_go_together_are_refused(ferry: Ferry) -> None:
@@ -206,7 +238,9 @@ def test_the_status_of_one_from_a_table_tells_how_it_is(ferry: Ferry, shop: Shop
     assert "brought over 2 events" in ferry.done(*elsewhere).err
     shop.run("UPDATE events SET type = 'OTHER'")
     assert ferry("sync", "shop.db", "b.db", *shop.from_it).status == 1
-    assert "StoreReplacedError" in ferry(*status).err
+    replaced = ferry(*status)
+    assert replaced.status == 1
+    assert "StoreReplacedError" in replaced.err
 
 
 @pytest.mark.slow

@@ -72,11 +72,15 @@ if TYPE_CHECKING:
     default=None,
 )
 @option("--rate", "N", "Bring over at most N events a second.", type=WholeNumber(1))
-@flag("--status", "Only report how far the sync has come, and how far behind it is.")
+@flag(
+    "--status",
+    "Only report how far the sync has come, and how far behind it is; exit with status 1 if it cannot go on, or if the "
+    "last try failed.",
+)
 @option(
     "--max-lag",
     "SECONDS",
-    "With --status: exit with status 1 if events wait for longer, or if the last try failed.",
+    "With --status: exit with status 1 also if events wait for longer.",
     type=click.FloatRange(0),
 )
 @from_option
@@ -208,17 +212,23 @@ async def _tell_status(
         say(f"nothing has been synced from {shown(src)} into {shown(dst)} yet")
         sys.exit(1)
     [status] = found
-    lag = status.lag_seconds or 0.0
-    is_late = max_lag is not None and lag > max_lag
-    problem = f"; the last try failed: {status.problem}" if status.problem else ""
+    if status.lag_events is None or status.lag_seconds is None:
+        is_late, behind, trouble = False, "how far behind is not known", "it cannot go on"
+    else:
+        is_late = max_lag is not None and status.lag_seconds > max_lag
+        behind = f"{counted(status.lag_events, 'event')} behind, {status.lag_seconds:.1f} s"
+        trouble = "the last try failed"
+    is_well = not (is_late or status.problem)
+    bookmark = f"; bookmark of the source {status.bookmark}" if status.bookmark else ""
+    problem = f"; {trouble}: {status.problem}" if status.problem else ""
     print_result(
         status,
         f"{status.mode}: {counted(status.events, 'event')} brought over, the last at {moment_text(status.at)}; "
-        f"{counted(status.lag_events or 0, 'event')} behind, {lag:.1f} s{problem}",
+        f"{behind}{bookmark}{problem}",
         as_json=as_json,
-        is_well=not (is_late or status.problem),
+        is_well=is_well,
     )
-    if max_lag is not None and (is_late or status.problem):
+    if not is_well:
         sys.exit(1)
 
 

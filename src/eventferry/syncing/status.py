@@ -8,7 +8,7 @@ from eventferry.clock import now
 from eventferry.database import Database
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
-from eventferry.syncing.source import Source
+from eventferry.syncing.source import Source, not_as_synced
 from eventferry.syncing.terms import row_of
 
 
@@ -23,10 +23,12 @@ class SyncStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         at: when the last ones were, in ms since 1970.
         bookmark: of the source, behind the last of them.
         changes: the digest of what changes the events on their way; None if nothing does.
-        problem: the last error, if nothing has been brought over since.
+        problem: the last error, if nothing has been brought over since; or why the source is not what was synced.
         problem_at: when that was, in ms since 1970.
-        lag_events: events of the source that are not here yet; None if the source was not asked.
-        lag_seconds: how long the first of them has been waiting, by its timestamp; 0 if there are none.
+        lag_events: events of the source that are not here yet; None if the source was not asked, or is not what was
+            synced.
+        lag_seconds: how long the first of them has been waiting, by its timestamp; 0 if there are none, and None like
+            `lag_events`.
     """
 
     source: str
@@ -52,8 +54,10 @@ async def status_of(target: Database, source: Source | None) -> list[SyncStatus]
     if row is None:
         return []
     waiting = await source.waiting(row.state.bookmark)
-    if (error := waiting.problem) is not None:
-        row = msgspec.structs.replace(row, problem=syncs.Problem(now(), f"{type(error).__name__}: {error}"))
+    if waiting.problem is not None:
+        error = not_as_synced(waiting.problem, source.place)
+        problem = syncs.Problem(now(), f"{type(error).__name__}: {error}")
+        return [_status(msgspec.structs.replace(row, problem=problem))]
     lag = 0.0 if waiting.since is None else max(now() - waiting.since, 0) / 1000
     return [msgspec.structs.replace(_status(row), lag_events=waiting.events, lag_seconds=lag)]
 
