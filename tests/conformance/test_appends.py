@@ -530,19 +530,20 @@ def run_append_for_ever(url: str, name: str, aggregates: int, told: Any) -> None
     asyncio.run(append_for_ever(url, name, aggregates, told))
 
 
-@pytest.mark.storm
 @pytest.mark.slow
 @pytest.mark.parametrize("aggregates", [1, 1000])
-async def test_a_hundred_clients_whose_processes_are_killed_leave_no_half_append_and_no_gap(
-    new_url: NewUrl, aggregates: int
+@pytest.mark.parametrize(("processes", "turns"), [(2, 2), pytest.param(4, 3, marks=pytest.mark.storm)])
+async def test_clients_whose_processes_are_killed_leave_no_half_append_and_no_gap(
+    new_url: NewUrl, aggregates: int, processes: int, turns: int
 ) -> None:
+    """Twenty-five clients in each; in a storm a hundred in all."""
     url, spawn = new_url(), multiprocessing.get_context("spawn")
     async with open_store(url) as store:
         await store.init()
         acknowledged: list[tuple[str, str, int]] = []
-        for turn in range(3):
+        for turn in range(turns):
             # A queue with no thread behind it: what was told before the kill is in the pipe.
-            queues = [spawn.SimpleQueue() for _ in range(4)]
+            queues = [spawn.SimpleQueue() for _ in range(processes)]
             clients = [
                 spawn.Process(target=run_append_for_ever, args=(url, f"{turn}{n}", aggregates, queue))
                 for n, queue in enumerate(queues)

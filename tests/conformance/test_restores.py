@@ -53,7 +53,7 @@ async def test_a_restored_store_is_what_was_backed_up(
         assert await exported(restored) == await exported(store)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 async def test_each_cut_restores_exactly_its_events(
     opened: Opened, new_url: NewUrl, storage: Storage
 ) -> None:
@@ -72,7 +72,7 @@ async def test_each_cut_restores_exactly_its_events(
                 assert await exported(restored) == await exported(store, until=cut)
 
 
-@pytest.mark.once
+@pytest.mark.slow
 async def test_each_manifest_restores_the_store_as_it_was_then(
     opened: Opened, new_url: NewUrl, storage: Storage
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from eventferry import (
@@ -11,6 +14,7 @@ from eventferry import (
     SecretExistsError,
     StoreFrozenError,
     StoreNotFoundError,
+    back_up,
     open_store,
 )
 from tests.support import FAR_FUTURE, exported, import_lines, line, make_event, make_lines
@@ -238,6 +242,21 @@ async def test_drop_leaves_nothing_of_the_other(
     async with open_store(ours) as store:
         await store.init()
         await store.save_event(save_of("a", 1))
+
+
+async def test_the_real_adapter_imports_a_part_of_a_backup_after_zstdcat(
+    resolve: ResolvePackages, written: str, stores: Stores, tmp_path: Path
+) -> None:
+    async with open_store(written) as store:
+        before = await exported(store)
+        await back_up(store, tmp_path / "repository")
+    [part] = (tmp_path / "repository").rglob("parts/*.jsonl.zst")
+    lines = subprocess.run(["zstdcat", part], capture_output=True, check=True).stdout
+    assert lines == before
+    place = stores.new()
+    async with made_by_resolve(resolve, place) as real:
+        await real.call("importEvents", lines.decode())
+    assert await assert_both_agree(resolve, place) == await assert_both_agree(resolve, written)
 
 
 # beside each other

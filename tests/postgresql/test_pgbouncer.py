@@ -17,8 +17,10 @@ from eventferry import (
     AUTO,
     MANUAL,
     ConcurrentError,
+    Event,
     ImportReport,
     StoreFrozenError,
+    cutover,
     open_source,
     open_store,
     pipeline,
@@ -186,6 +188,50 @@ async def test_what_is_prepared_may_be_missing_on_any_server_connection(
             )
         assert (await store.describe()).event_count == 60
     check_no_gaps(url)
+
+
+@pytest.mark.slow
+async def test_stores_are_synced_and_followed_through_it(bouncer: int, new_url: NewUrl) -> None:
+    source_url, target_url = new_url(), new_url()
+    met: list[Event] = []
+    async with (
+        open_store(through(bouncer, source_url)) as source,
+        open_store(through(bouncer, target_url)) as target,
+        open_store(through(bouncer, target_url)) as reader,
+    ):
+        await source.init()
+        await import_lines(source, make_lines(2500))
+        await source.set_secret("id", "secret")
+        assert (await target.sync(source)).events == 2501
+
+        async def read() -> None:
+            async for page in reader.follow(limit=300):
+                met.extend(page.events)
+                if len(met) >= 2601:
+                    return
+
+        reading = asyncio.create_task(read())
+        following = asyncio.create_task(target.sync(source, follow=True))
+        try:
+            for version in range(1, 101):
+                if version % 10 == 0:
+                    rows(through(bouncer, source_url), "DEALLOCATE ALL")
+                await source.save_event({"type": "T", "aggregateId": "s", "aggregateVersion": version})
+            async with asyncio.timeout(60):
+                await reading
+        finally:
+            reading.cancel()
+            following.cancel()
+            await asyncio.wait([reading, following])
+        assert following.cancelled()
+        assert met == await all_pages(source, 1000)
+        assert await exported(target) == await exported(source)
+        assert await reader.get_secret("id") == "secret"
+        report = await cutover(source, target)
+        assert (report.events, report.frozen_events) == (0, 0)
+        with pytest.raises(StoreFrozenError):
+            await source.save_event(SAVED)
+    check_no_gaps(target_url)
 
 
 async def test_another_products_table_is_read_and_synced_through_it(bouncer: int, tmp_path: Path) -> None:

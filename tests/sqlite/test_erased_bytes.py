@@ -4,39 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 from pathlib import Path
 
 import pytest
 
 from eventferry import MANUAL, EventStore, NotErasedError, Rule, Rules, open_store
 from tests.support import import_lines, line, make_event
+from tests.support.persons import ERASE, left_in_files, person, text_of, texts_in
 from tests.support.sqlite import connect, make_store, url_of
-
-ERASE = Rules(rules=(Rule(redact=("/name",), set={"/why": "erased at the person's own request"}),))
-
-
-def text_of(i: int) -> str:
-    return f"<person {i}>"
-
-
-def texts_in(folder: Path) -> set[int]:
-    """The events whose texts stand in a file."""
-    found = b"".join(other.read_bytes() for other in folder.iterdir())
-    return {int(number) for number in re.findall(rb"<person ([0-9]+)>", found)}
-
-
-def left_in_files(folder: Path, numbers: range, step: int) -> list[int]:
-    """Of the texts of these events, which should all be gone for each `step`th: those that stand in a file."""
-    left = texts_in(folder)
-    assert left >= {i for i in numbers if i % step}, "the others stay"
-    return sorted(i for i in left if i % step == 0)
-
-
-def person(i: int, times: int) -> bytes:
-    aggregate = "erased" if i % 5 == 0 else "kept"
-    payload = {"before": "x" * (i % 90), "name": text_of(i) * times, "number": i}
-    return line(make_event(i, aggregateId=aggregate, aggregateVersion=i + 1, payload=payload))
 
 
 async def fill(store: EventStore, count: int, chance: random.Random) -> None:

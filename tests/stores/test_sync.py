@@ -155,6 +155,26 @@ def test_every_public_name_of_a_store_and_its_streams_is_there(awaited: type, pl
     )
 
 
+def test_a_script_moves_an_application_without_await(tmp_path: Path) -> None:
+    def save(store: sync.EventStore, version: int) -> None:
+        store.save_event({"type": "T", "aggregateId": "a", "aggregateVersion": version})
+
+    assert inspect.signature(eventferry.cutover).parameters.keys() == (
+        inspect.signature(sync.cutover).parameters.keys()
+    )
+    with open_store(f"{tmp_path}/a.db") as source, open_store(f"{tmp_path}/b.db") as target:
+        source.init()
+        save(source, 1)
+        target.sync(source)
+        save(source, 2)
+        assert sync.cutover(source, target).events == 1
+        with pytest.raises(StoreFrozenError):
+            save(source, 3)
+        save(target, 3)
+        with pytest.raises(eventferry.AlreadyFrozenError):
+            sync.cutover(source, target, unfreeze_on_failure=False)
+
+
 def test_a_script_erases_without_await(tmp_path: Path) -> None:
     with open_store(f"{tmp_path}/a.db") as store, open_store(f"{tmp_path}/b.db") as copy:
         store.init()

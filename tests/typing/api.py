@@ -18,6 +18,7 @@ from eventferry import (
     ChangeReport,
     Changes,
     CheckReport,
+    CutoverReport,
     Description,
     Event,
     EventInput,
@@ -52,6 +53,7 @@ from eventferry import (
     VerifyReport,
     back_up,
     check,
+    cutover,
     data_of,
     from_cloudevents,
     from_csv,
@@ -168,6 +170,10 @@ async def following(store: EventStore) -> None:
     assert_type(await export.bookmark_behind(), str)
 
 
+async def moving(source: EventStore, store: EventStore) -> None:
+    assert_type(await cutover(source, store), CutoverReport)
+
+
 async def target(store: EventStore) -> None:
     async with open_target("a.sqlite", "pyeventsourcing", encode=["zlib"]) as opened:
         assert_type(opened, ForeignTarget)
@@ -183,6 +189,7 @@ def synchronous(blocks: Iterator[bytes]) -> None:
         assert_type(sync.back_up(a, "s3://bucket/backups", secrets=True), BackupReport)
         assert_type(a, sync.EventStore)
         assert_type(sync.pipeline(a.export_events(), upper, b.import_events()), StreamReport)
+        assert_type(sync.cutover(a, b, unfreeze_on_failure=False), CutoverReport)
         assert_type(sync.pipeline(blocks, b.import_secrets()), SecretsReport)
         sync.pipeline(a.export_events(), "events.jsonl")
         assert_type(a.load_events(limit=1, cursor=None), Page)
@@ -241,4 +248,5 @@ def wrong(store: EventStore) -> None:
 def wrong_without_await(store: sync.EventStore) -> None:
     store.load_events(cursor=None)  # type: ignore[call-arg]
     store.export_events().cursor = ""  # type: ignore[assignment]
+    sync.cutover(store, "b.db")  # type: ignore[arg-type]
     store.import_events(resume="yes")  # type: ignore[arg-type]

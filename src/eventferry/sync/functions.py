@@ -73,6 +73,13 @@ archive = blocking_function(eventferry.archive)
 recall = blocking_function(eventferry.recall)
 
 
+def cutover(
+    source: EventStore, target: EventStore, *, unfreeze_on_failure: bool = True
+) -> eventferry.CutoverReport:
+    """Move an application from a store to its replica, as `eventferry.cutover` does."""
+    return LOOP.run(eventferry.cutover(source.inner, target.inner, unfreeze_on_failure=unfreeze_on_failure))
+
+
 def check(source: Any) -> eventferry.CheckReport:
     """Check a store, or one source of lines, as `eventferry.check` does."""
     bare = unwrapped(source)
