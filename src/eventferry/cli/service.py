@@ -87,7 +87,11 @@ _SIZE = WholeNumber(1)
         type=click.FloatRange(0),
     ),
 )
-@section("Console", flag("--console", "Serve pages for people too, at /console."), console_options)
+@section(
+    "Console",
+    flag("--console", "Serve pages for people too, at /console. Without --tokens they change nothing."),
+    console_options,
+)
 @click.pass_context
 def serve(
     context: click.Context,

@@ -55,7 +55,8 @@ def create_app(
     Args:
         store: the store.
         tokens: the token file, or its path; clients must present a token.
-        insecure: must be True to run without tokens: then everybody who can connect may do everything.
+        insecure: must be True to run without tokens: then everybody who can connect may do everything, by the routes;
+            the pages of the console only read.
         exchange_dir: the directory where reSolve's own client may name files; without it, its routes are off.
         limits: limits on bodies, concurrent imports and waiting times.
         rate: limit of requests per token (without tokens, per address), such as `100/minute`.
