@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -395,16 +396,28 @@ async def test_operations_show_an_open_import_and_discard_the_one_that_was_confi
         assert "None." in (await visitor.see("/operations")).text
 
 
-async def test_operations_show_syncs_and_what_is_wrong_with_them(tmp_path: Path) -> None:
+async def test_operations_show_syncs_with_how_far_they_are_behind(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     async with (
-        service(tmp_path, console=True) as (client, store),
-        service(tmp_path / "other", 5) as (_, other),
+        opened(tmp_path) as store,
+        opened(tmp_path / "other", 5) as other,
+        open_store(str(tmp_path / "nowhere.db")) as nowhere,
     ):
         await store.sync(other, mode="replica")
-        page = await Visitor(client).see("/operations")
-        assert "replica" in page.text
-        assert "no problem" in page.text
+        await other.append_events("a", [{"type": "LATER"}, {"type": "LATER"}])
+        async with client_of(store, console=True) as client:
+            page = await Visitor(client).see("/operations")
+            assert "replica" in page.text
+            assert "no problem" in page.text
+            assert "not known" in page.text
+            assert "--source STORE" in page.text
+        async with client_of(store, console=True, sources=[nowhere, other]) as client:
+            page = await Visitor(client).see("/operations")
+            assert re.search(r"2 events, \d+ s", page.text)
+            assert "--source STORE" not in page.text
+            assert "1 of the sources that were named could not be asked" in page.text
+            await store.sync(other)
+            assert "0 events" in (await Visitor(client).see("/operations")).text
 
 
 async def test_what_the_pages_load_is_in_the_package_and_kept_by_browsers(tmp_path: Path) -> None:

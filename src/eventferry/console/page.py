@@ -78,6 +78,7 @@ class House(Protocol):
     guards: Guards
     sessions: Sessions
     repositories: Sequence[Repository]
+    sources: Sequence[EventStore]
     mask: Mask
     examinations: Examinations
     counts: Counts
