@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from eventferry import open_store
+from eventferry import open_store, with_metadata
 from eventferry.backup.storage import open_storage
 from eventferry.http import SCOPES, TokenFile
 from tests.support import LONG_AGO, program
@@ -60,6 +60,21 @@ def orders() -> Iterator[dict[str, Any]]:
             }
 
 
+def caused() -> list[dict[str, Any]]:
+    """An event, and the one that it caused, at the time of the first orders."""
+    asked: dict[str, Any] = {
+        "type": "MAIL_ASKED",
+        "aggregateId": "mail-1",
+        "timestamp": MIDNIGHT,
+        "payload": {},
+    }
+    sent = asked | {"type": "MAIL_SENT"}
+    return [
+        with_metadata(asked, id="asked", correlation_id="c-1"),
+        with_metadata(sent, correlation_id="c-1", causation_id="asked"),
+    ]
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A service with a store of orders and its backup."""
@@ -69,7 +84,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     async def made() -> None:
         async with open_store(store) as opened:
             await opened.init()
-            await opened.incremental_import(list(orders()))
+            await opened.incremental_import([*caused(), *orders()])
             await back_up(opened, open_storage(folder / "backup"), per_part=100, source="orders.db")
 
     asyncio.run(made())

@@ -23,12 +23,17 @@ PAGES = (
     "/aggregate?id=order-002",
     "/search?text=Oslo",
     "/trace?correlation=none",
+    "/trace?correlation=c-1",
     "/follow",
     "/follow?stopped=true",
     "/operations",
     "/freeze",
+    "/unfreeze",
+    "/rollback?steps=parts&id=1",
     "/checks",
     "/examine?does=check",
+    "/examine?does=verify",
+    "/examine?does=drill",
     "/nowhere",
 )
 
@@ -60,6 +65,8 @@ def test_every_page_can_be_read_by_everybody(
         page.wait_for_load_state()
         if path == "":
             page.locator("svg.chart").wait_for()
+        if path == "/trace?correlation=c-1":
+            assert page.get_by_text("→ MAIL_SENT").is_visible()
         assert not violations(page), path
         is_wide = page.evaluate(
             "document.scrollingElement.scrollWidth > document.documentElement.clientWidth"

@@ -80,10 +80,16 @@ def test_no_other_user_sees_the_token_that_a_browser_is_opened_with() -> None:
 
 @pytest.mark.slow
 def test_serve_has_a_console_if_it_is_asked_for(ferry: Ferry) -> None:
-    ferry.done("init", "a.db")
-    url = f"sqlite:///{ferry.directory}/a.db"
-    with serving(url, ferry.directory, "--console") as server, server.client() as client:
+    (ferry.directory / "one.jsonl").write_bytes(line(make_event(0)))
+    ferry.done("init", "source.db")
+    ferry.done("incremental-import", "one.jsonl", "source.db")
+    ferry.done("sync", "source.db", "a.db")
+    url, source = (f"sqlite:///{ferry.directory}/{name}.db" for name in ("a", "source"))
+    assert "are for --console" in ferry.refused("serve", "a.db", "--source", "source.db", status=2)
+    words = ("--console", "--source", source)
+    with serving(url, ferry.directory, *words) as server, server.client() as client:
         assert "Overview" in markup_of(client.get("/console")).text
+        assert "0 events" in markup_of(client.get("/console/operations")).text
         server.signal()
         assert server.ended() == 0
 

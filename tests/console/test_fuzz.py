@@ -14,8 +14,8 @@ from eventferry.console.app import PAGES
 from eventferry.console.page import ROOT
 from tests.console.test_pages import HOSTILE
 from tests.support import examples, make_event
-from tests.support.console import Visitor, markup_of
-from tests.support.service import lines_of, service
+from tests.support.console import console, markup_of
+from tests.support.service import lines_of
 
 NAMES = sorted({name for page in PAGES for name in page.shape.__struct_encode_fields__})
 TEXTS = st.one_of(
@@ -45,9 +45,12 @@ def test_no_request_makes_an_error_of_the_service_or_a_script(
     async def sent() -> None:
         events = [make_event(number, type=text, aggregateId=text) for number, text in enumerate(HOSTILE)]
         with tempfile.TemporaryDirectory() as folder:
-            async with service(Path(folder), lines_of(events), console=True) as (client, _):
-                key = (await Visitor(client).see("/freeze")).forms[0]["formKey"]
+            async with console(Path(folder), lines_of(events)) as (visitor, _, tokens):
+                client, key = visitor.client, ""
                 for asked, path, query, form, has_key in requests:
+                    if not client.cookies:  # at the beginning, and when a form has signed out
+                        await visitor.sign_in(tokens["all"])
+                        key = (await visitor.see("/freeze")).forms[-1]["formKey"]
                     # A stream would not end.
                     method = "HEAD" if path == "/follow/rows" else asked
                     response = await client.request(

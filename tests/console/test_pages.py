@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -10,13 +11,17 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from eventferry import Mask, with_metadata
+from eventferry import Mask, Repository, open_store, with_metadata
+from eventferry.backup.storage import open_storage
 from eventferry.console import searching
 from eventferry.console.page import ROOT
-from eventferry.http import create_app
+from eventferry.http import SCOPES, TokenFile, create_app
+from eventferry.visible import visible
+from tests.console.test_checks import begun
 from tests.support import LONG_AGO, exported, line, make_event
 from tests.support.console import Markup, Visitor, console, markup_of
-from tests.support.service import URL, lines_of, opened, service
+from tests.support.service import URL, client_of, lines_of, opened, service
+from tests.support.small_backups import back_up
 from tests.support.sqlite import connect
 
 HOSTILE = [
@@ -78,6 +83,31 @@ async def test_whatever_an_event_holds_stays_text_on_every_page(tmp_path: Path) 
         assert "\u202e" not in shown
         assert "\u001b" not in shown
         assert "\\u202e" in shown
+
+
+async def test_whatever_the_path_of_a_store_or_a_backup_holds_stays_text_on_every_page(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path.joinpath(*HOSTILE)
+    folder.mkdir(parents=True)
+    file = TokenFile(tmp_path / "tokens.json")
+    token = file.add("all", SCOPES)
+    async with open_store(str(folder / "a.db")) as store, open_store(str(folder / "source.db")) as source:
+        await source.init()
+        await source.incremental_import([make_event(0)])
+        await store.init()
+        await store.sync(source, mode="replica")
+        await back_up(store, open_storage(folder / "backup"), source=HOSTILE[0])
+        repository = Repository(folder / "backup")
+        async with client_of(store, tokens=file, console=True, repositories=[repository]) as client:
+            visitor = Visitor(client)
+            await visitor.sign_in(token)
+            await begun(visitor, does="verify")
+            pages = await walked(visitor, ROOT)
+    for path, file_name in (("", "a.db"), ("/checks", "backup"), ("/operations", "source.db")):
+        assert visible(str(folder / file_name)) in pages[ROOT + path].text, path
+    asked = [page for path, page in pages.items() if "does=verify" in path]
+    assert visible(str(folder / "backup")) in asked[0].text
 
 
 async def test_an_event_is_shown_with_its_payload_as_it_stands_in_the_store(tmp_path: Path) -> None:
@@ -366,16 +396,28 @@ async def test_operations_show_an_open_import_and_discard_the_one_that_was_confi
         assert "None." in (await visitor.see("/operations")).text
 
 
-async def test_operations_show_syncs_and_what_is_wrong_with_them(tmp_path: Path) -> None:
+async def test_operations_show_syncs_with_how_far_they_are_behind(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     async with (
-        service(tmp_path, console=True) as (client, store),
-        service(tmp_path / "other", 5) as (_, other),
+        opened(tmp_path) as store,
+        opened(tmp_path / "other", 5) as other,
+        open_store(str(tmp_path / "nowhere.db")) as nowhere,
     ):
         await store.sync(other, mode="replica")
-        page = await Visitor(client).see("/operations")
-        assert "replica" in page.text
-        assert "no problem" in page.text
+        await other.append_events("a", [{"type": "LATER"}, {"type": "LATER"}])
+        async with client_of(store, console=True) as client:
+            page = await Visitor(client).see("/operations")
+            assert "replica" in page.text
+            assert "no problem" in page.text
+            assert "not known" in page.text
+            assert "--source STORE" in page.text
+        async with client_of(store, console=True, sources=[nowhere, other]) as client:
+            page = await Visitor(client).see("/operations")
+            assert re.search(r"2 events, \d+ s", page.text)
+            assert "--source STORE" not in page.text
+            assert "1 of the sources that were named could not be asked" in page.text
+            await store.sync(other)
+            assert "0 events" in (await Visitor(client).see("/operations")).text
 
 
 async def test_what_the_pages_load_is_in_the_package_and_kept_by_browsers(tmp_path: Path) -> None:

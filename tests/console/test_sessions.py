@@ -14,7 +14,7 @@ from eventferry.console.page import ROOT, Page
 from eventferry.console.sessions import SESSION_SECONDS
 from eventferry.http import SCOPES, TokenFile
 from tests.support.console import Visitor, console, markup_of
-from tests.support.service import URL, client_of, opened, service
+from tests.support.service import URL, client_of, service
 
 OPEN_TO_ALL = {"GET /sign-in", "POST /sign-in", "POST /sign-out", "GET /asset"}
 
@@ -231,22 +231,13 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("with_tokens", [True, False])
-async def test_a_form_changes_nothing_unless_it_is_the_visitors_own(
-    tmp_path: Path, with_tokens: bool
-) -> None:
-    file = TokenFile(tmp_path / "tokens.json")
-    token = file.add("all", SCOPES)
-    async with (
-        opened(tmp_path, 3) as store,
-        client_of(store, console=True, **({"tokens": file} if with_tokens else {})) as client,
-    ):
-        visitor = Visitor(client)
-        if with_tokens:
-            await visitor.sign_in(token)
-            own = (await visitor.see("")).forms[0]["formKey"]
-            await visitor.sign_in(token)  # another session
-            await visitor.send("/freeze", 403, formKey=own)
+async def test_a_form_changes_nothing_unless_it_is_the_visitors_own(tmp_path: Path) -> None:
+    async with console(tmp_path, 3) as (visitor, store, tokens):
+        client = visitor.client
+        await visitor.sign_in(tokens["all"])
+        own = (await visitor.see("")).forms[0]["formKey"]
+        await visitor.sign_in(tokens["all"])  # another session
+        await visitor.send("/freeze", 403, formKey=own)
         key = (await visitor.see("/freeze")).forms[-1]["formKey"]
         for wrong in ("", "0" * 64, key[:-1], "é"):
             page = await visitor.send("/freeze", 403, formKey=wrong)
@@ -272,8 +263,27 @@ async def test_a_service_without_tokens_shows_its_pages_to_everybody_but_other_s
         assert "Sign out" not in (await visitor.see("")).text
         assert (await client.get(f"{ROOT}/sign-in")).headers["location"] == ROOT
         assert (await client.get(ROOT, headers={"Host": "evil.example"})).status_code == 403
-        key = (await visitor.see("/freeze")).forms[0]["formKey"]
-        await visitor.send("/sign-in", 401, token="anything", formKey=key)
+
+
+async def test_a_service_without_tokens_lets_nobody_change_anything_and_says_how(tmp_path: Path) -> None:
+    async with service(tmp_path, 3, console=True) as (client, store):
+        for page in (page for page in GUARDED if page.scope != "read"):
+            response = await client.request(
+                page.method,
+                ROOT + page.path,
+                data={"formKey": "", "does": "check", "id": "1", "steps": "parts"},
+            )
+            assert response.status_code == 403, page.path
+            told = markup_of(response).text
+            assert f"a token with the scope {page.scope} is needed; the service takes none without" in told
+        await store.begin_import()
+        for path in ("/operations", "/checks"):
+            shown = await Visitor(client).see(path)
+            assert "--tokens FILE" in shown.text
+            assert not shown.forms
+            assert not [
+                link for link in shown.links if any(map(link.count, ("freeze", "rollback", "examine")))
+            ]
 
 
 async def test_a_person_who_comes_to_the_service_is_led_to_the_console_and_a_program_is_not(

@@ -23,6 +23,7 @@ OPEN_TO_ALL = {"/healthz", "/openapi.json", "/docs"}
 SCOPE_OF = {
     "GET /describe": {"read"},
     "GET /events": {"read"},
+    "GET /bookmark": {"read"},
     "POST /events": {"write"},
     "POST /append": {"write"},
     "GET /aggregate": {"read"},

@@ -20,6 +20,7 @@ from tests.support.service import URL, lines_of, new_event, opened, problem_of
 HANDLERS: dict[tuple[str, str], http.Handler[Any]] = {
     ("GET", "/describe"): http.describe_handler,
     ("GET", "/events"): http.events_handler,
+    ("GET", "/bookmark"): http.bookmark_handler,
     ("POST", "/events"): http.save_handler,
     ("GET", "/export"): http.export_handler,
     ("POST", "/freeze"): http.freeze_handler,
@@ -63,6 +64,7 @@ async def test_every_handler_works_alone(tmp_path: Path, framework: Any) -> None
         event = {"type": "T", "aggregateId": "a", "aggregateVersion": 1}
         assert (await client.post("/events", json=event)).status_code == 201
         problem_of(await client.post("/events", json=event))
+        assert (await client.get("/bookmark")).json() == {"bookmark": await store.bookmark()}
         assert (await client.post("/freeze")).status_code == 204
         assert (await client.post("/unfreeze")).status_code == 204
         new = lines_of([new_event(1, timestamp=5_000_000_000_000)])

@@ -13,7 +13,7 @@ import pytest
 from eventferry import ImportStream, open_store
 from eventferry.http import TokenFile
 from eventferry.http.events import PAGE_BYTES
-from tests.support import as_dict, exported, make_event, make_lines
+from tests.support import as_dict, exported, import_lines, make_event, make_lines
 from tests.support.service import client_of, lines_of, new_event, opened, problem_of, service
 
 
@@ -154,6 +154,24 @@ async def test_a_save_answers_with_the_stored_event_and_its_cursor(tmp_path: Pat
         assert [told["event"]] == [as_dict(stored) for stored in page.events]
         assert told["cursor"] == page.cursor
         assert {key: told["event"][key] for key in event} == event
+
+
+async def test_a_bookmark_is_made_of_the_cursor_of_a_save_or_of_an_append(tmp_path: Path) -> None:
+    async with service(tmp_path, 300) as (client, store):
+        event = {"type": "T", "aggregateId": "a", "aggregateVersion": 1}
+        saved = (await client.post("/events", json=event)).json()["cursor"]
+        append = {"aggregateId": "a", "events": [{"type": "LATER"}]}
+        appended = (await client.post("/append", json=append)).json()["cursor"]
+        for cursor, later in ((saved, ["LATER"]), (appended, [])):
+            answer = await client.get("/bookmark", params={"cursor": cursor})
+            assert answer.json() == {"bookmark": await store.bookmark(cursor)}
+            page = (await client.get("/events", params={"since": answer.json()["bookmark"]})).json()
+            assert [each["type"] for each in page["events"]] == later
+        assert (await client.get("/bookmark")).json() == {"bookmark": await store.bookmark()}
+        await import_lines(store, make_lines(3))
+        refused = problem_of(await client.get("/bookmark", params={"cursor": appended}))
+        assert (refused["type"], refused["status"]) == ("urn:eventferry:cursor-ahead", 409)
+        assert problem_of(await client.get("/bookmark", params={"cursor": "AAAA"}))["status"] == 400
 
 
 async def test_a_saved_payload_is_stored_as_exactly_as_it_was_spelled(tmp_path: Path) -> None:

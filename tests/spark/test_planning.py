@@ -262,6 +262,7 @@ def test_what_the_store_cannot_apply_is_left_to_spark(url: str, left: Filter) ->
         ({"url": "a.db", "chain": "0" * 16}, "chain belongs to repository"),
         ({"url": "a.db", "from": "marten", "until": "x"}, "until is only for a store"),
         ({"repository": "a", "from": "marten"}, "from is only for a database"),
+        ({"url": "a.db", "from": "marten", "numPartitions": "3"}, "numPartitions does not go with from"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_name(options: dict[str, str], told: str) -> None:

@@ -34,6 +34,13 @@ console_options = together(
     ),
     identity_option,
     option(
+        "--source sources",
+        "STORE",
+        "A store that is synced into this one: the pages show how far behind this one is (repeatable).",
+        multiple=True,
+        type=STORE,
+    ),
+    option(
         "--mask mask",
         "POINTER",
         "Show *** in place of what this JSON Pointer finds in payloads, as for secrets (repeatable).",
@@ -68,6 +75,7 @@ def console(
     scopes: tuple[Scope, ...],
     repository: tuple[str, ...],
     identity: tuple[str, ...],
+    sources: tuple[str, ...],
     mask: tuple[str, ...],
     no_browser: bool,
 ) -> None:
@@ -85,7 +93,7 @@ def console(
     token = OneToken(NAME, ("read", *scopes))
 
     async def work() -> None:
-        async with open_store(store) as opened:
+        async with open_store(store) as opened, contextlib.AsyncExitStack() as stack:
             if not await opened.exists():
                 raise StoreNotFoundError(f"there is no store at {without_password(store)}")
             app = create_app(
@@ -93,9 +101,10 @@ def console(
                 tokens=token,
                 console=True,
                 repositories=[eventferry.Repository(place, identity) for place in repository],
+                sources=[await stack.enter_async_context(open_store(place)) for place in sources],
                 mask=eventferry.Mask(mask),
             )
-            with listen(serving) as listener, contextlib.ExitStack() as stack:
+            with listen(serving) as listener:
                 log_to_stderr(logging.WARNING, formatter(context))
                 address = f"{url_of(listener, serving)}/console/sign-in{_to(aggregate)}#{token.token}"
                 announce(context, f"the console of {shown(store)} is at {address}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,11 @@ _SIZE = WholeNumber(1)
         type=click.FloatRange(0),
     ),
 )
-@section("Console", flag("--console", "Serve pages for people too, at /console."), console_options)
+@section(
+    "Console",
+    flag("--console", "Serve pages for people too, at /console. Without --tokens they change nothing."),
+    console_options,
+)
 @click.pass_context
 def serve(
     context: click.Context,
@@ -98,6 +103,7 @@ def serve(
     console: bool,
     repository: tuple[str, ...],
     identity: tuple[str, ...],
+    sources: tuple[str, ...],
     mask: tuple[str, ...],
     **options: Any,
 ) -> None:
@@ -112,8 +118,8 @@ def serve(
     from eventferry.http.serving import serve as serve_app
 
     given = {name: value for name, value in options.items() if value is not None}
-    if (repository or identity or mask) and not console:
-        raise UsageError("--repository, --identity and --mask are for --console")
+    if (repository or identity or sources or mask) and not console:
+        raise UsageError("--repository, --identity, --source and --mask are for --console")
     host = given["host"]
     if tokens is None and not is_loopback(host):
         raise UsageError(
@@ -128,7 +134,7 @@ def serve(
     serving = Serving(**given, timeout=limits.timeout)
 
     async def work() -> None:
-        async with open_store(store) as opened:
+        async with open_store(store) as opened, contextlib.AsyncExitStack() as stack:
             if not await opened.exists():
                 raise StoreNotFoundError(f"there is no store at {without_password(store)}")
             app = create_app(
@@ -142,6 +148,7 @@ def serve(
                 allowed_origins=allowed_origins,
                 console=console,
                 repositories=[eventferry.Repository(place, identity) for place in repository],
+                sources=[await stack.enter_async_context(open_store(place)) for place in sources],
                 mask=eventferry.Mask(mask),
             )
             with listen(serving) as listener:

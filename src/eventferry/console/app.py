@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from eventferry import Mask, Repository
+from eventferry import EventStore, Mask, Repository
 from eventferry.console import (
     checks,
     downloads,
@@ -71,15 +71,22 @@ class Console:
         service: whose store is shown.
         guards: of the service.
         repositories: backups that are shown.
+        sources: of syncs into the store, which are asked how far behind these are.
         mask: what of payloads is not shown.
     """
 
     def __init__(
-        self, service: Service, guards: Guards, repositories: Sequence[Repository], mask: Mask
+        self,
+        service: Service,
+        guards: Guards,
+        repositories: Sequence[Repository],
+        sources: Sequence[EventStore],
+        mask: Mask,
     ) -> None:
         self.service = service
         self.guards = guards
         self.repositories = repositories
+        self.sources = sources
         self.mask = mask
         self.sessions = Sessions(guards)
         self.examinations = Examinations(service.leaving)

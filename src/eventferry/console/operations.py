@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from functools import partial
 from typing import Literal, TypeAlias
 
+from eventferry import EventStore, SyncStatus
 from eventferry.clock import now
 from eventferry.console.page import Answer, Form, View, Visit, page
-from eventferry.http.handling import Query
+from eventferry.errors import EventferryError
+from eventferry.http.handling import Query, tell
+
+SOURCE_SECONDS = 5.0
+"""Seconds in which the source of a sync is to answer; a page does not wait longer."""
 
 
 @page("GET", "/operations", "read")
 async def operations_page(visit: Visit[Query]) -> Answer:
     """Freezes, imports and syncs."""
     store = visit.store
+    asked = await asyncio.gather(*map(partial(_asked, store), visit.house.sources))
+    known = {sync.source: sync for found in asked if found is not None for sync in found}
     values = {
         "store": await store.describe(estimate_counts=True),
         "progress": await store.import_progress(),
-        "syncs": await store.sync_status(),
+        "syncs": [known.get(sync.source, sync) for sync in await store.sync_status()],
+        "silent": asked.count(None),
         "now": now(),
     }
     return View("operations.html", values)
+
+
+async def _asked(store: EventStore, source: EventStore) -> list[SyncStatus] | None:
+    """The sync from a source into a store, with how far behind it is; None if that cannot be told."""
+    try:
+        async with asyncio.timeout(SOURCE_SECONDS):
+            return await store.sync_status(source)
+    except (TimeoutError, EventferryError) as error:
+        tell(logging.WARNING, "console-operations", f"failed={type(error).__name__}: {error}", {})
+        return None
 
 
 @page("GET", "/freeze", "write")

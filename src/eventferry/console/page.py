@@ -78,6 +78,7 @@ class House(Protocol):
     guards: Guards
     sessions: Sessions
     repositories: Sequence[Repository]
+    sources: Sequence[EventStore]
     mask: Mask
     examinations: Examinations
     counts: Counts
@@ -176,8 +177,9 @@ class Page(Generic[Q]):
                     return _to_sign_in(request)
                 await house.guards.admit(request.scope, lambda: visitor.name)
                 if self.scope not in visitor.scopes:
+                    how = "" if visitor.session else "; the service takes none without --tokens FILE"
                     raise RefusedError(
-                        403, "scope-too-small", f"a token with the scope {self.scope} is needed"
+                        403, "scope-too-small", f"a token with the scope {self.scope} is needed{how}"
                     )
             with told_elsewhere():
                 given = await self._given(house, request, visitor)

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from eventferry.clock import now
 from eventferry.http.guards import Guards
-from eventferry.http.tokens import SCOPES, Scope, Token
+from eventferry.http.tokens import Scope, Token
 
 SESSION_SECONDS = 8 * 3600
 """How long a session lasts: a day's work."""
@@ -43,8 +43,8 @@ class Visitor:
     until: int
 
 
-EVERYBODY = Visitor("", SCOPES, "", 0)
-"""The visitor of a service without tokens."""
+EVERYBODY = Visitor("", ("read",), "", 0)
+"""The visitor of a service without tokens, who may look and do nothing else."""
 
 
 class Sessions:

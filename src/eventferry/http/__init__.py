@@ -19,6 +19,7 @@ from eventferry.http.app import create_app
 from eventferry.http.appends import aggregate_handler, append_handler
 from eventferry.http.bodies import ClientGoneError, request_blocks
 from eventferry.http.events import (
+    bookmark_handler,
     describe_handler,
     events_handler,
     export_handler,
@@ -67,6 +68,7 @@ __all__ = [
     "append_handler",
     "begin_handler",
     "begin_import_handler",
+    "bookmark_handler",
     "commit_handler",
     "commit_import_handler",
     "create_app",

@@ -46,6 +46,7 @@ def create_app(
     allowed_origins: Collection[str] = (),
     console: bool = False,
     repositories: Sequence[Repository] = (),
+    sources: Sequence[EventStore] = (),
     mask: Mask | None = None,
 ) -> Starlette:
     """The service of a store as an ASGI application, to be served or mounted in another one.
@@ -55,7 +56,8 @@ def create_app(
     Args:
         store: the store.
         tokens: the token file, or its path; clients must present a token.
-        insecure: must be True to run without tokens: then everybody who can connect may do everything.
+        insecure: must be True to run without tokens: then everybody who can connect may do everything, by the routes;
+            the pages of the console only read.
         exchange_dir: the directory where reSolve's own client may name files; without it, its routes are off.
         limits: limits on bodies, concurrent imports and waiting times.
         rate: limit of requests per token (without tokens, per address), such as `100/minute`.
@@ -63,6 +65,7 @@ def create_app(
         allowed_origins: web sites whose pages may call the service, such as `https://admin.example`.
         console: serve pages for people too, at `/console`; see docs/console.md.
         repositories: backups that the console shows.
+        sources: stores that are synced into this one: the console shows how far behind it is. They are not closed.
         mask: what of payloads the console does not show; None: secrets.
 
     Raises:
@@ -87,7 +90,7 @@ def create_app(
     if console:
         from eventferry.console.app import Console  # it loads a template engine, which nobody else needs
 
-        pages = Console(service, guards, repositories, mask or Mask())
+        pages = Console(service, guards, repositories, sources, mask or Mask())
     app = Starlette(
         routes=[*_places(service, guards, pages), *([] if pages is None else pages.routes())],
         middleware=_middleware(service.metrics, allowed_origins),

@@ -46,6 +46,10 @@ class _DescribeQuery(Query):
     estimate_counts: bool = False
 
 
+class _BookmarkQuery(Query):
+    cursor: Cursor | None = None
+
+
 class KindsQuery(Query):
     """Which events are meant, whenever they happened."""
 
@@ -85,6 +89,12 @@ class PageAnswer(msgspec.Struct):
     events: list[Event]
     cursor: str | None
     bookmark: str | None
+
+
+class BookmarkAnswer(msgspec.Struct, frozen=True):
+    """A bookmark."""
+
+    bookmark: str
 
 
 class EventToSave(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -158,6 +168,14 @@ async def events_handler(call: Call[_PageQuery]) -> Response:
         # Who goes on by cursors does not look at it, and it costs as much as reading 256 events.
         bookmark = None if by_time or query.cursor is not None else await export.bookmark()
     return JsonResponse(msgspec.Raw(json_page(blocks, cursor, bookmark)))
+
+
+@route("GET", "/bookmark", "read", refuses=(409,))
+@answers("The bookmark.", BookmarkAnswer)
+async def bookmark_handler(call: Call[_BookmarkQuery]) -> BookmarkAnswer:
+    """Get the bookmark at a cursor, such as that of a save; without one, at the end of the store."""
+    cursor = call.query.cursor
+    return BookmarkAnswer(await (call.store.bookmark() if cursor is None else call.store.bookmark(cursor)))
 
 
 @route("POST", "/events", "write", refuses=(409, 423), body=_EVENT)

@@ -75,6 +75,7 @@ def _present(call: Call[Query]) -> list[Handler[Any]]:
 ROUTES: tuple[Handler[Any], ...] = (
     events.describe_handler,
     events.events_handler,
+    events.bookmark_handler,
     events.save_handler,
     appends.append_handler,
     appends.aggregate_handler,

@@ -21,7 +21,7 @@ class ReadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         chain: of the repository, where it holds several stores.
         manifest: the state of the repository at the end of this run; by default of the last one.
         identities: files of keys, separated by commas, for a repository that is encrypted. Every worker reads them.
-        num_partitions: maximum number of tasks, and so of connections.
+        num_partitions: maximum number of tasks, and so of connections; not with `mapping`, which one task reads.
         since: of a store: only what comes behind this bookmark. For a stream also `now`.
         until: of a store: only what this bookmark has read. By default, what the store holds when the data frame is
             made.
@@ -83,6 +83,8 @@ def read_options(given: Mapping[str, str]) -> ReadOptions:
         _refuse(options, "is only for a store", "since", "until", "max_events_per_trigger")
     if options.repository is not None:
         _refuse(options, "is only for a database", "mapping")
+    if options.mapping is not None:
+        _refuse(options, "does not go with from: one task reads another product's tables", "num_partitions")
     return options
 
 

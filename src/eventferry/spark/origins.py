@@ -1,7 +1,9 @@
 """What a data frame reads: planned once on the driver, and read by tasks that share nothing but what they are given.
 
 A store is read up to a bookmark, and a repository up to the end of a run. So each task, each retry and each action on
-the data frame reads one state, or ends with an error that says that it is gone.
+the data frame reads one state, or ends with an error that says that it is gone. Another product's tables have no such
+end: a row with a lower position may become visible later, and rows may be changed or deleted. Each read sees one state,
+that of its own time.
 """
 
 from __future__ import annotations
