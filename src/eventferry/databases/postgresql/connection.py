@@ -346,7 +346,8 @@ _FULL = ("too many clients", "connection slots are reserved", "too many connecti
 """Of SQLSTATE 53300, which libpq does not tell before there is a connection; the last is pgbouncer's."""
 
 _MEANINGS: tuple[tuple[tuple[str, ...], type[EventferryError], str], ...] = (
-    (("42P01", "3F000", "3D000"), StoreNotFoundError, "holds no store"),
+    # The last: what has the name cannot be locked as a table can.
+    (("42P01", "3F000", "3D000", "42809"), StoreNotFoundError, "holds no store"),
     (("55P03", "40P01", "40001", "53300", "53400", "57P03"), StoreBusyError, "is held by somebody else"),
     (("42501", "25006"), ReadOnlyStoreError, "does not allow this with the rights at hand"),
     (("08", "28", "57P"), StoreUnreachableError, "cannot be reached"),
