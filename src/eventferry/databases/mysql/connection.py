@@ -503,6 +503,8 @@ _SETTINGS: dict[str, str | int] = {
     "sql_safe_updates": 0,
     "sql_big_selects": 1,
     "sql_auto_is_null": 0,
+    # What is done in no transaction is kept.
+    "autocommit": 1,
     # A COMMIT neither begins another transaction nor ends the connection.
     "completion_type": "'NO_CHAIN'",
     "foreign_key_checks": 1,
