@@ -13,17 +13,22 @@ from eventferry import (
     AUTO,
     MANUAL,
     AlreadyFrozenError,
+    Append,
     EventferryError,
     EventStore,
     InputError,
     NotFrozenError,
+    Rule,
+    Rules,
     StoreClosedError,
     StoreExistsError,
     StoreFrozenError,
     StoreNotFoundError,
     UsageError,
+    archive,
     open_store,
     pipeline,
+    recall,
 )
 from tests.support import (
     LONG_AGO,
@@ -56,6 +61,24 @@ async def drain(source: Any) -> None:
         pass
 
 
+ERASE = Rules(rules=(Rule(redact=("/name",)),))
+NOWHERE = "/dev/null/repository"
+
+
+async def bring_erasures(store: EventStore) -> None:
+    async with open_store("sqlite://:memory:") as source:
+        await source.init()
+        await source.erase(ERASE)
+        await store.bring_erasures(source)
+
+
+async def sync_into(store: EventStore) -> None:
+    async with open_store("sqlite://:memory:") as source:
+        await source.init()
+        await import_lines(source, make_lines(3))
+        await store.sync(source)
+
+
 READS: dict[str, Use] = {
     "describe": lambda store: store.describe(calculate_cursor=True),
     "load_events by cursor": lambda store: store.load_events(limit=10, cursor=None),
@@ -73,6 +96,11 @@ READS: dict[str, Use] = {
 }
 WRITES_THAT_A_FREEZE_REFUSES: dict[str, Use] = {
     "save_event": lambda store: store.save_event(NEW),
+    "append_events": lambda store: store.append_events("new", [{"type": "T"}]),
+    "append_batches": lambda store: store.append_batches([Append("new", [{"type": "T"}], "none")]),
+    "append_events, a key": lambda store: store.append_events("new", [{"type": "T"}], idempotency_key="k"),
+    "erase": lambda store: store.erase(ERASE),
+    "begin_import": lambda store: store.begin_import(),
     "import_events": lambda store: import_lines(store, make_lines(3)),
     "incremental_import": lambda store: store.incremental_import([INCREMENTAL]),
     "begin_incremental_import": lambda store: store.begin_incremental_import(),
@@ -94,7 +122,17 @@ OTHER_WRITES: dict[str, Use] = {
     "remove_event_subscriber": lambda store: store.remove_event_subscriber("app", "model"),
     "drop": lambda store: store.drop(),
 }
-EVERY_USE = READS | WRITES_THAT_A_FREEZE_REFUSES | OTHER_WRITES
+WRITES_BY_SOMETHING_ELSE: dict[str, Use] = {
+    "push_import": lambda store: store.push_import("some id", "part", [make_lines(3)]),
+    "commit_import": lambda store: store.commit_import("some id"),
+    "rollback_import": lambda store: store.rollback_import(),
+    "bring_erasures": bring_erasures,
+    "archive": lambda store: archive(store, NOWHERE, until=0),
+    "recall": lambda store: recall(store, NOWHERE),
+}
+"""What may write nothing, by what it is told: an open import, another store, a repository."""
+
+EVERY_USE = READS | WRITES_THAT_A_FREEZE_REFUSES | OTHER_WRITES | WRITES_BY_SOMETHING_ELSE
 
 
 async def refused(store: EventStore, error: type[EventferryError], name: str, use: Use) -> None:
@@ -240,7 +278,11 @@ async def test_closing_a_store_that_never_connected_is_fine(new_url: NewUrl) -> 
 
 @pytest.mark.once
 async def test_using_a_closed_store_is_refused_by_name(opened: Opened) -> None:
-    every = EVERY_USE | {"init": lambda store: store.init(), "exists": lambda store: store.exists()}
+    every = EVERY_USE | {
+        "init": lambda store: store.init(),
+        "exists": lambda store: store.exists(),
+        "sync": sync_into,
+    }
     async with opened() as store:
         await store.close()
         for name, use in every.items():

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from eventferry import EventStore, InputError, UsageError
+from eventferry import Append, EventStore, InputError, UsageError
 from tests.support import LONG_AGO, Opened, exported
 
 
@@ -111,9 +111,12 @@ async def test_what_is_json_but_for_its_class_is_stored(opened: Opened) -> None:
             await store.save_event(each | {"aggregateId": "b", "aggregateVersion": i + 1})
             for i, each in enumerate(given)
         ]
+        await store.append_events("c", [each | {"aggregateId": "c"} for each in given])
+        appended = (await store.load_aggregate("c")).events
         events = (await store.load_events(limit=100, cursor=None)).events
-        assert [each.payload for each in events] == [shapes(stored) for _, stored in STORED.values()] * 2
-        assert [each.event.payload for each in saved] == [shapes(stored) for _, stored in STORED.values()]
+        for found in (events[: len(given)], [each.event for each in saved], appended):
+            assert [each.payload for each in found] == [shapes(stored) for _, stored in STORED.values()]
+        assert len(events) == 3 * len(given)
 
 
 @pytest.mark.once
@@ -125,6 +128,8 @@ async def test_what_is_no_json_is_refused_by_the_number_of_its_event(opened: Ope
                     await store.incremental_import([event(), event(payload=payload)])
                 with pytest.raises(InputError, match="field payload"):
                     await store.save_event(event(aggregateVersion=1, payload=payload))
+                with pytest.raises(InputError, match="event 2, field payload"):
+                    await store.append_events("a", [event(), event(payload=payload)])
         assert await exported(store) == b""
 
 
@@ -134,8 +139,9 @@ async def test_names_and_times_may_be_of_such_classes_too(opened: Opened) -> Non
         odd = event(type=Kind.PLACED, timestamp=Whole(LONG_AGO), aggregateId=Text("é"))
         await store.incremental_import([odd, MappingProxyType(odd), {Text(key): odd[key] for key in odd}])
         await store.save_event(odd | {"aggregateId": Text("other"), "aggregateVersion": Whole(1)})
+        await store.append_events(Text("third"), ({"type": Kind.PLACED} for _ in range(1)))
         page = await store.load_events(limit=9, cursor=None, event_types=[Kind.PLACED, Text("T")])
-        assert [each.type for each in page.events] == ["Placed"] * 4
+        assert [each.type for each in page.events] == ["Placed"] * 5
         found = await store.load_events(limit=9, cursor=None, aggregate_ids=[Text("é")])
         assert [each.aggregate_version for each in found.events] == [1, 2, 3]
         assert (await store.get_latest_event(aggregate_ids=[Text("other")])) is not None
@@ -173,16 +179,29 @@ async def test_what_is_no_event_is_refused_by_its_number(opened: Opened) -> None
                 await store.gather_secrets_from_events([wrong])
             with pytest.raises(InputError, match="an event is a dict or an Event"):
                 await store.save_event(wrong)
+            with pytest.raises(InputError, match="event 2: an event is a dict or an Event"):
+                await store.append_events("a", [event(), wrong])
         assert await exported(store) == b""
 
 
 @pytest.mark.once
 async def test_what_is_no_source_of_events_is_refused_by_name(opened: Opened) -> None:
+    async def later() -> AsyncIterator[Any]:
+        yield event()
+
     sources: list[Any] = [None, 7, Path("x"), event(), "text", b"bytes"]
     async with opened() as store:
         for source in sources:
             with pytest.raises(UsageError, match="events are"):
                 await store.incremental_import(source)
+        for source in [*sources, later()]:
+            with pytest.raises(UsageError, match="events are"):
+                await store.append_events("a", source)
+            with pytest.raises(UsageError, match="events are"):
+                await store.append_batches([Append("b", [event()]), Append("a", source)])
+            with pytest.raises(UsageError, match="append"):
+                await store.append_batches(source)
+        assert await exported(store) == b""
 
 
 @pytest.mark.once

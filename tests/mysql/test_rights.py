@@ -15,6 +15,7 @@ import pytest
 from eventferry import (
     EventferryError,
     ReadOnlyStoreError,
+    StoreBusyError,
     StoreNotFoundError,
     StoreUnreachableError,
     UsageError,
@@ -100,6 +101,35 @@ async def test_a_wrong_password_is_told_and_not_repeated(database: Database) -> 
         assert "wrong-one" not in str(refused.value)
         with pytest.raises(StoreUnreachableError, match="Access denied"):
             await store.save_event(SAVED)
+
+
+async def test_a_user_who_may_ask_no_more_for_now_is_told_so(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, make_lines(3))
+    user = f"q_{database.name[-12:]}"
+    database.run(
+        f"CREATE USER {user}@'127.0.0.1' IDENTIFIED BY 'often' WITH MAX_QUERIES_PER_HOUR 40",
+        f"GRANT ALL ON `{database.name}`.* TO {user}@'127.0.0.1'",
+    )
+    async with open_store(database.url_as(user, "often"), busy_timeout=1) as store:
+        assert await exported(store) == make_lines(3)
+
+        async def ask_often() -> None:
+            for _ in range(40):
+                await store.describe()
+
+        for call in (
+            ask_often,
+            lambda: store.save_event(SAVED),
+            lambda: store.freeze(),
+            lambda: import_lines(store, make_lines(5)),
+        ):
+            with pytest.raises(StoreBusyError, match="allows this user no more for now"):
+                await call()
+    async with open_store(database.url) as store:
+        assert await exported(store) == make_lines(3)
+        assert not (await store.describe()).is_frozen
 
 
 async def test_a_server_that_is_not_there_is_told_by_its_place() -> None:

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from eventferry import AUTO, MANUAL, ConcurrentError, ImportReport, InputError, check, open_store, pipeline
+from eventferry import (
+    AUTO,
+    MANUAL,
+    ConcurrentError,
+    ImportReport,
+    InputError,
+    ReadOnlyStoreError,
+    check,
+    open_store,
+    pipeline,
+)
 from tests.support import (
     FAR_FUTURE,
     all_pages,
@@ -45,6 +55,9 @@ WORST = {
     "sql_notes": "0",
     "lc_messages": "'de_DE'",
     "net_read_timeout": "1",
+    "net_write_timeout": "1",
+    "autocommit": "0",
+    "sql_quote_show_create": "0",
     "sql_mode": "'ANSI,PIPES_AS_CONCAT,NO_BACKSLASH_ESCAPES'",
     "wait_timeout": "1",
 }
@@ -52,6 +65,8 @@ WORST = {
 
 WORST_OF_MARIADB = {
     "alter_algorithm": "'INSTANT'",
+    "check_constraint_checks": "0",
+    "idle_readonly_transaction_timeout": "1",
     "idle_transaction_timeout": "1",
     "idle_write_transaction_timeout": "1",
     "innodb_strict_mode": "0",
@@ -88,6 +103,16 @@ def worst_of(server: Server) -> dict[str, str]:
     return WORST | (WORST_OF_MYSQL if isinstance(server, MySql) else WORST_OF_MARIADB)
 
 
+def as_app(database: Database) -> Database:
+    """The same for a user who may do everything in it and is no administrator."""
+    database.run(
+        "DROP USER IF EXISTS app@'127.0.0.1'",
+        "CREATE USER app@'127.0.0.1' IDENTIFIED BY 'secret'",
+        f"GRANT ALL ON `{database.name}`.* TO app@'127.0.0.1'",
+    )
+    return Database(database.url_as("app", "secret"))
+
+
 @pytest.fixture
 def worst(own_server: Server) -> Iterator[Database]:
     """A database of a server whose settings are all at their worst, for a user who is no administrator: only for such
@@ -96,17 +121,13 @@ def worst(own_server: Server) -> Iterator[Database]:
     worst = worst_of(own_server)
     hidden = FOR_ADMINISTRATORS_OF_MYSQL if isinstance(own_server, MySql) else set()
     before = dict(database.run("SHOW GLOBAL VARIABLES"))
-    database.run(
-        "DROP USER IF EXISTS app@'127.0.0.1'",
-        "CREATE USER app@'127.0.0.1' IDENTIFIED BY 'secret'",
-        f"GRANT ALL ON `{database.name}`.* TO app@'127.0.0.1'",
-    )
+    app = as_app(database)
     set_all = ", ".join(f"SESSION {name} = {value}" for name, value in worst.items() if name not in hidden)
     database.run(
         *(f"SET GLOBAL {name} = {value}" for name, value in worst.items() if name != "lc_messages"),
         'SET GLOBAL init_connect = "SET {}"'.format(set_all.replace('"', '\\"')),
     )
-    yield Database(database.url_as("app", "secret"))
+    yield app
     with_defaults = (
         f"SET GLOBAL {name} = {value if value.replace('.', '').isdigit() else repr(value)}"
         for name, value in ((name, before[name]) for name in worst)
@@ -156,6 +177,38 @@ async def test_everything_works_whatever_is_set_on_the_server(worst: Database) -
         assert (await store.describe()).event_count == 1000
         await store.drop()
         assert not await store.exists()
+
+
+async def test_a_user_who_is_set_to_read_only_is_refused_by_name_and_reads(own_server: Server) -> None:
+    database = made_on(own_server.url(f"readonly_{secrets.token_hex(4)}"))
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, make_lines(10))
+    before = database.definitions()
+    name = "transaction_read_only" if isinstance(own_server, MySql) else "tx_read_only"
+    database.run(f"SET GLOBAL init_connect = 'SET SESSION {name} = 1'")
+    try:
+        async with open_store(as_app(database).url) as store:
+            assert await exported(store) == make_lines(10)
+            assert len(await all_pages(store, 3)) == 10
+            for call in (
+                lambda: store.save_event({"type": "T", "aggregateId": "x", "aggregateVersion": 1}),
+                lambda: store.append_events("x", [{"type": "T"}]),
+                store.freeze,
+                store.drop,
+                store.begin_incremental_import,
+                lambda: store.set_secret("id", "secret"),
+                lambda: store.save_snapshot("key", "content"),
+                lambda: store.incremental_import(
+                    [{"type": "T", "aggregateId": "x", "timestamp": FAR_FUTURE}]
+                ),
+                lambda: import_lines(store, make_lines(5)),
+            ):
+                with pytest.raises(ReadOnlyStoreError, match=r"READ[ -]ONLY"):
+                    await call()
+    finally:
+        database.run("SET GLOBAL init_connect = ''")
+    assert database.definitions() == before
 
 
 RULES = {"innodb_default_row_format": "'redundant'", "innodb_file_per_table": "1"}

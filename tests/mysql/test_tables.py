@@ -168,24 +168,120 @@ async def test_an_event_that_fits_no_packet_is_refused_by_line_before_anything_c
         assert await exported(store) == just_so
 
 
-@pytest.mark.parametrize("what", ["trigger", "foreign key"])
-async def test_what_a_swap_would_lose_makes_it_refuse(database: Database, what: str) -> None:
+HINDRANCES = {
+    "trigger": (
+        "CREATE TRIGGER counting AFTER INSERT ON events FOR EACH ROW SET @count = 1",
+        "the trigger counting",
+    ),
+    "foreign key": (
+        """CREATE TABLE counting (a BIGINT, b BIGINT,
+          CONSTRAINT counting FOREIGN KEY (a, b) REFERENCES events (threadId, threadCounter))""",
+        "the foreign key counting",
+    ),
+    "column": ("ALTER TABLE events ADD tenant INT NULL", "the column tenant"),
+    "generated column": (
+        "ALTER TABLE events ADD total INT AS (LENGTH(payload)) VIRTUAL, ADD KEY (total)",
+        "the column total",
+    ),
+    "check": ("ALTER TABLE events ADD CONSTRAINT short CHECK (LENGTH(type) < 99)", "the check short"),
+    "partitions": (
+        """ALTER TABLE events DROP KEY aggregate, ADD KEY aggregate (aggregateId, aggregateVersion)
+          PARTITION BY HASH (threadId) PARTITIONS 4""",
+        "the partitions by HASH",
+    ),
+}
+HINDRANCES_OF_MARIADB = {
+    "check of a column": (
+        "ALTER TABLE events MODIFY aggregateVersion BIGINT NOT NULL CHECK (aggregateVersion < 99)",
+        "the check aggregateVersion",
+    ),
+    "versions": ("ALTER TABLE events ADD SYSTEM VERSIONING", "system versioning"),
+}
+
+
+def hindrances(database: Database) -> dict[str, tuple[str, str]]:
+    return HINDRANCES | (HINDRANCES_OF_MARIADB if is_mariadb(database) else {})
+
+
+def is_mariadb(database: Database) -> bool:
+    return "MariaDB" in str(database.run("SELECT VERSION()"))
+
+
+def start_over(database: Database) -> None:
+    database.run("SET foreign_key_checks = 0", *(f"DROP TABLE `{name}`" for name in database.tables()))
+
+
+async def test_what_a_swap_would_lose_makes_it_refuse(database: Database) -> None:
+    for statement, words in hindrances(database).values():
+        async with open_store(database.url) as store:
+            await store.init()
+            await import_lines(store, make_lines(3))
+            database.run(statement)
+            with pytest.raises(UnsupportedStoreError, match=words):
+                await store.import_events().begin()  # before the first event has come
+            with pytest.raises(UnsupportedStoreError, match=words):
+                await store.begin_import()
+            assert database.tables() - {"counting", "events-committed-imports"} == STORE, words
+            assert await exported(store) == make_lines(3)
+            assert not (await store.describe()).is_frozen
+        start_over(database)
+
+
+async def test_what_comes_during_an_import_is_refused_by_name_at_its_end(database: Database) -> None:
+    for statement, words in hindrances(database).values():
+        async with open_store(database.url) as store:
+            await store.init()
+            await import_lines(store, make_lines(3))
+            stream = store.import_events()
+            await stream.write(make_lines(5))
+            database.run(statement)
+            with pytest.raises(UnsupportedStoreError, match=words):
+                await stream.close()
+            assert database.tables() - {"counting"} == STORE, words
+            assert await exported(store) == make_lines(3)
+            assert not (await store.describe()).is_frozen
+        start_over(database)
+
+
+async def test_what_a_table_may_be_like_hinders_no_swap(database: Database) -> None:
     async with open_store(database.url) as store:
         await store.init()
         await import_lines(store, make_lines(3))
-        if what == "trigger":
-            database.run("CREATE TRIGGER counting AFTER INSERT ON events FOR EACH ROW SET @count = 1")
-        else:
-            database.run(
-                """CREATE TABLE counting (a BIGINT, b BIGINT,
-                CONSTRAINT counting FOREIGN KEY (a, b) REFERENCES events (threadId, threadCounter))"""
-            )
-        with pytest.raises(UnsupportedStoreError, match=f"{what} counting"):
-            await store.import_events().begin()  # before the first event has come
-        assert database.tables() - {"counting"} == STORE
-        assert await exported(store) == make_lines(3)
-        assert not (await store.describe()).is_frozen
-    assert database.tables() - {"counting"} == STORE
+        database.run(
+            """ALTER TABLE events ADD KEY theirs (type(9)), ROW_FORMAT=COMPRESSED, KEY_BLOCK_SIZE=8,
+            STATS_PERSISTENT=1, AUTO_INCREMENT=7"""
+        )
+        await import_lines(store, make_lines(5))
+        assert await exported(store) == make_lines(5)
+
+
+async def test_tables_of_resolve_are_replaced(database: Database) -> None:
+    database.make_resolve_store(20)
+    for options in ("ROW_FORMAT=DYNAMIC", "ROW_FORMAT=DYNAMIC, STATS_AUTO_RECALC=1, COMMENT='theirs'"):
+        database.run(f"ALTER TABLE events {options}")
+        async with open_store(database.url) as store:
+            await import_lines(store, make_lines(30))
+            assert await exported(store) == make_lines(30)
+
+
+async def test_a_view_of_the_events_shows_those_that_replaced_them(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+        await import_lines(store, make_lines(3))
+        database.run("CREATE VIEW seen AS SELECT * FROM events")
+        await import_lines(store, make_lines(5))
+        assert database.run("SELECT COUNT(*) FROM seen") == [(5,)]
+        await store.save_event({"type": "T", "aggregateId": "new", "aggregateVersion": 1})
+        assert database.run("SELECT COUNT(*) FROM seen") == [(6,)]
+
+
+async def test_a_new_key_for_the_order_leaves_what_others_added(database: Database) -> None:
+    database.make_resolve_store(20)
+    database.run(HINDRANCES["column"][0], HINDRANCES["check"][0])
+    async with open_store(database.url) as store:
+        assert await store.upgrade() == ["order"]
+        assert await exported(store) == make_lines(20)
+    assert {"`tenant`", "`short`"} <= set(database.definitions()["events"].split())
 
 
 async def test_what_dead_processes_left_goes_with_the_next_import(database: Database) -> None:

@@ -36,6 +36,7 @@ from tests.support.postgresql import (
 WORST = {
     "statement_timeout": "20ms",
     "idle_in_transaction_session_timeout": "1ms",
+    "idle_session_timeout": "100ms",
     "transaction_timeout": "20ms",
     "lock_timeout": "1ms",
     "standard_conforming_strings": "off",
@@ -57,6 +58,7 @@ WORST = {
     "enable_indexonlyscan": "off",
     "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
+    "enable_nestloop": "off",
     "enable_sort": "off",
     "jit": "on",
     "jit_above_cost": "0",

@@ -189,6 +189,29 @@ async def test_what_a_swap_would_lose_is_refused_by_name_and_nothing_has_changed
             rows(url, f'DROP PUBLICATION "{schema_of(url)}"')
 
 
+@pytest.mark.parametrize("name", ["trigger", "view", "publication", "column"])
+async def test_what_comes_during_an_import_is_refused_by_name_at_its_end(new_url: NewUrl, name: str) -> None:
+    url = new_url()
+    await make_store(url, 20)
+    statements, words = [text.format(schema=schema_of(url)) for text in HINDRANCES[name]]
+    try:
+        async with open_store(url) as store:
+            stream = store.import_events(freeze=True)
+            await stream.write(make_lines(30))
+            with connect(url) as other:
+                other.execute("SET client_min_messages = error")
+                other.execute(statements)
+            with pytest.raises(UnsupportedStoreError, match=words):
+                await stream.close()
+            assert await exported(store) == make_lines(20)
+            assert not (await store.describe()).is_frozen
+            assert tables(url) == STORE_TABLES
+            assert (await store.save_event(SAVED)).event.aggregate_version == 1
+    finally:
+        if name == "publication":
+            rows(url, f'DROP PUBLICATION "{schema_of(url)}"')
+
+
 @pytest.mark.slow
 async def test_a_publication_of_all_tables_is_refused_by_name(new_url: NewUrl) -> None:
     url = new_url()

@@ -319,6 +319,7 @@ async def test_a_save_without_an_answer_whose_version_somebody_else_took_is_a_co
     }
     async with proxied(url) as (proxy, address), open_store(address) as store, open_store(url) as other:
         await store.save_event({"type": "T", "aggregateId": "warm", "aggregateVersion": 1})
+        await other.save_event({"type": "T", "aggregateId": "warm", "aggregateVersion": 2})
         proxy.passes_on, proxy.cut_after = False, is_save
         saving = asyncio.create_task(store.save_event(event))
         async with asyncio.timeout(10):
@@ -327,7 +328,7 @@ async def test_a_save_without_an_answer_whose_version_somebody_else_took_is_a_co
             await other.save_event(event | change)
         with pytest.raises(ConcurrentError):
             await saving
-        assert (await other.describe()).event_count == 2
+        assert (await other.describe()).event_count == 3
     check_no_gaps(url)
 
 
@@ -340,6 +341,7 @@ async def test_an_append_without_an_answer_of_which_somebody_else_took_a_version
     event = {"type": "T", "timestamp": FAR_FUTURE, "payload": {"a": 1}}
     async with proxied(url) as (proxy, address), open_store(address) as store, open_store(url) as other:
         await store.append_events("warm", [event], expected_version="none")
+        await other.append_events("warm", [event], expected_version=1)
         proxy.passes_on, proxy.cut_after = False, is_save
         appending = asyncio.create_task(store.append_events("a", [event, event], expected_version="none"))
         async with asyncio.timeout(10):
@@ -348,7 +350,7 @@ async def test_an_append_without_an_answer_of_which_somebody_else_took_a_version
             await other.append_events("a", [event, event | change], expected_version="none")
         with pytest.raises(ConcurrentError):
             await appending
-        assert (await other.describe()).event_count == 3
+        assert (await other.describe()).event_count == 4
     check_no_gaps(url)
 
 

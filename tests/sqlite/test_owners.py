@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from eventferry import (
+    DatabaseError,
     EventStore,
     NotFrozenError,
     StoreBusyError,
@@ -403,3 +405,23 @@ async def test_of_two_who_resume_at_once_one_goes_on(tmp_path: Path) -> None:
         for store in stores:
             await store.close()
     assert names_beside(path) == set()
+
+
+async def test_a_full_disk_is_no_lack_of_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "a.db", os.open
+
+    def full(name: Any, flags: int, *rest: Any, **others: Any) -> int:
+        if flags & os.O_CREAT:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(name, flags, *rest, **others)
+
+    await make_store(path, 3)
+    async with open_store(url_of(path)) as store, open_store(url_of(tmp_path / "b.db")) as other:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "open", full)
+            for call in (store.import_events().begin(), store.incremental_import([]), other.init()):
+                with pytest.raises(DatabaseError, match="disk is full"):
+                    await call
+        assert await exported(store) == make_lines(3)
+        await import_lines(store, make_lines(5))
+        await other.init()

@@ -111,6 +111,13 @@ def refuse_foreign(place: str, table: str, needed: Sequence[str], present: Itera
         )
 
 
+def not_a_view(place: str, table: str) -> StoreNotFoundError:
+    """The error for a view with the name of a store's events."""
+    return StoreNotFoundError(
+        f"{table!r} in {place} does not belong to a store: it is a view. Nothing was changed"
+    )
+
+
 _BESIDE = re.compile(
     r"-(?:freeze|threads|sync|appends|erasures|archives|committed-imports|incremental-import|(?:merge|old|stage|steps|heads|mark)-.*)",
     re.IGNORECASE,

@@ -6,12 +6,20 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
-from eventferry.database import Save, Saved
+from eventferry.database import Reading, Save, Saved
+from eventferry.databases.names import beside_events, refuse_foreign
 from eventferry.databases.owners import LockOwner, Locks, Owners
 from eventferry.databases.pool import Pool, Pooled
-from eventferry.errors import ConcurrentError, InputError, StoreFrozenError, StoreUnreachableError
+from eventferry.errors import (
+    ConcurrentError,
+    InputError,
+    StoreFrozenError,
+    StoreNotFoundError,
+    StoreUnreachableError,
+)
 from eventferry.lifecycle import Life
 from eventferry.saving.saves import words_for
 
@@ -32,6 +40,7 @@ class ServerDatabase(ABC, Generic[C]):
         self.life = Life(place)
         self._pool = Pool(connect, size, self.life, patience=busy_timeout)
         self._owners = Owners(self._pool, locks)
+        self._is_whole = False
 
     async def close(self) -> None:
         await self.life.end()
@@ -47,6 +56,21 @@ class ServerDatabase(ABC, Generic[C]):
 
     async def erase_journal(self) -> None:
         """The server's logs are beyond the reach of a client: docs/postgresql.md and docs/mysql.md say what stays."""
+
+    async def _refuse_part(self) -> None:
+        """Raises StoreNotFoundError unless all tables of a store are there: only then it may be changed. They are
+        looked at once: a table that goes later is missed by the statements that need it."""
+        if self._is_whole:
+            return
+        async with self.reading() as reading:
+            dialect = reading.dialect
+            needed = {f"{dialect.tables.events}-threads": ("threadId", "threadCounter")}
+            for table, columns in (needed | beside_events(dialect.tables, dialect.snapshot_content)).items():
+                present = [str(name) for name, *_ in await reading.ask(*dialect.columns(table))]
+                if not present:
+                    raise StoreNotFoundError(f"there is no store in {self._place}: it has no table {table!r}")
+                refuse_foreign(self._place, table, columns, present)
+        self._is_whole = True
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
         broken: StoreUnreachableError | None = None
@@ -65,6 +89,7 @@ class ServerDatabase(ABC, Generic[C]):
 
     async def _save(self, saves: Sequence[Save], *, again: bool) -> list[Saved | None]:
         """Store events. Again: an attempt before this one may have stored them."""
+        await self._refuse_part()
         if len(saves) == 1:
             await self._check_limits(saves[0])
             try:
@@ -87,6 +112,10 @@ class ServerDatabase(ABC, Generic[C]):
     def _was_connected(self, error: StoreUnreachableError) -> bool:
         """Whether a connection broke; else there never was one."""
         return True
+
+    @abstractmethod
+    def reading(self) -> AbstractAsyncContextManager[Reading]:
+        """See `Database`."""
 
     @abstractmethod
     async def _check_limits(self, save: Save) -> None:

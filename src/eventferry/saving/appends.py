@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -142,7 +142,11 @@ class Appends:
 
     async def append(self, appends: Iterable[Append], key: str | None) -> Appended:
         """Check appends, and store them."""
-        given = [(_named(one), list(one.events)) for one in appends]
+        if not isinstance(appends, Iterable):
+            raise UsageError(
+                f"appends are a list, or another iterable, of Append objects, not {type(appends).__name__}"
+            )
+        given = [(_named(one), _listed(one.events)) for one in appends]
         if sum(len(events) for _, events in given) < _MANY and not self._checking.locked():
             parts = _checked(given)
         else:
@@ -354,6 +358,14 @@ def _named(append: Append) -> Append:
     if not isinstance(append, Append):
         raise UsageError(f"an append must be an Append, not {type(append).__name__}")
     return msgspec.structs.replace(append, aggregate_id=text("aggregate_id", append.aggregate_id))
+
+
+def _listed(events: Iterable[EventInput]) -> list[EventInput]:
+    if isinstance(events, bytes | str | Mapping | Event) or not isinstance(events, Iterable):
+        raise UsageError(
+            f"events are a list, or another iterable, of dicts or Event objects, not {type(events).__name__}"
+        )
+    return list(events)
 
 
 def _checked(given: Sequence[tuple[Append, Sequence[EventInput]]]) -> list[Part]:

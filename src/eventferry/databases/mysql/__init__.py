@@ -35,11 +35,11 @@ from eventferry.databases.mysql.merge import MysqlExclusiveWriting
 from eventferry.databases.mysql.optionfile import read_options
 from eventferry.databases.mysql.reading import MysqlReading, Paces
 from eventferry.databases.mysql.save import BEGIN, Found, Saver, store
-from eventferry.databases.mysql.shape import OURS, Shape, read_shape
+from eventferry.databases.mysql.shape import Shape, read_shape
 from eventferry.databases.mysql.stage import MysqlWriting, store_comment
 from eventferry.databases.mysql.swap import MysqlReplacing
 from eventferry.databases.mysql.tables import Names, quoted
-from eventferry.databases.names import Tables, comment, fact, new_owner
+from eventferry.databases.names import Tables, comment, fact, new_owner, not_a_view
 from eventferry.databases.server import ServerDatabase
 from eventferry.databases.settings import seconds, whole_number
 from eventferry.errors import (
@@ -197,16 +197,18 @@ class MysqlDatabase(ServerDatabase[Connection]):
         statements = [
             *begin,
             f"SELECT 1 FROM {quoted(tables.events)} LIMIT 1",
-            """SELECT table_comment, create_time FROM information_schema.tables
+            """SELECT table_comment, create_time, table_type FROM information_schema.tables
             WHERE table_schema = %(database)s AND table_name = %(events)s""",
             FREEZE,
         ]
-        *_, [(text, created)], marker = connection.sent(connection.packets(statements, names))
+        *_, [(text, created, kind)], marker = connection.sent(connection.packets(statements, names))
+        if kind == "VIEW":
+            raise not_a_view(self._place, tables.events)
         our_id = fact(text, "STORE", "id")
         identity = our_id or f"made {created}"
         shape = self._shapes.get(identity)
         if shape is None:
-            shape = OURS if our_id else read_shape(connection, tables)
+            shape = read_shape(connection, tables, is_ours=our_id is not None)
             if len(self._shapes) == _SHAPES:
                 self._shapes.clear()
             self._shapes[identity] = shape
@@ -252,6 +254,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
     async def _writing(
         self, kind: type[W], begin: Callable[[type[W], Connection], W], *, secrets: bool = False
     ) -> AsyncIterator[W]:
+        await self._refuse_part()
         async with self._begun(partial(begin, kind)) as writing:
             try:
                 if secrets:

@@ -204,6 +204,10 @@ class Connection:
         return None if self._wire is None else self._wire.node
 
     @property
+    def is_mariadb(self) -> bool:
+        return self.wire.is_mariadb
+
+    @property
     def _is_in_transaction(self) -> bool:
         return self._wire is not None and bool(
             self._wire.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -427,8 +431,7 @@ class Connection:
             raise MissingExtraError(f"{self.access.place}: {error}: pip install 'PyMySQL[rsa]'") from None
         try:
             busy = max(1, math.ceil(self.access.busy_timeout))
-            is_mariadb = "MariaDB" in wire.server_version
-            settings = _SETTINGS | (_MARIADB_SETTINGS if is_mariadb else _MYSQL_SETTINGS)
+            settings = _SETTINGS | (_MARIADB_SETTINGS if wire.is_mariadb else _MYSQL_SETTINGS)
             settings |= {"innodb_lock_wait_timeout": busy, "lock_wait_timeout": lock_wait or busy}
             words = ", SESSION ".join(f"{name} = {value}" for name, value in settings.items())
             # Before those of a node: it may have to wait for the others, which this need not.
@@ -505,6 +508,8 @@ _SETTINGS: dict[str, str | int] = {
     "sql_safe_updates": 0,
     "sql_big_selects": 1,
     "sql_auto_is_null": 0,
+    # What is done in no transaction is kept.
+    "autocommit": 1,
     # A COMMIT neither begins another transaction nor ends the connection.
     "completion_type": "'NO_CHAIN'",
     "foreign_key_checks": 1,

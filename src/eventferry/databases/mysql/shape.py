@@ -63,8 +63,8 @@ class Shape:
 OURS = Shape(is_ours=True, collation="", order_key="order")  # the shape of tables that eventferry makes
 
 
-def read_shape(connection: Connection, tables: Tables) -> Shape:
-    """The shape of tables that somebody else made."""
+def read_shape(connection: Connection, tables: Tables, *, is_ours: bool) -> Shape:
+    """The shape of tables. Raises StoreNotFoundError for those of another program."""
     columns = {
         str(name): (str(kind), length, collation)
         for name, kind, length, collation in connection.query(
@@ -74,6 +74,8 @@ def read_shape(connection: Connection, tables: Tables) -> Shape:
         )
     }
     refuse_foreign(connection.access.place, tables.events, EVENT, columns)
+    if is_ours:
+        return OURS
     indexed: dict[str, list[str]] = {}
     for name, column in connection.query(
         """SELECT index_name, column_name FROM information_schema.statistics

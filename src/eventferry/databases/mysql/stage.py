@@ -24,6 +24,7 @@ from eventferry.databases.mysql.markers import Change, Marker, freeze_of
 from eventferry.databases.mysql.reading import MysqlReading
 from eventferry.databases.mysql.tables import quoted
 from eventferry.databases.names import (
+    EVENT,
     comment,
     import_marker,
     new_import_id,
@@ -50,6 +51,17 @@ _STAGE_COLUMNS = (
 )
 _LONG_AGO = -(2**62)
 _NEW_COLUMNS = "`timestamp`, `aggregateId`, `type`, `payload`"
+
+_CHECKS = {
+    # One comes with each column of the type JSON, as reSolve's payload.
+    True: """information_schema.check_constraints
+      WHERE constraint_schema = %(database)s AND table_name = %(events)s
+        AND REPLACE(check_clause, '`', '') <> 'json_valid(payload)'""",
+    # A name is that of one check in all the database.
+    False: """information_schema.table_constraints
+      WHERE table_schema = %(database)s AND table_name = %(events)s AND constraint_type = 'CHECK'""",
+}
+"""The checks of a table, by whether the server is a MariaDB."""
 
 
 class MysqlWriting(MysqlReading):
@@ -266,14 +278,26 @@ class MysqlWriting(MysqlReading):
             self._drop_afterwards(stage.table)
 
     def _refuse_what_would_be_lost(self) -> None:
-        names = {"database": self.connection.access.database, "events": self.tables.events}
+        """What hangs on the table of events and would not hang on the one that takes its place."""
+        names = {"database": self.connection.access.database, "events": self.tables.events, "columns": EVENT}
         found = self.connection.query(
-            """SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
+            f"""SELECT CONCAT('the trigger ', trigger_name) FROM information_schema.triggers
             WHERE event_object_schema = %(database)s AND event_object_table = %(events)s
             UNION ALL
             SELECT CONCAT('the foreign key ', constraint_name, ' of ', table_name)
             FROM information_schema.referential_constraints
-            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)""",
+            WHERE constraint_schema = %(database)s AND %(events)s IN (table_name, referenced_table_name)
+            UNION ALL
+            SELECT CONCAT('the column ', column_name) FROM information_schema.columns
+            WHERE table_schema = %(database)s AND table_name = %(events)s AND column_name NOT IN %(columns)s
+            UNION ALL
+            SELECT DISTINCT CONCAT('the partitions by ', partition_method) FROM information_schema.partitions
+            WHERE table_schema = %(database)s AND table_name = %(events)s AND partition_name IS NOT NULL
+            UNION ALL
+            SELECT 'system versioning' FROM information_schema.tables
+            WHERE table_schema = %(database)s AND table_name = %(events)s AND table_type = 'SYSTEM VERSIONED'
+            UNION ALL
+            SELECT CONCAT('the check ', constraint_name) FROM {_CHECKS[self.connection.is_mariadb]}""",
             names,
         )
         refuse_to_lose(self.tables.events, found)

@@ -60,6 +60,10 @@ class Wire(_PyMysqlConnection):  # type: ignore[misc]
         self._demands_tls = demands_tls
         super().__init__(**options)
 
+    @property
+    def is_mariadb(self) -> bool:
+        return "MariaDB" in self.server_version
+
     def _request_authentication(self) -> None:
         # Before the server has been told who we are.
         if self._demands_tls and not self.server_capabilities & CLIENT.SSL:

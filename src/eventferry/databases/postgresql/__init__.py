@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
-from eventferry.databases.names import EVENT, Tables, comment, refuse_foreign
+from eventferry.databases.names import EVENT, Tables, comment, not_a_view, refuse_foreign
 from eventferry.databases.owners import LockOwner
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.address import Server, server_at
@@ -47,6 +47,10 @@ _ATTEMPT = 0.2
 """Seconds that an exclusive transaction waits in the queue for its lock: whoever queues behind it waits as long."""
 
 _THREADS_TRIED = 16
+
+_PARTITIONED = "p"
+_TABLES = ("r", _PARTITIONED)
+"""Of the kinds of pg_class."""
 
 _MADE_MEANWHILE = (psycopg.errors.DuplicateTable, psycopg.errors.UniqueViolation)
 
@@ -88,6 +92,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
         super().__init__(place, connect, size, AdvisoryLocks(), busy_timeout)
         self._limits: Limits | None = None
         self._saver = Saver(names)
+        self._known = 0
 
     @property
     def traits(self) -> Traits:
@@ -133,6 +138,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
 
     @asynccontextmanager
     async def _shared(self, frozen: Frozen, then: str = "SELECT") -> AsyncIterator[PostgresWriting]:
+        await self._refuse_part()
         # The lock is one that saves take too, and that a freeze waits for.
         mode, freeze = ("ROW EXCLUSIVE", self._freeze) if frozen == "refuse" else ("ACCESS SHARE", _NONE)
         lock = f"LOCK TABLE {self._names.threads} IN {mode} MODE"
@@ -149,6 +155,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
         Nothing in it needs a scan of the events. A table that has just grown looks tiny to the planner, and a scan of
         it, done once for each of a million staged rows, kept everybody out for an hour.
         """
+        await self._refuse_part()
         deadline = time.monotonic() + self._busy_timeout
         first = f"""SET LOCAL lock_timeout = {_milliseconds(min(_ATTEMPT, self._busy_timeout))};
             LOCK TABLE {self._names.threads} IN EXCLUSIVE MODE; {lock} {self._patience}; {then};
@@ -172,14 +179,13 @@ class PostgresDatabase(ServerDatabase[Connection]):
 
     @property
     def _facts(self) -> str:
-        """What the table of events is; its columns only where no comment of ours says that it is one."""
+        """What the table of events is; its columns only where it is not known for one."""
         name = ddl.literal(self._names.events.replace("%%", "%"))
-        return f"""SELECT oid::bigint, told, CASE WHEN NOT starts_with(told, 'EVENTFERRY STORE') THEN ARRAY(
-              SELECT attname::text FROM pg_attribute WHERE attrelid = oid AND attnum > 0 AND NOT attisdropped
-            ) END, relkind = 'p' FROM (
-              SELECT oid, coalesce(obj_description(oid, 'pg_class'), '') AS told, relkind FROM pg_class
-              WHERE oid = {name}::regclass
-            ) AS c"""
+        return f"""SELECT oid::bigint, coalesce(obj_description(oid, 'pg_class'), ''), relkind::text,
+              CASE WHEN oid::bigint <> {self._known} THEN ARRAY(
+                SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+              ) END
+            FROM pg_class AS c WHERE oid = {name}::regclass"""
 
     @property
     def _freeze(self) -> str:
@@ -188,17 +194,21 @@ class PostgresDatabase(ServerDatabase[Connection]):
             WHERE c.oid = to_regclass({name})"""
 
     def _facts_of(self, facts: list[tuple[Any, ...]]) -> tuple[int, str]:
-        [(oid, told, present, _)] = facts
+        [(oid, told, kind, present)] = facts
+        events = self._names.tables.events
+        if kind not in _TABLES:
+            raise not_a_view(self._place, events)
         if present is not None:
-            refuse_foreign(self._place, self._names.tables.events, (*EVENT, "eventSize"), present)
+            refuse_foreign(self._place, events, (*EVENT, "eventSize"), present)
+            self._known = oid
         return oid, told
 
     def _begun_writing(
         self, kind: type[W], connection: Connection, results: list[list[tuple[Any, ...]]]
     ) -> W:
         *_, facts, marker = results
-        [(*_, is_partitioned)] = facts
-        if is_partitioned:
+        [(_, _, table, _)] = facts
+        if table == _PARTITIONED:
             raise UnsupportedStoreError(
                 f"the table {self._names.tables.events!r} in {self._place} is partitioned, so at most one of positions "
                 "and versions can have a unique key: it can be read, and not written to. Copy it into another store"

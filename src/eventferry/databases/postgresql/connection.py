@@ -41,15 +41,19 @@ _SETTINGS = (
     # A limit for an application's statements is none for an import, and a save that it ends may be stored.
     "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = 0",
-    # What a role's own functions and operators could be in the way of.
-    "SET LOCAL search_path = pg_catalog",
-    # Whoever may not see all events is told so, and does not take some for all.
+    # Whoever may not see all rows is told so, and does not take some for all.
     "SET LOCAL row_security = off",
     # To compile what runs for milliseconds took half a second before every swap.
     "SET LOCAL jit = off",
 )
 """What of a role's, a database's or a server's settings would change what our statements do. Each transaction begins
 with them: a setting of the session would not be there behind a pgbouncer, or be there for others."""
+
+_OF_STORES = "SET LOCAL search_path = pg_catalog"
+"""A role's own functions and operators are not in the way of ours."""
+
+_OF_OTHERS = "SET LOCAL TimeZone = 'UTC'"
+"""Times are given as numbers; a text that somebody's SELECT makes of one should not depend on who reads."""
 
 DURABLE = """CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', true)
   ELSE '' END IS NOT NULL"""
@@ -149,7 +153,14 @@ class Connection:
 
     def begin_for_durable(self, mode: str = "READ COMMITTED") -> str:
         """The same before statements that contain `DURABLE`: a query of its own takes as long as all other settings."""
-        begin = [f"BEGIN ISOLATION LEVEL {mode}", *_SETTINGS]
+        return self._begin(mode, _OF_STORES)
+
+    def begin_for_others(self) -> str:
+        """The same for a SELECT of somebody else's, in which names mean what they mean to him."""
+        return self._begin("REPEATABLE READ READ ONLY", _OF_OTHERS)
+
+    def _begin(self, mode: str, more: str) -> str:
+        begin = [f"BEGIN ISOLATION LEVEL {mode}", *_SETTINGS, more]
         if self.raw.info.server_version >= 170000:
             begin.append("SET LOCAL transaction_timeout = 0")
         return "; ".join(begin)
@@ -346,7 +357,8 @@ _FULL = ("too many clients", "connection slots are reserved", "too many connecti
 """Of SQLSTATE 53300, which libpq does not tell before there is a connection; the last is pgbouncer's."""
 
 _MEANINGS: tuple[tuple[tuple[str, ...], type[EventferryError], str], ...] = (
-    (("42P01", "3F000", "3D000"), StoreNotFoundError, "holds no store"),
+    # The last: what has the name cannot be locked as a table can.
+    (("42P01", "3F000", "3D000", "42809"), StoreNotFoundError, "holds no store"),
     (("55P03", "40P01", "40001", "53300", "53400", "57P03"), StoreBusyError, "is held by somebody else"),
     (("42501", "25006"), ReadOnlyStoreError, "does not allow this with the rights at hand"),
     (("08", "28", "57P"), StoreUnreachableError, "cannot be reached"),

@@ -54,16 +54,6 @@ _EXPRESSIONS: dict[ColumnKind, str] = {
     "json": "{}::text",
 }
 
-_SETTINGS = (
-    "SET LOCAL statement_timeout = 0",
-    "SET LOCAL idle_in_transaction_session_timeout = 0",
-    # Whoever may not see all rows is told so, and does not take some for all.
-    "SET LOCAL row_security = off",
-    "SET LOCAL jit = off",
-    # Times are given as numbers; a text that the SELECT itself makes of one should not depend on who reads.
-    "SET LOCAL TimeZone = 'UTC'",
-)
-
 
 class PostgresTables:
     """See `ForeignDatabase`."""
@@ -79,10 +69,7 @@ class PostgresTables:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[PostgresSnapshot]:
         async with self._pool.connection() as connection, connection.ended():
-            begin = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *_SETTINGS]
-            if connection.raw.info.server_version >= 170000:
-                begin.append("SET LOCAL transaction_timeout = 0")
-            await connection.run("; ".join(begin))
+            await connection.run(connection.begin_for_others())
             yield PostgresSnapshot(connection, self.place)
 
     def expression(self, name: str, column: Column) -> str:

@@ -26,7 +26,7 @@ from eventferry.databases.settings import seconds
 from eventferry.databases.sqlite import library, owners, undoing
 from eventferry.databases.sqlite import tables as ddl
 from eventferry.databases.sqlite.connection import Connection, Mode
-from eventferry.databases.sqlite.file import File, Identity
+from eventferry.databases.sqlite.file import File, Identity, used_up
 from eventferry.databases.sqlite.foreign import SqliteTables
 from eventferry.databases.sqlite.library import Sqlite, pragma
 from eventferry.databases.sqlite.owners import FileOwner
@@ -306,7 +306,7 @@ class SqliteDatabase:
             owners.sweep(self._file.path)
             owner = FileOwner(self._file.path)
         except OSError as error:
-            raise ReadOnlyStoreError(
+            raise used_up(error, self._file) or ReadOnlyStoreError(
                 f"no file can be made beside {self._file}, which this needs for its lock: {error.strerror}"
             ) from None
         end_with_loop(owner)

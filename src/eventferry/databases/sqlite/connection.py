@@ -16,7 +16,7 @@ import msgspec
 
 from eventferry.databases import forking
 from eventferry.databases.pace import Pace
-from eventferry.databases.sqlite.file import File, identity_of
+from eventferry.databases.sqlite.file import DISK_FULL, FILES_USED_UP, File, identity_of
 from eventferry.databases.sqlite.library import Rows, Sqlite, code_of, connect, pragma
 from eventferry.databases.thread import Worker
 from eventferry.errors import (
@@ -302,9 +302,7 @@ class Connection:
     def _named(self, error: Exception) -> EventferryError:
         code = code_of(error)
         if code == sqlite3.SQLITE_CANTOPEN and files_are_used_up():
-            return DatabaseError(
-                "this process has as many files open as it may (ulimit -n), and the store is one more"
-            )
+            return DatabaseError(FILES_USED_UP)
         if code == sqlite3.SQLITE_CANTOPEN and not self._file.path.exists():
             return StoreNotFoundError(f"there is no store at {self._file}")
         if code == sqlite3.SQLITE_ERROR and "no such table" in str(error):
@@ -322,7 +320,7 @@ _MEANINGS: dict[int, tuple[type[EventferryError], str]] = {
     sqlite3.SQLITE_PERM: (ReadOnlyStoreError, " cannot be written"),
     sqlite3.SQLITE_CANTOPEN: (ReadOnlyStoreError, " cannot be opened with the rights at hand"),
     sqlite3.SQLITE_NOTADB: (DatabaseError, " is not a SQLite database"),
-    sqlite3.SQLITE_FULL: (DatabaseError, ": the disk is full; nothing of this step was kept"),
+    sqlite3.SQLITE_FULL: (DatabaseError, DISK_FULL),
 }
 """What SQLite's codes mean."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 from typing import TypeAlias
 
 from eventferry.errors import (
+    DatabaseError,
     ReadOnlyStoreError,
     StoreNotFoundError,
     StoreReplacedError,
@@ -73,3 +75,16 @@ class File:
 def identity_of(found: os.stat_result) -> Identity:
     """Which file that is."""
     return found.st_dev, found.st_ino
+
+
+FILES_USED_UP = "this process has as many files open as it may (ulimit -n), and the store is one more"
+DISK_FULL = ": the disk is full; nothing of this step was kept"
+
+
+def used_up(error: OSError, place: object) -> DatabaseError | None:
+    """The error for what a process or a disk has no more of; None for one of another kind, such as a lack of rights."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return DatabaseError(FILES_USED_UP)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DatabaseError(f"{place}{DISK_FULL}")
+    return None

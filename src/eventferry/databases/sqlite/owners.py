@@ -16,6 +16,7 @@ from pathlib import Path
 from eventferry.databases import forking
 from eventferry.databases.file_locks import ask, is_at, lock
 from eventferry.databases.names import new_owner
+from eventferry.databases.sqlite.file import used_up
 from eventferry.errors import ReadOnlyStoreError
 
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -83,15 +84,13 @@ def is_alive(database: Path, owner: str) -> bool:
     path = lock_path(database, owner)
     try:
         descriptor = os.open(path, _READ)
-    except PermissionError:
-        raise ReadOnlyStoreError(
-            f"cannot tell whether an export, import or copy is running: {path} cannot be read. Grant permission to "
-            "read it, or if none is running, remove it"
-        ) from None
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP):
             return False
-        raise
+        raise used_up(error, path) or ReadOnlyStoreError(
+            f"cannot tell whether an export, import or copy is running: {path} cannot be read: {error.strerror}. Grant "
+            "permission to read it, or if none is running, remove it"
+        ) from None
     try:
         ask(descriptor)
     except OSError:

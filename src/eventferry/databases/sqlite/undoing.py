@@ -13,18 +13,21 @@ import sqlite3
 
 from eventferry.databases.names import Tables
 from eventferry.databases.sqlite.connection import Connection
-from eventferry.databases.sqlite.file import File, Identity, identity_of
+from eventferry.databases.sqlite.file import File, Identity, identity_of, used_up
 from eventferry.databases.sqlite.library import Sqlite, code_of, pragma
 from eventferry.databases.sqlite.tables import quoted
 
 
 def make_file(file: File) -> Identity | None:
-    """Make an empty file where there is none; which one that is, None if there is one or it cannot be made."""
+    """Make an empty file where there is none; which one that is, None if there is one or it cannot be made. Raises
+    DatabaseError where files are used up, or the disk is."""
     try:
         # Nobody here can have opened it, so closing this descriptor drops no lock of SQLite's.
         descriptor = os.open(file.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-    except OSError:  # SQLite says what is wrong
-        return None
+    except OSError as error:
+        if (what := used_up(error, file)) is not None:
+            raise what from None
+        return None  # SQLite says what is wrong
     try:
         return identity_of(os.fstat(descriptor))
     finally:
