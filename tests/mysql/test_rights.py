@@ -66,6 +66,23 @@ async def test_a_user_with_the_right_to_select_exports_and_reads(database: Datab
     assert database.definitions() == before
 
 
+async def test_a_user_with_rights_to_the_events_alone_saves_them(database: Database) -> None:
+    async with open_store(database.url) as store:
+        await store.init()
+    user = f"s_{database.name[-12:]}"
+    database.run(
+        f"CREATE USER {user} IDENTIFIED BY 'saver'",
+        f"GRANT SELECT, INSERT ON `{database.name}`.`events` TO {user}",
+        f"GRANT SELECT, UPDATE ON `{database.name}`.`events-threads` TO {user}",
+    )
+    async with open_store(database.url_as(user, "saver")) as store:
+        await store.save_event(SAVED)
+        await store.append_events("appended", [{"type": "T"}, {"type": "T"}], expected_version="none")
+        assert len(await store.last_events(10)) == 3
+        with pytest.raises(ReadOnlyStoreError, match="denied"):
+            await store.save_snapshot("key", "content")
+
+
 @pytest.mark.slow
 async def test_a_user_with_the_right_to_select_reads_and_syncs_another_products_table(tmp_path: Path) -> None:
     with own_table("mariadb", tmp_path) as table:

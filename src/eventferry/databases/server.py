@@ -16,6 +16,7 @@ from eventferry.databases.pool import Pool, Pooled
 from eventferry.errors import (
     ConcurrentError,
     InputError,
+    ReadOnlyStoreError,
     StoreFrozenError,
     StoreNotFoundError,
     StoreUnreachableError,
@@ -67,9 +68,13 @@ class ServerDatabase(ABC, Generic[C]):
             needed = {f"{dialect.tables.events}-threads": ("threadId", "threadCounter")}
             for table, columns in (needed | beside_events(dialect.tables, dialect.snapshot_content)).items():
                 present = [str(name) for name, *_ in await reading.ask(*dialect.columns(table))]
-                if not present:
+                if present:
+                    refuse_foreign(self._place, table, columns, present)
+                    continue
+                # MySQL shows no columns of a table to which the user has no rights either.
+                with contextlib.suppress(ReadOnlyStoreError):
+                    await reading.ask(f"SELECT 1 FROM {dialect.table(table)} LIMIT 0")
                     raise StoreNotFoundError(f"there is no store in {self._place}: it has no table {table!r}")
-                refuse_foreign(self._place, table, columns, present)
         self._is_whole = True
 
     async def save(self, saves: Sequence[Save]) -> list[Saved | None]:
