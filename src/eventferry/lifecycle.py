@@ -150,12 +150,15 @@ End: TypeAlias = Callable[[BaseException], Coroutine[Any, Any, None]]
 
 
 class _Ending(asyncio.Task[None]):
-    """The task of what ends something. Nobody can cancel it, not even before its first step, as `asyncio.run` does at
-    its end with each task that it finds."""
+    """The task of what ends something. It is not cancelled before its first step, as `asyncio.run` does at its end with
+    each task that it finds: nothing would be ended."""
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Nothing is cancelled."""
-        return False
+        """Cancel it behind the step that is waiting already."""
+        if self.done():
+            return False
+        self.get_loop().call_soon(super().cancel, msg)
+        return True
 
 
 class Life:
@@ -224,7 +227,7 @@ class Life:
             return
 
         def begin() -> None:
-            task = _Ending(stream(GeneratorExit()), loop=loop)
+            task = _Ending(to_the_end(stream(GeneratorExit())), loop=loop)
             self._forgotten.add(task)
             task.add_done_callback(self._forgotten.discard)
 
