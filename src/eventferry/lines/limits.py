@@ -27,7 +27,7 @@ Timestamp = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGE
 Name = Annotated[str, msgspec.Meta(max_length=MAX_ID_LENGTH)]
 
 
-_BYTES_OF_A_CHARACTER = 4  # in UTF-8, at most
+BYTES_OF_A_CHARACTER = 4  # in UTF-8, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Limits:
         """Whether an aggregateId and a type of so many characters fit, whatever the characters are."""
         if longest_id > self.id_length or longest_type > self.type_length:
             return False
-        return self.max_id_bytes is None or longest_id * _BYTES_OF_A_CHARACTER <= self.max_id_bytes
+        return self.max_id_bytes is None or longest_id * BYTES_OF_A_CHARACTER <= self.max_id_bytes
 
 
 ROOMY = Limits()  # the limits of tables that eventferry makes

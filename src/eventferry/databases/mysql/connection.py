@@ -35,6 +35,7 @@ from eventferry.errors import (
     StoreUnreachableError,
 )
 from eventferry.lifecycle import to_the_end
+from eventferry.lines.limits import BYTES_OF_A_CHARACTER
 from eventferry.lines.payload import JsonText
 
 T = TypeVar("T")
@@ -242,7 +243,7 @@ class Connection:
         the connection for."""
         texts = ["; ".join(packets)] if self.node is None else packets
         room = self.access.max_packet - 1  # one byte is the command's
-        if any(4 * len(text) > room and len(text.encode()) > room for text in texts):
+        if any(BYTES_OF_A_CHARACTER * len(text) > room and len(text.encode()) > room for text in texts):
             raise OperationalError(TOO_LARGE, f"a packet is larger than max_allowed_packet, {room + 1} bytes")
         return [rows for text in texts for rows in self.wire.results(text)]
 
