@@ -31,6 +31,7 @@ from eventferry.errors import (
 from eventferry.importing.batch import PART
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES, LineSplitter
 from eventferry.lines.event import Event, EventInput, NewRow, Row
+from eventferry.lines.held_back import HeldBack
 from eventferry.lines.limits import MAX_SAFE_INTEGER, check_limits, check_text, full_thread
 from eventferry.lines.payload import encode_payload, plain_text
 from eventferry.lines.spelling import LONE_SURROGATE, lone_surrogate
@@ -354,21 +355,18 @@ class SecretsExport:
 
     async def _read(self) -> AsyncGenerator[bytes, None]:
         with self._operation as operation:
-            held = b""
+            held = HeldBack()
             while True:
                 async with self._database.reading() as reading:
                     rows = await _page(reading, self.idx, PAGE, 0, include_deleted=self._tombstones)
                 if not rows:
                     break
-                # As in an export of events, an end that is none must not look like one.
-                block = held + b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
-                held = block[-2:]
                 self.idx = rows[-1].idx + 1
                 self.exported += len(rows)
                 operation.counts = {"secrets": self.exported}
-                yield block[:-2]
-            if held:
-                yield held
+                yield held.all_but_the_end(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+            if held.rest:
+                yield held.rest
 
 
 _LINES = msgspec.json.Decoder(Secret)

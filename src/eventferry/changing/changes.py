@@ -20,10 +20,9 @@ from eventferry.lifecycle import aclosing
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.decoder import Line
 from eventferry.lines.event import Event, NewRow, NewRowValues, decode_event
+from eventferry.lines.held_back import HeldBack
 from eventferry.lines.payload import ENCODER
 from eventferry.reading.arguments import Filters
-
-_HELD_BACK = 2  # bytes of a block
 
 
 class ChangedEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -98,18 +97,17 @@ class Changes:
             ChangeError: an event cannot be changed as asked, or the sums of the report do not hold.
         """
         self.begin()
-        held = b""
+        held = HeldBack()
         try:
             async with aclosing(self._course.texts(blocks)) as texts:
                 async for text in texts:
-                    yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
-                    held = text[-_HELD_BACK:]
+                    yield held.all_but_the_end(text)
         except InputError as error:
             self._told = error
             raise
         _ = self.report
-        if held:
-            yield held
+        if held.rest:
+            yield held.rest
 
     def change(self, lines: bytes) -> bytes:
         """Whole lines changed, without new positions: each has the position and the version of the event that it was

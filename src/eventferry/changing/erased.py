@@ -16,6 +16,7 @@ from eventferry.importing.batch import SLICE
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import Line, LineDecoder
 from eventferry.lines.event import NewRow, NewRowValues, NumberedRow, Row
+from eventferry.lines.held_back import HeldBack
 from eventferry.lines.marker import archive_of, refuse_markers
 from eventferry.lines.payload import ENCODER, JsonText, decode_payload
 from eventferry.state.erasures import Erasure, check_size, digest_of
@@ -23,7 +24,6 @@ from eventferry.state.erasures import Erasure, check_size, digest_of
 _CONDITIONS = ("type", "aggregate_id", "aggregate_prefix", "aggregate_pattern")
 _ACTIONS = ("redact", "remove", "set")
 _BESIDE = ("redact_with",)
-_HELD_BACK = 2  # bytes of a block
 _ENCODER = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
@@ -218,14 +218,13 @@ class Erased:
         """A transform for `pipeline` and `verify`: blocks of what is left of lines. As in `Changes`, the last bytes of
         a block are held back until the next or the proper end. Raises InputError for a line that is no event."""
         splitter = LineSplitter()
-        held = b""
+        held = HeldBack()
         async for block in blocks:
             for start in range(0, len(block), SLICE):
                 if text := self._left(splitter.feed(block[start : start + SLICE])):
-                    yield b"".join((held, memoryview(text)[:-_HELD_BACK]))
-                    held = text[-_HELD_BACK:]
+                    yield held.all_but_the_end(text)
                 await asyncio.sleep(0)
-        if text := held + self._left(splitter.finish()):
+        if text := held.rest + self._left(splitter.finish()):
             yield text
 
     def _left(self, lines: Lines) -> bytes:

@@ -37,6 +37,7 @@ from eventferry.cli.running import cancellable
 from eventferry.cli.terminal import Extent, Meter, conclude, counted, inform, is_quiet, is_watched, rate, say
 from eventferry.databases import is_on_server
 from eventferry.errors import StoreUnreachableError, UsageError
+from eventferry.lines.held_back import HeldBack
 
 if TYPE_CHECKING:
     from eventferry.cli.foreign import Foreign
@@ -447,14 +448,11 @@ async def cat(
 
 
 async def _held_back(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The last bytes of a block come with the next one: what breaks off ends inside a line, and looks like no end."""
-    held = b""
+    held = HeldBack()
     async for block in blocks:
-        text = held + block
-        held = text[-2:]
-        yield text[:-2]
-    if held:
-        yield held
+        yield held.all_but_the_end(block)
+    if held.rest:
+        yield held.rest
 
 
 @command()

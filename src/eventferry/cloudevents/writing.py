@@ -13,12 +13,9 @@ from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.envelope import NULL, Original, opened, own_id, sealed
 from eventferry.lines.event import Row
+from eventferry.lines.held_back import HeldBack
 from eventferry.tabular.columns import moment_text
 from eventferry.tabular.conversion import Conversion
-
-_HELD = 2
-"""Bytes at the end that wait for more or for the proper end: what an export that died has written ends inside an
-event."""
 
 _OWN = frozenset(("specversion", "id", "type", "subject", "time", "data", *PLACE, META))
 """Attributes that say something else than the metadata does."""
@@ -61,17 +58,15 @@ class CloudEventsWriter:
         self._source = _ENCODE(source)
         self._splitter = LineSplitter()
         self._decoder = LineDecoder()
-        self._held = b""
+        self._held = HeldBack()
 
     def feed(self, block: bytes) -> bytes:
         """The events of the lines that this block makes whole, but for their very end."""
-        whole = self._held + b"".join(self._events(self._splitter.feed(block)))
-        self._held = whole[-_HELD:]
-        return whole[:-_HELD]
+        return self._held.all_but_the_end(b"".join(self._events(self._splitter.feed(block))))
 
     def finish(self) -> bytes:
         """The rest."""
-        return self._held + b"".join(self._events(self._splitter.finish()))
+        return self._held.rest + b"".join(self._events(self._splitter.finish()))
 
     def _events(self, lines: Lines) -> Iterator[bytes]:
         for number, row in lines.whole_rows(self._decoder):

@@ -10,6 +10,7 @@ from typing import Any
 from eventferry.errors import InputError
 from eventferry.lines.blocks import Lines, LineSplitter
 from eventferry.lines.decoder import LineDecoder
+from eventferry.lines.held_back import HeldBack
 from eventferry.tabular.columns import COLUMNS, moment_text
 from eventferry.tabular.conversion import Conversion
 
@@ -33,15 +34,15 @@ class CsvWriter:
     def __init__(self) -> None:
         self._splitter = LineSplitter()
         self._decoder = LineDecoder()
-        self._held = _csv([COLUMNS])
+        self._held = HeldBack(_HELD, _csv([COLUMNS]))
 
     def feed(self, block: bytes) -> bytes:
         """The rows of the lines that this block makes whole, but for their very end."""
-        return self._but_the_end(_csv(self._rows(self._splitter.feed(block))))
+        return self._held.all_but_the_end(_csv(self._rows(self._splitter.feed(block))))
 
     def finish(self) -> bytes:
         """The rest."""
-        return self._held + _csv(self._rows(self._splitter.finish()))
+        return self._held.rest + _csv(self._rows(self._splitter.finish()))
 
     def _rows(self, lines: Lines) -> Iterator[tuple[Any, ...]]:
         for number, row in lines.whole_rows(self._decoder):
@@ -64,13 +65,6 @@ class CsvWriter:
                 row.aggregate_version,
                 row.payload.decode(),
             )
-
-    def _but_the_end(self, text: bytes) -> bytes:
-        if not text:
-            return b""
-        whole = self._held + text
-        self._held = whole[-_HELD:]
-        return whole[:-_HELD]
 
 
 def _csv(rows: Any) -> bytes:
