@@ -246,7 +246,7 @@ def _diff(changed: ChangedEvent) -> Iterator[str]:
     for number, after in enumerate(changed.after, 1):
         if len(changed.after) > 1:
             yield f"  becomes, {number} of {len(changed.after)}:"
-        lines = list(_differences("", _shape(before), _shape(after)))
+        lines = list(_differences(_shape(before), _shape(after)))
         yield from lines[:_DIFFERENCES]
         if len(lines) > _DIFFERENCES:
             yield f"  … and {counted(len(lines) - _DIFFERENCES, 'more line')}"
@@ -262,26 +262,15 @@ def _shape(event: eventferry.Event) -> dict[str, Any]:
     }
 
 
-def _differences(pointer: str, before: Any, after: Any) -> Iterator[str]:
-    """What differs in two JSON values, as lines of a diff with JSON Pointers."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in {**before, **after}:
-            token = str(key).replace("~", "~0").replace("/", "~1")
-            yield from _member(f"{pointer}/{token}", before, after, key)
-    elif isinstance(before, list) and isinstance(after, list):
-        yield from _differences(pointer, dict(enumerate(before)), dict(enumerate(after)))
-    elif type(before) is not type(after) or before != after:
-        yield f"  - {pointer} {_text(before)}"
-        yield f"  + {pointer} {_text(after)}"
+def _differences(before: Any, after: Any) -> Iterator[str]:
+    """What differs in two JSON values, as lines of a diff with JSON Pointers. Another spelling of a number differs."""
+    from eventferry.looking.differences import differences
 
-
-def _member(pointer: str, before: dict[Any, Any], after: dict[Any, Any], key: Any) -> Iterator[str]:
-    if key not in after:
-        yield f"  - {pointer} {_text(before[key])}"
-    elif key not in before:
-        yield f"  + {pointer} {_text(after[key])}"
-    else:
-        yield from _differences(pointer, before[key], after[key])
+    for change in differences(before, after, lambda old, new: type(old) is type(new) and old == new):
+        if change.kind != "added":
+            yield f"  - {change.path} {_text(change.before)}"
+        if change.kind != "removed":
+            yield f"  + {change.path} {_text(change.after)}"
 
 
 def _text(value: Any) -> str:

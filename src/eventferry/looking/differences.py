@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -30,9 +30,18 @@ class Change(msgspec.Struct, frozen=True):
 
 
 def changes_between(before: Any, after: Any) -> list[Change]:
-    """What differs, in the order of the value after; what was removed comes behind its neighbours. Numbers of equal
-    value are equal, and elements of arrays are compared by their places."""
+    """What differs. Numbers of equal value are equal."""
     found: list[Change] = []
+    for change in differences(before, after, _are_equal):
+        found.append(change)
+        if len(found) > MOST_CHANGES:
+            return [Change("", "changed", before, after)]
+    return found
+
+
+def differences(before: Any, after: Any, are_equal: Callable[[Any, Any], bool]) -> Iterator[Change]:
+    """What differs, in the order of the value after; what was removed comes behind its neighbours. Elements of arrays
+    are compared by their places, and what is neither an object nor an array by `are_equal`."""
     waiting: list[Iterator[tuple[str, Any, Any]]] = [iter([("", before, after)])]
     while waiting:
         place = next(waiting[-1], None)
@@ -41,18 +50,15 @@ def changes_between(before: Any, after: Any) -> list[Change]:
             continue
         path, old, new = place
         if old is _NOTHING:
-            found.append(Change(path, "added", after=new))
+            yield Change(path, "added", after=new)
         elif new is _NOTHING:
-            found.append(Change(path, "removed", before=old))
+            yield Change(path, "removed", before=old)
         elif isinstance(old, dict) and isinstance(new, dict):
             waiting.append(_members(path, old, new))
         elif isinstance(old, list) and isinstance(new, list):
             waiting.append(_elements(path, old, new))
-        elif not _are_equal(old, new):
-            found.append(Change(path, "changed", old, new))
-        if len(found) > MOST_CHANGES:
-            return [Change("", "changed", before, after)]
-    return found
+        elif not are_equal(old, new):
+            yield Change(path, "changed", old, new)
 
 
 def _members(path: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
