@@ -14,7 +14,7 @@ from eventferry.cli.comparing import Comparison, comparing_options, refuse_compa
 from eventferry.cli.options import SOURCE, flag, json_option, shown
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import blocks_of, events_of, secrets_of, store_at
-from eventferry.cli.running import cancellable, run
+from eventferry.cli.running import cancellable, exit_unless, run
 from eventferry.cli.terminal import Meter, conclude, counted, inform, is_quiet, say
 from eventferry.databases import is_store
 from eventferry.errors import UsageError
@@ -44,8 +44,7 @@ async def verify(a: str, b: str | None, secrets: bool, as_json: bool, **options:
         if secrets and (comparison.until is not None or comparison.foreign is not None):
             raise UsageError("--secrets cannot be combined with a bookmark or with --from PRESET")
         is_sound = await _compare(comparison, secrets=secrets, as_json=as_json)
-    if not is_sound:
-        raise click.exceptions.Exit(1)
+    exit_unless(is_sound)
 
 
 async def _check(a: str, *, as_json: bool) -> bool:

@@ -21,6 +21,7 @@ from eventferry.cli.options import (
     option,
 )
 from eventferry.cli.output import moment_text, print_json, print_line
+from eventferry.cli.running import exit_unless
 from eventferry.cli.terminal import counted, inform, say
 from eventferry.databases import is_store
 from eventferry.errors import UsageError
@@ -152,8 +153,7 @@ def tell_preview(preview: SourcePreview, *, as_json: bool) -> None:
         inform(f"{told_events(preview)}{told_of(preview)}")
         if preview.trouble is not None:
             say(f"trouble: {preview.trouble}")
-    if preview.trouble is not None:
-        raise click.exceptions.Exit(1)
+    exit_unless(preview.trouble is None)
 
 
 def fields_of(preview: SourcePreview) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from eventferry.cli.options import (
     until_option,
 )
 from eventferry.cli.output import moment_text, print_data, print_line
-from eventferry.cli.running import cancellable
+from eventferry.cli.running import cancellable, exit_unless
 from eventferry.cli.tables import is_shown, print_table, width
 from eventferry.cli.terminal import Extent, Meter, counted, inform, is_watched, say
 from eventferry.errors import EventferryError, UsageError
@@ -483,7 +483,7 @@ async def diff(
             f"{report.missing:,} missing in {shown(b)}, {report.extra:,} extra, {report.changed:,} changed; "
             f"{report.events:,} and {report.other_events:,} events"
         )
-        raise click.exceptions.Exit(1)
+    exit_unless(report.equal)
     inform(f"equal: {counted(report.events, 'event')}")
 
 
@@ -555,8 +555,7 @@ async def find_poison(
     else:
         _print_event(event, as_json=False)
         say(f"refused: {found.error}; looked at {counted(walk.scanned, 'event')}{walk.rest}")
-    if event is not None:
-        raise click.exceptions.Exit(1)
+    exit_unless(event is None)
 
 
 @command()

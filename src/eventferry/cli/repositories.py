@@ -33,7 +33,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.output import moment_text, print_data, print_json, print_line
 from eventferry.cli.places import destination_of, source_of, store_at
-from eventferry.cli.running import cancellable
+from eventferry.cli.running import cancellable, exit_unless
 from eventferry.cli.terminal import Extent, Meter, conclude, counted, inform, is_quiet, is_watched, rate, say
 from eventferry.databases import is_on_server
 from eventferry.errors import StoreUnreachableError, UsageError
@@ -302,8 +302,7 @@ async def check(
             f"read {counted(report.read_parts, 'part')}{problems}",
             is_well=report.sound,
         )
-    if not report.sound:
-        raise click.exceptions.Exit(1)
+    exit_unless(report.sound)
 
 
 @command()
@@ -347,8 +346,7 @@ async def drill(
             f"{report.restore_seconds:.1f} s; {outcome}",
             is_well=report.equal,
         )
-    if not report.equal:
-        raise click.exceptions.Exit(1)
+    exit_unless(report.equal)
 
 
 @command("list")
@@ -418,8 +416,7 @@ async def status(
         print_json(msgspec.to_builtins(found) | {"tooOld": is_old})
     else:
         conclude(f"{_reason(found.age_seconds)}: {told}" if is_old else told, is_well=not is_old)
-    if is_old:
-        raise click.exceptions.Exit(1)
+    exit_unless(not is_old)
 
 
 @command()

@@ -49,6 +49,12 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
             signal.signal(number, handler)
 
 
+def exit_unless(is_well: bool) -> None:
+    """End the command with exit status 1 where it has found something wrong, and said so."""
+    if not is_well:
+        raise click.exceptions.Exit(1)
+
+
 def cancellable(command: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     """Decorator for a command that is a coroutine function."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,7 @@ from eventferry.cli.options import (
 )
 from eventferry.cli.output import moment_text, print_json, print_result
 from eventferry.cli.places import store_at
-from eventferry.cli.running import cancellable
+from eventferry.cli.running import cancellable, exit_unless
 from eventferry.cli.terminal import counted, inform, say
 from eventferry.errors import UsageError
 
@@ -192,8 +191,7 @@ def _tell_preview(preview: SyncPreview, changing: Changing, *, as_json: bool) ->
             changing.warn()
         if preview.trouble is not None:
             say(f"trouble: {preview.trouble}")
-    if preview.trouble is not None:
-        raise click.exceptions.Exit(1)
+    exit_unless(preview.trouble is None)
 
 
 @asynccontextmanager
@@ -210,7 +208,7 @@ async def _tell_status(
         found = await target.sync_status(source)
     if not found:
         say(f"nothing has been synced from {shown(src)} into {shown(dst)} yet")
-        sys.exit(1)
+    exit_unless(bool(found))
     [status] = found
     if status.lag_events is None or status.lag_seconds is None:
         is_late, behind, trouble = False, "how far behind is not known", "it cannot go on"
@@ -228,8 +226,7 @@ async def _tell_status(
         as_json=as_json,
         is_well=is_well,
     )
-    if not is_well:
-        sys.exit(1)
+    exit_unless(is_well)
 
 
 @command()
