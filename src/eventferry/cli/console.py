@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,10 +14,9 @@ from eventferry import open_store
 from eventferry.cli.commands import command
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import REPOSITORY, STORE, WholeNumber, flag, option, shown, together
+from eventferry.cli.places import store_at
 from eventferry.cli.repositories import identity_option
 from eventferry.cli.running import run
-from eventferry.databases import without_password
-from eventferry.errors import StoreNotFoundError
 
 if TYPE_CHECKING:
     import webbrowser
@@ -52,6 +51,19 @@ NAME = "you"
 """The name of the token, which the pages show."""
 
 
+@contextlib.asynccontextmanager
+async def beside_the_store(
+    repository: tuple[str, ...], identity: tuple[str, ...], sources: tuple[str, ...], mask: tuple[str, ...]
+) -> AsyncIterator[dict[str, Any]]:
+    """The values of `console_options` as `create_app` takes them."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield {
+            "repositories": [eventferry.Repository(place, identity) for place in repository],
+            "sources": [await stack.enter_async_context(open_store(place)) for place in sources],
+            "mask": eventferry.Mask(mask),
+        }
+
+
 @command()
 @click.argument("store", type=STORE)
 @option("--aggregate", "ID", "Open the history of this aggregate.  [default: the overview]")
@@ -73,11 +85,8 @@ def console(
     aggregate: str | None,
     port: int,
     scopes: tuple[Scope, ...],
-    repository: tuple[str, ...],
-    identity: tuple[str, ...],
-    sources: tuple[str, ...],
-    mask: tuple[str, ...],
     no_browser: bool,
+    **options: tuple[str, ...],
 ) -> None:
     """Look around in a store with a browser, until Ctrl-C.
 
@@ -93,18 +102,9 @@ def console(
     token = OneToken(NAME, ("read", *scopes))
 
     async def work() -> None:
-        async with open_store(store) as opened, contextlib.AsyncExitStack() as stack:
-            if not await opened.exists():
-                raise StoreNotFoundError(f"there is no store at {without_password(store)}")
-            app = create_app(
-                opened,
-                tokens=token,
-                console=True,
-                repositories=[eventferry.Repository(place, identity) for place in repository],
-                sources=[await stack.enter_async_context(open_store(place)) for place in sources],
-                mask=eventferry.Mask(mask),
-            )
-            with listen(serving) as listener:
+        async with store_at(store) as opened, beside_the_store(**options) as others:
+            app = create_app(opened, tokens=token, console=True, **others)
+            with listen(serving) as listener, contextlib.ExitStack() as stack:
                 log_to_stderr(logging.WARNING, formatter(context))
                 address = f"{url_of(listener, serving)}/console/sign-in{_to(aggregate)}#{token.token}"
                 announce(context, f"the console of {shown(store)} is at {address}")

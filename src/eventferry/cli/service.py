@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-import eventferry
-from eventferry import open_store
 from eventferry.cli.commands import Group, command, section
-from eventferry.cli.console import console_options
+from eventferry.cli.console import beside_the_store, console_options
 from eventferry.cli.logs import announce, formatter
 from eventferry.cli.options import STORE, WholeNumber, flag, json_option, option, shown
 from eventferry.cli.output import print_json, print_line
+from eventferry.cli.places import store_at
 from eventferry.cli.running import run
 from eventferry.cli.terminal import inform, is_quiet
-from eventferry.databases import without_password
-from eventferry.errors import StoreNotFoundError, UsageError
+from eventferry.errors import UsageError
 
 TOKENS = click.Path(dir_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False)
@@ -101,10 +98,6 @@ def serve(
     tokens: Path | None,
     exchange_dir: Path | None,
     console: bool,
-    repository: tuple[str, ...],
-    identity: tuple[str, ...],
-    sources: tuple[str, ...],
-    mask: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Serve a store over HTTP until SIGTERM or Ctrl-C.
@@ -118,7 +111,8 @@ def serve(
     from eventferry.http.serving import serve as serve_app
 
     given = {name: value for name, value in options.items() if value is not None}
-    if (repository or identity or sources or mask) and not console:
+    shown_there = {name: given.pop(name) for name in ("repository", "identity", "sources", "mask")}
+    if any(shown_there.values()) and not console:
         raise UsageError("--repository, --identity, --source and --mask are for --console")
     host = given["host"]
     if tokens is None and not is_loopback(host):
@@ -134,9 +128,7 @@ def serve(
     serving = Serving(**given, timeout=limits.timeout)
 
     async def work() -> None:
-        async with open_store(store) as opened, contextlib.AsyncExitStack() as stack:
-            if not await opened.exists():
-                raise StoreNotFoundError(f"there is no store at {without_password(store)}")
+        async with store_at(store) as opened, beside_the_store(**shown_there) as others:
             app = create_app(
                 opened,
                 tokens=TokenFile(tokens) if tokens is not None else None,
@@ -147,9 +139,7 @@ def serve(
                 allowed_hosts=(*allowed_hosts, *([] if is_loopback(host) else [host])),
                 allowed_origins=allowed_origins,
                 console=console,
-                repositories=[eventferry.Repository(place, identity) for place in repository],
-                sources=[await stack.enter_async_context(open_store(place)) for place in sources],
-                mask=eventferry.Mask(mask),
+                **others,
             )
             with listen(serving) as listener:
                 log_to_stderr(logging.WARNING if is_quiet() else logging.INFO, formatter(context))
