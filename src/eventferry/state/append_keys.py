@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Reading, Writing
-from eventferry.state import owners
+from eventferry.database import Reading, Writing
 from eventferry.state.small_tables import KeptTable
 
 KEPT_MS = 7 * 24 * 3600 * 1000
@@ -24,6 +23,7 @@ _TABLE = KeptTable(
     "idempotency keys would be kept there",
     unique=("at", "id"),
 )
+make_table = _TABLE.make
 _SWEPT = 200  # keys that are removed at a time, twice as many as come between two times
 
 
@@ -43,13 +43,6 @@ def id_of(key: str) -> str:
 async def has_table(reading: Reading) -> bool:
     """Whether the table is there. Raises UnsupportedStoreError where another program's table has its name."""
     return await _TABLE.is_ours(reading)
-
-
-async def make_table(database: Database) -> None:
-    """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one; an exclusive one,
-    since many writers may begin at once."""
-    async with owners.writing(database, "exclusive") as writing:
-        await _TABLE.make(writing)
 
 
 async def load(reading: Reading, ids: Iterable[str], target: str) -> dict[str, AppendRecord]:

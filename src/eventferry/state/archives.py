@@ -7,14 +7,14 @@ A row stays when its events were recalled: a bookmark that was made of the marke
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 
 from eventferry.changing.selection import Selection
-from eventferry.database import Database, Reading, Writing
+from eventferry.database import Reading, Writing
 from eventferry.errors import UnsupportedStoreError, UsageError
 from eventferry.reading.questions import identity_of
-from eventferry.state import owners
 from eventferry.state.erasures import MAX_WHAT
 from eventferry.state.small_tables import KeptTable
 
@@ -28,6 +28,7 @@ _TABLE = KeptTable(
     },
     "it would be kept there which events are archived",
 )
+make_table = partial(_TABLE.make, frozen="allow")
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -83,13 +84,6 @@ class Archive(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     repository: str
     chain: str
     chosen: Chosen
-
-
-async def make_table(database: Database) -> None:
-    """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
-    UnsupportedStoreError where another program's table has its name."""
-    async with owners.writing(database, "exclusive", frozen="allow") as writing:
-        await _TABLE.make(writing)
 
 
 async def load(reading: Reading) -> list[Archive]:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Reading, Writing
+from eventferry.database import Reading, Writing
 from eventferry.results import ImportReport
-from eventferry.state import owners
 from eventferry.state.small_tables import KeptTable
 
 KEPT_MS = 30 * 24 * 3600 * 1000
@@ -29,12 +28,7 @@ _TABLE = KeptTable(
     },
     "committed imports would be kept there",
 )
-
-
-async def make_table(database: Database) -> None:
-    """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one."""
-    async with owners.writing(database, "exclusive") as writing:
-        await _TABLE.make(writing)
+make_table = _TABLE.make
 
 
 async def committed(reading: Reading, import_id: str) -> ImportReport | None:

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from eventferry.database import Database, Frozen, Reading, Writing
+from eventferry.database import Reading, Writing
 from eventferry.errors import UsageError
-from eventferry.state import owners
 from eventferry.state.small_tables import KeptTable
 
 MAX_WHAT = 60_000
@@ -24,6 +23,7 @@ _TABLE = KeptTable(
     {"id": "VARCHAR(64) NOT NULL PRIMARY KEY", "at": "BIGINT NOT NULL", "what": "TEXT NOT NULL"},
     "what was erased from the store would be kept there",
 )
+make_table = _TABLE.make
 
 
 class Erasure(msgspec.Struct, frozen=True, rename="camel"):
@@ -56,13 +56,6 @@ def digest_of(erasures: Iterable[Erasure]) -> str:
     """A digest of a store's erasures; empty where there are none."""
     told = sorted(f"{erasure.id} {erasure.at}" for erasure in erasures)
     return hashlib.blake2b("\n".join(told).encode(), digest_size=16).hexdigest() if told else ""
-
-
-async def make_table(database: Database, *, frozen: Frozen = "refuse") -> None:
-    """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
-    UnsupportedStoreError where another program's table has its name."""
-    async with owners.writing(database, "exclusive", frozen=frozen) as writing:
-        await _TABLE.make(writing)
 
 
 async def load(reading: Reading) -> list[Erasure]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from eventferry.database import Reading, Writing
+from eventferry.database import Database, Frozen, Reading, Writing
 from eventferry.databases.dialect import Column, Condition, Dialect
 from eventferry.databases.names import Tables, beside_events, refuse_foreign
 from eventferry.errors import InputError, UnsupportedStoreError
+from eventferry.state import owners
 
 
 async def columns(reading: Reading, table: str) -> dict[str, Column]:
@@ -49,9 +50,14 @@ class KeptTable(NamedTuple):
             raise UnsupportedStoreError(f"the table {name!r} belongs to another program; {self.kept}")
         return bool(known)
 
-    async def make(self, writing: Writing) -> None:
-        """Make it where it is missing. In a transaction of its own, since on MySQL this ends one. Raises
-        UnsupportedStoreError where another program's table has its name."""
+    async def make(self, database: Database, *, frozen: Frozen = "refuse") -> None:
+        """Make it where it is missing: in a transaction of its own, since on MySQL this ends one, and an exclusive one,
+        since many may begin at once. Raises UnsupportedStoreError where another program's table has its name."""
+        async with owners.writing(database, "exclusive", frozen=frozen) as writing:
+            await self.make_within(writing)
+
+    async def make_within(self, writing: Writing) -> None:
+        """The same in a transaction that does nothing else."""
         if await self.is_ours(writing):
             return
         dialect = writing.dialect

@@ -67,12 +67,7 @@ _TABLE = KeptTable(
     {"source": "VARCHAR(64) NOT NULL PRIMARY KEY", "state": "TEXT NOT NULL", "problem": "TEXT NULL"},
     "the state of a sync would be kept there",
 )
-
-
-async def make_table(writing: Writing) -> None:
-    """Make the table where it is missing. In a transaction of its own: on MySQL this ends one. Raises
-    UnsupportedStoreError where another program's table has its name."""
-    await _TABLE.make(writing)
+make_table = _TABLE.make_within
 
 
 async def has_table(reading: Reading) -> bool:
