@@ -14,6 +14,11 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+def iso(time_ms: int) -> str:
+    """Such a time in ISO 8601, in UTC and without saying so. Raises OverflowError beyond the years 1 to 9999."""
+    return (EPOCH + time_ms * MILLISECOND).replace(tzinfo=None).isoformat(timespec="milliseconds")
+
+
 def moment(time_ms: int) -> str:
     """Such a time as a message shows it."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time_ms / 1000))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eventferry.cli.terminal import conclude, say
+from eventferry.clock import iso
 from eventferry.errors import EventferryError
 from eventferry.visible import visible
 
@@ -53,6 +53,6 @@ def print_data(data: bytes) -> None:
 def moment_text(milliseconds: int) -> str:
     """A timestamp in ISO 8601."""
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):
+        return f"{iso(milliseconds)}+00:00"
+    except OverflowError:
         return "out of range"

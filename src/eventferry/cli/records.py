@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from eventferry.cli.output import moment_text
 from eventferry.cli.terminal import say
 
 
@@ -26,7 +26,7 @@ class _Json(logging.Formatter):
         """The JSON text."""
         own = {name: value for name, value in vars(record).items() if name not in _COMMON}
         fields: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": moment_text(int(record.created * 1000)),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eventferry import Timeline
-from eventferry.console.selection import iso
+from eventferry.clock import iso
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 WIDTH, HEIGHT = 960, 160

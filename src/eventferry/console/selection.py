@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from eventferry.clock import EPOCH, MILLISECOND
+from eventferry.clock import EPOCH, MILLISECOND, iso
 from eventferry.errors import UsageError
 from eventferry.http.handling import Query
 from eventferry.lines.limits import MAX_SAFE_INTEGER
@@ -79,12 +79,6 @@ def milliseconds(text: str) -> int | None:
             f"a time is written as 2024-05-31T23:59:59 (UTC), or in milliseconds since 1970, not {text!r:.60}"
         )
     return found
-
-
-def iso(time: int) -> str:
-    """A time in ms since 1970 as pages and addresses show it, in UTC. Raises OverflowError beyond the years 1 to
-    9999."""
-    return (EPOCH + time * MILLISECOND).replace(tzinfo=None).isoformat(timespec="milliseconds")
 
 
 def as_field(text: str) -> str:

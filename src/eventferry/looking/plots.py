@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from eventferry.clock import iso
 from eventferry.looking.counting import Timeline
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -63,8 +62,6 @@ def svg(timeline: Timeline) -> str:
 
 def _day(milliseconds: int) -> str:
     try:
-        return (
-            datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(" ", "minutes").removesuffix("+00:00")
-        )
-    except (ValueError, OverflowError, OSError):
+        return iso(milliseconds)[:16].replace("T", " ")
+    except OverflowError:
         return str(milliseconds)

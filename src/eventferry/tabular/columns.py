@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from eventferry.clock import EPOCH, MILLISECOND
+from eventferry.clock import EPOCH, MILLISECOND, iso
 from eventferry.errors import InputError
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import KEYS
@@ -29,8 +29,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,40}")
 
 def moment_text(timestamp: int) -> str:
     """A timestamp in ISO 8601, in UTC, with milliseconds. Raises OverflowError beyond the years 1 to 9999."""
-    moment = EPOCH + timestamp * MILLISECOND
-    return f"{moment.isoformat(timespec='milliseconds')[:23]}Z"
+    return f"{iso(timestamp)}Z"
 
 
 def timestamp_of(text: str) -> int:
