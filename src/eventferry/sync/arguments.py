@@ -25,9 +25,10 @@ def unwrapped(stream: Any) -> Any:
 
 
 def source_of(source: Any) -> Any:
-    """Plain iterators are read in this thread; files are passed on."""
+    """Plain iterators are read in this thread; files, and what is no source at all, are passed on."""
     bare = unwrapped(source)
-    if isinstance(bare, str | os.PathLike) or hasattr(bare, "__aiter__") or hasattr(bare, "read"):
+    is_plain = hasattr(bare, "__iter__") and not (hasattr(bare, "__aiter__") or hasattr(bare, "read"))
+    if isinstance(bare, str | os.PathLike) or not is_plain:
         return bare
     return Asked(HERE.steps, partial(iter, bare))
 

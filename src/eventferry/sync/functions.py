@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import wraps
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, Protocol, TypeAlias, cast, overload
 
 import eventferry
-from eventferry.changing.changes import Changes
-from eventferry.changing.erased import Erased
 from eventferry.lines.piping import File, Report, Report_co
 from eventferry.lines.piping import Transform as AwaitedTransform
 from eventferry.store import EventStore as AwaitedStore
-from eventferry.sync.arguments import awaited_transform, is_asynchronous, source_of, unwrapped
+from eventferry.sync.arguments import (
+    awaited_transform,
+    is_asynchronous,
+    source_of,
+    unwrapped,
+)
 from eventferry.sync.loop import LOOP
 from eventferry.sync.store import EventStore
 from eventferry.sync.streams import ForeignSource, ForeignTarget
-from eventferry.sync.wrapping import blocking_function
+from eventferry.sync.wrapping import P, T, blocking_function, wrapped
 from eventferry.tabular.folder import FolderSink
 
 
@@ -86,32 +89,10 @@ def check(source: Any) -> eventferry.CheckReport:
     return LOOP.run(eventferry.check(bare if isinstance(bare, AwaitedStore) else source_of(source)))
 
 
-def verify(
-    source: Any,
-    other: Any,
-    *,
-    content: bool = False,
-    changes: Changes | None = None,
-    erased: Erased | None = None,
-    archived: bool = False,
-    other_grows: bool = False,
-    tell: Callable[[eventferry.SideBySide], None] | None = None,
-) -> eventferry.VerifyReport:
-    """Compare two sources of lines, as `eventferry.verify` does. `tell` is called in the worker thread of the loop."""
-    return LOOP.run(
-        eventferry.verify(
-            source_of(source),
-            source_of(other),
-            content=content,
-            changes=changes,
-            erased=erased,
-            archived=archived,
-            other_grows=other_grows,
-            tell=tell,
-        )
-    )
+def _of_sources(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """A function whose arguments are sources."""
+    return cast("Callable[P, T]", wrapped(function, LOOP.run, source_of))
 
 
-def verify_secrets(source: Any, other: Any, *, content: bool = False) -> eventferry.SecretsVerifyReport:
-    """Compare two sources of lines of secrets, as `eventferry.verify_secrets` does."""
-    return LOOP.run(eventferry.verify_secrets(source_of(source), source_of(other), content=content))
+verify = _of_sources(eventferry.verify)
+verify_secrets = _of_sources(eventferry.verify_secrets)

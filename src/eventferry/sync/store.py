@@ -8,10 +8,8 @@ from typing import Self
 from eventferry import AUTO, MaintenanceMode
 from eventferry.changing.changes import Changes
 from eventferry.importing.merge import Older
-from eventferry.importing.parts import PartReport
 from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
 from eventferry.lines.event import EventInput
-from eventferry.lines.piping import Source
 from eventferry.results import ImportReport
 from eventferry.store import EventStore as AwaitedStore
 from eventferry.sync.arguments import events_of, source_of
@@ -149,28 +147,7 @@ class EventStore(Face[AwaitedStore]):
     rollback_incremental_import = blocking(AwaitedStore.rollback_incremental_import)
 
     begin_import = blocking(AwaitedStore.begin_import)
-
-    def push_import(
-        self,
-        import_id: str,
-        part: str,
-        lines: Source,
-        *,
-        byte_offset: int = 0,
-        ignore_unknown_keys: bool = False,
-        max_line_bytes: int = DEFAULT_MAX_LINE_BYTES,
-    ) -> PartReport:
-        """As `eventferry.EventStore.push_import`. An iterator of blocks is read in the caller's thread."""
-        return LOOP.run(
-            self.inner.push_import(
-                import_id,
-                part,
-                source_of(lines),
-                byte_offset=byte_offset,
-                ignore_unknown_keys=ignore_unknown_keys,
-                max_line_bytes=max_line_bytes,
-            )
-        )
+    push_import = wrapped(AwaitedStore.push_import, LOOP.run, source_of)
 
     def commit_import(
         self, import_id: str, *, allow_empty: bool = False, erased_from: EventStore | None = None

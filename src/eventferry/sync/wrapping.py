@@ -52,13 +52,17 @@ class Shown(Generic[T]):
 
 
 def wrapped(
-    method: Callable[Concatenate[Any, P], T], of_result: Callable[[T], R]
+    method: Callable[Concatenate[Any, P], T],
+    of_result: Callable[[T], R],
+    of_argument: Callable[[Any], Any] = _own,
 ) -> Callable[Concatenate[Any, P], R]:
-    """A method of the wrapped object, with its parameters and documentation, and what is made of its result."""
+    """A method of the wrapped object, with its parameters and documentation, and what is made of its result and of each
+    argument."""
 
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> R:
-        return of_result(method(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()}))
+        named = {name: of_argument(value) for name, value in kwargs.items()}
+        return of_result(method(*map(of_argument, args), **named))
 
     return cast("Callable[Concatenate[Any, P], R]", call)
 
