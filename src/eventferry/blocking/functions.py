@@ -7,19 +7,19 @@ from functools import wraps
 from typing import Any, Protocol, TypeAlias, cast, overload
 
 import eventferry
-from eventferry.lines.piping import File, Report, Report_co
-from eventferry.lines.piping import Transform as AwaitedTransform
-from eventferry.store import EventStore as AwaitedStore
-from eventferry.sync.arguments import (
+from eventferry.blocking.arguments import (
     awaited_transform,
     is_asynchronous,
     source_of,
     unwrapped,
 )
-from eventferry.sync.loop import LOOP
-from eventferry.sync.store import EventStore
-from eventferry.sync.streams import ForeignSource, ForeignTarget
-from eventferry.sync.wrapping import P, T, blocking_function, wrapped
+from eventferry.blocking.loop import LOOP
+from eventferry.blocking.store import EventStore
+from eventferry.blocking.streams import ForeignSource, ForeignTarget
+from eventferry.blocking.wrapping import P, T, blocking_function, wrapped
+from eventferry.lines.piping import File, Report, Report_co
+from eventferry.lines.piping import Transform as AwaitedTransform
+from eventferry.store import EventStore as AwaitedStore
 from eventferry.tabular.folder import FolderSink
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator
 from typing import Self, TypeVar, cast
 
+from eventferry.blocking.loop import LOOP, next_of
+from eventferry.blocking.wrapping import Face, Shown, blocking, plain, wrapped
 from eventferry.importing.stream import ImportStream as AwaitedImport
 from eventferry.reading.exporting import ExportStream as AwaitedExport
 from eventferry.reading.following import FollowStream as AwaitedFollow
@@ -16,8 +18,6 @@ from eventferry.sources.mapping import Mapping as SourceMapping
 from eventferry.sources.source import ForeignExport as AwaitedForeignExport
 from eventferry.sources.source import ForeignSource as AwaitedForeignSource
 from eventferry.sources.source import SourceReport
-from eventferry.sync.loop import LOOP, next_of
-from eventferry.sync.wrapping import Face, Shown, blocking, plain, wrapped
 from eventferry.targets.target import ForeignTarget as AwaitedTarget
 from eventferry.targets.target import TargetStream as AwaitedTargetStream
 

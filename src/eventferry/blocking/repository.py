@@ -8,10 +8,10 @@ from collections.abc import AsyncGenerator, Iterable
 from eventferry.backup.drilling import DrillReport
 from eventferry.backup.reading import JOBS
 from eventferry.backup.repository import Repository as AwaitedRepository
-from eventferry.sync.loop import LOOP
-from eventferry.sync.store import EventStore
-from eventferry.sync.streams import Blocks
-from eventferry.sync.wrapping import Face, Shown, blocking, blocking_of, wrapped
+from eventferry.blocking.loop import LOOP
+from eventferry.blocking.store import EventStore
+from eventferry.blocking.streams import Blocks
+from eventferry.blocking.wrapping import Face, Shown, blocking, blocking_of, wrapped
 
 
 class RepositoryExport(Blocks[AsyncGenerator[bytes, None]]):

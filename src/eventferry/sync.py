@@ -12,8 +12,7 @@ and transforms run in the caller's thread; what is called on the way, such as `t
 from __future__ import annotations
 
 from eventferry import AUTO, MANUAL, Event, errors
-from eventferry.errors import *  # noqa: F403
-from eventferry.sync.functions import (
+from eventferry.blocking.functions import (
     archive,
     back_up,
     check,
@@ -26,9 +25,9 @@ from eventferry.sync.functions import (
     verify,
     verify_secrets,
 )
-from eventferry.sync.repository import Repository, RepositoryExport
-from eventferry.sync.store import EventStore
-from eventferry.sync.streams import (
+from eventferry.blocking.repository import Repository, RepositoryExport
+from eventferry.blocking.store import EventStore
+from eventferry.blocking.streams import (
     EventLoader,
     ExportStream,
     FollowStream,
@@ -40,6 +39,7 @@ from eventferry.sync.streams import (
     SecretsImport,
     TargetStream,
 )
+from eventferry.errors import *  # noqa: F403
 
 __all__ = [
     "AUTO",

@@ -6,15 +6,9 @@ from collections.abc import Iterable
 from typing import Self
 
 from eventferry import AUTO, MaintenanceMode
-from eventferry.changing.changes import Changes
-from eventferry.importing.merge import Older
-from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
-from eventferry.lines.event import EventInput
-from eventferry.results import ImportReport
-from eventferry.store import EventStore as AwaitedStore
-from eventferry.sync.arguments import events_of, source_of
-from eventferry.sync.loop import LOOP
-from eventferry.sync.streams import (
+from eventferry.blocking.arguments import events_of, source_of
+from eventferry.blocking.loop import LOOP
+from eventferry.blocking.streams import (
     EventLoader,
     ExportStream,
     FollowStream,
@@ -23,7 +17,13 @@ from eventferry.sync.streams import (
     SecretsExport,
     SecretsImport,
 )
-from eventferry.sync.wrapping import Face, blocking, blocking_of, plain, wrapped
+from eventferry.blocking.wrapping import Face, blocking, blocking_of, plain, wrapped
+from eventferry.changing.changes import Changes
+from eventferry.importing.merge import Older
+from eventferry.lines.blocks import DEFAULT_MAX_LINE_BYTES
+from eventferry.lines.event import EventInput
+from eventferry.results import ImportReport
+from eventferry.store import EventStore as AwaitedStore
 from eventferry.syncing.status import SyncStatus
 
 

@@ -14,7 +14,7 @@ from typing import (
     cast,
 )
 
-from eventferry.sync.loop import LOOP
+from eventferry.blocking.loop import LOOP
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -14,9 +14,9 @@ from collections.abc import (
 from functools import partial
 from typing import Any
 
+from eventferry.blocking.loop import HERE, LOOP, Asked, next_of
+from eventferry.blocking.wrapping import Face
 from eventferry.importing.batch import PART
-from eventferry.sync.loop import HERE, LOOP, Asked, next_of
-from eventferry.sync.wrapping import Face
 
 
 def unwrapped(stream: Any) -> Any:

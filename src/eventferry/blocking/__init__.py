@@ -1,0 +1,1 @@
+"""How the library works without await. Its public names are those of `eventferry.sync`."""
