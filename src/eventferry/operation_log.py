@@ -40,7 +40,7 @@ def told_elsewhere() -> Iterator[None]:
         _TOLD_ELSEWHERE.reset(token)
 
 
-class Place(Protocol):
+class Subject(Protocol):
     """What an operation is on: a database, or another product's table."""
 
     @property
@@ -48,7 +48,7 @@ class Place(Protocol):
         """Where it is."""
 
 
-def place_of(database: Place) -> str:
+def place_of(database: Subject) -> str:
     """The location of a store, without its table names."""
     names = database.traits.resource_names
     return "/".join(value for name, value in names.items() if value and not name.endswith("TableName"))
@@ -64,7 +64,7 @@ class Operation:
         facts: fields of all its records.
     """
 
-    def __init__(self, name: str, database: Place, *, level: int = logging.INFO, **facts: Any) -> None:
+    def __init__(self, name: str, database: Subject, *, level: int = logging.INFO, **facts: Any) -> None:
         self._name = name
         self._database = database
         is_told_elsewhere = _TOLD_ELSEWHERE.get()

@@ -19,7 +19,7 @@ from eventferry.lines.payload import MAX_DEPTH
 Pointer: TypeAlias = tuple[str | None, ...]
 """The tokens; None is `*`, every element of an array or member of an object."""
 
-Place: TypeAlias = tuple[Any, Any]
+Slot: TypeAlias = tuple[Any, Any]
 """What holds a value, and the value's key in it."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -227,7 +227,7 @@ def _keys(inner: Any, token: str | None) -> Sequence[Any]:
     return [place for place, name in enumerate(inner.names) if token is None or name == token]
 
 
-def _places(start: list[Place], pointer: Pointer) -> list[Place]:
+def _places(start: list[Slot], pointer: Pointer) -> list[Slot]:
     """The places that a pointer finds from some places on."""
     found = start
     for token in pointer:
@@ -240,7 +240,7 @@ def _places(start: list[Place], pointer: Pointer) -> list[Place]:
     return found
 
 
-def _set(start: list[Place], pointer: Pointer, value: msgspec.Raw) -> int:
+def _set(start: list[Slot], pointer: Pointer, value: msgspec.Raw) -> int:
     if not pointer:
         for holder, key in start:
             holder[key] = value

@@ -10,7 +10,7 @@ import click
 
 import eventferry
 from eventferry.cli.commands import command
-from eventferry.cli.comparing import Comparison, comparing_options, refuse_comparing
+from eventferry.cli.comparing import TwoSources, comparing_options, refuse_comparing
 from eventferry.cli.options import SOURCE, flag, json_option, shown
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.places import blocks_of, events_of, secrets_of, store_at
@@ -40,7 +40,7 @@ async def verify(a: str, b: str | None, secrets: bool, as_json: bool, **options:
             raise UsageError("--secrets needs two sources to compare")
         is_sound = await _check(a, as_json=as_json)
     else:
-        comparison = Comparison.of(a, b, options)
+        comparison = TwoSources.of(a, b, options)
         if secrets and (comparison.until is not None or comparison.foreign is not None):
             raise UsageError("--secrets cannot be combined with a bookmark or with --from PRESET")
         is_sound = await _compare(comparison, secrets=secrets, as_json=as_json)
@@ -81,7 +81,7 @@ async def _check(a: str, *, as_json: bool) -> bool:
     return report.sound
 
 
-async def _compare(comparison: Comparison, *, secrets: bool, as_json: bool) -> bool:
+async def _compare(comparison: TwoSources, *, secrets: bool, as_json: bool) -> bool:
     a, b, changing = comparison.a, comparison.b, comparison.changing
     report: eventferry.VerifyReport | None = None
     kept: eventferry.SecretsVerifyReport | None = None

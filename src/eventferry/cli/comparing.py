@@ -79,7 +79,7 @@ def _endings(ends: tuple[Any, ...]) -> tuple[int | None, str | None]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TwoSources:
     """Two sources of events, and how they are to be compared.
 
     Attributes:
@@ -103,7 +103,7 @@ class Comparison:
     changing: Changing
 
     @classmethod
-    def of(cls, a: str, b: str, options: dict[str, Any]) -> Comparison:
+    def of(cls, a: str, b: str, options: dict[str, Any]) -> TwoSources:
         """By the values of `comparing_options`. Raises UsageError and RulesError."""
         start, mapping = beginnings(options.pop("starts"))
         options["finish"], until = _endings(options.pop("ends"))

@@ -12,7 +12,7 @@ import click
 from eventferry import open_store
 from eventferry.cli.checks import told_of
 from eventferry.cli.commands import command, section
-from eventferry.cli.comparing import Comparison, comparing_options
+from eventferry.cli.comparing import TwoSources, comparing_options
 from eventferry.cli.options import (
     EVENTS,
     SOURCE,
@@ -467,7 +467,7 @@ async def diff(
     status is 1 if there is any. Secrets in payloads are masked.
     """
     mask = _mask(masked, show_secrets)
-    comparison = Comparison.of(a, b, options)
+    comparison = TwoSources.of(a, b, options)
 
     def tell(found: SideBySide) -> None:
         found = mask.side_by_side(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from eventferry.console.page import Answer, Visit, page
-from eventferry.console.selection import Period
+from eventferry.console.queries import Period
 from eventferry.http.streams import LinesResponse
 
 

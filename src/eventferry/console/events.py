@@ -8,7 +8,7 @@ import msgspec
 
 from eventferry import Event
 from eventferry.console.page import Answer, View, Visit, page
-from eventferry.console.selection import Period
+from eventferry.console.queries import Period
 from eventferry.errors import InputError
 from eventferry.http.handling import Query
 from eventferry.http.problems import RefusedError

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 
 from eventferry.console.page import Answer, View, Visit, page
-from eventferry.console.selection import Selection
+from eventferry.console.queries import EventQuery
 from eventferry.http.following import HEARTBEAT, LAST_ID, message, stream_of
 from eventferry.http.streams import first_of
 from eventferry.lines.damaged import seen_events
@@ -22,7 +22,7 @@ _ROWS = 200
 """Events of a message."""
 
 
-class FollowQuery(Selection, kw_only=True):
+class FollowQuery(EventQuery, kw_only=True):
     """Which events, and whether the page stands still."""
 
     stopped: bool = False
@@ -35,7 +35,7 @@ async def follow_page(visit: Visit[FollowQuery]) -> Answer:
 
 
 @page("GET", "/follow/rows", "read")
-async def follow_rows_page(visit: Visit[Selection]) -> Answer:
+async def follow_rows_page(visit: Visit[EventQuery]) -> Answer:
     """The rows of the table of events as they come, as server-sent events."""
     since = visit.request.headers.get(LAST_ID) or "now"
     follower = visit.store._follower(since, filter_of(**visit.given.arguments()), _ROWS)
@@ -51,7 +51,7 @@ async def follow_rows_page(visit: Visit[Selection]) -> Answer:
     )
 
 
-async def _messages(visit: Visit[Selection], follower: Follower) -> AsyncGenerator[bytes, None]:
+async def _messages(visit: Visit[EventQuery], follower: Follower) -> AsyncGenerator[bytes, None]:
     leaving = asyncio.ensure_future(visit.house.service.leaving.wait())
     try:
         yield message(follower)
@@ -66,7 +66,7 @@ async def _messages(visit: Visit[Selection], follower: Follower) -> AsyncGenerat
         leaving.cancel()
 
 
-def _rows(visit: Visit[Selection], shown: View) -> bytes:
+def _rows(visit: Visit[EventQuery], shown: View) -> bytes:
     """The markup of rows, as lines of a message."""
     markup = visit.house.markup(visit.request, visit.visitor, shown)
     return "".join(f"{line}\n" for line in markup.splitlines()).encode()

@@ -6,7 +6,7 @@ from functools import partial
 
 from eventferry.console.chart import chart_of
 from eventferry.console.page import Answer, View, Visit, page
-from eventferry.console.selection import Period
+from eventferry.console.queries import Period
 from eventferry.databases.dialect import COUNTED
 from eventferry.http.handling import Query
 

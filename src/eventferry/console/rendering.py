@@ -21,7 +21,7 @@ import eventferry
 from eventferry.clock import iso
 from eventferry.console.assets import version_of
 from eventferry.console.page import ROOT, View, place
-from eventferry.console.selection import as_field
+from eventferry.console.queries import as_field
 from eventferry.console.sessions import Visitor
 from eventferry.errors import InputError
 from eventferry.lines.payload import encode_payload

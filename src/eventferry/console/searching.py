@@ -10,7 +10,7 @@ import msgspec
 
 from eventferry import by_cause
 from eventferry.console.page import Answer, View, Visit, page
-from eventferry.console.selection import Period
+from eventferry.console.queries import Period
 from eventferry.errors import UsageError
 from eventferry.looking.searching import typed_value
 

@@ -36,7 +36,7 @@ from eventferry.results import (
     Page,
     SavedEvent,
 )
-from eventferry.saving.appends import parts_of
+from eventferry.saving.appends import portions_of
 
 
 class Events(Opened):
@@ -116,7 +116,7 @@ class Events(Opened):
         self, appends: Iterable[tuple[Append, Sequence[NewRow]]], idempotency_key: str | None
     ) -> Appended:
         """The same for the service, which reads events as rows."""
-        return await self._appending.append_parts(parts_of(appends), idempotency_key)
+        return await self._appending.append_portions(portions_of(appends), idempotency_key)
 
     async def load_aggregate(
         self, aggregate_id: str, from_version: int = 1, limit: int | None = None

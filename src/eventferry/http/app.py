@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route as Place
+from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
 from eventferry import EventStore, Mask, Repository, UsageError
@@ -116,12 +116,12 @@ def _middleware(metrics: Metrics, allowed_origins: Collection[str]) -> list[Midd
     return [watch, sharing]
 
 
-def _places(service: Service, guards: Guards, pages: Console | None) -> list[Place]:
+def _places(service: Service, guards: Guards, pages: Console | None) -> list[StarletteRoute]:
     """The paths of the service. Litestar appends a slash to the path of a mounted application."""
-    places: list[Place] = []
+    places: list[StarletteRoute] = []
     for path in dict.fromkeys(route.path for route in ROUTES):
         routes = _Path([route for route in ROUTES if route.path == path], service, guards, pages)
-        places += [Place(path, routes), Place(f"{path}/", routes)]
+        places += [StarletteRoute(path, routes), StarletteRoute(f"{path}/", routes)]
     return places
 
 

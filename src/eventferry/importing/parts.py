@@ -92,7 +92,7 @@ async def push(
 ) -> PartReport:
     """Add a part to the open import, or replace what the part has brought before."""
     content = _Content()
-    target = _Part(database, import_id, _name(part), content)
+    target = _PushTarget(database, import_id, _name(part), content)
     sink = ImportStream(
         target,
         Operation("parts push", database),
@@ -164,7 +164,7 @@ class _PartStaging(Staging):
             ) from None
 
 
-class _Part:
+class _PushTarget:
     """The target of a push."""
 
     def __init__(self, database: Database, import_id: str, part: bytes, content: _Content) -> None:

@@ -75,7 +75,7 @@ _MANY_AT_ONCE = 100  # events that are saved in one step; of more, the round tri
 _MANY = 1000  # events that are checked in a worker thread, so as not to block the event loop
 
 
-class Part(NamedTuple):
+class Portion(NamedTuple):
     """The events of one aggregate, and the last version that it is expected to have; None for any."""
 
     aggregate_id: str
@@ -108,7 +108,7 @@ class _Stored(NamedTuple):
 class _Unit:
     """What is stored together or not at all. `tried` are the rows of the last attempt, whose answer may be lost."""
 
-    parts: Sequence[Part]
+    portions: Sequence[Portion]
     timestamp: int
     key: _Key | None
     tried: Sequence[Row] = ()
@@ -128,8 +128,8 @@ class Appends:
         self._groups: Groups[_Unit, _Stored] = Groups(
             1,  # an exclusive transaction has the events to itself
             self._store,
-            lambda unit: [part.aggregate_id for part in unit.parts],
-            lambda unit: sum(len(row.payload) for part in unit.parts for row in part.rows),
+            lambda unit: [portion.aggregate_id for portion in unit.portions],
+            lambda unit: sum(len(row.payload) for portion in unit.portions for row in portion.rows),
         )
         self._under_way = 0
         self._seen: dict[
@@ -148,17 +148,17 @@ class Appends:
             )
         given = [(_named(one), _listed(one.events)) for one in appends]
         if sum(len(events) for _, events in given) < _MANY and not self._checking.locked():
-            parts = _checked(given)
+            portions = _checked(given)
         else:
             async with self._checking:  # appends are stored in the order of the calls
-                parts = await asyncio.to_thread(_checked, given)
-        return await self.append_parts(parts, key)
+                portions = await asyncio.to_thread(_checked, given)
+        return await self.append_portions(portions, key)
 
-    async def append_parts(self, parts: Sequence[Part], key: str | None = None) -> Appended:
+    async def append_portions(self, portions: Sequence[Portion], key: str | None = None) -> Appended:
         """Store events that are rows."""
-        _refuse_parts(parts)
-        timestamp = max(now(), *(row.timestamp for part in parts for row in part.rows))
-        unit = _Unit(parts, timestamp, None if key is None else _key(key, parts))
+        _refuse_portions(portions)
+        timestamp = max(now(), *(row.timestamp for portion in portions for row in portion.rows))
+        unit = _Unit(portions, timestamp, None if key is None else _key(key, portions))
         self._under_way += 1
         try:
             # Where saves go on one after the other, many appends are stored faster as one block.
@@ -183,18 +183,18 @@ class Appends:
 
     async def _saved(self, unit: _Unit) -> _Stored | None:
         """What came of it as a save of several events; None where that cannot be, or something was in the way."""
-        [part, *others] = unit.parts
-        before = self._seen.pop(part.aggregate_id, None) if part.expected is None else part.expected
-        if others or unit.key is not None or before is None or not _is_small(part.rows, before):
+        [portion, *others] = unit.portions
+        before = self._seen.pop(portion.aggregate_id, None) if portion.expected is None else portion.expected
+        if others or unit.key is not None or before is None or not _is_small(portion.rows, before):
             return None
         version = before + 1
-        rows = [row._replace(timestamp=unit.timestamp) for row in part.rows]
+        rows = [row._replace(timestamp=unit.timestamp) for row in portion.rows]
         try:
             saved = await self._saving.save_next(rows, version)
         except (ConcurrentError, InputError, UnsupportedStoreError):
             return None  # in an exclusive transaction it is found out which event it was, or what is there
         first = Row(
-            saved.thread_id, saved.thread_counter, unit.timestamp, part.aggregate_id, version, "", b""
+            saved.thread_id, saved.thread_counter, unit.timestamp, portion.aggregate_id, version, "", b""
         )
         return _Stored(_run(first, rows), saved.heads)
 
@@ -209,7 +209,7 @@ class Appends:
     async def save_next(self, row: NewRow, version: int) -> SavedEvent:
         """Store an event that must have the next version of its aggregate."""
         try:
-            appended = await self.append_parts([Part(row.aggregate_id, [row], version - 1)])
+            appended = await self.append_portions([Portion(row.aggregate_id, [row], version - 1)])
         except ConcurrentError as error:
             last = error.last_version
             if last is not None and last < version:
@@ -235,7 +235,7 @@ class Appends:
                 # A freeze has waited for what was under way.
                 async with self._database.reading() as reading:
                     return [await self._stored(reading, unit) or error for unit in units]
-        names = sorted({part.aggregate_id for unit in units for part in unit.parts})
+        names = sorted({portion.aggregate_id for unit in units for portion in unit.portions})
         others = f" and {len(names) - 1} others" if len(names) > 1 else ""
         raise StoreUnreachableError(
             f"{broken}; whether the events of {names[0]!r}{others} were appended is not known"
@@ -280,7 +280,9 @@ class Appends:
         heads, limits = await writing.heads(), await writing.limits()
         # By time, so that the timestamps of no thread fall here. Which of them came first, nobody has seen.
         by_time = sorted(range(len(units)), key=lambda number: units[number].timestamp)
-        wanted = [(part.aggregate_id, units[n].timestamp) for n in by_time for part in units[n].parts]
+        wanted = [
+            (portion.aggregate_id, units[n].timestamp) for n in by_time for portion in units[n].portions
+        ]
         places = iter(await writing.next_places(wanted))
         last: dict[str, int] = {}
         new: list[_Unit] = []
@@ -288,7 +290,7 @@ class Appends:
         came: list[_Stored | Exception | None] = [None] * len(units)
         for number in by_time:
             unit, key = units[number], units[number].key
-            there = list(islice(places, len(unit.parts)))
+            there = list(islice(places, len(unit.portions)))
             try:
                 stored = await self._stored(writing, unit)
                 if stored is None and key is not None and key.id in under:
@@ -349,9 +351,9 @@ _OF_ONE = (ConcurrentError, DatabaseError, InputError, StoreReplacedError, Unsup
 """What goes wrong because of one unit."""
 
 
-def parts_of(appends: Iterable[tuple[Append, Sequence[NewRow]]]) -> list[Part]:
+def portions_of(appends: Iterable[tuple[Append, Sequence[NewRow]]]) -> list[Portion]:
     """Appends whose events are rows. Raises UsageError."""
-    return [Part(one.aggregate_id, rows, _expected(one.expected_version)) for one, rows in appends]
+    return [Portion(one.aggregate_id, rows, _expected(one.expected_version)) for one, rows in appends]
 
 
 def _named(append: Append) -> Append:
@@ -368,10 +370,10 @@ def _listed(events: Iterable[EventInput]) -> list[EventInput]:
     return list(events)
 
 
-def _checked(given: Sequence[tuple[Append, Sequence[EventInput]]]) -> list[Part]:
+def _checked(given: Sequence[tuple[Append, Sequence[EventInput]]]) -> list[Portion]:
     """The events as rows. Errors number the events of all appends, from 1."""
     numbers = itertools.count(1)
-    return parts_of(
+    return portions_of(
         (one, [_numbered(next(numbers), partial(appended_row, event, one.aggregate_id)) for event in events])
         for one, events in given
     )
@@ -384,17 +386,17 @@ def _numbered(number: int, check: Callable[[], T]) -> T:
         raise InputError(error.reason, line=number, field=error.field, unit="event") from None
 
 
-def _refuse_parts(parts: Sequence[Part]) -> None:
+def _refuse_portions(portions: Sequence[Portion]) -> None:
     """Refuses what cannot be one append. Raises UsageError."""
-    if not parts:
+    if not portions:
         raise UsageError("an append needs at least one aggregate")
     seen: set[str] = set()
-    for part in parts:
-        if part.aggregate_id in seen:
-            raise UsageError(f"the aggregate {part.aggregate_id!r} stands in the append twice")
-        if not part.rows:
-            raise UsageError(f"the append to {part.aggregate_id!r} has no events")
-        seen.add(part.aggregate_id)
+    for portion in portions:
+        if portion.aggregate_id in seen:
+            raise UsageError(f"the aggregate {portion.aggregate_id!r} stands in the append twice")
+        if not portion.rows:
+            raise UsageError(f"the append to {portion.aggregate_id!r} has no events")
+        seen.add(portion.aggregate_id)
 
 
 def _expected(version: ExpectedVersion) -> int | None:
@@ -407,13 +409,13 @@ def _expected(version: ExpectedVersion) -> int | None:
     return version
 
 
-def _key(key: str, parts: Sequence[Part]) -> _Key:
+def _key(key: str, portions: Sequence[Portion]) -> _Key:
     key = text("idempotency_key", key)
     if not 0 < len(key) <= MAX_KEY_LENGTH:
         raise UsageError(f"an idempotency_key has 1 to {MAX_KEY_LENGTH} characters, not {len(key)}")
     asked = [
-        (part.aggregate_id, [(row.type, row.timestamp, canonical(row.payload)) for row in part.rows])
-        for part in parts
+        (portion.aggregate_id, [(row.type, row.timestamp, canonical(row.payload)) for row in portion.rows])
+        for portion in portions
     ]
     digest = hashlib.blake2b(msgspec.msgpack.encode(asked), digest_size=16).hexdigest()
     return _Key(key, append_keys.id_of(key), digest)
@@ -426,25 +428,27 @@ def _placed(
     nothing."""
     numbers = itertools.count(1)
     room = Counter[int]()
-    for part, place in zip(unit.parts, places, strict=True):
-        before = last.get(part.aggregate_id, place.last_version)
-        if part.expected not in (None, before):
-            raise ConcurrentError(part.aggregate_id, (part.expected or 0) + 1, before)
-        if before + len(part.rows) > MAX_SAFE_INTEGER:
-            raise last_version(part.aggregate_id)
-        room[place.thread_id] += len(part.rows)
+    for portion, place in zip(unit.portions, places, strict=True):
+        before = last.get(portion.aggregate_id, place.last_version)
+        if portion.expected not in (None, before):
+            raise ConcurrentError(portion.aggregate_id, (portion.expected or 0) + 1, before)
+        if before + len(portion.rows) > MAX_SAFE_INTEGER:
+            raise last_version(portion.aggregate_id)
+        room[place.thread_id] += len(portion.rows)
         if heads[place.thread_id] + room[place.thread_id] > MAX_COUNTER + 1:
             raise full_thread(place.thread_id)
-        for row in part.rows:
-            _numbered(next(numbers), partial(check_limits, limits, part.aggregate_id, row.type, row.payload))
+        for row in portion.rows:
+            _numbered(
+                next(numbers), partial(check_limits, limits, portion.aggregate_id, row.type, row.payload)
+            )
     rows: list[Row] = []
-    for part, place in zip(unit.parts, places, strict=True):
+    for portion, place in zip(unit.portions, places, strict=True):
         thread = place.thread_id
-        before = last.get(part.aggregate_id, place.last_version)
-        first = Row(thread, heads[thread], unit.timestamp, part.aggregate_id, before + 1, "", b"")
-        rows += _run(first, part.rows)
-        heads[thread] += len(part.rows)
-        last[part.aggregate_id] = before + len(part.rows)
+        before = last.get(portion.aggregate_id, place.last_version)
+        first = Row(thread, heads[thread], unit.timestamp, portion.aggregate_id, before + 1, "", b"")
+        rows += _run(first, portion.rows)
+        heads[thread] += len(portion.rows)
+        last[portion.aggregate_id] = before + len(portion.rows)
     return rows
 
 

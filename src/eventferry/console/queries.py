@@ -11,7 +11,7 @@ from eventferry.http.handling import Query
 from eventferry.lines.limits import MAX_SAFE_INTEGER
 
 
-class Selection(Query, kw_only=True):
+class EventQuery(Query, kw_only=True):
     """Which events. What is empty, as a form sends it, selects nothing.
 
     Attributes:
@@ -40,7 +40,7 @@ class Selection(Query, kw_only=True):
         return {name: value for name, value in (given | others).items() if value not in ("", None)}
 
 
-class Period(Selection, kw_only=True):
+class Period(EventQuery, kw_only=True):
     """Which events, and of which time.
 
     Attributes:
@@ -53,11 +53,11 @@ class Period(Selection, kw_only=True):
     def arguments(self) -> dict[str, Any]:
         """The same as arguments of the store's methods. Raises UsageError."""
         times = {"start_time": milliseconds(self.start_time), "finish_time": milliseconds(self.finish_time)}
-        return Selection.arguments(self) | times
+        return EventQuery.arguments(self) | times
 
     def parameters(self, **others: Any) -> dict[str, Any]:
         """The same as parameters of a page, and others."""
-        return Selection.parameters(
+        return EventQuery.parameters(
             self, **{"startTime": self.start_time, "finishTime": self.finish_time} | others
         )
 
