@@ -6,8 +6,17 @@ import click
 
 import eventferry
 from eventferry.cli.backups import RunGroup
-from eventferry.cli.commands import command, section
-from eventferry.cli.options import EVENTS, REPOSITORY, STORE, MomentType, flag, json_option, option, together
+from eventferry.cli.commands import command
+from eventferry.cli.options import (
+    REPOSITORY,
+    STORE,
+    MomentType,
+    flag,
+    included_kinds,
+    json_option,
+    option,
+    together,
+)
 from eventferry.cli.output import moment_text, print_data, print_line, print_result
 from eventferry.cli.places import store_at
 from eventferry.cli.repositories import identity_option, parts_jobs_option
@@ -28,17 +37,7 @@ _repository = together(
     required=True,
     type=MomentType(up=False),
 )
-@section(
-    EVENTS,
-    option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
-    option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
-    option(
-        "--aggregate-prefix prefixes",
-        "PREFIX",
-        "Only events of aggregates whose id begins with this (repeatable).",
-        multiple=True,
-    ),
-)
+@included_kinds
 @option(
     "--recipient recipients",
     "KEY",

@@ -7,18 +7,8 @@ from collections.abc import Sequence
 import click
 
 import eventferry
-from eventferry.cli.commands import (
-    command,
-    section,
-)
-from eventferry.cli.options import (
-    EVENTS,
-    REPOSITORY,
-    STORE,
-    flag,
-    json_option,
-    option,
-)
+from eventferry.cli.commands import command
+from eventferry.cli.options import REPOSITORY, STORE, flag, included_kinds, json_option, option
 from eventferry.cli.output import print_line, print_result
 from eventferry.cli.places import store_at
 from eventferry.cli.running import cancellable
@@ -29,17 +19,7 @@ from eventferry.errors import EventferryError, RepositoryError, UsageError
 @command()
 @click.argument("store", type=STORE)
 @option("--rules", "FILE", "What is erased: a TOML file of rules, which may only redact, remove and set.")
-@section(
-    EVENTS,
-    option("--type types", "TYPE", "Only from events of this type (repeatable).", multiple=True),
-    option("--aggregate-id ids", "ID", "Only from events of this aggregate (repeatable).", multiple=True),
-    option(
-        "--aggregate-prefix prefixes",
-        "PREFIX",
-        "Only from events of aggregates whose id begins with this (repeatable).",
-        multiple=True,
-    ),
-)
+@included_kinds
 @option(
     "--repository repositories",
     "REPO",

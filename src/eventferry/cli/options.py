@@ -254,10 +254,8 @@ def together(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return add
 
 
-kinds = section(
-    EVENTS,
-    option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True),
-    option("--exclude-type excluded", "TYPE", "No events of this type (repeatable).", multiple=True),
+_type = option("--type types", "TYPE", "Only events of this type (repeatable).", multiple=True)
+_aggregates = together(
     option("--aggregate-id ids", "ID", "Only events of this aggregate (repeatable).", multiple=True),
     option(
         "--aggregate-prefix prefixes",
@@ -265,6 +263,13 @@ kinds = section(
         "Only events of aggregates whose id begins with this (repeatable).",
         multiple=True,
     ),
+)
+included_kinds = section(EVENTS, _type, _aggregates)
+kinds = section(
+    EVENTS,
+    _type,
+    option("--exclude-type excluded", "TYPE", "No events of this type (repeatable).", multiple=True),
+    _aggregates,
 )
 until_option = section(
     EVENTS,
