@@ -1,22 +1,19 @@
-"""Import: arriving events take the place of the old ones as one step, or, with MANUAL, are appended."""
+"""Import: arriving events take the place of the old ones as one step."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from eventferry import (
-    AUTO,
     MANUAL,
     EmptyInputError,
     EventStore,
     ImportStream,
     InputError,
-    MaintenanceMode,
-    ResumeError,
     StoreBusyError,
     StoreChangedError,
     StoreClosedError,
@@ -27,52 +24,18 @@ from eventferry import (
     open_store,
     pipeline,
 )
-from tests.support import LONG_AGO, NewUrl, Opened, exported, import_lines, line, make_event, make_lines
+from tests.support import LONG_AGO, NewUrl, Opened, exported, import_lines, line, make_event
+from tests.support.imports import (
+    BIG,
+    NEW,
+    OLD,
+    in_blocks,
+    interrupt,
+    is_frozen,
+    save,
+)
 
 pytestmark = pytest.mark.both_libraries
-
-OLD = make_lines(300)
-NEW = b"".join(
-    line(make_event(i, type="NEW", aggregateId=f"new-{i % 7}", aggregateVersion=i + 1)) for i in range(200)
-)
-MEGABYTE = 1024 * 1024
-
-
-def big_lines(n: int) -> bytes:
-    """Events of a megabyte each: a few of them fill several commits."""
-    return b"".join(
-        line(make_event(i, aggregateId=f"big-{i}", payload={"text": f"{i} " + "x" * MEGABYTE}))
-        for i in range(n)
-    )
-
-
-BIG = big_lines(20)
-
-
-async def in_blocks(source: bytes, size: int = MEGABYTE) -> AsyncIterator[bytes]:
-    for start in range(0, len(source), size):
-        yield source[start : start + size]
-
-
-async def broken_off(source: bytes) -> AsyncIterator[bytes]:
-    """A source whose connection is lost at three quarters."""
-    async for block in in_blocks(source[: len(source) * 3 // 4]):
-        yield block
-    raise ConnectionResetError("the line went dead")
-
-
-async def interrupt(store: EventStore, source: bytes, **options: Any) -> None:
-    """Begin an import that is interrupted after some of it was committed to the stage."""
-    with pytest.raises(ConnectionResetError):
-        await pipeline(broken_off(source), store.import_events(**options))
-
-
-async def is_frozen(store: EventStore) -> bool:
-    return (await store.describe()).is_frozen
-
-
-async def save(store: EventStore) -> None:
-    await store.save_event({"type": "SAVED", "aggregateId": "somebody", "aggregateVersion": 1})
 
 
 async def merge(store: EventStore) -> None:
@@ -88,9 +51,6 @@ async def append(store: EventStore) -> None:
     await import_lines(
         store, [make_event(256 * 9, aggregateId="somebody", aggregateVersion=1)], maintenance_mode=MANUAL
     )
-
-
-# replacing
 
 
 async def test_export_import_export_gives_the_same_bytes(opened: Opened) -> None:
@@ -393,211 +353,6 @@ async def test_an_open_incremental_import_is_unharmed(opened: Opened) -> None:
         assert (await store.describe()).event_count == 201
 
 
-# stop and resume
-
-
-async def test_an_interrupted_import_goes_on_where_it_was(opened: Opened) -> None:
-    async with opened() as store:
-        await import_lines(store, OLD)
-        await interrupt(store, BIG)
-        assert await exported(store) == OLD
-        async with store.import_events(resume=True) as stream:
-            begun_at = stream.byte_offset
-            assert 0 < begun_at < len(BIG)
-            assert BIG[:begun_at].count(b"\n") == stream.saved_events_count
-            await stream.write(BIG[begun_at:])
-            report = await stream.close()
-        assert (report.imported, report.byte_offset) == (20, len(BIG))
-        assert await exported(store) == BIG
-
-
-async def test_a_stopped_import_goes_on_where_it_was(opened: Opened) -> None:
-    async with opened() as store:
-        async with store.import_events() as stream:
-            await stream.write(BIG[: len(BIG) // 2])
-            stream.stop()
-            stopped = await stream.close()
-        assert stopped.byte_offset == BIG.rindex(b"\n", 0, len(BIG) // 2) + 1
-        resumed = store.import_events(resume=True)
-        report = await pipeline(in_blocks(BIG), resumed)
-        assert report.imported == 20
-        assert await exported(store) == BIG
-
-
-@pytest.mark.once
-async def test_a_stopped_import_takes_in_nothing_more(opened: Opened) -> None:
-    async with opened() as store:
-        async with store.import_events() as stream:
-            await stream.write(NEW)
-            stream.stop()
-            await stream.write(NEW + b"nonsense\n")
-            report = await stream.close()
-        assert (report.imported, report.byte_offset, report.is_end) == (200, len(NEW), False)
-
-
-@pytest.mark.parametrize("end", [b"\n", b""])
-@pytest.mark.once
-async def test_imports_that_are_stopped_before_they_begin_come_to_the_end_commit_by_commit(
-    opened: Opened, end: bytes
-) -> None:
-    source = NEW[:-1] + end
-    asked = 0
-
-    async def blocks() -> AsyncIterator[bytes]:
-        nonlocal asked
-        async for block in in_blocks(source, 2000):
-            asked += 1
-            yield block
-
-    async with opened() as store:
-        calls = 0
-        is_end = False
-        while not is_end:
-            calls += 1
-            stream = store.import_events(resume=True)
-            stream.stop()
-            asked = 0
-            report = await pipeline(blocks(), stream)
-            is_end = report.is_end
-            # Those that were taken in before, to see that it is the same source; one or two more, and none behind.
-            assert asked <= report.byte_offset // 2000 + 2
-            assert calls < 100
-        assert calls > 10
-        assert await exported(store) == NEW
-
-
-@pytest.mark.parametrize("mode", [AUTO, MANUAL])
-@pytest.mark.once
-async def test_a_stopped_import_ends_its_pipeline(opened: Opened, mode: MaintenanceMode) -> None:
-    asked = 0
-
-    async def blocks() -> AsyncIterator[bytes]:
-        nonlocal asked
-        async for block in in_blocks(BIG):
-            asked += 1
-            if asked == 4:
-                stream.stop()
-            yield block
-
-    async with opened() as store:
-        stream = store.import_events(maintenance_mode=mode)
-        report = await pipeline(blocks(), stream)
-        assert not report.is_end
-        assert asked == 4
-
-
-@pytest.mark.once
-async def test_an_import_may_be_stopped_and_resumed_again_and_again(opened: Opened) -> None:
-    async with opened() as store:
-        begun = []
-        for _ in range(10):
-            async with store.import_events(resume=True) as stream:
-                begun.append(stream.byte_offset)
-                await stream.write(OLD[stream.byte_offset :][:5000])
-                stream.stop()
-        report = await pipeline(in_blocks(OLD, 777), store.import_events(resume=True))
-        assert sorted(set(begun)) == begun
-        assert report.imported == 300
-        assert await exported(store) == OLD
-
-
-@pytest.mark.once
-async def test_the_source_is_fed_from_its_start_and_may_be_cut_otherwise(opened: Opened) -> None:
-    async with opened() as store:
-        await interrupt(store, BIG)
-        report = await pipeline(in_blocks(BIG, 300_007), store.import_events(resume=True))
-        assert report.imported == 20
-        assert await exported(store) == BIG
-
-
-@pytest.mark.once
-async def test_a_resumed_import_knows_the_lines_by_their_numbers(opened: Opened) -> None:
-    clash = line(make_event(0, aggregateId="clash"))
-    async with opened() as store:
-        await interrupt(store, BIG)
-        with pytest.raises(InputError, match=r"in line 1$") as refused:
-            await pipeline(in_blocks(BIG + clash), store.import_events(resume=True))
-        assert refused.value.line == 21
-
-
-@pytest.mark.once
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param(BIG.replace(b'"5 xx', b'"5 xy'), id="one letter differs"),
-        pytest.param(NEW, id="another and shorter"),
-        pytest.param(BIG[: len(BIG) // 4], id="cut off before the place"),
-        pytest.param(b"", id="empty"),
-        pytest.param(b"\n" + BIG, id="shifted"),
-    ],
-)
-async def test_another_source_is_refused_and_the_right_one_still_goes_on(
-    opened: Opened, other: bytes
-) -> None:
-    async with opened() as store:
-        await import_lines(store, OLD)
-        await interrupt(store, BIG)
-        with pytest.raises(ResumeError):
-            await pipeline(in_blocks(other), store.import_events(resume=True))
-        assert await exported(store) == OLD
-        async with store.import_events(resume=True) as stream:
-            assert stream.byte_offset > 0
-            await stream.write(BIG[stream.byte_offset :])
-        assert await exported(store) == BIG
-
-
-async def test_a_resumed_import_is_refused_if_somebody_saved_since_the_first_began(opened: Opened) -> None:
-    async with opened() as store:
-        await interrupt(store, BIG)
-        await save(store)
-        with pytest.raises(StoreChangedError):
-            await pipeline(in_blocks(BIG), store.import_events(resume=True))
-        assert (await store.describe()).event_count == 1
-
-
-@pytest.mark.once
-async def test_a_refused_import_leaves_nothing_to_go_on_with(opened: Opened) -> None:
-    async with opened() as store:
-        with pytest.raises(InputError):
-            await pipeline(in_blocks(BIG + b"nonsense\n"), store.import_events())
-        async with store.import_events(resume=True, allow_empty=True) as stream:
-            assert stream.byte_offset == 0
-
-
-async def test_an_import_does_not_replace_what_has_filled_a_gap_since_it_began(new_url: NewUrl) -> None:
-    url = new_url()
-    async with open_store(url) as store, open_store(url) as other:
-        await store.init()
-        kept, gap = [make_event(i) for i in (0, 2 * 256)], make_event(256)
-        await import_lines(store, kept)
-        stream = store.import_events()
-        await stream.write(NEW)
-        await other.freeze()
-        await import_lines(other, [gap], maintenance_mode=MANUAL)
-        await other.unfreeze()
-        with pytest.raises(StoreChangedError):
-            await stream.close()
-        assert await exported(store) == b"".join(map(line, [kept[0], gap, kept[1]]))
-        await import_lines(store, NEW)
-        assert await exported(store) == NEW
-
-
-@pytest.mark.once
-async def test_nor_does_one_that_goes_on_behind_the_gap(opened: Opened) -> None:
-    async with opened() as store:
-        await import_lines(store, [make_event(256)])
-        await interrupt(store, BIG)
-        await store.freeze()
-        await import_lines(store, [make_event(0)], maintenance_mode=MANUAL)
-        await store.unfreeze()
-        with pytest.raises(StoreChangedError):
-            await pipeline(in_blocks(BIG), store.import_events(resume=True))
-        assert await exported(store) == line(make_event(0)) + line(make_event(256))
-
-
-# only into an empty store
-
-
 async def test_an_import_that_must_not_replace_is_refused_by_a_store_that_holds_events(
     opened: Opened,
 ) -> None:
@@ -630,194 +385,6 @@ async def test_an_import_that_must_not_replace_does_not_go_on_with_one_that_migh
         with pytest.raises(StoreFullError):
             await store.import_events(replace=False, resume=True).begin()
         assert (await pipeline(in_blocks(BIG), store.import_events(resume=True))).imported == 20
-
-
-# MANUAL: appending
-
-
-async def test_manual_appends_to_what_is_there(opened: Opened) -> None:
-    lines = make_lines(400)
-    async with opened() as store:
-        await import_lines(store, OLD)
-        await store.save_snapshot("key", "content")
-        report = await import_lines(store, lines[len(OLD) :], maintenance_mode=MANUAL)
-        assert report.imported == 100
-        assert await exported(store) == lines
-        assert await store.load_snapshot("key") == "content"
-
-
-async def test_manual_commits_as_it_goes(new_url: NewUrl) -> None:
-    url = new_url()
-    async with open_store(url) as store, open_store(url) as reader:
-        await store.init()
-        async with store.import_events(maintenance_mode=MANUAL) as stream:
-            async for block in in_blocks(BIG):
-                await stream.write(block)
-                if stream.byte_offset:
-                    break
-            assert 0 < stream.byte_offset < len(BIG)
-            assert await exported(reader) == BIG[: stream.byte_offset]
-            assert stream.saved_events_count == BIG[: stream.byte_offset].count(b"\n")
-            stream.stop()
-
-
-@pytest.mark.once
-async def test_manual_keeps_what_was_committed_when_it_fails_and_goes_on_from_the_byte_offset(
-    opened: Opened,
-) -> None:
-    async with opened() as store:
-        stream = store.import_events(maintenance_mode=MANUAL)
-        with pytest.raises(ConnectionResetError):
-            await pipeline(broken_off(BIG), stream)
-        reached = stream.byte_offset
-        assert 0 < reached < len(BIG)
-        assert await exported(store) == BIG[:reached]
-        again = store.import_events(byte_offset=reached, maintenance_mode=MANUAL)
-        assert again.byte_offset == reached
-        await pipeline(in_blocks(BIG[reached:]), again)
-        assert again.byte_offset == len(BIG)
-        assert await exported(store) == BIG
-
-
-@pytest.mark.once
-async def test_manual_stopped_at_every_block_and_resumed_brings_each_event_once(opened: Opened) -> None:
-    async with opened() as store:
-        reached, rounds = 0, 0
-        while reached < len(OLD):
-            async with store.import_events(byte_offset=reached, maintenance_mode=MANUAL) as stream:
-                await stream.write(OLD[reached : reached + 3001])
-                if reached + 3001 < len(OLD):
-                    stream.stop()
-            assert reached < stream.byte_offset
-            reached, rounds = stream.byte_offset, rounds + 1
-        assert rounds > 5
-        assert await exported(store) == OLD
-
-
-async def test_manual_counts_what_is_there_with_equal_content_as_done(opened: Opened) -> None:
-    lines = make_lines(400)
-    async with opened() as store:
-        await import_lines(store, OLD)
-        await import_lines(store, lines, maintenance_mode=MANUAL)
-        await import_lines(store, lines, maintenance_mode=MANUAL)
-        assert await exported(store) == lines
-
-
-@pytest.mark.once
-async def test_manual_takes_a_payload_that_is_only_spelled_otherwise_for_equal(opened: Opened) -> None:
-    spelled = line(make_event(0)).replace(b'{"number":0}', b'{ "number" : 0.0e1 }')
-    async with opened() as store:
-        await import_lines(store, [make_event(0)], maintenance_mode=MANUAL)
-        await import_lines(store, spelled, maintenance_mode=MANUAL)
-        assert await exported(store) == line(make_event(0))
-
-
-@pytest.mark.once
-async def test_manual_takes_an_equal_line_that_comes_twice_for_done(opened: Opened) -> None:
-    async with opened() as store:
-        await import_lines(store, OLD + OLD, maintenance_mode=MANUAL)
-        assert await exported(store) == OLD
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param({"type": "OTHER"}, marks=pytest.mark.once),
-        pytest.param({"timestamp": LONG_AGO - 1}, marks=pytest.mark.once),
-        pytest.param({"aggregateId": "other"}, marks=pytest.mark.once),
-        {"aggregateVersion": 9999},
-        {"payload": {"number": "149"}},
-        pytest.param({"payload": None}, marks=pytest.mark.once),
-    ],
-)
-async def test_manual_refuses_other_content_at_a_place_that_is_there(
-    opened: Opened, change: dict[str, Any]
-) -> None:
-    lines = [make_event(i) for i in range(300)]
-    lines[149] |= change
-    async with opened() as store:
-        await import_lines(store, OLD)
-        with pytest.raises(InputError) as refused:
-            await import_lines(store, lines, maintenance_mode=MANUAL)
-        error = refused.value
-        assert (error.line, error.byte_offset) == (150, len(make_lines(149)))
-        assert error.field is not None
-        assert await exported(store) == OLD
-
-
-@pytest.mark.once
-async def test_manual_refuses_two_different_events_at_one_place_in_its_input(opened: Opened) -> None:
-    async with opened() as store:
-        with pytest.raises(InputError) as refused:
-            await import_lines(
-                store, [make_event(0), make_event(1), make_event(0, type="OTHER")], maintenance_mode=MANUAL
-            )
-        assert refused.value.line == 3
-        assert refused.value.field is not None
-        assert (await store.describe()).event_count == 0
-
-
-async def test_manual_refuses_a_version_that_is_taken(opened: Opened) -> None:
-    fresh = make_event(300, aggregateId="fresh")
-    clash = make_event(301, aggregateId="aggregate-3", aggregateVersion=1)
-    async with opened() as store:
-        await import_lines(store, OLD)
-        with pytest.raises(InputError) as refused:
-            await import_lines(store, [fresh, clash], maintenance_mode=MANUAL)
-        error = refused.value
-        assert (error.line, error.byte_offset, error.field) == (2, len(line(fresh)), "aggregateVersion")
-        assert await exported(store) == OLD
-
-
-@pytest.mark.once
-async def test_manual_names_the_second_of_two_lines_with_one_version(opened: Opened) -> None:
-    twice = [make_event(i, aggregateId="one", aggregateVersion=[5, 6, 5][i]) for i in range(3)]
-    async with opened() as store:
-        with pytest.raises(InputError) as refused:
-            await import_lines(store, twice, maintenance_mode=MANUAL)
-        assert (refused.value.line, refused.value.field) == (3, "aggregateVersion")
-
-
-@pytest.mark.once
-async def test_manual_names_the_new_line_whose_version_a_line_that_is_done_has(opened: Opened) -> None:
-    done = make_event(0)
-    clash = make_event(1, aggregateId=done["aggregateId"], aggregateVersion=done["aggregateVersion"])
-    async with opened() as store:
-        await import_lines(store, [done])
-        with pytest.raises(InputError) as refused:
-            await import_lines(store, [done, clash], maintenance_mode=MANUAL)
-        assert (refused.value.line, refused.value.field) == (2, "aggregateVersion")
-
-
-async def test_manual_refuses_to_fill_a_place_that_readers_have_passed(opened: Opened) -> None:
-    events = [make_event(i) for i in range(300)]
-    async with opened() as store:
-        await import_lines(store, events[:10] + events[11:])
-        before = await exported(store)
-        with pytest.raises(InputError) as refused:
-            await import_lines(store, OLD, maintenance_mode=MANUAL)
-        assert refused.value.line == 11
-        assert refused.value.byte_offset == len(make_lines(10))
-        assert refused.value.field == "threadCounter"
-        assert await exported(store) == before
-
-
-async def test_manual_fills_such_a_place_in_a_frozen_store(opened: Opened) -> None:
-    events = [make_event(i) for i in range(300)]
-    async with opened() as store:
-        await import_lines(store, events[:10] + events[11:])
-        await store.freeze()
-        await import_lines(store, OLD, maintenance_mode=MANUAL)
-        assert await is_frozen(store)
-        await store.unfreeze()
-        assert await exported(store) == OLD
-
-
-async def test_manual_takes_a_gap_that_the_source_has_for_what_it_is(opened: Opened) -> None:
-    events = [make_event(i, threadId=4, threadCounter=7 * i + 2) for i in range(20)]
-    async with opened() as store:
-        await import_lines(store, events, maintenance_mode=MANUAL)
-        assert await exported(store) == b"".join(map(line, events))
 
 
 # the use of the stream
