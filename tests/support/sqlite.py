@@ -9,9 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from eventferry import (
-    open_store,
-)
+from eventferry import EventStore, open_store
 from tests.support import (
     events_of,
     import_lines,
@@ -95,6 +93,14 @@ async def make_store(path: Path, count: int = 0, **options: Any) -> None:
         await store.init()
         if count:
             await import_lines(store, make_lines(count))
+
+
+async def store_at(path: Path, lines: bytes) -> EventStore:
+    """An open store with these events."""
+    store = open_store(f"sqlite:///{path}")
+    await store.init()
+    await import_lines(store, lines)
+    return store
 
 
 def make_resolve_store(path: Path, count: int = 0) -> None:
