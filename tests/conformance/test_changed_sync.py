@@ -26,8 +26,8 @@ from eventferry import (
     open_store,
     verify,
 )
+from eventferry.lines.source_lines import SourceLines
 from eventferry.syncing import sync as syncing
-from eventferry.syncing.source import Batch
 from tests.support import NewUrl, all_pages, exported, import_lines, make_event, make_lines
 from tests.support.restoring import heads_of
 
@@ -338,7 +338,7 @@ async def test_the_report_of_the_changes_counts_each_event_once_however_often_it
     store_rows = syncing.Sync._store_rows
     failures = iter([True, False, True, True, False])
 
-    async def fail_now_and_then(self: syncing.Sync, rows: Any, batch: Batch, bookmark: str) -> None:
+    async def fail_now_and_then(self: syncing.Sync, rows: Any, batch: SourceLines, bookmark: str) -> None:
         if batch.number and next(failures, False):
             raise StoreBusyError("somebody else writes")
         await store_rows(self, rows, batch, bookmark)

@@ -23,13 +23,13 @@ from eventferry import (
     open_store,
 )
 from eventferry.database import Freeze
+from eventferry.lines.source_lines import SourceLines
 from eventferry.secrets import Secret
 from eventferry.state import syncs
 from eventferry.state.syncs import Mode
 from eventferry.syncing import cutover as cutting
 from eventferry.syncing import secret_changes
 from eventferry.syncing import sync as syncing
-from eventferry.syncing.source import Batch
 from eventferry.syncing.store_source import StoreSource
 from eventferry.syncing.sync import Sync
 from tests.conformance.test_sync import are_equal, save
@@ -361,7 +361,7 @@ async def test_a_batch_that_another_has_stored_since_it_was_read_is_not_stored_a
 
             async def overtaken(
                 self: syncing.Sync,
-                batch: Batch,
+                batch: SourceLines,
                 bookmark: str,
                 urls: tuple[str, str] = (source_url, target_url),
             ) -> None:

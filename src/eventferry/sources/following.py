@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from eventferry.errors import SourceRowError, StoreReplacedError, UsageError
 from eventferry.lifecycle import aclosing
 from eventferry.lines.event import Event, decode_event
+from eventferry.lines.source_lines import SourceLines
 from eventferry.reading.following import Polling
 from eventferry.sources.foreign import Reader, Snapshot
 from eventferry.sources.mapper import Mapper
@@ -36,23 +37,7 @@ _CHECK_AFTER = 1.0
 """Seconds after which it is checked whether the table holds what was read, although nothing has come."""
 
 
-class SourceLines(NamedTuple):
-    """Lines of events. Their counters and versions count from the beginning of the following.
-
-    Attributes:
-        text: the lines.
-        number: how many there are.
-        versions: of the events in the source, counted from the source's first; 0 where it has none.
-        skipped: how many rows of each kind were left out since the lines before.
-    """
-
-    text: bytes
-    number: int
-    versions: Sequence[int]
-    skipped: Mapping[str, int]
-
-
-_NOTHING = SourceLines(b"", 0, (), {})
+_NOTHING = SourceLines()
 
 
 class Table:
@@ -251,7 +236,7 @@ class SourceFollower:
             self._count = max(1, min(self._limit, len(rows) * _PAGE_BYTES // max(len(text), 1)))
         self.is_waiting = stop is not None
         self.is_caught_up = not is_due
-        return SourceLines(text, len(lines), self._mapper.versions, {})
+        return SourceLines(text, len(lines), self._mapper.versions)
 
     async def _rows(
         self, snapshot: Snapshot, place: Place | None

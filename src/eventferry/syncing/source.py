@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from eventferry.database import Database
 from eventferry.errors import CursorAheadError, StoreReplacedError
 from eventferry.lifecycle import Life
 from eventferry.lines.event import Event
+from eventferry.lines.source_lines import SourceLines
 from eventferry.state.erasures import Erasure
 from eventferry.syncing.secret_changes import SecretChanges
 
@@ -20,30 +20,14 @@ if TYPE_CHECKING:
 NO_IDENTITY = "00" * 8
 
 
-class Batch(NamedTuple):
-    """Some lines of a source.
-
-    Attributes:
-        text: the lines.
-        number: how many there are.
-        versions: of the events in the source; empty where they are those of the lines.
-        skipped: how many rows of another product's table were left out since the batch before, by their kind.
-    """
-
-    text: bytes = b""
-    number: int = 0
-    versions: Sequence[int] = ()
-    skipped: Mapping[str, int] = MappingProxyType({})
-
-
-def joined(batches: Sequence[Batch]) -> Batch:
-    """One batch of several that follow one another."""
+def joined(batches: Sequence[SourceLines]) -> SourceLines:
+    """Several that follow one another as one."""
     skipped: Counter[str] = Counter()
     for batch in batches:
         skipped.update(batch.skipped)
     versions = [version for batch in batches for version in batch.versions]
     text = b"".join(batch.text for batch in batches)
-    return Batch(text, sum(batch.number for batch in batches), versions, skipped)
+    return SourceLines(text, sum(batch.number for batch in batches), versions, skipped)
 
 
 class Following(Protocol):
@@ -61,7 +45,7 @@ class Following(Protocol):
     async def bookmark(self) -> str:
         """The bookmark behind the last batch. Raises as the first look does."""
 
-    async def next(self, idle: float) -> Batch:
+    async def next(self, idle: float) -> SourceLines:
         """The next lines, as soon as there are some, or none after `idle` seconds. Raises StoreReplacedError or
         CursorAheadError where what was read is no longer the source's history."""
 

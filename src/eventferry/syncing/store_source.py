@@ -12,6 +12,7 @@ from eventferry.database import EVERYTHING, Database
 from eventferry.errors import CursorAheadError, EventferryError, StoreReplacedError, UsageError
 from eventferry.lifecycle import Life
 from eventferry.lines.event import Event
+from eventferry.lines.source_lines import SourceLines
 from eventferry.reading.bookmarks import Bookmark, decode
 from eventferry.reading.exporting import Export, ExportStream
 from eventferry.reading.following import Follower
@@ -20,7 +21,7 @@ from eventferry.state import syncs
 from eventferry.state.erasures import Erasure
 from eventferry.syncing.placing import versions_before
 from eventferry.syncing.secret_changes import SecretChanges
-from eventferry.syncing.source import NO_IDENTITY, Batch, Waiting
+from eventferry.syncing.source import NO_IDENTITY, Waiting
 
 
 class StoreSource:
@@ -140,10 +141,10 @@ class StoreFollowing:
         """Behind the last page."""
         return str(await self._follower.begin())
 
-    async def next(self, idle: float) -> Batch:
+    async def next(self, idle: float) -> SourceLines:
         """The next page."""
         lines = await self._follower.next(idle)
-        return Batch(lines.text, lines.number)
+        return SourceLines(lines.text, lines.number)
 
 
 def place_of_store(database: Database) -> str:

@@ -45,6 +45,7 @@ from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Row, decode_event
 from eventferry.lines.marker import refuse_marker
 from eventferry.lines.piping import pipeline
+from eventferry.lines.source_lines import SourceLines
 from eventferry.operation_log import Operation
 from eventferry.reading.questions import identity_of
 from eventferry.state import erasures, owners, syncs
@@ -53,7 +54,7 @@ from eventferry.syncing.erasures import ErasureChanges
 from eventferry.syncing.filling import Filling
 from eventferry.syncing.placing import Placing
 from eventferry.syncing.preview import SyncPreview, preview_of
-from eventferry.syncing.source import NO_IDENTITY, Batch, Fill, Following, Source, joined, not_as_synced
+from eventferry.syncing.source import NO_IDENTITY, Fill, Following, Source, joined, not_as_synced
 from eventferry.syncing.terms import Terms, row_of
 from eventferry.syncing.throttle import Throttle
 
@@ -228,7 +229,7 @@ class Sync:
     async def _noted_end(self, following: Following) -> SyncReport:
         """A source without events stores no batch, so its state is stored here."""
         if self._text is None:
-            await self._store(Batch(), await following.bookmark())
+            await self._store(SourceLines(), await following.bookmark())
         return self._report()
 
     def _begin_report(self) -> None:
@@ -365,11 +366,11 @@ class Sync:
             self._renumbered += report.renumbered if self._changes is None else 0
             self._skipped.update(report.skipped)
         # Whose events these are can be told only now.
-        await self._store(Batch(), self._its_state.bookmark or "")
+        await self._store(SourceLines(), self._its_state.bookmark or "")
 
     # the batches
 
-    async def _gathered(self, following: Following, idle: float, *, follow: bool) -> Batch:
+    async def _gathered(self, following: Following, idle: float, *, follow: bool) -> SourceLines:
         """The next batch; without lines where nothing came for a while."""
         clock = asyncio.get_running_loop().time
         try:
@@ -388,7 +389,7 @@ class Sync:
             raise not_as_synced(error, self._source.place) from error
         return joined(found)
 
-    async def _store(self, batch: Batch, bookmark: str) -> None:
+    async def _store(self, batch: SourceLines, bookmark: str) -> None:
         """Store a batch, exactly once."""
         rows = self._rows(batch.text)
         try:
@@ -400,7 +401,7 @@ class Sync:
         self._tell(self._report())
         await self._throttle.take(len(rows))
 
-    async def _store_rows(self, rows: Sequence[Row], batch: Batch, bookmark: str) -> None:
+    async def _store_rows(self, rows: Sequence[Row], batch: SourceLines, bookmark: str) -> None:
         state = self._its_state
         named = [] if self._secrets is None else await self._secrets.named_in(rows)
         erased = None

@@ -13,11 +13,12 @@ from eventferry.database import Database
 from eventferry.errors import StoreReplacedError
 from eventferry.lifecycle import Life, aclosing
 from eventferry.lines.event import Event
+from eventferry.lines.source_lines import SourceLines
 from eventferry.sources.following import SourceFollower, Table, bookmark_of, open_table
 from eventferry.sources.positions import Place, SourceBookmark
 from eventferry.sources.source import ForeignSource, Reading
 from eventferry.state.erasures import Erasure
-from eventferry.syncing.source import NO_IDENTITY, Batch, Waiting
+from eventferry.syncing.source import NO_IDENTITY, Waiting
 
 _LOOK_AGAIN = 0.02
 """Seconds between two looks where rows wait for transactions that are under way."""
@@ -152,14 +153,14 @@ class TableFollowing:
         """Behind the last lines."""
         return str(self._follower.bookmark)
 
-    async def next(self, idle: float) -> Batch:
+    async def next(self, idle: float) -> SourceLines:
         """The next lines."""
         least = _LOOK_AGAIN if self._follower.is_waiting else 0.0
         before = self._follower.bookmark
         lines = await self._follower.next(max(idle, least))
         if self._follower.bookmark != before:
             self._since = asyncio.get_running_loop().time()
-        return Batch(*lines)
+        return lines
 
 
 class TableFill(Reading):
