@@ -82,12 +82,20 @@ class Bench:
         database: started.
         packages: the folder with reSolve's; None leaves it out.
         wanted: the operations to measure; None for all.
+        sides: whose; None for all.
     """
 
-    def __init__(self, database: Database, packages: Path | None, wanted: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        packages: Path | None,
+        wanted: Sequence[str] | None,
+        sides: Sequence[str] | None,
+    ) -> None:
         self._database = database
         self._events = database.events
         self._wanted = wanted
+        self._sides = sides
         self._scratch = database.folder / "out.jsonl"
         self._has_resolve = packages is not None and database.has_resolve
         if packages is not None:
@@ -139,6 +147,7 @@ class Bench:
             side: Measurement(self._database.name, operation, side, stored, events, bytes=size)
             for side, runner in runners.items()
             if runner is not None
+            and (self._sides is None or side in self._sides)
             and (side != RESOLVE or (self._has_resolve and stored <= resolve_at_most))
             and (side != LIBRARY or self._database.name == "sqlite")
             and (side != PYEVENTSOURCING or self._database.has_pyeventsourcing)
@@ -387,6 +396,7 @@ def main() -> None:
         "--sizes", default="10000,100000,1000000", help="events in a store; 10000000 takes hours"
     )
     parser.add_argument("--operations", help="comma-separated; all if not given")
+    parser.add_argument("--sides", help="comma-separated, as the table calls them; all if not given")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--folder", type=Path, help="for the stores, on the disk that is to be measured")
     options = parser.parse_args()
@@ -402,7 +412,7 @@ def main() -> None:
             database.start()
             try:
                 wanted = options.operations.split(",") if options.operations else None
-                bench = Bench(database, packages, wanted)
+                bench = Bench(database, packages, wanted, options.sides.split(",") if options.sides else None)
                 sizes = [int(size) for size in options.sizes.split(",")]
                 for size in sizes:
                     bench.measure(size)

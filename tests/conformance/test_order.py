@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from eventferry import MANUAL, Event, EventStore
@@ -276,8 +276,15 @@ async def loaded(store: EventStore, limit: int, **filters: Any) -> list[Event]:
 # Everything, by every reader
 
 
+FALLING = history(
+    [(0, 0, 0, "A", "a")] * 15 + [(0, 0, -7, "A", "a"), (1, 0, 0, "A", "a")], pace=1, start=LONG_AGO, pad=20
+)
+"""One timestamp falls, below those of fifteen events of its own thread."""
+
+
 @modest(8)
 @given(events=histories())
+@example(events=FALLING)
 async def test_pages_of_any_size_bring_the_merge_of_the_threads(opened: Opened, events: list[Event]) -> None:
     expected = merged(events)
     async with filled(opened, events) as store:
