@@ -7,12 +7,7 @@ from functools import wraps
 from typing import Any, Protocol, TypeAlias, cast, overload
 
 import eventferry
-from eventferry.blocking.arguments import (
-    awaited_transform,
-    is_asynchronous,
-    source_of,
-    unwrapped,
-)
+from eventferry.blocking.arguments import awaited_transform, is_asynchronous, source_of, unwrapped
 from eventferry.blocking.loop import LOOP
 from eventferry.blocking.store import EventStore
 from eventferry.blocking.streams import ForeignSource, ForeignTarget

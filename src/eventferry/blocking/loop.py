@@ -6,21 +6,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Coroutine,
-    Generator,
-    Iterator,
-)
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from queue import SimpleQueue
-from typing import (
-    Any,
-    Generic,
-    TypeAlias,
-    TypeVar,
-    cast,
-)
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from eventferry.databases import forking
 

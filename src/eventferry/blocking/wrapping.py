@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from functools import wraps
-from typing import (
-    Any,
-    Concatenate,
-    Generic,
-    Never,
-    ParamSpec,
-    TypeVar,
-    cast,
-)
+from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast
 
 from eventferry.blocking.loop import LOOP
 

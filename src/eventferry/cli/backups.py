@@ -9,15 +9,7 @@ from click.shell_completion import CompletionItem
 
 import eventferry
 from eventferry.cli.commands import Group, command
-from eventferry.cli.options import (
-    REPOSITORY,
-    STORE,
-    flag,
-    jobs_option,
-    json_option,
-    option,
-    stores_like,
-)
+from eventferry.cli.options import REPOSITORY, STORE, flag, jobs_option, json_option, option, stores_like
 from eventferry.cli.output import print_result
 from eventferry.cli.places import store_at
 from eventferry.cli.repositories import cat, check, drill, head, list_, prune, status

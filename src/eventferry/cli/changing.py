@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 import eventferry
 from eventferry.cli.commands import section
 from eventferry.cli.foreign import MomentOrMappingType
-from eventferry.cli.options import (
-    CHANGES,
-    EVENTS,
-    flag,
-    kinds,
-    kinds_of,
-    option,
-    together,
-    until_option,
-)
+from eventferry.cli.options import CHANGES, EVENTS, flag, kinds, kinds_of, option, together, until_option
 from eventferry.cli.output import print_json, print_line
 from eventferry.cli.terminal import Extent, Meter, counted, inform, say
 from eventferry.errors import UsageError

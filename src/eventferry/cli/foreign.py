@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from eventferry.cli.commands import (
-    command,
-    section,
-)
-from eventferry.cli.options import (
-    TABLES,
-    MomentType,
-    StrParam,
-    flag,
-    json_option,
-    option,
-)
+from eventferry.cli.commands import command, section
+from eventferry.cli.options import TABLES, MomentType, StrParam, flag, json_option, option
 from eventferry.cli.output import moment_text, print_json, print_line
 from eventferry.cli.running import exit_unless
 from eventferry.cli.terminal import counted, inform, say

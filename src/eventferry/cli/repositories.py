@@ -14,10 +14,7 @@ import click
 import eventferry
 from eventferry import open_store
 from eventferry.cli.changing import changing_of, rule_options
-from eventferry.cli.commands import (
-    command,
-    section,
-)
+from eventferry.cli.commands import command, section
 from eventferry.cli.options import (
     REPOSITORY,
     STORE,

@@ -7,13 +7,7 @@ import click
 import eventferry
 from eventferry import open_store
 from eventferry.cli.commands import command
-from eventferry.cli.options import (
-    DESTINATION,
-    SOURCE,
-    STORE,
-    flag,
-    json_option,
-)
+from eventferry.cli.options import DESTINATION, SOURCE, STORE, flag, json_option
 from eventferry.cli.output import print_result
 from eventferry.cli.places import destination_of, refuse_store, source_of
 from eventferry.cli.running import cancellable

@@ -28,14 +28,7 @@ from eventferry.reading.arguments import (
 from eventferry.reading.bookmarks import Bookmark
 from eventferry.reading.following import Follower, FollowStream
 from eventferry.reading.loading import EventLoader
-from eventferry.results import (
-    AggregatePage,
-    Append,
-    Appended,
-    ExpectedVersion,
-    Page,
-    SavedEvent,
-)
+from eventferry.results import AggregatePage, Append, Appended, ExpectedVersion, Page, SavedEvent
 from eventferry.saving.appends import portions_of
 
 

@@ -45,13 +45,7 @@ from eventferry.errors import (
 from eventferry.lines.converting import appended_row
 from eventferry.lines.decoder import LineDecoder
 from eventferry.lines.event import Event, EventInput, NewRow, Row
-from eventferry.lines.limits import (
-    MAX_SAFE_INTEGER,
-    Limits,
-    check_limits,
-    full_thread,
-    last_version,
-)
+from eventferry.lines.limits import MAX_SAFE_INTEGER, Limits, check_limits, full_thread, last_version
 from eventferry.reading.arguments import text
 from eventferry.reading.questions import identity_of
 from eventferry.results import Append, Appended, ExpectedVersion, SavedEvent
