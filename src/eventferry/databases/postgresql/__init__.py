@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
-from eventferry.databases.names import EVENT, Tables, comment, not_a_view, refuse_foreign
+from eventferry.databases.names import EVENT, Tables, comment, fact, not_a_view, refuse_foreign
 from eventferry.databases.owners import LockOwner
 from eventferry.databases.postgresql import tables as ddl
 from eventferry.databases.postgresql.address import Server, server_at
@@ -92,7 +92,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
         super().__init__(place, connect, size, AdvisoryLocks(), busy_timeout)
         self._limits: Limits | None = None
         self._saver = Saver(names)
-        self._known = 0
+        self._known: tuple[int, str] | None = None
 
     @property
     def traits(self) -> Traits:
@@ -122,7 +122,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
         # table who sees none of its rows.
         first = f"{self._patience}; LOCK TABLE {self._names.events} IN ACCESS SHARE MODE; {self._facts}"
         async with self._transaction("REPEATABLE READ READ ONLY", first) as (connection, results):
-            yield PostgresReading(connection, self._names, *self._facts_of(results[-1]))
+            yield PostgresReading(connection, self._names, *await self._facts_of(connection, results[-1]))
 
     def writing(
         self, kind: WritingKind = "shared", *, frozen: Frozen = "refuse", secrets: bool = False
@@ -144,7 +144,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
         lock = f"LOCK TABLE {self._names.threads} IN {mode} MODE"
         first = f"{self._patience}; {lock}; {then}; {self._facts}; {freeze}"
         async with self._transaction(first=first) as (connection, results):
-            yield self._begun_writing(PostgresWriting, connection, results)
+            yield await self._begun_writing(PostgresWriting, connection, results)
             await connection.run("COMMIT")
 
     @asynccontextmanager
@@ -164,7 +164,7 @@ class PostgresDatabase(ServerDatabase[Connection]):
             try:
                 async with self._transaction(first=first) as (connection, results):
                     deadline = 0
-                    writing = self._begun_writing(kind, connection, results)
+                    writing = await self._begun_writing(kind, connection, results)
                     yield writing
                     await connection.run("COMMIT")
                     return
@@ -179,13 +179,19 @@ class PostgresDatabase(ServerDatabase[Connection]):
 
     @property
     def _facts(self) -> str:
-        """What the table of events is; its columns only where it is not known for one."""
-        name = ddl.literal(self._names.events.replace("%%", "%"))
-        return f"""SELECT oid::bigint, coalesce(obj_description(oid, 'pg_class'), ''), relkind::text,
-              CASE WHEN oid::bigint <> {self._known} THEN ARRAY(
-                SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
-              ) END
-            FROM pg_class AS c WHERE oid = {name}::regclass"""
+        """Which table holds the events: what else there is to know of it is asked once, for it takes a fifth of what
+        the reading of an aggregate does."""
+        return self._all_facts if self._known is None else f"SELECT {self._events}::regclass::oid::bigint"
+
+    @property
+    def _all_facts(self) -> str:
+        return f"""SELECT oid::bigint, coalesce(obj_description(oid, 'pg_class'), ''), relkind::text, ARRAY(
+              SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+            ) FROM pg_class AS c WHERE oid = {self._events}::regclass"""
+
+    @property
+    def _events(self) -> str:
+        return ddl.literal(self._names.events.replace("%%", "%"))
 
     @property
     def _freeze(self) -> str:
@@ -193,28 +199,36 @@ class PostgresDatabase(ServerDatabase[Connection]):
         return f"""SELECT coalesce(obj_description(c.oid, 'pg_class'), '') FROM pg_class AS c
             WHERE c.oid = to_regclass({name})"""
 
-    def _facts_of(self, facts: list[tuple[Any, ...]]) -> tuple[int, str]:
+    async def _facts_of(
+        self, connection: Connection, facts: list[tuple[Any, ...]], *, is_written: bool = False
+    ) -> tuple[int, str]:
+        if len(facts[0]) == 1:
+            known = self._known
+            if known is not None and facts == [known[:1]]:
+                return known
+            [facts] = await connection.run(self._all_facts)
         [(oid, told, kind, present)] = facts
         events = self._names.tables.events
         if kind not in _TABLES:
             raise not_a_view(self._place, events)
-        if present is not None:
-            refuse_foreign(self._place, events, (*EVENT, "eventSize"), present)
-            self._known = oid
+        if is_written and kind == _PARTITIONED:
+            raise UnsupportedStoreError(
+                f"the table {events!r} in {self._place} is partitioned, so at most one of positions "
+                "and versions can have a unique key: it can be read, and not written to. Copy it into another store"
+            )
+        refuse_foreign(self._place, events, (*EVENT, "eventSize"), present)
+        # Without an identity it may be that of a dump whose comments are yet to come.
+        is_known = kind != _PARTITIONED and fact(told, "STORE", "id") is not None
+        self._known = (oid, told) if is_known else None
         return oid, told
 
-    def _begun_writing(
+    async def _begun_writing(
         self, kind: type[W], connection: Connection, results: list[list[tuple[Any, ...]]]
     ) -> W:
         *_, facts, marker = results
-        [(_, _, table, _)] = facts
-        if table == _PARTITIONED:
-            raise UnsupportedStoreError(
-                f"the table {self._names.tables.events!r} in {self._place} is partitioned, so at most one of positions "
-                "and versions can have a unique key: it can be read, and not written to. Copy it into another store"
-            )
+        known = await self._facts_of(connection, facts, is_written=True)
         freeze = freeze_of(self._names, marker[0][0] if marker else None)
-        return kind(connection, self._names, *self._facts_of(facts), freeze=freeze)
+        return kind(connection, self._names, *known, freeze=freeze)
 
     async def create(self) -> None:
         wanted = [*self._names.tables, f"{self._names.tables.events}-threads"]
