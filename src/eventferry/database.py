@@ -80,6 +80,19 @@ Give: TypeAlias = Callable[[Stretch], None]
 """Called with each stretch, in the event loop."""
 
 
+class History(NamedTuple):
+    """Events of one aggregate, in the order of their versions."""
+
+    aggregate_id: str
+    from_version: int  # the first, or the next that there is
+    limit: int  # how many at most
+    max_bytes: int  # they end when their lines reach this, after at least one
+
+
+First: TypeAlias = History | Literal["state"]
+"""What a reading is asked first: `lines_of` of a history, or `state`."""
+
+
 class Segment(NamedTuple):
     """The part of a thread from `start` up to, not including, `end`, and the time that it is compared with."""
 
@@ -319,11 +332,9 @@ class Reading(Protocol):
     async def lines_at(self, positions: Sequence[tuple[int, int]], max_bytes: int) -> list[bytes]:
         """The lines at these (thread, counter), in this order; stops early (after at least one) at `max_bytes`."""
 
-    async def lines_of(
-        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
-    ) -> tuple[list[bytes], bool]:
-        """The lines of an aggregate from a version on, in the order of versions, and whether they surely are all;
-        stops early (after at least one) at `max_bytes`."""
+    async def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
+        """The lines of an aggregate, and whether they surely are all that there are. Those that nobody sees need not be
+        tidied: then they may be as the database prints JSON."""
 
     async def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int
@@ -467,8 +478,9 @@ class Database(Protocol):
     async def upgrade(self) -> list[str]:
         """Add what a foreign store lacks for speed; the names of what was added."""
 
-    def reading(self) -> AbstractAsyncContextManager[Reading]:
-        """A read transaction. Raises StoreNotFoundError."""
+    def reading(self, first: First | None = None) -> AbstractAsyncContextManager[Reading]:
+        """A read transaction. If it is known what will be asked first, a server may answer it as it begins. Raises
+        StoreNotFoundError."""
 
     @overload
     def writing(

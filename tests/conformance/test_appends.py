@@ -619,6 +619,20 @@ async def test_a_long_aggregate_is_loaded_in_pages_of_bounded_size(
         assert found == stored.events
 
 
+@pytest.mark.parametrize("aggregate", ["a", "%s", "%%", "'\\"])
+async def test_an_aggregate_with_events_of_any_size_is_loaded_whole(opened: Opened, aggregate: str) -> None:
+    async with opened() as store:
+        sizes = [10, 20_000, 10, 130_000, 10]
+        events = [{"type": "T", "payload": "x" * size} for size in sizes]
+        stored = await store.append_events(aggregate, events)
+        await store.append_events(f"{aggregate}%", events_of("T"))
+        for _ in range(2):
+            assert (await store.load_aggregate(aggregate)).events == stored.events
+            part = await store.load_aggregate(aggregate, from_version=2, limit=3)
+            assert (part.events, part.next_version) == (stored.events[1:4], 5)
+        assert (await store.load_aggregate(aggregate, from_version=2**62)).events == []
+
+
 async def test_the_last_events_are_the_end_of_the_order_also_where_threads_fall(opened: Opened) -> None:
     async with opened() as store:
         assert await store.last_events(3) == []

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from eventferry import InputError, StoreReplacedError
+from eventferry.database import First
 from eventferry.http import Limits, create_app
 from eventferry.http.streams import PIECE, CutError
 from eventferry.lines.unpacking import zstd_module
@@ -76,10 +77,10 @@ async def test_an_export_reads_no_further_than_its_client(tmp_path: Path) -> Non
         reads = 0
         real = store._database.reading
 
-        def counting() -> Any:
+        def counting(first: First | None = None) -> Any:
             nonlocal reads
             reads += 1
-            return real()
+            return real(first)
 
         store._database.reading = counting  # type: ignore[method-assign]
         reader = Reader(create_app(store, insecure=True))

@@ -186,6 +186,13 @@ async def test_what_is_prepared_may_be_missing_on_any_server_connection(
                     for i, each in enumerate([store, other, store, other, store])
                 ]
             )
+            rows(through(bouncer, url), "DEALLOCATE ALL")
+            found = await asyncio.gather(
+                *[each.load_aggregate(f"{i}") for i, each in enumerate([store, other])]
+            )
+            assert [len(page.events) for page in found] == [version, version]
+            rows(through(bouncer, url), "DEALLOCATE ALL")
+            assert len((await store.load_events(cursor=None, limit=99)).events) == 5 * version
         assert (await store.describe()).event_count == 60
     check_no_gaps(url)
 

@@ -180,6 +180,7 @@ async def test_no_page_save_or_incremental_import_walks_over_all_events(
         plans.new()
         for name, (step, most) in steps.items():
             await step()
+            await store.exists()  # a transaction that reads ends behind its call
             found = plans.new()
             assert found, name
             assert scans(found) == [], name

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eventferry import EventStore, StoreBusyError, UnsupportedStoreError, open_store
+from eventferry import EventStore, StoreBusyError, StoreNotFoundError, UnsupportedStoreError, open_store
 from tests.support import NewUrl, exported, import_lines, make_lines
 from tests.support.postgresql import (
     SAVED,
@@ -55,6 +55,32 @@ def rights(url: str) -> tuple[Any, ...]:
         ORDER BY 1, 2, 3""",
     )
     return owner, table, columns
+
+
+# what the table is
+
+
+async def test_a_table_is_known_anew_when_another_takes_its_place(new_url: NewUrl) -> None:
+    """And its identity, where that comes last, as out of a dump."""
+    url = new_url()
+    await make_store(url, 3)
+    told = "SELECT obj_description('\"events\"'::regclass, 'pg_class')"
+    [(identity,)] = rows(url, told)
+    rows(url, 'COMMENT ON TABLE "events" IS NULL')
+    async with open_store(url) as store, open_store(url) as other:
+        for _ in range(2):
+            await store.load_aggregate("a")
+            without = await store.bookmark()
+        rows(url, f'COMMENT ON TABLE "events" IS $id${identity}$id$')
+        first = await store.bookmark()
+        assert first != without
+        assert [await store.bookmark(), await store.bookmark()] == [first, first]
+        await import_lines(other, make_lines(4))
+        assert await store.bookmark() == await other.bookmark() != first
+        assert len((await store.load_events(cursor=None, limit=9)).events) == 4
+        rows(url, 'DROP TABLE "events"; CREATE TABLE "events"("threadId" BIGINT)')
+        with pytest.raises(StoreNotFoundError, match="no column"):
+            await store.load_events(cursor=None, limit=9)
 
 
 # what is kept

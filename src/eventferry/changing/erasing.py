@@ -15,7 +15,7 @@ from eventferry.changing.erased import Erased, What
 from eventferry.changing.rules import Rules
 from eventferry.changing.selection import Selection
 from eventferry.clock import now
-from eventferry.database import FIRST, Database, ExclusiveWriting, Reading, Stage, Stretch, Writing
+from eventferry.database import FIRST, Database, ExclusiveWriting, History, Reading, Stage, Stretch, Writing
 from eventferry.database import Selection as Question
 from eventferry.errors import ImportOpenError
 from eventferry.importing import steps
@@ -224,7 +224,8 @@ class _Looking:
             version = 1
             is_end = False
             while not is_end:
-                lines, is_end = await reading.lines_of(aggregate_id, version, _EVENTS, _BYTES)
+                history = History(aggregate_id, version, _EVENTS, _BYTES)
+                lines, is_end = await reading.lines_of(history)
                 yield lines
                 version = version_of(lines[-1]) + 1 if lines else version
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
-from eventferry.database import Reading, Save, Saved
+from eventferry.database import First, Reading, Save, Saved
 from eventferry.databases.names import beside_events, refuse_foreign
 from eventferry.databases.owners import LockOwner, Locks, Owners
 from eventferry.databases.pool import Pool, Pooled
@@ -119,7 +119,7 @@ class ServerDatabase(ABC, Generic[C]):
         return True
 
     @abstractmethod
-    def reading(self) -> AbstractAsyncContextManager[Reading]:
+    def reading(self, first: First | None = None) -> AbstractAsyncContextManager[Reading]:
         """See `Database`."""
 
     @abstractmethod

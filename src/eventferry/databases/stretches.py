@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
-from eventferry.database import Filter, Key, Position, Selection, Stretch
+from eventferry.database import Filter, History, Key, Position, Selection, Stretch
 
 WALK = 4096
 """How many events that a filter leaves out one statement walks over at most, so that a reading stays short."""
@@ -98,6 +99,14 @@ def give_in_turn(
         if stretch.is_end or not limit:
             break
         bound = stretch.behind
+
+
+def until_full(lines: list[bytes], history: History) -> tuple[list[bytes], bool]:
+    """`Reading.lines_of`: of the lines that were found those until they reach the history's bytes."""
+    if sum(map(len, lines)) < history.max_bytes:
+        return lines, len(lines) < history.limit
+    sizes = accumulate(map(len, lines))
+    return lines[: next(number for number, size in enumerate(sizes, 1) if size >= history.max_bytes)], False
 
 
 def page_of(

@@ -12,7 +12,7 @@ from eventferry import cursor as vector
 from eventferry.database import Filter
 from eventferry.errors import UsageError
 from eventferry.facade.opened import Opened
-from eventferry.lines.event import Event, EventInput, NewRow, decode_event, decode_events
+from eventferry.lines.event import Event, EventInput, NewRow, decode_each, decode_events
 from eventferry.operation_log import told
 from eventferry.reading import histories, loading
 from eventferry.reading.arguments import (
@@ -123,10 +123,11 @@ class Events(Opened):
         """
         check_integer("from_version", from_version, 1)
         check_integer("limit", limit, 1, optional=True)
+        identity = text("aggregate_id", aggregate_id)
         lines, next_version = await histories.of_aggregate(
-            self._database, text("aggregate_id", aggregate_id), from_version, limit, loading.PAGE_BYTES
+            self._database, identity, from_version, limit, loading.PAGE_BYTES, tidied=False
         )
-        return AggregatePage(list(map(decode_event, lines)), next_version)
+        return AggregatePage(decode_each(lines), next_version)
 
     async def _aggregate_lines(
         self, aggregate_id: str, from_version: int, limit: int, max_bytes: int

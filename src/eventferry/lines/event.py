@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -121,6 +121,14 @@ def decode_event(line: bytes) -> Event:
         # A foreign writer let in what is no event by our rules (half a time, a lone surrogate): shown as it is.
         fields = _foreign(line)
         return Event(**{name: fields[key] for name, key in KEYS.items()})
+
+
+def decode_each(lines: Sequence[bytes]) -> list[Event]:
+    """The event of each of these lines."""
+    try:
+        return list(map(_EVENT.decode, lines))
+    except (msgspec.MsgspecError, RecursionError):
+        return list(map(decode_event, lines))
 
 
 def decode_events(lines: bytes) -> list[Event]:

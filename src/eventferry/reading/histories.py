@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from eventferry import cursor as vector
-from eventferry.database import EVERYTHING, Database, Filter, Reading, Selection
+from eventferry.database import EVERYTHING, Database, Filter, History, Reading, Selection
 from eventferry.lines.damaged import seen_event, seen_events
 from eventferry.lines.event import Event, decode_events
 from eventferry.reading.bookmarks import Bookmark
@@ -20,23 +20,34 @@ _PART_BYTES = 1024 * 1024
 
 
 async def of_aggregate(
-    database: Database, aggregate_id: str, from_version: int, limit: int | None, max_bytes: int
+    database: Database,
+    aggregate_id: str,
+    from_version: int,
+    limit: int | None,
+    max_bytes: int,
+    *,
+    tidied: bool = True,
 ) -> tuple[list[bytes], int | None]:
     """The lines of an aggregate from a version on, in order of their versions, and the next version; None at the end.
-    They end at so many bytes, after at least one."""
+    They end at so many bytes, after at least one. Tidied or not: see `Reading.lines_of`."""
     found: list[bytes] = []
     room = max_bytes
-    async with database.reading() as reading:
+
+    def part() -> History:
+        wanted = _PART if limit is None else min(limit - len(found), _PART)
+        # One more, which tells where a next page begins.
+        return History(aggregate_id, from_version, wanted + 1, min(room, _PART_BYTES))
+
+    async with database.reading(part()) as reading:
         while True:
-            wanted = _PART if limit is None else min(limit - len(found), _PART)
-            # One more, which tells where a next page begins.
-            lines, is_end = await reading.lines_of(
-                aggregate_id, from_version, wanted + 1, min(room, _PART_BYTES)
-            )
+            history = part()
+            lines, is_end = await reading.lines_of(history, tidied=tidied)
+            wanted = history.limit - 1
             found += lines[:wanted]
             room -= sum(map(len, lines))
             if not is_end and len(lines) <= wanted:
-                lines, is_end = await reading.lines_of(aggregate_id, version_of(lines[-1]) + 1, 1, 1)
+                behind = History(aggregate_id, version_of(lines[-1]) + 1, 1, 1)
+                lines, is_end = await reading.lines_of(behind)
             if is_end:
                 return found, None
             from_version = version_of(lines[-1])

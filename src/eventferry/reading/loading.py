@@ -109,6 +109,6 @@ def _pages(cursor: str | None, only: Filter) -> Pages:
 async def _next_page(database: Database, pages: Pages, limit: int) -> Page:
     # What was the end at the last look need not be any more.
     pages.is_end = pages.is_barred
-    async with database.reading() as reading:
+    async with database.reading("state") as reading:
         found = await pages.page(reading, limit, PAGE_BYTES)
     return Page(list(found.events), vector.encode(pages.unread))

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pymysql.err import MySQLError
 
-from eventferry.database import Frozen, Save, Saved, Traits, WritingKind
+from eventferry.database import First, Frozen, Save, Saved, Traits, WritingKind
 from eventferry.databases.mysql import cluster, markers, owners
 from eventferry.databases.mysql import tables as ddl
 from eventferry.databases.mysql.cluster import Hold, changed_threads
@@ -216,7 +216,7 @@ class MysqlDatabase(ServerDatabase[Connection]):
         return (connection, self._names, shape, identity, self._paces), marker[0][0] if marker else None
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[MysqlReading]:
+    async def reading(self, first: First | None = None) -> AsyncIterator[MysqlReading]:
         async with self._begun(self._begin_reading) as reading:
             try:
                 yield reading

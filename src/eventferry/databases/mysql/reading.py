@@ -13,6 +13,7 @@ from eventferry.database import (
     Filter,
     Freeze,
     Give,
+    History,
     Inspection,
     Key,
     Position,
@@ -316,19 +317,18 @@ class MysqlReading:
         return False
 
     @threaded
-    def lines_of(
-        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
-    ) -> tuple[list[bytes], bool]:
+    def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
         # In the order of the whole key, or all versions of the aggregate would be sorted.
         rows, is_cut = self._positions(
             f"""SELECT {_PLACE}, {LINE} FROM {self._events} AS e
             WHERE {self.shape.same("e.aggregateId", "%(id)s")} AND e.aggregateVersion >= %(from)s
             ORDER BY e.aggregateId, e.aggregateVersion LIMIT %(limit)s""",
-            {"id": aggregate_id, "from": from_version, "limit": limit},
-            limit,
-            max_bytes,
+            {"id": history.aggregate_id, "from": history.from_version, "limit": history.limit},
+            history.limit,
+            history.max_bytes,
         )
-        return [line for *_, line in rows if line is not None], not is_cut and len(rows) < limit
+        lines = [line for *_, line in rows if line is not None]
+        return lines, not is_cut and len(rows) < history.limit
 
     @threaded
     def in_threads(

@@ -70,7 +70,7 @@ class Prepared(NamedTuple):
 
 def prepared(types: str, statement: str) -> Prepared:
     """A statement with parameters of these types."""
-    text = f"({types}) AS {statement.replace('%%', '%')}"
+    text = f"{types and f'({types})'} AS {statement.replace('%%', '%')}"
     name = f"eventferry_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     return Prepared(name, f"PREPARE {name}{text}")
 
@@ -109,7 +109,8 @@ class Connection:
     def __init__(self, raw: psycopg.AsyncConnection[Any], name: str) -> None:
         self.raw = raw
         self._name = name
-        self._has_prepared = False
+        self._prepared: set[str] = set()
+        self._is_ending = False
         self.pace = Pace()
         self._pages = 0
         forking.ours(self)
@@ -143,7 +144,9 @@ class Connection:
 
     @property
     def is_usable(self) -> bool:
-        return not self.raw.closed and self.raw.info.transaction_status is pq.TransactionStatus.IDLE
+        if self.raw.closed:
+            return False
+        return self._is_ending or self.raw.info.transaction_status is pq.TransactionStatus.IDLE
 
     def begin(self, mode: str = "READ COMMITTED") -> str:
         """The statements that begin a transaction, whatever is set for it elsewhere."""
@@ -175,6 +178,7 @@ class Connection:
     async def run(self, statements: str, parameters: Params | None = ()) -> list[list[tuple[Any, ...]]]:
         """The rows of statements run in one round trip. None for values that stand in them already."""
         with self.named():
+            await self._over()
             async with psycopg.AsyncClientCursor(self.raw) as cursor:
                 await cursor.execute(statements, parameters)
                 results = [await cursor.fetchall() if cursor.description else []]
@@ -185,7 +189,7 @@ class Connection:
     async def run_prepared(self, begin: str, statements: str, needed: Sequence[Prepared]) -> list[Rows]:
         """Begin a transaction, and run statements in it that need what is prepared, in one round trip. The last rows
         are those of the statements. With psycopg's own errors; values stand in the statements as literals."""
-        if self._has_prepared:
+        if self._prepared.issuperset(each.name for each in needed):
             try:
                 return await self.exchange(f"{begin}; {statements}")
             except psycopg.errors.InvalidSqlStatementName:  # another server connection
@@ -198,7 +202,7 @@ class Connection:
         [found] = await self.exchange("SELECT name FROM pg_prepared_statements")
         missing = [each.definition for each in needed if (each.name,) not in found]
         await self.exchange("; ".join(missing))
-        self._has_prepared = True
+        self._prepared.update(each.name for each in needed)
 
     def literal(self, text: bytes) -> str:
         return bytes(pq.Escaping(self.raw.pgconn).escape_literal(text)).decode()
@@ -206,6 +210,7 @@ class Connection:
     async def exchange(self, statements: str) -> list[Rows]:
         """Run statements in one round trip: the rows of each, all values as text. With psycopg's own errors, and not
         by its cursors, which take as long as the server does for a save."""
+        await self._over()
         self.raw.pgconn.send_query(statements.encode())
         return _rows_of(await self.raw.wait(generators.execute(self.raw.pgconn)))
 
@@ -214,8 +219,9 @@ class Connection:
         pgconn = self.raw.pgconn
         with self.named():
             try:
-                pgconn.send_query(statements.encode())
                 async with asyncio.timeout(_SILENCE):
+                    await self._over()
+                    pgconn.send_query(statements.encode())
                     # Without an interval psycopg asks all the time whether the answer is there.
                     return _rows_of(
                         await waiting.wait_async(generators.execute(pgconn), pgconn.socket, interval=_SILENCE)
@@ -303,6 +309,21 @@ class Connection:
         finally:
             if not (self.raw.closed or self.is_usable):
                 await to_the_end(self._roll_back())
+
+    def end_soon(self) -> None:
+        """End a read transaction. The answer is waited for before the next statement: whoever has read goes on."""
+        pgconn = self.raw.pgconn
+        if pgconn.transaction_status == pq.TransactionStatus.INTRANS:
+            with contextlib.suppress(psycopg.Error):  # then `ended` rolls it back, or closes the connection
+                pgconn.send_query(b"ROLLBACK")
+                self._is_ending = pgconn.flush() == 0
+
+    async def _over(self) -> None:
+        """Wait until a transaction that was to end soon has."""
+        if self._is_ending:
+            self._is_ending = False
+            self.raw.pgconn.consume_input()  # mostly the answer has come, and no turn of the loop is needed
+            _rows_of(await self.raw.wait(generators.fetch_many(self.raw.pgconn)))
 
     async def _roll_back(self) -> None:
         is_over = False

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,8 +14,10 @@ from eventferry.database import (
     FIRST,
     NOTHING,
     Filter,
+    First,
     Freeze,
     Give,
+    History,
     Inspection,
     Key,
     Position,
@@ -28,7 +30,7 @@ from eventferry.database import (
 )
 from eventferry.databases.dialect import Value
 from eventferry.databases.names import fact, whole_heads
-from eventferry.databases.postgresql.connection import Connection, Texts
+from eventferry.databases.postgresql.connection import Connection, Prepared, Rows, Texts, prepared
 from eventferry.databases.postgresql.dialect import PostgresDialect, begins, bound, is_storable
 from eventferry.databases.postgresql.inspect import Inspecting
 from eventferry.databases.postgresql.markers import (
@@ -38,9 +40,17 @@ from eventferry.databases.postgresql.markers import (
     stage_of,
 )
 from eventferry.databases.postgresql.payloads import all_survive, refuse_payload
-from eventferry.databases.postgresql.tables import Names, quoted
-from eventferry.databases.stretches import WALK, conditions, flags_of, matching, numbers_of, page_of
-from eventferry.lines.limits import Limits
+from eventferry.databases.postgresql.tables import Names, literal, quoted
+from eventferry.databases.stretches import (
+    WALK,
+    conditions,
+    flags_of,
+    matching,
+    numbers_of,
+    page_of,
+    until_full,
+)
+from eventferry.lines.limits import MAX_SAFE_INTEGER, Limits
 
 _OPEN_END = "{" + ",".join(["1000000000000000"] * 256) + "}"
 
@@ -108,30 +118,80 @@ def _storable(texts: Sequence[str]) -> list[str]:
     return [text for text in texts if is_storable(text)]
 
 
+class Question(NamedTuple):
+    """What is asked as a reading begins."""
+
+    statement: str
+    needed: Prepared
+    setting: str = ""  # before it
+
+
+class Questions:
+    """What can be asked as a reading of one store begins. It is prepared: to plan it takes longer than to run it."""
+
+    def __init__(self, names: Names) -> None:
+        self._state = prepared("", _growth(names))
+        # All lines come in one row, and their sizes are not added up: both took a fifth of the time. One that is large
+        # by far is not built, and then the history is read otherwise.
+        self._history = prepared(
+            "text, bigint, bigint, bigint",
+            f"""SELECT string_agg(CASE WHEN "eventSize" < $4 THEN {_WHOLE_LINE} END, ''), bool_or("eventSize" >= $4)
+            FROM (
+              SELECT * FROM {names.events} WHERE "aggregateId" = $1 AND "aggregateVersion" >= $2
+              ORDER BY "aggregateId", "aggregateVersion" LIMIT $3
+            ) AS walk""",
+        )
+
+    def of(self, first: First) -> Question | None:
+        """A question; None where it has to be asked later."""
+        if first == "state":
+            return Question(f"EXECUTE {self._state.name}", self._state)
+        if not is_storable(first.aggregate_id):
+            return None
+        far = max(_MOST_BYTES // first.limit, 1)
+        values = f"{literal(first.aggregate_id)}, {min(first.from_version, MAX_SAFE_INTEGER + 1)}, {first.limit}, {far}"
+        # A plan that is kept outlives the time when the table was small.
+        setting = "SET LOCAL enable_seqscan = off"
+        return Question(f"EXECUTE {self._history.name}({values})", self._history, setting)
+
+
+def _growth(names: Names) -> str:
+    return f'SELECT coalesce(sum("threadCounter"), 0)::bigint FROM {names.threads}'
+
+
 MADE_LIMITS = Limits(max_id_bytes=2600, refuse_payload=refuse_payload, all_survive=all_survive)
 """Of our own tables: an entry of an index holds at most 2,704 bytes, so 700 characters of 4 bytes do not fit."""
 
 
 class PostgresReading:
-    """A read transaction on one connection; the oid and the comment are those of the events' table."""
+    """A read transaction on one connection; the oid and the comment are those of the events' table, and the answer is
+    that to what was asked first."""
 
-    def __init__(self, connection: Connection, names: Names, oid: int, comment: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        names: Names,
+        oid: int,
+        comment: str,
+        answer: tuple[First, Rows] | None = None,
+    ) -> None:
         self.connection = connection
         self.names = names
         self.dialect = PostgresDialect(names)
         self._oid = oid
         self._comment = comment
+        self._first = None if answer is None else answer[0]
+        self._answer = [] if answer is None else answer[1]
 
     async def ask(self, statement: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         [rows] = await self.connection.run(bound(statement, values, self.connection.literal), None)
         return rows
 
     async def state(self) -> State:
-        [[(stored,)]] = await self.connection.run(
-            f'SELECT coalesce(sum("threadCounter"), 0)::bigint FROM {self.names.threads}'
-        )
+        answer = self._answer if self._first == "state" else await self.ask(_growth(self.names))
+        [(stored,)] = answer
         identity = fact(self._comment, "STORE", "id")
-        return State(identity or f"oid {self._oid}", int(stored), is_lasting=identity is not None)
+        return State(identity or f"oid {self._oid}", int(stored or 0), is_lasting=identity is not None)
 
     async def table_comment(self, table: str) -> str | None:
         """A table's comment, empty if it has none; None if there is no such table."""
@@ -286,9 +346,13 @@ class PostgresReading:
         )
         return [compacted(line) for (line,) in rows]
 
-    async def lines_of(
-        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
-    ) -> tuple[list[bytes], bool]:
+    async def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
+        if self._first == history:
+            [(printed, is_left_out)] = self._answer
+            if is_left_out != "t":
+                text = (printed or "").encode()
+                lines = (compacted_lines(text) if tidied else text).splitlines(keepends=True)
+                return until_full(lines, history)
         rows = await self.connection.rows(
             f"""SELECT {LINE}, behind FROM (
               SELECT *, sum({_SIZE}::int) OVER (ORDER BY "aggregateVersion" ROWS UNBOUNDED PRECEDING) AS behind
@@ -297,10 +361,15 @@ class PostgresReading:
                 ORDER BY "aggregateId", "aggregateVersion" LIMIT %(limit)s
               ) AS walked
             ) AS page WHERE behind - {_SIZE} < %(room)s ORDER BY "aggregateVersion" """,
-            {"id": aggregate_id, "from": from_version, "limit": limit, "room": max_bytes},
+            {
+                "id": history.aggregate_id,
+                "from": history.from_version,
+                "limit": history.limit,
+                "room": history.max_bytes,
+            },
         )
-        is_cut = bool(rows) and rows[-1][1] >= max_bytes
-        return [compacted(line) for line, _ in rows], not is_cut and len(rows) < limit
+        is_cut = bool(rows) and rows[-1][1] >= history.max_bytes
+        return [compacted(line) for line, _ in rows], not is_cut and len(rows) < history.limit
 
     async def in_threads(
         self, unread: Mapping[int, int], until: Sequence[int] | None, only: Filter, count: int

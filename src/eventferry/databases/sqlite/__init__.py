@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from eventferry.database import Frozen, Save, Saved, Traits, Undo, WritingKind
+from eventferry.database import First, Frozen, Save, Saved, Traits, Undo, WritingKind
 from eventferry.databases import without_password
 from eventferry.databases.names import Tables
 from eventferry.databases.pool import Pool
@@ -227,7 +227,7 @@ class SqliteDatabase:
             return list(await writing.connection.run(add))
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[SqliteReading]:
+    async def reading(self, first: First | None = None) -> AsyncIterator[SqliteReading]:
         async with self._readers.connection() as connection:
 
             def begin() -> SqliteReading:

@@ -13,6 +13,7 @@ from eventferry.database import (
     Filter,
     Freeze,
     Give,
+    History,
     Inspection,
     Key,
     Position,
@@ -219,11 +220,8 @@ class SqliteReading:
                 break
         return lines
 
-    async def lines_of(
-        self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
-    ) -> tuple[list[bytes], bool]:
-        read = partial(self._lines_of, aggregate_id, from_version, limit, max_bytes)
-        return await self.connection.run_briefly(read)
+    async def lines_of(self, history: History, *, tidied: bool = True) -> tuple[list[bytes], bool]:
+        return await self.connection.run_briefly(partial(self._lines_of, *history))
 
     def _lines_of(
         self, aggregate_id: str, from_version: int, limit: int, max_bytes: int
