@@ -10,9 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from eventferry.clock import now
-from eventferry.database import Database, Reading, Writing
+from eventferry.database import Reading, Writing
 from eventferry.results import ImportReport
-from eventferry.state import owners
 from eventferry.state.small_tables import KeptTable
 
 KEPT_MS = 30 * 24 * 3600 * 1000
@@ -31,10 +30,9 @@ _TABLE = KeptTable(
 )
 
 
-async def make_table(database: Database) -> None:
+async def make_table(writing: Writing) -> None:
     """Make the table where it is missing. In a transaction of its own, since on MySQL this ends one."""
-    async with owners.writing(database, "exclusive") as writing:
-        await _TABLE.make(writing)
+    await _TABLE.make(writing)
 
 
 async def committed(reading: Reading, import_id: str) -> ImportReport | None:
